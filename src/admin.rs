@@ -1,0 +1,1 @@
+//! The admin listener: `/v1`, health and metrics.

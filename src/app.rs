@@ -1,0 +1,1 @@
+//! Composition: binds, wires, reloads, drains.

@@ -1,0 +1,17 @@
+//! The decision, pure: no I/O, no clock, no serde, no async. Time and randomness are arguments.
+//!
+//! [`decide::decide`] turns what a client sent and what the state knows into a
+//! [`decide::Permit`] or a [`decide::Denial`]; [`answer`] is the one map from a reason to what the
+//! client is told.
+
+pub mod accounts;
+pub mod administration;
+pub mod answer;
+pub mod decide;
+pub mod explain;
+pub mod forwarding;
+pub mod path;
+pub mod rules;
+pub mod secret;
+pub mod subject;
+pub mod time;

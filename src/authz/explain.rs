@@ -1,0 +1,1 @@
+//! The same steps as the decision, told.

@@ -1,0 +1,286 @@
+//! Who asks: a token with its owner, as the decision needs them. Compiled, immutable, compact.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::authz::{
+    rules::ServiceId,
+    secret::{Digest, TokenId},
+    time::Timestamp,
+};
+
+/// The position of a user in the [`Directory`]; never reused while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserIx(pub u32);
+
+/// The position of a group in the [`Directory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupIx(pub u32);
+
+/// One permission of `domain.md`, "Entities".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Permission {
+    UpdateSelf,
+    ReadService,
+    ReadUser,
+    CreateUser,
+    UpdateUser,
+    DeleteUser,
+    ReadGroup,
+    CreateGroup,
+    UpdateGroup,
+    DeleteGroup,
+    ReadRole,
+    ManageRole,
+    ReadAudit,
+    Introspect,
+    AdminRead,
+    AdminWrite,
+}
+
+/// A set of permissions, closed under implication (`admin-write` implies all, `update-x` implies
+/// `read-x`, `admin-read` implies `read-service` and every `read-*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions(u32);
+
+/// What a scope entry allows on its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    Read,
+    Full,
+}
+
+/// A token's scope: at most 50 services, each once, sorted; compact, since a million are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(Box<[u16]>);
+
+/// A token as the index holds it: every field `decide` needs and no other.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub id: TokenId,
+    pub owner: UserIx,
+    pub scope: Scope,
+    pub not_before: Option<Timestamp>,
+    /// Exclusive: at this instant the token no longer holds.
+    pub expires_at: Option<Timestamp>,
+    pub end: Ending,
+    /// Empty: from anywhere.
+    pub allow_ips: Box<[IpNet]>,
+}
+
+/// What somebody did to end a token; expiry and bans are computed and have no place here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    None,
+    /// Replaced by a newer one; holds until the instant, exclusive.
+    Rotated {
+        grace_until: Timestamp,
+    },
+    Revoked,
+}
+
+/// A user with everything derived from groups, roles, grants and rules.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub ix: UserIx,
+    /// UUIDv7 text.
+    pub id: Arc<str>,
+    pub login: Arc<str>,
+    pub banned: bool,
+    pub deleted: bool,
+    /// Own groups, every ancestor of theirs, and `all-users` unless deleted; sorted.
+    pub groups: Box<[GroupIx]>,
+    pub permissions: Permissions,
+    /// Services the user may read now.
+    pub readable: ServiceSet,
+}
+
+/// A set of services by [`ServiceId`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSet(Box<[u64]>);
+
+/// All users and groups, compiled together with one set of rules.
+#[derive(Debug, Default)]
+pub struct Directory {
+    pub users: Vec<Arc<User>>,
+    /// Lower-cased login of every user that is not deleted.
+    pub by_login: HashMap<Box<str>, UserIx>,
+    /// Group names by [`GroupIx`].
+    pub groups: Vec<Arc<str>>,
+}
+
+/// A token with its owner: what `decide` is asked about. `None` of a digest: unknown.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub digest: &'a Digest,
+    pub token: &'a Token,
+    pub user: &'a User,
+}
+
+const READ_BIT: u16 = 1 << 15;
+
+impl Permission {
+    pub const ALL: [Permission; 16] = [
+        Permission::UpdateSelf,
+        Permission::ReadService,
+        Permission::ReadUser,
+        Permission::CreateUser,
+        Permission::UpdateUser,
+        Permission::DeleteUser,
+        Permission::ReadGroup,
+        Permission::CreateGroup,
+        Permission::UpdateGroup,
+        Permission::DeleteGroup,
+        Permission::ReadRole,
+        Permission::ManageRole,
+        Permission::ReadAudit,
+        Permission::Introspect,
+        Permission::AdminRead,
+        Permission::AdminWrite,
+    ];
+
+    /// The word in the API and in stored roles: `update-self`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Permission::UpdateSelf => "update-self",
+            Permission::ReadService => "read-service",
+            Permission::ReadUser => "read-user",
+            Permission::CreateUser => "create-user",
+            Permission::UpdateUser => "update-user",
+            Permission::DeleteUser => "delete-user",
+            Permission::ReadGroup => "read-group",
+            Permission::CreateGroup => "create-group",
+            Permission::UpdateGroup => "update-group",
+            Permission::DeleteGroup => "delete-group",
+            Permission::ReadRole => "read-role",
+            Permission::ManageRole => "manage-role",
+            Permission::ReadAudit => "read-audit",
+            Permission::Introspect => "introspect",
+            Permission::AdminRead => "admin-read",
+            Permission::AdminWrite => "admin-write",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.word() == word)
+    }
+
+    /// The permission itself and what it implies directly or through another.
+    const fn closure(self) -> u32 {
+        const fn bit(p: Permission) -> u32 {
+            1 << p as u8
+        }
+        let reads = bit(Permission::ReadService)
+            | bit(Permission::ReadUser)
+            | bit(Permission::ReadGroup)
+            | bit(Permission::ReadRole)
+            | bit(Permission::ReadAudit);
+        bit(self)
+            | match self {
+                Permission::UpdateUser => bit(Permission::ReadUser),
+                Permission::UpdateGroup => bit(Permission::ReadGroup),
+                Permission::AdminRead => reads,
+                Permission::AdminWrite => (1 << 16) - 1,
+                _ => 0,
+            }
+    }
+}
+
+impl Permissions {
+    pub const NONE: Self = Self(0);
+
+    pub fn contains(self, permission: Permission) -> bool {
+        self.0 & (1 << permission as u8) != 0
+    }
+
+    pub fn is_subset_of(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.into_iter().filter(move |p| self.contains(*p))
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(iter: I) -> Self {
+        Self(iter.into_iter().fold(0, |set, p| set | p.closure()))
+    }
+}
+
+impl Scope {
+    /// `None` when a service is named twice, when it is empty, or beyond 50 entries.
+    pub fn new(entries: impl IntoIterator<Item = (ServiceId, Access)>) -> Option<Self> {
+        let mut packed: Vec<u16> = entries
+            .into_iter()
+            .map(|(service, access)| service.0 | if access == Access::Read { READ_BIT } else { 0 })
+            .collect();
+        packed.sort_unstable_by_key(|e| e & !READ_BIT);
+        let unique = packed.windows(2).all(|w| (w[0] ^ w[1]) & !READ_BIT != 0);
+        (unique && (1..=50).contains(&packed.len())).then(|| Self(packed.into()))
+    }
+
+    pub fn access(&self, service: ServiceId) -> Option<Access> {
+        self.iter().find(|(s, _)| *s == service).map(|(_, access)| access)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (ServiceId, Access)> + '_ {
+        self.0.iter().map(|e| {
+            let access = if e & READ_BIT == 0 { Access::Full } else { Access::Read };
+            (ServiceId(e & !READ_BIT), access)
+        })
+    }
+
+    /// Whether every entry of this scope is in `other` with at least the same access.
+    pub fn is_within(&self, other: &Scope) -> bool {
+        self.iter().all(|(service, access)| other.access(service).is_some_and(|a| a >= access))
+    }
+}
+
+impl ServiceSet {
+    pub fn contains(&self, service: ServiceId) -> bool {
+        let at = usize::from(service.0);
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    pub fn is_subset_of(&self, other: &Self) -> bool {
+        self.iter().all(|service| other.contains(service))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = ServiceId> + '_ {
+        let numbers = 0..u16::try_from(self.0.len() * 64).unwrap_or(u16::MAX);
+        numbers.map(ServiceId).filter(|s| self.contains(*s))
+    }
+}
+
+impl FromIterator<ServiceId> for ServiceSet {
+    fn from_iter<I: IntoIterator<Item = ServiceId>>(iter: I) -> Self {
+        let mut words = Vec::new();
+        for ServiceId(number) in iter {
+            let at = usize::from(number);
+            if words.len() <= at / 64 {
+                words.resize(at / 64 + 1, 0u64);
+            }
+            words[at / 64] |= 1 << (at % 64);
+        }
+        Self(words.into())
+    }
+}
+
+impl Directory {
+    pub fn user(&self, ix: UserIx) -> Option<&Arc<User>> {
+        self.users.get(ix.0 as usize)
+    }
+
+    /// A user that is not deleted, by login, without regard to case.
+    pub fn user_by_login(&self, login: &str) -> Option<&Arc<User>> {
+        self.user(*self.by_login.get(login.to_ascii_lowercase().as_str())?)
+    }
+}

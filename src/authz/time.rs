@@ -1,0 +1,20 @@
+//! Points in time as the decision sees them: whole milliseconds since the Unix epoch, UTC.
+
+/// Milliseconds since 1970-01-01T00:00:00Z. Who reads a clock makes one; `authz` only compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The point `seconds` later; saturates at the ends of time.
+    pub const fn plus_seconds(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(1000)))
+    }
+}

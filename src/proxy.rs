@@ -1,0 +1,1 @@
+//! A request's way from a worker's connection to an upstream and back.

@@ -1,0 +1,124 @@
+//! What workers read: the snapshot (rules, users, groups, grants) and the token index. Written by
+//! one publisher alone, the store's writer thread.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+use crate::authz::{
+    rules::Rules,
+    secret::Digest,
+    subject::{Directory, Token},
+};
+
+/// One consistent view of everything but tokens. Read it before the index.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub rules: Arc<Rules>,
+    pub directory: Arc<Directory>,
+    /// What the composition publishes together with the rules (upstreams, limits); opaque here.
+    pub attachment: Arc<dyn Any + Send + Sync>,
+}
+
+/// What workers share; nothing here is written per request.
+pub struct State {
+    snapshot: ArcSwap<Snapshot>,
+    /// Goes up with every published snapshot; a worker compares it with its cached copy's.
+    version: AtomicU64,
+    index: TokenIndex,
+}
+
+/// Digest to token, lock-free (papaya with the identity hash).
+pub struct TokenIndex {
+    tokens: papaya::HashMap<Digest, Token, std::hash::BuildHasherDefault<DigestHasher>>,
+    imported: AtomicU64,
+}
+
+/// Digests are uniform already: eight of their bytes are the hash.
+#[derive(Default)]
+pub struct DigestHasher(u64);
+
+impl State {
+    pub fn new(snapshot: Snapshot) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            version: AtomicU64::new(0),
+            index: TokenIndex { tokens: papaya::HashMap::default(), imported: AtomicU64::new(0) },
+        })
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Cheap to ask on every request: a load of a line that is written only by changes.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub fn index(&self) -> &TokenIndex {
+        &self.index
+    }
+
+    /// For the publisher alone: the snapshot first becomes visible, then the version.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl TokenIndex {
+    /// Runs `read` with the token of this digest. Not across an await: the guard inside stalls
+    /// reclamation.
+    pub fn with<R>(&self, digest: &Digest, read: impl FnOnce(Option<&Token>) -> R) -> R {
+        let guard = self.tokens.guard();
+        read(self.tokens.get(digest, &guard))
+    }
+
+    /// For the publisher alone.
+    pub fn put(&self, digest: Digest, token: Token) {
+        self.tokens.pin().insert(digest, token);
+    }
+
+    /// For the publisher alone.
+    pub fn remove(&self, digest: &Digest) {
+        self.tokens.pin().remove(digest);
+    }
+
+    /// How many imported tokens there are; while none, a text that is not of our form is refused
+    /// before look-up.
+    pub fn imported(&self) -> u64 {
+        self.imported.load(Ordering::Acquire)
+    }
+
+    pub fn set_imported(&self, count: u64) {
+        self.imported.store(count, Ordering::Release);
+    }
+
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+impl std::hash::Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(head) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*head);
+        }
+    }
+    // `[u8; 32]` hashes its length first; that carries no information here.
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
