@@ -21,6 +21,8 @@ use crate::{
     state::State,
 };
 
+pub(crate) mod embedded;
+pub(crate) mod engine;
 pub mod model;
 
 use model::{
@@ -238,14 +240,20 @@ pub enum RefusalCode {
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    // The store work package fills this in.
+    engine: Arc<engine::Engine>,
 }
 
 /// Why a store does not open. Each message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{0}")]
-    Todo(String),
+    /// The directory: locked, foreign, damaged, full.
+    #[error(transparent)]
+    Engine(#[from] embedded::OpenError),
+    #[error("the configuration contradicts itself")]
+    Rules(Vec<RuleError>),
+    /// A record that cannot be, or a thread that does not start.
+    #[error("the store cannot be loaded: {0}")]
+    Load(String),
 }
 
 #[allow(unused_variables, reason = "signatures first")]
