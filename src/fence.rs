@@ -1,14 +1,41 @@
 //! The fence: a change answers only when every participant decides by it and has cut what it
-//! forbids. Knows no domain: what a participant judges is its own affair.
+//! forbids. Knows no domain: what an entry is and how it is judged is its owner's affair.
+//!
+//! The publisher calls [`Fence::raise`] after a change has become visible; each [`Registry`] takes
+//! the change over on its own thread; [`Ticket::wait`] is the answer.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::authz::{
     secret::{Digest, TokenId},
     subject::UserIx,
 };
 
-/// Whom a change can have taken something from; a sweep may skip everybody else.
+mod registry;
+
+pub use registry::{Entry, Live, Registry};
+
+/// How long a participant may take to acknowledge (architecture.md, "The fence").
+pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Shared by the publisher, who raises it, and the participants, who acknowledge.
+pub struct Fence {
+    timeout: Duration,
+    seats: Mutex<Seats>,
+    broken: AtomicBool,
+    broke: Notify,
+}
+
+/// Whom a change can have taken something from; a sweep skips everybody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Affected {
     /// Only entries of this token.
@@ -25,13 +52,27 @@ pub struct Cut(pub u64);
 
 /// A participant has not acknowledged in time: durable, not yet everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a worker has not taken the change over within {} s", .0.as_secs())]
+#[error("a worker has not taken the change over within {:?}", .0)]
 pub struct FenceIncomplete(pub Duration);
+
+/// A raised change on its way through the participants.
+#[must_use = "a change is acknowledged only when its ticket is done"]
+pub struct Ticket {
+    fence: Arc<Fence>,
+    done: oneshot::Receiver<Cut>,
+}
+
+/// A seat at the fence; a [`Registry`] is made from it. Given up by dropping.
+pub struct Participant {
+    fence: Arc<Fence>,
+    number: usize,
+    commands: mpsc::UnboundedReceiver<Command>,
+}
 
 /// An in-flight request as `GET /v1/live` lists it.
 #[derive(Clone, Debug)]
 pub struct LiveRow {
-    /// Process-wide: `<participant>-<number>`; what `cut` takes.
+    /// Process-wide: `<participant>-<number>`, what [`Fence::cut`] takes. The registry sets it.
     pub id: String,
     pub request_id: String,
     pub token: Option<TokenId>,
@@ -46,5 +87,192 @@ pub struct LiveRow {
     pub bytes_out: u64,
 }
 
-/// Shared by the publisher, who raises it, and the participants, who acknowledge.
-pub struct Fence {}
+enum Command {
+    Change { epoch: u64, affected: Affected },
+    List(oneshot::Sender<Vec<LiveRow>>),
+    Cut { number: u64, done: oneshot::Sender<bool> },
+}
+
+#[derive(Default)]
+struct Seats {
+    epoch: u64,
+    taken: Vec<Option<mpsc::UnboundedSender<Command>>>,
+    raised: Vec<Raised>,
+}
+
+/// A change that somebody has yet to acknowledge.
+struct Raised {
+    epoch: u64,
+    /// Seats that have yet to acknowledge.
+    waiting: Vec<usize>,
+    cut: u64,
+    done: Option<oneshot::Sender<Cut>>,
+}
+
+impl Fence {
+    pub fn new(timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            timeout,
+            seats: Mutex::default(),
+            broken: AtomicBool::new(false),
+            broke: Notify::new(),
+        })
+    }
+
+    /// Takes a seat. From now on no change answers before this participant has acknowledged it.
+    pub fn join(self: &Arc<Self>) -> Participant {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let mut seats = self.seats();
+        seats.taken.push(Some(sender));
+        Participant { fence: self.clone(), number: seats.taken.len() - 1, commands }
+    }
+
+    /// Tells every participant of a change that is visible already. Never blocks.
+    pub fn raise(self: &Arc<Self>, affected: Affected) -> Ticket {
+        let (sender, done) = oneshot::channel();
+        let mut seats = self.seats();
+        seats.epoch += 1;
+        let epoch = seats.epoch;
+        let waiting: Vec<usize> = (0..seats.taken.len())
+            .filter(|seat| {
+                let sent = seats.taken[*seat].as_ref().map(|s| s.send(Command::Change { epoch, affected }));
+                matches!(sent, Some(Ok(())))
+            })
+            .collect();
+        seats.raised.push(Raised { epoch, waiting, cut: 0, done: Some(sender) });
+        seats.settle();
+        Ticket { fence: self.clone(), done }
+    }
+
+    /// Every live entry of every participant; one that does not answer in time is left out.
+    pub async fn list(&self) -> Vec<LiveRow> {
+        let mut rows = Vec::new();
+        for seat in self.open_seats() {
+            let (sender, answer) = oneshot::channel();
+            if seat.send(Command::List(sender)).is_ok()
+                && let Ok(Ok(mut part)) = tokio::time::timeout(self.timeout, answer).await
+            {
+                rows.append(&mut part);
+            }
+        }
+        rows
+    }
+
+    /// Cuts one entry by the id of its row; `false` when there is none (any more).
+    pub async fn cut(&self, id: &str) -> Result<bool, FenceIncomplete> {
+        let Some((seat, number)) = id.split_once('-') else { return Ok(false) };
+        let (Ok(seat), Ok(number)) = (seat.parse::<usize>(), number.parse()) else { return Ok(false) };
+        let Some(sender) = self.seats().taken.get(seat).cloned().flatten() else { return Ok(false) };
+        let (done, answer) = oneshot::channel();
+        if sender.send(Command::Cut { number, done }).is_err() {
+            return Ok(false);
+        }
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => Ok(answer.unwrap_or(false)),
+            Err(_) => Err(self.give_up()),
+        }
+    }
+
+    /// Resolves once a participant has failed to acknowledge: the process is no longer sound and
+    /// ends, so that its supervisor starts one that is.
+    pub async fn broken(&self) {
+        let broke = self.broke.notified();
+        if !self.broken.load(Ordering::Acquire) {
+            broke.await;
+        }
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self) -> FenceIncomplete {
+        self.broken.store(true, Ordering::Release);
+        self.broke.notify_waiters();
+        FenceIncomplete(self.timeout)
+    }
+
+    fn open_seats(&self) -> Vec<mpsc::UnboundedSender<Command>> {
+        self.seats().taken.iter().flatten().cloned().collect()
+    }
+
+    fn acknowledge(&self, seat: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
+        let mut seats = self.seats();
+        for (epoch, cut) in cuts {
+            if let Some(raised) = seats.raised.iter_mut().find(|r| r.epoch == epoch) {
+                raised.waiting.retain(|s| s != &seat);
+                raised.cut += cut;
+            }
+        }
+        seats.settle();
+    }
+
+    fn leave(&self, seat: usize) {
+        let mut seats = self.seats();
+        seats.taken[seat] = None;
+        for raised in &mut seats.raised {
+            raised.waiting.retain(|s| s != &seat);
+        }
+        seats.settle();
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        // Every critical section leaves the seats consistent, so a panic elsewhere taints nothing.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seats {
+    /// Answers the changes that everybody has acknowledged.
+    fn settle(&mut self) {
+        self.raised.retain_mut(|raised| {
+            if !raised.waiting.is_empty() {
+                return true;
+            }
+            if let Some(done) = raised.done.take() {
+                // The caller may have gone away; the change stands all the same.
+                let _ = done.send(Cut(raised.cut));
+            }
+            false
+        });
+    }
+}
+
+impl Ticket {
+    /// The number of entries cut, once every participant has acknowledged.
+    pub async fn wait(self) -> Result<Cut, FenceIncomplete> {
+        match tokio::time::timeout(self.fence.timeout, self.done).await {
+            Ok(Ok(cut)) => Ok(cut),
+            Ok(Err(_)) | Err(_) => Err(self.fence.give_up()),
+        }
+    }
+}
+
+impl Participant {
+    /// The number in the ids of this participant's rows.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    async fn command(&mut self) -> Option<Command> {
+        self.commands.recv().await
+    }
+
+    fn waiting_command(&mut self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+
+    /// Takes `(epoch, entries cut for it)`.
+    fn acknowledge(&self, cuts: impl IntoIterator<Item = (u64, u64)>) {
+        self.fence.acknowledge(self.number, cuts);
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        self.fence.leave(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,8 @@ pub enum Reason {
     ShuttingDown,
     /// The client went away first; no answer.
     ClientClosed,
+    /// An administrator cut this one request; no answer.
+    CutByAdmin,
 }
 
 /// What the client is told.
@@ -78,7 +80,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 42] = [
+    pub const ALL: [Reason; 43] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::MethodNotSupported,
@@ -121,6 +123,7 @@ impl Reason {
         Reason::StoreUnavailable,
         Reason::ShuttingDown,
         Reason::ClientClosed,
+        Reason::CutByAdmin,
     ];
 
     /// The word in log, metrics and audit: `scope_denied`.

@@ -1,0 +1,176 @@
+//! The fence by itself, with entries that know only a number.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::Ipv4Addr,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::authz::{answer::Reason, time::Timestamp};
+
+/// Permitted until `forbidden` is set or the deadline has passed; leaves when it is cut.
+struct Stream {
+    user: UserIx,
+    forbidden: Cell<bool>,
+    deadline: Option<Timestamp>,
+    cut: Cell<Option<Reason>>,
+    place: RefCell<Option<Live<Stream>>>,
+    stays: bool,
+}
+
+impl Entry for Stream {
+    fn concerned(&self, affected: &Affected) -> bool {
+        matches!(affected, Affected::Everybody) || *affected == Affected::User(self.user)
+    }
+    fn judge(&self) -> Result<(), Reason> {
+        let over = self.deadline.is_some_and(|at| at <= SystemTime::now().into());
+        if over || self.forbidden.get() { Err(Reason::TokenRevoked) } else { Ok(()) }
+    }
+    fn cut(&self, reason: Reason) {
+        self.cut.set(Some(reason));
+        if !self.stays {
+            self.place.take();
+        }
+    }
+    fn row(&self) -> LiveRow {
+        LiveRow {
+            id: String::new(),
+            request_id: "r".into(),
+            token: None,
+            user: Some(self.user),
+            service: "s".into(),
+            method: "GET".into(),
+            path: "/".into(),
+            client: Ipv4Addr::LOCALHOST.into(),
+            age: Duration::ZERO,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+    fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
+    }
+}
+
+fn enter(registry: &Rc<Registry<Stream>>, user: u32, deadline: Option<Timestamp>, stays: bool) -> Rc<Stream> {
+    let stream = Rc::new(Stream {
+        user: UserIx(user),
+        forbidden: Cell::new(false),
+        deadline,
+        cut: Cell::new(None),
+        place: RefCell::new(None),
+        stays,
+    });
+    *stream.place.borrow_mut() = Some(registry.enter(stream.clone()));
+    stream
+}
+
+/// Runs `test` beside the loops of two registries.
+fn check<F: Future<Output = ()>>(test: impl FnOnce(Arc<Fence>, [Rc<Registry<Stream>>; 2]) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fence = Fence::new(Duration::from_millis(500));
+    LocalSet::new().block_on(&runtime, async {
+        let registries = [Registry::new(fence.join()), Registry::new(fence.join())];
+        for registry in &registries {
+            tokio::task::spawn_local(registry.clone().run());
+        }
+        test(fence, registries).await;
+    });
+}
+
+#[test]
+fn a_change_cuts_what_it_forbids_and_nothing_else() {
+    check(async |fence, [one, two]| {
+        let (a, b) = (enter(&one, 1, None, false), enter(&two, 1, None, false));
+        let (c, d) = (enter(&one, 1, None, false), enter(&two, 2, None, false));
+        for stream in [&a, &b, &d] {
+            stream.forbidden.set(true);
+        }
+        assert_eq!(fence.raise(Affected::User(UserIx(1))).wait().await, Ok(Cut(2)));
+        assert_eq!((a.cut.get(), b.cut.get()), (Some(Reason::TokenRevoked), Some(Reason::TokenRevoked)));
+        assert_eq!(c.cut.get(), None, "still permitted");
+        assert_eq!(d.cut.get(), None, "not concerned");
+        assert_eq!((one.len(), two.len()), (1, 1));
+    });
+}
+
+#[test]
+fn changes_that_wait_together_are_counted_once_each() {
+    check(async |fence, [one, _]| {
+        let (a, b) = (enter(&one, 1, None, false), enter(&one, 2, None, false));
+        a.forbidden.set(true);
+        b.forbidden.set(true);
+        let tickets = [1, 2, 1].map(|user| fence.raise(Affected::User(UserIx(user))));
+        let mut cut = Vec::new();
+        for ticket in tickets {
+            cut.push(ticket.wait().await.unwrap().0);
+        }
+        assert_eq!(cut, [1, 1, 0]);
+    });
+}
+
+#[test]
+fn a_participant_that_does_not_acknowledge_breaks_the_fence() {
+    check(async |fence, _| {
+        let held_up = fence.join();
+        let incomplete = fence.raise(Affected::Everybody).wait().await;
+        assert_eq!(incomplete, Err(FenceIncomplete(Duration::from_millis(500))));
+        assert!(fence.is_broken());
+        fence.broken().await;
+        drop(held_up);
+        assert_eq!(
+            fence.raise(Affected::Everybody).wait().await,
+            Ok(Cut(0)),
+            "a seat given up is not waited for"
+        );
+    });
+}
+
+#[test]
+fn a_deadline_is_kept_without_a_change() {
+    check(async |_, [one, _]| {
+        let soon = Timestamp::from_millis(Timestamp::from(SystemTime::now()).as_millis() + 30);
+        let stream = enter(&one, 1, Some(soon), false);
+        let other = enter(&one, 1, None, false);
+        let over = async {
+            while stream.cut.get().is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), over).await.expect("cut at its deadline");
+        assert!(Timestamp::from(SystemTime::now()) >= soon);
+        assert_eq!(other.cut.get(), None);
+    });
+}
+
+#[test]
+fn entries_are_listed_and_cut_by_id() {
+    check(async |fence, [one, two]| {
+        let (a, b) = (enter(&one, 1, None, false), enter(&two, 2, None, false));
+        let rows = fence.list().await;
+        assert_eq!(rows.len(), 2);
+        let id = &rows.iter().find(|r| r.user == Some(UserIx(2))).unwrap().id;
+        assert_eq!(fence.cut(id).await, Ok(true));
+        assert_eq!((a.cut.get(), b.cut.get()), (None, Some(Reason::CutByAdmin)));
+        for gone in [id.as_str(), "9-9", "nonsense", "0-"] {
+            assert_eq!(fence.cut(gone).await, Ok(false), "{gone}");
+        }
+    });
+}
+
+#[test]
+fn an_entry_that_does_not_leave_does_not_hold_the_fence_for_ever() {
+    check(async |_, _| {
+        let fence = Fence::new(Duration::from_secs(20));
+        let registry = Registry::new(fence.join());
+        tokio::task::spawn_local(registry.clone().run());
+        let stream = enter(&registry, 1, None, true);
+        stream.forbidden.set(true);
+        assert_eq!(fence.raise(Affected::Everybody).wait().await, Ok(Cut(1)));
+        assert_eq!(stream.cut.get(), Some(Reason::TokenRevoked));
+    });
+}
