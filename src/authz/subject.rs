@@ -102,13 +102,15 @@ pub struct User {
 pub struct ServiceSet(Box<[u64]>);
 
 /// All users and groups, compiled together with one set of rules.
-#[derive(Debug, Default)]
+///
+/// Shared in parts, so that a change of one user copies no names.
+#[derive(Clone, Debug, Default)]
 pub struct Directory {
     pub users: Vec<Arc<User>>,
     /// Lower-cased login of every user that is not deleted.
-    pub by_login: HashMap<Box<str>, UserIx>,
-    /// Group names by [`GroupIx`].
-    pub groups: Vec<Arc<str>>,
+    pub by_login: Arc<HashMap<Box<str>, UserIx>>,
+    /// Group names by [`GroupIx`]; empty where a group was deleted.
+    pub groups: Arc<Vec<Arc<str>>>,
 }
 
 /// A token with its owner: what `decide` is asked about. `None` of a digest: unknown.
