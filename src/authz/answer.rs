@@ -76,6 +76,8 @@ pub struct Answer {
     pub description: String,
     /// The `WWW-Authenticate` value.
     pub challenge: Option<String>,
+    /// The `Allow` value of a 405.
+    pub allow: Option<String>,
 }
 
 impl Reason {

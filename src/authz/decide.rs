@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::authz::{
-    answer::Reason,
+    answer::{Answer, Reason},
     path::{PathError, RequestPath},
     rules::{Owner, Rules},
     secret::{Digest, Form},
@@ -81,7 +81,34 @@ pub fn decide<'a>(_query: &Query<'_>, _facts: Facts<'a>) -> Result<Permit<'a>, D
     todo!()
 }
 
+impl Credential {
+    /// Reads the `Authorization` fields. The digest is made only where a look-up will follow: for
+    /// our own form, and for a foreign one when `imports` exist.
+    pub fn from_headers(_headers: &HeaderMap, _perm_alias: bool, _imports: bool) -> Self {
+        todo!()
+    }
+
+    /// What the token index is asked for.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Credential::Bearer { digest, .. } => digest.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl Denial<'_> {
+    /// The whole answer: the service's name where the table lets it be told, `Allow` with a 405.
+    pub fn answer(&self) -> Answer {
+        todo!()
+    }
+}
+
 impl<'a> Permit<'a> {
+    /// `Ok` or `OkAnonymous`.
+    pub fn reason(&self) -> Reason {
+        if self.subject.is_some() { Reason::Ok } else { Reason::OkAnonymous }
+    }
     pub fn owner(&self) -> Owner<'a> {
         self.owner
     }

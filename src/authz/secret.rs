@@ -41,6 +41,10 @@ impl TokenText {
 }
 
 impl<'a> Bearer<'a> {
+    /// One word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
+    pub fn parse(_text: &'a str) -> Option<Self> {
+        todo!()
+    }
     /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
     pub fn classify(self, _perm_alias: bool) -> (Bearer<'a>, Form) {
         todo!()
@@ -66,6 +70,10 @@ impl Digest {
     }
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+    /// 64 hexadecimal digits, lower case.
+    pub fn to_hex(&self) -> String {
+        todo!()
     }
     /// 64 hexadecimal digits, either case.
     pub fn from_hex(_text: &str) -> Option<Self> {
@@ -97,6 +105,11 @@ impl fmt::Display for TokenId {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Digest(..)")
+    }
+}
+impl fmt::Debug for Bearer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(..)")
     }
 }
 impl fmt::Debug for TokenText {

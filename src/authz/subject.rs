@@ -116,7 +116,7 @@ pub struct Directory {
 /// A token with its owner: what `decide` is asked about. `None` of a digest: unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    pub digest: &'a Digest,
+    pub digest: Digest,
     pub token: &'a Token,
     pub user: &'a User,
 }
