@@ -1,0 +1,84 @@
+//! From accounts and rules to the directory that workers read, as a whole or user by user.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Account, Accounts, power};
+use crate::authz::{
+    rules::{Rules, ServiceId},
+    subject::{Directory, GroupIx, Permission, ServiceSet, User, UserIx},
+};
+
+/// Everybody.
+pub fn compile(accounts: &Accounts, rules: &Rules) -> Directory {
+    let readers = Readers::new(accounts, rules);
+    let groups = accounts.groups.rows.iter().map(|row| match row {
+        Some(group) => Arc::from(group.record.name.as_str()),
+        None => Arc::from(""),
+    });
+    Directory {
+        users: accounts.users().map(|user| Arc::new(readers.user(accounts, user))).collect(),
+        by_login: accounts.by_login.clone(),
+        groups: Arc::new(groups.collect()),
+    }
+}
+
+/// The directory with these users compiled anew; groups, roles and rules are those it was made of.
+pub fn recompile(directory: &Directory, accounts: &Accounts, rules: &Rules, changed: &[UserIx]) -> Directory {
+    let readers = Readers::new(accounts, rules);
+    let mut next = directory.clone();
+    next.by_login = accounts.by_login.clone();
+    let added = accounts.users.len().saturating_sub(next.users.len());
+    let first = next.users.len();
+    for at in 0..added {
+        if let Some(user) = accounts.users.get(first + at) {
+            next.users.push(Arc::new(readers.user(accounts, user)));
+        }
+    }
+    for ix in changed.iter().filter(|ix| (ix.0 as usize) < first) {
+        if let Some(user) = accounts.user(*ix) {
+            next.users[ix.0 as usize] = Arc::new(readers.user(accounts, user));
+        }
+    }
+    next
+}
+
+/// Who reads what, with the names resolved once.
+struct Readers {
+    all: ServiceSet,
+    by_group: HashMap<GroupIx, Vec<ServiceId>>,
+}
+
+impl Readers {
+    fn new(accounts: &Accounts, rules: &Rules) -> Self {
+        let mut by_group: HashMap<GroupIx, Vec<ServiceId>> = HashMap::new();
+        for service in rules.services() {
+            for reader in &service.spec.readers {
+                if let Some(group) = accounts.group_by_name(reader) {
+                    by_group.entry(group.ix).or_default().push(service.id);
+                }
+            }
+        }
+        Self { all: rules.services().iter().map(|service| service.id).collect(), by_group }
+    }
+
+    fn user(&self, accounts: &Accounts, account: &Account) -> User {
+        let deleted = account.record.deleted_at.is_some();
+        let groups = accounts.groups_of(account);
+        let permissions = power::permissions(accounts, account, &groups);
+        let readable = if permissions.contains(Permission::ReadService) {
+            self.all.clone()
+        } else {
+            groups.iter().filter_map(|ix| self.by_group.get(ix)).flatten().copied().collect()
+        };
+        User {
+            ix: account.ix,
+            id: account.record.id.as_str().into(),
+            login: account.record.login.as_str().into(),
+            banned: account.record.banned.is_some(),
+            deleted,
+            groups: groups.into(),
+            permissions,
+            readable,
+        }
+    }
+}

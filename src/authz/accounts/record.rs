@@ -1,0 +1,60 @@
+//! Users, groups, roles and grants as they are kept and shown. Plain values, no serde.
+
+use crate::authz::{subject::Permission, time::Timestamp};
+
+/// UUIDv7 text: a handle, never a secret.
+pub type UserId = String;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecord {
+    pub id: UserId,
+    pub login: String,
+    pub name: String,
+    pub email: Option<String>,
+    pub kind: UserKind,
+    /// argon2id PHC string; empty until the web page sets one.
+    pub password: Option<String>,
+    pub banned: Option<String>,
+    pub created_at: Timestamp,
+    /// A tombstone: the audit log still resolves it, the login may be reused, the id never.
+    pub deleted_at: Option<Timestamp>,
+    /// Goes up with every change; the ETag.
+    pub revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserKind {
+    Human,
+    Service,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRecord {
+    pub id: String,
+    pub name: String,
+    /// Id of the parent.
+    pub parent: Option<String>,
+    pub revision: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleRecord {
+    pub key: String,
+    pub name: String,
+    pub permissions: Vec<Permission>,
+    pub revision: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GrantRecord {
+    pub role: String,
+    pub to: Grantee,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grantee {
+    /// User id.
+    User(String),
+    /// Group id.
+    Group(String),
+}
