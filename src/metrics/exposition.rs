@@ -174,7 +174,8 @@ fn outcome(reason: Reason) -> &'static str {
         | Reason::ReadServiceDenied
         | Reason::ScopeDenied
         | Reason::ReadOnlyScope
-        | Reason::TooManyBadTokens => "denied",
+        | Reason::TooManyBadTokens
+        | Reason::CutByAdmin => "denied",
         Reason::MethodNotSupported
         | Reason::BadPath
         | Reason::AmbiguousPath
