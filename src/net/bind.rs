@@ -1,0 +1,220 @@
+//! Addresses and their sockets: bound once up front, where every error is still plain to see,
+//! then one listening socket per worker.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
+
+use super::tls::Certificates;
+
+/// `127.0.0.1:8080`, `[::1]:8080` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address: expected IP:PORT or unix:PATH")]
+pub struct AddressError;
+
+/// An address that belongs to this process. Keep it until every listener is made.
+pub struct Bound(Kind);
+
+/// One worker's socket; `Send`, and not tied to a runtime before it is served.
+pub struct Listener {
+    socket: Socket,
+    certificates: Option<Certificates>,
+    unlink: Option<Arc<Unlink>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("{0} is in use: is another permgate running?")]
+    InUse(Address),
+    #[error("{0} exists and is no socket")]
+    NoSocket(Address),
+    #[error("failed to bind {address}")]
+    Io { address: Address, source: io::Error },
+}
+
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Removes a unix socket's file when its last listener is gone.
+pub(super) struct Unlink(PathBuf);
+
+enum Kind {
+    /// Bound and not listening: it holds the port and gets no connection.
+    Own {
+        address: SocketAddr,
+        _hold: RawSocket,
+    },
+    /// Listening already, by systemd's hand.
+    Inherited(TcpListener),
+    Unix {
+        address: PathBuf,
+        socket: UnixListener,
+        unlink: Option<Arc<Unlink>>,
+    },
+}
+
+/// Connections that wait for a worker to accept them.
+const BACKLOG: i32 = 4096;
+
+/// Owner only: who may connect is the operator.
+const MODE: u32 = 0o600;
+
+/// Takes the address, or says who has it. Port 0 is settled here.
+pub fn bind(address: &Address) -> Result<Bound, BindError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
+        _ => BindError::Io { address: address.clone(), source },
+    };
+    match address {
+        Address::Tcp(wanted) => {
+            // Without SO_REUSEPORT, so that a second instance is refused.
+            let hold = tcp_socket(*wanted, false).map_err(failed)?;
+            let bound = hold.local_addr().map_err(failed)?;
+            let address = bound.as_socket().ok_or(io::ErrorKind::Unsupported.into());
+            Ok(Bound(Kind::Own { address: address.map_err(failed)?, _hold: hold }))
+        }
+        Address::Unix(path) => {
+            clear_stale(path, address)?;
+            let socket = unix_socket(path).map_err(failed)?;
+            let unlink = Some(Arc::new(Unlink(path.clone())));
+            Ok(Bound(Kind::Unix { address: path.clone(), socket, unlink }))
+        }
+    }
+}
+
+impl Bound {
+    /// A socket that listens already; workers share its descriptor.
+    pub fn inherited_tcp(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self(Kind::Inherited(socket)))
+    }
+
+    /// As `inherited_tcp`; its file is not ours to remove.
+    pub fn inherited_unix(socket: UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+        Ok(Self(Kind::Unix { address, socket, unlink: None }))
+    }
+
+    /// The address with its real port.
+    pub fn local(&self) -> io::Result<Address> {
+        Ok(match &self.0 {
+            Kind::Own { address, .. } => Address::Tcp(*address),
+            Kind::Inherited(socket) => Address::Tcp(socket.local_addr()?),
+            Kind::Unix { address, .. } => Address::Unix(address.clone()),
+        })
+    }
+
+    /// A socket for one worker. From now on connections wait there: serve it.
+    pub fn listener(&self) -> io::Result<Listener> {
+        let (socket, unlink) = match &self.0 {
+            Kind::Own { address, .. } => {
+                let socket = tcp_socket(*address, true)?;
+                socket.listen(BACKLOG)?;
+                (Socket::Tcp(socket.into()), None)
+            }
+            Kind::Inherited(socket) => (Socket::Tcp(socket.try_clone()?), None),
+            Kind::Unix { socket, unlink, .. } => (Socket::Unix(socket.try_clone()?), unlink.clone()),
+        };
+        Ok(Listener { socket, certificates: None, unlink })
+    }
+}
+
+impl Listener {
+    /// TLS ends here. A unix socket has none.
+    pub fn with_tls(mut self, certificates: Certificates) -> Self {
+        self.certificates = Some(certificates);
+        self
+    }
+
+    pub(super) fn into_parts(self) -> (Socket, Option<Certificates>, Option<Arc<Unlink>>) {
+        (self.socket, self.certificates, self.unlink)
+    }
+}
+
+fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for connections in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn unix_socket(path: &Path) -> io::Result<UnixListener> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Nobody can connect before it listens, so the mode holds from the first connection on.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Removes the socket file of a process that is gone; anything else is not ours.
+fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
+    let failed = |source| BindError::Io { address: address.clone(), source };
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !kind.is_socket() {
+        return Err(BindError::NoSocket(address.clone()));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(BindError::InUse(address.clone())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed)
+        }
+        // Full or forbidden: somebody lives there.
+        Err(_) => Err(BindError::InUse(address.clone())),
+    }
+}
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        // It may be gone, or the directory with it; nothing depends on it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(AddressError),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| AddressError),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One coarse clock and one ticker per worker in place of a timer per request.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::Notify;
+
+use crate::authz::time::Timestamp;
+
+/// Belongs to one worker. Its ticker runs while there is something to watch.
+#[derive(Clone)]
+pub struct Clock(Rc<Inner>);
+
+/// A point in time to be woken at, armed and disarmed without a timer; fires at most one tick
+/// late. Reusable: hold one per upstream connection.
+pub struct Deadline {
+    clock: Clock,
+    slot: usize,
+}
+
+/// A `timeout` ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timed out after {} ms", .0.as_millis())]
+pub struct Elapsed(pub Duration);
+
+struct Inner {
+    now: Cell<Instant>,
+    tick: Cell<Duration>,
+    /// Connections and armed deadlines.
+    watched: Cell<usize>,
+    wake: Notify,
+    slots: RefCell<Slots>,
+    observers: RefCell<Vec<Rc<dyn Fn()>>>,
+}
+
+#[derive(Default)]
+struct Slots {
+    all: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Slot {
+    due: Option<Instant>,
+    expired: bool,
+    waker: Option<Waker>,
+}
+
+const COARSEST: Duration = Duration::from_millis(100);
+const FINEST: Duration = Duration::from_millis(5);
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self(Rc::new(Inner {
+            now: Cell::new(Instant::now()),
+            tick: Cell::new(COARSEST),
+            watched: Cell::new(0),
+            wake: Notify::new(),
+            slots: RefCell::default(),
+            observers: RefCell::default(),
+        }))
+    }
+
+    /// Monotonic, at most one tick old; fresh at the start of every request.
+    pub fn now(&self) -> Instant {
+        self.0.now.get()
+    }
+
+    /// The wall clock, read now: steps and suspends show at once.
+    pub fn wall(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub fn deadline(&self) -> Deadline {
+        let slots = &mut *self.0.slots.borrow_mut();
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.all.push(Slot::default());
+            slots.all.len() - 1
+        });
+        Deadline { clock: self.clone(), slot }
+    }
+
+    pub async fn timeout<F: Future>(&self, after: Duration, work: F) -> Result<F::Output, Elapsed> {
+        let deadline = self.deadline();
+        deadline.arm(after);
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            deadline.poll_expired(cx).map(|()| Err(Elapsed(after)))
+        })
+        .await
+    }
+
+    /// Calls `observe` on every tick while connections exist: for what must see wall time pass,
+    /// such as the expiry of a permit that is in use.
+    pub fn on_tick(&self, observe: impl Fn() + 'static) {
+        self.0.observers.borrow_mut().push(Rc::new(observe));
+    }
+
+    pub(super) fn refresh(&self) -> Instant {
+        let now = Instant::now();
+        self.0.now.set(now);
+        now
+    }
+
+    /// Lets ticks come often enough for a timeout of this length.
+    pub(super) fn refine(&self, timeout: Duration) {
+        if timeout < self.0.tick.get() * 4 {
+            self.0.tick.set((timeout / 4).clamp(FINEST, COARSEST));
+        }
+    }
+
+    pub(super) fn watch(&self) {
+        let watched = self.0.watched.get();
+        self.0.watched.set(watched + 1);
+        if watched == 0 {
+            self.refresh();
+            self.0.wake.notify_one();
+        }
+    }
+
+    pub(super) fn unwatch(&self) {
+        self.0.watched.set(self.0.watched.get() - 1);
+    }
+
+    /// Ends at the next tick; waits without one while nothing is watched.
+    pub(super) async fn next_tick(&self) -> Instant {
+        while self.0.watched.get() == 0 {
+            self.0.wake.notified().await;
+        }
+        tokio::time::sleep(self.0.tick.get()).await;
+        let now = self.refresh();
+        self.expire(now);
+        let observers = self.0.observers.borrow().clone();
+        for observe in &observers {
+            observe();
+        }
+        now
+    }
+
+    fn expire(&self, now: Instant) {
+        let mut woken = Vec::new();
+        for slot in &mut self.0.slots.borrow_mut().all {
+            if slot.due.is_some_and(|due| due <= now) {
+                slot.due = None;
+                slot.expired = true;
+                self.unwatch();
+                woken.extend(slot.waker.take());
+            }
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Deadline {
+    /// From now on; an earlier arming is replaced.
+    pub fn arm(&self, after: Duration) {
+        self.clock.refine(after);
+        let rested = self.clock.0.watched.get() == 0;
+        let now = if rested { self.clock.refresh() } else { self.clock.now() };
+        let fresh = {
+            let slot = &mut self.clock.0.slots.borrow_mut().all[self.slot];
+            slot.expired = false;
+            slot.due.replace(now + after).is_none()
+        };
+        if fresh {
+            self.clock.watch();
+        }
+    }
+
+    pub fn disarm(&self) {
+        let armed = {
+            let slot = &mut self.clock.0.slots.borrow_mut().all[self.slot];
+            slot.expired = false;
+            slot.due.take().is_some()
+        };
+        if armed {
+            self.clock.unwatch();
+        }
+    }
+
+    /// Ready once an armed deadline has passed, until it is armed or disarmed again.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let slot = &mut self.clock.0.slots.borrow_mut().all[self.slot];
+        if slot.expired {
+            return Poll::Ready(());
+        }
+        if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            slot.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.disarm();
+        let slots = &mut *self.clock.0.slots.borrow_mut();
+        slots.all[self.slot] = Slot::default();
+        slots.free.push(self.slot);
+    }
+}

@@ -1,0 +1,337 @@
+//! A client's connection as its requests, its task and the ticker see it.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::{IpAddr, SocketAddr},
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use super::{Limits, Refusal, clock::Clock};
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Inet(SocketAddr),
+    /// A unix socket, by the kernel's word.
+    Unix {
+        uid: u32,
+        pid: Option<i32>,
+    },
+}
+
+/// A client's connection as its requests see it. Belongs to one worker.
+pub struct Connection {
+    pub peer: Peer,
+    pub local: Option<SocketAddr>,
+    /// TLS ends here.
+    pub secure: bool,
+    clock: Clock,
+    severed: Cell<bool>,
+    order: Cell<Option<Order>>,
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    task: RefCell<Option<Waker>>,
+    /// Bytes for the client that it does not take, since when.
+    stalled: Cell<Option<Instant>>,
+    /// A body that is wanted and does not come, since when.
+    wanted: Cell<Option<Instant>>,
+    body_late: Cell<bool>,
+    body_task: RefCell<Option<Waker>>,
+    /// The handler wants no more of the request's body.
+    body_dropped: Cell<bool>,
+    /// Bytes of the present request are still to come from the wire.
+    unread: Cell<bool>,
+    /// Bytes of the next request wait inside the wire.
+    ahead: Cell<bool>,
+    answer: Cell<Answer>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+/// Where a connection is in its life, which says what deadline holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Handshake,
+    /// No byte has come yet.
+    Fresh,
+    /// Between requests.
+    Idle,
+    /// Bytes of a head have come.
+    Head,
+    /// hyper has the head and has not called the service.
+    Judged,
+    /// The handler, its answer or the request's body are under way.
+    Serving,
+    /// The last answer is out; what the client still sends is thrown away.
+    Closing,
+}
+
+/// How far the answer of the present request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Open,
+    /// hyper holds all of it.
+    Ended,
+    /// The kernel holds all of it.
+    Flushed,
+}
+
+/// What the ticker, the drain or the wire tells the connection's task to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Close; nothing is lost by it.
+    Close,
+    Refuse(Refusal),
+    /// Finish what is under way, then close.
+    Finish,
+}
+
+/// How long a client may go on sending what nobody reads after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a drain waits for the first byte of a connection that has just been made.
+const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
+
+impl Connection {
+    pub(super) fn new(peer: Peer, local: Option<SocketAddr>, secure: bool, clock: Clock) -> Self {
+        let since = clock.refresh();
+        Self {
+            peer,
+            local,
+            secure,
+            clock,
+            severed: Cell::new(false),
+            order: Cell::new(None),
+            phase: Cell::new(if secure { Phase::Handshake } else { Phase::Fresh }),
+            since: Cell::new(since),
+            task: RefCell::new(None),
+            stalled: Cell::new(None),
+            wanted: Cell::new(None),
+            body_late: Cell::new(false),
+            body_task: RefCell::new(None),
+            body_dropped: Cell::new(false),
+            unread: Cell::new(false),
+            ahead: Cell::new(false),
+            answer: Cell::new(Answer::Open),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+        }
+    }
+
+    /// A connection that no socket belongs to, for tests of handlers.
+    pub fn detached(peer: Peer) -> Self {
+        Self::new(peer, None, false, Clock::new())
+    }
+
+    /// From now on no byte is taken from this client and none is handed to it; the connection's
+    /// task closes it with a reset. Synchronous: when this returns, it holds.
+    pub fn sever(&self) {
+        self.severed.set(true);
+        self.wake();
+        self.wake_body();
+    }
+
+    pub fn severed(&self) -> bool {
+        self.severed.get()
+    }
+
+    /// The client's address; a unix socket's peer counts as local.
+    pub fn address(&self) -> IpAddr {
+        match self.peer {
+            Peer::Inet(address) => address.ip(),
+            Peer::Unix { .. } => IpAddr::from([127, 0, 0, 1]),
+        }
+    }
+
+    /// Bytes taken from the client so far, over all its requests.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.get()
+    }
+
+    /// Bytes handed to the kernel for the client so far, over all its answers.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.get()
+    }
+
+    /// The worker's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Within the deadline that runs already.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.clock.now());
+    }
+
+    /// The first bytes of a head are here; the clock is fresh for the request from now on.
+    pub(super) fn begin_head(&self) {
+        self.clock.refresh();
+        self.enter(Phase::Head);
+    }
+
+    /// hyper calls the service.
+    pub(super) fn begin_service(&self) {
+        self.phase.set(Phase::Serving);
+        self.answer.set(Answer::Open);
+        self.body_dropped.set(false);
+        self.body_late.set(false);
+        self.wanted.set(None);
+    }
+
+    pub(super) fn answer(&self) -> Answer {
+        self.answer.get()
+    }
+
+    pub(super) fn set_answer(&self, answer: Answer) {
+        self.answer.set(answer);
+    }
+
+    pub(super) fn drop_body(&self) {
+        self.body_dropped.set(true);
+        self.wanted.set(None);
+    }
+
+    pub(super) fn set_unread(&self, unread: bool) {
+        self.unread.set(unread);
+    }
+
+    pub(super) fn set_ahead(&self, ahead: bool) {
+        self.ahead.set(ahead);
+    }
+
+    /// The next request is here already, so that no readiness will tell of it.
+    pub(super) fn take_ahead(&self) -> bool {
+        self.ahead.take()
+    }
+
+    pub(super) fn unread(&self) -> bool {
+        self.unread.get()
+    }
+
+    /// Nobody will read the rest of the present request: the connection cannot go on after it.
+    pub(super) fn body_abandoned(&self) -> bool {
+        self.body_dropped.get() && self.unread.get()
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.bytes_in.set(self.bytes_in.get() + bytes as u64);
+        if self.wanted.get().is_some() {
+            self.wanted.set(Some(self.clock.now()));
+        }
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+        self.stalled.set(None);
+    }
+
+    pub(super) fn send_stalls(&self) {
+        if self.stalled.get().is_none() {
+            self.stalled.set(Some(self.clock.now()));
+        }
+    }
+
+    /// The body is wanted and not there. True: it is overdue.
+    pub(super) fn await_body(&self, cx: &mut Context<'_>) -> bool {
+        if self.body_late.get() {
+            return true;
+        }
+        if self.wanted.get().is_none() {
+            self.wanted.set(Some(self.clock.now()));
+        }
+        register(&self.body_task, cx);
+        false
+    }
+
+    pub(super) fn body_came(&self) {
+        self.wanted.set(None);
+    }
+
+    pub(super) fn attend(&self, cx: &mut Context<'_>) {
+        register(&self.task, cx);
+    }
+
+    pub(super) fn order(&self, order: Order) {
+        self.order.set(Some(order));
+        self.wake();
+    }
+
+    pub(super) fn take_order(&self) -> Option<Order> {
+        self.order.take()
+    }
+
+    pub(super) fn peek_order(&self) -> Option<Order> {
+        self.order.get()
+    }
+
+    pub(super) fn refused(&self) -> bool {
+        matches!(self.order.get(), Some(Order::Refuse(_)))
+    }
+
+    /// Told by the worker that it drains: who has nothing under way goes at once.
+    pub(super) fn finish(&self) {
+        match self.phase.get() {
+            Phase::Idle => self.order(Order::Close),
+            Phase::Fresh | Phase::Handshake | Phase::Closing => {}
+            Phase::Head | Phase::Judged | Phase::Serving => self.order(Order::Finish),
+        }
+    }
+
+    /// The ticker's look at this connection.
+    pub(super) fn check(&self, now: Instant, limits: &Limits, draining: bool) {
+        let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if self.stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
+            return self.sever();
+        }
+        let since = self.since.get();
+        match self.phase.get() {
+            Phase::Handshake if past(since, limits.tls_handshake_timeout) => {
+                self.order(Order::Close);
+            }
+            Phase::Fresh if draining && past(since, FRESH_IN_DRAIN) => self.order(Order::Close),
+            Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
+                self.order(Order::Close);
+            }
+            Phase::Head | Phase::Judged if past(since, limits.head_timeout) => {
+                self.order(Order::Refuse(Refusal::HeadTimeout));
+            }
+            Phase::Serving if self.wanted.get().is_some_and(|at| past(at, limits.body_timeout)) => {
+                self.wanted.set(None);
+                self.body_late.set(true);
+                self.wake_body();
+            }
+            Phase::Closing if past(since, LINGER) => self.order(Order::Close),
+            _ => {}
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.task.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn wake_body(&self) {
+        let waker = self.body_task.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+fn register(slot: &RefCell<Option<Waker>>, cx: &mut Context<'_>) {
+    let slot = &mut *slot.borrow_mut();
+    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *slot = Some(cx.waker().clone());
+    }
+}

@@ -1,0 +1,205 @@
+//! One connection from its first byte to its last: handshake, requests, refusal, close.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+};
+
+use http::{HeaderValue, Request, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    Connection, Handler, Refusal, RequestBody, Worker,
+    body::{AnswerBody, Spent},
+    connection::{Answer, Order, Phase},
+    refusal::encode,
+    stream::Stream,
+    wire::Wire,
+    worker::Lease,
+};
+
+/// A socket as it was accepted.
+pub(super) enum Accepted {
+    Plain(Stream),
+    Tls(TlsAcceptor, TcpStream),
+}
+
+/// How the part of a connection that hyper drives has ended.
+enum End {
+    /// As HTTP says.
+    Over,
+    /// Nothing is under way.
+    Closed,
+    Refused(Refusal),
+    Severed,
+}
+
+/// hyper's buffers beyond a head: a body passes through in pieces of at most this size.
+const BUFFER: usize = 64 << 10;
+
+pub(super) async fn live<H: Handler>(
+    accepted: Accepted,
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    handler: Rc<H>,
+    lease: Lease,
+) {
+    let _lease = lease;
+    let stream = match accepted {
+        Accepted::Plain(stream) => stream,
+        Accepted::Tls(acceptor, socket) => match attended(&connection, acceptor.accept(socket)).await {
+            Ok(Ok(stream)) => {
+                connection.enter(Phase::Fresh);
+                Stream::Tls(Box::new(stream))
+            }
+            Ok(Err(_)) | Err(_) => return,
+        },
+    };
+    // hyper's state and buffers are made for who has something to say.
+    if attended(&connection, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
+        return end_idle(&stream, &connection);
+    }
+    let (end, stream) = drive(stream, &worker, &connection, &handler).await;
+    match end {
+        End::Severed => stream.reset_on_close(),
+        End::Closed => {}
+        End::Refused(refusal) => {
+            let answer = encode(handler.refuse(refusal, &connection));
+            close(stream, &connection, &answer).await;
+        }
+        End::Over if connection.unread() => close(stream, &connection, &[]).await,
+        End::Over => {}
+    }
+}
+
+/// Lets hyper serve requests until the connection is over for it.
+async fn drive<H: Handler>(
+    stream: Stream,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    handler: &Rc<H>,
+) -> (End, Stream) {
+    let spent: Spent<H::Body> = Spent::default();
+    let service = service_fn(|request: Request<Incoming>| {
+        connection.begin_service();
+        let (connection, spent) = (connection.clone(), spent.clone());
+        let request = request.map(|body| RequestBody::new(body, connection.clone()));
+        let answer = handler.clone().handle(request, connection.clone());
+        async move {
+            let mut response = answer.await;
+            if connection.body_abandoned() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, connection, spent)))
+        }
+    });
+    let head = worker.limits().head;
+    let mut hyper = http1::Builder::new()
+        .header_read_timeout(None)
+        // Counted before; one more, so that the judge is always the one who refuses.
+        .max_headers(worker.limits().fields + 1)
+        .max_buf_size(BUFFER.max(head + (8 << 10)))
+        .serve_connection(TokioIo::new(Wire::new(stream, connection.clone(), worker.clone())), service);
+    let mut finishing = false;
+    let end = poll_fn(|cx| {
+        connection.attend(cx);
+        loop {
+            if connection.severed() {
+                return Poll::Ready(End::Severed);
+            }
+            match connection.take_order() {
+                Some(Order::Close) => return Poll::Ready(End::Closed),
+                Some(Order::Refuse(refusal)) => return Poll::Ready(End::Refused(refusal)),
+                Some(Order::Finish) => finishing = true,
+                None => {}
+            }
+            if (finishing || worker.draining()) && connection.phase() != Phase::Fresh {
+                Pin::new(&mut hyper).graceful_shutdown();
+            }
+            let over = Pin::new(&mut hyper).poll(cx);
+            // Whatever lived in an answer's body ends when the kernel has the answer.
+            if connection.answer() == Answer::Flushed {
+                spent.take();
+            }
+            if connection.severed() {
+                return Poll::Ready(End::Severed);
+            }
+            if let Some(Order::Refuse(refusal)) = connection.peek_order() {
+                connection.take_order();
+                return Poll::Ready(End::Refused(refusal));
+            }
+            match over {
+                Poll::Ready(result) => return Poll::Ready(ending(connection, result)),
+                Poll::Pending if connection.take_ahead() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    (end, hyper.into_parts().io.into_inner().into_stream())
+}
+
+fn ending(connection: &Connection, result: hyper::Result<()>) -> End {
+    match (connection.phase(), result) {
+        // hyper gave a head up without a word.
+        (Phase::Judged, Err(_)) => End::Refused(Refusal::BadRequest("malformed head")),
+        // An answer that broke off must not pass for a whole one.
+        (Phase::Serving, Err(_)) => End::Severed,
+        _ => End::Over,
+    }
+}
+
+/// Waits, unless the connection is severed or told to close.
+async fn attended<F: Future>(connection: &Connection, work: F) -> Result<F::Output, End> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        connection.attend(cx);
+        if connection.severed() {
+            return Poll::Ready(Err(End::Severed));
+        }
+        match connection.take_order() {
+            Some(Order::Close | Order::Refuse(_)) => return Poll::Ready(Err(End::Closed)),
+            Some(Order::Finish) | None => {}
+        }
+        work.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}
+
+fn end_idle(stream: &Stream, connection: &Connection) {
+    if connection.severed() {
+        stream.reset_on_close();
+    }
+}
+
+/// Writes a last answer and reads on for a moment, so that bytes still under way from the client
+/// do not make the kernel take the answer back.
+async fn close(mut stream: Stream, connection: &Connection, answer: &[u8]) {
+    connection.enter(Phase::Closing);
+    let closing = async {
+        stream.write_all(answer).await?;
+        stream.shutdown().await?;
+        let mut waste = [0; 4 << 10];
+        loop {
+            let mut buf = ReadBuf::new(&mut waste);
+            poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await?;
+            if buf.filled().is_empty() {
+                return io::Result::Ok(());
+            }
+        }
+    };
+    let ended = attended(connection, closing).await;
+    if ended.is_err() {
+        end_idle(&stream, connection);
+    }
+}

@@ -1,0 +1,66 @@
+//! Limits and timeouts of a worker's connections.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+/// Limits and timeouts (architecture.md, "Limits and timeouts by default").
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Request line and fields together, bytes.
+    pub head: usize,
+    /// One field, name and value, bytes.
+    pub field: usize,
+    pub fields: usize,
+    /// Request target, bytes.
+    pub target: usize,
+    /// Connections over all workers.
+    pub connections: usize,
+    /// `None`: no limit per client address.
+    pub connections_per_address: Option<usize>,
+    /// Who is exempt from the limit per address: trusted proxies.
+    pub exempt: Vec<IpNet>,
+    /// From the first byte of a head until the service is called.
+    pub head_timeout: Duration,
+    pub tls_handshake_timeout: Duration,
+    /// Between requests.
+    pub idle_timeout: Duration,
+    /// A request body that is wanted and does not come.
+    pub body_timeout: Duration,
+    /// An answer that the client does not take.
+    pub write_timeout: Duration,
+}
+
+impl Limits {
+    pub(super) fn exempts(&self, address: IpAddr) -> bool {
+        self.exempt.iter().any(|net| net.contains(&address))
+    }
+
+    /// The shortest of all timeouts: what the ticker must be able to tell.
+    pub(super) fn finest(&self) -> Duration {
+        self.head_timeout
+            .min(self.tls_handshake_timeout)
+            .min(self.idle_timeout)
+            .min(self.body_timeout)
+            .min(self.write_timeout)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: 32 << 10,
+            field: 16 << 10,
+            fields: 100,
+            target: 16 << 10,
+            connections: 10_000,
+            connections_per_address: None,
+            exempt: Vec::new(),
+            head_timeout: Duration::from_secs(10),
+            tls_handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Why something that a client sent never became a request.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 400; the word is for the log.
+    BadRequest(&'static str),
+    /// 408: the head did not come in time.
+    HeadTimeout,
+    /// 414.
+    TargetTooLong,
+    /// 431: the head in all, one field, or their number.
+    HeadTooLarge,
+}
+
+impl Refusal {
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+
+    /// What hyper's own refusal means: its status line is all that is known of it.
+    pub(super) fn from_hyper(answer: &[u8]) -> Self {
+        match answer.get(9..12) {
+            Some(b"414") => Self::TargetTooLong,
+            Some(b"431") => Self::HeadTooLarge,
+            _ => Self::BadRequest("malformed head"),
+        }
+    }
+}
+
+/// The bytes of an answer after which the connection closes.
+pub(super) fn encode(mut response: Response<Bytes>) -> Vec<u8> {
+    let body = std::mem::take(response.body_mut());
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let status = response.status();
+    let reason = status.canonical_reason().unwrap_or("Refused");
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    bytes
+}

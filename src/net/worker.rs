@@ -1,0 +1,233 @@
+//! A worker's connections: the list that the ticker goes through, the present limits, the budget
+//! that all workers share.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{Clock, Connection, Limits};
+
+/// What the sockets of one thread share.
+pub struct Worker {
+    limits: RefCell<Rc<Limits>>,
+    clock: Clock,
+    budget: Arc<Budget>,
+    connections: RefCell<Connections>,
+    draining: Cell<bool>,
+    emptied: Notify,
+}
+
+/// Connections over all workers. Written when a connection begins or ends, never per request.
+pub struct Budget {
+    open: AtomicUsize,
+    /// Open files that the process may have, less the reserve.
+    descriptors: usize,
+    addresses: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection's place in the budget and in its worker's list; given back when dropped.
+pub(super) struct Lease {
+    worker: Rc<Worker>,
+    slot: usize,
+    _place: Place,
+}
+
+/// A connection's place in the budget.
+pub(super) struct Place {
+    budget: Arc<Budget>,
+    address: Option<IpAddr>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// For anybody, for now.
+    Everybody,
+    ThisAddress,
+}
+
+#[derive(Default)]
+struct Connections {
+    slots: Vec<Option<Rc<Connection>>>,
+    free: Vec<usize>,
+}
+
+/// Descriptors kept for upstreams' sockets, the store and the logs.
+const RESERVE: usize = 64;
+
+impl Worker {
+    /// Starts the ticker: call inside the thread's `LocalSet`.
+    pub fn new(limits: Limits, budget: Arc<Budget>) -> Rc<Self> {
+        let worker = Rc::new(Self {
+            limits: RefCell::new(Rc::new(Limits::default())),
+            clock: Clock::new(),
+            budget,
+            connections: RefCell::default(),
+            draining: Cell::new(false),
+            emptied: Notify::new(),
+        });
+        worker.set_limits(limits);
+        let (clock, watched) = (worker.clock.clone(), Rc::downgrade(&worker));
+        tokio::task::spawn_local(async move {
+            loop {
+                clock.next_tick().await;
+                let Some(worker) = watched.upgrade() else { return };
+                worker.check();
+            }
+        });
+        worker
+    }
+
+    /// Takes effect at once, for connections that are open too.
+    pub fn set_limits(&self, limits: Limits) {
+        self.clock.refine(limits.finest());
+        self.limits.replace(Rc::new(limits));
+    }
+
+    pub fn limits(&self) -> Rc<Limits> {
+        self.limits.borrow().clone()
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// How many connections are open here.
+    pub fn connections(&self) -> usize {
+        let connections = self.connections.borrow();
+        connections.slots.len() - connections.free.len()
+    }
+
+    pub(super) fn place(&self, address: Option<IpAddr>) -> Result<Place, Full> {
+        self.budget.place(&self.limits.borrow(), address)
+    }
+
+    pub(super) fn enlist(self: &Rc<Self>, connection: Rc<Connection>, place: Place) -> Lease {
+        let connections = &mut *self.connections.borrow_mut();
+        let slot = connections.free.pop().unwrap_or_else(|| {
+            connections.slots.push(None);
+            connections.slots.len() - 1
+        });
+        connections.slots[slot] = Some(connection);
+        self.clock.watch();
+        Lease { worker: self.clone(), slot, _place: place }
+    }
+
+    pub(super) fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// From now on every connection finishes what it has under way and closes.
+    pub(super) fn begin_drain(&self) {
+        if !self.draining.replace(true) {
+            self.each(Connection::finish);
+        }
+    }
+
+    /// Ends when no connection is left.
+    pub(super) async fn emptied(&self) {
+        while self.connections() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+
+    pub(super) fn sever_all(&self) -> usize {
+        self.each(Connection::sever)
+    }
+
+    fn check(&self) {
+        let (now, limits, draining) = (self.clock.now(), self.limits(), self.draining());
+        self.each(|connection| connection.check(now, &limits, draining));
+    }
+
+    fn each(&self, mut visit: impl FnMut(&Connection)) -> usize {
+        // Visits wake tasks but run none, so the list stays as it is.
+        let connections = self.connections.borrow();
+        connections.slots.iter().flatten().map(|connection| visit(connection)).count()
+    }
+}
+
+impl Budget {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            descriptors: open_files().saturating_sub(RESERVE).max(1),
+            addresses: Mutex::default(),
+        })
+    }
+
+    /// Connections that are open now, over all workers.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn place(self: &Arc<Self>, limits: &Limits, address: Option<IpAddr>) -> Result<Place, Full> {
+        let most = limits.connections.min(self.descriptors);
+        if self.open.fetch_add(1, Ordering::Relaxed) >= most {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Everybody);
+        }
+        let mut place = Place { budget: self.clone(), address: None };
+        if let (Some(most), Some(address)) = (limits.connections_per_address, address)
+            && !limits.exempts(address)
+        {
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = addresses.entry(address).or_default();
+            if *count >= most {
+                return Err(Full::ThisAddress);
+            }
+            *count += 1;
+            place.address = Some(address);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let last = {
+            let connections = &mut *self.worker.connections.borrow_mut();
+            connections.slots[self.slot] = None;
+            connections.free.push(self.slot);
+            connections.slots.len() == connections.free.len()
+        };
+        self.worker.clock.unwatch();
+        if last {
+            self.worker.emptied.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.budget.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            let mut addresses = self.budget.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+/// The soft limit of open files; one that cannot be read does not limit.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|values| values.split_whitespace().next()?.parse().ok())
+        .unwrap_or(usize::MAX)
+}

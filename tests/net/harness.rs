@@ -1,0 +1,328 @@
+//! A worker on a thread of its own with a handler that does what the path says, and a client that
+//! speaks in raw bytes.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use permgate::net::{
+    Address, BodyError, BoxError, Budget, Connection, Drain, Drained, Handler, Limits, Listener, Refusal,
+    RequestBody, Worker, bind, drain, serve,
+};
+
+/// What the handlers of one gate have seen, for the test's thread.
+#[derive(Default)]
+pub struct Seen {
+    pub requests: AtomicUsize,
+    pub refusals: Mutex<Vec<Refusal>>,
+    /// Answer bodies that are alive.
+    pub bodies: AtomicUsize,
+    pub body_errors: Mutex<Vec<String>>,
+    /// Handlers that are running.
+    pub running: AtomicUsize,
+}
+
+pub struct Gate {
+    pub address: SocketAddr,
+    pub seen: Arc<Seen>,
+    pub budget: Arc<Budget>,
+    pub drain: Option<Drain>,
+    workers: Vec<JoinHandle<Drained>>,
+    commands: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
+}
+
+/// What a test asks of a worker, on the worker's own thread.
+pub enum Command {
+    /// Severs every connection that a handler has seen; tells when it has.
+    Sever(mpsc::Sender<usize>),
+    Limits(Limits),
+}
+
+pub struct Echo {
+    seen: Arc<Seen>,
+    connections: Rc<std::cell::RefCell<Vec<Rc<Connection>>>>,
+}
+
+impl Gate {
+    pub fn new(limits: Limits) -> Self {
+        Self::with(1, &limits, |listener| listener)
+    }
+
+    pub fn with(workers: usize, limits: &Limits, dress: impl Fn(Listener) -> Listener) -> Self {
+        let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
+        let (seen, budget) = (Arc::<Seen>::default(), Budget::new());
+        let (drain, draining) = drain();
+        let (mut threads, mut commands) = (Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let listener = dress(bound.listener().unwrap());
+            let (limits, seen, budget) = (limits.clone(), seen.clone(), budget.clone());
+            let draining = draining.clone();
+            let (command, mut received) = tokio::sync::mpsc::unbounded_channel();
+            commands.push(command);
+            threads.push(std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                tokio::task::LocalSet::new().block_on(&runtime, async move {
+                    let worker = Worker::new(limits, budget);
+                    let handler = Rc::new(Echo { seen, connections: Rc::default() });
+                    let (obeying, connections) = (worker.clone(), handler.connections.clone());
+                    tokio::task::spawn_local(async move {
+                        while let Some(command) = received.recv().await {
+                            match command {
+                                Command::Limits(limits) => obeying.set_limits(limits),
+                                Command::Sever(told) => {
+                                    let all = connections.take();
+                                    all.iter().for_each(|connection| connection.sever());
+                                    told.send(all.len()).unwrap();
+                                }
+                            }
+                        }
+                    });
+                    serve(worker, listener, handler, draining).await.unwrap()
+                })
+            }));
+        }
+        Self { address, seen, budget, drain: Some(drain), workers: threads, commands }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::to(self.address)
+    }
+
+    pub fn sever(&self) -> usize {
+        let (told, tell) = mpsc::channel();
+        for worker in &self.commands {
+            worker.send(Command::Sever(told.clone())).ok().unwrap();
+        }
+        drop(told);
+        tell.iter().sum()
+    }
+
+    pub fn set_limits(&self, limits: &Limits) {
+        for worker in &self.commands {
+            worker.send(Command::Limits(limits.clone())).ok().unwrap();
+        }
+    }
+
+    /// Begins a drain and waits for its end.
+    pub fn end(mut self, within: Duration) -> usize {
+        self.drain.take().unwrap().begin(Instant::now() + within);
+        std::mem::take(&mut self.workers).into_iter().map(|worker| worker.join().unwrap().cut).sum()
+    }
+}
+
+/// Waits for what another thread brings about; a test that waits in vain fails.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::yield_now();
+    }
+}
+
+impl Handler for Echo {
+    type Body = Reply;
+
+    async fn handle(
+        self: Rc<Self>,
+        request: Request<RequestBody>,
+        connection: Rc<Connection>,
+    ) -> Response<Reply> {
+        struct Running(Arc<Seen>);
+        impl Drop for Running {
+            fn drop(&mut self) {
+                self.0.running.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.seen.requests.fetch_add(1, Ordering::SeqCst);
+        self.seen.running.fetch_add(1, Ordering::SeqCst);
+        let _running = Running(self.seen.clone());
+        if !self.connections.borrow().iter().any(|known| Rc::ptr_eq(known, &connection)) {
+            self.connections.borrow_mut().push(connection);
+        }
+        let (parts, mut body) = request.into_parts();
+        let (status, reply) = match parts.uri.path() {
+            // Takes the body and sends it back.
+            "/echo" => match body.collect().await {
+                Ok(all) => (200, Kind::Whole(Some(all.to_bytes()))),
+                Err(error) => {
+                    let status = if matches!(error, BodyError::Timeout) { 408 } else { 400 };
+                    self.seen.body_errors.lock().unwrap().push(error.to_string());
+                    (status, Kind::Whole(None))
+                }
+            },
+            // Takes one frame of the body, then answers without the rest.
+            "/taste" => {
+                let _ = body.frame().await;
+                (413, Kind::Whole(None))
+            }
+            "/refuse" => (401, Kind::Whole(Some(Bytes::from_static(b"no")))),
+            "/endless" => (200, Kind::Endless),
+            "/first" => (200, Kind::First(Some(Bytes::from_static(b"first")))),
+            "/never" => std::future::pending().await,
+            "/broken" => (200, Kind::Broken(Some(Bytes::from_static(b"part")))),
+            path => (200, Kind::Whole(Some(Bytes::from(path.to_owned())))),
+        };
+        self.seen.bodies.fetch_add(1, Ordering::SeqCst);
+        let mut response = Response::new(Reply { kind: reply, seen: self.seen.clone() });
+        *response.status_mut() = status.try_into().unwrap();
+        response
+    }
+
+    fn refuse(&self, refusal: Refusal, _: &Connection) -> Response<Bytes> {
+        self.seen.refusals.lock().unwrap().push(refusal);
+        let mut response = Response::new(Bytes::from(format!("refused {}", refusal.status())));
+        *response.status_mut() = refusal.status();
+        response
+    }
+}
+
+pub struct Reply {
+    kind: Kind,
+    seen: Arc<Seen>,
+}
+
+enum Kind {
+    Whole(Option<Bytes>),
+    Endless,
+    /// One chunk and then nothing.
+    First(Option<Bytes>),
+    /// One chunk and then an error.
+    Broken(Option<Bytes>),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let data = |bytes| Poll::Ready(Some(Ok(Frame::data(bytes))));
+        match &mut self.kind {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Endless => data(Bytes::from_static(&[b'x'; 16 << 10])),
+            Kind::First(bytes) => bytes.take().map_or(Poll::Pending, data),
+            Kind::Broken(bytes) => bytes.take().map_or_else(|| Poll::Ready(Some(Err("broken".into()))), data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Whole(None))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match &self.kind {
+            Kind::Whole(bytes) => {
+                http_body::SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            _ => http_body::SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.seen.bodies.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How a connection has ended for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ending {
+    Closed,
+    Reset,
+}
+
+pub struct Client {
+    pub socket: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    pub fn to(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        // No read of a test waits longer: it fails instead.
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self { socket, read: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.socket.write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    pub fn get(&mut self, path: &str) -> &mut Self {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: gate\r\n\r\n"))
+    }
+
+    /// The next answer that has a Content-Length: status and body.
+    pub fn answer(&mut self) -> (u16, String) {
+        let (head, status) = self.head();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().unwrap());
+        while self.read.len() < length {
+            assert!(self.fill().unwrap() > 0, "the connection ended inside a body");
+        }
+        let body = self.read.drain(..length).collect();
+        (status, String::from_utf8(body).unwrap())
+    }
+
+    /// The next answer's head and status; what follows stays to be read.
+    pub fn head(&mut self) -> (String, u16) {
+        let end = loop {
+            if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            let so_far = String::from_utf8_lossy(&self.read).into_owned();
+            assert!(self.fill().unwrap() > 0, "the connection ended inside a head: {so_far:?}");
+        };
+        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap();
+        let status = head[9..12].parse().unwrap();
+        (head, status)
+    }
+
+    /// Reads on until the connection ends.
+    pub fn ending(&mut self) -> Ending {
+        loop {
+            match self.fill() {
+                Ok(0) => return Ending::Closed,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    return Ending::Reset;
+                }
+                Err(error) => panic!("neither closed nor reset: {error}"),
+            }
+        }
+    }
+
+    /// What came and is not asked for yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.read
+    }
+
+    fn fill(&mut self) -> std::io::Result<usize> {
+        let mut piece = [0; 16 << 10];
+        let read = self.socket.read(&mut piece)?;
+        self.read.extend_from_slice(&piece[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,6 @@
+//! The listener's half of the limits table, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod harness;
+mod requests;
