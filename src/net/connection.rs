@@ -163,11 +163,6 @@ impl Connection {
         self.phase.get()
     }
 
-    /// Within the deadline that runs already.
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.phase.set(phase);
-    }
-
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.clock.now());
@@ -179,10 +174,15 @@ impl Connection {
         self.enter(Phase::Head);
     }
 
+    /// A head is whole and goes to hyper; its answer is still to come.
+    pub(super) fn judged(&self) {
+        self.phase.set(Phase::Judged);
+        self.answer.set(Answer::Open);
+    }
+
     /// hyper calls the service.
     pub(super) fn begin_service(&self) {
         self.phase.set(Phase::Serving);
-        self.answer.set(Answer::Open);
         self.body_dropped.set(false);
         self.body_late.set(false);
         self.wanted.set(None);

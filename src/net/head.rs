@@ -1,6 +1,8 @@
 //! Judges a request's head, line by line as it comes, before hyper parses it: sizes, line ends,
 //! and everything that says where the message ends. Names and values are left to hyper.
 
+use std::ops::Range;
+
 use memchr::memchr;
 
 use super::{Limits, Refusal, chunked::Chunked};
@@ -15,7 +17,10 @@ pub(super) struct HeadScan {
     /// Lines of the head so far; empty lines before it do not count.
     lines: usize,
     old: bool,
-    hosts: usize,
+    /// Where Host's value is.
+    host: Option<Range<usize>>,
+    /// Where an absolute target's authority is.
+    authority: Option<Range<usize>>,
     length: Option<u64>,
     chunked: bool,
 }
@@ -108,16 +113,16 @@ impl HeadScan {
                 (0, true) if begin >= 2 * LEADING_LINES => return Err(MALFORMED_LINE),
                 (0, true) => {}
                 (0, false) => {
-                    self.request_line(line, limits)?;
+                    self.request_line(line, begin, limits)?;
                     self.lines = 1;
                 }
-                (_, true) => return self.whole(end).map(Some),
+                (_, true) => return self.whole(bytes, end).map(Some),
                 (_, false) => {
                     self.lines += 1;
                     if self.lines - 1 > limits.fields || line.len() > limits.field {
                         return Err(Refusal::HeadTooLarge);
                     }
-                    self.field(line)?;
+                    self.field(line, begin)?;
                 }
             }
         }
@@ -132,7 +137,7 @@ impl HeadScan {
         Ok(None)
     }
 
-    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Refusal> {
+    fn request_line(&mut self, line: &[u8], begin: usize, limits: &Limits) -> Result<(), Refusal> {
         let Some((line, version)) = line.split_last_chunk::<9>() else {
             return Err(if line.len() > limits.target { Refusal::TargetTooLong } else { MALFORMED_LINE });
         };
@@ -150,10 +155,14 @@ impl HeadScan {
         if method == 0 || target.is_empty() || target.iter().any(|&b| b == b'#' || b <= b' ') {
             return Err(Refusal::BadRequest("malformed request target"));
         }
+        if target[0] != b'/' {
+            let authority = authority(&line[..method], target)?;
+            self.authority = authority.map(|part| shifted(&part, begin + method + 1));
+        }
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn field(&mut self, line: &[u8], begin: usize) -> Result<(), Refusal> {
         // Only these initials matter; a blank is the continuation of a folded line.
         match line[0] | 0x20 {
             b'a' | b'c' | b'h' | b't' => {}
@@ -167,15 +176,13 @@ impl HeadScan {
         match Framer::named(name)? {
             None | Some(Framer::Authorization | Framer::Connection) => Ok(()),
             Some(Framer::Host) => {
-                self.hosts += 1;
-                if self.hosts > 1 {
+                if self.host.is_some() {
                     return Err(Refusal::BadRequest("more than one Host"));
                 }
-                if valid_host(value.trim_ascii()) {
-                    Ok(())
-                } else {
-                    Err(Refusal::BadRequest("malformed Host"))
-                }
+                let lead = value.len() - value.trim_ascii_start().len();
+                let host = value.trim_ascii();
+                self.host = Some(shifted(&(lead..lead + host.len()), begin + colon + 1));
+                if valid_host(host) { Ok(()) } else { Err(Refusal::BadRequest("malformed Host")) }
             }
             Some(Framer::ContentLength) => self.content_length(value.trim_ascii()),
             Some(Framer::TransferEncoding) => {
@@ -207,9 +214,15 @@ impl HeadScan {
         Ok(())
     }
 
-    fn whole(&self, end: usize) -> Result<usize, Refusal> {
-        if self.hosts == 0 && !self.old {
-            return Err(Refusal::BadRequest("no Host"));
+    fn whole(&self, bytes: &[u8], end: usize) -> Result<usize, Refusal> {
+        match (&self.host, &self.authority) {
+            (None, _) if !self.old => return Err(Refusal::BadRequest("no Host")),
+            (Some(host), Some(authority))
+                if !bytes[host.clone()].eq_ignore_ascii_case(&bytes[authority.clone()]) =>
+            {
+                return Err(Refusal::BadRequest("the target and Host disagree"));
+            }
+            _ => {}
         }
         if self.chunked && self.length.is_some() {
             return Err(Refusal::BadRequest("Content-Length beside Transfer-Encoding"));
@@ -248,6 +261,27 @@ impl Framer {
         });
         if folded { Err(Refusal::BadRequest("a name that folds onto a framing field")) } else { Ok(None) }
     }
+}
+
+/// Where the authority is in a target that is no path; `OPTIONS *` and `CONNECT host:port` have
+/// none that could disagree with Host.
+#[cold]
+fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
+    if matches!((method, target), (b"CONNECT", _) | (b"OPTIONS", b"*")) {
+        return Ok(None);
+    }
+    [&b"http://"[..], b"https://"]
+        .iter()
+        .find_map(|scheme| {
+            let (start, rest) = target.split_at_checked(scheme.len())?;
+            let len = rest.iter().position(|b| b"/?".contains(b)).unwrap_or(rest.len());
+            (start.eq_ignore_ascii_case(scheme) && len > 0).then_some(Some(start.len()..start.len() + len))
+        })
+        .ok_or(Refusal::BadRequest("malformed request target"))
+}
+
+fn shifted(range: &Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
 }
 
 /// `host` or `host:port`: a registered name, an address, or a bracketed IPv6 address.

@@ -89,7 +89,7 @@ impl Wire {
                 Verdict::Partial => {}
                 Verdict::Whole(head) => {
                     self.scan = HeadScan::default();
-                    self.connection.set_phase(Phase::Judged);
+                    self.connection.judged();
                     if !direct {
                         self.intake = Intake::Judged(head.len, head.framing);
                         return self.hand_head(buf);

@@ -59,8 +59,8 @@ pub struct Echo {
 }
 
 impl Gate {
-    pub fn new(limits: Limits) -> Self {
-        Self::with(1, &limits, |listener| listener)
+    pub fn new(limits: &Limits) -> Self {
+        Self::with(1, limits, |listener| listener)
     }
 
     pub fn with(workers: usize, limits: &Limits, dress: impl Fn(Listener) -> Listener) -> Self {

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
+mod deadlines;
+mod ends;
 mod harness;
+mod refusals;
 mod requests;

@@ -1,14 +1,158 @@
-//! Requests that pass: one after another, pipelined, with bodies.
+//! Requests that pass: one after another, pipelined, in pieces, with bodies.
+
+use std::{sync::atomic::Ordering, time::Duration};
 
 use permgate::net::Limits;
 
-use crate::harness::Gate;
+use crate::harness::{Ending, Gate, eventually};
+
+/// Sends `pieces` one by one and expects these answers, in order, on one connection.
+fn check(name: &str, pieces: &[&str], expected: &[(u16, &str)]) {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.socket.set_nodelay(true).unwrap();
+    for piece in pieces {
+        client.send(piece);
+    }
+    for (status, body) in expected {
+        assert_eq!(client.answer(), (*status, (*body).to_owned()), "{name}");
+    }
+    assert_eq!(gate.seen.requests.load(Ordering::SeqCst), expected.len(), "{name}");
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.ending(), Ending::Closed, "{name}");
+    assert_eq!(client.rest(), b"", "{name}: more than was asked for");
+}
 
 #[test]
-fn a_connection_serves_one_request_after_another() {
-    let gate = Gate::new(Limits::default());
-    let mut client = gate.client();
-    for _ in 0..3 {
-        assert_eq!(client.get("/x").answer(), (200, "/x".to_owned()));
+fn requests_are_answered_in_order() {
+    let get = "GET /a HTTP/1.1\r\nHost: gate\r\n\r\n";
+    let other = "GET /b HTTP/1.1\r\nHost: gate\r\n\r\n";
+    let sized = "POST /echo HTTP/1.1\r\nHost: gate\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "POST /echo HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n\
+        5;ext=1\r\nhello\r\n1 \r\n!\r\n0\r\nX-Trailer: t\r\n\r\n";
+    let both = format!("{sized}{chunked}{get}");
+    check("one", &[get], &[(200, "/a")]);
+    check("one after another", &[get, other], &[(200, "/a"), (200, "/b")]);
+    check("pipelined", &[&format!("{get}{other}{get}")], &[(200, "/a"), (200, "/b"), (200, "/a")]);
+    check("a sized body", &[sized], &[(200, "hello")]);
+    check("a chunked body", &[chunked], &[(200, "hello!")]);
+    check("bodies, pipelined", &[&both], &[(200, "hello"), (200, "hello!"), (200, "/a")]);
+    check("an empty line before", &[&format!("\r\n{get}")], &[(200, "/a")]);
+    check("an empty line between", &[&format!("{sized}\r\n{get}")], &[(200, "hello"), (200, "/a")]);
+    check("HTTP/1.0 that stays", &["GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"], &[(200, "/a")]);
+    check("an IPv6 Host", &["GET /a HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"], &[(200, "/a")]);
+    let letters: Vec<String> = both.chars().map(String::from).collect();
+    let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+    check("letter by letter", &letters, &[(200, "hello"), (200, "hello!"), (200, "/a")]);
+}
+
+#[test]
+fn every_split_of_pipelined_requests_reads_the_same() {
+    let all = "POST /echo HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n\
+        3\r\nabc\r\n0\r\n\r\nPOST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhiGET /z HTTP/1.1\r\nHost: g\r\n\r\n";
+    let gate = Gate::new(&Limits::default());
+    for split in 1..all.len() {
+        let mut client = gate.client();
+        client.socket.set_nodelay(true).unwrap();
+        let before = gate.budget.open();
+        client.send(&all[..split]);
+        // The first piece is taken up by itself more often than not.
+        eventually("the connection is open", || gate.budget.open() >= before.min(1));
+        client.send(&all[split..]);
+        assert_eq!(client.answer(), (200, "abc".to_owned()), "split at {split}");
+        assert_eq!(client.answer(), (200, "hi".to_owned()), "split at {split}");
+        assert_eq!(client.answer(), (200, "/z".to_owned()), "split at {split}");
     }
+}
+
+#[test]
+fn a_head_and_a_body_larger_than_any_buffer_pass() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    let field = format!("X-Long: {}\r\n", "v".repeat(15 << 10));
+    client.send(format!("GET /long HTTP/1.1\r\nHost: gate\r\n{field}{field}\r\n"));
+    assert_eq!(client.answer(), (200, "/long".to_owned()));
+    let body = "0123456789abcdef".repeat(64 << 10);
+    let mut writer = client.socket.try_clone().unwrap();
+    let sent = body.clone();
+    let writing = std::thread::spawn(move || {
+        use std::io::Write;
+        let head = format!("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n", sent.len());
+        writer.write_all(head.as_bytes()).unwrap();
+        writer.write_all(sent.as_bytes()).unwrap();
+        writer.write_all(b"POST /echo HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        for piece in sent.as_bytes().chunks(7777) {
+            write!(writer, "{:x}\r\n", piece.len()).unwrap();
+            writer.write_all(piece).unwrap();
+            writer.write_all(b"\r\n").unwrap();
+        }
+        writer.write_all(b"0\r\n\r\n").unwrap();
+    });
+    assert!(client.answer() == (200, body.clone()), "sized");
+    assert!(client.answer() == (200, body), "chunked");
+    writing.join().unwrap();
+    assert_eq!(client.get("/after").answer(), (200, "/after".to_owned()));
+}
+
+#[test]
+fn continue_is_said_when_the_body_is_wanted_and_only_then() {
+    let gate = Gate::new(&Limits::default());
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+    };
+    let mut client = gate.client();
+    client.send(head("/echo"));
+    assert_eq!(client.head().1, 100);
+    assert_eq!(client.send("hello").answer(), (200, "hello".to_owned()));
+    assert_eq!(client.send(head("/refuse")).head().1, 401, "no 100 before a refusal");
+    assert_eq!(client.ending(), Ending::Closed);
+}
+
+#[test]
+fn an_unread_body_is_never_taken_for_a_request() {
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: g\r\n\r\n";
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.send(format!(
+        "POST /refuse HTTP/1.1\r\nHost: g\r\nContent-Length: {}\r\n\r\n{smuggled}",
+        smuggled.len() + 1_000_000
+    ));
+    let (head, status) = client.head();
+    assert_eq!(status, 401);
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.rest(), b"no");
+    assert_eq!(gate.seen.requests.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
+    let gate = Gate::new(&Limits::default());
+    for path in ["/refuse", "/taste"] {
+        let mut client = gate.client();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: g\r\nContent-Length: 3000000\r\n\r\n"));
+        // All that the client has to send is taken and thrown away, so that no reset overtakes
+        // the answer.
+        client.send(vec![b'x'; 2_000_000]);
+        let (_, status) = client.head();
+        assert_eq!(status, if path == "/refuse" { 401 } else { 413 });
+        client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.ending(), Ending::Closed);
+    }
+}
+
+#[test]
+fn a_body_lives_until_its_last_byte_has_left() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.get("/endless").head();
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 1);
+    drop(client);
+    eventually("the body is dropped", || gate.seen.bodies.load(Ordering::SeqCst) == 0);
+    let mut client = gate.client();
+    client.get("/x").answer();
+    // The connection stays, the body does not.
+    eventually("the body is dropped", || gate.seen.bodies.load(Ordering::SeqCst) == 0);
+    assert_eq!(gate.end(Duration::from_secs(5)), 0);
 }

@@ -1,0 +1,126 @@
+//! Who dawdles: in a head, between requests, in a body, in taking an answer.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use permgate::net::{Limits, Refusal};
+
+use crate::harness::{Ending, Gate, eventually};
+
+const SHORT: Duration = Duration::from_millis(80);
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+#[test]
+fn a_slow_head_is_answered_408_though_bytes_keep_coming() {
+    let gate = Gate::new(&limits(|limits| limits.head_timeout = SHORT));
+    for first in [false, true] {
+        let mut client = gate.client();
+        if first {
+            client.get("/x").answer();
+        }
+        client.send("GET /x HTTP/1.1\r\nHost: g\r\nX: ");
+        let mut writer = client.socket.try_clone().unwrap();
+        let dripping = std::thread::spawn(move || {
+            use std::io::Write;
+            while writer.write_all(b"y").is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(client.answer(), (408, "refused 408 Request Timeout".to_owned()));
+        drop(client);
+        dripping.join().unwrap();
+        assert_eq!(gate.seen.refusals.lock().unwrap().pop(), Some(Refusal::HeadTimeout));
+    }
+}
+
+#[test]
+fn idle_connections_are_closed_without_a_word() {
+    let gate = Gate::new(&limits(|limits| limits.idle_timeout = SHORT));
+    let mut fresh = gate.client();
+    let mut used = gate.client();
+    used.get("/x").answer();
+    for client in [&mut fresh, &mut used] {
+        assert_eq!(client.ending(), Ending::Closed);
+        assert_eq!(client.rest(), b"");
+    }
+    assert!(gate.seen.refusals.lock().unwrap().is_empty());
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+#[test]
+fn a_handler_may_take_its_time() {
+    let gate = Gate::new(&limits(|limits| {
+        limits.idle_timeout = SHORT;
+        limits.head_timeout = SHORT;
+        limits.body_timeout = SHORT;
+        limits.write_timeout = SHORT;
+    }));
+    let mut waiting = gate.client();
+    waiting.get("/never");
+    let mut streaming = gate.client();
+    streaming.get("/first").head();
+    let mut idle = gate.client();
+    assert_eq!(idle.ending(), Ending::Closed);
+    idle = gate.client();
+    assert_eq!(idle.ending(), Ending::Closed);
+    assert_eq!(gate.seen.running.load(Ordering::SeqCst), 1);
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_body_that_does_not_come_is_a_408_of_the_handler() {
+    let gate = Gate::new(&limits(|limits| limits.body_timeout = SHORT));
+    for sent in ["", "abc"] {
+        let mut client = gate.client();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n{sent}"));
+        let (head, status) = client.head();
+        assert_eq!(status, 408);
+        assert!(head.contains("connection: close\r\n"), "{head}");
+    }
+    let mut client = gate.client();
+    client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 30\r\n\r\n");
+    let begun = Instant::now();
+    for _ in 0..30 {
+        std::thread::sleep(SHORT / 10);
+        client.send("x");
+    }
+    assert_eq!(client.answer().0, 200, "a slow body that keeps coming is none that stays out");
+    assert!(begun.elapsed() > SHORT);
+}
+
+#[test]
+fn an_answer_that_is_not_taken_is_cut() {
+    let gate = Gate::new(&limits(|limits| limits.write_timeout = SHORT));
+    let mut client = gate.client();
+    client.get("/endless");
+    eventually("the connection is gone", || {
+        gate.seen.requests.load(Ordering::SeqCst) == 1 && gate.budget.open() == 0
+    });
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0);
+    assert_eq!(client.ending(), Ending::Reset);
+}
+
+#[test]
+fn a_client_that_sends_on_after_the_last_answer_is_let_go() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.send("POST /refuse HTTP/1.1\r\nHost: g\r\nContent-Length: 100000000\r\n\r\n");
+    assert_eq!(client.head().1, 401);
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+#[test]
+fn new_limits_hold_for_open_connections() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.get("/x").answer();
+    gate.set_limits(&limits(|limits| limits.idle_timeout = SHORT));
+    assert_eq!(client.ending(), Ending::Closed);
+}

@@ -1,0 +1,99 @@
+//! How connections end that somebody else ends: cut, broken off, vanished, drained.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use permgate::net::Limits;
+
+use crate::harness::{Ending, Gate, eventually};
+
+#[test]
+fn a_severed_connection_ends_in_a_reset_at_once() {
+    let gate = Gate::new(&Limits::default());
+    // A stream that flows, one that waits, one whose client does not read, and a handler that
+    // has not answered.
+    let mut flowing = gate.client();
+    flowing.get("/endless").head();
+    let mut waiting = gate.client();
+    waiting.get("/first").head();
+    let mut stalled = gate.client();
+    stalled.get("/endless");
+    let mut unanswered = gate.client();
+    unanswered.get("/never");
+    let mut uploading = gate.client();
+    uploading.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 100\r\n\r\nx");
+    eventually("all are under way", || gate.seen.requests.load(Ordering::SeqCst) == 5);
+    assert_eq!(gate.sever(), 5);
+    eventually("no connection is left", || gate.budget.open() == 0);
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0);
+    assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0);
+    for mut client in [flowing, waiting, stalled, unanswered, uploading] {
+        assert_eq!(client.ending(), Ending::Reset);
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_never_looks_whole() {
+    let gate = Gate::new(&Limits::default());
+    for version in ["1.0", "1.1"] {
+        let mut client = gate.client();
+        client.send(format!("GET /broken HTTP/{version}\r\nHost: g\r\n\r\n"));
+        assert_eq!(client.ending(), Ending::Reset, "HTTP/{version}");
+    }
+}
+
+#[test]
+fn clients_that_vanish_leave_nothing_behind() {
+    let gate = Gate::new(&Limits::default());
+    for round in 0..10 {
+        let mut clients: Vec<_> = (0..100).map(|_| gate.client()).collect();
+        for (at, client) in clients.iter_mut().enumerate() {
+            match at % 5 {
+                0 => {}
+                1 => drop(client.get("/never")),
+                2 => drop(client.get("/endless")),
+                3 => drop(client.send("GET /half HTTP/1.1\r\n")),
+                _ => drop(client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nx")),
+            }
+        }
+        let served = 60 * (round + 1);
+        eventually("all are under way", || gate.seen.requests.load(Ordering::SeqCst) == served);
+    }
+    eventually("no connection is left", || gate.budget.open() == 0);
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0);
+    assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0);
+    assert_eq!(gate.client().get("/x").answer().0, 200);
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way_and_nothing_else() {
+    let gate = Gate::new(&Limits::default());
+    let mut idle = gate.client();
+    idle.get("/x").answer();
+    let mut uploading = gate.client();
+    uploading.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 5\r\n\r\nhel");
+    eventually("it is under way", || gate.seen.requests.load(Ordering::SeqCst) == 2);
+    let address = gate.address;
+    let ending = std::thread::spawn(move || gate.end(Duration::from_secs(10)));
+    assert_eq!(idle.ending(), Ending::Closed);
+    eventually("nobody is let in", || std::net::TcpStream::connect(address).is_err());
+    let (head, status) = uploading.send("lo").head();
+    assert_eq!(status, 200);
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    assert_eq!(uploading.ending(), Ending::Closed);
+    assert_eq!(uploading.rest(), b"hello");
+    assert_eq!(ending.join().unwrap(), 0);
+}
+
+#[test]
+fn a_drain_cuts_at_its_deadline() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.get("/endless").head();
+    assert_eq!(gate.end(Duration::from_millis(50)), 1);
+    assert_eq!(client.ending(), Ending::Reset);
+}
+
+#[test]
+fn a_drain_without_connections_ends_at_once() {
+    assert_eq!(Gate::new(&Limits::default()).end(Duration::from_secs(60)), 0);
+}
