@@ -1,1 +1,179 @@
 //! `gateway.toml` to values that are valid; every error at once with file, line and column.
+//!
+//! `keys` names every key, `shape` holds a file against it, `resolve` gives the rest its meaning.
+
+use std::{
+    any::Any,
+    fs, io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderValue, Uri};
+
+use crate::{
+    authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
+    net, store,
+};
+
+mod address;
+pub mod defaults;
+pub mod keys;
+mod problem;
+mod resolve;
+pub mod schema;
+mod secret;
+mod section;
+mod service;
+mod shape;
+mod suggest;
+pub mod units;
+
+pub use address::Listen;
+pub use problem::{Errors, Problem};
+
+/// A configuration that starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
+    pub server: Server,
+    pub admin: Admin,
+    pub store: store::Settings,
+    /// In the order of the file.
+    pub upstreams: Vec<Upstream>,
+    pub services: Vec<ServiceSpec>,
+    pub public: Vec<PublicSpec>,
+    pub rules: RuleSettings,
+    pub log: Log,
+    pub limiter: Option<Limiter>,
+    /// Valid, but perhaps not what was meant.
+    pub warnings: Vec<Problem>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: Vec<Listen>,
+    pub tls: Vec<Certificate>,
+    /// `None`: one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// Bytes; `None`: any length.
+    pub max_body: Option<u64>,
+    pub drain: Duration,
+    pub limits: net::Limits,
+}
+
+/// Two PEM files that exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub listen: Vec<Listen>,
+    /// Names that `Host` may have beside the listener's own addresses and `localhost`; lower case.
+    pub hosts: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    /// `http://HOST[:PORT]`, at least one.
+    pub urls: Vec<Uri>,
+    /// What `Host` becomes; `None`: the client's.
+    pub host: Option<HeaderValue>,
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub body_idle: Duration,
+    pub pool_idle: Duration,
+    pub eject: Eject,
+}
+
+/// When one of several urls is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eject {
+    pub failures: u32,
+    pub duration: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub access: AccessLog,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Stdout,
+    Off,
+    File(PathBuf),
+}
+
+/// Bad tokens per address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limiter {
+    pub bad_tokens: u32,
+    pub per: Duration,
+}
+
+/// A text that is longer than this is another file by mistake.
+const LONGEST: u64 = 16 << 20;
+
+impl Config {
+    /// Reads and judges; the errors are all there are.
+    pub fn load(path: &Path) -> Result<Self, Errors> {
+        let shown = path.display().to_string();
+        let text = read(path).map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::NotFound => "name the file with `-c FILE` or PERMGATE_CONFIG",
+                _ => "",
+            };
+            Errors::of_file(&shown, format!("the configuration cannot be read: {error}"), advice)
+        })?;
+        parse(&text, path)
+    }
+
+    /// What the store compiles and publishes.
+    pub fn configuration(&self, attachment: Arc<dyn Any + Send + Sync>) -> store::Configuration {
+        store::Configuration {
+            services: self.services.clone(),
+            public: self.public.clone(),
+            rules: self.rules.clone(),
+            attachment,
+            max_lifetime: self.store.max_lifetime,
+            max_tokens: self.store.max_tokens,
+        }
+    }
+
+    /// The first key whose change a reload cannot carry out.
+    pub fn unreloadable_change(&self, new: &Self) -> Option<&'static str> {
+        let (old, new_server) = (&self.server, &new.server);
+        [
+            ("server.listen", old.listen != new_server.listen),
+            ("server.workers", old.workers != new_server.workers),
+            ("admin.listen", self.admin.listen != new.admin.listen),
+            ("store.path", self.store.path != new.store.path),
+            ("store.ballast", self.store.ballast != new.store.ballast),
+        ]
+        .into_iter()
+        .find_map(|(key, changed)| changed.then_some(key))
+    }
+}
+
+/// Judges a text as the content of `path`, which is not read; relative paths are relative to it.
+/// Never panics, whatever the text.
+pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
+    resolve::parse(text, path)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > LONGEST {
+        return Err(io::Error::other(format!("it is longer than {LONGEST} bytes")));
+    }
+    fs::read_to_string(path)
+}

@@ -1,0 +1,66 @@
+//! Every default of `gateway.toml`, as it would be written there, with the reason for the number.
+
+/// Loopback: a gateway that nobody has configured yet serves its own machine only.
+pub const LISTEN: &str = r#"["127.0.0.1:8080"]"#;
+/// Nobody may say on whose behalf a request comes until somebody is named.
+pub const TRUSTED_PROXIES: &str = "[]";
+/// Longer than a usual deployment waits before it kills, shorter than it is patient with.
+pub const DRAIN: &str = r#""30s""#;
+
+/// Room for a 16 KiB field beside the usual dozen; more is refused with 431.
+pub const HEAD: &str = r#""32k""#;
+/// The largest cookie and the longest credential fit four times over.
+pub const FIELD: &str = r#""16k""#;
+/// Browsers send 20, chains of proxies add 10.
+pub const FIELDS: &str = "100";
+/// Longer targets are refused by most upstreams anyway.
+pub const TARGET: &str = r#""16k""#;
+/// About 300 MB of memory when each is busy; two descriptors each.
+pub const CONNECTIONS: &str = "10000";
+
+/// Any live client sends its head in one go; ten seconds is for lossy links, not for slow attackers.
+pub const HEAD_TIMEOUT: &str = r#""10s""#;
+/// Two round trips; as for the head.
+pub const TLS_HANDSHAKE: &str = r#""10s""#;
+/// Between two requests of one client; the usual value of load balancers.
+pub const IDLE: &str = r#""60s""#;
+/// A body that is wanted and does not come.
+pub const BODY: &str = r#""30s""#;
+/// An answer that is not taken.
+pub const WRITE: &str = r#""30s""#;
+
+/// Loopback and a socket whose peer the kernel vouches for.
+pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;
+/// Beside the addresses listened on and `localhost`, which are always in it.
+pub const ADMIN_HOSTS: &str = "[]";
+pub const ALLOW_REMOTE: &str = "false";
+
+/// Beside the file that names it.
+pub const STORE_PATH: &str = r#""permgate-data""#;
+/// sled needs room to open on a full disk; this much is given back to it.
+pub const BALLAST: &str = r#""16m""#;
+
+/// A TCP handshake within a data centre takes a millisecond; two seconds include one lost packet.
+pub const CONNECT: &str = r#""2s""#;
+/// Reports and exports think for long before they speak.
+pub const FIRST_BYTE: &str = r#""60s""#;
+pub const BODY_IDLE: &str = r#""60s""#;
+/// Shorter than the keep-alive of usual upstreams (nginx 75 s, Jetty 30 s, Node 5 s is retried).
+pub const POOL_IDLE: &str = r#""15s""#;
+/// More than a lost connection, less than a user's patience.
+pub const EJECT_FAILURES: &str = "5";
+/// About a restart's length.
+pub const EJECT_FOR: &str = r#""10s""#;
+
+/// The reading methods of RFC 9110 that change nothing.
+pub const READ_METHODS: &str = r#"["GET", "HEAD", "OPTIONS"]"#;
+pub const AUTHORIZATION: &str = r#""strip""#;
+pub const IDENTITY: &str = r#""headers""#;
+
+/// Clients that hard-code Hub's prefix keep working.
+pub const PERM_ALIAS: &str = "true";
+/// No pipeline needs more; a script gone wild stops here.
+pub const MAX_PER_USER: &str = "500";
+
+pub const ACCESS_LOG: &str = r#""stdout""#;
+pub const LOG_LEVEL: &str = r#""info""#;

@@ -1,0 +1,198 @@
+//! Every key of `gateway.toml`, once: the check for unknown keys and wrong types, the JSON Schema and
+//! the test of the example all read these tables.
+
+use super::defaults as d;
+
+/// A key of a table.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As it would be written; `None`: absent unless written.
+    pub default: Option<&'static str>,
+    pub required: bool,
+    /// One sentence, for the schema.
+    pub about: &'static str,
+}
+
+/// What may stand behind a key.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Text,
+    /// Text that may be a secret: never shown.
+    Secret,
+    Flag,
+    /// From, to, both included.
+    Count(u64, u64),
+    /// At least so many milliseconds.
+    Duration(u64),
+    Size,
+    Word(&'static [&'static str]),
+    Texts,
+    Words(&'static [&'static str]),
+    Table(&'static [Key]),
+    /// `{...}` or `[{...}, ...]`.
+    TableOrTables(&'static [Key]),
+    /// `[[key]]`.
+    Tables(&'static [Key]),
+    /// `[key.NAME]`.
+    Named(&'static [Key]),
+}
+
+pub const ROOT: &[Key] = &[
+    key("version", Kind::Count(1, 1), "The version of this file's form: 1.").required(),
+    key("server", Kind::Table(SERVER), "What clients connect to."),
+    key("admin", Kind::Table(ADMIN), "The admin listener: API, health, metrics."),
+    key("store", Kind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
+    key("tokens", Kind::Table(TOKENS), "Rules for tokens of every service."),
+    key(
+        "limiter",
+        Kind::Table(LIMITER),
+        "Slows addresses down that keep sending bad tokens; off unless written.",
+    ),
+    key("log", Kind::Table(LOG), "Access log and messages."),
+    key("upstream", Kind::Named(UPSTREAM), "Where requests are sent, by name."),
+    key("service", Kind::Named(SERVICE), "What a token may be scoped to, by its scope word."),
+    key("public", Kind::Tables(PUBLIC), "The only way past a token."),
+];
+
+const SERVER: &[Key] = &[
+    key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
+        .or(d::LISTEN),
+    key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one otherwise."),
+    key("trusted_proxies", Kind::Texts, "Networks whose Forwarded and X-Forwarded-* fields are believed.")
+        .or(d::TRUSTED_PROXIES),
+    key("workers", Kind::Count(1, 1024), "Worker threads; one per core unless written. Not reloadable."),
+    key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless written."),
+    key("drain", Kind::Duration(0), "How long requests in flight may last after SIGTERM.").or(d::DRAIN),
+    key("limits", Kind::Table(LIMITS), "Sizes and counts."),
+    key("timeouts", Kind::Table(TIMEOUTS), "Deadlines towards clients."),
+];
+
+const TLS: &[Key] = &[
+    key("cert", Kind::Text, "PEM file: the certificate, then its chain.").required(),
+    key("key", Kind::Text, "PEM file: the private key.").required(),
+];
+
+const LIMITS: &[Key] = &[
+    key("head", Kind::Size, "Request line and fields together.").or(d::HEAD),
+    key("field", Kind::Size, "One field, name and value.").or(d::FIELD),
+    key("fields", Kind::Count(1, 1000), "How many fields.").or(d::FIELDS),
+    key("target", Kind::Size, "The request target.").or(d::TARGET),
+    key("connections", Kind::Count(1, 10_000_000), "Connections over all workers.").or(d::CONNECTIONS),
+    key(
+        "connections_per_address",
+        Kind::Count(1, 10_000_000),
+        "Connections per client address, trusted proxies exempt; unlimited unless written.",
+    ),
+];
+
+const TIMEOUTS: &[Key] = &[
+    key("head", Kind::Duration(1), "From the first byte of a request until its head is complete.")
+        .or(d::HEAD_TIMEOUT),
+    key("tls_handshake", Kind::Duration(1), "The TLS handshake.").or(d::TLS_HANDSHAKE),
+    key("idle", Kind::Duration(1), "Between two requests.").or(d::IDLE),
+    key("body", Kind::Duration(1), "Between two pieces of a request body.").or(d::BODY),
+    key("write", Kind::Duration(1), "An answer that the client does not take.").or(d::WRITE),
+];
+
+const ADMIN: &[Key] = &[
+    key("listen", Kind::Texts, "Addresses as in server.listen. Not reloadable.").or(d::ADMIN_LISTEN),
+    key("hosts", Kind::Texts, "Host names under which the admin listener answers, beside its own.")
+        .or(d::ADMIN_HOSTS),
+    key("allow_remote", Kind::Flag, "Unsafe: lets admin.listen name addresses that other machines reach.")
+        .or(d::ALLOW_REMOTE),
+];
+
+const STORE: &[Key] = &[
+    key("path", Kind::Text, "The store's directory. Not reloadable.").or(d::STORE_PATH),
+    key("ballast", Kind::Size, "Size of the file that is given back when the disk is full. Not reloadable.")
+        .or(d::BALLAST),
+];
+
+const TOKENS: &[Key] = &[
+    key("perm_alias", Kind::Flag, "Accept perm: or perm- in front of a token.").or(d::PERM_ALIAS),
+    key("max_lifetime", Kind::Duration(1000), "The longest life of a new token; unlimited unless written."),
+    key("max_per_user", Kind::Count(1, 1_000_000), "Live tokens per user.").or(d::MAX_PER_USER),
+];
+
+const LIMITER: &[Key] = &[
+    key("bad_tokens", Kind::Count(1, 1_000_000), "Bad tokens that one address may send.").required(),
+    key("per", Kind::Duration(1000), "In this time.").required(),
+];
+
+const LOG: &[Key] = &[
+    key("access", Kind::Text, "One JSON line a request: \"stdout\", \"off\" or a file.").or(d::ACCESS_LOG),
+    key("level", Kind::Word(&["error", "warn", "info", "debug", "trace"]), "Messages on stderr.")
+        .or(d::LOG_LEVEL),
+];
+
+const UPSTREAM: &[Key] = &[
+    key("urls", Kind::Texts, "\"http://HOST:PORT\", taken in turns.").required(),
+    key("host", Kind::Text, "Host field sent upstream; the client's own unless written."),
+    key("timeouts", Kind::Table(UPSTREAM_TIMEOUTS), "Deadlines towards the upstream."),
+    key("eject", Kind::Table(EJECT), "When one of several urls is left out."),
+];
+
+const UPSTREAM_TIMEOUTS: &[Key] = &[
+    key("connect", Kind::Duration(1), "Until connected; 502 beyond.").or(d::CONNECT),
+    key("first_byte", Kind::Duration(1), "Until the answer's head; 504 beyond.").or(d::FIRST_BYTE),
+    key("body_idle", Kind::Duration(1), "Between two pieces of the answer.").or(d::BODY_IDLE),
+    key("pool_idle", Kind::Duration(0), "How long an idle connection is kept.").or(d::POOL_IDLE),
+];
+
+const EJECT: &[Key] = &[
+    key("failures", Kind::Count(1, 1000), "Failures in a row.").or(d::EJECT_FAILURES),
+    key("for", Kind::Duration(1), "How long it is left out.").or(d::EJECT_FOR),
+];
+
+const SERVICE: &[Key] = &[
+    key("title", Kind::Text, "Shown where tokens are made; the scope word unless written."),
+    key("about", Kind::Text, "Shown beside the title."),
+    key("upstream", Kind::Text, "Name of an [upstream.NAME].").required(),
+    key("paths", Kind::Texts, "Absolute prefixes of whole segments, 1 to 32, without trailing slash.")
+        .required(),
+    key("hosts", Kind::Texts, "Host names; any unless written."),
+    key("readers", Kind::Texts, "Groups that may read this service; nobody unless written."),
+    key("methods", Kind::Texts, "Methods that pass; all but TRACE and CONNECT unless written."),
+    key("read_methods", Kind::Texts, "What a read-only token may use: \"METHOD\" or \"METHOD /prefix\".")
+        .or(d::READ_METHODS),
+    key(
+        "authorization",
+        Kind::Secret,
+        "\"strip\", \"keep\", or what replaces it: \"file:PATH\", \"env:NAME\".",
+    )
+    .or(d::AUTHORIZATION),
+    key("identity", Kind::Word(&["headers", "none"]), "How the upstream is told who asks.").or(d::IDENTITY),
+    key("identity_groups", Kind::Texts, "Groups told to the upstream; the readers unless written."),
+    key(
+        "allow",
+        Kind::Words(&["letter-case", "empty-segments", "encoded-slashes", "path-parameters"]),
+        "Unsafe: readings of a path that need not agree, for upstreams known not to read so.",
+    ),
+    key("max_body", Kind::Size, "Largest request body; the server's unless written."),
+];
+
+const PUBLIC: &[Key] = &[
+    key("service", Kind::Text, "The service that the rule opens.").required(),
+    key("methods", Kind::Texts, "Methods that pass; GET, HEAD and OPTIONS unless written."),
+    key("path", Kind::Text, "This path exactly."),
+    key("prefix", Kind::Text, "This path and everything below."),
+];
+
+/// The values of [`Kind::Word`] for `identity` that are planned, so that the message can say so.
+pub const IDENTITY_PLANNED: [&str; 2] = ["jwt", "both"];
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, default: None, required: false, about }
+}
+
+impl Key {
+    const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    const fn or(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+}

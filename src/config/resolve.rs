@@ -1,0 +1,316 @@
+//! From the written form to the resolved one. Stages: TOML, shape, meaning, contradictions between
+//! rules; each runs on whatever the stage before could make sense of, so that one run tells all.
+
+use std::{
+    collections::HashSet,
+    num::NonZeroUsize,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use http::HeaderValue;
+use toml::de::DeTable;
+
+use super::{
+    AccessLog, Admin, Certificate, Config, Eject, Errors, Limiter, Listen, Log, Server, Upstream,
+    address::{host, network, upstream_url},
+    keys,
+    problem::Problems,
+    section::{Section, Text},
+    service::{self, collect},
+    shape,
+};
+use crate::{
+    authz::rules::{Rules, ServiceIds, Settings as RuleSettings},
+    net, store,
+};
+
+pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
+    let problems = Problems::new(Arc::from(path.display().to_string()), text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let at = error.span().unwrap_or(0..0);
+        problems.error(&at, format!("this is not TOML: {}", error.message()), "");
+    }
+    let broken = problems.error_count();
+    shape::check(&problems, keys::ROOT, document.get_ref(), &(0..0), "");
+    problems.drop_echoes(broken);
+
+    let root = Section::root(keys::ROOT, &document);
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let config = if broken == 0 { resolve(&problems, &root, path, directory) } else { None };
+    let unfit = problems.has_errors();
+    let (errors, warnings) = problems.into_parts();
+    match config {
+        Some(config) if !unfit => Ok(Config { warnings, ..config }),
+        _ => Err(Errors(errors)),
+    }
+}
+
+/// `None` where something essential is missing; that has been reported.
+fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
+    let server = server(problems, &root.table("server"), directory);
+    let admin = admin(problems, &root.table("admin"), directory);
+    distinct(problems, root, &server, &admin);
+    let trusted_proxies = collect(problems, root.table("server").texts("trusted_proxies"), network);
+    let tokens = root.table("tokens");
+    let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };
+
+    let written = root.named("upstream");
+    let upstream_names: Vec<&str> = written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
+    let upstreams: Vec<Option<Upstream>> =
+        written.iter().map(|(name, section)| upstream(problems, name, section)).collect();
+
+    let written_services = root.named("service");
+    let service_names: Vec<&str> = written_services.iter().map(|(name, _)| name.get_ref().as_str()).collect();
+    let services: Vec<_> = written_services
+        .iter()
+        .map(|(name, section)| service::service(problems, name, section, &upstream_names, directory))
+        .collect();
+    let public: Vec<_> = root
+        .tables("public")
+        .iter()
+        .map(|section| service::public(problems, section, &service_names))
+        .collect();
+    unused(problems, &written, &services, written_services.is_empty());
+
+    let sound_services: Vec<_> = services.iter().flatten().cloned().collect();
+    // A rule of a service that did not resolve would be called unknown: an echo.
+    let sound_public: Vec<_> = public
+        .iter()
+        .flatten()
+        .filter(|rule| sound_services.iter().any(|service| service.key == rule.service))
+        .cloned()
+        .collect();
+    let compiled = Rules::compile(
+        sound_services.clone(),
+        sound_public.clone(),
+        rules.clone(),
+        &mut ServiceIds::default(),
+    );
+    for error in compiled.err().into_iter().flatten() {
+        problems.error_on_line(error.origin.line, error.message);
+    }
+
+    let store_section = root.table("store");
+    Some(Config {
+        file: path.to_owned(),
+        server,
+        admin,
+        store: store::Settings {
+            path: directory.join(store_section.text("path")?.get_ref()),
+            ballast: store_section.size("ballast")?,
+            max_lifetime: tokens.duration("max_lifetime"),
+            max_tokens: tokens.count("max_per_user")?,
+        },
+        upstreams: upstreams.into_iter().flatten().collect(),
+        services: sound_services,
+        public: sound_public,
+        rules,
+        log: log(&root.table("log"), directory)?,
+        limiter: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
+        warnings: Vec::new(),
+    })
+}
+
+fn server(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Server {
+    let listen = listen(problems, section, directory);
+    let tls: Vec<Certificate> =
+        section.tables("tls").iter().filter_map(|tls| certificate(problems, tls, directory)).collect();
+    if !section.is_written("tls") {
+        for (address, at) in listen.iter().filter(|(address, _)| !address.is_local()) {
+            let message = format!("{address} takes tokens in plain text from other machines");
+            problems.warn(at, message, "set `server.tls`, or see to it that TLS ends in front of it");
+        }
+    }
+    Server {
+        listen: listen.into_iter().map(|(address, _)| address).collect(),
+        tls,
+        workers: section.count("workers").and_then(NonZeroUsize::new),
+        max_body: section.size("max_body"),
+        drain: section.duration("drain").unwrap_or_default(),
+        limits: limits(problems, section),
+    }
+}
+
+fn limits(problems: &Problems<'_>, server: &Section<'_>) -> net::Limits {
+    let (limits, timeouts) = (server.table("limits"), server.table("timeouts"));
+    let bytes = |name, most: u64| {
+        let size = limits.size(name).unwrap_or(most);
+        if size > most {
+            problems.error(&limits.at(name), format!("`{name}` must be at most {}k", most >> 10), "");
+        }
+        usize::try_from(size).unwrap_or(usize::MAX)
+    };
+    let defaults = net::Limits::default();
+    let resolved = net::Limits {
+        head: bytes("head", LARGEST_HEAD),
+        field: bytes("field", LARGEST_HEAD),
+        fields: limits.count("fields").unwrap_or(defaults.fields),
+        target: bytes("target", LARGEST_HEAD),
+        connections: limits.count("connections").unwrap_or(defaults.connections),
+        connections_per_address: limits.count("connections_per_address"),
+        head_timeout: timeouts.duration("head").unwrap_or(defaults.head_timeout),
+        tls_handshake_timeout: timeouts.duration("tls_handshake").unwrap_or(defaults.tls_handshake_timeout),
+        idle_timeout: timeouts.duration("idle").unwrap_or(defaults.idle_timeout),
+        body_timeout: timeouts.duration("body").unwrap_or(defaults.body_timeout),
+        write_timeout: timeouts.duration("write").unwrap_or(defaults.write_timeout),
+    };
+    if resolved.head < SMALLEST_HEAD {
+        let message =
+            format!("`head` must be at least {SMALLEST_HEAD} bytes: a credential alone may have 512");
+        problems.error(&limits.at("head"), message, "");
+    }
+    for (name, part) in [("field", resolved.field), ("target", resolved.target)] {
+        if part > resolved.head {
+            let message = format!("`{name}` is larger than `head`, which holds it");
+            problems.error(&limits.at(name), message, "");
+        }
+    }
+    resolved
+}
+
+/// Every connection may hold this much; hyper's buffer counts with 32 bits.
+const LARGEST_HEAD: u64 = 1 << 20;
+/// hyper's own smallest buffer.
+const SMALLEST_HEAD: usize = 8 << 10;
+
+fn listen(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec<(Listen, Range<usize>)> {
+    let texts = section.texts("listen");
+    if texts.is_empty() {
+        problems.error(&section.at("listen"), "`listen` is empty", "name at least one address");
+    }
+    texts
+        .into_iter()
+        .filter_map(|text| match Listen::parse(text.get_ref(), directory) {
+            Ok(address) => Some((address, text.span())),
+            Err((message, advice)) => {
+                problems.error(&text.span(), message, advice);
+                None
+            }
+        })
+        .collect()
+}
+
+/// No address twice, over both listeners.
+fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin: &Admin) {
+    let mut seen = HashSet::new();
+    let written = ["server", "admin"].map(|name| (name, root.table(name)));
+    for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {
+        for address in addresses {
+            let free = matches!(address, Listen::Tcp(address) if address.port() == 0);
+            if !free && !seen.insert(address) {
+                let message = format!("{address} is listened on twice (`{name}.listen`)");
+                problems.error(&section.at("listen"), message, "give each listener its own address");
+            }
+        }
+    }
+}
+
+fn certificate(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<Certificate> {
+    let file = |name| {
+        let text: Text = section.text(name)?;
+        let path: PathBuf = directory.join(text.get_ref());
+        match path.metadata() {
+            Ok(metadata) if metadata.is_file() => Some(path),
+            Ok(_) => {
+                problems.error(&text.span(), format!("{} is not a file", path.display()), "");
+                None
+            }
+            Err(error) => {
+                problems.error(&text.span(), format!("{} cannot be read: {error}", path.display()), "");
+                None
+            }
+        }
+    };
+    Some(Certificate { cert: file("cert")?, key: file("key")? })
+}
+
+fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
+    let listen = listen(problems, section, directory);
+    let allowed = section.flag("allow_remote");
+    for (address, at) in listen.iter().filter(|(address, _)| !address.is_local()) {
+        let message = format!("the admin listener would be reached from other machines at {address}");
+        if allowed {
+            problems.warn(at, message, "it speaks plain text: put TLS in front of it");
+        } else {
+            let advice = "write a loopback address, or add `allow_remote = true` to [admin] if that is meant";
+            problems.error(at, message, advice);
+        }
+    }
+    Admin {
+        listen: listen.into_iter().map(|(address, _)| address).collect(),
+        hosts: collect(problems, section.texts("hosts"), host),
+    }
+}
+
+fn upstream(problems: &Problems<'_>, name: &Text, section: &Section<'_>) -> Option<Upstream> {
+    let texts = section.texts("urls");
+    if texts.is_empty() && section.is_written("urls") {
+        problems.error(
+            &section.at("urls"),
+            "`urls` is empty",
+            "name at least one, such as \"http://127.0.0.1:8090\"",
+        );
+    }
+    let urls = collect(problems, texts, upstream_url);
+    let host = section.text("host").and_then(|text| {
+        let authority = text.get_ref().parse::<http::uri::Authority>().ok();
+        let sound = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
+        if sound.is_none() {
+            problems.error(&text.span(), format!("{:?} cannot be a Host field", text.get_ref()), "");
+        }
+        HeaderValue::from_str(sound?.as_str()).ok()
+    });
+    let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));
+    Some(Upstream {
+        name: Arc::from(name.get_ref().as_str()),
+        urls,
+        host,
+        connect: timeouts.duration("connect")?,
+        first_byte: timeouts.duration("first_byte")?,
+        body_idle: timeouts.duration("body_idle")?,
+        pool_idle: timeouts.duration("pool_idle")?,
+        eject: Eject {
+            failures: u32::try_from(eject.count("failures")?).ok()?,
+            duration: eject.duration("for")?,
+        },
+    })
+}
+
+/// Warns of what is written and does nothing.
+fn unused(
+    problems: &Problems<'_>,
+    upstreams: &[(Text, Section<'_>)],
+    services: &[Option<crate::authz::rules::ServiceSpec>],
+    no_service: bool,
+) {
+    if no_service {
+        problems.warn(&(0..0), "there is no service: every request ends with 404", "add a `[service.NAME]`");
+    }
+    // While a service is in error, its upstream may only seem unused.
+    let all_resolved = services.iter().all(Option::is_some);
+    for (name, section) in upstreams.iter().filter(|_| all_resolved) {
+        let used = services.iter().flatten().any(|service| *service.upstream == **name.get_ref());
+        if !used {
+            problems.warn(&section.at, format!("no service uses the upstream {:?}", name.get_ref()), "");
+        }
+    }
+}
+
+fn log(section: &Section<'_>, directory: &Path) -> Option<Log> {
+    let access = match section.text("access")?.get_ref().as_str() {
+        "stdout" => AccessLog::Stdout,
+        "off" => AccessLog::Off,
+        path => AccessLog::File(directory.join(path)),
+    };
+    Some(Log { access, level: section.text("level")?.get_ref().clone() })
+}
+
+fn limiter(section: &Section<'_>) -> Option<Limiter> {
+    Some(Limiter {
+        bad_tokens: u32::try_from(section.count("bad_tokens")?).ok()?,
+        per: section.duration("per")?,
+    })
+}

@@ -1,0 +1,69 @@
+//! The JSON Schema of `gateway.toml`, from the table of keys.
+
+use serde_json::{Map, Value, json};
+use toml::de::DeValue;
+
+use super::keys::{Key, Kind, ROOT};
+
+/// JSON Schema 2020-12; editors complete and check by it.
+pub fn schema() -> Value {
+    let mut schema = object(ROOT);
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("gateway.toml of permgate");
+    schema
+}
+
+fn object(keys: &[Key]) -> Value {
+    let properties: Map<String, Value> =
+        keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn property(key: &Key) -> Value {
+    let mut property = form(key.kind);
+    property["description"] = json!(key.about);
+    if let Some(default) = key.default.and_then(|text| DeValue::parse(text).ok()) {
+        property["default"] = to_json(default.get_ref());
+    }
+    property
+}
+
+fn form(kind: Kind) -> Value {
+    match kind {
+        Kind::Text | Kind::Secret => json!({ "type": "string" }),
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Count(from, to) => json!({ "type": "integer", "minimum": from, "maximum": to }),
+        Kind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d)$" }),
+        Kind::Size => json!({
+            "anyOf": [
+                { "type": "integer", "minimum": 1 },
+                { "type": "string", "pattern": "^[0-9][0-9_]* ?([kKmMgG]([iI]?[bB])?|[bB])?$" },
+            ]
+        }),
+        Kind::Word(words) => json!({ "type": "string", "enum": words }),
+        Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Words(words) => json!({ "type": "array", "items": { "type": "string", "enum": words } }),
+        Kind::Table(keys) => object(keys),
+        Kind::TableOrTables(keys) => {
+            json!({ "anyOf": [object(keys), { "type": "array", "items": object(keys) }] })
+        }
+        Kind::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
+        Kind::Named(keys) => json!({ "type": "object", "additionalProperties": object(keys) }),
+    }
+}
+
+fn to_json(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => json!(text),
+        DeValue::Boolean(flag) => json!(flag),
+        DeValue::Integer(number) => json!(number.as_str().parse::<i64>().ok()),
+        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Value::Null,
+    }
+}

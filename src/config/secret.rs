@@ -1,0 +1,66 @@
+//! A secret by reference, `file:PATH` or `env:NAME`: read here, never shown anywhere.
+
+use std::{env, fs::File, io::Read, path::Path};
+
+use http::HeaderValue;
+
+use super::address::Wrong;
+use crate::authz::rules::Secret;
+
+/// A credential is short; whatever is longer is another file by mistake.
+const LONGEST: u64 = 16 << 10;
+
+/// The value of a whole `Authorization` field, without the newline at its end. The text itself is
+/// never part of a message: it may be the secret, written in the wrong place.
+pub(super) fn read(reference: &str, directory: &Path) -> Result<Secret, Wrong> {
+    let wrong = |message: String, advice: &str| Err((message, advice.to_owned()));
+    let (place, bytes) = if let Some(path) = reference.strip_prefix("file:") {
+        let path = directory.join(path);
+        let place = format!("the file {}", path.display());
+        match read_file(&path) {
+            Ok(bytes) => (place, bytes),
+            Err(error) => {
+                return wrong(
+                    format!("{place} cannot be read: {error}"),
+                    "put the credential there, readable by permgate alone",
+                );
+            }
+        }
+    } else if let Some(name) = reference.strip_prefix("env:") {
+        let place = format!("the environment variable {name:?}");
+        let sound = !name.is_empty() && !name.contains(['=', '\0']);
+        match sound.then(|| env::var_os(name)).flatten() {
+            Some(value) => (place, value.into_encoded_bytes()),
+            None => return wrong(format!("{place} is not set"), "set it where permgate is started"),
+        }
+    } else {
+        return wrong(
+            "a credential is not written into this file".into(),
+            "write \"strip\", \"keep\", \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it",
+        );
+    };
+    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if text.is_empty() {
+        return wrong(format!("{place} is empty"), "it holds the whole field value, such as \"Bearer ...\"");
+    }
+    match HeaderValue::from_bytes(text) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            Ok(Secret(value))
+        }
+        Err(_) => wrong(format!("{place} holds more than one line, or bytes that no field may have"), ""),
+    }
+}
+
+/// Regular files alone: a pipe or a device would hold the start up.
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let metadata = path.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LONGEST { Err(format!("it is longer than {LONGEST} bytes")) } else { Ok(bytes) }
+}

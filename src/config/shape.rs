@@ -1,0 +1,174 @@
+//! The written form held against the table of keys: unknown keys, wrong types, missing keys, all of
+//! them in one pass. What is left for `resolve` are meanings.
+
+use std::{borrow::Cow, ops::Range, time::Duration};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    keys::{IDENTITY_PLANNED, Key, Kind},
+    problem::Problems,
+    suggest::{closest, did_you_mean, list},
+    units,
+};
+
+/// Reports whatever in `table` does not fit `keys`. `path` is how the table is called in messages.
+pub(super) fn check(
+    problems: &Problems<'_>,
+    keys: &'static [Key],
+    table: &DeTable<'_>,
+    at: &Range<usize>,
+    path: &str,
+) {
+    for (name, value) in table {
+        match keys.iter().find(|key| key.name == name.get_ref()) {
+            Some(key) => check_value(problems, key, value, &join(path, key.name)),
+            None => unknown(problems, keys, name, path),
+        }
+    }
+    for key in keys.iter().filter(|key| key.required && table.get(key.name).is_none()) {
+        let advice = format!("add `{} = {}`", key.name, form_of(key.kind).1);
+        let whole = if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") };
+        problems.error(at, format!("{whole} lacks `{}`", key.name), advice);
+    }
+}
+
+fn unknown(problems: &Problems<'_>, keys: &'static [Key], name: &Spanned<Cow<'_, str>>, path: &str) {
+    let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
+    let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
+    let advice = closest(name.get_ref(), known.iter().copied())
+        .map_or_else(|| format!("known here: {}", known.join(", ")), did_you_mean);
+    problems.error(&name.span(), format!("unknown key `{}`{place}", name.get_ref()), advice);
+}
+
+fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) {
+    let at = value.span();
+    let wrong_type = || {
+        let (wanted, example) = form_of(key.kind);
+        let message = format!("`{path}` must be {wanted}, this is {}", article(value.get_ref().type_str()));
+        problems.error(&at, message, format!("write `{} = {example}`", key.name));
+    };
+    match (key.kind, value.get_ref()) {
+        (Kind::Text | Kind::Secret, DeValue::String(_)) | (Kind::Flag, DeValue::Boolean(_)) => {}
+        (Kind::Count(from, to), DeValue::Integer(number)) => {
+            let number = u64::from_str_radix(number.as_str(), number.radix());
+            if !number.is_ok_and(|n| (from..=to).contains(&n)) {
+                let message = if from == to {
+                    format!("`{path}` must be {from}")
+                } else {
+                    format!("`{path}` must be between {from} and {to}")
+                };
+                problems.error(&at, message, "");
+            }
+        }
+        (Kind::Duration(least), DeValue::String(text)) => match units::duration(text) {
+            None => problems.error(
+                &at,
+                format!("`{path}` is not a duration"),
+                format!("write {}", units::DURATION_FORM),
+            ),
+            Some(d) if d < Duration::from_millis(least) => {
+                problems.error(&at, format!("`{path}` must be at least {least}ms"), "");
+            }
+            Some(_) => {}
+        },
+        (Kind::Size, DeValue::String(text)) => match units::size(text) {
+            None => {
+                problems.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
+            }
+            Some(0) => problems.error(&at, format!("`{path}` must be at least 1"), ""),
+            Some(_) => {}
+        },
+        (Kind::Size, DeValue::Integer(number)) => {
+            if !u64::from_str_radix(number.as_str(), number.radix()).is_ok_and(|n| (1..1 << 63).contains(&n))
+            {
+                problems.error(&at, format!("`{path}` must be at least 1"), "");
+            }
+        }
+        (Kind::Word(words), DeValue::String(text)) => check_word(problems, words, text, &at, path),
+        (Kind::Texts | Kind::Words(_), DeValue::Array(items)) => {
+            for item in items {
+                match (item.get_ref(), key.kind) {
+                    (DeValue::String(text), Kind::Words(words)) => {
+                        check_word(problems, words, text, &item.span(), path);
+                    }
+                    (DeValue::String(_), _) => {}
+                    (other, _) => {
+                        let found = article(other.type_str());
+                        problems.error(
+                            &item.span(),
+                            format!("`{path}` must hold text only, this is {found}"),
+                            "",
+                        );
+                    }
+                }
+            }
+        }
+        (Kind::Table(keys) | Kind::TableOrTables(keys), DeValue::Table(table)) => {
+            check(problems, keys, table, &at, path);
+        }
+        (Kind::TableOrTables(keys) | Kind::Tables(keys), DeValue::Array(items)) => {
+            for item in items {
+                match item.get_ref() {
+                    DeValue::Table(table) => check(problems, keys, table, &item.span(), path),
+                    _ => wrong_type(),
+                }
+            }
+        }
+        (Kind::Named(keys), DeValue::Table(tables)) => {
+            for (name, value) in tables {
+                let path = join(path, name.get_ref());
+                match value.get_ref() {
+                    DeValue::Table(table) => check(problems, keys, table, &value.span(), &path),
+                    _ => {
+                        let message = format!("`{path}` must be a table");
+                        problems.error(&name.span(), message, format!("write `[{path}]`, then its keys"));
+                    }
+                }
+            }
+        }
+        _ => wrong_type(),
+    }
+}
+
+fn check_word(problems: &Problems<'_>, words: &[&str], text: &str, at: &Range<usize>, path: &str) {
+    if words.contains(&text) {
+        return;
+    }
+    if path.ends_with(".identity") && IDENTITY_PLANNED.contains(&text) {
+        let message = format!("`{path} = \"{text}\"` is not supported by this version");
+        problems.error(at, message, format!("write {}", list(words)));
+        return;
+    }
+    let advice =
+        closest(text, words.iter().copied()).map_or_else(|| format!("write {}", list(words)), did_you_mean);
+    problems.error(at, format!("`{path}` does not know {text:?}"), advice);
+}
+
+/// What a kind is called, and an example of it.
+fn form_of(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Text | Kind::Secret | Kind::Word(_) => ("text in quotes", "\"...\""),
+        Kind::Flag => ("true or false", "true"),
+        Kind::Count(..) => ("a whole number", "1"),
+        Kind::Duration(_) => ("a duration in quotes", "\"10s\""),
+        Kind::Size => ("a size", "\"256m\""),
+        Kind::Texts | Kind::Words(_) => ("a list of texts", "[\"...\"]"),
+        Kind::Table(_) => ("a table", "{ ... }"),
+        Kind::TableOrTables(_) => ("a table or a list of tables", "{ ... }"),
+        Kind::Tables(_) => ("a list of tables", "[{ ... }]"),
+        Kind::Named(_) => ("a table of named tables", "{ name = { ... } }"),
+    }
+}
+
+fn article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}

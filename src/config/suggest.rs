@@ -1,0 +1,31 @@
+//! "Did you mean": the known word that a typo was closest to.
+
+/// `None` when nothing is close enough to be more help than noise.
+pub fn closest<'w>(typo: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    const CLOSE: f64 = 0.75;
+    let typo = typo.to_lowercase();
+    words
+        .into_iter()
+        .map(|word| {
+            let folded = word.to_lowercase();
+            let close = strsim::jaro_winkler(&typo, &folded);
+            let edits = strsim::osa_distance(&typo, &folded);
+            (word, if edits <= 2 && edits < folded.chars().count() { close.max(CLOSE) } else { close }, edits)
+        })
+        .filter(|(_, close, edits)| *close >= CLOSE && *edits <= typo.chars().count().max(3) / 2 + 1)
+        .min_by_key(|(_, _, edits)| *edits)
+        .map(|(word, ..)| word)
+}
+
+pub fn did_you_mean(word: &str) -> String {
+    format!("did you mean {word:?}?")
+}
+
+/// `"a", "b" or "c"`.
+pub fn list(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}

@@ -1,0 +1,88 @@
+//! Durations (`10s`, `500ms`, `1h`, `90d`) and sizes (`256m`, `32k`) as written.
+
+use std::time::Duration;
+
+/// What a duration may look like, for messages.
+pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, such as \"10s\"";
+/// What a size may look like, for messages.
+pub const SIZE_FORM: &str = "a number of bytes and perhaps one of k, m, g (of 1024), such as \"256m\"";
+
+/// The longest duration that makes sense here; also keeps every later sum in range.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// `None` when it is not of the form or beyond a century.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.checked_mul(millis)?)).filter(|d| *d <= LONGEST)
+}
+
+/// `None` when it is not of the form or beyond 2^63 bytes.
+pub fn size(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(factor).filter(|bytes| *bytes < 1 << 63)
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let sound = digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('_');
+    let number = digits.replace('_', "").parse().ok().filter(|_| sound)?;
+    Some((number, unit.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, millis: Option<u64>| {
+            assert_eq!(duration(text), millis.map(Duration::from_millis), "{text:?}");
+        };
+        check("10s", Some(10_000));
+        check("500ms", Some(500));
+        check("1h", Some(3_600_000));
+        check("90d", Some(7_776_000_000));
+        check("1_000 s", Some(1_000_000));
+        check("0s", Some(0));
+        check("10", None);
+        check("s", None);
+        check("_1s", None);
+        check("1_s", None);
+        check("-1s", None);
+        check("1.5s", None);
+        check("10S", None);
+        check("1w", None);
+        check("40000d", None);
+        check("99999999999999999999s", None);
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, bytes: Option<u64>| assert_eq!(size(text), bytes, "{text:?}");
+        check("256m", Some(256 << 20));
+        check("32k", Some(32 << 10));
+        check("32 KiB", Some(32 << 10));
+        check("1g", Some(1 << 30));
+        check("1_000", Some(1000));
+        check("", None);
+        check("k", None);
+        check("1t", None);
+        check("9999999999g", None);
+    }
+}
