@@ -15,7 +15,8 @@ use http::{HeaderValue, Uri};
 
 use crate::{
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
-    net, store,
+    net::{self, Address, tls::Pair},
+    store,
 };
 
 mod address;
@@ -31,7 +32,6 @@ mod shape;
 mod suggest;
 pub mod units;
 
-pub use address::Listen;
 pub use problem::{Errors, Problem};
 
 /// A configuration that starts.
@@ -55,8 +55,9 @@ pub struct Config {
 
 #[derive(Clone, Debug)]
 pub struct Server {
-    pub listen: Vec<Listen>,
-    pub tls: Vec<Certificate>,
+    pub listen: Vec<Address>,
+    /// Each loadable by itself; empty: plain text.
+    pub tls: Vec<Pair>,
     /// `None`: one per core.
     pub workers: Option<NonZeroUsize>,
     /// Bytes; `None`: any length.
@@ -65,16 +66,9 @@ pub struct Server {
     pub limits: net::Limits,
 }
 
-/// Two PEM files that exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    pub listen: Vec<Listen>,
+    pub listen: Vec<Address>,
     /// Names that `Host` may have beside the listener's own addresses and `localhost`; lower case.
     pub hosts: Vec<String>,
 }

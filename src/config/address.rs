@@ -1,66 +1,36 @@
 //! Addresses as written: what to listen on, networks, upstream URLs.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::{net::IpAddr, path::Path};
 
 use http::Uri;
 use ipnet::IpNet;
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Listen {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-    /// A socket that systemd hands over, by its `FileDescriptorName`.
-    Systemd(String),
-}
+use crate::net::Address;
 
 /// Why an address is none, and what to write.
 pub(super) type Wrong = (String, String);
 
-impl Listen {
-    /// A relative path is relative to `directory`.
-    pub(super) fn parse(text: &str, directory: &Path) -> Result<Self, Wrong> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() {
-                Err((format!("{text:?} names no path"), "write \"unix:permgate.sock\"".into()))
-            } else {
-                Ok(Self::Unix(directory.join(path)))
-            };
-        }
-        if let Some(name) = text.strip_prefix("systemd:") {
-            let sound = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-            return if sound {
-                Ok(Self::Systemd(name.to_owned()))
-            } else {
-                Err((format!("{text:?} names no socket"), "write \"systemd:http\"".into()))
-            };
-        }
-        text.parse().map(Self::Tcp).map_err(|_| {
-            let message = format!("{text:?} is not an address to listen on");
-            (message, format!("write {}", suggestion(text)))
-        })
+/// Where to listen. A relative path is relative to `directory`.
+pub(super) fn listen(text: &str, directory: &Path) -> Result<Address, Wrong> {
+    if text.starts_with("systemd:") {
+        let message = "inherited sockets are not supported by this version".to_owned();
+        return Err((message, "write \"IP:PORT\" or \"unix:PATH\"".into()));
     }
-
-    /// Whether only this machine reaches it.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) | Self::Systemd(_) => true,
+    match text.parse() {
+        Ok(Address::Unix(path)) => Ok(Address::Unix(directory.join(path))),
+        Ok(tcp) => Ok(tcp),
+        Err(_) => {
+            let message = format!("{text:?} is not an address to listen on");
+            Err((message, format!("write {}", suggestion(text))))
         }
     }
 }
 
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Systemd(name) => write!(f, "systemd:{name}"),
-        }
+/// Whether only this machine reaches it.
+pub(super) fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Address::Unix(_) => true,
     }
 }
 
@@ -78,7 +48,7 @@ fn suggestion(text: &str) -> String {
             (Ok(ip), _) => format!("\"{ip}:8080\""),
             (_, Ok(port)) => format!("\"127.0.0.1:{port}\""),
             _ if text.starts_with('/') => format!("\"unix:{text}\""),
-            _ => "\"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\"".into(),
+            _ => "\"IP:PORT\" or \"unix:PATH\"".into(),
         },
     }
 }

@@ -47,10 +47,10 @@ pub const FIRST_BYTE: &str = r#""60s""#;
 pub const BODY_IDLE: &str = r#""60s""#;
 /// Shorter than the keep-alive of usual upstreams (nginx 75 s, Jetty 30 s, Node 5 s is retried).
 pub const POOL_IDLE: &str = r#""15s""#;
-/// More than a lost connection, less than a user's patience.
-pub const EJECT_FAILURES: &str = "5";
-/// About a restart's length.
-pub const EJECT_FOR: &str = r#""10s""#;
+/// One lost connection is chance, three in a row are not.
+pub const EJECT_FAILURES: &str = "3";
+/// For a start; it doubles while the url stays bad.
+pub const EJECT_FOR: &str = r#""5s""#;
 
 /// The reading methods of RFC 9110 that change nothing.
 pub const READ_METHODS: &str = r#"["GET", "HEAD", "OPTIONS"]"#;

@@ -57,8 +57,7 @@ pub const ROOT: &[Key] = &[
 ];
 
 const SERVER: &[Key] = &[
-    key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
-        .or(d::LISTEN),
+    key("listen", Kind::Texts, "Addresses: \"IP:PORT\" or \"unix:PATH\". Not reloadable.").or(d::LISTEN),
     key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one otherwise."),
     key("trusted_proxies", Kind::Texts, "Networks whose Forwarded and X-Forwarded-* fields are believed.")
         .or(d::TRUSTED_PROXIES),

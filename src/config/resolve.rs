@@ -10,11 +10,12 @@ use std::{
 };
 
 use http::HeaderValue;
+use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    AccessLog, Admin, Certificate, Config, Eject, Errors, Limiter, Listen, Log, Server, Upstream,
-    address::{host, network, upstream_url},
+    AccessLog, Admin, Config, Eject, Errors, Limiter, Log, Server, Upstream,
+    address::{self, host, is_local, network, upstream_url},
     keys,
     problem::Problems,
     section::{Section, Text},
@@ -23,7 +24,11 @@ use super::{
 };
 use crate::{
     authz::rules::{Rules, ServiceIds, Settings as RuleSettings},
-    net, store,
+    net::{
+        self, Address,
+        tls::{Certificates, Pair},
+    },
+    store,
 };
 
 pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
@@ -50,10 +55,10 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 
 /// `None` where something essential is missing; that has been reported.
 fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
-    let server = server(problems, &root.table("server"), directory);
+    let trusted_proxies = collect(problems, root.table("server").texts("trusted_proxies"), network);
+    let server = server(problems, &root.table("server"), &trusted_proxies, directory);
     let admin = admin(problems, &root.table("admin"), directory);
     distinct(problems, root, &server, &admin);
-    let trusted_proxies = collect(problems, root.table("server").texts("trusted_proxies"), network);
     let tokens = root.table("tokens");
     let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };
 
@@ -114,12 +119,17 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
     })
 }
 
-fn server(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Server {
+fn server(
+    problems: &Problems<'_>,
+    section: &Section<'_>,
+    trusted_proxies: &[IpNet],
+    directory: &Path,
+) -> Server {
     let listen = listen(problems, section, directory);
-    let tls: Vec<Certificate> =
+    let tls: Vec<Pair> =
         section.tables("tls").iter().filter_map(|tls| certificate(problems, tls, directory)).collect();
     if !section.is_written("tls") {
-        for (address, at) in listen.iter().filter(|(address, _)| !address.is_local()) {
+        for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
             let message = format!("{address} takes tokens in plain text from other machines");
             problems.warn(at, message, "set `server.tls`, or see to it that TLS ends in front of it");
         }
@@ -130,7 +140,7 @@ fn server(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> S
         workers: section.count("workers").and_then(NonZeroUsize::new),
         max_body: section.size("max_body"),
         drain: section.duration("drain").unwrap_or_default(),
-        limits: limits(problems, section),
+        limits: net::Limits { exempt: trusted_proxies.to_vec(), ..limits(problems, section) },
     }
 }
 
@@ -150,6 +160,7 @@ fn limits(problems: &Problems<'_>, server: &Section<'_>) -> net::Limits {
         fields: limits.count("fields").unwrap_or(defaults.fields),
         target: bytes("target", LARGEST_HEAD),
         connections: limits.count("connections").unwrap_or(defaults.connections),
+        exempt: Vec::new(),
         connections_per_address: limits.count("connections_per_address"),
         head_timeout: timeouts.duration("head").unwrap_or(defaults.head_timeout),
         tls_handshake_timeout: timeouts.duration("tls_handshake").unwrap_or(defaults.tls_handshake_timeout),
@@ -176,14 +187,14 @@ const LARGEST_HEAD: u64 = 1 << 20;
 /// hyper's own smallest buffer.
 const SMALLEST_HEAD: usize = 8 << 10;
 
-fn listen(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec<(Listen, Range<usize>)> {
+fn listen(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec<(Address, Range<usize>)> {
     let texts = section.texts("listen");
     if texts.is_empty() {
         problems.error(&section.at("listen"), "`listen` is empty", "name at least one address");
     }
     texts
         .into_iter()
-        .filter_map(|text| match Listen::parse(text.get_ref(), directory) {
+        .filter_map(|text| match address::listen(text.get_ref(), directory) {
             Ok(address) => Some((address, text.span())),
             Err((message, advice)) => {
                 problems.error(&text.span(), message, advice);
@@ -199,7 +210,7 @@ fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin:
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
     for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {
         for address in addresses {
-            let free = matches!(address, Listen::Tcp(address) if address.port() == 0);
+            let free = matches!(address, Address::Tcp(address) if address.port() == 0);
             if !free && !seen.insert(address) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");
                 problems.error(&section.at("listen"), message, "give each listener its own address");
@@ -208,7 +219,7 @@ fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin:
     }
 }
 
-fn certificate(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<Certificate> {
+fn certificate(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<Pair> {
     let file = |name| {
         let text: Text = section.text(name)?;
         let path: PathBuf = directory.join(text.get_ref());
@@ -224,13 +235,30 @@ fn certificate(problems: &Problems<'_>, section: &Section<'_>, directory: &Path)
             }
         }
     };
-    Some(Certificate { cert: file("cert")?, key: file("key")? })
+    let pair = Pair { cert: file("cert")?, key: file("key")? };
+    if let Err(error) = Certificates::load(std::slice::from_ref(&pair)) {
+        problems.error(&section.at("cert"), with_sources(&error), "");
+        return None;
+    }
+    Some(pair)
+}
+
+/// The error and what is behind it, in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        told.push_str(": ");
+        told.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    told
 }
 
 fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
     let listen = listen(problems, section, directory);
     let allowed = section.flag("allow_remote");
-    for (address, at) in listen.iter().filter(|(address, _)| !address.is_local()) {
+    for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
         let message = format!("the admin listener would be reached from other machines at {address}");
         if allowed {
             problems.warn(at, message, "it speaks plain text: put TLS in front of it");
