@@ -14,6 +14,7 @@ use std::{
 };
 
 pub use cell::{Counter, Histogram};
+pub use exposition::outcome;
 pub use store::StoreMetrics;
 pub use worker::{UpstreamEvent, WorkerMetrics};
 

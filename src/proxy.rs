@@ -1,1 +1,261 @@
-//! A request's way from a worker's connection to an upstream and back.
+//! A request's way through a worker: judged in [`authorize`], sent by [`upstream`], told by
+//! [`access_log`]. The outer half is here: request id, log line, and the one map from a rejection
+//! to an answer.
+
+pub mod access_log;
+mod authorize;
+mod bad_tokens;
+mod body;
+mod exchange;
+mod framing;
+mod peers;
+pub mod refusals;
+mod rejection;
+mod request_id;
+mod settings;
+mod upstream;
+mod uses;
+mod view;
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
+use http_body::Body as _;
+
+use self::{
+    access_log::{Line, LogWriter},
+    body::Upload,
+    exchange::{Finish, Passage},
+    peers::Peers,
+    refusals::RefusalSender,
+    rejection::Rejection,
+    request_id::RequestIds,
+    view::View,
+};
+pub use self::{
+    bad_tokens::BadTokens,
+    body::Body,
+    exchange::Exchange,
+    settings::{BadTokenLimit, Settings},
+    upstream::settings::{Balance, Ejection, UpstreamSettings, UpstreamUrl, UrlError},
+    uses::{Use, UseTable, Uses},
+};
+use crate::{
+    authz::{answer::Reason, forwarding, secret::TokenId},
+    fence::Registry,
+    metrics::{WorkerMetrics, outcome},
+    net::{Connection, Handler, Refusal, RequestBody},
+    state::State,
+};
+
+/// What a worker's gateway is made of.
+pub struct Parts {
+    pub state: Arc<State>,
+    /// The worker's own; the composition runs it.
+    pub registry: Rc<Registry<Exchange>>,
+    pub metrics: WorkerMetrics,
+    pub log: Rc<LogWriter>,
+    pub uses: Arc<UseTable>,
+    pub refusals: RefusalSender,
+    pub bad_tokens: Arc<BadTokens>,
+}
+
+/// One for each worker; nothing in it is written by another thread for a request.
+pub struct Gateway {
+    parts: Parts,
+    view: RefCell<Rc<View>>,
+    ids: RequestIds,
+    peers: Peers,
+}
+
+impl Gateway {
+    pub fn new(parts: Parts) -> Rc<Self> {
+        let view = RefCell::new(View::read(&parts.state, None));
+        Rc::new(Self { parts, view, ids: RequestIds::new(), peers: Peers::default() })
+    }
+
+    /// What is published now.
+    fn view(&self) -> Rc<View> {
+        let mut view = self.view.borrow_mut();
+        if !view.is_current(&self.parts.state) {
+            *view = View::read(&self.parts.state, Some(&view));
+        }
+        Rc::clone(&view)
+    }
+
+    fn state(&self) -> &State {
+        &self.parts.state
+    }
+    fn registry(&self) -> &Rc<Registry<Exchange>> {
+        &self.parts.registry
+    }
+    fn metrics(&self) -> &WorkerMetrics {
+        &self.parts.metrics
+    }
+    fn uses(&self) -> &UseTable {
+        &self.parts.uses
+    }
+    fn refusals(&self) -> &RefusalSender {
+        &self.parts.refusals
+    }
+    fn bad_tokens(&self) -> &BadTokens {
+        &self.parts.bad_tokens
+    }
+    fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    fn request_id<B>(&self, request: &Request<B>, connection: &Connection) -> HeaderValue {
+        let view = self.view.borrow();
+        let trusted = &view.snapshot.rules.settings.trusted_proxies;
+        let told = forwarding::is_trusted(connection.address(), trusted)
+            .then(|| RequestIds::told(request.headers()))
+            .flatten();
+        told.unwrap_or_else(|| self.ids.make())
+    }
+
+    async fn forward(
+        &self,
+        passage: Passage,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Body>, (Rejection, Finish)> {
+        let upstream = Rc::clone(passage.upstream());
+        prepare(&mut request, upstream.settings());
+        let exchange = Rc::clone(passage.exchange());
+        let silence = upstream.settings().first_byte_timeout;
+        let limit = exchange.upload_limit.get();
+        let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
+        match upstream.forward(&passage, request).await {
+            Ok((answer, lease)) => {
+                exchange.upstream_answered.set(Some(std::time::Instant::now()));
+                let (mut head, incoming) = answer.into_parts();
+                forwarding::edit_response(&mut head.headers, &exchange.request_id);
+                head.version = Version::HTTP_11;
+                exchange.status.set(head.status.as_u16());
+                let body = Body::stream(
+                    incoming,
+                    lease,
+                    passage.into_finish(),
+                    upstream.body_timeout(),
+                    upstream.idle_timeout(),
+                );
+                Ok(Response::from_parts(head, body))
+            }
+            Err(reason) => Err((reason.into(), passage.into_finish())),
+        }
+    }
+
+    /// Tells of an exchange that has ended, however it did.
+    fn finish(&self, exchange: &Exchange) {
+        let (reason, outcome) = match exchange.was_cut() {
+            Some(reason) => (reason, "cut"),
+            None if !exchange.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+            None => (exchange.reason.get(), outcome(exchange.reason.get())),
+        };
+        // 499: what other proxies write for a client that did not wait.
+        let status = if exchange.status.get() == 0 { 499 } else { exchange.status.get() };
+        let duration = exchange.began.elapsed();
+        let upstream_wait = exchange.upstream_answered.get().map(|at| at - exchange.began);
+        let (bytes_in, bytes_out) = (exchange.bytes_in.get(), exchange.bytes_out.get());
+        let service = exchange.service.get();
+        self.metrics().record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
+        let upstream = exchange.upstream.borrow();
+        self.parts.log.write(&Line {
+            at: exchange.at,
+            request_id: exchange.request_id.as_bytes(),
+            outcome,
+            reason,
+            status,
+            method: exchange.method.as_str(),
+            path: exchange.path(),
+            service: exchange.view.service_key(service),
+            token_id: exchange.token.get().as_ref().map(TokenId::as_str),
+            user: exchange.view.login(exchange.user.get()),
+            client: exchange.client.get(),
+            upstream: upstream.as_deref(),
+            bytes_in,
+            bytes_out,
+            duration,
+            upstream_wait,
+        });
+    }
+}
+
+impl Handler for Gateway {
+    type Body = Body;
+
+    async fn handle(
+        self: Rc<Self>,
+        mut request: Request<RequestBody>,
+        connection: Rc<Connection>,
+    ) -> Response<Body> {
+        let request_id = self.request_id(&request, &connection);
+        let exchange = Exchange::begin(&self, &request, connection, request_id);
+        // The fields go upstream; of the client's wishes only the form of an error is needed later.
+        let problem = rejection::asks_for_problem(request.headers());
+        let unread = !request.body().is_end_stream();
+        let outcome = match self.authorize(&exchange, &mut request) {
+            Ok(passage) => self.forward(passage, request).await,
+            Err(rejection) => Err((rejection, Finish::of(exchange))),
+        };
+        outcome.unwrap_or_else(|(rejection, finish)| {
+            let exchange = finish.exchange();
+            exchange.reason.set(rejection.reason);
+            exchange.status.set(rejection.status().as_u16());
+            let mut response = rejection.into_response(problem, &exchange.request_id);
+            if unread {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response.map(|text| Body::text(text, finish))
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {
+        let rejection = Rejection::from(match refusal {
+            Refusal::BadRequest(_) => Reason::BadRequest,
+            Refusal::HeadTimeout => Reason::RequestTimeout,
+            Refusal::TargetTooLong => Reason::TargetTooLong,
+            Refusal::HeadTooLarge => Reason::HeadTooLarge,
+        });
+        self.metrics().client_refused(rejection.reason);
+        let request_id = self.ids.make();
+        self.parts.log.write(&Line {
+            at: connection.clock().wall(),
+            request_id: request_id.as_bytes(),
+            outcome: outcome(rejection.reason),
+            reason: rejection.reason,
+            status: rejection.status().as_u16(),
+            method: "",
+            path: "",
+            service: None,
+            token_id: None,
+            user: None,
+            client: connection.address(),
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: std::time::Duration::ZERO,
+            upstream_wait: None,
+        });
+        rejection.into_response(false, &request_id)
+    }
+}
+
+/// The request line and what frames the body, made for the upstream's connection.
+fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().authority().is_some() {
+        let mut parts = uri::Parts::default();
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    }
+    if let Some(host) = &settings.host {
+        request.headers_mut().insert(header::HOST, host.clone());
+    }
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Said outright: hyper takes a GET whose body has no length for one without a body.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}

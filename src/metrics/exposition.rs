@@ -152,7 +152,7 @@ fn sum<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution 
 }
 
 /// Who is to look into it: nobody, the client, or the operator.
-fn outcome(reason: Reason) -> &'static str {
+pub fn outcome(reason: Reason) -> &'static str {
     match reason {
         Reason::Ok | Reason::OkAnonymous => "forwarded",
         Reason::MissingCredentials

@@ -1,0 +1,144 @@
+//! The inner half: from a head to a passage or a rejection, in one synchronous block, so that no
+//! change can slip between the decision and the entry in the live registry.
+
+use std::{net::IpAddr, rc::Rc};
+
+use http::{HeaderMap, Request, header};
+use http_body::Body as _;
+
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::{self, Credential, Denial, Facts, Permit},
+        forwarding::{self, Hop},
+    },
+    net::RequestBody,
+    proxy::{
+        Gateway,
+        bad_tokens::is_bad_token,
+        exchange::{Exchange, Passage},
+        framing,
+        refusals::{self, Refused},
+        rejection::Rejection,
+        uses::Use,
+        view::View,
+    },
+};
+
+impl Gateway {
+    /// Judges the request and makes its fields those that the upstream gets.
+    pub(super) fn authorize(
+        &self,
+        exchange: &Rc<Exchange>,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Passage, Rejection> {
+        let settings = &exchange.view.snapshot.rules.settings;
+        let host = framing::host(request)?;
+        let headers = request.headers();
+        exchange.host.set(host).expect("an exchange is authorized once");
+        exchange.client.set(client_address(
+            headers,
+            exchange.connection.address(),
+            &settings.trusted_proxies,
+        )?);
+        exchange.upgrade.set(headers.contains_key(header::UPGRADE));
+        exchange.method_override.set(forwarding::method_override(headers));
+        let imports = self.state().index().imported() > 0;
+        exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
+        self.decide(&exchange.view, exchange, |decided| match decided {
+            Ok(permit) => self.admit(permit, exchange, request),
+            Err(denial) => Err(self.refuse_by(denial, exchange)),
+        })
+    }
+
+    /// Asks the pure core, with what the client sent and what the state knows now.
+    pub(super) fn decide<R>(
+        &self,
+        view: &View,
+        exchange: &Exchange,
+        then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
+    ) -> R {
+        let query = exchange.query();
+        let decide = |token: Option<&crate::authz::subject::Token>| {
+            if let Some(token) = token {
+                exchange.token.set(Some(token.id));
+                exchange.user.set(Some(token.owner));
+            }
+            let facts = Facts {
+                rules: &view.snapshot.rules,
+                directory: &view.snapshot.directory,
+                token,
+                imports: self.state().index().imported() > 0,
+                now: exchange.clock().wall(),
+            };
+            then(decide::decide(&query, facts))
+        };
+        match query.credential.digest() {
+            Some(digest) => self.state().index().with(digest, decide),
+            None => decide(None),
+        }
+    }
+
+    fn admit(
+        &self,
+        permit: Permit<'_>,
+        exchange: &Rc<Exchange>,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Passage, Rejection> {
+        let service = permit.owner().service;
+        exchange.service.set(Some(service.id));
+        let limit = service.spec.max_body.or(exchange.view.settings.max_body);
+        if limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
+        let snapshot = &exchange.view.snapshot;
+        let trusted = &snapshot.rules.settings.trusted_proxies;
+        let peer = exchange.connection.address();
+        self.peers().with(peer, exchange.connection.secure, |fields| {
+            let hop = Hop {
+                peer: fields,
+                peer_trusted: forwarding::is_trusted(peer, trusted),
+                host: exchange.host.get().and_then(framing::HostName::field),
+                request_id: &exchange.request_id,
+            };
+            forwarding::edit_request(request.headers_mut(), &permit, &snapshot.directory, &hop)
+                .map_err(|_| Reason::IdentityTooLarge)
+        })?;
+        if let Some(subject) = permit.subject() {
+            let one = Use { at: exchange.at, from: exchange.client.get(), service: service.id };
+            self.uses().record(subject.digest, one);
+        }
+        exchange.upload_limit.set(limit);
+        Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
+    }
+
+    fn refuse_by(&self, denial: Denial<'_>, exchange: &Exchange) -> Rejection {
+        exchange.service.set(denial.owner.map(|owner| owner.service.id));
+        let client = exchange.client.get();
+        if refusals::is_audited(denial.reason) {
+            self.refusals().send(Refused {
+                at: exchange.at,
+                reason: denial.reason,
+                token: exchange.token.get(),
+                client,
+                service: exchange.service.get(),
+                request_id: String::from_utf8_lossy(exchange.request_id.as_bytes()).into_owned(),
+            });
+        }
+        if is_bad_token(denial.reason)
+            && let Some(limit) = exchange.view.settings.bad_tokens
+            && let Some(wait) = self.bad_tokens().count(client, limit, exchange.clock().now())
+        {
+            return Rejection::too_many(wait);
+        }
+        denial.into()
+    }
+}
+
+fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet]) -> Result<IpAddr, Reason> {
+    if trusted.is_empty() {
+        return Ok(peer);
+    }
+    forwarding::client_address(headers, peer, trusted).map_err(|_| Reason::BadRequest)
+}

@@ -1,0 +1,99 @@
+//! Counts bad tokens by address. Only who sends bad ones is ever asked to wait: a valid token is
+//! not looked up here.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{authz::answer::Reason, proxy::settings::BadTokenLimit};
+
+/// Shared by the workers, written only when a bad token came.
+#[derive(Default)]
+pub struct BadTokens {
+    counted: Mutex<HashMap<IpAddr, Window>>,
+}
+
+struct Window {
+    ends: Instant,
+    count: u32,
+}
+
+/// Beyond so many addresses new ones are not counted until old ones have passed: memory is bounded,
+/// and a stranger with many addresses gains nothing but guesses at 256 bits.
+const MOST: usize = 65_536;
+
+impl BadTokens {
+    /// Counts one; how long to wait when there were too many.
+    pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = network(from);
+        if counted.len() >= MOST && !counted.contains_key(&from) {
+            counted.retain(|_, window| window.ends > now);
+            if counted.len() >= MOST {
+                return None;
+            }
+        }
+        let window = counted.entry(from).or_insert(Window { ends: now + limit.window, count: 0 });
+        if window.ends <= now {
+            *window = Window { ends: now + limit.window, count: 0 };
+        }
+        window.count = window.count.saturating_add(1);
+        (window.count > limit.count.get()).then(|| window.ends - now)
+    }
+}
+
+/// Whether the refusal was about a token that is none (any more).
+pub fn is_bad_token(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::MalformedAuthorization
+            | Reason::MalformedToken
+            | Reason::ChecksumMismatch
+            | Reason::UnknownToken
+            | Reason::OwnerDeleted
+            | Reason::TokenRevoked
+            | Reason::TokenRotated
+            | Reason::TokenExpired
+    )
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn who_sends_too_many_waits_until_the_window_ends() {
+        let bad_tokens = BadTokens::default();
+        let limit =
+            BadTokenLimit { count: NonZeroU32::new(2).expect("two"), window: Duration::from_secs(60) };
+        let start = Instant::now();
+        let check = |row: &str, from: &str, after: u64, expected: Option<u64>| {
+            let from = from.parse().expect("an address");
+            let wait = bad_tokens.count(from, limit, start + Duration::from_secs(after));
+            assert_eq!(wait.map(|wait| wait.as_secs()), expected, "{row}");
+        };
+        check("first", "192.0.2.1", 0, None);
+        check("second", "192.0.2.1", 1, None);
+        check("third", "192.0.2.1", 20, Some(40));
+        check("a neighbour", "192.0.2.2", 20, None);
+        check("the window is over", "192.0.2.1", 60, None);
+        check("v6 first", "2001:db8::1", 0, None);
+        check("v6 second, same network", "2001:db8::2", 0, None);
+        check("v6 third, same network", "2001:db8::3", 0, Some(60));
+        check("v6, another network", "2001:db8:0:1::1", 0, None);
+        check("mapped v4 is v4", "::ffff:192.0.2.2", 20, None);
+        check("mapped v4 is counted with it", "::ffff:192.0.2.2", 20, Some(60));
+    }
+}

@@ -1,0 +1,281 @@
+//! Bodies on their way through: counted, bounded, their trailers filtered, never boxed.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::{
+    authz::{answer::Reason, forwarding},
+    net::{BodyError, RequestBody},
+    proxy::{
+        exchange::{Exchange, Finish},
+        upstream::{Lease, lane::End},
+    },
+};
+
+/// A request's body on its way to the upstream.
+pub struct Upload(Option<Source>);
+
+struct Source {
+    body: RequestBody,
+    exchange: Rc<Exchange>,
+    /// Bytes that may still come.
+    left: u64,
+    /// How long the upstream may be silent after a piece.
+    silence: Duration,
+}
+
+/// Why an upload ends early; the exchange knows the reason.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    #[error("the client's body failed")]
+    Client(#[source] BodyError),
+    #[error("the client's body is too large")]
+    TooLarge,
+}
+
+/// An answer's body on its way to the client. Dropped when the client has it, or is gone.
+pub struct Body {
+    kind: Kind,
+    finish: Finish,
+}
+
+enum Kind {
+    /// An answer of our own; `None` once it is taken.
+    Text(Option<Bytes>),
+    Stream(Stream),
+    Ended,
+}
+
+struct Stream {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    silence: Duration,
+    idle: Duration,
+}
+
+/// The answer broke off; the client's connection is severed, so that it never looks complete.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct Broken;
+
+impl Upload {
+    pub fn new(body: RequestBody, exchange: Rc<Exchange>, limit: Option<u64>, silence: Duration) -> Self {
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        Self(Some(Source { body, exchange, left: limit.unwrap_or(u64::MAX), silence }))
+    }
+
+    pub fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl Source {
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
+        self.exchange.moved(self.silence);
+        match frame.into_data() {
+            Ok(data) => {
+                let length = data.len() as u64;
+                self.exchange.bytes_in.set(self.exchange.bytes_in.get() + length);
+                match self.left.checked_sub(length) {
+                    Some(left) => self.left = left,
+                    None => {
+                        self.exchange.blame_client(Reason::BodyTooLarge);
+                        return Err(UploadError::TooLarge);
+                    }
+                }
+                Ok(Frame::data(data))
+            }
+            Err(other) => Ok(match other.into_trailers() {
+                Ok(mut trailers) => {
+                    forwarding::edit_request_trailers(&mut trailers);
+                    Frame::trailers(trailers)
+                }
+                Err(other) => other,
+            }),
+        }
+    }
+
+    fn fail(&self, error: BodyError) -> UploadError {
+        self.exchange.blame_client(match error {
+            BodyError::Timeout => Reason::RequestTimeout,
+            BodyError::Broken(_) => Reason::BadBody,
+            BodyError::Severed => Reason::ClientClosed,
+        });
+        UploadError::Client(error)
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let Some(source) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut source.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => source.take(frame),
+            Err(error) => Err(source.fail(error)),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| source.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.body.size_hint())
+    }
+}
+
+impl Body {
+    pub fn text(text: Bytes, finish: Finish) -> Self {
+        finish.exchange().complete.set(true);
+        Self { kind: Kind::Text(Some(text)), finish }
+    }
+
+    pub fn stream(
+        incoming: Incoming,
+        lease: Lease,
+        finish: Finish,
+        silence: Duration,
+        idle: Duration,
+    ) -> Self {
+        let mut body =
+            Self { kind: Kind::Stream(Stream { incoming, lease: Some(lease), silence, idle }), finish };
+        body.end_if_over();
+        body
+    }
+
+    /// After the last byte the connection goes back at once, not when the client has read it.
+    fn end_if_over(&mut self) {
+        if let Kind::Stream(stream) = &mut self.kind
+            && stream.incoming.is_end_stream()
+        {
+            stream.give_back(self.finish.exchange());
+            self.kind = Kind::Ended;
+        }
+    }
+
+    fn pass(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        match frame.into_data() {
+            Ok(data) => {
+                self.count(data.len());
+                self.end_if_over();
+                Frame::data(data)
+            }
+            Err(other) => match other.into_trailers() {
+                Ok(mut trailers) => {
+                    forwarding::edit_response_trailers(&mut trailers);
+                    Frame::trailers(trailers)
+                }
+                Err(other) => other,
+            },
+        }
+    }
+
+    fn count(&self, length: usize) {
+        let sent = &self.finish.exchange().bytes_out;
+        sent.set(sent.get() + length as u64);
+    }
+}
+
+impl Stream {
+    fn give_back(&mut self, exchange: &Exchange) {
+        exchange.complete.set(true);
+        exchange.leave_lane();
+        if let Some(lease) = self.lease.take() {
+            lease.give_back(self.idle);
+        }
+    }
+
+    fn blame(&self, exchange: &Exchange) {
+        let timed_out = self.lease.as_ref().is_some_and(|lease| lease.lane().end() == Some(End::TimedOut));
+        let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
+        exchange.reason.set(exchange.fault().unwrap_or(upstream));
+        exchange.complete.set(true);
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        let stream = match &mut this.kind {
+            Kind::Ended => return Poll::Ready(None),
+            Kind::Text(text) => {
+                let text = text.take().filter(|text| !text.is_empty());
+                return Poll::Ready(text.map(|text| {
+                    this.count(text.len());
+                    Ok(Frame::data(text))
+                }));
+            }
+            Kind::Stream(stream) => stream,
+        };
+        let exchange = this.finish.exchange();
+        if exchange.is_over() {
+            return Poll::Ready(Some(Err(Broken)));
+        }
+        match Pin::new(&mut stream.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                if let Some(lease) = &stream.lease {
+                    lease.lane().expect_if_quiet(stream.silence);
+                }
+                Poll::Pending
+            }
+            Poll::Ready(frame) => {
+                if let Some(lease) = &stream.lease {
+                    lease.lane().expect_nothing();
+                }
+                match frame {
+                    Some(Ok(frame)) => Poll::Ready(Some(Ok(this.pass(frame)))),
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "the upstream's answer broke off");
+                        stream.blame(exchange);
+                        exchange.connection.sever();
+                        this.kind = Kind::Ended;
+                        Poll::Ready(Some(Err(Broken)))
+                    }
+                    None => {
+                        stream.give_back(exchange);
+                        this.kind = Kind::Ended;
+                        Poll::Ready(None)
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Kind::Stream(stream) => stream.incoming.is_end_stream(),
+            Kind::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Stream(stream) => stream.incoming.size_hint(),
+            Kind::Ended => SizeHint::with_exact(0),
+        }
+    }
+}

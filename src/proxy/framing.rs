@@ -1,0 +1,148 @@
+//! What a head must be at this level: one host, and one that the target agrees with.
+
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+
+use crate::authz::{answer::Reason, forwarding};
+
+/// The host a request is for: lower case, without port; empty for HTTP/1.0 without Host.
+#[derive(Debug)]
+pub struct HostName {
+    field: Option<HeaderValue>,
+    length: usize,
+    /// Where the client's spelling differs from the lower-case one.
+    folded: Option<Box<str>>,
+}
+
+impl HostName {
+    pub fn as_str(&self) -> Option<&str> {
+        if let Some(folded) = &self.folded {
+            return Some(folded);
+        }
+        self.field.as_ref()?.to_str().ok()?.get(..self.length)
+    }
+
+    /// As the client sent it.
+    pub fn field(&self) -> Option<&HeaderValue> {
+        self.field.as_ref()
+    }
+}
+
+/// The one valid host of a request whose fields can be forwarded safely.
+pub fn host<B>(request: &Request<B>) -> Result<HostName, Reason> {
+    let headers = request.headers();
+    if forwarding::framing_alias(headers) || !one_coding(headers) {
+        return Err(Reason::BadRequest);
+    }
+    let mut fields = headers.get_all(header::HOST).iter();
+    let host = match (fields.next(), fields.next()) {
+        (Some(field), None) => parse(field).ok_or(Reason::BadRequest)?,
+        (None, _) if request.version() == Version::HTTP_10 => {
+            HostName { field: None, length: 0, folded: None }
+        }
+        _ => return Err(Reason::BadRequest),
+    };
+    if request.method() != Method::CONNECT && !agrees(request.uri(), host.field()) {
+        return Err(Reason::BadRequest);
+    }
+    Ok(host)
+}
+
+fn one_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match codings.next() {
+        None => true,
+        Some(coding) => codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+    }
+}
+
+fn parse(field: &HeaderValue) -> Option<HostName> {
+    let text = field.as_bytes();
+    let length = split(text)?;
+    let upper = text[..length].iter().any(u8::is_ascii_uppercase);
+    let folded = upper.then(|| String::from_utf8_lossy(&text[..length]).to_ascii_lowercase().into());
+    Some(HostName { field: Some(field.clone()), length, folded })
+}
+
+/// The length of the host in a valid `host[:port]`.
+fn split(text: &[u8]) -> Option<usize> {
+    let length = if text.first() == Some(&b'[') {
+        let end = text.iter().position(|byte| *byte == b']')?;
+        std::str::from_utf8(&text[1..end]).ok()?.parse::<std::net::Ipv6Addr>().ok()?;
+        end + 1
+    } else {
+        let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+        let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        (end > 0 && text[..end].iter().all(sound)).then_some(end)?
+    };
+    match &text[length..] {
+        [] => Some(length),
+        [b':', port @ ..] => (port.len() <= 5 && port.iter().all(u8::is_ascii_digit)).then_some(length),
+        _ => None,
+    }
+}
+
+/// An absolute-form target must name the host that the field names.
+fn agrees(uri: &Uri, field: Option<&HeaderValue>) -> bool {
+    let Some(authority) = uri.authority() else { return true };
+    let Some(field) = field else { return false };
+    let default = match uri.scheme_str() {
+        Some("http") => ":80",
+        Some("https") => ":443",
+        _ => return false,
+    };
+    let bare = |text: &str| {
+        text.strip_suffix(default).or(text.strip_suffix(':')).unwrap_or(text).to_ascii_lowercase()
+    };
+    field.to_str().is_ok_and(|field| bare(field) == bare(authority.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        row: &str,
+        version: Version,
+        target: &str,
+        hosts: &[&'static str],
+        expected: Result<Option<&str>, Reason>,
+    ) {
+        let mut request = Request::new(());
+        *request.version_mut() = version;
+        *request.uri_mut() = target.parse().expect("a target");
+        for host in hosts {
+            request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
+        }
+        let found = host(&request);
+        let found = found.as_ref().map(HostName::as_str).map_err(|reason| *reason);
+        assert_eq!(found, expected, "{row}");
+    }
+
+    #[test]
+    fn a_request_has_one_valid_host_and_its_target_agrees() {
+        let (new, old, bad) = (Version::HTTP_11, Version::HTTP_10, Err(Reason::BadRequest));
+        check("a name", new, "/", &["a.example"], Ok(Some("a.example")));
+        check("case is folded", new, "/", &["A.Example:8080"], Ok(Some("a.example")));
+        check("a port is cut", new, "/", &["a.example:8080"], Ok(Some("a.example")));
+        check("IPv6", new, "/", &["[::1]:80"], Ok(Some("[::1]")));
+        check("none", new, "/", &[], bad);
+        check("none in HTTP/1.0", old, "/", &[], Ok(None));
+        check("two, the same", new, "/", &["a", "a"], bad);
+        check("two in HTTP/1.0", old, "/", &["a", "b"], bad);
+        check("empty", new, "/", &[""], bad);
+        check("only a port", new, "/", &[":80"], bad);
+        check("a path", new, "/", &["a/b"], bad);
+        check("a user", new, "/", &["u@a"], bad);
+        check("a list", new, "/", &["a, b"], bad);
+        check("a port that is none", new, "/", &["a:8o"], bad);
+        check("broken IPv6", new, "/", &["[::1"], bad);
+        check("something behind IPv6", new, "/", &["[::1]a"], bad);
+        check("absolute, the same", new, "http://A.example/x", &["a.example"], Ok(Some("a.example")));
+        check("absolute, default port", new, "http://a:80/x", &["a"], Ok(Some("a")));
+        check("absolute, another", new, "http://b/x", &["a"], bad);
+        check("absolute, another port", new, "http://a:81/x", &["a"], bad);
+        check("absolute, with a user", new, "http://u@a/x", &["a"], bad);
+        check("absolute, another scheme", new, "ftp://a/x", &["a"], bad);
+        check("absolute, HTTP/1.0 without Host", old, "http://a/x", &[], bad);
+    }
+}

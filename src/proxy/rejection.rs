@@ -1,0 +1,96 @@
+//! Every outcome that is not forwarded, and the one map from it to what the client gets.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use crate::authz::{
+    answer::{Answer, Reason},
+    decide::Denial,
+};
+
+/// Why a request is not forwarded, with what is told.
+#[derive(Debug)]
+pub struct Rejection {
+    pub reason: Reason,
+    answer: Answer,
+    retry_after: Option<Duration>,
+}
+
+/// After a 503 of ours.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
+
+impl Rejection {
+    pub fn too_many(wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..Self::from(Reason::TooManyBadTokens) }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.answer.status
+    }
+
+    /// `problem`: in the form of RFC 9457.
+    pub fn into_response(self, problem: bool, request_id: &HeaderValue) -> Response<Bytes> {
+        let answer = self.answer;
+        let mut response = Response::new(text(&answer, request_id, problem));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        let kind = if problem { "application/problem+json" } else { "application/json" };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert("x-request-id", request_id.clone());
+        for (name, value) in [(header::WWW_AUTHENTICATE, answer.challenge), (header::ALLOW, answer.allow)] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+impl From<Reason> for Rejection {
+    fn from(reason: Reason) -> Self {
+        let answer = reason.answer(None);
+        let retry_after = (answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_UNAVAILABLE);
+        Self { reason, answer, retry_after }
+    }
+}
+
+impl From<Denial<'_>> for Rejection {
+    fn from(denial: Denial<'_>) -> Self {
+        Self { answer: denial.answer(), ..Self::from(denial.reason) }
+    }
+}
+
+/// Whether `Accept` names the form of RFC 9457.
+pub fn asks_for_problem(fields: &HeaderMap) -> bool {
+    let named = |value: &HeaderValue| {
+        let kinds = value.as_bytes().split(|byte| *byte == b',');
+        kinds
+            .map(|kind| kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
+            .any(|kind| kind.eq_ignore_ascii_case(b"application/problem+json"))
+    };
+    fields.get_all(header::ACCEPT).iter().any(named)
+}
+
+/// Fixed texts, service keys and request ids: nothing that JSON would have to escape.
+fn text(answer: &Answer, request_id: &HeaderValue, problem: bool) -> Bytes {
+    let id = request_id.to_str().unwrap_or_default();
+    let status = answer.status.as_u16();
+    let mut body = serde_json::Map::new();
+    if problem {
+        let title = answer.status.canonical_reason().unwrap_or_default();
+        body.insert("type".into(), "about:blank".into());
+        body.insert("title".into(), title.into());
+        body.insert("detail".into(), answer.description.as_str().into());
+    }
+    body.insert("error".into(), answer.error.into());
+    body.insert("error_description".into(), answer.description.as_str().into());
+    body.insert("status".into(), status.into());
+    body.insert("request_id".into(), id.into());
+    Bytes::from(serde_json::Value::Object(body).to_string())
+}

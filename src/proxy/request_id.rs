@@ -1,0 +1,86 @@
+//! A request's name across log, audit and upstream: a trusted proxy's, else one of our own.
+
+use std::cell::Cell;
+
+use http::{HeaderMap, HeaderValue};
+
+/// Makes ids: random once for each worker, then counted, since a random number for each request
+/// would be a system call for each request.
+pub struct RequestIds {
+    worker: [u8; 16],
+    made: Cell<u64>,
+}
+
+impl RequestIds {
+    pub fn new() -> Self {
+        let mut random = [0; 8];
+        // Uniqueness is all that is asked; without a generator the clock has to do.
+        if getrandom::fill(&mut random).is_err() {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let nanos = since.unwrap_or_default().as_nanos();
+            random.copy_from_slice(&nanos.to_le_bytes()[..8]);
+        }
+        let mut worker = [0; 16];
+        hex(u64::from_le_bytes(random), &mut worker);
+        Self { worker, made: Cell::new(0) }
+    }
+
+    pub fn make(&self) -> HeaderValue {
+        let number = self.made.get();
+        self.made.set(number + 1);
+        let mut id = [b'-'; 29];
+        id[..16].copy_from_slice(&self.worker);
+        let mut counted = [0; 16];
+        hex(number, &mut counted);
+        id[17..].copy_from_slice(&counted[4..]);
+        HeaderValue::from_bytes(&id).expect("hexadecimal digits are a field value")
+    }
+
+    /// The one that a trusted proxy sent, when it is of a form that can be logged as it stands.
+    pub fn told(headers: &HeaderMap) -> Option<HeaderValue> {
+        let mut fields = headers.get_all("x-request-id").iter();
+        let (Some(id), None) = (fields.next(), fields.next()) else { return None };
+        let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(sound)).then(|| id.clone())
+    }
+}
+
+fn hex(number: u64, digits: &mut [u8; 16]) {
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_ids_differ_and_could_be_told_again() {
+        let ids = RequestIds::new();
+        let (first, second) = (ids.make(), ids.make());
+        assert_ne!(first, second);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", first.clone());
+        assert_eq!(RequestIds::told(&headers), Some(first));
+    }
+
+    #[test]
+    fn only_one_sound_id_is_taken_over() {
+        fn check(row: &str, told: &[&str], expected: bool) {
+            let mut headers = HeaderMap::new();
+            for id in told {
+                headers.append("x-request-id", HeaderValue::from_str(id).expect("a field value"));
+            }
+            assert_eq!(RequestIds::told(&headers).is_some(), expected, "{row}");
+        }
+        check("sound", &["ci-4711.a_B"], true);
+        check("none", &[], false);
+        check("empty", &[""], false);
+        check("two", &["a", "b"], false);
+        check("128 characters", &[&"a".repeat(128)], true);
+        check("129 characters", &[&"a".repeat(129)], false);
+        check("a space", &["a b"], false);
+        check("a quote", &["a\"b"], false);
+    }
+}

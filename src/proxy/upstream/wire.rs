@@ -1,0 +1,127 @@
+//! The bytes between the worker and an upstream, watched: the lane's switch is looked at before
+//! every byte, and a broken write does not hide an answer that was already sent.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::proxy::upstream::lane::{End, Lane};
+
+pub struct Wire {
+    stream: TcpStream,
+    lane: Rc<Lane>,
+    /// The upstream takes no more; what it has answered is still to be read.
+    deaf: bool,
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream, lane: Rc<Lane>) -> Self {
+        Self { stream, lane, deaf: false }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.lane.end() {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    /// A failed write turns into waiting: the read side tells how the exchange ends, be it with an
+    /// early answer or with an error. Without this a 413 that is followed by a reset gets lost.
+    fn written(&mut self, result: &io::Result<usize>) -> Poll<io::Result<usize>> {
+        match result {
+            Ok(count) => Poll::Ready(Ok(*count)),
+            Err(_) => {
+                self.deaf = true;
+                self.lane.lose();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // The upstream must not take half a request for a whole one.
+        if matches!(self.lane.end(), Some(End::Cut | End::TimedOut)) {
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                self.lane.lose();
+                return Poll::Ready(Err(error));
+            }
+            Poll::Pending => {
+                ready!(self.lane.poll_overdue(cx));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        let bytes = &buf.filled()[before..];
+        self.lane.hear(bytes);
+        if !self.lane.interim.borrow_mut().take(bytes) {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if self.deaf {
+            return Poll::Pending;
+        }
+        self.lane.say(bytes);
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        self.written(&result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if self.deaf {
+            return Poll::Pending;
+        }
+        if let Some(first) = slices.first() {
+            self.lane.say(first);
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        self.written(&result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

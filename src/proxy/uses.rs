@@ -1,0 +1,88 @@
+//! When and by whom each token was last used: a table for each worker, written without a shared
+//! line, read by the flusher and the admin listener.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasherDefault,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    authz::{
+        rules::{Rules, ServiceId},
+        secret::Digest,
+        time::Timestamp,
+    },
+    state::DigestHasher,
+    store::model::LastUsed,
+};
+
+/// One permitted use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    pub at: Timestamp,
+    pub from: IpAddr,
+    pub service: ServiceId,
+}
+
+/// Every worker's table.
+#[derive(Default)]
+pub struct Uses {
+    tables: Mutex<Vec<Arc<UseTable>>>,
+}
+
+/// One worker's: its lock is free but for the moment of a flush.
+#[derive(Default)]
+pub struct UseTable(Mutex<Table>);
+
+type Table = HashMap<Digest, Use, BuildHasherDefault<DigestHasher>>;
+
+impl Uses {
+    /// A new worker's table.
+    pub fn worker(&self) -> Arc<UseTable> {
+        let table = Arc::new(UseTable::default());
+        lock(&self.tables).push(Arc::clone(&table));
+        table
+    }
+
+    /// Takes out what was recorded since the last time; the latest use of each token.
+    pub fn take(&self, rules: &Rules) -> Vec<(Digest, LastUsed)> {
+        let mut all = Table::default();
+        for table in lock(&self.tables).iter() {
+            for (digest, one) in std::mem::take(&mut *lock(&table.0)) {
+                let last = all.entry(digest).or_insert(one);
+                if last.at < one.at {
+                    *last = one;
+                }
+            }
+        }
+        all.into_iter().map(|(digest, one)| (digest, one.told(rules))).collect()
+    }
+
+    /// The latest use that was not taken out yet.
+    pub fn last(&self, digest: &Digest, rules: &Rules) -> Option<LastUsed> {
+        let tables = lock(&self.tables);
+        let uses = tables.iter().filter_map(|table| lock(&table.0).get(digest).copied());
+        uses.max_by_key(|one| one.at).map(|one| one.told(rules))
+    }
+}
+
+impl UseTable {
+    pub fn record(&self, digest: Digest, one: Use) {
+        lock(&self.0).insert(digest, one);
+    }
+}
+
+impl Use {
+    /// A service that a reload has removed meanwhile has no name any more.
+    fn told(self, rules: &Rules) -> LastUsed {
+        let service = rules.service(self.service).map_or("", |service| service.spec.key.as_str());
+        LastUsed { at: self.at, from: self.from, service: service.to_owned() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section leaves the table sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,68 @@
+//! A worker's own copy of what is published: the snapshot behind a plain pointer, so that a
+//! request writes no counter that other workers write, and the upstreams that the rules name.
+
+use std::{collections::HashMap, rc::Rc, sync::Arc};
+
+use crate::{
+    authz::{rules::ServiceId, subject::UserIx},
+    proxy::{settings::Settings, upstream::Upstream},
+    state::{Snapshot, State},
+};
+
+pub struct View {
+    version: u64,
+    pub snapshot: Arc<Snapshot>,
+    pub settings: Arc<Settings>,
+    upstreams: HashMap<Arc<str>, Rc<Upstream>>,
+    /// By service id; ids are small and dense.
+    services: Vec<Option<Rc<Upstream>>>,
+}
+
+impl View {
+    /// Of what is published now. Upstreams whose settings stay keep their connections.
+    pub fn read(state: &State, before: Option<&View>) -> Rc<Self> {
+        // First the version: a change in between makes this view older than it is, never newer.
+        let version = state.version();
+        let snapshot = state.snapshot();
+        let settings = Arc::clone(&snapshot.attachment)
+            .downcast::<Settings>()
+            .expect("the composition publishes proxy settings with the rules");
+        let kept = |name: &str| before.and_then(|view| view.upstreams.get(name));
+        let upstreams: HashMap<_, _> = settings
+            .upstreams
+            .iter()
+            .map(|(name, wanted)| {
+                let upstream = match kept(name) {
+                    Some(upstream) if upstream.settings() == wanted => Rc::clone(upstream),
+                    _ => Upstream::new(Arc::clone(wanted)),
+                };
+                (Arc::clone(name), upstream)
+            })
+            .collect();
+        let mut services = Vec::new();
+        for service in snapshot.rules.services() {
+            let at = usize::from(service.id.0);
+            if services.len() <= at {
+                services.resize(at + 1, None);
+            }
+            services[at] = upstreams.get(&service.spec.upstream).cloned();
+        }
+        Rc::new(Self { version, snapshot, settings, upstreams, services })
+    }
+
+    pub fn is_current(&self, state: &State) -> bool {
+        self.version == state.version()
+    }
+
+    pub fn upstream(&self, service: ServiceId) -> Option<&Rc<Upstream>> {
+        self.services.get(usize::from(service.0))?.as_ref()
+    }
+
+    pub fn service_key(&self, service: Option<ServiceId>) -> Option<&str> {
+        Some(self.snapshot.rules.service(service?)?.spec.key.as_str())
+    }
+
+    pub fn login(&self, user: Option<UserIx>) -> Option<&str> {
+        Some(&self.snapshot.directory.user(user?)?.login)
+    }
+}
