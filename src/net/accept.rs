@@ -39,7 +39,7 @@ pub async fn serve<H: Handler>(
             biased;
             () = draining.begun() => break,
             arrival = poll_fn(|cx| door.poll_accept(cx)) => {
-                admit(&worker, &door, arrival, &handler).await;
+                admit(&worker, &door, arrival, &handler, &draining).await;
             }
         }
     }
@@ -53,7 +53,7 @@ pub async fn serve<H: Handler>(
         if arrival.is_err() {
             break;
         }
-        admit(&worker, &door, arrival, &handler).await;
+        admit(&worker, &door, arrival, &handler, &draining).await;
     }
     drop(door);
     worker.begin_drain();
@@ -109,7 +109,13 @@ impl Door {
     }
 }
 
-async fn admit<H: Handler>(worker: &Rc<Worker>, door: &Door, arrival: io::Result<Arrival>, handler: &Rc<H>) {
+async fn admit<H: Handler>(
+    worker: &Rc<Worker>,
+    door: &Door,
+    arrival: io::Result<Arrival>,
+    handler: &Rc<H>,
+    draining: &Draining,
+) {
     let Arrival { stream, peer, local } = match arrival {
         Ok(arrival) => arrival,
         Err(error) if passing(&error) => return,
@@ -126,7 +132,11 @@ async fn admit<H: Handler>(worker: &Rc<Worker>, door: &Door, arrival: io::Result
         match worker.place(address) {
             Ok(place) => break place,
             Err(Full::ThisAddress) => return stream.reset_on_close(),
-            Err(Full::Everybody) => tokio::time::sleep(PAUSE).await,
+            Err(Full::Everybody) if draining.has_begun() => return stream.reset_on_close(),
+            Err(Full::Everybody) => {
+                worker.make_room();
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     };
     let secure = door.certificates().is_some();

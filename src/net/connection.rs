@@ -45,6 +45,7 @@ pub struct Connection {
     /// Bytes of the next request wait inside the wire.
     ahead: Cell<bool>,
     answer: Cell<Answer>,
+    half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
 }
@@ -90,6 +91,9 @@ pub(super) enum Order {
 /// How long a client may go on sending what nobody reads after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long an answer may take whose client has closed its side, as one that has gone away does.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
+
 /// How long a drain waits for the first byte of a connection that has just been made.
 const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
 
@@ -114,6 +118,7 @@ impl Connection {
             unread: Cell::new(false),
             ahead: Cell::new(false),
             answer: Cell::new(Answer::Open),
+            half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
         }
@@ -168,6 +173,11 @@ impl Connection {
         self.since.set(self.clock.now());
     }
 
+    /// Since when nothing has been under way that closing would lose.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        matches!(self.phase.get(), Phase::Fresh | Phase::Idle).then(|| self.since.get())
+    }
+
     /// The first bytes of a head are here; the clock is fresh for the request from now on.
     pub(super) fn begin_head(&self) {
         self.clock.refresh();
@@ -203,6 +213,13 @@ impl Connection {
 
     pub(super) fn set_unread(&self, unread: bool) {
         self.unread.set(unread);
+    }
+
+    /// The client has closed its side. True: so long ago that it is gone.
+    pub(super) fn sent_all(&self) -> bool {
+        let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
+        self.half_closed.set(Some(since));
+        self.clock.now().saturating_duration_since(since) >= HALF_CLOSED
     }
 
     pub(super) fn set_ahead(&self, ahead: bool) {
@@ -292,6 +309,10 @@ impl Connection {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if self.stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
             return self.sever();
+        }
+        if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
+            // The task asks the socket again and learns that it is gone.
+            self.wake();
         }
         let since = self.since.get();
         match self.phase.get() {

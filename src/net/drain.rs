@@ -38,6 +38,10 @@ impl Draining {
         let _ = self.0.wait_for(Option::is_some).await;
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// Ends at the deadline of the drain, as it is now or later.
     pub(super) async fn deadline(&mut self) {
         loop {

@@ -103,12 +103,14 @@ async fn drive<H: Handler>(
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, connection, spent)))
         }
     });
-    let head = worker.limits().head;
-    let mut hyper = http1::Builder::new()
-        .header_read_timeout(None)
-        // Counted before; one more, so that the judge is always the one who refuses.
-        .max_headers(worker.limits().fields + 1)
-        .max_buf_size(BUFFER.max(head + (8 << 10)))
+    let limits = worker.limits();
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_buf_size(BUFFER.max(limits.head + (8 << 10)));
+    // Fields are counted already; hyper needs room for them, on the heap only beyond its own 100.
+    if limits.fields > 100 {
+        builder.max_headers(limits.fields);
+    }
+    let mut hyper = builder
         .serve_connection(TokioIo::new(Wire::new(stream, connection.clone(), worker.clone())), service);
     let mut finishing = false;
     let end = poll_fn(|cx| {

@@ -186,7 +186,8 @@ impl Wire {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let ahead = &buf.filled()[start..];
         if ahead.is_empty() {
-            return Poll::Ready(Ok(()));
+            // It may have closed its side only and wait for the answer still.
+            return if self.connection.sent_all() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         self.connection.received(ahead.len());
         self.pending.extend_from_slice(ahead);

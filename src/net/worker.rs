@@ -12,9 +12,10 @@ use std::{
     },
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
-use super::{Clock, Connection, Limits};
+use super::{Clock, Connection, Limits, connection::Order};
 
 /// What the sockets of one thread share.
 pub struct Worker {
@@ -29,8 +30,8 @@ pub struct Worker {
 /// Connections over all workers. Written when a connection begins or ends, never per request.
 pub struct Budget {
     open: AtomicUsize,
-    /// Open files that the process may have, less the reserve.
-    descriptors: usize,
+    /// What the process's limit of open files leaves room for.
+    most: usize,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -61,7 +62,8 @@ struct Connections {
     free: Vec<usize>,
 }
 
-/// Descriptors kept for upstreams' sockets, the store and the logs.
+/// Descriptors kept for listeners, the store and the logs. Of the others, every connection needs
+/// one for itself and one for its upstream.
 const RESERVE: usize = 64;
 
 impl Worker {
@@ -122,6 +124,19 @@ impl Worker {
         Lease { worker: self.clone(), slot, _place: place }
     }
 
+    /// Lets the connection go that has been idle for the longest time.
+    pub(super) fn make_room(&self) {
+        let connections = self.connections.borrow();
+        let idle = connections
+            .slots
+            .iter()
+            .flatten()
+            .filter_map(|connection| connection.idle_since().map(|since| (since, connection)));
+        if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
+            connection.order(Order::Close);
+        }
+    }
+
     pub(super) fn draining(&self) -> bool {
         self.draining.get()
     }
@@ -157,10 +172,11 @@ impl Worker {
 }
 
 impl Budget {
+    /// Raises the process's soft limit of open files to the hard one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
-            descriptors: open_files().saturating_sub(RESERVE).max(1),
+            most: (open_files().saturating_sub(RESERVE) / 2).max(1),
             addresses: Mutex::default(),
         })
     }
@@ -171,7 +187,7 @@ impl Budget {
     }
 
     fn place(self: &Arc<Self>, limits: &Limits, address: Option<IpAddr>) -> Result<Place, Full> {
-        let most = limits.connections.min(self.descriptors);
+        let most = limits.connections.min(self.most);
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Everybody);
@@ -222,12 +238,13 @@ impl Drop for Place {
     }
 }
 
-/// The soft limit of open files; one that cannot be read does not limit.
+/// The limit of open files, after raising it as far as the process may.
 fn open_files() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|values| values.split_whitespace().next()?.parse().ok())
-        .unwrap_or(usize::MAX)
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }

@@ -97,3 +97,18 @@ fn a_drain_cuts_at_its_deadline() {
 fn a_drain_without_connections_ends_at_once() {
     assert_eq!(Gate::new(&Limits::default()).end(Duration::from_secs(60)), 0);
 }
+
+#[test]
+fn a_client_that_closes_its_side_only_gets_its_answer() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi");
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.answer(), (200, "hi".to_owned()));
+    assert_eq!(client.ending(), Ending::Closed);
+    // One that gets none in time counts as gone.
+    let mut client = gate.client();
+    client.get("/never").socket.shutdown(std::net::Shutdown::Write).unwrap();
+    eventually("no connection is left", || gate.budget.open() == 0);
+    assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0);
+}

@@ -21,8 +21,8 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use permgate::net::{
-    Address, BodyError, BoxError, Budget, Connection, Drain, Drained, Handler, Limits, Listener, Refusal,
-    RequestBody, Worker, bind, drain, serve,
+    Address, BodyError, Bound, BoxError, Budget, Connection, Drain, Drained, Handler, Limits, Listener,
+    Refusal, RequestBody, Worker, bind, drain, serve,
 };
 
 /// What the handlers of one gate have seen, for the test's thread.
@@ -65,7 +65,15 @@ impl Gate {
 
     pub fn with(workers: usize, limits: &Limits, dress: impl Fn(Listener) -> Listener) -> Self {
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
-        let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
+        Self::on(&bound, workers, limits, dress)
+    }
+
+    pub fn on(bound: &Bound, workers: usize, limits: &Limits, dress: impl Fn(Listener) -> Listener) -> Self {
+        let address = match bound.local().unwrap() {
+            Address::Tcp(address) => address,
+            // Who made a unix socket knows where it is.
+            Address::Unix(_) => ([0, 0, 0, 0], 0).into(),
+        };
         let (seen, budget) = (Arc::<Seen>::default(), Budget::new());
         let (drain, draining) = drain();
         let (mut threads, mut commands) = (Vec::new(), Vec::new());
@@ -153,7 +161,7 @@ impl Handler for Echo {
         self.seen.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(self.seen.clone());
         if !self.connections.borrow().iter().any(|known| Rc::ptr_eq(known, &connection)) {
-            self.connections.borrow_mut().push(connection);
+            self.connections.borrow_mut().push(connection.clone());
         }
         let (parts, mut body) = request.into_parts();
         let (status, reply) = match parts.uri.path() {
@@ -176,6 +184,12 @@ impl Handler for Echo {
             "/first" => (200, Kind::First(Some(Bytes::from_static(b"first")))),
             "/never" => std::future::pending().await,
             "/broken" => (200, Kind::Broken(Some(Bytes::from_static(b"part")))),
+            "/worker" => {
+                let worker = format!("{:?}", std::thread::current().id());
+                (200, Kind::Whole(Some(worker.into())))
+            }
+            "/peer" => (200, Kind::Whole(Some(format!("{:?}", connection.peer).into()))),
+            "/secure" => (200, Kind::Whole(Some(connection.secure.to_string().into()))),
             path => (200, Kind::Whole(Some(Bytes::from(path.to_owned())))),
         };
         self.seen.bodies.fetch_add(1, Ordering::SeqCst);

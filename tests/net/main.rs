@@ -7,3 +7,5 @@ mod ends;
 mod harness;
 mod refusals;
 mod requests;
+mod sockets;
+mod tls;

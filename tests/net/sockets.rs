@@ -1,0 +1,149 @@
+//! Listeners: who may bind, how workers share, how many may come.
+
+use std::{
+    collections::HashSet,
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    time::Duration,
+};
+
+use permgate::net::{Address, BindError, Limits, bind};
+
+use crate::harness::{Ending, Gate, eventually};
+
+#[test]
+fn a_second_instance_is_refused() {
+    let gate = Gate::new(&Limits::default());
+    let address = Address::Tcp(gate.address);
+    assert!(matches!(bind(&address), Err(BindError::InUse(taken)) if taken == address));
+    assert_eq!(gate.end(Duration::ZERO), 0);
+    assert!(bind(&address).is_ok(), "free again");
+}
+
+#[test]
+fn every_worker_gets_its_share() {
+    let gate = Gate::with(4, &Limits::default(), |listener| listener);
+    let mut workers = HashSet::new();
+    let mut clients = Vec::new();
+    // 200 connections leave one of 4 workers out once in 10^24 runs.
+    for _ in 0..200 {
+        let mut client = gate.client();
+        workers.insert(client.get("/worker").answer().1);
+        clients.push(client);
+    }
+    assert_eq!(workers.len(), 4);
+    drop(clients);
+    assert_eq!(gate.end(Duration::from_secs(10)), 0);
+}
+
+#[test]
+fn a_unix_socket_is_the_owners_and_replaces_only_the_dead() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gate.sock");
+    let address: Address = format!("unix:{}", path.display()).parse().unwrap();
+
+    drop(UnixListener::bind(&path).unwrap());
+    let bound = bind(&address).expect("a dead socket gives way");
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(bind(&address), Err(BindError::InUse(_))), "a living one does not");
+    let gate = Gate::on(&bound, 1, &Limits::default(), |listener| listener);
+    drop(bound);
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    std::io::Write::write_all(&mut client, b"GET /peer HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut client, &mut answer).unwrap();
+    let uid = std::fs::metadata(&path).map(|file| std::os::unix::fs::MetadataExt::uid(&file));
+    let peer = format!("Unix {{ uid: {}, pid: Some({}) }}", uid.unwrap(), std::process::id());
+    assert!(answer.ends_with(&peer), "{answer}");
+    gate.end(Duration::ZERO);
+    assert!(!path.exists(), "its file goes with it");
+
+    std::fs::write(&path, "precious").unwrap();
+    assert!(matches!(bind(&address), Err(BindError::NoSocket(_))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn an_inherited_socket_is_shared() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bound = permgate::net::Bound::inherited_tcp(socket).unwrap();
+    let gate = Gate::on(&bound, 2, &Limits::default(), |listener| listener);
+    drop(bound);
+    for _ in 0..10 {
+        assert_eq!(gate.client().get("/x").answer().0, 200);
+    }
+    assert_eq!(gate.end(Duration::from_secs(10)), 0);
+}
+
+#[test]
+fn who_is_one_too_many_waits_for_a_place() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let gate = Gate::with(2, &limits, |listener| listener);
+    let mut busy: Vec<_> = (0..2).map(|_| gate.client()).collect();
+    for client in &mut busy {
+        client.get("/first").head();
+    }
+    let mut waiting = gate.client();
+    waiting.get("/x");
+    assert_eq!(gate.budget.open(), 2);
+    busy.pop();
+    assert_eq!(waiting.answer().0, 200);
+    drop(gate);
+}
+
+#[test]
+fn the_idle_make_room() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let gate = Gate::new(&limits);
+    let mut idle = gate.client();
+    idle.get("/x").answer();
+    assert_eq!(gate.client().get("/y").answer().0, 200);
+    assert_eq!(idle.ending(), Ending::Closed);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_places() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let gate = Gate::new(&limits);
+    let mut busy = gate.client();
+    busy.get("/first").head();
+    let mut waiting = gate.client();
+    waiting.get("/x");
+    assert_eq!(gate.end(Duration::from_millis(200)), 1);
+    assert_eq!(busy.ending(), Ending::Reset);
+    assert_eq!(waiting.ending(), Ending::Reset);
+}
+
+#[test]
+fn one_address_can_be_held_to_its_share() {
+    let mut limits = Limits { connections_per_address: Some(2), ..Limits::default() };
+    let gate = Gate::with(2, &limits, |listener| listener);
+    let mut first = gate.client();
+    first.get("/x").answer();
+    let mut second = gate.client();
+    second.get("/x").answer();
+    assert_eq!(gate.client().ending(), Ending::Reset);
+    drop(first);
+    eventually("a place is free", || gate.budget.open() == 1);
+    let mut third = gate.client();
+    assert_eq!(third.get("/x").answer().0, 200);
+    drop((second, third));
+
+    limits.exempt = vec!["127.0.0.0/8".parse().unwrap()];
+    let gate = Gate::with(2, &limits, |listener| listener);
+    let mut clients: Vec<_> = (0..5).map(|_| gate.client()).collect();
+    assert!(clients.iter_mut().all(|client| client.get("/x").answer().0 == 200));
+}
+
+#[test]
+fn addresses_are_read_and_written_alike() {
+    for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/gate.sock", "unix:gate.sock"] {
+        assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+    }
+    for text in ["", "8080", "localhost:80", "unix:", "127.0.0.1", "tcp:1.2.3.4:5"] {
+        assert!(text.parse::<Address>().is_err(), "{text}");
+    }
+}

@@ -1,0 +1,86 @@
+//! TLS: served, chosen by name, replaced, and cut off when the handshake dawdles.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use permgate::net::{
+    Limits,
+    tls::{Certificates, Pair, TlsError},
+};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use crate::harness::{Ending, Gate, eventually};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs").join(name)
+}
+
+fn pair(name: &str) -> Pair {
+    Pair { cert: file(&format!("{name}.crt")), key: file(&format!("{name}.key")) }
+}
+
+/// Asks over TLS for `name`, trusting only that name's own certificate.
+fn ask(gate: &Gate, name: &str) -> Result<String, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file(&format!("{name}.crt"))).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let host = format!("{name}.test").try_into().unwrap();
+    let session = ClientConnection::new(Arc::new(config), host).unwrap();
+    let mut stream = StreamOwned::new(session, gate.client().socket);
+    let asked = std::io::Write::write_all(&mut stream, b"GET /secure HTTP/1.0\r\n\r\n");
+    asked.map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).map_err(|error| error.to_string())?;
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    Ok(answer)
+}
+
+#[test]
+fn the_certificate_is_the_one_of_the_name() {
+    let certificates = Certificates::load(&[pair("one"), pair("two")]).unwrap();
+    let gate = Gate::with(1, &Limits::default(), |listener| listener.with_tls(certificates.clone()));
+    for name in ["one", "two"] {
+        let answer = ask(&gate, name).unwrap();
+        assert!(answer.ends_with("\r\n\r\ntrue"), "{name}: {answer}");
+    }
+    certificates.replace(&[pair("two")]).unwrap();
+    assert!(ask(&gate, "two").is_ok());
+    assert!(ask(&gate, "one").is_err(), "replaced");
+    assert!(certificates.replace(&[pair("none")]).is_err());
+    assert!(ask(&gate, "two").is_ok(), "what could not be loaded changes nothing");
+}
+
+#[test]
+fn pairs_that_cannot_be_used_are_told_apart() {
+    let load = |cert: &str, key: &str| {
+        Certificates::load(&[Pair { cert: file(cert), key: file(key) }]).err().unwrap()
+    };
+    assert!(matches!(load("one.crt", "two.key"), TlsError::Unusable { .. }));
+    assert!(matches!(load("none.crt", "one.key"), TlsError::Pem { .. }));
+    assert!(matches!(load("one.crt", "one.crt"), TlsError::Pem { .. }));
+    assert!(matches!(load("one.key", "one.key"), TlsError::NoCertificate(_)));
+    assert!(matches!(Certificates::load(&[]), Err(TlsError::Empty)));
+}
+
+#[test]
+fn a_handshake_that_dawdles_or_is_none_is_ended() {
+    let certificates = Certificates::load(&[pair("one")]).unwrap();
+    let limits = Limits { tls_handshake_timeout: Duration::from_millis(80), ..Limits::default() };
+    let gate = Gate::with(1, &limits, |listener| listener.with_tls(certificates.clone()));
+    let mut silent = gate.client();
+    let mut half = gate.client();
+    half.send(b"\x16\x03\x01\x02\x00\x01\x00");
+    for client in [&mut silent, &mut half] {
+        assert_eq!(client.ending(), Ending::Closed);
+    }
+    let mut plain = gate.client();
+    plain.get("/x").ending();
+    assert!(!plain.rest().starts_with(b"HTTP"), "no answer in clear text");
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
