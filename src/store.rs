@@ -21,9 +21,13 @@ use crate::{
     state::State,
 };
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub(crate) mod durability;
 pub(crate) mod embedded;
 pub(crate) mod engine;
 pub mod model;
+pub mod record;
 
 use model::{
     AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserId, UserKind,

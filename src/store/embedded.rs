@@ -1,96 +1,209 @@
-//! The engine on sled: one directory, one process.
-#![allow(unused_variables, clippy::unused_self, reason = "signatures first")]
+//! The engine on sled: one directory, one process, one writer. Tokens lie in blocks by owner, all
+//! else in rows; one tree, so that one batch is atomic over everything.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError, RwLock},
+};
 
 use crate::{
-    authz::{secret::TokenId, time::Timestamp},
+    authz::time::Timestamp,
     store::{
         ReadError, Settings,
-        engine::{Checkpoint, CommitError, IdempotencyRecord, Op, TokenRow},
-        model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, TokenRecord, UserId, UserRecord},
+        durability::{Durability, Fault},
+        engine::{Checkpoint, CommitError, IdempotencyRecord, Op},
+        model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, UserId, UserRecord},
+        record::{DecodeError, Record},
     },
 };
 
-/// sled behind one writer: transaction, flush, sync of our own descriptor.
-pub(crate) struct Embedded {}
+mod directory;
+mod draft;
+mod keys;
+mod locator;
+mod marker;
+mod open;
+mod tokens;
 
-/// Why a store directory does not open. Each message says what, where and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{0}")]
-    Todo(String),
+pub use directory::OpenError;
+
+use directory::Directory;
+use draft::Draft;
+use locator::Locator;
+use marker::Marker;
+
+/// sled behind one writer: batch, flush, sync of our own descriptor.
+pub(crate) struct Embedded {
+    directory: Directory,
+    durability: Durability,
+    /// `None` once closed.
+    db: RwLock<Option<sled::Db>>,
+    locator: RwLock<Locator>,
+    writer: Mutex<Writer>,
 }
+
+/// What only the writer needs.
+struct Writer {
+    marker: Marker,
+    revision: u64,
+}
+
+/// The marker follows every so many commits: it costs two syncs of its own.
+const MARK_EVERY: u64 = 1024;
 
 impl Embedded {
     /// Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
-        todo!()
+        open::open(&settings.path, settings.ballast)
     }
 
     pub(crate) fn commit(&self, ops: &[Op]) -> Result<(), CommitError> {
-        todo!()
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = self.db().map_err(|e| CommitError::Failed(e.0))?;
+        let revision = writer.revision + 1;
+        let changes = {
+            let locator = self.locator.read().unwrap_or_else(PoisonError::into_inner);
+            let mut draft = Draft::new(&db, &locator);
+            ops.iter().try_for_each(|op| draft.apply(op)).map_err(|e| CommitError::Refused(e.to_string()))?;
+            let changes = draft.finish(&writer.marker.store, revision);
+            changes.map_err(|e| CommitError::Refused(e.to_string()))?
+        };
+        self.durability.commit(&db, changes.batch)?;
+        writer.revision = revision;
+        let mut locator = self.locator.write().unwrap_or_else(PoisonError::into_inner);
+        changes.moves.into_iter().for_each(|one| one.apply(&mut locator));
+        drop(locator);
+        if revision % MARK_EVERY == 0 {
+            self.mark(&mut writer);
+        }
+        Ok(())
     }
-    pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        todo!()
-    }
-    pub(crate) fn tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<TokenRecord>, ReadError> {
-        todo!()
-    }
-    pub(crate) fn tokens_of(
-        &self,
-        owner: &str,
-        after: Option<TokenId>,
-        limit: usize,
-    ) -> Result<Vec<TokenRecord>, ReadError> {
-        todo!()
-    }
-    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        todo!()
-    }
-    pub(crate) fn names_of(&self, owner: &str) -> Result<Vec<(String, TokenId)>, ReadError> {
-        todo!()
-    }
-    pub(crate) fn scan_tokens(&self, visit: &mut dyn FnMut(TokenRow<'_>)) -> Result<(), ReadError> {
-        todo!()
-    }
+
     pub(crate) fn users(&self) -> Result<Vec<UserRecord>, ReadError> {
-        todo!()
+        self.rows(keys::USERS)
     }
+
     pub(crate) fn groups(&self) -> Result<Vec<GroupRecord>, ReadError> {
-        todo!()
+        self.rows(keys::GROUPS)
     }
+
     pub(crate) fn members(&self) -> Result<Vec<(String, UserId)>, ReadError> {
-        todo!()
+        self.read(|db| {
+            let rows = db.scan_prefix(keys::MEMBERS).keys();
+            rows.map(|key| keys::pair(keys::MEMBERS, &key?).ok_or(Damage::Key("member"))).collect()
+        })
     }
+
     pub(crate) fn roles(&self) -> Result<Vec<RoleRecord>, ReadError> {
-        todo!()
+        self.rows(keys::ROLES)
     }
+
     pub(crate) fn grants(&self) -> Result<Vec<GrantRecord>, ReadError> {
-        todo!()
+        self.rows(keys::GRANTS)
     }
+
     pub(crate) fn audit_before(
         &self,
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<AuditEvent>, ReadError> {
-        todo!()
+        self.read(|db| {
+            let rows = match before {
+                Some(before) => db.range(keys::audit(0)..keys::audit(before)),
+                None => db.range(keys::audit(0)..=keys::audit(u64::MAX)),
+            };
+            rows.rev().take(limit).map(|row| Ok(AuditEvent::decode(&row?.1)?)).collect()
+        })
     }
+
     pub(crate) fn audit_from(&self, seq: u64, limit: usize) -> Result<Vec<AuditEvent>, ReadError> {
-        todo!()
+        self.read(|db| {
+            let rows = db.range(keys::audit(seq)..=keys::audit(u64::MAX));
+            rows.take(limit).map(|row| Ok(AuditEvent::decode(&row?.1)?)).collect()
+        })
     }
+
     pub(crate) fn checkpoint(&self) -> Result<Option<Checkpoint>, ReadError> {
-        todo!()
+        self.read(|db| db.get(keys::CHECKPOINT)?.map(|row| Ok(Checkpoint::decode(&row)?)).transpose())
     }
+
     pub(crate) fn idempotency(&self, key: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
-        todo!()
+        self.read(|db| {
+            db.get(keys::idempotency(key))?.map(|row| Ok(IdempotencyRecord::decode(&row)?)).transpose()
+        })
     }
+
     pub(crate) fn idempotency_before(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, ReadError> {
-        todo!()
+        self.read(|db| {
+            let rows = db.range(keys::IDEMPOTENCY_AT.to_vec()..keys::idempotency_before(at)).values();
+            let key = |key: sled::IVec| std::str::from_utf8(&key).map(str::to_owned);
+            rows.take(limit).map(|row| key(row?).map_err(|_| Damage::Key("idempotency"))).collect()
+        })
     }
+
+    /// Idempotent. What was acknowledged is durable already; this spares the next start some work.
     pub(crate) fn close(&self) {
-        todo!()
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = self.db.write().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.mark(&mut writer);
+        // sled flushes and stops its threads when its last handle goes; a panic of its own must
+        // not become ours now that everything is said and done.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(db))));
+        self.directory.unlock();
     }
-    #[cfg(test)]
+
+    /// From here on this step of every commit fails.
+    pub(crate) fn inject(&self, fault: Fault) {
+        self.durability.inject(fault);
+    }
+
+    /// From here on every sync fails, as on a broken disk.
     pub(crate) fn break_sync(&self) {
-        todo!()
+        self.inject(Fault::Sync);
+    }
+
+    /// How many times changes have reached the disk.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.durability.syncs()
+    }
+
+    /// The marker is a lower bound, so that a failure here costs nothing but sharpness.
+    fn mark(&self, writer: &mut Writer) {
+        writer.marker.revision = writer.revision;
+        if let Err(error) = self.directory.write_marker(&writer.marker) {
+            tracing::warn!(%error, "cannot note how far the store has come");
+        }
+    }
+
+    fn db(&self) -> Result<sled::Db, ReadError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        db.clone().ok_or_else(|| ReadError("it is closed".to_owned()))
+    }
+
+    fn rows<R: Record>(&self, table: &[u8]) -> Result<Vec<R>, ReadError> {
+        self.read(|db| db.scan_prefix(table).values().map(|row| Ok(R::decode(&row?)?)).collect())
+    }
+
+    /// sled panics on some damage; here that is an error like any other.
+    fn read<T>(&self, read: impl FnOnce(&sled::Db) -> Result<T, Damage>) -> Result<T, ReadError> {
+        let db = self.db()?;
+        match catch_unwind(AssertUnwindSafe(|| read(&db))) {
+            Ok(outcome) => outcome.map_err(|e| ReadError(e.to_string())),
+            Err(_) => Err(ReadError("the storage engine panicked".to_owned())),
+        }
     }
 }
+
+/// What is wrong with what was read.
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    #[error(transparent)]
+    Record(#[from] DecodeError),
+    #[error("a {0} key is malformed")]
+    Key(&'static str),
+}
+
+#[cfg(test)]
+mod tests;

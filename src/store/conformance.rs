@@ -1,0 +1,403 @@
+//! What every engine must do, as one suite: an engine's tests call [`conforms`] with a way to open it
+//! on the same place again.
+
+use std::net::IpAddr;
+
+use crate::{
+    authz::{
+        secret::{Digest, TokenId},
+        subject::{Access, Permission},
+        time::Timestamp,
+    },
+    store::{
+        engine::{Checkpoint, CommitError, Engine, IdempotencyRecord, Op},
+        model::{
+            AuditEvent, GrantRecord, Grantee, GroupRecord, LastUsed, Revocation, RevokeReason, RoleRecord,
+            Rotation, TokenRecord, UserKind, UserRecord,
+        },
+    },
+};
+
+/// `open` gives an empty engine the first time and the same one, reopened, from then on.
+pub(crate) fn conforms(open: impl Fn() -> Engine) {
+    let engine = open();
+    empty(&engine);
+    tokens(&engine);
+    names(&engine);
+    last_used(&engine);
+    accounts(&engine);
+    audit(&engine);
+    idempotency(&engine);
+    all_or_nothing(&engine);
+    many(&engine);
+    let before = contents(&engine);
+    engine.close();
+    assert!(engine.users().is_err(), "a closed engine still answers");
+    assert!(engine.commit(&[]).is_err(), "a closed engine still takes changes");
+    let engine = open();
+    assert_eq!(contents(&engine), before, "reopened");
+    engine.close();
+}
+
+pub(crate) fn token(number: usize, owner: &str) -> TokenRecord {
+    let id = id(number);
+    TokenRecord {
+        id,
+        digest: Digest::from_bytes(*blake3::hash(id.as_str().as_bytes()).as_bytes()),
+        imported: number % 2 == 1,
+        owner: owner.to_owned(),
+        author: None,
+        name: format!("Token {number}"),
+        note: String::new(),
+        scope: vec![("hub".to_owned(), Access::Read), ("youtrack".to_owned(), Access::Full)],
+        allow_ips: Vec::new(),
+        created_at: at(1),
+        not_before: None,
+        expires_at: None,
+        last_used: None,
+        revoked: None,
+        rotation: None,
+        family: id,
+        revision: 1,
+    }
+}
+
+pub(crate) fn id(number: usize) -> TokenId {
+    TokenId::parse(&format!("{number:012}")).expect("twelve digits are an id")
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn put(number: usize, owner: &str) -> Op {
+    Op::PutToken(token(number, owner))
+}
+
+fn take(owner: &str, name: &str, token: usize) -> Op {
+    Op::TakeName { owner: owner.to_owned(), name: name.to_owned(), token: id(token) }
+}
+
+fn free(owner: &str, name: &str) -> Op {
+    Op::FreeName { owner: owner.to_owned(), name: name.to_owned() }
+}
+
+fn ids(tokens: &[TokenRecord]) -> Vec<TokenId> {
+    tokens.iter().map(|token| token.id).collect()
+}
+
+fn contents(engine: &Engine) -> String {
+    let mut scanned = Vec::new();
+    engine.scan_tokens(&mut |row| scanned.push(format!("{row:?}"))).unwrap();
+    scanned.sort_unstable();
+    let owners = ["ann", "bob", "cy", "many-0", "many-9"];
+    format!(
+        "{:?}\n{scanned:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        engine.tokens(None, usize::MAX).unwrap(),
+        owners.map(|owner| ids(&engine.tokens_of(owner, None, usize::MAX).unwrap())),
+        owners.map(|owner| engine.names_of(owner).unwrap()),
+        engine.users().unwrap(),
+        engine.groups().unwrap(),
+        engine.members().unwrap(),
+        engine.roles().unwrap(),
+        engine.grants().unwrap(),
+        engine.audit_from(0, usize::MAX).unwrap(),
+        engine.checkpoint().unwrap(),
+        engine.idempotency_before(at(i64::MAX / 1000), usize::MAX).unwrap(),
+    )
+}
+
+fn empty(engine: &Engine) {
+    assert_eq!(engine.token(id(1)).unwrap(), None);
+    assert_eq!(engine.tokens(None, 10).unwrap(), []);
+    assert_eq!(engine.tokens_of("ann", None, 10).unwrap(), []);
+    assert_eq!(engine.named("ann", "x").unwrap(), None);
+    assert_eq!(engine.users().unwrap(), []);
+    assert_eq!(engine.members().unwrap(), []);
+    assert_eq!(engine.audit_before(None, 10).unwrap(), []);
+    assert_eq!(engine.checkpoint().unwrap(), None);
+    assert_eq!(engine.idempotency("x").unwrap(), None);
+    engine.commit(&[]).expect("an empty batch is one");
+}
+
+fn tokens(engine: &Engine) {
+    let full = TokenRecord {
+        author: Some("bob".to_owned()),
+        note: "für die Pipeline".to_owned(),
+        allow_ips: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        not_before: Some(at(-5)),
+        expires_at: Some(at(500)),
+        revoked: Some(Revocation { at: at(3), by: Some("bob".to_owned()), reason: RevokeReason::Leaked }),
+        rotation: Some(Rotation { to: id(2), grace_until: at(9) }),
+        family: id(1),
+        revision: 7,
+        ..token(3, "ann")
+    };
+    engine.commit(&[put(2, "ann"), put(1, "bob"), Op::PutToken(full.clone())]).unwrap();
+    assert_eq!(engine.token(id(3)).unwrap().as_ref(), Some(&full), "every field comes back");
+    assert_eq!(engine.token(id(1)).unwrap(), Some(token(1, "bob")));
+    assert_eq!(ids(&engine.tokens(None, 10).unwrap()), [id(1), id(2), id(3)]);
+    assert_eq!(ids(&engine.tokens(Some(id(1)), 1).unwrap()), [id(2)]);
+    assert_eq!(ids(&engine.tokens_of("ann", None, 10).unwrap()), [id(2), id(3)]);
+    assert_eq!(ids(&engine.tokens_of("ann", Some(id(2)), 10).unwrap()), [id(3)]);
+    assert_eq!(engine.tokens_of("an", None, 10).unwrap(), [], "an owner's id is no prefix");
+
+    let mut rows = Vec::new();
+    engine
+        .scan_tokens(&mut |row| {
+            if row.id == id(3) {
+                assert_eq!((row.owner, row.digest, row.imported), ("ann", full.digest, true));
+                assert_eq!(row.scope, [("hub", Access::Read), ("youtrack", Access::Full)]);
+                assert_eq!((row.allow_ips, row.not_before), (full.allow_ips.clone(), full.not_before));
+                assert_eq!((row.expires_at, row.revoked_at), (full.expires_at, Some(at(3))));
+                assert_eq!(row.rotation, full.rotation);
+            }
+            rows.push(row.id);
+        })
+        .unwrap();
+    rows.sort_unstable();
+    assert_eq!(rows, [id(1), id(2), id(3)], "each once");
+
+    let renamed = TokenRecord { name: "n".repeat(100), revision: 2, ..token(2, "ann") };
+    engine.commit(&[Op::PutToken(renamed.clone())]).unwrap();
+    assert_eq!(engine.token(id(2)).unwrap(), Some(renamed), "replaced");
+    assert_eq!(ids(&engine.tokens_of("ann", None, 10).unwrap()), [id(2), id(3)]);
+
+    let stolen = engine.commit(&[put(2, "bob")]);
+    assert!(matches!(stolen, Err(CommitError::Refused(_))), "an owner never changes");
+
+    engine.commit(&[Op::DropToken { id: id(2), owner: "ann".to_owned() }]).unwrap();
+    assert_eq!(engine.token(id(2)).unwrap(), None);
+    assert_eq!(ids(&engine.tokens(None, 10).unwrap()), [id(1), id(3)]);
+    assert_eq!(ids(&engine.tokens_of("ann", None, 10).unwrap()), [id(3)]);
+    engine.commit(&[Op::DropToken { id: id(2), owner: "ann".to_owned() }]).expect("dropping is idempotent");
+}
+
+fn names(engine: &Engine) {
+    let check = |name: &str, owner: &str, expected: Option<usize>| {
+        assert_eq!(engine.named(owner, name).unwrap(), expected.map(id), "{owner}/{name}");
+    };
+    engine.commit(&[take("ann", "ci", 3), take("bob", "ci", 1)]).unwrap();
+    check("ci", "ann", Some(3));
+    check("ci", "bob", Some(1));
+    check("c", "ann", None);
+    assert_eq!(engine.names_of("ann").unwrap(), [("ci".to_owned(), id(3))]);
+
+    // The order in which a rotation does it, and the other one.
+    engine.commit(&[put(4, "ann"), free("ann", "ci"), take("ann", "ci", 4)]).unwrap();
+    check("ci", "ann", Some(4));
+    engine.commit(&[take("ann", "ci", 5), put(5, "ann")]).unwrap();
+    check("ci", "ann", Some(5));
+    engine.commit(&[free("ann", "ci")]).unwrap();
+    check("ci", "ann", None);
+    check("ci", "bob", Some(1));
+    engine.commit(&[take("ann", "one", 5), free("ann", "one"), take("ann", "two", 5)]).unwrap();
+    check("one", "ann", None);
+    check("two", "ann", Some(5));
+    let later = TokenRecord { note: "kept its name".to_owned(), ..token(5, "ann") };
+    engine.commit(&[Op::PutToken(later)]).unwrap();
+    check("two", "ann", Some(5));
+}
+
+fn last_used(engine: &Engine) {
+    let used = |seconds, service: &str| LastUsed {
+        at: at(seconds),
+        from: IpAddr::from([192, 0, 2, 1]),
+        service: service.to_owned(),
+    };
+    let put_used = |token: usize, used: &LastUsed| Op::PutLastUsed { token: id(token), used: used.clone() };
+    let check = |name: &str, token: usize, expected: Option<LastUsed>| {
+        let got = engine.token(id(token)).unwrap().and_then(|token| token.last_used);
+        assert_eq!(got, expected, "{name}");
+    };
+    engine.commit(&[put_used(3, &used(10, "hub")), put_used(99, &used(10, "hub"))]).unwrap();
+    check("noted", 3, Some(used(10, "hub")));
+    engine.commit(&[put_used(3, &used(10, "other")), put_used(3, &used(9, "other"))]).unwrap();
+    check("forward only", 3, Some(used(10, "hub")));
+    engine.commit(&[put_used(3, &used(11, "youtrack"))]).unwrap();
+    check("forward", 3, Some(used(11, "youtrack")));
+    engine
+        .commit(&[Op::PutToken(TokenRecord { last_used: Some(used(99, "x")), ..token(3, "ann") })])
+        .unwrap();
+    check("a change of the token leaves it", 3, Some(used(11, "youtrack")));
+    assert_eq!(
+        engine.tokens_of("ann", None, 1).unwrap()[0].last_used,
+        Some(used(11, "youtrack")),
+        "in lists"
+    );
+    engine.commit(&[put(99, "cy"), put_used(99, &used(5, "hub"))]).unwrap();
+    engine.commit(&[Op::DropToken { id: id(99), owner: "cy".to_owned() }]).unwrap();
+    engine.commit(&[put(99, "cy")]).unwrap();
+    check("gone with its token", 99, None);
+}
+
+fn accounts(engine: &Engine) {
+    let user = |id: &str, login: &str| UserRecord {
+        id: id.to_owned(),
+        login: login.to_owned(),
+        name: "A Name".to_owned(),
+        email: Some("a@example.org".to_owned()),
+        kind: UserKind::Service,
+        password: Some("$argon2id$".to_owned()),
+        banned: Some("why".to_owned()),
+        created_at: at(1),
+        deleted_at: Some(at(2)),
+        revision: 3,
+    };
+    let group = GroupRecord {
+        id: "g1".to_owned(),
+        name: "Ops".to_owned(),
+        parent: Some("g0".to_owned()),
+        revision: 1,
+    };
+    let role = RoleRecord {
+        key: "all".to_owned(),
+        name: "Everything".to_owned(),
+        permissions: Permission::ALL.to_vec(),
+        revision: 1,
+    };
+    let grants = [Grantee::Group("g1".to_owned()), Grantee::User("u1".to_owned())]
+        .map(|to| GrantRecord { role: "all".to_owned(), to });
+    let member = |group: &str, user: &str| (group.to_owned(), user.to_owned());
+    let put_member =
+        |group: &str, user: &str| Op::PutMember { group: group.to_owned(), user: user.to_owned() };
+    engine
+        .commit(&[
+            Op::PutUser(user("u2", "bob")),
+            Op::PutUser(user("u1", "old")),
+            Op::PutUser(user("u1", "ann")),
+            Op::PutGroup(group.clone()),
+            Op::PutGroup(GroupRecord { id: "g2".to_owned(), ..group.clone() }),
+            put_member("g1", "u1"),
+            put_member("g1", "u2"),
+            put_member("g11", "u1"),
+            Op::PutRole(role.clone()),
+            Op::PutRole(RoleRecord { key: "none".to_owned(), permissions: Vec::new(), ..role.clone() }),
+            Op::PutGrant(grants[0].clone()),
+            Op::PutGrant(grants[1].clone()),
+        ])
+        .unwrap();
+    assert_eq!(engine.users().unwrap(), [user("u1", "ann"), user("u2", "bob")]);
+    assert_eq!(engine.groups().unwrap().len(), 2);
+    assert_eq!(engine.members().unwrap(), [member("g1", "u1"), member("g1", "u2"), member("g11", "u1")]);
+    assert_eq!(engine.roles().unwrap()[0], role);
+    let mut found = engine.grants().unwrap();
+    found.sort();
+    let mut expected = grants.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+    engine
+        .commit(&[
+            Op::DropGroup { id: "g2".to_owned() },
+            Op::DropMember { group: "g1".to_owned(), user: "u1".to_owned() },
+            Op::DropRole { key: "none".to_owned() },
+            Op::DropGrant(grants[0].clone()),
+        ])
+        .unwrap();
+    assert_eq!(engine.groups().unwrap(), [group]);
+    assert_eq!(engine.members().unwrap(), [member("g1", "u2"), member("g11", "u1")]);
+    assert_eq!(engine.roles().unwrap(), [role]);
+    assert_eq!(engine.grants().unwrap(), [grants[1].clone()]);
+}
+
+pub(crate) fn event(seq: u64) -> AuditEvent {
+    AuditEvent {
+        seq,
+        at: at(1),
+        event: "token.create".to_owned(),
+        actor: "operator".to_owned(),
+        target: "user:ann".to_owned(),
+        service: Some("hub".to_owned()),
+        request_id: None,
+        outcome: "ok".to_owned(),
+        reason: Some("because".to_owned()),
+        change: Some("{}".to_owned()),
+        prev: [u8::try_from(seq % 256).unwrap(); 32],
+        hash: [7; 32],
+    }
+}
+
+fn audit(engine: &Engine) {
+    let seqs = |events: Vec<AuditEvent>| events.iter().map(|event| event.seq).collect::<Vec<_>>();
+    let events: Vec<Op> = (1..=300).map(|seq| Op::AppendAudit(event(seq))).collect();
+    engine.commit(&events).unwrap();
+    assert_eq!(engine.audit_from(7, 1).unwrap(), [event(7)], "every field comes back");
+    assert_eq!(seqs(engine.audit_before(None, 2).unwrap()), [300, 299], "newest first");
+    assert_eq!(seqs(engine.audit_before(Some(256), 2).unwrap()), [255, 254]);
+    assert_eq!(seqs(engine.audit_from(255, 3).unwrap()), [255, 256, 257], "oldest first");
+    let checkpoint = Checkpoint { seq: 299, prev: [9; 32] };
+    engine.commit(&[Op::TrimAudit(checkpoint)]).unwrap();
+    assert_eq!(seqs(engine.audit_from(0, 10).unwrap()), [299, 300]);
+    assert_eq!(engine.checkpoint().unwrap(), Some(checkpoint));
+}
+
+fn idempotency(engine: &Engine) {
+    // Whatever a client sends as a key: separators, length, other writing systems.
+    let long = "k".repeat(5000);
+    for key in ["plain", "ann\0key", "", "ключ", long.as_str()] {
+        let record = |seconds| IdempotencyRecord {
+            key: key.to_owned(),
+            request: [3; 32],
+            token: id(3),
+            at: at(seconds),
+        };
+        engine.commit(&[Op::PutIdempotency(record(-10))]).unwrap();
+        assert_eq!(engine.idempotency(key).unwrap(), Some(record(-10)), "{key}");
+        engine.commit(&[Op::PutIdempotency(record(10))]).unwrap();
+        assert_eq!(
+            engine.idempotency_before(at(10), 9).unwrap(),
+            Vec::<String>::new(),
+            "exclusive, replaced"
+        );
+        assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), [key]);
+        engine.commit(&[Op::DropIdempotency { key: key.to_owned() }]).unwrap();
+        assert_eq!(engine.idempotency(key).unwrap(), None);
+        assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), Vec::<String>::new());
+    }
+}
+
+fn all_or_nothing(engine: &Engine) {
+    let before = contents(engine);
+    let check = |name: &str, bad: Op| {
+        let refused = engine.commit(&[put(50, "ann"), take("ann", "fifty", 50), bad, put(51, "ann")]);
+        assert!(matches!(refused, Err(CommitError::Refused(_))), "{name}: {refused:?}");
+        assert_eq!(contents(engine), before, "{name}");
+    };
+    let large = TokenRecord { note: "x".repeat(20_000), ..token(52, "ann") };
+    check("a record beyond 16 KiB", Op::PutToken(large));
+    check("a name for a token that never comes", take("ann", "nobody", 53));
+    let nul = Op::PutMember { group: "a\0b".to_owned(), user: "u1".to_owned() };
+    check("a separator in a key", nul);
+}
+
+/// Enough for several pages, blocks and nodes, and the same in one batch as in many.
+fn many(engine: &Engine) {
+    let owner = |number: usize| format!("many-{}", number % 10);
+    let numbers: Vec<usize> = (1000..3000).collect();
+    for chunk in numbers.chunks(700) {
+        let ops = chunk.iter().flat_map(|number| {
+            [put(*number, &owner(*number)), take(&owner(*number), &format!("n{number}"), *number)]
+        });
+        engine.commit(&ops.collect::<Vec<_>>()).unwrap();
+    }
+    for number in (1000..3000).step_by(3) {
+        engine.commit(&[Op::DropToken { id: id(number), owner: owner(number) }]).unwrap();
+    }
+    let expected: Vec<TokenId> = (1000..3000).filter(|n| (n - 1000) % 3 != 0).map(id).collect();
+    let mut found = Vec::new();
+    let mut after = Some(id(999));
+    loop {
+        let page = engine.tokens(after, 300).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(ids(&page));
+        after = found.last().copied();
+    }
+    assert_eq!(found, expected, "pages");
+    for (number, token) in (1000..3000).filter(|n| (n - 1000) % 3 != 0).zip(&expected) {
+        assert_eq!(engine.named(&owner(number), &format!("n{number}")).unwrap(), Some(*token));
+    }
+    let owned: usize = (0..10).map(|n| engine.tokens_of(&owner(n), None, 1000).unwrap().len()).sum();
+    assert_eq!(owned, expected.len(), "owners");
+}

@@ -1,0 +1,105 @@
+//! A file to give back when the disk is full: sled cannot even open without room to write.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+/// Room enough to open, to revoke, and to see what fills the disk.
+pub(crate) const DEFAULT: u64 = 64 << 20;
+
+const FILE: &str = "ballast";
+
+/// Makes the file when there is none, or of another size. Written, never sparse, and of bytes that
+/// do not compress, so that the room is really held.
+pub(crate) fn hold(directory: &Path, size: u64) -> io::Result<()> {
+    let path = directory.join(FILE);
+    match fs::metadata(&path) {
+        Ok(found) if found.len() == size => return Ok(()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    if size == 0 {
+        return release(directory).map(drop);
+    }
+    let written = write(&path, size);
+    if written.is_err() {
+        // Half a ballast would take the last room there is.
+        release(directory)?;
+    }
+    written
+}
+
+/// Gives the room back; how much it was.
+pub(crate) fn release(directory: &Path) -> io::Result<u64> {
+    let path = directory.join(FILE);
+    let size = match fs::metadata(&path) {
+        Ok(found) => found.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    fs::remove_file(path)?;
+    Ok(size)
+}
+
+/// Whether not even a little can be written.
+pub(crate) fn disk_is_full(directory: &Path) -> bool {
+    let path = directory.join("probe");
+    let full = matches!(write(&path, 1 << 20), Err(e) if is_full(&e));
+    // A probe that stays behind does no harm, and nothing can be done about it here.
+    drop(fs::remove_file(path));
+    full
+}
+
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn write(path: &Path, size: u64) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut block = vec![0; 1 << 16];
+    let mut left = size;
+    while left > 0 {
+        noise.fill(&mut block);
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
+        file.write_all(&block[..part])?;
+        left -= part as u64;
+    }
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_ballast_holds_real_room_and_gives_it_back() {
+        let directory = tempfile::tempdir().unwrap();
+        hold(directory.path(), 300_000).unwrap();
+        let found = fs::metadata(directory.path().join(FILE)).unwrap();
+        assert_eq!(found.len(), 300_000);
+        assert!(found.blocks() * 512 >= 300_000, "sparse: {} blocks", found.blocks());
+        assert_eq!(found.mode() & 0o777, 0o600);
+
+        hold(directory.path(), 100_000).unwrap();
+        assert_eq!(release(directory.path()).unwrap(), 100_000);
+        assert_eq!(release(directory.path()).unwrap(), 0);
+        assert!(!disk_is_full(directory.path()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_seen() {
+        // /dev/full answers every write as a full disk does.
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("probe")).unwrap();
+        assert!(disk_is_full(directory.path()));
+    }
+}

@@ -1,0 +1,105 @@
+//! Records as bytes: a version byte, then postcard of a private struct per version. What was once
+//! written stays readable; what a newer permgate wrote is refused by name. Foreign bytes are an
+//! error, never a panic.
+
+use serde::{Deserialize, Serialize};
+
+mod account;
+mod event;
+mod token;
+
+pub(crate) use event::Meta;
+pub(crate) use token::{Block, BlockItem, LastUses, read_token, read_token_row, write_token};
+
+use crate::store::{
+    engine::{Checkpoint, IdempotencyRecord},
+    model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, UserRecord},
+};
+
+/// No value is larger: with at most 20 of them in a sled node, none leaves the data file for the
+/// `blobs/` directory, which our sync does not cover (see [`super::embedded`]).
+pub(crate) const LIMIT: usize = 16 * 1024;
+
+/// A record that has one place and one value.
+pub(crate) trait Record: Sized {
+    /// The word in errors.
+    const KIND: &'static str;
+
+    fn encode(&self) -> Result<Vec<u8>, EncodeError>;
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a {kind} record of {size} bytes is larger than {LIMIT}")]
+pub(crate) struct EncodeError {
+    kind: &'static str,
+    size: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error("a {0} record is empty")]
+    Empty(&'static str),
+    #[error("a {kind} record has version {version}, which only a newer permgate can read")]
+    Newer { kind: &'static str, version: u8 },
+    #[error("a {0} record is malformed")]
+    Malformed(&'static str),
+}
+
+/// Reads the bytes as every kind of record there is and says how many of them accept. For fuzzing.
+pub fn decode_any(bytes: &[u8]) -> usize {
+    fn accepted<R: Record>(bytes: &[u8]) -> usize {
+        usize::from(R::decode(bytes).is_ok())
+    }
+    let plain = accepted::<UserRecord>(bytes)
+        + accepted::<GroupRecord>(bytes)
+        + accepted::<RoleRecord>(bytes)
+        + accepted::<GrantRecord>(bytes)
+        + accepted::<AuditEvent>(bytes)
+        + accepted::<Checkpoint>(bytes)
+        + accepted::<IdempotencyRecord>(bytes)
+        + accepted::<Meta>(bytes)
+        + accepted::<LastUses>(bytes);
+    let Ok(block) = Block::decode(bytes) else { return plain };
+    let items = block
+        .items
+        .iter()
+        .filter(|item| read_token(&block.owner, item).is_ok() && read_token_row(&block.owner, item).is_ok());
+    plain + 1 + items.count()
+}
+
+const V1: u8 = 1;
+
+fn pack<T: Serialize>(kind: &'static str, version: u8, value: &T) -> Result<Vec<u8>, EncodeError> {
+    let bytes = postcard::to_extend(value, vec![version]).expect("memory takes every serialisable value");
+    if bytes.len() > LIMIT {
+        return Err(EncodeError { kind, size: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// The version and what follows it.
+fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), DecodeError> {
+    let (version, rest) = bytes.split_first().ok_or(DecodeError::Empty(kind))?;
+    Ok((*version, rest))
+}
+
+/// Every byte must be used: a longer record is not ours.
+fn unpack<'a, T: Deserialize<'a>>(kind: &'static str, bytes: &'a [u8]) -> Result<T, DecodeError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(DecodeError::Malformed(kind)),
+    }
+}
+
+/// The one version there is; what is newer is said so.
+fn unpack_v1<'a, T: Deserialize<'a>>(kind: &'static str, bytes: &'a [u8]) -> Result<T, DecodeError> {
+    match versioned(kind, bytes)? {
+        (V1, rest) => unpack(kind, rest),
+        (0, _) => Err(DecodeError::Malformed(kind)),
+        (version, _) => Err(DecodeError::Newer { kind, version }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
