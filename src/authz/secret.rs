@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+pub use leak::{contains_token, redact};
+
+mod leak;
+
 /// The public handle of a token: 12 base62 characters, may be shown and logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 12]);
@@ -27,38 +31,111 @@ pub enum Form {
 #[derive(Clone, Copy)]
 pub struct Bearer<'a>(&'a str);
 
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const PREFIX: &str = "pgt_";
+const ID: usize = 12;
+const SECRET: usize = 43;
+const CHECKSUM: usize = 6;
+/// Everything that the checksum covers.
+const CHECKED: usize = PREFIX.len() + ID + 1 + SECRET;
+const LENGTH: usize = CHECKED + CHECKSUM;
+/// The longest bearer that is looked at.
+const MAX_BEARER: usize = 512;
+
 impl TokenText {
     /// Makes a text from uniformly random bytes (rejection sampling; asks `fill` for more as needed).
-    pub fn generate(_fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
-        todo!()
+    pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
+        let mut random = Vec::with_capacity(ID + SECRET);
+        while random.len() < ID + SECRET {
+            let mut bytes = [0; 64];
+            fill(&mut bytes);
+            // 248 is the largest multiple of 62 in a byte: beyond it some characters would be likelier.
+            let fair = bytes.iter().filter(|b| **b < 248).map(|b| ALPHABET[usize::from(*b % 62)]);
+            random.extend(fair.take(ID + SECRET - random.len()));
+        }
+        let mut id = [0; ID];
+        id.copy_from_slice(&random[..ID]);
+        let mut text = String::with_capacity(LENGTH);
+        text.push_str(PREFIX);
+        text.extend(random[..ID].iter().map(|b| char::from(*b)));
+        text.push('_');
+        text.extend(random[ID..].iter().map(|b| char::from(*b)));
+        let checksum = checksum(text.as_bytes());
+        text.extend(checksum.iter().map(|b| char::from(*b)));
+        (TokenId(id), TokenText(text))
     }
+
     pub fn expose(&self) -> &str {
         &self.0
     }
+
     pub fn digest(&self) -> Digest {
-        todo!()
+        Bearer(&self.0).digest()
     }
 }
 
 impl<'a> Bearer<'a> {
     /// One word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
-    pub fn parse(_text: &'a str) -> Option<Self> {
-        todo!()
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+/:=-".contains(&b);
+        let sound = (1..=MAX_BEARER).contains(&text.len()) && text.bytes().all(allowed);
+        sound.then_some(Self(text))
     }
+
     /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
-    pub fn classify(self, _perm_alias: bool) -> (Bearer<'a>, Form) {
-        todo!()
+    pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, Form) {
+        let alias = self.0.strip_prefix("perm:").or_else(|| self.0.strip_prefix("perm-"));
+        let canonical = alias.filter(|rest| perm_alias && has_shape(rest.as_bytes())).unwrap_or(self.0);
+        let form = match canonical.as_bytes() {
+            text if !has_shape(text) => Form::Foreign,
+            text if has_checksum(text) => Form::Own,
+            _ => Form::ChecksumMismatch,
+        };
+        (Bearer(canonical), form)
     }
+
     /// BLAKE3 of the text as it stands (after [`Bearer::classify`]).
     pub fn digest(self) -> Digest {
-        todo!()
+        Digest(*blake3::hash(self.0.as_bytes()).as_bytes())
+    }
+
+    /// The handle inside a text of our form.
+    pub fn id(self) -> Option<TokenId> {
+        has_shape(self.0.as_bytes()).then(|| TokenId::parse(&self.0[PREFIX.len()..PREFIX.len() + ID]))?
     }
 }
 
-impl TokenId {
-    pub fn parse(_text: &str) -> Option<Self> {
-        todo!()
+/// `pgt_`, 12 base62, `_`, 49 base62; the checksum is another matter.
+fn has_shape(text: &[u8]) -> bool {
+    text.len() == LENGTH
+        && text.starts_with(PREFIX.as_bytes())
+        && text[PREFIX.len() + ID] == b'_'
+        && text[PREFIX.len()..PREFIX.len() + ID].iter().all(u8::is_ascii_alphanumeric)
+        && text[PREFIX.len() + ID + 1..].iter().all(u8::is_ascii_alphanumeric)
+}
+
+fn has_checksum(text: &[u8]) -> bool {
+    let (checked, sent) = text.split_at(CHECKED);
+    sent == checksum(checked)
+}
+
+/// CRC-32 (zlib) as big-endian base62, left-padded with `0`.
+fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
+    let mut rest = crc32fast::hash(checked);
+    let mut digits = [b'0'; CHECKSUM];
+    for digit in digits.iter_mut().rev() {
+        *digit = ALPHABET[(rest % 62) as usize];
+        rest /= 62;
     }
+    digits
+}
+
+impl TokenId {
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; ID] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
+    }
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("base62 is ASCII")
     }
@@ -68,28 +145,20 @@ impl Digest {
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
     /// 64 hexadecimal digits, lower case.
     pub fn to_hex(&self) -> String {
-        todo!()
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
+
     /// 64 hexadecimal digits, either case.
-    pub fn from_hex(_text: &str) -> Option<Self> {
-        todo!()
+    pub fn from_hex(text: &str) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
     }
-}
-
-/// Replaces every permgate token (valid checksum) in `text`, raw or percent-decoded once, by
-/// `pgt_<id>_...`; borrows when there is none. For logs, answers and `explain`.
-pub fn redact(_text: &str) -> std::borrow::Cow<'_, str> {
-    todo!()
-}
-
-/// Whether a permgate token stands in `target`, raw or decoded once.
-pub fn contains_token(_target: &str) -> bool {
-    todo!()
 }
 
 impl fmt::Debug for TokenId {
@@ -97,23 +166,94 @@ impl fmt::Debug for TokenId {
         f.write_str(self.as_str())
     }
 }
+
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Digest(..)")
     }
 }
+
 impl fmt::Debug for Bearer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Bearer(..)")
     }
 }
+
 impl fmt::Debug for TokenText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenText(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
+
+    #[test]
+    fn a_made_text_is_of_our_form_and_names_its_id() {
+        let mut next = 7u8;
+        let mut fill = |bytes: &mut [u8]| {
+            for byte in bytes {
+                next = next.wrapping_mul(29).wrapping_add(13);
+                *byte = next;
+            }
+        };
+        let (id, text) = TokenText::generate(&mut fill);
+        let (bearer, form) = Bearer::parse(text.expose()).unwrap().classify(false);
+        assert_eq!((text.expose().len(), form, bearer.id()), (66, Form::Own, Some(id)));
+        assert_eq!(bearer.digest(), text.digest());
+        assert_eq!(Digest::from_hex(&text.digest().to_hex()), Some(text.digest()));
+        assert!(!format!("{text:?}{bearer:?}{:?}", text.digest()).contains(&text.expose()[17..]));
+    }
+
+    #[test]
+    fn bytes_that_would_favour_some_characters_are_thrown_away() {
+        let mut calls = 0;
+        let (_, text) = TokenText::generate(&mut |bytes: &mut [u8]| {
+            bytes.fill(if calls == 0 { 255 } else { 61 });
+            calls += 1;
+        });
+        assert_eq!(calls, 2);
+        assert!(text.expose().starts_with("pgt_zzzzzzzzzzzz_zzz"));
+    }
+
+    #[test]
+    fn a_bearer_is_classified_before_any_look_up() {
+        let check = |name: &str, text: &str, alias: bool, expected: Form| {
+            let (canonical, form) = Bearer::parse(text).unwrap().classify(alias);
+            assert_eq!(form, expected, "{name}");
+            if form == Form::Own {
+                assert_eq!(canonical.0, TOKEN, "{name}");
+            }
+        };
+        check("own", TOKEN, true, Form::Own);
+        check("alias with a colon", &format!("perm:{TOKEN}"), true, Form::Own);
+        check("alias with a dash", &format!("perm-{TOKEN}"), true, Form::Own);
+        check("alias switched off", &format!("perm-{TOKEN}"), false, Form::Foreign);
+        check("alias twice", &format!("perm:perm:{TOKEN}"), true, Form::Foreign);
+        check("alias before something else", "perm:cm9vdA==.dG9r.rNZ38", true, Form::Foreign);
+        check("alias before a typo", &format!("perm:{}x", &TOKEN[..65]), true, Form::ChecksumMismatch);
+        check("prefix in capitals", &TOKEN.replace("pgt", "PGT"), true, Form::Foreign);
+        check("one character changed", &TOKEN.replace("fAP2", "fAPA"), true, Form::ChecksumMismatch);
+    }
+
+    #[test]
+    fn a_bearer_is_one_word_of_at_most_512() {
+        let check = |text: &str, sound: bool| assert_eq!(Bearer::parse(text).is_some(), sound, "{text}");
+        check("", false);
+        check("a b", false);
+        check("a,b", false);
+        check("é", false);
+        check("aA0._~+/:=-", true);
+        check(&"a".repeat(512), true);
+        check(&"a".repeat(513), false);
     }
 }
