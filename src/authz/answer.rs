@@ -3,6 +3,10 @@
 
 use http::StatusCode;
 
+use told::{Challenge, Told};
+
+mod told;
+
 /// Why a request was not forwarded, or that it was. The code goes to log, metrics and audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -173,13 +177,14 @@ impl Reason {
             Reason::StoreUnavailable => "store_unavailable",
             Reason::ShuttingDown => "shutting_down",
             Reason::ClientClosed => "client_closed",
+            Reason::CutByAdmin => "cut_by_admin",
         }
     }
 
     /// The answer. `service` is the key told in `scope="..."` and in the description's advice; only
     /// the two reasons that may name it do. The two `Ok`s and `ClientClosed` are never sent.
     pub fn answer(self, service: Option<&str>) -> Answer {
-        let told = self.told();
+        let told = Told::of(self);
         let challenge = match told.challenge {
             Challenge::None => None,
             Challenge::Bare => Some(format!("Bearer realm=\"{REALM}\"")),
@@ -197,210 +202,12 @@ impl Reason {
         let allow = (self == Reason::MethodNotSupported).then(|| ALLOW.to_owned());
         Answer { status: told.status, error: told.error, description, challenge, allow }
     }
-
-    fn told(self) -> Told {
-        use Challenge::{Bare, Error, None, Scope};
-        use StatusCode as S;
-        let told = |status, error, challenge, text, advice| Told { status, error, challenge, text, advice };
-        let bad_request = |text, advice| told(S::BAD_REQUEST, "invalid_request", None, text, advice);
-        let bad_field = |text, advice| told(S::BAD_REQUEST, "invalid_request", Error, text, advice);
-        let unauthorized = |text, advice| told(S::UNAUTHORIZED, "unauthorized", Bare, text, advice);
-        let bad_token = |text, advice| told(S::UNAUTHORIZED, "invalid_token", Error, text, advice);
-        let denied =
-            |challenge, text, advice| told(S::FORBIDDEN, "insufficient_scope", challenge, text, advice);
-        let plain = |status, error, text, advice| told(status, error, None, text, advice);
-        match self {
-            Reason::Ok | Reason::OkAnonymous => plain(S::OK, "ok", "The request was forwarded", ""),
-            Reason::MethodNotSupported => {
-                plain(S::METHOD_NOT_ALLOWED, "method_not_allowed", "TRACE and CONNECT are not forwarded", "")
-            }
-            Reason::BadPath => bad_request(
-                "The path is not acceptable",
-                "Send it without \".\" and \"..\" segments, control characters, malformed escapes, and \
-                 characters that must be percent-encoded",
-            ),
-            Reason::AmbiguousPath => bad_request(
-                "Servers may read this path in different ways that lead to different services",
-                "Send it in its plain form: the right letter case, no empty segments, no needless escapes, \
-                 no encoded slashes",
-            ),
-            Reason::TokenInUrl => bad_field(
-                "Access tokens must not be sent in the URL",
-                "Send it as \"Authorization: Bearer\". This token may have been logged on its way: replace it",
-            ),
-            Reason::AmbiguousAuthorization => bad_field(
-                "More than one Authorization header field was sent",
-                "Send exactly one \"Authorization: Bearer\" field",
-            ),
-            Reason::MissingCredentials => unauthorized(
-                "No access token was sent",
-                "Send \"Authorization: Bearer\" and a permanent token; in a pipeline, see that the secret \
-                 variable is set for this job",
-            ),
-            Reason::UnsupportedScheme => unauthorized(
-                "The Authorization header field is not of the Bearer scheme",
-                "Send \"Authorization: Bearer\" and a permanent token",
-            ),
-            Reason::MalformedAuthorization => bad_field(
-                "The Authorization header field is malformed",
-                "Send \"Bearer\", one space and the token; see that the variable that holds it is neither \
-                 empty nor broken over two lines",
-            ),
-            Reason::MalformedToken | Reason::ChecksumMismatch => bad_token(
-                "The access token is malformed",
-                "See that it was copied whole: a token has 66 characters and starts with pgt_",
-            ),
-            Reason::UnknownToken | Reason::OwnerDeleted | Reason::IpNotAllowed => bad_token(
-                "The access token is invalid",
-                "Make a new token and store it where this one was read",
-            ),
-            Reason::TokenRevoked => bad_token(
-                "The access token was revoked",
-                "Make a new token and store it where this one was read",
-            ),
-            Reason::TokenRotated => bad_token(
-                "The access token was replaced by a newer one",
-                "Store the newer one where this one was read",
-            ),
-            Reason::TokenExpired => {
-                bad_token("The access token expired", "Make a new token and store it where this one was read")
-            }
-            Reason::TokenNotYetValid => {
-                bad_token("The access token is not valid yet", "Wait for its start, or make another token")
-            }
-            Reason::OwnerBanned => bad_token(
-                "The account that owns the access token is disabled",
-                "Ask an administrator to enable it, or use a token of another account",
-            ),
-            Reason::NoService => plain(
-                S::NOT_FOUND,
-                "not_found",
-                "No service answers at this path",
-                "See that the host and the beginning of the path are right; letter case counts",
-            ),
-            Reason::ReadServiceDenied => denied(
-                Error,
-                "The account may not read this service",
-                "Ask an administrator for the Read Service permission or for a group with access",
-            ),
-            Reason::ScopeDenied => denied(
-                Scope,
-                "The access token is not granted for this service",
-                "Make a token with \"{service}\" in its scope",
-            ),
-            Reason::ReadOnlyScope => denied(
-                Scope,
-                "The access token is read-only for this service",
-                "Make a token with full access to \"{service}\"",
-            ),
-            Reason::MethodNotAllowed => plain(
-                S::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "The service does not take this method",
-                "The Allow header field lists those that it takes",
-            ),
-            Reason::BadRequest => bad_request("The request is malformed", ""),
-            Reason::BadBody => bad_request("The request body is malformed or incomplete", ""),
-            Reason::RequestTimeout => plain(
-                S::REQUEST_TIMEOUT,
-                "request_timeout",
-                "The request did not arrive in time",
-                "Send it again",
-            ),
-            Reason::BodyTooLarge => {
-                plain(S::PAYLOAD_TOO_LARGE, "content_too_large", "The request body is too large", "")
-            }
-            Reason::TargetTooLong => {
-                plain(S::URI_TOO_LONG, "uri_too_long", "The request target is too long", "")
-            }
-            Reason::Misdirected => plain(
-                S::MISDIRECTED_REQUEST,
-                "misdirected_request",
-                "The host is not served on this connection",
-                "Open a connection for this host",
-            ),
-            Reason::TooManyBadTokens => plain(
-                S::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                "Too many bad access tokens came from this address",
-                "Wait as long as Retry-After says, and send a sound token",
-            ),
-            Reason::HeadTooLarge => plain(
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "header_fields_too_large",
-                "The request header fields are too large",
-                "",
-            ),
-            Reason::IdentityTooLarge => plain(
-                S::INTERNAL_SERVER_ERROR,
-                "identity_too_large",
-                "The groups of the account do not fit into a header field",
-                "Ask an administrator to shorten the identity groups of this service",
-            ),
-            Reason::UpstreamConnect => {
-                plain(S::BAD_GATEWAY, "bad_gateway", "The service cannot be reached", "Try again later")
-            }
-            Reason::UpstreamReset => plain(
-                S::BAD_GATEWAY,
-                "bad_gateway",
-                "The service broke off the connection",
-                "Try again later",
-            ),
-            Reason::UpstreamInvalid => {
-                plain(S::BAD_GATEWAY, "bad_gateway", "The service gave an invalid answer", "")
-            }
-            Reason::UpstreamTimeout => plain(
-                S::GATEWAY_TIMEOUT,
-                "gateway_timeout",
-                "The service did not answer in time",
-                "Try again later",
-            ),
-            Reason::UpstreamUnavailable => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "The service is unavailable",
-                "Try again later",
-            ),
-            Reason::StoreUnavailable => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "Access cannot be decided at present",
-                "Nothing is said about the token: try again later",
-            ),
-            Reason::ShuttingDown => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "The gateway is shutting down",
-                "Try again",
-            ),
-            Reason::ClientClosed => bad_request("The client closed the connection", ""),
-        }
-    }
 }
 
 const REALM: &str = "permgate";
 
 /// What row 1 of the decision allows: every method in common use but TRACE and CONNECT.
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
-/// One line of the map.
-struct Told {
-    status: StatusCode,
-    error: &'static str,
-    challenge: Challenge,
-    /// The description in the challenge, and the beginning of the body's.
-    text: &'static str,
-    /// What the body's description says beyond it.
-    advice: &'static str,
-}
-
-enum Challenge {
-    None,
-    /// RFC 6750, 3.1: no error attribute where no credential was sent.
-    Bare,
-    Error,
-    Scope,
-}
 
 fn challenge(told: &Told) -> String {
     format!("Bearer realm=\"{REALM}\", error=\"{}\", error_description=\"{}\"", told.error, told.text)

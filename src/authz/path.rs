@@ -1,12 +1,17 @@
 //! One view of a path: what is judged is what is forwarded, and every reading of it is looked at.
 
+pub use readings::Reading;
+
+mod readings;
+
 /// A path that is acceptable whatever the service. Borrowed from the request target: these bytes
 /// are judged and these bytes are sent.
 #[derive(Clone, Debug)]
 pub struct RequestPath<'a> {
     literal: &'a str,
+    capitals: bool,
     /// Other plausible readings; empty for a path without suspicious bytes.
-    readings: Vec<String>,
+    readings: Vec<Reading>,
 }
 
 /// Why a path is refused whatever the service (domain.md, "The path", rule 1).
@@ -24,18 +29,272 @@ pub enum PathError {
     Utf8,
     #[error("the path has a \".\" or \"..\" segment")]
     DotSegment,
+    #[error("the path can be read in too many ways")]
+    TooManyReadings,
 }
 
 impl<'a> RequestPath<'a> {
     /// Takes the path component (no query, no fragment).
-    pub fn parse(_path: &'a str) -> Result<Self, PathError> {
-        todo!()
+    pub fn parse(path: &'a str) -> Result<Self, PathError> {
+        if !path.starts_with('/') {
+            return Err(PathError::NotAbsolute);
+        }
+        let (mut seen, mut previous) = (0, 0);
+        for byte in path.bytes() {
+            let class = CLASS[usize::from(byte)];
+            seen |= class | (class & previous & SLASH) << 1;
+            previous = class;
+        }
+        if seen & FORBIDDEN != 0 {
+            return Err(PathError::Byte);
+        }
+        let suspicious =
+            seen & (ESCAPE | PARAMETER | DOUBLE_SLASH) != 0 || seen & TAIL != 0 && readings::has_tail(path);
+        let readings = if suspicious { readings::all(path)? } else { Vec::new() };
+        Ok(Self { literal: path, capitals: seen & CAPITAL != 0, readings })
     }
+
     pub fn literal(&self) -> &'a str {
         self.literal
     }
-    /// Every reading but the literal one.
-    pub fn readings(&self) -> &[String] {
+
+    /// Whether folding letters to lower case changes the literal path.
+    pub fn has_capitals(&self) -> bool {
+        self.capitals
+    }
+
+    /// Every reading but the literal one; each stands for its lower-case form as well.
+    pub fn readings(&self) -> &[Reading] {
         &self.readings
+    }
+}
+
+const SLASH: u8 = 1;
+/// A slash behind a slash: the scan shifts one bit up.
+const DOUBLE_SLASH: u8 = SLASH << 1;
+const ESCAPE: u8 = 1 << 2;
+const PARAMETER: u8 = 1 << 3;
+const CAPITAL: u8 = 1 << 4;
+/// What some servers cut off at the end of a segment.
+const TAIL: u8 = 1 << 5;
+const FORBIDDEN: u8 = 1 << 7;
+
+/// RFC 3986 `pchar` and `/`, by what they can be read as.
+const CLASS: [u8; 256] = {
+    let mut class = [FORBIDDEN; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        class[byte] = match byte as u8 {
+            b'/' => SLASH,
+            b'%' => ESCAPE,
+            b';' => PARAMETER,
+            b'A'..=b'Z' => CAPITAL,
+            b'.' | b'+' => TAIL,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' | b'@' => 0,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b',' | b'=' => 0,
+            _ => FORBIDDEN,
+        };
+        byte += 1;
+    }
+    class
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_whatever_the_service() {
+        let check = |path: &str, expected: PathError| {
+            assert_eq!(RequestPath::parse(path).err(), Some(expected), "{path:?}");
+        };
+        for path in ["", "api", "*", "?x", "http://h/api"] {
+            check(path, PathError::NotAbsolute);
+        }
+        for byte in (0..=0x20u8).chain(*b"\\#?\"<>^|{}[]`\x7f") {
+            check(&format!("/a{}b", char::from(byte)), PathError::Byte);
+        }
+        check("/é", PathError::Byte);
+        for path in ["/%", "/%z", "/%zz", "/%2", "/a%2/b", "/%u002e/x", "/%-1", "/%%32e"] {
+            check(path, PathError::Escape);
+        }
+        for path in ["/%00", "/a%0d%0aX", "/%09", "/%7F", "/%1f", "/%C2%85", "/a%2500", "/a%252500b"] {
+            check(path, PathError::Control);
+        }
+        for path in
+            ["/%ff", "/%c0%ae%c0%ae/x", "/%c0%af", "/%e0%80%ae", "/%f0%80%80%ae", "/%ed%a0%80", "/%D0"]
+        {
+            check(path, PathError::Utf8);
+        }
+        check(&format!("/{}", "%25".repeat(5000) + &"%2f;/./%ef%bc%8f".repeat(4000)), PathError::DotSegment);
+    }
+
+    #[test]
+    fn a_dot_segment_in_any_reading_is_refused() {
+        let dots = [
+            ".",
+            "..",
+            "...",
+            "%2e",
+            "%2E%2e",
+            ".%2e",
+            "%252e%252E",
+            "%25252e.",
+            "..;",
+            ".;a=b",
+            "..;/",
+            "..%3b",
+            "..%253bx",
+            "%2e%2e;x",
+            "..%20",
+            ".%20.",
+            "..%2520",
+            "%20..",
+            "..%c2%a0",
+            "..+",
+            "a%2f..",
+            "a%2f..%2fb",
+            "..%2fb",
+            "..%5cb",
+            "a%5c..",
+            "a%5C..%5Cb",
+            "a%252f..%252fb",
+            "%252e%252e%252f",
+            "..%255c",
+            "%ef%bc%8e%ef%bc%8e",
+            "%EF%BC%8E.",
+            "%E2%80%A4.",
+            "%e2%80%a5",
+            "%e2%80%a6",
+            "..%ef%bc%8fb",
+            "..%e2%88%95b",
+            "..%e2%81%84b",
+            "..%EF%BC%BCb",
+            "a%E2%88%96..%E2%88%96",
+            "..%EF%BC%9Bx",
+            "%25c0%25ae%25c0%25ae",
+            "a%25c0%25af..",
+            "%25u002e%25u002e",
+            "%ef%bc%852e.",
+            ".%e2%80%8b.",
+            "%25%32%65.",
+            "..%250a",
+            "..%2509",
+            "%EF%B9%92.",
+            "%e3%80%82.",
+            "..%3f",
+            "..%23x",
+            "%2e%252e",
+            "x;%2f..",
+            "..;;;",
+            ".;.",
+        ];
+        for dot in dots {
+            for path in [format!("/{dot}"), format!("/api/{dot}/hub"), format!("//a;b/{dot}/%20")] {
+                assert_eq!(RequestPath::parse(&path).err(), Some(PathError::DotSegment), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_else_passes_untouched() {
+        let plain = [
+            "/",
+            "/api",
+            "/api/",
+            "/API/x.json",
+            "/.well-known/x",
+            "/..x",
+            "/a..b",
+            "/x.tar.gz",
+            "/~u/@me:1",
+            "/!$&'()*,=",
+            "/C++x",
+            "/a.b+c",
+            "/.hidden",
+        ];
+        for path in plain {
+            let parsed = RequestPath::parse(path).unwrap();
+            assert_eq!((parsed.literal(), parsed.readings().len()), (path, 0), "{path}");
+        }
+        let suspicious = [
+            "/npm/@scope%2fname",
+            "/api/projects/a%2Fb",
+            "/wiki/%D0%9F..",
+            "/a;v=1/b",
+            "/x%20y",
+            "/100%25",
+            "/a//b",
+            "//a",
+            "/a/b;",
+            "/a;",
+            "/C++",
+            "/Dr.",
+            "/%7euser",
+            "/50%25%20off",
+            "/100%25able",
+            "/discount50%2510off",
+            "/%E2%80%A6x",
+            "/%C2%BD",
+            "/a%252Fb",
+            "/a%20",
+            "/%20",
+            "/x/;y",
+            "/%3Fx",
+            "/%E3%81%82%E3%80%82",
+            "/a;v=1/b%20c%2Fd//e.%3Fx",
+            "/jar:file%3A%2F%2Fx",
+            "/https%3A%2F%2Fexample.org%2Fa%3Fb=c%23d",
+        ];
+        for path in suspicious {
+            let parsed = RequestPath::parse(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert_eq!(parsed.literal(), path);
+            assert!(!parsed.readings().is_empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn readings_combine() {
+        let check = |path: &str, reading: &str| {
+            let parsed = RequestPath::parse(path).unwrap();
+            let texts: Vec<_> = parsed.readings().iter().map(Reading::text).collect();
+            assert!(texts.contains(&reading), "{path}: {reading} is not among {texts:?}");
+        };
+        check("/a%2fb", "/a/b");
+        check("/a%5cb", "/a/b");
+        check("/a%252fb", "/a/b");
+        check("/a%25252fb", "/a/b");
+        check("/%61pi", "/api");
+        check("/%2561pi", "/api");
+        check("/a//b", "/a/b");
+        check("/a;x/b", "/a/b");
+        check("/a;x%2fb", "/a/b");
+        check("/a;%2Fb;c", "/a/b");
+        check("/a%3bx/b", "/a/b");
+        check("/%2f%2561;x%5cb", "/a/b");
+        check("/a/%ef%bd%81%ef%bd%90%ef%bd%89", "/a/api");
+        check("/a./b%20/c", "/a/b/c");
+        check("/a+/b", "/a/b");
+        check("/a%3fx/b", "/a");
+        check("/a%23x/b", "/a");
+        check("//host/b", "/b");
+        check("/a%ef%bc%8fb", "/a/b");
+        check("/a%e2%88%95b", "/a/b");
+        check("/%C5%BFervice", "/service");
+        check("/ap%C4%B1", "/apI");
+        check("/ap%C2%ADi", "/api");
+    }
+
+    #[test]
+    fn the_work_for_a_hostile_path_is_bounded() {
+        let hostile =
+            ["%25", "%252525252f", "//", ";a%2f", "a.%20/", "%ef%bc%8f;x/", "%3f%5c//;a./", "%2541"];
+        for unit in hostile {
+            let path = format!("/{}", unit.repeat(16_000 / unit.len()));
+            if let Ok(parsed) = RequestPath::parse(&path) {
+                let total: usize = parsed.readings().iter().map(|r| r.text().len()).sum();
+                assert!(total <= 256 << 10, "{unit}: {total}");
+            }
+        }
     }
 }

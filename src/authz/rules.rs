@@ -55,6 +55,10 @@ pub enum Allowance {
     PathParameters,
 }
 
+/// A set of allowances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowances(u8);
+
 /// A method a `read` scope may use, everywhere or below a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadMethod {
@@ -191,6 +195,27 @@ impl Rules {
 
     pub fn service_by_key(&self, key: &str) -> Option<&Service> {
         self.services.iter().find(|s| s.spec.key.as_str() == key)
+    }
+}
+
+impl Allowances {
+    pub const NONE: Self = Self(0);
+
+    #[must_use]
+    pub const fn with(self, allowance: Allowance) -> Self {
+        Self(self.0 | 1 << allowance as u8)
+    }
+
+    pub const fn contains(self, allowance: Allowance) -> bool {
+        self.0 & (1 << allowance as u8) != 0
+    }
+
+    pub const fn is_subset_of(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
