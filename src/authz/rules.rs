@@ -1,135 +1,72 @@
 //! Services and public rules, compiled to a prefix table: host + longest prefix owns a path.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::collections::HashMap;
 
-use http::Method;
-use ipnet::IpNet;
+use http::{HeaderValue, Method};
 
 use crate::authz::path::RequestPath;
 
-/// A service's scope word: `[a-z][a-z0-9-]{0,62}`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey(Arc<str>);
+pub use spec::{
+    Allowance, Allowances, Authorization, Origin, PublicPath, PublicSpec, ReadMethod, Secret, ServiceId,
+    ServiceIds, ServiceKey, ServiceSpec, Settings,
+};
+use table::{Letters, Table, covers};
 
-/// A service key as a number, interned once a process; below 2^15.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceId(pub u16);
-
-/// The interner: keys seen in configuration or scopes, for the life of the process.
-#[derive(Clone, Debug, Default)]
-pub struct ServiceIds {
-    by_key: HashMap<ServiceKey, ServiceId>,
-    keys: Vec<ServiceKey>,
-}
-
-/// Where a rule was written; opaque here, told by `explain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    pub file: Arc<str>,
-    pub line: u32,
-}
-
-/// What becomes of the client's `Authorization` field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authorization {
-    Strip,
-    Keep,
-    /// The upstream's own credential, sent as the whole field value. Redact in `Debug` by the type.
-    Replace(Secret),
-}
-
-/// A field value that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub http::HeaderValue);
-
-/// A rule of one service that relaxes a path refusal (`allow = [...]`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Allowance {
-    /// Readings that fold letters to lower case need not agree.
-    LetterCase,
-    /// Readings that merge `//` need not agree.
-    EmptySegments,
-    /// Readings that take `%2F`/`%5C` as separators need not agree.
-    EncodedSlashes,
-    /// Readings that cut `;params` need not agree.
-    PathParameters,
-}
-
-/// A set of allowances.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowances(u8);
-
-/// A method a `read` scope may use, everywhere or below a prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadMethod {
-    pub method: Method,
-    pub prefix: Option<String>,
-}
-
-/// A service as written.
-#[derive(Clone, Debug)]
-pub struct ServiceSpec {
-    pub key: ServiceKey,
-    pub title: String,
-    pub about: String,
-    /// Name of an `[upstream.NAME]`.
-    pub upstream: Arc<str>,
-    /// 1..=32 absolute prefixes, no trailing `/` (but `/` itself).
-    pub paths: Vec<String>,
-    /// Lower case, without port; empty: any.
-    pub hosts: Vec<String>,
-    /// Group names, ci.
-    pub readers: Vec<String>,
-    /// `None`: every method but TRACE and CONNECT.
-    pub methods: Option<Vec<Method>>,
-    pub read_methods: Vec<ReadMethod>,
-    pub authorization: Authorization,
-    /// Whether identity fields are set (`identity = "none"` switches them off).
-    pub identity: bool,
-    /// Group names told to the upstream; `None`: the readers.
-    pub identity_groups: Option<Vec<String>>,
-    pub allow: Vec<Allowance>,
-    /// Bytes; `None`: the server's.
-    pub max_body: Option<u64>,
-    pub origin: Origin,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PublicPath {
-    Exact(String),
-    Prefix(String),
-}
-
-/// `[[public]]`: the only way past a token.
-#[derive(Clone, Debug)]
-pub struct PublicSpec {
-    pub service: ServiceKey,
-    /// `None`: GET, HEAD and OPTIONS.
-    pub methods: Option<Vec<Method>>,
-    pub path: PublicPath,
-    pub origin: Origin,
-}
-
-/// What decides beside services: settings of the whole gateway.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub perm_alias: bool,
-    pub trusted_proxies: Vec<IpNet>,
-}
+mod compile;
+mod spec;
+mod table;
 
 /// A service as compiled.
 #[derive(Clone, Debug)]
 pub struct Service {
     pub id: ServiceId,
     pub spec: ServiceSpec,
+    /// The key as a field value, so that no request has to make one.
+    pub key_value: HeaderValue,
+    allow: Allowances,
+    /// Its public rules: where they apply, by number.
+    public: Option<Box<Lettered<Vec<PublicRule>>>>,
 }
 
 /// All rules, immutable; replaced as a whole by a reload.
 #[derive(Debug)]
 pub struct Rules {
     services: Vec<Service>,
+    public: Vec<PublicSpec>,
     pub settings: Settings,
-    // The authz work package adds the prefix table.
+    /// By [`ServiceId`].
+    by_id: Vec<Option<u32>>,
+    by_key: HashMap<ServiceKey, u32>,
+    /// Services without `hosts`.
+    any_host: Lettered<Option<Claim>>,
+    /// A named host's own services come first, whatever the length of the prefixes.
+    hosts: HashMap<Box<str>, Lettered<Option<Claim>>>,
+    /// Some prefix has capitals: then lower-case paths are looked up folded as well.
+    capitals: bool,
+}
+
+/// The same table twice: as written, and in lower case.
+#[derive(Clone, Debug, Default)]
+struct Lettered<V> {
+    exact: Table<V>,
+    folded: Table<V>,
+}
+
+/// Who holds a prefix.
+#[derive(Clone, Debug)]
+enum Claim {
+    Service {
+        service: u32,
+        prefix: Box<str>,
+    },
+    /// `/.permgate`: nobody's, whoever owns `/`.
+    Reserved,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PublicRule {
+    number: u32,
+    exact: bool,
 }
 
 /// Who owns a path: the service, the public rule that also matches (for its methods), and the read
@@ -162,26 +99,98 @@ pub struct RuleError {
 /// The key of the built-in service: the admin listener itself, readable by `all-users`.
 pub const BUILT_IN_SERVICE: &str = "permgate";
 
+/// A prefix that no service may own.
+pub const RESERVED_PREFIX: &str = "/.permgate";
+
 impl Rules {
     /// Compiles, or tells every contradiction (a host + prefix with two owners, an unknown service
     /// in a public rule, the built-in key). The built-in service is added by itself.
     pub fn compile(
-        _services: Vec<ServiceSpec>,
-        _public: Vec<PublicSpec>,
-        _settings: Settings,
-        _ids: &mut ServiceIds,
+        services: Vec<ServiceSpec>,
+        public: Vec<PublicSpec>,
+        settings: Settings,
+        ids: &mut ServiceIds,
     ) -> Result<Self, Vec<RuleError>> {
-        todo!()
+        compile::compile(services, public, settings, ids)
     }
 
-    /// The owner by agreement of all readings; `Ok(None)`: the literal path has none.
+    /// The owner by agreement of all readings; `Ok(None)`: the literal path has none. `host` is in
+    /// lower case and without port.
     pub fn owner<'r>(
         &'r self,
-        _path: &RequestPath<'_>,
-        _host: Option<&str>,
-        _method: &Method,
+        path: &RequestPath<'_>,
+        host: Option<&str>,
+        method: &Method,
     ) -> Result<Option<Owner<'r>>, Disagreement> {
-        todo!()
+        let own = match host {
+            Some(host) if !self.hosts.is_empty() => self.hosts.get(host.strip_suffix('.').unwrap_or(host)),
+            _ => None,
+        };
+        let find = |path: &str, letters: Letters| self.find(own, path, letters, method);
+        let Some(owner) = find(path.literal(), Letters::Exact) else { return Ok(None) };
+        let agrees = |reading: &str, letters: Letters| {
+            let same = find(reading, letters).is_some_and(|other| owner.is_same(&other));
+            if same { Ok(()) } else { Err(Disagreement { reading: reading.to_owned() }) }
+        };
+        let fold = !owner.service.allow.contains(Allowance::LetterCase);
+        if fold && (self.capitals || path.has_capitals()) {
+            agrees(path.literal(), Letters::Folded)?;
+        }
+        for reading in path.readings().iter().filter(|r| !r.needs().intersects(owner.service.allow)) {
+            agrees(reading.text(), Letters::Exact)?;
+            if fold {
+                agrees(reading.text(), Letters::Folded)?;
+            }
+        }
+        Ok(Some(owner))
+    }
+
+    fn find<'r>(
+        &'r self,
+        own: Option<&'r Lettered<Option<Claim>>>,
+        path: &str,
+        letters: Letters,
+        method: &Method,
+    ) -> Option<Owner<'r>> {
+        let mut claim: Option<&Claim> = None;
+        let mut longest = |found: &'r Option<Claim>, _: bool| claim = found.as_ref().or(claim);
+        if let Some(own) = own {
+            own.table(letters).walk(path, letters, &mut longest);
+        }
+        let claim = match claim {
+            Some(claim) => claim,
+            None => {
+                let mut claim: Option<&Claim> = None;
+                self.any_host.table(letters).walk(path, letters, |found, _| claim = found.as_ref().or(claim));
+                claim?
+            }
+        };
+        let Claim::Service { service, prefix } = claim else { return None };
+        let service = &self.services[*service as usize];
+        Some(Owner {
+            service,
+            public: self.public_rule(service, path, letters, method),
+            prefix,
+            reading: service.reads(method, path, letters),
+        })
+    }
+
+    /// The longest public rule for path and method.
+    fn public_rule(
+        &self,
+        service: &Service,
+        path: &str,
+        letters: Letters,
+        method: &Method,
+    ) -> Option<&PublicSpec> {
+        let mut best = None;
+        service.public.as_ref()?.table(letters).walk(path, letters, |rules, whole| {
+            let fits = |rule: &&PublicRule| {
+                (whole || !rule.exact) && self.public[rule.number as usize].takes(method)
+            };
+            best = rules.iter().find(fits).or(best);
+        });
+        best.map(|rule| &self.public[rule.number as usize])
     }
 
     /// In the order of the configuration, the built-in one last.
@@ -190,63 +199,56 @@ impl Rules {
     }
 
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
-        self.services.iter().find(|s| s.id == id)
+        let position = (*self.by_id.get(usize::from(id.0))?)?;
+        self.services.get(position as usize)
     }
 
     pub fn service_by_key(&self, key: &str) -> Option<&Service> {
-        self.services.iter().find(|s| s.spec.key.as_str() == key)
+        self.services.get(*self.by_key.get(key)? as usize)
     }
 }
 
-impl Allowances {
-    pub const NONE: Self = Self(0);
-
-    #[must_use]
-    pub const fn with(self, allowance: Allowance) -> Self {
-        Self(self.0 | 1 << allowance as u8)
-    }
-
-    pub const fn contains(self, allowance: Allowance) -> bool {
-        self.0 & (1 << allowance as u8) != 0
-    }
-
-    pub const fn is_subset_of(self, other: Self) -> bool {
-        self.0 & !other.0 == 0
-    }
-
-    pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-impl ServiceKey {
-    pub fn parse(_text: &str) -> Option<Self> {
-        todo!()
-    }
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl ServiceIds {
-    /// `None` when 2^15 keys were seen.
-    pub fn intern(&mut self, key: &ServiceKey) -> Option<ServiceId> {
-        if let Some(id) = self.by_key.get(key) {
-            return Some(*id);
+impl<V> Lettered<V> {
+    fn table(&self, letters: Letters) -> &Table<V> {
+        match letters {
+            Letters::Exact => &self.exact,
+            Letters::Folded => &self.folded,
         }
-        let id = ServiceId(u16::try_from(self.keys.len()).ok().filter(|n| *n < 1 << 15)?);
-        self.keys.push(key.clone());
-        self.by_key.insert(key.clone(), id);
-        Some(id)
-    }
-
-    pub fn key(&self, id: ServiceId) -> Option<&ServiceKey> {
-        self.keys.get(usize::from(id.0))
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
+impl Owner<'_> {
+    /// The service, the public rule and the read rule; not the prefix, since one service's
+    /// prefixes are alike.
+    fn is_same(&self, other: &Self) -> bool {
+        let rule = |owner: &Self| owner.public.map(std::ptr::from_ref);
+        self.service.id == other.service.id && rule(self) == rule(other) && self.reading == other.reading
+    }
+}
+
+impl Service {
+    /// Groups that the upstream is told of.
+    pub fn identity_groups(&self) -> &[String] {
+        self.spec.identity_groups.as_ref().unwrap_or(&self.spec.readers)
+    }
+
+    /// Whether the service takes the method at all.
+    pub fn takes(&self, method: &Method) -> bool {
+        self.spec.methods.as_ref().is_none_or(|methods| methods.contains(method))
+    }
+
+    fn reads(&self, method: &Method, path: &str, letters: Letters) -> bool {
+        self.spec.read_methods.iter().any(|read| {
+            read.method == *method && read.prefix.as_ref().is_none_or(|prefix| covers(prefix, path, letters))
+        })
+    }
+}
+
+impl PublicSpec {
+    fn takes(&self, method: &Method) -> bool {
+        match &self.methods {
+            Some(methods) => methods.contains(method),
+            None => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),
+        }
     }
 }

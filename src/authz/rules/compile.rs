@@ -1,0 +1,242 @@
+//! From rules as written to tables; every contradiction at once, told with both places.
+
+use std::collections::{HashMap, HashSet};
+
+use http::{HeaderValue, Method};
+
+use super::{
+    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, Lettered, Origin, PublicPath, PublicRule,
+    PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service, ServiceId, ServiceIds, ServiceKey,
+    ServiceSpec, Settings,
+    table::{Letters, covers, path_segments, prefix_segments},
+};
+use crate::authz::path::RequestPath;
+
+pub fn compile(
+    specs: Vec<ServiceSpec>,
+    public: Vec<PublicSpec>,
+    settings: Settings,
+    ids: &mut ServiceIds,
+) -> Result<Rules, Vec<RuleError>> {
+    let mut errors = Vec::new();
+    check_services(&specs, &mut errors);
+    check_claims(&specs, &mut errors);
+    check_public(&specs, &public, &mut errors);
+    let mut services = Vec::with_capacity(specs.len() + 1);
+    for spec in specs.into_iter().chain([built_in()]) {
+        match ids.intern(&spec.key) {
+            Some(id) => services.push(service(id, spec, &public)),
+            None => errors.push(RuleError {
+                message: "too many service keys were seen since permgate was started: restart it".to_owned(),
+                origin: spec.origin,
+            }),
+        }
+    }
+    if errors.is_empty() { Ok(tables(services, public, settings)) } else { Err(errors) }
+}
+
+/// Each service by itself.
+fn check_services(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
+    let mut seen: HashMap<&ServiceKey, &Origin> = HashMap::new();
+    for spec in specs {
+        let mut error = |message: String| errors.push(RuleError { message, origin: spec.origin.clone() });
+        let key = &spec.key;
+        if key.as_str() == BUILT_IN_SERVICE {
+            error(format!("the service \"{key}\" is built in: choose another key"));
+        }
+        if let Some(first) = seen.insert(key, &spec.origin) {
+            error(format!("the service \"{key}\" is defined twice, first at {first}"));
+        }
+        if !(1..=32).contains(&spec.paths.len()) {
+            error(format!("the service \"{key}\" must have 1 to 32 paths, not {}", spec.paths.len()));
+        }
+        for prefix in &spec.paths {
+            if let Err(why) = check_prefix(prefix) {
+                error(format!("the path \"{prefix}\" of the service \"{key}\" {why}"));
+            } else if covers(RESERVED_PREFIX, prefix, Letters::Folded) {
+                error(format!("the path \"{prefix}\" of the service \"{key}\" is reserved for permgate"));
+            }
+        }
+        for prefix in spec.read_methods.iter().filter_map(|read| read.prefix.as_ref()) {
+            if let Err(why) = check_prefix(prefix) {
+                error(format!("the prefix \"{prefix}\" in read_methods of the service \"{key}\" {why}"));
+            }
+        }
+    }
+}
+
+/// A prefix is plain: with more than one reading no path below it would have an agreed owner.
+fn check_prefix(prefix: &str) -> Result<(), &'static str> {
+    if prefix.len() > 1 && prefix.ends_with('/') {
+        return Err("must not end with \"/\"");
+    }
+    match RequestPath::parse(prefix) {
+        Ok(path) if path.readings().is_empty() => Ok(()),
+        _ => Err("must be absolute and plain: letters, digits and -_~:@!$&'()*+,=. without escapes, \
+                  parameters, empty or dot segments"),
+    }
+}
+
+/// No two services with the same host and prefix; nor with prefixes that differ in letter case
+/// alone, whose every path would be ambiguous.
+fn check_claims(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
+    let mut seen: HashMap<(&str, String), (&ServiceSpec, &str)> = HashMap::new();
+    for spec in specs {
+        for (host, prefix) in hosts(spec).flat_map(|host| spec.paths.iter().map(move |prefix| (host, prefix)))
+        {
+            let Some((first, as_written)) = seen.insert((host, prefix.to_ascii_lowercase()), (spec, prefix))
+            else {
+                continue;
+            };
+            let tolerant = [first, spec].iter().all(|s| s.allow.contains(&Allowance::LetterCase));
+            if first.key == spec.key || as_written != prefix && tolerant {
+                continue;
+            }
+            let (one, other) = (&first.key, &spec.key);
+            let host = if host.is_empty() { String::new() } else { format!(" on the host \"{host}\"") };
+            let message = if as_written == prefix {
+                format!(
+                    "the path \"{prefix}\"{host} belongs to \"{other}\" and to \"{one}\" at {}",
+                    first.origin
+                )
+            } else {
+                format!(
+                    "the paths \"{prefix}\" of \"{other}\" and \"{as_written}\" of \"{one}\" at {}{host} differ in \
+                     letter case alone: choose others, or let both services allow it",
+                    first.origin
+                )
+            };
+            errors.push(RuleError { message, origin: spec.origin.clone() });
+        }
+    }
+}
+
+fn check_public(specs: &[ServiceSpec], public: &[PublicSpec], errors: &mut Vec<RuleError>) {
+    let by_key: HashMap<&ServiceKey, &ServiceSpec> = specs.iter().map(|spec| (&spec.key, spec)).collect();
+    for rule in public {
+        let mut error = |message: String| errors.push(RuleError { message, origin: rule.origin.clone() });
+        let (path, sound) = match &rule.path {
+            PublicPath::Prefix(path) => (path, check_prefix(path)),
+            PublicPath::Exact(path) => {
+                (path, check_prefix(path.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(path)))
+            }
+        };
+        if let Err(why) = sound {
+            error(format!("the public path \"{path}\" {why}"));
+        }
+        let Some(service) = by_key.get(&rule.service) else {
+            error(format!("a public rule names the service \"{}\", which is not defined", rule.service));
+            continue;
+        };
+        let is_prefix = matches!(rule.path, PublicPath::Prefix(_));
+        let reaches = |prefix: &String| {
+            covers(prefix, path, Letters::Exact) || is_prefix && covers(path, prefix, Letters::Exact)
+        };
+        if !service.paths.iter().any(reaches) {
+            error(format!(
+                "the public path \"{path}\" is not below any path of the service \"{}\" at {}",
+                service.key, service.origin
+            ));
+        }
+    }
+}
+
+fn service(id: ServiceId, spec: ServiceSpec, public: &[PublicSpec]) -> Service {
+    let mut rules = Lettered::<Vec<PublicRule>>::default();
+    let mut any = false;
+    for (number, rule) in (0..).zip(public).filter(|(_, rule)| rule.service == spec.key) {
+        any = true;
+        for (table, path) in [
+            (&mut rules.exact, rule.path.text().to_owned()),
+            (&mut rules.folded, rule.path.text().to_ascii_lowercase()),
+        ] {
+            let (entry, exact) = match rule.path {
+                PublicPath::Exact(_) => (table.entry(path_segments(&path)), true),
+                PublicPath::Prefix(_) => (table.entry(prefix_segments(&path)), false),
+            };
+            entry.push(PublicRule { number, exact });
+        }
+    }
+    let allow = spec.allow.iter().fold(Allowances::NONE, |set, allowance| set.with(*allowance));
+    let key_value = HeaderValue::from_str(spec.key.as_str()).expect("a service key is ASCII");
+    Service { id, spec, key_value, allow, public: any.then(|| Box::new(rules)) }
+}
+
+fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -> Rules {
+    let mut any_host = Lettered::default();
+    reserve(&mut any_host);
+    let mut hosts_of = HashMap::<Box<str>, Lettered<Option<Claim>>>::new();
+    let (mut by_id, mut by_key) = (Vec::new(), HashMap::new());
+    for (position, service) in (0..).zip(&services) {
+        let id = usize::from(service.id.0);
+        if by_id.len() <= id {
+            by_id.resize(id + 1, None);
+        }
+        by_id[id] = Some(position);
+        by_key.insert(service.spec.key.clone(), position);
+        for host in hosts(&service.spec) {
+            let table = if host.is_empty() {
+                &mut any_host
+            } else {
+                hosts_of.entry(host.into()).or_insert_with(|| {
+                    let mut table = Lettered::default();
+                    reserve(&mut table);
+                    table
+                })
+            };
+            for prefix in &service.spec.paths {
+                let claim = Claim::Service { service: position, prefix: prefix.as_str().into() };
+                *table.exact.entry(prefix_segments(prefix)) = Some(claim.clone());
+                *table.folded.entry(prefix_segments(&prefix.to_ascii_lowercase())) = Some(claim);
+            }
+        }
+    }
+    let prefixes = services.iter().flat_map(|service| {
+        let read = service.spec.read_methods.iter().filter_map(|read| read.prefix.as_deref());
+        service.spec.paths.iter().map(String::as_str).chain(read)
+    });
+    let written: HashSet<&str> = prefixes.chain(public.iter().map(|rule| rule.path.text())).collect();
+    let capitals = written.iter().any(|path| path.bytes().any(|b| b.is_ascii_uppercase()));
+    Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals }
+}
+
+fn reserve(table: &mut Lettered<Option<Claim>>) {
+    *table.exact.entry(prefix_segments(RESERVED_PREFIX)) = Some(Claim::Reserved);
+    *table.folded.entry(prefix_segments(RESERVED_PREFIX)) = Some(Claim::Reserved);
+}
+
+/// The hosts of a service; the empty one stands for any.
+fn hosts(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let any = spec.hosts.is_empty().then_some("");
+    any.into_iter().chain(spec.hosts.iter().map(|host| host.strip_suffix('.').unwrap_or(host)))
+}
+
+/// The admin listener as a service: it owns no path here.
+fn built_in() -> ServiceSpec {
+    let reading = [Method::GET, Method::HEAD, Method::OPTIONS];
+    ServiceSpec {
+        key: ServiceKey(BUILT_IN_SERVICE.into()),
+        title: "permgate".to_owned(),
+        about: "Users, groups and permanent tokens".to_owned(),
+        upstream: "".into(),
+        paths: Vec::new(),
+        hosts: Vec::new(),
+        readers: vec!["all-users".to_owned()],
+        methods: None,
+        read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
+        authorization: Authorization::Strip,
+        identity: false,
+        identity_groups: None,
+        allow: Vec::new(),
+        max_body: None,
+        origin: Origin { file: "built in".into(), line: 0 },
+    }
+}
+
+impl PublicPath {
+    fn text(&self) -> &str {
+        match self {
+            PublicPath::Exact(path) | PublicPath::Prefix(path) => path,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Rules as they are written: services, public rules, settings of the whole gateway.
+
+use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
+
+use http::Method;
+use ipnet::IpNet;
+
+/// A service's scope word: `[a-z][a-z0-9-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey(pub(super) Arc<str>);
+
+/// A service key as a number, interned once a process; below 2^15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId(pub u16);
+
+/// The interner: keys seen in configuration or scopes, for the life of the process.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceIds {
+    by_key: HashMap<ServiceKey, ServiceId>,
+    keys: Vec<ServiceKey>,
+}
+
+/// Where a rule was written; opaque here, told by `explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub file: Arc<str>,
+    pub line: u32,
+}
+
+/// What becomes of the client's `Authorization` field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    Strip,
+    Keep,
+    /// The upstream's own credential, sent as the whole field value. Redact in `Debug` by the type.
+    Replace(Secret),
+}
+
+/// A field value that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub http::HeaderValue);
+
+/// A rule of one service that relaxes a path refusal (`allow = [...]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Allowance {
+    /// Readings that fold letters to lower case need not agree.
+    LetterCase,
+    /// Readings that merge `//` need not agree.
+    EmptySegments,
+    /// Readings that take `%2F`/`%5C` as separators need not agree.
+    EncodedSlashes,
+    /// Readings that cut `;params` need not agree.
+    PathParameters,
+}
+
+/// A set of allowances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowances(u8);
+
+/// A method a `read` scope may use, everywhere or below a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadMethod {
+    pub method: Method,
+    pub prefix: Option<String>,
+}
+
+/// A service as written.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    pub key: ServiceKey,
+    pub title: String,
+    pub about: String,
+    /// Name of an `[upstream.NAME]`.
+    pub upstream: Arc<str>,
+    /// 1..=32 absolute prefixes, no trailing `/` (but `/` itself).
+    pub paths: Vec<String>,
+    /// Lower case, without port; empty: any.
+    pub hosts: Vec<String>,
+    /// Group names, ci.
+    pub readers: Vec<String>,
+    /// `None`: every method but TRACE and CONNECT.
+    pub methods: Option<Vec<Method>>,
+    pub read_methods: Vec<ReadMethod>,
+    pub authorization: Authorization,
+    /// Whether identity fields are set (`identity = "none"` switches them off).
+    pub identity: bool,
+    /// Group names told to the upstream; `None`: the readers.
+    pub identity_groups: Option<Vec<String>>,
+    pub allow: Vec<Allowance>,
+    /// Bytes; `None`: the server's.
+    pub max_body: Option<u64>,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicPath {
+    Exact(String),
+    Prefix(String),
+}
+
+/// `[[public]]`: the only way past a token.
+#[derive(Clone, Debug)]
+pub struct PublicSpec {
+    pub service: ServiceKey,
+    /// `None`: GET, HEAD and OPTIONS.
+    pub methods: Option<Vec<Method>>,
+    pub path: PublicPath,
+    pub origin: Origin,
+}
+
+/// What decides beside services: settings of the whole gateway.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub perm_alias: bool,
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Allowances {
+    pub const NONE: Self = Self(0);
+
+    #[must_use]
+    pub const fn with(self, allowance: Allowance) -> Self {
+        Self(self.0 | 1 << allowance as u8)
+    }
+
+    pub const fn contains(self, allowance: Allowance) -> bool {
+        self.0 & (1 << allowance as u8) != 0
+    }
+
+    pub const fn is_subset_of(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl ServiceKey {
+    pub fn parse(text: &str) -> Option<Self> {
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let sound =
+            text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(word);
+        sound.then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ServiceIds {
+    /// `None` when 2^15 keys were seen.
+    pub fn intern(&mut self, key: &ServiceKey) -> Option<ServiceId> {
+        if let Some(id) = self.by_key.get(key) {
+            return Some(*id);
+        }
+        let id = ServiceId(u16::try_from(self.keys.len()).ok().filter(|n| *n < 1 << 15)?);
+        self.keys.push(key.clone());
+        self.by_key.insert(key.clone(), id);
+        Some(id)
+    }
+
+    pub fn key(&self, id: ServiceId) -> Option<&ServiceKey> {
+        self.keys.get(usize::from(id.0))
+    }
+}
+
+impl Borrow<str> for ServiceKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
