@@ -2,31 +2,22 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use crate::authz::{
     answer::{Answer, Reason},
     path::{PathError, RequestPath},
-    rules::{Owner, Rules},
-    secret::{Digest, Form},
-    subject::{Directory, Subject, Token},
+    rules::{Owner, Rules, Service},
+    secret::Form,
+    subject::{Access, Directory, Ending, Subject, Token},
     time::Timestamp,
 };
 
-/// What the `Authorization` fields of a request came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// No field at all.
-    Missing,
-    /// A scheme other than `Bearer`.
-    UnsupportedScheme,
-    /// Two or more fields.
-    Ambiguous,
-    /// `Bearer` and then not one word of `token68`, or beyond 512 characters.
-    Malformed,
-    /// One word. The digest is of the canonical text; absent when the form alone refuses it.
-    Bearer { form: Form, digest: Option<Digest> },
-}
+pub use credential::Credential;
+pub(in crate::authz) use observer::{Observer, Silent, Told};
+
+mod credential;
+mod observer;
 
 /// Every input that the client controls.
 #[derive(Clone, Debug)]
@@ -77,30 +68,194 @@ pub struct Denial<'a> {
 }
 
 /// Decides by the present state. The steps are those of [`crate::authz::explain`].
-pub fn decide<'a>(_query: &Query<'_>, _facts: Facts<'a>) -> Result<Permit<'a>, Denial<'a>> {
-    todo!()
+pub fn decide<'a>(query: &Query<'_>, facts: Facts<'a>) -> Result<Permit<'a>, Denial<'a>> {
+    decide_observed(query, facts, &mut Silent)
 }
 
-impl Credential {
-    /// Reads the `Authorization` fields. The digest is made only where a look-up will follow: for
-    /// our own form, and for a foreign one when `imports` exist.
-    pub fn from_headers(_headers: &HeaderMap, _perm_alias: bool, _imports: bool) -> Self {
-        todo!()
+/// The decision, telling an observer what each step looked at and came to.
+pub(in crate::authz) fn decide_observed<'a>(
+    query: &Query<'_>,
+    facts: Facts<'a>,
+    observer: &mut impl Observer,
+) -> Result<Permit<'a>, Denial<'a>> {
+    let mut denial = Denial { reason: Reason::MethodNotSupported, owner: None, subject: None };
+    let supported = !matches!(*query.method, Method::TRACE | Method::CONNECT);
+    observer.saw("method", || Told::method(query, supported));
+    if !supported {
+        return Err(denial);
     }
 
-    /// What the token index is asked for.
-    pub fn digest(&self) -> Option<&Digest> {
-        match self {
-            Credential::Bearer { digest, .. } => digest.as_ref(),
-            _ => None,
-        }
+    observer.saw("path", || Told::path(query));
+    let Ok(path) = &query.path else { return Err(denial.with(Reason::BadPath)) };
+    let owner = facts.rules.owner(path, query.host, query.method);
+    observer.saw("owner", || Told::owner(query, &owner));
+    let Ok(owner) = owner else { return Err(denial.with(Reason::AmbiguousPath)) };
+    denial.owner = owner;
+
+    observer.saw("url", || Told::url(query.token_in_url));
+    if query.token_in_url {
+        return Err(denial.with(Reason::TokenInUrl));
     }
+
+    let public = owner.filter(|owner| is_public(owner, query));
+    observer.saw("credential", || Told::credential(query, public));
+    match query.credential {
+        Credential::Ambiguous => return Err(denial.with(Reason::AmbiguousAuthorization)),
+        Credential::Malformed => return Err(denial.with(Reason::MalformedAuthorization)),
+        Credential::Missing | Credential::UnsupportedScheme => {
+            if let Some(owner) = public {
+                let permit = Permit { owner, subject: None, deadline: None };
+                return method_allowed(query, owner, observer).map(|()| permit).map_err(|r| denial.with(r));
+            }
+            let missing = query.credential == Credential::Missing;
+            let reason = if missing { Reason::MissingCredentials } else { Reason::UnsupportedScheme };
+            return Err(denial.with(reason));
+        }
+        Credential::Bearer { .. } => {}
+    }
+
+    let recognised = recognise(&query.credential, facts);
+    if let Ok(subject) = recognised {
+        denial.subject = Some(subject);
+    }
+    let authentic = recognised.and_then(|subject| {
+        check_state(&subject, query.client, facts.now)?;
+        Ok(subject)
+    });
+    observer.saw("token", || Told::token(&authentic, denial.subject));
+    let subject = match authentic {
+        Ok(subject) => subject,
+        Err(reason) => return Err(denial.with(reason)),
+    };
+    let deadline = deadline(subject.token);
+
+    observer.saw("service", || Told::service(owner));
+    let Some(owner) = owner else { return Err(denial.with(Reason::NoService)) };
+    if let Err(reason) = method_allowed(query, owner, observer) {
+        return Err(denial.with(reason));
+    }
+
+    let reading = owner.reading && !query.upgrade && !query.method_override;
+    let may_read = subject.user.readable.contains(owner.service.id);
+    observer.saw("read service", || Told::read_service(subject, owner, facts.directory, may_read));
+    if may_read {
+        observer.saw("scope", || Told::scope(subject, owner, reading));
+    }
+    match authorize(&subject, owner.service, reading) {
+        Ok(()) => Ok(Permit { owner, subject: Some(subject), deadline }),
+        // The token is sound, it only adds nothing: as anonymous as without it.
+        Err(reason) if public.is_some() => {
+            observer.saw("public rule", || Told::anonymous(reason, owner));
+            Ok(Permit { owner, subject: None, deadline })
+        }
+        Err(reason) => Err(denial.with(reason)),
+    }
+}
+
+/// Rows 5a to 5i: the subject of a credential that holds now.
+pub fn authenticate<'a>(
+    credential: &Credential,
+    client: IpAddr,
+    facts: Facts<'a>,
+) -> Result<Subject<'a>, Reason> {
+    let subject = recognise(credential, facts)?;
+    check_state(&subject, client, facts.now)?;
+    Ok(subject)
+}
+
+/// Rows 7 to 9: what a subject may do on a service. `reading` is false for an Upgrade and for a
+/// method override, whatever the method.
+pub fn authorize(subject: &Subject<'_>, service: &Service, reading: bool) -> Result<(), Reason> {
+    if !subject.user.readable.contains(service.id) {
+        return Err(Reason::ReadServiceDenied);
+    }
+    match subject.token.scope.access(service.id) {
+        None => Err(Reason::ScopeDenied),
+        Some(Access::Read) if !reading => Err(Reason::ReadOnlyScope),
+        Some(Access::Read | Access::Full) => Ok(()),
+    }
+}
+
+/// Rows 5a to 5c: whose token it is.
+fn recognise<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a>, Reason> {
+    let Credential::Bearer { form, digest } = credential else { return Err(Reason::MissingCredentials) };
+    match form {
+        Form::ChecksumMismatch => return Err(Reason::ChecksumMismatch),
+        Form::Foreign if !facts.imports => return Err(Reason::MalformedToken),
+        Form::Foreign | Form::Own => {}
+    }
+    let (Some(token), Some(digest)) = (facts.token, *digest) else { return Err(Reason::UnknownToken) };
+    let user = facts.directory.user(token.owner).ok_or(Reason::OwnerDeleted)?;
+    Ok(Subject { digest, token, user })
+}
+
+/// Rows 5c to 5i.
+fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<(), Reason> {
+    let Subject { token, user, .. } = subject;
+    if user.deleted {
+        return Err(Reason::OwnerDeleted);
+    }
+    match token.end {
+        Ending::Revoked => return Err(Reason::TokenRevoked),
+        Ending::Rotated { grace_until } if now >= grace_until => return Err(Reason::TokenRotated),
+        Ending::Rotated { .. } | Ending::None => {}
+    }
+    if token.expires_at.is_some_and(|at| now >= at) {
+        return Err(Reason::TokenExpired);
+    }
+    if token.not_before.is_some_and(|at| now < at) {
+        return Err(Reason::TokenNotYetValid);
+    }
+    if user.banned {
+        return Err(Reason::OwnerBanned);
+    }
+    let client = client.to_canonical();
+    if !token.allow_ips.is_empty() && !token.allow_ips.iter().any(|net| net.contains(&client)) {
+        return Err(Reason::IpNotAllowed);
+    }
+    Ok(())
+}
+
+/// Whether a public rule lets this request past. A method override makes the method unknown, so it
+/// fits no rule that names methods, and every rule does; an Upgrade is not reading, so it needs a
+/// rule that names its methods itself.
+fn is_public(owner: &Owner<'_>, query: &Query<'_>) -> bool {
+    owner.public.is_some_and(|rule| !query.method_override && (!query.upgrade || rule.methods.is_some()))
+}
+
+/// A service that names its methods is not asked to take one that an override hides.
+fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Observer) -> Result<(), Reason> {
+    let hidden = query.method_override && owner.service.spec.methods.is_some();
+    let allowed = owner.service.takes(query.method) && !hidden;
+    if owner.service.spec.methods.is_some() {
+        observer.saw("service methods", || Told::service_methods(query, owner, allowed));
+    }
+    if allowed { Ok(()) } else { Err(Reason::MethodNotAllowed) }
+}
+
+/// When the token's state changes by time alone.
+fn deadline(token: &Token) -> Option<Timestamp> {
+    let grace = match token.end {
+        Ending::Rotated { grace_until } => Some(grace_until),
+        Ending::None | Ending::Revoked => None,
+    };
+    token.expires_at.into_iter().chain(grace).min()
 }
 
 impl Denial<'_> {
     /// The whole answer: the service's name where the table lets it be told, `Allow` with a 405.
     pub fn answer(&self) -> Answer {
-        todo!()
+        let service = self.owner.map(|owner| owner.service);
+        let mut answer = self.reason.answer(service.map(|service| service.spec.key.as_str()));
+        if self.reason == Reason::MethodNotAllowed {
+            let methods = service.and_then(|service| service.spec.methods.as_deref()).unwrap_or_default();
+            answer.allow = Some(methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "));
+        }
+        answer
+    }
+
+    fn with(self, reason: Reason) -> Self {
+        Self { reason, ..self }
     }
 }
 
@@ -109,13 +264,16 @@ impl<'a> Permit<'a> {
     pub fn reason(&self) -> Reason {
         if self.subject.is_some() { Reason::Ok } else { Reason::OkAnonymous }
     }
+
     pub fn owner(&self) -> Owner<'a> {
         self.owner
     }
+
     /// `None`: anonymous, by a public rule.
     pub fn subject(&self) -> Option<Subject<'a>> {
         self.subject
     }
+
     pub fn deadline(&self) -> Option<Timestamp> {
         self.deadline
     }

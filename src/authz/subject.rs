@@ -276,6 +276,23 @@ impl FromIterator<ServiceId> for ServiceSet {
     }
 }
 
+impl User {
+    /// Whether the user is in the group of this name, itself or through a descendant; names are
+    /// compared without regard to case.
+    pub fn is_in(&self, group: &str, directory: &Directory) -> bool {
+        let named =
+            |ix: &GroupIx| directory.groups.get(ix.0 as usize).is_some_and(|name| same_name(name, group));
+        self.groups.iter().any(named)
+    }
+}
+
+fn same_name(one: &str, other: &str) -> bool {
+    if one.is_ascii() && other.is_ascii() {
+        return one.eq_ignore_ascii_case(other);
+    }
+    one.chars().flat_map(char::to_lowercase).eq(other.chars().flat_map(char::to_lowercase))
+}
+
 impl Directory {
     pub fn user(&self, ix: UserIx) -> Option<&Arc<User>> {
         self.users.get(ix.0 as usize)

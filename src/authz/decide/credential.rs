@@ -1,0 +1,98 @@
+//! What the `Authorization` fields of a request came to, before any look-up.
+
+use http::{HeaderMap, header::AUTHORIZATION};
+
+use crate::authz::secret::{Bearer, Digest, Form};
+
+/// The outcome of reading the `Authorization` fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// No field at all.
+    Missing,
+    /// A scheme other than `Bearer`.
+    UnsupportedScheme,
+    /// Two or more fields.
+    Ambiguous,
+    /// `Bearer` and then not one word of `token68`, or beyond 512 characters.
+    Malformed,
+    /// One word. The digest is of the canonical text; absent when the form alone refuses it.
+    Bearer { form: Form, digest: Option<Digest> },
+}
+
+impl Credential {
+    /// Reads the `Authorization` fields. The digest is made only where a look-up will follow: for
+    /// our own form, and for a foreign one when `imports` exist.
+    pub fn from_headers(headers: &HeaderMap, perm_alias: bool, imports: bool) -> Self {
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        match (fields.next(), fields.next()) {
+            (None, _) => Credential::Missing,
+            (Some(field), None) => Self::from_field(field.as_bytes(), perm_alias, imports),
+            (Some(_), Some(_)) => Credential::Ambiguous,
+        }
+    }
+
+    /// Reads one field value.
+    pub fn from_field(field: &[u8], perm_alias: bool, imports: bool) -> Self {
+        let end = field.iter().position(|b| !is_token_char(*b)).unwrap_or(field.len());
+        let (scheme, rest) = field.split_at(end);
+        if !scheme.eq_ignore_ascii_case(b"bearer") {
+            return Credential::UnsupportedScheme;
+        }
+        let spaces = rest.iter().take_while(|b| **b == b' ').count();
+        let word = std::str::from_utf8(&rest[spaces..]).ok().filter(|_| spaces > 0);
+        let Some(bearer) = word.and_then(Bearer::parse) else { return Credential::Malformed };
+        let (bearer, form) = bearer.classify(perm_alias);
+        let looked_up = match form {
+            Form::Own => true,
+            Form::Foreign => imports,
+            Form::ChecksumMismatch => false,
+        };
+        Credential::Bearer { form, digest: looked_up.then(|| bearer.digest()) }
+    }
+
+    /// What the token index is asked for.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Credential::Bearer { digest, .. } => digest.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// RFC 9110 `tchar`.
+fn is_token_char(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_field_of_one_scheme_and_one_word() {
+        let check = |field: &str, expected: Credential| {
+            assert_eq!(Credential::from_field(field.as_bytes(), true, false), expected, "{field:?}");
+        };
+        let foreign = Credential::Bearer { form: Form::Foreign, digest: None };
+        check("", Credential::UnsupportedScheme);
+        check("Basic YTpi", Credential::UnsupportedScheme);
+        check("Bearerx y", Credential::UnsupportedScheme);
+        check("Bearer", Credential::Malformed);
+        check("Bearer ", Credential::Malformed);
+        check("Bearer\tx", Credential::Malformed);
+        check("Bearer=x", Credential::Malformed);
+        check("Bearer x y", Credential::Malformed);
+        check("Bearer x, Bearer y", Credential::Malformed);
+        check("Bearer é", Credential::Malformed);
+        check("bEARER   x", foreign);
+        check(&format!("Bearer {}", "a".repeat(512)), foreign);
+        check(&format!("Bearer {}", "a".repeat(513)), Credential::Malformed);
+        assert_eq!(Credential::from_field(b"Bearer \xff", true, true), Credential::Malformed);
+    }
+
+    #[test]
+    fn a_foreign_word_is_digested_only_for_imports() {
+        let digest = |imports: bool| Credential::from_field(b"Bearer x", true, imports).digest().copied();
+        assert_eq!((digest(false), digest(true).is_some()), (None, true));
+    }
+}

@@ -1,0 +1,174 @@
+//! What a decision tells about its steps. The silent observer compiles away.
+
+use http::Method;
+
+use super::{Credential, Query};
+use crate::authz::{
+    answer::Reason,
+    rules::{Disagreement, Origin, Owner},
+    secret::{Form, redact},
+    subject::{Access, Directory, Permission, Subject},
+};
+
+/// Listens to a decision.
+pub(in crate::authz) trait Observer {
+    fn saw(&mut self, step: &'static str, tell: impl FnOnce() -> Told);
+}
+
+/// Hears nothing.
+pub(in crate::authz) struct Silent;
+
+/// What a step looked at, what it came to, and by which rule.
+pub(in crate::authz) struct Told {
+    pub looked_at: String,
+    pub result: String,
+    pub origin: Option<Origin>,
+}
+
+impl Observer for Silent {
+    #[inline(always)]
+    fn saw(&mut self, _: &'static str, _: impl FnOnce() -> Told) {}
+}
+
+impl Told {
+    fn new(looked_at: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { looked_at: looked_at.into(), result: result.into(), origin: None }
+    }
+
+    fn by(self, origin: &Origin) -> Self {
+        Self { origin: Some(origin.clone()), ..self }
+    }
+
+    pub fn method(query: &Query<'_>, supported: bool) -> Self {
+        let result = if supported { "may be forwarded" } else { "TRACE and CONNECT are never forwarded" };
+        Self::new(query.method.as_str(), result)
+    }
+
+    pub fn path(query: &Query<'_>) -> Self {
+        match &query.path {
+            Ok(path) => {
+                let result = match path.readings().len() {
+                    0 => "acceptable, and read in one way only".to_owned(),
+                    others => format!("acceptable, with {others} other readings to agree"),
+                };
+                Self::new(redact(path.literal()), result)
+            }
+            Err(error) => Self::new("the path", error.to_string()),
+        }
+    }
+
+    pub fn owner(query: &Query<'_>, owner: &Result<Option<Owner<'_>>, Disagreement>) -> Self {
+        let path = query.path.as_ref().map(|path| path.literal()).unwrap_or_default();
+        let looked_at = format!("{}{}", query.host.unwrap_or("any host: "), redact(path));
+        match owner {
+            Ok(Some(owner)) => {
+                let key = &owner.service.spec.key;
+                let told =
+                    Self::new(looked_at, format!("\"{}\" belongs to the service \"{key}\"", owner.prefix));
+                told.by(&owner.service.spec.origin)
+            }
+            Ok(None) => Self::new(looked_at, "belongs to no service"),
+            Err(Disagreement { reading }) => Self::new(
+                looked_at,
+                format!("some servers read \"{}\", which has another owner", redact(reading)),
+            ),
+        }
+    }
+
+    pub fn url(token_in_url: bool) -> Self {
+        let result = if token_in_url { "has an access token: it is leaked" } else { "has no access token" };
+        Self::new("path and query", result)
+    }
+
+    pub fn credential(query: &Query<'_>, public: Option<Owner<'_>>) -> Self {
+        let result = match query.credential {
+            Credential::Missing => "none was sent",
+            Credential::UnsupportedScheme => "is not of the Bearer scheme",
+            Credential::Ambiguous => "was sent more than once",
+            Credential::Malformed => "is not one word after \"Bearer\"",
+            Credential::Bearer { form: Form::Own, .. } => "a bearer of permgate's form",
+            Credential::Bearer { form: Form::ChecksumMismatch, .. } => {
+                "a bearer of permgate's form, mistyped"
+            }
+            Credential::Bearer { form: Form::Foreign, .. } => "a bearer of another form",
+        };
+        match public.and_then(|owner| owner.public) {
+            Some(rule) => {
+                Self::new("Authorization", format!("{result}; a public rule needs none")).by(&rule.origin)
+            }
+            None => Self::new("Authorization", result),
+        }
+    }
+
+    pub fn token(authentic: &Result<Subject<'_>, Reason>, recognised: Option<Subject<'_>>) -> Self {
+        let looked_at = recognised.map_or_else(
+            || "the token".to_owned(),
+            |subject| format!("token {} of {}", subject.token.id, subject.user.login),
+        );
+        match authentic {
+            Ok(_) => Self::new(looked_at, "holds"),
+            Err(reason) => Self::new(looked_at, reason.code()),
+        }
+    }
+
+    pub fn service(owner: Option<Owner<'_>>) -> Self {
+        match owner {
+            Some(owner) => Self::new("the owner of the path", owner.service.spec.key.as_str())
+                .by(&owner.service.spec.origin),
+            None => Self::new("the owner of the path", "there is none"),
+        }
+    }
+
+    pub fn service_methods(query: &Query<'_>, owner: Owner<'_>, allowed: bool) -> Self {
+        let methods = owner.service.spec.methods.as_deref().unwrap_or_default();
+        let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
+        let looked_at = format!("{} among {}", query.method, methods.join(", "));
+        let result = match (allowed, query.method_override) {
+            (true, _) => "is taken by the service",
+            (false, true) => "a method override may hide another one",
+            (false, false) => "is not taken by the service",
+        };
+        Self::new(looked_at, result).by(&owner.service.spec.origin)
+    }
+
+    pub fn read_service(
+        subject: Subject<'_>,
+        owner: Owner<'_>,
+        directory: &Directory,
+        may_read: bool,
+    ) -> Self {
+        let spec = &owner.service.spec;
+        let groups: Vec<&str> = spec.readers.iter().map(String::as_str).collect();
+        let looked_at = format!("{} among the readers [{}]", subject.user.login, groups.join(", "));
+        let through = groups.iter().find(|name| subject.user.is_in(name, directory));
+        let result = match (may_read, through) {
+            (true, Some(group)) => format!("may read the service, by the group \"{group}\""),
+            (true, None) if subject.user.permissions.contains(Permission::ReadService) => {
+                "may read every service, by the Read Service permission".to_owned()
+            }
+            (true, None) => "may read the service".to_owned(),
+            (false, _) => "is in no group with access and lacks the Read Service permission".to_owned(),
+        };
+        Self::new(looked_at, result).by(&spec.origin)
+    }
+
+    pub fn scope(subject: Subject<'_>, owner: Owner<'_>, reading: bool) -> Self {
+        let key = &owner.service.spec.key;
+        let use_ = if reading { "reading" } else { "not reading only" };
+        let result = match subject.token.scope.access(owner.service.id) {
+            Some(Access::Full) => "grants full access",
+            Some(Access::Read) if reading => "grants read access, and the request reads",
+            Some(Access::Read) => "grants read access only, and the request does not only read",
+            None => "does not list the service",
+        };
+        Self::new(format!("the token's scope for \"{key}\", {use_}"), result).by(&owner.service.spec.origin)
+    }
+
+    pub fn anonymous(reason: Reason, owner: Owner<'_>) -> Self {
+        let told = Self::new(reason.code(), "the token adds nothing: forwarded without an identity");
+        match owner.public {
+            Some(rule) => told.by(&rule.origin),
+            None => told,
+        }
+    }
+}
