@@ -9,6 +9,8 @@ pub mod administration;
 pub mod answer;
 pub mod decide;
 pub mod explain;
+#[cfg(test)]
+mod fixture;
 pub mod forwarding;
 pub mod path;
 pub mod rules;

@@ -1,10 +1,15 @@
 //! The same steps as the decision, told.
 
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+
 use crate::authz::{
     answer::{Answer, Reason},
-    decide::{Facts, Query},
-    rules::{Origin, ServiceKey},
-    subject::UserIx,
+    decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
+    forwarding::{Hop, PeerFields, edit_request},
+    path::RequestPath,
+    rules::{Authorization, Origin, ServiceKey},
+    secret::{Digest, Form, TokenId, redact},
+    subject::{Access, Directory, Ending, Scope, Token, UserIx},
 };
 
 /// A decision with its steps, in the order in which they were taken; the last one decided.
@@ -46,12 +51,188 @@ pub struct Forwarded {
 }
 
 /// Decides as [`crate::authz::decide::decide`] does, by the same code, and tells every step.
-pub fn explain(_query: &Query<'_>, _facts: Facts<'_>) -> Explanation {
-    todo!()
+pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
+    let mut steps = Steps(Vec::new());
+    let decided = decide_observed(query, facts, &mut steps);
+    let Steps(steps) = steps;
+    let origin = steps.iter().rev().find_map(|step| step.origin.clone());
+    let (reason, owner, outcome) = match decided {
+        Ok(permit) => match forwarded(&permit, query, facts.directory) {
+            Ok(forwarded) => (permit.reason(), Some(permit.owner()), Ok(forwarded)),
+            Err(reason) => (reason, Some(permit.owner()), Err(reason.answer(None))),
+        },
+        Err(denial) => (denial.reason, denial.owner, Err(denial.answer())),
+    };
+    let service = owner.map(|owner| owner.service.spec.key.clone());
+    Explanation { steps, reason, service, origin, outcome }
 }
 
 /// Explains as if the user sent a sound token whose scope fits: what the account itself may do.
 /// The query's credential and the facts' token are not looked at.
-pub fn explain_user(_query: &Query<'_>, _facts: Facts<'_>, _user: UserIx) -> Explanation {
-    todo!()
+pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explanation {
+    let owner = query
+        .path
+        .as_ref()
+        .ok()
+        .and_then(|path| facts.rules.owner(path, query.host, query.method).ok().flatten());
+    // Without an owner the scope is never asked; some service has to stand in it.
+    let service = owner.map(|owner| owner.service).or(facts.rules.services().last());
+    let Some(scope) = service.and_then(|service| Scope::new([(service.id, Access::Full)])) else {
+        return explain(query, facts);
+    };
+    let token = Token {
+        id: TokenId::parse("000000000000").expect("twelve base62 characters"),
+        owner: user,
+        scope,
+        not_before: None,
+        expires_at: None,
+        end: Ending::None,
+        allow_ips: Box::default(),
+    };
+    let digest = Some(Digest::from_bytes([0; 32]));
+    let query = Query { credential: Credential::Bearer { form: Form::Own, digest }, ..query.clone() };
+    explain(&query, Facts { token: Some(&token), ..facts })
+}
+
+struct Steps(Vec<Step>);
+
+impl Observer for Steps {
+    fn saw(&mut self, name: &'static str, tell: impl FnOnce() -> Told) {
+        let Told { looked_at, result, origin } = tell();
+        self.0.push(Step { name, looked_at, result, origin });
+    }
+}
+
+/// The edits of [`edit_request`], made on a request that has a credential and nothing else.
+fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> Result<Forwarded, Reason> {
+    let spec = &permit.owner().service.spec;
+    let mut headers = HeaderMap::new();
+    if query.credential != Credential::Missing {
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("as the client sent it"));
+    }
+    let peer = PeerFields::new(Some(query.client), false);
+    let host = query.host.and_then(|host| HeaderValue::from_str(host).ok());
+    let request_id = HeaderValue::from_static("the request's id");
+    let hop = Hop { peer: &peer, peer_trusted: false, host: host.as_ref(), request_id: &request_id };
+    edit_request(&mut headers, permit, directory, &hop).map_err(|_| Reason::IdentityTooLarge)?;
+    let set = headers.iter().map(|(name, value)| {
+        let replaced = name == AUTHORIZATION && matches!(spec.authorization, Authorization::Replace(_));
+        let value = if replaced { "(redacted)".into() } else { String::from_utf8_lossy(value.as_bytes()) };
+        (name.to_string(), value.into_owned())
+    });
+    let stripped = (spec.authorization != Authorization::Keep).then_some("authorization");
+    let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
+    Ok(Forwarded {
+        upstream: spec.upstream.to_string(),
+        path: redact(path).into_owned(),
+        set: set.collect(),
+        dropped: stripped.into_iter().chain(DROPPED).map(str::to_owned).collect(),
+    })
+}
+
+/// What [`edit_request`] lets no client send, told for people.
+const DROPPED: [&str; 17] = [
+    "proxy-authorization",
+    "x-permgate-*",
+    "x-forwarded-*",
+    "forwarded",
+    "x-request-id",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "http2-settings",
+    "expect",
+];
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::authz::{
+        decide::decide,
+        fixture::{DIGEST, Fixture},
+        rules::Secret,
+    };
+
+    fn query(path: &str) -> Query<'_> {
+        Query {
+            method: &Method::GET,
+            host: Some("example.org"),
+            path: RequestPath::parse(path),
+            token_in_url: false,
+            credential: Credential::Bearer { form: Form::Own, digest: Some(DIGEST) },
+            client: [192, 0, 2, 1].into(),
+            upgrade: false,
+            method_override: false,
+        }
+    }
+
+    #[test]
+    fn it_tells_what_the_decision_comes_to() {
+        let fixture = Fixture::new();
+        let token = fixture.token();
+        let check = |path: &str, reason: Reason, last: &str, line: Option<u32>| {
+            let facts = Facts { token: Some(&token), ..fixture.facts() };
+            let explanation = explain(&query(path), facts);
+            let decided =
+                decide(&query(path), facts).map_or_else(|denial| denial.reason, |permit| permit.reason());
+            assert_eq!((explanation.reason, decided), (reason, reason), "{path}");
+            assert_eq!(explanation.steps.last().map(|step| step.name), Some(last), "{path}");
+            assert_eq!(explanation.origin.map(|origin| origin.line), line, "{path}");
+            assert_eq!(explanation.outcome.is_ok(), reason == Reason::Ok, "{path}");
+        };
+        check("/api/x", Reason::Ok, "scope", Some(10));
+        check("/api/reports", Reason::ScopeDenied, "scope", Some(10));
+        check("/api/..", Reason::BadPath, "path", None);
+        check("/api/%72eports", Reason::AmbiguousPath, "owner", None);
+        check("/nobody", Reason::NoService, "service", None);
+    }
+
+    #[test]
+    fn it_tells_what_would_be_sent_but_no_credential() {
+        let fixture = Fixture::with(|youtrack| {
+            youtrack.authorization =
+                Authorization::Replace(Secret(HeaderValue::from_static("Basic c2VjcmV0")));
+        });
+        let token = fixture.token();
+        let facts = Facts { token: Some(&token), ..fixture.facts() };
+        let text = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
+        let path = format!("/api/{text}");
+        let explanation = explain(&query(&path), facts);
+        let told = format!("{explanation:?}");
+        assert!(!told.contains(text) && !told.contains("c2VjcmV0"), "{told}");
+        let forwarded = explanation.outcome.unwrap();
+        assert_eq!(
+            (forwarded.upstream.as_str(), forwarded.path.as_str()),
+            ("youtrack", "/api/pgt_A1iceYt00001_...")
+        );
+        for field in [("x-permgate-user", "alice"), ("authorization", "(redacted)")] {
+            assert!(forwarded.set.contains(&(field.0.to_owned(), field.1.to_owned())), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_explained_without_a_token() {
+        let mut fixture = Fixture::new();
+        let explain_alice = |fixture: &Fixture, path: &str| {
+            explain_user(
+                &Query { credential: Credential::Missing, ..query(path) },
+                fixture.facts(),
+                UserIx(0),
+            )
+            .reason
+        };
+        assert_eq!(explain_alice(&fixture, "/api/reports/1"), Reason::Ok);
+        assert_eq!(explain_alice(&fixture, "/nobody"), Reason::NoService);
+        fixture.change_user(|alice| alice.readable = [].into_iter().collect());
+        assert_eq!(explain_alice(&fixture, "/api/reports/1"), Reason::ReadServiceDenied);
+    }
 }

@@ -3,16 +3,31 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue};
-use ipnet::IpNet;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, Entry},
+};
 
-use crate::authz::{decide::Permit, subject::Directory};
+use crate::authz::{
+    decide::Permit,
+    rules::Authorization,
+    subject::{Directory, Subject},
+};
+
+pub use client::{AmbiguousClient, client_address, is_trusted};
+use names::{Fate, Side, fate, may_be_listed};
+pub use names::{framing_alias, method_override};
+
+mod client;
+mod names;
 
 /// What a connection contributes to every request on it; made once, when it is accepted.
 #[derive(Clone, Debug)]
 pub struct PeerFields {
     address: Option<HeaderValue>,
-    secure: bool,
+    /// The beginning of our element of `Forwarded`.
+    element: String,
+    proto: HeaderValue,
 }
 
 /// What a request adds to its connection's part.
@@ -32,70 +47,236 @@ pub struct Hop<'a> {
 #[error("the groups of the user do not fit into 4 KiB")]
 pub struct IdentityTooLarge;
 
-/// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: one of the two was
-/// passed on from a stranger. Answered with 400.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Forwarded and X-Forwarded-For disagree about the client")]
-pub struct AmbiguousClient;
-
 /// Makes the fields of a permitted request those that the upstream gets.
 pub fn edit_request(
-    _headers: &mut HeaderMap,
-    _permit: &Permit<'_>,
-    _directory: &Directory,
-    _hop: &Hop<'_>,
+    headers: &mut HeaderMap,
+    permit: &Permit<'_>,
+    directory: &Directory,
+    hop: &Hop<'_>,
 ) -> Result<(), IdentityTooLarge> {
-    todo!()
+    let service = permit.owner().service;
+    let takes_trailers = accepts_trailers(headers);
+    drop_fields(headers, if hop.peer_trusted { Side::TrustedRequest } else { Side::Request });
+    match &service.spec.authorization {
+        Authorization::Strip => drop(headers.remove(header::AUTHORIZATION)),
+        Authorization::Keep => {}
+        Authorization::Replace(credential) => {
+            headers.insert(header::AUTHORIZATION, credential.0.clone());
+        }
+    }
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    add_hop(headers, hop);
+    headers.insert(REQUEST_ID, hop.request_id.clone());
+    if service.spec.identity {
+        headers.insert(SERVICE, service.key_value.clone());
+        if let Some(subject) = permit.subject() {
+            add_identity(headers, subject, service.identity_groups(), directory)?;
+        }
+    }
+    Ok(())
 }
 
 /// Drops from a request's trailers what [`edit_request`] would not let through as a header.
-pub fn edit_request_trailers(_trailers: &mut HeaderMap) {
-    todo!()
+pub fn edit_request_trailers(trailers: &mut HeaderMap) {
+    drop_fields(trailers, Side::RequestTrailers);
 }
 
 /// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
-pub fn edit_response(_headers: &mut HeaderMap, _request_id: &HeaderValue) {
-    todo!()
+pub fn edit_response(headers: &mut HeaderMap, request_id: &HeaderValue) {
+    drop_fields(headers, Side::Response);
+    headers.insert(REQUEST_ID, request_id.clone());
 }
 
 /// Drops from an answer's trailers what frames, routes or concerns one connection.
-pub fn edit_response_trailers(_trailers: &mut HeaderMap) {
-    todo!()
-}
-
-/// Whether a field's name folds (`_` and `.` to `-`) onto a framing field without being it:
-/// answered with 400, since a server behind may take it for the real one.
-pub fn framing_alias(_headers: &HeaderMap) -> bool {
-    todo!()
-}
-
-/// Whether a field asks the upstream to take another method than the one that was judged.
-pub fn method_override(_headers: &HeaderMap) -> bool {
-    todo!()
-}
-
-/// The client's address: the peer's, or, behind trusted proxies, the rightmost one told that is not
-/// a trusted proxy's.
-pub fn client_address(
-    _headers: &HeaderMap,
-    _peer: IpAddr,
-    _trusted_proxies: &[IpNet],
-) -> Result<IpAddr, AmbiguousClient> {
-    todo!()
-}
-
-/// Whether the address is one of the trusted proxies'.
-pub fn is_trusted(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
-    let peer = peer.to_canonical();
-    trusted_proxies.iter().any(|net| net.contains(&peer))
+pub fn edit_response_trailers(trailers: &mut HeaderMap) {
+    drop_fields(trailers, Side::ResponseTrailers);
 }
 
 impl PeerFields {
     /// `None`: a unix socket.
     pub fn new(address: Option<IpAddr>, secure: bool) -> Self {
-        let address = address.map(|address| {
-            HeaderValue::from_str(&address.to_canonical().to_string()).expect("an address is ASCII")
-        });
-        Self { address, secure }
+        let proto = if secure { "https" } else { "http" };
+        let text = address.map(|address| address.to_canonical().to_string());
+        let node = match (&text, address.map(|address| address.to_canonical())) {
+            (Some(text), Some(IpAddr::V6(_))) => format!("\"[{text}]\""),
+            (Some(text), _) => text.clone(),
+            (None, _) => "unknown".to_owned(),
+        };
+        Self {
+            address: text.and_then(|text| HeaderValue::from_str(&text).ok()),
+            element: format!("for={node};proto={proto}"),
+            proto: HeaderValue::from_static(proto),
+        }
     }
 }
+
+const USER: HeaderName = HeaderName::from_static("x-permgate-user");
+const USER_ID: HeaderName = HeaderName::from_static("x-permgate-user-id");
+const GROUPS: HeaderName = HeaderName::from_static("x-permgate-groups");
+const TOKEN_ID: HeaderName = HeaderName::from_static("x-permgate-token-id");
+const SERVICE: HeaderName = HeaderName::from_static("x-permgate-service");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// The longest `X-Permgate-Groups`.
+const MAX_GROUPS: usize = 4 << 10;
+
+/// All but unreserved characters: the comma separates.
+const GROUP_NAME: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Only our own `TE` goes on, and only when the client said that it takes trailers.
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::TE).iter().filter_map(|te| te.to_str().ok());
+    let mut codings = codings.flat_map(|te| te.split(','));
+    codings.any(|coding| coding.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Drops what `Connection` names and what does not cross this side; makes `Trailer` anew.
+fn drop_fields(headers: &mut HeaderMap, side: Side) {
+    if headers.contains_key(header::CONNECTION) {
+        drop_listed(headers);
+    }
+    if headers.contains_key(header::TRAILER) {
+        remake_trailer(headers, side);
+    }
+    let mut standard = 0u32;
+    let mut others = Vec::new();
+    for name in headers.keys() {
+        match fate(name.as_str().as_bytes(), side) {
+            Fate::Keep => {}
+            Fate::DropStandard(bit) => standard |= 1 << bit,
+            Fate::Drop => others.push(name.clone()),
+        }
+    }
+    while standard != 0 {
+        let bit = standard.trailing_zeros();
+        headers.remove(&names::STANDARD[bit as usize]);
+        standard &= standard - 1;
+    }
+    others.iter().for_each(|name| drop(headers.remove(name)));
+}
+
+/// The fields that `Connection` names; what others rely on cannot be dropped that way.
+fn drop_listed(headers: &mut HeaderMap) {
+    let values: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+    for option in values.iter().flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
+        let option = option.trim_ascii().to_ascii_lowercase();
+        if may_be_listed(&option)
+            && let Ok(name) = HeaderName::from_bytes(&option)
+        {
+            headers.remove(name);
+        }
+    }
+}
+
+/// hyper sends the trailers that `Trailer` names, and those alone: it names what may pass.
+fn remake_trailer(headers: &mut HeaderMap, side: Side) {
+    let Entry::Occupied(entry) = headers.entry(header::TRAILER) else { return };
+    let (_, values) = entry.remove_entry_mult();
+    let values: Vec<HeaderValue> = values.collect();
+    let mut names = String::new();
+    for name in values.iter().flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        if let Ok(name) = HeaderName::from_bytes(&name)
+            && matches!(fate(name.as_str().as_bytes(), side.trailers()), Fate::Keep)
+        {
+            names.push_str(if names.is_empty() { "" } else { ", " });
+            names.push_str(name.as_str());
+        }
+    }
+    if !names.is_empty() {
+        headers.insert(header::TRAILER, HeaderValue::try_from(names).expect("field names are visible ASCII"));
+    }
+}
+
+/// `Forwarded` and `X-Forwarded-*`: a trusted proxy's are kept and added to.
+fn add_hop(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    if let Some(address) = &hop.peer.address {
+        append(headers, FORWARDED_FOR, address);
+    }
+    let host = hop.host.filter(|host| is_host(host.as_bytes()));
+    let mut element = String::with_capacity(hop.peer.element.len() + 8 + host.map_or(0, HeaderValue::len));
+    element.push_str(&hop.peer.element);
+    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+        element.push_str(";host=\"");
+        element.push_str(host);
+        element.push('"');
+    }
+    if let Ok(element) = HeaderValue::try_from(element) {
+        append(headers, header::FORWARDED, &element);
+    }
+    keep_one(headers, FORWARDED_PROTO, Some(&hop.peer.proto), |proto| matches!(proto, b"http" | b"https"));
+    keep_one(headers, FORWARDED_HOST, host, is_host);
+    keep_one(headers, FORWARDED_PORT, None, |port| {
+        matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
+    });
+}
+
+/// Joins what is there and the new value to one list.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(entry) => drop(entry.insert(value.clone())),
+        Entry::Occupied(mut entry) => {
+            let mut list = Vec::new();
+            for part in entry.iter().chain([value]).filter(|part| !part.is_empty()) {
+                list.extend_from_slice(if list.is_empty() { b"" } else { b", " });
+                list.extend_from_slice(part.as_bytes());
+            }
+            entry.insert(HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
+        }
+    }
+}
+
+/// Keeps a single sound value, else puts ours there.
+fn keep_one(headers: &mut HeaderMap, name: HeaderName, ours: Option<&HeaderValue>, sound: fn(&[u8]) -> bool) {
+    let mut values = headers.get_all(&name).iter();
+    match (values.next(), values.next(), ours) {
+        (Some(value), None, _) if sound(value.as_bytes()) => {}
+        (_, _, Some(ours)) => drop(headers.insert(name, ours.clone())),
+        (None, _, None) => {}
+        (_, _, None) => drop(headers.remove(name)),
+    }
+}
+
+/// A host that needs no escaping inside of quotes.
+fn is_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
+}
+
+fn add_identity(
+    headers: &mut HeaderMap,
+    subject: Subject<'_>,
+    identity_groups: &[String],
+    directory: &Directory,
+) -> Result<(), IdentityTooLarge> {
+    let mut set = |name: HeaderName, value: &str| {
+        // Logins, ids and token ids are printable ASCII by their own rules.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(USER, &subject.user.login);
+    set(USER_ID, &subject.user.id);
+    set(TOKEN_ID, subject.token.id.as_str());
+    let mut list = String::new();
+    for group in identity_groups.iter().filter(|group| subject.user.is_in(group, directory)) {
+        list.push_str(if list.is_empty() { "" } else { "," });
+        list.extend(percent_encoding::utf8_percent_encode(group, GROUP_NAME));
+        if list.len() > MAX_GROUPS {
+            return Err(IdentityTooLarge);
+        }
+    }
+    if !list.is_empty() {
+        set(GROUPS, &list);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

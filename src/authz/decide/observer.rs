@@ -5,6 +5,7 @@ use http::Method;
 use super::{Credential, Query};
 use crate::authz::{
     answer::Reason,
+    path::RequestPath,
     rules::{Disagreement, Origin, Owner},
     secret::{Form, redact},
     subject::{Access, Directory, Permission, Subject},
@@ -58,7 +59,7 @@ impl Told {
     }
 
     pub fn owner(query: &Query<'_>, owner: &Result<Option<Owner<'_>>, Disagreement>) -> Self {
-        let path = query.path.as_ref().map(|path| path.literal()).unwrap_or_default();
+        let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
         let looked_at = format!("{}{}", query.host.unwrap_or("any host: "), redact(path));
         match owner {
             Ok(Some(owner)) => {

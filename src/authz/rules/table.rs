@@ -173,7 +173,7 @@ mod tests {
         for number in 1..5000 {
             let mut found = 0;
             table.walk(&format!("/service-{number}/api/x"), Letters::Exact, |value, _| {
-                found = found.max(*value)
+                found = found.max(*value);
             });
             assert_eq!(found, number);
         }

@@ -1,0 +1,80 @@
+//! Who the client is, behind proxies that are trusted to say so.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, header};
+use ipnet::IpNet;
+
+use super::FORWARDED_FOR;
+
+/// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: one of the two was
+/// passed on from a stranger. Answered with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Forwarded and X-Forwarded-For disagree about the client")]
+pub struct AmbiguousClient;
+
+/// The client's address: the peer's, or, behind trusted proxies, the rightmost one told that is not
+/// a trusted proxy's.
+pub fn client_address(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    trusted_proxies: &[IpNet],
+) -> Result<IpAddr, AmbiguousClient> {
+    let peer = peer.to_canonical();
+    if !is_trusted(peer, trusted_proxies) {
+        return Ok(peer);
+    }
+    let told = |name: header::HeaderName, separators: &[char], read: fn(&str) -> Option<IpAddr>| {
+        let values = headers.get_all(name);
+        // A value that is not text tells nothing about the hops to its left.
+        let mut hops = Vec::new();
+        for value in &values {
+            hops.extend(value.to_str().unwrap_or("?").split(|c| separators.contains(&c)));
+        }
+        (!hops.is_empty()).then(|| rightmost(&hops, peer, trusted_proxies, read))
+    };
+    let list = told(FORWARDED_FOR, &[','], |hop| address(hop.trim()));
+    let elements = told(header::FORWARDED, &[','], |element| {
+        let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+        let mut nodes = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
+        let (_, node) = nodes.next().filter(|_| nodes.next().is_none())?;
+        address(node.trim().trim_matches('"'))
+    });
+    match (list, elements) {
+        (Some(list), Some(elements)) if list != elements => Err(AmbiguousClient),
+        (Some(client), _) | (None, Some(client)) => Ok(client),
+        (None, None) => Ok(peer),
+    }
+}
+
+/// Whether the address is one of the trusted proxies'.
+pub fn is_trusted(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted_proxies.iter().any(|net| net.contains(&peer))
+}
+
+/// From the right, each trusted hop vouches for the next one; what cannot be read ends the chain at
+/// the hop that told it.
+fn rightmost(
+    hops: &[&str],
+    peer: IpAddr,
+    trusted_proxies: &[IpNet],
+    read: fn(&str) -> Option<IpAddr>,
+) -> IpAddr {
+    let mut client = peer;
+    for hop in hops.iter().rev() {
+        if !is_trusted(client, trusted_proxies) {
+            break;
+        }
+        let Some(address) = read(hop) else { break };
+        client = address;
+    }
+    client
+}
+
+/// An address, also with a port, IPv6 also in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let address = text.parse().ok().or_else(bare).or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
+    address.map(|address| address.to_canonical())
+}

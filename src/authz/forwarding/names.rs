@@ -1,0 +1,160 @@
+//! Field names: which ones do not cross the gateway, compared after folding `_` and `.` to `-`
+//! (the map keeps names in lower case already).
+
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONNECTION, EXPECT, FORWARDED, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+};
+
+/// Which way fields go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    /// From a trusted proxy: what it says about the client stays.
+    TrustedRequest,
+    RequestTrailers,
+    Response,
+    ResponseTrailers,
+}
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Keep,
+    /// Dropped; the position in [`STANDARD`], so that nothing has to be copied to remember it.
+    DropStandard(u8),
+    Drop,
+}
+
+/// Names that nearly every request has one of.
+pub const STANDARD: [HeaderName; 7] =
+    [CONNECTION, EXPECT, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, FORWARDED];
+
+/// Whether a field crosses the gateway. `Authorization` and `Trailer` are for the caller.
+pub fn fate(name: &[u8], side: Side) -> Fate {
+    let trailers = matches!(side, Side::RequestTrailers | Side::ResponseTrailers);
+    match name {
+        b"connection" => Fate::DropStandard(0),
+        b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => Fate::DropStandard(1),
+        b"proxy-authorization" => Fate::DropStandard(2),
+        b"te" => Fate::DropStandard(3),
+        b"transfer-encoding" => Fate::DropStandard(4),
+        b"upgrade" => Fate::DropStandard(5),
+        b"forwarded" if side == Side::Request => Fate::DropStandard(6),
+        b"keep-alive" | b"proxy-connection" | b"http2-settings" => Fate::Drop,
+        _ if trailers && is_never_a_trailer(name) => Fate::Drop,
+        [b'x', ..] if side != Side::Response && is_ours(name, side) => Fate::Drop,
+        [b't' | b'c' | b'p' | b'k' | b'f', ..] if has_alias_byte(name) && is_alias(name) => Fate::Drop,
+        _ => Fate::Keep,
+    }
+}
+
+/// Whether `Connection` may have a field dropped: not what frames or routes the message, nor what a
+/// trusted proxy says. Our own fields are set afterwards, and what goes anyway is of no interest.
+pub fn may_be_listed(name: &[u8]) -> bool {
+    !matches!(name, b"close" | b"keep-alive" | b"upgrade" | b"host" | b"content-length" | b"forwarded")
+        && !starts_folded(name, "x-forwarded")
+}
+
+/// Whether a field's name folds (`_` and `.` to `-`) onto a framing field without being it:
+/// answered with 400, since a server behind may take it for the real one.
+pub fn framing_alias(headers: &HeaderMap) -> bool {
+    // Host, Connection and Authorization have nothing to fold: no other name folds onto them.
+    const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
+    headers.keys().any(|name| {
+        let name = name.as_str().as_bytes();
+        matches!(name, [b't' | b'c', ..])
+            && has_alias_byte(name)
+            && FRAMING.iter().any(|framing| folds_to(name, framing))
+    })
+}
+
+/// Whether a field asks the upstream to take another method than the one that was judged.
+pub fn method_override(headers: &HeaderMap) -> bool {
+    const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+    headers.keys().any(|name| {
+        let name = name.as_str().as_bytes();
+        matches!(name, [b'x', _, b'h' | b'm', ..]) && OVERRIDES.iter().any(|field| folds_to(name, field))
+    })
+}
+
+/// Fields that only the gateway may set, and those that re-route an upstream behind the decision.
+fn is_ours(name: &[u8], side: Side) -> bool {
+    const REROUTING: [&str; 4] = ["x-original-url", "x-original-uri", "x-rewrite-url", "x-request-id"];
+    const SAID_BY_PROXIES: [&[u8]; 4] =
+        [b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port"];
+    if side == Side::ResponseTrailers {
+        return folds_to(name, "x-request-id");
+    }
+    if name == b"x-request-id" {
+        // As a header it is set anew.
+        return side == Side::RequestTrailers;
+    }
+    match name.get(2) {
+        Some(b'p') => starts_folded(name, "x-permgate"),
+        Some(b'f') => {
+            starts_folded(name, "x-forwarded")
+                && !(side == Side::TrustedRequest && SAID_BY_PROXIES.contains(&name))
+        }
+        Some(b'o' | b'r') => REROUTING.iter().any(|field| folds_to(name, field)),
+        _ => false,
+    }
+}
+
+/// RFC 9110, 6.5.1: what frames, routes, authenticates or describes the message cannot come after it.
+fn is_never_a_trailer(name: &[u8]) -> bool {
+    const NEVER: [&str; 19] = [
+        "transfer-encoding",
+        "content-length",
+        "host",
+        "trailer",
+        "expect",
+        "authorization",
+        "proxy-authenticate",
+        "www-authenticate",
+        "cookie",
+        "set-cookie",
+        "forwarded",
+        "content-encoding",
+        "content-type",
+        "content-range",
+        "cache-control",
+        "max-forwards",
+        "range",
+        "location",
+        "te",
+    ];
+    NEVER.iter().any(|field| folds_to(name, field))
+        || starts_folded(name, "x-http-method")
+        || folds_to(name, "x-method-override")
+}
+
+/// Names that fold onto a field with a fate of its own.
+fn is_alias(name: &[u8]) -> bool {
+    const ALIASED: [&str; 5] =
+        ["transfer-encoding", "content-length", "proxy-authorization", "proxy-connection", "keep-alive"];
+    ALIASED.iter().any(|field| folds_to(name, field))
+}
+
+fn has_alias_byte(name: &[u8]) -> bool {
+    name.iter().any(|b| matches!(b, b'_' | b'.'))
+}
+
+fn folds_to(name: &[u8], field: &str) -> bool {
+    name.len() == field.len() && starts_folded(name, field)
+}
+
+fn starts_folded(name: &[u8], start: &str) -> bool {
+    let fold = |b: &u8| if matches!(b, b'_' | b'.') { b'-' } else { *b };
+    name.len() >= start.len() && name.iter().map(fold).zip(start.bytes()).all(|(sent, ours)| sent == ours)
+}
+
+impl Side {
+    /// Where the trailers of this side's message go.
+    pub fn trailers(self) -> Side {
+        match self {
+            Side::Request | Side::TrustedRequest | Side::RequestTrailers => Side::RequestTrailers,
+            Side::Response | Side::ResponseTrailers => Side::ResponseTrailers,
+        }
+    }
+}

@@ -1,0 +1,317 @@
+use super::*;
+use crate::authz::{
+    decide::{Credential, Facts, Query, decide},
+    fixture::{self, Fixture},
+    path::RequestPath,
+    rules::{Authorization, Secret},
+    secret::Form,
+};
+
+fn map(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+    }
+    map
+}
+
+fn told(map: &HeaderMap) -> Vec<(String, String)> {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let mut told: Vec<_> = map.iter().map(field).collect();
+    told.sort();
+    told
+}
+
+/// What the upstream gets of these fields, beside what every request gets.
+fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<HeaderMap, IdentityTooLarge> {
+    let token = fixture.token();
+    let query = Query {
+        method: &http::Method::GET,
+        host: None,
+        path: RequestPath::parse("/api/x"),
+        token_in_url: false,
+        credential: Credential::Bearer { form: Form::Own, digest: Some(fixture::DIGEST) },
+        client: [192, 0, 2, 1].into(),
+        upgrade: false,
+        method_override: false,
+    };
+    let facts = Facts { token: Some(&token), ..fixture.facts() };
+    let permit = decide(&query, facts).unwrap();
+    let peer = PeerFields::new(Some([192, 0, 2, 1].into()), false);
+    let host = HeaderValue::from_static("example.org:8080");
+    let request_id = HeaderValue::from_static("r1");
+    let hop = Hop { peer: &peer, peer_trusted: trusted, host: Some(&host), request_id: &request_id };
+    let mut headers = map(fields);
+    edit_request(&mut headers, &permit, &fixture.directory, &hop)?;
+    Ok(headers)
+}
+
+const ALWAYS: [(&str, &str); 10] = [
+    ("forwarded", "for=192.0.2.1;proto=http;host=\"example.org:8080\""),
+    ("x-forwarded-for", "192.0.2.1"),
+    ("x-forwarded-host", "example.org:8080"),
+    ("x-forwarded-proto", "http"),
+    ("x-permgate-groups", "developers"),
+    ("x-permgate-service", "youtrack"),
+    ("x-permgate-token-id", "A1iceYt00001"),
+    ("x-permgate-user", "alice"),
+    ("x-permgate-user-id", "id-alice"),
+    ("x-request-id", "r1"),
+];
+
+#[test]
+fn the_upstream_gets_what_it_may() {
+    let fixture = Fixture::new();
+    let check = |name: &str, fields: &[(&str, &str)], expected: &[(&str, &str)]| {
+        let all: Vec<_> = ALWAYS.iter().chain(expected).copied().collect();
+        assert_eq!(told(&sent(&fixture, fields, false).unwrap()), told(&map(&all)), "{name}");
+    };
+    let dropped = |name: &str| check(name, &[(name, "1")], &[]);
+    let kept = |name: &str| check(name, &[(name, "1")], &[(name, "1")]);
+    for name in [
+        "authorization",
+        "proxy-authorization",
+        "proxy_authorization",
+        "connection",
+        "keep-alive",
+        "keep_alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "expect",
+        "te",
+        "forwarded",
+        "x-permgate-user",
+        "x_permgate_user",
+        "x.permgate.groups",
+        "X-Permgate_User-Id",
+        "x-permgate-anything",
+        "x-permgate",
+        "x-permgatefuture",
+        "x-forwarded-for",
+        "x_forwarded_for",
+        "x-forwarded-user",
+        "x-forwarded-prefix",
+        "x.forwarded-proto",
+        "x-forwarded-port",
+        "x-forwarded",
+        "x-original-url",
+        "x_original_url",
+        "x-original-uri",
+        "x-rewrite-url",
+        "x-rewrite.url",
+        "x-request-id",
+        "x_request_id",
+    ] {
+        dropped(name);
+    }
+    for name in
+        ["accept", "cookie", "x-permission", "x-forward", "x-custom_name", "range", "content-length", "x"]
+    {
+        kept(name);
+    }
+    check(
+        "listed by Connection",
+        &[("connection", "Foo , close"), ("foo", "1"), ("bar", "2")],
+        &[("bar", "2")],
+    );
+    check(
+        "Connection cannot drop ours, nor what frames and routes",
+        &[
+            ("connection", "x-permgate-user, x-request-id, host, content-length, x-forwarded-for"),
+            ("host", "h"),
+        ],
+        &[("host", "h")],
+    );
+    check("two Connection fields", &[("connection", "a"), ("connection", "b"), ("a", "1"), ("b", "1")], &[]);
+    check("TE anew", &[("te", "gzip, Trailers;q=1"), ("te", "deflate")], &[("te", "trailers")]);
+    check(
+        "Trailer anew",
+        &[("trailer", "X-Sum, x-permgate-user"), ("trailer", "content-length, host,,grpc-status")],
+        &[("trailer", "x-sum, grpc-status")],
+    );
+    check("a Trailer of nothing that may pass", &[("trailer", "host, x_permgate_user")], &[]);
+    check("copies beside each other", &[("x-permgate-user", "a"), ("x-permgate-user", "b")], &[]);
+}
+
+#[test]
+fn a_trusted_proxy_is_added_to() {
+    let fixture = Fixture::new();
+    let check = |name: &str, fields: &[(&str, &str)], expected: &[(&str, Option<&str>)]| {
+        let sent = sent(&fixture, fields, true).unwrap();
+        for (field, value) in expected {
+            let values: Vec<_> = sent.get_all(*field).iter().map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(values, value.iter().copied().collect::<Vec<_>>(), "{name}: {field}");
+        }
+    };
+    check(
+        "lists",
+        &[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"), ("forwarded", "for=10.0.0.1")],
+        &[
+            ("x-forwarded-for", Some("10.0.0.1, 10.0.0.2, 192.0.2.1")),
+            ("forwarded", Some("for=10.0.0.1, for=192.0.2.1;proto=http;host=\"example.org:8080\"")),
+        ],
+    );
+    check(
+        "what it says of the first hop",
+        &[("x-forwarded-proto", "https"), ("x-forwarded-host", "a.example"), ("x-forwarded-port", "443")],
+        &[
+            ("x-forwarded-proto", Some("https")),
+            ("x-forwarded-host", Some("a.example")),
+            ("x-forwarded-port", Some("443")),
+        ],
+    );
+    check(
+        "what makes no sense",
+        &[("x-forwarded-proto", "gopher"), ("x-forwarded-host", "a b"), ("x-forwarded-port", "x")],
+        &[
+            ("x-forwarded-proto", Some("http")),
+            ("x-forwarded-host", Some("example.org:8080")),
+            ("x-forwarded-port", None),
+        ],
+    );
+    check(
+        "aliases",
+        &[("x_forwarded_for", "6.6.6.6")],
+        &[("x_forwarded_for", None), ("x-forwarded-for", Some("192.0.2.1"))],
+    );
+    check("users", &[("x-forwarded-user", "root")], &[("x-forwarded-user", None)]);
+    check(
+        "Connection does not drop it",
+        &[("connection", "x-forwarded-for, forwarded"), ("x-forwarded-for", "10.0.0.1")],
+        &[("x-forwarded-for", Some("10.0.0.1, 192.0.2.1"))],
+    );
+}
+
+#[test]
+fn authorization_is_stripped_kept_or_replaced() {
+    let check = |mode: Authorization, expected: Option<&str>| {
+        let fixture = Fixture::with(|youtrack| youtrack.authorization = mode.clone());
+        let sent = sent(&fixture, &[("authorization", "Bearer x")], false).unwrap();
+        assert_eq!(sent.get("authorization").map(|v| v.to_str().unwrap()), expected, "{mode:?}");
+    };
+    check(Authorization::Strip, None);
+    check(Authorization::Keep, Some("Bearer x"));
+    check(Authorization::Replace(Secret(HeaderValue::from_static("Basic y"))), Some("Basic y"));
+}
+
+#[test]
+fn identity_is_told_as_configured() {
+    let groups = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let fixture = Fixture::with(|youtrack| youtrack.identity_groups = Some(names.clone()));
+        let sent = sent(&fixture, &[], false)?;
+        Ok(sent.get(GROUPS).map(|v| v.to_str().unwrap().to_owned()))
+    };
+    assert_eq!(
+        groups(&["Développeurs, 100%", "all-users", "auditors"]).unwrap().as_deref(),
+        Some("D%C3%A9veloppeurs%2C%20100%25,all-users")
+    );
+    assert_eq!(groups(&["DÉVELOPPEURS, 100%"]).unwrap().as_deref(), Some("D%C3%89VELOPPEURS%2C%20100%25"));
+    assert_eq!(groups(&["auditors"]).unwrap(), None);
+    let long = "l".repeat(199);
+    let fitting = vec![long.as_str(); 20];
+    assert_eq!(groups(&fitting).unwrap().map(|list| list.len()), Some(20 * 199 + 19));
+    assert_eq!(groups(&vec![long.as_str(); 21]), Err(IdentityTooLarge));
+    let none = Fixture::with(|youtrack| youtrack.identity = false);
+    let sent = sent(&none, &[("x-permgate-user", "root")], false).unwrap();
+    assert!(sent.keys().all(|name| !name.as_str().starts_with("x-permgate")));
+}
+
+#[test]
+fn trailers_frame_route_and_identify_nothing() {
+    let fields = [
+        ("x-sum", "1"),
+        ("x-permgate-user", "a"),
+        ("x_permgate_user", "a"),
+        ("content_length", "1"),
+        ("host", "h"),
+        ("transfer-encoding", "chunked"),
+        ("authorization", "b"),
+        ("x-original-url", "/"),
+        ("x-forwarded-for", "1"),
+        ("x-http-method-override", "PUT"),
+        ("te", "x"),
+        ("trailer", "y"),
+        ("x-request-id", "z"),
+        ("forwarded", "f"),
+    ];
+    let mut request = map(&fields);
+    edit_request_trailers(&mut request);
+    assert_eq!(told(&request), told(&map(&[("x-sum", "1")])));
+    let mut response =
+        map(&[("grpc-status", "0"), ("content-length", "1"), ("set-cookie", "a"), ("connection", "close")]);
+    edit_response_trailers(&mut response);
+    assert_eq!(told(&response), told(&map(&[("grpc-status", "0")])));
+}
+
+#[test]
+fn an_answer_loses_what_concerns_one_connection() {
+    let mut headers = map(&[
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("transfer-encoding", "chunked"),
+        ("x-request-id", "theirs"),
+        ("etag", "e"),
+        ("set-cookie", "a"),
+        ("set-cookie", "b"),
+        ("trailer", "x-sum, host"),
+    ]);
+    edit_response(&mut headers, &HeaderValue::from_static("r1"));
+    let expected = [
+        ("x-request-id", "r1"),
+        ("etag", "e"),
+        ("set-cookie", "a"),
+        ("set-cookie", "b"),
+        ("trailer", "x-sum"),
+    ];
+    assert_eq!(told(&headers), told(&map(&expected)));
+}
+
+#[test]
+fn names_that_pass_for_others_are_seen() {
+    let alias = |name: &str| framing_alias(&map(&[(name, "1")]));
+    for name in ["transfer_encoding", "transfer.encoding", "content_length", "content.length"] {
+        assert!(alias(name), "{name}");
+    }
+    for name in ["transfer-encoding", "content-length", "content_type", "host", "x_content_length"] {
+        assert!(!alias(name), "{name}");
+    }
+    for name in ["x-http-method-override", "x_http_method_override", "x-http-method", "x-method.override"] {
+        assert!(method_override(&map(&[(name, "DELETE")])), "{name}");
+    }
+    assert!(!method_override(&map(&[("x-http-method-overridden", "1"), ("x-method", "1")])));
+}
+
+#[test]
+fn the_client_is_the_rightmost_hop_that_nobody_vouches_for() {
+    let trusted = ["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()];
+    let check = |name: &str, peer: &str, fields: &[(&str, &str)], expected: &str| {
+        let client = client_address(&map(fields), peer.parse().unwrap(), &trusted).map(|ip| ip.to_string());
+        assert_eq!(client.as_deref().unwrap_or("ambiguous"), expected, "{name}");
+    };
+    let list = "x-forwarded-for";
+    check("nothing told", "192.0.2.10", &[], "192.0.2.10");
+    check("not trusted", "198.51.100.7", &[(list, "10.0.0.1")], "198.51.100.7");
+    check("one hop", "192.0.2.10", &[(list, "10.0.0.1")], "10.0.0.1");
+    check("the client's own claim", "192.0.2.10", &[(list, "10.9.9.9, 10.1.2.3")], "10.1.2.3");
+    check("a chain of proxies", "192.0.2.10", &[(list, "10.9.9.9, 10.1.2.3,192.0.2.11")], "10.1.2.3");
+    check("several fields", "192.0.2.10", &[(list, "10.9.9.9"), (list, "10.1.2.3")], "10.1.2.3");
+    check("all trusted", "192.0.2.10", &[(list, "192.0.2.1")], "192.0.2.1");
+    check("garbage ends the chain", "192.0.2.10", &[(list, "10.0.0.1, x")], "192.0.2.10");
+    check("ports and brackets", "192.0.2.10", &[(list, "[2001:db9::1]:443, 192.0.2.3:80")], "2001:db9::1");
+    check("mapped", "::ffff:192.0.2.10", &[(list, "::ffff:10.0.0.1")], "10.0.0.1");
+    check(
+        "Forwarded",
+        "192.0.2.10",
+        &[("forwarded", "for=1.1.1.1, For=\"[2001:db9::2]:1\";proto=https")],
+        "2001:db9::2",
+    );
+    check("Forwarded without for", "192.0.2.10", &[("forwarded", "for=1.1.1.1, proto=https")], "192.0.2.10");
+    check("both agree", "2001:db8::9", &[("forwarded", "for=10.0.0.1"), (list, "10.0.0.1")], "10.0.0.1");
+    check("both disagree", "192.0.2.10", &[("forwarded", "for=10.0.0.2"), (list, "10.0.0.1")], "ambiguous");
+}
