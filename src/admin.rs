@@ -1,1 +1,71 @@
-//! The admin listener: `/v1`, health and metrics.
+//! The admin listener, in JSON over HTTP: tokens of loopback callers scoped to `permgate`, or the
+//! operator on the unix socket.
+//!
+//! * `POST|GET /v1/users/{login|me}/tokens`, `GET /v1/tokens` with filters
+//! * `GET|PATCH|DELETE /v1/tokens/{id}`, `POST /v1/tokens/{id}/rotate`, `POST /v1/tokens/import`
+//! * `GET|POST /v1/users`, `GET|PATCH|DELETE /v1/users/{login}`, `POST /v1/users/{login}/ban|unban`,
+//!   `PUT /v1/users/{login}/password`
+//! * `GET|POST /v1/groups`, `GET|PATCH|DELETE /v1/groups/{name}`,
+//!   `PUT|DELETE /v1/groups/{name}/members/{login}`
+//! * `GET|POST /v1/roles`, `GET|DELETE /v1/roles/{key}`, `GET|POST|DELETE /v1/grants`
+//! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
+//! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/live`, `DELETE /v1/live/{id}`
+//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
+//! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
+//!   with `admin-read`
+
+mod audit;
+mod authenticate;
+mod caller;
+mod configuration;
+mod context;
+mod entry;
+mod error;
+mod explain;
+mod groups;
+mod guard;
+mod health;
+mod live;
+mod pages;
+mod passwords;
+mod roles;
+mod server;
+mod services;
+mod tokens;
+mod users;
+mod whoami;
+pub mod wire;
+
+use axum::Router;
+
+pub use self::{
+    audit::AuditView,
+    context::{Configuration, ConfigurationError, Context, Parts, Refused, ReloadError, Reloading, Uses},
+    error::Problem,
+    explain::ExplainRequest,
+    groups::GroupView,
+    live::LiveView,
+    roles::{GrantView, RoleView},
+    server::{AnswerBody, Server},
+    services::ServiceView,
+    tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
+    users::{KindWord, UserView},
+};
+
+fn router(context: Context) -> Router {
+    Router::new()
+        .merge(tokens::routes())
+        .merge(users::routes())
+        .merge(passwords::routes())
+        .merge(groups::routes())
+        .merge(roles::routes())
+        .merge(services::routes())
+        .merge(whoami::routes())
+        .merge(explain::routes())
+        .merge(audit::routes())
+        .merge(live::routes())
+        .merge(configuration::routes())
+        .merge(health::routes())
+        .fallback(|| async { Problem::not_found("resource") })
+        .with_state(context)
+}

@@ -79,3 +79,71 @@ impl Metrics {
         exposition::render(self, &workers, &services, readings)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::authz::answer::Reason;
+
+    #[test]
+    fn a_scrape_adds_the_workers_up() {
+        let metrics = Metrics::new(Arc::default());
+        let (one, other) = (metrics.worker(), metrics.worker());
+        metrics.services.lock().unwrap().insert(ServiceId(3), "youtrack".into());
+        let (short, long) = (Duration::from_millis(4), Duration::from_secs(2));
+        one.record(Some(ServiceId(3)), Reason::Ok, 200, short, Some(short), 10, 100);
+        other.record(Some(ServiceId(3)), Reason::Ok, 200, long, None, 1, 0);
+        other.record(None, Reason::MissingCredentials, 401, short, None, 0, 0);
+        one.upstream(UpstreamEvent::Retry);
+        one.entered();
+        one.client_refused(Reason::HeadTooLarge);
+        metrics.store.commits.add(2);
+        // What a dropped worker counted stays.
+        drop(one);
+        let text = metrics.render(Readings { tokens: 7, imported: 0, writable: true, ready: false });
+        let check = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
+        check(r#"permgate_requests_total{service="youtrack",outcome="forwarded",reason="ok"} 2"#);
+        check(r#"permgate_requests_total{outcome="denied",reason="missing_credentials"} 1"#);
+        check(r#"permgate_responses_total{service="youtrack",outcome="2xx"} 2"#);
+        check(r#"permgate_request_duration_seconds_bucket{service="youtrack",le="0.0025"} 0"#);
+        check(r#"permgate_request_duration_seconds_bucket{service="youtrack",le="0.005"} 1"#);
+        check(r#"permgate_request_duration_seconds_bucket{service="youtrack",le="+Inf"} 2"#);
+        check(r#"permgate_request_duration_seconds_sum{service="youtrack"} 2.004"#);
+        check(r#"permgate_request_duration_seconds_count{service="youtrack"} 2"#);
+        check(r#"permgate_upstream_duration_seconds_count{service="youtrack"} 1"#);
+        check(r#"permgate_received_bytes_total{service="youtrack"} 11"#);
+        check(r#"permgate_sent_bytes_total{service="youtrack"} 100"#);
+        check("permgate_upstream_retries_total 1");
+        check("permgate_live_requests 1");
+        check(r#"permgate_client_refusals_total{reason="head_too_large"} 1"#);
+        check("permgate_store_commits_total 2");
+        check("permgate_tokens 7");
+        check("permgate_store_writable 1");
+        check("permgate_ready 0");
+    }
+
+    #[test]
+    fn every_line_is_a_comment_or_a_sample_of_a_family_that_was_told() {
+        let metrics = Metrics::new(Arc::default());
+        let worker = metrics.worker();
+        for reason in Reason::ALL {
+            worker.record(Some(ServiceId(0)), reason, 200, Duration::ZERO, None, 0, 0);
+            worker.client_refused(reason);
+        }
+        let text = metrics.render(Readings { tokens: 0, imported: 0, writable: false, ready: true });
+        let mut family = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                family = rest.split(' ').next().unwrap().to_owned();
+            }
+            if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+                assert!(name == family || base == Some(&family), "{line} under {family}");
+                assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
+}

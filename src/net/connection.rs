@@ -84,6 +84,8 @@ pub(super) enum Order {
     /// Close; nothing is lost by it.
     Close,
     Refuse(Refusal),
+    /// Finish what is under way, then close.
+    Finish,
 }
 
 /// How long a client may go on sending what nobody reads after the last answer.
@@ -293,10 +295,12 @@ impl Connection {
         matches!(self.order.get(), Some(Order::Refuse(_)))
     }
 
-    /// The worker drains: who has nothing under way goes at once.
+    /// Told by the worker that it drains: who has nothing under way goes at once.
     pub(super) fn finish(&self) {
-        if self.phase.get() == Phase::Idle {
-            self.order(Order::Close);
+        match self.phase.get() {
+            Phase::Idle => self.order(Order::Close),
+            Phase::Fresh | Phase::Handshake | Phase::Closing => {}
+            Phase::Head | Phase::Judged | Phase::Serving => self.order(Order::Finish),
         }
     }
 

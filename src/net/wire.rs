@@ -14,8 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     Connection, Refusal, Worker,
     connection::{Answer, Order, Phase},
-    framing::Framing,
-    head::{HeadScan, Verdict},
+    head::{Framing, HeadScan, Verdict},
     stream::Stream,
 };
 
@@ -49,11 +48,6 @@ impl Wire {
             scan: HeadScan::default(),
             intake: Intake::Head,
         }
-    }
-
-    /// The client has sent, or is about to send, what nobody will read.
-    pub(super) fn has_unread(&self) -> bool {
-        !self.pending.is_empty() || self.connection.unread()
     }
 
     pub(super) fn into_stream(self) -> Stream {

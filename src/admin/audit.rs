@@ -1,0 +1,75 @@
+//! `/v1/audit`: the chained log, newest first.
+
+use std::fmt::Write as _;
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    pages::{Cursor, Paging, Params},
+    wire::{Page, Time, ok},
+};
+use crate::{authz::subject::Permission, store::model::AuditEvent};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/audit", get(list))
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditView {
+    pub seq: u64,
+    pub time: Time,
+    pub event: String,
+    pub actor: String,
+    pub target: String,
+    pub service: Option<String>,
+    pub request_id: Option<String>,
+    pub outcome: String,
+    pub reason: Option<String>,
+    pub change: Option<Value>,
+    /// BLAKE3 of the event before, and of this one, in hexadecimal digits.
+    pub prev: String,
+    pub hash: String,
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Params(cursor): Params<Cursor>,
+) -> Result<Response, Problem> {
+    caller.require(Permission::ReadAudit)?;
+    let Paging { cursor, limit } = Paging::of(cursor)?;
+    let page = context.store.audit(cursor.as_deref(), limit)?;
+    let items = page.items.into_iter().map(AuditView::new).collect();
+    Ok(ok(&Page { items, next: page.next }))
+}
+
+impl AuditView {
+    fn new(event: AuditEvent) -> Self {
+        Self {
+            seq: event.seq,
+            time: Time(event.at),
+            event: event.event,
+            actor: event.actor,
+            target: event.target,
+            service: event.service,
+            request_id: event.request_id,
+            outcome: event.outcome,
+            reason: event.reason,
+            change: event.change.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+            prev: hex(&event.prev),
+            hash: hex(&event.hash),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes what it is given");
+        text
+    })
+}

@@ -1,0 +1,77 @@
+//! `/v1/config` and `/v1/reload`: what is in force, whether a text would be, and taking it over.
+
+use axum::{
+    Router,
+    extract::State,
+    response::Response,
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::Caller,
+    context::{ConfigurationError, ReloadError},
+    error::Problem,
+    wire::{Json, ok},
+};
+use crate::{authz::subject::Permission, store::ChangeError};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/config", get(show))
+        .route("/v1/config/check", post(check))
+        .route("/v1/reload", post(reload))
+}
+
+/// The text of a `gateway.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    text: String,
+}
+
+async fn show(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::AdminRead)?;
+    Ok(ok(&json!({"text": context.configuration.text()})))
+}
+
+async fn check(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<Check>,
+) -> Result<Response, Problem> {
+    caller.require(Permission::AdminRead)?;
+    let errors = context.configuration.check(&body.text).err().unwrap_or_default();
+    Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors})))
+}
+
+async fn reload(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::AdminWrite)?;
+    // The services that go keep their names in the metrics.
+    context.metrics.name_services(&context.rules());
+    match context.configuration.reload(caller.actor()).await {
+        Ok(cut) => {
+            context.metrics.reloads.add(1);
+            Ok(ok(&json!({"reloaded": true, "cut": cut.0})))
+        }
+        Err(ReloadError::Invalid(errors)) => {
+            context.metrics.reloads_failed.add(1);
+            Err(invalid(&errors))
+        }
+        Err(ReloadError::Change(error)) => {
+            if matches!(error, ChangeError::Rules(_) | ChangeError::Closed(_)) {
+                context.metrics.reloads_failed.add(1);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn invalid(errors: &[ConfigurationError]) -> Problem {
+    let text = "The configuration is not valid; the one before stays in force";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", text)
+        .with("errors", json!(errors))
+}

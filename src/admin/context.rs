@@ -1,0 +1,126 @@
+//! What the handlers work with, made by the composition.
+
+use std::{
+    net::IpAddr,
+    ops::Deref,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    authz::{rules::Rules, secret::Digest},
+    fence::{Cut, Fence},
+    metrics::{Metrics, Readings},
+    state::State,
+    store::{Actor, ChangeError, Store, model::LastUsed},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Context(Arc<Parts>);
+
+pub struct Parts {
+    pub store: Store,
+    pub state: Arc<State>,
+    pub fence: Arc<Fence>,
+    pub metrics: Arc<Metrics>,
+    pub uses: Arc<dyn Uses>,
+    pub configuration: Arc<dyn Configuration>,
+    /// Whether requests are taken: false before the first worker serves and while draining.
+    pub ready: Arc<AtomicBool>,
+    /// Names under which the listener may be asked, beside `localhost` and addresses: a browser that
+    /// was lured to another name is refused.
+    pub hosts: Vec<String>,
+    /// The process's own user: with root the operator on the unix socket.
+    pub own_uid: u32,
+}
+
+/// What the workers know of uses that the store does not yet.
+pub trait Uses: Send + Sync {
+    fn last(&self, digest: &Digest) -> Option<LastUsed>;
+
+    /// A use on the admin listener itself.
+    fn note(&self, digest: &Digest, used: LastUsed);
+
+    /// A refusal that is to be audited, of a request on the admin listener.
+    fn refused(&self, refused: Refused<'_>);
+}
+
+/// Who was refused, for the audit's bounded channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    pub token: Option<crate::authz::secret::TokenId>,
+    pub client: IpAddr,
+    pub reason: crate::authz::answer::Reason,
+    pub request_id: &'a str,
+}
+
+/// `gateway.toml` as it is in force.
+pub trait Configuration: Send + Sync {
+    /// The text with every secret replaced.
+    fn text(&self) -> String;
+
+    /// The start-up validation of another text; nothing changes.
+    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>>;
+
+    /// Reads the file again and replaces everything, or nothing.
+    fn reload(&self, actor: Actor) -> Reloading;
+}
+
+pub type Reloading = Pin<Box<dyn Future<Output = Result<Cut, ReloadError>> + Send>>;
+
+#[derive(Debug)]
+pub enum ReloadError {
+    Invalid(Vec<ConfigurationError>),
+    Change(ChangeError),
+}
+
+/// What is wrong in a configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationError {
+    pub file: String,
+    pub line: Option<u32>,
+    pub column: Option<u32>,
+    pub message: String,
+}
+
+impl Context {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    pub fn rules(&self) -> Arc<Rules> {
+        self.state.snapshot().rules.clone()
+    }
+
+    /// Whether requests are taken, and why not.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        if self.fence.is_broken() {
+            return Err("a worker has not taken a change over");
+        }
+        if self.ready.load(Ordering::Acquire) { Ok(()) } else { Err("not serving") }
+    }
+
+    pub fn readings(&self) -> Readings {
+        let index = self.state.index();
+        Readings {
+            tokens: u64::try_from(index.len()).unwrap_or(u64::MAX),
+            imported: index.imported(),
+            writable: self.store.writable().is_ok(),
+            ready: self.ready().is_ok(),
+        }
+    }
+}
+
+impl Deref for Context {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

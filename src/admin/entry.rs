@@ -1,0 +1,84 @@
+//! A request on the admin listener as the fence sees it: judged again by every change but its own.
+
+use std::{rc::Rc, time::Instant};
+
+use http::{Method, Uri};
+
+use super::{
+    Context,
+    authenticate::Claim,
+    caller::{Caller, Identity},
+};
+use crate::{
+    authz::{answer::Reason, rules::BUILT_IN_SERVICE, secret, time::Timestamp},
+    fence::{self, Affected, LiveRow},
+    net::Connection,
+};
+
+pub(super) struct Entry {
+    pub context: Context,
+    pub claim: Claim,
+    pub caller: Caller,
+    pub deadline: Option<Timestamp>,
+    pub connection: Rc<Connection>,
+    pub method: Method,
+    pub uri: Uri,
+    pub began: Instant,
+    /// The connection's counts when the request began.
+    pub bytes: (u64, u64),
+}
+
+impl fence::Entry for Entry {
+    fn concerned(&self, affected: &Affected) -> bool {
+        let Identity::Bearer { digest, user, .. } = &self.caller.identity else { return false };
+        match affected {
+            Affected::Token(other) => other == digest,
+            Affected::User(ix) => *ix == user.ix,
+            Affected::Everybody => true,
+        }
+    }
+
+    fn judge(&self) -> Result<(), Reason> {
+        if self.caller.stake.is_changing() {
+            return Ok(());
+        }
+        let recognised =
+            self.claim.judge(&self.context, &self.connection.peer).map_err(|refused| refused.reason)?;
+        match recognised.identity {
+            Identity::Bearer { user, .. } if !self.caller.stake.is_covered(user.permissions) => {
+                Err(Reason::ReadServiceDenied)
+            }
+            Identity::Bearer { .. } | Identity::Operator => Ok(()),
+        }
+    }
+
+    fn cut(&self, reason: Reason) {
+        let request_id = &*self.caller.request_id;
+        tracing::info!(request_id, reason = reason.code(), "an admin request was cut");
+        self.connection.sever();
+    }
+
+    fn row(&self) -> LiveRow {
+        let (token, user) = match &self.caller.identity {
+            Identity::Operator => (None, None),
+            Identity::Bearer { token, user, .. } => (Some(*token), Some(user.ix)),
+        };
+        LiveRow {
+            id: String::new(),
+            request_id: self.caller.request_id.to_string(),
+            token,
+            user,
+            service: BUILT_IN_SERVICE.to_owned(),
+            method: self.method.to_string(),
+            path: secret::redact(self.uri.path()).into_owned(),
+            client: self.caller.client,
+            age: self.began.elapsed(),
+            bytes_in: self.connection.bytes_in().saturating_sub(self.bytes.0),
+            bytes_out: self.connection.bytes_out().saturating_sub(self.bytes.1),
+        }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
+    }
+}

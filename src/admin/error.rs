@@ -1,0 +1,197 @@
+//! What goes wrong on the admin listener and how the client is told: stable codes, one body.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    authz::answer::{Answer, Reason},
+    fence::FenceIncomplete,
+    store::{ChangeError, ReadError, Refusal, RefusalCode},
+};
+
+/// An answer that is not a success. [`render`] writes its body once the request's id and `Accept`
+/// are at hand.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+    challenge: Option<Box<str>>,
+    allow: Option<Box<str>>,
+    /// Fields beside those that every problem has.
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
+        let description = description.into();
+        Self { status, error, description, challenge: None, allow: None, more: Map::new() }
+    }
+
+    pub fn invalid(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    pub fn value(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", description)
+    }
+
+    pub fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is no such {what}"))
+    }
+
+    pub fn denied(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_denied", description)
+    }
+
+    pub fn stale() -> Self {
+        let text = "The record has changed since it was read";
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", text)
+    }
+
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(field.to_owned(), value.into());
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The bytes and fields, as on the proxy: `application/json` unless `Accept` asks for the form
+    /// of RFC 9457.
+    pub fn render(self, accept: &HeaderMap, request_id: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let mut body = json!({
+            "error": self.error,
+            "error_description": self.description,
+            "status": self.status.as_u16(),
+            "request_id": request_id,
+        });
+        let rfc9457 = asks_for_problem(accept);
+        if let Value::Object(fields) = &mut body {
+            fields.extend(self.more);
+            if rfc9457 {
+                fields.insert("type".into(), "about:blank".into());
+                fields.insert("title".into(), self.status.canonical_reason().unwrap_or_default().into());
+                fields.insert("detail".into(), self.description.into());
+            }
+        }
+        let mut headers = HeaderMap::new();
+        let form = if rfc9457 { "application/problem+json" } else { "application/json" };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form));
+        for (name, value) in [(header::WWW_AUTHENTICATE, self.challenge), (header::ALLOW, self.allow)] {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        (self.status, headers, body.to_string().into_bytes())
+    }
+}
+
+fn asks_for_problem(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|value| value.split(',')).any(|range| {
+        range
+            .split(';')
+            .next()
+            .is_some_and(|form| form.trim().eq_ignore_ascii_case("application/problem+json"))
+    })
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Answer> for Problem {
+    fn from(answer: Answer) -> Self {
+        let Answer { status, error, description, challenge, allow } = answer;
+        let (challenge, allow) = (challenge.map(Into::into), allow.map(Into::into));
+        Self { status, error, description, challenge, allow, more: Map::new() }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        tracing::error!(%error, "failed to read the store");
+        Reason::StoreUnavailable.answer(None).into()
+    }
+}
+
+impl From<FenceIncomplete> for Problem {
+    fn from(_: FenceIncomplete) -> Self {
+        let text = "The change is durable, but not yet in force everywhere";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "fence_incomplete", text)
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(refusal) => refusal.into(),
+            ChangeError::Stale => Self::stale(),
+            ChangeError::KeyReused => {
+                let text = "This Idempotency-Key came with another request";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text)
+            }
+            ChangeError::Closed(cause) => {
+                tracing::error!(cause, "a change was refused: the store takes none");
+                Reason::StoreUnavailable.answer(None).into()
+            }
+            ChangeError::NotDurable { reason, cut } => {
+                tracing::error!(cause = reason, "a change is in force, but not durable");
+                let text = "The change is in force, but a restart may lose it";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_durable", text).with("cut", cut.0)
+            }
+            ChangeError::FenceIncomplete => FenceIncomplete(std::time::Duration::ZERO).into(),
+            ChangeError::Rules(errors) => {
+                let text = "The new configuration contradicts itself";
+                let errors: Vec<Value> = errors
+                    .iter()
+                    .map(|e| json!({"file": &*e.origin.file, "line": e.origin.line, "message": e.message}))
+                    .collect();
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", text)
+                    .with("errors", errors)
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, error) = code(refusal.code);
+        Self::new(status, error, refusal.message)
+    }
+}
+
+/// The stable code and its status (domain.md, "Administration", errors).
+pub fn code(code: RefusalCode) -> (StatusCode, &'static str) {
+    const FORBIDDEN: StatusCode = StatusCode::FORBIDDEN;
+    const CONFLICT: StatusCode = StatusCode::CONFLICT;
+    const UNPROCESSABLE: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+    match code {
+        RefusalCode::PermissionDenied => (FORBIDDEN, "permission_denied"),
+        RefusalCode::WouldEscalate => (FORBIDDEN, "would_escalate"),
+        RefusalCode::ServiceNotReadable => (FORBIDDEN, "service_not_readable"),
+        RefusalCode::ExceedsParentToken => (FORBIDDEN, "exceeds_parent_token"),
+        RefusalCode::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        RefusalCode::NameTaken => (CONFLICT, "name_taken"),
+        RefusalCode::UserBanned => (CONFLICT, "user_banned"),
+        RefusalCode::TokenRevoked => (CONFLICT, "token_revoked"),
+        RefusalCode::CannotBanSelf => (CONFLICT, "cannot_ban_self"),
+        RefusalCode::LastAdmin => (CONFLICT, "last_admin"),
+        RefusalCode::TooManyTokens => (CONFLICT, "too_many_tokens"),
+        RefusalCode::InvalidName => (UNPROCESSABLE, "invalid_name"),
+        RefusalCode::EmptyScope => (UNPROCESSABLE, "empty_scope"),
+        RefusalCode::DuplicateService => (UNPROCESSABLE, "duplicate_service"),
+        RefusalCode::ExpiryInPast => (UNPROCESSABLE, "expiry_in_past"),
+        RefusalCode::LifetimeTooLong => (UNPROCESSABLE, "lifetime_too_long"),
+        RefusalCode::CannotWiden => (UNPROCESSABLE, "cannot_widen"),
+        RefusalCode::InvalidValue => (UNPROCESSABLE, "invalid_value"),
+    }
+}

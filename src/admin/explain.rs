@@ -1,0 +1,204 @@
+//! `/v1/explain`: the decision about a request that nobody has sent, step by step.
+
+use axum::{Router, extract::State, response::Response, routing::post};
+use http::{Method, Uri};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    tokens,
+    wire::{Json, Time, ok},
+};
+use crate::authz::{
+    decide::{Credential, Facts, Query},
+    explain::{self, Explanation},
+    path::RequestPath,
+    rules::{Origin, ServiceKey},
+    secret::{self, Form},
+    subject::{Permission, UserIx},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/explain", post(tell))
+}
+
+/// Without `token_id` and `user` the request is anonymous. A `user` stands for a sound token of
+/// theirs whose scope fits, so that the answer is about the account alone.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    pub method: String,
+    /// Absolute, or a path with its query.
+    pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user: Option<String>,
+    /// The address to come from; else the caller's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client: Option<std::net::IpAddr>,
+}
+
+async fn tell(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<ExplainRequest>,
+) -> Result<Response, Problem> {
+    let method = Method::from_bytes(body.method.as_bytes())
+        .map_err(|_| Problem::invalid("The method is not an HTTP method"))?;
+    let target = Target::parse(&body.url)?;
+    let snapshot = context.state.snapshot();
+    let query = Query {
+        method: &method,
+        host: target.host.as_deref(),
+        path: RequestPath::parse(target.path),
+        token_in_url: secret::contains_token(&body.url),
+        credential: Credential::Missing,
+        client: body.client.unwrap_or(caller.client),
+        upgrade: false,
+        method_override: false,
+    };
+    let facts = Facts {
+        rules: &snapshot.rules,
+        directory: &snapshot.directory,
+        token: None,
+        imports: context.state.index().imported() > 0,
+        now: Time::now(),
+    };
+    let explanation = match (&body.token_id, &body.user) {
+        (Some(_), Some(_)) => return Err(Problem::invalid("Give token_id or user, not both")),
+        (Some(id), None) => {
+            let record = tokens::parse(id)
+                .and_then(|id| context.store.token(id)?.ok_or_else(|| Problem::not_found("token")))?;
+            if !caller.is(&record.owner) {
+                caller.require(Permission::AdminRead)?;
+            }
+            let form = if record.imported { Form::Foreign } else { Form::Own };
+            let credential = Credential::Bearer { form, digest: Some(record.digest) };
+            let query = Query { credential, ..query };
+            context
+                .state
+                .index()
+                .with(&record.digest, |token| explain::explain(&query, Facts { token, ..facts }))
+        }
+        (None, Some(login)) => {
+            let user = user(&context, &caller, login)?;
+            explain::explain_user(&query, facts, user)
+        }
+        (None, None) => {
+            caller.require(Permission::AdminRead)?;
+            explain::explain(&query, facts)
+        }
+    };
+    Ok(ok(&view(&explanation)))
+}
+
+fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Problem> {
+    let login = caller.login(login)?;
+    let snapshot = context.state.snapshot();
+    let user = snapshot.directory.user_by_login(&login);
+    if !user.is_some_and(|user| caller.is(&user.id)) {
+        caller.require(Permission::AdminRead)?;
+    }
+    Ok(user.ok_or_else(|| Problem::not_found("user"))?.ix)
+}
+
+/// A URL, cut as a request's target and Host would be.
+struct Target<'a> {
+    host: Option<String>,
+    path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// The path stays as written: a parser that mended it would explain another request.
+    fn parse(url: &'a str) -> Result<Self, Problem> {
+        let (host, rest) = match url.split_once("://") {
+            _ if url.starts_with('/') => (None, url),
+            Some(("http" | "https", rest)) => {
+                let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                let (authority, rest) = rest.split_at(end);
+                let uri: Result<Uri, _> = authority.parse();
+                let host = uri.ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
+                (Some(host.ok_or_else(|| Problem::invalid("The URL has no valid host"))?), rest)
+            }
+            _ => return Err(Problem::invalid("The URL is http://, https:// or a path that begins with /")),
+        };
+        let path = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
+        Ok(Self { host, path: if path.is_empty() { "/" } else { path } })
+    }
+}
+
+fn view(explanation: &Explanation) -> Value {
+    let steps: Vec<Value> = explanation
+        .steps
+        .iter()
+        .map(|step| {
+            json!({
+                "step": step.name,
+                "looked_at": step.looked_at,
+                "result": step.result,
+                "origin": step.origin.as_ref().map(origin),
+            })
+        })
+        .collect();
+    let mut body = json!({
+        "reason": explanation.reason.code(),
+        "service": explanation.service.as_ref().map(ServiceKey::as_str),
+        "origin": explanation.origin.as_ref().map(origin),
+        "steps": steps,
+    });
+    match &explanation.outcome {
+        Ok(forwarded) => {
+            body["outcome"] = "forwarded".into();
+            body["forwarded"] = json!({
+                "upstream": forwarded.upstream,
+                "path": forwarded.path,
+                "set": forwarded.set.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
+                "dropped": forwarded.dropped,
+            });
+        }
+        Err(answer) => {
+            body["outcome"] = "denied".into();
+            body["answer"] = json!({
+                "status": answer.status.as_u16(),
+                "error": answer.error,
+                "error_description": answer.description,
+                "www_authenticate": answer.challenge,
+                "allow": answer.allow,
+            });
+        }
+    }
+    body
+}
+
+fn origin(origin: &Origin) -> Value {
+    json!({"file": &*origin.file, "line": origin.line})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_cut_as_a_request_would_carry_it() {
+        fn check(url: &str, expected: Option<(Option<&str>, &str)>) {
+            let target = Target::parse(url).ok();
+            let told = target.as_ref().map(|target| (target.host.as_deref(), target.path));
+            assert_eq!(told, expected, "{url}");
+        }
+        check("/rest/issue?q=1", Some((None, "/rest/issue")));
+        check("/rest/../hub", Some((None, "/rest/../hub")));
+        check("http://Example.com:8080/api#x", Some((Some("example.com"), "/api")));
+        check("https://example.com", Some((Some("example.com"), "/")));
+        check("https://example.com?x=/y", Some((Some("example.com"), "/")));
+        check("http://[::1]:80/a", Some((Some("[::1]"), "/a")));
+        check("//example.com/a", Some((None, "//example.com/a")));
+        check("http:///a", None);
+        check("ftp://example.com/a", None);
+        check("example.com/a", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,179 @@
+//! `/v1/groups`: made, shown, moved, emptied, deleted; who is a member.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{get, put},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    pages::{Cursor, Paging, Params},
+    wire::{Json, emptied, if_match, ok, revised},
+};
+use crate::{
+    authz::{
+        accounts::{ALL_USERS, Accounts, Group, fold},
+        subject::Permission,
+    },
+    store::{Changed, GroupEdit, model::GroupRecord},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/groups", get(list).post(create))
+        .route("/v1/groups/{name}", get(show).patch(edit).delete(delete))
+        .route("/v1/groups/{name}/members/{login}", put(join).delete(leave))
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupView {
+    pub id: String,
+    pub name: String,
+    /// Name of the parent.
+    pub parent: Option<String>,
+    /// Every user that is not deleted is a member; it cannot be changed.
+    pub built_in: bool,
+    /// Roles granted directly, by key.
+    pub roles: Vec<String>,
+    /// Logins of the direct members; absent in lists and of the built-in group.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub members: Option<Vec<String>>,
+    pub revision: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    parent: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    name: Option<String>,
+    #[serde(default, deserialize_with = "emptied")]
+    parent: Option<Option<String>>,
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Params(cursor): Params<Cursor>,
+) -> Result<Response, Problem> {
+    caller.require(Permission::ReadGroup)?;
+    let accounts = context.store.accounts();
+    let page =
+        Paging::of(cursor)?.cut(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
+    Ok(ok(&page.map(|group| GroupView::new(&accounts, &group.record))))
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<Create>,
+) -> Result<Response, Problem> {
+    let changed = context.store.create_group(caller.actor(), body.name, body.parent).await?;
+    let name = utf8_percent_encode(&changed.record.name, NON_ALPHANUMERIC);
+    let location = HeaderValue::try_from(format!("/v1/groups/{name}"));
+    let mut response = changed_answer(&context, StatusCode::CREATED, &changed);
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn show(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    caller.require(Permission::ReadGroup)?;
+    let accounts = context.store.accounts();
+    let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
+    let mut view = GroupView::new(&accounts, &group.record);
+    if !view.built_in {
+        view.members = Some(accounts.members(group.ix).map(|user| user.record.login.clone()).collect());
+    }
+    Ok(revised(StatusCode::OK, view.revision, &view))
+}
+
+async fn edit(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Edit>,
+) -> Result<Response, Problem> {
+    let revision = if_match(&headers)?;
+    let edit = GroupEdit { name: body.name, parent: body.parent };
+    let changed = context.store.edit_group(caller.actor(), name, revision, edit).await?;
+    Ok(changed_answer(&context, StatusCode::OK, &changed))
+}
+
+async fn delete(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let changed = context.store.delete_group(caller.actor(), name).await?;
+    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+}
+
+async fn join(
+    State(context): State<Context>,
+    caller: Caller,
+    Path((name, login)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    set_member(&context, &caller, name, &login, true).await
+}
+
+async fn leave(
+    State(context): State<Context>,
+    caller: Caller,
+    Path((name, login)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    set_member(&context, &caller, name, &login, false).await
+}
+
+async fn set_member(
+    context: &Context,
+    caller: &Caller,
+    name: String,
+    login: &str,
+    member: bool,
+) -> Result<Response, Problem> {
+    let login = caller.login(login)?;
+    let changed = context.store.set_member(caller.actor(), name, login.clone(), member).await?;
+    let group = &changed.record.name;
+    Ok(ok(&json!({"group": group, "user": login, "member": member, "cut": changed.cut.0})))
+}
+
+fn changed_answer(context: &Context, status: StatusCode, changed: &Changed<GroupRecord>) -> Response {
+    let mut body = json!(GroupView::new(&context.store.accounts(), &changed.record));
+    body["cut"] = changed.cut.0.into();
+    revised(status, changed.record.revision, &body)
+}
+
+impl GroupView {
+    fn new(accounts: &Accounts, record: &GroupRecord) -> Self {
+        let parent = record.parent.as_deref().and_then(|id| accounts.group_by_id(id));
+        Self {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            parent: parent.map(|parent| parent.record.name.clone()),
+            built_in: record.id == ALL_USERS,
+            roles: accounts.group_by_id(&record.id).map_or_else(Vec::new, |group| group.roles.clone()),
+            members: None,
+            revision: record.revision,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What keeps a browser from being used against the listener: names, origins, the fields of every
+//! answer.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::error::Problem;
+use crate::authz::answer::Reason;
+
+/// Every answer has them unless it has set its own.
+const FIELDS: [(HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+pub(super) fn protect(headers: &mut HeaderMap) {
+    for (name, value) in FIELDS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// The name that was asked for is one of ours. An address needs no list: a browser lured to
+/// another name sends that name.
+pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = name_of(host);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let ours =
+        || name.eq_ignore_ascii_case("localhost") || hosts.iter().any(|h| h.eq_ignore_ascii_case(name));
+    if address.is_ok() || ours() { Ok(()) } else { Err(Reason::Misdirected.answer(None).into()) }
+}
+
+/// A change is not asked for by a page of somebody else's.
+pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let field = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let site = field(&HeaderName::from_static("sec-fetch-site"));
+    let origin = field(&header::ORIGIN);
+    let host = field(&header::HOST).unwrap_or_default();
+    let same = |origin: &str| {
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    };
+    if site.is_none_or(|site| matches!(site, "same-origin" | "none")) && origin.is_none_or(same) {
+        return Ok(());
+    }
+    let text = "A page of another origin asked for this";
+    Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", text))
+}
+
+/// Without the port.
+fn name_of(host: &str) -> &str {
+    let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
+    host[after_bracket..].rfind(':').map_or(host, |colon| &host[..after_bracket + colon])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn only_our_names_are_answered() {
+        fn check(host: &'static str, accepted: bool) {
+            let hosts = ["gate.example".to_owned()];
+            assert_eq!(check_host(&headers(&[("host", host)]), &hosts).is_ok(), accepted, "{host}");
+        }
+        check("localhost", true);
+        check("localhost:8081", true);
+        check("LOCALHOST", true);
+        check("127.0.0.1:8081", true);
+        check("[::1]:8081", true);
+        check("[::1]", true);
+        check("10.0.0.7", true);
+        check("gate.example:8081", true);
+        check("Gate.Example", true);
+        check("evil.example", false);
+        check("localhost.evil.example", false);
+        check("127.0.0.1.evil.example", false);
+        check("gate.example.evil", false);
+        check("", false);
+    }
+
+    #[test]
+    fn a_change_comes_from_our_own_pages_or_from_no_page() {
+        fn check(name: &str, method: &Method, fields: &[(&'static str, &'static str)], accepted: bool) {
+            let mut headers = headers(fields);
+            headers.insert(header::HOST, HeaderValue::from_static("localhost:8081"));
+            assert_eq!(check_origin(method, &headers).is_ok(), accepted, "{name}");
+        }
+        let post = &Method::POST;
+        check("no browser", post, &[], true);
+        check(
+            "own page",
+            post,
+            &[("origin", "http://localhost:8081"), ("sec-fetch-site", "same-origin")],
+            true,
+        );
+        check("address bar", post, &[("sec-fetch-site", "none")], true);
+        check("another port", post, &[("origin", "http://localhost:9000")], false);
+        check("another page", post, &[("origin", "https://evil.example")], false);
+        check("no origin to tell", post, &[("origin", "null")], false);
+        check("another site", post, &[("sec-fetch-site", "cross-site")], false);
+        check("another site of ours", &Method::DELETE, &[("sec-fetch-site", "same-site")], false);
+        check("a read is harmless", &Method::GET, &[("sec-fetch-site", "cross-site")], true);
+    }
+}

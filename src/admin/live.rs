@@ -1,0 +1,83 @@
+//! `/v1/live`: what is in flight, and cutting one of it.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{delete, get},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    wire::{Page, ok},
+};
+use crate::{
+    authz::subject::{Directory, Permission},
+    fence::LiveRow,
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/live", get(list)).route("/v1/live/{id}", delete(cut))
+}
+
+/// A permitted request, stream or tunnel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveView {
+    pub id: String,
+    pub request_id: String,
+    pub token: Option<String>,
+    /// Login.
+    pub user: Option<String>,
+    pub service: String,
+    pub method: String,
+    pub path: String,
+    pub client: String,
+    pub age_ms: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::AdminRead)?;
+    let mut rows = context.fence.list().await;
+    rows.sort_by_key(|row| std::cmp::Reverse(row.age));
+    let directory = context.state.snapshot().directory.clone();
+    let items = rows.into_iter().map(|row| LiveView::new(&directory, row)).collect();
+    Ok(ok(&Page { items, next: None }))
+}
+
+async fn cut(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.require(Permission::AdminWrite)?;
+    if !context.fence.cut(&id).await? {
+        return Err(Problem::not_found("request in flight"));
+    }
+    tracing::info!(live = id, by = caller.name(), "a request was cut");
+    Ok(ok(&json!({"cut": 1})))
+}
+
+impl LiveView {
+    fn new(directory: &Directory, row: LiveRow) -> Self {
+        let user = row.user.and_then(|ix| directory.user(ix));
+        Self {
+            id: row.id,
+            request_id: row.request_id,
+            token: row.token.map(|token| token.to_string()),
+            user: user.map(|user| user.login.to_string()),
+            service: row.service,
+            method: row.method,
+            path: row.path,
+            client: row.client.to_string(),
+            age_ms: u64::try_from(row.age.as_millis()).unwrap_or(u64::MAX),
+            bytes_in: row.bytes_in,
+            bytes_out: row.bytes_out,
+        }
+    }
+}

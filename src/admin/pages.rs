@@ -1,0 +1,101 @@
+//! Query strings: parameters that are not known are refused; cursors and limits.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{error::Problem, wire::Page};
+
+/// The parameters of a query string.
+pub struct Params<T>(pub T);
+
+/// The parameters of a list without filters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Where a page begins and how long it is.
+#[derive(Debug)]
+pub struct Paging {
+    pub cursor: Option<String>,
+    pub limit: usize,
+}
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+impl Paging {
+    pub fn new(cursor: Option<String>, limit: Option<usize>) -> Result<Self, Problem> {
+        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Problem::invalid(format!("limit is 1 to {MAX_LIMIT}")));
+        }
+        Ok(Self { cursor, limit })
+    }
+
+    pub fn of(cursor: Cursor) -> Result<Self, Problem> {
+        Self::new(cursor.cursor, cursor.limit)
+    }
+
+    /// A page of what is in memory, in the order of `key`; the cursor is the last key given.
+    pub fn cut<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
+        rows.sort_by_cached_key(&key);
+        let after = self.cursor.as_ref().map_or(0, |cursor| rows.partition_point(|row| key(row) <= *cursor));
+        let mut items = rows.split_off(after);
+        let more = items.len() > self.limit;
+        items.truncate(self.limit);
+        let next = items.last().filter(|_| more).map(key);
+        Page { items, next }
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|query| Self(query.0))
+            .map_err(|error| Problem::invalid(format!("The query string: {}", error.body_text())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other_without_gap_or_overlap() {
+        fn check(name: &str, rows: &[&str], limit: usize, expected: &[&[&str]]) {
+            let mut pages = Vec::new();
+            let mut cursor = None;
+            loop {
+                let paging = Paging::new(cursor, Some(limit)).unwrap();
+                let page = paging.cut(rows.to_vec(), |row| (*row).to_owned());
+                pages.push(page.items);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(pages, expected, "{name}");
+        }
+        check("nothing", &[], 2, &[&[]]);
+        check("one short page", &["b", "a"], 3, &[&["a", "b"]]);
+        check("one full page has no next", &["b", "a"], 2, &[&["a", "b"]]);
+        check("several", &["c", "a", "e", "b", "d"], 2, &[&["a", "b"], &["c", "d"], &["e"]]);
+    }
+
+    #[test]
+    fn limits_are_bounded() {
+        fn check(limit: usize, accepted: bool) {
+            assert_eq!(Paging::new(None, Some(limit)).is_ok(), accepted, "{limit}");
+        }
+        check(0, false);
+        check(1, true);
+        check(MAX_LIMIT, true);
+        check(MAX_LIMIT + 1, false);
+    }
+}

@@ -1,0 +1,205 @@
+//! `/v1/roles` and `/v1/grants`: what a role permits and who holds it.
+
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    response::Response,
+    routing::{delete, get},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    pages::{Cursor, Paging, Params},
+    wire::{Json, ok, revised},
+};
+use crate::{
+    authz::{
+        accounts::{Accounts, built_in_roles},
+        subject::Permission,
+    },
+    store::{
+        GrantTarget,
+        model::{GrantRecord, Grantee, RoleRecord},
+    },
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/roles", get(list).post(create))
+        .route("/v1/roles/{key}", delete(remove).get(show))
+        .route("/v1/grants", get(list_grants).post(grant).delete(withdraw))
+}
+
+/// Who changes roles sees them.
+const SEES_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoleView {
+    pub key: String,
+    pub name: String,
+    pub permissions: Vec<String>,
+    pub built_in: bool,
+    pub revision: u64,
+}
+
+/// A role and who holds it: a user's login or a group's name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantView {
+    pub role: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    key: String,
+    name: String,
+    permissions: Vec<String>,
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Params(cursor): Params<Cursor>,
+) -> Result<Response, Problem> {
+    caller.require_any(&SEES_ROLES)?;
+    let accounts = context.store.accounts();
+    let page = Paging::of(cursor)?.cut(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone());
+    Ok(ok(&page.map(RoleView::new)))
+}
+
+async fn show(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Response, Problem> {
+    caller.require_any(&SEES_ROLES)?;
+    let accounts = context.store.accounts();
+    let role = accounts.role(&key).ok_or_else(|| Problem::not_found("role"))?;
+    Ok(revised(StatusCode::OK, role.revision, &RoleView::new(role)))
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<Create>,
+) -> Result<Response, Problem> {
+    let permissions = body.permissions.iter().map(|word| {
+        Permission::from_word(word).ok_or_else(|| Problem::value("A permission has a name that is not known"))
+    });
+    let permissions = permissions.collect::<Result<_, _>>()?;
+    let changed = context.store.create_role(caller.actor(), body.key, body.name, permissions).await?;
+    let mut response = revised(StatusCode::CREATED, changed.record.revision, &RoleView::new(&changed.record));
+    if let Ok(location) = HeaderValue::try_from(format!("/v1/roles/{}", changed.record.key)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn remove(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Response, Problem> {
+    let changed = context.store.delete_role(caller.actor(), key).await?;
+    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+}
+
+async fn list_grants(
+    State(context): State<Context>,
+    caller: Caller,
+    Params(cursor): Params<Cursor>,
+) -> Result<Response, Problem> {
+    caller.require_any(&SEES_ROLES)?;
+    let accounts = context.store.accounts();
+    let grants = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
+    Ok(ok(&Paging::of(cursor)?.cut(grants, GrantView::order)))
+}
+
+async fn grant(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<GrantView>,
+) -> Result<Response, Problem> {
+    set(&context, &caller, body, true).await
+}
+
+/// Named by a body or, for clients that send none with DELETE, by the query.
+async fn withdraw(
+    State(context): State<Context>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    use axum::extract::{FromRequest, FromRequestParts};
+    let (mut parts, body) = request.into_parts();
+    let body = if parts.uri.query().is_some() {
+        Params::<GrantView>::from_request_parts(&mut parts, &context).await?.0
+    } else {
+        Json::<GrantView>::from_request(Request::from_parts(parts, body), &context).await?.0
+    };
+    set(&context, &caller, body, false).await
+}
+
+async fn set(
+    context: &Context,
+    caller: &Caller,
+    body: GrantView,
+    granted: bool,
+) -> Result<Response, Problem> {
+    let GrantView { role, user, group } = body;
+    let to = match (user, group) {
+        (Some(login), None) => GrantTarget::User(caller.login(&login)?),
+        (None, Some(name)) => GrantTarget::Group(name),
+        _ => return Err(Problem::invalid("Name a user or a group, one of them")),
+    };
+    let changed = context.store.set_grant(caller.actor(), role, to, granted).await?;
+    let mut body = json!(GrantView::new(&context.store.accounts(), changed.record));
+    body["granted"] = granted.into();
+    body["cut"] = changed.cut.0.into();
+    Ok(ok(&body))
+}
+
+impl RoleView {
+    fn new(role: &RoleRecord) -> Self {
+        Self {
+            key: role.key.clone(),
+            name: role.name.clone(),
+            permissions: role.permissions.iter().map(|permission| permission.word().to_owned()).collect(),
+            built_in: built_in_roles().iter().any(|built_in| built_in.key == role.key),
+            revision: role.revision,
+        }
+    }
+}
+
+impl GrantView {
+    fn new(accounts: &Accounts, grant: GrantRecord) -> Self {
+        let GrantRecord { role, to } = grant;
+        match to {
+            Grantee::User(id) => {
+                let login = accounts.user_by_id(&id).map(|user| user.record.login.clone());
+                Self { role, user: login.or(Some(id)), group: None }
+            }
+            Grantee::Group(id) => {
+                let name = accounts.group_by_id(&id).map(|group| group.record.name.clone());
+                Self { role, user: None, group: name.or(Some(id)) }
+            }
+        }
+    }
+
+    fn order(&self) -> String {
+        let (kind, name) = match (&self.user, &self.group) {
+            (Some(login), _) => ('u', login.as_str()),
+            (None, name) => ('g', name.as_deref().unwrap_or_default()),
+        };
+        format!("{} {kind}:{name}", self.role)
+    }
+}

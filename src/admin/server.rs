@@ -1,0 +1,279 @@
+//! The Router behind `net`: checks what comes, authenticates, enters the live registry, and
+//! finishes every answer the same way.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Instant,
+};
+
+use axum::{Router, body::Body as RouterBody};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tower_service::Service;
+
+use super::{
+    Context,
+    authenticate::{Claim, check_target},
+    caller::{Caller, Stake},
+    context::Refused,
+    entry::Entry,
+    error::Problem,
+    guard,
+};
+use crate::{
+    authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
+    fence::{Live, Registry},
+    metrics::WorkerMetrics,
+    net::{BodyError, Connection, Handler, Peer, Refusal, RequestBody},
+};
+
+/// The largest request body.
+const MAX_BODY: usize = 1 << 20;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Serves every admin listener of the control thread.
+pub struct Server {
+    context: Context,
+    router: Router,
+    registry: Rc<Registry<Entry>>,
+    metrics: WorkerMetrics,
+}
+
+/// An answer's body; while it flows, the request is live.
+pub struct AnswerBody {
+    inner: RouterBody,
+    live: Option<Live<Entry>>,
+}
+
+/// Who asks and the request's place in the live registry; `None` at an open endpoint.
+type Admitted = Option<(Caller, Live<Entry>)>;
+
+/// What came of a request before it is finished.
+struct Answered {
+    response: Result<Response<RouterBody>, Problem>,
+    reason: Reason,
+    live: Option<Live<Entry>>,
+}
+
+impl Server {
+    /// Joins the fence; call it inside the thread's `LocalSet`.
+    pub fn new(context: Context) -> Rc<Self> {
+        let registry = Registry::new(context.fence.join());
+        tokio::task::spawn_local(registry.clone().run());
+        let metrics = context.metrics.worker();
+        Rc::new(Self { router: super::router(context.clone()), registry, metrics, context })
+    }
+
+    async fn answer(
+        &self,
+        mut parts: Parts,
+        body: RequestBody,
+        connection: &Rc<Connection>,
+        request_id: &Arc<str>,
+        began: Instant,
+    ) -> Answered {
+        let entered = match self.admit(&parts, connection, request_id, began) {
+            Ok(entered) => entered,
+            Err((reason, problem)) => return Answered { response: Err(problem), reason, live: None },
+        };
+        let (caller, live) = entered.map_or((None, None), |(caller, live)| (Some(caller), Some(live)));
+        let body = match collect(&parts.headers, body).await {
+            Ok(body) => body,
+            Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
+        };
+        parts.extensions.extend(caller.map(with_caller).unwrap_or_default());
+        let request = Request::from_parts(parts, RouterBody::from(body));
+        let Ok(response) = self.router.clone().call(request).await;
+        Answered { response: Ok(response), reason: Reason::Ok, live }
+    }
+
+    /// Judges and enters in one go: no change slips between the two.
+    fn admit(
+        &self,
+        parts: &Parts,
+        connection: &Rc<Connection>,
+        request_id: &Arc<str>,
+        began: Instant,
+    ) -> Result<Admitted, (Reason, Problem)> {
+        let context = &self.context;
+        let client = connection.address();
+        let refuse = |reason: Reason, token| {
+            context.uses.refused(Refused { token, client, reason, request_id });
+            (reason, reason.answer(Some(BUILT_IN_SERVICE)).into())
+        };
+        let path = parts.uri.path();
+        let probe = matches!(path, "/healthz" | "/readyz");
+        let local = matches!(connection.peer, Peer::Unix { .. }) || client.is_loopback();
+        if !probe && matches!(connection.peer, Peer::Inet(_)) {
+            guard::check_host(&parts.headers, &context.hosts).map_err(|p| (Reason::Misdirected, p))?;
+        }
+        check_target(parts).map_err(|reason| refuse(reason, None))?;
+        if probe || (path == "/metrics" && local && !parts.headers.contains_key(header::AUTHORIZATION)) {
+            return Ok(None);
+        }
+        guard::check_origin(&parts.method, &parts.headers).map_err(|p| (Reason::BadRequest, p))?;
+        let claim = Claim::of(parts, connection, &context.state);
+        let recognised = claim
+            .judge(context, &connection.peer)
+            .map_err(|refused| refuse(refused.reason, refused.token))?;
+        let stake = Arc::<Stake>::default();
+        let caller = Caller { identity: recognised.identity, client, request_id: request_id.clone(), stake };
+        if path == "/metrics" {
+            caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
+        }
+        caller.note_use(context);
+        let entry = Entry {
+            context: context.clone(),
+            claim,
+            caller: caller.clone(),
+            deadline: recognised.deadline,
+            connection: connection.clone(),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            began,
+            bytes: (connection.bytes_in(), connection.bytes_out()),
+        };
+        Ok(Some((caller, self.registry.enter(Rc::new(entry)))))
+    }
+}
+
+impl Handler for Server {
+    type Body = AnswerBody;
+
+    async fn handle(
+        self: Rc<Self>,
+        request: Request<RequestBody>,
+        connection: Rc<Connection>,
+    ) -> Response<AnswerBody> {
+        let began = Instant::now();
+        let request_id: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
+        let (parts, body) = request.into_parts();
+        let accept: HeaderMap =
+            parts.headers.get_all(header::ACCEPT).iter().map(|v| (header::ACCEPT, v.clone())).collect();
+        let head = parts.method == Method::HEAD;
+        let answered = self.answer(parts, body, &connection, &request_id, began).await;
+        let response = finish(answered.response, &accept, &request_id, head);
+        let service = self.context.rules().service_by_key(BUILT_IN_SERVICE).map(|service| service.id);
+        let status = response.status().as_u16();
+        self.metrics.record(service, answered.reason, status, began.elapsed(), None, 0, 0);
+        response.map(|inner| AnswerBody { inner, live: answered.live })
+    }
+
+    fn refuse(&self, refusal: Refusal, _: &Connection) -> Response<Bytes> {
+        let reason = match refusal {
+            Refusal::BadRequest(_) => Reason::BadRequest,
+            Refusal::HeadTimeout => Reason::RequestTimeout,
+            Refusal::TargetTooLong => Reason::TargetTooLong,
+            Refusal::HeadTooLarge => Reason::HeadTooLarge,
+        };
+        self.metrics.client_refused(reason);
+        let request_id = uuid::Uuid::now_v7().simple().to_string();
+        let problem = Problem::from(reason.answer(None));
+        let (_, headers, body) = problem.render(&HeaderMap::new(), &request_id);
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = refusal.status();
+        *response.headers_mut() = headers;
+        dress(response.headers_mut(), &request_id);
+        response
+    }
+}
+
+/// One form for every answer; a problem gets its body here.
+fn finish(
+    answered: Result<Response<RouterBody>, Problem>,
+    accept: &HeaderMap,
+    request_id: &str,
+    head: bool,
+) -> Response<RouterBody> {
+    let (mut response, problem) = match answered {
+        Ok(mut response) => {
+            let problem = response.extensions_mut().remove::<Problem>();
+            let problem = problem.or_else(|| router_problem(response.status()));
+            (response, problem)
+        }
+        Err(problem) => (Response::default(), Some(problem)),
+    };
+    if let Some(problem) = problem {
+        let (status, headers, body) = problem.render(accept, request_id);
+        *response.status_mut() = status;
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().extend(headers);
+        *response.body_mut() = if head { RouterBody::empty() } else { RouterBody::from(body) };
+    }
+    dress(response.headers_mut(), request_id);
+    response
+}
+
+/// What the Router refuses by itself.
+fn router_problem(status: StatusCode) -> Option<Problem> {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let text = "The resource does not take this method";
+            Some(Problem::new(status, "method_not_allowed", text))
+        }
+        StatusCode::NOT_FOUND => Some(Problem::not_found("resource")),
+        StatusCode::BAD_REQUEST => Some(Problem::invalid("The request's path cannot be read")),
+        _ => None,
+    }
+}
+
+fn dress(headers: &mut HeaderMap, request_id: &str) {
+    guard::protect(headers);
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}
+
+/// All of a request's body: whoever changes something reads nothing more once it has begun.
+async fn collect(headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Reason> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
+        return Err(Reason::BodyTooLarge);
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Reason::BodyTooLarge),
+        Err(error) => match error.downcast_ref::<BodyError>() {
+            Some(BodyError::Timeout) => Err(Reason::RequestTimeout),
+            _ => Err(Reason::BadBody),
+        },
+    }
+}
+
+fn with_caller(caller: Caller) -> http::Extensions {
+    let mut extensions = http::Extensions::new();
+    extensions.insert(caller);
+    extensions
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let severed = self.live.as_ref().is_some_and(|live| live.connection.severed());
+        if severed {
+            return Poll::Ready(Some(Err(axum::Error::new(BodyError::Severed))));
+        }
+        Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(cx)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,84 @@
+//! `/v1/services`: what a token's scope may name.
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Context,
+    caller::{Caller, Identity},
+    error::Problem,
+    pages::Params,
+    tokens::SEES_TOKENS,
+    wire::{Page, ok},
+};
+use crate::authz::rules::{BUILT_IN_SERVICE, Service};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/services", get(list))
+}
+
+/// As the dialog that makes a token offers it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceView {
+    pub key: String,
+    pub title: String,
+    pub about: String,
+    pub paths: Vec<String>,
+    pub hosts: Vec<String>,
+    /// The admin listener itself.
+    pub built_in: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    /// `me` or a login.
+    readable_by: Option<String>,
+}
+
+/// Those that the caller may read, since a name is told only to who may; `readable_by` leaves of
+/// them those that this user may read too.
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Params(filter): Params<Filter>,
+) -> Result<Response, Problem> {
+    let snapshot = context.state.snapshot();
+    let other = match filter.readable_by.as_deref() {
+        None | Some("me") => None,
+        Some(login) => {
+            let user = snapshot.directory.user_by_login(login);
+            if !user.is_some_and(|user| caller.is(&user.id)) {
+                caller.require_any(&SEES_TOKENS)?;
+            }
+            Some(user.ok_or_else(|| Problem::not_found("user"))?.clone())
+        }
+    };
+    let reads = |service: &&Service| match &caller.identity {
+        Identity::Operator => true,
+        Identity::Bearer { user, .. } => user.readable.contains(service.id),
+    };
+    let items = snapshot
+        .rules
+        .services()
+        .iter()
+        .filter(reads)
+        .filter(|service| other.as_ref().is_none_or(|user| user.readable.contains(service.id)))
+        .map(ServiceView::new)
+        .collect();
+    Ok(ok(&Page { items, next: None }))
+}
+
+impl ServiceView {
+    fn new(service: &Service) -> Self {
+        let spec = &service.spec;
+        Self {
+            key: spec.key.as_str().to_owned(),
+            title: spec.title.clone(),
+            about: spec.about.clone(),
+            paths: spec.paths.clone(),
+            hosts: spec.hosts.clone(),
+            built_in: spec.key.as_str() == BUILT_IN_SERVICE,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `/v1/tokens` and `/v1/users/{login}/tokens`: made, listed, edited, rotated, revoked, imported.
+
+mod import;
+mod list;
+mod view;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use self::view::{addresses, scope, state_word};
+pub use self::{
+    import::{ImportLine, ImportOutcome, ImportRequest},
+    view::{AccessWord, ScopeEntry, TokenView},
+};
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    wire::{Hashed, Json, Span, Time, emptied, if_match, revised},
+};
+use crate::{
+    authz::{secret::TokenId, subject::Permission},
+    store::{
+        Idempotency, Made, NewToken, TokenEdit,
+        model::{RevokeReason, TokenRecord},
+    },
+};
+
+/// Who sees another's tokens.
+pub(super) const SEES_TOKENS: [Permission; 2] = [Permission::AdminRead, Permission::UpdateUser];
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/users/{login}/tokens", get(list::of_user).post(create))
+        .route("/v1/tokens", get(list::all))
+        .route("/v1/tokens/import", post(import::import))
+        .route("/v1/tokens/{id}", get(show).patch(edit).delete(revoke))
+        .route("/v1/tokens/{id}/rotate", post(rotate))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    scope: Vec<ScopeEntry>,
+    expires_at: Option<Time>,
+    expires_in: Option<Span>,
+    not_before: Option<Time>,
+    #[serde(default)]
+    allow_ips: Vec<String>,
+    #[serde(default)]
+    note: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    name: Option<String>,
+    note: Option<String>,
+    scope: Option<Vec<ScopeEntry>>,
+    #[serde(default, deserialize_with = "emptied")]
+    expires_at: Option<Option<Time>>,
+    expires_in: Option<Span>,
+    allow_ips: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotate {
+    grace: Option<Span>,
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+    headers: HeaderMap,
+    body: Hashed<Create>,
+) -> Result<Response, Problem> {
+    let Create { name, scope: entries, expires_at, expires_in, not_before, allow_ips, note } = body.value;
+    let new = NewToken {
+        owner: caller.login(&login)?,
+        name,
+        note,
+        scope: scope(entries),
+        not_before: not_before.map(|time| time.0),
+        expires_at: expiry(expires_at, expires_in)?,
+        allow_ips: addresses(&allow_ips)?,
+    };
+    let once = idempotency(&caller, &headers, body.hash)?;
+    let made = context.store.create_token(caller.actor(), new, once).await?;
+    Ok(made_answer(&context, made))
+}
+
+async fn show(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let record = visible(&context, &caller, &id)?;
+    let revision = record.revision;
+    Ok(revised(StatusCode::OK, revision, &TokenView::new(&context, record)))
+}
+
+async fn edit(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Edit>,
+) -> Result<Response, Problem> {
+    let id = parse(&id)?;
+    let expires_at = match (body.expires_at, body.expires_in) {
+        (Some(None), None) => {
+            let text = "An expiry cannot be taken away: make a new token";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "cannot_widen", text));
+        }
+        (at, span) => expiry(at.flatten(), span)?,
+    };
+    let edit = TokenEdit {
+        name: body.name,
+        note: body.note,
+        scope: body.scope.map(scope),
+        expires_at,
+        allow_ips: body.allow_ips.as_deref().map(addresses).transpose()?,
+    };
+    let revision = if_match(&headers)?;
+    let changed = context.store.edit_token(caller.actor(), id, revision, edit).await?;
+    let revision = changed.record.revision;
+    let mut body = json!(TokenView::new(&context, changed.record));
+    body["cut"] = changed.cut.0.into();
+    Ok(revised(StatusCode::OK, revision, &body))
+}
+
+async fn revoke(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = parse(&id)?;
+    let owner = context.store.token(id)?.map(|record| record.owner);
+    let own = owner.is_some_and(|owner| caller.is(&owner));
+    let reason = if own { RevokeReason::User } else { RevokeReason::Admin };
+    let changed = context.store.revoke_token(caller.actor(), id, reason).await?;
+    let body = json!({"revoked": true, "cut": changed.cut.0});
+    Ok(revised(StatusCode::OK, changed.record.revision, &body))
+}
+
+async fn rotate(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Hashed<Rotate>,
+) -> Result<Response, Problem> {
+    let id = parse(&id)?;
+    let once = idempotency(&caller, &headers, body.hash)?;
+    let grace = body.value.grace.map(|span| span.0);
+    let made = context.store.rotate_token(caller.actor(), id, grace, once).await?;
+    Ok(made_answer(&context, made))
+}
+
+/// The only answers that have a token's text in them.
+fn made_answer(context: &Context, made: Made) -> Response {
+    let Made { record, text, cut } = made;
+    let location = HeaderValue::try_from(format!("/v1/tokens/{}", record.id));
+    let revision = record.revision;
+    let mut body: Value = json!(TokenView::new(context, record));
+    body["cut"] = cut.0.into();
+    let mut response = match &text {
+        Some(text) => {
+            body["token"] = text.expose().into();
+            revised(StatusCode::CREATED, revision, &body)
+        }
+        // The first answer had it; nothing was made now.
+        None => {
+            let mut response = revised(StatusCode::OK, revision, &body);
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            response
+        }
+    };
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response.into_response()
+}
+
+/// A token that the caller may see.
+pub(super) fn visible(context: &Context, caller: &Caller, id: &str) -> Result<TokenRecord, Problem> {
+    let record = context.store.token(parse(id)?)?.ok_or_else(|| Problem::not_found("token"))?;
+    if !caller.is(&record.owner) {
+        caller.require_any(&SEES_TOKENS)?;
+    }
+    Ok(record)
+}
+
+pub(super) fn parse(id: &str) -> Result<TokenId, Problem> {
+    TokenId::parse(id).ok_or_else(|| Problem::not_found("token"))
+}
+
+fn expiry(at: Option<Time>, span: Option<Span>) -> Result<Option<crate::authz::time::Timestamp>, Problem> {
+    match (at, span) {
+        (Some(_), Some(_)) => Err(Problem::invalid("Give expires_at or expires_in, not both")),
+        (Some(at), None) => Ok(Some(at.0)),
+        (None, span) => Ok(span.map(|span| span.after(Time::now()))),
+    }
+}
+
+/// The promise of an `Idempotency-Key`, which holds for this caller alone.
+fn idempotency(
+    caller: &Caller,
+    headers: &HeaderMap,
+    request: [u8; 32],
+) -> Result<Option<Idempotency>, Problem> {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        let repeated = headers.contains_key("idempotency-key");
+        return if repeated {
+            Err(Problem::invalid("More than one Idempotency-Key was sent"))
+        } else {
+            Ok(None)
+        };
+    };
+    let key = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
+    let key = key.ok_or_else(|| Problem::invalid("An Idempotency-Key has 1 to 255 visible characters"))?;
+    Ok(Some(Idempotency { key: format!("{} {key}", caller.name()), request }))
+}

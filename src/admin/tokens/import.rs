@@ -1,0 +1,107 @@
+//! Tokens registered by digest: pipelines move over without being touched.
+
+use axum::{extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{
+        Context,
+        caller::Caller,
+        error::{Problem, code},
+        wire::{Json, Time, ok},
+    },
+    view::{ScopeEntry, scope},
+};
+use crate::{
+    authz::{secret::Digest, subject::Permission},
+    store::{ImportedToken, Refusal, RefusalCode},
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRequest {
+    pub tokens: Vec<ImportLine>,
+    /// Owners that do not exist are made.
+    #[serde(default)]
+    pub make_owners: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportLine {
+    /// BLAKE3 of the text as clients send it, 64 hexadecimal digits.
+    pub digest: String,
+    /// Login.
+    pub owner: String,
+    pub name: String,
+    pub scope: Vec<ScopeEntry>,
+    #[serde(default)]
+    pub expires_at: Option<Time>,
+}
+
+/// What became of a line, in the order of the request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportOutcome {
+    pub id: Option<String>,
+    pub error: Option<String>,
+    pub error_description: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    imported: usize,
+    refused: usize,
+    tokens: Vec<ImportOutcome>,
+}
+
+/// Each line by itself: a bad one does not stop the others.
+pub(super) async fn import(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<ImportRequest>,
+) -> Result<Response, Problem> {
+    caller.require(Permission::AdminWrite)?;
+    let mut outcomes: Vec<Option<ImportOutcome>> = Vec::with_capacity(body.tokens.len());
+    let mut tokens = Vec::with_capacity(body.tokens.len());
+    for line in body.tokens {
+        let parsed = parse(line);
+        outcomes.push(parsed.as_ref().err().map(refused));
+        tokens.extend(parsed);
+    }
+    let mut answers =
+        context.store.import_tokens(caller.actor(), tokens, body.make_owners).await?.into_iter();
+    let tokens: Vec<ImportOutcome> = outcomes
+        .into_iter()
+        .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| told(&answer))))
+        .collect();
+    let imported = tokens.iter().filter(|outcome| outcome.id.is_some()).count();
+    Ok(ok(&Answer { imported, refused: tokens.len() - imported, tokens }))
+}
+
+fn parse(line: ImportLine) -> Result<ImportedToken, Refusal> {
+    let digest = Digest::from_hex(&line.digest).ok_or_else(|| Refusal {
+        code: RefusalCode::InvalidValue,
+        message: "A digest has 64 hexadecimal digits".into(),
+    })?;
+    let ImportLine { owner, name, scope: entries, expires_at, .. } = line;
+    Ok(ImportedToken {
+        digest,
+        owner,
+        name,
+        scope: scope(entries),
+        expires_at: expires_at.map(|time| time.0),
+    })
+}
+
+fn told(answer: &Result<crate::authz::secret::TokenId, Refusal>) -> ImportOutcome {
+    match answer {
+        Ok(id) => ImportOutcome { id: Some(id.to_string()), error: None, error_description: None },
+        Err(refusal) => refused(refusal),
+    }
+}
+
+fn refused(refusal: &Refusal) -> ImportOutcome {
+    let error = Some(code(refusal.code).1.to_owned());
+    ImportOutcome { id: None, error, error_description: Some(refusal.message.clone()) }
+}

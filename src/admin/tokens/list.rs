@@ -1,0 +1,112 @@
+//! Lists of tokens, filtered, page by page.
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use serde::Deserialize;
+
+use super::{
+    super::{
+        Context,
+        caller::Caller,
+        error::Problem,
+        pages::{self, Paging},
+        wire::{Page, Span, Time, ok},
+    },
+    SEES_TOKENS, TokenView,
+};
+use crate::store::{TokenFilter, TokenState};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filters {
+    user: Option<String>,
+    service: Option<String>,
+    unused_for: Option<String>,
+    expiring_in: Option<String>,
+    state: Option<String>,
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Of one user: the user's own, or with the permission to see them.
+pub(super) async fn of_user(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+    pages::Params(filters): pages::Params<Filters>,
+) -> Result<Response, Problem> {
+    if filters.user.is_some() {
+        return Err(Problem::invalid("The path names the user already"));
+    }
+    list(&context, &caller, Some(caller.login(&login)?), filters)
+}
+
+/// Of everybody, for whom may see that; else one's own.
+pub(super) async fn all(
+    State(context): State<Context>,
+    caller: Caller,
+    pages::Params(mut filters): pages::Params<Filters>,
+) -> Result<Response, Problem> {
+    let owner = filters.user.take().map(|login| caller.login(&login)).transpose()?;
+    let sees_all = SEES_TOKENS.into_iter().any(|permission| caller.may(permission));
+    let own = || caller.user().map(|user| user.login.to_string());
+    let owner = if sees_all { owner } else { owner.or_else(own) };
+    list(&context, &caller, owner, filters)
+}
+
+fn list(
+    context: &Context,
+    caller: &Caller,
+    owner: Option<String>,
+    filters: Filters,
+) -> Result<Response, Problem> {
+    let accounts = context.store.accounts();
+    let own = owner
+        .as_deref()
+        .is_some_and(|login| accounts.user_by_login(login).is_some_and(|user| caller.is(&user.record.id)));
+    if !own {
+        caller.require_any(&SEES_TOKENS)?;
+    }
+    if owner.as_deref().is_some_and(|login| accounts.user_by_login(login).is_none()) {
+        return Err(Problem::not_found("user"));
+    }
+    let now = Time::now();
+    let filter = TokenFilter {
+        owner,
+        service: filters.service,
+        unused_since: span(filters.unused_for.as_deref())?.map(|span| span.before(now)),
+        expiring_before: span(filters.expiring_in.as_deref())?.map(|span| span.after(now)),
+        state: filters.state.as_deref().map(state).transpose()?,
+    };
+    let unused_since = filter.unused_since;
+    let Paging { cursor, limit } = Paging::new(filters.cursor, filters.limit)?;
+    let page = context.store.tokens(&filter, cursor.as_deref(), limit)?;
+    // The workers may know of a use that the store has yet to write.
+    let used = |record: &_| super::view::last_used(context, record).map(|used| used.at);
+    let items = page.items.into_iter().filter(|record| unused_since.is_none_or(|at| used(record) < Some(at)));
+    let items = items.map(|record| TokenView::at(context, &accounts, record, now)).collect();
+    Ok(ok(&Page { items, next: page.next }))
+}
+
+fn span(text: Option<&str>) -> Result<Option<Span>, Problem> {
+    let bad = || Problem::invalid("Expected a duration as 90d or 12h, or seconds");
+    text.map(|text| Span::parse(text).ok_or_else(bad)).transpose()
+}
+
+fn state(word: &str) -> Result<TokenState, Problem> {
+    const ALL: [TokenState; 7] = [
+        TokenState::Pending,
+        TokenState::Active,
+        TokenState::Expired,
+        TokenState::Rotating,
+        TokenState::Rotated,
+        TokenState::Revoked,
+        TokenState::Suspended,
+    ];
+    let found = ALL.into_iter().find(|state| super::state_word(*state) == word);
+    found.ok_or_else(|| {
+        Problem::invalid("state takes pending, active, expired, rotating, rotated, revoked or suspended")
+    })
+}

@@ -1,0 +1,188 @@
+//! A token as it is shown: never its text, never its digest.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Context, error::Problem, wire::Time};
+use crate::{
+    authz::{accounts::Accounts, subject::Access, time::Timestamp},
+    store::{
+        TokenState,
+        model::{LastUsed, RevokeReason, TokenRecord, UserId},
+    },
+};
+
+/// A scope entry: `access` is `full` unless it says `read`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeEntry {
+    pub service: String,
+    #[serde(default)]
+    pub access: AccessWord,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessWord {
+    Read,
+    // The seed's only kind: what a scope means that says no more than the service.
+    #[default]
+    Full,
+}
+
+/// A token's record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenView {
+    pub id: String,
+    /// Login of the owner.
+    pub user: String,
+    pub user_id: String,
+    /// Login of who made it, or `operator`.
+    pub author: String,
+    pub name: String,
+    pub note: String,
+    pub scope: Vec<ScopeEntry>,
+    pub allow_ips: Vec<IpNetText>,
+    /// `pending`, `active`, `expired`, `rotating`, `rotated`, `revoked` or `suspended`.
+    pub state: String,
+    pub created_at: Time,
+    pub not_before: Option<Time>,
+    pub expires_at: Option<Time>,
+    pub last_used_at: Option<Time>,
+    pub last_used_ip: Option<String>,
+    pub last_used_service: Option<String>,
+    pub revoked_at: Option<Time>,
+    pub revoked_by: Option<String>,
+    pub revoke_reason: Option<String>,
+    pub family: String,
+    pub rotated_to: Option<String>,
+    pub grace_until: Option<Time>,
+    pub imported: bool,
+    pub revision: u64,
+}
+
+/// `10.0.0.0/8`, or an address alone.
+pub type IpNetText = String;
+
+impl TokenView {
+    pub fn new(context: &Context, record: TokenRecord) -> Self {
+        Self::at(context, &context.store.accounts(), record, Time::now())
+    }
+
+    /// For a page of them: accounts and time are read once.
+    pub fn at(context: &Context, accounts: &Arc<Accounts>, record: TokenRecord, now: Timestamp) -> Self {
+        let owner = accounts.user_by_id(&record.owner);
+        let banned = owner.is_some_and(|owner| owner.record.banned.is_some());
+        let state = state_word(state_of(&record, banned, now)).to_owned();
+        let used = last_used(context, &record);
+        let login =
+            |id: &UserId| accounts.user_by_id(id).map_or_else(|| id.clone(), |u| u.record.login.clone());
+        Self {
+            user: login(&record.owner),
+            author: record.author.as_ref().map_or_else(|| "operator".to_owned(), login),
+            revoked_by: record
+                .revoked
+                .as_ref()
+                .map(|r| r.by.as_ref().map_or_else(|| "operator".to_owned(), login)),
+            id: record.id.to_string(),
+            user_id: record.owner,
+            name: record.name,
+            note: record.note,
+            scope: entries(record.scope),
+            allow_ips: record.allow_ips.iter().map(IpNet::to_string).collect(),
+            state,
+            created_at: Time(record.created_at),
+            not_before: record.not_before.map(Time),
+            expires_at: record.expires_at.map(Time),
+            last_used_at: used.as_ref().map(|used| Time(used.at)),
+            last_used_ip: used.as_ref().map(|used| used.from.to_string()),
+            last_used_service: used.map(|used| used.service),
+            revoked_at: record.revoked.as_ref().map(|r| Time(r.at)),
+            revoke_reason: record.revoked.map(|r| reason_word(r.reason).to_owned()),
+            family: record.family.to_string(),
+            rotated_to: record.rotation.map(|r| r.to.to_string()),
+            grace_until: record.rotation.map(|r| Time(r.grace_until)),
+            imported: record.imported,
+            revision: record.revision,
+        }
+    }
+}
+
+/// The later of what the store and the workers know.
+pub(super) fn last_used(context: &Context, record: &TokenRecord) -> Option<LastUsed> {
+    let recent = context.uses.last(&record.digest);
+    match (recent, record.last_used.clone()) {
+        (Some(recent), Some(stored)) if recent.at < stored.at => Some(stored),
+        (recent, stored) => recent.or(stored),
+    }
+}
+
+/// domain.md, "Life of a token".
+pub fn state_of(record: &TokenRecord, banned: bool, now: Timestamp) -> TokenState {
+    if record.revoked.is_some() {
+        return TokenState::Revoked;
+    }
+    if record.rotation.is_some_and(|rotation| now >= rotation.grace_until) {
+        return TokenState::Rotated;
+    }
+    if record.expires_at.is_some_and(|at| now >= at) {
+        return TokenState::Expired;
+    }
+    if banned {
+        return TokenState::Suspended;
+    }
+    if record.rotation.is_some() {
+        return TokenState::Rotating;
+    }
+    if record.not_before.is_some_and(|at| now < at) { TokenState::Pending } else { TokenState::Active }
+}
+
+pub fn state_word(state: TokenState) -> &'static str {
+    match state {
+        TokenState::Pending => "pending",
+        TokenState::Active => "active",
+        TokenState::Expired => "expired",
+        TokenState::Rotating => "rotating",
+        TokenState::Rotated => "rotated",
+        TokenState::Revoked => "revoked",
+        TokenState::Suspended => "suspended",
+    }
+}
+
+fn reason_word(reason: RevokeReason) -> &'static str {
+    match reason {
+        RevokeReason::User => "user",
+        RevokeReason::Admin => "admin",
+        RevokeReason::Rotated => "rotated",
+        RevokeReason::OwnerDeleted => "owner-deleted",
+        RevokeReason::Leaked => "leaked",
+    }
+}
+
+pub(super) fn scope(entries: Vec<ScopeEntry>) -> Vec<(String, Access)> {
+    let access = |word| match word {
+        AccessWord::Read => Access::Read,
+        AccessWord::Full => Access::Full,
+    };
+    entries.into_iter().map(|entry| (entry.service, access(entry.access))).collect()
+}
+
+fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
+    let word = |access| match access {
+        Access::Read => AccessWord::Read,
+        Access::Full => AccessWord::Full,
+    };
+    scope.into_iter().map(|(service, access)| ScopeEntry { service, access: word(access) }).collect()
+}
+
+/// Networks, or addresses alone.
+pub(super) fn addresses(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
+    let parse = |text: &String| {
+        let alone = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
+        text.parse::<IpNet>().or_else(|_| alone())
+    };
+    let nets: Result<Vec<IpNet>, _> = texts.iter().map(parse).collect();
+    nets.map_err(|_| Problem::value("allow_ips takes addresses and networks as 10.0.0.0/8"))
+}

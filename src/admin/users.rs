@@ -1,0 +1,233 @@
+//! `/v1/users`: made, shown, edited, banned, deleted.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{get, post},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    pages::{Cursor, Paging, Params},
+    passwords,
+    wire::{Json, Optional, Time, emptied, if_match, ok, revised},
+};
+use crate::{
+    authz::{
+        accounts::{Account, Accounts},
+        subject::Permission,
+    },
+    store::{
+        Changed, NewUser, UserEdit,
+        model::{UserKind, UserRecord},
+    },
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/users", get(list).post(create))
+        .route("/v1/users/{login}", get(show).patch(edit).delete(delete))
+        .route("/v1/users/{login}/ban", post(ban))
+        .route("/v1/users/{login}/unban", post(unban))
+}
+
+/// Who sees another's profile: `read-user` is in each of the two others.
+const SEES_USERS: [Permission; 3] = [Permission::AdminRead, Permission::UpdateUser, Permission::ReadUser];
+
+/// A user's record: never the password.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserView {
+    pub id: String,
+    pub login: String,
+    pub name: String,
+    pub email: Option<String>,
+    pub kind: KindWord,
+    pub banned: bool,
+    pub ban_reason: Option<String>,
+    pub created_at: Time,
+    pub deleted_at: Option<Time>,
+    /// Direct memberships, by name.
+    pub groups: Vec<String>,
+    /// Roles granted directly, by key.
+    pub roles: Vec<String>,
+    pub revision: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindWord {
+    #[default]
+    Human,
+    Service,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    login: String,
+    /// Left out: the login.
+    name: Option<String>,
+    #[serde(default)]
+    kind: KindWord,
+    email: Option<String>,
+    password: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    login: Option<String>,
+    name: Option<String>,
+    #[serde(default, deserialize_with = "emptied")]
+    email: Option<Option<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ban {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Params(cursor): Params<Cursor>,
+) -> Result<Response, Problem> {
+    caller.require_any(&SEES_USERS)?;
+    let accounts = context.store.accounts();
+    let users = accounts.users().filter(|user| user.record.deleted_at.is_none()).collect();
+    let page = Paging::of(cursor)?.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
+    Ok(ok(&page.map(|user| UserView::new(&accounts, &user.record))))
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<Create>,
+) -> Result<Response, Problem> {
+    let kind = match body.kind {
+        KindWord::Human => UserKind::Human,
+        KindWord::Service => UserKind::Service,
+    };
+    let phc = match body.password {
+        Some(_) if kind == UserKind::Service => {
+            return Err(Problem::value("A service account has no password, tokens only"));
+        }
+        Some(password) => {
+            // Asked first, so that no account is left behind whose password is refused.
+            caller.require(Permission::UpdateUser)?;
+            Some(passwords::derive(password).await?)
+        }
+        None => None,
+    };
+    let name = body.name.unwrap_or_else(|| body.login.clone());
+    let new = NewUser { login: body.login, name, email: body.email, kind };
+    let mut changed = context.store.create_user(caller.actor(), new).await?;
+    if phc.is_some() {
+        let login = changed.record.login.clone();
+        changed = context.store.set_password(caller.actor(), login, phc).await?;
+    }
+    let location = HeaderValue::try_from(format!("/v1/users/{}", changed.record.login));
+    let mut response = changed_answer(&context, StatusCode::CREATED, &changed);
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn show(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let accounts = context.store.accounts();
+    let user = accounts.user_by_login(&login);
+    if !user.is_some_and(|user| caller.is(&user.record.id)) {
+        caller.require_any(&SEES_USERS)?;
+    }
+    let record = &user.ok_or_else(|| Problem::not_found("user"))?.record;
+    Ok(revised(StatusCode::OK, record.revision, &UserView::new(&accounts, record)))
+}
+
+async fn edit(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Edit>,
+) -> Result<Response, Problem> {
+    let edit = UserEdit { login: body.login, name: body.name, email: body.email };
+    let (login, revision) = (caller.login(&login)?, if_match(&headers)?);
+    let changed = context.store.edit_user(caller.actor(), login, revision, edit).await?;
+    Ok(changed_answer(&context, StatusCode::OK, &changed))
+}
+
+async fn delete(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let changed = context.store.delete_user(caller.actor(), login).await?;
+    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+}
+
+async fn ban(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+    Optional(body): Optional<Ban>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let changed = context.store.ban_user(caller.actor(), login, Some(body.reason)).await?;
+    Ok(changed_answer(&context, StatusCode::OK, &changed))
+}
+
+async fn unban(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let changed = context.store.ban_user(caller.actor(), login, None).await?;
+    Ok(changed_answer(&context, StatusCode::OK, &changed))
+}
+
+fn changed_answer(context: &Context, status: StatusCode, changed: &Changed<UserRecord>) -> Response {
+    let mut body = json!(UserView::new(&context.store.accounts(), &changed.record));
+    body["cut"] = changed.cut.0.into();
+    revised(status, changed.record.revision, &body)
+}
+
+impl UserView {
+    fn new(accounts: &Accounts, record: &UserRecord) -> Self {
+        let account = accounts.user_by_id(&record.id);
+        let groups = account.iter().flat_map(|account| &account.groups);
+        let groups = groups.filter_map(|ix| accounts.group(*ix)).map(|group| group.record.name.clone());
+        Self {
+            id: record.id.clone(),
+            login: record.login.clone(),
+            name: record.name.clone(),
+            email: record.email.clone(),
+            kind: match record.kind {
+                UserKind::Human => KindWord::Human,
+                UserKind::Service => KindWord::Service,
+            },
+            banned: record.banned.is_some(),
+            ban_reason: record.banned.clone().filter(|reason| !reason.is_empty()),
+            created_at: Time(record.created_at),
+            deleted_at: record.deleted_at.map(Time),
+            groups: groups.collect(),
+            roles: account.map_or_else(Vec::new, |account| account.roles.clone()),
+            revision: record.revision,
+        }
+    }
+}

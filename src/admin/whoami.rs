@@ -1,0 +1,36 @@
+//! `/v1/whoami`: who the caller is and what it may do.
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::{Caller, Identity},
+    error::Problem,
+    tokens::TokenView,
+    wire::ok,
+};
+use crate::authz::subject::Permission;
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/whoami", get(whoami))
+}
+
+async fn whoami(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    let permissions: Vec<&str> = caller.permissions().iter().map(Permission::word).collect();
+    let Identity::Bearer { user, token, .. } = &caller.identity else {
+        return Ok(ok(&json!({"operator": true, "user": null, "permissions": permissions, "token": null})));
+    };
+    let rules = context.rules();
+    let readable = rules.services().iter().filter(|service| user.readable.contains(service.id));
+    let services: Vec<&str> = readable.map(|service| service.spec.key.as_str()).collect();
+    let record = context.store.token(*token)?;
+    Ok(ok(&json!({
+        "operator": false,
+        "user": &*user.login,
+        "user_id": &*user.id,
+        "permissions": permissions,
+        "services": services,
+        "token": record.map(|record| TokenView::new(&context, record)),
+    })))
+}

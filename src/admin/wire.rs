@@ -1,0 +1,286 @@
+//! What goes over the wire: JSON in and out, times, durations, revisions, pages.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequest, Request},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
+
+use super::error::Problem;
+use crate::authz::{secret, time::Timestamp};
+
+/// A JSON request body: fields that are not known are refused.
+pub struct Json<T>(pub T);
+
+/// As [`Json`], and nothing at all stands for the type's default.
+pub struct Optional<T>(pub T);
+
+/// A JSON request body with its bytes, which are what an idempotency key promises.
+pub struct Hashed<T> {
+    pub value: T,
+    pub hash: [u8; 32],
+}
+
+/// RFC 3339, UTC, milliseconds: `2026-01-31T12:00:00.000Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub Timestamp);
+
+/// `"90d"`, `"12h"`, `"30m"`, `"45s"`, `"2w"`, or a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// What `cursor=` takes for the page after; none: this is the last.
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    pub fn map<U>(self, view: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(view).collect(), next: self.next }
+    }
+}
+
+/// An answer in JSON.
+pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "failed to write an answer");
+            let text = "The answer could not be written";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
+        }
+    }
+}
+
+pub fn ok(body: &impl Serialize) -> Response {
+    answer(StatusCode::OK, body)
+}
+
+/// An answer with the record's revision as its `ETag`.
+pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
+    let mut response = answer(status, body);
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// The revision that `If-Match` names; `*` and no field match any.
+pub fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let value = value.to_str().map_or("", str::trim);
+    if value == "*" {
+        return Ok(None);
+    }
+    let tag = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    // A tag that we never gave is a revision that the record does not have.
+    tag.and_then(|tag| tag.parse().ok()).map(Some).ok_or_else(Problem::stale)
+}
+
+/// Reads a JSON body; also what the extractors do.
+pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
+    let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let form = form.split(';').next().unwrap_or_default().trim();
+    if !form.eq_ignore_ascii_case("application/json") {
+        let text = "The request body must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
+    }
+    // The parser's words may quote what was sent.
+    serde_json::from_slice(bytes).map_err(|error| {
+        Problem::invalid(format!("The request body: {}", secret::redact(&error.to_string())))
+    })
+}
+
+async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Problem::invalid("The request body broke off"))?;
+    Ok((parts.headers, body.to_bytes()))
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (headers, bytes) = collect(request).await?;
+        read(&headers, &bytes).map(Self)
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (headers, bytes) = collect(request).await?;
+        if bytes.is_empty() { Ok(Self(T::default())) } else { read(&headers, &bytes).map(Self) }
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Hashed<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let target = request.uri().path().to_owned();
+        let (headers, bytes) = collect(request).await?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(target.as_bytes()).update(b"\n").update(&bytes);
+        let hash = *hasher.finalize().as_bytes();
+        // Rotation has nothing that it must be told.
+        let value = if bytes.is_empty() { read_nothing() } else { read(&headers, &bytes) }?;
+        Ok(Self { value, hash })
+    }
+}
+
+fn read_nothing<T: DeserializeOwned>() -> Result<T, Problem> {
+    serde_json::from_str("{}").map_err(|error| Problem::invalid(format!("The request body: {error}")))
+}
+
+impl Time {
+    pub fn now() -> Timestamp {
+        std::time::SystemTime::now().into()
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time =
+            jiff::Timestamp::from_millisecond(self.0.as_millis()).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(&format_args!("{time:.3}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let time: jiff::Timestamp =
+            text.parse().map_err(|_| de::Error::custom("expected a time as 2026-01-31T12:00:00Z"))?;
+        Ok(Self(Timestamp::from_millis(time.as_millisecond())))
+    }
+}
+
+impl Span {
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "" | "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            "w" => 7 * 86_400,
+            _ => return None,
+        };
+        let seconds = digits.parse::<u32>().ok().map(|count| u64::from(count) * unit)?;
+        Some(Self(Duration::from_secs(seconds)))
+    }
+
+    pub fn after(self, time: Timestamp) -> Timestamp {
+        time.plus_seconds(i64::try_from(self.0.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    pub fn before(self, time: Timestamp) -> Timestamp {
+        time.plus_seconds(i64::try_from(self.0.as_secs()).map_or(i64::MIN, |seconds| -seconds))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Span;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a duration as \"90d\" or \"12h\", or seconds")
+            }
+            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Span, E> {
+                let seconds =
+                    u32::try_from(seconds).map_err(|_| E::custom("a duration of over 136 years"))?;
+                Ok(Span(Duration::from_secs(seconds.into())))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+                Span::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0.as_secs())
+    }
+}
+
+/// A field that may be left out, set, or emptied with `null`.
+pub fn emptied<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_words_or_seconds() {
+        fn check(json: &str, expected: Option<u64>) {
+            let span = serde_json::from_str::<Span>(json).ok().map(|span| span.0.as_secs());
+            assert_eq!(span, expected, "{json}");
+        }
+        check("\"90d\"", Some(90 * 86_400));
+        check("\"12h\"", Some(12 * 3_600));
+        check("\"2w\"", Some(14 * 86_400));
+        check("\"30m\"", Some(1_800));
+        check("\"45s\"", Some(45));
+        check("\"45\"", Some(45));
+        check("3600", Some(3_600));
+        check("0", Some(0));
+        check("-1", None);
+        check("1.5", None);
+        check("\"\"", None);
+        check("\"d\"", None);
+        check("\"1 d\"", None);
+        check("\"9d9h\"", None);
+        check("\"99999999999d\"", None);
+        check("\"ééé\"", None);
+        check("99999999999", None);
+    }
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        fn check(sent: &str, expected: Option<&str>) {
+            let time = serde_json::from_str::<Time>(&format!("\"{sent}\""));
+            let back = time.ok().map(|time| serde_json::to_string(&time).unwrap());
+            assert_eq!(back, expected.map(|text| format!("\"{text}\"")), "{sent}");
+        }
+        check("2026-06-30T00:00:00Z", Some("2026-06-30T00:00:00.000Z"));
+        check("2026-06-30T00:00:00.5Z", Some("2026-06-30T00:00:00.500Z"));
+        check("2026-06-30T02:00:00+02:00", Some("2026-06-30T00:00:00.000Z"));
+        check("2026-06-30T00:00:00", None);
+        check("2026-06-30", None);
+        check("tomorrow", None);
+    }
+
+    #[test]
+    fn if_match_names_a_revision() {
+        fn check(sent: Option<&'static str>, expected: Result<Option<u64>, StatusCode>) {
+            let mut headers = HeaderMap::new();
+            if let Some(sent) = sent {
+                headers.insert(header::IF_MATCH, HeaderValue::from_static(sent));
+            }
+            assert_eq!(if_match(&headers).map_err(|problem| problem.status()), expected, "{sent:?}");
+        }
+        check(None, Ok(None));
+        check(Some("*"), Ok(None));
+        check(Some("\"7\""), Ok(Some(7)));
+        check(Some("7"), Err(StatusCode::PRECONDITION_FAILED));
+        check(Some("W/\"7\""), Err(StatusCode::PRECONDITION_FAILED));
+        check(Some("\"other\""), Err(StatusCode::PRECONDITION_FAILED));
+    }
+}
