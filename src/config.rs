@@ -11,11 +11,10 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Uri};
-
 use crate::{
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
     net::{self, Address, tls::Pair},
+    proxy::{self, access_log::LogTarget},
     store,
 };
 
@@ -42,13 +41,12 @@ pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub store: store::Settings,
+    pub proxy: proxy::Settings,
     /// In the order of the file.
-    pub upstreams: Vec<Upstream>,
     pub services: Vec<ServiceSpec>,
     pub public: Vec<PublicSpec>,
     pub rules: RuleSettings,
     pub log: Log,
-    pub limiter: Option<Limiter>,
     /// Valid, but perhaps not what was meant.
     pub warnings: Vec<Problem>,
 }
@@ -60,8 +58,6 @@ pub struct Server {
     pub tls: Vec<Pair>,
     /// `None`: one per core.
     pub workers: Option<NonZeroUsize>,
-    /// Bytes; `None`: any length.
-    pub max_body: Option<u64>,
     pub drain: Duration,
     pub limits: net::Limits,
 }
@@ -74,45 +70,10 @@ pub struct Admin {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    pub name: Arc<str>,
-    /// `http://HOST[:PORT]`, at least one.
-    pub urls: Vec<Uri>,
-    /// What `Host` becomes; `None`: the client's.
-    pub host: Option<HeaderValue>,
-    pub connect: Duration,
-    pub first_byte: Duration,
-    pub body_idle: Duration,
-    pub pool_idle: Duration,
-    pub eject: Eject,
-}
-
-/// When one of several urls is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Eject {
-    pub failures: u32,
-    pub duration: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    pub access: AccessLog,
+    pub access: LogTarget,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    Stdout,
-    Off,
-    File(PathBuf),
-}
-
-/// Bad tokens per address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limiter {
-    pub bad_tokens: u32,
-    pub per: Duration,
 }
 
 /// A text that is longer than this is another file by mistake.
@@ -130,6 +91,11 @@ impl Config {
             Errors::of_file(&shown, format!("the configuration cannot be read: {error}"), advice)
         })?;
         parse(&text, path)
+    }
+
+    /// What is published with the rules: the proxy's settings.
+    pub fn attachment(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(self.proxy.clone())
     }
 
     /// What the store compiles and publishes.
@@ -163,6 +129,11 @@ impl Config {
 /// Never panics, whatever the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     resolve::parse(text, path)
+}
+
+/// The text of a configuration, fit to be shown: what may be a secret is blotted out.
+pub fn redacted(text: &str) -> String {
+    text.lines().map(|line| problem::blot(line) + "\n").collect()
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -2,10 +2,12 @@
 
 use std::{net::IpAddr, path::Path};
 
-use http::Uri;
 use ipnet::IpNet;
 
-use crate::net::Address;
+use crate::{
+    net::Address,
+    proxy::{UpstreamUrl, UrlError},
+};
 
 /// Why an address is none, and what to write.
 pub(super) type Wrong = (String, String);
@@ -66,40 +68,17 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
 
 /// An upstream's URL: scheme, host and port, nothing else, so that the path that was judged is the
 /// path that is sent.
-pub(super) fn upstream_url(text: &str) -> Result<Uri, Wrong> {
-    const FORM: &str = "write \"http://HOST:PORT\"";
-    let uri: Uri = text.parse().map_err(|_| ("this is not a URL".to_owned(), FORM.to_owned()))?;
-    let refuse = |message: &str, advice: &str| Err((message.to_owned(), advice.to_owned()));
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some(scheme @ ("https" | "h2c" | "h2")) => {
-            return refuse(&format!("{scheme}:// upstreams are not supported by this version"), FORM);
-        }
-        Some(scheme) => return refuse(&format!("an upstream is not reached by {scheme}://"), FORM),
-        None => return refuse("the URL has no scheme", FORM),
-    }
-    let Some(authority) = uri.authority() else {
-        return refuse("the URL has no host", FORM);
-    };
-    if authority.as_str().contains('@') {
-        return refuse(
-            "a URL must not carry credentials",
-            "give the service `authorization = \"file:PATH\"` or \"env:NAME\" instead",
-        );
-    }
-    if authority.host().is_empty() {
-        return refuse("the URL has no host", FORM);
-    }
-    if authority.as_str() != authority.host() && authority.port_u16().is_none_or(|port| port == 0) {
-        return refuse("the URL's port is not one of 1 to 65535", FORM);
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
-        return refuse(
-            "an upstream's URL has no path: the path that was judged is the path that is sent",
-            &format!("write \"http://{authority}\""),
-        );
-    }
-    Ok(uri)
+pub(super) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
+    UpstreamUrl::parse(text).map_err(|error| {
+        let advice = match error {
+            UrlError::Extra if text.contains('@') => {
+                "a credential goes into the service: `authorization = \"file:PATH\"` or \"env:NAME\""
+            }
+            UrlError::Extra => "leave it out: the path that was judged is the path that is sent",
+            UrlError::Scheme(_) | UrlError::Form | UrlError::Port => "write \"http://HOST:PORT\"",
+        };
+        (error.to_string(), advice.to_owned())
+    })
 }
 
 /// A host name as a `Host` field has it, without port, in lower case.

@@ -106,7 +106,7 @@ impl<'t> Problems<'t> {
             file: self.file.clone(),
             line,
             column,
-            excerpt: blot(written),
+            excerpt: blot(written).chars().take(SHOWN).collect(),
             width: u32::try_from(width).unwrap_or(u32::MAX),
             message: redact(message).into_owned(),
             advice,
@@ -144,14 +144,16 @@ impl Errors {
     }
 }
 
+/// How much of a line is shown, in characters.
+const SHOWN: usize = 200;
+
 /// Words in a key that say that its value may be a secret, also where the key itself is a typo.
 const SECRETIVE: [&str; 8] =
     ["auth", "token", "secret", "passw", "credential", "bearer", "cookie", "api_key"];
 
 /// A line fit to be shown. A value that starts on an earlier line (a multi-line string) has no key to
 /// judge it by, so that a line without one is shown only as far as it is punctuation.
-fn blot(line: &str) -> String {
-    const SHOWN: usize = 160;
+pub(super) fn blot(line: &str) -> String {
     let line = line.trim_end();
     let cut = line.find('=').unwrap_or(line.len());
     let (key, value) = line.split_at(cut);
@@ -167,8 +169,7 @@ fn blot(line: &str) -> String {
         without_user_info(line)
     };
     let line = redact(&line).into_owned();
-    let printable: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    printable
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// `http://user:password@host` without what stands between `//` and `@`.

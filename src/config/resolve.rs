@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
-    AccessLog, Admin, Config, Eject, Errors, Limiter, Log, Server, Upstream,
+    Admin, Config, Errors, Log, Server,
     address::{self, host, is_local, network, upstream_url},
     keys,
     problem::Problems,
@@ -28,6 +28,7 @@ use crate::{
         self, Address,
         tls::{Certificates, Pair},
     },
+    proxy::{self, BadTokenLimit, Balance, Ejection, UpstreamSettings, access_log::LogTarget},
     store,
 };
 
@@ -64,7 +65,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
 
     let written = root.named("upstream");
     let upstream_names: Vec<&str> = written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
-    let upstreams: Vec<Option<Upstream>> =
+    let upstreams: Vec<Option<UpstreamSettings>> =
         written.iter().map(|(name, section)| upstream(problems, name, section)).collect();
 
     let written_services = root.named("service");
@@ -109,12 +110,15 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             max_lifetime: tokens.duration("max_lifetime"),
             max_tokens: tokens.count("max_per_user")?,
         },
-        upstreams: upstreams.into_iter().flatten().collect(),
+        proxy: proxy::Settings {
+            upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
+            max_body: root.table("server").size("max_body"),
+            bad_tokens: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
+        },
         services: sound_services,
         public: sound_public,
         rules,
         log: log(&root.table("log"), directory)?,
-        limiter: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
         warnings: Vec::new(),
     })
 }
@@ -138,7 +142,6 @@ fn server(
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         tls,
         workers: section.count("workers").and_then(NonZeroUsize::new),
-        max_body: section.size("max_body"),
         drain: section.duration("drain").unwrap_or_default(),
         limits: net::Limits { exempt: trusted_proxies.to_vec(), ..limits(problems, section) },
     }
@@ -273,7 +276,7 @@ fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Ad
     }
 }
 
-fn upstream(problems: &Problems<'_>, name: &Text, section: &Section<'_>) -> Option<Upstream> {
+fn upstream(problems: &Problems<'_>, name: &Text, section: &Section<'_>) -> Option<UpstreamSettings> {
     let texts = section.texts("urls");
     if texts.is_empty() && section.is_written("urls") {
         problems.error(
@@ -292,17 +295,18 @@ fn upstream(problems: &Problems<'_>, name: &Text, section: &Section<'_>) -> Opti
         HeaderValue::from_str(sound?.as_str()).ok()
     });
     let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));
-    Some(Upstream {
+    Some(UpstreamSettings {
         name: Arc::from(name.get_ref().as_str()),
         urls,
         host,
-        connect: timeouts.duration("connect")?,
-        first_byte: timeouts.duration("first_byte")?,
-        body_idle: timeouts.duration("body_idle")?,
-        pool_idle: timeouts.duration("pool_idle")?,
-        eject: Eject {
+        connect_timeout: timeouts.duration("connect")?,
+        first_byte_timeout: timeouts.duration("first_byte")?,
+        body_timeout: timeouts.duration("body_idle")?,
+        idle_timeout: timeouts.duration("pool_idle")?,
+        balance: Balance::RoundRobin,
+        ejection: Ejection {
             failures: u32::try_from(eject.count("failures")?).ok()?,
-            duration: eject.duration("for")?,
+            back_off: eject.duration("for")?,
         },
     })
 }
@@ -329,16 +333,16 @@ fn unused(
 
 fn log(section: &Section<'_>, directory: &Path) -> Option<Log> {
     let access = match section.text("access")?.get_ref().as_str() {
-        "stdout" => AccessLog::Stdout,
-        "off" => AccessLog::Off,
-        path => AccessLog::File(directory.join(path)),
+        "stdout" => LogTarget::Stdout,
+        "off" => LogTarget::Off,
+        path => LogTarget::File(directory.join(path)),
     };
     Some(Log { access, level: section.text("level")?.get_ref().clone() })
 }
 
-fn limiter(section: &Section<'_>) -> Option<Limiter> {
-    Some(Limiter {
-        bad_tokens: u32::try_from(section.count("bad_tokens")?).ok()?,
-        per: section.duration("per")?,
+fn limiter(section: &Section<'_>) -> Option<BadTokenLimit> {
+    Some(BadTokenLimit {
+        count: u32::try_from(section.count("bad_tokens")?).ok().and_then(NonZeroU32::new)?,
+        window: section.duration("per")?,
     })
 }
