@@ -29,6 +29,8 @@ pub(crate) mod engine;
 pub mod model;
 pub mod record;
 
+pub use crate::authz::administration::{Refusal, RefusalCode};
+
 use model::{
     AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserId, UserKind,
     UserRecord,
@@ -207,38 +209,6 @@ pub enum ChangeError {
     FenceIncomplete,
     #[error("the new configuration contradicts itself")]
     Rules(Vec<RuleError>),
-}
-
-/// Why a change was refused (domain.md, "Administration", errors).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    pub code: RefusalCode,
-    pub message: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalCode {
-    PermissionDenied,
-    WouldEscalate,
-    ServiceNotReadable,
-    ExceedsParentToken,
-    NotFound,
-    NameTaken,
-    UserBanned,
-    TokenRevoked,
-    CannotBanSelf,
-    LastAdmin,
-    TooManyTokens,
-    /// A login, group, role or token name, a note, an address: what and why is in the message.
-    InvalidName,
-    EmptyScope,
-    DuplicateService,
-    ExpiryInPast,
-    LifetimeTooLong,
-    CannotWiden,
-    /// Anything else that is wrong with a value (grace, cycle, depth, built-in): 422.
-    InvalidValue,
 }
 
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.

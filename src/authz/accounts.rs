@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::authz::subject::{GroupIx, Permission, UserIx};
+use crate::authz::subject::{GroupIx, Permission, Permissions, UserIx};
 
 mod chunks;
 mod directory;
@@ -152,6 +152,10 @@ impl Accounts {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    pub fn permissions_of(&self, user: &Account) -> Permissions {
+        power::permissions(self, user, &self.groups_of(user))
     }
 
     pub fn role(&self, key: &str) -> Option<&RoleRecord> {

@@ -1,1 +1,136 @@
-//! Who may do what on the admin listener: the table of domain.md, "Administration", as functions.
+//! Who may do what on the admin listener: the table of domain.md, "Administration", as functions
+//! of the accounts, the rules and who acts. They refuse or they say what the change comes to;
+//! making it is the store's affair.
+
+use std::time::Duration;
+
+use crate::authz::{
+    accounts::{Account, Accounts, Power},
+    rules::Rules,
+    subject::{Permission, Token, UserIx},
+    time::Timestamp,
+};
+
+pub mod groups;
+pub mod names;
+mod refusal;
+pub mod roles;
+pub mod tokens;
+pub mod users;
+
+pub use refusal::{Refusal, RefusalCode};
+
+/// What a judgement looks at.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    pub accounts: &'a Accounts,
+    pub rules: &'a Rules,
+    pub now: Timestamp,
+    /// The longest life a new token may have.
+    pub max_lifetime: Option<Duration>,
+}
+
+/// Who acts, with all they can do.
+#[derive(Clone, Debug)]
+pub struct Acting<'a> {
+    /// `None`: the operator, the peer of the unix socket.
+    pub user: Option<UserIx>,
+    pub power: Power,
+    /// The token it is asked with.
+    pub parent: Option<&'a Token>,
+}
+
+impl<'a> Acting<'a> {
+    pub fn operator(rules: &Rules) -> Self {
+        Self { user: None, power: Power::operator(rules), parent: None }
+    }
+
+    /// Refused when the account has been banned or deleted since it was recognised.
+    pub fn user(world: &World<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, Refusal> {
+        let account = world.accounts.user_by_id(id);
+        match account.filter(|a| a.record.deleted_at.is_none() && a.record.banned.is_none()) {
+            Some(account) => {
+                let power = Power::of(world.accounts, world.rules, account);
+                Ok(Self { user: Some(account.ix), power, parent })
+            }
+            None => refuse(RefusalCode::PermissionDenied, "the account that asks is disabled"),
+        }
+    }
+
+    pub fn is(&self, user: UserIx) -> bool {
+        self.user == Some(user)
+    }
+
+    pub fn has(&self, permission: Permission) -> bool {
+        self.power.permissions.contains(permission)
+    }
+
+    pub fn require(&self, permission: Permission) -> Result<(), Refusal> {
+        if self.has(permission) {
+            Ok(())
+        } else {
+            let message = format!("the permission {} is needed", permission.word());
+            refuse(RefusalCode::PermissionDenied, message)
+        }
+    }
+
+    /// `update-self` on oneself, `update-user` on others.
+    pub(super) fn require_update(&self, user: UserIx) -> Result<(), Refusal> {
+        self.require(if self.is(user) { Permission::UpdateSelf } else { Permission::UpdateUser })
+    }
+
+    /// Profile and tokens: always one's own; of others `admin-read` or `update-user`.
+    pub fn require_sight(&self, user: UserIx) -> Result<(), Refusal> {
+        if self.is(user) || self.has(Permission::AdminRead) {
+            Ok(())
+        } else {
+            self.require(Permission::UpdateUser)
+        }
+    }
+
+    /// The subset rule: nobody gives, or takes hold of, power that they lack.
+    pub(super) fn require_cover(&self, power: &Power) -> Result<(), Refusal> {
+        if self.power.covers(power) {
+            Ok(())
+        } else {
+            refuse(
+                RefusalCode::WouldEscalate,
+                "this needs power that the acting account does not have itself",
+            )
+        }
+    }
+
+    /// The subset rule about somebody's whole power; oneself is no question.
+    pub(super) fn require_cover_of(&self, world: &World<'_>, target: &Account) -> Result<(), Refusal> {
+        if self.is(target.ix) {
+            Ok(())
+        } else {
+            self.require_cover(&Power::of(world.accounts, world.rules, target))
+        }
+    }
+}
+
+/// Whether a change leaves somebody who holds `admin-write`, if there was one.
+pub fn keeps_an_admin(before: &Accounts, after: &Accounts) -> Result<(), Refusal> {
+    if has_an_admin(after) || !has_an_admin(before) {
+        Ok(())
+    } else {
+        refuse(RefusalCode::LastAdmin, "nobody would be left who holds admin-write")
+    }
+}
+
+fn has_an_admin(accounts: &Accounts) -> bool {
+    let active = accounts.users().filter(|user| user.record.banned.is_none());
+    active.into_iter().any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
+}
+
+fn refuse<T>(code: RefusalCode, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(code, message))
+}
+
+fn not_found<T>(what: &str, name: &str) -> Result<T, Refusal> {
+    refuse(RefusalCode::NotFound, format!("there is no {what} {name:?}"))
+}
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,117 @@
+//! Groups: who may make, change and fill them. A group that carries power needs the subset rule.
+
+use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse, users};
+use crate::authz::{
+    accounts::{ALL_USERS, Account, Group, GroupRecord, MAX_DEPTH, carried},
+    subject::Permission,
+};
+
+pub fn find<'a>(world: &World<'a>, name: &str) -> Result<&'a Group, Refusal> {
+    world.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
+}
+
+/// A group to be made; `record.parent` is an id. Members will have what its line carries, and what
+/// `readers` promise its name already.
+pub fn create(world: &World<'_>, acting: &Acting<'_>, record: GroupRecord) -> Result<GroupRecord, Refusal> {
+    acting.require(Permission::CreateGroup)?;
+    let record = checked(world, record)?;
+    let parent = record.parent.as_deref().and_then(|id| world.accounts.group_by_id(id));
+    let line: Vec<&Group> = parent.into_iter().flat_map(|parent| world.accounts.line(parent.ix)).collect();
+    require_depth(line.len() + 1)?;
+    acting.require_cover(&carried(world.accounts, world.rules, line.into_iter(), &[&record.name]))?;
+    Ok(record)
+}
+
+/// `after` is `before` as it is to be.
+pub fn edit(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    before: &Group,
+    after: GroupRecord,
+) -> Result<GroupRecord, Refusal> {
+    acting.require(Permission::UpdateGroup)?;
+    require_editable(before)?;
+    let after = checked(world, after)?;
+    let mut next = world.accounts.clone();
+    if let Some(parent) = after.parent.as_deref().and_then(|id| world.accounts.group_by_id(id)) {
+        if world.accounts.line(parent.ix).any(|group| group.ix == before.ix) {
+            return refuse(RefusalCode::InvalidValue, "a group is not below itself");
+        }
+        require_depth(world.accounts.line(parent.ix).count() + height(world, &before.record.id))?;
+    }
+    let had = carried(world.accounts, world.rules, world.accounts.line(before.ix), &[]);
+    next.put_group(after.clone());
+    let has = carried(&next, world.rules, next.line(before.ix), &[]);
+    acting.require_cover(&had.union(&has))?;
+    keeps_an_admin(world.accounts, &next)?;
+    Ok(after)
+}
+
+pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, name: &str) -> Result<&'a Group, Refusal> {
+    acting.require(Permission::DeleteGroup)?;
+    let group = find(world, name)?;
+    require_editable(group)?;
+    if let Some(child) = world.accounts.children(&group.record.id).next() {
+        let message = format!("the group {:?} is below it: move or delete that first", child.record.name);
+        return refuse(RefusalCode::InvalidValue, message);
+    }
+    acting.require_cover(&carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]))?;
+    let mut next = world.accounts.clone();
+    next.drop_group(&group.record.id);
+    keeps_an_admin(world.accounts, &next)?;
+    Ok(group)
+}
+
+/// To put somebody in, or to take them out.
+pub fn set_member<'a>(
+    world: &World<'a>,
+    acting: &Acting<'_>,
+    group: &str,
+    login: &str,
+    member: bool,
+) -> Result<(&'a Group, &'a Account), Refusal> {
+    acting.require(Permission::UpdateGroup)?;
+    let group = find(world, group)?;
+    require_editable(group)?;
+    let user = users::find(world, login)?;
+    acting.require_cover(&carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]))?;
+    if !member {
+        let mut next = world.accounts.clone();
+        next.set_member(&group.record.id, &user.record.id, false);
+        keeps_an_admin(world.accounts, &next)?;
+    }
+    Ok((group, user))
+}
+
+fn checked(world: &World<'_>, mut record: GroupRecord) -> Result<GroupRecord, Refusal> {
+    record.name = names::text("group name", &record.name, 1, 200)?;
+    match world.accounts.group_by_name(&record.name) {
+        Some(other) if other.record.id != record.id => {
+            refuse(RefusalCode::NameTaken, format!("the group name {:?} is taken", record.name))
+        }
+        _ => Ok(record),
+    }
+}
+
+fn require_editable(group: &Group) -> Result<(), Refusal> {
+    if group.record.id == ALL_USERS {
+        return refuse(
+            RefusalCode::InvalidValue,
+            "the group all-users is built in: every user is its member",
+        );
+    }
+    Ok(())
+}
+
+fn require_depth(depth: usize) -> Result<(), Refusal> {
+    if depth > MAX_DEPTH {
+        return refuse(RefusalCode::InvalidValue, format!("groups are nested at most {MAX_DEPTH} deep"));
+    }
+    Ok(())
+}
+
+/// Levels of the tree below and with the group.
+fn height(world: &World<'_>, id: &str) -> usize {
+    let below = world.accounts.children(id).map(|child| height(world, &child.record.id));
+    1 + below.max().unwrap_or(0)
+}

@@ -1,0 +1,123 @@
+//! What people may call things: the one place that turns a text into a valid name.
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::{Refusal, RefusalCode};
+
+/// `me` and `all-users` mean something in addresses, the others in the audit log.
+const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
+
+/// NFC and trimmed, `min` to `max` characters, none of them a control or bidi character.
+pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Refusal> {
+    let clean: String = text.nfc().collect();
+    let clean = clean.trim();
+    let length = clean.chars().count();
+    if clean.chars().any(|c| c.is_control() || is_invisible(c)) {
+        return invalid(format!("a {what} has no control, bidi or invisible characters"));
+    }
+    match (length < min, length > max) {
+        (true, _) => invalid(format!("a {what} is not empty")),
+        (_, true) => invalid(format!("a {what} has at most {max} characters")),
+        _ => Ok(clean.to_owned()),
+    }
+}
+
+pub fn login(login: &str) -> Result<String, Refusal> {
+    let fits = (1..=64).contains(&login.len())
+        && login.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && login.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b));
+    if !fits {
+        return invalid("a login is 1 to 64 of A-Z a-z 0-9 . _ @ + - and begins with a letter or digit");
+    }
+    if RESERVED_LOGINS.iter().any(|word| login.eq_ignore_ascii_case(word)) {
+        return invalid(format!("the login {login:?} is reserved"));
+    }
+    Ok(login.to_owned())
+}
+
+pub fn email(email: &str) -> Result<String, Refusal> {
+    let email = text("mail address", email, 3, 254)?;
+    let split = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+    if !split || email.contains(char::is_whitespace) {
+        return invalid("a mail address is NAME@HOST");
+    }
+    Ok(email)
+}
+
+/// `[a-z][a-z0-9-]{0,62}`.
+pub fn role_key(key: &str) -> Result<String, Refusal> {
+    let fits = (1..=63).contains(&key.len())
+        && key.starts_with(|c: char| c.is_ascii_lowercase())
+        && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits {
+        Ok(key.to_owned())
+    } else {
+        invalid("a role's key is 1 to 63 of a-z 0-9 - and begins with a letter")
+    }
+}
+
+/// Characters that change how a name reads without being seen: bidi controls, joiners, separators.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(RefusalCode::InvalidName, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        let check = |name: &str, given: &str, expected: Option<&str>| {
+            assert_eq!(text("name", given, 1, 10).ok().as_deref(), expected, "{name}");
+        };
+        check("plain", "build", Some("build"));
+        check("trimmed", "  build\u{3000}", Some("build"));
+        check("composed", "e\u{301}", Some("\u{e9}"));
+        check("ten characters, not bytes", "éééééééééé", Some("éééééééééé"));
+        check("eleven", "xxxxxxxxxxx", None);
+        check("blank", "   ", None);
+        check("line feed inside", "a\nb", None);
+        check("NUL", "a\0b", None);
+        check("right-to-left override", "a\u{202e}b", None);
+        check("isolate", "a\u{2066}b", None);
+        check("arabic letter mark", "a\u{61c}b", None);
+        check("zero width space", "a\u{200b}b", None);
+    }
+
+    #[test]
+    fn logins() {
+        let check = |login_text: &str, ok: bool| assert_eq!(login(login_text).is_ok(), ok, "{login_text:?}");
+        check("alice", true);
+        check("Ci-Bot+1@example.com", true);
+        check("7of9", true);
+        check(&"a".repeat(64), true);
+        check(&"a".repeat(65), false);
+        check("", false);
+        check(".hidden", false);
+        check("-x", false);
+        check("a b", false);
+        check("a/b", false);
+        check("é", false);
+        check("me", false);
+        check("ME", false);
+        check("All-Users", false);
+        check("operator", false);
+    }
+
+    #[test]
+    fn addresses_and_role_keys() {
+        assert!(email("a@b.example").is_ok());
+        for bad in ["", "a", "@b", "a@", "a b@c"] {
+            assert!(email(bad).is_err(), "{bad:?}");
+        }
+        assert!(role_key("auditor-2").is_ok());
+        for bad in ["", "2x", "A", "a_b", "-"] {
+            assert!(role_key(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Tokens: who may make, change, replace and revoke them, and how far they may reach.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Acting, Refusal, RefusalCode, World, names, not_found, refuse, users};
+use crate::authz::{
+    accounts::{Account, Power},
+    rules::ServiceId,
+    subject::{Access, Ending, Permission, Scope},
+    time::Timestamp,
+};
+
+/// How long a replaced token holds on when nobody says.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
+/// ... and at most.
+pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_SCOPE: usize = 50;
+const MAX_NETWORKS: usize = 64;
+
+/// How far a token reaches: what a later one may not exceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Service keys, sorted.
+    pub scope: Vec<(String, Access)>,
+    pub expires_at: Option<Timestamp>,
+    pub allow_ips: Vec<IpNet>,
+}
+
+/// The owner of a token that is to be made.
+pub fn owner<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+    let owner = users::find_for(world, acting, login, Permission::UpdateUser)?;
+    acting.require_update(owner.ix)?;
+    if owner.record.banned.is_some() {
+        return refuse(RefusalCode::UserBanned, format!("the user {login:?} is banned"));
+    }
+    Ok(owner)
+}
+
+pub fn name(text: &str) -> Result<String, Refusal> {
+    names::text("token name", text, 1, 100)
+}
+
+pub fn note(text: &str) -> Result<String, Refusal> {
+    names::text("note", text, 0, 500)
+}
+
+/// A new token's reach: every service readable by owner and actor, the subset rule, the parent's
+/// limits, and an end that lies ahead.
+pub fn create(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    owner: &Account,
+    reach: Reach,
+    not_before: Option<Timestamp>,
+) -> Result<Reach, Refusal> {
+    let reach = checked(reach)?;
+    let owned = Power::of(world.accounts, world.rules, owner);
+    for (key, _) in &reach.scope {
+        let service = world.rules.service_by_key(key).map(|service| service.id);
+        let readable = |by: &Power| service.is_some_and(|id| by.readable.contains(id));
+        if !readable(&owned) || !readable(&acting.power) {
+            return not_readable(key);
+        }
+    }
+    if !acting.is(owner.ix) {
+        acting.require_cover(&owned)?;
+    }
+    require_lifetime(world, reach.expires_at)?;
+    if not_before.zip(reach.expires_at).is_some_and(|(start, end)| start >= end) {
+        return refuse(RefusalCode::InvalidValue, "the token would expire before it becomes valid");
+    }
+    require_within_parent(world, acting, &reach)?;
+    Ok(reach)
+}
+
+/// The reach of a token that takes another's place: the same one, to the same end.
+pub fn rotate(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    owner: &Account,
+    reach: &Reach,
+    grace: Option<Duration>,
+) -> Result<Duration, Refusal> {
+    require_change(world, acting, owner)?;
+    if owner.record.banned.is_some() {
+        return refuse(RefusalCode::UserBanned, format!("the user {:?} is banned", owner.record.login));
+    }
+    // Who replaces another's token takes hold of what it may reach later, too.
+    if !acting.is(owner.ix) && !acting.has(Permission::ReadService) {
+        for (key, _) in &reach.scope {
+            let service = world.rules.service_by_key(key);
+            if !service.is_some_and(|service| acting.power.readable.contains(service.id)) {
+                return not_readable(key);
+            }
+        }
+    }
+    require_lifetime(world, reach.expires_at)?;
+    require_within_parent(world, acting, reach)?;
+    let grace = grace.unwrap_or(DEFAULT_GRACE);
+    if grace > MAX_GRACE {
+        return refuse(RefusalCode::InvalidValue, "the grace of a replaced token is at most 7 days");
+    }
+    Ok(grace)
+}
+
+/// A token's reach after it was narrowed or shortened.
+pub fn edit(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    owner: &Account,
+    before: &Reach,
+    after: Reach,
+) -> Result<Reach, Refusal> {
+    require_change(world, acting, owner)?;
+    if after == *before {
+        return Ok(after);
+    }
+    let after = checked(after)?;
+    let ends = |reach: &Reach| reach.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX));
+    let wider = after.scope.iter().any(|entry| !allows(&before.scope, entry))
+        || ends(&after) > ends(before)
+        || !networks_within(&after.allow_ips, &before.allow_ips);
+    if wider {
+        return refuse(
+            RefusalCode::CannotWiden,
+            "a token is never made wider or longer-lived: make a new one",
+        );
+    }
+    if after.expires_at != before.expires_at && ends(&after) <= world.now {
+        return refuse(RefusalCode::ExpiryInPast, "the new end lies in the past: revoke the token instead");
+    }
+    Ok(after)
+}
+
+/// Always one's own; it only takes power away.
+pub fn revoke(acting: &Acting<'_>, owner: &Account) -> Result<(), Refusal> {
+    if acting.is(owner.ix) { Ok(()) } else { acting.require(Permission::UpdateUser) }
+}
+
+/// A token's id is told to who may see it; others hear that there is none.
+pub fn require_known(acting: &Acting<'_>, owner: &Account, id: &str) -> Result<(), Refusal> {
+    if acting.require_sight(owner.ix).is_ok() { Ok(()) } else { not_found("token", id) }
+}
+
+fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Result<(), Refusal> {
+    acting.require_update(owner.ix)?;
+    acting.require_cover_of(world, owner)
+}
+
+/// Sorted, each service once.
+fn checked(mut reach: Reach) -> Result<Reach, Refusal> {
+    reach.scope.sort();
+    if reach.scope.is_empty() {
+        return refuse(RefusalCode::EmptyScope, "the scope names no service");
+    }
+    if let Some(twice) = reach.scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return refuse(RefusalCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
+    }
+    if reach.scope.len() > MAX_SCOPE {
+        return refuse(RefusalCode::InvalidValue, format!("a scope has at most {MAX_SCOPE} services"));
+    }
+    if reach.allow_ips.len() > MAX_NETWORKS {
+        return refuse(RefusalCode::InvalidValue, format!("a token names at most {MAX_NETWORKS} networks"));
+    }
+    Ok(reach)
+}
+
+fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<(), Refusal> {
+    if expires_at.is_some_and(|end| end <= world.now) {
+        return refuse(RefusalCode::ExpiryInPast, "the token would have expired already");
+    }
+    let Some(longest) = world.max_lifetime else { return Ok(()) };
+    let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
+    if expires_at.is_none_or(|end| end > world.now.plus_seconds(longest)) {
+        return refuse(RefusalCode::LifetimeTooLong, format!("a token lives at most {longest} seconds here"));
+    }
+    Ok(())
+}
+
+/// A token made through a token is never wider, longer-lived or reachable from more addresses.
+fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) -> Result<(), Refusal> {
+    let Some(parent) = acting.parent else { return Ok(()) };
+    let known = |key: &str| world.rules.service_by_key(key).map(|service| service.id);
+    let entries: Option<Vec<(ServiceId, Access)>> =
+        reach.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();
+    let narrower = entries.and_then(Scope::new).is_some_and(|scope| scope.is_within(&parent.scope));
+    let grace = match parent.end {
+        Ending::None => None,
+        Ending::Rotated { grace_until } => Some(grace_until),
+        Ending::Revoked => Some(world.now),
+    };
+    let end = parent.expires_at.into_iter().chain(grace).min();
+    let shorter = end.is_none_or(|end| reach.expires_at.is_some_and(|own| own <= end));
+    if narrower && shorter && networks_within(&reach.allow_ips, &parent.allow_ips) {
+        return Ok(());
+    }
+    let message = "a token made through a token is not wider, longer-lived or usable from more addresses";
+    refuse(RefusalCode::ExceedsParentToken, message)
+}
+
+fn allows(scope: &[(String, Access)], (key, access): &(String, Access)) -> bool {
+    scope.iter().any(|(k, a)| k == key && a >= access)
+}
+
+/// No network at all means anywhere.
+fn networks_within(inner: &[IpNet], outer: &[IpNet]) -> bool {
+    outer.is_empty()
+        || (!inner.is_empty() && inner.iter().all(|net| outer.iter().any(|wider| wider.contains(net))))
+}
+
+/// The same answer for an unknown and an unreadable service.
+fn not_readable<T>(key: &str) -> Result<T, Refusal> {
+    let message =
+        format!("the service {key:?} does not exist, or cannot be read by the owner and by who asks");
+    refuse(RefusalCode::ServiceNotReadable, message)
+}

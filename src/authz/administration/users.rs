@@ -1,0 +1,123 @@
+//! Users: who may make, change, ban and delete them.
+
+use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse};
+use crate::authz::{
+    accounts::{Account, Accounts, UserKind, UserRecord},
+    subject::Permission,
+};
+
+/// The login's user, not deleted.
+pub fn find<'a>(world: &World<'a>, login: &str) -> Result<&'a Account, Refusal> {
+    world.accounts.user_by_login(login).map_or_else(|| not_found("user", login), Ok)
+}
+
+/// The login's user for somebody who needs a permission about others: without it, an unknown login
+/// gets the same answer as a known one.
+pub(super) fn find_for<'a>(
+    world: &World<'a>,
+    acting: &Acting<'_>,
+    login: &str,
+    others: Permission,
+) -> Result<&'a Account, Refusal> {
+    match find(world, login) {
+        Ok(user) if acting.is(user.ix) => Ok(user),
+        found => {
+            acting.require(others)?;
+            found
+        }
+    }
+}
+
+/// A user to be made, names valid and free.
+pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Result<UserRecord, Refusal> {
+    acting.require(Permission::CreateUser)?;
+    let record = checked(record)?;
+    free(world, &record)?;
+    Ok(record)
+}
+
+/// `after` is `before` as it is to be. Own name and address need `update-self`; a login is what
+/// upstreams know somebody by, so that changing one is taking hold of it.
+pub fn edit(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    before: &Account,
+    after: UserRecord,
+) -> Result<UserRecord, Refusal> {
+    let after = checked(after)?;
+    if after.login == before.record.login {
+        acting.require_update(before.ix)?;
+    } else {
+        acting.require(Permission::UpdateUser)?;
+        acting.require_cover_of(world, before)?;
+        free(world, &after)?;
+    }
+    Ok(after)
+}
+
+/// For [`edit`] and [`set_password`].
+pub fn find_to_edit<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+    find_for(world, acting, login, Permission::UpdateUser)
+}
+
+/// To ban (`Some`) or to lift a ban.
+pub fn ban<'a>(
+    world: &World<'a>,
+    acting: &Acting<'_>,
+    login: &str,
+    reason: Option<&str>,
+) -> Result<(&'a Account, Option<String>), Refusal> {
+    acting.require(Permission::UpdateUser)?;
+    let user = find(world, login)?;
+    if acting.is(user.ix) {
+        return refuse(RefusalCode::CannotBanSelf, "nobody bans themself, nor lifts their own ban");
+    }
+    let reason = reason.map(|reason| names::text("reason", reason, 0, 500)).transpose()?;
+    if reason.is_some() {
+        let mut after = world.accounts.clone();
+        after.put_user(UserRecord { banned: reason.clone(), ..user.record.clone() });
+        keeps_an_admin(world.accounts, &after)?;
+    }
+    Ok((user, reason))
+}
+
+pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+    acting.require(Permission::DeleteUser)?;
+    let user = find(world, login)?;
+    let mut after: Accounts = world.accounts.clone();
+    after.put_user(UserRecord { deleted_at: Some(world.now), ..user.record.clone() });
+    keeps_an_admin(world.accounts, &after)?;
+    Ok(user)
+}
+
+/// Who sets a password can be that user: the subset rule.
+pub fn set_password<'a>(
+    world: &World<'a>,
+    acting: &Acting<'_>,
+    login: &str,
+    some: bool,
+) -> Result<&'a Account, Refusal> {
+    let user = find_to_edit(world, acting, login)?;
+    acting.require_update(user.ix)?;
+    acting.require_cover_of(world, user)?;
+    if some && user.record.kind == UserKind::Service {
+        return refuse(RefusalCode::InvalidValue, "a service account has no password, only tokens");
+    }
+    Ok(user)
+}
+
+fn checked(mut record: UserRecord) -> Result<UserRecord, Refusal> {
+    record.login = names::login(&record.login)?;
+    record.name = names::text("name", &record.name, 1, 200)?;
+    record.email = record.email.map(|email| names::email(&email)).transpose()?;
+    Ok(record)
+}
+
+fn free(world: &World<'_>, record: &UserRecord) -> Result<(), Refusal> {
+    match world.accounts.user_by_login(&record.login) {
+        Some(other) if other.record.id != record.id => {
+            refuse(RefusalCode::NameTaken, format!("the login {:?} is taken", record.login))
+        }
+        _ => Ok(()),
+    }
+}
