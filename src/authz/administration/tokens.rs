@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Acting, Refusal, RefusalCode, World, names, not_found, refuse, users};
+use super::{Acting, Refusal, RefusalCode, World, names, refuse, users};
 use crate::authz::{
     accounts::{Account, Power},
     rules::ServiceId,
@@ -134,14 +134,28 @@ pub fn edit(
     Ok(after)
 }
 
+/// The scope of a token that is registered by digest. Every service has to be known; whether the
+/// owner may read it is asked at request time.
+pub fn import(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    scope: &[(String, Access)],
+    expires_at: Option<Timestamp>,
+) -> Result<Vec<(String, Access)>, Refusal> {
+    acting.require(Permission::AdminWrite)?;
+    let reach = checked(Reach { scope: scope.to_vec(), expires_at, allow_ips: Vec::new() })?;
+    if let Some((key, _)) = reach.scope.iter().find(|(key, _)| world.rules.service_by_key(key).is_none()) {
+        return not_readable(key);
+    }
+    if expires_at.is_some_and(|end| end <= world.now) {
+        return refuse(RefusalCode::ExpiryInPast, "the token has expired already");
+    }
+    Ok(reach.scope)
+}
+
 /// Always one's own; it only takes power away.
 pub fn revoke(acting: &Acting<'_>, owner: &Account) -> Result<(), Refusal> {
     if acting.is(owner.ix) { Ok(()) } else { acting.require(Permission::UpdateUser) }
-}
-
-/// A token's id is told to who may see it; others hear that there is none.
-pub fn require_known(acting: &Acting<'_>, owner: &Account, id: &str) -> Result<(), Refusal> {
-    if acting.require_sight(owner.ix).is_ok() { Ok(()) } else { not_found("token", id) }
 }
 
 fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Result<(), Refusal> {

@@ -1,0 +1,213 @@
+//! What the verbs take and answer.
+
+use std::{any::Any, path::PathBuf, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+use super::model::{TokenRecord, UserId, UserKind};
+use crate::{
+    authz::{
+        administration::Refusal,
+        rules::{PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
+        secret::{Digest, TokenId, TokenText},
+        subject::Access,
+        time::Timestamp,
+    },
+    fence::Cut,
+};
+
+/// Where and how. Built by `config`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub path: PathBuf,
+    /// Bytes of the file that is given back when the disk is full.
+    pub ballast: u64,
+    /// The longest life a new token may have.
+    pub max_lifetime: Option<Duration>,
+    /// Live tokens per user.
+    pub max_tokens: usize,
+}
+
+/// Everything a reload replaces at once.
+pub struct Configuration {
+    pub services: Vec<ServiceSpec>,
+    pub public: Vec<PublicSpec>,
+    pub rules: RuleSettings,
+    /// Published with the snapshot, opaque here.
+    pub attachment: Arc<dyn Any + Send + Sync>,
+    pub max_lifetime: Option<Duration>,
+    pub max_tokens: usize,
+}
+
+/// Who asks for a change, as the audit log will say it.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    pub who: Who,
+    /// The token it was asked with: a token made through it is never wider, longer-lived or
+    /// reachable from more addresses.
+    pub parent: Option<TokenId>,
+    pub request_id: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The peer of the unix socket, or the command line on a closed store: `admin-write`.
+    Operator,
+    User(UserId),
+}
+
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// Login of the owner.
+    pub owner: String,
+    pub name: String,
+    pub note: String,
+    pub scope: Vec<(String, Access)>,
+    pub not_before: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub allow_ips: Vec<IpNet>,
+}
+
+/// `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct TokenEdit {
+    pub name: Option<String>,
+    pub note: Option<String>,
+    pub scope: Option<Vec<(String, Access)>>,
+    pub expires_at: Option<Timestamp>,
+    pub allow_ips: Option<Vec<IpNet>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    pub login: String,
+    pub name: String,
+    pub email: Option<String>,
+    pub kind: UserKind,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct UserEdit {
+    pub login: Option<String>,
+    pub name: Option<String>,
+    pub email: Option<Option<String>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct GroupEdit {
+    pub name: Option<String>,
+    /// Name of the parent.
+    pub parent: Option<Option<String>>,
+}
+
+/// A token registered by digest, its text unseen.
+#[derive(Clone, Debug)]
+pub struct ImportedToken {
+    pub digest: Digest,
+    pub owner: String,
+    pub name: String,
+    pub scope: Vec<(String, Access)>,
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct TokenFilter {
+    /// Login.
+    pub owner: Option<String>,
+    pub service: Option<String>,
+    /// Not used since.
+    pub unused_since: Option<Timestamp>,
+    pub expiring_before: Option<Timestamp>,
+    pub state: Option<TokenState>,
+}
+
+/// The state as computed at a moment (domain.md, "Life of a token").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    Pending,
+    Active,
+    Expired,
+    Rotating,
+    Rotated,
+    Revoked,
+    Suspended,
+}
+
+/// One page; `next` is an opaque cursor.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next: Option<String>,
+}
+
+/// A caller's promise that a repeated request is the same request. A repetition gets the record of
+/// the first one, never its text.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// Actor and `Idempotency-Key`, as one string.
+    pub key: String,
+    /// BLAKE3 of the request body.
+    pub request: [u8; 32],
+}
+
+/// What making or rotating a token answers.
+#[derive(Debug)]
+pub struct Made {
+    pub record: TokenRecord,
+    /// Absent when an [`Idempotency`] key was repeated.
+    pub text: Option<TokenText>,
+    pub cut: Cut,
+}
+
+/// What any other change answers.
+#[derive(Clone, Debug)]
+pub struct Changed<T> {
+    pub record: T,
+    pub cut: Cut,
+}
+
+/// Refused, with the stable code of the API.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// domain.md, "Errors": 403, 404, 409 and 422 by [`Refusal::status`].
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// If-Match names another revision: 412.
+    #[error("the record has changed since it was read")]
+    Stale,
+    /// The Idempotency-Key came with another request before: 422.
+    #[error("this idempotency key came with another request")]
+    KeyReused,
+    /// Nothing changed: 503.
+    #[error("the store takes no changes until permgate is restarted: {0}")]
+    Closed(String),
+    /// A change that only takes power away holds now, but may be lost by a restart: 503.
+    #[error("in force, but not durable: {reason}")]
+    NotDurable { reason: String, cut: Cut },
+    /// Durable, but a worker does not decide by it yet: 503, and the process ends.
+    #[error("durable, but not yet in force everywhere")]
+    FenceIncomplete,
+    #[error("the new configuration contradicts itself")]
+    Rules(Vec<RuleError>),
+}
+
+/// What was decided on could not be read: nothing changed.
+impl From<ReadError> for ChangeError {
+    fn from(error: ReadError) -> Self {
+        Self::Closed(error.to_string())
+    }
+}
+
+/// Whom a role is granted to, by the names people use.
+#[derive(Clone, Debug)]
+pub enum GrantTarget {
+    /// Login.
+    User(String),
+    /// Group name.
+    Group(String),
+}
+
+/// A read that failed: the caller answers 503.
+#[derive(Debug, thiserror::Error)]
+#[error("the store cannot be read: {0}")]
+pub struct ReadError(pub String);

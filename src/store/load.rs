@@ -1,0 +1,198 @@
+//! From the engine's rows to what workers read: one scan, before anything is published.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use super::{
+    ReadError, Store,
+    audit::{Entry, Head},
+    change::{Configuration, Settings},
+    embedded,
+    engine::{CommitError, Engine, Op, TokenRow},
+    writer::{self, Clock, Command, Desk, Pending, Shared, Standing, Upkeep, Writer},
+};
+use crate::{
+    authz::{
+        accounts::{Accounts, compile, first_grant},
+        rules::{RuleError, Rules, ServiceId, ServiceIds},
+        subject::{Ending, Scope, Token, UserIx},
+        time::Timestamp,
+    },
+    fence::Fence,
+    state::{Snapshot, State},
+};
+
+/// Why a store does not open. Each message says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory: locked, foreign, damaged, full.
+    #[error(transparent)]
+    Engine(#[from] embedded::OpenError),
+    #[error("the configuration contradicts itself")]
+    Rules(Vec<RuleError>),
+    #[error("the store's rows cannot be read: {0}")]
+    Read(#[from] ReadError),
+    #[error("the store cannot be written: {0}")]
+    Write(String),
+    /// A row that no version of permgate writes.
+    #[error("the store has a row that cannot be: {0}")]
+    Row(String),
+    #[error("the store's writer thread does not start: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+pub(crate) fn wall_clock() -> Timestamp {
+    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+}
+
+pub(crate) fn open(
+    settings: &Settings,
+    configuration: Configuration,
+    fence: Arc<Fence>,
+    clock: Clock,
+) -> Result<(Store, Arc<State>), OpenError> {
+    let engine = Arc::new(Engine::open(settings)?);
+    let now = clock();
+    let mut ids = ServiceIds::default();
+    let Configuration { services, public, rules, attachment, max_lifetime, max_tokens } = configuration;
+    let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
+    let rules = Arc::new(rules);
+
+    let mut audit = Head::load(&engine)?;
+    if audit == Head::START {
+        begin(&engine, &mut audit, now)?;
+    }
+    let accounts = accounts(&engine)?;
+    let directory = Arc::new(compile(&accounts, &rules));
+    let state = State::new(Snapshot { rules: rules.clone(), directory, attachment: attachment.clone() });
+    let imported = index(&engine, &accounts, &mut ids, &state)?;
+    state.index().set_imported(imported);
+
+    let shared = Arc::new(Shared {
+        engine: engine.clone(),
+        state: state.clone(),
+        accounts: arc_swap::ArcSwap::from_pointee(accounts.clone()),
+        unsaved: std::sync::Mutex::default(),
+        closed: std::sync::Mutex::default(),
+        clock,
+    });
+    let standing = Standing { accounts, rules, attachment, max_lifetime, max_tokens, imported, audit };
+    let desk = Desk {
+        engine,
+        state: state.clone(),
+        now,
+        standing,
+        ids,
+        pending: Pending::default(),
+        affected: None,
+        unsaved: HashMap::new(),
+    };
+    let writer = Writer { desk, shared: shared.clone(), fence, upkeep: Upkeep::new(now) };
+    let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
+    std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
+    Ok((Store { shared, queue }, state))
+}
+
+/// A new store: the one grant that everybody has, and the first event of the chain.
+fn begin(engine: &Engine, audit: &mut Head, now: Timestamp) -> Result<(), OpenError> {
+    let first = Entry {
+        event: "store.create",
+        actor: "system".into(),
+        target: "store".into(),
+        request_id: None,
+        reason: None,
+        change: None,
+    };
+    let ops = [Op::PutGrant(first_grant()), Op::AppendAudit(audit.append(first.at(now)))];
+    engine.commit(&ops).map_err(|error| match error {
+        CommitError::Refused(reason) | CommitError::Failed(reason) => OpenError::Write(reason),
+    })
+}
+
+fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
+    let mut accounts = Accounts::new();
+    for user in engine.users()? {
+        accounts.put_user(user);
+    }
+    for group in engine.groups()? {
+        accounts.put_group(group);
+    }
+    for role in engine.roles()? {
+        accounts.put_role(role);
+    }
+    for (group, user) in engine.members()? {
+        accounts.set_member(&group, &user, true);
+    }
+    for grant in engine.grants()? {
+        accounts.set_grant(&grant, true);
+    }
+    Ok(accounts)
+}
+
+/// Answers how many tokens are imported.
+fn index(
+    engine: &Engine,
+    accounts: &Accounts,
+    ids: &mut ServiceIds,
+    state: &State,
+) -> Result<u64, OpenError> {
+    let mut services: HashMap<String, ServiceId> = HashMap::new();
+    let mut owner: Option<(String, UserIx)> = None;
+    let mut imported = 0;
+    let mut wrong = None;
+    engine.scan_tokens(&mut |row| {
+        let ix = match &owner {
+            Some((id, ix)) if id == row.owner => Some(*ix),
+            _ => accounts.user_by_id(row.owner).map(|user| user.ix),
+        };
+        let scope = scope(&row, &mut services, ids);
+        let (Some(ix), Some(scope)) = (ix, scope) else {
+            wrong
+                .get_or_insert_with(|| format!("token {}: its owner is unknown, or its scope empty", row.id));
+            return;
+        };
+        if !matches!(&owner, Some((id, _)) if id == row.owner) {
+            owner = Some((row.owner.to_owned(), ix));
+        }
+        imported += u64::from(row.imported);
+        let token = Token {
+            id: row.id,
+            owner: ix,
+            scope,
+            not_before: row.not_before,
+            expires_at: row.expires_at,
+            end: match (row.revoked_at, row.rotation) {
+                (Some(_), _) => Ending::Revoked,
+                (None, Some(rotation)) => Ending::Rotated { grace_until: rotation.grace_until },
+                (None, None) => Ending::None,
+            },
+            allow_ips: row.allow_ips.into(),
+        };
+        state.index().put(row.digest, token);
+    })?;
+    match wrong {
+        Some(what) => Err(OpenError::Row(what)),
+        None => Ok(imported),
+    }
+}
+
+fn scope(
+    row: &TokenRow<'_>,
+    services: &mut HashMap<String, ServiceId>,
+    ids: &mut ServiceIds,
+) -> Option<Scope> {
+    let mut entries = Vec::with_capacity(row.scope.len());
+    for (key, access) in &row.scope {
+        let id = match services.get(*key) {
+            Some(id) => *id,
+            None => {
+                let id = writer::intern(ids, key)?;
+                services.insert((*key).to_owned(), id);
+                id
+            }
+        };
+        entries.push((id, *access));
+    }
+    Scope::new(entries)
+}

@@ -1,0 +1,140 @@
+//! Reads: from the engine, corrected by what could not be saved, and never by way of the writer.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{
+    Page, ReadError, Store, TokenFilter, TokenState, audit,
+    audit::{Verified, VerifyError},
+    model::{AuditEvent, TokenRecord},
+};
+use crate::authz::{
+    accounts::Accounts,
+    secret::{Digest, TokenId},
+    subject::Access,
+    time::Timestamp,
+};
+
+/// Rows a page looks at before it is given out short: a filter that fits few does not hold up
+/// the listener.
+const LOOKED_AT: usize = 20_000;
+const STEP: usize = 500;
+
+impl Store {
+    /// Users, groups, members, roles and grants as they are now.
+    pub fn accounts(&self) -> Arc<Accounts> {
+        self.shared.accounts.load_full()
+    }
+
+    pub fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
+        match self.unsaved(id) {
+            Some(record) => Ok(Some(record)),
+            None => self.engine().token(id),
+        }
+    }
+
+    pub fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
+        match self.shared.state.index().with(digest, |token| token.map(|token| token.id)) {
+            Some(id) => self.token(id),
+            None => Ok(None),
+        }
+    }
+
+    /// In the order of ids. A page may be short, or empty, and yet have a next one.
+    pub fn tokens(
+        &self,
+        filter: &TokenFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<TokenRecord>, ReadError> {
+        let accounts = self.accounts();
+        let now = (self.shared.clock)();
+        let owner = match &filter.owner {
+            None => None,
+            Some(login) => match accounts.user_by_login(login) {
+                Some(user) => Some(user.record.id.clone()),
+                None => return Ok(Page { items: Vec::new(), next: None }),
+            },
+        };
+        let mut after = match cursor.map(TokenId::parse) {
+            Some(None) => return Err(ReadError("the cursor is not one that a page gave out".into())),
+            Some(id) => id,
+            None => None,
+        };
+        let mut items = Vec::new();
+        let mut looked_at = 0;
+        loop {
+            let rows = match &owner {
+                Some(owner) => self.engine().tokens_of(owner, after, STEP)?,
+                None => self.engine().tokens(after, STEP)?,
+            };
+            let last = rows.len() < STEP;
+            for row in rows {
+                if items.len() == limit || looked_at == LOOKED_AT {
+                    return Ok(Page { items, next: after.map(|id| id.as_str().to_owned()) });
+                }
+                after = Some(row.id);
+                looked_at += 1;
+                let row = self.unsaved(row.id).unwrap_or(row);
+                let banned =
+                    accounts.user_by_id(&row.owner).is_some_and(|owner| owner.record.banned.is_some());
+                if filter.fits(&row, row.state(banned, now)) {
+                    items.push(row);
+                }
+            }
+            if last {
+                return Ok(Page { items, next: None });
+            }
+        }
+    }
+
+    /// Events with `seq` below the cursor, newest first.
+    pub fn audit(&self, cursor: Option<&str>, limit: usize) -> Result<Page<AuditEvent>, ReadError> {
+        let before = match cursor.map(str::parse) {
+            Some(Err(_)) => return Err(ReadError("the cursor is not one that a page gave out".into())),
+            Some(Ok(seq)) => Some(seq),
+            None => None,
+        };
+        let items = self.engine().audit_before(before, limit)?;
+        let next = items.last().filter(|event| items.len() == limit && event.seq > 1);
+        let next = next.map(|event| event.seq.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// Follows the whole chain.
+    pub fn verify_audit(&self) -> Result<Verified, VerifyError> {
+        let engine = self.engine();
+        audit::verify(engine.checkpoint()?, |seq| engine.audit_from(seq, STEP))
+    }
+
+    fn unsaved(&self, id: TokenId) -> Option<TokenRecord> {
+        self.shared.unsaved.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+}
+
+impl TokenFilter {
+    fn fits(&self, token: &TokenRecord, state: TokenState) -> bool {
+        let service =
+            |key: &String| token.scope.iter().any(|(k, access)| k == key && *access >= Access::Read);
+        self.service.as_ref().is_none_or(service)
+            && self
+                .unused_since
+                .is_none_or(|since| token.last_used.as_ref().is_none_or(|used| used.at < since))
+            && self.expiring_before.is_none_or(|limit| token.expires_at.is_some_and(|end| end < limit))
+            && self.state.is_none_or(|wanted| wanted == state)
+    }
+}
+
+impl TokenRecord {
+    /// domain.md, "Life of a token", in the order in which a decision looks.
+    pub fn state(&self, owner_banned: bool, now: Timestamp) -> TokenState {
+        match self.rotation.map(|rotation| rotation.grace_until) {
+            _ if self.revoked.is_some() => TokenState::Revoked,
+            Some(grace_until) if grace_until <= now => TokenState::Rotated,
+            _ if self.expires_at.is_some_and(|end| end <= now) => TokenState::Expired,
+            _ if self.not_before.is_some_and(|start| now < start) => TokenState::Pending,
+            _ if owner_banned => TokenState::Suspended,
+            Some(_) => TokenState::Rotating,
+            None => TokenState::Active,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Groups and who is in them.
+
+use serde_json::json;
+
+use super::Desk;
+use crate::{
+    authz::{
+        accounts::{GrantRecord, Grantee, GroupRecord},
+        administration::{World, groups},
+    },
+    fence::Affected,
+    store::{
+        ChangeError, Refusal, audit,
+        change::{Actor, GroupEdit},
+        engine::Op,
+    },
+};
+
+impl Desk {
+    pub(crate) fn create_group(
+        &mut self,
+        actor: &Actor,
+        name: &str,
+        parent_name: Option<&str>,
+        id: &str,
+    ) -> Result<GroupRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let record = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            acting.require(crate::authz::subject::Permission::CreateGroup)?;
+            let parent = parent_id(&world, parent_name)?;
+            let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
+            groups::create(&world, &acting, record)?
+        };
+        let change = json!({"id": record.id, "parent": parent_name});
+        self.note(actor, "group.create", target(&record.name), Some(change));
+        self.put_group(record.clone());
+        Ok(record)
+    }
+
+    pub(crate) fn edit_group(
+        &mut self,
+        actor: &Actor,
+        name: &str,
+        if_revision: Option<u64>,
+        edit: &GroupEdit,
+    ) -> Result<GroupRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (before, after) = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            acting.require(crate::authz::subject::Permission::UpdateGroup)?;
+            let group = groups::find(&world, name)?;
+            let mut after = group.record.clone();
+            after.name = edit.name.clone().unwrap_or(after.name);
+            if let Some(parent) = &edit.parent {
+                after.parent = parent_id(&world, parent.as_deref())?;
+            }
+            (group.record.clone(), groups::edit(&world, &acting, group, after)?)
+        };
+        if if_revision.is_some_and(|revision| revision != before.revision) {
+            return Err(ChangeError::Stale);
+        }
+        if after == before {
+            return Ok(before);
+        }
+        let after = GroupRecord { revision: before.revision + 1, ..after };
+        let change = json!({
+            "name": audit::changed(&before.name, &after.name),
+            "parent": audit::changed(&before.parent, &after.parent),
+        });
+        self.note(actor, "group.edit", target(&before.name), Some(change));
+        self.affected = Some(Affected::Everybody);
+        self.put_group(after.clone());
+        Ok(after)
+    }
+
+    /// With its members and grants.
+    pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (record, roles, members) = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let group = groups::delete(&world, &acting, name)?;
+            let members = world.accounts.members(group.ix).map(|user| user.record.id.clone());
+            (group.record.clone(), group.roles.clone(), members.collect::<Vec<String>>())
+        };
+        let change = json!({"id": record.id, "members": members.len()});
+        self.note(actor, "group.delete", target(&record.name), Some(change));
+        for user in members {
+            self.pending.ops.push(Op::DropMember { group: record.id.clone(), user });
+        }
+        for role in roles {
+            let to = Grantee::Group(record.id.clone());
+            self.pending.ops.push(Op::DropGrant(GrantRecord { role, to }));
+        }
+        self.pending.ops.push(Op::DropGroup { id: record.id.clone() });
+        self.standing.accounts.drop_group(&record.id);
+        self.pending.everybody = true;
+        self.affected = Some(Affected::Everybody);
+        Ok(record)
+    }
+
+    pub(crate) fn set_member(
+        &mut self,
+        actor: &Actor,
+        group: &str,
+        login: &str,
+        member: bool,
+    ) -> Result<GroupRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (record, user, ix, was) = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let (group, user) = groups::set_member(&world, &acting, group, login, member)?;
+            let was = user.groups.binary_search(&group.ix).is_ok();
+            (group.record.clone(), user.record.clone(), user.ix, was)
+        };
+        if !member {
+            self.affected = Some(Affected::User(ix));
+        }
+        if was == member {
+            return Ok(record);
+        }
+        let event = if member { "group.member.add" } else { "group.member.remove" };
+        self.note(actor, event, target(&record.name), Some(json!({"user": user.login})));
+        self.standing.accounts.set_member(&record.id, &user.id, member);
+        self.pending.users.push(ix);
+        let (group, user) = (record.id.clone(), user.id);
+        self.pending.ops.push(if member {
+            Op::PutMember { group, user }
+        } else {
+            Op::DropMember { group, user }
+        });
+        Ok(record)
+    }
+
+    fn put_group(&mut self, record: GroupRecord) {
+        self.standing.accounts.put_group(record.clone());
+        self.pending.everybody = true;
+        self.pending.ops.push(Op::PutGroup(record));
+    }
+}
+
+fn parent_id(world: &World<'_>, name: Option<&str>) -> Result<Option<String>, Refusal> {
+    name.map(|name| groups::find(world, name).map(|group| group.record.id.clone())).transpose()
+}
+
+fn target(name: &str) -> String {
+    format!("group:{name}")
+}

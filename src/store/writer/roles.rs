@@ -1,0 +1,114 @@
+//! Roles and grants.
+
+use serde_json::json;
+
+use super::Desk;
+use crate::{
+    authz::{
+        accounts::{GrantRecord, Grantee, RoleRecord},
+        administration::{groups, roles, users},
+        subject::Permission,
+    },
+    fence::Affected,
+    store::{
+        ChangeError,
+        change::{Actor, GrantTarget},
+        engine::Op,
+    },
+};
+
+impl Desk {
+    pub(crate) fn create_role(
+        &mut self,
+        actor: &Actor,
+        key: &str,
+        name: &str,
+        permissions: &[Permission],
+    ) -> Result<RoleRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let role = RoleRecord {
+            key: key.to_owned(),
+            name: name.to_owned(),
+            permissions: permissions.to_vec(),
+            revision: 1,
+        };
+        let role = roles::create(&self.world(), &self.acting(actor, &parent)?, role)?;
+        let words: Vec<&str> = role.permissions.iter().map(|permission| permission.word()).collect();
+        self.note(actor, "role.create", target(key), Some(json!({"permissions": words})));
+        self.standing.accounts.put_role(role.clone());
+        self.pending.everybody = true;
+        self.pending.ops.push(Op::PutRole(role.clone()));
+        Ok(role)
+    }
+
+    /// With its grants.
+    pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (role, grants) = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let role = roles::delete(&world, &acting, key)?.clone();
+            let grants = world.accounts.grants().filter(|grant| grant.role == key);
+            (role, grants.collect::<Vec<GrantRecord>>())
+        };
+        self.note(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
+        self.pending.ops.extend(grants.into_iter().map(Op::DropGrant));
+        self.pending.ops.push(Op::DropRole { key: key.to_owned() });
+        self.standing.accounts.drop_role(key);
+        self.pending.everybody = true;
+        self.affected = Some(Affected::Everybody);
+        Ok(role)
+    }
+
+    pub(crate) fn set_grant(
+        &mut self,
+        actor: &Actor,
+        role: &str,
+        to: &GrantTarget,
+        granted: bool,
+    ) -> Result<GrantRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (grant, user, target, was) = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            acting.require(Permission::ManageRole)?;
+            let (to, user, target, has) = match to {
+                GrantTarget::User(login) => {
+                    let user = users::find(&world, login)?;
+                    let target = format!("user:{}", user.record.login);
+                    (Grantee::User(user.record.id.clone()), Some(user.ix), target, &user.roles)
+                }
+                GrantTarget::Group(name) => {
+                    let group = groups::find(&world, name)?;
+                    let target = format!("group:{}", group.record.name);
+                    (Grantee::Group(group.record.id.clone()), None, target, &group.roles)
+                }
+            };
+            let was = has.iter().any(|key| key == role);
+            let grant = GrantRecord { role: role.to_owned(), to };
+            roles::grant(&world, &acting, &grant, granted)?;
+            (grant, user, target, was)
+        };
+        if !granted {
+            self.affected = Some(user.map_or(Affected::Everybody, Affected::User));
+        }
+        if was == granted {
+            return Ok(grant);
+        }
+        let event = if granted { "grant.add" } else { "grant.remove" };
+        self.note(actor, event, target, Some(json!({"role": role})));
+        self.standing.accounts.set_grant(&grant, granted);
+        match user {
+            Some(ix) => self.pending.users.push(ix),
+            None => self.pending.everybody = true,
+        }
+        self.pending.ops.push(if granted {
+            Op::PutGrant(grant.clone())
+        } else {
+            Op::DropGrant(grant.clone())
+        });
+        Ok(grant)
+    }
+}
+
+fn target(key: &str) -> String {
+    format!("role:{key}")
+}

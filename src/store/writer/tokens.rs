@@ -1,0 +1,274 @@
+//! Tokens: made, changed, replaced, revoked.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Desk, desk::is_live};
+use crate::{
+    authz::{
+        accounts::{Account, fold},
+        administration::{
+            Refusal, RefusalCode,
+            tokens::{self, Reach},
+        },
+        secret::{Digest, TokenId},
+        time::Timestamp,
+    },
+    fence::Affected,
+    store::{
+        ChangeError,
+        audit::{self, scope_json, time_json},
+        change::{Actor, Idempotency, NewToken, TokenEdit},
+        model::{Revocation, RevokeReason, Rotation, TokenRecord},
+    },
+};
+
+/// What the writer knows of a new token's text, which it never sees.
+#[derive(Clone, Copy)]
+pub(crate) struct Text {
+    pub id: TokenId,
+    pub digest: Digest,
+}
+
+impl Desk {
+    /// `false`: the key was repeated, and the record is the first one's.
+    pub(crate) fn create_token(
+        &mut self,
+        actor: &Actor,
+        new: &NewToken,
+        once: Option<&Idempotency>,
+        text: Text,
+    ) -> Result<(TokenRecord, bool), ChangeError> {
+        if let Some(first) = self.repeated(once)? {
+            return Ok((first, false));
+        }
+        let parent = self.parent(actor)?;
+        let record = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let owner = tokens::owner(&world, &acting, &new.owner)?;
+            let name = tokens::name(&new.name)?;
+            let note = tokens::note(&new.note)?;
+            let reach = Reach {
+                scope: new.scope.clone(),
+                expires_at: new.expires_at,
+                allow_ips: new.allow_ips.clone(),
+            };
+            let reach = tokens::create(&world, &acting, owner, reach, new.not_before)?;
+            TokenRecord {
+                id: text.id,
+                digest: text.digest,
+                imported: false,
+                owner: owner.record.id.clone(),
+                author: Desk::author(actor),
+                name,
+                note,
+                scope: reach.scope,
+                allow_ips: reach.allow_ips,
+                created_at: self.now,
+                not_before: new.not_before,
+                expires_at: reach.expires_at,
+                last_used: None,
+                revoked: None,
+                rotation: None,
+                family: text.id,
+                revision: 1,
+            }
+        };
+        let name = fold(&record.name);
+        if self.named(&record.owner, &name)?.is_some() {
+            return Err(name_taken(&record.name).into());
+        }
+        if self.live_tokens(&record.owner)? >= self.standing.max_tokens {
+            let message = format!("the user has {} live tokens already", self.standing.max_tokens);
+            return Err(Refusal::new(RefusalCode::TooManyTokens, message).into());
+        }
+        self.take_name(&record.owner, name, record.id);
+        self.remember(once, &record);
+        self.note(actor, "token.create", target(&record), Some(self.described(&record)));
+        self.put_token(record.clone());
+        Ok((record, true))
+    }
+
+    pub(crate) fn edit_token(
+        &mut self,
+        actor: &Actor,
+        id: TokenId,
+        if_revision: Option<u64>,
+        edit: &TokenEdit,
+    ) -> Result<TokenRecord, ChangeError> {
+        let before = self.known_token(id)?;
+        let parent = self.parent(actor)?;
+        let after = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let owner = self.owner_of(&before)?;
+            let mut after = before.clone();
+            let mut reach = reach_of(&before);
+            if let Some(scope) = &edit.scope {
+                reach.scope.clone_from(scope);
+                reach.scope.sort();
+            }
+            reach.expires_at = edit.expires_at.or(reach.expires_at);
+            if let Some(networks) = &edit.allow_ips {
+                reach.allow_ips.clone_from(networks);
+            }
+            let reach = tokens::edit(&world, &acting, owner, &reach_of(&before), reach)?;
+            require_lasting(&before, self.now)?;
+            (after.scope, after.expires_at, after.allow_ips) =
+                (reach.scope, reach.expires_at, reach.allow_ips);
+            if let Some(name) = &edit.name {
+                after.name = tokens::name(name)?;
+            }
+            if let Some(note) = &edit.note {
+                after.note = tokens::note(note)?;
+            }
+            after
+        };
+        if if_revision.is_some_and(|revision| revision != before.revision) {
+            return Err(ChangeError::Stale);
+        }
+        let (old_name, new_name) = (fold(&before.name), fold(&after.name));
+        let renamed = old_name != new_name;
+        if renamed && is_live(&before, self.now) && self.named(&before.owner, &new_name)?.is_some() {
+            return Err(name_taken(&after.name).into());
+        }
+        let had_name = renamed && self.has_name(&before.owner, &old_name, id)?;
+
+        if reach_of(&after) != reach_of(&before) {
+            self.affected = Some(Affected::Token(before.digest));
+        }
+        if after == before {
+            self.show_token(&before);
+            return Ok(before);
+        }
+        if had_name {
+            self.free_name(&before.owner, old_name);
+            self.take_name(&before.owner, new_name, id);
+        }
+        let after = TokenRecord { revision: before.revision + 1, ..after };
+        self.note(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
+        self.put_token(after.clone());
+        Ok(after)
+    }
+
+    pub(crate) fn rotate_token(
+        &mut self,
+        actor: &Actor,
+        id: TokenId,
+        grace: Option<Duration>,
+        once: Option<&Idempotency>,
+        text: Text,
+    ) -> Result<(TokenRecord, bool), ChangeError> {
+        if let Some(first) = self.repeated(once)? {
+            return Ok((first, false));
+        }
+        let mut before = self.known_token(id)?;
+        let parent = self.parent(actor)?;
+        let grace = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let grace = tokens::rotate(&world, &acting, self.owner_of(&before)?, &reach_of(&before), grace);
+            if let Some(rotation) = before.rotation {
+                let message = format!("the token was replaced by {} already", rotation.to);
+                return Err(Refusal::new(RefusalCode::TokenRevoked, message).into());
+            }
+            if before.revoked.is_some() {
+                return Err(revoked().into());
+            }
+            grace?
+        };
+        let after = TokenRecord {
+            id: text.id,
+            digest: text.digest,
+            imported: false,
+            author: Desk::author(actor),
+            created_at: self.now,
+            last_used: None,
+            revision: 1,
+            ..before.clone()
+        };
+        let grace_until = self.now.plus_seconds(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
+        before.rotation = Some(Rotation { to: after.id, grace_until });
+        before.revision += 1;
+        self.take_name(&after.owner, fold(&after.name), after.id);
+        self.remember(once, &after);
+        let change = json!({"to": after.id.as_str(), "grace_until": time_json(grace_until)});
+        self.note(actor, "token.rotate", target(&before), Some(change));
+        self.affected = Some(Affected::Token(before.digest));
+        // The new one first: whoever sees the old one replaced can use the new one.
+        self.put_token(after.clone());
+        self.put_token(before);
+        Ok((after, true))
+    }
+
+    pub(crate) fn revoke_token(
+        &mut self,
+        actor: &Actor,
+        id: TokenId,
+        reason: RevokeReason,
+    ) -> Result<TokenRecord, ChangeError> {
+        let mut record = self.known_token(id)?;
+        let parent = self.parent(actor)?;
+        tokens::revoke(&self.acting(actor, &parent)?, self.owner_of(&record)?)?;
+        let name = fold(&record.name);
+        let has_name = self.has_name(&record.owner, &name, id)?;
+
+        self.affected = Some(Affected::Token(record.digest));
+        if record.revoked.is_some() {
+            self.show_token(&record);
+            return Ok(record);
+        }
+        if has_name {
+            self.free_name(&record.owner, name);
+        }
+        record.revoked = Some(Revocation { at: self.now, by: Desk::author(actor), reason });
+        record.revision += 1;
+        let change = json!({"reason": audit::reason_word(reason)});
+        self.note(actor, "token.revoke", target(&record), Some(change));
+        self.put_token(record.clone());
+        Ok(record)
+    }
+
+    fn known_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {
+        let unknown = || Refusal::new(RefusalCode::NotFound, format!("there is no token {:?}", id.as_str()));
+        Ok(self.token(id)?.ok_or_else(unknown)?)
+    }
+
+    fn owner_of(&self, record: &TokenRecord) -> Result<&Account, Refusal> {
+        let owner = self.standing.accounts.user_by_id(&record.owner);
+        owner.ok_or_else(|| Refusal::new(RefusalCode::NotFound, "the token's owner is unknown"))
+    }
+
+    fn described(&self, record: &TokenRecord) -> Value {
+        let owner = self.standing.accounts.user_by_id(&record.owner);
+        json!({
+            "owner": owner.map_or(record.owner.as_str(), |owner| owner.record.login.as_str()),
+            "name": record.name,
+            "scope": scope_json(&record.scope),
+            "not_before": record.not_before.map(time_json),
+            "expires_at": record.expires_at.map(time_json),
+            "allow_ips": record.allow_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+}
+
+pub(super) fn target(record: &TokenRecord) -> String {
+    format!("token:{}", record.id)
+}
+
+pub(super) fn name_taken(name: &str) -> Refusal {
+    Refusal::new(RefusalCode::NameTaken, format!("the user has a live token named {name:?} already"))
+}
+
+fn reach_of(record: &TokenRecord) -> Reach {
+    Reach { scope: record.scope.clone(), expires_at: record.expires_at, allow_ips: record.allow_ips.clone() }
+}
+
+/// What was revoked or replaced for good is not changed any more.
+fn require_lasting(record: &TokenRecord, now: Timestamp) -> Result<(), Refusal> {
+    let replaced = record.rotation.is_some_and(|rotation| rotation.grace_until <= now);
+    if record.revoked.is_some() || replaced { Err(revoked()) } else { Ok(()) }
+}
+
+fn revoked() -> Refusal {
+    Refusal::new(RefusalCode::TokenRevoked, "the token was revoked")
+}

@@ -1,0 +1,192 @@
+//! Users: made, changed, banned, deleted.
+
+use serde_json::json;
+
+use super::Desk;
+use crate::{
+    authz::{
+        accounts::{Grantee, UserKind, UserRecord, fold},
+        administration::users,
+        subject::UserIx,
+    },
+    fence::Affected,
+    store::{
+        ChangeError, audit,
+        change::{Actor, NewUser, UserEdit},
+        engine::Op,
+        model::{Revocation, RevokeReason},
+    },
+};
+
+impl Desk {
+    pub(crate) fn create_user(
+        &mut self,
+        actor: &Actor,
+        new: &NewUser,
+        id: &str,
+    ) -> Result<UserRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let record = UserRecord {
+            id: id.to_owned(),
+            login: new.login.clone(),
+            name: new.name.clone(),
+            email: new.email.clone(),
+            kind: new.kind,
+            password: None,
+            banned: None,
+            created_at: self.now,
+            deleted_at: None,
+            revision: 1,
+        };
+        let record = users::create(&self.world(), &self.acting(actor, &parent)?, record)?;
+        let kind = match record.kind {
+            UserKind::Human => "human",
+            UserKind::Service => "service",
+        };
+        let change = json!({"id": record.id, "name": record.name, "kind": kind});
+        self.note(actor, "user.create", target(&record.login), Some(change));
+        self.put_user(record.clone());
+        Ok(record)
+    }
+
+    pub(crate) fn edit_user(
+        &mut self,
+        actor: &Actor,
+        login: &str,
+        if_revision: Option<u64>,
+        edit: &UserEdit,
+    ) -> Result<UserRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (before, after) = {
+            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let before = users::find_to_edit(&world, &acting, login)?;
+            let mut after = before.record.clone();
+            after.login = edit.login.clone().unwrap_or(after.login);
+            after.name = edit.name.clone().unwrap_or(after.name);
+            after.email = edit.email.clone().unwrap_or(after.email);
+            let after = users::edit(&world, &acting, before, after)?;
+            (before.record.clone(), after)
+        };
+        if if_revision.is_some_and(|revision| revision != before.revision) {
+            return Err(ChangeError::Stale);
+        }
+        if after == before {
+            return Ok(before);
+        }
+        let after = UserRecord { revision: before.revision + 1, ..after };
+        let change = json!({
+            "login": audit::changed(&before.login, &after.login),
+            "name": audit::changed(&before.name, &after.name),
+            "email": audit::changed(&before.email, &after.email),
+        });
+        self.note(actor, "user.edit", target(&before.login), Some(change));
+        self.put_user(after.clone());
+        Ok(after)
+    }
+
+    /// `Some` bans, `None` lifts the ban.
+    pub(crate) fn ban_user(
+        &mut self,
+        actor: &Actor,
+        login: &str,
+        reason: Option<&str>,
+    ) -> Result<UserRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (ix, before, reason) = {
+            let acting = self.acting(actor, &parent)?;
+            let (user, reason) = users::ban(&self.world(), &acting, login, reason)?;
+            (user.ix, user.record.clone(), reason)
+        };
+        if reason.is_some() {
+            self.affected = Some(Affected::User(ix));
+        }
+        if before.banned == reason {
+            return Ok(before);
+        }
+        let event = if reason.is_some() { "user.ban" } else { "user.unban" };
+        let change = reason.as_ref().map(|reason| json!({"reason": reason}));
+        self.note(actor, event, target(&before.login), change);
+        let after = UserRecord { banned: reason, revision: before.revision + 1, ..before };
+        self.put_user(after.clone());
+        Ok(after)
+    }
+
+    pub(crate) fn delete_user(&mut self, actor: &Actor, login: &str) -> Result<UserRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (ix, before, groups, roles) = {
+            let acting = self.acting(actor, &parent)?;
+            let user = users::delete(&self.world(), &acting, login)?;
+            (user.ix, user.record.clone(), user.groups.clone(), user.roles.clone())
+        };
+        let tokens = self.tokens_of(&before.id)?;
+        let names = self.names_of(&before.id)?;
+
+        self.affected = Some(Affected::User(ix));
+        let mut revoked = 0;
+        for mut token in tokens {
+            if token.revoked.is_some() {
+                self.show_token(&token);
+                continue;
+            }
+            let (at, by) = (self.now, Desk::author(actor));
+            token.revoked = Some(Revocation { at, by, reason: RevokeReason::OwnerDeleted });
+            token.revision += 1;
+            revoked += 1;
+            let name = fold(&token.name);
+            if names.get(&name) == Some(&token.id) {
+                self.free_name(&before.id, name);
+            }
+            self.put_token(token);
+        }
+        for ix in groups {
+            if let Some(group) = self.standing.accounts.group(ix) {
+                let (group, user) = (group.record.id.clone(), before.id.clone());
+                self.pending.ops.push(Op::DropMember { group, user });
+            }
+        }
+        for role in roles {
+            let to = Grantee::User(before.id.clone());
+            self.pending.ops.push(Op::DropGrant(crate::authz::accounts::GrantRecord { role, to }));
+        }
+        let change = json!({"id": before.id, "revoked_tokens": revoked});
+        self.note(actor, "user.delete", target(&before.login), Some(change));
+        let after = UserRecord {
+            password: None,
+            deleted_at: Some(self.now),
+            revision: before.revision + 1,
+            ..before
+        };
+        self.put_user(after.clone());
+        Ok(after)
+    }
+
+    pub(crate) fn set_password(
+        &mut self,
+        actor: &Actor,
+        login: &str,
+        phc: Option<&str>,
+    ) -> Result<UserRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let before = {
+            let acting = self.acting(actor, &parent)?;
+            users::set_password(&self.world(), &acting, login, phc.is_some())?.record.clone()
+        };
+        let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
+        self.note(actor, "user.password", target(&before.login), Some(change));
+        let after =
+            UserRecord { password: phc.map(ToOwned::to_owned), revision: before.revision + 1, ..before };
+        self.put_user(after.clone());
+        Ok(after)
+    }
+
+    fn put_user(&mut self, record: UserRecord) -> UserIx {
+        let ix = self.standing.accounts.put_user(record.clone());
+        self.pending.users.push(ix);
+        self.pending.ops.push(Op::PutUser(record));
+        ix
+    }
+}
+
+fn target(login: &str) -> String {
+    format!("user:{login}")
+}
