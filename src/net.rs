@@ -7,10 +7,10 @@
 mod accept;
 mod bind;
 mod body;
-mod chunked;
 mod clock;
 mod connection;
 mod drain;
+mod framing;
 mod head;
 mod lifetime;
 mod limits;

@@ -5,11 +5,11 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -31,31 +31,36 @@ pub async fn serve<H: Handler>(
 ) -> io::Result<Drained> {
     let (socket, certificates, _unlink) = listener.into_parts();
     let door = match socket {
-        Socket::Tcp(socket) => Door::Tcp(TcpListener::from_std(socket)?, certificates),
+        Socket::Tcp(socket) => Door::Tcp(TcpListener::from_std(socket)?),
         Socket::Unix(socket) => Door::Unix(UnixListener::from_std(socket)?),
     };
+    let mut starved = false;
     loop {
         tokio::select! {
             biased;
             () = draining.begun() => break,
             arrival = poll_fn(|cx| door.poll_accept(cx)) => {
-                admit(&worker, &door, arrival, &handler, &draining).await;
+                match arrival {
+                    Ok(arrival) => {
+                        starved = false;
+                        admit(&worker, &certificates, arrival, &handler, &draining).await;
+                    }
+                    Err(error) if passing(&error) => {}
+                    Err(error) => {
+                        // Said once, not with every attempt.
+                        if !std::mem::replace(&mut starved, true) {
+                            tracing::warn!(%error, "cannot accept connections");
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
             }
         }
     }
     // Who has got through the handshake with the kernel is served still.
-    while let Some(arrival) = poll_fn(|cx| match door.poll_accept(cx) {
-        Poll::Ready(arrival) => Poll::Ready(Some(arrival)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-    {
-        if arrival.is_err() {
-            break;
-        }
-        admit(&worker, &door, arrival, &handler, &draining).await;
+    for arrival in door.backlog().into_iter().flatten() {
+        admit(&worker, &certificates, arrival, &handler, &draining).await;
     }
-    drop(door);
     worker.begin_drain();
     let cut = tokio::select! {
         biased;
@@ -67,7 +72,7 @@ pub async fn serve<H: Handler>(
 }
 
 enum Door {
-    Tcp(TcpListener, Option<Certificates>),
+    Tcp(TcpListener),
     Unix(UnixListener),
 }
 
@@ -81,49 +86,66 @@ struct Arrival {
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Door {
-    fn poll_accept(&self, cx: &mut std::task::Context<'_>) -> Poll<io::Result<Arrival>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         match self {
-            Self::Tcp(listener, _) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
-                // Answers are written whole; waiting for more only delays them.
-                let _ = stream.set_nodelay(true);
-                let local = stream.local_addr().ok().map(canonical);
-                Arrival { stream: Stream::Tcp(stream), peer: Peer::Inet(canonical(peer)), local }
-            }),
-            Self::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
-                let (stream, _) = accepted?;
-                let peer = stream.peer_cred()?;
-                Ok(Arrival {
-                    stream: Stream::Unix(stream),
-                    peer: Peer::Unix { uid: peer.uid(), pid: peer.pid() },
-                    local: None,
-                })
-            }),
+            Self::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map(|accepted| accepted.map(|(stream, peer)| Arrival::tcp(stream, peer))),
+            Self::Unix(listener) => listener
+                .poll_accept(cx)
+                .map(|accepted| accepted.and_then(|(stream, _)| Arrival::unix(stream))),
         }
     }
 
-    fn certificates(&self) -> Option<&Certificates> {
+    /// Closes the door behind those who stand before it already. The kernel is asked, since the
+    /// runtime learns of them only by and by.
+    fn backlog(self) -> Vec<io::Result<Arrival>> {
         match self {
-            Self::Tcp(_, certificates) => certificates.as_ref(),
-            Self::Unix(_) => None,
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return Vec::new() };
+                std::iter::from_fn(|| listener.accept().ok())
+                    .map(|(stream, peer)| {
+                        stream.set_nonblocking(true)?;
+                        Ok(Arrival::tcp(TcpStream::from_std(stream)?, peer))
+                    })
+                    .collect()
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return Vec::new() };
+                std::iter::from_fn(|| listener.accept().ok())
+                    .map(|(stream, _)| {
+                        stream.set_nonblocking(true)?;
+                        Arrival::unix(UnixStream::from_std(stream)?)
+                    })
+                    .collect()
+            }
         }
+    }
+}
+
+impl Arrival {
+    fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
+        // Answers are written whole; waiting for more only delays them.
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr().ok().map(canonical);
+        Self { stream: Stream::Tcp(stream), peer: Peer::Inet(canonical(peer)), local }
+    }
+
+    fn unix(stream: UnixStream) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        let peer = Peer::Unix { uid: peer.uid(), pid: peer.pid() };
+        Ok(Self { stream: Stream::Unix(stream), peer, local: None })
     }
 }
 
 async fn admit<H: Handler>(
     worker: &Rc<Worker>,
-    door: &Door,
-    arrival: io::Result<Arrival>,
+    certificates: &Option<Certificates>,
+    arrival: Arrival,
     handler: &Rc<H>,
     draining: &Draining,
 ) {
-    let Arrival { stream, peer, local } = match arrival {
-        Ok(arrival) => arrival,
-        Err(error) if passing(&error) => return,
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection; pausing");
-            return tokio::time::sleep(PAUSE).await;
-        }
-    };
+    let Arrival { stream, peer, local } = arrival;
     let address: Option<IpAddr> = match peer {
         Peer::Inet(address) => Some(address.ip()),
         Peer::Unix { .. } => None,
@@ -139,10 +161,10 @@ async fn admit<H: Handler>(
             }
         }
     };
-    let secure = door.certificates().is_some();
+    let secure = certificates.is_some() && address.is_some();
     let connection = Rc::new(Connection::new(peer, local, secure, worker.clock().clone()));
     let lease = worker.enlist(connection.clone(), place);
-    let accepted = match (stream, door.certificates()) {
+    let accepted = match (stream, certificates) {
         (Stream::Tcp(socket), Some(certificates)) => {
             Accepted::Tls(TlsAcceptor::from(certificates.present()), socket)
         }

@@ -209,3 +209,90 @@ impl Drop for Deadline {
         slots.free.push(self.slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+    use std::future::pending;
+
+    use super::*;
+
+    /// Runs `work` beside a ticker, as on a worker.
+    fn check(work: impl AsyncFnOnce(Clock)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let clock = Clock::new();
+        let ticking = clock.clone();
+        runtime.block_on(async move {
+            tokio::select! {
+                () = work(clock) => {}
+                () = async { loop { ticking.next_tick().await; } } => {}
+            }
+        });
+    }
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_timeout_ends_what_does_not() {
+        check(async |clock| {
+            let begun = Instant::now();
+            assert_eq!(clock.timeout(SHORT, pending::<()>()).await, Err(Elapsed(SHORT)));
+            assert!(begun.elapsed() >= SHORT);
+            assert_eq!(clock.timeout(LONG, async { 1 }).await, Ok(1));
+        });
+    }
+
+    #[test]
+    fn a_deadline_can_be_moved_and_lifted() {
+        check(async |clock| {
+            let (moved, lifted, kept) = (clock.deadline(), clock.deadline(), clock.deadline());
+            for deadline in [&moved, &lifted, &kept] {
+                deadline.arm(SHORT);
+            }
+            moved.arm(LONG);
+            lifted.disarm();
+            poll_fn(|cx| kept.poll_expired(cx)).await;
+            let expired = |deadline: &Deadline| {
+                deadline.poll_expired(&mut Context::from_waker(Waker::noop())).is_ready()
+            };
+            assert!(!expired(&moved) && !expired(&lifted));
+            assert!(expired(&kept), "until it is armed again");
+            kept.arm(LONG);
+            assert!(!expired(&kept));
+        });
+    }
+
+    #[test]
+    fn nothing_is_watched_when_no_deadline_is_left() {
+        check(async |clock| {
+            let deadline = clock.deadline();
+            deadline.arm(SHORT);
+            deadline.arm(LONG);
+            assert_eq!(clock.0.watched.get(), 1);
+            deadline.disarm();
+            deadline.disarm();
+            assert_eq!(clock.0.watched.get(), 0);
+            deadline.arm(SHORT);
+            poll_fn(|cx| deadline.poll_expired(cx)).await;
+            assert_eq!(clock.0.watched.get(), 0, "an expired one is none");
+            deadline.arm(LONG);
+            drop(deadline);
+            assert_eq!(clock.0.watched.get(), 0);
+            clock.deadline().arm(LONG);
+            assert_eq!(clock.0.slots.borrow().all.len(), 1, "places are used again");
+        });
+    }
+
+    #[test]
+    fn observers_see_every_tick() {
+        check(async |clock| {
+            let seen = Rc::new(Cell::new(0));
+            let seeing = seen.clone();
+            clock.on_tick(move || seeing.set(seeing.get() + 1));
+            assert!(clock.timeout(SHORT * 5, pending::<()>()).await.is_err());
+            assert!(seen.get() >= 2, "{}", seen.get());
+        });
+    }
+}

@@ -84,8 +84,6 @@ pub(super) enum Order {
     /// Close; nothing is lost by it.
     Close,
     Refuse(Refusal),
-    /// Finish what is under way, then close.
-    Finish,
 }
 
 /// How long a client may go on sending what nobody reads after the last answer.
@@ -295,12 +293,10 @@ impl Connection {
         matches!(self.order.get(), Some(Order::Refuse(_)))
     }
 
-    /// Told by the worker that it drains: who has nothing under way goes at once.
+    /// The worker drains: who has nothing under way goes at once.
     pub(super) fn finish(&self) {
-        match self.phase.get() {
-            Phase::Idle => self.order(Order::Close),
-            Phase::Fresh | Phase::Handshake | Phase::Closing => {}
-            Phase::Head | Phase::Judged | Phase::Serving => self.order(Order::Finish),
+        if self.phase.get() == Phase::Idle {
+            self.order(Order::Close);
         }
     }
 

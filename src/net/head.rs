@@ -1,11 +1,17 @@
 //! Judges a request's head, line by line as it comes, before hyper parses it: sizes, line ends,
 //! and everything that says where the message ends. Names and values are left to hyper.
 
+mod names;
+
 use std::ops::Range;
 
 use memchr::memchr;
 
-use super::{Limits, Refusal, chunked::Chunked};
+use self::names::{Framer, authority, valid_host};
+use super::{
+    Limits, Refusal,
+    framing::{Chunked, Framing},
+};
 
 /// How far a head has been judged. Fed with the same bytes again, and more behind them.
 #[derive(Default)]
@@ -37,41 +43,14 @@ pub(super) struct Head {
     pub framing: Framing,
 }
 
-/// Where the message ends that begins with a head.
-pub(super) enum Framing {
-    /// This many bytes from here.
-    Length(u64),
-    Chunked(Chunked),
-}
-
-impl Framing {
-    /// How many of these bytes belong to the message.
-    pub(super) fn consume(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Length(left) => {
-                let here = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= here as u64;
-                Ok(here)
-            }
-            Self::Chunked(chunked) => chunked
-                .consume(bytes)
-                .map_err(|malformed| std::io::Error::new(std::io::ErrorKind::InvalidData, malformed)),
-        }
-    }
-
-    pub(super) fn ended(&self) -> bool {
-        match self {
-            Self::Length(left) => *left == 0,
-            Self::Chunked(chunked) => chunked.ended(),
-        }
-    }
-}
-
 const MALFORMED_LINE: Refusal = Refusal::BadRequest("malformed request line");
 const LINE_END: Refusal = Refusal::BadRequest("a line that does not end with CR LF");
 
 /// Empty lines before a request line are passed over, as clients of old sent them.
 const LEADING_LINES: usize = 4;
+
+/// Longer than any method there is.
+const MAX_METHOD: usize = 32;
 
 /// What a request line holds beside its target: method, blanks, version, line end.
 const LINE_OVERHEAD: usize = 64;
@@ -142,6 +121,9 @@ impl HeadScan {
             return Err(if line.len() > limits.target { Refusal::TargetTooLong } else { MALFORMED_LINE });
         };
         let Some(method) = memchr(b' ', line) else { return Err(MALFORMED_LINE) };
+        if method == 0 || method > MAX_METHOD {
+            return Err(MALFORMED_LINE);
+        }
         let target = &line[method + 1..];
         if target.len() > limits.target {
             return Err(Refusal::TargetTooLong);
@@ -152,7 +134,7 @@ impl HeadScan {
             _ => return Err(Refusal::BadRequest("not HTTP/1.1")),
         };
         // hyper would cut a fragment off; a blank would move the target's end.
-        if method == 0 || target.is_empty() || target.iter().any(|&b| b == b'#' || b <= b' ') {
+        if target.is_empty() || target.iter().any(|&b| b == b'#' || b <= b' ') {
             return Err(Refusal::BadRequest("malformed request target"));
         }
         if target[0] != b'/' {
@@ -231,72 +213,69 @@ impl HeadScan {
     }
 }
 
-/// The fields that say whose message it is and where it ends.
-enum Framer {
-    Authorization,
-    Connection,
-    ContentLength,
-    Host,
-    TransferEncoding,
-}
-
-impl Framer {
-    /// A name that only becomes one of these when `_` or `.` is read as `-` is refused: some
-    /// server behind would read it so.
-    fn named(name: &[u8]) -> Result<Option<Self>, Refusal> {
-        let (exact, framer): (&[u8], _) = match name.len() {
-            4 => (b"host", Self::Host),
-            10 => (b"connection", Self::Connection),
-            13 => (b"authorization", Self::Authorization),
-            14 => (b"content-length", Self::ContentLength),
-            17 => (b"transfer-encoding", Self::TransferEncoding),
-            _ => return Ok(None),
-        };
-        if name.eq_ignore_ascii_case(exact) {
-            return Ok(Some(framer));
-        }
-        let folded = name.iter().zip(exact).all(|(&b, &e)| match b {
-            b'_' | b'.' => e == b'-',
-            _ => b.eq_ignore_ascii_case(&e),
-        });
-        if folded { Err(Refusal::BadRequest("a name that folds onto a framing field")) } else { Ok(None) }
-    }
-}
-
-/// Where the authority is in a target that is no path; `OPTIONS *` and `CONNECT host:port` have
-/// none that could disagree with Host.
-#[cold]
-fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
-    if matches!((method, target), (b"CONNECT", _) | (b"OPTIONS", b"*")) {
-        return Ok(None);
-    }
-    [&b"http://"[..], b"https://"]
-        .iter()
-        .find_map(|scheme| {
-            let (start, rest) = target.split_at_checked(scheme.len())?;
-            let len = rest.iter().position(|b| b"/?".contains(b)).unwrap_or(rest.len());
-            (start.eq_ignore_ascii_case(scheme) && len > 0).then_some(Some(start.len()..start.len() + len))
-        })
-        .ok_or(Refusal::BadRequest("malformed request target"))
-}
-
 fn shifted(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-/// `host` or `host:port`: a registered name, an address, or a bracketed IPv6 address.
-fn valid_host(host: &[u8]) -> bool {
-    let port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
-    if let Some(rest) = host.strip_prefix(b"[") {
-        let Some(close) = memchr(b']', rest) else { return false };
-        let literal = std::str::from_utf8(&rest[..close]).unwrap_or_default();
-        let behind = &rest[close + 1..];
-        return literal.parse::<std::net::Ipv6Addr>().is_ok()
-            && (behind.is_empty() || behind.strip_prefix(b":").is_some_and(port));
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn judge(pieces: &[&[u8]]) -> Option<Result<usize, Refusal>> {
+        let (limits, mut scan, mut bytes) = (Limits::default(), HeadScan::default(), Vec::new());
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+            match scan.feed(&bytes, &limits) {
+                Verdict::Partial => {}
+                Verdict::Whole(head) => return Some(Ok(head.len)),
+                Verdict::Refused(refusal) => return Some(Err(refusal)),
+            }
+        }
+        None
     }
-    let (name, behind) = match memchr(b':', host) {
-        Some(colon) => (&host[..colon], &host[colon + 1..]),
-        None => (host, &[][..]),
-    };
-    !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)) && port(behind)
+
+    proptest! {
+        /// Parts of heads in any order, and anything else.
+        #[test]
+        fn pieces_do_not_matter(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    Just("GET / HTTP/1.1\r\n".to_owned()),
+                    Just("GET http://g/ HTTP/1.1\r\n".to_owned()),
+                    Just("Host: g\r\n".to_owned()),
+                    Just("Content-Length: 1\r\n".to_owned()),
+                    Just("Transfer-Encoding: chunked\r\n".to_owned()),
+                    Just("\r\n".to_owned()),
+                    Just("\n".to_owned()),
+                    "[ -~]{0,9}\r\n",
+                    ".{0,5}",
+                ],
+                0..8,
+            ),
+            split in 0_usize..200,
+        ) {
+            let bytes = parts.concat().into_bytes();
+            let split = split.min(bytes.len());
+            prop_assert_eq!(judge(&[&bytes[..split], &bytes[split..]]), judge(&[&bytes]));
+        }
+
+        #[test]
+        fn a_whole_head_ends_with_its_first_empty_line(
+            fields in proptest::collection::vec("[B-Zb-z]{1,8}: [ -~]{0,9}\r\n", 0..9),
+            behind in any::<Vec<u8>>(),
+        ) {
+            let head = format!("GET /x HTTP/1.1\r\nHost: g\r\n{}\r\n", fields.concat());
+            let bytes = [head.as_bytes(), &behind].concat();
+            if let Some(Ok(len)) = judge(&[&bytes]) {
+                prop_assert_eq!(len, head.len());
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd(bytes in any::<Vec<u8>>()) {
+            judge(&[&bytes]);
+        }
+    }
 }

@@ -69,15 +69,15 @@ pub(super) async fn live<H: Handler>(
     if attended(&connection, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
         return end_idle(&stream, &connection);
     }
-    let (end, stream) = drive(stream, &worker, &connection, &handler).await;
+    let (end, wire) = drive(stream, &worker, &connection, &handler).await;
     match end {
-        End::Severed => stream.reset_on_close(),
+        End::Severed => wire.into_stream().reset_on_close(),
         End::Closed => {}
         End::Refused(refusal) => {
             let answer = encode(handler.refuse(refusal, &connection));
-            close(stream, &connection, &answer).await;
+            close(wire.into_stream(), &connection, &answer).await;
         }
-        End::Over if connection.unread() => close(stream, &connection, &[]).await,
+        End::Over if wire.has_unread() => close(wire.into_stream(), &connection, &[]).await,
         End::Over => {}
     }
 }
@@ -88,16 +88,16 @@ async fn drive<H: Handler>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     handler: &Rc<H>,
-) -> (End, Stream) {
+) -> (End, Wire) {
     let spent: Spent<H::Body> = Spent::default();
     let service = service_fn(|request: Request<Incoming>| {
         connection.begin_service();
-        let (connection, spent) = (connection.clone(), spent.clone());
+        let (connection, spent, draining) = (connection.clone(), spent.clone(), worker.clone());
         let request = request.map(|body| RequestBody::new(body, connection.clone()));
         let answer = handler.clone().handle(request, connection.clone());
         async move {
             let mut response = answer.await;
-            if connection.body_abandoned() {
+            if connection.body_abandoned() || draining.draining() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, connection, spent)))
@@ -112,7 +112,6 @@ async fn drive<H: Handler>(
     }
     let mut hyper = builder
         .serve_connection(TokioIo::new(Wire::new(stream, connection.clone(), worker.clone())), service);
-    let mut finishing = false;
     let end = poll_fn(|cx| {
         connection.attend(cx);
         loop {
@@ -122,11 +121,7 @@ async fn drive<H: Handler>(
             match connection.take_order() {
                 Some(Order::Close) => return Poll::Ready(End::Closed),
                 Some(Order::Refuse(refusal)) => return Poll::Ready(End::Refused(refusal)),
-                Some(Order::Finish) => finishing = true,
                 None => {}
-            }
-            if (finishing || worker.draining()) && connection.phase() != Phase::Fresh {
-                Pin::new(&mut hyper).graceful_shutdown();
             }
             let over = Pin::new(&mut hyper).poll(cx);
             // Whatever lived in an answer's body ends when the kernel has the answer.
@@ -143,12 +138,15 @@ async fn drive<H: Handler>(
             match over {
                 Poll::Ready(result) => return Poll::Ready(ending(connection, result)),
                 Poll::Pending if connection.take_ahead() => {}
+                Poll::Pending if worker.draining() && connection.phase() == Phase::Idle => {
+                    return Poll::Ready(End::Over);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
     })
     .await;
-    (end, hyper.into_parts().io.into_inner().into_stream())
+    (end, hyper.into_parts().io.into_inner())
 }
 
 fn ending(connection: &Connection, result: hyper::Result<()>) -> End {
@@ -171,7 +169,7 @@ async fn attended<F: Future>(connection: &Connection, work: F) -> Result<F::Outp
         }
         match connection.take_order() {
             Some(Order::Close | Order::Refuse(_)) => return Poll::Ready(Err(End::Closed)),
-            Some(Order::Finish) | None => {}
+            None => {}
         }
         work.as_mut().poll(cx).map(Ok)
     })

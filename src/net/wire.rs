@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     Connection, Refusal, Worker,
     connection::{Answer, Order, Phase},
-    head::{Framing, HeadScan, Verdict},
+    framing::Framing,
+    head::{HeadScan, Verdict},
     stream::Stream,
 };
 
@@ -48,6 +49,11 @@ impl Wire {
             scan: HeadScan::default(),
             intake: Intake::Head,
         }
+    }
+
+    /// The client has sent, or is about to send, what nobody will read.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.pending.is_empty() || self.connection.unread()
     }
 
     pub(super) fn into_stream(self) -> Stream {

@@ -112,3 +112,21 @@ fn a_client_that_closes_its_side_only_gets_its_answer() {
     eventually("no connection is left", || gate.budget.open() == 0);
     assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn a_drain_serves_whoever_was_at_the_door() {
+    let gate = Gate::with(2, &Limits::default(), |listener| listener);
+    let mut clients: Vec<_> = (0..300).map(|_| gate.client()).collect();
+    let mut early = gate.client();
+    early.send("GET /ear");
+    let ending = std::thread::spawn(move || gate.end(Duration::from_secs(10)));
+    for client in &mut clients {
+        client.get("/x");
+    }
+    early.send("ly HTTP/1.1\r\nHost: g\r\n\r\n");
+    for client in clients.iter_mut().chain([&mut early]) {
+        assert_eq!(client.answer().0, 200);
+        assert_eq!(client.ending(), Ending::Closed);
+    }
+    assert_eq!(ending.join().unwrap(), 0);
+}

@@ -1,5 +1,37 @@
-//! Finds the end of a chunked body in the bytes that pass by, so that the next head is known.
-//! Never more lenient than hyper's decoder, which reads the same bytes.
+//! Finds the end of a message in the bytes that pass by, so that the next head is known. Never
+//! more lenient than hyper's decoder, which reads the same bytes.
+
+use std::io;
+
+/// Where the message ends that begins with a head.
+pub(super) enum Framing {
+    /// This many bytes from here.
+    Length(u64),
+    Chunked(Chunked),
+}
+
+impl Framing {
+    /// How many of these bytes belong to the message.
+    pub(super) fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Length(left) => {
+                let here = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= here as u64;
+                Ok(here)
+            }
+            Self::Chunked(chunked) => chunked
+                .consume(bytes)
+                .map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed)),
+        }
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunked) => chunked.ended(),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Chunked {
@@ -101,6 +133,51 @@ impl Chunked {
             (State::TrailerLf, b'\n') => Ok(State::Trailer),
             (State::EndLf, b'\n') => Ok(State::End),
             _ => Err(Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(name: &str, body: &str, expected: Result<usize, Malformed>) {
+        let mut chunked = Chunked::default();
+        let taken = chunked.consume(body.as_bytes());
+        assert_eq!(taken, expected, "{name}");
+    }
+
+    #[test]
+    fn the_body_ends_where_it_says() {
+        check("empty", "0\r\n\r\nGET", Ok(5));
+        check("one chunk", "3\r\nabc\r\n0\r\n\r\nGET", Ok(13));
+        check("capitals", "A\r\n0123456789\r\n00\r\n\r\n", Ok(21));
+        check("an extension", "3;a=\"b\"\r\nabc\r\n0;x\r\n\r\nGET", Ok(21));
+        check("trailers", "0\r\nA: b\r\nC: d\r\n\r\nGET", Ok(17));
+        check("an end inside data", "5\r\n0\r\n\r\n\r\n0\r\n\r\nGET", Ok(15));
+        check("not ended", "3\r\nab", Ok(5));
+        check("no digits", ";a\r\n", Err(Malformed));
+        check("a bare CR", "3\rabc", Err(Malformed));
+        check("a folded trailer", "0\r\nA: b\r\n c\r\n\r\n", Err(Malformed));
+        check("a trailer in front", "0\r\n A: b\r\n\r\n", Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(
+            body in "(([0-3];?\r\n|[abc]{1,3}\r\n|\r\n|\n|0\r\n){0,8})",
+            split in 0_usize..40,
+        ) {
+            let bytes = body.as_bytes();
+            let split = split.min(bytes.len());
+            let (mut whole, mut parts) = (Chunked::default(), Chunked::default());
+            let expected = whole.consume(bytes);
+            let read = parts.consume(&bytes[..split]).and_then(|first| {
+                if parts.ended() { Ok(first) } else { Ok(first + parts.consume(&bytes[split..])?) }
+            });
+            prop_assert_eq!(read, expected);
         }
     }
 }
