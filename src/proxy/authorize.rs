@@ -11,6 +11,8 @@ use crate::{
         answer::Reason,
         decide::{self, Credential, Denial, Facts, Permit},
         forwarding::{self, Hop},
+        subject::Token,
+        time::Timestamp,
     },
     net::RequestBody,
     proxy::{
@@ -45,7 +47,7 @@ impl Gateway {
         exchange.method_override.set(forwarding::method_override(headers));
         let imports = self.state().index().imported() > 0;
         exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
-        self.decide(&exchange.view, exchange, |decided| match decided {
+        self.decide(&exchange.view, exchange, exchange.at, |decided| match decided {
             Ok(permit) => self.admit(permit, exchange, request),
             Err(denial) => Err(self.refuse_by(denial, exchange)),
         })
@@ -56,10 +58,11 @@ impl Gateway {
         &self,
         view: &View,
         exchange: &Exchange,
+        now: Timestamp,
         then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
     ) -> R {
         let query = exchange.query();
-        let decide = |token: Option<&crate::authz::subject::Token>| {
+        let decide = |token: Option<&Token>| {
             if let Some(token) = token {
                 exchange.token.set(Some(token.id));
                 exchange.user.set(Some(token.owner));
@@ -69,7 +72,7 @@ impl Gateway {
                 directory: &view.snapshot.directory,
                 token,
                 imports: self.state().index().imported() > 0,
-                now: exchange.clock().wall(),
+                now,
             };
             then(decide::decide(&query, facts))
         };

@@ -254,7 +254,8 @@ impl Entry for Exchange {
     }
 
     fn judge(&self) -> Result<(), Reason> {
-        self.gateway.decide(&self.gateway.view(), self, |decided| {
+        let now = self.clock().wall();
+        self.gateway.decide(&self.gateway.view(), self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
             // A permit for something else is none for this: another service owns the path now, or

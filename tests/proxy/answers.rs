@@ -1,0 +1,171 @@
+//! The gateway's own answers: status, form, fields, and what becomes of the connection.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use permgate::proxy::BadTokenLimit;
+use serde_json::Value;
+
+use crate::harness::{Ending, Origin, Wire, field};
+
+fn json(body: &str) -> Value {
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn a_refusal_is_json_that_nobody_keeps() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send("GET /api/x HTTP/1.1\r\nHost: gate\r\n\r\n");
+    let (status, head, body) = client.answer();
+    assert_eq!(status, 401);
+    assert_eq!(field(&head, "content-type"), Some("application/json"));
+    assert_eq!(field(&head, "cache-control"), Some("no-store"));
+    assert_eq!(field(&head, "www-authenticate"), Some("Bearer realm=\"permgate\""));
+    let body = json(&body);
+    assert_eq!(body["error"], "unauthorized");
+    assert_eq!(body["status"], 401);
+    assert_eq!(body["request_id"].as_str(), field(&head, "x-request-id"));
+    assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
+    // The connection is as good as before.
+    client.send(gate.request("GET /other", &[]));
+    assert_eq!(client.refused(), (404, "not_found".into()));
+}
+
+#[test]
+fn who_asks_for_a_problem_gets_one() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(
+        "GET /api/x HTTP/1.1\r\nHost: gate\r\nAccept: text/html, Application/Problem+JSON;q=0.9\r\n\r\n",
+    );
+    let (_, head, body) = client.answer();
+    assert_eq!(field(&head, "content-type"), Some("application/problem+json"));
+    let body = json(&body);
+    assert_eq!((&body["type"], &body["title"]), (&"about:blank".into(), &"Unauthorized".into()));
+    assert_eq!(body["status"], 401);
+    assert_eq!(body["error"], "unauthorized");
+}
+
+#[test]
+fn a_refused_body_closes_the_connection() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send("POST /api/x HTTP/1.1\r\nHost: gate\r\nContent-Length: 5\r\n\r\nhello");
+    let (status, head, _) = client.answer();
+    assert_eq!((status, field(&head, "connection")), (401, Some("close")));
+    client.ending();
+    assert!(!origin.has_more());
+}
+
+/// What a raw request comes to; nothing of it reaches the upstream.
+fn check(row: &str, request: &str, expected: (u16, &str)) {
+    let origin = Origin::new();
+    let gate =
+        origin.setup().with(|setup| setup.service.methods = Some(vec!["GET".parse().unwrap()])).start();
+    let request = request.replace("TOKEN", &format!("Authorization: Bearer {}", gate.bearer));
+    let mut client = gate.client();
+    client.send(&request);
+    assert_eq!(client.refused(), (expected.0, expected.1.to_owned()), "{row}");
+    assert!(!origin.has_more(), "{row}");
+}
+
+#[test]
+fn what_is_malformed_or_not_for_us_is_refused() {
+    let bad = (400, "invalid_request");
+    check("no Host", "GET /api/x HTTP/1.1\r\nTOKEN\r\n\r\n", bad);
+    check("two Hosts", "GET /api/x HTTP/1.1\r\nHost: a\r\nHost: a\r\nTOKEN\r\n\r\n", bad);
+    check("an invalid Host", "GET /api/x HTTP/1.1\r\nHost: a b\r\nTOKEN\r\n\r\n", bad);
+    check("target and Host disagree", "GET http://b/api/x HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n", bad);
+    check(
+        "two codings",
+        "GET /api/x HTTP/1.1\r\nHost: a\r\nTOKEN\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        bad,
+    );
+    check(
+        "a folded framing name",
+        "GET /api/x HTTP/1.1\r\nHost: a\r\nTOKEN\r\nContent_Length: 5\r\n\r\n",
+        bad,
+    );
+    check("OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n", bad);
+    check("two Authorization fields", "GET /api/x HTTP/1.1\r\nHost: a\r\nTOKEN\r\nTOKEN\r\n\r\n", bad);
+    check("dot segments", "GET /api/../x HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n", bad);
+    check("TRACE", "TRACE /api/x HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n", (405, "method_not_allowed"));
+    check("CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nTOKEN\r\n\r\n", (405, "method_not_allowed"));
+    check(
+        "a method outside the service's",
+        "PUT /api/x HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n",
+        (405, "method_not_allowed"),
+    );
+    check("a path without an owner", "GET /x HTTP/1.1\r\nHost: a\r\nTOKEN\r\n\r\n", (404, "not_found"));
+}
+
+#[test]
+fn a_405_names_the_methods() {
+    let origin = Origin::new();
+    let gate = origin
+        .setup()
+        .with(|setup| setup.service.methods = Some(vec!["GET".parse().unwrap(), "PUT".parse().unwrap()]))
+        .start();
+    let mut client = gate.client();
+    client.send(gate.request("DELETE /api/x", &[]));
+    let (status, head, _) = client.answer();
+    assert_eq!((status, field(&head, "allow")), (405, Some("GET, PUT")));
+    client.send(gate.request("TRACE /api/x", &[]));
+    let (status, head, _) = client.answer();
+    assert_eq!(status, 405);
+    assert!(field(&head, "allow").is_some());
+}
+
+#[test]
+fn http_1_0_needs_no_host() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(format!("GET /api/x HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", gate.bearer));
+    let mut upstream = origin.accept();
+    assert!(upstream.head().starts_with("GET /api/x HTTP/1.1\r\n"));
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    assert_eq!(client.answer().2, "ok");
+    assert_eq!(client.ending(), Ending::Closed);
+}
+
+fn ask(client: &mut Wire, bearer: &str) -> (u16, Option<String>) {
+    client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bearer}\r\n\r\n"));
+    let (status, head, _) = client.answer();
+    (status, field(&head, "retry-after").map(str::to_owned))
+}
+
+#[test]
+fn who_sends_many_bad_tokens_waits_but_a_valid_one_never_does() {
+    let origin = Origin::new();
+    let limit = BadTokenLimit { count: NonZeroU32::new(2).unwrap(), window: Duration::from_secs(60) };
+    let gate = origin.setup().with(|setup| setup.settings.bad_tokens = Some(limit)).start();
+    let mut client = gate.client();
+    assert_eq!(ask(&mut client, "nonsense"), (401, None));
+    assert_eq!(ask(&mut client, "nonsense"), (401, None));
+    let (status, wait) = ask(&mut client, "nonsense");
+    assert_eq!(status, 429);
+    assert!((1..=60).contains(&wait.unwrap().parse::<u32>().unwrap()));
+    assert_eq!(ask(&mut client, &gate.bearer).0, 404, "a valid token gets its own answer");
+    // Off by default.
+    let gate = origin.start();
+    let mut client = gate.client();
+    for _ in 0..50 {
+        assert_eq!(ask(&mut client, "nonsense"), (401, None));
+    }
+}
+
+#[test]
+fn a_head_that_is_none_is_answered_and_told() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send("nonsense\r\n\r\n");
+    let (code, error) = client.refused();
+    assert_eq!((code, error.as_str()), (400, "invalid_request"));
+    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(gate.told(), ("rejected".into(), "bad_request".into(), 400));
+}

@@ -1,0 +1,142 @@
+//! Each way a client can fail, and what the upstream and the log see of it.
+
+use std::time::Duration;
+
+use crate::harness::{Ending, Origin, Wire};
+
+/// The client sends this, then the upstream has the head, then the client does that. The upstream
+/// must not take what it got for a whole request.
+fn check(
+    row: &str,
+    line: &str,
+    fields: &[&str],
+    play: impl FnOnce(Wire) -> Option<Wire>,
+    expected: Option<(u16, &str)>,
+    told: (&str, u64),
+) {
+    let origin = Origin::new();
+    let gate = origin
+        .setup()
+        .with(|setup| {
+            setup.limits.body_timeout = Duration::from_millis(100);
+            setup.settings.max_body = Some(1000);
+        })
+        .start();
+    let mut client = gate.client();
+    client.send(gate.request(line, fields));
+    let mut upstream = origin.accept();
+    upstream.head();
+    let rest = play(client);
+    upstream.ending();
+    assert!(!upstream.rest().ends_with("0\r\n\r\n"), "{row}: the body looks complete");
+    if let (Some(mut client), Some((status, error))) = (rest, expected) {
+        assert_eq!(client.refused(), (status, error.to_owned()), "{row}");
+        client.ending();
+    }
+    let (_, reason, status) = gate.told();
+    assert_eq!((reason.as_str(), status), told, "{row}");
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_client_that_fails_ends_the_upstreams_part_too() {
+    let reset = |client: Wire| {
+        client.reset();
+        None
+    };
+    let (chunked, length) = ("Transfer-Encoding: chunked", "Content-Length: 100");
+    check("gone while it waits", "GET /api/x", &[], reset, None, ("client_closed", 499));
+    let half = |mut client: Wire| {
+        client.send("half");
+        client.reset();
+        None
+    };
+    check("gone within its body", "POST /api/x", &[length], half, None, ("bad_body", 400));
+    let broken = |mut client: Wire| {
+        client.send("zz\r\n");
+        Some(client)
+    };
+    check(
+        "a malformed chunk",
+        "POST /api/x",
+        &[chunked],
+        broken,
+        Some((400, "invalid_request")),
+        ("bad_body", 400),
+    );
+    let stops = |mut client: Wire| {
+        client.send("half").finish_sending();
+        Some(client)
+    };
+    check(
+        "half a body, then no more",
+        "POST /api/x",
+        &[length],
+        stops,
+        Some((400, "invalid_request")),
+        ("bad_body", 400),
+    );
+    let stalls = |mut client: Wire| {
+        client.send("half");
+        Some(client)
+    };
+    check(
+        "half a body, then silence",
+        "POST /api/x",
+        &[length],
+        stalls,
+        Some((408, "request_timeout")),
+        ("request_timeout", 408),
+    );
+    let long = |mut client: Wire| {
+        client.send(format!("3e9\r\n{}\r\n0\r\n\r\n", "a".repeat(1001)));
+        Some(client)
+    };
+    check(
+        "more than is allowed",
+        "POST /api/x",
+        &[chunked],
+        long,
+        Some((413, "content_too_large")),
+        ("body_too_large", 413),
+    );
+}
+
+#[test]
+fn a_body_that_says_it_is_too_large_does_not_reach_the_upstream() {
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.settings.max_body = Some(10)).start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Content-Length: 11"]));
+    assert_eq!(client.refused().0, 413);
+    assert_eq!(client.ending(), Ending::Closed);
+    assert!(!origin.has_more());
+    // As long as allowed is allowed, and a service's own limit goes before.
+    let gate = origin
+        .setup()
+        .with(|setup| {
+            setup.settings.max_body = Some(10);
+            setup.service.max_body = Some(11);
+        })
+        .start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Content-Length: 11"])).send("hello world");
+    let mut upstream = origin.accept();
+    upstream.head();
+    assert_eq!(upstream.bytes(11), "hello world");
+}
+
+#[test]
+fn a_client_that_leaves_while_it_is_answered_stops_the_upstream() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+    client.until("first");
+    client.reset();
+    upstream.ending();
+    assert_eq!(gate.told(), ("rejected".into(), "client_closed".into(), 200));
+    gate.is_empty_at_last();
+}

@@ -1,0 +1,199 @@
+//! A change cuts what it no longer permits, before it answers, whatever the exchange is doing.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use permgate::{authz::time::Timestamp, fence::Cut};
+
+use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually};
+
+/// An exchange in some state is revoked: both ends are cut, and it is counted.
+fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (Wire, Option<Wire>)) {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, upstream) = play(&origin, &gate);
+    eventually("the exchange is live", || gate.live() == 1);
+    assert_eq!(gate.revoke(), Cut(1), "{row}");
+    assert_eq!(gate.live(), 0, "{row}");
+    let mut late = upstream.map(|upstream| (upstream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate"));
+    if let Some((upstream, answer)) = &mut late {
+        // Too late: it goes nowhere.
+        let _ = std::io::Write::write_all(&mut upstream.socket, answer.as_bytes());
+        upstream.ending();
+    }
+    assert_eq!(client.ending(), Ending::Reset, "{row}");
+    assert!(!client.rest().contains("late"), "{row}");
+    let (outcome, reason, _) = gate.told();
+    assert_eq!((outcome.as_str(), reason.as_str()), ("cut", "token_revoked"), "{row}");
+    gate.is_empty_at_last();
+    let mut client = gate.asked();
+    assert_eq!(client.refused(), (401, "invalid_token".into()), "{row}");
+}
+
+#[test]
+fn a_revoked_exchange_is_cut_in_any_state() {
+    check("waiting for the answer", |origin, gate| {
+        let client = gate.asked();
+        let mut upstream = origin.accept();
+        upstream.head();
+        (client, Some(upstream))
+    });
+    check("within the request's body", |origin, gate| {
+        let mut client = gate.client();
+        client.send(gate.request("POST /api/x", &["Content-Length: 100"])).send("part");
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.bytes(4);
+        (client, Some(upstream))
+    });
+    check("within the answer", |origin, gate| {
+        let mut client = gate.asked();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart");
+        client.until("part");
+        (client, Some(upstream))
+    });
+    check("the client stalls with full buffers", |origin, gate| {
+        let mut client = gate.asked();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+        client.head();
+        upstream.fill_up(&[b'x'; 64 << 10]);
+        (client, Some(upstream))
+    });
+}
+
+#[test]
+fn a_cut_exchange_is_not_tried_again() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    client.answer();
+    client.send(gate.request("GET /api/y", &[]));
+    upstream.head();
+    assert_eq!(gate.revoke(), Cut(1));
+    drop(upstream);
+    assert_eq!(client.ending(), Ending::Reset);
+    assert!(!origin.has_more());
+}
+
+#[test]
+fn who_is_not_concerned_lives_on() {
+    let origin = Origin::new();
+    let gate = origin.setup().public("/api/public").start();
+    let mut anonymous = gate.client();
+    anonymous.send("GET /api/public/x HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\npart");
+    anonymous.until("part");
+    assert_eq!(gate.revoke(), Cut(0));
+    gate.restore();
+    assert_eq!(gate.reload(origin.setup().public("/api/public")), Cut(0));
+    upstream.send("rest");
+    anonymous.until("rest");
+    // Its public rule goes: nobody knows it, so it is cut.
+    anonymous.send("GET /api/public/x HTTP/1.1\r\nHost: a\r\n\r\n");
+    upstream.head();
+    assert_eq!(gate.reload(origin.setup()), Cut(1));
+    assert_eq!(anonymous.ending(), Ending::Reset);
+}
+
+#[test]
+fn a_reload_that_keeps_the_permission_keeps_the_stream_though_its_upstream_moves() {
+    let (before, after) = (Origin::new(), Origin::new());
+    let gate = before.start();
+    let mut client = gate.asked();
+    let mut upstream = before.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\npart");
+    client.until("part");
+    assert_eq!(gate.reload(Setup::to(&[after.address])), Cut(0));
+    upstream.send("rest");
+    client.until("rest");
+    client.send(gate.request("GET /api/x", &[]));
+    let mut upstream = after.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnew");
+    assert_eq!(client.answer().2, "new");
+}
+
+#[test]
+fn a_stream_ends_when_its_token_expires() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let soon = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond() + 700);
+    gate.change_token(|token| token.expires_at = Some(soon));
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n");
+    client.until("part");
+    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(gate.told().1, "token_expired");
+}
+
+#[test]
+fn the_registry_tells_what_is_in_flight() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/x?secret", &[]));
+    let mut upstream = origin.accept();
+    upstream.head();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let rows = runtime.block_on(gate.fence.list());
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((row.service.as_str(), row.method.as_str(), row.path.as_str()), ("main", "GET", "/api/x"));
+    assert_eq!((row.user, row.client.to_string().as_str()), (Some(gate.user), "127.0.0.1"));
+    assert!(runtime.block_on(gate.fence.cut(&row.id)).unwrap());
+    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(gate.told().1, "cut_by_admin");
+}
+
+/// Requests that begin after the revocation has answered are refused, however hard it is raced.
+#[test]
+fn a_revocation_that_has_answered_holds_for_every_request_after_it() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (address, request) = (gate.address, gate.request("GET /api/x", &[]));
+    let revoked = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| origin.answer_everybody(&revoked));
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| hammer(address, &request, &revoked))).collect();
+        eventually("requests are under way", || gate.live() > 0);
+        let _ = gate.revoke();
+        revoked.store(true, Ordering::SeqCst);
+        for client in clients {
+            assert!(client.join().unwrap() > 0, "a client never came to be refused");
+        }
+    });
+    gate.is_empty_at_last();
+}
+
+/// Asks until it has been refused a few times after the revocation; how often it was.
+fn hammer(address: SocketAddr, request: &str, revoked: &AtomicBool) -> usize {
+    let mut refused = 0;
+    let mut client = Wire::to(address);
+    while refused < 5 {
+        let after = revoked.load(Ordering::SeqCst);
+        match client.try_get(request) {
+            Some(status) => {
+                assert!(!after || status == 401, "{status} after the revocation");
+                refused += usize::from(after);
+            }
+            None => {
+                assert!(!after, "cut after the revocation");
+                client = Wire::to(address);
+            }
+        }
+    }
+    refused
+}

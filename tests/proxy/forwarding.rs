@@ -1,0 +1,141 @@
+//! What reaches the upstream of a permitted request, and what comes back.
+
+use crate::harness::{Gate, Origin, field, fields};
+
+/// The head that the upstream gets.
+fn sent(gate: &Gate, origin: &Origin, request: &str) -> String {
+    let mut client = gate.client();
+    client.send(request);
+    let mut upstream = origin.accept();
+    let head = upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    client.answer();
+    head
+}
+
+#[test]
+fn the_target_is_sent_byte_for_byte() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    for target in [
+        "/api",
+        "/api/",
+        "/api/a%2Fb",
+        "/api/x?",
+        "/api/x??a=%zz&b=/../",
+        "/api/@scope%2fname",
+        "/api/a;b=c/d,e'f(g)h*i!j$k&l=m:n~o",
+    ] {
+        let head = sent(&gate, &origin, &gate.request(&format!("GET {target}"), &[]));
+        assert!(head.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{target}: {head}");
+    }
+    let absolute = gate.request("GET http://gate.example/api/a%2Fb?q", &[]);
+    let head = sent(&gate, &origin, &absolute);
+    assert!(head.starts_with("GET /api/a%2Fb?q HTTP/1.1\r\n"), "{head}");
+    assert_eq!(field(&head, "host"), Some("gate.example"));
+}
+
+#[test]
+fn the_fields_are_those_of_the_policy() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let request = gate.request(
+        "GET /api/x",
+        &[
+            "X-Kept: 1",
+            "X-Kept: 2",
+            "Connection: keep-alive, X-Named",
+            "X-Named: hop",
+            "Keep-Alive: timeout=5",
+            "Proxy-Authorization: Basic x",
+            "X-Permgate-User: root",
+            "X_Permgate_User: root",
+            "X-Forwarded-For: 203.0.113.9",
+            "Forwarded: for=203.0.113.9",
+            "X-Original-URL: /admin",
+            "X-Request-Id: mine",
+            "Upgrade: websocket",
+            "TE: gzip",
+        ],
+    );
+    let head = sent(&gate, &origin, &request);
+    assert_eq!(fields(&head, "x-kept"), ["1", "2"]);
+    for gone in [
+        "authorization",
+        "x-named",
+        "keep-alive",
+        "proxy-authorization",
+        "x_permgate_user",
+        "x-original-url",
+        "upgrade",
+        "te",
+    ] {
+        assert_eq!(fields(&head, gone), Vec::<&str>::new(), "{gone}: {head}");
+    }
+    assert_eq!(field(&head, "host"), Some("gate.example"));
+    assert_eq!(field(&head, "x-permgate-user"), Some("alice"));
+    assert_eq!(field(&head, "x-permgate-service"), Some("main"));
+    assert_eq!(field(&head, "x-forwarded-for"), Some("127.0.0.1"));
+    let id = field(&head, "x-request-id").unwrap();
+    assert_ne!(id, "mine");
+    let line = gate.line();
+    assert_eq!(line["request_id"], id);
+    assert_eq!(line["user"], "alice");
+}
+
+#[test]
+fn an_upstream_may_have_a_host_of_its_own() {
+    let origin = Origin::new();
+    let gate =
+        origin.setup().with(|setup| setup.upstream.host = Some("inner.example".parse().unwrap())).start();
+    let head = sent(&gate, &origin, &gate.request("GET /api/x", &[]));
+    assert_eq!(field(&head, "host"), Some("inner.example"));
+}
+
+#[test]
+fn a_trusted_proxy_names_the_request_and_the_client() {
+    let origin = Origin::new();
+    let gate = origin
+        .setup()
+        .with(|setup| setup.rules.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()])
+        .start();
+    let request = gate.request("GET /api/x", &["X-Request-Id: mine", "X-Forwarded-For: 203.0.113.9"]);
+    let head = sent(&gate, &origin, &request);
+    assert_eq!(field(&head, "x-request-id"), Some("mine"));
+    let line = gate.line();
+    assert_eq!(line["request_id"], "mine");
+    assert_eq!(line["client"], "203.0.113.9");
+}
+
+#[test]
+fn an_answer_comes_back_without_what_concerns_the_upstreams_connection() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(
+        "HTTP/1.1 203 Odd\r\ncontent-length: 2\r\nconnection: x-named\r\nx-named: hop\r\nkeep-alive: timeout=5\r\n\
+         set-cookie: a=1\r\nset-cookie: b=2\r\nx-request-id: theirs\r\n\r\nok",
+    );
+    let (status, head, body) = client.answer();
+    assert_eq!((status, body.as_str()), (203, "ok"));
+    assert_eq!(fields(&head, "set-cookie"), ["a=1", "b=2"]);
+    assert_eq!(fields(&head, "x-named"), Vec::<&str>::new());
+    assert_eq!(fields(&head, "keep-alive"), Vec::<&str>::new());
+    assert_ne!(field(&head, "x-request-id").unwrap(), "theirs");
+}
+
+#[test]
+fn a_public_rule_lets_the_anonymous_in_and_nobody_else() {
+    let origin = Origin::new();
+    let gate = origin.setup().public("/api/public").start();
+    let head = sent(&gate, &origin, "GET /api/public/x HTTP/1.1\r\nHost: a\r\nX-Permgate-User: root\r\n\r\n");
+    assert_eq!(fields(&head, "x-permgate-user"), Vec::<&str>::new());
+    assert_eq!(gate.told(), ("forwarded".into(), "ok_anonymous".into(), 200));
+    let head = sent(&gate, &origin, &gate.request("GET /api/public/x", &[]));
+    assert_eq!(field(&head, "x-permgate-user"), Some("alice"));
+    let mut client = gate.client();
+    client.send("GET /api/public/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n");
+    assert_eq!(client.refused(), (401, "invalid_token".into()));
+}

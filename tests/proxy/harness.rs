@@ -1,0 +1,313 @@
+//! A gateway with one worker, a service at `/api` and a token for it, between a scripted upstream
+//! and a client that speaks in raw bytes.
+
+mod wire;
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use permgate::{
+    authz::{
+        accounts::{Accounts, UserKind, UserRecord, compile},
+        rules::{
+            Authorization, Origin as Place, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
+            ServiceKey, ServiceSpec, Settings as RuleSettings,
+        },
+        secret::{Digest, TokenText},
+        subject::{Access, Ending as TokenEnding, Scope, Token, UserIx},
+        time::Timestamp,
+    },
+    fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
+    metrics::Metrics,
+    net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
+    proxy::{
+        BadTokens, Gateway, Parts, Settings, UpstreamSettings, UpstreamUrl, Uses,
+        access_log::{AccessLog, LogTarget},
+        refusals::{self, Refusals},
+    },
+    state::{Snapshot, State},
+};
+use serde_json::Value;
+
+pub use wire::{Ending, Origin, Wire, field, fields, nobody, status};
+
+/// How a gateway is to be, before it runs.
+pub struct Setup {
+    pub upstream: UpstreamSettings,
+    pub settings: Settings,
+    pub rules: RuleSettings,
+    pub service: ServiceSpec,
+    pub public: Vec<PublicSpec>,
+    pub limits: Limits,
+}
+
+pub struct Gate {
+    pub address: SocketAddr,
+    pub state: Arc<State>,
+    pub fence: Arc<Fence>,
+    pub budget: Arc<Budget>,
+    pub metrics: Arc<Metrics>,
+    pub uses: Arc<Uses>,
+    pub refusals: RefCell<Refusals>,
+    pub bearer: String,
+    pub digest: Digest,
+    pub user: UserIx,
+    token: Token,
+    log: PathBuf,
+    rows_read: Cell<usize>,
+    _directory: tempfile::TempDir,
+    drain: Option<Drain>,
+    worker: Option<JoinHandle<()>>,
+}
+
+pub fn place() -> Place {
+    Place { file: "gateway.toml".into(), line: 1 }
+}
+
+impl Setup {
+    pub fn to(upstreams: &[SocketAddr]) -> Self {
+        let urls = upstreams.iter().map(|at| UpstreamUrl::parse(&format!("http://{at}")).unwrap()).collect();
+        let reading = |name: &str| ReadMethod { method: name.parse().unwrap(), prefix: None };
+        Self {
+            upstream: UpstreamSettings::new("origin", urls),
+            settings: Settings::default(),
+            rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+            service: ServiceSpec {
+                key: ServiceKey::parse("main").unwrap(),
+                title: "Main".into(),
+                about: String::new(),
+                upstream: "origin".into(),
+                paths: vec!["/api".into()],
+                hosts: Vec::new(),
+                readers: vec!["all-users".into()],
+                methods: None,
+                read_methods: ["GET", "HEAD", "OPTIONS"].map(reading).into(),
+                authorization: Authorization::Strip,
+                identity: true,
+                identity_groups: None,
+                allow: Vec::new(),
+                max_body: None,
+                origin: place(),
+            },
+            public: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    pub fn public(mut self, prefix: &str) -> Self {
+        self.public.push(PublicSpec {
+            service: ServiceKey::parse("main").unwrap(),
+            methods: None,
+            path: PublicPath::Prefix(prefix.into()),
+            origin: place(),
+        });
+        self
+    }
+
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn snapshot(self) -> Snapshot {
+        let mut ids = ServiceIds::default();
+        let rules = Rules::compile(vec![self.service], self.public, self.rules, &mut ids).unwrap();
+        let mut accounts = Accounts::new();
+        accounts.put_user(UserRecord {
+            id: "0190a000-0000-7000-8000-000000000001".into(),
+            login: "alice".into(),
+            name: "Alice".into(),
+            email: None,
+            kind: UserKind::Human,
+            password: None,
+            banned: None,
+            created_at: Timestamp::from_millis(0),
+            deleted_at: None,
+            revision: 1,
+        });
+        let directory = Arc::new(compile(&accounts, &rules));
+        let mut settings = self.settings;
+        settings.upstreams.insert("origin".into(), Arc::new(self.upstream));
+        Snapshot { rules: Arc::new(rules), directory, attachment: Arc::new(settings) }
+    }
+
+    pub fn start(self) -> Gate {
+        let limits = self.limits.clone();
+        let snapshot = self.snapshot();
+        let service = snapshot.rules.service_by_key("main").unwrap().id;
+        let user = snapshot.directory.by_login["alice"];
+        let state = State::new(snapshot);
+        let (id, text) = TokenText::generate(&mut |bytes| getrandom::fill(bytes).unwrap());
+        let token = Token {
+            id,
+            owner: user,
+            scope: Scope::new([(service, Access::Full)]).unwrap(),
+            not_before: None,
+            expires_at: None,
+            end: TokenEnding::None,
+            allow_ips: Box::default(),
+        };
+        let digest = text.digest();
+        state.index().put(digest, token.clone());
+
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("access.log");
+        let metrics = Metrics::new(Arc::default());
+        let access_log = AccessLog::start(LogTarget::File(log.clone()), metrics.clone()).unwrap();
+        let (sender, refusals) = refusals::channel(metrics.clone());
+        let (fence, uses, budget) = (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<Uses>::default(), Budget::new());
+        let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
+        let listener = bound.listener().unwrap();
+        let (drain, draining) = drain();
+        let worker = {
+            let (state, participant, budget) = (state.clone(), fence.join(), budget.clone());
+            let (worker_metrics, uses) = (metrics.worker(), uses.worker());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                tokio::task::LocalSet::new().block_on(&runtime, async move {
+                    let worker = Worker::new(limits, budget);
+                    let registry = Registry::new(participant);
+                    tokio::task::spawn_local(registry.clone().run());
+                    let gateway = Gateway::new(Parts {
+                        state,
+                        registry,
+                        metrics: worker_metrics,
+                        log: access_log.writer(),
+                        uses,
+                        refusals: sender,
+                        bad_tokens: Arc::<BadTokens>::default(),
+                    });
+                    serve(worker, listener, gateway, draining).await.unwrap();
+                });
+            })
+        };
+        Gate {
+            address,
+            state,
+            fence,
+            budget,
+            metrics,
+            uses,
+            refusals: refusals.into(),
+            bearer: text.expose().to_owned(),
+            digest,
+            user,
+            token,
+            log,
+            rows_read: Cell::new(0),
+            _directory: directory,
+            drain: Some(drain),
+            worker: Some(worker),
+        }
+    }
+}
+
+impl Gate {
+    pub fn client(&self) -> Wire {
+        Wire::to(self.address)
+    }
+
+    /// A head with the token and these lines; no body unless the lines say so.
+    pub fn request(&self, line: &str, fields: &[&str]) -> String {
+        let bearer = &self.bearer;
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        format!("{line} HTTP/1.1\r\nHost: gate.example\r\nAuthorization: Bearer {bearer}\r\n{fields}\r\n")
+    }
+
+    /// A client that has sent a GET for `/api/x`.
+    pub fn asked(&self) -> Wire {
+        let mut client = self.client();
+        client.send(self.request("GET /api/x", &[]));
+        client
+    }
+
+    /// Publishes the change as the store does, raises the fence and waits for it.
+    pub fn revoke(&self) -> Cut {
+        let revoked = Token { end: TokenEnding::Revoked, ..self.token.clone() };
+        self.state.index().put(self.digest, revoked);
+        self.fenced(Affected::Token(self.digest))
+    }
+
+    pub fn restore(&self) {
+        self.state.index().put(self.digest, self.token.clone());
+    }
+
+    pub fn change_token(&self, change: impl FnOnce(&mut Token)) {
+        let mut token = self.token.clone();
+        change(&mut token);
+        self.state.index().put(self.digest, token);
+    }
+
+    pub fn reload(&self, setup: Setup) -> Cut {
+        self.state.publish(setup.snapshot());
+        self.fenced(Affected::Everybody)
+    }
+
+    fn fenced(&self, affected: Affected) -> Cut {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let ticket = self.fence.raise(affected);
+        runtime.block_on(ticket.wait()).unwrap()
+    }
+
+    pub fn live(&self) -> usize {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(self.fence.list()).len()
+    }
+
+    /// The next line of the access log.
+    pub fn line(&self) -> Value {
+        let row = self.rows_read.get();
+        let mut found = None;
+        eventually("a line in the access log", || {
+            let text = std::fs::read_to_string(&self.log).unwrap();
+            found =
+                text.split_inclusive('\n').nth(row).filter(|line| line.ends_with('\n')).map(str::to_owned);
+            found.is_some()
+        });
+        self.rows_read.set(row + 1);
+        serde_json::from_str(&found.unwrap()).unwrap()
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Outcome, reason and status of the next line.
+    pub fn told(&self) -> (String, String, u64) {
+        let line = self.line();
+        let text = |name: &str| line[name].as_str().unwrap().to_owned();
+        (text("outcome"), text("reason"), line["status"].as_u64().unwrap())
+    }
+
+    /// Nothing is in flight and no client is connected any more.
+    pub fn is_empty_at_last(&self) {
+        eventually("no connection is left", || self.budget.open() == 0);
+        assert_eq!(self.live(), 0, "an exchange has not left the live registry");
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.drain.take().unwrap().begin(Instant::now());
+        let ended = self.worker.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// Waits for what another thread brings about; a test that waits in vain fails.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,13 @@
+//! A request's way through the gateway, over real sockets: a scripted upstream on one side, raw
+//! bytes on the other.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod answers;
+mod client_faults;
+mod fencing;
+mod forwarding;
+mod harness;
+mod streaming;
+mod telling;
+mod upstream_faults;

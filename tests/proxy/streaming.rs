@@ -1,0 +1,153 @@
+//! Bodies both ways: piece by piece, held back where the other side takes no more, framed anew.
+
+use crate::harness::{Origin, eventually, field, status};
+
+#[test]
+fn pieces_pass_as_they_come_both_ways() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("3\r\none\r\n");
+    let mut upstream = origin.accept();
+    let head = upstream.head();
+    assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
+    assert_eq!(field(&head, "content-length"), None);
+    upstream.until("one");
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nuno\r\n");
+    assert_eq!(status(&client.head()), 200);
+    client.until("uno");
+    client.send("3\r\ntwo\r\n");
+    upstream.until("two");
+    upstream.send("3\r\ndos\r\n");
+    client.until("dos");
+    client.send("0\r\n\r\n");
+    upstream.until("0\r\n\r\n");
+    upstream.send("0\r\n\r\n");
+    client.until("0\r\n\r\n");
+    let line = gate.line();
+    assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(6), Some(6)), "{line}");
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_the_upstream_back() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+    client.head();
+    // The kernel's buffers take their part; the gateway adds none that grows.
+    upstream.fill_up(&[b'x'; 64 << 10]);
+}
+
+#[test]
+fn an_upstream_that_does_not_read_holds_the_client_back() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Content-Length: 1000000000"]));
+    let mut upstream = origin.accept();
+    upstream.head();
+    client.fill_up(&[b'x'; 64 << 10]);
+}
+
+#[test]
+fn a_get_with_a_body_keeps_it() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/x", &["Transfer-Encoding: chunked"])).send("4\r\nbody\r\n0\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.until("body");
+    upstream.until("0\r\n\r\n");
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.answer().0, 200);
+}
+
+/// An answer without a body, whatever its fields say about one; the connections live on.
+fn check_bodiless(row: &str, method: &str, answer: &str, length: Option<&str>) {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request(&format!("{method} /api/x"), &[]));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(answer);
+    let head = client.head();
+    assert_eq!(field(&head, "content-length"), length, "{row}");
+    assert_eq!(field(&head, "transfer-encoding"), None, "{row}");
+    client.send(gate.request("GET /api/y", &[]));
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
+    assert_eq!(client.answer().2, "next", "{row}");
+    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), u64::from(status(&head))), "{row}");
+}
+
+#[test]
+fn answers_without_a_body_end_with_their_head() {
+    check_bodiless("HEAD", "HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Some("5"));
+    check_bodiless("HEAD of unknown length", "HEAD", "HTTP/1.1 200 OK\r\n\r\n", None);
+    check_bodiless("204", "GET", "HTTP/1.1 204 No Content\r\n\r\n", None);
+    check_bodiless("304", "GET", "HTTP/1.1 304 Not Modified\r\netag: \"a\"\r\n\r\n", None);
+    check_bodiless("empty", "GET", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Some("0"));
+}
+
+#[test]
+fn an_answer_that_ends_with_its_connection_is_framed_anew() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.0 200 OK\r\n\r\nall of it");
+    drop(upstream);
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
+    client.until("all of it");
+    client.until("0\r\n\r\n");
+}
+
+#[test]
+fn expect_ends_at_the_gateway() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("PUT /api/x", &["Content-Length: 4", "Expect: 100-continue"]));
+    let mut upstream = origin.accept();
+    assert_eq!(field(&upstream.head(), "expect"), None);
+    assert_eq!(status(&client.head()), 100);
+    client.send("body");
+    assert_eq!(upstream.bytes(4), "body");
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.answer().0, 200);
+    // A refusal sends none, and closes.
+    let mut client = gate.client();
+    client.send("PUT /api/x HTTP/1.1\r\nHost: gate\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    let (status, head, _) = client.answer();
+    assert_eq!((status, field(&head, "connection")), (401, Some("close")));
+    client.ending();
+}
+
+#[test]
+fn trailers_pass_filtered_both_ways() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    let fields = ["Transfer-Encoding: chunked", "Trailer: x-sum, x-permgate-user", "TE: trailers"];
+    client.send(gate.request("POST /api/x", &fields));
+    client.send("1\r\na\r\n0\r\nx-sum: 1\r\nx-permgate-user: root\r\n\r\n");
+    let mut upstream = origin.accept();
+    upstream.head();
+    let end = upstream.until("\r\n\r\n");
+    assert!(end.contains("x-sum: 1"), "{end}");
+    assert!(!end.contains("root"), "{end}");
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n");
+    upstream.send("1\r\nb\r\n0\r\nx-sum: 2\r\n\r\n");
+    client.head();
+    let end = client.until("\r\n\r\n");
+    assert!(end.contains("x-sum: 2"), "{end}");
+    eventually("the exchange has left", || gate.live() == 0);
+}

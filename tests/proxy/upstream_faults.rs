@@ -1,0 +1,328 @@
+//! Each way an upstream can fail, and what the client, the log and the upstream see of it.
+
+use std::time::Duration;
+
+use crate::harness::{Ending, Gate, Origin, Setup, Wire, nobody};
+
+const SOON: Duration = Duration::from_millis(100);
+
+fn impatient(origin: &Origin) -> Setup {
+    origin.setup().with(|setup| {
+        setup.upstream.first_byte_timeout = SOON;
+        setup.upstream.body_timeout = SOON;
+    })
+}
+
+/// The upstream does this to its first request.
+fn check(row: &str, play: impl FnOnce(Wire) -> Option<Wire>, expected: (u16, &str), reason: &str) {
+    let origin = Origin::new();
+    let gate = impatient(&origin).start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let rest = play(upstream);
+    let (status, error) = client.refused();
+    assert_eq!((status, error.as_str()), expected, "{row}");
+    let told = gate.told();
+    assert_eq!((told.1.as_str(), told.2), (reason, u64::from(status)), "{row}");
+    if let Some(mut upstream) = rest {
+        // Whatever else it would say, nobody listens any more.
+        upstream.ending();
+    }
+    assert!(!origin.has_more(), "{row}: asked a second time");
+    drop(client);
+    gate.is_empty_at_last();
+}
+
+fn says(text: impl AsRef<[u8]>) -> impl FnOnce(Wire) -> Option<Wire> {
+    move |mut upstream| {
+        upstream.send(text.as_ref());
+        Some(upstream)
+    }
+}
+
+#[test]
+fn a_fault_before_the_answer_is_the_gateways_answer() {
+    let bad = (502, "bad_gateway");
+    let slow = (504, "gateway_timeout");
+    check(
+        "closes",
+        |upstream| {
+            drop(upstream);
+            None
+        },
+        bad,
+        "upstream_reset",
+    );
+    check(
+        "resets",
+        |upstream| {
+            upstream.reset();
+            None
+        },
+        bad,
+        "upstream_reset",
+    );
+    check(
+        "closes within the head",
+        |mut upstream| {
+            upstream.send("HTTP/1.1 200 OK\r\ncontent-le");
+            drop(upstream);
+            None
+        },
+        bad,
+        "upstream_reset",
+    );
+    check("says nothing", Some, slow, "upstream_timeout");
+    check("stops within the head", says("HTTP/1.1 200 OK\r\nconte"), slow, "upstream_timeout");
+    check("speaks another protocol", says("220 mail.example ESMTP\r\n\r\n"), bad, "upstream_invalid");
+    check(
+        "two lengths",
+        says("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "two equal lengths",
+        says("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\na"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "length and chunked",
+        says("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "another coding",
+        says("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "chunked in HTTP/1.0",
+        says("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "an upgrade nobody asked for",
+        says("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "a status of no class",
+        says("HTTP/1.1 700 Odd\r\ncontent-length: 0\r\n\r\n"),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "seventeen interim answers",
+        says("HTTP/1.1 100 Continue\r\n\r\n".repeat(17)),
+        bad,
+        "upstream_invalid",
+    );
+    let long = format!("HTTP/1.1 200 OK\r\nx-long: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(64 << 10));
+    check("a head beyond 64 KiB", says(long), bad, "upstream_invalid");
+}
+
+#[test]
+fn sixteen_interim_answers_are_skipped() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(16));
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    assert_eq!(client.answer().2, "ok");
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_a_bad_gateway() {
+    let gate = Setup::to(&[nobody()]).start();
+    assert_eq!(gate.asked().refused(), (502, "bad_gateway".into()));
+    assert_eq!(gate.told(), ("failed".into(), "upstream_connect".into(), 502));
+}
+
+/// The upstream does this after the head and the first piece of an answer: whatever frames it, the
+/// client must not take it for whole.
+fn check_broken(row: &str, head: &str, piece: &str, play: impl FnOnce(Wire) -> Option<Wire>, reason: &str) {
+    let origin = Origin::new();
+    let gate = impatient(&origin).start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n{piece}"));
+    client.head();
+    client.until("piece");
+    let rest = play(upstream);
+    assert_eq!(client.ending(), Ending::Reset, "{row}");
+    let told = gate.told();
+    assert_eq!((told.1.as_str(), told.2), (reason, 200), "{row}");
+    if let Some(mut upstream) = rest {
+        upstream.ending();
+    }
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_fault_within_the_answer_never_looks_like_its_end() {
+    let length = "content-length: 100\r\n";
+    let chunked = "transfer-encoding: chunked\r\n";
+    let reset = |upstream: Wire| {
+        upstream.reset();
+        None
+    };
+    let close = |upstream: Wire| {
+        drop(upstream);
+        None
+    };
+    check_broken("length, reset", length, "piece", reset, "upstream_reset");
+    check_broken("length, closed", length, "piece", close, "upstream_reset");
+    check_broken("length, silent", length, "piece", Some, "upstream_timeout");
+    check_broken("chunked, reset", chunked, "5\r\npiece\r\n", reset, "upstream_reset");
+    check_broken("chunked, closed", chunked, "5\r\npiece\r\n", close, "upstream_reset");
+    check_broken("chunked, silent", chunked, "5\r\npiece\r\n", Some, "upstream_timeout");
+    check_broken("chunked, malformed", chunked, "5\r\npiece\r\n", says("zz\r\n"), "upstream_reset");
+    check_broken("until the end, reset", "", "piece", reset, "upstream_reset");
+    check_broken("until the end, silent", "", "piece", Some, "upstream_timeout");
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// One exchange that leaves the upstream's connection open.
+fn warm(origin: &Origin, gate: &Gate) -> (Wire, Wire) {
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(OK);
+    assert_eq!(client.answer().2, "ok");
+    (client, upstream)
+}
+
+/// A request on a connection that the upstream gives up at that moment.
+fn check_retry(row: &str, line: &str, fields: &[&str], body: &str, expected: bool) {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = warm(&origin, &gate);
+    client.send(gate.request(line, fields)).send(body);
+    let first = upstream.head();
+    drop(upstream);
+    if expected {
+        let mut second = origin.accept();
+        assert_eq!(second.head(), first, "{row}: not the same request");
+        second.send(OK);
+        assert_eq!(client.answer().2, "ok", "{row}");
+    } else {
+        assert_eq!(client.refused(), (502, "bad_gateway".into()), "{row}");
+        assert!(!origin.has_more(), "{row}: sent twice");
+    }
+    drop(client);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn only_what_does_no_harm_twice_is_sent_twice() {
+    check_retry("GET", "GET /api/y?q=%20", &["X-One: 1", "X-One: 2"], "", true);
+    check_retry("HEAD-like OPTIONS", "OPTIONS /api/y", &[], "", true);
+    check_retry("DELETE", "DELETE /api/y", &[], "", true);
+    check_retry("PUT without a body", "PUT /api/y", &["Content-Length: 0"], "", true);
+    check_retry("POST", "POST /api/y", &["Content-Length: 0"], "", false);
+    check_retry("PATCH", "PATCH /api/y", &["Content-Length: 0"], "", false);
+    check_retry("GET with a body", "GET /api/y", &["Content-Length: 1"], "x", false);
+    check_retry("an unknown method", "BREW /api/y", &[], "", false);
+}
+
+#[test]
+fn a_request_is_sent_twice_at_most() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = warm(&origin, &gate);
+    client.send(gate.request("GET /api/y", &[]));
+    upstream.head();
+    drop(upstream);
+    let mut second = origin.accept();
+    second.head();
+    drop(second);
+    assert_eq!(client.refused(), (502, "bad_gateway".into()));
+    assert!(!origin.has_more());
+}
+
+#[test]
+fn an_answer_that_has_begun_is_not_asked_for_again() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = warm(&origin, &gate);
+    client.send(gate.request("GET /api/y", &[]));
+    upstream.head();
+    upstream.send("H");
+    drop(upstream);
+    assert_eq!(client.refused(), (502, "bad_gateway".into()));
+    assert!(!origin.has_more());
+}
+
+#[test]
+fn a_connection_that_said_too_much_is_not_used_again() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(format!("{OK}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"));
+    assert_eq!(client.answer().2, "ok");
+    client.send(gate.request("GET /api/y", &[]));
+    let mut second = origin.accept();
+    second.head();
+    second.send(OK);
+    assert_eq!(client.answer().2, "ok");
+}
+
+#[test]
+fn an_early_answer_reaches_the_client_though_the_upstream_hangs_up() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Content-Length: 1000000"]));
+    client.send("begins");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.bytes(6);
+    upstream.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong");
+    drop(upstream);
+    let (status, _, body) = client.answer();
+    assert_eq!((status, body.as_str()), (413, "long"));
+    drop(client);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_url_that_fails_is_left_out_and_the_last_one_never() {
+    let origin = Origin::new();
+    let setup = Setup::to(&[nobody(), origin.address]).with(|setup| {
+        setup.upstream.ejection.failures = 1;
+        setup.upstream.idle_timeout = Duration::ZERO;
+    });
+    let gate = setup.start();
+    // The first is refused by one url and goes to the other; nothing was sent, so a POST may.
+    for method in ["POST", "GET", "GET", "GET"] {
+        let mut client = gate.client();
+        client.send(gate.request(&format!("{method} /api/x"), &["Connection: close", "Content-Length: 0"]));
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        assert_eq!(client.answer().2, "ok");
+    }
+    let page = gate.metrics.render(permgate::metrics::Readings {
+        tokens: 0,
+        imported: 0,
+        writable: true,
+        ready: true,
+    });
+    let failed = page.lines().find(|line| line.starts_with("permgate_upstream_connects_failed_total"));
+    let ejected = page.lines().find(|line| line.starts_with("permgate_upstream_ejections_total"));
+    assert_eq!(ejected, Some("permgate_upstream_ejections_total 1"), "{page}");
+    assert!(failed.is_none_or(|line| line.ends_with(" 1")), "{page}");
+}
