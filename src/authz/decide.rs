@@ -278,3 +278,6 @@ impl<'a> Permit<'a> {
         self.deadline
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,3 +252,6 @@ impl PublicSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+use http::Method;
+
+use super::*;
+use crate::authz::{
+    fixture::{DIGEST, Fixture, NOW, origin, service},
+    rules::{PublicPath, PublicSpec, ReadMethod, ServiceId, ServiceKey, ServiceSpec},
+    subject::{Scope, ServiceSet},
+};
+
+const SENT: Credential = Credential::Bearer { form: Form::Own, digest: Some(DIGEST) };
+
+/// A request for YouTrack that is permitted.
+fn query(path: &str) -> Query<'_> {
+    Query {
+        method: &Method::GET,
+        host: None,
+        path: RequestPath::parse(path),
+        token_in_url: false,
+        credential: SENT,
+        client: [192, 0, 2, 1].into(),
+        upgrade: false,
+        method_override: false,
+    }
+}
+
+struct Case {
+    fixture: Fixture,
+    token: Token,
+    imports: bool,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self::of(Fixture::new())
+    }
+
+    fn of(fixture: Fixture) -> Self {
+        let token = fixture.token();
+        Self { fixture, token, imports: false }
+    }
+
+    /// YouTrack with a public status page below it and a rule that names POST.
+    fn public(change: impl FnOnce(&mut ServiceSpec)) -> Self {
+        let mut youtrack = service("youtrack", &["/api"]);
+        change(&mut youtrack);
+        let rule = |path: &str, methods: Option<Vec<Method>>| PublicSpec {
+            service: ServiceKey::parse("youtrack").unwrap(),
+            methods,
+            path: PublicPath::Prefix(path.to_owned()),
+            origin: origin(20),
+        };
+        let rules = vec![rule("/api/status", None), rule("/api/hook", Some(vec![Method::POST, Method::GET]))];
+        Self::of(Fixture::of(vec![youtrack], rules))
+    }
+
+    fn reason(&self, query: &Query<'_>) -> Reason {
+        let facts = Facts { token: Some(&self.token), imports: self.imports, ..self.fixture.facts() };
+        decide(query, facts).map_or_else(|denial| denial.reason, |permit| permit.reason())
+    }
+}
+
+#[test]
+fn the_first_hit_answers() {
+    // Everything is wrong at first; each line mends one thing, and the next row answers.
+    let mut case = Case::new();
+    let far = Timestamp::from_millis(NOW.as_millis() + 1);
+    case.token.end = Ending::Revoked;
+    case.token.expires_at = Some(NOW);
+    case.token.not_before = Some(far);
+    case.token.allow_ips = ["10.0.0.0/8".parse().unwrap()].into();
+    case.token.scope = Scope::new([(ServiceId(1), Access::Full)]).unwrap();
+    case.fixture.change_user(|alice| {
+        (alice.deleted, alice.banned) = (true, true);
+        alice.readable = ServiceSet::default();
+    });
+    let mut asked = Query {
+        method: &Method::TRACE,
+        token_in_url: true,
+        credential: Credential::Ambiguous,
+        ..query("/%2e")
+    };
+    let check = |case: &Case, asked: &Query<'_>, expected: Reason| assert_eq!(case.reason(asked), expected);
+    check(&case, &asked, Reason::MethodNotSupported);
+    asked.method = &Method::CONNECT;
+    check(&case, &asked, Reason::MethodNotSupported);
+    asked.method = &Method::DELETE;
+    check(&case, &asked, Reason::BadPath);
+    asked.path = RequestPath::parse("/api/%72eports");
+    check(&case, &asked, Reason::AmbiguousPath);
+    asked.path = RequestPath::parse("/nobody");
+    check(&case, &asked, Reason::TokenInUrl);
+    asked.token_in_url = false;
+    check(&case, &asked, Reason::AmbiguousAuthorization);
+    asked.credential = Credential::Missing;
+    check(&case, &asked, Reason::MissingCredentials);
+    asked.credential = Credential::UnsupportedScheme;
+    check(&case, &asked, Reason::UnsupportedScheme);
+    asked.credential = Credential::Malformed;
+    check(&case, &asked, Reason::MalformedAuthorization);
+    asked.credential = Credential::Bearer { form: Form::Foreign, digest: None };
+    check(&case, &asked, Reason::MalformedToken);
+    asked.credential = Credential::Bearer { form: Form::ChecksumMismatch, digest: None };
+    check(&case, &asked, Reason::ChecksumMismatch);
+    asked.credential = SENT;
+    check(&case, &asked, Reason::OwnerDeleted);
+    case.fixture.change_user(|alice| alice.deleted = false);
+    check(&case, &asked, Reason::TokenRevoked);
+    case.token.end = Ending::Rotated { grace_until: NOW };
+    check(&case, &asked, Reason::TokenRotated);
+    case.token.end = Ending::Rotated { grace_until: far };
+    check(&case, &asked, Reason::TokenExpired);
+    case.token.expires_at = Some(far);
+    check(&case, &asked, Reason::TokenNotYetValid);
+    case.token.not_before = Some(NOW);
+    check(&case, &asked, Reason::OwnerBanned);
+    case.fixture.change_user(|alice| alice.banned = false);
+    check(&case, &asked, Reason::IpNotAllowed);
+    asked.client = "::ffff:10.1.1.1".parse().unwrap();
+    check(&case, &asked, Reason::NoService);
+    asked.path = RequestPath::parse("/api");
+    check(&case, &asked, Reason::ReadServiceDenied);
+    case.fixture.change_user(|alice| alice.readable = [ServiceId(0)].into_iter().collect());
+    check(&case, &asked, Reason::ScopeDenied);
+    case.token.scope = Scope::new([(ServiceId(0), Access::Read)]).unwrap();
+    check(&case, &asked, Reason::ReadOnlyScope);
+    asked.method = &Method::GET;
+    check(&case, &Query { upgrade: true, ..asked.clone() }, Reason::ReadOnlyScope);
+    check(&case, &Query { method_override: true, ..asked.clone() }, Reason::ReadOnlyScope);
+    check(&case, &asked, Reason::Ok);
+}
+
+#[test]
+fn an_unknown_digest_is_unknown() {
+    let mut case = Case::new();
+    let facts = case.fixture.facts();
+    let denial = decide(&query("/api"), facts).unwrap_err();
+    assert_eq!((denial.reason, denial.subject.is_none()), (Reason::UnknownToken, true));
+    case.token.owner = crate::authz::subject::UserIx(77);
+    assert_eq!(case.reason(&query("/api")), Reason::OwnerDeleted);
+}
+
+#[test]
+fn foreign_texts_are_looked_up_once_something_is_imported() {
+    let foreign = Query {
+        credential: Credential::Bearer { form: Form::Foreign, digest: Some(DIGEST) },
+        ..query("/api")
+    };
+    let mut case = Case::new();
+    assert_eq!(case.reason(&foreign), Reason::MalformedToken);
+    case.imports = true;
+    assert_eq!(case.reason(&foreign), Reason::Ok);
+}
+
+#[test]
+fn a_public_rule_forwards_anonymously_but_never_a_bad_credential() {
+    let case = Case::public(|_| {});
+    let check = |case: &Case, asked: Query<'_>, expected: Reason| {
+        assert_eq!(case.reason(&asked), expected, "{asked:?}")
+    };
+    let without = |path: &'static str| Query { credential: Credential::Missing, ..query(path) };
+    check(&case, without("/api/status"), Reason::OkAnonymous);
+    check(
+        &case,
+        Query { credential: Credential::UnsupportedScheme, ..query("/api/status") },
+        Reason::OkAnonymous,
+    );
+    check(&case, query("/api/status"), Reason::Ok);
+    check(&case, without("/api"), Reason::MissingCredentials);
+    check(&case, Query { method: &Method::POST, ..without("/api/status") }, Reason::MissingCredentials);
+    check(&case, Query { method: &Method::POST, ..without("/api/hook") }, Reason::OkAnonymous);
+    check(&case, Query { upgrade: true, ..without("/api/status") }, Reason::MissingCredentials);
+    check(&case, Query { upgrade: true, ..without("/api/hook") }, Reason::OkAnonymous);
+    check(&case, Query { method_override: true, ..without("/api/status") }, Reason::MissingCredentials);
+    check(&case, Query { method_override: true, ..without("/api/hook") }, Reason::MissingCredentials);
+    check(
+        &case,
+        Query { credential: Credential::Malformed, ..query("/api/status") },
+        Reason::MalformedAuthorization,
+    );
+    check(
+        &case,
+        Query { credential: Credential::Ambiguous, ..query("/api/status") },
+        Reason::AmbiguousAuthorization,
+    );
+
+    let mut bad = Case::public(|_| {});
+    bad.token.expires_at = Some(NOW);
+    check(&bad, query("/api/status"), Reason::TokenExpired);
+    let mut elsewhere = Case::public(|_| {});
+    elsewhere.token.scope = Scope::new([(ServiceId(1), Access::Full)]).unwrap();
+    elsewhere.token.expires_at = Some(NOW.plus_seconds(1));
+    check(&elsewhere, query("/api/status"), Reason::OkAnonymous);
+    check(&elsewhere, query("/api"), Reason::ScopeDenied);
+    let facts = Facts { token: Some(&elsewhere.token), ..elsewhere.fixture.facts() };
+    let asked = query("/api/status");
+    assert_eq!(decide(&asked, facts).unwrap().deadline(), elsewhere.token.expires_at);
+}
+
+#[test]
+fn methods_of_a_service() {
+    let case = Case::public(|youtrack| youtrack.methods = Some(vec![Method::GET, Method::POST]));
+    let denial = |asked: &Query<'_>| {
+        let facts = Facts { token: Some(&case.token), ..case.fixture.facts() };
+        decide(asked, facts).map(|_| ()).map_err(|denial| (denial.reason, denial.answer().allow))
+    };
+    let refused = Err((Reason::MethodNotAllowed, Some("GET, POST".to_owned())));
+    assert_eq!(denial(&query("/api")), Ok(()));
+    assert_eq!(denial(&Query { method: &Method::PUT, ..query("/api") }), refused);
+    assert_eq!(denial(&Query { method_override: true, ..query("/api") }), refused);
+    let stranger = Query { method: &Method::PUT, credential: Credential::Missing, ..query("/api") };
+    assert_eq!(denial(&stranger).unwrap_err().0, Reason::MissingCredentials);
+    let head = Query { method: &Method::HEAD, credential: Credential::Missing, ..query("/api/status") };
+    assert_eq!(denial(&head), refused);
+}
+
+#[test]
+fn read_methods_below_a_prefix() {
+    let mut case = Case::of(Fixture::with(|youtrack| {
+        let search = ReadMethod { method: Method::POST, prefix: Some("/api/search".to_owned()) };
+        youtrack.read_methods.push(search);
+    }));
+    case.token.scope = Scope::new([(ServiceId(0), Access::Read)]).unwrap();
+    let post = |path: &'static str| Query { method: &Method::POST, ..query(path) };
+    assert_eq!(case.reason(&post("/api/search/x")), Reason::Ok);
+    assert_eq!(case.reason(&post("/api/searching")), Reason::ReadOnlyScope);
+}
+
+#[test]
+fn a_permit_ends_with_its_token() {
+    let deadline = |expires: Option<i64>, grace: Option<i64>| {
+        let mut case = Case::new();
+        case.token.expires_at = expires.map(|s| NOW.plus_seconds(s));
+        if let Some(grace) = grace {
+            case.token.end = Ending::Rotated { grace_until: NOW.plus_seconds(grace) };
+        }
+        let facts = Facts { token: Some(&case.token), ..case.fixture.facts() };
+        let asked = query("/api");
+        decide(&asked, facts).unwrap().deadline().map(|at| (at.as_millis() - NOW.as_millis()) / 1000)
+    };
+    assert_eq!(deadline(None, None), None);
+    assert_eq!(deadline(Some(5), None), Some(5));
+    assert_eq!(deadline(Some(5), Some(3)), Some(3));
+    assert_eq!(deadline(Some(2), Some(3)), Some(2));
+}

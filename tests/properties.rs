@@ -1,0 +1,323 @@
+//! What holds for every input of the pure core: parsing never panics, a permitted path is sent as
+//! it came and has one owner, and taking power away never permits anything.
+
+use std::{collections::HashSet, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use permgate::authz::{
+    decide::{Credential, Facts, Query, decide},
+    forwarding::{Hop, PeerFields, client_address, edit_request, edit_request_trailers, framing_alias},
+    path::{Reading, RequestPath},
+    rules::{
+        Authorization, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceId, ServiceIds, ServiceKey,
+        ServiceSpec, Settings,
+    },
+    secret::{Bearer, Digest, Form, TokenId, TokenText, contains_token, redact},
+    subject::{Access, Directory, Ending, GroupIx, Permissions, Scope, ServiceSet, Token, User, UserIx},
+    time::Timestamp,
+};
+use proptest::prelude::*;
+
+const PREFIXES: [&str; 5] = ["/", "/api", "/api/reports", "/hub/api", "/wiki"];
+const DIGEST: Digest = Digest::from_bytes([1; 32]);
+
+fn rules() -> Rules {
+    let origin = Origin { file: "gateway.toml".into(), line: 1 };
+    let spec = |(number, prefix): (usize, &&str)| ServiceSpec {
+        key: ServiceKey::parse(&format!("s{number}")).unwrap(),
+        title: String::new(),
+        about: String::new(),
+        upstream: "u".into(),
+        paths: vec![(*prefix).to_owned()],
+        hosts: Vec::new(),
+        readers: vec![format!("g{number}")],
+        methods: None,
+        read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
+        authorization: Authorization::Strip,
+        identity: true,
+        identity_groups: None,
+        allow: Vec::new(),
+        max_body: None,
+        origin: origin.clone(),
+    };
+    let public = PublicSpec {
+        service: ServiceKey::parse("s4").unwrap(),
+        methods: None,
+        path: PublicPath::Prefix("/wiki/public".to_owned()),
+        origin: origin.clone(),
+    };
+    let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+    let specs = PREFIXES.iter().enumerate().map(spec).collect();
+    Rules::compile(specs, vec![public], settings, &mut ServiceIds::default()).unwrap()
+}
+
+/// Paths out of the pieces that parsers disagree about.
+fn hostile_path() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "/",
+        "/",
+        "/",
+        "//",
+        "api",
+        "API",
+        "hub",
+        "reports",
+        "wiki",
+        "public",
+        "x",
+        ".",
+        "..",
+        "...",
+        ";",
+        ";a=1",
+        "+",
+        "%2f",
+        "%2F",
+        "%5c",
+        "%252f",
+        "%25252f",
+        "%2e",
+        "%252e",
+        "%61",
+        "%2561",
+        "%3b",
+        "%3f",
+        "%23",
+        "%20",
+        "%25",
+        "%ef%bc%8f",
+        "%ef%bc%8e",
+        "%ef%bd%81",
+        "%e2%88%95",
+        "%e2%80%a4",
+        "%c5%bf",
+        "%25c0%25af",
+        "%25u002f",
+        "%e3%80%80",
+        "r%65ports",
+        "%72eports",
+        "%00",
+        "%c0%ae",
+        "%zz",
+        "\\",
+        " ",
+    ]);
+    prop::collection::vec(piece, 0..9).prop_map(|pieces| format!("/{}", pieces.concat()))
+}
+
+/// An upstream that decodes as often as it likes, takes all separators alike, cuts parameters, tails
+/// and queries, merges slashes, and ignores case: written apart from the code that it checks.
+fn careless(path: &str, decoded: usize, fold: bool) -> String {
+    let mut text = path.to_owned();
+    for _ in 0..decoded {
+        let bytes: Vec<u8> = percent_encoding::percent_decode_str(&text).collect();
+        text = String::from_utf8_lossy(&bytes).into_owned();
+    }
+    let end = text.find(['?', '#']).unwrap_or(text.len());
+    let text = text[..end].replace('\\', "/");
+    let segments =
+        text.split('/').map(|segment| segment.split(';').next().unwrap().trim_end_matches(['.', ' ']));
+    let merged: Vec<&str> = segments.filter(|segment| !segment.is_empty()).collect();
+    let text = format!("/{}", merged.join("/"));
+    if fold { text.to_ascii_lowercase() } else { text }
+}
+
+fn owner_of(path: &str) -> &'static str {
+    let covers = |prefix: &&&str| {
+        **prefix == "/"
+            || path == **prefix
+            || path.strip_prefix(**prefix).is_some_and(|rest| rest.starts_with('/'))
+    };
+    PREFIXES.iter().filter(covers).max_by_key(|prefix| prefix.len()).unwrap()
+}
+
+#[derive(Clone, Debug)]
+struct Power {
+    scope: Vec<(u16, Access)>,
+    /// One group for each service, and a role that reads them all.
+    groups: HashSet<u16>,
+    role: bool,
+}
+
+fn power() -> impl Strategy<Value = Power> {
+    let access = prop::sample::select(vec![Access::Read, Access::Full]);
+    let scope = prop::collection::btree_map(0..5u16, access, 1..5);
+    (scope, prop::collection::hash_set(0..5u16, 0..5), any::<bool>())
+        .prop_map(|(scope, groups, role)| Power { scope: scope.into_iter().collect(), groups, role })
+}
+
+impl Power {
+    /// Less of it, by one step, in every way.
+    fn lessened(&self) -> Vec<Power> {
+        let mut all = Vec::new();
+        for entry in self.scope.iter().filter(|_| self.scope.len() > 1) {
+            all.push(Power {
+                scope: self.scope.iter().filter(|e| *e != entry).copied().collect(),
+                ..self.clone()
+            });
+        }
+        for at in 0..self.scope.len() {
+            let mut less = self.clone();
+            less.scope[at].1 = Access::Read;
+            all.push(less);
+        }
+        for group in &self.groups {
+            all.push(Power {
+                groups: self.groups.iter().filter(|g| *g != group).copied().collect(),
+                ..self.clone()
+            });
+        }
+        all.push(Power { role: false, ..self.clone() });
+        all
+    }
+
+    /// Permitted with an identity; anonymous passage by a public rule needs no power.
+    fn permits(&self, rules: &Rules, path: &str, method: &Method, sent: bool) -> Option<bool> {
+        let (directory, token) = self.world();
+        let query = Query {
+            method,
+            host: None,
+            path: RequestPath::parse(path),
+            token_in_url: false,
+            credential: if sent {
+                Credential::Bearer { form: Form::Own, digest: Some(DIGEST) }
+            } else {
+                Credential::Missing
+            },
+            client: [127, 0, 0, 1].into(),
+            upgrade: false,
+            method_override: false,
+        };
+        let now = Timestamp::from_millis(0);
+        let facts = Facts { rules, directory: &directory, token: Some(&token), imports: false, now };
+        let permit = decide(&query, facts).ok()?;
+        assert_eq!(query.path.as_ref().unwrap().literal(), path, "sent byte for byte");
+        Some(permit.subject().is_some())
+    }
+
+    fn world(&self) -> (Directory, Token) {
+        let readable = (0..5u16).filter(|s| self.role || self.groups.contains(s)).map(ServiceId);
+        let user = User {
+            ix: UserIx(0),
+            id: "u".into(),
+            login: "u".into(),
+            banned: false,
+            deleted: false,
+            groups: self.groups.iter().map(|g| GroupIx(u32::from(*g))).collect(),
+            permissions: Permissions::NONE,
+            readable: readable.collect::<ServiceSet>(),
+        };
+        let directory = Directory { users: vec![Arc::new(user)], ..Directory::default() };
+        let token = Token {
+            id: TokenId::parse("000000000000").unwrap(),
+            owner: UserIx(0),
+            scope: Scope::new(self.scope.iter().map(|(s, access)| (ServiceId(*s), *access))).unwrap(),
+            not_before: None,
+            expires_at: None,
+            end: Ending::None,
+            allow_ips: Box::default(),
+        };
+        (directory, token)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_owned_path_has_one_owner_in_every_reading(path in hostile_path()) {
+        let rules = rules();
+        let Ok(parsed) = RequestPath::parse(&path) else { return Ok(()) };
+        prop_assert_eq!(parsed.literal(), path.as_str());
+        let Ok(Some(owner)) = rules.owner(&parsed, None, &Method::GET) else { return Ok(()) };
+        for decoded in 0..=2 {
+            for fold in [false, true] {
+                let read = careless(&path, decoded, fold);
+                prop_assert_eq!(owner.prefix, owner_of(&read), "{} as {}", &path, &read);
+                prop_assert!(!read.split('/').any(|s| s == "." || s == ".."), "{} as {}", &path, &read);
+            }
+        }
+        for reading in parsed.readings().iter().map(Reading::text) {
+            let dots = reading.split(['/', '\\']).any(|s| s == "." || s == "..");
+            prop_assert!(!dots, "{} as {}", &path, reading);
+        }
+    }
+
+    #[test]
+    fn taking_power_away_permits_nothing(
+        power in power(),
+        path in prop::sample::select(vec!["/x", "/api/x", "/api/reports/1", "/hub/api", "/wiki/a", "/wiki/public"]),
+        method in prop::sample::select(vec![Method::GET, Method::POST]),
+        sent in any::<bool>(),
+    ) {
+        let rules = rules();
+        let before = power.permits(&rules, path, &method, sent);
+        for less in power.lessened() {
+            let after = less.permits(&rules, path, &method, sent);
+            prop_assert!(after.is_none() || before.is_some(), "{:?} but {:?}", power, less);
+            prop_assert!(after != Some(true) || before == Some(true), "{:?} but {:?}", power, less);
+        }
+    }
+
+    #[test]
+    fn parsing_never_panics(text in "\\PC{0,80}", bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        let _ = RequestPath::parse(&text).map(|path| path.readings().len());
+        let _ = RequestPath::parse(&format!("/{text}"));
+        let _ = Credential::from_field(&bytes, true, true);
+        let _ = Credential::from_field(format!("Bearer {text}").as_bytes(), false, true);
+        let _ = (Bearer::parse(&text), Digest::from_hex(&text), TokenId::parse(&text), ServiceKey::parse(&text));
+        let _ = contains_token(&text);
+        prop_assert_eq!(redact(&text), text.as_str());
+    }
+
+    #[test]
+    fn a_made_token_is_recognised_and_never_printed(seed in any::<u64>(), around in "[a-z/?=&%é]{0,20}") {
+        let mut state = seed;
+        let (id, text) = TokenText::generate(&mut |bytes: &mut [u8]| for byte in bytes {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (state >> 56) as u8;
+        });
+        let (bearer, form) = Bearer::parse(text.expose()).unwrap().classify(true);
+        prop_assert_eq!((form, bearer.digest()), (Form::Own, text.digest()));
+        let target = format!("{around}{}{around}", text.expose());
+        prop_assert!(contains_token(&target));
+        prop_assert_eq!(redact(&target), format!("{around}pgt_{id}_...{around}"));
+    }
+
+    #[test]
+    fn no_client_field_passes_for_ours(
+        fields in prop::collection::vec(("[Xx][-_.](permgate|forwarded|request|original)[-_.](user|id|groups|url|for)", "[ -~]{0,9}"), 0..8),
+        connection in "(x-permgate-user|x-forwarded-for|host|close|,| ){0,6}",
+    ) {
+        let rules = rules();
+        let (directory, token) = Power { scope: vec![(0, Access::Full)], groups: [0].into(), role: false }.world();
+        let credential = Credential::Bearer { form: Form::Own, digest: Some(DIGEST) };
+        let query = Query {
+            method: &Method::GET, host: None, path: RequestPath::parse("/x"), token_in_url: false, credential,
+            client: [127, 0, 0, 1].into(), upgrade: false, method_override: false,
+        };
+        let now = Timestamp::from_millis(0);
+        let facts = Facts { rules: &rules, directory: &directory, token: Some(&token), imports: false, now };
+        let permit = decide(&query, facts).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &fields {
+            headers.append(HeaderName::try_from(name.as_str()).unwrap(), HeaderValue::from_str(value.trim()).unwrap());
+        }
+        headers.append("connection", HeaderValue::from_str(connection.trim()).unwrap());
+        let mut trailers = headers.clone();
+        let _ = (framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), &["127.0.0.1/32".parse().unwrap()]));
+        let (peer, request_id) = (PeerFields::new(None, true), HeaderValue::from_static("r"));
+        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: &request_id };
+        edit_request(&mut headers, &permit, &directory, &hop).unwrap();
+        edit_request_trailers(&mut trailers);
+        let ours = ["x-permgate-user", "x-permgate-user-id", "x-permgate-token-id", "x-permgate-service", "x-request-id"];
+        for name in headers.keys() {
+            let folded = name.as_str().replace(['_', '.'], "-");
+            let reserved = ["x-permgate", "x-forwarded", "x-request-id", "x-original-ur"].iter().any(|r| folded.starts_with(r));
+            prop_assert!(!reserved || ours.contains(&name.as_str()) || name == "x-forwarded-proto", "{}", name);
+            prop_assert_eq!(headers.get_all(name).iter().count() == 1 || !reserved, true);
+        }
+        prop_assert_eq!(headers.get("x-permgate-user").unwrap(), "u");
+        prop_assert!(trailers.is_empty() || trailers.keys().all(|n| !n.as_str().contains("permgate")));
+    }
+}
