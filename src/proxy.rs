@@ -106,8 +106,7 @@ impl Gateway {
         &self.peers
     }
 
-    fn request_id<B>(&self, request: &Request<B>, connection: &Connection) -> HeaderValue {
-        let view = self.view.borrow();
+    fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> HeaderValue {
         let trusted = &view.snapshot.rules.settings.trusted_proxies;
         let told = forwarding::is_trusted(connection.address(), trusted)
             .then(|| RequestIds::told(request.headers()))
@@ -190,8 +189,9 @@ impl Handler for Gateway {
         mut request: Request<RequestBody>,
         connection: Rc<Connection>,
     ) -> Response<Body> {
-        let request_id = self.request_id(&request, &connection);
-        let exchange = Exchange::begin(&self, &request, connection, request_id);
+        let view = self.view();
+        let request_id = self.request_id(&view, &request, &connection);
+        let exchange = Exchange::begin(&self, view, &request, connection, request_id);
         // The fields go upstream; of the client's wishes only the form of an error is needed later.
         let problem = rejection::asks_for_problem(request.headers());
         let unread = !request.body().is_end_stream();
@@ -252,6 +252,12 @@ fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
     }
     if let Some(host) = &settings.host {
         request.headers_mut().insert(header::HOST, host.clone());
+    } else if !request.headers().contains_key(header::HOST)
+        && let Some(url) = settings.urls.first()
+    {
+        // HTTP/1.0 may lack what HTTP/1.1 must have.
+        let url = url.to_string();
+        request.headers_mut().insert(header::HOST, HeaderValue::try_from(url).expect("a url is ASCII"));
     }
     let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {

@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method, Request, uri::PathAndQuery};
@@ -85,13 +85,14 @@ pub struct Finish {
 impl Exchange {
     pub fn begin(
         gateway: &Rc<Gateway>,
+        view: Rc<View>,
         request: &Request<RequestBody>,
         connection: Rc<Connection>,
         request_id: HeaderValue,
     ) -> Rc<Self> {
         let clock = connection.clock();
         Rc::new(Self {
-            view: gateway.view(),
+            view,
             gateway: Rc::clone(gateway),
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),
@@ -187,9 +188,9 @@ impl Exchange {
     }
 
     /// Gives the upstream more time: the request's body moves.
-    pub fn moved(&self, silence: std::time::Duration) {
+    pub fn moved(&self, silence: Duration) {
         if let Some(lane) = &*self.lane.borrow() {
-            lane.expect_within(silence);
+            lane.extend(silence);
         }
     }
 

@@ -100,8 +100,10 @@ impl Upstream {
     }
 
     async fn connection(&self, exchange: &Exchange, may_reuse: bool) -> Result<Lease, Reason> {
-        let now = exchange.clock().now();
-        let first = self.choose(now);
+        if self.endpoints.is_empty() {
+            return Err(Reason::UpstreamUnavailable);
+        }
+        let first = self.choose(exchange.clock().now());
         if may_reuse && let Some(lease) = first.reuse() {
             exchange.metrics().upstream(UpstreamEvent::Reuse);
             return Ok(lease);

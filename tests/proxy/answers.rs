@@ -126,7 +126,9 @@ fn http_1_0_needs_no_host() {
     let mut client = gate.client();
     client.send(format!("GET /api/x HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", gate.bearer));
     let mut upstream = origin.accept();
-    assert!(upstream.head().starts_with("GET /api/x HTTP/1.1\r\n"));
+    let head = upstream.head();
+    assert!(head.starts_with("GET /api/x HTTP/1.1\r\n"), "{head}");
+    assert_eq!(field(&head, "host"), Some(origin.address.to_string().as_str()));
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     assert_eq!(client.answer().2, "ok");
     assert_eq!(client.ending(), Ending::Closed);

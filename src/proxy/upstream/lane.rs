@@ -84,6 +84,13 @@ impl Lane {
         self.deadline.arm(silence);
     }
 
+    /// Starts the time anew, if it runs: the upstream still takes what it is sent.
+    pub fn extend(&self, silence: Duration) {
+        if self.waiting.get() == Waiting::Answer {
+            self.expect_within(silence);
+        }
+    }
+
     /// As [`Lane::expect_within`], unless that time runs already.
     pub fn expect_if_quiet(&self, silence: Duration) {
         if self.waiting.get() == Waiting::Nothing {
