@@ -4,6 +4,7 @@
 use std::io;
 
 /// Where the message ends that begins with a head.
+#[derive(Clone, Copy)]
 pub(super) enum Framing {
     /// This many bytes from here.
     Length(u64),

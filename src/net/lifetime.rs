@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::TlsAcceptor;
@@ -72,7 +72,7 @@ pub(super) async fn live<H: Handler>(
     let (end, wire) = drive(stream, &worker, &connection, &handler).await;
     match end {
         End::Severed => wire.into_stream().reset_on_close(),
-        End::Closed => {}
+        End::Closed => farewell(wire.into_stream()).await,
         End::Refused(refusal) => {
             let answer = encode(handler.refuse(refusal, &connection));
             close(wire.into_stream(), &connection, &answer).await;
@@ -139,7 +139,7 @@ async fn drive<H: Handler>(
                 Poll::Ready(result) => return Poll::Ready(ending(connection, result)),
                 Poll::Pending if connection.take_ahead() => {}
                 Poll::Pending if worker.draining() && connection.phase() == Phase::Idle => {
-                    return Poll::Ready(End::Over);
+                    return Poll::Ready(End::Closed);
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -182,6 +182,11 @@ fn end_idle(stream: &Stream, connection: &Connection) {
     }
 }
 
+/// Tells a TLS client that this end is meant, if that can be said without waiting.
+async fn farewell(mut stream: Stream) {
+    let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_shutdown(cx))).await;
+}
+
 /// Writes a last answer and reads on for a moment, so that bytes still under way from the client
 /// do not make the kernel take the answer back.
 async fn close(mut stream: Stream, connection: &Connection, answer: &[u8]) {
@@ -189,7 +194,8 @@ async fn close(mut stream: Stream, connection: &Connection, answer: &[u8]) {
     let closing = async {
         stream.write_all(answer).await?;
         stream.shutdown().await?;
-        let mut waste = [0; 4 << 10];
+        // Not inside the future: every connection would carry it.
+        let mut waste = vec![0; 4 << 10];
         loop {
             let mut buf = ReadBuf::new(&mut waste);
             poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await?;

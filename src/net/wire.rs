@@ -100,10 +100,15 @@ impl Wire {
                         self.intake = Intake::Judged(head.len, head.framing);
                         return self.hand_head(buf);
                     }
-                    let rest = head.len + start;
-                    self.pending.extend_from_slice(&buf.filled()[rest..]);
-                    buf.set_filled(rest);
-                    self.begin_body(head.framing);
+                    let (mut end, mut framing) = (start + head.len, head.framing);
+                    // A body that is malformed already is found out again when it is wanted.
+                    let mut ahead = framing;
+                    if let Ok(taken) = ahead.consume(&buf.filled()[end..]) {
+                        (end, framing) = (end + taken, ahead);
+                    }
+                    self.pending.extend_from_slice(&buf.filled()[end..]);
+                    buf.set_filled(end);
+                    self.begin_body(framing);
                     return Poll::Ready(Ok(()));
                 }
             }

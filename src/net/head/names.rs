@@ -9,31 +9,32 @@ use crate::net::Refusal;
 
 /// The fields that say whose message it is and where it ends.
 pub(super) enum Framer {
-    Authorization,
-    Connection,
     ContentLength,
     Host,
     TransferEncoding,
 }
 
 impl Framer {
-    /// A name that only becomes one of these when `_` or `.` is read as `-` is refused: some
-    /// server behind would read it so.
-    pub(super) fn named(name: &[u8]) -> Result<Option<Self>, Refusal> {
-        let (exact, framer): (&[u8], _) = match name.len() {
-            4 => (b"host", Self::Host),
-            10 => (b"connection", Self::Connection),
-            13 => (b"authorization", Self::Authorization),
-            14 => (b"content-length", Self::ContentLength),
-            17 => (b"transfer-encoding", Self::TransferEncoding),
+    /// The field that a line holds, and where its colon is. A name that only becomes one of these
+    /// when `_` or `.` is read as `-` is refused: some server behind would read it so. (A name
+    /// without `-` cannot be meant in that way; what is no name at all, hyper refuses.)
+    pub(super) fn of(line: &[u8]) -> Result<Option<(Self, usize)>, Refusal> {
+        let (name, framer): (&[u8], _) = match line.first() {
+            Some(b'H' | b'h') => (b"host", Self::Host),
+            Some(b'C' | b'c') => (b"content-length", Self::ContentLength),
+            Some(b'T' | b't') => (b"transfer-encoding", Self::TransferEncoding),
             _ => return Ok(None),
         };
-        if name.eq_ignore_ascii_case(exact) {
-            return Ok(Some(framer));
+        if line.get(name.len()) != Some(&b':') {
+            return Ok(None);
         }
-        let folded = name.iter().zip(exact).all(|(&b, &e)| match b {
-            b'_' | b'.' => e == b'-',
-            _ => b.eq_ignore_ascii_case(&e),
+        let given = &line[..name.len()];
+        if given.eq_ignore_ascii_case(name) {
+            return Ok(Some((framer, name.len())));
+        }
+        let folded = given.iter().zip(name).all(|(&b, &expected)| match b {
+            b'_' | b'.' => expected == b'-',
+            _ => b.eq_ignore_ascii_case(&expected),
         });
         if folded { Err(Refusal::BadRequest("a name that folds onto a framing field")) } else { Ok(None) }
     }
@@ -70,5 +71,9 @@ pub(super) fn valid_host(host: &[u8]) -> bool {
         Some(colon) => (&host[..colon], &host[colon + 1..]),
         None => (host, &[][..]),
     };
-    !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)) && port(behind)
+    !name.is_empty()
+        && name
+            .iter()
+            .all(|b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'))
+        && port(behind)
 }
