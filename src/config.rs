@@ -29,6 +29,8 @@ mod section;
 mod service;
 mod shape;
 mod suggest;
+#[cfg(test)]
+mod tests;
 pub mod units;
 
 pub use problem::{Errors, Problem};

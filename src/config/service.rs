@@ -51,11 +51,12 @@ pub(super) fn service(
     let title = section.text("title").map_or_else(|| name.get_ref().clone(), |t| line(problems, &t, 200));
     let about = section.text("about").map(|t| line(problems, &t, 500)).unwrap_or_default();
     Some(ServiceSpec {
+        // Without any sound path the service would only be called pathless: an echo.
+        paths: Some(paths).filter(|paths| !paths.is_empty())?,
         key: key?,
         title,
         about,
         upstream: Arc::from(upstream.get_ref().as_str()),
-        paths,
         hosts,
         readers,
         methods,

@@ -1,0 +1,80 @@
+//! `permgate check`: the start-up validation, all of it, and nothing else.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    failure::{Failure, say},
+    output::{Format, pretty, print},
+};
+use crate::config::{Config, Problem};
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Fail on warnings too
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        let (errors, warnings, services) = match Config::load(&global.config) {
+            Ok(config) => (Vec::new(), config.warnings, config.services.len()),
+            Err(errors) => (errors.0, Vec::new(), 0),
+        };
+        let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
+        match global.output {
+            Format::Json => print(&pretty(&json!({
+                "valid": !failed,
+                "errors": errors.iter().map(record).collect::<Vec<_>>(),
+                "warnings": warnings.iter().map(record).collect::<Vec<_>>(),
+            })))?,
+            Format::Jsonl => {
+                for (problems, severity) in [(&errors, "error"), (&warnings, "warning")] {
+                    for problem in problems {
+                        let mut record = record(problem);
+                        record["severity"] = json!(severity);
+                        print(&record.to_string())?;
+                    }
+                }
+            }
+            Format::Table | Format::Id => {
+                for error in &errors {
+                    say(&format!("error: {error}\n"));
+                }
+                for warning in &warnings {
+                    say(&format!("warning: {warning}\n"));
+                }
+            }
+        }
+        let counted = count(errors.len(), "error");
+        if failed {
+            let counted = if errors.is_empty() { count(warnings.len(), "warning") } else { counted };
+            return Err(Failure::usage(format!("{} has {counted}", global.config.display())));
+        }
+        let services = count(services, "service");
+        let warnings = if warnings.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", count(warnings.len(), "warning"))
+        };
+        say(&format!("{} is valid: {services}{warnings}", global.config.display()));
+        Ok(())
+    }
+}
+
+fn record(problem: &Problem) -> Value {
+    json!({
+        "file": &*problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+        "advice": problem.advice,
+        "excerpt": problem.excerpt,
+    })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}

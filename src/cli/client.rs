@@ -1,0 +1,234 @@
+//! A client of the admin API over a unix socket or TCP: one request a connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    runtime::Runtime,
+};
+
+use super::{
+    Global,
+    failure::{Failure, say},
+    target::{self, Target},
+};
+
+pub(super) struct Client {
+    targets: Vec<Target>,
+    authorization: Option<HeaderValue>,
+    runtime: Runtime,
+}
+
+/// A status and what came with it.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Value,
+}
+
+/// A fence waits 5 s at most, a queue of imports in front of it may take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(3);
+/// Pages are far smaller; this is against a listener that is none of ours.
+const LARGEST_ANSWER: usize = 64 << 20;
+/// What needs no escape in a path segment or a query value.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
+
+impl Client {
+    pub(super) fn new(global: &Global) -> Result<Self, Failure> {
+        let targets = Target::candidates(global)?;
+        let authorization = match target::token(global)? {
+            None => None,
+            Some(token) => {
+                let unfit = |_| Failure::usage("the token to ask with has bytes that no token has");
+                let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(unfit)?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { targets, authorization, runtime })
+    }
+
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.call(&Method::GET, path, None)
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.call(&Method::POST, path, Some(body))
+    }
+
+    pub(super) fn put(&self, path: &str) -> Result<Value, Failure> {
+        self.call(&Method::PUT, path, None)
+    }
+
+    pub(super) fn patch(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.call(&Method::PATCH, path, Some(body))
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.call(&Method::DELETE, path, None)
+    }
+
+    /// Every page of a list, up to `most` records. `path` may have a query.
+    pub(super) fn list(&self, path: &str, most: Option<usize>) -> Result<Vec<Value>, Failure> {
+        let mut records = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let page = match &cursor {
+                None => self.get(path)?,
+                Some(cursor) => self.get(&format!("{path}{mark}cursor={}", escape(cursor)))?,
+            };
+            let Some(items) = page["items"].as_array() else {
+                return Err(Failure::failed("the admin listener answered with something that is no list"));
+            };
+            records.extend(items.iter().cloned());
+            let next = page["next"].as_str().map(str::to_owned);
+            if next.is_none() || next == cursor || most.is_some_and(|most| records.len() >= most) {
+                records.truncate(most.unwrap_or(usize::MAX));
+                return Ok(records);
+            }
+            cursor = next;
+        }
+    }
+
+    /// The body of a success; every other answer as a failure.
+    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let answer = self.send(method, path, body)?;
+        if answer.status.is_success() { Ok(answer.body) } else { Err(refusal(&answer)) }
+    }
+
+    pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        self.runtime.block_on(async {
+            let (connection, target) = self.connect().await?;
+            let exchange = self.exchange(connection, &target, method, path, body);
+            match tokio::time::timeout(PATIENCE, exchange).await {
+                Ok(result) => result,
+                Err(_) => {
+                    Err(Failure::failed(format!("{target} did not answer within {} s", PATIENCE.as_secs())))
+                }
+            }
+        })
+    }
+
+    /// The first target that takes a connection.
+    async fn connect(&self) -> Result<(Box<dyn Connection>, Target), Failure> {
+        let mut tried = Vec::new();
+        for target in &self.targets {
+            let connecting = async {
+                Ok::<Box<dyn Connection>, std::io::Error>(match target {
+                    Target::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                    Target::Tcp(authority) => Box::new(TcpStream::connect(authority).await?),
+                })
+            };
+            match tokio::time::timeout(CONNECT, connecting).await {
+                Ok(Ok(connection)) => return Ok((connection, target.clone())),
+                Ok(Err(error)) => tried.push(format!("{target}: {error}")),
+                Err(_) => tried.push(format!("{target}: no connection within {} s", CONNECT.as_secs())),
+            }
+        }
+        let message = format!("the admin listener is not reached\n  {}", tried.join("\n  "));
+        let advice = "is `permgate run` running? -c FILE or --admin ADDRESS names another one";
+        Err(Failure::unreachable(format!("{message}\n  {advice}")))
+    }
+
+    async fn exchange(
+        &self,
+        connection: Box<dyn Connection>,
+        target: &Target,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let broken = |error: hyper::Error| Failure::unreachable(format!("{target}: {error}"));
+        let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(broken)?;
+        let driver = tokio::spawn(driver);
+        let host = match target {
+            Target::Unix(_) => "localhost",
+            Target::Tcp(authority) => authority,
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, host)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("permgate/", env!("CARGO_PKG_VERSION")));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let request = request
+            .body(Full::new(bytes))
+            .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| Failure::failed(format!("{target}: the answer broke off: {error}")))?
+            .to_bytes();
+        driver.abort();
+        let body = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        Ok(Answer { status, body })
+    }
+}
+
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// What the listener said, and what to do about it.
+pub(super) fn refusal(answer: &Answer) -> Failure {
+    let Answer { status, body } = answer;
+    let code = body["error"].as_str().unwrap_or(status.canonical_reason().unwrap_or("refused"));
+    let mut message = match body["error_description"].as_str() {
+        Some(description) => format!("{description} ({code})"),
+        None => format!("the admin listener answered {status}"),
+    };
+    for error in body["errors"].as_array().into_iter().flatten() {
+        message.push_str("\n  ");
+        message.push_str(&told(error));
+    }
+    if *status == StatusCode::UNAUTHORIZED {
+        message.push_str("\n  set PERMGATE_TOKEN, or --token-file, to a token whose scope has `permgate`");
+    }
+    Failure::of_status(status.as_u16(), message)
+}
+
+/// An error of a configuration as the listener tells it.
+fn told(error: &Value) -> String {
+    match (error["line"].as_u64(), error["message"].as_str()) {
+        (Some(line), Some(message)) => {
+            let file = error["file"].as_str().unwrap_or("line");
+            let column = error["column"].as_u64().map(|column| format!(":{column}")).unwrap_or_default();
+            format!("{file}:{line}{column}: {message}")
+        }
+        (None, Some(message)) => message.to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A path segment or a query value.
+pub(super) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+/// Says how many requests in flight a change has cut.
+pub(super) fn tell_cut(answer: &Value) {
+    match answer["cut"].as_u64() {
+        None | Some(0) => {}
+        Some(1) => say("cut 1 request in flight"),
+        Some(cut) => say(&format!("cut {cut} requests in flight")),
+    }
+}

@@ -1,0 +1,28 @@
+//! `permgate health`: for probes and supervisors.
+
+use http::Method;
+use serde_json::Value;
+
+use super::{
+    Global,
+    client::Client,
+    failure::Failure,
+    output::{Format, pretty, print},
+};
+
+pub(super) fn run(global: &Global) -> Result<(), Failure> {
+    let answer = Client::new(global)?.send(&Method::GET, "/readyz", None)?;
+    let status = answer.body["status"].as_str().unwrap_or("unknown");
+    match global.output {
+        Format::Json => print(&pretty(&answer.body))?,
+        Format::Jsonl => print(&answer.body.to_string())?,
+        Format::Table | Format::Id => print(status)?,
+    }
+    if answer.status.is_success() {
+        return Ok(());
+    }
+    match &answer.body["reason"] {
+        Value::String(reason) => Err(Failure::failed(format!("the gateway takes no requests: {reason}"))),
+        _ => Err(Failure::failed(format!("the gateway takes no requests: {}", answer.status))),
+    }
+}

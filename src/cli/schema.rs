@@ -1,0 +1,11 @@
+//! `permgate schema`.
+
+use super::{
+    failure::Failure,
+    output::{pretty, print},
+};
+use crate::config::schema::schema;
+
+pub(super) fn run() -> Result<(), Failure> {
+    print(&pretty(&schema()))
+}

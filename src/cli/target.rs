@@ -1,0 +1,129 @@
+//! Which admin listener to talk to, and with which token.
+
+use std::{
+    env, fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use super::{Global, failure::Failure};
+use crate::{config::Config, net::Address};
+
+/// A place to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Tcp(String),
+}
+
+/// The variable that holds the token to ask with.
+const TOKEN_VARIABLE: &str = "PERMGATE_TOKEN";
+/// A token file is one line.
+const LONGEST_TOKEN: u64 = 4096;
+
+impl Target {
+    /// All that may be tried, the best first: a unix socket needs no token.
+    pub(super) fn candidates(global: &Global) -> Result<Vec<Self>, Failure> {
+        if let Some(address) = &global.admin {
+            return Self::parse(address).map(|target| vec![target]);
+        }
+        let config = load(&global.config)?;
+        let mut targets: Vec<Self> = config.admin.listen.iter().filter_map(Self::of_listener).collect();
+        targets.sort_by_key(|target| !matches!(target, Self::Unix(_)));
+        if targets.is_empty() {
+            let message = format!("{} names no admin listener with a fixed address", global.config.display());
+            return Err(Failure::usage(format!("{message}: name it with --admin")));
+        }
+        Ok(targets)
+    }
+
+    fn parse(address: &str) -> Result<Self, Failure> {
+        if let Some(path) = address.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let authority = address.strip_prefix("http://").unwrap_or(address);
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let parsed = authority.parse::<http::uri::Authority>().ok();
+        let sound =
+            parsed.filter(|a| a.port_u16().is_some_and(|port| port != 0) && !a.as_str().contains('@'));
+        match sound {
+            Some(authority) => Ok(Self::Tcp(authority.to_string())),
+            None => {
+                let message = format!("{address:?} is not the address of an admin listener");
+                Err(Failure::usage(format!("{message}: write unix:PATH or http://HOST:PORT")))
+            }
+        }
+    }
+
+    /// A port that the system chose is not known here.
+    fn of_listener(address: &Address) -> Option<Self> {
+        match address {
+            Address::Unix(path) => Some(Self::Unix(path.clone())),
+            Address::Tcp(address) if address.port() == 0 => None,
+            Address::Tcp(address) if address.ip().is_unspecified() => {
+                let local: IpAddr = if address.is_ipv4() {
+                    [127, 0, 0, 1].into()
+                } else {
+                    std::net::Ipv6Addr::LOCALHOST.into()
+                };
+                Some(Self::Tcp(SocketAddr::new(local, address.port()).to_string()))
+            }
+            Address::Tcp(address) => Some(Self::Tcp(address.to_string())),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+/// The configuration, or every mistake in it.
+pub(super) fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|errors| Failure::usage(format!("the configuration is not valid\n{errors}")))
+}
+
+/// From the file that was named, else from the environment.
+pub(super) fn token(global: &Global) -> Result<Option<String>, Failure> {
+    let Some(path) = &global.token_file else {
+        let written = env::var(TOKEN_VARIABLE).ok();
+        return Ok(written.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()));
+    };
+    let read = || match fs::metadata(path)?.len() {
+        0..=LONGEST_TOKEN => fs::read_to_string(path),
+        _ => Err(std::io::Error::other("it is too long to be a token")),
+    };
+    match read() {
+        Ok(text) if text.trim().is_empty() => Err(Failure::usage(format!("{} is empty", path.display()))),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) => Err(Failure::usage(format!("the token file {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let check = |address: &str, expected: Option<&str>| {
+            let target = Target::parse(address).ok().map(|target| target.to_string());
+            assert_eq!(target.as_deref(), expected, "{address}");
+        };
+        check("unix:permgate.sock", Some("unix:permgate.sock"));
+        check("http://127.0.0.1:8081", Some("http://127.0.0.1:8081"));
+        check("http://localhost:8081/", Some("http://localhost:8081"));
+        check("[::1]:8081", Some("http://[::1]:8081"));
+        check("unix:", None);
+        check("http://127.0.0.1", None);
+        check("http://user@127.0.0.1:1", None);
+        check("https://127.0.0.1:8081", None);
+        check("http://127.0.0.1:8081/v1", None);
+        check("127.0.0.1:0", None);
+    }
+}

@@ -1,0 +1,449 @@
+use std::{fmt::Write as _, fs, path::Path};
+
+use proptest::prelude::*;
+use toml::de::DeValue;
+
+use super::{
+    Config, Errors,
+    keys::{Key, Kind, ROOT},
+    parse,
+    schema::schema,
+};
+use crate::{
+    authz::rules::{Authorization, BUILT_IN_SERVICE},
+    net,
+    proxy::{Ejection, UpstreamSettings, UpstreamUrl, access_log::LogTarget},
+};
+
+const EXAMPLE: &str = include_str!("../../gateway.toml");
+/// The smallest configuration with a service; its lines are 1 to 7.
+const SMALL: &str = r#"version = 1
+[upstream.up]
+urls = ["http://127.0.0.1:8090"]
+[service.app]
+upstream = "up"
+paths = ["/app"]
+readers = ["all-users"]
+"#;
+
+fn read(text: &str) -> Result<Config, Errors> {
+    parse(text, Path::new("gateway.toml"))
+}
+
+/// `line:column message | advice` of every error.
+fn told(text: &str) -> Vec<String> {
+    let errors = read(text).map_or_else(|errors| errors.0, |_| Vec::new());
+    let one = |p: &super::Problem| format!("{}:{} {} | {}", p.line, p.column, p.message, p.advice);
+    errors.iter().map(one).collect()
+}
+
+#[test]
+fn the_example_is_valid_and_without_warnings() {
+    let config = read(EXAMPLE).unwrap();
+    assert_eq!(config.warnings, []);
+    let keys: Vec<_> = config.services.iter().map(|s| (s.key.as_str(), s.origin.line)).collect();
+    let line = |text: &str| EXAMPLE.lines().position(|l| l == text).unwrap() as u32 + 1;
+    assert_eq!(
+        keys,
+        [("youtrack", line("[service.youtrack]")), ("youtrack-admin", line("[service.youtrack-admin]"))]
+    );
+}
+
+/// Every key of the table with its dotted path, tables of names as `NAME`.
+fn every_key() -> Vec<(String, &'static Key)> {
+    fn walk(keys: &'static [Key], path: &str, found: &mut Vec<(String, &'static Key)>) {
+        for key in keys {
+            let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+            found.push((path.clone(), key));
+            if let Kind::Table(keys) | Kind::TableOrTables(keys) | Kind::Tables(keys) | Kind::Named(keys) =
+                key.kind
+            {
+                walk(keys, &path, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(ROOT, "", &mut found);
+    found
+}
+
+#[test]
+fn the_example_names_every_key_and_its_default() {
+    // With its comments taken away, whatever is commented out must be valid too.
+    let uncommented: String = EXAMPLE.lines().skip(3).fold(String::new(), |mut text, line| {
+        let line = line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#'));
+        let line = if line.starts_with("tls") { "# tls" } else { line };
+        writeln!(text, "{line}").unwrap();
+        text
+    });
+    let config = read(&uncommented).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.server.workers.map(std::num::NonZero::get), Some(2));
+    assert_eq!(config.public.len(), 2);
+    assert!(config.proxy.bad_tokens.is_some());
+
+    for (path, key) in every_key() {
+        let shown = EXAMPLE.lines().any(|line| {
+            let line = line.strip_prefix("# ").unwrap_or(line);
+            let table = line.trim_start_matches('[').split([']', ' ']).next().unwrap_or_default();
+            let written = line.split(" = ").next().unwrap_or_default();
+            written.rsplit('.').next() == Some(key.name) || table.split('.').any(|part| part == key.name)
+        });
+        assert!(shown || path.starts_with("server.tls."), "{path} is not in the example");
+        let Some(default) = key.default else { continue };
+        let needle = format!("{} = {default}", key.name);
+        assert!(EXAMPLE.contains(&needle), "{path}: the example does not show `{needle}`");
+    }
+}
+
+#[test]
+fn the_schema_has_every_key() {
+    let schema = schema().to_string();
+    for (path, key) in every_key() {
+        assert!(schema.contains(&format!("\"{}\":", key.name)), "{path}");
+    }
+}
+
+#[test]
+fn every_default_is_toml_of_its_kind() {
+    for (path, key) in every_key() {
+        if let Some(default) = key.default {
+            let value = DeValue::parse(default).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let fits = match key.kind {
+                Kind::Text | Kind::Secret | Kind::Word(_) => value.get_ref().is_str(),
+                Kind::Duration(_) => {
+                    value.get_ref().as_str().is_some_and(|t| super::units::duration(t).is_some())
+                }
+                Kind::Size => value.get_ref().as_str().is_some_and(|t| super::units::size(t).is_some()),
+                Kind::Flag => value.get_ref().is_bool(),
+                Kind::Count(..) => value.get_ref().is_integer(),
+                Kind::Texts | Kind::Words(_) => value.get_ref().is_array(),
+                _ => false,
+            };
+            assert!(fits, "{path} = {default}");
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_floors_below() {
+    let config = read(SMALL).unwrap();
+    assert_eq!(format!("{:?}", config.server.limits), format!("{:?}", net::Limits::default()));
+    let url = UpstreamUrl::parse("http://127.0.0.1:8090").unwrap();
+    let upstream = config.proxy.upstreams.get("up").unwrap();
+    assert_eq!(**upstream, UpstreamSettings::new("up", vec![url]));
+    assert_eq!(upstream.ejection, Ejection::default());
+    assert_eq!(config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:8080"]);
+    assert_eq!(config.server.drain.as_secs(), 30);
+    assert_eq!((config.store.max_tokens, config.store.max_lifetime), (500, None));
+    assert_eq!(config.log.access, LogTarget::Stdout);
+    assert!(config.rules.perm_alias && config.rules.trusted_proxies.is_empty());
+    let service = &config.services[0];
+    assert_eq!((service.title.as_str(), service.identity), ("app", true));
+    assert_eq!(service.authorization, Authorization::Strip);
+    assert!(service.methods.is_none() && service.identity_groups.is_none());
+}
+
+#[test]
+fn errors_name_place_fault_and_remedy() {
+    let check = |name: &str, replace: &str, by: &str, expected: &[&str]| {
+        let text = if replace.is_empty() { format!("{SMALL}{by}") } else { SMALL.replace(replace, by) };
+        assert_eq!(told(&text), expected, "{name}");
+    };
+    check(
+        "an unknown key",
+        "upstream = \"up\"",
+        "upstrem = \"up\"",
+        &[
+            "4:1 [service.app] lacks `upstream` | add `upstream = \"...\"`",
+            "5:1 unknown key `upstrem` in [service.app] | did you mean \"upstream\"?",
+        ],
+    );
+    check("an unknown table", "", "[serverr]", &["8:2 unknown key `serverr` | did you mean \"server\"?"]);
+    check(
+        "an unknown upstream",
+        "\"up\"",
+        "\"uq\"",
+        &["5:12 there is no upstream \"uq\" | did you mean \"up\"?"],
+    );
+    check(
+        "a wrong type",
+        "\"up\"",
+        "7",
+        &[
+            "5:12 `service.app.upstream` must be text in quotes, this is an integer | write `upstream = \"...\"`",
+        ],
+    );
+    check(
+        "text for a list",
+        "[\"/app\"]",
+        "\"/app\"",
+        &["6:9 `service.app.paths` must be a list of texts, this is a string | write `paths = [\"...\"]`"],
+    );
+    check(
+        "a trailing slash",
+        "/app\"",
+        "/app/\"",
+        &["6:10 \"/app/\" ends with \"/\" | write \"/app\": prefixes match whole segments"],
+    );
+    check("no slash", "\"/app\"", "\"app\"", &["6:10 \"app\" does not start with \"/\" | write \"/app\""]);
+    check(
+        "a path that can never match",
+        "\"/app\"",
+        "\"/app/../x\"",
+        &["6:10 \"/app/../x\" can never match: the path has a \".\" or \"..\" segment | "],
+    );
+    check("a bad version", "version = 1", "version = 2", &["1:11 `version` must be 1 | "]);
+    check("no version", "version = 1\n", "", &["1:1 the file lacks `version` | add `version = 1`"]);
+    check(
+        "the built-in service",
+        "service.app",
+        &format!("service.{BUILT_IN_SERVICE}"),
+        &["4:10 the service \"permgate\" is built in: it is the admin listener | choose another name"],
+    );
+    check(
+        "a bad key",
+        "service.app",
+        "service.App",
+        &[
+            "4:10 \"App\" cannot be a service's scope word | write a lower-case letter, then at most 62 lower-case letters, digits and `-`",
+        ],
+    );
+    check(
+        "https upstreams",
+        "http://",
+        "https://",
+        &["3:9 https:// upstreams are not supported, only http:// | write \"http://HOST:PORT\""],
+    );
+    check(
+        "an upstream with a path",
+        "8090\"",
+        "8090/base\"",
+        &[
+            "3:9 an upstream url has no path, query, fragment or user | leave it out: the path that was judged is the path that is sent",
+        ],
+    );
+    check(
+        "a bare port",
+        "",
+        "[server]\nlisten = [\":8080\"]",
+        &[
+            "9:11 \":8080\" is not an address to listen on | write \"0.0.0.0:8080\" for every interface, \"127.0.0.1:8080\" for this machine",
+        ],
+    );
+    check(
+        "a remote admin listener",
+        "",
+        "[admin]\nlisten = [\"0.0.0.0:8081\"]",
+        &[
+            "9:11 the admin listener would be reached from other machines at 0.0.0.0:8081 | write a loopback address, or add `allow_remote = true` to [admin] if that is meant",
+        ],
+    );
+    check(
+        "one address for both",
+        "",
+        "[server]\nlisten = [\"127.0.0.1:8081\"]",
+        &["1:1 127.0.0.1:8081 is listened on twice (`admin.listen`) | give each listener its own address"],
+    );
+    check(
+        "a bad duration",
+        "",
+        "[server]\ndrain = \"30\"",
+        &["9:9 `server.drain` is not a duration | write a number and one of ms, s, m, h, d, such as \"10s\""],
+    );
+    check(
+        "a planned identity",
+        "",
+        "identity = \"jwt\"",
+        &[
+            "8:12 `service.app.identity = \"jwt\"` is not supported by this version | write \"headers\" or \"none\"",
+        ],
+    );
+    check(
+        "a mistyped word",
+        "",
+        "identity = \"header\"",
+        &["8:12 `service.app.identity` does not know \"header\" | did you mean \"headers\"?"],
+    );
+    check(
+        "a lower-case method",
+        "",
+        "methods = [\"get\"]",
+        &["8:12 \"get\" is not a method: they are upper case | did you mean \"GET\"?"],
+    );
+    check(
+        "a public rule of no service",
+        "",
+        "[[public]]\nservice = \"ap\"\npath = \"/app\"",
+        &["9:11 there is no service \"ap\" | did you mean \"app\"?"],
+    );
+    check(
+        "a public rule of nothing",
+        "",
+        "[[public]]\nservice = \"app\"",
+        &[
+            "8:1 this public rule opens nothing | add `path = \"/...\"` for one path, `prefix = \"/...\"` for all below it",
+        ],
+    );
+    check(
+        "a limiter without numbers",
+        "",
+        "[limiter]",
+        &[
+            "8:1 [limiter] lacks `bad_tokens` | add `bad_tokens = 1`",
+            "8:1 [limiter] lacks `per` | add `per = \"10s\"`",
+        ],
+    );
+    check(
+        "a secret that is missing",
+        "",
+        "authorization = \"env:PERMGATE_TEST_NOT_SET\"",
+        &[
+            "8:17 the environment variable \"PERMGATE_TEST_NOT_SET\" is not set | set it where permgate is started",
+        ],
+    );
+}
+
+#[test]
+fn prefixes_of_two_services_must_differ() {
+    let second = "[service.other]\nupstream = \"up\"\npaths = [\"/app\"]\nreaders = [\"all-users\"]\n";
+    let errors = told(&format!("{SMALL}{second}"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("/app"), "{errors:?}");
+}
+
+#[test]
+fn a_syntax_error_stops_no_other_error() {
+    let text = "version = 1\nlisten = [\n\"a\"\n[serverr]\nx = 1\n[store]\npathh = \"x\"\nballast = @\n";
+    let errors = told(text);
+    assert!(errors.iter().any(|e| e.contains("this is not TOML")), "{errors:?}");
+    let errors = told("version = 1\n[store]\npathh = \"x\"\nballast = @\n[tokens]\nperm_alias = 1\n");
+    assert!(errors[0].starts_with("3:1 unknown key `pathh`"), "{errors:?}");
+    assert!(errors[1].starts_with("4:11 this is not TOML"), "{errors:?}");
+    assert!(errors[2].starts_with("6:14 `tokens.perm_alias` must be true or false"), "{errors:?}");
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let check = |name: &str, line: &str| {
+        let errors = read(&format!("{SMALL}{line}\n")).unwrap_err();
+        let shown = format!("{errors}\n{errors:?}");
+        assert!(!shown.contains("hunter2"), "{name}: {shown}");
+        assert!(shown.contains("gateway.toml:"), "{name}: {shown}");
+    };
+    check("written into the file", "authorization = \"Bearer hunter2\"");
+    check("under a mistyped key", "authorisation = \"Bearer hunter2\"");
+    check("in a string that does not end", "authorization = \"Bearer hunter2");
+    check("in an unknown key", "api_key = \"hunter2\"");
+    check("in a url", "[upstream.b]\nurls = [\"http://me:hunter2@localhost\"]");
+}
+
+#[test]
+fn a_secret_is_read_from_a_file_without_its_newline() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    let check = |name: &str, content: &[u8], expected: Result<&str, &str>| {
+        fs::write(directory.path().join("cred"), content).unwrap();
+        fs::write(&file, format!("{SMALL}authorization = \"file:cred\"\n")).unwrap();
+        match (Config::load(&file), expected) {
+            (Ok(config), Ok(text)) => match &config.services[0].authorization {
+                Authorization::Replace(secret) => {
+                    assert_eq!(secret.0.as_bytes(), text.as_bytes(), "{name}");
+                    assert!(secret.0.is_sensitive(), "{name}");
+                    assert!(!format!("{config:?}").contains(text), "{name}");
+                }
+                other => panic!("{name}: {other:?}"),
+            },
+            (Err(errors), Err(part)) => assert!(errors.to_string().contains(part), "{name}: {errors}"),
+            (outcome, _) => panic!("{name}: {outcome:?}"),
+        }
+    };
+    check("with a newline", b"Bearer abc\n", Ok("Bearer abc"));
+    check("without", b"Basic YQ==", Ok("Basic YQ=="));
+    check("as Windows writes it", b"Bearer abc\r\n", Ok("Bearer abc"));
+    check("empty", b"\n", Err("is empty"));
+    check("two lines", b"a\nb\n", Err("more than one line"));
+    check("too long", &[b'x'; 20_000], Err("longer than 16384 bytes"));
+}
+
+#[test]
+fn warnings() {
+    let check = |name: &str, text: &str, expected: &[&str]| {
+        let warnings: Vec<String> =
+            read(text).unwrap().warnings.into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect();
+        assert_eq!(warnings, expected, "{name}");
+    };
+    check("none", SMALL, &[]);
+    check(
+        "no readers",
+        &SMALL.replace("readers = [\"all-users\"]", ""),
+        &["4: nobody may read the service \"app\""],
+    );
+    check(
+        "a mistyped group",
+        &SMALL.replace("all-users", "all-user"),
+        &["7: the group \"all-user\" looks like the built-in \"all-users\""],
+    );
+    check(
+        "plain text for others",
+        &format!("{SMALL}[server]\nlisten = [\"0.0.0.0:80\"]\n"),
+        &["9: 0.0.0.0:80 takes tokens in plain text from other machines"],
+    );
+    check(
+        "an upstream of no service",
+        &format!("{SMALL}[upstream.b]\nurls = [\"http://b\"]\n"),
+        &["8: no service uses the upstream \"b\""],
+    );
+    check("no service", "version = 1\n", &["1: there is no service: every request ends with 404"]);
+}
+
+#[test]
+fn what_a_reload_cannot_change() {
+    let check = |name: &str, addition: &str, expected: Option<&str>| {
+        let (old, new) = (read(SMALL).unwrap(), read(&format!("{SMALL}{addition}")).unwrap());
+        assert_eq!(old.unreloadable_change(&new), expected, "{name}");
+    };
+    check("nothing", "", None);
+    check("a limit", "[server.limits]\nhead = \"64k\"", None);
+    check("the listeners", "[server]\nlisten = [\"127.0.0.1:9\"]", Some("server.listen"));
+    check("the workers", "[server]\nworkers = 3", Some("server.workers"));
+    check("the admin listener", "[admin]\nlisten = [\"127.0.0.1:9\"]", Some("admin.listen"));
+    check("the store", "[store]\npath = \"other\"", Some("store.path"));
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = parse(SMALL, Path::new("/etc/permgate/gateway.toml")).unwrap();
+    assert_eq!(config.store.path, Path::new("/etc/permgate/permgate-data"));
+    assert_eq!(config.admin.listen[1].to_string(), "unix:/etc/permgate/permgate.sock");
+}
+
+#[test]
+fn a_missing_file_is_told_by_name() {
+    let errors = Config::load(Path::new("/nonexistent/gateway.toml")).unwrap_err();
+    assert!(errors.to_string().starts_with("/nonexistent/gateway.toml: the configuration cannot be read"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_judged_without_panic(text in ".{0,200}") {
+        let _ = read(&text);
+    }
+
+    /// Lines of the example, cut, doubled and shuffled, reach deeper than noise does.
+    #[test]
+    fn any_mixture_of_lines_is_judged_without_panic(
+        picks in proptest::collection::vec((0usize..200, 0usize..120), 0..40),
+    ) {
+        let lines: Vec<&str> = EXAMPLE.lines().collect();
+        let text: String = picks.iter().fold(String::new(), |mut text, (line, cut)| {
+            let line = lines[line % lines.len()].trim_start_matches("# ");
+            text.extend(line.chars().take(*cut));
+            text.push('\n');
+            text
+        });
+        if let Err(errors) = read(&text) {
+            prop_assert!(!errors.0.is_empty());
+            let _ = errors.to_string();
+        }
+    }
+}
