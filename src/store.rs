@@ -18,6 +18,7 @@ pub(crate) mod conformance;
 pub(crate) mod durability;
 pub(crate) mod embedded;
 pub(crate) mod engine;
+pub mod import;
 mod load;
 pub mod model;
 mod read;

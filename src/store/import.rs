@@ -1,0 +1,171 @@
+//! Bulk import of tokens by digest, with their owners and groups: NDJSON, resumable, every bad line
+//! told. [`offline`] writes straight into a store that nobody serves.
+
+use std::io::{self, BufRead};
+
+use crate::{
+    authz::time::Timestamp,
+    store::{
+        ReadError, Settings,
+        embedded::OpenError,
+        engine::{CommitError, Engine},
+    },
+};
+
+mod line;
+mod plan;
+
+pub use line::{Line, LineError};
+
+use plan::{Outcome, Plan};
+
+pub struct Options<'a> {
+    /// Owners and members that are missing become service users.
+    pub make_owners: bool,
+    /// Whether the configuration has a service of this key.
+    pub has_service: &'a dyn Fn(&str) -> bool,
+    pub now: Timestamp,
+}
+
+/// What an import has come to, so far or in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub lines: u64,
+    /// Of the input, with line ends.
+    pub bytes: u64,
+    pub tokens: u64,
+    pub users: u64,
+    pub groups: u64,
+    pub members: u64,
+    /// Lines whose digest, user or group with these members was there already.
+    pub skipped: u64,
+    pub bad: u64,
+}
+
+/// What is told while an import runs.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// Durable up to here.
+    Progress(&'a Report),
+    /// Left out; the others go on.
+    BadLine { number: u64, why: &'a str },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot read the import file at line {line}")]
+    Input {
+        line: u64,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(
+        "the store took no more after line {line}: {why}; run the import again when that is mended, it goes on where it ended"
+    )]
+    Commit { line: u64, why: String },
+}
+
+/// Operations per commit: few enough to keep sled's garbage small, many enough that syncs hardly count.
+const CHUNK: usize = 20_000;
+
+/// A longer line is bad.
+const LONGEST: u64 = 1 << 20;
+
+/// Straight into the store at `settings.path`, which is made when it is missing. A line that was
+/// taken before is skipped, so that running it again resumes it.
+pub fn offline(
+    settings: &Settings,
+    options: &Options<'_>,
+    input: impl BufRead,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> Result<Report, ImportError> {
+    let engine = Engine::open(settings)?;
+    let outcome = run(&engine, options, input, tell);
+    engine.close();
+    outcome
+}
+
+fn run(
+    engine: &Engine,
+    options: &Options<'_>,
+    mut input: impl BufRead,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> Result<Report, ImportError> {
+    let mut plan = Plan::new(engine, options)?;
+    let mut report = Report::default();
+    let mut text = Vec::new();
+    loop {
+        let number = report.lines + 1;
+        let read = next_line(&mut input, &mut text);
+        let read = read.map_err(|source| ImportError::Input { line: number, source })?;
+        if read == 0 {
+            break;
+        }
+        report.lines = number;
+        report.bytes += read;
+        let line = text.trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        let taken = if text.len() as u64 > LONGEST {
+            Err(format!("it is longer than {LONGEST} bytes"))
+        } else {
+            let parsed = Line::parse(line).map_err(|e| e.to_string());
+            parsed.and_then(|line| plan.take(line, &mut report))
+        };
+        match taken {
+            Ok(Outcome::Taken) => {}
+            Ok(Outcome::Skipped) => report.skipped += 1,
+            Err(why) => {
+                report.bad += 1;
+                tell(Told::BadLine { number, why: &why });
+            }
+        }
+        if plan.due() >= CHUNK {
+            commit(engine, &mut plan, &report)?;
+            tell(Told::Progress(&report));
+        }
+    }
+    commit(engine, &mut plan, &report)?;
+    tell(Told::Progress(&report));
+    Ok(report)
+}
+
+fn commit(engine: &Engine, plan: &mut Plan<'_>, report: &Report) -> Result<(), ImportError> {
+    let ops = plan.drain();
+    if ops.is_empty() {
+        return Ok(());
+    }
+    engine.commit(&ops).map_err(|error| match error {
+        CommitError::Refused(why) | CommitError::Failed(why) => {
+            ImportError::Commit { line: report.lines, why }
+        }
+    })
+}
+
+/// How much of the input it took; a line beyond [`LONGEST`] is read over, not kept.
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    let mut read = io::Read::take(&mut *input, LONGEST + 1).read_until(b'\n', line)? as u64;
+    if line.len() as u64 > LONGEST && line.last() != Some(&b'\n') {
+        loop {
+            let part = input.fill_buf()?;
+            let end = part.iter().position(|byte| *byte == b'\n');
+            let length = end.map_or(part.len(), |end| end + 1);
+            let last = end.is_some() || part.is_empty();
+            input.consume(length);
+            read += length as u64;
+            if last {
+                break;
+            }
+        }
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! One line of an import file: JSON, one object, of one of three kinds. serde ends here.
+//!
+//! `{"digest": HEX, "owner": LOGIN, "name": TEXT, "scope": ["youtrack", "hub:read"], "expires_at"?: RFC 3339}`
+//! `{"user": LOGIN, "name"?: TEXT, "kind"?: "human" | "service"}`
+//! `{"group": NAME, "members": [LOGIN, ...]}`
+
+use serde::Deserialize;
+
+use crate::{
+    authz::{secret::Digest, subject::Access, time::Timestamp},
+    store::{ImportedToken, model::UserKind},
+};
+
+/// What a line asks for; its names are not judged yet.
+#[derive(Clone, Debug)]
+pub enum Line {
+    Token(ImportedToken),
+    User {
+        login: String,
+        name: Option<String>,
+        kind: UserKind,
+    },
+    /// Made when it is missing; members are added, never taken away.
+    Group {
+        name: String,
+        members: Vec<String>,
+    },
+}
+
+/// Why a line is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    #[error("it is not a JSON object of a known form: {0}")]
+    Json(String),
+    #[error("it has to have exactly one of `digest`, `user` and `group`")]
+    Kind,
+    #[error("a line with `{kind}` takes no `{field}`")]
+    Extra { kind: &'static str, field: &'static str },
+    #[error("a line with `{kind}` needs `{field}`")]
+    Missing { kind: &'static str, field: &'static str },
+    #[error("`digest` is not 64 hexadecimal digits")]
+    Digest,
+    #[error("`scope` has `{0}`, which is neither SERVICE nor SERVICE:read")]
+    Scope(String),
+    #[error("`expires_at` is not a time as in 2027-01-31T00:00:00Z")]
+    Time,
+    #[error("`kind` is neither human nor service")]
+    UserKind,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    digest: Option<String>,
+    owner: Option<String>,
+    name: Option<String>,
+    scope: Option<Vec<String>>,
+    expires_at: Option<String>,
+    user: Option<String>,
+    kind: Option<String>,
+    group: Option<String>,
+    members: Option<Vec<String>>,
+}
+
+impl Line {
+    pub fn parse(text: &[u8]) -> Result<Self, LineError> {
+        let raw: Raw = serde_json::from_slice(text).map_err(|e| LineError::Json(e.to_string()))?;
+        match raw {
+            Raw { digest: Some(digest), user: None, group: None, kind, members, .. } => {
+                let kind_of = "digest";
+                absent(kind_of, "kind", kind.is_some())?;
+                absent(kind_of, "members", members.is_some())?;
+                let scope = present(kind_of, "scope", raw.scope)?;
+                Ok(Self::Token(ImportedToken {
+                    digest: Digest::from_hex(&digest).ok_or(LineError::Digest)?,
+                    owner: present(kind_of, "owner", raw.owner)?,
+                    name: present(kind_of, "name", raw.name)?,
+                    scope: scope.iter().map(|entry| scope_entry(entry)).collect::<Result<_, _>>()?,
+                    expires_at: raw.expires_at.as_deref().map(time).transpose()?,
+                }))
+            }
+            Raw { user: Some(login), digest: None, group: None, .. } => {
+                absent("user", "owner", raw.owner.is_some())?;
+                absent("user", "scope", raw.scope.is_some())?;
+                absent("user", "expires_at", raw.expires_at.is_some())?;
+                absent("user", "members", raw.members.is_some())?;
+                let kind = match raw.kind.as_deref() {
+                    None | Some("human") => UserKind::Human,
+                    Some("service") => UserKind::Service,
+                    Some(_) => return Err(LineError::UserKind),
+                };
+                Ok(Self::User { login, name: raw.name, kind })
+            }
+            Raw { group: Some(name), digest: None, user: None, .. } => {
+                absent("group", "name", raw.name.is_some())?;
+                absent("group", "owner", raw.owner.is_some())?;
+                absent("group", "scope", raw.scope.is_some())?;
+                absent("group", "expires_at", raw.expires_at.is_some())?;
+                absent("group", "kind", raw.kind.is_some())?;
+                Ok(Self::Group { name, members: present("group", "members", raw.members)? })
+            }
+            _ => Err(LineError::Kind),
+        }
+    }
+}
+
+fn present<T>(kind: &'static str, field: &'static str, value: Option<T>) -> Result<T, LineError> {
+    value.ok_or(LineError::Missing { kind, field })
+}
+
+fn absent(kind: &'static str, field: &'static str, there: bool) -> Result<(), LineError> {
+    if there { Err(LineError::Extra { kind, field }) } else { Ok(()) }
+}
+
+fn scope_entry(entry: &str) -> Result<(String, Access), LineError> {
+    match entry.split_once(':') {
+        None if !entry.is_empty() => Ok((entry.to_owned(), Access::Full)),
+        Some((service, "read")) if !service.is_empty() => Ok((service.to_owned(), Access::Read)),
+        _ => Err(LineError::Scope(entry.to_owned())),
+    }
+}
+
+fn time(text: &str) -> Result<Timestamp, LineError> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| LineError::Time)?;
+    Ok(Timestamp::from_millis(time.as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let check = |name: &str, text: &str, expected: &str| {
+            let got = match Line::parse(text.as_bytes()) {
+                Ok(Line::Token(token)) => {
+                    let end = token.expires_at.map(Timestamp::as_millis);
+                    format!("{}/{} {:?} {end:?}", token.owner, token.name, token.scope)
+                }
+                Ok(line) => format!("{line:?}"),
+                Err(error) => error.to_string(),
+            };
+            assert!(got.contains(expected), "{name}: {got}");
+        };
+        let hex = "ab".repeat(32);
+        let token = |rest: &str| {
+            format!(r#"{{"digest":"{hex}","owner":"ann","name":"ci","scope":["a","b:read"]{rest}}}"#)
+        };
+        check("a token", &token(""), r#"ann/ci [("a", Full), ("b", Read)] None"#);
+        check("with an end", &token(r#","expires_at":"1970-01-01T00:00:01Z""#), "Some(1000)");
+        check("an end without a zone", &token(r#","expires_at":"2030-01-01""#), "not a time");
+        check("an unknown field", &token(r#","notes":"x""#), "unknown field `notes`");
+        check("a field twice", &token(r#","name":"y""#), "duplicate field");
+        check("a field of another kind", &token(r#","members":[]"#), "takes no `members`");
+        check("two kinds", &token(r#","user":"bob""#), "exactly one of");
+        check("no kind", "{}", "exactly one of");
+        check("a short digest", r#"{"digest":"ab","owner":"a","name":"n","scope":["a"]}"#, "64 hexadecimal");
+        check("no owner", &format!(r#"{{"digest":"{hex}","name":"n","scope":["a"]}}"#), "needs `owner`");
+        for bad in ["", ":read", "a:write", "a:read:read", "a:full"] {
+            let line = format!(r#"{{"digest":"{hex}","owner":"a","name":"n","scope":["{bad}"]}}"#);
+            check(bad, &line, "neither SERVICE nor SERVICE:read");
+        }
+        check("a user", r#"{"user":"ann"}"#, r#"User { login: "ann", name: None, kind: Human }"#);
+        check("a service user", r#"{"user":"ci","kind":"service","name":"CI"}"#, "kind: Service");
+        check("a user of no kind", r#"{"user":"ci","kind":"robot"}"#, "neither human nor service");
+        check("a group", r#"{"group":"ops","members":["ann"]}"#, r#"members: ["ann"]"#);
+        check("a group without members", r#"{"group":"ops"}"#, "needs `members`");
+        check("an array", "[1]", "not a JSON object");
+        check("an open brace", "{", "not a JSON object");
+        check("no text", "\u{0}", "not a JSON object");
+    }
+}

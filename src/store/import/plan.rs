@@ -1,0 +1,226 @@
+//! Lines become operations: names judged, owners found or made, what is there already skipped.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Line, Options, Report};
+use crate::{
+    authz::{
+        accounts::fold,
+        administration::names,
+        secret::{Digest, TokenText},
+        subject::Access,
+        time::Timestamp,
+    },
+    store::{
+        ImportedToken, ReadError,
+        engine::{Engine, Op},
+        model::{GroupRecord, TokenRecord, UserId, UserKind, UserRecord},
+    },
+};
+
+/// What the store has, as far as an import must know, and the operations that are due.
+pub(super) struct Plan<'a> {
+    engine: &'a Engine,
+    options: &'a Options<'a>,
+    /// By folded login.
+    users: HashMap<String, UserId>,
+    /// By folded name.
+    groups: HashMap<String, String>,
+    members: HashSet<(String, UserId)>,
+    digests: HashSet<Digest>,
+    /// Owner and folded name of the tokens that are due.
+    names: HashSet<(UserId, String)>,
+    ops: Vec<Op>,
+    tokens: Vec<(TokenRecord, String)>,
+    random: blake3::OutputReader,
+}
+
+/// What became of a line that is not bad.
+pub(super) enum Outcome {
+    Taken,
+    /// It was there already.
+    Skipped,
+}
+
+/// Most entries of a scope (domain.md).
+const SCOPE: usize = 50;
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(engine: &'a Engine, options: &'a Options<'a>) -> Result<Self, ReadError> {
+        let mut digests = HashSet::new();
+        engine.scan_tokens(&mut |row| drop(digests.insert(row.digest)))?;
+        let users = engine.users()?.into_iter().filter(|user| user.deleted_at.is_none());
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no randomness: {e}")))?;
+        Ok(Self {
+            engine,
+            options,
+            users: users.map(|user| (fold(&user.login), user.id)).collect(),
+            groups: engine.groups()?.into_iter().map(|group| (fold(&group.name), group.id)).collect(),
+            members: engine.members()?.into_iter().collect(),
+            digests,
+            names: HashSet::new(),
+            ops: Vec::new(),
+            tokens: Vec::new(),
+            random: blake3::Hasher::new_keyed(&seed).finalize_xof(),
+        })
+    }
+
+    /// `Err` is what a person is told about the line.
+    pub(super) fn take(&mut self, line: Line, report: &mut Report) -> Result<Outcome, String> {
+        match line {
+            Line::Token(token) => self.token(token, report),
+            Line::User { login, name, kind } => {
+                if self.users.contains_key(&fold(&login)) {
+                    return Ok(Outcome::Skipped);
+                }
+                self.make_user(&login, name.as_deref(), kind, report)?;
+                Ok(Outcome::Taken)
+            }
+            Line::Group { name, members } => self.group(&name, &members, report),
+        }
+    }
+
+    pub(super) fn due(&self) -> usize {
+        self.ops.len() + self.tokens.len()
+    }
+
+    /// Tokens by owner, so that each owner's block is written once.
+    pub(super) fn drain(&mut self) -> Vec<Op> {
+        self.names.clear();
+        let mut ops = std::mem::take(&mut self.ops);
+        self.tokens.sort_by(|(a, _), (b, _)| a.owner.cmp(&b.owner));
+        ops.reserve(self.tokens.len() * 2);
+        for (token, name) in self.tokens.drain(..) {
+            let take = Op::TakeName { owner: token.owner.clone(), name, token: token.id };
+            ops.push(Op::PutToken(token));
+            ops.push(take);
+        }
+        ops
+    }
+
+    fn token(&mut self, token: ImportedToken, report: &mut Report) -> Result<Outcome, String> {
+        if self.digests.contains(&token.digest) {
+            return Ok(Outcome::Skipped);
+        }
+        let name = names::text("token name", &token.name, 1, 100).map_err(|e| e.message)?;
+        let scope = self.scope(token.scope)?;
+        if token.expires_at.is_some_and(|end| end <= self.options.now) {
+            return Err("the token has expired already".to_owned());
+        }
+        let owner = match self.users.get(&fold(&token.owner)) {
+            Some(id) => id.clone(),
+            None => self.owner(&token.owner, report)?,
+        };
+        let folded = fold(&name);
+        let taken = self.engine.named(&owner, &folded).map_err(|e| e.to_string())?.is_some();
+        if taken || !self.names.insert((owner.clone(), folded.clone())) {
+            return Err(format!("{} has a token named {name:?} already", token.owner));
+        }
+        let (id, _) = TokenText::generate(&mut |bytes| self.random.fill(bytes));
+        self.digests.insert(token.digest);
+        let record = TokenRecord {
+            id,
+            digest: token.digest,
+            imported: true,
+            owner,
+            author: None,
+            name,
+            note: String::new(),
+            scope,
+            allow_ips: Vec::new(),
+            created_at: self.options.now,
+            not_before: None,
+            expires_at: token.expires_at,
+            last_used: None,
+            revoked: None,
+            rotation: None,
+            family: id,
+            revision: 1,
+        };
+        self.tokens.push((record, folded));
+        report.tokens += 1;
+        Ok(Outcome::Taken)
+    }
+
+    fn group(&mut self, name: &str, members: &[String], report: &mut Report) -> Result<Outcome, String> {
+        let name = names::text("group name", name, 1, 200).map_err(|e| e.message)?;
+        if fold(&name) == "all-users" {
+            return Err("the group all-users has every user by itself".to_owned());
+        }
+        // All members first: a line is taken whole, or not at all.
+        let mut ids = Vec::with_capacity(members.len());
+        for login in members {
+            let known = self.users.get(&fold(login)).cloned();
+            ids.push(known.map_or_else(|| self.owner(login, report), Ok)?);
+        }
+        let mut outcome = Outcome::Skipped;
+        let group = match self.groups.get(&fold(&name)) {
+            Some(id) => id.clone(),
+            None => {
+                let id = uuid::Uuid::now_v7().to_string();
+                self.groups.insert(fold(&name), id.clone());
+                self.ops.push(Op::PutGroup(GroupRecord { id: id.clone(), name, parent: None, revision: 1 }));
+                report.groups += 1;
+                outcome = Outcome::Taken;
+                id
+            }
+        };
+        for user in ids {
+            if self.members.insert((group.clone(), user.clone())) {
+                self.ops.push(Op::PutMember { group: group.clone(), user });
+                report.members += 1;
+                outcome = Outcome::Taken;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn owner(&mut self, login: &str, report: &mut Report) -> Result<UserId, String> {
+        if !self.options.make_owners {
+            return Err(format!("there is no user {login:?}"));
+        }
+        self.make_user(login, None, UserKind::Service, report)
+    }
+
+    fn make_user(
+        &mut self,
+        login: &str,
+        name: Option<&str>,
+        kind: UserKind,
+        report: &mut Report,
+    ) -> Result<UserId, String> {
+        let login = names::login(login).map_err(|e| e.message)?;
+        let name = names::text("user name", name.unwrap_or(&login), 1, 200).map_err(|e| e.message)?;
+        let id = uuid::Uuid::now_v7().to_string();
+        self.users.insert(fold(&login), id.clone());
+        self.ops.push(Op::PutUser(UserRecord {
+            id: id.clone(),
+            login,
+            name,
+            email: None,
+            kind,
+            password: None,
+            banned: None,
+            created_at: self.options.now,
+            deleted_at: None,
+            revision: 1,
+        }));
+        report.users += 1;
+        Ok(id)
+    }
+
+    fn scope(&self, mut scope: Vec<(String, Access)>) -> Result<Vec<(String, Access)>, String> {
+        scope.sort_unstable();
+        if scope.is_empty() || scope.len() > SCOPE {
+            return Err(format!("a scope has 1 to {SCOPE} services"));
+        }
+        if let Some(twice) = scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(format!("the scope names {} twice", twice[0].0));
+        }
+        match scope.iter().find(|(service, _)| !(self.options.has_service)(service)) {
+            Some((service, _)) => Err(format!("the configuration has no service {service:?}")),
+            None => Ok(scope),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+use std::{fmt::Write as _, io::Write as _, time::Instant};
+
+use super::*;
+use crate::{authz::accounts::fold, store::conformance::id};
+
+fn settings(directory: &tempfile::TempDir) -> Settings {
+    Settings { path: directory.path().join("store"), ballast: 0, max_lifetime: None, max_tokens: 500 }
+}
+
+fn import(settings: &Settings, make_owners: bool, text: &[u8]) -> (Report, Vec<String>) {
+    let options = Options {
+        make_owners,
+        has_service: &|key| key.starts_with("svc"),
+        now: Timestamp::from_millis(1_000),
+    };
+    let mut bad = Vec::new();
+    let report = offline(settings, &options, text, &mut |told| {
+        if let Told::BadLine { number, why } = told {
+            bad.push(format!("{number}: {why}"));
+        }
+    });
+    (report.unwrap(), bad)
+}
+
+fn token(number: usize, owner: &str, name: &str, scope: &str) -> String {
+    let digest = blake3::hash(&number.to_le_bytes()).to_hex();
+    format!(r#"{{"digest":"{digest}","owner":"{owner}","name":"{name}","scope":[{scope}]}}"#)
+}
+
+#[test]
+fn what_is_imported_is_in_the_store_and_bad_lines_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let lines = [
+        r#"{"user":"ann","name":"Ann"}"#.to_owned(),
+        token(1, "ann", "one", r#""svc1","svc2:read""#),
+        token(2, "ANN", "two", r#""svc1""#),
+        token(1, "ann", "again", r#""svc1""#),
+        token(3, "ann", "ONE", r#""svc1""#),
+        token(4, "nobody", "x", r#""svc1""#),
+        token(5, "ann", "five", r#""hub""#),
+        token(6, "ann", "six", ""),
+        token(7, "ann", "seven", r#""svc1","svc1:read""#),
+        token(8, "ann", "a\\u202eb", r#""svc1""#),
+        "  ".to_owned(),
+        "{\"user\":".to_owned(),
+        "x".repeat(2 << 20),
+        r#"{"group":"readers","members":["ann"]}"#.to_owned(),
+        r#"{"group":"all-users","members":["ann"]}"#.to_owned(),
+        r#"{"user":"me"}"#.to_owned(),
+        format!(r#"{{"expires_at":"1970-01-01T00:00:01Z",{}"#, &token(9, "ann", "nine", r#""svc1""#)[1..]),
+        token(10, "ann", "ten", r#""svc1""#),
+    ];
+    let (report, bad) = import(&settings, false, lines.join("\r\n").as_bytes());
+    let expected = [
+        (5, "named \"ONE\" already"),
+        (6, "no user \"nobody\""),
+        (7, "no service \"hub\""),
+        (8, "1 to 50 services"),
+        (9, "svc1 twice"),
+        (10, "bidi"),
+        (12, "not a JSON object"),
+        (13, "longer than"),
+        (15, "all-users"),
+        (16, "reserved"),
+        (17, "expired"),
+    ];
+    assert_eq!(bad.len(), expected.len(), "{bad:#?}");
+    for (line, (number, why)) in bad.iter().zip(expected) {
+        assert!(line.starts_with(&format!("{number}: ")) && line.contains(why), "{line}");
+    }
+    assert_eq!((report.lines, report.tokens, report.users, report.skipped), (18, 3, 1, 1));
+    assert_eq!((report.groups, report.members, report.bad), (1, 1, 11));
+
+    let engine = Engine::open(&settings).unwrap();
+    let user = &engine.users().unwrap()[0];
+    assert_eq!((user.login.as_str(), user.name.as_str()), ("ann", "Ann"));
+    let tokens = engine.tokens_of(&user.id, None, 10).unwrap();
+    let mut names: Vec<_> = tokens.iter().map(|token| token.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["one", "ten", "two"]);
+    assert!(tokens.iter().all(|token| token.imported && token.revoked.is_none()));
+    assert!(engine.named(&user.id, &fold("TWO")).unwrap().is_some());
+    assert_eq!(engine.members().unwrap(), [(engine.groups().unwrap()[0].id.clone(), user.id.clone())]);
+    assert_eq!(engine.token(id(1)).unwrap(), None);
+    engine.close();
+}
+
+#[test]
+fn a_second_run_goes_on_where_the_first_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let lines: Vec<String> =
+        (0..100).map(|n| token(n, &format!("user{}", n % 7), &format!("t{n}"), r#""svc1""#)).collect();
+    let (first, _) = import(&settings, true, lines[..60].join("\n").as_bytes());
+    assert_eq!((first.tokens, first.users), (60, 7));
+    let (second, bad) = import(&settings, true, lines.join("\n").as_bytes());
+    assert_eq!((second.tokens, second.skipped, second.users), (40, 60, 0), "{bad:?}");
+}
+
+/// The figure of the documentation: `cargo test --release -- --ignored a_million`.
+#[test]
+#[ignore = "a measurement"]
+fn a_million_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let mut text = String::new();
+    for number in 0..1_000_000 {
+        let scope =
+            format!(r#""svc{:02}","svc{:02}","svc{:02}""#, number % 16, 16 + number % 16, 32 + number % 16);
+        writeln!(
+            text,
+            "{}",
+            token(number, &format!("u{:04}", number % 1000), &format!("token {number}"), &scope)
+        )
+        .unwrap();
+    }
+    let started = Instant::now();
+    let (report, bad) = import(&settings, true, text.as_bytes());
+    let took = started.elapsed();
+    assert_eq!((report.tokens, bad.len()), (1_000_000, 0));
+    let started = Instant::now();
+    let engine = Engine::open(&settings).unwrap();
+    let opened = started.elapsed();
+    let mut rows = 0;
+    engine.scan_tokens(&mut |_| rows += 1).unwrap();
+    assert_eq!(rows, 1_000_000);
+    let memory = std::fs::read_to_string("/proc/self/status").unwrap();
+    let memory = memory.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
+    let mut out = std::io::stderr();
+    writeln!(out, "import {took:?}, open {opened:?}, open and scan {:?}, {memory}", started.elapsed())
+        .unwrap();
+    engine.close();
+}
