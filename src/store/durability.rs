@@ -78,15 +78,13 @@ impl Durability {
         Ok(())
     }
 
-    pub(crate) fn size(&self) -> io::Result<u64> {
-        Ok(self.data.metadata()?.len())
-    }
-
     /// How many times the data has reached the disk.
+    #[cfg(test)]
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
     pub(crate) fn inject(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::Relaxed);
     }

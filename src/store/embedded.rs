@@ -10,7 +10,7 @@ use crate::{
     authz::time::Timestamp,
     store::{
         ReadError, Settings,
-        durability::{Durability, Fault},
+        durability::Durability,
         engine::{Checkpoint, CommitError, IdempotencyRecord, Op},
         model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, UserId, UserRecord},
         record::{DecodeError, Record},
@@ -24,6 +24,9 @@ mod locator;
 mod marker;
 mod open;
 mod tokens;
+
+#[cfg(test)]
+use crate::store::durability::Fault;
 
 pub use directory::OpenError;
 
@@ -73,7 +76,7 @@ impl Embedded {
         let mut locator = self.locator.write().unwrap_or_else(PoisonError::into_inner);
         changes.moves.into_iter().for_each(|one| one.apply(&mut locator));
         drop(locator);
-        if revision % MARK_EVERY == 0 {
+        if revision.is_multiple_of(MARK_EVERY) {
             self.mark(&mut writer);
         }
         Ok(())
@@ -153,16 +156,19 @@ impl Embedded {
     }
 
     /// From here on this step of every commit fails.
+    #[cfg(test)]
     pub(crate) fn inject(&self, fault: Fault) {
         self.durability.inject(fault);
     }
 
     /// From here on every sync fails, as on a broken disk.
+    #[cfg(test)]
     pub(crate) fn break_sync(&self) {
         self.inject(Fault::Sync);
     }
 
     /// How many times changes have reached the disk.
+    #[cfg(test)]
     pub(crate) fn syncs(&self) -> u64 {
         self.durability.syncs()
     }

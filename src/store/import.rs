@@ -6,9 +6,10 @@ use std::io::{self, BufRead};
 use crate::{
     authz::time::Timestamp,
     store::{
-        ReadError, Settings,
-        embedded::OpenError,
-        engine::{CommitError, Engine},
+        OpenError, ReadError, Settings,
+        audit::{Entry, Head},
+        engine::{CommitError, Engine, Op},
+        load,
     },
 };
 
@@ -83,7 +84,7 @@ pub fn offline(
     input: impl BufRead,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Report, ImportError> {
-    let engine = Engine::open(settings)?;
+    let engine = Engine::open(settings).map_err(OpenError::from)?;
     let outcome = run(&engine, options, input, tell);
     engine.close();
     outcome
@@ -95,8 +96,13 @@ fn run(
     mut input: impl BufRead,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Report, ImportError> {
+    let mut audit = Head::load(engine)?;
+    if audit == Head::START {
+        load::begin(engine, &mut audit, options.now)?;
+    }
     let mut plan = Plan::new(engine, options)?;
     let mut report = Report::default();
+    let mut durable = report;
     let mut text = Vec::new();
     loop {
         let number = report.lines + 1;
@@ -126,20 +132,42 @@ fn run(
             }
         }
         if plan.due() >= CHUNK {
-            commit(engine, &mut plan, &report)?;
+            commit(engine, &mut audit, plan.drain(), &durable, &report, options.now)?;
+            durable = report;
             tell(Told::Progress(&report));
         }
     }
-    commit(engine, &mut plan, &report)?;
+    if plan.due() > 0 {
+        commit(engine, &mut audit, plan.drain(), &durable, &report, options.now)?;
+    }
     tell(Told::Progress(&report));
     Ok(report)
 }
 
-fn commit(engine: &Engine, plan: &mut Plan<'_>, report: &Report) -> Result<(), ImportError> {
-    let ops = plan.drain();
-    if ops.is_empty() {
-        return Ok(());
-    }
+/// With one event that says how much it was.
+fn commit(
+    engine: &Engine,
+    audit: &mut Head,
+    mut ops: Vec<Op>,
+    durable: &Report,
+    report: &Report,
+    now: Timestamp,
+) -> Result<(), ImportError> {
+    let change = serde_json::json!({
+        "tokens": report.tokens - durable.tokens,
+        "users": report.users - durable.users,
+        "groups": report.groups - durable.groups,
+        "members": report.members - durable.members,
+    });
+    let event = Entry {
+        event: "token.import",
+        actor: "operator".to_owned(),
+        target: "tokens".to_owned(),
+        request_id: None,
+        reason: None,
+        change: Some(change),
+    };
+    ops.push(Op::AppendAudit(audit.append(event.at(now))));
     engine.commit(&ops).map_err(|error| match error {
         CommitError::Refused(why) | CommitError::Failed(why) => {
             ImportError::Commit { line: report.lines, why }

@@ -95,7 +95,7 @@ pub(crate) fn open(
 }
 
 /// A new store: the one grant that everybody has, and the first event of the chain.
-fn begin(engine: &Engine, audit: &mut Head, now: Timestamp) -> Result<(), OpenError> {
+pub(super) fn begin(engine: &Engine, audit: &mut Head, now: Timestamp) -> Result<(), OpenError> {
     let first = Entry {
         event: "store.create",
         actor: "system".into(),

@@ -6,9 +6,6 @@ use std::{
     path::Path,
 };
 
-/// Room enough to open, to revoke, and to see what fills the disk.
-pub(crate) const DEFAULT: u64 = 64 << 20;
-
 const FILE: &str = "ballast";
 
 /// Makes the file when there is none, or of another size. Written, never sparse, and of bytes that

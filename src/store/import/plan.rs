@@ -9,7 +9,6 @@ use crate::{
         administration::names,
         secret::{Digest, TokenText},
         subject::Access,
-        time::Timestamp,
     },
     store::{
         ImportedToken, ReadError,
@@ -48,7 +47,9 @@ const SCOPE: usize = 50;
 impl<'a> Plan<'a> {
     pub(super) fn new(engine: &'a Engine, options: &'a Options<'a>) -> Result<Self, ReadError> {
         let mut digests = HashSet::new();
-        engine.scan_tokens(&mut |row| drop(digests.insert(row.digest)))?;
+        engine.scan_tokens(&mut |row| {
+            digests.insert(row.digest);
+        })?;
         let users = engine.users()?.into_iter().filter(|user| user.deleted_at.is_none());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no randomness: {e}")))?;
