@@ -9,7 +9,7 @@ use permgate::net::{Limits, Refusal};
 
 use crate::harness::{Ending, Gate, eventually};
 
-const SHORT: Duration = Duration::from_millis(80);
+const SHORT: Duration = Duration::from_millis(200);
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
@@ -88,7 +88,8 @@ fn a_body_that_does_not_come_is_a_408_of_the_handler() {
     client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 30\r\n\r\n");
     let begun = Instant::now();
     for _ in 0..30 {
-        std::thread::sleep(SHORT / 10);
+        // Far below the limit, and in all above it.
+        std::thread::sleep(SHORT / 25);
         client.send("x");
     }
     assert_eq!(client.answer().0, 200, "a slow body that keeps coming is none that stays out");
