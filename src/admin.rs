@@ -9,8 +9,9 @@
 //!   `PUT|DELETE /v1/groups/{name}/members/{login}`
 //! * `GET|POST /v1/roles`, `GET|DELETE /v1/roles/{key}`, `GET|POST|DELETE /v1/grants`
 //! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
-//! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/live`, `DELETE /v1/live/{id}`
-//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
+//! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
+//!   `DELETE /v1/live/{id}`
+//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
 //!   with `admin-read`
 

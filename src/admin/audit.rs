@@ -3,20 +3,24 @@
 use std::fmt::Write as _;
 
 use axum::{Router, extract::State, response::Response, routing::get};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Context,
     caller::Caller,
     error::Problem,
-    pages::{Cursor, Paging, Params},
+    pages::{self, Cursor, Paging, Params},
     wire::{Page, Time, ok},
 };
-use crate::{authz::subject::Permission, store::model::AuditEvent};
+use crate::{
+    authz::subject::Permission,
+    store::{Verified, VerifyError, model::AuditEvent},
+};
 
 pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/audit", get(list))
+    Router::new().route("/v1/audit", get(list)).route("/v1/audit/verify", get(verify))
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,9 +47,32 @@ async fn list(
 ) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let Paging { cursor, limit } = Paging::of(cursor)?;
+    if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
+        return Err(pages::bad_cursor());
+    }
     let page = context.store.audit(cursor.as_deref(), limit)?;
     let items = page.items.into_iter().map(AuditView::new).collect();
     Ok(ok(&Page { items, next: page.next }))
+}
+
+/// Follows the whole chain, off this thread: it may be long.
+async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::ReadAudit)?;
+    let store = context.store.clone();
+    let verified = tokio::task::spawn_blocking(move || store.verify_audit()).await;
+    let body = match verified {
+        Ok(Ok(Verified { events, last })) => {
+            let last = last.map(|(seq, hash)| json!({"seq": seq, "hash": hex(&hash)}));
+            json!({"valid": true, "events": events, "last": last})
+        }
+        Ok(Err(VerifyError::Broken { seq, what })) => json!({"valid": false, "seq": seq, "error": what}),
+        Ok(Err(VerifyError::Read(error))) => return Err(error.into()),
+        Err(_) => {
+            let text = "The log could not be followed";
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text));
+        }
+    };
+    Ok(ok(&body))
 }
 
 impl AuditView {

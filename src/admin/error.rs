@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     authz::answer::{Answer, Reason},
     fence::FenceIncomplete,
-    store::{ChangeError, ReadError, Refusal, RefusalCode},
+    store::{ChangeError, ReadError, Refusal},
 };
 
 /// An answer that is not a success. [`render`] writes its body once the request's id and `Accept`
@@ -164,34 +164,6 @@ impl From<ChangeError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, error) = code(refusal.code);
-        Self::new(status, error, refusal.message)
-    }
-}
-
-/// The stable code and its status (domain.md, "Administration", errors).
-pub fn code(code: RefusalCode) -> (StatusCode, &'static str) {
-    const FORBIDDEN: StatusCode = StatusCode::FORBIDDEN;
-    const CONFLICT: StatusCode = StatusCode::CONFLICT;
-    const UNPROCESSABLE: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
-    match code {
-        RefusalCode::PermissionDenied => (FORBIDDEN, "permission_denied"),
-        RefusalCode::WouldEscalate => (FORBIDDEN, "would_escalate"),
-        RefusalCode::ServiceNotReadable => (FORBIDDEN, "service_not_readable"),
-        RefusalCode::ExceedsParentToken => (FORBIDDEN, "exceeds_parent_token"),
-        RefusalCode::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-        RefusalCode::NameTaken => (CONFLICT, "name_taken"),
-        RefusalCode::UserBanned => (CONFLICT, "user_banned"),
-        RefusalCode::TokenRevoked => (CONFLICT, "token_revoked"),
-        RefusalCode::CannotBanSelf => (CONFLICT, "cannot_ban_self"),
-        RefusalCode::LastAdmin => (CONFLICT, "last_admin"),
-        RefusalCode::TooManyTokens => (CONFLICT, "too_many_tokens"),
-        RefusalCode::InvalidName => (UNPROCESSABLE, "invalid_name"),
-        RefusalCode::EmptyScope => (UNPROCESSABLE, "empty_scope"),
-        RefusalCode::DuplicateService => (UNPROCESSABLE, "duplicate_service"),
-        RefusalCode::ExpiryInPast => (UNPROCESSABLE, "expiry_in_past"),
-        RefusalCode::LifetimeTooLong => (UNPROCESSABLE, "lifetime_too_long"),
-        RefusalCode::CannotWiden => (UNPROCESSABLE, "cannot_widen"),
-        RefusalCode::InvalidValue => (UNPROCESSABLE, "invalid_value"),
+        Self::new(refusal.status(), refusal.code.word(), refusal.message)
     }
 }

@@ -27,6 +27,10 @@ pub struct Paging {
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
+pub fn bad_cursor() -> Problem {
+    Problem::invalid("The cursor is not one that a page gave out")
+}
+
 impl Paging {
     pub fn new(cursor: Option<String>, limit: Option<usize>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);

@@ -7,7 +7,7 @@ use super::{
     super::{
         Context,
         caller::Caller,
-        error::{Problem, code},
+        error::Problem,
         wire::{Json, Time, ok},
     },
     view::{ScopeEntry, scope},
@@ -102,6 +102,6 @@ fn told(answer: &Result<crate::authz::secret::TokenId, Refusal>) -> ImportOutcom
 }
 
 fn refused(refusal: &Refusal) -> ImportOutcome {
-    let error = Some(code(refusal.code).1.to_owned());
+    let error = Some(refusal.code.word().to_owned());
     ImportOutcome { id: None, error, error_description: Some(refusal.message.clone()) }
 }

@@ -16,7 +16,10 @@ use super::{
     },
     SEES_TOKENS, TokenView,
 };
-use crate::store::{TokenFilter, TokenState};
+use crate::{
+    authz::secret::TokenId,
+    store::{TokenFilter, TokenState},
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +85,9 @@ fn list(
     };
     let unused_since = filter.unused_since;
     let Paging { cursor, limit } = Paging::new(filters.cursor, filters.limit)?;
+    if cursor.as_deref().is_some_and(|cursor| TokenId::parse(cursor).is_none()) {
+        return Err(pages::bad_cursor());
+    }
     let page = context.store.tokens(&filter, cursor.as_deref(), limit)?;
     // The workers may know of a use that the store has yet to write.
     let used = |record: &_| super::view::last_used(context, record).map(|used| used.at);

@@ -75,7 +75,7 @@ impl TokenView {
     pub fn at(context: &Context, accounts: &Arc<Accounts>, record: TokenRecord, now: Timestamp) -> Self {
         let owner = accounts.user_by_id(&record.owner);
         let banned = owner.is_some_and(|owner| owner.record.banned.is_some());
-        let state = state_word(state_of(&record, banned, now)).to_owned();
+        let state = state_word(record.state(banned, now)).to_owned();
         let used = last_used(context, &record);
         let login =
             |id: &UserId| accounts.user_by_id(id).map_or_else(|| id.clone(), |u| u.record.login.clone());
@@ -117,26 +117,6 @@ pub(super) fn last_used(context: &Context, record: &TokenRecord) -> Option<LastU
         (Some(recent), Some(stored)) if recent.at < stored.at => Some(stored),
         (recent, stored) => recent.or(stored),
     }
-}
-
-/// domain.md, "Life of a token".
-pub fn state_of(record: &TokenRecord, banned: bool, now: Timestamp) -> TokenState {
-    if record.revoked.is_some() {
-        return TokenState::Revoked;
-    }
-    if record.rotation.is_some_and(|rotation| now >= rotation.grace_until) {
-        return TokenState::Rotated;
-    }
-    if record.expires_at.is_some_and(|at| now >= at) {
-        return TokenState::Expired;
-    }
-    if banned {
-        return TokenState::Suspended;
-    }
-    if record.rotation.is_some() {
-        return TokenState::Rotating;
-    }
-    if record.not_before.is_some_and(|at| now < at) { TokenState::Pending } else { TokenState::Active }
 }
 
 pub fn state_word(state: TokenState) -> &'static str {
