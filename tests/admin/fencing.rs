@@ -1,0 +1,107 @@
+//! A request on the admin listener is cut by the change that forbids it, but not by its own.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    exchange::Request,
+    harness::{Fixture, Sender, id, text},
+};
+
+/// A request whose body is still to come; it is live, as the operator sees.
+fn begin(fixture: &Fixture, bearer: &str) -> (TcpStream, Value) {
+    let mut stream = TcpStream::connect(fixture.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let head = format!(
+        "POST /v1/users/me/tokens HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    loop {
+        let live = fixture.must("GET", "/v1/live", None);
+        let mut rows = live["items"].as_array().unwrap().iter();
+        if let Some(row) = rows.find(|row| row["method"] == "POST") {
+            return (stream, row.clone());
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Whether the connection ends without an answer.
+fn is_cut(mut stream: TcpStream) -> bool {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    bytes.is_empty()
+}
+
+#[test]
+fn a_change_cuts_what_it_forbids() {
+    type Change = fn(&Fixture, &str);
+    let check = |name: &str, change: Change, cut: bool| {
+        let fixture = Fixture::start();
+        fixture.user("alice", &["developers"]);
+        fixture.user("bob", &[]);
+        let token = fixture.token("alice", "session", &["permgate"]);
+        let (stream, row) = begin(&fixture, &text(&token));
+        assert_eq!(
+            (&row["user"], &row["token"], &row["service"]),
+            (&json!("alice"), &token["id"], &json!("permgate"))
+        );
+        change(&fixture, &id(&token));
+        let live = fixture.must("GET", "/v1/live", None).to_string();
+        assert_eq!(!live.contains("\"POST\""), cut, "{name}: {live}");
+        if cut {
+            assert!(is_cut(stream), "{name}");
+        }
+    };
+    let revoke: Change = |fixture, token| {
+        let answer = fixture.must("DELETE", &format!("/v1/tokens/{token}"), None);
+        assert_eq!(answer, json!({"revoked": true, "cut": 1}));
+    };
+    check("the token is revoked", revoke, true);
+    let ban: Change = |fixture, _| {
+        assert_eq!(fixture.must("POST", "/v1/users/alice/ban", None)["cut"], 1);
+    };
+    check("the owner is banned", ban, true);
+    let delete: Change = |fixture, _| {
+        assert_eq!(fixture.must("DELETE", "/v1/users/alice", None)["cut"], 1);
+    };
+    check("the owner is deleted", delete, true);
+    let other: Change = |fixture, _| {
+        assert_eq!(fixture.must("POST", "/v1/users/bob/ban", None)["cut"], 0);
+        assert_eq!(fixture.must("DELETE", "/v1/groups/developers", None)["cut"], 0);
+        assert_eq!(fixture.must("POST", "/v1/reload", None)["cut"], 0);
+    };
+    check("nothing of it changed", other, false);
+}
+
+#[test]
+fn who_ends_the_own_token_is_answered() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    let token = fixture.token("alice", "session", &["permgate"]);
+    let alice = Sender::Bearer(text(&token));
+    let revoked = fixture.call(&alice, "DELETE", &format!("/v1/tokens/{}", id(&token)), None);
+    assert_eq!((revoked.status, revoked.json()), (200, json!({"revoked": true, "cut": 0})));
+    assert_eq!(fixture.call(&alice, "GET", "/v1/whoami", None).status, 401, "and not once more");
+}
+
+#[test]
+fn one_request_is_cut_by_its_id() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let token = fixture.token("alice", "session", &["permgate"]);
+    let (stream, row) = begin(&fixture, &text(&token));
+    let path = format!("/v1/live/{}", id(&row));
+    assert_eq!(fixture.must("DELETE", &path, None), json!({"cut": 1}));
+    assert!(is_cut(stream));
+    let again = fixture.send(&Sender::Operator, Request::new("DELETE", &path));
+    assert_eq!(again.outcome(), (404, "not_found".into()));
+    let next = fixture.call(&Sender::Bearer(text(&token)), "GET", "/v1/whoami", None);
+    assert_eq!(next.status, 200, "the token itself lives on");
+}

@@ -1,0 +1,175 @@
+//! What the listener itself refuses and what every answer carries.
+
+use permgate::authz::answer::Reason;
+use serde_json::json;
+
+use crate::{
+    exchange::Request,
+    harness::{Fixture, Sender, id, text},
+};
+
+#[test]
+fn every_answer_carries_the_same_fields() {
+    let fixture = Fixture::start();
+    let check = |name: &str, sender: &Sender, request: Request, status: u16| {
+        let answer = fixture.send(sender, request);
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+        for (field, value) in [
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(answer.field(field), Some(value), "{name}: {field}");
+        }
+        assert!(answer.field("content-security-policy").unwrap().starts_with("default-src 'none'"), "{name}");
+        assert_eq!(answer.field("access-control-allow-origin"), None, "{name}");
+        let request_id = answer.field("x-request-id").unwrap().to_owned();
+        if status >= 400 && answer.field("content-length") != Some("0") {
+            let body = answer.json();
+            assert_eq!(
+                (&body["request_id"], &body["status"]),
+                (&json!(request_id), &json!(status)),
+                "{name}"
+            );
+            assert!(body["error"].is_string() && body["error_description"].is_string(), "{name}");
+        }
+    };
+    let get = |target: &str| Request::new("GET", target);
+    check("an answer", &Sender::Operator, get("/v1/whoami"), 200);
+    check("health", &Sender::Anonymous, get("/healthz"), 200);
+    check("no credential", &Sender::Anonymous, get("/v1/whoami"), 401);
+    check("nowhere", &Sender::Operator, get("/v1/nowhere"), 404);
+    check("nowhere at all", &Sender::Operator, get("/"), 404);
+    check("a wrong method", &Sender::Operator, Request::new("PUT", "/v1/users"), 405);
+    check("TRACE", &Sender::Operator, Request::new("TRACE", "/v1/users"), 405);
+    check("a bad path", &Sender::Operator, get("/v1/../v1/users"), 400);
+    check("a head that is none", &Sender::Anonymous, get("/v1/users").field("Content-Length", "x"), 400);
+}
+
+#[test]
+fn a_405_says_what_is_allowed() {
+    let fixture = Fixture::start();
+    let answer = fixture.call(&Sender::Operator, "PUT", "/v1/tokens/000000000000", None);
+    assert_eq!(answer.outcome(), (405, "method_not_allowed".into()));
+    let allow = answer.field("allow").unwrap();
+    assert!(["GET", "PATCH", "DELETE"].iter().all(|method| allow.contains(method)), "{allow}");
+}
+
+#[test]
+fn a_body_is_json_and_not_too_large() {
+    let fixture = Fixture::start();
+    let check = |name: &str, request: Request, expected: (u16, &str)| {
+        let answer = fixture.send(&Sender::Operator, request);
+        assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
+    };
+    let post = || Request::new("POST", "/v1/groups");
+    let form = "application/x-www-form-urlencoded";
+    check("a form", post().body(form, "name=x"), (415, "unsupported_media_type"));
+    check("text", post().body("text/plain", "{\"name\": \"x\"}"), (415, "unsupported_media_type"));
+    check("no JSON", post().body("application/json", "{"), (400, "invalid_request"));
+    check("two values", post().body("application/json", "{\"name\": \"x\"} {}"), (400, "invalid_request"));
+    check("a list", post().body("application/json", "[]"), (400, "invalid_request"));
+    check("with a charset", post().body("application/json; charset=utf-8", "{\"name\": \"x\"}"), (201, ""));
+    let large = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
+    check("over 1 MiB", post().body("application/json", large), (413, "content_too_large"));
+}
+
+#[test]
+fn a_problem_comes_in_the_form_that_is_asked_for() {
+    let fixture = Fixture::start();
+    let check = |accept: &str, expected: &str| {
+        let request = Request::new("GET", "/v1/nowhere").field("Accept", accept);
+        let answer = fixture.send(&Sender::Operator, request);
+        assert_eq!(answer.field("content-type"), Some(expected), "{accept}");
+        assert_eq!(answer.json()["error"], "not_found", "{accept}");
+    };
+    check("*/*", "application/json");
+    check("application/json", "application/json");
+    check("text/html, application/problem+json;q=0.9", "application/problem+json");
+}
+
+#[test]
+fn a_browser_is_no_way_in() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let alice = fixture.sender("alice");
+    let check = |name: &str, request: Request, expected: u16| {
+        let answer = fixture.send(&alice, request);
+        assert_eq!(answer.status, expected, "{name}: {}", answer.text());
+    };
+    let get = || Request::new("GET", "/v1/whoami");
+    let delete = || Request::new("DELETE", "/v1/tokens/000000000000");
+    check("another name", get().field("Host", "evil.example"), 421);
+    check("the name with a port", get().field("Host", "gate.example:8081"), 200);
+    check("another origin", delete().field("Origin", "http://evil.example"), 403);
+    check("another site", delete().field("Sec-Fetch-Site", "cross-site"), 403);
+    check("our origin", delete().field("Origin", "http://localhost"), 404);
+    let health = Request::new("GET", "/healthz").field("Host", "whatever.example");
+    assert_eq!(fixture.send(&Sender::Anonymous, health).status, 200, "a probe knows no names");
+}
+
+#[test]
+fn a_token_is_judged_as_on_the_proxy() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    let good = fixture.token("alice", "good", &["permgate", "youtrack"]);
+    let elsewhere = text(&fixture.token("alice", "elsewhere", &["youtrack"]));
+    let reading = text(&fixture.token("alice", "reading", &["permgate:read"]));
+    let far = fixture.must(
+        "POST",
+        "/v1/users/alice/tokens",
+        Some(json!({"name": "far", "scope": [{"service": "permgate"}], "allow_ips": ["10.0.0.0/8"]})),
+    );
+    let revoked = fixture.token("alice", "revoked", &["permgate"]);
+    fixture.must("DELETE", &format!("/v1/tokens/{}", id(&revoked)), None);
+    let mistyped = format!("{}x", &text(&good)[..65]);
+    let check = |name: &str, bearer: &str, method: &str, expected: (u16, &str), challenge: Option<&str>| {
+        let target = if method == "GET" { "/v1/whoami" } else { "/v1/users/me/tokens" };
+        let body = crate::harness::new_token(name, &["youtrack"]);
+        let body = Some(&body).filter(|_| method == "POST");
+        let answer = fixture.call(&Sender::Bearer(bearer.into()), method, target, body);
+        assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
+        let told = answer.field("www-authenticate");
+        assert_eq!(told.is_some(), challenge.is_some(), "{name}: {told:?}");
+        assert!(told.unwrap_or_default().contains(challenge.unwrap_or_default()), "{name}: {told:?}");
+    };
+    check("sound", &text(&good), "GET", (200, ""), None);
+    check("sound, with the alias", &format!("perm-{}", text(&good)), "GET", (200, ""), None);
+    check("mistyped", &mistyped, "GET", (401, "invalid_token"), Some("malformed"));
+    check("strange", "abc", "GET", (401, "invalid_token"), Some("malformed"));
+    check("two words", "a b", "GET", (400, "invalid_request"), Some("malformed"));
+    check("revoked", &text(&revoked), "GET", (401, "invalid_token"), Some("revoked"));
+    check("from elsewhere", &text(&far), "GET", (401, "invalid_token"), Some("invalid"));
+    check("for another service", &elsewhere, "GET", (403, "insufficient_scope"), Some("scope=\"permgate\""));
+    check("reading reads", &reading, "GET", (200, ""), None);
+    check("reading writes", &reading, "POST", (403, "insufficient_scope"), Some("read-only"));
+    fixture.must("POST", "/v1/users/alice/ban", None);
+    check("banned", &text(&good), "GET", (401, "invalid_token"), Some("disabled"));
+    let refused = fixture.around.refused.lock().unwrap();
+    assert!(refused.contains(&(Some(id(&revoked)), Reason::TokenRevoked)), "{refused:?}");
+}
+
+#[test]
+fn a_token_in_the_url_is_refused_whoever_asks() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let leaked = text(&fixture.token("alice", "leaked", &["permgate"]));
+    for target in [format!("/v1/whoami?access_token={leaked}"), format!("/v1/tokens/{leaked}")] {
+        let answer = fixture.call(&Sender::Operator, "GET", &target, None);
+        assert_eq!(answer.outcome(), (400, "invalid_request".into()), "{}", answer.text());
+        assert!(!answer.text().contains(&leaked));
+    }
+}
+
+#[test]
+fn a_bad_credential_does_not_make_an_operator() {
+    let fixture = Fixture::start();
+    let request = Request::new("GET", "/v1/whoami");
+    let plain = fixture.send(&Sender::Operator, request.clone());
+    assert_eq!((plain.status, plain.json()["operator"].as_bool()), (200, Some(true)));
+    let bad = request.clone().field("Authorization", "Bearer nonsense").over_unix(&fixture.socket);
+    assert_eq!(bad.status, 401, "{}", bad.text());
+    let over_tcp = fixture.send(&Sender::Anonymous, request);
+    assert_eq!(over_tcp.outcome(), (401, "unauthorized".into()));
+    assert_eq!(over_tcp.field("www-authenticate"), Some("Bearer realm=\"permgate\""));
+}

@@ -1,0 +1,314 @@
+//! An admin listener on a port of the kernel's choice and on a unix socket, its store in a
+//! temporary directory, and what the composition would add around them.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use permgate::{
+    admin::{self, ConfigurationError, Refused, ReloadError, Reloading},
+    authz::{
+        answer::Reason,
+        rules::{Authorization, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings},
+        secret::Digest,
+    },
+    fence::{ACKNOWLEDGE_TIMEOUT, Fence},
+    metrics::Metrics,
+    net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
+    state::State,
+    store::{Actor, Configuration, Settings, Store, model::LastUsed},
+};
+use serde_json::{Value, json};
+
+use crate::exchange::{Answer, Request};
+
+/// A key, its prefixes and its readers.
+pub type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// Those of the decision vectors.
+pub const SERVICES: [Row; 6] = [
+    ("youtrack", &["/api", "/rest"], &["developers", "support", "bots"]),
+    ("hub", &["/hub/api", "/hub/rest"], &["developers"]),
+    ("reports", &["/api/reports"], &["auditors"]),
+    ("wiki", &["/wiki"], &["all-users"]),
+    ("vault", &["/vault"], &[]),
+    ("status", &["/status"], &["all-users"]),
+];
+
+pub struct Fixture {
+    _dir: tempfile::TempDir,
+    pub address: SocketAddr,
+    pub socket: PathBuf,
+    pub store: Store,
+    pub state: Arc<State>,
+    pub fence: Arc<Fence>,
+    pub metrics: Arc<Metrics>,
+    pub ready: Arc<AtomicBool>,
+    pub around: Arc<Around>,
+    senders: Mutex<HashMap<String, Sender>>,
+    drain: Option<Drain>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Who sends a request.
+#[derive(Clone)]
+pub enum Sender {
+    Anonymous,
+    Bearer(String),
+    Operator,
+}
+
+/// What the composition knows and does.
+#[derive(Default)]
+pub struct Around {
+    pub uses: Mutex<HashMap<[u8; 32], LastUsed>>,
+    pub refused: Mutex<Vec<(Option<String>, Reason)>>,
+    /// What a reload finds: services, or that the file is bad.
+    pub file: Mutex<Option<Result<Vec<Row>, ConfigurationError>>>,
+    store: OnceLock<Store>,
+}
+
+impl Fixture {
+    pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    pub fn with(max_lifetime: Option<Duration>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { path: dir.path().join("store"), ballast: 0, max_lifetime, max_tokens: 500 };
+        let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
+        let configuration = configuration(&SERVICES, max_lifetime);
+        let (store, state) = Store::open(&settings, configuration, fence.clone()).unwrap();
+        let around = Arc::new(Around::default());
+        assert!(around.store.set(store.clone()).is_ok());
+        let metrics = Metrics::new(Arc::default());
+        let ready = Arc::new(AtomicBool::new(true));
+        let context = admin::Context::new(admin::Parts {
+            store: store.clone(),
+            state: state.clone(),
+            fence: fence.clone(),
+            metrics: metrics.clone(),
+            uses: around.clone(),
+            configuration: around.clone(),
+            ready: ready.clone(),
+            hosts: vec!["gate.example".into()],
+            own_uid: std::fs::metadata(dir.path()).unwrap().uid(),
+        });
+        let socket = dir.path().join("admin.sock");
+        let (drain, draining) = drain();
+        let (bound, address) = mpsc::channel();
+        let unix = Address::Unix(socket.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, async move {
+                let (tcp, unix) = (bind(&"127.0.0.1:0".parse().unwrap()).unwrap(), bind(&unix).unwrap());
+                let worker = Worker::new(Limits::default(), Budget::new());
+                let server = admin::Server::new(context);
+                let address = tcp.local().unwrap();
+                let over_tcp =
+                    serve(worker.clone(), tcp.listener().unwrap(), server.clone(), draining.clone());
+                let over_unix = serve(worker, unix.listener().unwrap(), server, draining);
+                bound.send(address).unwrap();
+                let (one, other) = tokio::join!(over_tcp, over_unix);
+                (one.unwrap(), other.unwrap());
+            });
+        });
+        let Address::Tcp(address) = address.recv().unwrap() else { panic!("a TCP address was bound") };
+        Self {
+            _dir: dir,
+            address,
+            socket,
+            store,
+            state,
+            fence,
+            metrics,
+            ready,
+            around,
+            senders: Mutex::default(),
+            drain: Some(drain),
+            thread: Some(thread),
+        }
+    }
+
+    pub fn send(&self, sender: &Sender, request: Request) -> Answer {
+        match sender {
+            Sender::Anonymous => request.over_tcp(self.address),
+            Sender::Bearer(text) => {
+                request.field("Authorization", &format!("Bearer {text}")).over_tcp(self.address)
+            }
+            Sender::Operator => request.over_unix(&self.socket),
+        }
+    }
+
+    pub fn call(&self, sender: &Sender, method: &str, target: &str, body: Option<&Value>) -> Answer {
+        let request = Request::new(method, target);
+        self.send(sender, body.into_iter().fold(request, Request::json))
+    }
+
+    /// A call of the operator's that must succeed.
+    pub fn must(&self, method: &str, target: &str, body: Option<Value>) -> Value {
+        let answer = self.call(&Sender::Operator, method, target, body.as_ref());
+        assert!(answer.status < 300, "{method} {target}: {} {}", answer.status, answer.text());
+        answer.json()
+    }
+
+    /// A user in these groups, which are made as needed.
+    pub fn user(&self, login: &str, groups: &[&str]) {
+        self.must("POST", "/v1/users", Some(json!({"login": login, "name": login})));
+        for group in groups {
+            let path = format!("/v1/groups/{group}");
+            if self.call(&Sender::Operator, "GET", &path, None).status == 404 {
+                self.must("POST", "/v1/groups", Some(json!({"name": group})));
+            }
+            self.must("PUT", &format!("{path}/members/{login}"), None);
+        }
+    }
+
+    /// Gives the user a role with just these permissions.
+    pub fn allow(&self, login: &str, permissions: &[&str]) {
+        let key = format!("role-{login}");
+        let role = json!({"key": key, "name": key, "permissions": permissions});
+        self.must("POST", "/v1/roles", Some(role));
+        self.must("POST", "/v1/grants", Some(json!({"role": key, "user": login})));
+    }
+
+    /// A new token's record, with its text.
+    pub fn token(&self, login: &str, name: &str, scope: &[&str]) -> Value {
+        self.must("POST", &format!("/v1/users/{login}/tokens"), Some(new_token(name, scope)))
+    }
+
+    /// As [`Fixture::sender`], made at the first call.
+    pub fn sender_once(&self, login: &str) -> Sender {
+        let mut senders = self.senders.lock().unwrap();
+        senders.entry(login.to_owned()).or_insert_with(|| self.sender(login)).clone()
+    }
+
+    /// The user with a token for the admin listener and whatever else the user may read.
+    pub fn sender(&self, login: &str) -> Sender {
+        let readable = self.must("GET", &format!("/v1/services?readable_by={login}"), None);
+        let keys: Vec<&str> =
+            readable["items"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap()).collect();
+        Sender::Bearer(text(&self.token(login, "its session", &keys)))
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        if let Some(drain) = self.drain.take() {
+            drain.begin(Instant::now());
+        }
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the control thread panicked");
+        }
+    }
+}
+
+/// `service` or `service:read`.
+pub fn new_token(name: &str, scope: &[&str]) -> Value {
+    let entry = |entry: &&str| match entry.split_once(':') {
+        Some((service, access)) => json!({"service": service, "access": access}),
+        None => json!({"service": entry}),
+    };
+    json!({"name": name, "scope": scope.iter().map(entry).collect::<Vec<_>>()})
+}
+
+pub fn text(made: &Value) -> String {
+    made["token"].as_str().unwrap().to_owned()
+}
+
+pub fn id(record: &Value) -> String {
+    record["id"].as_str().unwrap().to_owned()
+}
+
+fn configuration(rows: &[Row], max_lifetime: Option<Duration>) -> Configuration {
+    Configuration {
+        services: rows.iter().enumerate().map(|(at, row)| service(at, row)).collect(),
+        public: Vec::new(),
+        rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+        attachment: Arc::new(()),
+        max_lifetime,
+        max_tokens: 500,
+    }
+}
+
+fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let reading = [http::Method::GET, http::Method::HEAD, http::Method::OPTIONS];
+    ServiceSpec {
+        key: ServiceKey::parse(key).unwrap(),
+        title: (*key).to_owned(),
+        about: format!("All about {key}"),
+        upstream: "one".into(),
+        paths: texts(paths),
+        hosts: Vec::new(),
+        readers: texts(readers),
+        methods: None,
+        read_methods: reading.map(|method| ReadMethod { method, prefix: None }).to_vec(),
+        authorization: Authorization::Strip,
+        identity: true,
+        identity_groups: None,
+        allow: Vec::new(),
+        max_body: None,
+        origin: Origin { file: "gateway.toml".into(), line: 10 + u32::try_from(at).unwrap() },
+    }
+}
+
+impl admin::Uses for Around {
+    fn last(&self, digest: &Digest) -> Option<LastUsed> {
+        self.uses.lock().unwrap().get(digest.as_bytes()).cloned()
+    }
+
+    fn note(&self, digest: &Digest, used: LastUsed) {
+        self.uses.lock().unwrap().insert(*digest.as_bytes(), used);
+    }
+
+    fn refused(&self, refused: Refused<'_>) {
+        let token = refused.token.map(|token| token.to_string());
+        self.refused.lock().unwrap().push((token, refused.reason));
+    }
+}
+
+impl admin::Configuration for Around {
+    fn text(&self) -> String {
+        "version = 1\n".into()
+    }
+
+    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>> {
+        if text.starts_with("version = 1") { Ok(()) } else { Err(vec![bad_file()]) }
+    }
+
+    fn reload(&self, actor: Actor) -> Reloading {
+        let (store, found) = (self.store.get().unwrap().clone(), self.file.lock().unwrap().take());
+        Box::pin(async move {
+            let rows = match found {
+                Some(Ok(rows)) => rows,
+                Some(Err(error)) => return Err(ReloadError::Invalid(vec![error])),
+                None => SERVICES.to_vec(),
+            };
+            let replaced = store.replace_configuration(actor, configuration(&rows, None)).await;
+            replaced.map_err(ReloadError::Change)
+        })
+    }
+}
+
+pub fn bad_file() -> ConfigurationError {
+    let message = "unknown key \"lisen\", did you mean \"listen\"?".to_owned();
+    ConfigurationError { file: "gateway.toml".into(), line: Some(3), column: Some(1), message }
+}
+
+/// Unready as the composition would make it.
+pub fn drain_begins(fixture: &Fixture) {
+    fixture.ready.store(false, Ordering::Release);
+}

@@ -1,0 +1,77 @@
+//! Pages and filters.
+
+use permgate::{authz::time::Timestamp, store::model::LastUsed};
+use serde_json::Value;
+
+use crate::harness::{Fixture, Sender, id};
+
+#[test]
+fn pages_lead_from_one_to_the_next() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    let mut made: Vec<String> =
+        (0..7).map(|n| id(&fixture.token("alice", &format!("t{n}"), &["wiki"]))).collect();
+    made.sort();
+    let mut seen = Vec::new();
+    let mut target = "/v1/users/alice/tokens?limit=3".to_owned();
+    loop {
+        let page = fixture.must("GET", &target, None);
+        seen.extend(page["items"].as_array().unwrap().iter().map(id));
+        let Some(next) = page["next"].as_str() else { break };
+        target = format!("/v1/users/alice/tokens?limit=3&cursor={next}");
+    }
+    assert_eq!(seen, made);
+    let check = |target: &str| {
+        let answer = fixture.call(&Sender::Operator, "GET", target, None);
+        assert_eq!(answer.outcome(), (400, "invalid_request".into()), "{target}: {}", answer.text());
+    };
+    check("/v1/tokens?limit=0");
+    check("/v1/tokens?limit=1001");
+    check("/v1/tokens?limit=many");
+    check("/v1/tokens?cursor=nowhere");
+    check("/v1/tokens?colour=red");
+    check("/v1/tokens?state=happy");
+    check("/v1/tokens?unused_for=ages");
+    check("/v1/audit?cursor=x");
+    check("/v1/users?colour=red");
+}
+
+#[test]
+fn tokens_are_found_by_what_they_are() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    fixture.user("bob", &["developers"]);
+    let [wiki, hub] = [("wiki", ["wiki"]), ("hub", ["hub"])].map(|(n, s)| fixture.token("alice", n, &s));
+    let other = fixture.token("bob", "bob's", &["wiki"]);
+    let path = format!("/v1/tokens/{}", id(&hub));
+    fixture.must("PATCH", &path, Some(serde_json::json!({"expires_in": "1d"})));
+    let used = LastUsed {
+        at: Timestamp::from(std::time::SystemTime::now()),
+        from: [10, 0, 0, 7].into(),
+        service: "wiki".into(),
+    };
+    let digest = fixture.store.token(permgate::authz::secret::TokenId::parse(&id(&wiki)).unwrap()).unwrap();
+    fixture.around.uses.lock().unwrap().insert(*digest.unwrap().digest.as_bytes(), used);
+    fixture.must("DELETE", &format!("/v1/tokens/{}", id(&other)), None);
+    let check = |query: &str, expected: &[&Value]| {
+        let page = fixture.must("GET", &format!("/v1/tokens?{query}"), None);
+        let mut found: Vec<String> = page["items"].as_array().unwrap().iter().map(id).collect();
+        let mut expected: Vec<String> = expected.iter().copied().map(id).collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{query}");
+    };
+    check("user=alice", &[&wiki, &hub]);
+    check("user=bob", &[&other]);
+    check("service=wiki", &[&wiki, &other]);
+    check("state=revoked", &[&other]);
+    check("state=active", &[&wiki, &hub]);
+    check("expiring_in=2d", &[&hub]);
+    check("expiring_in=1h", &[]);
+    check("unused_for=1h", &[&hub, &other]);
+    let shown = fixture.must("GET", &format!("/v1/tokens/{}", id(&wiki)), None);
+    assert_eq!(
+        (shown["last_used_ip"].as_str(), shown["last_used_service"].as_str()),
+        (Some("10.0.0.7"), Some("wiki"))
+    );
+}

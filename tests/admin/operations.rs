@@ -1,0 +1,117 @@
+//! Explain, audit, configuration, reload, health and metrics.
+
+use serde_json::{Value, json};
+
+use crate::{
+    exchange::Request,
+    harness::{Fixture, Sender, bad_file, drain_begins, id, text},
+};
+
+#[test]
+fn a_decision_is_told_step_by_step() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    fixture.user("bob", &[]);
+    let token = fixture.token("alice", "ci", &["youtrack:read"]);
+    let check = |name: &str, body: Value, outcome: &str, reason: &str| {
+        let told = fixture.must("POST", "/v1/explain", Some(body));
+        assert_eq!(
+            (told["outcome"].as_str(), told["reason"].as_str()),
+            (Some(outcome), Some(reason)),
+            "{name}: {told}"
+        );
+        assert!(!told["steps"].as_array().unwrap().is_empty(), "{name}");
+        told
+    };
+    let by = |method: &str, url: &str| json!({"method": method, "url": url, "token_id": id(&token)});
+    let told = check("permitted", by("GET", "http://any.example/api/issues?q=1"), "forwarded", "ok");
+    assert_eq!(
+        (&told["forwarded"]["upstream"], &told["forwarded"]["path"]),
+        (&json!("one"), &json!("/api/issues"))
+    );
+    let told = check("not reading", by("POST", "/api/issues"), "denied", "read_only_scope");
+    assert_eq!(
+        (&told["answer"]["status"], &told["answer"]["error"]),
+        (&json!(403), &json!("insufficient_scope"))
+    );
+    check("out of scope", by("GET", "/hub/api"), "denied", "scope_denied");
+    check("nobody's", by("GET", "/none"), "denied", "no_service");
+    check("a bad path", by("GET", "/api/../hub"), "denied", "bad_path");
+    let user = |login: &str, url: &str| json!({"method": "GET", "url": url, "user": login});
+    check("an account", user("alice", "/hub/api"), "forwarded", "ok");
+    let told = check("an account without", user("bob", "/hub/api"), "denied", "read_service_denied");
+    assert_eq!(told["origin"], json!({"file": "gateway.toml", "line": 11}));
+    check("anonymous", json!({"method": "GET", "url": "/api"}), "denied", "missing_credentials");
+    let leaked = text(&token);
+    let told = check("a token in it", by("GET", &format!("/api?t={leaked}")), "denied", "token_in_url");
+    assert!(!told.to_string().contains(&leaked), "{told}");
+    let both = json!({"method": "GET", "url": "/api", "user": "bob", "token_id": id(&token)});
+    let refused = fixture.call(&Sender::Operator, "POST", "/v1/explain", Some(&both));
+    assert_eq!(refused.outcome(), (400, "invalid_request".into()));
+}
+
+#[test]
+fn every_change_is_in_the_log_and_no_secret() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    let token = fixture.token("alice", "ci", &["youtrack"]);
+    fixture.must("DELETE", &format!("/v1/tokens/{}", id(&token)), None);
+    let log = fixture.must("GET", "/v1/audit?limit=2", None);
+    let newest = &log["items"][0];
+    assert_eq!(newest["target"], format!("token:{}", id(&token)), "{newest}");
+    assert_eq!(newest["actor"], "operator");
+    assert_eq!(newest["prev"], log["items"][1]["hash"], "chained");
+    let whole = fixture.must("GET", "/v1/audit", None);
+    assert!(!whole.to_string().contains(&text(&token)));
+    let next = log["next"].as_str().unwrap();
+    let older = fixture.must("GET", &format!("/v1/audit?limit=2&cursor={next}"), None);
+    assert_eq!(older["items"][0]["hash"], log["items"][1]["prev"], "pages follow each other");
+    let verified = fixture.must("GET", "/v1/audit/verify", None);
+    assert_eq!(verified["valid"], true, "{verified}");
+    assert_eq!(verified["last"]["hash"], newest["hash"]);
+}
+
+#[test]
+fn a_reload_takes_all_or_nothing() {
+    let fixture = Fixture::start();
+    let checked = fixture.must("POST", "/v1/config/check", Some(json!({"text": "lisen = 1"})));
+    assert_eq!((&checked["valid"], &checked["errors"]), (&json!(false), &json!([bad_file()])));
+    *fixture.around.file.lock().unwrap() = Some(Err(bad_file()));
+    let refused = fixture.call(&Sender::Operator, "POST", "/v1/reload", None);
+    assert_eq!(refused.outcome(), (422, "invalid_configuration".into()));
+    assert_eq!(refused.json()["errors"], json!([bad_file()]));
+    *fixture.around.file.lock().unwrap() = Some(Ok(vec![("a", &["/a"], &[]), ("b", &["/a"], &[])]));
+    let refused = fixture.call(&Sender::Operator, "POST", "/v1/reload", None);
+    assert_eq!(refused.outcome(), (422, "invalid_configuration".into()));
+    let services = fixture.must("GET", "/v1/services", None).to_string();
+    assert!(services.contains("\"youtrack\""), "the old ones stay: {services}");
+    *fixture.around.file.lock().unwrap() = Some(Ok(vec![("only", &["/only"], &[])]));
+    assert_eq!(fixture.must("POST", "/v1/reload", None), json!({"reloaded": true, "cut": 0}));
+    let services = fixture.must("GET", "/v1/services", None).to_string();
+    assert!(services.contains("\"only\"") && !services.contains("\"youtrack\""), "{services}");
+    let metrics = fixture.call(&Sender::Operator, "GET", "/metrics", None);
+    for line in ["permgate_reloads_total 1", "permgate_reloads_failed_total 2"] {
+        assert!(metrics.text().lines().any(|l| l == line), "{line}: {}", metrics.text());
+    }
+}
+
+#[test]
+fn probes_and_scrapers_need_no_token() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    fixture.token("alice", "ci", &["youtrack"]);
+    let get = |target: &str| fixture.call(&Sender::Anonymous, "GET", target, None);
+    assert_eq!(get("/healthz").json(), json!({"status": "ok"}));
+    assert_eq!((get("/readyz").status, get("/readyz").json()["status"].clone()), (200, json!("ready")));
+    let metrics = get("/metrics");
+    assert_eq!(metrics.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(metrics.text().lines().any(|line| line == "permgate_tokens 1"), "{}", metrics.text());
+    assert!(metrics.text().contains("service=\"permgate\""), "{}", metrics.text());
+    let plain = fixture.sender("alice");
+    let refused = fixture.call(&plain, "GET", "/metrics", None);
+    assert_eq!(refused.outcome(), (403, "permission_denied".into()), "who shows a token is judged by it");
+    drain_begins(&fixture);
+    assert_eq!((get("/readyz").status, get("/healthz").status), (503, 200));
+    let post = fixture.send(&Sender::Anonymous, Request::new("POST", "/healthz"));
+    assert_eq!(post.status, 405);
+}
