@@ -326,3 +326,38 @@ fn a_url_that_fails_is_left_out_and_the_last_one_never() {
     assert_eq!(ejected, Some("permgate_upstream_ejections_total 1"), "{page}");
     assert!(failed.is_none_or(|line| line.ends_with(" 1")), "{page}");
 }
+
+#[test]
+fn a_connection_that_was_closed_while_idle_is_not_used() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, upstream) = warm(&origin, &gate);
+    drop(upstream);
+    // Sent once only, so it must not go where nobody reads it.
+    client.send(gate.request("POST /api/y", &["Content-Length: 1"])).send("x");
+    let mut second = origin.accept();
+    second.head();
+    assert_eq!(second.bytes(1), "x");
+    second.send(OK);
+    assert_eq!(client.answer().2, "ok");
+}
+
+#[test]
+fn a_connection_is_kept_for_a_while_and_then_closed() {
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.upstream.idle_timeout = SOON).start();
+    let (_client, mut upstream) = warm(&origin, &gate);
+    assert_eq!(upstream.ending(), Ending::Closed);
+}
+
+#[test]
+fn an_upstream_may_have_a_name() {
+    let origin = Origin::new();
+    let setup = origin.setup().with(|setup| {
+        let url = format!("http://localhost:{}", origin.address.port());
+        setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap()];
+    });
+    let gate = setup.start();
+    warm(&origin, &gate);
+    assert_eq!(gate.line()["upstream"], format!("localhost:{}", origin.address.port()));
+}
