@@ -1,6 +1,8 @@
 //! What holds for every input of the pure core: parsing never panics, a permitted path is sent as
 //! it came and has one owner, and taking power away never permits anything.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::{collections::HashSet, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};

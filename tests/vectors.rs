@@ -1,5 +1,7 @@
 //! Every case of `data/decisions.json` over the pure core: decision, answer, and what is forwarded.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};

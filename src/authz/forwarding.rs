@@ -56,6 +56,8 @@ pub fn edit_request(
 ) -> Result<(), IdentityTooLarge> {
     let service = permit.owner().service;
     let takes_trailers = accepts_trailers(headers);
+    // One growth at most: the map seldom has room for all that is set.
+    headers.reserve(MOST_SET);
     drop_fields(headers, if hop.peer_trusted { Side::TrustedRequest } else { Side::Request });
     match &service.spec.authorization {
         Authorization::Strip => drop(headers.remove(header::AUTHORIZATION)),
@@ -122,6 +124,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// How many fields are set at most.
+const MOST_SET: usize = 12;
 
 /// The longest `X-Permgate-Groups`.
 const MAX_GROUPS: usize = 4 << 10;

@@ -155,7 +155,7 @@ fn foreign_texts_are_looked_up_once_something_is_imported() {
 fn a_public_rule_forwards_anonymously_but_never_a_bad_credential() {
     let case = Case::public(|_| {});
     let check = |case: &Case, asked: Query<'_>, expected: Reason| {
-        assert_eq!(case.reason(&asked), expected, "{asked:?}")
+        assert_eq!(case.reason(&asked), expected, "{asked:?}");
     };
     let without = |path: &'static str| Query { credential: Credential::Missing, ..query(path) };
     check(&case, without("/api/status"), Reason::OkAnonymous);

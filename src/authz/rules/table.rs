@@ -74,24 +74,33 @@ impl<V> Table<V> {
     /// says that the whole path is matched.
     pub fn walk<'t>(&'t self, path: &str, letters: Letters, mut visit: impl FnMut(&'t V, bool)) {
         visit(&self.nodes[0], false);
-        let Some(mut rest) = path.strip_prefix('/') else { return };
+        let Some(mut rest) = path.as_bytes().strip_prefix(b"/") else { return };
         let mut node = 0;
         loop {
-            let end = rest.bytes().position(|b| b == b'/');
-            let segment = end.map_or(rest, |end| &rest[..end]);
-            let Some(child) = self.child(node, segment, letters) else { return };
-            visit(&self.nodes[child as usize], end.is_none());
-            let Some(end) = end else { return };
+            // One pass finds the segment's end and its hash.
+            let (mut end, mut hash) = (0, start(node));
+            while end < rest.len() && rest[end] != b'/' {
+                hash = step(hash, rest[end]);
+                end += 1;
+            }
+            let Some(child) = self.find(node, &rest[..end], finish(hash), letters) else { return };
+            visit(&self.nodes[child as usize], end == rest.len());
+            if end == rest.len() {
+                return;
+            }
             (node, rest) = (child, &rest[end + 1..]);
         }
     }
 
     fn child(&self, parent: u32, segment: &str, letters: Letters) -> Option<u32> {
-        let hash = hash(parent, segment);
+        self.find(parent, segment.as_bytes(), hash(parent, segment), letters)
+    }
+
+    fn find(&self, parent: u32, segment: &[u8], hash: u32, letters: Letters) -> Option<u32> {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         while let Some(edge) = &self.slots[at] {
-            if edge.hash == hash && edge.parent == parent && letters.same(&edge.segment, segment) {
+            if edge.hash == hash && edge.parent == parent && letters.same(edge.segment.as_bytes(), segment) {
                 return Some(edge.child);
             }
             at = (at + 1) & mask;
@@ -101,7 +110,7 @@ impl<V> Table<V> {
 }
 
 impl Letters {
-    fn same(self, stored: &str, sent: &str) -> bool {
+    fn same(self, stored: &[u8], sent: &[u8]) -> bool {
         match self {
             Letters::Exact => stored == sent,
             Letters::Folded => stored.eq_ignore_ascii_case(sent),
@@ -112,8 +121,18 @@ impl Letters {
 /// FNV-1a without regard to the case of letters, so that one function serves both comparisons. Who
 /// sends paths cannot choose what is stored, hence no need for a keyed hash.
 fn hash(parent: u32, segment: &str) -> u32 {
-    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
-    let hash = segment.bytes().fold(0x811c_9dc5 ^ parent.wrapping_mul(0x9e37_79b1), step);
+    finish(segment.bytes().fold(start(parent), step))
+}
+
+fn start(parent: u32) -> u32 {
+    0x811c_9dc5 ^ parent.wrapping_mul(0x9e37_79b1)
+}
+
+fn step(hash: u32, byte: u8) -> u32 {
+    (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193)
+}
+
+fn finish(hash: u32) -> u32 {
     hash ^ hash >> 15
 }
 
@@ -132,8 +151,9 @@ pub fn covers(prefix: &str, path: &str, letters: Letters) -> bool {
     if prefix == "/" {
         return path.starts_with('/');
     }
-    let (Some(head), Some(rest)) = (path.get(..prefix.len()), path.get(prefix.len()..)) else { return false };
-    letters.same(prefix, head) && (rest.is_empty() || rest.starts_with('/'))
+    let (prefix, path) = (prefix.as_bytes(), path.as_bytes());
+    let Some((head, rest)) = path.split_at_checked(prefix.len()) else { return false };
+    letters.same(prefix, head) && (rest.is_empty() || rest.starts_with(b"/"))
 }
 
 #[cfg(test)]

@@ -20,10 +20,7 @@ fn gateway() -> Vec<ServiceSpec> {
 }
 
 fn told(rules: &Rules, path: &str, host: Option<&str>, method: &Method) -> String {
-    let parsed = match RequestPath::parse(path) {
-        Ok(parsed) => parsed,
-        Err(_) => return "refused".to_owned(),
-    };
+    let Ok(parsed) = RequestPath::parse(path) else { return "refused".to_owned() };
     match rules.owner(&parsed, host, method) {
         Ok(Some(owner)) => owner.service.spec.key.to_string(),
         Ok(None) => "nobody".to_owned(),
