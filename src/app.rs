@@ -1,1 +1,220 @@
 //! Composition: binds, wires, reloads, drains.
+//!
+//! One thread for each worker, one control thread for the admin listener, reloads and flushes, and
+//! the store's writer. The store is opened before any address is bound; a worker that dies, or a
+//! fence that a worker does not acknowledge, ends the process.
+
+mod control;
+mod reload;
+mod uses;
+mod worker;
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    thread::JoinHandle,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    config::{Config, Errors},
+    fence::{self, Fence},
+    metrics::Metrics,
+    net::{self, Address, BindError, Bound, Budget, tls},
+    proxy::{BadTokens, Uses, access_log::AccessLog, refusals},
+    store::{OpenError, Store},
+};
+
+use control::{Control, Request};
+use reload::Reloader;
+use worker::Seed;
+
+/// A gateway that serves. Dropping it stops it without a word; [`Running::stop`] tells the outcome.
+pub struct Running {
+    proxy: Vec<Address>,
+    admin: Vec<Address>,
+    requests: mpsc::UnboundedSender<Request>,
+    control: Option<JoinHandle<Outcome>>,
+}
+
+/// How a gateway has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Asked to stop; whatever was under way has ended, or was cut at the drain's deadline.
+    Drained,
+    /// No longer sound: a supervisor has to start another process.
+    Failed(String),
+}
+
+/// What a gateway makes of the process's signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// SIGTERM and SIGINT drain, SIGHUP reloads.
+    Heeded,
+    /// They are somebody else's.
+    Ignored,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] Errors),
+    #[error("{0}")]
+    Store(#[from] OpenError),
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    #[error("{0}")]
+    Tls(#[from] tls::TlsError),
+    #[error("failed to open the access log: {0}")]
+    AccessLog(io::Error),
+    #[error("failed to start a thread: {0}")]
+    Thread(io::Error),
+    #[error("failed to open a listening socket: {0}")]
+    Listener(io::Error),
+}
+
+/// Serves `file` until SIGTERM or SIGINT; SIGHUP reloads.
+pub fn run(file: &Path) -> Result<Outcome, StartError> {
+    let running = start(Config::load(file)?, Signals::Heeded)?;
+    for (kind, addresses) in [("proxy", running.proxy()), ("admin", running.admin())] {
+        for address in addresses {
+            tracing::info!(%address, "{kind} listener ready");
+        }
+    }
+    Ok(running.wait())
+}
+
+/// Starts and returns once every listener accepts.
+pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
+    // The lock of the store comes first: a second process is told so before it takes an address.
+    let (store, state) =
+        Store::open(&config.store, config.configuration(config.attachment()), fence.clone())?;
+    let metrics = Metrics::new(Arc::default());
+    metrics.name_services(&state.snapshot().rules);
+    let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
+    let certificates = match config.server.tls.as_slice() {
+        [] => None,
+        pairs => Some(tls::Certificates::load(pairs)?),
+    };
+    let proxy = bind_all(&config.server.listen)?;
+    let admin = bind_all(&config.admin.listen)?;
+    let (proxy_addresses, admin_addresses) = (locals(&proxy)?, locals(&admin)?);
+
+    let (refusal_sender, refusals) = refusals::channel(metrics.clone());
+    let uses = Arc::new(Uses::default());
+    let budget = Budget::new();
+    let bad_tokens = Arc::new(BadTokens::default());
+    let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
+    let (drain, draining) = net::drain();
+    let (exits, worker_exits) = mpsc::unbounded_channel();
+    let count = config.server.workers.map_or_else(cores, std::num::NonZero::get);
+    let mut workers = Vec::with_capacity(count);
+    for number in 0..count {
+        let listeners = proxy
+            .iter()
+            .map(|bound| {
+                let listener = bound.listener()?;
+                Ok(match &certificates {
+                    Some(certificates) => listener.with_tls(certificates.clone()),
+                    None => listener,
+                })
+            })
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Listener)?;
+        let seed = Seed {
+            listeners,
+            // Before the thread runs: no change is acknowledged without this worker from here on.
+            participant: fence.join(),
+            state: state.clone(),
+            metrics: metrics.worker(),
+            log: log.clone(),
+            uses: uses.worker(),
+            refusals: refusal_sender.clone(),
+            bad_tokens: bad_tokens.clone(),
+            budget: budget.clone(),
+            limits: watched_limits.clone(),
+            draining: draining.clone(),
+        };
+        workers.push(worker::spawn(number, seed, exits.clone()).map_err(StartError::Thread)?);
+    }
+
+    let (requests, asked) = mpsc::unbounded_channel();
+    let control = Control {
+        listeners: admin
+            .iter()
+            .map(Bound::listener)
+            .collect::<io::Result<_>>()
+            .map_err(StartError::Listener)?,
+        hosts: config.admin.hosts.clone(),
+        signals,
+        drain_time: config.server.drain,
+        ready: Arc::new(AtomicBool::new(true)),
+        reloader: Reloader::new(config, store.clone(), metrics.clone(), log, limits, certificates),
+        store,
+        state,
+        fence,
+        metrics,
+        uses,
+        refusals,
+        refusal_sender,
+        workers,
+        worker_exits,
+        drain,
+        requests: asked,
+    };
+    let control = control::spawn(control).map_err(StartError::Thread)?;
+    Ok(Running { proxy: proxy_addresses, admin: admin_addresses, requests, control: Some(control) })
+}
+
+impl Running {
+    /// Where the proxy listens, with real ports, in the order of the configuration.
+    pub fn proxy(&self) -> &[Address] {
+        &self.proxy
+    }
+
+    pub fn admin(&self) -> &[Address] {
+        &self.admin
+    }
+
+    /// Drains and ends.
+    pub fn stop(mut self) -> Outcome {
+        let _ = self.requests.send(Request::Stop);
+        self.join()
+    }
+
+    /// Until something else ends it.
+    pub fn wait(mut self) -> Outcome {
+        self.join()
+    }
+
+    fn join(&mut self) -> Outcome {
+        let Some(control) = self.control.take() else { return Outcome::Drained };
+        control.join().unwrap_or_else(|_| Outcome::Failed("the control thread died".to_owned()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Stop);
+        self.join();
+    }
+}
+
+fn bind_all(addresses: &[Address]) -> Result<Vec<Bound>, BindError> {
+    addresses.iter().map(net::bind).collect()
+}
+
+fn locals(bound: &[Bound]) -> Result<Vec<Address>, StartError> {
+    bound.iter().map(Bound::local).collect::<io::Result<_>>().map_err(StartError::Listener)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

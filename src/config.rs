@@ -40,6 +40,8 @@ pub use problem::{Errors, Problem};
 pub struct Config {
     /// The file it was read from.
     pub file: PathBuf,
+    /// What was read; it names secrets but holds none.
+    pub text: String,
     pub server: Server,
     pub admin: Admin,
     pub store: store::Settings,

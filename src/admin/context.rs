@@ -1,6 +1,7 @@
 //! What the handlers work with, made by the composition.
 
 use std::{
+    fmt,
     net::IpAddr,
     ops::Deref,
     pin::Pin,
@@ -74,9 +75,12 @@ pub trait Configuration: Send + Sync {
 
 pub type Reloading = Pin<Box<dyn Future<Output = Result<Cut, ReloadError>> + Send>>;
 
-#[derive(Debug)]
+/// Why everything stays as it was.
+#[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<ConfigurationError>),
+    #[error("{0}")]
     Change(ChangeError),
 }
 
@@ -87,6 +91,16 @@ pub struct ConfigurationError {
     pub line: Option<u32>,
     pub column: Option<u32>,
     pub message: String,
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
 }
 
 impl Context {

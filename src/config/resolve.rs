@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     let unfit = problems.has_errors();
     let (errors, warnings) = problems.into_parts();
     match config {
-        Some(config) if !unfit => Ok(Config { warnings, ..config }),
+        Some(config) if !unfit => Ok(Config { text: text.to_owned(), warnings, ..config }),
         _ => Err(Errors(errors)),
     }
 }
@@ -102,6 +102,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
     let store_section = root.table("store");
     Some(Config {
         file: path.to_owned(),
+        text: String::new(),
         server,
         admin,
         store: store::Settings {

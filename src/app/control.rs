@@ -1,0 +1,284 @@
+//! The control thread: admin listener, signals, flushes, and the end.
+
+use std::{
+    io,
+    os::unix::fs::MetadataExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::LocalSet,
+};
+
+use super::{
+    Outcome, Signals,
+    reload::{Reloader, Shared},
+    uses::AdminUses,
+    worker::Exit,
+};
+use crate::{
+    admin,
+    authz::rules::Rules,
+    fence::Fence,
+    metrics::Metrics,
+    net::{self, Budget, Drain, Limits, Listener, Worker},
+    proxy::{
+        Uses,
+        refusals::{RefusalEvent, RefusalSender, Refusals, Refused},
+    },
+    state::State,
+    store::{Actor, Store, Who, model::AuditEvent},
+};
+
+/// Last uses go to the store this often (domain.md, "Last used").
+const FLUSH_USES: Duration = Duration::from_secs(30);
+
+/// Audited refusals go to the store this often.
+const RECORD_REFUSALS: Duration = Duration::from_secs(5);
+
+/// What is left for answers of the admin listener once everything else has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// From outside the thread.
+pub enum Request {
+    Stop,
+}
+
+/// All that goes into the control thread.
+pub struct Control {
+    pub listeners: Vec<Listener>,
+    pub signals: Signals,
+    pub drain_time: Duration,
+    pub ready: Arc<AtomicBool>,
+    /// Names that the admin listener may be asked by.
+    pub hosts: Vec<String>,
+    pub store: Store,
+    pub state: Arc<State>,
+    pub fence: Arc<Fence>,
+    pub metrics: Arc<Metrics>,
+    pub uses: Arc<Uses>,
+    pub refusals: Refusals,
+    pub refusal_sender: RefusalSender,
+    pub reloader: Arc<Reloader>,
+    pub workers: Vec<JoinHandle<()>>,
+    pub worker_exits: mpsc::UnboundedReceiver<Exit>,
+    pub drain: Drain,
+    pub requests: mpsc::UnboundedReceiver<Request>,
+}
+
+/// SIGTERM, SIGINT and SIGHUP; silent when they are ignored.
+struct Sources(Option<[Signal; 3]>);
+
+enum Asked {
+    Stop,
+    Reload,
+}
+
+pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let outcome = LocalSet::new().block_on(&runtime, control.run());
+        // A name look-up or another blocking call may still hang; nothing waits for it.
+        runtime.shutdown_background();
+        outcome
+    })
+}
+
+impl Control {
+    async fn run(mut self) -> Outcome {
+        let mut signals = match Sources::listen(self.signals) {
+            Ok(signals) => signals,
+            Err(error) => return self.fail(format!("cannot listen for signals: {error}")).await,
+        };
+        let (admin_drain, admin_draining) = net::drain();
+        let server = admin::Server::new(self.context());
+        let worker = Worker::new(Limits::default(), Budget::new());
+        for listener in std::mem::take(&mut self.listeners) {
+            let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
+            tokio::task::spawn_local(served);
+        }
+        let outcome = self.attend(&mut signals).await;
+        if outcome == Outcome::Drained {
+            self.drain_workers(&mut signals).await;
+        }
+        admin_drain.begin(Instant::now() + LAST_ANSWERS);
+        while worker.connections() > 0 && outcome == Outcome::Drained {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.flush_uses().await;
+        self.record_refusals().await;
+        self.store.close().await;
+        outcome
+    }
+
+    fn context(&self) -> admin::Context {
+        admin::Context::new(admin::Parts {
+            store: self.store.clone(),
+            state: self.state.clone(),
+            fence: self.fence.clone(),
+            metrics: self.metrics.clone(),
+            uses: Arc::new(AdminUses {
+                all: self.uses.clone(),
+                own: self.uses.worker(),
+                state: self.state.clone(),
+                refusals: self.refusal_sender.clone(),
+            }),
+            configuration: Arc::new(Shared(self.reloader.clone())),
+            ready: self.ready.clone(),
+            hosts: self.hosts.clone(),
+            own_uid: own_uid(),
+        })
+    }
+
+    /// Until the end is asked for or cannot be avoided.
+    async fn attend(&mut self, signals: &mut Sources) -> Outcome {
+        let mut flush = tokio::time::interval(FLUSH_USES);
+        let mut record = tokio::time::interval(RECORD_REFUSALS);
+        let fence = self.fence.clone();
+        let broken = fence.broken();
+        tokio::pin!(broken);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut broken => {
+                    self.ready.store(false, Ordering::Release);
+                    tracing::error!("a worker does not take changes over: ending, so that a supervisor starts a sound process");
+                    // The caller's 503 goes out first.
+                    tokio::time::sleep(LAST_ANSWERS).await;
+                    return Outcome::Failed("a worker has not taken a change over".to_owned());
+                }
+                exit = self.worker_exits.recv() => {
+                    let why = exit.and_then(Result::err).unwrap_or_else(|| "a worker has ended".to_owned());
+                    return self.fail(why).await;
+                }
+                asked = signals.next() => match asked {
+                    Asked::Stop => return Outcome::Drained,
+                    Asked::Reload => self.reload(),
+                },
+                request = self.requests.recv() => match request {
+                    Some(Request::Stop) | None => return Outcome::Drained,
+                },
+                _ = flush.tick() => self.flush_uses().await,
+                _ = record.tick() => self.record_refusals().await,
+            }
+        }
+    }
+
+    async fn fail(&self, why: String) -> Outcome {
+        self.ready.store(false, Ordering::Release);
+        tracing::error!("{why}: ending, so that a supervisor starts a sound process");
+        Outcome::Failed(why)
+    }
+
+    /// SIGHUP: what becomes of it is told in our own log.
+    fn reload(&self) {
+        let reloader = self.reloader.clone();
+        reloader.reopen_logs();
+        tokio::task::spawn_local(async move {
+            let actor = Actor { who: Who::Operator, parent: None, request_id: None };
+            match reloader.reload(actor).await {
+                Ok(cut) => tracing::info!(cut = cut.0, "configuration reloaded"),
+                Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            }
+        });
+    }
+
+    /// Not ready, no new connections, then the end of what is under way; a second signal hurries.
+    async fn drain_workers(&mut self, signals: &mut Sources) {
+        self.ready.store(false, Ordering::Release);
+        tracing::info!(seconds = self.drain_time.as_secs(), "draining");
+        self.drain.begin(Instant::now() + self.drain_time);
+        let mut left = self.workers.len();
+        while left > 0 {
+            tokio::select! {
+                exit = self.worker_exits.recv() => {
+                    if let Some(Err(why)) = exit {
+                        tracing::warn!("{why}");
+                    }
+                    left -= 1;
+                }
+                asked = signals.next() => if matches!(asked, Asked::Stop) {
+                    self.drain.begin(Instant::now());
+                },
+            }
+        }
+        for worker in self.workers.drain(..) {
+            // Its end was told already, a panic too.
+            let _ = worker.join();
+        }
+    }
+
+    async fn flush_uses(&self) {
+        let uses = self.uses.take(&self.state.snapshot().rules);
+        if uses.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.record_use(uses).await {
+            tracing::warn!("last uses are not recorded: {error}");
+        }
+    }
+
+    async fn record_refusals(&mut self) {
+        let rules = self.state.snapshot().rules.clone();
+        let due = self.refusals.due(SystemTime::now().into());
+        let events: Vec<_> = due.iter().map(|event| audited(event, &rules)).collect();
+        if events.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.record_refusals(events).await {
+            tracing::warn!("refusals are not audited: {error}");
+        }
+    }
+}
+
+impl Sources {
+    fn listen(signals: Signals) -> io::Result<Self> {
+        if signals == Signals::Ignored {
+            return Ok(Self(None));
+        }
+        let [term, int, hup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        Ok(Self(Some([signal(term)?, signal(int)?, signal(hup)?])))
+    }
+
+    async fn next(&mut self) -> Asked {
+        let Some([term, int, hup]) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = term.recv() => Asked::Stop,
+            _ = int.recv() => Asked::Stop,
+            _ = hup.recv() => Asked::Reload,
+        }
+    }
+}
+
+/// The event of refusals that are told together; the store gives it its place in the chain.
+fn audited(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
+    let Refused { at, reason, token, client, service, request_id } = &event.refused;
+    let service =
+        service.and_then(|id| rules.service(id)).map(|service| service.spec.key.as_str().to_owned());
+    AuditEvent {
+        seq: 0,
+        at: *at,
+        event: "refusal".to_owned(),
+        actor: format!("address:{client}"),
+        target: token.map_or_else(|| "bearer".to_owned(), |id| format!("token:{id}")),
+        service,
+        request_id: Some(request_id.clone()),
+        outcome: "refused".to_owned(),
+        reason: Some(reason.code().to_owned()),
+        change: Some(format!("{{\"count\":{}}}", event.count)),
+        prev: [0; 32],
+        hash: [0; 32],
+    }
+}
+
+/// The user that this process runs as. Where it cannot be told, root alone is the operator.
+fn own_uid() -> u32 {
+    std::fs::metadata("/proc/self").map_or(0, |process| process.uid())
+}
