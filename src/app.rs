@@ -11,7 +11,6 @@ mod worker;
 
 use std::{
     io,
-    path::Path,
     sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
 };
@@ -74,17 +73,6 @@ pub enum StartError {
     Thread(io::Error),
     #[error("failed to open a listening socket: {0}")]
     Listener(io::Error),
-}
-
-/// Serves `file` until SIGTERM or SIGINT; SIGHUP reloads.
-pub fn run(file: &Path) -> Result<Outcome, StartError> {
-    let running = start(Config::load(file)?, Signals::Heeded)?;
-    for (kind, addresses) in [("proxy", running.proxy()), ("admin", running.admin())] {
-        for address in addresses {
-            tracing::info!(%address, "{kind} listener ready");
-        }
-    }
-    Ok(running.wait())
 }
 
 /// Starts and returns once every listener accepts.

@@ -5,6 +5,7 @@ mod audit;
 mod check;
 mod client;
 mod completion;
+mod demo;
 mod explain;
 mod failure;
 mod grant;
@@ -15,6 +16,7 @@ mod man;
 mod output;
 mod reload;
 mod role;
+mod run;
 mod schema;
 mod target;
 mod token;
@@ -120,7 +122,7 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    match run(cli) {
+    match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
@@ -129,11 +131,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Run => Err(Failure::usage("`run` is not wired yet")),
-        Command::Demo { .. } => Err(Failure::usage("`demo` is not wired yet")),
+        Command::Run => run::run(&global),
+        Command::Demo { script } => demo::run(script),
         Command::Check(check) => check.run(&global),
         Command::Explain(explain) => explain.run(&global),
         Command::Reload => reload::run(&global),

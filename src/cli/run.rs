@@ -1,0 +1,46 @@
+//! `permgate run`: the gateway in the foreground; its own log lines on stderr.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Global,
+    failure::{Failure, colours},
+};
+use crate::{
+    app::{self, Outcome, Signals, StartError},
+    config::Config,
+};
+
+/// Overrides `log.level`, in the syntax of tracing's `EnvFilter`.
+const LOG_VARIABLE: &str = "PERMGATE_LOG";
+
+pub(super) fn run(global: &Global) -> Result<(), Failure> {
+    let config = Config::load(&global.config).map_err(|errors| Failure::usage(errors.to_string()))?;
+    log_to_stderr(&config.log.level);
+    let running = app::start(config, Signals::Heeded).map_err(|error| match error {
+        StartError::Config(errors) => Failure::usage(errors.to_string()),
+        other => Failure::failed(other.to_string()),
+    })?;
+    for (kind, addresses) in [("proxy", running.proxy()), ("admin", running.admin())] {
+        for address in addresses {
+            tracing::info!("{kind} listener on {address}");
+        }
+    }
+    match running.wait() {
+        Outcome::Drained => Ok(()),
+        Outcome::Failed(why) => Err(Failure::failed(why)),
+    }
+}
+
+/// Text for a person at a terminal, JSON lines for whatever collects them.
+fn log_to_stderr(level: &str) {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        lines.with_ansi(colours(&std::io::stderr())).with_target(false).init();
+    } else {
+        lines.json().flatten_event(true).with_target(false).init();
+    }
+}
