@@ -1,0 +1,7 @@
+//! What the tests over a whole gateway share: the gateway itself, an upstream, a client.
+
+#![allow(dead_code, reason = "every test crate uses its own part")]
+
+pub mod gateway;
+pub mod http;
+pub mod upstream;
