@@ -109,6 +109,12 @@ impl Client {
         Answer { status, fields, body: Vec::new() }
     }
 
+    /// The status of the answer; `None` when the connection ends before it.
+    pub fn try_status(&mut self) -> Option<u16> {
+        let line = self.line().ok()?;
+        line.split(' ').nth(1)?.parse().ok()
+    }
+
     /// Reads one chunk of a chunked body; empty at the end.
     pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
         let size = usize::from_str_radix(self.line()?.trim(), 16).map_err(io::Error::other)?;
