@@ -13,6 +13,7 @@ mod group;
 mod health;
 mod import;
 mod man;
+mod offline;
 mod output;
 mod reload;
 mod role;
@@ -60,6 +61,9 @@ pub(crate) struct Global {
     /// A file with the token to ask with; else PERMGATE_TOKEN; a unix socket needs none
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Open the store itself; only while no gateway runs on it
+    #[arg(long, global = true, conflicts_with = "admin")]
+    pub(crate) offline: bool,
     /// How data is printed
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -188,6 +192,8 @@ mod tests {
         check("permgate grant add system-admin --user ann", true);
         check("permgate grant add system-admin", false);
         check("permgate grant add system-admin --user ann --group staff", false);
+        check("permgate --offline user list", true);
+        check("permgate --offline --admin unix:x user list", false);
         check("permgate audit tail --follow", true);
         check("permgate completion fish", true);
         check("permgate", false);

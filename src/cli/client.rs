@@ -1,4 +1,4 @@
-//! A client of the admin API over a unix socket or TCP: one request a connection.
+//! A client of the admin API: over a unix socket or TCP, one request a connection, or offline.
 
 use std::time::Duration;
 
@@ -18,10 +18,18 @@ use tokio::{
 use super::{
     Global,
     failure::{Failure, say},
+    offline::Offline,
     target::{self, Target},
 };
 
-pub(super) struct Client {
+pub(super) enum Client {
+    Listener(Box<Listener>),
+    /// The same API, on a store that nobody serves.
+    Offline(Box<Offline>),
+}
+
+/// Where a gateway listens.
+pub(super) struct Listener {
     targets: Vec<Target>,
     authorization: Option<HeaderValue>,
     runtime: Runtime,
@@ -43,6 +51,9 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 
 impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
+        if global.offline {
+            return Offline::open(global).map(Box::new).map(Self::Offline);
+        }
         let targets = Target::candidates(global)?;
         let authorization = match target::token(global)? {
             None => None,
@@ -54,7 +65,7 @@ impl Client {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { targets, authorization, runtime })
+        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime })))
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -107,6 +118,15 @@ impl Client {
     }
 
     pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        match self {
+            Self::Listener(listener) => listener.send(method, path, body),
+            Self::Offline(offline) => offline.send(method, path, body),
+        }
+    }
+}
+
+impl Listener {
+    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
             let exchange = self.exchange(connection, &target, method, path, body);
@@ -179,9 +199,14 @@ impl Client {
             .map_err(|error| Failure::failed(format!("{target}: the answer broke off: {error}")))?
             .to_bytes();
         driver.abort();
-        let body = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
-        Ok(Answer { status, body })
+        Ok(Answer::new(status, &body))
+    }
+}
+
+impl Answer {
+    pub(super) fn new(status: StatusCode, body: &[u8]) -> Self {
+        let text = |_| Value::String(String::from_utf8_lossy(body).into_owned());
+        Self { status, body: serde_json::from_slice(body).unwrap_or_else(text) }
     }
 }
 

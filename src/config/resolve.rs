@@ -217,7 +217,9 @@ fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin:
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);
             if !free && !seen.insert(address) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");
-                problems.error(&section.at("listen"), message, "give each listener its own address");
+                // The default is nobody's mistake: what is written is.
+                let at = if section.is_written("listen") { section } else { &written[0].1 };
+                problems.error(&at.at("listen"), message, "give each listener its own address");
             }
         }
     }

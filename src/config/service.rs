@@ -32,10 +32,11 @@ pub(super) fn service(
     upstreams: &[&str],
     directory: &Path,
 ) -> Option<ServiceSpec> {
+    // Everything is looked at before anything missing ends it.
     let key = service_key(problems, name);
-    let upstream = section.text("upstream")?;
-    if !upstreams.contains(&upstream.get_ref().as_str()) {
-        unknown_name(problems, "upstream", &upstream, upstreams);
+    let upstream = section.text("upstream");
+    if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(&u.get_ref().as_str())) {
+        unknown_name(problems, "upstream", upstream, upstreams);
     }
     let readers = group_names(problems, &section.texts("readers"));
     if readers.is_empty() {
@@ -48,6 +49,7 @@ pub(super) fn service(
     let hosts = collect(problems, section.texts("hosts"), host);
     let identity_groups = section.texts_if_any("identity_groups").map(|texts| group_names(problems, &texts));
     let allow = section.texts("allow").iter().filter_map(|word| allowance(word.get_ref())).collect();
+    let authorization = authorization(problems, section, directory);
     let title = section.text("title").map_or_else(|| name.get_ref().clone(), |t| line(problems, &t, 200));
     let about = section.text("about").map(|t| line(problems, &t, 500)).unwrap_or_default();
     Some(ServiceSpec {
@@ -56,12 +58,12 @@ pub(super) fn service(
         key: key?,
         title,
         about,
-        upstream: Arc::from(upstream.get_ref().as_str()),
+        upstream: Arc::from(upstream?.get_ref().as_str()),
         hosts,
         readers,
         methods,
         read_methods,
-        authorization: authorization(problems, section, directory)?,
+        authorization: authorization?,
         identity: section.text("identity").is_none_or(|word| word.get_ref() != "none"),
         identity_groups,
         allow,

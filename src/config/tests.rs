@@ -242,7 +242,7 @@ fn errors_name_place_fault_and_remedy() {
         "one address for both",
         "",
         "[server]\nlisten = [\"127.0.0.1:8081\"]",
-        &["1:1 127.0.0.1:8081 is listened on twice (`admin.listen`) | give each listener its own address"],
+        &["9:10 127.0.0.1:8081 is listened on twice (`admin.listen`) | give each listener its own address"],
     );
     check(
         "a bad duration",

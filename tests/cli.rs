@@ -1,0 +1,175 @@
+//! The binary as scripts see it: what is on which stream, and the exit code.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// A configuration with a store of its own, and nothing else that another test could be in the way of.
+const CONFIG: &str = r#"version = 1
+[server]
+listen = ["127.0.0.1:0"]
+[admin]
+listen = ["unix:admin.sock"]
+[upstream.up]
+urls = ["http://127.0.0.1:1"]
+[service.app]
+upstream = "up"
+paths = ["/app"]
+readers = ["all-users"]
+"#;
+
+/// One mistake of every kind: syntax is told apart, since it hides what stands on its line.
+const MISTAKES: &str = r#"version = 1
+[server]
+lisen = ["127.0.0.1:0"]
+drain = "soon"
+[upstream.youtrack]
+urls = ["https://127.0.0.1:1"]
+[service.youtrack]
+upstream = "youtrak"
+paths = ["/api/"]
+readers = "all-users"
+authorization = "Bearer hunter2"
+[[public]]
+service = "youtrac"
+path = "/api"
+"#;
+
+const MISTAKES_TOLD: &str = r#"error: gateway.toml:3:1: unknown key `lisen` in [server]
+    3 | lisen = ["127.0.0.1:0"]
+      | ^^^^^
+      = did you mean "listen"?
+
+error: gateway.toml:4:9: `server.drain` is not a duration
+    4 | drain = "soon"
+      |         ^^^^^^
+      = write a number and one of ms, s, m, h, d, such as "10s"
+
+error: gateway.toml:6:9: https:// upstreams are not supported, only http://
+    6 | urls = ["https://127.0.0.1:1"]
+      |         ^^^^^^^^^^^^^^^^^^^^^
+      = write "http://HOST:PORT"
+
+error: gateway.toml:8:12: there is no upstream "youtrak"
+    8 | upstream = "youtrak"
+      |            ^^^^^^^^^
+      = did you mean "youtrack"?
+
+error: gateway.toml:9:10: "/api/" ends with "/"
+    9 | paths = ["/api/"]
+      |          ^^^^^^^
+      = write "/api": prefixes match whole segments
+
+error: gateway.toml:10:11: `service.youtrack.readers` must be a list of texts, this is a string
+   10 | readers = "all-users"
+      |           ^^^^^^^^^^^
+      = write `readers = ["..."]`
+
+error: gateway.toml:11:17: a credential is not written into this file
+   11 | authorization = ...
+      |                 ^^^
+      = write "strip", "keep", "file:PATH" or "env:NAME"; if a secret stood here, replace it
+
+error: gateway.toml:13:11: there is no service "youtrac"
+   13 | service = "youtrac"
+      |           ^^^^^^^^^
+      = did you mean "youtrack"?
+
+error: gateway.toml has 8 errors
+"#;
+
+fn permgate(directory: &Path, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_permgate"))
+        .args(line.split(' '))
+        .current_dir(directory)
+        .env_remove("PERMGATE_CONFIG")
+        .env_remove("PERMGATE_ADMIN")
+        .env_remove("PERMGATE_TOKEN")
+        .output()
+        .unwrap()
+}
+
+fn place(config: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("gateway.toml"), config).unwrap();
+    directory
+}
+
+/// Runs a line and holds its exit code; what it put on stdout and stderr.
+fn check(directory: &Path, line: &str, code: i32) -> (String, String) {
+    let output = permgate(directory, line);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (data, words) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{line}\nstdout: {data}\nstderr: {words}");
+    (data, words)
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let place = place(MISTAKES);
+    let (data, words) = check(place.path(), "check", 2);
+    assert_eq!((data.as_str(), words.as_str()), ("", MISTAKES_TOLD));
+
+    let (data, _) = check(place.path(), "check -o json", 2);
+    let told: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(told["valid"], false);
+    assert_eq!(told["errors"].as_array().unwrap().len(), 8);
+    assert_eq!(told["errors"][0]["line"], 3);
+    assert!(!data.contains("hunter2"));
+}
+
+#[test]
+fn exit_codes() {
+    let place = place(CONFIG);
+    let at = place.path();
+    check(at, "check", 0);
+    check(at, "check -c missing.toml", 2);
+    check(at, "--version", 0);
+    check(at, "no-such-command", 2);
+    check(at, "user list", 5);
+    check(at, "user list --admin unix:elsewhere.sock", 5);
+    check(at, "user list --admin ftp://x", 2);
+    check(at, "user list --token-file missing", 2);
+    check(at, "user list -c missing.toml", 2);
+    check(at, "token import missing.ndjson", 2);
+    let (schema, words) = check(at, "schema", 0);
+    assert!(serde_json::from_str::<serde_json::Value>(&schema).is_ok() && words.is_empty());
+    let (script, _) = check(at, "completion bash", 0);
+    assert!(script.contains("permgate"));
+    let (page, _) = check(at, "man", 0);
+    assert!(page.contains(".TH"));
+}
+
+#[test]
+fn an_account_is_set_up_offline() {
+    let place = place(CONFIG);
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    check(at, "--offline user create ann", 1);
+    check(at, "--offline user show nobody", 4);
+    let (ids, _) = check(at, "--offline user list -o id", 0);
+    assert_eq!(ids, "ann\n");
+
+    let (text, words) = check(at, "--offline token create --user ann --name ci --scope app", 0);
+    assert!(text.starts_with("pgt_") && text.trim_end().len() == 66, "{text}");
+    assert!(!words.contains(text.trim_end()), "the text is data, not words");
+    let id = &text[4..16];
+    let (listed, _) = check(at, "--offline token list -o jsonl", 0);
+    assert!(listed.contains(id) && !listed.contains(text.trim_end()));
+
+    let (told, _) = check(at, &format!("--offline explain GET /app --token-id {id} -o json"), 0);
+    assert!(told.contains("\"app\""), "{told}");
+    check(at, &format!("--offline token revoke {id}"), 0);
+    let (record, _) = check(at, &format!("--offline token show {id} -o json"), 0);
+    assert!(record.contains("\"revoked\""), "{record}");
+
+    check(at, "--offline group create staff", 0);
+    check(at, "--offline group add staff ann", 0);
+    check(at, "--offline grant add system-admin --group staff", 0);
+    check(at, "--offline grant add no-such-role --user ann", 4);
+    let (events, _) = check(at, "--offline audit tail -o jsonl", 0);
+    assert!(events.contains("token.revoke"), "{events}");
+    check(at, "--offline audit verify", 0);
+}
