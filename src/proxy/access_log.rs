@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -19,6 +19,7 @@ use std::{
 };
 
 pub use line::Line;
+use sink::Sink;
 
 use crate::metrics::Metrics;
 
@@ -27,17 +28,25 @@ use crate::metrics::Metrics;
 pub enum LogTarget {
     Off,
     Stdout,
-    /// Appended to; opened again on [`AccessLog::reopen`], after the file was moved away.
+    /// Appended to; opened again by [`AccessLog::reopen`], after the file was moved away.
     File(PathBuf),
 }
 
 /// The log's thread; shared by the workers. Dropping the last handle writes what is left.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
-    reopen: Arc<AtomicBool>,
-    off: bool,
+    orders: Arc<Orders>,
+    off: AtomicBool,
     metrics: Arc<Metrics>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is to do before the next lines.
+#[derive(Default)]
+struct Orders {
+    given: AtomicBool,
+    /// `None`: open the present file again.
+    sink: Mutex<Option<Sink>>,
 }
 
 /// Whole lines, and where the emptied buffer goes back to.
@@ -69,14 +78,17 @@ impl AccessLog {
     /// Opens the target and starts the thread.
     pub fn start(target: LogTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
         let (chunks, waiting) = sync_channel::<Chunk>(WAITING);
-        let reopen = Arc::new(AtomicBool::new(false));
-        let off = target == LogTarget::Off;
-        let mut sink = sink::Sink::open(target)?;
-        let asked = Arc::clone(&reopen);
+        let off = AtomicBool::new(target == LogTarget::Off);
+        let mut sink = Sink::open(target)?;
+        let orders = Arc::<Orders>::default();
+        let obeyed = Arc::clone(&orders);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Chunk { mut text, home }) = waiting.recv() {
-                if asked.swap(false, Ordering::AcqRel) {
-                    sink.reopen();
+                if obeyed.given.swap(false, Ordering::AcqRel) {
+                    match lock(&obeyed.sink).take() {
+                        Some(other) => sink = other,
+                        None => sink.reopen(),
+                    }
                 }
                 sink.write(&text);
                 text.clear();
@@ -84,12 +96,21 @@ impl AccessLog {
                 let _ = home.try_send(text);
             }
         })?;
-        Ok(Arc::new(Self { chunks, reopen, off, metrics, thread: Some(thread) }))
+        Ok(Arc::new(Self { chunks, orders, off, metrics, thread: Some(thread) }))
     }
 
     /// Before the next lines: SIGHUP, after the file was moved away.
     pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Release);
+        self.orders.given.store(true, Ordering::Release);
+    }
+
+    /// From the next lines on they go elsewhere. An error: nothing has changed.
+    pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
+        let off = target == LogTarget::Off;
+        *lock(&self.orders.sink) = Some(Sink::open(target)?);
+        self.orders.given.store(true, Ordering::Release);
+        self.off.store(off, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A worker's writer.
@@ -121,7 +142,7 @@ impl Drop for AccessLog {
 impl LogWriter {
     /// Inside the worker's `LocalSet`.
     pub fn write(self: &Rc<Self>, line: &Line<'_>) {
-        if self.log.off {
+        if self.log.off.load(Ordering::Relaxed) {
             return;
         }
         line.format(&mut self.text.borrow_mut(), &mut self.stamp.borrow_mut());
@@ -161,5 +182,100 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         self.hand_over();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, process::Command};
+
+    use super::*;
+    use crate::authz::{answer::Reason, time::Timestamp};
+
+    fn line(path: &str) -> Line<'_> {
+        Line {
+            at: Timestamp::from_millis(0),
+            request_id: b"r",
+            outcome: "forwarded",
+            reason: Reason::Ok,
+            status: 200,
+            method: "GET",
+            path,
+            service: None,
+            token_id: None,
+            user: None,
+            client: [127, 0, 0, 1].into(),
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            upstream_wait: None,
+        }
+    }
+
+    /// On a worker: `work` with a log that goes to `target`; when it returns, all is written.
+    fn with_log(target: &Path, metrics: &Arc<Metrics>, work: impl FnOnce(&AccessLog, &Rc<LogWriter>)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let log = AccessLog::start(LogTarget::File(target.to_owned()), Arc::clone(metrics)).expect("a log");
+        tokio::task::LocalSet::new().block_on(&runtime, async move { work(&log, &log.writer()) });
+    }
+
+    #[test]
+    fn lines_follow_the_target() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        with_log(&at("log"), &Metrics::new(Arc::default()), |log, writer| {
+            let write = |path: &str| {
+                writer.write(&line(path));
+                writer.hand_over();
+                // The thread has taken the chunk when its buffer is back.
+                let emptied = writer.emptied.recv().expect("the thread runs");
+                writer.home.send(emptied).expect("there is room");
+            };
+            write("/first");
+            std::fs::rename(at("log"), at("moved")).expect("moved");
+            write("/second");
+            log.reopen();
+            write("/third");
+            log.retarget(LogTarget::File(at("missing").join("log"))).expect_err("there is no such directory");
+            write("/fourth");
+            log.retarget(LogTarget::File(at("other"))).expect("opened");
+            write("/fifth");
+            log.retarget(LogTarget::Off).expect("off");
+            writer.write(&line("/sixth"));
+        });
+        let check = |name: &str, expected: &[&str]| {
+            let text = std::fs::read_to_string(at(name)).expect("written");
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), expected.len(), "{name}: {text}");
+            assert!(lines.iter().zip(expected).all(|(line, path)| line.contains(path)), "{name}: {text}");
+        };
+        check("moved", &["/first", "/second"]);
+        check("log", &["/third", "/fourth"]);
+        check("other", &["/fifth"]);
+    }
+
+    #[test]
+    fn a_sink_that_stalls_loses_lines_and_holds_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        // Open for both, so that neither end waits; nobody reads yet.
+        let reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
+        let metrics = Metrics::new(Arc::default());
+        with_log(&pipe, &metrics, |_, writer| {
+            let long = "x".repeat(10_000);
+            for _ in 0..1000 {
+                writer.write(&line(&long));
+            }
+            assert!(metrics.log_lines_dropped.value() > 0, "10 MB fit nowhere");
+            // Lets the thread come to its end.
+            let mut reader = reader;
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        });
     }
 }
