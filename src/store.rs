@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::{fence::Fence, state::State};
+use crate::{fence::Fence, metrics::StoreMetrics, state::State};
 
 mod audit;
 mod change;
@@ -51,6 +51,11 @@ impl Store {
         fence: Arc<Fence>,
     ) -> Result<(Store, Arc<State>), OpenError> {
         load::open(settings, configuration, fence, Arc::new(load::wall_clock))
+    }
+
+    /// What the writer counts, for the scrape.
+    pub fn metrics(&self) -> Arc<StoreMetrics> {
+        self.shared.metrics.clone()
     }
 
     /// Whether changes are taken; `Err` says why not.

@@ -17,7 +17,7 @@ use super::{
     error::Problem,
     wire::{Json, ok},
 };
-use crate::{authz::subject::Permission, store::ChangeError};
+use crate::authz::subject::Permission;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
@@ -53,20 +53,9 @@ async fn reload(State(context): State<Context>, caller: Caller) -> Result<Respon
     // The services that go keep their names in the metrics.
     context.metrics.name_services(&context.rules());
     match context.configuration.reload(caller.actor()).await {
-        Ok(cut) => {
-            context.metrics.reloads.add(1);
-            Ok(ok(&json!({"reloaded": true, "cut": cut.0})))
-        }
-        Err(ReloadError::Invalid(errors)) => {
-            context.metrics.reloads_failed.add(1);
-            Err(invalid(&errors))
-        }
-        Err(ReloadError::Change(error)) => {
-            if matches!(error, ChangeError::Rules(_) | ChangeError::Closed(_)) {
-                context.metrics.reloads_failed.add(1);
-            }
-            Err(error.into())
-        }
+        Ok(cut) => Ok(ok(&json!({"reloaded": true, "cut": cut.0}))),
+        Err(ReloadError::Invalid(errors)) => Err(invalid(&errors)),
+        Err(ReloadError::Change(error)) => Err(error.into()),
     }
 }
 

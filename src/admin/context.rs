@@ -69,7 +69,8 @@ pub trait Configuration: Send + Sync {
     /// The start-up validation of another text; nothing changes.
     fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>>;
 
-    /// Reads the file again and replaces everything, or nothing.
+    /// Reads the file again and replaces everything, or nothing; counts it too, since a signal asks
+    /// for the same.
     fn reload(&self, actor: Actor) -> Reloading;
 }
 

@@ -76,6 +76,7 @@ pub(crate) fn open(
         unsaved: std::sync::Mutex::default(),
         closed: std::sync::Mutex::default(),
         clock,
+        metrics: Arc::default(),
     });
     let standing = Standing { accounts, rules, attachment, max_lifetime, max_tokens, imported, audit };
     let desk = Desk {

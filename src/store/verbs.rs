@@ -1,7 +1,7 @@
 //! The verbs: each hands a plan to the writer and waits until it is in force. A plan can be run
 //! again, so what is drawn at random is drawn here.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use crate::{
         secret::{Digest, TokenId, TokenText},
         subject::Permission,
     },
-    fence::Cut,
+    fence::{Cut, Ticket},
 };
 
 /// Last uses and refusals are handed over in parts of this many.
@@ -279,13 +279,26 @@ impl Store {
         self.queue.send(Command::Change(Box::new(job))).await.map_err(|_| closed())?;
         let Done { result, ticket, not_durable } = answer.await.map_err(|_| closed())??;
         let cut = match ticket {
-            Some(ticket) => ticket.wait().await.map_err(|_| ChangeError::FenceIncomplete)?,
+            Some(ticket) => self.stands(ticket).await?,
             None => Cut(0),
         };
         match not_durable {
             Some(reason) => Err(ChangeError::NotDurable { reason, cut }),
             None => Ok((result, cut)),
         }
+    }
+
+    /// Waits for the fence.
+    async fn stands(&self, ticket: Ticket) -> Result<Cut, ChangeError> {
+        let (metrics, began) = (&self.shared.metrics, Instant::now());
+        metrics.fences_raised.add(1);
+        let Ok(cut) = ticket.wait().await else {
+            metrics.fences_incomplete.add(1);
+            return Err(ChangeError::FenceIncomplete);
+        };
+        metrics.fence_duration.observe(began.elapsed());
+        metrics.cut.add(cut.0);
+        Ok(cut)
     }
 
     /// A text whose id is free.

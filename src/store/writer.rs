@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,7 @@ use crate::{
         time::Timestamp,
     },
     fence::{Affected, Fence, Ticket},
+    metrics::StoreMetrics,
     state::{Snapshot, State},
 };
 
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     /// Why no change is taken any more.
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
+    pub metrics: Arc<StoreMetrics>,
 }
 
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -161,7 +164,7 @@ impl Writer {
         let committed = match &closed {
             Some(reason) => Err(CommitError::Failed(reason.clone())),
             None if pending.ops.is_empty() => Ok(()),
-            None => self.shared.engine.commit(&pending.ops),
+            None => self.commit(&pending, &batch),
         };
         match committed {
             Ok(()) => {
@@ -199,6 +202,22 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn commit(&self, pending: &Pending, batch: &[Box<dyn Task>]) -> Result<(), CommitError> {
+        let (metrics, began) = (&self.shared.metrics, Instant::now());
+        let committed = self.shared.engine.commit(&pending.ops);
+        match &committed {
+            Ok(()) => {
+                let planned = batch.iter().filter(|task| task.is_planned()).count();
+                metrics.commits.add(1);
+                metrics.changes.add(u64::try_from(planned).unwrap_or(u64::MAX));
+                metrics.commit_duration.observe(began.elapsed());
+            }
+            Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
+            Err(CommitError::Refused(_)) => {}
+        }
+        committed
     }
 
     /// A change that only takes power away holds at once, though it does not last.

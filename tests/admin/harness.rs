@@ -55,6 +55,7 @@ pub struct Fixture {
     pub metrics: Arc<Metrics>,
     pub ready: Arc<AtomicBool>,
     pub around: Arc<Around>,
+    max_lifetime: Option<Duration>,
     senders: Mutex<HashMap<String, Sender>>,
     drain: Option<Drain>,
     thread: Option<JoinHandle<()>>,
@@ -91,7 +92,7 @@ impl Fixture {
         let (store, state) = Store::open(&settings, configuration, fence.clone()).unwrap();
         let around = Arc::new(Around::default());
         assert!(around.store.set(store.clone()).is_ok());
-        let metrics = Metrics::new(Arc::default());
+        let metrics = Metrics::new(store.metrics());
         let ready = Arc::new(AtomicBool::new(true));
         let context = admin::Context::new(admin::Parts {
             store: store.clone(),
@@ -135,6 +136,7 @@ impl Fixture {
             metrics,
             ready,
             around,
+            max_lifetime,
             senders: Mutex::default(),
             drain: Some(drain),
             thread: Some(thread),
@@ -199,7 +201,11 @@ impl Fixture {
         let readable = self.must("GET", &format!("/v1/services?readable_by={login}"), None);
         let keys: Vec<&str> =
             readable["items"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap()).collect();
-        Sender::Bearer(text(&self.token(login, "its session", &keys)))
+        let mut body = new_token("its session", &keys);
+        if self.max_lifetime.is_some() {
+            body["expires_in"] = "1d".into();
+        }
+        Sender::Bearer(text(&self.must("POST", &format!("/v1/users/{login}/tokens"), Some(body))))
     }
 }
 

@@ -9,3 +9,4 @@ mod nouns;
 mod operations;
 mod rules;
 mod tokens;
+mod vectors;
