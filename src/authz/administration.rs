@@ -133,4 +133,4 @@ fn not_found<T>(what: &str, name: &str) -> Result<T, Refusal> {
 }
 
 #[cfg(test)]
-mod fixture;
+mod tests;
