@@ -1,1 +1,188 @@
+//! The verbs over a real engine, on a clock that stands still unless it is moved.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use super::{engine::Op, model::*, *};
+use crate::{
+    authz::{
+        rules::{Authorization, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},
+        secret::{Digest, TokenId},
+        subject::{Access, Ending, Token},
+        time::Timestamp,
+    },
+    fence::{ACKNOWLEDGE_TIMEOUT, Fence},
+    state::State,
+};
+
+mod accounts;
+mod batches;
+mod failures;
+mod tokens;
+mod vectors;
+
+const FULL: Access = Access::Full;
+/// 2026-06-01T12:00:00Z.
+const NOW: i64 = 1_780_315_200_000;
+
+/// A store in a directory of its own.
+struct Bench {
+    dir: tempfile::TempDir,
+    store: Store,
+    state: Arc<State>,
+    clock: Arc<AtomicI64>,
+}
+
+fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
+    ServiceSpec {
+        key: ServiceKey::parse(key).unwrap(),
+        title: key.into(),
+        about: String::new(),
+        upstream: "one".into(),
+        paths: vec![path.into()],
+        hosts: Vec::new(),
+        readers: readers.iter().map(|reader| (*reader).to_owned()).collect(),
+        methods: None,
+        read_methods: Vec::new(),
+        authorization: Authorization::Strip,
+        identity: true,
+        identity_groups: None,
+        allow: Vec::new(),
+        max_body: None,
+        origin: Origin { file: "gateway.toml".into(), line: 1 },
+    }
+}
+
+fn configuration(services: Vec<ServiceSpec>) -> Configuration {
+    Configuration {
+        services,
+        public: Vec::new(),
+        rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+        attachment: Arc::new(()),
+        max_lifetime: None,
+        max_tokens: 500,
+    }
+}
+
+/// `wiki` for everybody, `hub` for developers.
+fn usual() -> Configuration {
+    configuration(vec![service("wiki", "/wiki", &["all-users"]), service("hub", "/hub", &["developers"])])
+}
+
+fn settings(dir: &tempfile::TempDir) -> Settings {
+    Settings { path: dir.path().join("data"), ballast: 0, max_lifetime: None, max_tokens: 500 }
+}
+
+fn operator() -> Actor {
+    Actor { who: Who::Operator, parent: None, request_id: None }
+}
+
+fn named(owner: &str, name: &str) -> NewToken {
+    NewToken {
+        owner: owner.into(),
+        name: name.into(),
+        note: String::new(),
+        scope: vec![("wiki".into(), FULL)],
+        not_before: None,
+        expires_at: None,
+        allow_ips: Vec::new(),
+    }
+}
+
+fn person(login: &str) -> NewUser {
+    NewUser { login: login.into(), name: login.into(), email: None, kind: UserKind::Human }
+}
+
+fn code<T>(result: Result<T, ChangeError>) -> String {
+    match result {
+        Ok(_) => "ok".into(),
+        Err(ChangeError::Refused(refusal)) => refusal.code.word().into(),
+        Err(ChangeError::Stale) => "stale".into(),
+        Err(ChangeError::KeyReused) => "key_reused".into(),
+        Err(ChangeError::Closed(_)) => "closed".into(),
+        Err(ChangeError::NotDurable { .. }) => "not_durable".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(usual())
+    }
+
+    fn with(configuration: Configuration) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), configuration, Arc::new(AtomicI64::new(NOW)))
+    }
+
+    fn over(dir: tempfile::TempDir, configuration: Configuration, clock: Arc<AtomicI64>) -> Self {
+        let now = clock.clone();
+        let tells: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
+        let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
+        let (store, state) = load::open(&settings(&dir), configuration, fence, tells).unwrap();
+        Self { dir, store, state, clock }
+    }
+
+    /// A store whose engine holds these rows before it is opened.
+    fn seeded(configuration: Configuration, ops: &[Op]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine::Engine::open(&settings(&dir)).unwrap();
+        engine.commit(ops).unwrap();
+        engine.close();
+        Self::over(dir, configuration, Arc::new(AtomicI64::new(NOW)))
+    }
+
+    /// Closed and opened again.
+    async fn again(self) -> Self {
+        self.store.close().await;
+        Self::over(self.dir, usual(), self.clock)
+    }
+
+    /// alice in developers, bob.
+    async fn peopled() -> Self {
+        let bench = Self::new();
+        for login in ["alice", "bob"] {
+            bench.store.create_user(operator(), person(login)).await.unwrap();
+        }
+        bench.store.create_group(operator(), "developers".into(), None).await.unwrap();
+        bench.store.set_member(operator(), "developers".into(), "alice".into(), true).await.unwrap();
+        bench
+    }
+
+    fn by(&self, login: &str) -> Actor {
+        let accounts = self.store.accounts();
+        let user = accounts.users().find(|user| user.record.login == login).unwrap();
+        Actor { who: Who::User(user.record.id.clone()), parent: None, request_id: None }
+    }
+
+    fn pass(&self, seconds: i64) {
+        self.clock.fetch_add(seconds * 1000, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.load(Ordering::Relaxed))
+    }
+
+    fn indexed(&self, digest: &Digest) -> Option<Token> {
+        self.state.index().with(digest, |token| token.cloned())
+    }
+
+    fn ending(&self, digest: &Digest) -> Ending {
+        self.indexed(digest).unwrap().end
+    }
+
+    /// What the directory that workers read says of a user.
+    fn reads(&self, login: &str, service: &str) -> bool {
+        let snapshot = self.state.snapshot();
+        let id = snapshot.rules.service_by_key(service).unwrap().id;
+        snapshot.directory.user_by_login(login).is_some_and(|user| user.readable.contains(id))
+    }
+
+    fn events(&self) -> Vec<String> {
+        let mut events: Vec<String> =
+            self.store.audit(None, 1000).unwrap().items.into_iter().map(|event| event.event).collect();
+        events.reverse();
+        events
+    }
+}

@@ -1,0 +1,94 @@
+//! Many callers at once: one order, one chain, no name twice.
+
+use super::*;
+use crate::store::audit::Verified;
+
+#[tokio::test]
+async fn many_callers_make_one_chain() {
+    let bench = Bench::peopled().await;
+    let callers: Vec<_> = (0..16)
+        .map(|caller| {
+            let store = bench.store.clone();
+            tokio::spawn(async move {
+                let mut ids = Vec::new();
+                for number in 0..8 {
+                    let new = named("alice", &format!("{caller}-{number}"));
+                    ids.push(store.create_token(operator(), new, None).await.unwrap().record.id);
+                }
+                for id in &ids[..4] {
+                    store.revoke_token(operator(), *id, RevokeReason::Admin).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let events = 5 + 16 * 12;
+    let Verified { events: counted, last } = bench.store.verify_audit().unwrap();
+    assert_eq!(counted, events);
+    let bench = bench.again().await;
+    assert_eq!(bench.store.verify_audit().unwrap(), Verified { events, last });
+    assert_eq!(bench.state.index().len(), 128);
+    bench.store.create_user(operator(), person("carol")).await.unwrap();
+    assert_eq!(bench.store.verify_audit().unwrap().events, events + 1, "the chain goes on");
+}
+
+#[tokio::test]
+async fn a_name_is_given_once() {
+    let bench = Bench::peopled().await;
+    let asked: Vec<_> = (0..32)
+        .map(|at| {
+            let (store, name) = (bench.store.clone(), if at % 2 == 0 { "ci" } else { "CI" });
+            tokio::spawn(
+                async move { code(store.create_token(operator(), named("alice", name), None).await) },
+            )
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for one in asked {
+        answers.push(one.await.unwrap());
+    }
+    assert_eq!(answers.iter().filter(|answer| *answer == "ok").count(), 1);
+    assert_eq!(answers.iter().filter(|answer| *answer == "name_taken").count(), 31);
+}
+
+/// A batch is planned as a whole: commands see what earlier ones of it have put down.
+#[tokio::test]
+async fn a_batch_sees_itself() {
+    let bench = Bench::new();
+    let store = &bench.store;
+    let once = || Some(Idempotency { key: "k".into(), request: [1; 32] });
+    let (user, group, member, first, again, gone) = tokio::join!(
+        store.create_user(operator(), person("alice")),
+        store.create_group(operator(), "developers".into(), None),
+        store.set_member(operator(), "developers".into(), "alice".into(), true),
+        store.create_token(operator(), named("alice", "ci"), once()),
+        store.create_token(operator(), named("alice", "ci"), once()),
+        store.delete_user(operator(), "alice".into()),
+    );
+    user.unwrap();
+    group.unwrap();
+    member.unwrap();
+    let (first, again) = (first.unwrap(), again.unwrap());
+    assert_eq!(first.record.id, again.record.id);
+    assert!(again.text.is_none());
+    gone.unwrap();
+    assert_eq!(bench.ending(&first.record.digest), Ending::Revoked);
+    let bench = bench.again().await;
+    assert_eq!(bench.ending(&first.record.digest), Ending::Revoked);
+    assert_eq!(bench.store.accounts().user_by_login("alice").map(|user| user.ix), None);
+}
+
+#[tokio::test]
+async fn closing_answers_what_was_accepted() {
+    let bench = Bench::peopled().await;
+    let (made, ()) =
+        tokio::join!(bench.store.create_token(operator(), named("alice", "ci"), None), bench.store.close());
+    let made = made.unwrap().record;
+    assert!(bench.store.writable().is_err());
+    assert_eq!(code(bench.store.create_token(operator(), named("alice", "x"), None).await), "closed");
+    bench.store.close().await;
+    let bench = bench.again().await;
+    assert_eq!(bench.store.token(made.id).unwrap(), Some(made));
+}

@@ -1,0 +1,116 @@
+//! A disk that breaks: what adds power is not done, what takes it away holds all the same.
+
+use super::*;
+
+struct Broken {
+    bench: Bench,
+    alice: Actor,
+    token: TokenRecord,
+    other: TokenRecord,
+}
+
+impl Broken {
+    async fn new() -> Self {
+        let bench = Bench::peopled().await;
+        let create = async |owner: &str, name: &str| {
+            let scope = vec![("wiki".into(), FULL)];
+            let new = NewToken { scope, ..named(owner, name) };
+            bench.store.create_token(operator(), new, None).await.unwrap().record
+        };
+        let (token, other) = (create("alice", "ci").await, create("bob", "ci").await);
+        let alice = bench.by("alice");
+        bench.store.engine().break_sync();
+        Self { bench, alice, token, other }
+    }
+}
+
+#[tokio::test]
+async fn what_adds_power_is_not_done() {
+    let Broken { bench, alice, .. } = Broken::new().await;
+    let store = &bench.store;
+    let before = bench.state.index().len();
+    assert_eq!(store.writable(), Ok(()));
+    assert_eq!(code(store.create_token(alice.clone(), named("alice", "new"), None).await), "closed");
+    assert!(store.writable().is_err());
+    assert_eq!(bench.state.index().len(), before);
+    assert_eq!(code(store.create_user(operator(), person("carol")).await), "closed");
+    assert!(store.accounts().user_by_login("carol").is_none());
+    assert_eq!(code(store.set_member(operator(), "developers".into(), "bob".into(), true).await), "closed");
+    assert!(!bench.reads("bob", "hub"));
+    assert_eq!(code(store.ban_user(operator(), "bob".into(), None).await), "closed");
+    assert_eq!(code(store.replace_configuration(operator(), usual()).await), "closed");
+}
+
+#[tokio::test]
+async fn what_takes_power_away_holds() {
+    let Broken { bench, alice, token, other } = Broken::new().await;
+    let store = &bench.store;
+    let revoke = async |by: &Actor, id| code(store.revoke_token(by.clone(), id, RevokeReason::Leaked).await);
+    assert_eq!(revoke(&alice, token.id).await, "not_durable");
+    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert!(store.token(token.id).unwrap().unwrap().revoked.is_some());
+    assert_eq!(revoke(&alice, token.id).await, "not_durable", "again");
+    assert_eq!(revoke(&alice, other.id).await, "permission_denied", "the rules hold on");
+    assert_eq!(bench.ending(&other.digest), Ending::None);
+    assert!(bench.reads("alice", "hub"));
+    assert_eq!(
+        code(store.set_member(operator(), "developers".into(), "alice".into(), false).await),
+        "not_durable"
+    );
+    assert!(!bench.reads("alice", "hub"));
+    assert_eq!(code(store.ban_user(operator(), "bob".into(), Some("x".into())).await), "not_durable");
+    assert!(bench.state.snapshot().directory.user_by_login("bob").unwrap().banned);
+    assert_eq!(code(store.delete_user(operator(), "bob".into()).await), "not_durable");
+    assert_eq!(bench.ending(&other.digest), Ending::Revoked);
+    assert!(bench.state.snapshot().directory.user_by_login("bob").is_none());
+    let all = GrantTarget::Group("all-users".into());
+    assert_eq!(code(store.set_grant(operator(), "contributor".into(), all, false).await), "not_durable");
+    assert_eq!(code(store.delete_group(operator(), "developers".into()).await), "not_durable");
+}
+
+#[tokio::test]
+async fn narrowing_holds_and_widening_is_refused() {
+    let Broken { bench, alice, token, .. } = Broken::new().await;
+    let edit = |access| TokenEdit { scope: Some(vec![("wiki".into(), access)]), ..TokenEdit::default() };
+    let edited = async |edit| code(bench.store.edit_token(alice.clone(), token.id, None, edit).await);
+    assert_eq!(edited(edit(Access::Read)).await, "not_durable");
+    let held =
+        bench.indexed(&token.digest).unwrap().scope.iter().map(|(_, access)| access).collect::<Vec<_>>();
+    assert_eq!(held, [Access::Read]);
+    assert_eq!(edited(edit(Access::Full)).await, "cannot_widen");
+    let rename = TokenEdit { name: Some("x".into()), ..TokenEdit::default() };
+    assert_eq!(edited(rename).await, "closed");
+}
+
+/// One batch with both kinds, in any order: each gets its own answer.
+#[tokio::test]
+async fn a_broken_batch_is_told_apart() {
+    let Broken { bench, alice, token, other } = Broken::new().await;
+    let store = &bench.store;
+    let (created, revoked, rotated, banned) = tokio::join!(
+        store.create_token(alice.clone(), named("alice", "new"), None),
+        store.revoke_token(alice.clone(), token.id, RevokeReason::User),
+        store.rotate_token(operator(), other.id, None, None),
+        store.ban_user(operator(), "bob".into(), Some("x".into())),
+    );
+    assert_eq!(code(created), "closed");
+    assert_eq!(code(revoked), "not_durable");
+    assert_eq!(code(rotated), "closed");
+    assert_eq!(code(banned), "not_durable");
+    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&other.digest), Ending::None);
+    assert_eq!(bench.state.index().len(), 2);
+}
+
+#[tokio::test]
+async fn a_restart_takes_changes_again() {
+    let Broken { bench, alice, token, .. } = Broken::new().await;
+    let revoked = bench.store.revoke_token(alice, token.id, RevokeReason::User).await;
+    assert_eq!(code(revoked), "not_durable");
+    let bench = bench.again().await;
+    bench.store.verify_audit().unwrap();
+    let by = bench.by("alice");
+    bench.store.revoke_token(by, token.id, RevokeReason::User).await.unwrap();
+    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    bench.store.verify_audit().unwrap();
+}

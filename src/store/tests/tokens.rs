@@ -1,0 +1,264 @@
+//! The life of tokens, over the verbs: what is stored, what workers see, what is audited.
+
+use std::time::Duration;
+
+use super::*;
+
+#[tokio::test]
+async fn a_new_token_is_usable_and_lasts() {
+    let bench = Bench::peopled().await;
+    let made = bench.store.create_token(bench.by("alice"), named("alice", " CI "), None).await.unwrap();
+    let text = made.text.unwrap();
+    assert_eq!(made.record.name, "CI");
+    assert_eq!(made.record.digest, text.digest());
+    assert!(text.expose().contains(made.record.id.as_str()));
+    let indexed = bench.indexed(&text.digest()).unwrap();
+    assert_eq!((indexed.id, indexed.end), (made.record.id, Ending::None));
+
+    let bench = bench.again().await;
+    assert_eq!(bench.store.token(made.record.id).unwrap(), Some(made.record.clone()));
+    assert_eq!(bench.ending(&text.digest()), Ending::None);
+    assert_eq!(bench.store.token_by_digest(&text.digest()).unwrap(), Some(made.record));
+}
+
+#[tokio::test]
+async fn names_are_unique_among_an_owners_live_tokens() {
+    let bench = Bench::peopled().await;
+    let create =
+        async |owner: &str, name: &str| bench.store.create_token(operator(), named(owner, name), None).await;
+    let first = create("alice", "Build").await.unwrap().record;
+    assert_eq!(code(create("alice", "BUILD").await), "name_taken");
+    assert_eq!(code(create("bob", "build").await), "ok");
+    bench.store.revoke_token(operator(), first.id, RevokeReason::Admin).await.unwrap();
+    let second = create("alice", "bUILD").await.unwrap().record;
+
+    let rename = TokenEdit { name: Some("other".into()), ..TokenEdit::default() };
+    bench.store.edit_token(operator(), second.id, None, rename.clone()).await.unwrap();
+    let third = create("alice", "build").await.unwrap().record;
+    assert_eq!(code(bench.store.edit_token(operator(), third.id, None, rename).await), "name_taken");
+
+    let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "short") };
+    bench.store.create_token(operator(), soon, None).await.unwrap();
+    assert_eq!(code(create("alice", "short").await), "name_taken");
+    bench.pass(60);
+    assert_eq!(code(create("alice", "short").await), "ok", "an expired token gives its name up");
+}
+
+#[tokio::test]
+async fn an_owner_has_so_many_live_tokens() {
+    let bench = Bench::with(Configuration { max_tokens: 2, ..usual() });
+    bench.store.create_user(operator(), person("alice")).await.unwrap();
+    let create = async |name: &str| bench.store.create_token(operator(), named("alice", name), None).await;
+    let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "a") };
+    bench.store.create_token(operator(), soon, None).await.unwrap();
+    let second = create("b").await.unwrap().record;
+    assert_eq!(code(create("c").await), "too_many_tokens");
+    bench.store.rotate_token(operator(), second.id, None, None).await.unwrap();
+    assert_eq!(code(create("c").await), "too_many_tokens");
+    bench.pass(60);
+    assert_eq!(code(create("c").await), "ok", "an expired token takes no place");
+}
+
+#[tokio::test]
+async fn rotation_replaces_within_the_family() {
+    let bench = Bench::peopled().await;
+    let old = bench.store.create_token(bench.by("alice"), named("alice", "ci"), None).await.unwrap().record;
+    let rotate = async |id, grace| bench.store.rotate_token(bench.by("alice"), id, grace, None).await;
+    let made = rotate(old.id, None).await.unwrap();
+    let new = made.record;
+    assert_eq!((new.family, new.name.as_str(), &new.scope), (old.family, "ci", &old.scope));
+    assert_ne!(new.digest, old.digest);
+    let grace_until = bench.now().plus_seconds(3600);
+    assert_eq!(bench.ending(&old.digest), Ending::Rotated { grace_until });
+    assert_eq!(bench.ending(&new.digest), Ending::None);
+    assert_eq!(
+        bench.store.token(old.id).unwrap().unwrap().rotation,
+        Some(Rotation { to: new.id, grace_until })
+    );
+    assert_eq!(code(rotate(old.id, None).await), "token_revoked");
+    assert_eq!(code(bench.store.create_token(operator(), named("alice", "CI"), None).await), "name_taken");
+
+    let newer = rotate(new.id, Some(Duration::ZERO)).await.unwrap().record;
+    assert_eq!(bench.ending(&new.digest), Ending::Rotated { grace_until: bench.now() });
+    assert_eq!(newer.family, old.id);
+    bench.store.revoke_token(operator(), newer.id, RevokeReason::Admin).await.unwrap();
+    assert_eq!(code(rotate(newer.id, None).await), "token_revoked");
+    assert_eq!(code(bench.store.create_token(operator(), named("alice", "CI"), None).await), "ok");
+}
+
+#[tokio::test]
+async fn revocation_is_idempotent_and_final() {
+    let bench = Bench::peopled().await;
+    let token = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
+    let revoke = async |reason| bench.store.revoke_token(bench.by("alice"), token.id, reason).await.unwrap();
+    let first = revoke(RevokeReason::Leaked).await.record;
+    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    bench.pass(10);
+    assert_eq!(revoke(RevokeReason::User).await.record, first, "it stays as it was revoked");
+    let edit = TokenEdit { note: Some("x".into()), ..TokenEdit::default() };
+    assert_eq!(code(bench.store.edit_token(operator(), token.id, None, edit).await), "token_revoked");
+    let unknown = TokenId::parse("unknown00000").unwrap();
+    assert_eq!(code(bench.store.revoke_token(operator(), unknown, RevokeReason::User).await), "not_found");
+    let revocations = bench.events().iter().filter(|event| *event == "token.revoke").count();
+    assert_eq!(revocations, 1);
+
+    let bench = bench.again().await;
+    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+}
+
+#[tokio::test]
+async fn edits_hold_against_a_revision() {
+    let bench = Bench::peopled().await;
+    let new = NewToken { scope: vec![("hub".into(), FULL), ("wiki".into(), FULL)], ..named("alice", "ci") };
+    let token = bench.store.create_token(operator(), new, None).await.unwrap().record;
+    let edit = TokenEdit { scope: Some(vec![("wiki".into(), Access::Read)]), ..TokenEdit::default() };
+    let edited = async |revision, edit: TokenEdit| {
+        bench.store.edit_token(operator(), token.id, Some(revision), edit).await
+    };
+    let after = edited(1, edit.clone()).await.unwrap().record;
+    assert_eq!(after.revision, 2);
+    assert_eq!(bench.indexed(&token.digest).unwrap().scope.iter().count(), 1);
+    assert_eq!(code(edited(1, edit.clone()).await), "stale");
+    assert_eq!(edited(2, edit).await.unwrap().record.revision, 2, "nothing changed");
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_one_token() {
+    let bench = Bench::peopled().await;
+    let once = |request: u8| Some(Idempotency { key: "alice/1".into(), request: [request; 32] });
+    let create = async |request| {
+        bench.store.create_token(bench.by("alice"), named("alice", "ci"), once(request)).await
+    };
+    let first = create(1).await.unwrap();
+    assert!(first.text.is_some());
+    let again = create(1).await.unwrap();
+    assert_eq!(again.record, first.record);
+    assert!(again.text.is_none(), "the text is shown once");
+    assert_eq!(code(create(2).await), "key_reused");
+    assert_eq!(bench.events().iter().filter(|event| *event == "token.create").count(), 1);
+    bench.pass(24 * 3600);
+    assert_eq!(code(create(2).await), "name_taken", "forgotten after a day");
+}
+
+#[tokio::test]
+async fn imported_tokens_are_known_by_digest() {
+    let bench = Bench::new();
+    let line = |digest: u8, owner: &str, name: &str| ImportedToken {
+        digest: Digest::from_bytes([digest; 32]),
+        owner: owner.into(),
+        name: name.into(),
+        scope: vec![("hub".into(), FULL)],
+        expires_at: None,
+    };
+    let import = async |actor, lines: Vec<ImportedToken>| {
+        let answers = bench.store.import_tokens(actor, lines, true).await?;
+        Ok::<_, ChangeError>(
+            answers.into_iter().map(|a| code(a.map_err(ChangeError::from))).collect::<Vec<_>>(),
+        )
+    };
+    let lines = vec![
+        line(1, "ci", "a"),
+        line(2, "ci", "A"),
+        line(1, "other", "b"),
+        line(3, "b a d", "c"),
+        ImportedToken { scope: vec![("nope".into(), FULL)], ..line(4, "ci", "d") },
+        ImportedToken { expires_at: Some(bench.now()), ..line(5, "ci", "e") },
+        line(6, "Ci", "f"),
+    ];
+    let expected =
+        ["ok", "name_taken", "name_taken", "invalid_name", "service_not_readable", "expiry_in_past", "ok"];
+    assert_eq!(import(operator(), lines.clone()).await.unwrap(), expected);
+    assert_eq!(bench.state.index().imported(), 2);
+    assert!(bench.indexed(&Digest::from_bytes([6; 32])).is_some());
+    assert_eq!(import(operator(), lines).await.unwrap(), expected, "an import can be resumed");
+    assert_eq!(bench.state.index().imported(), 2);
+    assert_eq!(code(import(bench.by("ci"), vec![line(7, "ci", "g")]).await), "permission_denied");
+
+    let bench = bench.again().await;
+    assert_eq!(bench.state.index().imported(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_asks_has_to_hold_still() {
+    let bench = Bench::peopled().await;
+    let parent = bench.store.create_token(operator(), named("alice", "parent"), None).await.unwrap().record;
+    let by = Actor { parent: Some(parent.id), ..bench.by("alice") };
+    let create = async |name: &str| bench.store.create_token(by.clone(), named("alice", name), None).await;
+    assert_eq!(code(create("one").await), "ok");
+    bench.store.revoke_token(operator(), parent.id, RevokeReason::Admin).await.unwrap();
+    assert_eq!(code(create("two").await), "permission_denied");
+}
+
+#[tokio::test]
+async fn last_use_goes_forward() {
+    let bench = Bench::peopled().await;
+    let token = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
+    let used = |seconds: i64| LastUsed {
+        at: Timestamp::from_millis(NOW + seconds * 1000),
+        from: [127, 0, 0, 1].into(),
+        service: "wiki".into(),
+    };
+    let unknown = Digest::from_bytes([9; 32]);
+    bench.store.record_use(vec![(token.digest, used(5)), (unknown, used(5))]).await.unwrap();
+    bench.store.record_use(vec![(token.digest, used(3))]).await.unwrap();
+    let stored = bench.store.token(token.id).unwrap().unwrap();
+    assert_eq!(stored.last_used, Some(used(5)));
+    assert_eq!(stored.revision, 1);
+    let edit = TokenEdit { note: Some("x".into()), ..TokenEdit::default() };
+    bench.store.edit_token(operator(), token.id, None, edit).await.unwrap();
+    assert_eq!(bench.store.token(token.id).unwrap().unwrap().last_used, Some(used(5)));
+}
+
+#[tokio::test]
+async fn rows_of_revoked_tokens_stay_ninety_days() {
+    let bench = Bench::peopled().await;
+    let gone = bench.store.create_token(operator(), named("alice", "a"), None).await.unwrap().record;
+    let kept = bench.store.create_token(operator(), named("alice", "b"), None).await.unwrap().record;
+    bench.store.revoke_token(operator(), gone.id, RevokeReason::Admin).await.unwrap();
+    let stir = async || {
+        bench.store.record_use(Vec::new()).await.unwrap();
+        let edit = UserEdit { name: Some(bench.now().as_millis().to_string()), ..UserEdit::default() };
+        bench.store.edit_user(operator(), "bob".into(), None, edit.clone()).await.unwrap();
+        // Upkeep comes after the answer: the next change is answered behind it.
+        bench.store.edit_user(operator(), "bob".into(), None, edit).await.unwrap();
+    };
+    bench.pass(89 * 24 * 3600);
+    stir().await;
+    assert_eq!(bench.ending(&gone.digest), Ending::Revoked);
+    bench.pass(2 * 24 * 3600);
+    stir().await;
+    assert!(bench.indexed(&gone.digest).is_none());
+    assert_eq!(bench.store.token(gone.id).unwrap(), None);
+    assert!(bench.indexed(&kept.digest).is_some());
+}
+
+#[tokio::test]
+async fn pages_of_tokens() {
+    let bench = Bench::peopled().await;
+    for at in 0..7 {
+        bench.store.create_token(operator(), named("alice", &format!("a{at}")), None).await.unwrap();
+    }
+    let other = bench.store.create_token(operator(), named("bob", "b"), None).await.unwrap().record;
+    bench.store.revoke_token(operator(), other.id, RevokeReason::Admin).await.unwrap();
+    let check = |name: &str, filter: TokenFilter, expected: usize| {
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = bench.store.tokens(&filter, cursor.as_deref(), 3).unwrap();
+            assert!(page.items.len() <= 3);
+            seen.extend(page.items.into_iter().map(|record| record.id));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert!(seen.is_sorted(), "{name}");
+        assert_eq!(seen.len(), expected, "{name}");
+    };
+    check("all", TokenFilter::default(), 8);
+    check("alice's", TokenFilter { owner: Some("Alice".into()), ..TokenFilter::default() }, 7);
+    check("nobody's", TokenFilter { owner: Some("nobody".into()), ..TokenFilter::default() }, 0);
+    check("revoked", TokenFilter { state: Some(TokenState::Revoked), ..TokenFilter::default() }, 1);
+    check("of a service", TokenFilter { service: Some("hub".into()), ..TokenFilter::default() }, 0);
+    check("never used", TokenFilter { unused_since: Some(bench.now()), ..TokenFilter::default() }, 8);
+    assert!(bench.store.tokens(&TokenFilter::default(), Some("no cursor"), 3).is_err());
+}
