@@ -1,5 +1,5 @@
 //! The administration vectors, over the verbs. What the listener answers by itself (who is not
-//! signed in, whose token lacks `permgate`) is told apart by name.
+//! signed in, whose account is banned, whose token lacks `permgate`) is told apart by name.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::authz::{
     subject::Permission,
 };
 
-const LISTENER: [&str; 2] = ["M02", "M20"];
+const LISTENER: [&str; 3] = ["M02", "M20", "M40"];
 
 #[tokio::test]
 async fn administration_vectors() {

@@ -1,0 +1,173 @@
+//! Users, groups, roles and grants.
+
+use super::*;
+
+#[test]
+fn users_are_managed() {
+    let town = Town::new();
+    let world = town.world();
+    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+        assert_eq!(code(result), expected, "{name}")
+    };
+    let create = |by: &str, login: &str| {
+        users::create(&world, &town.acting(by), UserRecord { id: "new".into(), ..user(login) }).map(drop)
+    };
+    check("create", create("grace", "new"), "ok");
+    check("create without", create("alice", "new"), "permission_denied");
+    check("create, taken", create("grace", "Alice"), "name_taken");
+    check("create, reserved", create("grace", "me"), "invalid_name");
+
+    let edit = |by: &str, whom: &str, change: fn(&mut UserRecord)| {
+        let acting = town.acting(by);
+        let before = users::find_to_edit(&world, &acting, whom)?;
+        let mut after = before.record.clone();
+        change(&mut after);
+        users::edit(&world, &acting, before, after).map(drop)
+    };
+    check("own name", edit("alice", "alice", |u| u.name = "A.".into()), "ok");
+    check("own login", edit("alice", "alice", |u| u.login = "root".into()), "permission_denied");
+    check("another's name", edit("alice", "bob", |u| u.name = "B.".into()), "permission_denied");
+    check("managed", edit("grace", "carol", |u| u.name = "C.".into()), "ok");
+    check("a login of more power", edit("grace", "carol", |u| u.login = "c".into()), "would_escalate");
+    check("a login of no more power", edit("grace", "ci-bot", |u| u.login = "ci".into()), "ok");
+    check("a login that is taken", edit("carol", "bob", |u| u.login = "alice".into()), "name_taken");
+
+    let ban = |by: &str, whom: &str, reason: Option<&str>| {
+        users::ban(&world, &town.acting(by), whom, reason).map(drop)
+    };
+    check("ban", ban("grace", "bob", Some("x")), "ok");
+    check("ban without", ban("alice", "bob", Some("x")), "permission_denied");
+    check("ban oneself", ban("grace", "grace", Some("x")), "cannot_ban_self");
+    check("unban oneself", ban("grace", "grace", None), "cannot_ban_self");
+    check("ban the last administrator", ban("grace", "carol", Some("x")), "last_admin");
+    check("... from the socket", ban("operator", "carol", Some("x")), "last_admin");
+    check("unban", ban("grace", "dave", None), "ok");
+    check("ban nobody", ban("grace", "nobody", Some("x")), "not_found");
+
+    let delete = |by: &str, whom: &str| users::delete(&world, &town.acting(by), whom).map(drop);
+    check("delete", delete("carol", "bob"), "ok");
+    check("delete without", delete("grace", "bob"), "permission_denied");
+    check("delete the last administrator", delete("operator", "carol"), "last_admin");
+
+    let password = |by: &str, whom: &str| users::set_password(&world, &town.acting(by), whom, true).map(drop);
+    check("own password", password("alice", "alice"), "ok");
+    check("another's password", password("alice", "bob"), "permission_denied");
+    check("a password of more power", password("grace", "carol"), "would_escalate");
+    check("a password of other services", password("grace", "alice"), "would_escalate");
+    check("a service's password", password("carol", "ci-bot"), "invalid_value");
+}
+
+#[test]
+fn groups_that_carry_power_need_it() {
+    let town = Town::new();
+    let world = town.world();
+    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+        assert_eq!(code(result), expected, "{name}")
+    };
+    let create = |by: &str, name: &str, parent: Option<&str>| {
+        groups::create(&world, &town.acting(by), GroupRecord { id: "new".into(), ..group(name, parent) })
+            .map(drop)
+    };
+    check("a plain group", create("mia", "knitters", None), "ok");
+    check("without", create("alice", "knitters", None), "permission_denied");
+    check("taken, in other letters", create("mia", "DEVELOPERS", None), "name_taken");
+    check("built in", create("mia", "All-Users", None), "name_taken");
+    check("a name that readers wait for", create("mia", "Ghosts", None), "would_escalate");
+    check("... by who reads it", create("carol", "ghosts", None), "ok");
+    check("below power", create("mia", "l3", Some("l2")), "would_escalate");
+    check("below a role", create("mia", "juniors", Some("auditors")), "would_escalate");
+    check("below nothing", create("mia", "climbers", Some("hikers")), "ok");
+
+    let edit = |by: &str, name: &str, change: fn(&mut GroupRecord)| {
+        let before = groups::find(&world, name)?;
+        let mut after = before.record.clone();
+        change(&mut after);
+        groups::edit(&world, &town.acting(by), before, after).map(drop)
+    };
+    check("rename a plain one", edit("mia", "hikers", |g| g.name = "walkers".into()), "ok");
+    check("rename into power", edit("mia", "hikers", |g| g.name = "ghosts".into()), "would_escalate");
+    check("rename out of power", edit("mia", "developers", |g| g.name = "devs".into()), "would_escalate");
+    check(
+        "move into power",
+        edit("mia", "hikers", |g| g.parent = Some("g-support".into())),
+        "would_escalate",
+    );
+    check("move out of power", edit("mia", "l2", |g| g.parent = None), "would_escalate");
+    check("below itself", edit("carol", "support", |g| g.parent = Some("g-l2".into())), "invalid_value");
+    check(
+        "its own parent",
+        edit("carol", "support", |g| g.parent = Some("g-support".into())),
+        "invalid_value",
+    );
+    check("built in", edit("carol", "all-users", |g| g.name = "everybody".into()), "invalid_value");
+
+    let member = |by: &str, name: &str, put_in: bool| {
+        groups::set_member(&world, &town.acting(by), name, "grace", put_in).map(drop)
+    };
+    check("into a plain one", member("mia", "hikers", true), "ok");
+    check("without", member("alice", "hikers", true), "permission_denied");
+    check("into power", member("mia", "developers", true), "would_escalate");
+    check("into power above", member("mia", "l2", true), "would_escalate");
+    check("into a role", member("mia", "auditors", true), "would_escalate");
+    check("out of power", member("mia", "developers", false), "would_escalate");
+    check("by an administrator", member("carol", "auditors", true), "ok");
+    check("into everybody", member("carol", "all-users", true), "invalid_value");
+
+    let delete = |by: &str, name: &str| groups::delete(&world, &town.acting(by), name).map(drop);
+    check("delete a plain one", delete("mia", "hikers"), "ok");
+    check("delete without", delete("alice", "hikers"), "permission_denied");
+    check("delete power", delete("mia", "l2"), "would_escalate");
+    check("delete a parent", delete("carol", "support"), "invalid_value");
+    check("delete everybody", delete("carol", "all-users"), "invalid_value");
+}
+
+#[test]
+fn groups_are_nested_eight_deep_at_most() {
+    let mut town = Town::new();
+    let names: Vec<String> = (1..=8).map(|level| format!("level-{level}")).collect();
+    for (at, name) in names.iter().enumerate() {
+        let parent = at.checked_sub(1).map(|above| names[above].as_str());
+        let made = groups::create(&town.world(), &town.acting("carol"), group(name, parent)).unwrap();
+        town.accounts.put_group(made);
+    }
+    let (world, carol) = (town.world(), town.acting("carol"));
+    assert_eq!(code(groups::create(&world, &carol, group("level-9", Some("level-8")))), "invalid_value");
+    let top = groups::find(&world, "level-1").unwrap();
+    let below = GroupRecord { parent: Some("g-hikers".into()), ..top.record.clone() };
+    assert_eq!(code(groups::edit(&world, &carol, top, below)), "invalid_value", "a tree moved down");
+}
+
+#[test]
+fn roles_hold_only_what_one_has() {
+    let town = Town::new();
+    let world = town.world();
+    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+        assert_eq!(code(result), expected, "{name}")
+    };
+    let create = |by: &str, key: &str, permissions: &[Permission]| {
+        roles::create(&world, &town.acting(by), role(key, permissions)).map(drop)
+    };
+    check("create", create("rita", "x", &[Permission::ReadUser]), "ok");
+    check("create without", create("grace", "x", &[]), "permission_denied");
+    check("create more", create("rita", "x", &[Permission::UpdateUser]), "would_escalate");
+    check("create, taken", create("carol", "observer", &[]), "name_taken");
+    check("create, bad key", create("carol", "X y", &[]), "invalid_name");
+
+    let grant = |by: &str, key: &str, granted: bool| {
+        let grant = GrantRecord { role: key.into(), to: Grantee::User("id-carol".into()) };
+        roles::grant(&world, &town.acting(by), &grant, granted).map(drop)
+    };
+    check("grant", grant("rita", "contributor", true), "ok");
+    check("grant without", grant("grace", "contributor", true), "permission_denied");
+    check("grant more", grant("rita", "auditor", true), "would_escalate");
+    check("grant everything", grant("rita", "system-admin", true), "would_escalate");
+    check("take more", grant("rita", "system-admin", false), "would_escalate");
+    check("take from the last administrator", grant("operator", "system-admin", false), "last_admin");
+    check("unknown", grant("carol", "no-such", true), "not_found");
+
+    let delete = |by: &str, key: &str| roles::delete(&world, &town.acting(by), key).map(drop);
+    check("delete", delete("carol", "auditor"), "ok");
+    check("delete more", delete("rita", "auditor"), "would_escalate");
+    check("delete a built-in one", delete("carol", "contributor"), "invalid_value");
+    check("delete nothing", delete("carol", "no-such"), "not_found");
+}

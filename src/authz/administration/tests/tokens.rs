@@ -1,0 +1,156 @@
+//! Tokens: made, changed, replaced; how far they reach.
+
+use super::*;
+use crate::authz::administration::tokens;
+
+#[test]
+fn making_tokens() {
+    let town = Town::new();
+    let check = |by: &str, owner: &str, scope: &[(&str, Access)], expected: &str| {
+        let (world, acting) = (town.world(), town.acting(by));
+        let made = tokens::owner(&world, &acting, owner)
+            .and_then(|owner| tokens::create(&world, &acting, owner, reach(scope, None, &[]), None));
+        assert_eq!(code(made), expected, "{by} for {owner}: {scope:?}");
+    };
+    check("alice", "alice", &[("youtrack", FULL), ("hub", Access::Read)], "ok");
+    check("alice", "ALICE", &[("youtrack", FULL)], "ok");
+    check("bob", "bob", &[("hub", FULL)], "service_not_readable");
+    check("bob", "bob", &[("no-such", FULL)], "service_not_readable");
+    check("alice", "alice", &[], "empty_scope");
+    check("alice", "alice", &[("hub", FULL), ("hub", Access::Read)], "duplicate_service");
+    check("alice", "bob", &[("youtrack", FULL)], "permission_denied");
+    check("alice", "nobody", &[("youtrack", FULL)], "permission_denied");
+    check("zoe", "bob", &[("youtrack", FULL)], "permission_denied");
+    check("grace", "nobody", &[("wiki", FULL)], "not_found");
+    check("grace", "ci-bot", &[("wiki", FULL)], "ok");
+    check("grace", "ci-bot", &[("youtrack", FULL)], "service_not_readable");
+    check("grace", "bob", &[("wiki", FULL)], "would_escalate");
+    check("grace", "carol", &[("wiki", FULL)], "would_escalate");
+    check("carol", "bob", &[("youtrack", FULL)], "ok");
+    check("carol", "bob", &[("hub", FULL)], "service_not_readable");
+    check("carol", "dave", &[("youtrack", FULL)], "user_banned");
+    check("operator", "bob", &[("youtrack", FULL)], "ok");
+}
+
+#[test]
+fn without_update_self_nobody_makes_tokens() {
+    let mut town = Town::new();
+    town.accounts.set_grant(&first_grant(), false);
+    let (world, acting) = (town.world(), town.acting("alice"));
+    assert_eq!(code(tokens::owner(&world, &acting, "alice")), "permission_denied");
+    assert_eq!(code(users::set_password(&world, &acting, "alice", true)), "permission_denied");
+    let alice = users::find(&world, "alice").unwrap();
+    assert_eq!(code(tokens::revoke(&acting, alice)), "ok", "revoking one's own needs nothing");
+}
+
+#[test]
+fn a_token_made_through_a_token_stays_within_it() {
+    let mut town = Town::new();
+    let end = NOW.plus_seconds(1000);
+    let mut parent = town.token(
+        &[("permgate", FULL), ("youtrack", FULL), ("wiki", Access::Read)],
+        Some(end),
+        &["10.0.0.0/8"],
+    );
+    let check = |name: &str, parent: &Token, child: tokens::Reach, expected: &str| {
+        let world = town.world();
+        let acting = Acting::user(&world, "id-alice", Some(parent)).unwrap();
+        let alice = users::find(&world, "alice").unwrap();
+        assert_eq!(code(tokens::create(&world, &acting, alice, child.clone(), None)), expected, "{name}");
+        assert_eq!(code(tokens::rotate(&world, &acting, alice, &child, None)), expected, "{name}, rotated");
+    };
+    let inside = ["10.1.0.0/16"];
+    check("within", &parent, reach(&[("youtrack", FULL)], Some(end), &inside), "ok");
+    check("wider", &parent, reach(&[("hub", FULL)], Some(end), &inside), "exceeds_parent_token");
+    check("more access", &parent, reach(&[("wiki", FULL)], Some(end), &inside), "exceeds_parent_token");
+    check(
+        "longer",
+        &parent,
+        reach(&[("youtrack", FULL)], Some(end.plus_seconds(1)), &inside),
+        "exceeds_parent_token",
+    );
+    check("endless", &parent, reach(&[("youtrack", FULL)], None, &inside), "exceeds_parent_token");
+    check("from anywhere", &parent, reach(&[("youtrack", FULL)], Some(end), &[]), "exceeds_parent_token");
+    check(
+        "from elsewhere",
+        &parent,
+        reach(&[("youtrack", FULL)], Some(end), &["10.0.0.0/7"]),
+        "exceeds_parent_token",
+    );
+    parent.end = Ending::Rotated { grace_until: NOW.plus_seconds(10) };
+    check(
+        "beyond its grace",
+        &parent,
+        reach(&[("youtrack", FULL)], Some(end), &inside),
+        "exceeds_parent_token",
+    );
+    let soon = Some(NOW.plus_seconds(10));
+    check("within its grace", &parent, reach(&[("youtrack", FULL)], soon, &inside), "ok");
+}
+
+#[test]
+fn changing_and_replacing_tokens() {
+    let town = Town::new();
+    let end = NOW.plus_seconds(1000);
+    let before = reach(&[("hub", Access::Read), ("youtrack", FULL)], Some(end), &["10.0.0.0/8"]);
+    let check = |name: &str, by: &str, after: tokens::Reach, expected: &str| {
+        let world = town.world();
+        let alice = users::find(&world, "alice").unwrap();
+        assert_eq!(code(tokens::edit(&world, &town.acting(by), alice, &before, after)), expected, "{name}");
+    };
+    let net = ["10.0.0.0/8"];
+    check("nothing", "alice", before.clone(), "ok");
+    check("narrower", "alice", reach(&[("youtrack", Access::Read)], Some(end), &net), "ok");
+    check("another's", "bob", before.clone(), "permission_denied");
+    check("a manager with less", "grace", before.clone(), "would_escalate");
+    check("an administrator", "carol", reach(&[("youtrack", FULL)], Some(end), &net), "ok");
+    check(
+        "a service more",
+        "alice",
+        reach(&[("hub", Access::Read), ("wiki", FULL), ("youtrack", FULL)], Some(end), &net),
+        "cannot_widen",
+    );
+    check("more access", "alice", reach(&[("hub", FULL)], Some(end), &net), "cannot_widen");
+    check("empty", "alice", reach(&[], Some(end), &net), "empty_scope");
+    check("longer", "alice", reach(&[("youtrack", FULL)], Some(end.plus_seconds(1)), &net), "cannot_widen");
+    check("shorter", "alice", reach(&[("youtrack", FULL)], Some(NOW.plus_seconds(1)), &net), "ok");
+    check("ended", "alice", reach(&[("youtrack", FULL)], Some(NOW), &net), "expiry_in_past");
+    check("from anywhere", "alice", reach(&[("youtrack", FULL)], Some(end), &[]), "cannot_widen");
+    check("from fewer", "alice", reach(&[("youtrack", FULL)], Some(end), &["10.9.0.0/16"]), "ok");
+
+    let check = |name: &str, by: &str, grace: u64, expected: &str| {
+        let (world, grace) = (town.world(), Some(Duration::from_secs(grace)));
+        let alice = users::find(&world, "alice").unwrap();
+        assert_eq!(code(tokens::rotate(&world, &town.acting(by), alice, &before, grace)), expected, "{name}");
+    };
+    check("own", "alice", 0, "ok");
+    check("a week", "alice", 7 * 86400, "ok");
+    check("more than a week", "alice", 7 * 86400 + 1, "invalid_value");
+    check("another's", "bob", 0, "permission_denied");
+    check("a manager with less", "grace", 0, "would_escalate");
+    check("an administrator", "carol", 0, "ok");
+}
+
+#[test]
+fn lifetimes() {
+    let town = Town::new();
+    let day = 86400;
+    let check = |name: &str, max_lifetime: Option<u64>, expires: Option<i64>, expected: &str| {
+        let world = World { max_lifetime: max_lifetime.map(Duration::from_secs), ..town.world() };
+        let expires = expires.map(|seconds| NOW.plus_seconds(seconds));
+        let alice = users::find(&world, "alice").unwrap();
+        let made = tokens::create(
+            &world,
+            &town.acting("alice"),
+            alice,
+            reach(&[("wiki", FULL)], expires, &[]),
+            None,
+        );
+        assert_eq!(code(made), expected, "{name}");
+    };
+    check("endless", None, None, "ok");
+    check("already over", None, Some(0), "expiry_in_past");
+    check("endless where lives are limited", Some(90 * 86400), None, "lifetime_too_long");
+    check("at the limit", Some(90 * 86400), Some(90 * day), "ok");
+    check("beyond it", Some(90 * 86400), Some(90 * day + 1), "lifetime_too_long");
+}
