@@ -71,6 +71,7 @@ pub fn fold(name: &str) -> String {
 
 impl Accounts {
     /// The built-in group and roles, nobody and no grant.
+    #[allow(clippy::new_without_default, reason = "what grants has no default")]
     pub fn new() -> Self {
         let all_users =
             GroupRecord { id: ALL_USERS.into(), name: ALL_USERS.into(), parent: None, revision: 0 };

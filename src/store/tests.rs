@@ -165,7 +165,7 @@ impl Bench {
     }
 
     fn indexed(&self, digest: &Digest) -> Option<Token> {
-        self.state.index().with(digest, |token| token.cloned())
+        self.state.index().with(digest, Option::<&Token>::cloned)
     }
 
     fn ending(&self, digest: &Digest) -> Ending {

@@ -7,7 +7,7 @@ fn users_are_managed() {
     let town = Town::new();
     let world = town.world();
     let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
-        assert_eq!(code(result), expected, "{name}")
+        assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, login: &str| {
         users::create(&world, &town.acting(by), UserRecord { id: "new".into(), ..user(login) }).map(drop)
@@ -62,7 +62,7 @@ fn groups_that_carry_power_need_it() {
     let town = Town::new();
     let world = town.world();
     let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
-        assert_eq!(code(result), expected, "{name}")
+        assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, name: &str, parent: Option<&str>| {
         groups::create(&world, &town.acting(by), GroupRecord { id: "new".into(), ..group(name, parent) })
@@ -142,7 +142,7 @@ fn roles_hold_only_what_one_has() {
     let town = Town::new();
     let world = town.world();
     let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
-        assert_eq!(code(result), expected, "{name}")
+        assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, key: &str, permissions: &[Permission]| {
         roles::create(&world, &town.acting(by), role(key, permissions)).map(drop)
