@@ -165,7 +165,9 @@ impl Bench {
     }
 
     fn indexed(&self, digest: &Digest) -> Option<Token> {
-        self.state.index().with(digest, Option::<&Token>::cloned)
+        let mut found = None;
+        self.state.index().with(digest, |token| found = token.cloned());
+        found
     }
 
     fn ending(&self, digest: &Digest) -> Ending {
