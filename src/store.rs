@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::{fence::Fence, metrics::StoreMetrics, state::State};
 
 mod audit;
+pub mod backup;
 mod change;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -23,6 +24,7 @@ mod load;
 pub mod model;
 mod read;
 pub mod record;
+pub mod restore;
 mod verbs;
 mod writer;
 
@@ -65,6 +67,16 @@ impl Store {
             None if self.queue.is_closed() => Err("the writer thread has ended".into()),
             None => Ok(()),
         }
+    }
+
+    /// The store as it is now, as a stream that [`restore::offline`] reads; changes go on meanwhile.
+    /// Blocks: not for a worker or the control runtime.
+    pub fn backup(
+        &self,
+        out: &mut dyn std::io::Write,
+        tell: &mut dyn FnMut(backup::Progress),
+    ) -> Result<(backup::Header, backup::Progress), backup::BackupError> {
+        backup::write(self.engine(), (self.shared.clock)(), out, tell)
     }
 
     pub(crate) fn engine(&self) -> &engine::Engine {

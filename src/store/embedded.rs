@@ -17,8 +17,10 @@ use crate::{
     },
 };
 
+mod copy;
 mod directory;
 mod draft;
+mod fill;
 mod keys;
 mod locator;
 mod marker;
@@ -29,7 +31,9 @@ mod tokens;
 use crate::store::durability::Fault;
 
 pub use directory::OpenError;
+pub(crate) use fill::{FillError, Filling};
 
+use copy::Copying;
 use directory::Directory;
 use draft::Draft;
 use locator::Locator;
@@ -43,6 +47,7 @@ pub(crate) struct Embedded {
     db: RwLock<Option<sled::Db>>,
     locator: RwLock<Locator>,
     writer: Mutex<Writer>,
+    copying: Mutex<Option<Copying>>,
 }
 
 /// What only the writer needs.
@@ -71,7 +76,19 @@ impl Embedded {
             let changes = draft.finish(&writer.marker.store, revision);
             changes.map_err(|e| CommitError::Refused(e.to_string()))?
         };
-        self.durability.commit(&db, changes.batch)?;
+        let mut batch = sled::Batch::default();
+        let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copying) = copying.as_mut() {
+            copying.keep(&db, changes.rows.keys()).map_err(|e| CommitError::Refused(e.to_string()))?;
+        }
+        for (key, row) in changes.rows {
+            match row {
+                Some(row) => batch.insert(key, row),
+                None => batch.remove(key),
+            }
+        }
+        self.durability.commit(&db, batch)?;
+        drop(copying);
         writer.revision = revision;
         let mut locator = self.locator.write().unwrap_or_else(PoisonError::into_inner);
         changes.moves.into_iter().for_each(|one| one.apply(&mut locator));
@@ -142,6 +159,16 @@ impl Embedded {
             let key = |key: sled::IVec| std::str::from_utf8(&key).map(str::to_owned);
             rows.take(limit).map(|row| key(row?).map_err(|_| Damage::Key("idempotency"))).collect()
         })
+    }
+
+    /// Which store this is; a restored one keeps it.
+    pub(crate) fn store_id(&self) -> String {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).marker.store.clone()
+    }
+
+    /// How many changes it has taken.
+    pub(crate) fn revision(&self) -> u64 {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).revision
     }
 
     /// Idempotent. What was acknowledged is durable already; this spares the next start some work.

@@ -252,6 +252,30 @@ impl Engine {
         }
     }
 
+    /// Every row as it is now, while changes go on; see [`super::backup`].
+    pub(crate) fn copy(
+        &self,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        match self {
+            Engine::Embedded(engine) => engine.copy(visit),
+        }
+    }
+
+    /// Which store this is; a restored one keeps it.
+    pub(crate) fn store_id(&self) -> String {
+        match self {
+            Engine::Embedded(engine) => engine.store_id(),
+        }
+    }
+
+    /// How many batches it has taken.
+    pub(crate) fn revision(&self) -> u64 {
+        match self {
+            Engine::Embedded(engine) => engine.revision(),
+        }
+    }
+
     /// Flushes and gives the lock back; later reads and commits fail.
     pub(crate) fn close(&self) {
         match self {

@@ -18,7 +18,7 @@ use crate::{
 
 /// What a batch would do to the data and to the locator.
 pub(super) struct Changes {
-    pub batch: sled::Batch,
+    pub rows: BTreeMap<Key, Option<Vec<u8>>>,
     pub moves: Vec<Move>,
 }
 
@@ -134,14 +134,7 @@ impl<'a> Draft<'a> {
         }
         let meta = Meta { store: store.to_owned(), revision };
         self.rows.insert(keys::META.to_vec(), Some(meta.encode()?));
-        let mut batch = sled::Batch::default();
-        for (key, row) in self.rows {
-            match row {
-                Some(row) => batch.insert(key, row),
-                None => batch.remove(key),
-            }
-        }
-        Ok(Changes { batch, moves: self.moves })
+        Ok(Changes { rows: self.rows, moves: self.moves })
     }
 
     fn put_token(&mut self, token: &TokenRecord) -> Result<(), DraftError> {

@@ -14,7 +14,7 @@ pub(super) const GRANTS: &[u8] = b"n";
 pub(super) const AUDIT: &[u8] = b"a";
 pub(super) const IDEMPOTENCY: &[u8] = b"i";
 pub(super) const IDEMPOTENCY_AT: &[u8] = b"j";
-const USES: &[u8] = b"l";
+pub(super) const USES: &[u8] = b"l";
 
 /// Stands between the parts of a key; no part contains it.
 const SEPARATOR: u8 = 0;

@@ -58,6 +58,7 @@ pub(super) fn open(path: &Path, ballast_size: u64) -> Result<Embedded, OpenError
         db: RwLock::new(Some(db)),
         locator: RwLock::new(locator),
         writer: Mutex::new(Writer { marker, revision: meta.revision }),
+        copying: Mutex::new(None),
     })
 }
 
@@ -108,7 +109,7 @@ fn with_room<T>(directory: &Directory, open: impl Fn() -> Result<T, OpenError>) 
 }
 
 /// sled, and what it knows of itself; `None` in a store that was never finished.
-fn load(directory: &Directory, marker: &Marker) -> Result<(sled::Db, Option<Meta>), OpenError> {
+pub(super) fn load(directory: &Directory, marker: &Marker) -> Result<(sled::Db, Option<Meta>), OpenError> {
     let db = guard(directory, || open_sled(directory))?;
     let row = guard(directory, || Ok(db.get(keys::META).map_err(Damage::from)?))?;
     let meta = row.map(|row| Meta::decode(&row)).transpose();

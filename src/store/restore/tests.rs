@@ -1,0 +1,165 @@
+use super::*;
+use crate::store::{
+    backup,
+    conformance::{event, id, token},
+    model::{AuditEvent, UserKind, UserRecord},
+};
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn settings(&self) -> Settings {
+        Settings {
+            path: self.directory.path().join("store"),
+            ballast: 0,
+            max_lifetime: None,
+            max_tokens: 500,
+        }
+    }
+
+    fn restore(&self, backup: &[u8], accept_lost_revocations: bool) -> Result<Restored, RestoreError> {
+        let options = Options { accept_lost_revocations, now: at(50) };
+        offline(&self.settings(), &options, backup, &mut |_| {})
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn user(banned: bool) -> UserRecord {
+    UserRecord {
+        id: "ann".to_owned(),
+        login: "ann".to_owned(),
+        name: "Ann".to_owned(),
+        email: None,
+        kind: UserKind::Human,
+        password: None,
+        banned: banned.then(|| "left".to_owned()),
+        created_at: at(1),
+        deleted_at: None,
+        revision: 1,
+    }
+}
+
+fn revoked(number: usize) -> Op {
+    let revocation = Revocation { at: at(9), by: None, reason: RevokeReason::Leaked };
+    Op::PutToken(crate::store::model::TokenRecord { revoked: Some(revocation), ..token(number, "ann") })
+}
+
+/// A store with 600 tokens, and its backup.
+fn filled() -> (Place, Engine, Vec<u8>) {
+    let place = Place { directory: tempfile::tempdir().unwrap() };
+    let engine = Engine::open(&place.settings()).unwrap();
+    let mut ops: Vec<Op> = (0..600).map(|number| Op::PutToken(token(number, "ann"))).collect();
+    ops.push(Op::TakeName { owner: "ann".to_owned(), name: "token 7".to_owned(), token: id(7) });
+    ops.push(Op::PutUser(user(false)));
+    // Enough rows for several slices of a copy.
+    ops.extend((1..=1000).map(|seq| Op::AppendAudit(event(seq))));
+    engine.commit(&ops).unwrap();
+    let mut backup = Vec::new();
+    backup::write(&engine, at(20), &mut backup, &mut |_| {}).unwrap();
+    (place, engine, backup)
+}
+
+#[test]
+fn a_restore_does_not_bring_the_revoked_back() {
+    let (place, engine, backup) = filled();
+    let gone = Op::DropToken { id: id(8), owner: "ann".to_owned() };
+    engine.commit(&[revoked(7), gone, Op::PutUser(user(true)), Op::PutToken(token(900, "ann"))]).unwrap();
+    let locked = place.restore(&backup, true);
+    assert!(matches!(locked, Err(RestoreError::Open(_))), "a store in use: {locked:?}");
+    engine.close();
+
+    let restored = place.restore(&backup, false).unwrap();
+    assert_eq!((restored.revoked, restored.users), (2, 1));
+    assert!(restored.replaced.unwrap().join("format").exists());
+    let engine = Engine::open(&place.settings()).unwrap();
+    assert!(engine.token(id(7)).unwrap().unwrap().revoked.is_some());
+    assert_eq!(engine.named("ann", "token 7").unwrap(), None);
+    assert!(engine.token(id(8)).unwrap().unwrap().revoked.is_some(), "purged since: it had been revoked");
+    assert_eq!(engine.token(id(9)).unwrap(), Some(token(9, "ann")));
+    assert_eq!(engine.token(id(900)).unwrap(), None, "made since");
+    assert!(engine.users().unwrap()[0].banned.is_some());
+    assert_eq!(engine.audit_before(None, 1).unwrap()[0].event, "store.restore");
+    engine.close();
+}
+
+#[test]
+fn an_unknown_past_has_to_be_accepted() {
+    let (place, engine, backup) = filled();
+    engine.close();
+    let elsewhere = Place { directory: tempfile::tempdir().unwrap() };
+    let refused = elsewhere.restore(&backup, false).unwrap_err();
+    assert!(refused.to_string().contains("taken at 1970-01-01T00:00:20Z"), "{refused}");
+    assert_eq!(elsewhere.restore(&backup, true).unwrap().revoked, 0);
+    assert_eq!(elsewhere.restore(&backup, false).unwrap().revoked, 0, "the same store, restored before");
+
+    fs::write(place.settings().path.join("data/db"), b"").unwrap();
+    assert!(matches!(place.restore(&backup, false), Err(RestoreError::LostRevocations { .. })));
+    place.restore(&backup, true).unwrap();
+    let engine = Engine::open(&place.settings()).unwrap();
+    assert_eq!(engine.tokens(None, 1000).unwrap().len(), 600);
+    engine.close();
+}
+
+#[test]
+fn changes_during_a_backup_are_not_in_it() {
+    /// Changes the store each time some of the backup arrives.
+    struct Changing<'a> {
+        engine: &'a Engine,
+        bytes: Vec<u8>,
+        count: usize,
+    }
+    impl io::Write for Changing<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.bytes.extend_from_slice(bytes);
+            self.count += 1;
+            if self.count.is_multiple_of(30) {
+                let number = (self.count * 7) % 600;
+                let seq = (self.count as u64 * 7) % 1200;
+                let changed = AuditEvent { outcome: "changed".to_owned(), ..event(seq) };
+                let made = Op::PutToken(token(10_000 + self.count, "bob"));
+                let ops = [revoked(number), made, Op::AppendAudit(changed)];
+                self.engine.commit(&ops).unwrap();
+            }
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (_place, engine, quiet) = filled();
+    let mut busy = Changing { engine: &engine, bytes: Vec::new(), count: 0 };
+    let (_, progress) = backup::write(&engine, at(20), &mut busy, &mut |_| {}).unwrap();
+    assert!(busy.count > 1000, "{progress:?}");
+    assert!(busy.bytes == quiet, "the backup is not of one moment");
+    assert!(engine.token(id(7)).unwrap().is_some());
+    engine.close();
+}
+
+#[test]
+fn a_spoilt_backup_is_refused_and_the_store_stays() {
+    let (place, engine, backup) = filled();
+    engine.close();
+    let check = |name: &str, bytes: &[u8], expected: &str| {
+        let said = place.restore(bytes, true).unwrap_err().to_string();
+        assert!(said.contains(expected), "{name}: {said}");
+        let engine = Engine::open(&place.settings()).unwrap();
+        assert_eq!(engine.tokens(None, 1000).unwrap().len(), 600, "{name}");
+        engine.close();
+    };
+    check("nothing", b"", "not a permgate backup");
+    check("something else", &[b'x'; 500], "not a permgate backup");
+    check("without its trailer", &backup[..backup.len() - 49], "ends too early");
+    check("half of it", &backup[..backup.len() / 2], "ends too early");
+    check("more behind it", &[&backup[..], b"x"].concat(), "damaged");
+    for at in [40, backup.len() / 3, backup.len() - 10] {
+        let mut spoilt = backup.clone();
+        spoilt[at] ^= 1;
+        check("a flipped bit", &spoilt, "damaged");
+    }
+    assert!(place.restore(&backup, true).is_ok());
+}
