@@ -173,3 +173,22 @@ fn an_account_is_set_up_offline() {
     assert!(events.contains("token.revoke"), "{events}");
     check(at, "--offline audit verify", 0);
 }
+
+#[test]
+fn tokens_are_imported_offline_and_again() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let token = |digit: char, scope: &str| {
+        let digest = digit.to_string().repeat(64);
+        format!(r#"{{"digest":"{digest}","owner":"ann","name":"ci {digit}","scope":["{scope}"]}}"#)
+    };
+    let lines = [r#"{"user":"ann"}"#, &token('a', "app"), "{", &token('b', "app:read"), &token('c', "nope")];
+    fs::write(at.join("tokens.ndjson"), lines.join("\n")).unwrap();
+    let (_, words) = check(at, "--offline token import tokens.ndjson", 1);
+    assert!(words.contains("line 3: ") && words.contains("line 5: "), "{words}");
+    assert!(words.contains("2 tokens, 1 users"), "{words}");
+    let (ids, _) = check(at, "--offline token list -o id", 0);
+    assert_eq!(ids.lines().count(), 2);
+    let (_, words) = check(at, "--offline token import tokens.ndjson", 1);
+    assert!(words.contains("0 tokens, 0 users") && words.contains("3 lines were there already"), "{words}");
+}

@@ -1,20 +1,34 @@
-//! `permgate token import FILE`: NDJSON through the listener, a chunk at a time. A line that cannot
-//! be taken is told by its number and stops no other; a repetition of an import changes nothing.
+//! `permgate token import FILE`: NDJSON through the listener, a chunk at a time, or offline straight
+//! into the store. A line that cannot be taken is told by its number and stops no other.
 
 use std::{
+    collections::HashSet,
+    error::Error as _,
+    fmt::Write as _,
     fs::File,
     io::{BufRead, BufReader, IsTerminal},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::Client,
+    client::{Answer, Client, escape, refusal},
     failure::{Failure, say},
-    token::Import,
+    output::Format,
+    target,
+    token::{Import, present},
+};
+use crate::{
+    authz::{rules::BUILT_IN_SERVICE, subject::Access},
+    store::{
+        ImportedToken,
+        import::{self as store_import, Line, Options, Told},
+        model::UserKind,
+    },
 };
 
 /// Well below the listener's 1 MiB with scopes of usual length, and one group commit a chunk.
@@ -41,6 +55,9 @@ struct Importer<'g> {
 }
 
 pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
+    if global.offline {
+        return offline(global, import);
+    }
     let unreadable = |error| Failure::usage(format!("{}: {error}", import.file.display()));
     let file = File::open(&import.file).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
@@ -63,6 +80,42 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
     if bad > 0 { Err(Failure::failed(format!("{bad} lines were refused"))) } else { Ok(()) }
 }
 
+/// Straight into the store: a line that was taken before is skipped there, so `--skip` is not needed.
+fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
+    let config = target::load(&global.config)?;
+    let unreadable = |error| Failure::usage(format!("{}: {error}", import.file.display()));
+    let file = File::open(&import.file).map_err(unreadable)?;
+    let progress = bar(file.metadata().map_err(unreadable)?.len());
+    let services: HashSet<&str> = config.services.iter().map(|service| service.key.as_str()).collect();
+    let options = Options {
+        make_owners: import.make_owners,
+        has_service: &|key| key == BUILT_IN_SERVICE || services.contains(key),
+        now: SystemTime::now().into(),
+    };
+    let mut told = 0;
+    let mut tell = |event: Told<'_>| match event {
+        Told::Progress(report) => progress.set_position(report.bytes),
+        Told::BadLine { number, why } => {
+            told += 1;
+            if told <= TOLD || global.output != Format::Table {
+                progress.suspend(|| say(&format!("line {number}: {why}")));
+            }
+        }
+    };
+    let input = BufReader::with_capacity(1 << 20, file);
+    let report = store_import::offline(&config.store, &options, input, &mut tell);
+    progress.finish_and_clear();
+    let report = report.map_err(|error| {
+        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        Failure::failed(format!("{error}{source}"))
+    })?;
+    say(&format!(
+        "{} tokens, {} users, {} groups, {} memberships imported; {} lines were there already, {} refused, {} read",
+        report.tokens, report.users, report.groups, report.members, report.skipped, report.bad, report.lines
+    ));
+    if report.bad > 0 { Err(Failure::failed(format!("{} lines were refused", report.bad))) } else { Ok(()) }
+}
+
 impl Importer<'_> {
     fn read(&mut self, mut lines: impl BufRead, import: &Import) -> Result<(), Failure> {
         let mut line = Vec::new();
@@ -78,16 +131,68 @@ impl Importer<'_> {
             if number <= import.skip || line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            match parse(&line) {
-                Ok(value) => {
-                    self.bytes += line.len();
-                    self.chunk.push((number, value));
-                }
-                Err(why) => self.refused(number, &why),
+            if let Err(why) = self.take(number, &line)? {
+                self.refused(number, &why);
             }
             if self.chunk.len() >= CHUNK_LINES || self.bytes >= CHUNK_BYTES {
                 self.send(number)?;
             }
+        }
+    }
+
+    /// Takes a line in, or says what is wrong with it. Users and groups are made at once, after
+    /// the tokens before them.
+    fn take(&mut self, number: u64, line: &[u8]) -> Result<Result<(), String>, Failure> {
+        if line.len() > LONGEST_LINE {
+            return Ok(Err(format!("longer than {LONGEST_LINE} bytes")));
+        }
+        let (path, body, members) = match Line::parse(line) {
+            Err(error) => return Ok(Err(error.to_string())),
+            Ok(Line::Token(token)) => match token_body(token) {
+                Err(why) => return Ok(Err(why)),
+                Ok(body) => {
+                    self.bytes += line.len();
+                    self.chunk.push((number, body));
+                    return Ok(Ok(()));
+                }
+            },
+            Ok(Line::User { login, name, kind }) => {
+                let kind = match kind {
+                    UserKind::Human => "human",
+                    UserKind::Service => "service",
+                };
+                let name = name.unwrap_or_else(|| login.clone());
+                ("/v1/users", json!({ "login": login, "name": name, "kind": kind }), Vec::new())
+            }
+            Ok(Line::Group { name, members }) => {
+                let paths = members
+                    .iter()
+                    .map(|login| format!("/v1/groups/{}/members/{}", escape(&name), escape(login)));
+                let paths = paths.collect();
+                ("/v1/groups", json!({ "name": name }), paths)
+            }
+        };
+        self.send(number - 1)?;
+        let made = self.client.send(&Method::POST, path, Some(&body))?;
+        // It was there already: an import may be repeated.
+        if !made.status.is_success() && made.body["error"] != "name_taken" {
+            return self.line_refused(&made);
+        }
+        for path in members {
+            let joined = self.client.send(&Method::PUT, &path, None)?;
+            if !joined.status.is_success() {
+                return self.line_refused(&joined);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// What is the line's fault is the line's; anything else ends the import.
+    fn line_refused(&self, answer: &Answer) -> Result<Result<(), String>, Failure> {
+        let ours = matches!(answer.status.as_u16(), 400 | 404 | 409 | 422);
+        match answer.body["error_description"].as_str() {
+            Some(why) if ours => Ok(Err(why.to_owned())),
+            _ => Err(refusal(answer)),
         }
     }
 
@@ -118,10 +223,10 @@ impl Importer<'_> {
         self.bad += 1;
         let told = match self.bad {
             ..=TOLD => format!("line {number}: {why}"),
-            bad if bad == TOLD + 1 => "more lines were refused; -o jsonl tells all".to_owned(),
+            bad if bad == TOLD + 1 => "more lines were refused; -o id tells all".to_owned(),
             _ => String::new(),
         };
-        let all = self.global.output != super::output::Format::Table;
+        let all = self.global.output != Format::Table;
         let told = if all { format!("line {number}: {why}") } else { told };
         if !told.is_empty() {
             self.progress.suspend(|| say(&told));
@@ -129,32 +234,34 @@ impl Importer<'_> {
     }
 }
 
-/// A line's JSON; the keys are the listener's to judge.
-fn parse(line: &[u8]) -> Result<Value, String> {
-    if line.len() > LONGEST_LINE {
-        return Err(format!("longer than {LONGEST_LINE} bytes"));
-    }
-    const KEYS: [&str; 5] = ["digest", "owner", "name", "scope", "expires_at"];
-    // The parser's words may quote the line, and a line may hold a secret by mistake.
-    let value: Value =
-        serde_json::from_slice(line).map_err(|error| format!("not JSON, at column {}", error.column()))?;
-    let Some(fields) = value.as_object() else {
-        return Err("not a JSON object".to_owned());
+/// A token as the API takes it.
+fn token_body(token: ImportedToken) -> Result<Value, String> {
+    let scope: Vec<Value> = token
+        .scope
+        .into_iter()
+        .map(|(service, access)| match access {
+            Access::Full => json!({ "service": service }),
+            Access::Read => json!({ "service": service, "access": "read" }),
+        })
+        .collect();
+    let expires_at = match token.expires_at {
+        None => None,
+        Some(at) => {
+            let at = jiff::Timestamp::from_millisecond(at.as_millis()).map_err(|error| error.to_string())?;
+            Some(json!(at.to_string()))
+        }
     };
-    if let Some(missing) = KEYS[..4].iter().find(|key| !fields.contains_key(**key)) {
-        return Err(format!("lacks {missing:?}"));
-    }
-    if let Some(unknown) = fields.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(format!("unknown field {unknown:?}"));
-    }
-    if !value["scope"].as_array().is_some_and(|scope| scope.iter().all(Value::is_object)) {
-        return Err("\"scope\" is not a list of {\"service\", \"access\"?}".to_owned());
-    }
-    let texts = ["digest", "owner", "name"];
-    if let Some(field) = texts.iter().find(|field| !value[**field].is_string()) {
-        return Err(format!("{field:?} is not text"));
-    }
-    Ok(value)
+    let digest = token.digest.as_bytes().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    Ok(Value::Object(present([
+        ("digest", Some(json!(digest))),
+        ("owner", Some(json!(token.owner))),
+        ("name", Some(json!(token.name))),
+        ("scope", Some(Value::Array(scope))),
+        ("expires_at", expires_at),
+    ])))
 }
 
 /// On a terminal only: logs keep the words.
@@ -170,32 +277,4 @@ fn bar(length: u64) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines() {
-        let check = |line: &str, expected: Result<(), &str>| {
-            let parsed = parse(line.as_bytes()).map(|_| ());
-            assert_eq!(
-                parsed.as_ref().map(|()| ()).map_err(String::as_str),
-                expected.as_ref().map(|()| ()).map_err(|e| *e),
-                "{line}"
-            );
-        };
-        let sound = r#"{"digest":"00","owner":"ann","name":"ci","scope":[{"service":"yt"}]}"#;
-        check(sound, Ok(()));
-        check("{", Err("not JSON, at column 1"));
-        check("[]", Err("not a JSON object"));
-        check(r#"{"digest":"00"}"#, Err(r#"lacks "owner""#));
-        check(&sound.replace("}]}", r#"}],"text":"x"}"#), Err(r#"unknown field "text""#));
-        check(
-            &sound.replace(r#"[{"service":"yt"}]"#, r#"["yt"]"#),
-            Err(r#""scope" is not a list of {"service", "access"?}"#),
-        );
-        check(&sound.replace(r#""ann""#, "7"), Err(r#""owner" is not text"#));
-    }
 }

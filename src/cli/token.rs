@@ -104,7 +104,7 @@ pub(super) struct Edit {
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// Lines of {"digest", "owner", "name", "scope": [{"service", "access"?}], "expires_at"?}
+    /// Lines of {"digest", "owner", "name", "scope": ["SERVICE[:read]"], "expires_at"?}, {"user"} or {"group", "members"}
     pub(super) file: PathBuf,
     /// Make owners that do not exist
     #[arg(long)]
