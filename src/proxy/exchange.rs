@@ -79,7 +79,7 @@ pub struct Passage {
 /// Writes the exchange's line when dropped, and leaves the live registry after that.
 pub struct Finish {
     exchange: Rc<Exchange>,
-    _live: Option<Live<Exchange>>,
+    live: Option<Live<Exchange>>,
 }
 
 impl Exchange {
@@ -209,7 +209,7 @@ impl Passage {
         exchange.accept(&permit);
         let live = exchange.gateway.registry().enter(Rc::clone(&exchange));
         exchange.metrics().entered();
-        Self { finish: Finish { exchange, _live: Some(live) }, upstream }
+        Self { finish: Finish { exchange, live: Some(live) }, upstream }
     }
 
     pub fn exchange(&self) -> &Rc<Exchange> {
@@ -228,7 +228,7 @@ impl Passage {
 impl Finish {
     /// Of an exchange that nothing was permitted to.
     pub fn of(exchange: Rc<Exchange>) -> Self {
-        Self { exchange, _live: None }
+        Self { exchange, live: None }
     }
 
     pub fn exchange(&self) -> &Rc<Exchange> {
@@ -238,7 +238,7 @@ impl Finish {
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        if self._live.is_some() {
+        if self.live.is_some() {
             self.exchange.metrics().left();
         }
         self.exchange.gateway.finish(&self.exchange);
