@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 /// A configuration with a store of its own, and nothing else that another test could be in the way of.
@@ -171,7 +172,8 @@ fn an_account_is_set_up_offline() {
     check(at, "--offline grant add no-such-role --user ann", 4);
     let (events, _) = check(at, "--offline audit tail -o jsonl", 0);
     assert!(events.contains("token.revoke"), "{events}");
-    check(at, "--offline audit verify", 0);
+    let (_, words) = check(at, "--offline audit verify", 0);
+    assert!(words.contains("unchanged"), "{words}");
 }
 
 #[test]
@@ -191,4 +193,67 @@ fn tokens_are_imported_offline_and_again() {
     assert_eq!(ids.lines().count(), 2);
     let (_, words) = check(at, "--offline token import tokens.ndjson", 1);
     assert!(words.contains("0 tokens, 0 users") && words.contains("3 lines were there already"), "{words}");
+}
+
+/// A gateway that runs until the test ends.
+struct Gateway(Child);
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts one; returns when it says that the admin listener accepts.
+fn serve(directory: &Path) -> Gateway {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_permgate"))
+        .arg("run")
+        .current_dir(directory)
+        .env_remove("PERMGATE_CONFIG")
+        .env_remove("PERMGATE_LOG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let words = BufReader::new(child.stderr.take().unwrap());
+    let gateway = Gateway(child);
+    let mut lines = words.lines();
+    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("admin listener"));
+    assert!(ready, "the gateway ended before it served");
+    // Its words must go somewhere for as long as it runs.
+    std::thread::spawn(move || lines.for_each(drop));
+    gateway
+}
+
+#[test]
+fn a_running_gateway_is_administered() {
+    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"127.0.0.1:0\", \"unix:admin.sock\"]"));
+    let at = place.path();
+    let _gateway = serve(at);
+    let (data, _) = check(at, "health", 0);
+    assert_eq!(data, "ready\n");
+    check(at, "--offline user list", 1);
+    check(at, "run", 1);
+    check(at, "user create ann", 0);
+    let token = |digit: char| {
+        let digest = digit.to_string().repeat(64);
+        format!(r#"{{"digest":"{digest}","owner":"ann","name":"ci {digit}","scope":["app"]}}"#)
+    };
+    let lines =
+        [&token('a'), r#"{"user":"bob"}"#, r#"{"group":"staff","members":["bob"]}"#, "[]", &token('b')];
+    fs::write(at.join("tokens.ndjson"), lines.join("\n")).unwrap();
+    let (_, words) = check(at, "token import tokens.ndjson", 1);
+    assert!(words.contains("line 4: ") && words.contains("2 tokens imported"), "{words}");
+    let (members, _) = check(at, "group show staff -o json", 0);
+    assert!(members.contains("\"bob\""), "{members}");
+    check(at, "audit verify", 0);
+
+    check(at, "reload", 0);
+    let config = fs::read_to_string(at.join("gateway.toml")).unwrap();
+    fs::write(at.join("gateway.toml"), config.replace("\"up\"\npaths", "\"uq\"\npaths")).unwrap();
+    let (_, words) = check(at, "reload --admin unix:admin.sock", 2);
+    assert!(words.contains("there is no upstream \"uq\""), "{words}");
+    let (data, _) = check(at, "health --admin unix:admin.sock", 0);
+    assert_eq!(data, "ready\n");
 }

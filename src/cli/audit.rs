@@ -11,12 +11,14 @@ use super::{
     failure::{Failure, say},
     output::{Columns, Format},
 };
+use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
     /// Print the latest events, the oldest of them first
     Tail(Tail),
-    /// Follow the hashes from the latest event back to the first
+    /// Check the chain of events: with --offline every hash is computed again, else each event must
+    /// name the one before
     Verify,
 }
 
@@ -50,7 +52,10 @@ impl Audit {
         let client = Client::new(global)?;
         match self {
             Self::Tail(tail) => tail.run(global, &client),
-            Self::Verify => verify(&client),
+            Self::Verify => match client.store() {
+                Some(store) => recompute(store),
+                None => verify(&client),
+            },
         }
     }
 }
@@ -103,6 +108,16 @@ fn print_after(
         global.output.list(&events, COLUMNS)?;
     }
     Ok(events.last().and_then(|event| event["seq"].as_u64()).or(last))
+}
+
+fn recompute(store: &Store) -> Result<(), Failure> {
+    let verified = store.verify_audit().map_err(|error| Failure::failed(error.to_string()))?;
+    let last = verified.last.map(|(seq, hash)| {
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("; the last is {seq}, {hash}")
+    });
+    say(&format!("{} events, unchanged and without a gap{}", verified.events, last.unwrap_or_default()));
+    Ok(())
 }
 
 /// Each event names the hash of the one before; the listener computes them, this follows them.

@@ -21,6 +21,7 @@ use super::{
     offline::Offline,
     target::{self, Target},
 };
+use crate::store::Store;
 
 pub(super) enum Client {
     Listener(Box<Listener>),
@@ -66,6 +67,14 @@ impl Client {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime })))
+    }
+
+    /// The store itself, where this process has it open.
+    pub(super) fn store(&self) -> Option<&Store> {
+        match self {
+            Self::Listener(_) => None,
+            Self::Offline(offline) => Some(offline.store()),
+        }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
