@@ -91,16 +91,6 @@ impl Caller {
         Ok(())
     }
 
-    /// A token that may do more than list.
-    pub fn require_full(&self) -> Result<(), Problem> {
-        match &self.identity {
-            Identity::Bearer { access: Access::Read, .. } => {
-                Err(Reason::ReadOnlyScope.answer(Some(crate::authz::rules::BUILT_IN_SERVICE)).into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// `None`: the operator, who is no user.
     pub fn user(&self) -> Option<&Arc<User>> {
         match &self.identity {

@@ -10,7 +10,7 @@ use super::{
     tokens::TokenView,
     wire::ok,
 };
-use crate::authz::subject::Permission;
+use crate::authz::subject::{Access, Permission};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/whoami", get(whoami))
@@ -18,7 +18,7 @@ pub(super) fn routes() -> Router<Context> {
 
 async fn whoami(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     let permissions: Vec<&str> = caller.permissions().iter().map(Permission::word).collect();
-    let Identity::Bearer { user, token, .. } = &caller.identity else {
+    let Identity::Bearer { user, token, access, .. } = &caller.identity else {
         return Ok(ok(&json!({"operator": true, "user": null, "permissions": permissions, "token": null})));
     };
     let rules = context.rules();
@@ -31,6 +31,7 @@ async fn whoami(State(context): State<Context>, caller: Caller) -> Result<Respon
         "user_id": &*user.id,
         "permissions": permissions,
         "services": services,
+        "access": if *access == Access::Full { "full" } else { "read" },
         "token": record.map(|record| TokenView::new(&context, record)),
     })))
 }

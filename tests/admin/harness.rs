@@ -25,7 +25,6 @@ use permgate::{
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
-    state::State,
     store::{Actor, Configuration, Settings, Store, model::LastUsed},
 };
 use serde_json::{Value, json};
@@ -50,9 +49,6 @@ pub struct Fixture {
     pub address: SocketAddr,
     pub socket: PathBuf,
     pub store: Store,
-    pub state: Arc<State>,
-    pub fence: Arc<Fence>,
-    pub metrics: Arc<Metrics>,
     pub ready: Arc<AtomicBool>,
     pub around: Arc<Around>,
     max_lifetime: Option<Duration>,
@@ -92,13 +88,12 @@ impl Fixture {
         let (store, state) = Store::open(&settings, configuration, fence.clone()).unwrap();
         let around = Arc::new(Around::default());
         assert!(around.store.set(store.clone()).is_ok());
-        let metrics = Metrics::new(store.metrics());
         let ready = Arc::new(AtomicBool::new(true));
         let context = admin::Context::new(admin::Parts {
             store: store.clone(),
-            state: state.clone(),
-            fence: fence.clone(),
-            metrics: metrics.clone(),
+            state,
+            fence,
+            metrics: Metrics::new(store.metrics()),
             uses: around.clone(),
             configuration: around.clone(),
             ready: ready.clone(),
@@ -131,9 +126,6 @@ impl Fixture {
             address,
             socket,
             store,
-            state,
-            fence,
-            metrics,
             ready,
             around,
             max_lifetime,
