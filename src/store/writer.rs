@@ -190,7 +190,11 @@ impl Writer {
             Err(error) => {
                 let reason = error.to_string();
                 self.desk.standing = before;
-                if let (CommitError::Failed(_), None) = (&error, closed) {
+                // A removal that holds only in memory would look done to whoever repeats it: from
+                // there on, every answer says that nothing lasts.
+                let lost = matches!(error, CommitError::Failed(_))
+                    || batch.iter().any(|task| task.only_removes() && task.is_planned());
+                if lost && closed.is_none() {
                     tracing::error!(
                         reason,
                         "changes do not last any more: restart permgate when the disk is sound"
