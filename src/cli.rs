@@ -19,6 +19,7 @@ mod reload;
 mod role;
 mod run;
 mod schema;
+mod store;
 mod target;
 mod token;
 mod user;
@@ -107,6 +108,9 @@ enum Command {
     /// What was changed, and by whom
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Backup and restore
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print a completion script
     Completion(completion::Completion),
     /// Print the manual page, or write the pages of all commands into a directory
@@ -151,6 +155,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Role(role) => role.run(&global),
         Command::Grant(grant) => grant.run(&global),
         Command::Audit(audit) => audit.run(&global),
+        Command::Store(store) => store.run(&global),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
     }

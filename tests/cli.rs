@@ -257,3 +257,19 @@ fn a_running_gateway_is_administered() {
     let (data, _) = check(at, "health --admin unix:admin.sock", 0);
     assert_eq!(data, "ready\n");
 }
+
+#[test]
+fn a_restore_does_not_bring_the_revoked_back() {
+    let place = place(CONFIG);
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    let (text, _) = check(at, "--offline token create --user ann --name ci --scope app", 0);
+    let id = &text[4..16];
+    check(at, "store backup monday.backup", 2);
+    check(at, "--offline store backup monday.backup", 0);
+    check(at, "--offline store backup monday.backup", 2);
+    check(at, &format!("--offline token revoke {id}"), 0);
+    check(at, "store restore monday.backup", 0);
+    let (record, _) = check(at, &format!("--offline token show {id} -o json"), 0);
+    assert!(record.contains("\"revoked\""), "{record}");
+}

@@ -1,0 +1,91 @@
+//! `permgate store ...`: backup and restore, on a store that nobody serves.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufReader, BufWriter, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use clap::Subcommand;
+use indicatif::ProgressBar;
+
+use super::{
+    Global,
+    client::Client,
+    failure::{Failure, say},
+    target,
+};
+use crate::store::{backup::Progress, restore};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Store {
+    /// Write the whole store into a new file; needs --offline. It holds password hashes: mode 0600
+    Backup { file: PathBuf },
+    /// Put a backup in the place of the store; what was revoked since stays revoked
+    Restore {
+        file: PathBuf,
+        /// Restore also where the present store cannot tell what was revoked since
+        #[arg(long)]
+        accept_lost_revocations: bool,
+    },
+}
+
+impl Store {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Backup { file } => backup(global, file),
+            Self::Restore { file, accept_lost_revocations } => {
+                restore(global, file, *accept_lost_revocations)
+            }
+        }
+    }
+}
+
+/// Under another name until it is whole and durable; a file that is there is not written over.
+fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
+    if !global.offline {
+        let advice = "stop the gateway and add --offline";
+        return Err(Failure::usage(format!("a backup is taken from a store that nobody serves: {advice}")));
+    }
+    let unwritable = |error| Failure::failed(format!("{} cannot be written: {error}", file.display()));
+    if file.try_exists().map_err(unwritable)? {
+        return Err(Failure::usage(format!("{} exists: choose another name", file.display())));
+    }
+    let client = Client::new(global)?;
+    let store = client.store().ok_or_else(|| Failure::failed("the store is not open"))?;
+    let partial = file.with_added_extension("partial");
+    let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
+    let mut out = BufWriter::new(out.map_err(unwritable)?);
+    let progress = spinner();
+    let outcome = store.backup(&mut out, &mut |at: Progress| progress.set_position(at.rows));
+    progress.finish_and_clear();
+    let (_, written) = outcome.map_err(|error| Failure::failed(error.to_string()))?;
+    out.flush().map_err(unwritable)?;
+    out.get_ref().sync_all().map_err(unwritable)?;
+    fs::rename(&partial, file).map_err(unwritable)?;
+    say(&format!("{} rows, {} bytes in {}", written.rows, written.bytes, file.display()));
+    Ok(())
+}
+
+fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Result<(), Failure> {
+    let config = target::load(&global.config)?;
+    let unreadable = |error| Failure::usage(format!("{}: {error}", file.display()));
+    let input = BufReader::new(File::open(file).map_err(unreadable)?);
+    let progress = spinner();
+    let options = restore::Options { accept_lost_revocations, now: SystemTime::now().into() };
+    let outcome = restore::offline(&config.store, &options, input, &mut |at| progress.set_position(at.rows));
+    progress.finish_and_clear();
+    let restored = outcome.map_err(|error| Failure::failed(error.to_string()))?;
+    say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
+    say(&format!("{} tokens and {} users stay ended", restored.revoked, restored.users));
+    if let Some(replaced) = restored.replaced {
+        say(&format!("the store that was there lies at {}", replaced.display()));
+    }
+    Ok(())
+}
+
+fn spinner() -> ProgressBar {
+    if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() }
+}
