@@ -11,12 +11,13 @@
 //! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
 //! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
 //!   `DELETE /v1/live/{id}`
-//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`
+//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
 //!   with `admin-read`
 
 mod audit;
 mod authenticate;
+mod backup;
 mod caller;
 mod configuration;
 mod context;
@@ -66,6 +67,7 @@ fn router(context: Context) -> Router {
         .merge(audit::routes())
         .merge(live::routes())
         .merge(configuration::routes())
+        .merge(backup::routes())
         .merge(health::routes())
         .fallback(|| async { Problem::not_found("resource") })
         .with_state(context)

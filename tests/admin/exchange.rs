@@ -97,6 +97,11 @@ impl Answer {
         self.fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
+    /// The body as it came, chunks and all.
+    pub fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }

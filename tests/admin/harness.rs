@@ -117,7 +117,8 @@ impl Fixture {
                 let over_unix = serve(worker, unix.listener().unwrap(), server, draining);
                 bound.send(address).unwrap();
                 let (one, other) = tokio::join!(over_tcp, over_unix);
-                (one.unwrap(), other.unwrap());
+                one.unwrap();
+                other.unwrap();
             });
         });
         let Address::Tcp(address) = address.recv().unwrap() else { panic!("a TCP address was bound") };

@@ -1,6 +1,7 @@
 //! The admin listener over real sockets, on a real store.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
 
 mod exchange;
 mod fencing;

@@ -120,3 +120,29 @@ fn probes_and_scrapers_need_no_token() {
     let post = fixture.send(&Sender::Anonymous, Request::new("POST", "/healthz"));
     assert_eq!(post.status, 405);
 }
+
+#[test]
+fn a_backup_is_for_writers_of_everything_and_comes_whole() {
+    let fixture = Fixture::start();
+    fixture.user("plain", &[]);
+    fixture.user("admin", &["developers"]);
+    fixture.allow("admin", &["admin-write"]);
+    let reading = Sender::Bearer(text(&fixture.token("admin", "reading", &["permgate:read"])));
+    let check = |name: &str, sender: &Sender, expected: (u16, &str)| {
+        let answer = fixture.call(sender, "GET", "/v1/backup", None);
+        if answer.status < 400 {
+            assert_eq!((answer.status, ""), expected, "{name}");
+            assert_eq!(answer.field("content-type"), Some("application/octet-stream"), "{name}");
+            let bytes = answer.bytes();
+            assert!(bytes.windows(16).any(|part| part == b"permgate backup\n"), "{name}");
+            assert!(bytes.ends_with(b"\r\n0\r\n\r\n"), "{name}: the last chunk is there");
+        } else {
+            assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}");
+        }
+    };
+    check("nobody", &Sender::Anonymous, (401, "unauthorized"));
+    check("everybody", &fixture.sender("plain"), (403, "permission_denied"));
+    check("a token that lists only", &reading, (403, "insufficient_scope"));
+    check("an administrator", &fixture.sender("admin"), (200, ""));
+    check("the operator", &Sender::Operator, (200, ""));
+}

@@ -1,0 +1,115 @@
+//! `GET /v1/backup`: the store as a stream, while changes go on. It holds digests and password
+//! hashes, so a token that may only list does not get it.
+
+use std::{
+    io::{self, Write},
+    pin::Pin,
+    task::{Context as TaskContext, Poll},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use http::header;
+use http_body::Frame;
+use tokio::sync::mpsc;
+
+use super::{
+    Context,
+    caller::{Caller, Identity},
+    error::Problem,
+};
+use crate::authz::{
+    answer::Reason,
+    rules::BUILT_IN_SERVICE,
+    subject::{Access, Permission},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/backup", get(stream))
+}
+
+const PART: usize = 64 << 10;
+
+/// Parts that wait for the client; beyond that the copying thread waits.
+const AHEAD: usize = 4;
+
+type Part = Result<Bytes, io::Error>;
+
+async fn stream(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    if matches!(caller.identity, Identity::Bearer { access: Access::Read, .. }) {
+        return Err(Reason::ReadOnlyScope.answer(Some(BUILT_IN_SERVICE)).into());
+    }
+    caller.require(Permission::AdminWrite)?;
+    let (sender, mut parts) = mpsc::channel(AHEAD);
+    let store = context.store.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut out = Parts { sender, gathered: Vec::with_capacity(PART) };
+        let copied = store.backup(&mut out, &mut |_| {}).map_err(io::Error::other);
+        if let Err(error) = copied.and_then(|_| out.flush()) {
+            tracing::error!(%error, "a backup broke off");
+            // A body that ends in an error never passes for a complete one.
+            let _ = out.sender.blocking_send(Err(error));
+        }
+    });
+    // What fails at once is still told by the status.
+    match parts.recv().await {
+        Some(Ok(first)) => {
+            let fields = [
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::CONTENT_DISPOSITION, "attachment; filename=\"permgate.backup\""),
+            ];
+            Ok((fields, Body::new(Stream { first: Some(first), parts })).into_response())
+        }
+        Some(Err(_)) | None => Err(Reason::StoreUnavailable.answer(None).into()),
+    }
+}
+
+/// Gathers what is written and hands it over part by part; fails once nobody reads any more.
+struct Parts {
+    sender: mpsc::Sender<Part>,
+    gathered: Vec<u8>,
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PART {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let part = std::mem::replace(&mut self.gathered, Vec::with_capacity(PART));
+        self.sender.blocking_send(Ok(part.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+struct Stream {
+    first: Option<Bytes>,
+    parts: mpsc::Receiver<Part>,
+}
+
+impl http_body::Body for Stream {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        self.parts.poll_recv(cx).map(|part| part.map(|part| part.map(Frame::data)))
+    }
+}
