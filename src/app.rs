@@ -84,7 +84,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     // The lock of the store comes first: a second process is told so before it takes an address.
     let (store, state) =
         Store::open(&config.store, config.configuration(config.attachment()), fence.clone())?;
-    let metrics = Metrics::new(Arc::default());
+    let metrics = Metrics::new(store.metrics());
     metrics.name_services(&state.snapshot().rules);
     let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
     let certificates = match config.server.tls.as_slice() {
@@ -144,7 +144,15 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         signals,
         drain_time: config.server.drain,
         ready: Arc::new(AtomicBool::new(true)),
-        reloader: Reloader::new(config, store.clone(), metrics.clone(), log, limits, certificates),
+        reloader: Reloader::new(
+            config,
+            store.clone(),
+            state.clone(),
+            metrics.clone(),
+            log,
+            limits,
+            certificates,
+        ),
         store,
         state,
         fence,

@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     net::{Limits, tls::Certificates},
     proxy::access_log::AccessLog,
+    state::State,
     store::{Actor, Store},
 };
 
@@ -24,6 +25,7 @@ pub struct Reloader {
     present: AsyncMutex<Config>,
     text: Mutex<String>,
     store: Store,
+    state: Arc<State>,
     metrics: Arc<Metrics>,
     log: Arc<AccessLog>,
     limits: watch::Sender<Limits>,
@@ -34,6 +36,7 @@ impl Reloader {
     pub fn new(
         config: Config,
         store: Store,
+        state: Arc<State>,
         metrics: Arc<Metrics>,
         log: Arc<AccessLog>,
         limits: watch::Sender<Limits>,
@@ -44,6 +47,7 @@ impl Reloader {
             text: Mutex::new(config.text.clone()),
             present: AsyncMutex::new(config),
             store,
+            state,
             metrics,
             log,
             limits,
@@ -88,8 +92,14 @@ impl Reloader {
         let configuration = next.configuration(next.attachment());
         let cut =
             self.store.replace_configuration(actor, configuration).await.map_err(ReloadError::Change)?;
+        self.metrics.name_services(&self.state.snapshot().rules);
         for warning in &next.warnings {
             tracing::warn!("{warning}");
+        }
+        if next.log.access != present.log.access
+            && let Err(error) = self.log.retarget(next.log.access.clone())
+        {
+            tracing::error!("the access log stays where it was: {error}");
         }
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());

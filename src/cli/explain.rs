@@ -40,47 +40,59 @@ impl Explain {
         }
         let answer = Client::new(global)?.post("/v1/explain", &Value::Object(body))?;
         match global.output {
-            Format::Json => print(&pretty(&answer)),
-            Format::Jsonl => print(&answer.to_string()),
-            Format::Id => print(answer["reason"].as_str().unwrap_or_default()),
-            Format::Table => tell(&answer, 0),
+            Format::Json => print(&pretty(&answer))?,
+            Format::Jsonl => print(&answer.to_string())?,
+            Format::Id => print(answer["reason"].as_str().unwrap_or_default())?,
+            Format::Table => tell(&answer)?,
         }
+        // A pipeline that asks beforehand wants to fail here.
+        if answer["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
     }
 }
 
-/// A nested answer as indented lines.
-fn tell(value: &Value, depth: usize) -> Result<(), Failure> {
-    let indent = "  ".repeat(depth);
-    for (field, value) in value.as_object().into_iter().flatten() {
-        match value {
-            Value::Null => {}
-            Value::Object(_) => {
-                print(&format!("{indent}{field}:"))?;
-                tell(value, depth + 1)?;
-            }
-            Value::Array(items) => {
-                print(&format!("{indent}{field}:"))?;
-                for item in items {
-                    print(&format!("{indent}  - {}", line(item)))?;
-                }
-            }
-            other => print(&format!("{indent}{field}: {}", line(other)))?,
+/// The steps as a numbered table, then the outcome and what the client or the upstream would get.
+fn tell(answer: &Value) -> Result<(), Failure> {
+    let steps = answer["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let width = |field: &str| steps.iter().map(|step| text(&step[field]).chars().count()).max().unwrap_or(0);
+    let (names, looked_at) = (width("step"), width("looked_at").min(LOOKED_AT_MOST));
+    for (number, step) in steps.iter().enumerate() {
+        let place = place(&step["origin"]).map_or(String::new(), |place| format!("  ({place})"));
+        let (name, object) = (text(&step["step"]), text(&step["looked_at"]));
+        print(&format!(
+            "{:>2}. {name:names$}  {object:looked_at$}  {}{place}",
+            number + 1,
+            text(&step["result"])
+        ))?;
+    }
+    let place = place(&answer["origin"]).map_or(String::new(), |place| format!(", decided by {place}"));
+    print(&format!("\n{}: {}{place}", text(&answer["outcome"]), text(&answer["reason"])))?;
+    if let Some(told) = answer["answer"].as_object() {
+        print(&format!("{} {}: {}", told["status"], text(&told["error"]), text(&told["error_description"])))?;
+        if let Some(challenge) = told["www_authenticate"].as_str() {
+            print(&format!("WWW-Authenticate: {challenge}"))?;
+        }
+    }
+    if let Some(sent) = answer["forwarded"].as_object() {
+        print(&format!("to the upstream {}: {}", text(&sent["upstream"]), text(&sent["path"])))?;
+        for field in sent["set"].as_array().into_iter().flatten() {
+            print(&format!("  + {}: {}", text(&field["name"]), text(&field["value"])))?;
+        }
+        for name in sent["dropped"].as_array().into_iter().flatten() {
+            print(&format!("  - {}", text(name)))?;
         }
     }
     Ok(())
 }
 
-fn line(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Object(fields) => fields
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(field, value)| format!("{field}: {}", line(value)))
-            .collect::<Vec<_>>()
-            .join(", "),
-        Value::Array(items) => items.iter().map(line).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// A long path does not push the results off the screen.
+const LOOKED_AT_MOST: usize = 40;
+
+fn place(origin: &Value) -> Option<String> {
+    Some(format!("{}:{}", origin["file"].as_str()?, origin["line"]))
+}
+
+/// A text fit for a terminal, whatever the other side put into it.
+fn text(value: &Value) -> String {
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    shown.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -45,6 +45,11 @@ impl Failure {
         Self { code: FAILED, message: String::new() }
     }
 
+    /// A decision that was asked for and is a no; it has been printed.
+    pub(super) fn denied() -> Self {
+        Self { code: DENIED, message: String::new() }
+    }
+
     pub(super) fn code(&self) -> u8 {
         self.code
     }
