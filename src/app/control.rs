@@ -83,8 +83,13 @@ enum Asked {
 
 pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anybody is told that it serves: from then on no signal ends it unheard.
+    let signals = {
+        let _entered = runtime.enter();
+        Sources::listen(control.signals)?
+    };
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-        let outcome = LocalSet::new().block_on(&runtime, control.run());
+        let outcome = LocalSet::new().block_on(&runtime, control.run(signals));
         // A name look-up or another blocking call may still hang; nothing waits for it.
         runtime.shutdown_background();
         outcome
@@ -92,11 +97,7 @@ pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
 }
 
 impl Control {
-    async fn run(mut self) -> Outcome {
-        let mut signals = match Sources::listen(self.signals) {
-            Ok(signals) => signals,
-            Err(error) => return self.fail(format!("cannot listen for signals: {error}")).await,
-        };
+    async fn run(mut self, mut signals: Sources) -> Outcome {
         let (admin_drain, admin_draining) = net::drain();
         let server = admin::Server::new(self.context());
         let worker = Worker::new(Limits::default(), Budget::new());

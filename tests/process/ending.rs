@@ -1,0 +1,113 @@
+//! SIGTERM: not ready, what is under way has its time, exit code 0.
+
+use std::{
+    io::Write,
+    net::TcpStream,
+    sync::{Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::{Place, Process, services},
+    support::{
+        http::Client,
+        upstream::{Upstream, json},
+    },
+};
+
+#[test]
+fn a_request_in_flight_finishes() {
+    let (arrived, arrival) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let upstream = Upstream::start(move |_, socket| {
+        arrived.send(()).unwrap();
+        released.lock().unwrap().recv().unwrap();
+        json(socket, "{\"late\": true}")
+    });
+    let place = Place::new(&services(upstream.address));
+    let mut process = place.run();
+    let token = place.token("alice", "tracker");
+    let ready = process.operator("GET", "/readyz", None);
+    assert_eq!((ready.status, ready.json()["status"].as_str()), (200, Some("ready")));
+
+    let mut held = process.open("/api/slow", &token);
+    arrival.recv().unwrap();
+    process.signal(Signal::TERM);
+    process.words.wait_for("draining");
+    assert_eq!(process.operator("GET", "/readyz", None).status, 503);
+    assert_eq!(process.operator("GET", "/healthz", None).status, 200);
+    let (data, _) = place.check("health", 1);
+    assert_eq!(data, "not ready\n");
+    refused(&process);
+
+    release.send(()).unwrap();
+    let answer = held.answer("GET");
+    assert_eq!((answer.status, answer.text()), (200, "{\"late\": true}"));
+    assert_eq!(process.end().code(), Some(0));
+    assert!(!place.path().join("permgate.sock").exists(), "the socket's file is gone");
+}
+
+#[test]
+fn a_hanging_stream_is_cut_at_the_deadline() {
+    let (upstream, _over) = Upstream::endless();
+    let place = Place::new(&services(upstream.address));
+    place.write_all(&place.read().replace("drain = \"30s\"", "drain = \"500ms\""));
+    let mut process = place.run();
+    let token = place.token("alice", "tracker");
+    let mut stream = process.open("/api/stream", &token);
+    assert_eq!(stream.head().status, 200);
+    let asked = Instant::now();
+    process.signal(Signal::TERM);
+    cut(&mut stream);
+    assert_eq!(process.end().code(), Some(0));
+    assert!(asked.elapsed() >= Duration::from_millis(500), "it had its time: {:?}", asked.elapsed());
+}
+
+#[test]
+fn a_second_sigterm_hurries() {
+    let (upstream, _over) = Upstream::endless();
+    let place = Place::new(&services(upstream.address));
+    place.write_all(&place.read().replace("drain = \"30s\"", "drain = \"1h\""));
+    let mut process = place.run();
+    let token = place.token("alice", "tracker");
+    let mut stream = process.open("/api/stream", &token);
+    assert_eq!(stream.head().status, 200);
+    process.signal(Signal::TERM);
+    process.words.wait_for("draining");
+    assert_eq!(stream.chunk().unwrap(), b"event", "it is under way and has its time");
+    process.signal(Signal::TERM);
+    cut(&mut stream);
+    assert_eq!(process.end().code(), Some(0));
+}
+
+#[test]
+fn signals_are_heeded_from_the_first_moment() {
+    // The listener lines are the first thing that tells a supervisor of the process.
+    let place = Place::new("");
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut process = place.run();
+        process.signal(Signal::HUP);
+        process.signal(signal);
+        assert_eq!(process.end().code(), Some(0), "{signal:?}: {}", process.words.text());
+    }
+}
+
+/// Until a new connection is no longer taken.
+fn refused(process: &Process) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Ok(mut socket) = TcpStream::connect(process.proxy) {
+        let _ = socket.write_all(b"GET / HTTP/1.1\r\n");
+        assert!(Instant::now() < deadline, "connections are still taken");
+        std::thread::yield_now();
+    }
+}
+
+/// Reads a stream to an end that is no whole answer.
+fn cut(stream: &mut Client) {
+    while let Ok(chunk) = stream.chunk() {
+        assert!(!chunk.is_empty(), "a stream that is cut does not end like a whole one");
+    }
+}

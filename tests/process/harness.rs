@@ -1,0 +1,251 @@
+//! A directory with a configuration, the processes that run on it, and all that they write.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::support::http::{Answer, Client};
+
+/// Nothing that is waited for takes this long on a sound gateway.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One worker, so that the access log has one order.
+const HEAD: &str = r#"version = 1
+[server]
+listen = ["127.0.0.1:0"]
+workers = 1
+drain = "30s"
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+[store]
+path = "data"
+ballast = "64k"
+"#;
+
+/// Where processes run.
+pub struct Place(TempDir);
+
+/// `permgate run`.
+pub struct Process {
+    child: Child,
+    readers: Vec<JoinHandle<()>>,
+    pub data: Arc<Stream>,
+    pub words: Arc<Stream>,
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    socket: PathBuf,
+}
+
+/// What a process has written to one of its streams.
+#[derive(Default)]
+pub struct Stream {
+    written: Mutex<Vec<u8>>,
+    more: Condvar,
+}
+
+/// `tracker` on `/api` and `/rest` and `hub` on `/hub`, in front of one upstream.
+pub fn services(upstream: SocketAddr) -> String {
+    format!(
+        r#"[upstream.one]
+urls = ["http://{upstream}"]
+[service.tracker]
+upstream = "one"
+paths = ["/api", "/rest"]
+readers = ["developers"]
+[service.hub]
+upstream = "one"
+paths = ["/hub"]
+readers = ["developers"]
+"#
+    )
+}
+
+impl Place {
+    pub fn new(sections: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.write(sections);
+        place
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The sections behind the listeners and the store.
+    pub fn write(&self, sections: &str) {
+        self.write_all(&format!("{HEAD}{sections}"));
+    }
+
+    pub fn write_all(&self, text: &str) {
+        std::fs::write(self.path().join("gateway.toml"), text).unwrap();
+    }
+
+    pub fn read(&self) -> String {
+        std::fs::read_to_string(self.path().join("gateway.toml")).unwrap()
+    }
+
+    /// The binary, with nothing of the environment that it would heed.
+    pub fn command(&self) -> Command {
+        self.bare(env!("CARGO_BIN_EXE_permgate"))
+    }
+
+    pub fn bare(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.path());
+        for name in ["PERMGATE_CONFIG", "PERMGATE_ADMIN", "PERMGATE_TOKEN", "PERMGATE_LOG", "NO_COLOR"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs a line, which must end with this exit code; what it put on stdout and stderr.
+    pub fn check(&self, line: &str, code: i32) -> (String, String) {
+        self.check_as(None, line, code)
+    }
+
+    pub fn check_as(&self, token: Option<&str>, line: &str, code: i32) -> (String, String) {
+        let mut command = self.command();
+        command.args(line.split(' ')).envs(token.map(|token| ("PERMGATE_TOKEN", token)));
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let [data, words] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(status.code(), Some(code), "{line}\nstdout: {data}\nstderr: {words}");
+        (data, words)
+    }
+
+    /// A user in `developers` and a token; its text.
+    pub fn token(&self, login: &str, scope: &str) -> String {
+        if self.check("user list -o id", 0).0.lines().all(|line| line != login) {
+            self.check(&format!("user create {login}"), 0);
+            if self.check("group list -o id", 0).0.lines().all(|line| line != "developers") {
+                self.check("group create developers", 0);
+            }
+            self.check(&format!("group add developers {login}"), 0);
+        }
+        let name = scope.replace(':', "-");
+        let line = format!("token create --user {login} --name {name} --scope {scope}");
+        self.check(&line, 0).0.trim_end().to_owned()
+    }
+
+    pub fn run(&self) -> Process {
+        let mut command = self.command();
+        command.arg("run");
+        self.start(command)
+    }
+
+    /// Starts a command that is, or ends in, `permgate run`; returns once it serves.
+    pub fn start(&self, mut command: Command) -> Process {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (data, words) = (Arc::<Stream>::default(), Arc::<Stream>::default());
+        let readers = vec![
+            Stream::follow(&data, child.stdout.take().unwrap()),
+            Stream::follow(&words, child.stderr.take().unwrap()),
+        ];
+        let socket = self.path().join("permgate.sock");
+        let address = |line: &str| {
+            let (_, rest) = line.split_once("listener on ").unwrap();
+            rest.split('"').next().unwrap().parse().unwrap()
+        };
+        let proxy = address(&words.wait_for("proxy listener on 127"));
+        let admin = address(&words.wait_for("admin listener on 127"));
+        Process { child, readers, data, words, proxy, admin, socket }
+    }
+}
+
+impl Process {
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Until it ends by itself and all that it wrote has been read.
+    pub fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        for reader in self.readers.drain(..) {
+            while !reader.is_finished() {
+                assert!(Instant::now() < deadline, "it does not end: {}", self.words.text());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            reader.join().unwrap();
+        }
+        self.child.wait().unwrap()
+    }
+
+    /// SIGTERM, and a clean end.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.end();
+        assert_eq!(status.code(), Some(0), "{}", self.words.text());
+    }
+
+    /// A request through the proxy on a connection of its own, unread.
+    pub fn open(&self, target: &str, token: &str) -> Client {
+        let mut client = Client::tcp(self.proxy);
+        client.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: gateway.example\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ));
+        client
+    }
+
+    pub fn status(&self, target: &str, token: &str) -> u16 {
+        self.open(target, token).answer("GET").status
+    }
+
+    /// A call of the operator over the unix socket.
+    pub fn operator(&self, method: &str, target: &str, body: Option<&str>) -> Answer {
+        Client::unix(&self.socket).request(method, target, &[], body)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Stream {
+    fn follow(stream: &Arc<Self>, source: impl Read + Send + 'static) -> JoinHandle<()> {
+        let stream = stream.clone();
+        std::thread::spawn(move || {
+            let mut source = BufReader::new(source);
+            let mut line = Vec::new();
+            while source.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                stream.written.lock().unwrap().append(&mut line);
+                stream.more.notify_all();
+            }
+        })
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.written.lock().unwrap().clone()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.bytes()).unwrap()
+    }
+
+    /// The first line that has `part`, now or later.
+    pub fn wait_for(&self, part: &str) -> String {
+        self.wait_for_nth(part, 1)
+    }
+
+    /// The line that has `part` for the `nth` time.
+    pub fn wait_for_nth(&self, part: &str, nth: usize) -> String {
+        let found = |written: &Vec<u8>| {
+            let text = String::from_utf8_lossy(written);
+            text.lines().filter(|line| line.contains(part)).nth(nth - 1).map(str::to_owned)
+        };
+        let written = self.written.lock().unwrap();
+        let waiting = |written: &mut Vec<u8>| found(written).is_none();
+        let (written, _) = self.more.wait_timeout_while(written, PATIENCE, waiting).unwrap();
+        found(&written).unwrap_or_else(|| panic!("no {part:?} in {}", String::from_utf8_lossy(&written)))
+    }
+}

@@ -1,0 +1,112 @@
+//! The access log: on stdout alone, one line a request, the fields in their order.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::{
+    harness::{Place, services},
+    support::{http::Client, upstream::Upstream},
+};
+
+const FIELDS: [&str; 16] = [
+    "time",
+    "request_id",
+    "outcome",
+    "reason",
+    "status",
+    "method",
+    "path",
+    "service",
+    "token_id",
+    "user",
+    "client",
+    "upstream",
+    "bytes_in",
+    "bytes_out",
+    "duration_ms",
+    "upstream_ms",
+];
+
+#[test]
+fn one_line_a_request_with_its_fields_in_order() {
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let mut process = place.run();
+    let token = place.token("alice", "tracker");
+    let hub = place.token("alice", "hub");
+    let id = &token[4..16];
+    let began = SystemTime::now();
+
+    // (target, credential, status, reason, service, does the line name the token)
+    let bearer = format!("Bearer {token}");
+    let other = format!("Bearer {hub}");
+    let rows: [(&str, &str, Option<&str>, u64, &str, Option<&str>, bool); 7] = [
+        ("POST", "/api/issues?fields=id", Some(&bearer), 200, "ok", Some("tracker"), true),
+        ("GET", "/api/issues", Some(&bearer), 200, "ok", Some("tracker"), true),
+        ("GET", "/api/issues", None, 401, "missing_credentials", Some("tracker"), false),
+        ("GET", "/api/issues", Some("Basic eDp5"), 401, "unsupported_scheme", Some("tracker"), false),
+        ("GET", "/api/issues", Some(&other), 403, "scope_denied", Some("tracker"), true),
+        ("GET", "/nothing", Some(&bearer), 404, "no_service", None, true),
+        ("GET", "/api/../hub", Some(&bearer), 400, "bad_path", None, true),
+    ];
+    let mut ids = Vec::new();
+    for (method, target, credential, status, ..) in rows {
+        let mut client = Client::tcp(process.proxy);
+        let fields: Vec<_> = credential.iter().map(|value| ("Authorization", *value)).collect();
+        let body = (method == "POST").then_some("{\"summary\": 1}");
+        let answer = client.request(method, target, &fields, body);
+        assert_eq!(u64::from(answer.status), status, "{method} {target}");
+        ids.push((answer.field("x-request-id").unwrap().to_owned(), answer.body.len()));
+    }
+    // The last lines are written by the end, however soon it comes.
+    process.stop();
+
+    let data = process.data.text();
+    let lines: Vec<&str> = data.lines().collect();
+    assert_eq!(lines.len(), rows.len(), "{data}");
+    assert!(data.ends_with("}\n"));
+    for ((line, row), (request_id, length)) in lines.iter().zip(rows).zip(ids) {
+        let (method, target, credential, status, reason, service, named) = row;
+        let record: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let places = FIELDS.map(|field| line.find(&format!("\"{field}\":")).unwrap_or(usize::MAX));
+        assert!(places.is_sorted() && places[0] == 1, "{line}");
+        assert_eq!(record.as_object().unwrap().len(), FIELDS.len(), "{line}");
+        let path = target.split('?').next().unwrap();
+        let forwarded = status == 200;
+        let outcome = match reason {
+            "ok" => "forwarded",
+            "bad_path" => "rejected",
+            _ => "denied",
+        };
+        let expected = [
+            ("request_id", Value::from(request_id)),
+            ("outcome", outcome.into()),
+            ("reason", reason.into()),
+            ("status", status.into()),
+            ("method", method.into()),
+            ("path", path.into()),
+            ("service", service.map_or(Value::Null, Value::from)),
+            ("user", if named { "alice".into() } else { Value::Null }),
+            ("client", "127.0.0.1".into()),
+            ("upstream", if forwarded { upstream.address.to_string().into() } else { Value::Null }),
+            ("bytes_in", if method == "POST" { 14.into() } else { 0.into() }),
+            ("bytes_out", length.into()),
+        ];
+        for (field, value) in expected {
+            assert_eq!(record[field], value, "{field}: {line}");
+        }
+        let of_token = match credential {
+            Some(text) if named && text == bearer => id.into(),
+            Some(_) if named => (&hub[4..16]).into(),
+            _ => Value::Null,
+        };
+        assert_eq!(record["token_id"], of_token, "{line}");
+        assert!(record["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
+        assert_eq!(record["upstream_ms"].is_null(), !forwarded, "{line}");
+        let time: jiff::Timestamp = record["time"].as_str().unwrap().parse().unwrap();
+        let since: jiff::Timestamp = began.try_into().unwrap();
+        assert!((time.as_second() - since.as_second()).abs() < 60, "{line}");
+    }
+    assert!(!process.words.text().contains("/api/issues"), "requests are told on stdout alone");
+}

@@ -1,0 +1,78 @@
+//! SIGHUP: the whole file or nothing, and streams that stay permitted live on.
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::{Place, services},
+    support::upstream::Upstream,
+};
+
+#[test]
+fn a_bad_file_keeps_the_old_rules_and_says_where() {
+    let upstream = Upstream::plain();
+    let good = services(upstream.address);
+    let place = Place::new(&good);
+    let process = place.run();
+    let token = place.token("alice", "tracker");
+    let mut told = 0;
+    let mut check = |row: &str, from: &str, to: &str, says: &str| {
+        place.write_all(&place.read().replace(from, to));
+        process.signal(Signal::HUP);
+        told += 1;
+        let line = process.words.wait_for_nth("the configuration stays as it was", told);
+        assert!(line.contains(says), "{row}: {line}");
+        assert_eq!(process.status("/api/x", &token), 200, "{row}: the old rules hold");
+        assert_eq!(process.status("/new", &token), 404, "{row}: no new rule holds");
+        place.write(&good);
+    };
+    check("a name", "upstream = \"one\"\npaths = [\"/hub\"]", "upstream = \"two\"\npaths = [\"/new\"]", {
+        // The first mistake of the file, by line and column of the value.
+        "gateway.toml:18:12: there is no upstream \\\"two\\\""
+    });
+    check("syntax", "[service.hub]", "[service.hub", "gateway.toml:17:");
+    check("a key that needs a restart", "workers = 1", "workers = 2", "workers");
+    check("half a file", "readers = [\"developers\"]\n[service.hub]", "readers = [\"dev", "gateway.toml:16:");
+
+    let (_, words) = place.check("check", 0);
+    assert!(words.contains("is valid"), "{words}");
+    process.signal(Signal::HUP);
+    process.words.wait_for("configuration reloaded");
+}
+
+#[test]
+fn a_good_file_takes_effect_and_permitted_streams_live_on() {
+    let (upstream, _over) = Upstream::endless();
+    let good = services(upstream.address);
+    let place = Place::new(&good);
+    let process = place.run();
+    let token = place.token("alice", "tracker");
+    let mut api = process.open("/api/stream", &token);
+    let mut rest = process.open("/rest/stream", &token);
+    assert_eq!((api.head().status, rest.head().status), (200, 200));
+
+    place.write(&good.replace("[\"/hub\"]", "[\"/hub\", \"/new\"]"));
+    place.check("check", 0);
+    process.signal(Signal::HUP);
+    process.words.wait_for_nth("configuration reloaded", 1);
+    assert_eq!(process.status("/new", &token), 403, "the new prefix has an owner");
+    for stream in [&mut api, &mut rest] {
+        // More than any buffer between here and the upstream holds from before the reload is not
+        // needed: the upstream goes on for ever, so what counts is that no read ever fails.
+        for _ in 0..50 {
+            assert_eq!(stream.chunk().unwrap(), b"event");
+        }
+    }
+
+    place.write(&good.replace("[\"/api\", \"/rest\"]", "[\"/api\"]"));
+    process.signal(Signal::HUP);
+    let line = process.words.wait_for_nth("configuration reloaded", 2);
+    assert!(line.contains("\"cut\":1"), "{line}");
+    while rest.chunk().is_ok_and(|chunk| {
+        assert!(!chunk.is_empty(), "a stream that is cut does not end like a whole one");
+        true
+    }) {}
+    for _ in 0..50 {
+        assert_eq!(api.chunk().unwrap(), b"event");
+    }
+    assert_eq!(process.status("/rest/stream", &token), 404);
+}

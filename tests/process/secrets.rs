@@ -1,0 +1,112 @@
+//! No token is written anywhere: not on a stream, not in the log, not in the store.
+
+use std::path::Path;
+
+use crate::{
+    harness::{Place, services},
+    support::{http::Client, upstream::Upstream},
+};
+
+/// Everything below a directory: path and bytes.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else if path.is_file() {
+            all.push((path.display().to_string(), std::fs::read(&path).unwrap()));
+        }
+    }
+    all
+}
+
+fn holds(bytes: &[u8], part: &str) -> bool {
+    bytes.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+#[test]
+fn no_secret_is_written() {
+    let upstream = Upstream::plain();
+    let place = Place::new(&format!("[log]\naccess = \"access.log\"\n{}", services(upstream.address)));
+    let mut command = place.command();
+    command.arg("run").env("PERMGATE_LOG", "trace");
+    let mut process = place.start(command);
+    let own = place.token("alice", "tracker");
+    let hub = place.token("alice", "hub");
+    let admin = place.token("alice", "permgate");
+    let rotated = place.token("bob", "tracker");
+    let revoked = place.token("carol", "tracker");
+    let (next, _) = place.check(&format!("token rotate {}", &rotated[4..16]), 0);
+    place.check(&format!("token revoke {}", &revoked[4..16]), 0);
+    let tokens = [own, hub, admin, rotated, revoked, next.trim_end().to_owned()];
+
+    let mut answers = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let escaped = token.replacen('p', "%70", 1);
+        let heads = [
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: Bearer {token}\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: bearer   perm-{token}\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: Bearer {token} {token}\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: Bearer {token}\r\nAuthorization: Bearer x\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: Basic {token}\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: {token}\r\n"),
+            format!("GET /api/x?access_token={token} HTTP/1.1\r\n"),
+            format!("GET /api/{token}/x HTTP/1.1\r\n"),
+            format!("GET /api/{escaped}?q={escaped} HTTP/1.1\r\n"),
+            format!("GET /elsewhere/{token} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: x\r\n"),
+            format!("GET /api/x HTTP/1.1\r\n{token}: {token}\r\nX-Forwarded-For: {token}\r\n"),
+            format!("GET /api/x HTTP/1.1\r\nX-Request-Id: {token}\r\n"),
+            format!("{token} /api/x HTTP/1.1\r\n"),
+            format!("GET {token} HTTP/1.1\r\n"),
+        ];
+        for head in heads {
+            for target in [process.proxy, process.admin] {
+                let mut client = Client::tcp(target);
+                client.send(format!("{head}Host: {target}\r\nConnection: close\r\n\r\n"));
+                // Some of these end the connection without an answer that has a length.
+                answers.push((head.clone(), client.rest().unwrap_or_default()));
+            }
+        }
+        for target in ["/v1/whoami", "/v1/tokens", "/v1/users/alice/tokens", "/v1/audit"] {
+            let bearer = format!("Bearer {token}");
+            let fields = [("Authorization", bearer.as_str())];
+            answers.push((
+                target.to_owned(),
+                Client::tcp(process.admin).request("GET", target, &fields, None).body,
+            ));
+        }
+        let _ = place
+            .command()
+            .args(["explain", "GET", &format!("/api/x?t={token}"), "--user", "alice"])
+            .output()
+            .map(|output| answers.push((format!("explain {at}"), [output.stdout, output.stderr].concat())));
+    }
+    place.check("audit verify", 0);
+    process.stop();
+
+    let mut written = files(place.path());
+    assert!(written.iter().any(|(name, _)| name.contains("/data/")), "the store is looked into");
+    written.push(("stdout".to_owned(), process.data.bytes()));
+    written.push(("stderr".to_owned(), process.words.bytes()));
+    written.extend(answers);
+    // What may be shown is found, so what is not found is not there.
+    let log = written.iter().find(|(name, _)| name.ends_with("access.log")).unwrap();
+    assert!(holds(&log.1, &tokens[0][4..16]), "the access log names the token by its id");
+    let stored = written.iter().filter(|(name, _)| name.contains("/data/"));
+    assert!(stored.into_iter().any(|(_, bytes)| holds(bytes, &tokens[0][4..16])), "the store holds the id");
+    for token in &tokens {
+        let secret = &token[17..60];
+        for (name, bytes) in &written {
+            let text = String::from_utf8_lossy(bytes);
+            let line = text.lines().find(|line| line.contains(secret)).unwrap_or_default();
+            assert!(!holds(bytes, secret), "{name} holds a secret: {line}");
+        }
+    }
+    for seen in upstream.seen.lock().unwrap().iter() {
+        let credentials = ["\r\nauthorization:", "\r\nproxy-authorization:"];
+        let head = seen.head.to_ascii_lowercase();
+        assert!(credentials.iter().all(|name| !head.contains(name)), "a bearer went upstream: {}", seen.head);
+    }
+}

@@ -1,0 +1,47 @@
+//! What a second process is told, and that the first one does not notice.
+
+use crate::{
+    harness::{Place, services},
+    support::upstream::Upstream,
+};
+
+#[test]
+fn a_second_instance_is_refused() {
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let process = place.run();
+    let token = place.token("alice", "tracker");
+    let other = Place::new(&services(upstream.address));
+    let check = |row: &str, place: &Place, says: &[&str]| {
+        let (data, words) = place.check("run", 1);
+        assert_eq!(data, "", "{row}");
+        assert!(says.iter().all(|part| words.contains(part)), "{row}: {words}");
+        assert!(!words.contains("panicked"), "{row}: {words}");
+        assert_eq!(process.status("/api/x", &token), 200, "{row}: the first one serves");
+        assert_eq!(process.operator("GET", "/readyz", None).status, 200, "{row}");
+    };
+    check("the same store", &place, &["the store data is in use by process"]);
+    let first = "listen = [\"127.0.0.1:0\"]";
+    other.write_all(&other.read().replace(first, &format!("listen = [\"{}\"]", process.proxy)));
+    check("the same port", &other, &[&process.proxy.to_string(), "in use"]);
+    other.write(&services(upstream.address));
+    let socket = format!("unix:{}", place.path().join("permgate.sock").display());
+    other.write_all(&other.read().replace("unix:permgate.sock", &socket));
+    check("the same unix socket", &other, &[&socket, "in use"]);
+    let admin = format!("\"{}\"]", process.admin);
+    other.write(&services(upstream.address));
+    other.write_all(&other.read().replace("\"127.0.0.1:0\"]\n[store]", &format!("{admin}\n[store]")));
+    check("the same admin port", &other, &[&process.admin.to_string(), "in use"]);
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_in_the_way() {
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let process = place.run();
+    let token = place.token("alice", "tracker");
+    drop(process);
+    assert!(place.path().join("permgate.sock").exists(), "killed before it could tidy up");
+    let process = place.run();
+    assert_eq!(process.status("/api/x", &token), 200, "what was acknowledged is there");
+}
