@@ -1,11 +1,11 @@
 //! A client of the admin API: over a unix socket or TCP, one request a connection, or offline.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -21,7 +21,6 @@ use super::{
     offline::Offline,
     target::{self, Target},
 };
-use crate::store::Store;
 
 pub(super) enum Client {
     Listener(Box<Listener>),
@@ -67,14 +66,6 @@ impl Client {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime })))
-    }
-
-    /// The store itself, where this process has it open.
-    pub(super) fn store(&self) -> Option<&Store> {
-        match self {
-            Self::Listener(_) => None,
-            Self::Offline(offline) => Some(offline.store()),
-        }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -148,6 +139,35 @@ impl Listener {
         })
     }
 
+    /// An answer of any length into `out`, as it comes; `tell` hears how many bytes there are.
+    pub(super) fn download(
+        &self,
+        path: &str,
+        out: &mut dyn Write,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<u64, Failure> {
+        self.runtime.block_on(async {
+            let (connection, target) = self.connect().await?;
+            let response = self.ask(connection, &target, &Method::GET, path, None).await?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let body = Limited::new(body, LARGEST_ANSWER).collect().await;
+                let body = body.map_err(|error| broken_off(&target, &error))?.to_bytes();
+                return Err(refusal(&Answer::new(status, &body)));
+            }
+            let mut written = 0;
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.map_err(|error| broken_off(&target, &error))?.into_data() {
+                    out.write_all(&data)?;
+                    written += u64::try_from(data.len()).unwrap_or(u64::MAX);
+                    tell(written);
+                }
+            }
+            Ok(written)
+        })
+    }
+
     /// The first target that takes a connection.
     async fn connect(&self) -> Result<(Box<dyn Connection>, Target), Failure> {
         let mut tried = Vec::new();
@@ -177,9 +197,29 @@ impl Listener {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
+        let response = self.ask(connection, target, method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| broken_off(target, &error))?
+            .to_bytes();
+        Ok(Answer::new(status, &body))
+    }
+
+    /// Sends the request; the answer's body is still to come.
+    async fn ask(
+        &self,
+        connection: Box<dyn Connection>,
+        target: &Target,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Failure> {
         let broken = |error: hyper::Error| Failure::unreachable(format!("{target}: {error}"));
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(broken)?;
-        let driver = tokio::spawn(driver);
+        // Ends with the answer, or with the command.
+        tokio::spawn(driver);
         let host = match target {
             Target::Unix(_) => "localhost",
             Target::Tcp(authority) => authority,
@@ -200,16 +240,12 @@ impl Listener {
         let request = request
             .body(Full::new(bytes))
             .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| Failure::failed(format!("{target}: the answer broke off: {error}")))?
-            .to_bytes();
-        driver.abort();
-        Ok(Answer::new(status, &body))
+        sender.send_request(request).await.map_err(broken)
     }
+}
+
+fn broken_off(target: &Target, error: &dyn std::fmt::Display) -> Failure {
+    Failure::failed(format!("{target}: the answer broke off: {error}"))
 }
 
 impl Answer {

@@ -1,4 +1,5 @@
-//! `permgate store ...`: backup and restore, on a store that nobody serves.
+//! `permgate store ...`: a backup from a gateway that serves or from a closed store; a restore only
+//! into a closed one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,7 +22,7 @@ use crate::store::{backup::Progress, restore};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Store {
-    /// Write the whole store into a new file; needs --offline. It holds password hashes: mode 0600
+    /// Write the whole store into a new file while the gateway serves (mode 0600: it holds hashes)
     Backup { file: PathBuf },
     /// Put a backup in the place of the store; what was revoked since stays revoked
     Restore {
@@ -45,27 +46,31 @@ impl Store {
 
 /// Under another name until it is whole and durable; a file that is there is not written over.
 fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
-    if !global.offline {
-        let advice = "stop the gateway and add --offline";
-        return Err(Failure::usage(format!("a backup is taken from a store that nobody serves: {advice}")));
-    }
     let unwritable = |error| Failure::failed(format!("{} cannot be written: {error}", file.display()));
     if file.try_exists().map_err(unwritable)? {
         return Err(Failure::usage(format!("{} exists: choose another name", file.display())));
     }
     let client = Client::new(global)?;
-    let store = client.store().ok_or_else(|| Failure::failed("the store is not open"))?;
     let partial = file.with_added_extension("partial");
     let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
     let mut out = BufWriter::new(out.map_err(unwritable)?);
     let progress = spinner();
-    let outcome = store.backup(&mut out, &mut |at: Progress| progress.set_position(at.rows));
+    let outcome = match &client {
+        Client::Listener(listener) => {
+            listener.download("/v1/backup", &mut out, &mut |bytes| progress.set_position(bytes))
+        }
+        Client::Offline(offline) => {
+            let copied =
+                offline.store().backup(&mut out, &mut |at: Progress| progress.set_position(at.bytes));
+            copied.map(|(_, written)| written.bytes).map_err(|error| Failure::failed(error.to_string()))
+        }
+    };
     progress.finish_and_clear();
-    let (_, written) = outcome.map_err(|error| Failure::failed(error.to_string()))?;
+    let written = outcome?;
     out.flush().map_err(unwritable)?;
     out.get_ref().sync_all().map_err(unwritable)?;
     fs::rename(&partial, file).map_err(unwritable)?;
-    say(&format!("{} rows, {} bytes in {}", written.rows, written.bytes, file.display()));
+    say(&format!("{written} bytes in {}", file.display()));
     Ok(())
 }
 
