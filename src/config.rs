@@ -45,6 +45,7 @@ pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub store: store::Settings,
+    pub policy: store::Policy,
     pub proxy: proxy::Settings,
     /// In the order of the file.
     pub services: Vec<ServiceSpec>,
@@ -109,8 +110,7 @@ impl Config {
             public: self.public.clone(),
             rules: self.rules.clone(),
             attachment,
-            max_lifetime: self.store.max_lifetime,
-            max_tokens: self.store.max_tokens,
+            policy: self.policy,
         }
     }
 

@@ -31,7 +31,7 @@ mod writer;
 pub use audit::{Verified, VerifyError};
 pub use change::{
     Actor, ChangeError, Changed, Configuration, GrantTarget, GroupEdit, Idempotency, ImportedToken, Made,
-    NewToken, NewUser, Page, ReadError, Settings, TokenEdit, TokenFilter, TokenState, UserEdit, Who,
+    NewToken, NewUser, Page, Policy, ReadError, Settings, TokenEdit, TokenFilter, TokenState, UserEdit, Who,
 };
 pub use load::OpenError;
 

@@ -107,6 +107,11 @@ const STORE: &[Key] = &[
     key("path", Kind::Text, "The store's directory. Not reloadable.").or(d::STORE_PATH),
     key("ballast", Kind::Size, "Size of the file that is given back when the disk is full. Not reloadable.")
         .or(d::BALLAST),
+    key(
+        "audit_retention",
+        Kind::Duration(86_400_000),
+        "Older audit events are dropped; none unless written.",
+    ),
 ];
 
 const TOKENS: &[Key] = &[

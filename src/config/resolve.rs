@@ -108,8 +108,11 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         store: store::Settings {
             path: directory.join(store_section.text("path")?.get_ref()),
             ballast: store_section.size("ballast")?,
+        },
+        policy: store::Policy {
             max_lifetime: tokens.duration("max_lifetime"),
             max_tokens: tokens.count("max_per_user")?,
+            audit_retention: store_section.duration("audit_retention"),
         },
         proxy: proxy::Settings {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),

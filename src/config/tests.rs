@@ -134,7 +134,7 @@ fn defaults_are_those_of_the_floors_below() {
     assert_eq!(upstream.ejection, Ejection::default());
     assert_eq!(config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:8080"]);
     assert_eq!(config.server.drain.as_secs(), 30);
-    assert_eq!((config.store.max_tokens, config.store.max_lifetime), (500, None));
+    assert_eq!(config.policy, crate::store::Policy::default());
     assert_eq!(config.log.access, LogTarget::Stdout);
     assert!(config.rules.perm_alias && config.rules.trusted_proxies.is_empty());
     let service = &config.services[0];

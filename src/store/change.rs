@@ -22,10 +22,6 @@ pub struct Settings {
     pub path: PathBuf,
     /// Bytes of the file that is given back when the disk is full.
     pub ballast: u64,
-    /// The longest life a new token may have.
-    pub max_lifetime: Option<Duration>,
-    /// Live tokens per user.
-    pub max_tokens: usize,
 }
 
 /// Everything a reload replaces at once.
@@ -35,8 +31,25 @@ pub struct Configuration {
     pub rules: RuleSettings,
     /// Published with the snapshot, opaque here.
     pub attachment: Arc<dyn Any + Send + Sync>,
+    pub policy: Policy,
+}
+
+/// What operators allow beyond the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The longest life a new token may have; `None`: any.
     pub max_lifetime: Option<Duration>,
+    /// Live tokens per user.
     pub max_tokens: usize,
+    /// Audit events older than this are dropped behind a checkpoint; `None`: never.
+    pub audit_retention: Option<Duration>,
+}
+
+impl Default for Policy {
+    /// domain.md, "Defaults".
+    fn default() -> Self {
+        Self { max_lifetime: None, max_tokens: 500, audit_retention: None }
+    }
 }
 
 /// Who asks for a change, as the audit log will say it.

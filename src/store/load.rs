@@ -55,7 +55,7 @@ pub(crate) fn open(
     let engine = Arc::new(Engine::open(settings)?);
     let now = clock();
     let mut ids = ServiceIds::default();
-    let Configuration { services, public, rules, attachment, max_lifetime, max_tokens } = configuration;
+    let Configuration { services, public, rules, attachment, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
 
@@ -78,7 +78,7 @@ pub(crate) fn open(
         clock,
         metrics: Arc::default(),
     });
-    let standing = Standing { accounts, rules, attachment, max_lifetime, max_tokens, imported, audit };
+    let standing = Standing { accounts, rules, attachment, policy, imported, audit };
     let desk = Desk {
         engine,
         state: state.clone(),

@@ -61,8 +61,7 @@ fn configuration(services: Vec<ServiceSpec>) -> Configuration {
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
         attachment: Arc::new(()),
-        max_lifetime: None,
-        max_tokens: 500,
+        policy: Policy::default(),
     }
 }
 
@@ -72,7 +71,7 @@ fn usual() -> Configuration {
 }
 
 fn settings(dir: &tempfile::TempDir) -> Settings {
-    Settings { path: dir.path().join("data"), ballast: 0, max_lifetime: None, max_tokens: 500 }
+    Settings { path: dir.path().join("data"), ballast: 0 }
 }
 
 fn operator() -> Actor {

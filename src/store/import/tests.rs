@@ -4,7 +4,7 @@ use super::*;
 use crate::{authz::accounts::fold, store::conformance::id};
 
 fn settings(directory: &tempfile::TempDir) -> Settings {
-    Settings { path: directory.path().join("store"), ballast: 0, max_lifetime: None, max_tokens: 500 }
+    Settings { path: directory.path().join("store"), ballast: 0 }
 }
 
 fn import(settings: &Settings, make_owners: bool, text: &[u8]) -> (Report, Vec<String>) {

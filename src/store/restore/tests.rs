@@ -11,12 +11,7 @@ struct Place {
 
 impl Place {
     fn settings(&self) -> Settings {
-        Settings {
-            path: self.directory.path().join("store"),
-            ballast: 0,
-            max_lifetime: None,
-            max_tokens: 500,
-        }
+        Settings { path: self.directory.path().join("store"), ballast: 0 }
     }
 
     fn restore(&self, backup: &[u8], accept_lost_revocations: bool) -> Result<Restored, RestoreError> {

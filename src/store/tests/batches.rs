@@ -1,5 +1,7 @@
 //! Many callers at once: one order, one chain, no name twice.
 
+use std::time::Duration;
+
 use super::*;
 use crate::store::audit::Verified;
 
@@ -91,4 +93,22 @@ async fn closing_answers_what_was_accepted() {
     bench.store.close().await;
     let bench = bench.again().await;
     assert_eq!(bench.store.token(made.id).unwrap(), Some(made));
+}
+
+#[tokio::test]
+async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
+    let kept = Policy { audit_retention: Some(Duration::from_secs(86_400)), ..Policy::default() };
+    let bench = Bench::with(Configuration { policy: kept, ..usual() });
+    bench.store.create_user(operator(), person("old")).await.unwrap();
+    bench.clock.fetch_add(2 * 86_400_000, Ordering::Relaxed);
+    // The first change after the day tidies up behind itself, the second one finds it done.
+    for login in ["new", "newer"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let events = bench.store.audit(None, 100).unwrap().items;
+    let told: Vec<&str> = events.iter().rev().map(|event| event.target.as_str()).collect();
+    assert_eq!(told, ["user:new", "user:newer"]);
+    assert_eq!(bench.store.verify_audit().unwrap().events, 2);
+    let bench = bench.again().await;
+    assert_eq!(bench.store.verify_audit().unwrap().events, 2, "from the checkpoint on");
 }

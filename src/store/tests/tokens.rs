@@ -46,7 +46,8 @@ async fn names_are_unique_among_an_owners_live_tokens() {
 
 #[tokio::test]
 async fn an_owner_has_so_many_live_tokens() {
-    let bench = Bench::with(Configuration { max_tokens: 2, ..usual() });
+    let bench =
+        Bench::with(Configuration { policy: Policy { max_tokens: 2, ..Policy::default() }, ..usual() });
     bench.store.create_user(operator(), person("alice")).await.unwrap();
     let create = async |name: &str| bench.store.create_token(operator(), named("alice", name), None).await;
     let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "a") };

@@ -99,7 +99,7 @@ fn set_up(fixture: &Value, over: &Value) -> Bench {
     });
     let mut configuration = configuration(services.collect());
     let days = over["settings"]["max_lifetime_days"].as_u64();
-    configuration.max_lifetime = days.map(|days| Duration::from_secs(days * 86400));
+    configuration.policy.max_lifetime = days.map(|days| Duration::from_secs(days * 86400));
     Bench::seeded(configuration, &rows(fixture))
 }
 

@@ -5,7 +5,6 @@ use std::{
     any::Any,
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     store::{
         ChangeError, ReadError,
         audit::{Entry, Head},
-        change::{Actor, Who},
+        change::{Actor, Policy, Who},
         engine::{Engine, IdempotencyRecord, Op},
         model::TokenRecord,
     },
@@ -48,8 +47,7 @@ pub(crate) struct Standing {
     pub accounts: Accounts,
     pub rules: Arc<Rules>,
     pub attachment: Arc<dyn Any + Send + Sync>,
-    pub max_lifetime: Option<Duration>,
-    pub max_tokens: usize,
+    pub policy: Policy,
     pub imported: u64,
     pub audit: Head,
 }
@@ -75,7 +73,7 @@ impl Desk {
             accounts: &self.standing.accounts,
             rules: &self.standing.rules,
             now: self.now,
-            max_lifetime: self.standing.max_lifetime,
+            max_lifetime: self.standing.policy.max_lifetime,
         }
     }
 
@@ -163,7 +161,7 @@ impl Desk {
     /// Live tokens of an owner.
     pub(crate) fn live_tokens(&self, owner: &str) -> Result<usize, ReadError> {
         let holders = self.names_of(owner)?;
-        if holders.len() < self.standing.max_tokens {
+        if holders.len() < self.standing.policy.max_tokens {
             return Ok(holders.len());
         }
         let mut live = 0;

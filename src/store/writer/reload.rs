@@ -28,8 +28,7 @@ impl Desk {
         self.note(actor, "config.reload", "config".into(), Some(change));
         self.standing.rules = Arc::new(rules);
         self.standing.attachment = new.attachment.clone();
-        self.standing.max_lifetime = new.max_lifetime;
-        self.standing.max_tokens = new.max_tokens;
+        self.standing.policy = new.policy;
         self.pending.everybody = true;
         self.affected = Some(Affected::Everybody);
         Ok(())

@@ -79,8 +79,8 @@ impl Desk {
         if self.named(&record.owner, &name)?.is_some() {
             return Err(name_taken(&record.name).into());
         }
-        if self.live_tokens(&record.owner)? >= self.standing.max_tokens {
-            let message = format!("the user has {} live tokens already", self.standing.max_tokens);
+        if self.live_tokens(&record.owner)? >= self.standing.policy.max_tokens {
+            let message = format!("the user has {} live tokens already", self.standing.policy.max_tokens);
             return Err(Refusal::new(RefusalCode::TooManyTokens, message).into());
         }
         self.take_name(&record.owner, name, record.id);

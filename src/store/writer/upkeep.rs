@@ -1,12 +1,13 @@
-//! Rows that have had their time: tokens that ended long ago, answers that were remembered. A page
-//! a minute, in the wake of other changes.
+//! Rows that have had their time: tokens that ended long ago, answers that were remembered, audit
+//! events beyond their retention. A page a minute, in the wake of other changes.
 
 use super::{Pending, Writer, once};
 use crate::{
     authz::{secret::TokenId, time::Timestamp},
     store::{
         ReadError,
-        engine::{CommitError, Op},
+        audit::Head,
+        engine::{Checkpoint, CommitError, Op},
         model::TokenRecord,
     },
 };
@@ -72,7 +73,19 @@ impl Writer {
             pending.index.push((record.digest, None));
             pending.ops.push(Op::DropToken { id: record.id, owner: record.owner });
         }
+        pending.ops.extend(self.outdated_audit()?.map(Op::TrimAudit));
         Ok(pending)
+    }
+
+    /// Where the chain begins once a page of what is too old to keep is gone.
+    fn outdated_audit(&self) -> Result<Option<Checkpoint>, ReadError> {
+        let Some(kept) = self.desk.standing.policy.audit_retention else { return Ok(None) };
+        let limit = self.desk.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
+        let engine = &self.shared.engine;
+        let first = engine.checkpoint()?.map_or(Head::START.seq, |kept| kept.seq);
+        let page = engine.audit_from(first, PAGE)?;
+        let last = page.iter().take_while(|event| event.at < limit).last();
+        Ok(last.map(|event| Checkpoint { seq: event.seq + 1, prev: event.hash }))
     }
 }
 
