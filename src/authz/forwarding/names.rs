@@ -44,7 +44,8 @@ pub fn fate(name: &[u8], side: Side) -> Fate {
         b"keep-alive" | b"proxy-connection" | b"http2-settings" => Fate::Drop,
         _ if trailers && is_never_a_trailer(name) => Fate::Drop,
         [b'x', ..] if side != Side::Response && is_ours(name, side) => Fate::Drop,
-        [b't' | b'c' | b'p' | b'k' | b'f', ..] if has_alias_byte(name) && is_alias(name) => Fate::Drop,
+        [b't', b'r', b'u', ..] if is_client_address(name, side) => Fate::Drop,
+        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if has_alias_byte(name) && is_alias(name) => Fate::Drop,
         _ => Fate::Keep,
     }
 }
@@ -80,7 +81,15 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 
 /// Fields that only the gateway may set, and those that re-route an upstream behind the decision.
 fn is_ours(name: &[u8], side: Side) -> bool {
-    const REROUTING: [&str; 4] = ["x-original-url", "x-original-uri", "x-rewrite-url", "x-request-id"];
+    const REROUTING: [&str; 7] = [
+        "x-original-url",
+        "x-original-uri",
+        "x-original-host",
+        "x-rewrite-url",
+        "x-request-id",
+        "x-host",
+        "x-http-host-override",
+    ];
     const SAID_BY_PROXIES: [&[u8]; 4] =
         [b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port"];
     if side == Side::ResponseTrailers {
@@ -96,8 +105,20 @@ fn is_ours(name: &[u8], side: Side) -> bool {
             starts_folded(name, "x-forwarded")
                 && !(side == Side::TrustedRequest && SAID_BY_PROXIES.contains(&name))
         }
-        Some(b'o' | b'r') => REROUTING.iter().any(|field| folds_to(name, field)),
+        Some(b'o' | b'r' | b'h') if REROUTING.iter().any(|field| folds_to(name, field)) => true,
+        Some(b'r' | b'c') => is_client_address(name, side),
         _ => false,
+    }
+}
+
+/// Other names for the client's address: as `Forwarded`, a trusted proxy's word alone.
+fn is_client_address(name: &[u8], side: Side) -> bool {
+    const ADDRESSES: [&str; 4] = ["x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"];
+    match side {
+        Side::Request | Side::RequestTrailers => ADDRESSES.iter().any(|field| folds_to(name, field)),
+        // Under an alias it is nobody's word.
+        Side::TrustedRequest => has_alias_byte(name) && ADDRESSES.iter().any(|field| folds_to(name, field)),
+        Side::Response | Side::ResponseTrailers => false,
     }
 }
 
@@ -131,8 +152,14 @@ fn is_never_a_trailer(name: &[u8]) -> bool {
 
 /// Names that fold onto a field with a fate of its own.
 fn is_alias(name: &[u8]) -> bool {
-    const ALIASED: [&str; 5] =
-        ["transfer-encoding", "content-length", "proxy-authorization", "proxy-connection", "keep-alive"];
+    const ALIASED: [&str; 6] = [
+        "transfer-encoding",
+        "content-length",
+        "proxy-authorization",
+        "proxy-connection",
+        "keep-alive",
+        "http2-settings",
+    ];
     ALIASED.iter().any(|field| folds_to(name, field))
 }
 
