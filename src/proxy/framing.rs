@@ -72,7 +72,9 @@ fn split(text: &[u8]) -> Option<usize> {
     } else {
         let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
         let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        (end > 0 && text[..end].iter().all(sound)).then_some(end)?
+        // A server may cut one dot off at the end: what is left must not be another name again.
+        let one_name = !text[..end].windows(2).any(|two| two == b"..");
+        (end > 0 && one_name && text[..end].iter().all(sound)).then_some(end)?
     };
     match &text[length..] {
         [] => Some(length),
@@ -131,6 +133,7 @@ mod tests {
         check("two in HTTP/1.0", old, "/", &["a", "b"], bad);
         check("empty", new, "/", &[""], bad);
         check("only a port", new, "/", &[":80"], bad);
+        check("two dots behind", new, "/", &["a.."], bad);
         check("a path", new, "/", &["a/b"], bad);
         check("a user", new, "/", &["u@a"], bad);
         check("a list", new, "/", &["a, b"], bad);

@@ -72,6 +72,8 @@ pub(super) fn valid_host(host: &[u8]) -> bool {
         None => (host, &[][..]),
     };
     !name.is_empty()
+        // A server may cut one dot off at the end: what is left must not be another name again.
+        && !name.windows(2).any(|two| two == b"..")
         && name
             .iter()
             .all(|b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'))
