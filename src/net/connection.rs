@@ -220,6 +220,10 @@ impl Connection {
         self.clock.now().saturating_duration_since(since) >= HALF_CLOSED
     }
 
+    pub(super) fn half_closed(&self) -> bool {
+        self.half_closed.get().is_some()
+    }
+
     pub(super) fn set_ahead(&self, ahead: bool) {
         self.ahead.set(ahead);
     }

@@ -149,7 +149,8 @@ impl Wire {
 
     fn next_message(&mut self) {
         self.intake = Intake::Head;
-        self.connection.set_ahead(!self.pending.is_empty());
+        // Nor will any readiness tell again that the client has closed its side.
+        self.connection.set_ahead(!self.pending.is_empty() || self.connection.half_closed());
         if self.pending.is_empty() {
             self.connection.enter(Phase::Idle);
         } else {
