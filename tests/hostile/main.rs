@@ -1,0 +1,15 @@
+//! A stranger's kit against a whole gateway over real sockets, judged by what a raw upstream really
+//! received and by what a raw client really got back.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod benign;
+mod credentials;
+mod headers;
+mod paths;
+mod readings;
+mod recorder;
+mod smuggling;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;

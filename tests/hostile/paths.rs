@@ -1,0 +1,293 @@
+//! A token for one service reaches no other, however the path is spelt: judged by what arrived.
+
+use crate::{readings::reaches, stage::Stage};
+
+/// Ways to write `..`.
+const UP: [&str; 27] = [
+    "..",
+    "%2e%2e",
+    ".%2E",
+    "%2E.",
+    "%252e%252e",
+    "%25252e%25252e",
+    "..;",
+    "..;a=b",
+    "%2e%2e;",
+    "..%3b",
+    "..%00",
+    "..%0d",
+    "..%09",
+    "..%20",
+    "..%2520",
+    ".%20.",
+    "%c0%ae%c0%ae",
+    "%e0%80%ae%e0%80%ae",
+    "%25c0%25ae%25c0%25ae",
+    "%u002e%u002e",
+    "%25u002e%25u002e",
+    "%ef%bc%8e%ef%bc%8e",
+    "%e2%80%a5",
+    "%uff0e%uff0e",
+    ".%e2%80%8b.",
+    "..%23",
+    "...",
+];
+
+/// Ways to write `/`.
+const SLASH: [&str; 19] = [
+    "/",
+    "//",
+    "/./",
+    "%2f",
+    "%2F",
+    "%252f",
+    "%25252f",
+    "%5c",
+    "%5C",
+    "%255c",
+    "\\",
+    "/;/",
+    "%c0%af",
+    "%25c0%25af",
+    "%e0%80%af",
+    "%u2215",
+    "%ef%bc%8f",
+    "%e2%88%95",
+    "%ef%bc%bc",
+];
+
+/// Ways to write the word `hub`.
+const HUB: [&str; 30] = [
+    "hub",
+    "%68ub",
+    "h%75b",
+    "%68%75%62",
+    "%2568ub",
+    "%252568ub",
+    "%25%36%38ub",
+    "HUB",
+    "Hub",
+    "%48UB",
+    "hub;",
+    "hub;x=y",
+    "hub%3b",
+    "hub%3Bx",
+    "hub.",
+    "hub...",
+    "hub%20",
+    "hub%2e",
+    "hub+",
+    "hub%00",
+    "hub%09",
+    "%09hub",
+    "h%0aub",
+    "h%c2%adub",
+    "h%e2%80%8bub",
+    "%ef%bd%88ub",
+    "%ef%bc%a8ub",
+    "%u0068ub",
+    "%25u0068ub",
+    "%c1%a8ub",
+];
+
+fn targets() -> Vec<String> {
+    let mut all = Vec::new();
+    for up in UP {
+        for slash in SLASH {
+            all.push(format!("/api{slash}{up}{slash}hub/api/x"));
+            all.push(format!("/api/x{slash}{up}{slash}{up}{slash}hub/api/x"));
+            all.push(format!("/api/x/{up}{slash}{up}/hub{slash}api/x"));
+        }
+        all.extend([format!("/{up}/hub/api/x"), format!("/api/{up}"), format!("/hub/api/{up}/{up}/api/x")]);
+    }
+    for hub in HUB {
+        for slash in SLASH {
+            all.push(format!("/{hub}{slash}api/x"));
+            all.push(format!("{slash}{hub}/api/x"));
+            all.push(format!("/{hub}/api{slash}x"));
+            all.push(format!("/api{slash}..{slash}{hub}/api/x"));
+        }
+    }
+    for slash in SLASH {
+        all.push(format!("/hub{slash}API/x"));
+        all.push(format!("/api{slash}admin/x"));
+        all.push(format!("/API{slash}admin"));
+        all.push(format!("/api{slash}admin;x/y"));
+        all.push(format!("/api{slash}%61dmin"));
+        all.push(format!("/api{slash}admin%20"));
+    }
+    all.extend(
+        [
+            "//host/hub/api/x",
+            "//host/api/../hub/api",
+            "///hub/api/x",
+            "//hub/api",
+            "/x?/../hub/api",
+            "/api?/../../hub/api",
+            "/api%3f/../hub/api",
+            "/api%3Fx/hub/api",
+            "/hub/api%3Fx",
+            "/hub/api%23x",
+            "/hub/api#x",
+            "/api#/../hub/api",
+            "/api/x%23/../../hub/api",
+            "/hub/api%2f",
+            "/hub/api;x",
+            "/hub/api.",
+            "/hub/api%20",
+            "/hub/api%00",
+            "/hub/api%00/x",
+            "/hub/api%0a",
+            "/api\u{0}/hub/api",
+            "/api\t/../hub/api",
+            "/api HTTP/1.1/../../hub/api",
+            "/ /hub/api",
+            "/hub /api",
+            "/.;/hub/api",
+            "/;/hub/api",
+            "/;hub/api",
+            "/%2e/hub/api",
+            "/%2f/hub/api",
+            "/%2fhub/api",
+            "/%5chub/api",
+            "/x//..//hub/api",
+            "/hub%",
+            "/hub%2",
+            "/%/hub/api",
+            "/hub/%zz/api",
+            "/hub/%61pi/x",
+            "/hub/ap%69",
+            "/hub/api/",
+            "/hub/apı",
+            "/hub/ap%c4%b1",
+            "/hub/%ef%bd%81pi",
+            "/%C5%BFhub/api",
+            "/hub\\api",
+            "/hub|/api",
+            "/hub\"/api",
+            "*",
+            "hub/api",
+            "",
+            "?/hub/api",
+            "http:hub/api",
+            "http:///hub/api",
+            "http://g/hub/api/x",
+            "HTTP://g/hub/api/x",
+            "http://g/api/../hub/api",
+            "http://evil/api/x",
+            "http://evil@g/api/x",
+            "http://g:81/api/x",
+            "http://g\\@evil/api",
+            "http://g?/hub/api",
+            "http://g#/hub/api",
+            "https://g/%68ub/api",
+            "ftp://g/hub/api",
+            "file:///hub/api",
+            "g:80",
+            "/%68%75%62%2f%61%70%69%2f%78",
+            "/%2568%2575%2562%252f%2561%2570%2569",
+        ]
+        .map(str::to_owned),
+    );
+    all
+}
+
+fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
+    let (mut forwarded, mut failed) = (0, Vec::new());
+    let all = targets();
+    let rows = all.len();
+    for target in all {
+        let fields = format!("Host: g\r\n{}{trailing}", stage.bearer());
+        let (answer, received) = stage.once("GET", target.as_bytes(), &fields);
+        if !matches!(answer.status, 200 | 400 | 403 | 404) {
+            failed.push(format!("{target}: {}", answer.status));
+        }
+        if (answer.status == 200) != (received.len() == 1) {
+            failed.push(format!("{target}: {} and {} requests arrived", answer.status, received.len()));
+        }
+        for one in received {
+            forwarded += 1;
+            let path = one.target.split('?').next().unwrap();
+            let sent = target.split('?').next().unwrap();
+            let sent = sent.strip_prefix("http://g").or(sent.strip_prefix("HTTP://g")).unwrap_or(sent);
+            if let Some(fault) = one.fault {
+                failed.push(format!("{target}: {fault}"));
+            }
+            if let Some((prefix, reading)) = reaches(path, others) {
+                failed.push(format!("{target}: arrived as {path}, which is below {prefix} as {reading:?}"));
+            }
+            // An absolute target without a path is about "/" (RFC 9112, 3.2.1).
+            if path != sent && !(path == "/" && sent.is_empty()) {
+                failed.push(format!("{target}: altered to {path}"));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} of {rows} rows failed:\n{}", failed.len(), failed.join("\n"));
+    println!("{rows} rows, {forwarded} forwarded");
+    rows
+}
+
+#[test]
+fn services_side_by_side() {
+    let stage = Stage::apart();
+    assert!(check(&stage, &["/hub/api", "/hub/rest"], "") > 1500);
+}
+
+#[test]
+fn a_service_inside_of_one_that_owns_everything() {
+    let stage = Stage::nested();
+    assert!(check(&stage, &["/hub/api", "/hub/rest", "/api/admin"], "") > 1500);
+}
+
+#[test]
+fn the_host_is_the_one_that_was_judged() {
+    let stage = Stage::with(
+        r#""/api""#,
+        "",
+        r#"
+[service.other]
+title = "Other"
+upstream = "one"
+hosts = ["other.example"]
+paths = ["/api"]
+readers = ["developers"]
+"#,
+    );
+    let bearer = stage.bearer();
+    // (row, target, Host lines, status)
+    let rows: [(&str, &str, &str, u16); 26] = [
+        ("its own host", "/api/x", "Host: g\r\n", 200),
+        ("the other's host", "/api/x", "Host: other.example\r\n", 403),
+        ("in capitals", "/api/x", "Host: OTHER.example\r\n", 403),
+        ("with a port", "/api/x", "Host: other.example:80\r\n", 403),
+        ("with an empty port", "/api/x", "Host: other.example:\r\n", 403),
+        ("with a dot behind", "/api/x", "Host: other.example.\r\n", 403),
+        ("with two dots behind", "/api/x", "Host: other.example..\r\n", 400),
+        ("absolute against Host", "http://other.example/api/x", "Host: g\r\n", 400),
+        ("Host against absolute", "http://g/api/x", "Host: other.example\r\n", 400),
+        ("absolute, the other's", "http://other.example/api/x", "Host: other.example\r\n", 403),
+        ("two hosts", "/api/x", "Host: g\r\nHost: other.example\r\n", 400),
+        ("two hosts, the same", "/api/x", "Host: g\r\nHost: g\r\n", 400),
+        ("no host", "/api/x", "", 400),
+        ("an empty host", "/api/x", "Host:\r\n", 400),
+        ("a list", "/api/x", "Host: g, other.example\r\n", 400),
+        ("a user", "/api/x", "Host: g@other.example\r\n", 400),
+        ("a path", "/api/x", "Host: g/other.example\r\n", 400),
+        ("a blank", "/api/x", "Host: g other.example\r\n", 400),
+        ("an escape", "/api/x", "Host: other%2eexample\r\n", 400),
+        ("a second colon", "/api/x", "Host: g:80:other.example\r\n", 400),
+        ("a port that is none", "/api/x", "Host: g:@other.example\r\n", 400),
+        ("a blank before the colon", "/api/x", "Host : g\r\n", 400),
+        ("folded", "/api/x", "Host:\r\n other.example\r\n", 400),
+        ("a blank in front", "/api/x", " Host: g\r\n", 400),
+        ("not ASCII", "/api/x", "Host: ötherexample\r\n", 400),
+        ("X-Forwarded-Host does not count", "/api/x", "Host: g\r\nX-Forwarded-Host: other.example\r\n", 200),
+    ];
+    for (row, target, host, status) in rows {
+        let (answer, received) = stage.once("GET", target.as_bytes(), &format!("{host}{bearer}"));
+        assert_eq!(answer.status, status, "{row}: {answer:?}");
+        assert_eq!(received.len(), usize::from(status == 200), "{row}");
+        assert!(received.iter().all(|one| one.fault.is_none()), "{row}: {received:?}");
+        assert!(received.iter().all(|one| one.all("x-forwarded-host") == ["g"]), "{row}: {received:?}");
+    }
+}

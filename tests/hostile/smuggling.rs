@@ -1,0 +1,103 @@
+//! No bytes make the gateway and the servers around it disagree about where a message ends: the
+//! upstream sees unambiguous requests alone, and never one that was hidden inside of another.
+
+mod chunks;
+mod lengths;
+mod lines;
+mod pipelines;
+
+use crate::stage::{End, Heard, Stage, converse};
+
+/// What may come of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// An error, nothing arrives, and the connection ends.
+    Refused(u16),
+    /// One request arrives with this body, and the connection may go on.
+    Passes(&'static str),
+    /// Either, but safely: at most the one request, never the hidden one.
+    Safe,
+}
+
+use Fate::{Passes, Refused, Safe};
+
+/// What an attacker hides: a token of nobody's, a path of another service.
+const HIDDEN: &str = "GET /hub/api/hidden HTTP/1.1\r\nHost: g\r\nX-Hidden: 1\r\n\r\n";
+
+fn send(stage: &Stage, head: &str, body: &[u8]) -> Heard {
+    let mut bytes = head.replace("{bearer}", stage.bearer().trim_end()).into_bytes();
+    bytes.extend_from_slice(body);
+    converse(stage.gateway.proxy, &bytes, true)
+}
+
+/// Judges what came of one attack.
+fn check(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
+    let received = stage.recorder.take();
+    let mut failed = Vec::new();
+    let mut fail = |what: String| failed.push(format!("{row}: {what}"));
+    for one in &received {
+        // A request that breaks off half-way ends with its connection; that is no ambiguity.
+        let broken_off = one.fault.as_ref().is_some_and(|fault| fault.starts_with("the end inside a body"));
+        if one.fault.is_some() && !broken_off {
+            fail(format!("the upstream got {:?}", one.fault));
+        }
+        if one.target.contains("hidden") || one.fields.iter().any(|(n, _)| n == "x-hidden") {
+            fail("the hidden request arrived".into());
+        }
+        for name in ["transfer_encoding", "content_length", "x-hidden"] {
+            if !one.all(name).is_empty() {
+                fail(format!("{name} arrived"));
+            }
+        }
+    }
+    let whole: Vec<_> = received.iter().filter(|one| one.fault.is_none()).collect();
+    let answers = heard.answers();
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    match fate {
+        Refused(status) => {
+            if statuses != [status] {
+                fail(format!("answers {statuses:?} instead of {status}: {:?}", heard.end));
+            }
+            if !whole.is_empty() {
+                fail(format!("{whole:?} arrived"));
+            }
+            if heard.end == End::Open {
+                fail("the connection was left open".into());
+            }
+            let close = answers.first().and_then(|answer| answer.field("connection"));
+            if close != Some("close") {
+                fail(format!("Connection: {close:?}"));
+            }
+        }
+        Passes(body) => match &whole[..] {
+            [one] if one.body == body.as_bytes() && statuses.first() == Some(&200) => {}
+            other => fail(format!("answers {statuses:?}, arrived {other:?}")),
+        },
+        Safe => {
+            if whole.len() > 1 || heard.end == End::Open {
+                fail(format!("answers {statuses:?}, arrived {whole:?}, {:?}", heard.end));
+            }
+        }
+    }
+    failed
+}
+
+fn finish(failed: &[String], rows: usize) {
+    assert!(failed.is_empty(), "{} faults in {rows} rows:\n{}", failed.len(), failed.join("\n"));
+    println!("{rows} rows");
+}
+
+/// As [`check`]; behind a sound message the hidden request is an ordinary second one: without a
+/// token it is refused.
+fn check_pipelined(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
+    if fate != Safe {
+        return check(stage, row, heard, fate);
+    }
+    let received = stage.recorder.take();
+    let statuses: Vec<u16> = heard.answers().iter().map(|answer| answer.status).collect();
+    let sound = matches!(&received[..], [one] if one.fault.is_none() && one.body == b"hello");
+    if sound && statuses == [200, 401] && heard.end == End::Closed {
+        return Vec::new();
+    }
+    vec![format!("{row}: {statuses:?} {received:?} {:?}", heard.end)]
+}
