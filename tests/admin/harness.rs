@@ -25,7 +25,7 @@ use permgate::{
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
-    store::{Actor, Configuration, Settings, Store, model::LastUsed},
+    store::{Actor, Configuration, Policy, Settings, Store, model::LastUsed},
 };
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ impl Fixture {
 
     pub fn with(max_lifetime: Option<Duration>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { path: dir.path().join("store"), ballast: 0, max_lifetime, max_tokens: 500 };
+        let settings = Settings { path: dir.path().join("store"), ballast: 0 };
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = configuration(&SERVICES, max_lifetime);
         let (store, state) = Store::open(&settings, configuration, fence.clone()).unwrap();
@@ -237,8 +237,7 @@ fn configuration(rows: &[Row], max_lifetime: Option<Duration>) -> Configuration 
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
         attachment: Arc::new(()),
-        max_lifetime,
-        max_tokens: 500,
+        policy: Policy { max_lifetime, ..Policy::default() },
     }
 }
 
