@@ -159,6 +159,9 @@ impl Gateway {
         let (bytes_in, bytes_out) = (exchange.bytes_in.get(), exchange.bytes_out.get());
         let service = exchange.service.get();
         self.metrics().record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
+        if !self.parts.log.is_on() {
+            return;
+        }
         let upstream = exchange.upstream.borrow();
         self.parts.log.write(&Line {
             at: exchange.at,

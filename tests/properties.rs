@@ -8,7 +8,9 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
     decide::{Credential, Facts, Query, decide},
-    forwarding::{Hop, PeerFields, client_address, edit_request, edit_request_trailers, framing_alias},
+    forwarding::{
+        Hop, Identities, PeerFields, client_address, edit_request, edit_request_trailers, framing_alias,
+    },
     path::{Reading, RequestPath},
     rules::{
         Authorization, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceId, ServiceIds, ServiceKey,
@@ -310,7 +312,7 @@ proptest! {
         let _ = (framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), &["127.0.0.1/32".parse().unwrap()]));
         let (peer, request_id) = (PeerFields::new(None, true), HeaderValue::from_static("r"));
         let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: &request_id };
-        edit_request(&mut headers, &permit, &directory, &hop).unwrap();
+        edit_request(&mut headers, &permit, &Identities::new(&directory), &hop).unwrap();
         edit_request_trailers(&mut trailers);
         let ours = ["x-permgate-user", "x-permgate-user-id", "x-permgate-token-id", "x-permgate-service", "x-request-id"];
         for name in headers.keys() {

@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
     decide::{Credential, Facts, Query, decide},
-    forwarding::{Hop, PeerFields, client_address, edit_request, is_trusted, method_override},
+    forwarding::{Hop, Identities, PeerFields, client_address, edit_request, is_trusted, method_override},
     path::RequestPath,
     rules::{
         Authorization, BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
@@ -105,7 +105,7 @@ impl World {
                 let request_id = HeaderValue::from_static("r1");
                 let peer_trusted = is_trusted(peer, trusted);
                 let hop = Hop { peer: &peer_fields, peer_trusted, host: None, request_id: &request_id };
-                edit_request(&mut headers, &permit, &self.directory, &hop).unwrap();
+                edit_request(&mut headers, &permit, &Identities::new(&self.directory), &hop).unwrap();
                 for field in texts(&expect["upstream_headers_absent"]) {
                     assert!(!headers.contains_key(field), "{name}: {field}");
                 }

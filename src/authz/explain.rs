@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use crate::authz::{
     answer::{Answer, Reason},
     decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
-    forwarding::{Hop, PeerFields, edit_request},
+    forwarding::{Hop, Identities, PeerFields, edit_request},
     path::RequestPath,
     rules::{Authorization, Origin, ServiceKey},
     secret::{Digest, Form, TokenId, redact},
@@ -114,7 +114,8 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
     let host = query.host.and_then(|host| HeaderValue::from_str(host).ok());
     let request_id = HeaderValue::from_static("the request's id");
     let hop = Hop { peer: &peer, peer_trusted: false, host: host.as_ref(), request_id: &request_id };
-    edit_request(&mut headers, permit, directory, &hop).map_err(|_| Reason::IdentityTooLarge)?;
+    edit_request(&mut headers, permit, &Identities::new(directory), &hop)
+        .map_err(|_| Reason::IdentityTooLarge)?;
     let set = headers.iter().map(|(name, value)| {
         let replaced = name == AUTHORIZATION && matches!(spec.authorization, Authorization::Replace(_));
         let value = if replaced { "(redacted)".into() } else { String::from_utf8_lossy(value.as_bytes()) };

@@ -1,24 +1,22 @@
 //! Pure edits of a header map: what would be sent upstream, and what goes back. In place, since
 //! copying the map costs more than the whole decision.
 
-use std::net::IpAddr;
+use std::{cell::RefCell, net::IpAddr, ops::Deref};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, Entry},
 };
 
-use crate::authz::{
-    decide::Permit,
-    rules::Authorization,
-    subject::{Directory, Subject},
-};
+use crate::authz::{decide::Permit, rules::Authorization, subject::Directory};
 
 pub use client::{AmbiguousClient, client_address, is_trusted};
+pub use identity::Identities;
 use names::{Fate, Side, fate, may_be_listed};
 pub use names::{framing_alias, method_override};
 
 mod client;
+mod identity;
 mod names;
 
 /// What a connection contributes to every request on it; made once, when it is accepted.
@@ -27,6 +25,8 @@ pub struct PeerFields {
     address: Option<HeaderValue>,
     /// The beginning of our element of `Forwarded`.
     element: String,
+    /// The whole element and the host that it names: hardly a client asks for two.
+    forwarded: RefCell<Option<(Option<HeaderValue>, HeaderValue)>>,
     proto: HeaderValue,
 }
 
@@ -51,14 +51,14 @@ pub struct IdentityTooLarge;
 pub fn edit_request(
     headers: &mut HeaderMap,
     permit: &Permit<'_>,
-    directory: &Directory,
+    identities: &Identities<impl Deref<Target = Directory>>,
     hop: &Hop<'_>,
 ) -> Result<(), IdentityTooLarge> {
     let service = permit.owner().service;
-    let takes_trailers = accepts_trailers(headers);
     // One growth at most: the map seldom has room for all that is set.
     headers.reserve(MOST_SET);
-    drop_fields(headers, if hop.peer_trusted { Side::TrustedRequest } else { Side::Request });
+    let side = if hop.peer_trusted { Side::TrustedRequest } else { Side::Request };
+    let takes_trailers = drop_fields(headers, side);
     match &service.spec.authorization {
         Authorization::Strip => drop(headers.remove(header::AUTHORIZATION)),
         Authorization::Keep => {}
@@ -69,13 +69,14 @@ pub fn edit_request(
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    add_hop(headers, hop);
+    if hop.peer_trusted {
+        add_hop(headers, hop);
+    } else {
+        set_hop(headers, hop);
+    }
     headers.insert(REQUEST_ID, hop.request_id.clone());
     if service.spec.identity {
-        headers.insert(SERVICE, service.key_value.clone());
-        if let Some(subject) = permit.subject() {
-            add_identity(headers, subject, service.identity_groups(), directory)?;
-        }
+        identities.set(headers, permit)?;
     }
     Ok(())
 }
@@ -109,16 +110,32 @@ impl PeerFields {
         Self {
             address: text.and_then(|text| HeaderValue::from_str(&text).ok()),
             element: format!("for={node};proto={proto}"),
+            forwarded: RefCell::default(),
             proto: HeaderValue::from_static(proto),
         }
     }
+
+    /// Our element of `Forwarded`, for a host that needs no escaping.
+    fn forwarded(&self, host: Option<&HeaderValue>) -> HeaderValue {
+        if let Some((of, element)) = &*self.forwarded.borrow()
+            && of.as_ref() == host
+        {
+            return element.clone();
+        }
+        let mut element = self.element.clone();
+        if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+            element.push_str(";host=\"");
+            element.push_str(host);
+            element.push('"');
+        }
+        let element = HeaderValue::try_from(element).expect("a host that is_host is visible ASCII");
+        // Copied: the client's own value would keep its whole head in memory.
+        let of = host.map(|host| HeaderValue::from_bytes(host.as_bytes()).expect("was a field value"));
+        self.forwarded.replace(Some((of, element.clone())));
+        element
+    }
 }
 
-const USER: HeaderName = HeaderName::from_static("x-permgate-user");
-const USER_ID: HeaderName = HeaderName::from_static("x-permgate-user-id");
-const GROUPS: HeaderName = HeaderName::from_static("x-permgate-groups");
-const TOKEN_ID: HeaderName = HeaderName::from_static("x-permgate-token-id");
-const SERVICE: HeaderName = HeaderName::from_static("x-permgate-service");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -128,13 +145,6 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// How many fields are set at most.
 const MOST_SET: usize = 12;
 
-/// The longest `X-Permgate-Groups`.
-const MAX_GROUPS: usize = 4 << 10;
-
-/// All but unreserved characters: the comma separates.
-const GROUP_NAME: &percent_encoding::AsciiSet =
-    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// Only our own `TE` goes on, and only when the client said that it takes trailers.
 fn accepts_trailers(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::TE).iter().filter_map(|te| te.to_str().ok());
@@ -142,22 +152,26 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     codings.any(|coding| coding.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// Drops what `Connection` names and what does not cross this side; makes `Trailer` anew.
-fn drop_fields(headers: &mut HeaderMap, side: Side) {
-    if headers.contains_key(header::CONNECTION) {
-        drop_listed(headers);
-    }
-    if headers.contains_key(header::TRAILER) {
-        remake_trailer(headers, side);
-    }
-    let mut standard = 0u32;
+/// Drops what `Connection` names and what does not cross this side; makes `Trailer` anew. Whether
+/// `TE` said that trailers are taken. One look at every name, and a look-up only for what is there.
+fn drop_fields(headers: &mut HeaderMap, side: Side) -> bool {
+    let (mut standard, mut trailer) = (0u32, false);
     let mut others = Vec::new();
     for name in headers.keys() {
         match fate(name.as_str().as_bytes(), side) {
             Fate::Keep => {}
+            Fate::Remake => trailer = true,
             Fate::DropStandard(bit) => standard |= 1 << bit,
             Fate::Drop => others.push(name.clone()),
         }
+    }
+    // Before `Connection` is obeyed, which has to name `TE`.
+    let takes_trailers = standard & 1 << names::TE_BIT != 0 && accepts_trailers(headers);
+    if standard & 1 << names::CONNECTION_BIT != 0 {
+        drop_listed(headers);
+    }
+    if trailer {
+        remake_trailer(headers, side);
     }
     while standard != 0 {
         let bit = standard.trailing_zeros();
@@ -165,6 +179,7 @@ fn drop_fields(headers: &mut HeaderMap, side: Side) {
         standard &= standard - 1;
     }
     others.iter().for_each(|name| drop(headers.remove(name)));
+    takes_trailers
 }
 
 /// The fields that `Connection` names; what others rely on cannot be dropped that way.
@@ -200,22 +215,26 @@ fn remake_trailer(headers: &mut HeaderMap, side: Side) {
     }
 }
 
+/// `Forwarded` and `X-Forwarded-*` when nothing of them is there.
+fn set_hop(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    let host = hop.host.filter(|host| is_host(host.as_bytes()));
+    if let Some(address) = &hop.peer.address {
+        headers.insert(FORWARDED_FOR, address.clone());
+    }
+    headers.insert(header::FORWARDED, hop.peer.forwarded(host));
+    headers.insert(FORWARDED_PROTO, hop.peer.proto.clone());
+    if let Some(host) = host {
+        headers.insert(FORWARDED_HOST, host.clone());
+    }
+}
+
 /// `Forwarded` and `X-Forwarded-*`: a trusted proxy's are kept and added to.
 fn add_hop(headers: &mut HeaderMap, hop: &Hop<'_>) {
     if let Some(address) = &hop.peer.address {
         append(headers, FORWARDED_FOR, address);
     }
     let host = hop.host.filter(|host| is_host(host.as_bytes()));
-    let mut element = String::with_capacity(hop.peer.element.len() + 8 + host.map_or(0, HeaderValue::len));
-    element.push_str(&hop.peer.element);
-    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
-        element.push_str(";host=\"");
-        element.push_str(host);
-        element.push('"');
-    }
-    if let Ok(element) = HeaderValue::try_from(element) {
-        append(headers, header::FORWARDED, &element);
-    }
+    append(headers, header::FORWARDED, &hop.peer.forwarded(host));
     keep_one(headers, FORWARDED_PROTO, Some(&hop.peer.proto), |proto| matches!(proto, b"http" | b"https"));
     keep_one(headers, FORWARDED_HOST, host, is_host);
     keep_one(headers, FORWARDED_PORT, None, |port| {
@@ -251,36 +270,8 @@ fn keep_one(headers: &mut HeaderMap, name: HeaderName, ours: Option<&HeaderValue
 
 /// A host that needs no escaping inside of quotes.
 fn is_host(host: &[u8]) -> bool {
-    !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
-}
-
-fn add_identity(
-    headers: &mut HeaderMap,
-    subject: Subject<'_>,
-    identity_groups: &[String],
-    directory: &Directory,
-) -> Result<(), IdentityTooLarge> {
-    let mut set = |name: HeaderName, value: &str| {
-        // Logins, ids and token ids are printable ASCII by their own rules.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    set(USER, &subject.user.login);
-    set(USER_ID, &subject.user.id);
-    set(TOKEN_ID, subject.token.id.as_str());
-    let mut list = String::new();
-    for group in identity_groups.iter().filter(|group| subject.user.is_in(group, directory)) {
-        list.push_str(if list.is_empty() { "" } else { "," });
-        list.extend(percent_encoding::utf8_percent_encode(group, GROUP_NAME));
-        if list.len() > MAX_GROUPS {
-            return Err(IdentityTooLarge);
-        }
-    }
-    if !list.is_empty() {
-        set(GROUPS, &list);
-    }
-    Ok(())
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':');
+    !host.is_empty() && host.iter().all(|b| plain(b) || b"_~[]%!$&'()*+,;=".contains(b))
 }
 
 #[cfg(test)]

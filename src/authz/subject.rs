@@ -287,6 +287,9 @@ impl User {
 }
 
 fn same_name(one: &str, other: &str) -> bool {
+    if one == other {
+        return true;
+    }
     if one.is_ascii() && other.is_ascii() {
         return one.eq_ignore_ascii_case(other);
     }

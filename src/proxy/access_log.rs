@@ -140,9 +140,14 @@ impl Drop for AccessLog {
 }
 
 impl LogWriter {
+    /// Whether lines go anywhere: else none has to be put together.
+    pub fn is_on(&self) -> bool {
+        !self.log.off.load(Ordering::Relaxed)
+    }
+
     /// Inside the worker's `LocalSet`.
     pub fn write(self: &Rc<Self>, line: &Line<'_>) {
-        if self.log.off.load(Ordering::Relaxed) {
+        if !self.is_on() {
             return;
         }
         line.format(&mut self.text.borrow_mut(), &mut self.stamp.borrow_mut());

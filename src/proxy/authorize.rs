@@ -105,7 +105,7 @@ impl Gateway {
                 host: exchange.host.get().and_then(framing::HostName::field),
                 request_id: &exchange.request_id,
             };
-            forwarding::edit_request(request.headers_mut(), &permit, &snapshot.directory, &hop)
+            forwarding::edit_request(request.headers_mut(), &permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
         if let Some(subject) = permit.subject() {

@@ -1,23 +1,42 @@
 //! What each client address contributes to the fields of its requests, made once.
 
-use std::{cell::RefCell, collections::HashMap, net::IpAddr};
+use std::{cell::RefCell, net::IpAddr};
 
 use crate::authz::forwarding::PeerFields;
 
-/// A worker's own.
+/// A worker's own. A bounded memory: who comes to a place that is taken has it, since making the
+/// fields anew costs little.
 #[derive(Default)]
-pub struct Peers(RefCell<HashMap<(IpAddr, bool), PeerFields>>);
+pub struct Peers(RefCell<Vec<Option<Known>>>);
 
-/// Addresses beyond this many push the others out; making them anew costs little.
-const MOST: usize = 4096;
+type Known = ((IpAddr, bool), PeerFields);
+
+const PLACES: usize = 1024;
 
 impl Peers {
     pub fn with<R>(&self, address: IpAddr, secure: bool, then: impl FnOnce(&PeerFields) -> R) -> R {
-        let mut peers = self.0.borrow_mut();
-        if peers.len() >= MOST && !peers.contains_key(&(address, secure)) {
-            peers.clear();
+        let places = &mut *self.0.borrow_mut();
+        if places.is_empty() {
+            places.resize(PLACES, None);
         }
-        let fields = peers.entry((address, secure));
-        then(fields.or_insert_with(|| PeerFields::new(Some(address), secure)))
+        let place = &mut places[place_of(address)];
+        let of = (address, secure);
+        let (_, fields) = match place {
+            Some(known) if known.0 == of => known,
+            _ => place.insert((of, PeerFields::new(Some(address), secure))),
+        };
+        then(fields)
     }
+}
+
+/// Neighbours in a network differ in their last bytes, networks in the first ones.
+fn place_of(address: IpAddr) -> usize {
+    let bits = match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            (bits ^ bits >> 64) as u64
+        }
+    };
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % PLACES
 }

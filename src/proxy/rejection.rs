@@ -74,7 +74,9 @@ pub fn asks_for_problem(fields: &HeaderMap) -> bool {
             .map(|kind| kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
             .any(|kind| kind.eq_ignore_ascii_case(b"application/problem+json"))
     };
-    fields.get_all(header::ACCEPT).iter().any(named)
+    // Hardly a value is long enough to name it.
+    let accepted = fields.get_all(header::ACCEPT).iter();
+    accepted.filter(|value| value.len() >= "application/problem+json".len()).any(named)
 }
 
 /// Fixed texts, service keys and request ids: nothing that JSON would have to escape.

@@ -4,7 +4,11 @@
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use crate::{
-    authz::{rules::ServiceId, subject::UserIx},
+    authz::{
+        forwarding::Identities,
+        rules::ServiceId,
+        subject::{Directory, UserIx},
+    },
     proxy::{settings::Settings, upstream::Upstream},
     state::{Snapshot, State},
 };
@@ -13,6 +17,7 @@ pub struct View {
     version: u64,
     pub snapshot: Arc<Snapshot>,
     pub settings: Arc<Settings>,
+    pub identities: Identities<Arc<Directory>>,
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
     services: Vec<Option<Rc<Upstream>>>,
@@ -47,7 +52,8 @@ impl View {
             }
             services[at] = upstreams.get(&service.spec.upstream).cloned();
         }
-        Rc::new(Self { version, snapshot, settings, upstreams, services })
+        let identities = Identities::new(Arc::clone(&snapshot.directory));
+        Rc::new(Self { version, snapshot, settings, identities, upstreams, services })
     }
 
     pub fn is_current(&self, state: &State) -> bool {

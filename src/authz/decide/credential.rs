@@ -33,9 +33,9 @@ impl Credential {
 
     /// Reads one field value.
     pub fn from_field(field: &[u8], perm_alias: bool, imports: bool) -> Self {
-        let end = field.iter().position(|b| !is_token_char(*b)).unwrap_or(field.len());
-        let (scheme, rest) = field.split_at(end);
-        if !scheme.eq_ignore_ascii_case(b"bearer") {
+        const SCHEME: &[u8] = b"bearer";
+        let (scheme, rest) = field.split_at(field.len().min(SCHEME.len()));
+        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(|b| is_token_char(*b)) {
             return Credential::UnsupportedScheme;
         }
         let spaces = rest.iter().take_while(|b| **b == b' ').count();

@@ -24,28 +24,35 @@ pub enum Fate {
     /// Dropped; the position in [`STANDARD`], so that nothing has to be copied to remember it.
     DropStandard(u8),
     Drop,
+    /// `Trailer`: made anew.
+    Remake,
 }
 
 /// Names that nearly every request has one of.
 pub const STANDARD: [HeaderName; 7] =
     [CONNECTION, EXPECT, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, FORWARDED];
 
-/// Whether a field crosses the gateway. `Authorization` and `Trailer` are for the caller.
+/// Places in [`STANDARD`] that the caller looks at more closely.
+pub const CONNECTION_BIT: u8 = 0;
+pub const TE_BIT: u8 = 3;
+
+/// Whether a field crosses the gateway. `Authorization` is for the caller.
 pub fn fate(name: &[u8], side: Side) -> Fate {
     let trailers = matches!(side, Side::RequestTrailers | Side::ResponseTrailers);
     match name {
-        b"connection" => Fate::DropStandard(0),
+        b"connection" => Fate::DropStandard(CONNECTION_BIT),
         b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => Fate::DropStandard(1),
         b"proxy-authorization" => Fate::DropStandard(2),
-        b"te" => Fate::DropStandard(3),
+        b"te" => Fate::DropStandard(TE_BIT),
         b"transfer-encoding" => Fate::DropStandard(4),
         b"upgrade" => Fate::DropStandard(5),
         b"forwarded" if side == Side::Request => Fate::DropStandard(6),
         b"keep-alive" | b"proxy-connection" | b"http2-settings" => Fate::Drop,
+        b"trailer" if !trailers => Fate::Remake,
         _ if trailers && is_never_a_trailer(name) => Fate::Drop,
         [b'x', ..] if side != Side::Response && is_ours(name, side) => Fate::Drop,
         [b't', b'r', b'u', ..] if is_client_address(name, side) => Fate::Drop,
-        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if has_alias_byte(name) && is_alias(name) => Fate::Drop,
+        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if is_alias(name) && has_alias_byte(name) => Fate::Drop,
         _ => Fate::Keep,
     }
 }
@@ -65,8 +72,8 @@ pub fn framing_alias(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         let name = name.as_str().as_bytes();
         matches!(name, [b't' | b'c', ..])
-            && has_alias_byte(name)
             && FRAMING.iter().any(|framing| folds_to(name, framing))
+            && has_alias_byte(name)
     })
 }
 
@@ -163,6 +170,7 @@ fn is_alias(name: &[u8]) -> bool {
     ALIASED.iter().any(|field| folds_to(name, field))
 }
 
+/// Of a name that folds onto another one: whether it is not that name itself.
 fn has_alias_byte(name: &[u8]) -> bool {
     name.iter().any(|b| matches!(b, b'_' | b'.'))
 }

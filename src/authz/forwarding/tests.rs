@@ -1,4 +1,4 @@
-use super::*;
+use super::{identity::GROUPS, *};
 use crate::authz::{
     decide::{Credential, Facts, Query, decide},
     fixture::{self, Fixture},
@@ -44,7 +44,7 @@ fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<Hea
     let request_id = HeaderValue::from_static("r1");
     let hop = Hop { peer: &peer, peer_trusted: trusted, host: Some(&host), request_id: &request_id };
     let mut headers = map(fields);
-    edit_request(&mut headers, &permit, &fixture.directory, &hop)?;
+    edit_request(&mut headers, &permit, &Identities::new(&fixture.directory), &hop)?;
     Ok(headers)
 }
 

@@ -1,0 +1,119 @@
+//! The fields by which a service learns who asks. They are made once for each user and service, not
+//! for each request.
+
+use std::{cell::RefCell, ops::Deref, rc::Rc};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::IdentityTooLarge;
+use crate::authz::{
+    decide::Permit,
+    rules::{Service, ServiceId},
+    subject::{Directory, User, UserIx},
+};
+
+/// Identities as one worker has told them, of one directory and the rules that belong to it. A
+/// bounded memory: who comes to a place that is taken has it.
+pub struct Identities<D> {
+    directory: D,
+    places: RefCell<Vec<Option<Identity>>>,
+}
+
+/// Values of its own: one shared with other workers would have a count that all of them write.
+#[derive(Clone)]
+struct Identity {
+    of: (UserIx, ServiceId),
+    fields: Rc<[(HeaderName, HeaderValue)]>,
+}
+
+/// How many are remembered; a power of two.
+const PLACES: usize = 1024;
+
+const USER: HeaderName = HeaderName::from_static("x-permgate-user");
+const USER_ID: HeaderName = HeaderName::from_static("x-permgate-user-id");
+pub(super) const GROUPS: HeaderName = HeaderName::from_static("x-permgate-groups");
+const TOKEN_ID: HeaderName = HeaderName::from_static("x-permgate-token-id");
+const SERVICE: HeaderName = HeaderName::from_static("x-permgate-service");
+
+/// The longest `X-Permgate-Groups`.
+const MAX_GROUPS: usize = 4 << 10;
+
+/// All but unreserved characters: the comma separates.
+const GROUP_NAME: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl<D: Deref<Target = Directory>> Identities<D> {
+    pub fn new(directory: D) -> Self {
+        Self { directory, places: RefCell::default() }
+    }
+
+    pub(super) fn set(&self, headers: &mut HeaderMap, permit: &Permit<'_>) -> Result<(), IdentityTooLarge> {
+        let service = permit.owner().service;
+        let Some(subject) = permit.subject() else {
+            headers.insert(SERVICE, service.key_value.clone());
+            return Ok(());
+        };
+        for (name, value) in &*self.identity(subject.user, service)? {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some(id) = value(subject.token.id.as_str()) {
+            headers.insert(TOKEN_ID, id);
+        }
+        Ok(())
+    }
+
+    fn identity(
+        &self,
+        user: &User,
+        service: &Service,
+    ) -> Result<Rc<[(HeaderName, HeaderValue)]>, IdentityTooLarge> {
+        let of = (user.ix, service.id);
+        // Numbers are given in turn, so that neighbours have places of their own.
+        let at = (user.ix.0 as usize ^ usize::from(service.id.0) << 4) % PLACES;
+        let places = &mut *self.places.borrow_mut();
+        if places.is_empty() {
+            places.resize(PLACES, None);
+        }
+        match &places[at] {
+            Some(known) if known.of == of => Ok(Rc::clone(&known.fields)),
+            _ => {
+                let fields = fields(user, service, &self.directory)?;
+                places[at] = Some(Identity { of, fields: Rc::clone(&fields) });
+                Ok(fields)
+            }
+        }
+    }
+}
+
+fn fields(
+    user: &User,
+    service: &Service,
+    directory: &Directory,
+) -> Result<Rc<[(HeaderName, HeaderValue)]>, IdentityTooLarge> {
+    let groups = groups(user, service, directory)?;
+    let named = [
+        (SERVICE, service.spec.key.as_str()),
+        (USER, &*user.login),
+        (USER_ID, &*user.id),
+        (GROUPS, groups.as_str()),
+    ];
+    let told = named.into_iter().filter(|(_, text)| !text.is_empty());
+    Ok(told.filter_map(|(name, text)| Some((name, value(text)?))).collect())
+}
+
+fn groups(user: &User, service: &Service, directory: &Directory) -> Result<String, IdentityTooLarge> {
+    let mut list = String::new();
+    for group in service.identity_groups().iter().filter(|group| user.is_in(group, directory)) {
+        list.push_str(if list.is_empty() { "" } else { "," });
+        list.extend(percent_encoding::utf8_percent_encode(group, GROUP_NAME));
+        if list.len() > MAX_GROUPS {
+            return Err(IdentityTooLarge);
+        }
+    }
+    Ok(list)
+}
+
+/// Keys, logins, ids and encoded names are printable ASCII by their own rules.
+fn value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()
+}
