@@ -1,4 +1,4 @@
-//! A request's way through a worker: judged in [`authorize`], sent by [`upstream`], told by
+//! A request's way through a worker: judged in `authorize`, sent by `upstream`, told by
 //! [`access_log`]. The outer half is here: request id, log line, and the one map from a rejection
 //! to an answer.
 

@@ -3,6 +3,8 @@
 //!
 //! Installs the clients from npm and PyPI, so it is ignored by default and run by `.ci/run`.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
 mod support;
 
 use std::{

@@ -1,6 +1,9 @@
 //! The fence over a whole gateway: what a change forbids is cut before the change answers, and
 //! nothing else is.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::type_complexity, reason = "a table names its columns by position")]
+
 mod support;
 
 use std::{

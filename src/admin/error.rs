@@ -10,7 +10,7 @@ use crate::{
     store::{ChangeError, ReadError, Refusal},
 };
 
-/// An answer that is not a success. [`render`] writes its body once the request's id and `Accept`
+/// An answer that is not a success. `render` writes its body once the request's id and `Accept`
 /// are at hand.
 #[derive(Clone, Debug)]
 pub struct Problem {

@@ -29,7 +29,7 @@ pub(super) const BOUNDS: [(u64, &str); 16] = [
     (60_000_000_000, "60"),
 ];
 
-/// Durations by [`BOUNDS`].
+/// Durations by `BOUNDS`.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],

@@ -1,5 +1,7 @@
 //! The real binary: its signals, streams and exit codes, and what it leaves on the disk.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,5 +1,6 @@
 //! What the tests over a whole gateway share: the gateway itself, an upstream, a client.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 #![allow(dead_code, reason = "every test crate uses its own part")]
 
 pub mod gateway;
