@@ -5,6 +5,7 @@
 
 mod benign;
 mod credentials;
+mod exhaustion;
 mod headers;
 mod paths;
 mod readings;
@@ -13,3 +14,4 @@ mod smuggling;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
+mod upstreams;

@@ -1,0 +1,261 @@
+//! Clients that want to use the gateway up: they are let go in time, memory stays within bounds, and
+//! everybody else is served meanwhile.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    stage::{End, Stage, converse, read_out},
+    support::gateway::Gateway,
+};
+
+const SHORT: &str = r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+workers = 2
+[server.limits]
+connections = 300
+[server.timeouts]
+head = "600ms"
+body = "600ms"
+idle = "900ms"
+write = "900ms"
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+"#;
+
+/// A gateway with short patience; the test holds one of these at a time, since memory is measured.
+fn impatient(upstream: SocketAddr) -> (Gateway, String) {
+    let services = Gateway::services(upstream)
+        .replace("[service.tracker]", "timeouts.first_byte = \"1500ms\"\n[service.tracker]");
+    let gateway = Gateway::on(tempfile::tempdir().unwrap(), &format!("{SHORT}{services}"));
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "tracker", &["tracker"]);
+    (gateway, format!("Authorization: Bearer {token}\r\n"))
+}
+
+/// Resident memory of this process, MiB: the gateway's, the upstream's and the clients'.
+fn memory() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+}
+
+fn served(row: &str, gateway: &Gateway, bearer: &str) {
+    let began = Instant::now();
+    let head = format!("GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Connection: close\r\n\r\n");
+    let heard = converse(gateway.proxy, head.as_bytes(), false);
+    assert_eq!(heard.answers().first().map(|a| a.status), Some(200), "{row}: others are served: {heard:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{row}: {:?}", began.elapsed());
+}
+
+fn connect(gateway: &Gateway, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(gateway.proxy).unwrap();
+    socket.set_nodelay(true).unwrap();
+    let _ = socket.write_all(bytes);
+    socket
+}
+
+#[test]
+fn patience_and_memory_end() {
+    let recorder = crate::recorder::Recorder::start();
+    let (gateway, bearer) = impatient(recorder.address);
+    slow_clients(&gateway, &bearer);
+    endless_messages(&gateway, &bearer);
+    many_requests(&gateway, &bearer);
+    many_connections(&gateway, &bearer);
+    drop(gateway);
+    who_does_not_read();
+    tiny_chunks();
+}
+
+/// Heads and bodies that come a byte at a time, or not at all.
+fn slow_clients(gateway: &Gateway, bearer: &str) {
+    // (row, what is sent first, what drips, the answer)
+    let body = format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Content-Length: 1000\r\n\r\nabc");
+    let chunk =
+        format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n5\r\nab");
+    type Row<'a> = (&'a str, &'a [u8], &'a [u8], Option<u16>);
+    let rows: [Row<'_>; 6] = [
+        ("silent", b"", b"", None),
+        ("a head that stops", b"GET /api/x HT", b"", Some(408)),
+        ("a head that drips", b"GET /api/x HTTP/1.1\r\nX: ", b"a", Some(408)),
+        ("empty lines", b"\r\n", b"", Some(408)),
+        ("a body that stops", body.as_bytes(), b"", Some(408)),
+        ("a chunk that stops", chunk.as_bytes(), b"", Some(408)),
+    ];
+    for (row, first, drip, status) in rows {
+        let began = Instant::now();
+        let mut sockets: Vec<TcpStream> = (0..40).map(|_| connect(gateway, first)).collect();
+        served(row, gateway, bearer);
+        if !drip.is_empty() {
+            while began.elapsed() < Duration::from_millis(1000) {
+                sockets.iter_mut().for_each(|socket| drop(socket.write_all(drip)));
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+        for socket in sockets {
+            let heard = read_out(socket);
+            assert_ne!(heard.end, End::Open, "{row}: let go");
+            if heard.end == End::Closed {
+                assert_eq!(heard.answers().first().map(|a| a.status), status, "{row}: {heard:?}");
+            }
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{row}: {:?}", began.elapsed());
+    }
+}
+
+/// Parts of a message that never end are cut off after a bounded number of bytes.
+fn endless_messages(gateway: &Gateway, bearer: &str) {
+    let chunked = format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n");
+    let rows: [(&str, String, &str, u16); 9] = [
+        ("a method", String::new(), "A", 400),
+        ("a target", "GET /".into(), "a", 414),
+        ("a query", "GET /api?".into(), "%41", 414),
+        ("a name", "GET /api HTTP/1.1\r\n".into(), "a", 431),
+        ("a value", "GET /api HTTP/1.1\r\nX: ".into(), " ", 431),
+        ("fields", "GET /api HTTP/1.1\r\n".into(), "X: y\r\n", 431),
+        ("empty lines", String::new(), "\r\n", 400),
+        ("a chunk extension", chunked.clone() + "5;", "a", 400),
+        ("trailers", chunked + "0\r\n", "X: y\r\n", 400),
+    ];
+    // Refused at once, what still comes is thrown away for a moment, and then there is an end.
+    let before = memory();
+    thread::scope(|scope| {
+        for (row, first, unit, _) in &rows {
+            scope.spawn(move || {
+                let began = Instant::now();
+                let mut socket = connect(gateway, first.as_bytes());
+                let piece = unit.repeat(16_000 / unit.len());
+                while socket.write_all(piece.as_bytes()).is_ok() {
+                    assert!(began.elapsed() < Duration::from_secs(5), "{row} goes on and on");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+    });
+    assert!(memory() < before + 100, "endless messages: {before} to {} MiB", memory());
+    for (row, first, unit, status) in rows {
+        // Until the answer is read, no more than a moment's bytes.
+        let mut polite = connect(gateway, first.as_bytes());
+        let _ = polite.write_all(unit.repeat(40_000 / unit.len()).as_bytes());
+        let heard = read_out(polite);
+        let seen = heard.answers().first().map(|a| a.status);
+        // The method may also be taken for the beginning of a long target.
+        assert!(
+            seen == Some(status) || row == "a method" && seen == Some(414),
+            "{row}: {seen:?} {:?}",
+            heard.end
+        );
+        served(row, gateway, bearer);
+    }
+}
+
+fn many_requests(gateway: &Gateway, bearer: &str) {
+    let before = memory();
+    let one = format!("GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}\r\n");
+    // Sent without reading one answer: the gateway stops reading, and lets go in the end.
+    let mut socket = connect(gateway, b"");
+    socket.set_write_timeout(Some(Duration::from_millis(700))).unwrap();
+    let mut sent = 0;
+    while sent < 256 << 20 && socket.write_all(one.repeat(100).as_bytes()).is_ok() {
+        sent += one.len() * 100;
+    }
+    assert!(memory() < before + 100, "pipelined: {before} to {} MiB", memory());
+    served("pipelined requests", gateway, bearer);
+    drop(socket);
+    // Refused ones cost no more.
+    let refused = "GET /api/x HTTP/1.1\r\nHost: g\r\n\r\n".repeat(2000);
+    let heard = converse(gateway.proxy, refused.as_bytes(), true);
+    assert!(heard.answers().iter().all(|a| a.status == 401), "refused: {:?}", heard.end);
+    served("refused requests", gateway, bearer);
+}
+
+fn many_connections(gateway: &Gateway, bearer: &str) {
+    // More than there may be: idle ones make room for who has something to say.
+    let idle: Vec<TcpStream> = (0..400).map(|_| connect(gateway, b"")).collect();
+    served("too many connections", gateway, bearer);
+    drop(idle);
+    let before = memory();
+    for _ in 0..1500 {
+        drop(connect(gateway, b"GET /api"));
+    }
+    served("connections that come and go", gateway, bearer);
+    assert!(memory() < before + 100, "come and go: {before} to {} MiB", memory());
+}
+
+/// Nobody's bytes pile up: neither an answer's that the client does not take, nor an upload's that
+/// the upstream does not take.
+fn who_does_not_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            thread::spawn(move || {
+                let mut socket = socket.unwrap();
+                let mut head = [0; 4096];
+                let read = socket.read(&mut head).unwrap_or(0);
+                if head[..read].starts_with(b"GET") {
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n");
+                    while socket.write_all(&[b'x'; 65_536]).is_ok() {}
+                } else {
+                    thread::sleep(Duration::from_secs(5));
+                }
+            });
+        }
+    });
+    let (gateway, bearer) = impatient(upstream);
+    let before = memory();
+    let get = format!("GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}\r\n");
+    let readers: Vec<TcpStream> = (0..20).map(|_| connect(&gateway, get.as_bytes())).collect();
+    let post = format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Content-Length: 10000000000\r\n\r\n");
+    let mut writer = connect(&gateway, post.as_bytes());
+    writer.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) && writer.write_all(&[b'y'; 65_536]).is_ok() {}
+    assert!(memory() < before + 100, "{before} to {} MiB", memory());
+    let status = read_out(writer).answers().first().map(|a| a.status);
+    assert!(matches!(status, Some(408 | 504) | None), "{status:?}");
+    // Their answers have stood still for longer than the gateway waits.
+    thread::sleep(Duration::from_millis(1200));
+    for socket in readers {
+        // What is in the kernel's buffers still comes, and then the reset.
+        let mut socket = socket;
+        socket.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let mut left = 256 << 20;
+        while left > 0 {
+            match socket.read(&mut buffer) {
+                Ok(0) => panic!("a clean end of an answer that nobody took"),
+                Ok(read) => left -= read.min(left),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+fn tiny_chunks() {
+    let stage = Stage::apart();
+    let before = memory();
+    let count = 60_000;
+    let body = "1\r\nx\r\n".repeat(count);
+    let head = format!(
+        "POST /api/x HTTP/1.1\r\nHost: g\r\n{}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        stage.bearer()
+    );
+    let began = Instant::now();
+    let heard = converse(stage.gateway.proxy, format!("{head}{body}0\r\n\r\n").as_bytes(), false);
+    assert_eq!(heard.answers().first().map(|a| a.status), Some(200), "{heard:?}");
+    assert!(stage.recorder.take().iter().all(|one| one.body.len() == count));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(memory() < before + 100, "{before} to {} MiB", memory());
+}
