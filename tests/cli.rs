@@ -250,6 +250,8 @@ fn a_running_gateway_is_administered() {
     let (members, _) = check(at, "group show staff -o json", 0);
     assert!(members.contains("\"bob\""), "{members}");
     check(at, "audit verify", 0);
+    check(at, "store backup running.backup", 0);
+    check(at, "store backup running.backup", 2);
 
     check(at, "reload", 0);
     let config = fs::read_to_string(at.join("gateway.toml")).unwrap();
@@ -267,7 +269,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
     check(at, "--offline user create ann", 0);
     let (text, _) = check(at, "--offline token create --user ann --name ci --scope app", 0);
     let id = &text[4..16];
-    check(at, "store backup monday.backup", 2);
+    check(at, "store backup monday.backup", 5);
     check(at, "--offline store backup monday.backup", 0);
     check(at, "--offline store backup monday.backup", 2);
     check(at, &format!("--offline token revoke {id}"), 0);
