@@ -85,6 +85,9 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     let restored = outcome.map_err(|error| Failure::failed(error.to_string()))?;
     say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
     say(&format!("{} tokens and {} users stay ended", restored.revoked, restored.users));
+    say(
+        "scopes, group members, grants and roles are those of the backup: take away again what was taken away since",
+    );
     if let Some(replaced) = restored.replaced {
         say(&format!("the store that was there lies at {}", replaced.display()));
     }

@@ -110,6 +110,21 @@ impl Directory {
             .map_err(|e| self.fail("create the data directory of", e))
     }
 
+    /// Drops snapshots of sled's that were never finished. It renames one when it is whole, yet reads
+    /// a torn one as if it were, and then refuses the store: a full disk or a kill at the wrong moment
+    /// would be the end of it. What such a snapshot says is in the data file too.
+    pub(super) fn drop_unfinished_snapshots(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.sled())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("snap.") && name.ends_with(".generating") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn write_marker(&self, marker: &Marker) -> Result<(), OpenError> {
         marker.write(&self.path).map_err(|e| self.fail("write the `format` file of", e))
     }

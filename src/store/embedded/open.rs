@@ -110,6 +110,7 @@ fn with_room<T>(directory: &Directory, open: impl Fn() -> Result<T, OpenError>) 
 
 /// sled, and what it knows of itself; `None` in a store that was never finished.
 pub(super) fn load(directory: &Directory, marker: &Marker) -> Result<(sled::Db, Option<Meta>), OpenError> {
+    directory.drop_unfinished_snapshots().map_err(|e| directory.fail("clear", e))?;
     let db = guard(directory, || open_sled(directory))?;
     let row = guard(directory, || Ok(db.get(keys::META).map_err(Damage::from)?))?;
     let meta = row.map(|row| Meta::decode(&row)).transpose();

@@ -203,6 +203,20 @@ fn noise_in_the_data_file_never_panics() {
     assert!(opened < 24, "noise was never noticed");
 }
 
+/// As a full disk or a kill leaves it behind in the midst of an opening.
+#[test]
+fn an_unfinished_snapshot_does_no_harm() {
+    for content in [&b""[..], b"half of a snapshot"] {
+        let place = Place::new();
+        place.filled().close();
+        let unfinished = place.path().join("data/snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&unfinished, content).unwrap();
+        let engine = place.open().unwrap();
+        assert_eq!(engine.revision(), 200);
+        assert!(!unfinished.exists());
+    }
+}
+
 #[test]
 fn a_foreign_directory_is_not_touched() {
     let place = Place::new();
