@@ -69,6 +69,12 @@ impl Store {
         }
     }
 
+    /// Resolves when the writer thread has ended: after [`Store::close`], or by a panic. Then not even
+    /// a removal takes effect any more, so a process that goes on serving is not sound.
+    pub async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// The store as it is now, as a stream that [`restore::offline`] reads; changes go on meanwhile.
     /// Blocks: not for a worker or the control runtime.
     pub fn backup(

@@ -141,7 +141,9 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::Closed(cause) => {
                 tracing::error!(cause, "a change was refused: the store takes none");
-                Reason::StoreUnavailable.answer(None).into()
+                let text = "Nothing was changed: the store takes no changes. The log says why; \
+                            restart permgate when that is mended";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", text)
             }
             ChangeError::NotDurable { reason, cut } => {
                 tracing::error!(cause = reason, "a change is in force, but not durable");

@@ -56,10 +56,15 @@ async fn cut(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
+    let gone = || Problem::not_found("request in flight");
+    // What is to be audited is known only as long as it lives.
+    let row = context.fence.list().await.into_iter().find(|row| row.id == id).ok_or_else(gone)?;
+    let actor = caller.actor();
     if !context.fence.cut(&id).await? {
-        return Err(Problem::not_found("request in flight"));
+        return Err(gone());
     }
     tracing::info!(live = id, by = caller.name(), "a request was cut");
+    context.store.record_cut(actor, row).await?;
     Ok(ok(&json!({"cut": 1})))
 }
 

@@ -145,6 +145,9 @@ impl Control {
         let fence = self.fence.clone();
         let broken = fence.broken();
         tokio::pin!(broken);
+        let store = self.store.clone();
+        let writer_ended = store.ended();
+        tokio::pin!(writer_ended);
         loop {
             tokio::select! {
                 biased;
@@ -154,6 +157,13 @@ impl Control {
                     // The caller's 503 goes out first.
                     tokio::time::sleep(LAST_ANSWERS).await;
                     return Outcome::Failed("a worker has not taken a change over".to_owned());
+                }
+                // No test without a hook in the writer provokes it: its engine's panics are errors.
+                () = &mut writer_ended => {
+                    let outcome = self.fail("the store's writer thread has died".to_owned()).await;
+                    // The 503s of those who wait for it go out first.
+                    tokio::time::sleep(LAST_ANSWERS).await;
+                    return outcome;
                 }
                 exit = self.worker_exits.recv() => {
                     let why = exit.and_then(Result::err).unwrap_or_else(|| "a worker has ended".to_owned());

@@ -18,7 +18,7 @@ use crate::{
         secret::{Digest, TokenId, TokenText},
         subject::Permission,
     },
-    fence::{Cut, Ticket},
+    fence::{Cut, LiveRow, Ticket},
 };
 
 /// Last uses and refusals are handed over in parts of this many.
@@ -211,6 +211,22 @@ impl Store {
     ) -> Result<Cut, ChangeError> {
         let plan = move |desk: &mut Desk| desk.replace_configuration(&actor, &configuration);
         Ok(self.change(Usual, plan).await?.1)
+    }
+
+    /// An administrator has cut one request in flight: only the event is left to be kept, so that
+    /// nothing is refused here any more.
+    pub async fn record_cut(&self, actor: Actor, row: LiveRow) -> Result<(), ChangeError> {
+        let outcome = self.change(OnlyRemoves, move |desk| {
+            desk.record_cut(&actor, &row);
+            Ok(())
+        });
+        match outcome.await {
+            Ok(_) => Ok(()),
+            Err(ChangeError::NotDurable { reason, .. }) => {
+                Err(ChangeError::NotDurable { reason, cut: Cut(1) })
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Merged forward only; not audited.

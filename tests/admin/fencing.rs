@@ -100,6 +100,13 @@ fn one_request_is_cut_by_its_id() {
     let path = format!("/v1/live/{}", id(&row));
     assert_eq!(fixture.must("DELETE", &path, None), json!({"cut": 1}));
     assert!(is_cut(stream));
+    let events = fixture.must("GET", "/v1/audit?limit=1", None);
+    let event = &events["items"][0];
+    assert_eq!(
+        (&event["event"], &event["actor"], &event["target"]),
+        (&json!("live.cut"), &json!("operator"), &json!(format!("token:{}", id(&token)))),
+        "{event}"
+    );
     let again = fixture.send(&Sender::Operator, Request::new("DELETE", &path));
     assert_eq!(again.outcome(), (404, "not_found".into()));
     let next = fixture.call(&Sender::Bearer(text(&token)), "GET", "/v1/whoami", None);

@@ -114,3 +114,53 @@ async fn a_restart_takes_changes_again() {
     assert_eq!(bench.ending(&token.digest), Ending::Revoked);
     bench.store.verify_audit().unwrap();
 }
+
+/// A change whose plan panics takes the writer with it.
+struct Panics;
+
+impl writer::Task for Panics {
+    fn plan(&mut self, _: &mut writer::Desk) {
+        panic!("on purpose");
+    }
+    fn affected(&self) -> Option<crate::fence::Affected> {
+        None
+    }
+    fn is_planned(&self) -> bool {
+        false
+    }
+    fn only_removes(&self) -> bool {
+        false
+    }
+    fn answer(self: Box<Self>, _: writer::How) {}
+}
+
+#[tokio::test]
+async fn a_dead_writer_is_told_and_takes_nothing() {
+    let Bench { store, .. } = Bench::peopled().await;
+    assert!(store.queue.send(writer::Command::Change(Box::new(Panics))).await.is_ok());
+    tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, store.ended()).await.expect("it has ended");
+    assert!(store.writable().is_err());
+    assert_eq!(code(store.ban_user(operator(), "bob".into(), Some("x".into())).await), "closed");
+}
+
+/// A worker that never takes a change over: durable, but not acknowledged as in force.
+#[tokio::test]
+async fn a_silent_participant_makes_the_fence_incomplete() {
+    let bench = Bench::peopled().await;
+    let made = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
+    let Bench { dir, store, clock, .. } = bench;
+    store.close().await;
+    let fence = Fence::new(std::time::Duration::from_millis(50));
+    let now = clock.clone();
+    let tells: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
+    let (store, _) = load::open(&settings(&dir), usual(), fence.clone(), tells).unwrap();
+    let silent = fence.join();
+    let revoked = store.revoke_token(operator(), made.id, RevokeReason::Leaked).await;
+    assert!(matches!(revoked, Err(ChangeError::FenceIncomplete)), "{revoked:?}");
+    assert!(fence.is_broken());
+    assert_eq!(store.writable(), Ok(()));
+    drop(silent);
+    store.close().await;
+    let bench = Bench::over(dir, usual(), clock);
+    assert_eq!(bench.ending(&made.digest), Ending::Revoked, "it was durable");
+}

@@ -1,9 +1,13 @@
-//! What requests leave behind: last use, and refusals that are audited.
+//! What requests leave behind: last use, and refusals and cuts that are audited.
+
+use serde_json::json;
 
 use super::Desk;
 use crate::{
     authz::secret::Digest,
+    fence::LiveRow,
     store::{
+        Actor,
         engine::Op,
         model::{AuditEvent, LastUsed},
     },
@@ -17,6 +21,19 @@ impl Desk {
                 self.pending.ops.push(Op::PutLastUsed { token, used: used.clone() });
             }
         }
+    }
+
+    pub(crate) fn record_cut(&mut self, actor: &Actor, row: &LiveRow) {
+        let user = row.user.and_then(|ix| self.standing.accounts.user(ix));
+        let change = json!({
+            "request_id": row.request_id,
+            "user": user.map(|user| user.record.login.as_str()),
+            "service": row.service,
+            "method": row.method,
+            "path": row.path,
+        });
+        let target = row.token.map_or_else(|| format!("live:{}", row.id), |token| format!("token:{token}"));
+        self.note(actor, "live.cut", target, Some(change));
     }
 
     /// The caller has counted and bounded them; here they get their place in the chain.
