@@ -1,0 +1,64 @@
+//! A worker thread that hangs: a change says that it is not yet in force everywhere, and the process
+//! ends so that a sound one takes its place.
+
+use std::{fs, thread, time::Instant};
+
+use crate::{
+    faults::Tracer,
+    place::{Place, Process},
+};
+
+/// Far longer than the fence waits. Every wait for events of the thread begins with it.
+const DELAY: &str = "inject=epoll_wait,epoll_pwait,epoll_pwait2:delay_enter=60000000";
+
+#[test]
+fn a_held_up_worker_ends_the_process() {
+    let place = Place::new();
+    let mut process = place.run();
+    process.user("alice");
+    let tokens: Vec<_> = (0..4).map(|n| process.token("alice", &format!("token {n}"))).collect();
+    let Some(tracer) = Tracer::attach(&["-e", DELAY], worker_thread(process.id())) else { return };
+
+    // The first revocation may still be what makes the thread wait for its next event.
+    let mut left = tokens.iter();
+    let (text, asked) = loop {
+        let (id, text) = left.next().expect("the worker is held up by now");
+        let asked = Instant::now();
+        let revoked = process.operator("DELETE", &format!("/v1/tokens/{id}"), None);
+        if revoked.status == 503 {
+            assert_eq!(revoked.outcome(), (503, "fence_incomplete".to_owned()));
+            break (text, asked);
+        }
+    };
+    assert!(asked.elapsed().as_secs() >= 5, "it waited for the worker: {:?}", asked.elapsed());
+    let ready = process.operator("GET", "/readyz", None);
+    assert_eq!(ready.status, 503, "{ready:?}");
+    process.says("a worker does not take changes over");
+    // It ends whatever the worker does; a tracer that holds on may keep the kernel from reaping it.
+    drop(tracer);
+    assert_eq!(process.end().code(), Some(1), "{}", process.words());
+
+    let process = place.run();
+    assert_eq!(process.status(text), 401, "it was durable");
+    let (_, live) = left.next().unwrap();
+    assert_eq!(process.status(live), 200);
+    ready_again(&process);
+}
+
+fn ready_again(process: &Process) {
+    let ready = process.operator("GET", "/readyz", None);
+    assert_eq!(ready.status, 200, "{ready:?}");
+}
+
+/// The kernel's number of the first worker's thread.
+fn worker_thread(process: u32) -> u32 {
+    loop {
+        for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+            let task = task.unwrap().path();
+            if fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "worker-0") {
+                return task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            }
+        }
+        thread::yield_now();
+    }
+}

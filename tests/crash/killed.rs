@@ -1,0 +1,128 @@
+//! SIGKILL in a loop while tokens are made and revoked and users banned: what was acknowledged is
+//! there after each restart.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use serde_json::json;
+
+use crate::place::{PATIENCE, Place, Process, Sockets};
+
+/// How often it is killed; `PERMGATE_TEST_KILLS` asks for more.
+const KILLS: usize = 5;
+const CLIENTS: usize = 4;
+
+/// What a client knows, from answers alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Good,
+    Refused,
+    /// A change was asked for and not answered: both outcomes are right.
+    Either,
+}
+
+struct Token {
+    id: String,
+    text: String,
+    known: Known,
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_every_kill() {
+    let kills = std::env::var("PERMGATE_TEST_KILLS").ok().map_or(KILLS, |n| n.parse().unwrap());
+    let place = Place::new();
+    let tokens: Mutex<Vec<Token>> = Mutex::default();
+    let mut process = place.run();
+    for round in 0..kills {
+        let users: Vec<String> = (0..CLIENTS).map(|client| format!("user-{round}-{client}")).collect();
+        users.iter().for_each(|login| process.user(login));
+        let acknowledged = AtomicUsize::new(0);
+        let sockets = process.sockets();
+        std::thread::scope(|scope| {
+            for login in &users {
+                let (sockets, acknowledged, tokens) = (&sockets, &acknowledged, &tokens);
+                scope.spawn(move || {
+                    let own = traffic(sockets, login, acknowledged);
+                    tokens.lock().unwrap().extend(own);
+                });
+            }
+            // The kill hits each round at another place, with all clients in the midst of a change.
+            let begun = Instant::now();
+            while acknowledged.load(Ordering::Relaxed) < 23 + 31 * (round % 4) {
+                assert!(begun.elapsed() < PATIENCE, "nothing is acknowledged any more");
+                std::thread::yield_now();
+            }
+            process.kill();
+        });
+        process = place.run();
+        check(&process, &tokens.lock().unwrap(), round);
+        place.must("audit verify");
+    }
+    let tokens = tokens.into_inner().unwrap();
+    let count = |known| tokens.iter().filter(|token| token.known == known).count();
+    assert!(count(Known::Good) >= kills && count(Known::Refused) >= kills, "both kinds were seen");
+    process.stop();
+    place.must("--offline audit verify");
+    check(&place.run(), &tokens, kills);
+}
+
+fn check(process: &Process, tokens: &[Token], round: usize) {
+    for Token { id, text, known } in tokens {
+        let status = process.status(text);
+        match known {
+            Known::Good => assert_eq!(status, 200, "round {round}: {id} was acknowledged as made"),
+            Known::Refused => assert_eq!(status, 401, "round {round}: {id} was acknowledged as ended"),
+            Known::Either => assert!(status == 200 || status == 401, "round {round}: {id}: {status}"),
+        }
+    }
+}
+
+/// Changes until the process is gone: every second token is revoked, and at last the user is banned
+/// and unbanned in turn.
+fn traffic(sockets: &Sockets, login: &str, acknowledged: &AtomicUsize) -> Vec<Token> {
+    let mut tokens: Vec<Token> = Vec::new();
+    for number in 0.. {
+        let Some(made) = sockets.create(login, &format!("token {number}")) else { break };
+        assert_eq!(made.status, 201, "{made:?}");
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+        let (id, text) = made.token();
+        tokens.push(Token { id, text, known: Known::Good });
+        if number % 2 == 1 {
+            let token = tokens.last_mut().unwrap();
+            token.known = Known::Either;
+            let Some(revoked) = sockets.revoke(&token.id) else { break };
+            assert_eq!(revoked.status, 200, "{revoked:?}");
+            token.known = Known::Refused;
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        if number % 5 == 4 && ban_and_unban(sockets, login, &mut tokens, acknowledged).is_none() {
+            break;
+        }
+    }
+    tokens
+}
+
+/// `None` when the process is gone; what it left behind is noted.
+fn ban_and_unban(
+    sockets: &Sockets,
+    login: &str,
+    tokens: &mut [Token],
+    acknowledged: &AtomicUsize,
+) -> Option<()> {
+    let mut good: Vec<&mut Token> = tokens.iter_mut().filter(|token| token.known == Known::Good).collect();
+    for (verb, body, known) in
+        [("ban", Some(json!({"reason": "test"})), Known::Refused), ("unban", None, Known::Good)]
+    {
+        good.iter_mut().for_each(|token| token.known = Known::Either);
+        let answer = sockets.operator("POST", &format!("/v1/users/{login}/{verb}"), body.as_ref())?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        good.iter_mut().for_each(|token| token.known = known);
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+    Some(())
+}

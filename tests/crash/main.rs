@@ -1,0 +1,13 @@
+//! What lasts and what holds when the process is killed, a worker hangs, the disk is full or a sync
+//! fails: the real binary, on real faults.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod directories;
+mod disk_full;
+mod faults;
+mod held_worker;
+mod killed;
+mod place;
+mod sync_error;

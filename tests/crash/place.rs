@@ -1,0 +1,295 @@
+//! A directory with a configuration, and the process that serves it. Both listeners are unix
+//! sockets, so that nothing depends on free ports.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::upstream::Upstream;
+
+/// Nothing that is waited for takes this long, held-up workers included.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+pub struct Place {
+    pub dir: TempDir,
+    _upstream: Upstream,
+}
+
+/// `permgate run`; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    words: Arc<Words>,
+    sockets: Sockets,
+}
+
+/// Where a process listens. Cheap to clone for client threads.
+#[derive(Clone)]
+pub struct Sockets {
+    proxy: PathBuf,
+    admin: PathBuf,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub text: String,
+}
+
+/// What a process has written so far, and whether there will be more.
+#[derive(Default)]
+struct Words {
+    written: Mutex<(String, bool)>,
+    more: Condvar,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self::with("data", "64k")
+    }
+
+    pub fn with(store: &str, ballast: &str) -> Self {
+        let (dir, upstream) = (tempfile::tempdir().unwrap(), Upstream::plain());
+        let text = format!(
+            r#"version = 1
+[server]
+listen = ["unix:proxy.sock"]
+workers = 2
+[admin]
+listen = ["unix:admin.sock"]
+[store]
+path = "{store}"
+ballast = "{ballast}"
+[upstream.one]
+urls = ["http://{}"]
+[service.tracker]
+title = "Tracker"
+upstream = "one"
+paths = ["/api"]
+readers = ["all-users"]
+[log]
+access = "off"
+"#,
+            upstream.address
+        );
+        std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
+        Self { dir, _upstream: upstream }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts, and returns once it listens.
+    pub fn run(&self) -> Process {
+        let mut process = self.begin();
+        assert!(process.words.wait_for("admin listener"), "{:?}: {}", process.end(), process.words());
+        process
+    }
+
+    /// Starts what is to fail: its exit code and its words.
+    pub fn fails(&self) -> (Option<i32>, String) {
+        let mut process = self.begin();
+        assert!(!process.words.wait_for("admin listener"), "it started: {}", process.words());
+        (process.end().code(), process.words())
+    }
+
+    fn begin(&self) -> Process {
+        let mut child = self.command("run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let words: Arc<Words> = Arc::default();
+        let told = words.clone();
+        let reader = std::thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+                told.tell(&line, false);
+                line.clear();
+            }
+            told.tell("", true);
+        });
+        let sockets =
+            Sockets { proxy: self.path().join("proxy.sock"), admin: self.path().join("admin.sock") };
+        Process { child, reader: Some(reader), words, sockets }
+    }
+
+    /// A command that has to succeed: what it prints.
+    pub fn must(&self, line: &str) -> String {
+        let Output { status, stdout, stderr } = self.command(line).output().unwrap();
+        let (data, words) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert!(status.success(), "{line}: {status}: {words}");
+        data + &words
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
+        command.arg("-c").arg(self.path().join("gateway.toml")).args(line.split(' ')).stdin(Stdio::null());
+        command.env_remove("PERMGATE_TOKEN").env_remove("PERMGATE_LOG");
+        command
+    }
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn words(&self) -> String {
+        self.words.written.lock().unwrap().0.clone()
+    }
+
+    /// Waits until it has said so.
+    pub fn says(&self, word: &str) {
+        assert!(self.words.wait_for(word), "{word:?} is missing in {}", self.words());
+    }
+
+    pub fn sockets(&self) -> Sockets {
+        self.sockets.clone()
+    }
+
+    /// SIGKILL, in the midst of whatever it does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.end();
+    }
+
+    /// SIGTERM; drained, so exit code 0.
+    pub fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        assert_eq!(self.end().code(), Some(0), "{}", self.words());
+    }
+
+    /// Waits for its end.
+    pub fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().unwrap();
+                }
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it does not end: {}", self.words());
+    }
+
+    /// What a request with this token through the proxy answers.
+    pub fn status(&self, token: &str) -> u16 {
+        self.sockets.proxy(token).unwrap_or_else(|| panic!("no answer: {}", self.words())).status
+    }
+
+    /// A call as the operator that has to be answered.
+    pub fn operator(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
+        let answer = self.sockets.operator(method, target, body);
+        answer.unwrap_or_else(|| panic!("{method} {target}: no answer: {}", self.words()))
+    }
+
+    pub fn must(&self, method: &str, target: &str, body: Option<&Value>) -> Value {
+        let answer = self.operator(method, target, body);
+        assert!(answer.status < 300, "{method} {target}: {answer:?}");
+        answer.json()
+    }
+
+    pub fn user(&self, login: &str) {
+        self.must("POST", "/v1/users", Some(&json!({"login": login})));
+    }
+
+    /// Makes a token; its id and text.
+    pub fn token(&self, login: &str, name: &str) -> (String, String) {
+        let made = self.sockets.create(login, name).unwrap_or_else(|| panic!("{}", self.words()));
+        assert_eq!(made.status, 201, "{made:?}");
+        made.token()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Sockets {
+    /// `None` when the connection ends before a whole answer: then it was not acknowledged.
+    pub fn operator(&self, method: &str, target: &str, body: Option<&Value>) -> Option<Answer> {
+        ask(&self.admin, method, target, "", body)
+    }
+
+    pub fn proxy(&self, token: &str) -> Option<Answer> {
+        ask(&self.proxy, "GET", "/api/x", &format!("Authorization: Bearer {token}\r\n"), None)
+    }
+
+    pub fn create(&self, login: &str, name: &str) -> Option<Answer> {
+        let body = json!({"name": name, "scope": [{"service": "tracker"}]});
+        self.operator("POST", &format!("/v1/users/{login}/tokens"), Some(&body))
+    }
+
+    pub fn revoke(&self, id: &str) -> Option<Answer> {
+        self.operator("DELETE", &format!("/v1/tokens/{id}"), None)
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// The stable word of a refusal.
+    pub fn outcome(&self) -> (u16, String) {
+        (self.status, self.json()["error"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub fn token(&self) -> (String, String) {
+        let made = self.json();
+        (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Words {
+    fn tell(&self, line: &str, last: bool) {
+        let mut written = self.written.lock().unwrap();
+        written.0 += line;
+        written.1 |= last;
+        self.more.notify_all();
+    }
+
+    /// Whether it came before the end.
+    fn wait_for(&self, word: &str) -> bool {
+        let written = self.written.lock().unwrap();
+        let waiting = |(text, ended): &mut (String, bool)| !*ended && !text.contains(word);
+        let (written, _) = self.more.wait_timeout_while(written, PATIENCE, waiting).unwrap();
+        written.0.contains(word)
+    }
+}
+
+/// One request on a connection of its own.
+fn ask(socket: &Path, method: &str, target: &str, fields: &str, body: Option<&Value>) -> Option<Answer> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let length = body.len();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}{kind}Content-Length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + &body).as_bytes()).ok()?;
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).ok()?;
+    let all = String::from_utf8(all).ok()?;
+    let (head, text) = all.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let length = head.lines().filter_map(|line| line.split_once(':'));
+    let length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length: Option<usize> = length.last().and_then(|(_, value)| value.trim().parse().ok());
+    length.is_none_or(|length| text.len() == length).then(|| Answer { status, text: text.to_owned() })
+}
