@@ -6,17 +6,17 @@ use std::net::IpAddr;
 use crate::{
     authz::{
         secret::{Digest, TokenId},
-        subject::{Access, Permission},
+        subject::Access,
         time::Timestamp,
     },
     store::{
-        engine::{Checkpoint, CommitError, Engine, IdempotencyRecord, Op},
-        model::{
-            AuditEvent, GrantRecord, Grantee, GroupRecord, LastUsed, Revocation, RevokeReason, RoleRecord,
-            Rotation, TokenRecord, UserKind, UserRecord,
-        },
+        engine::{CommitError, Engine, Op},
+        model::{AuditEvent, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
     },
 };
+
+mod people;
+mod trail;
 
 /// `open` gives an empty engine the first time and the same one, reopened, from then on.
 pub(crate) fn conforms(open: impl Fn() -> Engine) {
@@ -25,9 +25,9 @@ pub(crate) fn conforms(open: impl Fn() -> Engine) {
     tokens(&engine);
     names(&engine);
     last_used(&engine);
-    accounts(&engine);
-    audit(&engine);
-    idempotency(&engine);
+    people::accounts(&engine);
+    trail::audit(&engine);
+    trail::idempotency(&engine);
     all_or_nothing(&engine);
     many(&engine);
     let before = contents(&engine);
@@ -231,75 +231,6 @@ fn last_used(engine: &Engine) {
     check("gone with its token", 99, None);
 }
 
-fn accounts(engine: &Engine) {
-    let user = |id: &str, login: &str| UserRecord {
-        id: id.to_owned(),
-        login: login.to_owned(),
-        name: "A Name".to_owned(),
-        email: Some("a@example.org".to_owned()),
-        kind: UserKind::Service,
-        password: Some("$argon2id$".to_owned()),
-        banned: Some("why".to_owned()),
-        created_at: at(1),
-        deleted_at: Some(at(2)),
-        revision: 3,
-    };
-    let group = GroupRecord {
-        id: "g1".to_owned(),
-        name: "Ops".to_owned(),
-        parent: Some("g0".to_owned()),
-        revision: 1,
-    };
-    let role = RoleRecord {
-        key: "all".to_owned(),
-        name: "Everything".to_owned(),
-        permissions: Permission::ALL.to_vec(),
-        revision: 1,
-    };
-    let grants = [Grantee::Group("g1".to_owned()), Grantee::User("u1".to_owned())]
-        .map(|to| GrantRecord { role: "all".to_owned(), to });
-    let member = |group: &str, user: &str| (group.to_owned(), user.to_owned());
-    let put_member =
-        |group: &str, user: &str| Op::PutMember { group: group.to_owned(), user: user.to_owned() };
-    engine
-        .commit(&[
-            Op::PutUser(user("u2", "bob")),
-            Op::PutUser(user("u1", "old")),
-            Op::PutUser(user("u1", "ann")),
-            Op::PutGroup(group.clone()),
-            Op::PutGroup(GroupRecord { id: "g2".to_owned(), ..group.clone() }),
-            put_member("g1", "u1"),
-            put_member("g1", "u2"),
-            put_member("g11", "u1"),
-            Op::PutRole(role.clone()),
-            Op::PutRole(RoleRecord { key: "none".to_owned(), permissions: Vec::new(), ..role.clone() }),
-            Op::PutGrant(grants[0].clone()),
-            Op::PutGrant(grants[1].clone()),
-        ])
-        .unwrap();
-    assert_eq!(engine.users().unwrap(), [user("u1", "ann"), user("u2", "bob")]);
-    assert_eq!(engine.groups().unwrap().len(), 2);
-    assert_eq!(engine.members().unwrap(), [member("g1", "u1"), member("g1", "u2"), member("g11", "u1")]);
-    assert_eq!(engine.roles().unwrap()[0], role);
-    let mut found = engine.grants().unwrap();
-    found.sort();
-    let mut expected = grants.to_vec();
-    expected.sort();
-    assert_eq!(found, expected);
-    engine
-        .commit(&[
-            Op::DropGroup { id: "g2".to_owned() },
-            Op::DropMember { group: "g1".to_owned(), user: "u1".to_owned() },
-            Op::DropRole { key: "none".to_owned() },
-            Op::DropGrant(grants[0].clone()),
-        ])
-        .unwrap();
-    assert_eq!(engine.groups().unwrap(), [group]);
-    assert_eq!(engine.members().unwrap(), [member("g1", "u2"), member("g11", "u1")]);
-    assert_eq!(engine.roles().unwrap(), [role]);
-    assert_eq!(engine.grants().unwrap(), [grants[1].clone()]);
-}
-
 pub(crate) fn event(seq: u64) -> AuditEvent {
     AuditEvent {
         seq,
@@ -314,45 +245,6 @@ pub(crate) fn event(seq: u64) -> AuditEvent {
         change: Some("{}".to_owned()),
         prev: [u8::try_from(seq % 256).unwrap(); 32],
         hash: [7; 32],
-    }
-}
-
-fn audit(engine: &Engine) {
-    let seqs = |events: Vec<AuditEvent>| events.iter().map(|event| event.seq).collect::<Vec<_>>();
-    let events: Vec<Op> = (1..=300).map(|seq| Op::AppendAudit(event(seq))).collect();
-    engine.commit(&events).unwrap();
-    assert_eq!(engine.audit_from(7, 1).unwrap(), [event(7)], "every field comes back");
-    assert_eq!(seqs(engine.audit_before(None, 2).unwrap()), [300, 299], "newest first");
-    assert_eq!(seqs(engine.audit_before(Some(256), 2).unwrap()), [255, 254]);
-    assert_eq!(seqs(engine.audit_from(255, 3).unwrap()), [255, 256, 257], "oldest first");
-    let checkpoint = Checkpoint { seq: 299, prev: [9; 32] };
-    engine.commit(&[Op::TrimAudit(checkpoint)]).unwrap();
-    assert_eq!(seqs(engine.audit_from(0, 10).unwrap()), [299, 300]);
-    assert_eq!(engine.checkpoint().unwrap(), Some(checkpoint));
-}
-
-fn idempotency(engine: &Engine) {
-    // Whatever a client sends as a key: separators, length, other writing systems.
-    let long = "k".repeat(5000);
-    for key in ["plain", "ann\0key", "", "ключ", long.as_str()] {
-        let record = |seconds| IdempotencyRecord {
-            key: key.to_owned(),
-            request: [3; 32],
-            token: id(3),
-            at: at(seconds),
-        };
-        engine.commit(&[Op::PutIdempotency(record(-10))]).unwrap();
-        assert_eq!(engine.idempotency(key).unwrap(), Some(record(-10)), "{key}");
-        engine.commit(&[Op::PutIdempotency(record(10))]).unwrap();
-        assert_eq!(
-            engine.idempotency_before(at(10), 9).unwrap(),
-            Vec::<String>::new(),
-            "exclusive, replaced"
-        );
-        assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), [key]);
-        engine.commit(&[Op::DropIdempotency { key: key.to_owned() }]).unwrap();
-        assert_eq!(engine.idempotency(key).unwrap(), None);
-        assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), Vec::<String>::new());
     }
 }
 
