@@ -81,6 +81,11 @@ impl TokenIndex {
         read(self.tokens.get(digest, &guard))
     }
 
+    /// For the publisher alone: room for so many more, so that filling a new index moves nothing.
+    pub fn reserve(&self, tokens: usize) {
+        self.tokens.pin().reserve(tokens);
+    }
+
     /// For the publisher alone.
     pub fn put(&self, digest: Digest, token: Token) {
         self.tokens.pin().insert(digest, token);

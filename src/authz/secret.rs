@@ -45,14 +45,7 @@ const MAX_BEARER: usize = 512;
 impl TokenText {
     /// Makes a text from uniformly random bytes (rejection sampling; asks `fill` for more as needed).
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
-        let mut random = Vec::with_capacity(ID + SECRET);
-        while random.len() < ID + SECRET {
-            let mut bytes = [0; 64];
-            fill(&mut bytes);
-            // 248 is the largest multiple of 62 in a byte: beyond it some characters would be likelier.
-            let fair = bytes.iter().filter(|b| **b < 248).map(|b| ALPHABET[usize::from(*b % 62)]);
-            random.extend(fair.take(ID + SECRET - random.len()));
-        }
+        let random: [u8; ID + SECRET] = draw(fill);
         let mut id = [0; ID];
         id.copy_from_slice(&random[..ID]);
         let mut text = String::with_capacity(LENGTH);
@@ -125,6 +118,23 @@ fn has_checksum(text: &[u8]) -> bool {
     sent == checksum(checked)
 }
 
+/// Characters drawn uniformly.
+fn draw<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
+    let mut drawn = [0; N];
+    let mut have = 0;
+    while have < N {
+        let mut bytes = [0; 64];
+        fill(&mut bytes);
+        // 248 is the largest multiple of 62 in a byte: beyond it some characters would be likelier.
+        let fair = bytes.iter().filter(|b| **b < 248).map(|b| ALPHABET[usize::from(*b % 62)]);
+        for (place, character) in drawn[have..].iter_mut().zip(fair) {
+            *place = character;
+            have += 1;
+        }
+    }
+    drawn
+}
+
 /// CRC-32 (zlib) as big-endian base62, left-padded with `0`.
 fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
     let mut rest = crc32fast::hash(checked);
@@ -137,6 +147,15 @@ fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
 }
 
 impl TokenId {
+    /// The handle of a token whose text was made elsewhere, from uniformly random bytes.
+    pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> Self {
+        Self(draw(fill))
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; ID] {
+        &self.0
+    }
+
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; ID] = text.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))

@@ -54,7 +54,14 @@ pub enum Access {
 
 /// A token's scope: at most 50 services, each once, sorted; compact, since a million are held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope(Box<[u16]>);
+pub struct Scope(Entries);
+
+/// Few lie inside the token itself, which spares a look-up its second miss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entries {
+    Few { count: u8, entries: [u16; FEW] },
+    Many(Box<Box<[u16]>>),
+}
 
 /// A token as the index holds it: every field `decide` needs and no other.
 #[derive(Clone, Debug)]
@@ -122,6 +129,9 @@ pub struct Subject<'a> {
 }
 
 const READ_BIT: u16 = 1 << 15;
+
+/// As many as fit in the 16 bytes that a boxed slice would take.
+const FEW: usize = 7;
 
 impl Permission {
     pub const ALL: [Permission; 16] = [
@@ -234,7 +244,7 @@ impl Scope {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (ServiceId, Access)> + '_ {
-        self.0.iter().map(|e| {
+        self.0.as_slice().iter().map(|e| {
             let access = if e & READ_BIT == 0 { Access::Full } else { Access::Read };
             (ServiceId(e & !READ_BIT), access)
         })
@@ -243,6 +253,28 @@ impl Scope {
     /// Whether every entry of this scope is in `other` with at least the same access.
     pub fn is_within(&self, other: &Scope) -> bool {
         self.iter().all(|(service, access)| other.access(service).is_some_and(|a| a >= access))
+    }
+}
+
+impl Entries {
+    fn as_slice(&self) -> &[u16] {
+        match self {
+            Entries::Few { count, entries } => entries.get(..usize::from(*count)).unwrap_or_default(),
+            Entries::Many(entries) => entries,
+        }
+    }
+}
+
+impl From<Vec<u16>> for Entries {
+    fn from(packed: Vec<u16>) -> Self {
+        let mut entries = [0; FEW];
+        match (entries.get_mut(..packed.len()), u8::try_from(packed.len())) {
+            (Some(few), Ok(count)) => {
+                few.copy_from_slice(&packed);
+                Entries::Few { count, entries }
+            }
+            _ => Entries::Many(Box::new(packed.into())),
+        }
     }
 }
 

@@ -1,21 +1,31 @@
 //! Points in time as the decision sees them: whole milliseconds since the Unix epoch, UTC.
 
+use std::{fmt, num::NonZero};
+
 /// Milliseconds since 1970-01-01T00:00:00Z. Who reads a clock makes one; `authz` only compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
+///
+/// Kept with the sign bit flipped, which keeps the order, and never zero, so that an optional time
+/// is no larger: a million tokens have two each. The first of all milliseconds reads as the second.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZero<u64>);
+
+const SIGN: u64 = 1 << 63;
 
 impl Timestamp {
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        match NonZero::new(millis.cast_unsigned() ^ SIGN) {
+            Some(flipped) => Self(flipped),
+            None => Self(NonZero::<u64>::MIN),
+        }
     }
 
     pub const fn as_millis(self) -> i64 {
-        self.0
+        (self.0.get() ^ SIGN).cast_signed()
     }
 
     /// The point `seconds` later; saturates at the ends of time.
     pub const fn plus_seconds(self, seconds: i64) -> Self {
-        Self(self.0.saturating_add(seconds.saturating_mul(1000)))
+        Self::from_millis(self.as_millis().saturating_add(seconds.saturating_mul(1000)))
     }
 }
 
@@ -23,6 +33,28 @@ impl From<std::time::SystemTime> for Timestamp {
     /// A clock before 1970 reads as the epoch.
     fn from(time: std::time::SystemTime) -> Self {
         let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Self::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timestamp").field(&self.as_millis()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_come_back_and_keep_their_order() {
+        let times = [i64::MIN + 1, -1, 0, 1, 1_700_000_000_000, i64::MAX];
+        let made = times.map(Timestamp::from_millis);
+        assert_eq!(made.map(Timestamp::as_millis), times);
+        assert!(made.is_sorted());
+        assert_eq!(Timestamp::from_millis(i64::MIN), made[0], "the one that does not fit");
+        assert_eq!(made[3].plus_seconds(-1).as_millis(), -999);
+        assert_eq!(size_of::<Option<Timestamp>>(), 8);
     }
 }

@@ -136,6 +136,13 @@ impl Engine {
         }
     }
 
+    /// At least as many tokens as there are.
+    pub(crate) fn token_count(&self) -> usize {
+        match self {
+            Engine::Embedded(engine) => engine.token_count(),
+        }
+    }
+
     /// With its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
         match self {

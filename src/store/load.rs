@@ -142,6 +142,7 @@ fn index(
     let mut owner: Option<(String, UserIx)> = None;
     let mut imported = 0;
     let mut wrong = None;
+    state.index().reserve(engine.token_count());
     engine.scan_tokens(&mut |row| {
         let ix = match &owner {
             Some((id, ix)) if id == row.owner => Some(*ix),

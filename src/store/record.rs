@@ -71,7 +71,10 @@ pub fn decode_any(bytes: &[u8]) -> usize {
 const V1: u8 = 1;
 
 fn pack<T: Serialize>(kind: &'static str, version: u8, value: &T) -> Result<Vec<u8>, EncodeError> {
-    let bytes = postcard::to_extend(value, vec![version]).expect("memory takes every serialisable value");
+    // As long as most records are: growing by doubling from nothing copies each one five times.
+    let mut bytes = Vec::with_capacity(256);
+    bytes.push(version);
+    let bytes = postcard::to_extend(value, bytes).expect("memory takes every serialisable value");
     if bytes.len() > LIMIT {
         return Err(EncodeError { kind, size: bytes.len() });
     }

@@ -9,7 +9,7 @@ const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 
 /// NFC and trimmed, `min` to `max` characters, none of them a control or bidi character.
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Refusal> {
-    let clean: String = text.nfc().collect();
+    let clean = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
     let clean = clean.trim();
     let length = clean.chars().count();
     if clean.chars().any(|c| c.is_control() || is_invisible(c)) {

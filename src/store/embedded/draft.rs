@@ -6,7 +6,11 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use super::{Damage, keys, keys::Key, locator::Locator};
+use super::{
+    Damage, keys,
+    keys::Key,
+    locator::{Locator, NameHash},
+};
 use crate::{
     authz::secret::TokenId,
     store::{
@@ -26,7 +30,7 @@ pub(super) struct Changes {
 pub(super) enum Move {
     Place { id: TokenId, block: u32 },
     Forget { id: TokenId },
-    Take { owner: String, name: String },
+    Take { name: NameHash },
     AddBlock { owner: String, block: u32 },
     DropBlock { owner: String, block: u32 },
 }
@@ -62,8 +66,8 @@ pub(super) struct Draft<'a> {
     begun: HashMap<String, Vec<u32>>,
     /// Owner and name of tokens that come later in the batch.
     early: HashMap<TokenId, (String, String)>,
-    /// Every owner and name that this batch gave to a token.
-    taken: HashSet<(String, String)>,
+    /// Every name that this batch gave to a token.
+    taken: HashSet<NameHash>,
     moves: Vec<Move>,
     next: u32,
 }
@@ -200,8 +204,9 @@ impl<'a> Draft<'a> {
 
     fn take_name(&mut self, owner: &str, name: &str, token: TokenId) -> Result<(), DraftError> {
         self.free_name(owner, name, Some(token))?;
-        self.taken.insert((owner.to_owned(), name.to_owned()));
-        self.moves.push(Move::Take { owner: owner.to_owned(), name: name.to_owned() });
+        let hash = self.locator.name(owner, name);
+        self.taken.insert(hash);
+        self.moves.push(Move::Take { name: hash });
         let Some(number) = self.find(token) else {
             self.early.insert(token, (owner.to_owned(), name.to_owned()));
             return Ok(());
@@ -217,8 +222,8 @@ impl<'a> Draft<'a> {
 
     /// From whoever has it, but for `keeper`.
     fn free_name(&mut self, owner: &str, name: &str, keeper: Option<TokenId>) -> Result<(), DraftError> {
-        let before = self.locator.may_be_taken(owner, name);
-        if !before && !self.taken.contains(&(owner.to_owned(), name.to_owned())) {
+        let hash = self.locator.name(owner, name);
+        if !self.taken.contains(&hash) && !self.locator.may_be_taken(hash) {
             return Ok(());
         }
         self.early.retain(|id, (o, n)| o != owner || n != name || Some(*id) == keeper);
@@ -331,7 +336,7 @@ impl Move {
         match self {
             Move::Place { id, block } => locator.place(id, block),
             Move::Forget { id } => locator.forget(id),
-            Move::Take { owner, name } => locator.take_name(&owner, &name),
+            Move::Take { name } => locator.take_name(name),
             Move::AddBlock { owner, block } => locator.found_block(&owner, block),
             Move::DropBlock { owner, block } => locator.drop_block(&owner, block),
         }
@@ -339,7 +344,8 @@ impl Move {
 }
 
 fn position(block: &Block<'_>, id: TokenId) -> Result<usize, DraftError> {
-    block.items.iter().position(|item| item.id == id).ok_or(DraftError::NoToken(id))
+    // The newest are asked for most.
+    block.items.iter().rposition(|item| item.id == id).ok_or(DraftError::NoToken(id))
 }
 
 fn size(block: &Block<'_>) -> usize {
@@ -348,7 +354,7 @@ fn size(block: &Block<'_>) -> usize {
 
 /// With room for the lengths in between.
 fn item_size(item: &BlockItem<'_>) -> usize {
-    item.id.as_str().len() + item.taken.as_ref().map_or(0, |name| name.len()) + item.token.len() + 8
+    item.id.as_bytes().len() + item.taken.as_ref().map_or(0, |name| name.len()) + item.token.len() + 8
 }
 
 fn named(table: &[u8], parts: &[&str]) -> Result<Key, DraftError> {

@@ -28,6 +28,10 @@ struct Names {
     recent: HashSet<u32>,
 }
 
+/// Different names may share one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct NameHash(u32);
+
 /// Stands for a token that was dropped.
 const GONE: u32 = u32::MAX;
 
@@ -86,12 +90,21 @@ impl Locator {
         page
     }
 
+    /// At least as many tokens as there are.
+    pub(super) fn len(&self) -> usize {
+        self.sorted.len() + self.recent.len()
+    }
+
     pub(super) fn blocks(&self, owner: &str) -> &[u32] {
         self.owners.get(owner).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn may_be_taken(&self, owner: &str, name: &str) -> bool {
-        let hash = self.names.hash(owner, name);
+    /// Stands for an owner's name in the other calls about names.
+    pub(super) fn name(&self, owner: &str, name: &str) -> NameHash {
+        NameHash(self.names.hash(owner, name))
+    }
+
+    pub(super) fn may_be_taken(&self, NameHash(hash): NameHash) -> bool {
         self.names.recent.contains(&hash) || self.names.sorted.binary_search(&hash).is_ok()
     }
 
@@ -103,8 +116,7 @@ impl Locator {
         self.recent.insert(id, GONE);
     }
 
-    pub(super) fn take_name(&mut self, owner: &str, name: &str) {
-        let hash = self.names.hash(owner, name);
+    pub(super) fn take_name(&mut self, NameHash(hash): NameHash) {
         self.names.recent.insert(hash);
     }
 

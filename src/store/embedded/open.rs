@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Damage, Directory, Embedded, Locator, Marker, OpenError, Writer, keys};
+use super::{Damage, Directory, Embedded, Locator, Marker, OpenError, Writer, keys, tokens::sweep};
 use crate::store::{
     durability::{Durability, ballast},
-    record::{Block, Meta, Record},
+    record::{Meta, Record},
 };
 
 /// The index answers the hot path; sled keeps only what the admin listener has just read.
@@ -153,15 +153,13 @@ fn open_sled(directory: &Directory) -> Result<sled::Db, Failure> {
 
 fn locate(db: &sled::Db) -> Result<Locator, Damage> {
     let mut locator = Locator::default();
-    for row in db.scan_prefix(keys::BLOCKS) {
-        let (key, row) = row?;
-        let number = keys::block_number(&key).ok_or(Damage::Key("token block"))?;
-        let block = Block::decode(&row)?;
+    sweep(db, |number, block| {
         locator.found_block(&block.owner, number);
         for item in &block.items {
             locator.found_token(&block.owner, item.id, item.taken.as_deref(), number);
         }
-    }
+        Ok(())
+    })?;
     locator.scanned();
     Ok(locator)
 }

@@ -40,7 +40,7 @@ impl Embedded {
     }
 
     pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        if !self.located(|locator| locator.may_be_taken(owner, name)) {
+        if !self.located(|locator| locator.may_be_taken(locator.name(owner, name))) {
             return Ok(None);
         }
         let mut found = None;
@@ -63,15 +63,18 @@ impl Embedded {
 
     pub(crate) fn scan_tokens(&self, visit: &mut dyn FnMut(TokenRow<'_>)) -> Result<(), ReadError> {
         self.read(|db| {
-            for row in db.scan_prefix(keys::BLOCKS).values() {
-                let row = row?;
-                let block = Block::decode(&row)?;
-                for item in &block.items {
+            sweep(db, |_, block| {
+                block.items.iter().try_for_each(|item| {
                     visit(read_token_row(&block.owner, item)?);
-                }
-            }
-            Ok(())
+                    Ok(())
+                })
+            })
         })
+    }
+
+    /// At least as many as there are.
+    pub(crate) fn token_count(&self) -> usize {
+        self.located(Locator::len)
     }
 
     fn located<T>(&self, ask: impl FnOnce(&Locator) -> T) -> T {
@@ -99,7 +102,9 @@ impl Embedded {
             let mut tokens = Vec::with_capacity(places.len());
             for (id, number) in places {
                 if !seen.contains_key(number) {
-                    let row = db.get(keys::block(*number))?;
+                    let key = keys::block(*number);
+                    let row = db.get(&key)?;
+                    look_again(db, &key, LOOKS_ALONE)?;
                     let uses = db.get(keys::uses(*number))?;
                     let uses = uses.map(|row| LastUses::decode(&row)).transpose()?.unwrap_or_default();
                     seen.insert(*number, row.map(|row| (row, uses)));
@@ -114,6 +119,32 @@ impl Embedded {
         })
     }
 }
+
+/// Every block.
+pub(super) fn sweep(
+    db: &sled::Db,
+    mut visit: impl FnMut(u32, &Block<'_>) -> Result<(), Damage>,
+) -> Result<(), Damage> {
+    for row in db.scan_prefix(keys::BLOCKS) {
+        let (key, row) = row?;
+        let number = keys::block_number(&key).ok_or(Damage::Key("token block"))?;
+        visit(number, &Block::decode(&row)?)?;
+        look_again(db, &key, LOOKS_IN_ROW)?;
+    }
+    Ok(())
+}
+
+/// sled lets nodes go only at every 64th look-up among those that share a shard of its cache: who
+/// reads many rows once each would leave the whole store in memory.
+fn look_again(db: &sled::Db, key: &[u8], times: usize) -> Result<(), Damage> {
+    (0..times).try_for_each(|_| db.get(key).map(drop).map_err(Damage::from))
+}
+
+/// Where all rows of a node are read, eight or more unless some were dropped.
+const LOOKS_IN_ROW: usize = 8;
+
+/// Where one row of a node is.
+const LOOKS_ALONE: usize = 32;
 
 impl LastUses {
     fn of(&self, token: TokenId) -> Option<&LastUsed> {

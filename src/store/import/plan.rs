@@ -7,7 +7,7 @@ use crate::{
     authz::{
         accounts::fold,
         administration::names,
-        secret::{Digest, TokenText},
+        secret::{Digest, TokenId},
         subject::Access,
     },
     store::{
@@ -21,17 +21,22 @@ use crate::{
 pub(super) struct Plan<'a> {
     engine: &'a Engine,
     options: &'a Options<'a>,
-    /// By folded login.
-    users: HashMap<String, UserId>,
+    /// Places in `ids`, by folded login.
+    users: HashMap<String, u32>,
+    ids: Vec<UserId>,
     /// By folded name.
     groups: HashMap<String, String>,
     members: HashSet<(String, UserId)>,
     digests: HashSet<Digest>,
-    /// Owner and folded name of the tokens that are due.
-    names: HashSet<(UserId, String)>,
+    /// Owners and folded names of the tokens that are due.
+    names: HashSet<(u32, String)>,
     ops: Vec<Op>,
-    tokens: Vec<(TokenRecord, String)>,
     random: blake3::OutputReader,
+}
+
+/// Of the next user.
+fn number(ids: &[UserId]) -> u32 {
+    u32::try_from(ids.len()).expect("memory holds fewer users than that")
 }
 
 /// What became of a line that is not bad.
@@ -50,19 +55,24 @@ impl<'a> Plan<'a> {
         engine.scan_tokens(&mut |row| {
             digests.insert(row.digest);
         })?;
-        let users = engine.users()?.into_iter().filter(|user| user.deleted_at.is_none());
+        let mut users = HashMap::new();
+        let mut ids = Vec::new();
+        for user in engine.users()?.into_iter().filter(|user| user.deleted_at.is_none()) {
+            users.insert(fold(&user.login), number(&ids));
+            ids.push(user.id);
+        }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no randomness: {e}")))?;
         Ok(Self {
             engine,
             options,
-            users: users.map(|user| (fold(&user.login), user.id)).collect(),
+            users,
+            ids,
             groups: engine.groups()?.into_iter().map(|group| (fold(&group.name), group.id)).collect(),
             members: engine.members()?.into_iter().collect(),
             digests,
             names: HashSet::new(),
             ops: Vec::new(),
-            tokens: Vec::new(),
             random: blake3::Hasher::new_keyed(&seed).finalize_xof(),
         })
     }
@@ -83,21 +93,13 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn due(&self) -> usize {
-        self.ops.len() + self.tokens.len()
+        self.ops.len()
     }
 
-    /// Tokens by owner, so that each owner's block is written once.
     pub(super) fn drain(&mut self) -> Vec<Op> {
         self.names.clear();
-        let mut ops = std::mem::take(&mut self.ops);
-        self.tokens.sort_by(|(a, _), (b, _)| a.owner.cmp(&b.owner));
-        ops.reserve(self.tokens.len() * 2);
-        for (token, name) in self.tokens.drain(..) {
-            let take = Op::TakeName { owner: token.owner.clone(), name, token: token.id };
-            ops.push(Op::PutToken(token));
-            ops.push(take);
-        }
-        ops
+        let room = Vec::with_capacity(self.ops.len());
+        std::mem::replace(&mut self.ops, room)
     }
 
     fn token(&mut self, token: ImportedToken, report: &mut Report) -> Result<Outcome, String> {
@@ -109,17 +111,19 @@ impl<'a> Plan<'a> {
         if token.expires_at.is_some_and(|end| end <= self.options.now) {
             return Err("the token has expired already".to_owned());
         }
-        let owner = match self.users.get(&fold(&token.owner)) {
-            Some(id) => id.clone(),
+        let number = match self.users.get(&fold(&token.owner)) {
+            Some(number) => *number,
             None => self.owner(&token.owner, report)?,
         };
+        let owner = self.ids[number as usize].clone();
         let folded = fold(&name);
         let taken = self.engine.named(&owner, &folded).map_err(|e| e.to_string())?.is_some();
-        if taken || !self.names.insert((owner.clone(), folded.clone())) {
+        if taken || !self.names.insert((number, folded.clone())) {
             return Err(format!("{} has a token named {name:?} already", token.owner));
         }
-        let (id, _) = TokenText::generate(&mut |bytes| self.random.fill(bytes));
+        let id = TokenId::generate(&mut |bytes| self.random.fill(bytes));
         self.digests.insert(token.digest);
+        let take = Op::TakeName { owner: owner.clone(), name: folded, token: id };
         let record = TokenRecord {
             id,
             digest: token.digest,
@@ -139,7 +143,8 @@ impl<'a> Plan<'a> {
             family: id,
             revision: 1,
         };
-        self.tokens.push((record, folded));
+        self.ops.push(Op::PutToken(record));
+        self.ops.push(take);
         report.tokens += 1;
         Ok(Outcome::Taken)
     }
@@ -152,8 +157,9 @@ impl<'a> Plan<'a> {
         // All members first: a line is taken whole, or not at all.
         let mut ids = Vec::with_capacity(members.len());
         for login in members {
-            let known = self.users.get(&fold(login)).cloned();
-            ids.push(known.map_or_else(|| self.owner(login, report), Ok)?);
+            let known = self.users.get(&fold(login)).copied();
+            let number = known.map_or_else(|| self.owner(login, report), Ok)?;
+            ids.push(self.ids[number as usize].clone());
         }
         let mut outcome = Outcome::Skipped;
         let group = match self.groups.get(&fold(&name)) {
@@ -177,7 +183,7 @@ impl<'a> Plan<'a> {
         Ok(outcome)
     }
 
-    fn owner(&mut self, login: &str, report: &mut Report) -> Result<UserId, String> {
+    fn owner(&mut self, login: &str, report: &mut Report) -> Result<u32, String> {
         if !self.options.make_owners {
             return Err(format!("there is no user {login:?}"));
         }
@@ -190,11 +196,13 @@ impl<'a> Plan<'a> {
         name: Option<&str>,
         kind: UserKind,
         report: &mut Report,
-    ) -> Result<UserId, String> {
+    ) -> Result<u32, String> {
         let login = names::login(login).map_err(|e| e.message)?;
         let name = names::text("user name", name.unwrap_or(&login), 1, 200).map_err(|e| e.message)?;
         let id = uuid::Uuid::now_v7().to_string();
-        self.users.insert(fold(&login), id.clone());
+        let number = number(&self.ids);
+        self.users.insert(fold(&login), number);
+        self.ids.push(id.clone());
         self.ops.push(Op::PutUser(UserRecord {
             id: id.clone(),
             login,
@@ -208,7 +216,7 @@ impl<'a> Plan<'a> {
             revision: 1,
         }));
         report.users += 1;
-        Ok(id)
+        Ok(number)
     }
 
     fn scope(&self, mut scope: Vec<(String, Access)>) -> Result<Vec<(String, Access)>, String> {
