@@ -63,6 +63,7 @@ def write_config(path, prefixes, store):
         "[server]", 'listen = ["127.0.0.1:@PORT@"]', "workers = 1", "",
         "[admin]", 'listen = ["unix:@RUN@/admin.sock"]', "",
         "[store]", f"path = {json.dumps(str(store))}", "",
+        "[log]", 'access = "off"', "",
         "[upstream.origin]", 'urls = ["http://127.0.0.1:@ORIGIN@"]',
     ]
     for service in sorted(prefixes):
