@@ -67,7 +67,7 @@ fn connect(gateway: &Gateway, bytes: &[u8]) -> TcpStream {
 
 #[test]
 fn patience_and_memory_end() {
-    let recorder = crate::recorder::Recorder::start();
+    let recorder = crate::recorder::Recorder::forgetful();
     let (gateway, bearer) = impatient(recorder.address);
     slow_clients(&gateway, &bearer);
     endless_messages(&gateway, &bearer);

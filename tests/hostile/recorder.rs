@@ -30,6 +30,15 @@ pub struct Received {
 impl Recorder {
     /// Answers every request with 200 and `ok`.
     pub fn start() -> Self {
+        Self::with(true)
+    }
+
+    /// Remembers nothing, where memory is measured.
+    pub fn forgetful() -> Self {
+        Self::with(false)
+    }
+
+    fn with(remembers: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let log: Arc<Mutex<Vec<Received>>> = Arc::default();
@@ -37,7 +46,7 @@ impl Recorder {
         thread::spawn(move || {
             for socket in listener.incoming() {
                 let (socket, log) = (socket.unwrap(), shared.clone());
-                thread::spawn(move || serve(socket, &log));
+                thread::spawn(move || serve(socket, &log, remembers));
             }
         });
         Self { address, log }
@@ -56,7 +65,7 @@ impl Received {
     }
 }
 
-fn serve(mut socket: TcpStream, log: &Mutex<Vec<Received>>) {
+fn serve(mut socket: TcpStream, log: &Mutex<Vec<Received>>, remembers: bool) {
     let mut source = Source { socket: socket.try_clone().unwrap(), buffer: Vec::new() };
     loop {
         let mut received = Received {
@@ -73,7 +82,9 @@ fn serve(mut socket: TcpStream, log: &Mutex<Vec<Received>>) {
             Err(fault) => received.fault = Some(fault),
         }
         let (over, head) = (received.fault.is_some(), received.method == "HEAD");
-        log.lock().unwrap().push(received);
+        if remembers {
+            log.lock().unwrap().push(received);
+        }
         let answer: &[u8] = if head {
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
         } else {

@@ -327,7 +327,12 @@ readers = ["developers"]
     let mut failed = Vec::new();
     for (number, (name, _, outcome)) in rows.iter().enumerate() {
         for method in ["GET", "POST"] {
-            let heard = ask(method, &format!("/api/{number}"));
+            let mut heard = ask(method, &format!("/api/{number}"));
+            if method == "POST" && matches!(outcome, Whole(..)) && heard.answers()[0].status == 502 {
+                // The connection was closed without a word after the answer before this one; what
+                // is not idempotent is not sent twice by the gateway.
+                heard = ask(method, &format!("/api/{number}"));
+            }
             let answers = heard.answers();
             let seen =
                 answers.first().map(|a| (a.status, String::from_utf8_lossy(&a.body).into_owned(), a.whole));
