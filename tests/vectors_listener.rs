@@ -73,7 +73,7 @@ fn check(gateway: &Gateway, recorder: &Recorder, name: &str, vector: &Value) {
             // An imported token and its owner get handles of their own.
             match field.as_str() {
                 "x-permgate-token-id" | "x-permgate-user-id" => {
-                    assert_eq!(one.all(field).len(), 1, "{name}: {field}")
+                    assert_eq!(one.all(field).len(), 1, "{name}: {field}");
                 }
                 _ => assert_eq!(one.all(field), [value.as_str().unwrap()], "{name}: {field}"),
             }
