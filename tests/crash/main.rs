@@ -1,6 +1,8 @@
 //! What lasts and what holds when the process is killed, a worker hangs, the disk is full or a sync
 //! fails: the real binary, on real faults.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
