@@ -289,7 +289,7 @@ fn ask(socket: &Path, method: &str, target: &str, fields: &str, body: Option<&Va
     let (head, text) = all.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let length = head.lines().filter_map(|line| line.split_once(':'));
-    let length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length: Option<usize> = length.last().and_then(|(_, value)| value.trim().parse().ok());
+    let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length: Option<usize> = length.next().and_then(|(_, value)| value.trim().parse().ok());
     length.is_none_or(|length| text.len() == length).then(|| Answer { status, text: text.to_owned() })
 }
