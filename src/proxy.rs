@@ -42,7 +42,7 @@ pub use self::{
     uses::{Use, UseTable, Uses},
 };
 use crate::{
-    authz::{answer::Reason, forwarding, secret::TokenId},
+    authz::{answer::Reason, forwarding},
     fence::Registry,
     metrics::{WorkerMetrics, outcome},
     net::{Connection, Handler, Refusal, RequestBody},
@@ -172,7 +172,7 @@ impl Gateway {
             method: exchange.method.as_str(),
             path: exchange.path(),
             service: exchange.view.service_key(service),
-            token_id: exchange.token.get().as_ref().map(TokenId::as_str),
+            token_id: exchange.token.get(),
             user: exchange.view.login(exchange.user.get()),
             client: exchange.client.get(),
             upstream: upstream.as_deref(),

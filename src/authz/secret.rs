@@ -29,10 +29,12 @@ pub enum Form {
 
 /// The text of a bearer, cut out of a field but not yet looked up. Redacted `Debug`.
 #[derive(Clone, Copy)]
-pub struct Bearer<'a>(&'a str);
+pub struct Bearer<'a>(&'a [u8]);
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const PREFIX: &str = "pgt_";
+/// What clients of old put in front of a token.
+const ALIASES: [&[u8]; 2] = [b"perm:", b"perm-"];
 const ID: usize = 12;
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
@@ -63,24 +65,25 @@ impl TokenText {
     }
 
     pub fn digest(&self) -> Digest {
-        Bearer(&self.0).digest()
+        Bearer(self.0.as_bytes()).digest()
     }
 }
 
 impl<'a> Bearer<'a> {
     /// One word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
-    pub fn parse(text: &'a str) -> Option<Self> {
+    pub fn parse(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
+        let text = text.as_ref();
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+/:=-".contains(&b);
-        let sound = (1..=MAX_BEARER).contains(&text.len())
-            && (has_shape(text.as_bytes()) || text.bytes().all(allowed));
+        let sound =
+            (1..=MAX_BEARER).contains(&text.len()) && (has_shape(text) || text.iter().copied().all(allowed));
         sound.then_some(Self(text))
     }
 
     /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
     pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, Form) {
-        let alias = self.0.strip_prefix("perm:").or_else(|| self.0.strip_prefix("perm-"));
-        let canonical = alias.filter(|rest| perm_alias && has_shape(rest.as_bytes())).unwrap_or(self.0);
-        let form = match canonical.as_bytes() {
+        let alias = ALIASES.iter().find_map(|alias| self.0.strip_prefix(*alias));
+        let canonical = alias.filter(|rest| perm_alias && has_shape(rest)).unwrap_or(self.0);
+        let form = match canonical {
             text if !has_shape(text) => Form::Foreign,
             text if has_checksum(text) => Form::Own,
             _ => Form::ChecksumMismatch,
@@ -90,12 +93,13 @@ impl<'a> Bearer<'a> {
 
     /// BLAKE3 of the text as it stands (after [`Bearer::classify`]).
     pub fn digest(self) -> Digest {
-        Digest(*blake3::hash(self.0.as_bytes()).as_bytes())
+        Digest(*blake3::hash(self.0).as_bytes())
     }
 
     /// The handle inside a text of our form.
     pub fn id(self) -> Option<TokenId> {
-        has_shape(self.0.as_bytes()).then(|| TokenId::parse(&self.0[PREFIX.len()..PREFIX.len() + ID]))?
+        let behind = has_shape(self.0).then(|| &self.0[PREFIX.len()..])?;
+        behind.first_chunk().copied().map(TokenId)
     }
 }
 
@@ -256,7 +260,7 @@ mod tests {
             let (canonical, form) = Bearer::parse(text).unwrap().classify(alias);
             assert_eq!(form, expected, "{name}");
             if form == Form::Own {
-                assert_eq!(canonical.0, TOKEN, "{name}");
+                assert_eq!(canonical.0, TOKEN.as_bytes(), "{name}");
             }
         };
         check("own", TOKEN, true, Form::Own);

@@ -39,7 +39,7 @@ impl Credential {
             return Credential::UnsupportedScheme;
         }
         let spaces = rest.iter().take_while(|b| **b == b' ').count();
-        let word = std::str::from_utf8(&rest[spaces..]).ok().filter(|_| spaces > 0);
+        let word = Some(&rest[spaces..]).filter(|_| spaces > 0);
         let Some(bearer) = word.and_then(Bearer::parse) else { return Credential::Malformed };
         let (bearer, form) = bearer.classify(perm_alias);
         let looked_up = match form {

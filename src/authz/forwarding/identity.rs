@@ -56,7 +56,7 @@ impl<D: Deref<Target = Directory>> Identities<D> {
         for (name, value) in &*self.identity(subject.user, service)? {
             headers.insert(name.clone(), value.clone());
         }
-        if let Some(id) = value(subject.token.id.as_str()) {
+        if let Some(id) = value(subject.token.id.as_bytes()) {
             headers.insert(TOKEN_ID, id);
         }
         Ok(())
@@ -98,7 +98,7 @@ fn fields(
         (GROUPS, groups.as_str()),
     ];
     let told = named.into_iter().filter(|(_, text)| !text.is_empty());
-    Ok(told.filter_map(|(name, text)| Some((name, value(text)?))).collect())
+    Ok(told.filter_map(|(name, text)| Some((name, value(text.as_bytes())?))).collect())
 }
 
 fn groups(user: &User, service: &Service, directory: &Directory) -> Result<String, IdentityTooLarge> {
@@ -114,6 +114,6 @@ fn groups(user: &User, service: &Service, directory: &Directory) -> Result<Strin
 }
 
 /// Keys, logins, ids and encoded names are printable ASCII by their own rules.
-fn value(text: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(text).ok()
+fn value(text: &[u8]) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text).ok()
 }

@@ -13,6 +13,9 @@ pub fn contains_token(target: &str) -> bool {
 /// Replaces every permgate token (valid checksum) in `text`, raw or percent-decoded once, by
 /// `pgt_<id>_...`; borrows when there is none. For logs, answers and `explain`.
 pub fn redact(text: &str) -> Cow<'_, str> {
+    if !contains_token(text) {
+        return Cow::Borrowed(text);
+    }
     // A raw token has no `%` and starts with no hexadecimal digit, so decoding leaves it standing.
     let (decoded, starts) = decode_once(text.as_bytes());
     let mut redacted = String::new();
@@ -24,9 +27,6 @@ pub fn redact(text: &str) -> Cow<'_, str> {
         redacted.push_str("...");
         from = at + LENGTH;
         copied = starts[from];
-    }
-    if copied == 0 {
-        return Cow::Borrowed(text);
     }
     redacted.push_str(&text[copied..]);
     Cow::Owned(redacted)
