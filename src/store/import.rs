@@ -1,7 +1,10 @@
 //! Bulk import of tokens by digest, with their owners and groups: NDJSON, resumable, every bad line
 //! told. [`offline`] writes straight into a store that nobody serves.
 
-use std::io::{self, BufRead};
+use std::{
+    io::{self, BufRead},
+    thread::{self, Scope, ScopedJoinHandle},
+};
 
 use crate::{
     authz::time::Timestamp,
@@ -10,6 +13,7 @@ use crate::{
         audit::{Entry, Head},
         engine::{CommitError, Engine, Op},
         load,
+        model::AuditEvent,
     },
 };
 
@@ -84,14 +88,27 @@ pub fn offline(
     input: impl BufRead,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Report, ImportError> {
+    offline_by(CHUNK, settings, options, input, tell)
+}
+
+fn offline_by(
+    chunk: usize,
+    settings: &Settings,
+    options: &Options<'_>,
+    input: impl BufRead,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> Result<Report, ImportError> {
     let engine = Engine::open(settings).map_err(OpenError::from)?;
-    let outcome = run(&engine, options, input, tell);
+    let outcome = thread::scope(|scope| run(scope, &engine, chunk, options, input, tell));
     engine.close();
     outcome
 }
 
-fn run(
-    engine: &Engine,
+/// One batch is committed while the next one is read.
+fn run<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    engine: &'scope Engine,
+    chunk: usize,
     options: &Options<'_>,
     mut input: impl BufRead,
     tell: &mut dyn FnMut(Told<'_>),
@@ -102,7 +119,8 @@ fn run(
     }
     let mut plan = Plan::new(engine, options)?;
     let mut report = Report::default();
-    let mut durable = report;
+    let mut planned = report;
+    let mut underway: Option<Commit<'_>> = None;
     let mut text = Vec::new();
     loop {
         let number = report.lines + 1;
@@ -131,33 +149,55 @@ fn run(
                 tell(Told::BadLine { number, why: &why });
             }
         }
-        if plan.due() >= CHUNK {
-            commit(engine, &mut audit, plan.drain(), &durable, &report, options.now)?;
-            durable = report;
-            tell(Told::Progress(&report));
+        if plan.due() >= chunk {
+            if let Some(before) = underway.take() {
+                tell(Told::Progress(&before.end()?));
+            }
+            let mut ops = plan.drain();
+            ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
+            planned = report;
+            underway = Some(Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) });
         }
     }
+    if let Some(before) = underway.take() {
+        tell(Told::Progress(&before.end()?));
+    }
     if plan.due() > 0 {
-        commit(engine, &mut audit, plan.drain(), &durable, &report, options.now)?;
+        let mut ops = plan.drain();
+        ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
+        Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) }.end()?;
     }
     tell(Told::Progress(&report));
     Ok(report)
 }
 
-/// With one event that says how much it was.
-fn commit(
-    engine: &Engine,
-    audit: &mut Head,
-    mut ops: Vec<Op>,
-    durable: &Report,
-    report: &Report,
-    now: Timestamp,
-) -> Result<(), ImportError> {
+/// A batch on its way to the disk.
+struct Commit<'scope> {
+    /// What the import comes to with it.
+    upto: Report,
+    handle: ScopedJoinHandle<'scope, Result<(), CommitError>>,
+}
+
+impl Commit<'_> {
+    fn end(self) -> Result<Report, ImportError> {
+        let Self { upto, handle } = self;
+        let outcome = handle.join();
+        let outcome = outcome.unwrap_or_else(|_| Err(CommitError::Failed("the store panicked".to_owned())));
+        outcome.map(|()| upto).map_err(|error| match error {
+            CommitError::Refused(why) | CommitError::Failed(why) => {
+                ImportError::Commit { line: upto.lines, why }
+            }
+        })
+    }
+}
+
+/// The one event of a batch: how much it was.
+fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
     let change = serde_json::json!({
-        "tokens": report.tokens - durable.tokens,
-        "users": report.users - durable.users,
-        "groups": report.groups - durable.groups,
-        "members": report.members - durable.members,
+        "tokens": report.tokens - before.tokens,
+        "users": report.users - before.users,
+        "groups": report.groups - before.groups,
+        "members": report.members - before.members,
     });
     let event = Entry {
         event: "token.import",
@@ -167,12 +207,7 @@ fn commit(
         reason: None,
         change: Some(change),
     };
-    ops.push(Op::AppendAudit(audit.append(event.at(now))));
-    engine.commit(&ops).map_err(|error| match error {
-        CommitError::Refused(why) | CommitError::Failed(why) => {
-            ImportError::Commit { line: report.lines, why }
-        }
-    })
+    event.at(now)
 }
 
 /// How much of the input it took; a line beyond [`LONGEST`] is read over, not kept.

@@ -144,7 +144,7 @@ fn look_again(db: &sled::Db, key: &[u8], times: usize) -> Result<(), Damage> {
 const LOOKS_IN_ROW: usize = 8;
 
 /// Where one row of a node is.
-const LOOKS_ALONE: usize = 32;
+const LOOKS_ALONE: usize = 64;
 
 impl LastUses {
     fn of(&self, token: TokenId) -> Option<&LastUsed> {

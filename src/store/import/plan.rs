@@ -30,6 +30,8 @@ pub(super) struct Plan<'a> {
     digests: HashSet<Digest>,
     /// Owners and folded names of the tokens that are due.
     names: HashSet<(u32, String)>,
+    /// Of those that were drained last and that the engine may not have yet.
+    underway: HashSet<(u32, String)>,
     ops: Vec<Op>,
     random: blake3::OutputReader,
 }
@@ -72,6 +74,7 @@ impl<'a> Plan<'a> {
             members: engine.members()?.into_iter().collect(),
             digests,
             names: HashSet::new(),
+            underway: HashSet::new(),
             ops: Vec::new(),
             random: blake3::Hasher::new_keyed(&seed).finalize_xof(),
         })
@@ -96,7 +99,9 @@ impl<'a> Plan<'a> {
         self.ops.len()
     }
 
+    /// The engine has what was drained before.
     pub(super) fn drain(&mut self) -> Vec<Op> {
+        std::mem::swap(&mut self.names, &mut self.underway);
         self.names.clear();
         let room = Vec::with_capacity(self.ops.len());
         std::mem::replace(&mut self.ops, room)
@@ -118,7 +123,8 @@ impl<'a> Plan<'a> {
         let owner = self.ids[number as usize].clone();
         let folded = fold(&name);
         let taken = self.engine.named(&owner, &folded).map_err(|e| e.to_string())?.is_some();
-        if taken || !self.names.insert((number, folded.clone())) {
+        let key = (number, folded.clone());
+        if taken || self.underway.contains(&key) || !self.names.insert(key) {
             return Err(format!("{} has a token named {name:?} already", token.owner));
         }
         let id = TokenId::generate(&mut |bytes| self.random.fill(bytes));

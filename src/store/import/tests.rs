@@ -98,6 +98,51 @@ fn a_second_run_goes_on_where_the_first_ended() {
     assert_eq!((second.tokens, second.skipped, second.users), (40, 60, 0), "{bad:?}");
 }
 
+#[test]
+fn what_is_underway_counts_as_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let options = Options {
+        make_owners: true,
+        has_service: &|key| key.starts_with("svc"),
+        now: Timestamp::from_millis(1_000),
+    };
+    // Every name twice, next to each other and far apart: in one batch, in the next, later.
+    let named = |n: usize, name: String| token(n, "ann", &name, r#""svc1""#);
+    let mut lines: Vec<String> = (0..50).map(|n| named(n, format!("t{n}"))).collect();
+    for n in 0..50 {
+        lines.insert(50 + n - n / 2, named(1000 + n, format!("T{}", 49 - n)));
+    }
+    for chunk in [1, 2, 3, 10, 1000] {
+        let settings = Settings { path: settings.path.join(chunk.to_string()), ..settings.clone() };
+        let (mut bad, mut progress) = (0, Vec::new());
+        let mut tell = |told: Told<'_>| match told {
+            Told::BadLine { .. } => bad += 1,
+            Told::Progress(report) => progress.push(report.tokens),
+        };
+        let report = offline_by(
+            chunk,
+            &settings,
+            &options,
+            lines
+                .join(
+                    "
+",
+                )
+                .as_bytes(),
+            &mut tell,
+        )
+        .unwrap();
+        assert_eq!((report.tokens, report.users, report.bad, bad), (50, 1, 50, 50), "{chunk}");
+        assert!(progress.is_sorted() && progress.last() == Some(&50), "{chunk}: {progress:?}");
+        let engine = Engine::open(&settings).unwrap();
+        let owner = engine.users().unwrap()[0].id.clone();
+        assert_eq!(engine.tokens_of(&owner, None, 100).unwrap().len(), 50, "{chunk}");
+        assert_eq!(engine.names_of(&owner).unwrap().len(), 50, "{chunk}");
+        engine.close();
+    }
+}
+
 /// The figure of the documentation: `cargo test --release -- --ignored a_million`.
 #[test]
 #[ignore = "a measurement"]
