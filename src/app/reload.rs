@@ -83,15 +83,21 @@ impl Reloader {
                     .to_owned(),
             ));
         }
-        if let Some(certificates) = &self.certificates {
-            // Loaded once already by the validation; the last good ones stay on failure.
-            certificates
-                .replace(&next.server.tls)
-                .map_err(|error| self.refused(format!("server.tls: {}", with_cause(&error))))?;
-        }
+        // Read before anything changes, shown only once the rules are accepted.
+        let shown = match &self.certificates {
+            Some(present) => Some((
+                present,
+                Certificates::load(&next.server.tls)
+                    .map_err(|error| self.refused(format!("server.tls: {}", with_cause(&error))))?,
+            )),
+            None => None,
+        };
         let configuration = next.configuration(next.attachment());
         let cut =
             self.store.replace_configuration(actor, configuration).await.map_err(ReloadError::Change)?;
+        if let Some((present, next)) = shown {
+            present.replace(&next);
+        }
         self.metrics.name_services(&self.state.snapshot().rules);
         for warning in &next.warnings {
             tracing::warn!("{warning}");
@@ -150,5 +156,50 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", with_cause(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        fence::{ACKNOWLEDGE_TIMEOUT, Fence},
+        store::Who,
+    };
+
+    #[tokio::test]
+    async fn certificates_stay_when_the_rules_are_not_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("gateway.toml");
+        let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
+        let write = |name: &str| {
+            let pair = |end: &str| certs.join(format!("{name}.{end}")).display().to_string();
+            let tls = format!("tls = {{ cert = {:?}, key = {:?} }}", pair("crt"), pair("key"));
+            let server = format!("[server]\nlisten = [\"127.0.0.1:0\"]\n{tls}\n");
+            std::fs::write(&file, format!("version = 1\n{server}[admin]\nlisten = [\"127.0.0.1:0\"]\n"))
+                .unwrap();
+        };
+        write("one");
+        let config = Config::load(&file).unwrap();
+        let rules = config.configuration(config.attachment());
+        let (store, state) = Store::open(&config.store, rules, Fence::new(ACKNOWLEDGE_TIMEOUT)).unwrap();
+        let metrics = Metrics::new(store.metrics());
+        let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();
+        let certificates = Certificates::load(&config.server.tls).unwrap();
+        let limits = watch::channel(config.server.limits.clone()).0;
+        let shown = Some(certificates.clone());
+        let reloader = Reloader::new(config, store.clone(), state, metrics, log, limits, shown);
+        let reload = async || {
+            let before = certificates.present();
+            let outcome = reloader.reload(Actor { who: Who::Operator, parent: None, request_id: None }).await;
+            (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.present()))
+        };
+        write("two");
+        assert_eq!(reload().await, (true, true), "(reloaded, new certificates)");
+        store.close().await;
+        write("one");
+        assert_eq!(reload().await, (false, false), "(reloaded, new certificates)");
     }
 }

@@ -43,13 +43,12 @@ impl Certificates {
         Ok(Self(Arc::new(ArcSwap::from_pointee(config(pairs)?))))
     }
 
-    /// For handshakes from now on; on an error everything stays as it was.
-    pub fn replace(&self, pairs: &[Pair]) -> Result<(), TlsError> {
-        self.0.store(Arc::new(config(pairs)?));
-        Ok(())
+    /// For handshakes from now on.
+    pub fn replace(&self, with: &Self) {
+        self.0.store(with.present());
     }
 
-    pub(super) fn present(&self) -> Arc<ServerConfig> {
+    pub(crate) fn present(&self) -> Arc<ServerConfig> {
         self.0.load_full()
     }
 }
