@@ -182,10 +182,19 @@ async fn imported_tokens_are_known_by_digest() {
 #[tokio::test]
 async fn a_token_that_asks_has_to_hold_still() {
     let bench = Bench::peopled().await;
-    let parent = bench.store.create_token(operator(), named("alice", "parent"), None).await.unwrap().record;
+    let scope = vec![("permgate".to_owned(), FULL), ("wiki".to_owned(), FULL)];
+    let parent = NewToken { scope, ..named("alice", "parent") };
+    let parent = bench.store.create_token(operator(), parent, None).await.unwrap().record;
     let by = Actor { parent: Some(parent.id), ..bench.by("alice") };
     let create = async |name: &str| bench.store.create_token(by.clone(), named("alice", name), None).await;
     assert_eq!(code(create("one").await), "ok");
+    for (access, name) in [(Some(Access::Read), "only reads"), (None, "not for this listener")] {
+        let wiki = ("wiki".to_owned(), FULL);
+        let scope = access.map(|access| ("permgate".to_owned(), access)).into_iter().chain([wiki]).collect();
+        let edit = TokenEdit { scope: Some(scope), ..TokenEdit::default() };
+        bench.store.edit_token(operator(), parent.id, None, edit).await.unwrap();
+        assert_eq!(code(create(name).await), "permission_denied", "{name}");
+    }
     bench.store.revoke_token(operator(), parent.id, RevokeReason::Admin).await.unwrap();
     assert_eq!(code(create("two").await), "permission_denied");
 }
