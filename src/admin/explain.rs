@@ -16,7 +16,7 @@ use crate::authz::{
     decide::{Credential, Facts, Query},
     explain::{self, Explanation},
     path::RequestPath,
-    rules::{Origin, ServiceKey},
+    rules::{Origin, Rules, ServiceKey},
     secret::{self, Form},
     subject::{Permission, UserIx},
 };
@@ -93,7 +93,33 @@ async fn tell(
             explain::explain(&query, facts)
         }
     };
-    Ok(ok(&view(&explanation)))
+    Ok(ok(&view(&told_to(&caller, &snapshot.rules, explanation))))
+}
+
+/// Who may not see the configuration is told nothing of a service that they cannot read, nor which
+/// groups read one.
+fn told_to(caller: &Caller, rules: &Rules, mut told: Explanation) -> Explanation {
+    if caller.may(Permission::AdminRead) {
+        return told;
+    }
+    let service = told.service.as_ref().and_then(|key| rules.service_by_key(key.as_str()));
+    let unreadable =
+        service.is_some_and(|service| !caller.user().is_some_and(|user| user.readable.contains(service.id)));
+    let hidden = || "not told: this needs the permission admin-read".to_owned();
+    for step in &mut told.steps {
+        step.origin = None;
+        if step.name == "read service" {
+            step.looked_at = "the readers of the service".to_owned();
+        }
+        if unreadable && matches!(step.name, "owner" | "service" | "service methods" | "scope") {
+            (step.looked_at, step.result) = (hidden(), hidden());
+        }
+    }
+    told.origin = None;
+    if unreadable {
+        told.service = None;
+    }
+    told
 }
 
 fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Problem> {

@@ -16,6 +16,7 @@ use http::{
 };
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::task::JoinHandle;
 use tower_service::Service;
 
 use super::{
@@ -63,6 +64,13 @@ struct Answered {
     live: Option<Live<Entry>>,
 }
 
+/// A handler at work. One that has begun a change goes on to its end when its client goes away:
+/// what belongs to the change (a reload's other half, the event of a cut) is not left out.
+struct Handling {
+    task: JoinHandle<Response<RouterBody>>,
+    stake: Option<Arc<Stake>>,
+}
+
 impl Server {
     /// Joins the fence; call it inside the thread's `LocalSet`.
     pub fn new(context: Context) -> Rc<Self> {
@@ -89,10 +97,21 @@ impl Server {
             Ok(body) => body,
             Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
         };
+        let stake = caller.as_ref().map(|caller| caller.stake.clone());
         parts.extensions.extend(caller.map(with_caller).unwrap_or_default());
         let request = Request::from_parts(parts, RouterBody::from(body));
-        let Ok(response) = self.router.clone().call(request).await;
-        Answered { response: Ok(response), reason: Reason::Ok, live }
+        let mut router = self.router.clone();
+        let task = tokio::task::spawn_local(async move {
+            let Ok(response) = router.call(request).await;
+            response
+        });
+        let mut handling = Handling { task, stake };
+        let response = (&mut handling.task).await.map_err(|error| {
+            tracing::error!(%error, "a request was not answered");
+            let text = "The request could not be answered";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+        });
+        Answered { response, reason: Reason::Ok, live }
     }
 
     /// Judges and enters in one go: no change slips between the two.
@@ -183,6 +202,14 @@ impl Handler for Server {
         *response.headers_mut() = headers;
         dress(response.headers_mut(), &request_id);
         response
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        if !self.stake.as_ref().is_some_and(|stake| stake.is_changing()) {
+            self.task.abort();
+        }
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Around {
     pub refused: Mutex<Vec<(Option<String>, Reason)>>,
     /// What a reload finds: services, or that the file is bad.
     pub file: Mutex<Option<Result<Vec<Row>, ConfigurationError>>>,
+    /// The next reload waits for it.
+    pub hold: Mutex<Option<Arc<tokio::sync::Notify>>>,
     store: OnceLock<Store>,
 }
 
@@ -289,7 +291,11 @@ impl admin::Configuration for Around {
 
     fn reload(&self, actor: Actor) -> Reloading {
         let (store, found) = (self.store.get().unwrap().clone(), self.file.lock().unwrap().take());
+        let hold = self.hold.lock().unwrap().take();
         Box::pin(async move {
+            if let Some(hold) = hold {
+                hold.notified().await;
+            }
             let rows = match found {
                 Some(Ok(rows)) => rows,
                 Some(Err(error)) => return Err(ReloadError::Invalid(vec![error])),

@@ -1,5 +1,12 @@
 //! Explain, audit, configuration, reload, health and metrics.
 
+use std::{
+    io::Write,
+    os::unix::net::UnixStream,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -89,6 +96,48 @@ fn a_reload_takes_all_or_nothing() {
     assert_eq!(fixture.must("POST", "/v1/reload", None), json!({"reloaded": true, "cut": 0}));
     let services = fixture.must("GET", "/v1/services", None).to_string();
     assert!(services.contains("\"only\"") && !services.contains("\"youtrack\""), "{services}");
+}
+
+#[test]
+fn a_change_that_has_begun_ends_though_its_client_goes_away() {
+    let fixture = Fixture::start();
+    let hold = Arc::new(tokio::sync::Notify::new());
+    *fixture.around.hold.lock().unwrap() = Some(hold.clone());
+    *fixture.around.file.lock().unwrap() = Some(Ok(vec![("only", &["/only"], &[])]));
+    let until = |what: &str, target: &str, holds: &dyn Fn(&str) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds(&fixture.must("GET", target, None).to_string()) {
+            assert!(Instant::now() < deadline, "{what}");
+        }
+    };
+    let mut client = UnixStream::connect(&fixture.socket).unwrap();
+    client.write_all(&Request::new("POST", "/v1/reload").bytes()).unwrap();
+    until("it is under way", "/v1/live", &|live| live.contains("/v1/reload"));
+    drop(client);
+    until("the client is gone", "/v1/live", &|live| !live.contains("/v1/reload"));
+    hold.notify_one();
+    until("it is done", "/v1/services", &|services| services.contains("\"only\""));
+}
+
+#[test]
+fn who_may_not_read_a_service_is_not_told_of_it() {
+    let fixture = Fixture::start();
+    fixture.user("bob", &[]);
+    let bob = fixture.sender("bob");
+    let own = |url: &str| {
+        let body = json!({"method": "GET", "url": url, "user": "me"});
+        fixture.call(&bob, "POST", "/v1/explain", Some(&body)).json()
+    };
+    let told = own("/vault/x");
+    assert_eq!(told["reason"], "read_service_denied", "{told}");
+    let hub = own("/hub/api");
+    for (told, secret) in [(&told, "\"vault"), (&hub, "\"hub"), (&hub, "developers"), (&hub, "gateway.toml")]
+    {
+        assert!(!told.to_string().replace("\\\"", "\"").contains(secret), "{secret}: {told}");
+    }
+    let told = own("/wiki");
+    assert_eq!((&told["service"], &told["outcome"]), (&json!("wiki"), &json!("forwarded")));
+    assert_eq!(told["origin"], Value::Null, "where it is configured is for admin-read");
 }
 
 #[test]
