@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -270,7 +271,13 @@ fn a_restore_does_not_bring_the_revoked_back() {
     let (text, _) = check(at, "--offline token create --user ann --name ci --scope app", 0);
     let id = &text[4..16];
     check(at, "store backup monday.backup", 5);
+    // Of a backup that broke off, or put there by somebody who wants to read along.
+    let partial = at.join("monday.backup.partial");
+    fs::write(&partial, "half").unwrap();
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).unwrap();
     check(at, "--offline store backup monday.backup", 0);
+    let mode = fs::metadata(at.join("monday.backup")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds password hashes");
     check(at, "--offline store backup monday.backup", 2);
     check(at, &format!("--offline token revoke {id}"), 0);
     check(at, "store restore monday.backup", 0);

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufReader, BufWriter, IsTerminal, Write},
+    io::{self, BufReader, BufWriter, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -52,7 +52,13 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     }
     let client = Client::new(global)?;
     let partial = file.with_added_extension("partial");
-    let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
+    // What a backup that broke off has left goes; a file or a link that somebody else has put there
+    // is never written to, since it would have their mode.
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
+        _ => {}
+    }
+    let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
     let mut out = BufWriter::new(out.map_err(unwritable)?);
     let progress = spinner();
     let outcome = match &client {
