@@ -7,7 +7,7 @@ use crate::{
     authz::secret::Digest,
     proxy::{
         Use, UseTable, Uses,
-        refusals::{RefusalSender, Refused},
+        refusals::{RefusalSender, Refused, is_audited},
     },
     state::State,
     store::model::LastUsed,
@@ -34,6 +34,9 @@ impl admin::Uses for AdminUses {
     }
 
     fn refused(&self, refused: admin::Refused<'_>) {
+        if !is_audited(refused.reason) {
+            return;
+        }
         self.refusals.send(Refused {
             at: SystemTime::now().into(),
             reason: refused.reason,
@@ -42,5 +45,45 @@ impl admin::Uses for AdminUses {
             service: None,
             request_id: refused.request_id.to_owned(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admin::Uses as _,
+        authz::{
+            answer::Reason,
+            rules::{Rules, ServiceIds, Settings},
+            subject::Directory,
+        },
+        metrics::Metrics,
+        proxy::refusals,
+        state::Snapshot,
+    };
+
+    #[test]
+    fn a_stranger_at_the_admin_listener_writes_nothing() {
+        let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+        let rules = Rules::compile(Vec::new(), Vec::new(), settings, &mut ServiceIds::default()).unwrap();
+        let state = State::new(Snapshot {
+            rules: Arc::new(rules),
+            directory: Arc::new(Directory::default()),
+            attachment: Arc::new(()),
+        });
+        let (sender, mut due) = refusals::channel(Metrics::new(Arc::default()));
+        let all = Arc::new(Uses::default());
+        let uses = AdminUses { own: all.worker(), all, state, refusals: sender };
+        let mut check = |reason: Reason, events: usize| {
+            let client = [192, 0, 2, 1].into();
+            uses.refused(admin::Refused { token: None, client, reason, request_id: "r" });
+            assert_eq!(due.due(SystemTime::now().into()).len(), events, "{}", reason.code());
+        };
+        check(Reason::MissingCredentials, 0);
+        check(Reason::UnknownToken, 0);
+        check(Reason::BadPath, 0);
+        check(Reason::TokenInUrl, 1);
+        check(Reason::TokenRevoked, 1);
     }
 }
