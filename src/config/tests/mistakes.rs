@@ -1,0 +1,182 @@
+//! Mistakes in a file, one by one: what is said, where, and what to do instead.
+
+use super::*;
+
+#[test]
+fn errors_name_place_fault_and_remedy() {
+    let check = |name: &str, replace: &str, by: &str, expected: &[&str]| {
+        let text = if replace.is_empty() { format!("{SMALL}{by}") } else { SMALL.replace(replace, by) };
+        assert_eq!(told(&text), expected, "{name}");
+    };
+    check(
+        "an unknown key",
+        "upstream = \"up\"",
+        "upstrem = \"up\"",
+        &[
+            "4:1 [service.app] lacks `upstream` | add `upstream = \"...\"`",
+            "5:1 unknown key `upstrem` in [service.app] | did you mean \"upstream\"?",
+        ],
+    );
+    check("an unknown table", "", "[serverr]", &["8:2 unknown key `serverr` | did you mean \"server\"?"]);
+    check(
+        "an unknown upstream",
+        "\"up\"",
+        "\"uq\"",
+        &["5:12 there is no upstream \"uq\" | did you mean \"up\"?"],
+    );
+    check(
+        "a wrong type",
+        "\"up\"",
+        "7",
+        &[
+            "5:12 `service.app.upstream` must be text in quotes, this is an integer | write `upstream = \"...\"`",
+        ],
+    );
+    check(
+        "text for a list",
+        "[\"/app\"]",
+        "\"/app\"",
+        &["6:9 `service.app.paths` must be a list of texts, this is a string | write `paths = [\"...\"]`"],
+    );
+    check(
+        "a trailing slash",
+        "/app\"",
+        "/app/\"",
+        &["6:10 \"/app/\" ends with \"/\" | write \"/app\": prefixes match whole segments"],
+    );
+    check("no slash", "\"/app\"", "\"app\"", &["6:10 \"app\" does not start with \"/\" | write \"/app\""]);
+    check(
+        "a path that can never match",
+        "\"/app\"",
+        "\"/app/../x\"",
+        &["6:10 \"/app/../x\" can never match: the path has a \".\" or \"..\" segment | "],
+    );
+    check("a bad version", "version = 1", "version = 2", &["1:11 `version` must be 1 | "]);
+    check("no version", "version = 1\n", "", &["1:1 the file lacks `version` | add `version = 1`"]);
+    check(
+        "the built-in service",
+        "service.app",
+        &format!("service.{BUILT_IN_SERVICE}"),
+        &["4:10 the service \"permgate\" is built in: it is the admin listener | choose another name"],
+    );
+    check(
+        "a bad key",
+        "service.app",
+        "service.App",
+        &[
+            "4:10 \"App\" cannot be a service's scope word | write a lower-case letter, then at most 62 lower-case letters, digits and `-`",
+        ],
+    );
+    check(
+        "https upstreams",
+        "http://",
+        "https://",
+        &["3:9 https:// upstreams are not supported, only http:// | write \"http://HOST:PORT\""],
+    );
+    check(
+        "an upstream with a path",
+        "8090\"",
+        "8090/base\"",
+        &[
+            "3:9 an upstream url has no path, query, fragment or user | leave it out: the path that was judged is the path that is sent",
+        ],
+    );
+    check(
+        "a bare port",
+        "",
+        "[server]\nlisten = [\":8080\"]",
+        &[
+            "9:11 \":8080\" is not an address to listen on | write \"0.0.0.0:8080\" for every interface, \"127.0.0.1:8080\" for this machine",
+        ],
+    );
+    check(
+        "a remote admin listener",
+        "",
+        "[admin]\nlisten = [\"0.0.0.0:8081\"]",
+        &[
+            "9:11 the admin listener would be reached from other machines at 0.0.0.0:8081 | write a loopback address, or add `allow_remote = true` to [admin] if that is meant",
+        ],
+    );
+    check(
+        "one address for both",
+        "",
+        "[server]\nlisten = [\"127.0.0.1:8081\"]",
+        &["9:10 127.0.0.1:8081 is listened on twice (`admin.listen`) | give each listener its own address"],
+    );
+    check(
+        "a bad duration",
+        "",
+        "[server]\ndrain = \"30\"",
+        &["9:9 `server.drain` is not a duration | write a number and one of ms, s, m, h, d, such as \"10s\""],
+    );
+    check(
+        "a planned identity",
+        "",
+        "identity = \"jwt\"",
+        &[
+            "8:12 `service.app.identity = \"jwt\"` is not supported by this version | write \"headers\" or \"none\"",
+        ],
+    );
+    check(
+        "a mistyped word",
+        "",
+        "identity = \"header\"",
+        &["8:12 `service.app.identity` does not know \"header\" | did you mean \"headers\"?"],
+    );
+    check(
+        "a lower-case method",
+        "",
+        "methods = [\"get\"]",
+        &["8:12 \"get\" is not a method: they are upper case | did you mean \"GET\"?"],
+    );
+    check(
+        "a public rule of no service",
+        "",
+        "[[public]]\nservice = \"ap\"\npath = \"/app\"",
+        &["9:11 there is no service \"ap\" | did you mean \"app\"?"],
+    );
+    check(
+        "a public rule of nothing",
+        "",
+        "[[public]]\nservice = \"app\"",
+        &[
+            "8:1 this public rule opens nothing | add `path = \"/...\"` for one path, `prefix = \"/...\"` for all below it",
+        ],
+    );
+    check(
+        "a limiter without numbers",
+        "",
+        "[limiter]",
+        &[
+            "8:1 [limiter] lacks `bad_tokens` | add `bad_tokens = 1`",
+            "8:1 [limiter] lacks `per` | add `per = \"10s\"`",
+        ],
+    );
+    check(
+        "a secret that is missing",
+        "",
+        "authorization = \"env:PERMGATE_TEST_NOT_SET\"",
+        &[
+            "8:17 the environment variable \"PERMGATE_TEST_NOT_SET\" is not set | set it where permgate is started",
+        ],
+    );
+}
+
+#[test]
+fn prefixes_of_two_services_must_differ() {
+    let second = "[service.other]\nupstream = \"up\"\npaths = [\"/app\"]\nreaders = [\"all-users\"]\n";
+    let errors = told(&format!("{SMALL}{second}"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("/app"), "{errors:?}");
+}
+
+#[test]
+fn a_syntax_error_stops_no_other_error() {
+    let text = "version = 1\nlisten = [\n\"a\"\n[serverr]\nx = 1\n[store]\npathh = \"x\"\nballast = @\n";
+    let errors = told(text);
+    assert!(errors.iter().any(|e| e.contains("this is not TOML")), "{errors:?}");
+    let errors = told("version = 1\n[store]\npathh = \"x\"\nballast = @\n[tokens]\nperm_alias = 1\n");
+    assert!(errors[0].starts_with("3:1 unknown key `pathh`"), "{errors:?}");
+    assert!(errors[1].starts_with("4:11 this is not TOML"), "{errors:?}");
+    assert!(errors[2].starts_with("6:14 `tokens.perm_alias` must be true or false"), "{errors:?}");
+}
