@@ -6,16 +6,14 @@ use super::{ID, LENGTH, PREFIX, has_checksum, has_shape};
 
 /// Whether a permgate token stands in `target`, raw or decoded once.
 pub fn contains_token(target: &str) -> bool {
-    let bytes = target.as_bytes();
-    let found = |bytes: &[u8]| find(bytes, has_checksum).is_some();
-    if target.contains('%') { found(&decode_once(bytes).0) } else { found(bytes) }
+    contains(target, has_checksum)
 }
 
 /// Replaces every text of a token's form in `text`, raw or percent-decoded once, by `pgt_<id>_...`;
 /// borrows when there is none. For logs, answers and `explain`. The checksum is not asked: one typo
 /// makes a token useless, but hardly less of a secret.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    if !contains_token(text) {
+    if !contains(text, |_| true) {
         return Cow::Borrowed(text);
     }
     // A raw token has no `%` and starts with no hexadecimal digit, so decoding leaves it standing.
@@ -34,7 +32,17 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(redacted)
 }
 
-/// The position of the first text of a token's form that `is_meant`. Looks for underscores: rare in targets, and quick to look for.
+fn contains(text: &str, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+    let bytes = text.as_bytes();
+    if text.contains('%') {
+        find(&decode_once(bytes).0, is_meant).is_some()
+    } else {
+        find(bytes, is_meant).is_some()
+    }
+}
+
+/// The position of the first text of a token's form that `is_meant`. Looks for underscores: rare in
+/// targets, and quick to look for.
 fn find(bytes: &[u8], is_meant: impl Fn(&[u8]) -> bool) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = position(&bytes[from..], b'_') {
