@@ -150,6 +150,7 @@ pub fn import(
     if expires_at.is_some_and(|end| end <= world.now) {
         return refuse(RefusalCode::ExpiryInPast, "the token has expired already");
     }
+    require_within_parent(world, acting, &reach)?;
     Ok(reach.scope)
 }
 

@@ -154,3 +154,20 @@ fn lifetimes() {
     check("at the limit", Some(90 * 86400), Some(90 * day), "ok");
     check("beyond it", Some(90 * 86400), Some(90 * day + 1), "lifetime_too_long");
 }
+
+#[test]
+fn an_import_through_a_token_stays_within_it_too() {
+    let mut town = Town::new();
+    let end = NOW.plus_seconds(1000);
+    let parent = town.token(&[("permgate", FULL), ("youtrack", FULL)], Some(end), &[]);
+    let check = |name: &str, parent: Option<&Token>, service: &str, expires_at, expected: &str| {
+        let world = town.world();
+        let acting = Acting::user(&world, "id-carol", parent).unwrap();
+        let scope = [(service.to_owned(), FULL)];
+        assert_eq!(code(tokens::import(&world, &acting, &scope, expires_at)), expected, "{name}");
+    };
+    check("without a token", None, "hub", None, "ok");
+    check("within", Some(&parent), "youtrack", Some(end), "ok");
+    check("wider", Some(&parent), "hub", Some(end), "exceeds_parent_token");
+    check("endless", Some(&parent), "youtrack", None, "exceeds_parent_token");
+}
