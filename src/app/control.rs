@@ -176,8 +176,9 @@ impl Control {
                 request = self.requests.recv() => match request {
                     Some(Request::Stop) | None => return Outcome::Drained,
                 },
-                _ = flush.tick() => self.flush_uses().await,
-                _ = record.tick() => self.record_refusals().await,
+                // A disk that hangs must not keep this loop from hearing of signals and of workers.
+                _ = flush.tick() => { tokio::task::spawn_local(self.flush_uses()); }
+                _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }
     }
@@ -226,25 +227,29 @@ impl Control {
         }
     }
 
-    async fn flush_uses(&self) {
+    fn flush_uses(&self) -> impl Future<Output = ()> + use<> {
         let uses = self.uses.take(&self.state.snapshot().rules);
-        if uses.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.record_use(uses).await {
-            tracing::warn!("last uses are not recorded: {error}");
+        let store = self.store.clone();
+        async move {
+            if !uses.is_empty()
+                && let Err(error) = store.record_use(uses).await
+            {
+                tracing::warn!("last uses are not recorded: {error}");
+            }
         }
     }
 
-    async fn record_refusals(&mut self) {
+    fn record_refusals(&mut self) -> impl Future<Output = ()> + use<> {
         let rules = self.state.snapshot().rules.clone();
         let due = self.refusals.due(SystemTime::now().into());
         let events: Vec<_> = due.iter().map(|event| audited(event, &rules)).collect();
-        if events.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.record_refusals(events).await {
-            tracing::warn!("refusals are not audited: {error}");
+        let store = self.store.clone();
+        async move {
+            if !events.is_empty()
+                && let Err(error) = store.record_refusals(events).await
+            {
+                tracing::warn!("refusals are not audited: {error}");
+            }
         }
     }
 }
