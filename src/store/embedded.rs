@@ -71,7 +71,7 @@ impl Embedded {
         let revision = writer.revision + 1;
         let changes = {
             let locator = self.locator.read().unwrap_or_else(PoisonError::into_inner);
-            let mut draft = Draft::new(&db, &locator);
+            let mut draft = Draft::new(&db, &locator, ops.len());
             ops.iter().try_for_each(|op| draft.apply(op)).map_err(|e| CommitError::Refused(e.to_string()))?;
             let changes = draft.finish(&writer.marker.store, revision);
             changes.map_err(|e| CommitError::Refused(e.to_string()))?

@@ -75,7 +75,7 @@ pub enum ImportError {
 }
 
 /// Operations per commit: few enough to keep sled's garbage small, many enough that syncs hardly count.
-const CHUNK: usize = 100_000;
+const CHUNK: usize = 60_000;
 
 /// A longer line is bad.
 const LONGEST: u64 = 1 << 20;

@@ -77,7 +77,8 @@ const BLOCK_BYTES: usize = 4096;
 const BLOCK_ITEMS: usize = 64;
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(db: &'a sled::Db, locator: &'a Locator) -> Self {
+    /// For so many operations, about.
+    pub(super) fn new(db: &'a sled::Db, locator: &'a Locator, operations: usize) -> Self {
         Self {
             db,
             locator,
@@ -88,7 +89,7 @@ impl<'a> Draft<'a> {
             begun: HashMap::new(),
             early: HashMap::new(),
             taken: HashSet::new(),
-            moves: Vec::new(),
+            moves: Vec::with_capacity(operations),
             next: locator.next,
         }
     }

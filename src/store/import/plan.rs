@@ -103,7 +103,8 @@ impl<'a> Plan<'a> {
     pub(super) fn drain(&mut self) -> Vec<Op> {
         std::mem::swap(&mut self.names, &mut self.underway);
         self.names.clear();
-        let room = Vec::with_capacity(self.ops.len());
+        // With the batch's event, and whatever the last line adds: growing would copy all of them.
+        let room = Vec::with_capacity(self.ops.len() + 64);
         std::mem::replace(&mut self.ops, room)
     }
 
