@@ -32,6 +32,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod upstream;
 
 pub use problem::{Errors, Problem};
 

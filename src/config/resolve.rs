@@ -9,18 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
 use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
     Admin, Config, Errors, Log, Server,
-    address::{self, host, is_local, network, upstream_url},
+    address::{self, host, is_local, network},
     keys,
     problem::Problems,
     section::{Section, Text},
     service::{self, collect},
-    shape,
+    shape, upstream,
 };
 use crate::{
     authz::rules::{Rules, ServiceIds, Settings as RuleSettings},
@@ -28,7 +27,7 @@ use crate::{
         self, Address,
         tls::{Certificates, Pair},
     },
-    proxy::{self, BadTokenLimit, Balance, Ejection, UpstreamSettings, access_log::LogTarget},
+    proxy::{self, BadTokenLimit, UpstreamSettings, access_log::LogTarget},
     store,
 };
 
@@ -66,7 +65,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
     let written = root.named("upstream");
     let upstream_names: Vec<&str> = written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
     let upstreams: Vec<Option<UpstreamSettings>> =
-        written.iter().map(|(name, section)| upstream(problems, name, section)).collect();
+        written.iter().map(|(name, section)| upstream::upstream(problems, name, section)).collect();
 
     let written_services = root.named("service");
     let service_names: Vec<&str> = written_services.iter().map(|(name, _)| name.get_ref().as_str()).collect();
@@ -280,41 +279,6 @@ fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Ad
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         hosts: collect(problems, section.texts("hosts"), host),
     }
-}
-
-fn upstream(problems: &Problems<'_>, name: &Text, section: &Section<'_>) -> Option<UpstreamSettings> {
-    let texts = section.texts("urls");
-    if texts.is_empty() && section.is_written("urls") {
-        problems.error(
-            &section.at("urls"),
-            "`urls` is empty",
-            "name at least one, such as \"http://127.0.0.1:8090\"",
-        );
-    }
-    let urls = collect(problems, texts, upstream_url);
-    let host = section.text("host").and_then(|text| {
-        let authority = text.get_ref().parse::<http::uri::Authority>().ok();
-        let sound = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
-        if sound.is_none() {
-            problems.error(&text.span(), format!("{:?} cannot be a Host field", text.get_ref()), "");
-        }
-        HeaderValue::from_str(sound?.as_str()).ok()
-    });
-    let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));
-    Some(UpstreamSettings {
-        name: Arc::from(name.get_ref().as_str()),
-        urls,
-        host,
-        connect_timeout: timeouts.duration("connect")?,
-        first_byte_timeout: timeouts.duration("first_byte")?,
-        body_timeout: timeouts.duration("body_idle")?,
-        idle_timeout: timeouts.duration("pool_idle")?,
-        balance: Balance::RoundRobin,
-        ejection: Ejection {
-            failures: u32::try_from(eject.count("failures")?).ok()?,
-            back_off: eject.duration("for")?,
-        },
-    })
 }
 
 /// Warns of what is written and does nothing.
