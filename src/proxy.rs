@@ -38,7 +38,10 @@ pub use self::{
     body::Body,
     exchange::Exchange,
     settings::{BadTokenLimit, Settings},
-    upstream::settings::{Balance, Ejection, UpstreamSettings, UpstreamUrl, UrlError},
+    upstream::{
+        settings::{Balance, Ejection, UpstreamSettings},
+        url::{UpstreamUrl, UrlError},
+    },
     uses::{Use, UseTable, Uses},
 };
 use crate::{

@@ -25,6 +25,7 @@ mod endpoint;
 mod interim;
 pub mod lane;
 pub mod settings;
+pub mod url;
 mod wire;
 
 use endpoint::Endpoint;

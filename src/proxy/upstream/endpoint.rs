@@ -18,7 +18,8 @@ use crate::{
         body::Upload,
         upstream::{
             lane::{End, Lane},
-            settings::{Ejection, Host, UpstreamUrl},
+            settings::Ejection,
+            url::{Host, UpstreamUrl},
             wire::Wire,
         },
     },
