@@ -11,6 +11,7 @@ mod clock;
 mod connection;
 mod drain;
 mod framing;
+mod h1;
 mod head;
 mod lifetime;
 mod limits;

@@ -1,7 +1,6 @@
 //! One connection from its first byte to its last: handshake, requests, refusal, close.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -9,9 +8,6 @@ use std::{
     task::Poll,
 };
 
-use http::{HeaderValue, Request, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -19,12 +15,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Connection, Handler, Refusal, RequestBody, Worker,
-    body::{AnswerBody, Spent},
-    connection::{Answer, Order, Phase},
+    Connection, Handler, Refusal, Worker,
+    connection::{Order, Phase},
+    h1,
     refusal::encode,
     stream::Stream,
-    wire::Wire,
     worker::Lease,
 };
 
@@ -34,8 +29,8 @@ pub(super) enum Accepted {
     Tls(TlsAcceptor, TcpStream),
 }
 
-/// How the part of a connection that hyper drives has ended.
-enum End {
+/// How the part of a connection that carries requests has ended.
+pub(super) enum End {
     /// As HTTP says.
     Over,
     /// Nothing is under way.
@@ -43,9 +38,6 @@ enum End {
     Refused(Refusal),
     Severed,
 }
-
-/// hyper's buffers beyond a head: a body passes through in pieces of at most this size.
-const BUFFER: usize = 64 << 10;
 
 pub(super) async fn live<H: Handler>(
     accepted: Accepted,
@@ -69,7 +61,7 @@ pub(super) async fn live<H: Handler>(
     if attended(&connection, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
         return end_idle(&stream, &connection);
     }
-    let (end, wire) = drive(stream, &worker, &connection, &handler).await;
+    let (end, wire) = h1::drive(stream, &worker, &connection, &handler).await;
     match end {
         End::Severed => wire.into_stream().reset_on_close(),
         End::Closed => farewell(wire.into_stream()).await,
@@ -79,83 +71,6 @@ pub(super) async fn live<H: Handler>(
         }
         End::Over if wire.has_unread() => close(wire.into_stream(), &connection, &[]).await,
         End::Over => {}
-    }
-}
-
-/// Lets hyper serve requests until the connection is over for it.
-async fn drive<H: Handler>(
-    stream: Stream,
-    worker: &Rc<Worker>,
-    connection: &Rc<Connection>,
-    handler: &Rc<H>,
-) -> (End, Wire) {
-    let spent: Spent<H::Body> = Spent::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        connection.begin_service();
-        let (connection, spent, draining) = (connection.clone(), spent.clone(), worker.clone());
-        let request = request.map(|body| RequestBody::new(body, connection.clone()));
-        let answer = handler.clone().handle(request, connection.clone());
-        async move {
-            let mut response = answer.await;
-            if connection.body_abandoned() || draining.draining() {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, connection, spent)))
-        }
-    });
-    let limits = worker.limits();
-    let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(BUFFER.max(limits.head + (8 << 10)));
-    // Fields are counted already; hyper needs room for them, on the heap only beyond its own 100.
-    if limits.fields > 100 {
-        builder.max_headers(limits.fields);
-    }
-    let mut hyper = builder
-        .serve_connection(TokioIo::new(Wire::new(stream, connection.clone(), worker.clone())), service);
-    let end = poll_fn(|cx| {
-        connection.attend(cx);
-        loop {
-            if connection.severed() {
-                return Poll::Ready(End::Severed);
-            }
-            match connection.take_order() {
-                Some(Order::Close) => return Poll::Ready(End::Closed),
-                Some(Order::Refuse(refusal)) => return Poll::Ready(End::Refused(refusal)),
-                None => {}
-            }
-            let over = Pin::new(&mut hyper).poll(cx);
-            // Whatever lived in an answer's body ends when the kernel has the answer.
-            if connection.answer() == Answer::Flushed {
-                spent.take();
-            }
-            if connection.severed() {
-                return Poll::Ready(End::Severed);
-            }
-            if let Some(Order::Refuse(refusal)) = connection.peek_order() {
-                connection.take_order();
-                return Poll::Ready(End::Refused(refusal));
-            }
-            match over {
-                Poll::Ready(result) => return Poll::Ready(ending(connection, result)),
-                Poll::Pending if connection.take_ahead() => {}
-                Poll::Pending if worker.draining() && connection.phase() == Phase::Idle => {
-                    return Poll::Ready(End::Closed);
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await;
-    (end, hyper.into_parts().io.into_inner())
-}
-
-fn ending(connection: &Connection, result: hyper::Result<()>) -> End {
-    match (connection.phase(), result) {
-        // hyper gave a head up without a word.
-        (Phase::Judged, Err(_)) => End::Refused(Refusal::BadRequest("malformed head")),
-        // An answer that broke off must not pass for a whole one.
-        (Phase::Serving, Err(_)) => End::Severed,
-        _ => End::Over,
     }
 }
 
