@@ -120,7 +120,7 @@ fn rules() -> Rules {
         max_body: None,
         origin: Origin { file: "gateway.toml".into(), line: 1 },
     };
-    let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+    let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     Rules::compile((0..200).map(spec).collect(), Vec::new(), settings, &mut ServiceIds::default()).unwrap()
 }
 

@@ -114,7 +114,7 @@ fn configuration() -> Configuration {
     Configuration {
         services: (0..SERVICES).map(spec).collect(),
         public: Vec::new(),
-        rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+        rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
         attachment: Arc::new(()),
         policy: Policy::default(),
     }

@@ -77,6 +77,6 @@ fn rules() -> permgate::authz::rules::Rules {
         origin: Origin { file: "gateway.toml".into(), line: 1 },
     };
     let specs = [("root", "/"), ("api", "/api"), ("reports", "/api/reports")].map(spec).into();
-    let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+    let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     Rules::compile(specs, Vec::new(), settings, &mut ServiceIds::default()).expect("no contradictions")
 }

@@ -48,7 +48,7 @@ use crate::{
     authz::{answer::Reason, forwarding},
     fence::Registry,
     metrics::{WorkerMetrics, outcome},
-    net::{Connection, Handler, Refusal, RequestBody},
+    net::{Connection, Handler, Peer, Refusal, RequestBody},
     state::State,
 };
 
@@ -110,10 +110,7 @@ impl Gateway {
     }
 
     fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> HeaderValue {
-        let trusted = &view.snapshot.rules.settings.trusted_proxies;
-        let told = forwarding::is_trusted(connection.address(), trusted)
-            .then(|| RequestIds::told(request.headers()))
-            .flatten();
+        let told = trusts(view, connection).then(|| RequestIds::told(request.headers())).flatten();
         told.unwrap_or_else(|| self.ids.make())
     }
 
@@ -245,6 +242,15 @@ impl Handler for Gateway {
             upstream_wait: None,
         });
         rejection.into_response(false, &request_id)
+    }
+}
+
+/// Whether what the peer says of its clients is believed.
+fn trusts(view: &View, connection: &Connection) -> bool {
+    let trusted = &view.snapshot.rules.settings.trusted_proxies;
+    match connection.peer {
+        Peer::Inet(address) => trusted.contains(address.ip()),
+        Peer::Unix { .. } => trusted.unix,
     }
 }
 

@@ -14,7 +14,7 @@ const FLOORS: [(&str, &[&str], &str); 11] = [
     ("state", &["authz"], "holds what the decision reads"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz"], "counts by reason and service"),
-    ("net", &["authz"], "knows no domain; only the type of a point in time"),
+    ("net", &["authz"], "knows no domain; only the types of a point in time and of whom to trust"),
     ("store", &["authz", "state", "fence", "metrics"], "the only publisher"),
     ("proxy", &["authz", "state", "fence", "metrics", "net", "store"], "a request's way"),
     (

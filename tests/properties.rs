@@ -50,7 +50,7 @@ fn rules() -> Rules {
         path: PublicPath::Prefix("/wiki/public".to_owned()),
         origin: origin.clone(),
     };
-    let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+    let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     let specs = PREFIXES.iter().enumerate().map(spec).collect();
     Rules::compile(specs, vec![public], settings, &mut ServiceIds::default()).unwrap()
 }
@@ -309,7 +309,7 @@ proptest! {
         }
         headers.append("connection", HeaderValue::from_str(connection.trim()).unwrap());
         let mut trailers = headers.clone();
-        let _ = (framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), &["127.0.0.1/32".parse().unwrap()]));
+        let _ = (framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
         let (peer, request_id) = (PeerFields::new(None, true), HeaderValue::from_static("r"));
         let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: &request_id };
         edit_request(&mut headers, &permit, &Identities::new(&directory), &hop).unwrap();

@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
     decide::{Credential, Facts, Query, decide},
-    forwarding::{Hop, Identities, PeerFields, client_address, edit_request, is_trusted, method_override},
+    forwarding::{Hop, Identities, PeerFields, client_address, edit_request, method_override},
     path::RequestPath,
     rules::{
         Authorization, BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
@@ -78,13 +78,14 @@ impl World {
         let method: Method = request["method"].as_str().unwrap().parse().unwrap();
         let peer: IpAddr = request["peer_ip"].as_str().unwrap().parse().unwrap();
         let trusted = &self.rules.settings.trusted_proxies;
+        let peer_trusted = trusted.contains(peer);
         let query = Query {
             method: &method,
             host: None,
             path: RequestPath::parse(target.split('?').next().unwrap()),
             token_in_url: contains_token(target),
             credential: Credential::from_headers(&headers, self.rules.settings.perm_alias, false),
-            client: client_address(&headers, peer, trusted).unwrap(),
+            client: client_address(&headers, peer, peer_trusted, trusted).unwrap(),
             upgrade: false,
             method_override: method_override(&headers),
         };
@@ -103,7 +104,6 @@ impl World {
                 }
                 let peer_fields = PeerFields::new(Some(peer), false);
                 let request_id = HeaderValue::from_static("r1");
-                let peer_trusted = is_trusted(peer, trusted);
                 let hop = Hop { peer: &peer_fields, peer_trusted, host: None, request_id: &request_id };
                 edit_request(&mut headers, &permit, &Identities::new(&self.directory), &hop).unwrap();
                 for field in texts(&expect["upstream_headers_absent"]) {

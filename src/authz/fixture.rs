@@ -49,7 +49,7 @@ pub fn service(key: &str, paths: &[&str]) -> ServiceSpec {
 }
 
 pub fn compile(services: Vec<ServiceSpec>, public: Vec<PublicSpec>) -> Result<Rules, Vec<RuleError>> {
-    let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+    let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     Rules::compile(services, public, settings, &mut ServiceIds::default())
 }
 

@@ -10,7 +10,7 @@ use http::{
 
 use crate::authz::{decide::Permit, rules::Authorization, subject::Directory};
 
-pub use client::{AmbiguousClient, client_address, is_trusted};
+pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use identity::Identities;
 use names::{Fate, Side, fate, may_be_listed};
 pub use names::{framing_alias, method_override};

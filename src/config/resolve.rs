@@ -9,7 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
@@ -22,7 +21,10 @@ use super::{
     shape, upstream,
 };
 use crate::{
-    authz::rules::{Rules, ServiceIds, Settings as RuleSettings},
+    authz::{
+        forwarding::TrustedProxies,
+        rules::{Rules, ServiceIds, Settings as RuleSettings},
+    },
     net::{
         self, Address,
         tls::{Certificates, Pair},
@@ -55,7 +57,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 
 /// `None` where something essential is missing; that has been reported.
 fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
-    let trusted_proxies = collect(problems, root.table("server").texts("trusted_proxies"), network);
+    let trusted_proxies = trusted_proxies(problems, &root.table("server"));
     let server = server(problems, &root.table("server"), &trusted_proxies, directory);
     let admin = admin(problems, &root.table("admin"), directory);
     distinct(problems, root, &server, &admin);
@@ -129,7 +131,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
 fn server(
     problems: &Problems<'_>,
     section: &Section<'_>,
-    trusted_proxies: &[IpNet],
+    trusted_proxies: &TrustedProxies,
     directory: &Path,
 ) -> Server {
     let listen = listen(problems, section, directory);
@@ -146,8 +148,14 @@ fn server(
         tls,
         workers: section.count("workers").and_then(NonZeroUsize::new),
         drain: section.duration("drain").unwrap_or_default(),
-        limits: net::Limits { exempt: trusted_proxies.to_vec(), ..limits(problems, section) },
+        limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(problems, section) },
     }
+}
+
+fn trusted_proxies(problems: &Problems<'_>, server: &Section<'_>) -> TrustedProxies {
+    let (unix, networks): (Vec<_>, Vec<_>) =
+        server.texts("trusted_proxies").into_iter().partition(|text| text.get_ref() == "unix");
+    TrustedProxies { networks: collect(problems, networks, network), unix: !unix.is_empty() }
 }
 
 fn limits(problems: &Problems<'_>, server: &Section<'_>) -> net::Limits {
@@ -166,7 +174,7 @@ fn limits(problems: &Problems<'_>, server: &Section<'_>) -> net::Limits {
         fields: limits.count("fields").unwrap_or(defaults.fields),
         target: bytes("target", LARGEST_HEAD),
         connections: limits.count("connections").unwrap_or(defaults.connections),
-        exempt: Vec::new(),
+        trusted_proxies: TrustedProxies::default(),
         connections_per_address: limits.count("connections_per_address"),
         head_timeout: timeouts.duration("head").unwrap_or(defaults.head_timeout),
         tls_handshake_timeout: timeouts.duration("tls_handshake").unwrap_or(defaults.tls_handshake_timeout),

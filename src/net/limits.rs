@@ -1,8 +1,8 @@
 //! Limits and timeouts of a worker's connections.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use ipnet::IpNet;
+use crate::authz::forwarding::TrustedProxies;
 
 /// Limits and timeouts (architecture.md, "Limits and timeouts by default").
 #[derive(Clone, Debug)]
@@ -18,8 +18,8 @@ pub struct Limits {
     pub connections: usize,
     /// `None`: no limit per client address.
     pub connections_per_address: Option<usize>,
-    /// Who is exempt from the limit per address: trusted proxies.
-    pub exempt: Vec<IpNet>,
+    /// Exempt from the limit per address.
+    pub trusted_proxies: TrustedProxies,
     /// From the first byte of a head until the service is called.
     pub head_timeout: Duration,
     pub tls_handshake_timeout: Duration,
@@ -32,10 +32,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub(super) fn exempts(&self, address: IpAddr) -> bool {
-        self.exempt.iter().any(|net| net.contains(&address))
-    }
-
     /// The shortest of all timeouts: what the ticker must be able to tell.
     pub(super) fn finest(&self) -> Duration {
         self.head_timeout
@@ -55,7 +51,7 @@ impl Default for Limits {
             target: 16 << 10,
             connections: 10_000,
             connections_per_address: None,
-            exempt: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             head_timeout: Duration::from_secs(10),
             tls_handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -194,7 +194,7 @@ impl Budget {
         }
         let mut place = Place { budget: self.clone(), address: None };
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
-            && !limits.exempts(address)
+            && !limits.trusted_proxies.contains(address)
         {
             let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             let count = addresses.entry(address).or_default();

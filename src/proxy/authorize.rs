@@ -1,9 +1,9 @@
 //! The inner half: from a head to a passage or a rejection, in one synchronous block, so that no
 //! change can slip between the decision and the entry in the live registry.
 
-use std::{net::IpAddr, rc::Rc};
+use std::rc::Rc;
 
-use http::{HeaderMap, Request, header};
+use http::{Request, header};
 use http_body::Body as _;
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         framing,
         refusals::{self, Refused},
         rejection::Rejection,
+        trusts,
         uses::Use,
         view::View,
     },
@@ -38,11 +39,9 @@ impl Gateway {
         let host = framing::host(request)?;
         let headers = request.headers();
         exchange.host.set(host).expect("an exchange is authorized once");
-        exchange.client.set(client_address(
-            headers,
-            exchange.connection.address(),
-            &settings.trusted_proxies,
-        )?);
+        let (peer, trusted) = (exchange.connection.address(), trusts(&exchange.view, &exchange.connection));
+        let client = forwarding::client_address(headers, peer, trusted, &settings.trusted_proxies);
+        exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
         exchange.upgrade.set(headers.contains_key(header::UPGRADE));
         exchange.method_override.set(forwarding::method_override(headers));
         let imports = self.state().index().imported() > 0;
@@ -95,13 +94,11 @@ impl Gateway {
             return Err(Reason::BodyTooLarge.into());
         }
         let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
-        let snapshot = &exchange.view.snapshot;
-        let trusted = &snapshot.rules.settings.trusted_proxies;
         let peer = exchange.connection.address();
         self.peers().with(peer, exchange.connection.secure, |fields| {
             let hop = Hop {
                 peer: fields,
-                peer_trusted: forwarding::is_trusted(peer, trusted),
+                peer_trusted: trusts(&exchange.view, &exchange.connection),
                 host: exchange.host.get().and_then(framing::HostName::field),
                 request_id: &exchange.request_id,
             };
@@ -137,11 +134,4 @@ impl Gateway {
         }
         denial.into()
     }
-}
-
-fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[ipnet::IpNet]) -> Result<IpAddr, Reason> {
-    if trusted.is_empty() {
-        return Ok(peer);
-    }
-    forwarding::client_address(headers, peer, trusted).map_err(|_| Reason::BadRequest)
 }

@@ -59,7 +59,7 @@ fn configuration(services: Vec<ServiceSpec>) -> Configuration {
     Configuration {
         services,
         public: Vec::new(),
-        rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+        rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
         attachment: Arc::new(()),
         policy: Policy::default(),
     }

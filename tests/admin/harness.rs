@@ -237,7 +237,7 @@ fn configuration(rows: &[Row], max_lifetime: Option<Duration>) -> Configuration 
     Configuration {
         services: rows.iter().enumerate().map(|(at, row)| service(at, row)).collect(),
         public: Vec::new(),
-        rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+        rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
         attachment: Arc::new(()),
         policy: Policy { max_lifetime, ..Policy::default() },
     }

@@ -132,7 +132,7 @@ fn one_address_can_be_held_to_its_share() {
     assert_eq!(third.get("/x").answer().0, 200);
     drop((second, third));
 
-    limits.exempt = vec!["127.0.0.0/8".parse().unwrap()];
+    limits.trusted_proxies.networks = vec!["127.0.0.0/8".parse().unwrap()];
     let gate = Gate::with(2, &limits, |listener| listener);
     let mut clients: Vec<_> = (0..5).map(|_| gate.client()).collect();
     assert!(clients.iter_mut().all(|client| client.get("/x").answer().0 == 200));

@@ -97,7 +97,7 @@ fn a_trusted_proxy_names_the_request_and_the_client() {
     let origin = Origin::new();
     let gate = origin
         .setup()
-        .with(|setup| setup.rules.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()])
+        .with(|setup| setup.rules.trusted_proxies.networks = vec!["127.0.0.0/8".parse().unwrap()])
         .start();
     let request = gate.request("GET /api/x", &["X-Request-Id: mine", "X-Forwarded-For: 203.0.113.9"]);
     let head = sent(&gate, &origin, &request);

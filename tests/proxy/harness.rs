@@ -77,7 +77,7 @@ impl Setup {
         Self {
             upstream: UpstreamSettings::new("origin", urls),
             settings: Settings::default(),
-            rules: RuleSettings { perm_alias: true, trusted_proxies: Vec::new() },
+            rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
             service: ServiceSpec {
                 key: ServiceKey::parse("main").unwrap(),
                 title: "Main".into(),

@@ -106,7 +106,8 @@ impl Town {
             service.readers = readers.iter().map(|reader| (*reader).to_owned()).collect();
             service
         });
-        let settings = crate::authz::rules::Settings { perm_alias: true, trusted_proxies: Vec::new() };
+        let settings =
+            crate::authz::rules::Settings { perm_alias: true, trusted_proxies: Default::default() };
         let rules = Rules::compile(services.into(), Vec::new(), settings, &mut ids).unwrap();
         Self { accounts, rules, ids }
     }

@@ -13,15 +13,42 @@ use super::FORWARDED_FOR;
 #[error("Forwarded and X-Forwarded-For disagree about the client")]
 pub struct AmbiguousClient;
 
-/// The client's address: the peer's, or, behind trusted proxies, the rightmost one told that is not
-/// a trusted proxy's.
+/// Who may say on whose behalf a request comes; nobody unless named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    pub networks: Vec<IpNet>,
+    /// Whoever connects through a unix socket.
+    pub unix: bool,
+}
+
+impl TrustedProxies {
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+
+    /// Whether the address is one of theirs.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.iter().any(|net| net.contains(&address))
+    }
+}
+
+impl FromIterator<IpNet> for TrustedProxies {
+    fn from_iter<T: IntoIterator<Item = IpNet>>(networks: T) -> Self {
+        Self { networks: networks.into_iter().collect(), unix: false }
+    }
+}
+
+/// The client's address: the peer's, or, when the peer is trusted, the rightmost one told that is
+/// not a trusted proxy's.
 pub fn client_address(
     headers: &HeaderMap,
     peer: IpAddr,
-    trusted_proxies: &[IpNet],
+    peer_trusted: bool,
+    trusted_proxies: &TrustedProxies,
 ) -> Result<IpAddr, AmbiguousClient> {
     let peer = peer.to_canonical();
-    if !is_trusted(peer, trusted_proxies) {
+    if !peer_trusted {
         return Ok(peer);
     }
     let told = |name: header::HeaderName, separators: &[char], read: fn(&str) -> Option<IpAddr>| {
@@ -47,27 +74,21 @@ pub fn client_address(
     }
 }
 
-/// Whether the address is one of the trusted proxies'.
-pub fn is_trusted(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
-    let peer = peer.to_canonical();
-    trusted_proxies.iter().any(|net| net.contains(&peer))
-}
-
 /// From the right, each trusted hop vouches for the next one; what cannot be read ends the chain at
 /// the hop that told it.
 fn rightmost(
     hops: &[&str],
     peer: IpAddr,
-    trusted_proxies: &[IpNet],
+    trusted_proxies: &TrustedProxies,
     read: fn(&str) -> Option<IpAddr>,
 ) -> IpAddr {
     let mut client = peer;
     for hop in hops.iter().rev() {
-        if !is_trusted(client, trusted_proxies) {
-            break;
-        }
         let Some(address) = read(hop) else { break };
         client = address;
+        if !trusted_proxies.contains(client) {
+            break;
+        }
     }
     client
 }

@@ -289,9 +289,12 @@ fn names_that_pass_for_others_are_seen() {
 
 #[test]
 fn the_client_is_the_rightmost_hop_that_nobody_vouches_for() {
-    let trusted = ["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()];
+    let networks = ["192.0.2.0/24", "2001:db8::/64"].map(|net| net.parse().unwrap());
+    let trusted: TrustedProxies = networks.into_iter().collect();
     let check = |name: &str, peer: &str, fields: &[(&str, &str)], expected: &str| {
-        let client = client_address(&map(fields), peer.parse().unwrap(), &trusted).map(|ip| ip.to_string());
+        let peer = peer.parse().unwrap();
+        let client = client_address(&map(fields), peer, trusted.contains(peer), &trusted);
+        let client = client.map(|ip| ip.to_string());
         assert_eq!(client.as_deref().unwrap_or("ambiguous"), expected, "{name}");
     };
     let list = "x-forwarded-for";

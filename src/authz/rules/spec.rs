@@ -3,7 +3,8 @@
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 use http::Method;
-use ipnet::IpNet;
+
+use crate::authz::forwarding::TrustedProxies;
 
 /// A service's scope word: `[a-z][a-z0-9-]{0,62}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,7 +113,7 @@ pub struct PublicSpec {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub perm_alias: bool,
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Allowances {

@@ -334,7 +334,7 @@ fn contradictions_are_told_with_both_places() {
 fn services_are_found_by_id_and_key() {
     let mut ids = ServiceIds::default();
     ids.intern(&ServiceKey::parse("gone").unwrap());
-    let settings = Settings { perm_alias: true, trusted_proxies: Vec::new() };
+    let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     let rules = Rules::compile(gateway(), vec![], settings, &mut ids).unwrap();
     assert_eq!(rules.services().len(), 7);
     for service in rules.services() {
