@@ -128,12 +128,12 @@ impl Gateway {
         match upstream.forward(&passage, request).await {
             Ok((answer, lease)) => {
                 exchange.upstream_answered.set(Some(std::time::Instant::now()));
-                let (mut head, incoming) = answer.into_parts();
+                let (mut head, download) = answer.into_parts();
                 forwarding::edit_response(&mut head.headers, &exchange.request_id);
                 head.version = Version::HTTP_11;
                 exchange.status.set(head.status.as_u16());
                 let body = Body::stream(
-                    incoming,
+                    download,
                     lease,
                     passage.into_finish(),
                     upstream.body_timeout(),

@@ -9,14 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::{
     authz::{answer::Reason, forwarding},
     net::{BodyError, RequestBody},
     proxy::{
         exchange::{Exchange, Finish},
-        upstream::{Lease, lane::End},
+        upstream::{Download, Lease, lane::End},
     },
 };
 
@@ -55,7 +54,7 @@ enum Kind {
 }
 
 struct Stream {
-    incoming: Incoming,
+    download: Download,
     lease: Option<Lease>,
     silence: Duration,
     idle: Duration,
@@ -147,14 +146,14 @@ impl Body {
     }
 
     pub fn stream(
-        incoming: Incoming,
+        download: Download,
         lease: Lease,
         finish: Finish,
         silence: Duration,
         idle: Duration,
     ) -> Self {
         let mut body =
-            Self { kind: Kind::Stream(Stream { incoming, lease: Some(lease), silence, idle }), finish };
+            Self { kind: Kind::Stream(Stream { download, lease: Some(lease), silence, idle }), finish };
         body.end_if_over();
         body
     }
@@ -162,7 +161,7 @@ impl Body {
     /// After the last byte the connection goes back at once, not when the client has read it.
     fn end_if_over(&mut self) {
         if let Kind::Stream(stream) = &mut self.kind
-            && stream.incoming.is_end_stream()
+            && stream.download.is_end_stream()
         {
             stream.give_back(self.finish.exchange());
             self.kind = Kind::Ended;
@@ -233,7 +232,7 @@ impl http_body::Body for Body {
         if exchange.is_over() {
             return Poll::Ready(Some(Err(Broken)));
         }
-        match Pin::new(&mut stream.incoming).poll_frame(cx) {
+        match Pin::new(&mut stream.download).poll_frame(cx) {
             Poll::Pending => {
                 if let Some(lease) = &stream.lease {
                     lease.lane().expect_if_quiet(stream.silence);
@@ -266,7 +265,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Kind::Stream(stream) => stream.incoming.is_end_stream(),
+            Kind::Stream(stream) => stream.download.is_end_stream(),
             Kind::Ended => true,
         }
     }
@@ -274,7 +273,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Stream(stream) => stream.incoming.size_hint(),
+            Kind::Stream(stream) => stream.download.size_hint(),
             Kind::Ended => SizeHint::with_exact(0),
         }
     }

@@ -9,7 +9,6 @@ use std::{
 
 use http::{Method, Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::{
     authz::answer::Reason,
@@ -21,17 +20,24 @@ use crate::{
 };
 
 mod answer;
+mod download;
 mod endpoint;
 mod interim;
 pub mod lane;
+mod lease;
+mod plain;
 pub mod settings;
+mod transport;
 pub mod url;
 mod wire;
 
+pub use download::Download;
 use endpoint::Endpoint;
-pub use endpoint::Lease;
-use lane::{End, Lane};
+pub use lease::Lease;
 use settings::UpstreamSettings;
+
+/// The bound of an answer's head, and with it of one read.
+const HEAD_LIMIT: usize = 64 << 10;
 
 /// One upstream in one worker.
 pub struct Upstream {
@@ -42,7 +48,7 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn new(settings: Arc<UpstreamSettings>) -> Rc<Self> {
-        let endpoints = settings.urls.iter().cloned().map(Endpoint::new).collect();
+        let endpoints = settings.urls.iter().map(|url| Endpoint::new(url, &settings)).collect();
         Rc::new(Self { settings, endpoints, next: Cell::new(0) })
     }
 
@@ -56,18 +62,16 @@ impl Upstream {
         &self,
         passage: &Passage,
         mut request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Lease), Reason> {
+    ) -> Result<(Response<Download>, Lease), Reason> {
         let exchange = passage.exchange();
         let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
-        let mut may_reuse = true;
+        let silence = self.settings.first_byte_timeout;
+        let mut first = true;
         loop {
-            let mut lease = self.connection(exchange, may_reuse).await?;
-            let may_repeat = lease.reused() && repeatable;
-            lease.lane().begin(self.settings.first_byte_timeout, may_repeat);
+            let mut lease = self.connection(exchange, first).await?;
             exchange.travel_on(&lease);
-            let mut error = match lease.sender().try_send_request(request).await {
+            let failure = match lease.send(request, silence, repeatable).await {
                 Ok(response) if answer::acceptable(response.status(), response.headers()) => {
-                    lease.lane().expect_nothing();
                     lease.endpoint().succeeded();
                     return Ok((response, lease));
                 }
@@ -75,27 +79,20 @@ impl Upstream {
                     self.count_failure(lease.endpoint(), exchange);
                     return Err(Reason::UpstreamInvalid);
                 }
-                Err(error) => error,
+                Err(failure) => failure,
             };
             if exchange.is_over() {
                 return Err(Reason::ClientClosed);
             }
-            // Once, since the next connection is a new one. What was never written may go out
-            // whatever its method; what was written only when doing it twice does no harm.
-            let same = match error.take_message() {
-                Some(unsent) if lease.reused() => Some(unsent),
-                _ if may_repeat && lease.lane().closed_unanswered() => lease.lane().said(Upload::none()),
-                _ => None,
-            };
-            let Some(same) = same else {
-                let reason = exchange.fault().unwrap_or_else(|| blame(&error.into_error(), lease.lane()));
+            // Once, and on a new connection.
+            let Some(same) = failure.again.filter(|_| first) else {
                 if exchange.fault().is_none() {
                     self.count_failure(lease.endpoint(), exchange);
                 }
-                return Err(reason);
+                return Err(exchange.fault().unwrap_or(failure.reason));
             };
             request = same;
-            may_reuse = false;
+            first = false;
             exchange.metrics().upstream(UpstreamEvent::Retry);
         }
     }
@@ -153,16 +150,6 @@ impl Upstream {
 
     pub fn idle_timeout(&self) -> Duration {
         self.settings.idle_timeout
-    }
-}
-
-fn blame(error: &hyper::Error, lane: &Lane) -> Reason {
-    if lane.end() == Some(End::TimedOut) {
-        Reason::UpstreamTimeout
-    } else if lane.too_many_interim() || error.is_parse() {
-        Reason::UpstreamInvalid
-    } else {
-        Reason::UpstreamReset
     }
 }
 

@@ -6,25 +6,24 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::upstream::lane::{End, Lane};
+use crate::proxy::upstream::{
+    lane::{End, Lane},
+    transport::Transport,
+};
 
 pub struct Wire {
-    stream: TcpStream,
+    stream: Transport,
     lane: Rc<Lane>,
     /// The upstream takes no more; what it has answered is still to be read.
     deaf: bool,
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream, lane: Rc<Lane>) -> Self {
+    pub fn new(stream: Transport, lane: Rc<Lane>) -> Self {
         Self { stream, lane, deaf: false }
     }
 
@@ -53,7 +52,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         // The upstream must not take half a request for a whole one.
         if matches!(self.lane.end(), Some(End::Cut | End::TimedOut)) {
-            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            self.stream.reset_on_close();
         }
     }
 }

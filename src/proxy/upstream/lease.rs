@@ -1,0 +1,90 @@
+//! The way to an upstream, lent to one exchange until the answer's last byte.
+
+use std::{rc::Rc, time::Duration};
+
+use http::{Request, Response};
+
+use crate::{
+    authz::answer::Reason,
+    proxy::{
+        body::Upload,
+        upstream::{
+            download::Download,
+            endpoint::Endpoint,
+            lane::{End, Lane},
+            plain::Plain,
+        },
+    },
+};
+
+/// Goes back by [`Lease::give_back`]; dropped, the exchange is broken off.
+pub struct Lease {
+    endpoint: Rc<Endpoint>,
+    way: Option<Way>,
+    lane: Rc<Lane>,
+    reused: bool,
+}
+
+/// What a lease is on.
+pub enum Way {
+    Plain(Plain),
+}
+
+/// A request that got no answer.
+pub struct Failure {
+    /// The request, where sending it once more does no harm.
+    pub again: Option<Request<Upload>>,
+    pub reason: Reason,
+}
+
+impl Lease {
+    pub(super) fn new(endpoint: Rc<Endpoint>, way: Way, reused: bool) -> Self {
+        let lane = Rc::clone(match &way {
+            Way::Plain(plain) => plain.lane(),
+        });
+        Self { endpoint, way: Some(way), lane, reused }
+    }
+
+    pub fn lane(&self) -> &Rc<Lane> {
+        &self.lane
+    }
+
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Sends and waits for the head of the answer; the upstream may be silent for so long.
+    /// `repeatable`: doing it twice does no harm.
+    pub async fn send(
+        &mut self,
+        request: Request<Upload>,
+        silence: Duration,
+        repeatable: bool,
+    ) -> Result<Response<Download>, Failure> {
+        let reused = self.reused;
+        match self.way.as_mut().expect("a lease has its way until it is given back") {
+            Way::Plain(plain) => {
+                let response = plain.send(request, silence, reused, repeatable).await?;
+                Ok(response.map(Download::Plain))
+            }
+        }
+    }
+
+    /// After the last byte of an answer. A connection that is not ready at this moment (its
+    /// request is still under way, or it was closed) is of no use to another exchange.
+    pub fn give_back(mut self, idle_timeout: Duration) {
+        self.lane.expect_nothing();
+        if let Some(Way::Plain(plain)) = self.way.take_if(|Way::Plain(plain)| plain.is_ready()) {
+            self.lane.rest(idle_timeout);
+            self.endpoint.keep(plain);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.way.is_some() {
+            self.lane.finish(End::Dropped);
+        }
+    }
+}
