@@ -126,6 +126,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             uses: uses.worker(),
             refusals: refusal_sender.clone(),
             bad_tokens: bad_tokens.clone(),
+            records: Arc::new(store.clone()),
             budget: budget.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),

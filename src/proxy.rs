@@ -8,6 +8,7 @@ mod bad_tokens;
 mod body;
 mod exchange;
 mod framing;
+mod own;
 mod peers;
 pub mod refusals;
 mod rejection;
@@ -27,6 +28,7 @@ use self::{
     access_log::{Line, LogWriter},
     body::Upload,
     exchange::{Finish, Passage},
+    own::Own,
     peers::Peers,
     refusals::RefusalSender,
     rejection::Rejection,
@@ -37,6 +39,7 @@ pub use self::{
     bad_tokens::BadTokens,
     body::Body,
     exchange::Exchange,
+    own::Records,
     settings::{BadTokenLimit, Settings},
     upstream::{
         settings::{Balance, Ejection, UpstreamSettings},
@@ -62,6 +65,7 @@ pub struct Parts {
     pub uses: Arc<UseTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
+    pub records: Arc<dyn Records>,
 }
 
 /// One for each worker; nothing in it is written by another thread for a request.
@@ -198,20 +202,38 @@ impl Handler for Gateway {
         // The fields go upstream; of the client's wishes only the form of an error is needed later.
         let problem = rejection::asks_for_problem(request.headers());
         let unread = !request.body().is_end_stream();
-        let outcome = match self.authorize(&exchange, &mut request) {
-            Ok(passage) => self.forward(passage, request).await,
-            Err(rejection) => Err((rejection, Finish::of(exchange))),
-        };
-        outcome.unwrap_or_else(|(rejection, finish)| {
-            let exchange = finish.exchange();
-            exchange.reason.set(rejection.reason);
-            exchange.status.set(rejection.status().as_u16());
-            let mut response = rejection.into_response(problem, &exchange.request_id);
-            if unread {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let (reason, mut response, finish) = match Own::of(exchange.path()) {
+            None => {
+                let outcome = match self.authorize(&exchange, &mut request) {
+                    Ok(passage) => self.forward(passage, request).await,
+                    Err(rejection) => Err((rejection, Finish::of(exchange))),
+                };
+                match outcome {
+                    Ok(response) => return response,
+                    Err((rejection, finish)) => {
+                        let request_id = &finish.exchange().request_id;
+                        (rejection.reason, rejection.into_response(problem, request_id), finish)
+                    }
+                }
             }
-            response.map(|text| Body::text(text, finish))
-        })
+            Some(own) => {
+                // Boxed: hardly any request is for the gateway itself, and all would be as large.
+                let answer = Box::pin(self.answer(own, &exchange, &request)).await;
+                let (reason, response) = match answer {
+                    Ok(response) => (Reason::Answered, response),
+                    Err(rejection) => {
+                        (rejection.reason, rejection.into_response(problem, &exchange.request_id))
+                    }
+                };
+                (reason, response, Finish::of(exchange))
+            }
+        };
+        finish.exchange().reason.set(reason);
+        finish.exchange().status.set(response.status().as_u16());
+        if unread {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|text| Body::text(text, finish))
     }
 
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {

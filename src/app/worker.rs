@@ -12,7 +12,7 @@ use crate::{
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
     net::{self, Budget, Draining, Limits, Listener, Worker},
-    proxy::{BadTokens, Gateway, Parts, UseTable, access_log::AccessLog, refusals::RefusalSender},
+    proxy::{BadTokens, Gateway, Parts, Records, UseTable, access_log::AccessLog, refusals::RefusalSender},
     state::State,
 };
 
@@ -26,6 +26,7 @@ pub struct Seed {
     pub uses: Arc<UseTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
+    pub records: Arc<dyn Records>,
     pub budget: Arc<Budget>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
@@ -65,6 +66,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         uses: seed.uses,
         refusals: seed.refusals,
         bad_tokens: seed.bad_tokens,
+        records: seed.records,
     });
     let following = worker.clone();
     tokio::task::spawn_local(async move {

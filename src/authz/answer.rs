@@ -12,6 +12,8 @@ mod told;
 pub enum Reason {
     Ok,
     OkAnonymous,
+    /// The gateway itself answered.
+    Answered,
     MethodNotSupported,
     BadPath,
     AmbiguousPath,
@@ -86,9 +88,10 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 43] = [
+    pub const ALL: [Reason; 44] = [
         Reason::Ok,
         Reason::OkAnonymous,
+        Reason::Answered,
         Reason::MethodNotSupported,
         Reason::BadPath,
         Reason::AmbiguousPath,
@@ -137,6 +140,7 @@ impl Reason {
         match self {
             Reason::Ok => "ok",
             Reason::OkAnonymous => "ok_anonymous",
+            Reason::Answered => "answered",
             Reason::MethodNotSupported => "method_not_supported",
             Reason::BadPath => "bad_path",
             Reason::AmbiguousPath => "ambiguous_path",
@@ -182,7 +186,8 @@ impl Reason {
     }
 
     /// The answer. `service` is the key told in `scope="..."` and in the description's advice; only
-    /// the two reasons that may name it do. The two `Ok`s and `ClientClosed` are never sent.
+    /// the two reasons that may name it do. The two `Ok`s, `Answered` and `ClientClosed` are
+    /// never sent.
     pub fn answer(self, service: Option<&str>) -> Answer {
         let told = Told::of(self);
         let challenge = match told.challenge {

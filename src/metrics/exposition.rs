@@ -155,6 +155,7 @@ fn sum<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution 
 pub fn outcome(reason: Reason) -> &'static str {
     match reason {
         Reason::Ok | Reason::OkAnonymous => "forwarded",
+        Reason::Answered => "answered",
         Reason::MissingCredentials
         | Reason::UnsupportedScheme
         | Reason::TokenInUrl

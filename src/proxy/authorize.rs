@@ -35,6 +35,15 @@ impl Gateway {
         exchange: &Rc<Exchange>,
         request: &mut Request<RequestBody>,
     ) -> Result<Passage, Rejection> {
+        self.read(exchange, request)?;
+        self.decide(&exchange.view, exchange, exchange.at, |decided| match decided {
+            Ok(permit) => self.admit(permit, exchange, request),
+            Err(denial) => Err(self.refuse_by(denial, exchange)),
+        })
+    }
+
+    /// Takes down what the decision asks about a request.
+    pub(super) fn read(&self, exchange: &Exchange, request: &Request<RequestBody>) -> Result<(), Rejection> {
         let settings = &exchange.view.snapshot.rules.settings;
         let host = framing::host(request)?;
         let headers = request.headers();
@@ -46,10 +55,7 @@ impl Gateway {
         exchange.method_override.set(forwarding::method_override(headers));
         let imports = self.state().index().imported() > 0;
         exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
-        self.decide(&exchange.view, exchange, exchange.at, |decided| match decided {
-            Ok(permit) => self.admit(permit, exchange, request),
-            Err(denial) => Err(self.refuse_by(denial, exchange)),
-        })
+        Ok(())
     }
 
     /// Asks the pure core, with what the client sent and what the state knows now.
@@ -113,7 +119,7 @@ impl Gateway {
         Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
     }
 
-    fn refuse_by(&self, denial: Denial<'_>, exchange: &Exchange) -> Rejection {
+    pub(super) fn refuse_by(&self, denial: Denial<'_>, exchange: &Exchange) -> Rejection {
         exchange.service.set(denial.owner.map(|owner| owner.service.id));
         let client = exchange.client.get();
         if refusals::is_audited(denial.reason) {

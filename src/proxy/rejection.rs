@@ -26,6 +26,13 @@ impl Rejection {
         Self { retry_after: Some(wait), ..Self::from(Reason::TooManyBadTokens) }
     }
 
+    /// What is the gateway's own takes no other methods than these.
+    pub fn method_not_allowed(allow: &str) -> Self {
+        let mut rejection = Self::from(Reason::MethodNotAllowed);
+        rejection.answer.allow = Some(allow.to_owned());
+        rejection
+    }
+
     pub fn status(&self) -> StatusCode {
         self.answer.status
     }

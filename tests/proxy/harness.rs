@@ -19,7 +19,7 @@ use permgate::{
             Authorization, Origin as Place, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
             ServiceKey, ServiceSpec, Settings as RuleSettings,
         },
-        secret::{Digest, TokenText},
+        secret::{Digest, TokenId, TokenText},
         subject::{Access, Ending as TokenEnding, Scope, Token, UserIx},
         time::Timestamp,
     },
@@ -27,11 +27,12 @@ use permgate::{
     metrics::Metrics,
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
-        BadTokens, Gateway, Parts, Settings, UpstreamSettings, UpstreamUrl, Uses,
+        BadTokens, Gateway, Parts, Records, Settings, UpstreamSettings, UpstreamUrl, Uses,
         access_log::{AccessLog, LogTarget},
         refusals::{self, Refusals},
     },
     state::{Snapshot, State},
+    store::{ReadError, model::TokenRecord},
 };
 use serde_json::Value;
 
@@ -69,6 +70,39 @@ pub struct Gate {
 pub fn place() -> Place {
     Place { file: "gateway.toml".into(), line: 1 }
 }
+
+/// A store with one token of Alice's.
+struct Recorded(TokenRecord);
+
+impl Records for Recorded {
+    fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {
+        Ok((self.0.id == token).then(|| (self.0.clone(), UserKind::Human)))
+    }
+}
+
+fn record(id: TokenId, digest: Digest) -> TokenRecord {
+    TokenRecord {
+        id,
+        digest,
+        imported: false,
+        owner: ALICE.into(),
+        author: None,
+        name: "nightly".into(),
+        note: String::new(),
+        scope: vec![("gone".into(), Access::Full), ("main".into(), Access::Full)],
+        allow_ips: Vec::new(),
+        created_at: Timestamp::from_millis(0),
+        not_before: None,
+        expires_at: None,
+        last_used: None,
+        revoked: None,
+        rotation: None,
+        family: id,
+        revision: 1,
+    }
+}
+
+const ALICE: &str = "0190a000-0000-7000-8000-000000000001";
 
 impl Setup {
     pub fn to(upstreams: &[SocketAddr]) -> Self {
@@ -120,7 +154,7 @@ impl Setup {
         let rules = Rules::compile(vec![self.service], self.public, self.rules, &mut ids).unwrap();
         let mut accounts = Accounts::new();
         accounts.put_user(UserRecord {
-            id: "0190a000-0000-7000-8000-000000000001".into(),
+            id: ALICE.into(),
             login: "alice".into(),
             name: "Alice".into(),
             email: None,
@@ -156,6 +190,7 @@ impl Setup {
         let digest = text.digest();
         state.index().put(digest, token.clone());
 
+        let record = record(id, digest);
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("access.log");
         let metrics = Metrics::new(Arc::default());
@@ -183,6 +218,7 @@ impl Setup {
                         uses,
                         refusals: sender,
                         bad_tokens: Arc::<BadTokens>::default(),
+                        records: Arc::new(Recorded(record)),
                     });
                     serve(worker, listener, gateway, draining).await.unwrap();
                 });

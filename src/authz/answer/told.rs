@@ -37,6 +37,7 @@ impl Told {
         let plain = |status, error, text, advice| told(status, error, None, text, advice);
         match reason {
             Reason::Ok | Reason::OkAnonymous => plain(S::OK, "ok", "The request was forwarded", ""),
+            Reason::Answered => plain(S::OK, "ok", "The gateway itself answered", ""),
             Reason::MethodNotSupported => {
                 plain(S::METHOD_NOT_ALLOWED, "method_not_allowed", "TRACE and CONNECT are not forwarded", "")
             }

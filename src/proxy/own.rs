@@ -1,0 +1,118 @@
+//! What the gateway itself answers on the proxy listener: the paths under the reserved prefix,
+//! which belong to no service and are never forwarded.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::Denial,
+        rules::{BUILT_IN_SERVICE, RESERVED_PREFIX},
+        subject::Subject,
+        time::Timestamp,
+    },
+    net::RequestBody,
+    proxy::{Gateway, exchange::Exchange, rejection::Rejection, view::View},
+};
+
+pub use whoami::Records;
+
+mod whoami;
+
+/// Who answers a path under the reserved prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// `/.permgate/whoami`
+    Whoami,
+    /// Nobody: 404, and that only after authentication.
+    Nothing,
+}
+
+impl Own {
+    /// By the literal path alone. `None`: the path is not under the prefix. That no other reading
+    /// leads into it or out of it is the agreement rule's affair: the prefix is nobody's there.
+    pub fn of(path: &str) -> Option<Self> {
+        match path.strip_prefix(RESERVED_PREFIX)? {
+            "/whoami" => Some(Own::Whoami),
+            rest if rest.is_empty() || rest.starts_with('/') => Some(Own::Nothing),
+            _ => None,
+        }
+    }
+}
+
+impl Gateway {
+    pub(super) async fn answer(
+        &self,
+        own: Own,
+        exchange: &Rc<Exchange>,
+        request: &Request<RequestBody>,
+    ) -> Result<Response<Bytes>, Rejection> {
+        let answered = match self.read(exchange, request) {
+            Ok(()) => match own {
+                Own::Whoami => self.whoami(exchange).await,
+                Own::Nothing => self
+                    .authenticate_own(&exchange.view, exchange, exchange.at, |_| ())
+                    .and(Err(Reason::NoService.into())),
+            },
+            Err(rejection) => Err(rejection),
+        };
+        let rules = &exchange.view.snapshot.rules;
+        exchange.service.set(rules.service_by_key(BUILT_IN_SERVICE).map(|service| service.id));
+        answered
+    }
+
+    /// Rows 1 to 5 of the decision. Nobody owns a path under the prefix: the decision about a
+    /// sound token comes as far as row 6.
+    fn authenticate_own<R>(
+        &self,
+        view: &View,
+        exchange: &Exchange,
+        now: Timestamp,
+        then: impl FnOnce(Subject<'_>) -> R,
+    ) -> Result<R, Rejection> {
+        self.decide(view, exchange, now, |decided| match decided {
+            Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
+            Err(denial) => Err(self.refuse_by(denial, exchange)),
+            // No rule can give the prefix away; if one did, nothing would be told.
+            Ok(_) => Err(Reason::NoService.into()),
+        })
+    }
+}
+
+/// An answer in JSON, about whoever asked and for nobody else.
+fn json(body: &serde_json::Value, request_id: &HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-request-id", request_id.clone());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_literal_prefix_is_the_gateways() {
+        fn check(path: &str, expected: Option<Own>) {
+            assert_eq!(Own::of(path), expected, "{path}");
+        }
+        check("/.permgate/whoami", Some(Own::Whoami));
+        check("/.permgate", Some(Own::Nothing));
+        check("/.permgate/", Some(Own::Nothing));
+        check("/.permgate/whoami/", Some(Own::Nothing));
+        check("/.permgate/whoamI", Some(Own::Nothing));
+        check("/.permgate/who%61mi", Some(Own::Nothing));
+        check("/.permgate//whoami", Some(Own::Nothing));
+        check("/.permgatex", None);
+        check("/.permgate;x/whoami", None);
+        check("/.Permgate/whoami", None);
+        check("/x/.permgate/whoami", None);
+        check("//.permgate/whoami", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,152 @@
+//! `/.permgate/whoami`: tells a pipeline who its token is and what it reaches at this moment.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Response};
+use serde_json::{Value, json};
+
+use super::json;
+use crate::{
+    authz::{
+        answer::Reason,
+        decide,
+        rules::{BUILT_IN_SERVICE, Service},
+        secret::TokenId,
+        subject::{Access, Directory, Ending, Subject},
+        time::Timestamp,
+    },
+    proxy::{Gateway, exchange::Exchange, rejection::Rejection, uses::Use, view::View},
+    store::{
+        ReadError, Store,
+        model::{TokenRecord, UserKind},
+    },
+};
+
+/// What is told of a token and is not in the index.
+pub trait Records: Send + Sync {
+    /// The record, and of which kind its owner is. May block.
+    fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError>;
+}
+
+impl Records for Store {
+    fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {
+        let Some(record) = self.token(token)? else { return Ok(None) };
+        let kind = self.accounts().user_by_id(&record.owner).map(|owner| owner.record.kind);
+        Ok(kind.map(|kind| (record, kind)))
+    }
+}
+
+impl Gateway {
+    pub(super) async fn whoami(&self, exchange: &Rc<Exchange>) -> Result<Response<Bytes>, Rejection> {
+        let token = self.authenticate_own(&exchange.view, exchange, exchange.at, |s| s.token.id)?;
+        if !matches!(exchange.method, Method::GET | Method::HEAD) {
+            return Err(Rejection::method_not_allowed("GET, HEAD"));
+        }
+        let records = Arc::clone(&self.parts.records);
+        let found = tokio::task::spawn_blocking(move || records.find(token)).await;
+        let (record, kind) = match found {
+            Ok(Ok(Some(found))) => found,
+            // A record is written before the index knows its token.
+            Ok(Ok(None)) => return Err(Reason::StoreUnavailable.into()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "failed to read a token's record");
+                return Err(Reason::StoreUnavailable.into());
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to read a token's record");
+                return Err(Reason::StoreUnavailable.into());
+            }
+        };
+        // Once more, by what holds now: a change may have been fenced during the read.
+        let (view, now) = (self.view(), exchange.clock().wall());
+        let body = self.authenticate_own(&view, exchange, now, |subject| {
+            if let Some(service) = view.snapshot.rules.service_by_key(BUILT_IN_SERVICE) {
+                let one = Use { at: now, from: exchange.client.get(), service: service.id };
+                self.uses().record(subject.digest, one);
+            }
+            tell(subject, &record, kind, &view)
+        })?;
+        Ok(json(&body, &exchange.request_id))
+    }
+}
+
+fn tell(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, view: &View) -> Value {
+    let (rules, directory) = (&view.snapshot.rules, &view.snapshot.directory);
+    let Subject { token, user, .. } = subject;
+    // What the decision goes by; the record only lends the words, of services that are gone too.
+    let scope: Vec<(&str, Option<&Service>, Access)> = record
+        .scope
+        .iter()
+        .filter_map(|(key, access)| match rules.service_by_key(key) {
+            Some(service) => Some((key.as_str(), Some(service), token.scope.access(service.id)?)),
+            None => Some((key.as_str(), None, *access)),
+        })
+        .collect();
+    let entries = scope.iter().map(|(key, _, access)| json!({"service": key, "access": word(*access)}));
+    let services = scope.iter().map(|(key, service, access)| match service {
+        Some(service) => of_service(subject, service, *access, directory),
+        None => unreached(key, *access, Reason::NoService, "No service of this name is configured"),
+    });
+    let grace_until = match token.end {
+        Ending::Rotated { grace_until } => Some(grace_until),
+        Ending::None | Ending::Revoked => None,
+    };
+    json!({
+        "user": {
+            "login": &*user.login,
+            "id": &*user.id,
+            "kind": match kind { UserKind::Human => "human", UserKind::Service => "service" },
+        },
+        "token": {
+            "id": token.id.as_str(),
+            "name": record.name,
+            "expires_at": token.expires_at.and_then(time),
+            "grace_until": grace_until.and_then(time),
+            "scope": entries.collect::<Vec<_>>(),
+        },
+        "services": services.collect::<Vec<_>>(),
+    })
+}
+
+/// Title, paths and groups only of what the account may read.
+fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory: &Directory) -> Value {
+    let spec = &service.spec;
+    match decide::authorize(&subject, service, access == Access::Read) {
+        Err(reason) => unreached(spec.key.as_str(), access, reason, &reason.answer(None).description),
+        Ok(()) => {
+            let told = service.identity_groups().iter().filter(|_| spec.identity);
+            let groups: Vec<&String> = told.filter(|group| subject.user.is_in(group, directory)).collect();
+            json!({
+                "service": spec.key.as_str(),
+                "title": spec.title,
+                "access": word(access),
+                "reachable": true,
+                "hosts": spec.hosts,
+                "paths": spec.paths,
+                "groups": groups,
+            })
+        }
+    }
+}
+
+fn unreached(key: &str, access: Access, reason: Reason, why: &str) -> Value {
+    json!({
+        "service": key,
+        "access": word(access),
+        "reachable": false,
+        "reason": reason.code(),
+        "description": why,
+    })
+}
+
+fn word(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Full => "full",
+    }
+}
+
+fn time(at: Timestamp) -> Option<String> {
+    jiff::Timestamp::from_millisecond(at.as_millis()).ok().map(|at| format!("{at:.3}"))
+}

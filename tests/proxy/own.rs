@@ -1,0 +1,161 @@
+//! What the gateway itself answers under its reserved prefix.
+
+use permgate::authz::{
+    subject::{Access, Ending, Scope},
+    time::Timestamp,
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Gate, Origin, Wire, field};
+
+/// Status, head and body of what a request line gets.
+fn ask(gate: &Gate, line: &str, lines: &[&str]) -> (u16, String, Value) {
+    let mut client = gate.client();
+    client.send(gate.request(line, lines));
+    told(&mut client)
+}
+
+fn told(client: &mut Wire) -> (u16, String, Value) {
+    let (status, head, body) = client.answer();
+    (status, head, serde_json::from_str(&body).unwrap_or_default())
+}
+
+#[test]
+fn whoami_tells_who_the_token_is_and_what_it_reaches() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (status, head, body) = ask(&gate, "GET /.permgate/whoami?x=1", &[]);
+    assert_eq!(status, 200, "{body}");
+    for (name, value) in [("content-type", "application/json"), ("cache-control", "no-store")] {
+        assert_eq!(field(&head, name), Some(value), "{head}");
+    }
+    let line = gate.line();
+    let id = &gate.bearer[4..16];
+    for (name, value) in [
+        ("outcome", "answered"),
+        ("reason", "answered"),
+        ("service", "permgate"),
+        ("path", "/.permgate/whoami"),
+        ("user", "alice"),
+        ("token_id", id),
+    ] {
+        assert_eq!(line[name], value, "{name}: {line}");
+    }
+    let main = json!({
+        "service": "main", "title": "Main", "access": "full", "reachable": true,
+        "hosts": [], "paths": ["/api"], "groups": ["all-users"],
+    });
+    assert_eq!(
+        body,
+        json!({
+            "user": {"login": "alice", "id": "0190a000-0000-7000-8000-000000000001", "kind": "human"},
+            "token": {
+                "id": id, "name": "nightly", "expires_at": null, "grace_until": null,
+                "scope": [{"service": "gone", "access": "full"}, {"service": "main", "access": "full"}],
+            },
+            "services": [
+                {
+                    "service": "gone", "access": "full", "reachable": false, "reason": "no_service",
+                    "description": "No service of this name is configured",
+                },
+                main,
+            ],
+        })
+    );
+    let rules = gate.state.snapshot().rules.clone();
+    assert_eq!(gate.uses.last(&gate.digest, &rules).unwrap().service, "permgate");
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn whoami_goes_by_what_holds_now() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let main = gate.state.snapshot().rules.service_by_key("main").unwrap().id;
+    gate.change_token(|token| {
+        token.scope = Scope::new([(main, Access::Read)]).unwrap();
+        token.end = Ending::Rotated { grace_until: Timestamp::from_millis(4_102_444_800_000) };
+    });
+    let (_, _, body) = ask(&gate, "GET /.permgate/whoami", &[]);
+    assert_eq!(body["services"][1]["access"], "read");
+    assert_eq!(body["token"]["grace_until"], "2100-01-01T00:00:00.000Z");
+
+    let _ = gate.reload(origin.setup().with(|setup| setup.service.readers = vec!["nobody".into()]));
+    let (_, _, body) = ask(&gate, "GET /.permgate/whoami", &[]);
+    let unreadable = &body["services"][1];
+    assert_eq!(
+        (&unreadable["reachable"], &unreadable["reason"]),
+        (&json!(false), &json!("read_service_denied"))
+    );
+    assert!(unreadable.get("title").is_none() && unreadable.get("paths").is_none(), "{unreadable}");
+
+    let _ = gate.revoke();
+    let (status, _, body) = ask(&gate, "GET /.permgate/whoami", &[]);
+    assert_eq!((status, &body["error"]), (401, &json!("invalid_token")));
+}
+
+#[test]
+fn the_prefix_is_the_gateways_alone() {
+    let origin = Origin::new();
+    // Even beside a service that owns everything else, public at that.
+    let gate = origin.setup().with(|setup| setup.service.paths = vec!["/".into()]).public("/").start();
+    let check = |name: &str, line: &str, fields: &[&str], expected: (u16, &str), reason: &str| {
+        let (status, _, body) = ask(&gate, line, fields);
+        assert_eq!((status, body["error"].as_str().unwrap_or_default()), expected, "{name}");
+        assert_eq!(gate.line()["reason"], reason, "{name}");
+    };
+    let (missing, ambiguous) = ((404, "not_found"), (400, "invalid_request"));
+    check("the prefix itself", "GET /.permgate", &[], missing, "no_service");
+    check("nothing there", "GET /.permgate/x", &[], missing, "no_service");
+    check("another spelling", "GET /.permgate/who%61mi", &[], missing, "no_service");
+    check("a slash behind", "GET /.permgate/whoami/", &[], missing, "no_service");
+    check("out of it", "GET /.permgate/..%2fapi", &[], ambiguous, "bad_path");
+    check("into it by an escape", "GET /%2epermgate/whoami", &[], ambiguous, "ambiguous_path");
+    check("into it by a parameter", "GET /.permgate;x/whoami", &[], ambiguous, "ambiguous_path");
+    check("into it by letters", "GET /.Permgate/whoami", &[], ambiguous, "ambiguous_path");
+    check("into it by slashes", "GET //.permgate/whoami", &[], ambiguous, "ambiguous_path");
+    check("into it by an encoded slash", "GET /.permgate%2fwhoami", &[], ambiguous, "ambiguous_path");
+    check("TRACE", "TRACE /.permgate/whoami", &[], (405, "method_not_allowed"), "method_not_supported");
+    check(
+        "two bearers",
+        "GET /.permgate/whoami",
+        &["Authorization: Bearer x"],
+        ambiguous,
+        "ambiguous_authorization",
+    );
+    check(
+        "POST",
+        "POST /.permgate/whoami",
+        &["Content-Length: 0"],
+        (405, "method_not_allowed"),
+        "method_not_allowed",
+    );
+    let url = format!("GET /.permgate/whoami?t={}", gate.bearer);
+    check("a token in the URL", &url, &[], ambiguous, "token_in_url");
+    assert!(!origin.has_more(), "something was forwarded");
+}
+
+#[test]
+fn an_outsider_learns_nothing_of_the_prefix() {
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.service.paths = vec!["/".into()]).public("/").start();
+    let check = |line: &str, bearer: &str, expected: u16| {
+        let mut client = gate.client();
+        client.send(format!("{line} HTTP/1.1\r\nHost: gate.example\r\n{bearer}\r\n"));
+        assert_eq!(told(&mut client).0, expected, "{line} {bearer}");
+    };
+    for path in ["/.permgate", "/.permgate/whoami", "/.permgate/x"] {
+        check(&format!("GET {path}"), "", 401);
+        check(&format!("GET {path}"), "Authorization: Basic eDp5\r\n", 401);
+        check(&format!("GET {path}"), "Authorization: Bearer nonsense\r\n", 401);
+        check(&format!("DELETE {path}"), "", 401);
+    }
+    let mut client = gate.client();
+    client.send(gate.request("POST /.permgate/whoami", &["Content-Length: 5"]));
+    let (status, head, _) = told(&mut client);
+    assert_eq!(status, 405);
+    for (name, value) in [("allow", "GET, HEAD"), ("connection", "close")] {
+        assert_eq!(field(&head, name), Some(value), "{head}");
+    }
+    assert!(!origin.has_more(), "something was forwarded");
+}
