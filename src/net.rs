@@ -9,6 +9,7 @@ mod bind;
 mod body;
 mod clock;
 mod connection;
+mod decoder;
 mod drain;
 mod framing;
 mod h1;
@@ -29,7 +30,9 @@ pub use self::{
     body::{BodyError, RequestBody},
     clock::{Clock, Deadline, Elapsed},
     connection::{Connection, Peer},
+    decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
+    framing::Malformed,
     limits::Limits,
     refusal::Refusal,
     worker::{Budget, Worker},

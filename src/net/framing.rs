@@ -63,7 +63,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed chunked body")]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// A chunk's size line with its extensions.
 const MAX_SIZE_LINE: usize = 1 << 10;
@@ -90,6 +90,32 @@ impl Chunked {
             at += 1;
         }
         Ok(at)
+    }
+
+    /// Steps over framing to the next data: how many bytes of framing there are here, and how many
+    /// of data behind them. What belongs to the trailer section is put into `trailers`.
+    pub(super) fn find_data(
+        &mut self,
+        bytes: &[u8],
+        trailers: &mut Vec<u8>,
+    ) -> Result<(usize, usize), Malformed> {
+        for (at, byte) in bytes.iter().enumerate() {
+            match self.state {
+                State::End => return Ok((at, 0)),
+                State::Data => {
+                    let here = (bytes.len() - at).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                    self.left -= here as u64;
+                    if self.left == 0 {
+                        self.state = State::DataCr;
+                    }
+                    return Ok((at, here));
+                }
+                State::Trailer | State::TrailerLine | State::TrailerLf | State::EndLf => trailers.push(*byte),
+                _ => {}
+            }
+            self.state = self.step(*byte)?;
+        }
+        Ok((bytes.len(), 0))
     }
 
     pub(super) fn ended(&self) -> bool {

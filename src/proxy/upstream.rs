@@ -22,6 +22,7 @@ use crate::{
 mod answer;
 mod download;
 mod endpoint;
+mod h1;
 mod interim;
 pub mod lane;
 mod lease;
