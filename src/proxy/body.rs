@@ -196,7 +196,7 @@ impl Stream {
         exchange.complete.set(true);
         exchange.leave_lane();
         if let Some(lease) = self.lease.take() {
-            lease.give_back(self.idle);
+            lease.give_back(self.idle, exchange.clock());
         }
     }
 

@@ -23,10 +23,10 @@ mod answer;
 mod download;
 mod endpoint;
 mod h1;
-mod interim;
 pub mod lane;
 mod lease;
 mod plain;
+mod pool;
 pub mod settings;
 mod transport;
 pub mod url;
@@ -37,7 +37,7 @@ use endpoint::Endpoint;
 pub use lease::Lease;
 use settings::UpstreamSettings;
 
-/// The bound of an answer's head, and with it of one read.
+/// The bound of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
 
 /// One upstream in one worker.

@@ -7,17 +7,18 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use crate::proxy::upstream::{h1::Fault, plain::Shared};
 
 pub enum Download {
-    Plain(Incoming),
+    Plain(Shared),
 }
 
 /// Why a download ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error(transparent)]
-    Plain(#[from] hyper::Error),
+    Plain(#[from] Fault),
 }
 
 impl Body for Download {
@@ -29,21 +30,23 @@ impl Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         match &mut *self {
-            Self::Plain(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
+            Self::Plain(connection) => {
+                connection.borrow_mut().poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Plain(incoming) => incoming.is_end_stream(),
+            Self::Plain(connection) => connection.borrow().answered(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Plain(incoming) => incoming.size_hint(),
+            Self::Plain(connection) => {
+                connection.borrow().left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
         }
     }
 }

@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use crate::{
     net::Clock,
     proxy::upstream::{
-        lane::End,
         lease::{Lease, Way},
         plain::Plain,
+        pool::Pool,
         settings::{Ejection, UpstreamSettings},
         transport::Transport,
         url::{Host, UpstreamUrl},
@@ -28,8 +28,7 @@ const NAME_LIFETIME: Duration = Duration::from_secs(10);
 pub struct Endpoint {
     url: UpstreamUrl,
     label: Rc<str>,
-    /// Last in, first out: the connection that was just used is warm, the others may age.
-    idle: RefCell<Vec<Plain>>,
+    pool: Rc<Pool>,
     addresses: RefCell<Option<(Instant, Vec<SocketAddr>)>>,
     failures: Cell<u32>,
     ejections: Cell<u32>,
@@ -41,7 +40,7 @@ impl Endpoint {
         Rc::new(Self {
             label: url.to_string().into(),
             url: url.clone(),
-            idle: RefCell::default(),
+            pool: Rc::default(),
             addresses: RefCell::default(),
             failures: Cell::new(0),
             ejections: Cell::new(0),
@@ -55,28 +54,17 @@ impl Endpoint {
 
     /// An idle connection that is still open.
     pub fn reuse(self: &Rc<Self>) -> Option<Lease> {
-        loop {
-            let plain = self.idle.borrow_mut().pop()?;
-            if plain.is_ready() {
-                return Some(Lease::new(Rc::clone(self), Way::Plain(plain), true));
-            }
-            plain.lane().finish(End::Dropped);
-        }
+        self.pool.take().map(|plain| Lease::new(Rc::clone(self), Way::Plain(plain), true))
     }
 
-    pub(super) fn keep(&self, plain: Plain) {
-        let mut idle = self.idle.borrow_mut();
-        // The oldest lie at the bottom; they close by themselves and are cleared away here.
-        if idle.first().is_some_and(Plain::is_closed) {
-            idle.retain(|plain| !plain.is_closed());
-        }
-        idle.push(plain);
+    pub(super) fn keep(&self, plain: Plain, idle_timeout: Duration, clock: &Clock) {
+        self.pool.keep(plain, idle_timeout, clock);
     }
 
     pub async fn connect(self: &Rc<Self>, within: Duration, clock: &Clock) -> io::Result<Lease> {
         let stream = tokio::time::timeout(within, self.open(clock.now())).await??;
         stream.set_nodelay(true)?;
-        let plain = Plain::start(Transport::Tcp(stream), clock).await?;
+        let plain = Plain::new(Transport::Tcp(stream), clock);
         Ok(Lease::new(Rc::clone(self), Way::Plain(plain), false))
     }
 
@@ -125,13 +113,5 @@ impl Endpoint {
         self.ejections.set(times.saturating_add(1));
         self.failures.set(0);
         self.ejected_until.set(Some(now + back_off));
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        for plain in self.idle.borrow().iter() {
-            plain.lane().finish(End::Dropped);
-        }
     }
 }

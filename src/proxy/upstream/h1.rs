@@ -15,7 +15,10 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use crate::net::{Decoder, Piece};
+use crate::{
+    net::{Decoder, Piece},
+    proxy::upstream::HEAD_LIMIT,
+};
 
 pub use request::Outgoing;
 use response::{Extent, Head};
@@ -69,9 +72,6 @@ pub struct Answer {
 
 /// More interim answers than this before one answer: the upstream is not sane.
 const MOST_INTERIM: u32 = 16;
-
-/// The bound of an answer's head.
-const HEAD_LIMIT: usize = 64 << 10;
 
 /// Room for one read: a head, or what a body comes in.
 const READ: usize = 8 << 10;
@@ -217,7 +217,7 @@ where
                 }
                 continue;
             }
-            let extent = head.extent(*bodiless);
+            let extent = head.extent(*bodiless)?;
             let decoder = match extent {
                 Extent::Length(length) => Decoder::length(length),
                 Extent::Chunked => Decoder::chunked(),

@@ -2,31 +2,21 @@
 //! exchange, until when it may keep silent, and the switch that ends it at once.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Method, Request, Version};
-use tokio::task::AbortHandle;
-
-use crate::{
-    net::{Clock, Deadline},
-    proxy::upstream::interim::Interim,
-};
+use crate::net::{Clock, Deadline};
 
 /// Shared by the wire, the exchange that uses the connection and the sweep of deadlines.
 pub struct Lane {
     end: Cell<Option<End>>,
-    driver: RefCell<Option<AbortHandle>>,
     deadline: Deadline,
     waiting: Cell<Waiting>,
     heard: Cell<u64>,
     peer_closed: Cell<bool>,
-    pub(super) interim: RefCell<Interim>,
-    keep_head: Cell<bool>,
-    head: RefCell<Vec<u8>>,
 }
 
 /// What the running deadline is about.
@@ -34,8 +24,6 @@ pub struct Lane {
 enum Waiting {
     Nothing,
     Answer,
-    /// In the pool, for another exchange.
-    Reuse,
 }
 
 /// Why the gateway itself ended a connection.
@@ -53,28 +41,16 @@ impl Lane {
     pub fn new(clock: &Clock) -> Rc<Self> {
         Rc::new(Self {
             end: Cell::new(None),
-            driver: RefCell::new(None),
             deadline: clock.deadline(),
             waiting: Cell::new(Waiting::Nothing),
             heard: Cell::new(0),
             peer_closed: Cell::new(false),
-            interim: RefCell::new(Interim::default()),
-            keep_head: Cell::new(false),
-            head: RefCell::new(Vec::new()),
         })
     }
 
-    /// The task that drives the connection; ending the lane aborts it.
-    pub fn drive(&self, driver: AbortHandle) {
-        *self.driver.borrow_mut() = Some(driver);
-    }
-
-    /// A request is about to be sent. `keep_head`: remember its bytes for a second attempt.
-    pub fn begin(&self, silence: Duration, keep_head: bool) {
+    /// A request is about to be sent.
+    pub fn begin(&self, silence: Duration) {
         self.heard.set(0);
-        self.interim.borrow_mut().begin();
-        self.head.borrow_mut().clear();
-        self.keep_head.set(keep_head);
         self.expect_within(silence);
     }
 
@@ -105,27 +81,15 @@ impl Lane {
         }
     }
 
-    /// Into the pool, for so long.
-    pub fn rest(&self, idle: Duration) {
-        self.waiting.set(Waiting::Reuse);
-        self.deadline.arm(idle);
-    }
-
     /// Asked by the task that waits for bytes.
     pub(super) fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.deadline.poll_expired(cx).map(|()| {
-            let end = if self.waiting.get() == Waiting::Answer { End::TimedOut } else { End::Dropped };
-            self.end.set(Some(self.end.get().unwrap_or(end)));
-        })
+        self.deadline.poll_expired(cx).map(|()| self.finish(End::TimedOut))
     }
 
     /// Synchronous: when this returns, no byte is taken from the upstream and none is sent to it.
     pub fn finish(&self, end: End) {
         if self.end.get().is_none() {
             self.end.set(Some(end));
-        }
-        if let Some(driver) = self.driver.borrow_mut().take() {
-            driver.abort();
         }
     }
 
@@ -139,10 +103,6 @@ impl Lane {
         self.heard.get() == 0 && self.peer_closed.get()
     }
 
-    pub(super) fn too_many_interim(&self) -> bool {
-        self.interim.borrow().exceeded()
-    }
-
     pub(super) fn hear(&self, bytes: &[u8]) {
         if bytes.is_empty() {
             self.peer_closed.set(true);
@@ -153,55 +113,5 @@ impl Lane {
 
     pub(super) fn lose(&self) {
         self.peer_closed.set(true);
-    }
-
-    /// The first write of an exchange without a body is its whole head.
-    pub(super) fn say(&self, bytes: &[u8]) {
-        if self.keep_head.replace(false) {
-            self.head.borrow_mut().extend_from_slice(bytes);
-        }
-    }
-
-    /// The request of this exchange, read back from the bytes that went out: copying every header
-    /// map in case of a retry would cost each request what only a few need.
-    pub fn said<B>(&self, body: B) -> Option<Request<B>> {
-        parse_head(&self.head.borrow(), body)
-    }
-}
-
-fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
-    let head = head.strip_suffix(b"\r\n\r\n")?;
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut words = lines.next()?.split(|byte| *byte == b' ');
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::from_bytes(words.next()?).ok()?;
-    *request.uri_mut() = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    *request.version_mut() = Version::HTTP_11;
-    for line in lines {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let name = HeaderName::from_bytes(name).ok()?;
-        // What hyper added for the connection that is gone.
-        if name != http::header::CONNECTION {
-            request.headers_mut().append(name, HeaderValue::from_bytes(value).ok()?);
-        }
-    }
-    Some(request)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_is_read_back_as_it_was_sent() {
-        let sent = b"GET /api/a%2Fb?q=%20x HTTP/1.1\r\nhost: a.example:81\r\nx-a: 1\r\nx-a: \xff2\r\nconnection: close\r\n\r\n";
-        let request = parse_head(sent, ()).expect("complete");
-        assert_eq!(request.uri(), "/api/a%2Fb?q=%20x");
-        assert_eq!(request.headers()["host"], "a.example:81");
-        assert_eq!(request.headers().get_all("x-a").iter().count(), 2);
-        assert!(!request.headers().contains_key("connection"));
-        assert!(parse_head(b"GET / HTTP/1.1\r\nhost: a", ()).is_none());
-        assert!(parse_head(b"", ()).is_none());
     }
 }

@@ -6,6 +6,7 @@ use http::{Request, Response};
 
 use crate::{
     authz::answer::Reason,
+    net::Clock,
     proxy::{
         body::Upload,
         upstream::{
@@ -71,12 +72,11 @@ impl Lease {
     }
 
     /// After the last byte of an answer. A connection that is not ready at this moment (its
-    /// request is still under way, or it was closed) is of no use to another exchange.
-    pub fn give_back(mut self, idle_timeout: Duration) {
+    /// request is still under way, or it is to be closed) is of no use to another exchange.
+    pub fn give_back(mut self, idle_timeout: Duration, clock: &Clock) {
         self.lane.expect_nothing();
         if let Some(Way::Plain(plain)) = self.way.take_if(|Way::Plain(plain)| plain.is_ready()) {
-            self.lane.rest(idle_timeout);
-            self.endpoint.keep(plain);
+            self.endpoint.keep(plain, idle_timeout, clock);
         }
     }
 }

@@ -1,13 +1,8 @@
 //! HTTP/1.1 to an upstream: a connection that one exchange has to itself.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{cell::RefCell, future::poll_fn, rc::Rc, time::Duration};
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
 
 use crate::{
     authz::answer::Reason,
@@ -15,7 +10,7 @@ use crate::{
     proxy::{
         body::Upload,
         upstream::{
-            HEAD_LIMIT,
+            h1::{Connection, Fault, Outgoing},
             lane::{End, Lane},
             lease::Failure,
             transport::Transport,
@@ -25,41 +20,32 @@ use crate::{
 };
 
 pub struct Plain {
-    sender: SendRequest<Upload>,
+    connection: Shared,
     lane: Rc<Lane>,
 }
 
+/// By the lease, which waits for the head, and by the download, which waits for the rest.
+pub type Shared = Rc<RefCell<Connection<Wire, Upload>>>;
+
 impl Plain {
-    /// The driver is a task of its own that ends with the lane.
-    pub async fn start(transport: Transport, clock: &Clock) -> io::Result<Self> {
+    pub fn new(transport: Transport, clock: &Clock) -> Self {
         let lane = Lane::new(clock);
-        let wire = TokioIo::new(Wire::new(transport, Rc::clone(&lane)));
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_LIMIT)
-            .max_header_size(HEAD_LIMIT)
-            .handshake(wire)
-            .await
-            .map_err(io::Error::other)?;
-        let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        lane.drive(driver.abort_handle());
-        Ok(Self { sender, lane })
+        let connection = Connection::new(Wire::new(transport, Rc::clone(&lane)));
+        Self { connection: Rc::new(RefCell::new(connection)), lane }
     }
 
     pub fn lane(&self) -> &Rc<Lane> {
         &self.lane
     }
 
-    /// Whether the next exchange may have it: nothing is under way and it is open.
+    /// Whether the present exchange leaves it fit for another one.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready() && self.lane.end().is_none()
+        self.connection.borrow().reusable() && self.lane.end().is_none()
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Of one that waits for an exchange: whether the upstream has kept it open, in silence.
+    pub fn is_open(&self) -> bool {
+        self.connection.borrow_mut().is_quiet()
     }
 
     /// `repeatable`: doing it twice does no harm. Only a connection that is `reused` can have been
@@ -70,33 +56,37 @@ impl Plain {
         silence: Duration,
         reused: bool,
         repeatable: bool,
-    ) -> Result<Response<Incoming>, Failure> {
-        let may_repeat = reused && repeatable;
-        self.lane.begin(silence, may_repeat);
-        let mut error = match self.sender.try_send_request(request).await {
-            Ok(response) => {
+    ) -> Result<Response<Shared>, Failure> {
+        self.lane.begin(silence);
+        self.connection.borrow_mut().begin(Outgoing::new(request));
+        let answer = poll_fn(|cx| self.connection.borrow_mut().poll_answer(cx)).await;
+        match answer {
+            Ok(answer) => {
                 self.lane.expect_nothing();
-                return Ok(response);
+                let mut response = Response::new(Rc::clone(&self.connection));
+                *response.status_mut() = answer.status;
+                *response.headers_mut() = answer.fields;
+                Ok(response)
             }
-            Err(error) => error,
-        };
-        // What was never written may go out whatever its method; what was written only when doing
-        // it twice does no harm.
-        let again = match error.take_message() {
-            Some(unsent) if reused => Some(unsent),
-            _ if may_repeat && self.lane.closed_unanswered() => self.lane.said(Upload::none()),
-            _ => None,
-        };
-        Err(Failure { again, reason: blame(&error.into_error(), &self.lane) })
+            Err(fault) => {
+                // What was never written may go out whatever its method; what was written only
+                // when doing it twice does no harm.
+                let written = repeatable && self.lane.closed_unanswered();
+                let again = self.connection.borrow_mut().take_back(written).filter(|_| reused);
+                let again = again.and_then(Outgoing::into_request);
+                let again = again.map(|request| request.map(|body| body.unwrap_or_else(Upload::none)));
+                Err(Failure { again, reason: blame(&fault, &self.lane) })
+            }
+        }
     }
 }
 
-fn blame(error: &hyper::Error, lane: &Lane) -> Reason {
+fn blame(fault: &Fault, lane: &Lane) -> Reason {
     if lane.end() == Some(End::TimedOut) {
-        Reason::UpstreamTimeout
-    } else if lane.too_many_interim() || error.is_parse() {
-        Reason::UpstreamInvalid
-    } else {
-        Reason::UpstreamReset
+        return Reason::UpstreamTimeout;
+    }
+    match fault {
+        Fault::Malformed | Fault::Interim => Reason::UpstreamInvalid,
+        Fault::Broken(_) | Fault::Upload => Reason::UpstreamReset,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, buf::Chain};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
@@ -71,6 +71,12 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         }
         (self.written, self.unflushed) = (0, true);
         Some(self)
+    }
+
+    /// The request as it was before: copying every one in case that it has to be sent again would
+    /// cost each what only a few need.
+    pub fn into_request(self) -> Option<Request<Option<B>>> {
+        parse_head(&self.head, self.body)
     }
 
     /// Writes as much as there is and the stream takes.
@@ -188,5 +194,38 @@ fn put_fields(into: &mut Vec<u8>, fields: &HeaderMap) {
         into.extend_from_slice(b": ");
         into.extend_from_slice(value.as_bytes());
         into.extend_from_slice(b"\r\n");
+    }
+}
+
+fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
+    let head = head.strip_suffix(b"\r\n\r\n")?;
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut words = lines.next()?.split(|byte| *byte == b' ');
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::from_bytes(words.next()?).ok()?;
+    *request.uri_mut() = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    *request.version_mut() = Version::HTTP_11;
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let name = HeaderName::from_bytes(name).ok()?;
+        request.headers_mut().append(name, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_back_as_it_was_sent() {
+        let sent = b"GET /api/a%2Fb?q=%20x HTTP/1.1\r\nhost: a.example:81\r\nx-a: 1\r\nx-a: \xff2\r\n\r\n";
+        let request = parse_head(sent, ()).expect("complete");
+        assert_eq!(request.uri(), "/api/a%2Fb?q=%20x");
+        assert_eq!(request.headers()["host"], "a.example:81");
+        assert_eq!(request.headers().get_all("x-a").iter().count(), 2);
+        assert!(parse_head(b"GET / HTTP/1.1\r\nhost: a", ()).is_none());
+        assert!(parse_head(b"", ()).is_none());
     }
 }

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{Fault, HEAD_LIMIT};
+use super::Fault;
+use crate::proxy::upstream::HEAD_LIMIT;
 
 pub struct Head {
     pub status: StatusCode,
@@ -68,18 +69,19 @@ impl Head {
     }
 
     /// RFC 9112, 6.3. Framing that is not plain is refused by whoever takes the answer.
-    pub fn extent(&self, bodiless: bool) -> Extent {
+    pub fn extent(&self, bodiless: bool) -> Result<Extent, Fault> {
         let none = bodiless
             || self.status.is_informational()
             || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if none {
-            return Extent::Length(0);
+            return Ok(Extent::Length(0));
         }
         if self.fields.contains_key(header::TRANSFER_ENCODING) {
-            return Extent::Chunked;
+            return Ok(Extent::Chunked);
         }
-        let length = self.fields.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        length.and_then(|length| length.parse().ok()).map_or(Extent::Close, Extent::Length)
+        let Some(length) = self.fields.get(header::CONTENT_LENGTH) else { return Ok(Extent::Close) };
+        let length = length.to_str().ok().and_then(|length| length.parse().ok());
+        length.map(Extent::Length).ok_or(Fault::Malformed)
     }
 }
 
