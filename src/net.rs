@@ -13,6 +13,7 @@ mod decoder;
 mod drain;
 mod framing;
 mod h1;
+mod h2;
 mod head;
 mod lifetime;
 mod limits;

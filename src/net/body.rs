@@ -12,8 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    Connection,
+    BoxError, Connection,
     connection::{Answer, Phase},
+    h2::Inflow,
 };
 
 /// A request's body. `100 Continue` goes out when it is first polled.
@@ -27,7 +28,7 @@ pub enum BodyError {
     Timeout,
     /// Broken off or malformed: 400.
     #[error("the request body broke off or is malformed")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BoxError),
     /// Nothing is taken from this client any more.
     #[error("the connection was severed")]
     Severed,
@@ -35,6 +36,7 @@ pub enum BodyError {
 
 enum Source {
     Wire { incoming: Incoming, connection: Rc<Connection> },
+    Stream(Box<Inflow>),
     Memory(Option<Bytes>),
 }
 
@@ -54,6 +56,10 @@ impl RequestBody {
         Self(Source::Wire { incoming, connection })
     }
 
+    pub(super) fn stream(inflow: Inflow) -> Self {
+        Self(Source::Stream(Box::new(inflow)))
+    }
+
     /// A body that is there already, for requests that no client sent.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -71,6 +77,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (incoming, connection) = match &mut self.0 {
             Source::Wire { incoming, connection } => (incoming, connection),
+            Source::Stream(inflow) => return inflow.poll_frame(cx),
             Source::Memory(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
         };
         if connection.severed() {
@@ -79,7 +86,7 @@ impl Body for RequestBody {
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 connection.body_came();
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }
             Poll::Pending if connection.await_body(cx) => Poll::Ready(Some(Err(BodyError::Timeout))),
             Poll::Pending => Poll::Pending,
@@ -89,6 +96,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Wire { incoming, .. } => incoming.is_end_stream(),
+            Source::Stream(inflow) => inflow.is_end_stream(),
             Source::Memory(bytes) => bytes.is_none(),
         }
     }
@@ -96,6 +104,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Wire { incoming, .. } => incoming.size_hint(),
+            Source::Stream(inflow) => inflow.size_hint(),
             Source::Memory(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
@@ -105,8 +114,10 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Source::Wire { connection, .. } = &self.0 {
-            connection.drop_body();
+        match &self.0 {
+            Source::Wire { connection, .. } => connection.drop_body(),
+            Source::Stream(inflow) => inflow.connection().drop_body(),
+            Source::Memory(_) => {}
         }
     }
 }

@@ -1,13 +1,18 @@
 //! A client's connection as its requests, its task and the ticker see it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     task::{Context, Waker},
     time::{Duration, Instant},
 };
 
-use super::{Limits, Refusal, clock::Clock};
+use super::{
+    Limits, Refusal,
+    clock::Clock,
+    h2::{Branch, Trunk},
+};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,10 @@ pub struct Connection {
     half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    /// Of one that carries HTTP/2's streams.
+    trunk: OnceCell<Box<Trunk>>,
+    /// Of one that is such a stream.
+    branch: Option<Box<Branch>>,
 }
 
 /// Where a connection is in its life, which says what deadline holds.
@@ -84,6 +93,8 @@ pub(super) enum Order {
     /// Close; nothing is lost by it.
     Close,
     Refuse(Refusal),
+    /// Go on as HTTP/2: the client has begun so.
+    Multiplex,
 }
 
 /// How long a client may go on sending what nobody reads after the last answer.
@@ -119,7 +130,16 @@ impl Connection {
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            trunk: OnceCell::new(),
+            branch: None,
         }
+    }
+
+    /// A stream of HTTP/2, as handlers see it: severed alone, and counted for itself.
+    pub(super) fn stream(trunk: &Rc<Self>, branch: Branch) -> Self {
+        let stream = Self::new(trunk.peer, trunk.local, trunk.secure, trunk.clock.clone());
+        stream.phase.set(Phase::Serving);
+        Self { branch: Some(Box::new(branch)), ..stream }
     }
 
     /// A connection that no socket belongs to, for tests of handlers.
@@ -129,14 +149,21 @@ impl Connection {
 
     /// From now on no byte is taken from this client and none is handed to it; the connection's
     /// task closes it with a reset. Synchronous: when this returns, it holds.
+    ///
+    /// A stream is reset, and its connection closed should the reset not get on the wire.
     pub fn sever(&self) {
-        self.severed.set(true);
+        let before = self.severed.replace(true);
+        if let Some(branch) = &self.branch
+            && !before
+        {
+            branch.reset();
+        }
         self.wake();
         self.wake_body();
     }
 
     pub fn severed(&self) -> bool {
-        self.severed.get()
+        self.severed.get() || self.branch.as_ref().is_some_and(|branch| branch.trunk().severed())
     }
 
     /// The client's address; a unix socket's peer counts as local.
@@ -160,6 +187,18 @@ impl Connection {
     /// The worker's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn carry_streams(&self, trunk: Trunk) {
+        assert!(self.trunk.set(Box::new(trunk)).is_ok(), "a connection turns to HTTP/2 once");
+    }
+
+    pub(super) fn trunk(&self) -> Option<&Trunk> {
+        self.trunk.get().map(|trunk| &**trunk)
+    }
+
+    pub(super) fn branch(&self) -> Option<&Branch> {
+        self.branch.as_deref()
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -260,6 +299,11 @@ impl Connection {
         }
     }
 
+    /// Whether bytes for the client wait for it to take them.
+    pub(super) fn stalls(&self) -> bool {
+        self.stalled.get().is_some()
+    }
+
     /// The body is wanted and not there. True: it is overdue.
     pub(super) fn await_body(&self, cx: &mut Context<'_>) -> bool {
         if self.body_late.get() {
@@ -289,18 +333,18 @@ impl Connection {
         self.order.take()
     }
 
-    pub(super) fn peek_order(&self) -> Option<Order> {
-        self.order.get()
-    }
-
+    /// hyper has no more say: a refusal of ours is to be written, or HTTP/2 to be spoken.
     pub(super) fn refused(&self) -> bool {
-        matches!(self.order.get(), Some(Order::Refuse(_)))
+        matches!(self.order.get(), Some(Order::Refuse(_) | Order::Multiplex))
     }
 
     /// The worker drains: who has nothing under way goes at once.
     pub(super) fn finish(&self) {
         if self.phase.get() == Phase::Idle {
             self.order(Order::Close);
+        } else if self.trunk().is_some() {
+            // Its streams go on, but the client must begin no others.
+            self.wake();
         }
     }
 
@@ -309,6 +353,9 @@ impl Connection {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if self.stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
             return self.sever();
+        }
+        if let Some(trunk) = self.trunk() {
+            trunk.check(self, now, limits);
         }
         if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
             // The task asks the socket again and learns that it is gone.
@@ -336,7 +383,7 @@ impl Connection {
         }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.task.borrow() {
             waker.wake_by_ref();
         }

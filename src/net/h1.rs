@@ -57,6 +57,7 @@ pub(super) async fn drive<H: Handler>(
             match connection.take_order() {
                 Some(Order::Close) => return Poll::Ready(End::Closed),
                 Some(Order::Refuse(refusal)) => return Poll::Ready(End::Refused(refusal)),
+                Some(Order::Multiplex) => return Poll::Ready(End::Multiplexed),
                 None => {}
             }
             let over = Pin::new(&mut hyper).poll(cx);
@@ -67,9 +68,8 @@ pub(super) async fn drive<H: Handler>(
             if connection.severed() {
                 return Poll::Ready(End::Severed);
             }
-            if let Some(Order::Refuse(refusal)) = connection.peek_order() {
-                connection.take_order();
-                return Poll::Ready(End::Refused(refusal));
+            if connection.refused() {
+                continue;
             }
             match over {
                 Poll::Ready(result) => return Poll::Ready(ending(connection, result)),

@@ -8,6 +8,7 @@ use std::{
     task::Poll,
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Connection, Handler, Refusal, Worker,
     connection::{Order, Phase},
-    h1,
+    h1, h2,
     refusal::encode,
     stream::Stream,
     worker::Lease,
@@ -37,6 +38,8 @@ pub(super) enum End {
     Closed,
     Refused(Refusal),
     Severed,
+    /// The client goes on in HTTP/2.
+    Multiplexed,
 }
 
 pub(super) async fn live<H: Handler>(
@@ -57,6 +60,9 @@ pub(super) async fn live<H: Handler>(
             Ok(Err(_)) | Err(_) => return,
         },
     };
+    if stream.agreed_on() == Some(h2::PROTOCOL) {
+        return Box::pin(h2::drive(stream, BytesMut::new(), worker, connection, handler)).await;
+    }
     // hyper's state and buffers are made for who has something to say.
     if attended(&connection, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
         return end_idle(&stream, &connection);
@@ -68,6 +74,10 @@ pub(super) async fn live<H: Handler>(
         End::Refused(refusal) => {
             let answer = encode(handler.refuse(refusal, &connection));
             close(wire.into_stream(), &connection, &answer).await;
+        }
+        End::Multiplexed => {
+            let (stream, ahead) = wire.into_parts();
+            Box::pin(h2::drive(stream, ahead, worker, connection, handler)).await;
         }
         End::Over if wire.has_unread() => close(wire.into_stream(), &connection, &[]).await,
         End::Over => {}
@@ -83,7 +93,7 @@ async fn attended<F: Future>(connection: &Connection, work: F) -> Result<F::Outp
             return Poll::Ready(Err(End::Severed));
         }
         match connection.take_order() {
-            Some(Order::Close | Order::Refuse(_)) => return Poll::Ready(Err(End::Closed)),
+            Some(Order::Close | Order::Refuse(_) | Order::Multiplex) => return Poll::Ready(Err(End::Closed)),
             None => {}
         }
         work.as_mut().poll(cx).map(Ok)

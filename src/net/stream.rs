@@ -52,6 +52,14 @@ impl Stream {
         let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
+    /// What both ends agreed on in the TLS handshake.
+    pub(super) fn agreed_on(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// Ready when there is something to read, without a buffer to read it into.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

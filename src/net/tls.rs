@@ -11,6 +11,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, pem::PemObject};
 
+use super::h2;
+
 /// What a TLS listener shows. Clones share what `replace` changes.
 #[derive(Clone)]
 pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
@@ -64,7 +66,7 @@ fn config(pairs: &[Pair]) -> Result<ServerConfig, TlsError> {
         .map_err(TlsError::Setup)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ByName(keys)));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![h2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -15,6 +15,7 @@ use super::{
     Connection, Refusal, Worker,
     connection::{Answer, Order, Phase},
     framing::Framing,
+    h2,
     head::{HeadScan, Verdict},
     stream::Stream,
 };
@@ -27,6 +28,8 @@ pub(super) struct Wire {
     pending: BytesMut,
     scan: HeadScan,
     intake: Intake,
+    /// No head has come yet, in clear text: HTTP/2 may be spoken instead.
+    may_turn: bool,
 }
 
 /// What the next byte from the client belongs to.
@@ -41,6 +44,8 @@ enum Intake {
 
 impl Wire {
     pub(super) fn new(stream: Stream, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+        // Over TLS it is agreed on in the handshake.
+        let may_turn = !connection.secure;
         Self {
             stream,
             connection,
@@ -48,6 +53,7 @@ impl Wire {
             pending: BytesMut::new(),
             scan: HeadScan::default(),
             intake: Intake::Head,
+            may_turn,
         }
     }
 
@@ -60,13 +66,19 @@ impl Wire {
         self.stream
     }
 
+    /// The socket, and what was read from it and handed to nobody.
+    pub(super) fn into_parts(self) -> (Stream, BytesMut) {
+        (self.stream, self.pending)
+    }
+
     /// Reads heads until one is whole; then hyper gets it.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let start = buf.filled().len();
             // The head as a whole is almost always in hyper's buffer with the first read.
             let direct = self.pending.is_empty();
-            if direct || self.scan.starved(&self.pending) {
+            let opening = self.may_turn && h2::PREFACE.starts_with(&self.pending);
+            if direct || opening || self.scan.starved(&self.pending) {
                 ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
                 let read = buf.filled().len() - start;
                 if read == 0 {
@@ -82,6 +94,19 @@ impl Wire {
                 self.connection.begin_head();
             }
             let bytes = if direct { &buf.filled()[start..] } else { &self.pending[..] };
+            let opening = self.may_turn && h2::PREFACE.starts_with(bytes);
+            let turns = self.may_turn && bytes.starts_with(h2::PREFACE);
+            if opening || turns {
+                if direct {
+                    self.pending.extend_from_slice(&buf.filled()[start..]);
+                    buf.set_filled(start);
+                }
+                if turns {
+                    self.connection.order(Order::Multiplex);
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                continue;
+            }
             match self.scan.feed(bytes, &self.worker.limits()) {
                 Verdict::Refused(refusal) => {
                     self.connection.order(Order::Refuse(refusal));
@@ -95,6 +120,7 @@ impl Wire {
                 Verdict::Partial => {}
                 Verdict::Whole(head) => {
                     self.scan = HeadScan::default();
+                    self.may_turn = false;
                     self.connection.judged();
                     if !direct {
                         self.intake = Intake::Judged(head.len, head.framing);

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
+mod breaches;
 mod deadlines;
 mod ends;
+mod frames;
 mod harness;
+mod multiplexed;
 mod refusals;
 mod requests;
 mod sockets;

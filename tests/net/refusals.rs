@@ -117,7 +117,7 @@ fn request_lines_and_hosts_are_read_strictly() {
     line("OPTIONS for all", "OPTIONS * HTTP/1.1", 0);
     check(&gate, "a bare LF", "GET / HTTP/1.1\nHost: g\r\n\r\n", 400);
     check(&gate, "empty lines without end", "\r\n\r\n\r\n\r\n\r\n\r\n", 400);
-    check(&gate, "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400);
+    check(&gate, "not quite the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", 400);
     check(&gate, "TLS on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\n", 400);
     let host = |name: &str, host: &str, expected| {
         check(&gate, name, format!("GET / HTTP/1.1\r\n{host}\r\n"), expected);

@@ -29,7 +29,7 @@ fn ask(gate: &Gate, name: &str) -> Result<String, String> {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let host = format!("{name}.test").try_into().unwrap();
     let session = ClientConnection::new(Arc::new(config), host).unwrap();
     let mut stream = StreamOwned::new(session, gate.client().socket);

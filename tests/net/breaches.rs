@@ -1,0 +1,188 @@
+//! What a client may not do in HTTP/2, frame by frame, and what becomes of it.
+
+use std::time::Duration;
+
+use permgate::net::Limits;
+
+use crate::{
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, RST_STREAM, SETTINGS,
+        WINDOW_UPDATE, block, frame,
+    },
+    harness::{Gate, eventually},
+};
+
+const WHOLE: u8 = END_STREAM | END_HEADERS;
+
+/// Plays a client and tells how its first stream, or the connection, ends.
+fn check(row: &str, expected: &str, play: impl FnOnce(&mut Frames)) {
+    let gate = Gate::new(&Limits::default());
+    let mut client = Frames::to(&gate);
+    play(&mut client);
+    assert_eq!(client.end_of(1), expected, "{row}");
+    drop(client);
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+fn with(fields: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    [&GET[..], fields].concat()
+}
+
+fn without(name: &str) -> Vec<(&'static str, &'static str)> {
+    GET.into_iter().filter(|(field, _)| *field != name).collect()
+}
+
+#[test]
+fn malformed_requests_are_reset_or_refused() {
+    let ask = |row: &str, expected: &str, fields: &[(&str, &str)]| {
+        check(row, expected, |client| {
+            client.headers(WHOLE, 1, fields);
+        });
+    };
+    ask("a whole one", "answered", &GET);
+    ask("no method", "RST 1", &without(":method"));
+    ask("no scheme", "RST 1", &without(":scheme"));
+    ask("no path", "RST 1", &without(":path"));
+    ask("neither authority nor Host", "answered", &without(":authority"));
+    ask("two paths", "RST 1", &with(&[(":path", "/y")]));
+    ask("an unknown pseudo field", "GOAWAY 1", &with(&[(":x", "y")]));
+    ask("a pseudo field of answers", "RST 1", &with(&[(":status", "200")]));
+    ask("a pseudo field behind others", "RST 1", &[("a", "b"), GET[0], GET[1], GET[2], GET[3]]);
+    ask("capitals in a name", "GOAWAY 1", &with(&[("X-A", "b")]));
+    ask("Connection", "RST 1", &with(&[("connection", "close")]));
+    ask("Keep-Alive", "RST 1", &with(&[("keep-alive", "1")]));
+    ask("Proxy-Connection", "RST 1", &with(&[("proxy-connection", "close")]));
+    ask("Transfer-Encoding", "RST 1", &with(&[("transfer-encoding", "chunked")]));
+    ask("Upgrade", "RST 1", &with(&[("upgrade", "h2c")]));
+    ask("TE", "RST 1", &with(&[("te", "gzip")]));
+    ask("TE: trailers", "answered", &with(&[("te", "trailers")]));
+    ask("a line end in a value", "GOAWAY 1", &with(&[("a", "b\r\nc: d")]));
+    ask(
+        "an extended CONNECT",
+        "RST 1",
+        &[
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "gate"),
+            (":path", "/x"),
+        ],
+    );
+}
+
+#[test]
+fn bodies_are_as_long_as_they_say() {
+    check("shorter", "RST 1", |client| {
+        client.headers(END_HEADERS, 1, &with(&[("content-length", "9")]));
+        client.send(DATA, END_STREAM, 1, b"part");
+    });
+    check("longer", "RST 1", |client| {
+        client.headers(END_HEADERS, 1, &with(&[("content-length", "1")]));
+        client.send(DATA, END_STREAM, 1, b"part");
+    });
+    check("none at all", "RST 1", |client| {
+        client.headers(WHOLE, 1, &with(&[("content-length", "1")]));
+    });
+    check("two lengths", "RST 1", |client| {
+        client.headers(END_HEADERS, 1, &with(&[("content-length", "4"), ("content-length", "5")]));
+        client.send(DATA, END_STREAM, 1, b"part");
+    });
+}
+
+#[test]
+fn frames_out_of_place_end_the_connection() {
+    check("data without a stream", "GOAWAY 1", |client| {
+        client.send(DATA, 0, 1, b"x");
+    });
+    check("a stream of the server's", "GOAWAY 1", |client| {
+        client.headers(WHOLE, 2, &GET);
+    });
+    check("a stream behind", "GOAWAY 1", |client| {
+        client.headers(WHOLE, 3, &GET).headers(WHOLE, 1, &GET);
+    });
+    check("something between the parts of a head", "GOAWAY 1", |client| {
+        client.send(HEADERS, END_STREAM, 1, &block(&GET)).send(DATA, 0, 1, b"x");
+    });
+    check("a window that overflows", "GOAWAY 3", |client| {
+        client.send(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes());
+    });
+    check("a window update of nothing", "GOAWAY 1", |client| {
+        client.send(WINDOW_UPDATE, 0, 0, &[0; 4]);
+    });
+    check("a frame that is too large", "GOAWAY 6", |client| {
+        client.send(DATA, 0, 1, &vec![0; (16 << 10) + 1]);
+    });
+    check("fields that cannot be decoded", "GOAWAY 1", |client| {
+        client.send(HEADERS, WHOLE, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    });
+    check("settings of an odd length", "GOAWAY 1", |client| {
+        client.send(SETTINGS, 0, 0, &[0; 5]);
+    });
+}
+
+#[test]
+fn floods_end_the_connection() {
+    check("rapid reset", "GOAWAY 11", |client| {
+        let mut flood = Vec::new();
+        for stream in (1..2000).step_by(2) {
+            flood.extend(frame(HEADERS, WHOLE, stream, &block(&GET)));
+            flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        }
+        client.raw(&flood);
+    });
+    check("errors on many streams", "GOAWAY 11", |client| {
+        let mut flood = Vec::new();
+        for stream in (3..2000).step_by(2) {
+            flood.extend(frame(HEADERS, WHOLE, stream, &block(&with(&[("connection", "close")]))));
+        }
+        client.raw(&flood);
+    });
+    check("a head without end", "GOAWAY 11", |client| {
+        let mut flood = frame(HEADERS, END_STREAM, 1, &block(&GET));
+        for _ in 0..1000 {
+            flood.extend(frame(CONTINUATION, 0, 1, &block(&[("a", "b")])));
+        }
+        client.raw(&flood);
+    });
+}
+
+#[test]
+fn a_hundred_streams_are_open_at_once() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = Frames::to(&gate);
+    let never = [GET[0], GET[1], GET[2], (":path", "/never")];
+    // Until it has acknowledged the settings, a client need not know of the limit.
+    client.send(SETTINGS, 1, 0, &[]);
+    for stream in (1..201).step_by(2) {
+        client.headers(WHOLE, stream, &never);
+    }
+    client.headers(WHOLE, 201, &never);
+    assert_eq!(client.end_of(201), "RST 7");
+    client.send(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    client.headers(WHOLE, 203, &GET);
+    assert_eq!(client.end_of(203), "answered");
+    drop(client);
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+#[test]
+fn a_head_that_dawdles_ends_the_connection() {
+    let limits = Limits { head_timeout: Duration::from_millis(80), ..Limits::default() };
+    let gate = Gate::new(&limits);
+    let mut half = Frames::to(&gate);
+    half.send(HEADERS, END_STREAM, 1, &block(&GET));
+    assert_eq!(half.end_of(1), "GOAWAY 11");
+    let mut preface = gate.client();
+    preface.send("PRI * HTTP/2.0\r\n\r\nSM");
+    assert_eq!(preface.answer().0, 408, "it does not speak HTTP/2 yet");
+    preface.ending();
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+#[test]
+fn no_upgrade_leads_to_http2() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.send("GET /x HTTP/1.1\r\nHost: gate\r\nConnection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n");
+    assert_eq!(client.answer(), (200, "/x".into()));
+}

@@ -1,0 +1,249 @@
+//! HTTP/2 on a listener: answers, limits, deadlines, and streams that end alone.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{self, SendRequest},
+};
+use http::{Request, Response};
+use permgate::net::Limits;
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use crate::harness::{Gate, eventually};
+
+/// A client of one connection.
+struct Speaker {
+    requests: SendRequest<Bytes>,
+    /// Ends with the connection.
+    driver: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Speaker {
+    async fn to(gate: &Gate) -> Self {
+        let socket = TcpStream::connect(gate.address).await.unwrap();
+        // A stream that it does not read must not stall the others.
+        let mut builder = client::Builder::new();
+        builder.initial_connection_window_size(16 << 20);
+        let (requests, connection) = builder.handshake(socket).await.unwrap();
+        Self { requests, driver: tokio::task::spawn_local(connection) }
+    }
+
+    /// Asks for a path, with a body or none.
+    async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<Response<RecvStream>, h2::Error> {
+        let request = Request::get(format!("http://gate{path}")).body(()).unwrap();
+        self.send(request, body).await
+    }
+
+    async fn send(
+        &self,
+        request: Request<()>,
+        body: Option<Bytes>,
+    ) -> Result<Response<RecvStream>, h2::Error> {
+        let mut requests = self.requests.clone().ready().await?;
+        let (answer, mut sink) = requests.send_request(request, body.is_none())?;
+        if let Some(body) = body {
+            sink.send_data(body, true)?;
+        }
+        answer.await
+    }
+
+    /// Status and body of a whole answer.
+    async fn get(&self, path: &str) -> (u16, String) {
+        whole(self.ask(path, None).await.unwrap()).await.unwrap()
+    }
+}
+
+async fn whole(answer: Response<RecvStream>) -> Result<(u16, String), h2::Error> {
+    let (head, mut body) = answer.into_parts();
+    let mut all = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        all.extend_from_slice(&piece);
+    }
+    Ok((head.status.as_u16(), String::from_utf8(all).unwrap()))
+}
+
+/// Plays a client against a gate with these limits; nothing is left of it afterwards.
+fn check(limits: &Limits, play: impl AsyncFnOnce(&mut Gate)) {
+    let mut gate = Gate::new(limits);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let within = Duration::from_secs(20);
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(within, play(&mut gate)).await.expect("in time");
+    });
+    drop(runtime);
+    eventually("no connection is left", || gate.budget.open() == 0);
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0, "an answer's body outlived its connection");
+    assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0, "a handler outlived its connection");
+}
+
+#[test]
+fn requests_are_answered_side_by_side() {
+    check(&Limits::default(), async |gate| {
+        let speaker = Speaker::to(gate).await;
+        assert_eq!(speaker.get("/x").await, (200, "/x".into()));
+        let paths: Vec<String> = (0..90).map(|number| format!("/{number}")).collect();
+        let asked: Vec<_> = paths.iter().map(|path| Box::pin(speaker.get(path))).collect();
+        let mut waiting = Box::pin(speaker.ask("/never", None));
+        for (path, answer) in paths.iter().zip(asked) {
+            tokio::select! {
+                _ = &mut waiting => panic!("nobody answers that"),
+                answer = answer => assert_eq!(answer, (200, path.clone())),
+            }
+        }
+        let head = speaker.ask("/x", None).await.unwrap();
+        assert!(head.headers().contains_key("date"));
+        assert_eq!(head.headers()["content-length"], "2");
+    });
+}
+
+#[test]
+fn bodies_go_both_ways_as_fast_as_they_are_taken() {
+    check(&Limits::default(), async |gate| {
+        let speaker = Speaker::to(gate).await;
+        let body = Bytes::from("0123456789".repeat(300_000));
+        let answer = speaker.ask("/echo", Some(body.clone())).await.unwrap();
+        assert_eq!(whole(answer).await.unwrap(), (200, String::from_utf8(body.to_vec()).unwrap()));
+        // Nobody wants the rest of it.
+        let answer = speaker.ask("/refuse", Some(body)).await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert_eq!(speaker.get("/x").await.0, 200, "the others are not disturbed");
+    });
+}
+
+#[test]
+fn heads_keep_the_limits_of_http1() {
+    check(&Limits::default(), async |gate| {
+        let speaker = Speaker::to(gate).await;
+        let ask = async |target: &str, fields: &[(&str, String)]| {
+            let mut request = Request::get(target);
+            for (name, value) in fields {
+                request = request.header(*name, value);
+            }
+            let answer = speaker.send(request.body(()).unwrap(), None).await.unwrap();
+            answer.status().as_u16()
+        };
+        let field = |length: usize| [("x-a", "x".repeat(length))];
+        let many = |count: usize| vec![("x-a", "1".to_owned()); count];
+        let large = vec![("x-a", "x".repeat(8 << 10)); 5];
+        assert_eq!(ask("http://gate/x", &[]).await, 200);
+        assert_eq!(ask("http://gate/x", &many(99)).await, 200);
+        assert_eq!(ask("http://gate/x", &many(101)).await, 431, "too many fields");
+        assert_eq!(ask("http://gate/x", &field(16 << 10)).await, 431, "a field too long");
+        assert_eq!(ask("http://gate/x", &large).await, 431, "more than h2 takes");
+        assert_eq!(ask(&format!("http://gate/{}", "x".repeat(16 << 10)), &[]).await, 414);
+        assert_eq!(ask("http://gate/x", &[("host", "other".into())]).await, 400);
+        assert_eq!(ask("http://gate/x", &[("host", "GATE".into())]).await, 200);
+        let refused: Vec<_> =
+            gate.seen.refusals.lock().unwrap().iter().map(|r| r.status().as_u16()).collect();
+        assert_eq!(refused, [431, 431, 414, 400]);
+    });
+}
+
+#[test]
+fn a_severed_stream_ends_alone() {
+    check(&Limits::default(), async |gate| {
+        let (one, other) = (Speaker::to(gate).await, Speaker::to(gate).await);
+        // Its client takes nothing: the window stalls, and the reset comes all the same.
+        let mut stalled = one.ask("/endless", None).await.unwrap();
+        let mut waiting = Box::pin(one.ask("/never", None));
+        let mut part = other.ask("/first", None).await.unwrap();
+        assert_eq!(part.body_mut().data().await.unwrap().unwrap(), "first");
+        tokio::select! {
+            _ = &mut waiting => panic!("nobody answers that"),
+            () = async { while gate.seen.running.load(Ordering::SeqCst) == 0 { tokio::task::yield_now().await } } => {}
+        }
+        assert_eq!(gate.sever(), 3);
+        assert_eq!(waiting.await.unwrap_err().reason(), Some(Reason::CANCEL));
+        let end = loop {
+            match stalled.body_mut().data().await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error.reason(),
+                None => panic!("it passes for a whole answer"),
+            }
+        };
+        assert_eq!(end, Some(Reason::CANCEL));
+        let end = part.body_mut().data().await.unwrap().unwrap_err();
+        assert_eq!(end.reason(), Some(Reason::CANCEL));
+        assert_eq!(one.get("/x").await.0, 200, "the connection lives on");
+        assert_eq!(other.get("/x").await.0, 200, "the connection lives on");
+        let broken = match one.ask("/broken", None).await {
+            Ok(answer) => whole(answer).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(broken.reason(), Some(Reason::CANCEL));
+        assert_eq!(one.get("/x").await.0, 200, "the connection lives on");
+    });
+}
+
+#[test]
+fn deadlines_hold_for_each_stream() {
+    let short = Duration::from_millis(80);
+    let limits = Limits { body_timeout: short, write_timeout: short, ..Limits::default() };
+    check(&limits, async |gate| {
+        let speaker = Speaker::to(gate).await;
+        let request = Request::post("http://gate/echo").body(()).unwrap();
+        let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
+        sink.send_data(Bytes::from_static(b"part"), false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 408, "a body that does not come");
+        let mut stalled = speaker.ask("/endless", None).await.unwrap();
+        let end = loop {
+            match stalled.body_mut().data().await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error.reason(),
+                None => panic!("it passes for a whole answer"),
+            }
+        };
+        assert_eq!(end, Some(Reason::CANCEL), "an answer that is not taken");
+        // A whole answer that h2 holds is no different from one that goes on.
+        let whole = Bytes::from("x".repeat(100_000));
+        let mut stalled = speaker.ask("/echo", Some(whole)).await.unwrap();
+        let end = loop {
+            match stalled.body_mut().data().await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error.reason(),
+                None => panic!("it passes for a whole answer"),
+            }
+        };
+        assert_eq!(end, Some(Reason::CANCEL), "a whole answer that is not taken");
+        // Nothing to say is no stall.
+        let mut quiet = speaker.ask("/first", None).await.unwrap();
+        assert_eq!(quiet.body_mut().data().await.unwrap().unwrap(), "first");
+        let more = tokio::time::timeout(short * 5, quiet.body_mut().data()).await;
+        assert!(more.is_err(), "{more:?}");
+        assert_eq!(speaker.get("/x").await.0, 200, "the others are not disturbed");
+    });
+}
+
+#[test]
+fn an_idle_connection_is_told_to_go() {
+    let limits = Limits { idle_timeout: Duration::from_millis(80), ..Limits::default() };
+    check(&limits, async |gate| {
+        let speaker = Speaker::to(gate).await;
+        assert_eq!(speaker.get("/x").await.0, 200);
+        assert!(speaker.driver.await.unwrap().is_ok(), "closed without an error");
+        assert_eq!(gate.seen.refusals.lock().unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn a_drain_lets_streams_end() {
+    check(&Limits::default(), async |gate| {
+        let speaker = Speaker::to(gate).await;
+        let request = Request::post("http://gate/echo").body(()).unwrap();
+        let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
+        sink.send_data(Bytes::from_static(b"part"), false).unwrap();
+        while gate.seen.running.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        gate.drain.take().unwrap().begin(std::time::Instant::now() + Duration::from_secs(10));
+        // The client learns that it may begin nothing more.
+        while speaker.ask("/x", None).await.is_ok() {}
+        sink.send_data(Bytes::from_static(b" and rest"), true).unwrap();
+        assert_eq!(whole(answer.await.unwrap()).await.unwrap(), (200, "part and rest".into()));
+        assert!(speaker.driver.await.unwrap().is_ok(), "closed without an error");
+    });
+}
