@@ -5,7 +5,9 @@
 //! fence that a worker does not acknowledge, ends the process.
 
 mod control;
+mod listeners;
 mod reload;
+mod supervisor;
 mod uses;
 mod worker;
 
@@ -21,13 +23,14 @@ use crate::{
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
-    net::{self, Address, BindError, Bound, Budget, tls},
+    net::{self, Address, BindError, Bound, Budget, InheritError, tls},
     proxy::{BadTokens, Uses, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
 
 use control::{Control, Request};
 use reload::Reloader;
+use supervisor::{Supervisor, Watchdog};
 use worker::Seed;
 
 /// A gateway that serves. Dropping it stops it without a word; [`Running::stop`] tells the outcome.
@@ -66,6 +69,12 @@ pub enum StartError {
     #[error("{0}")]
     Bind(#[from] BindError),
     #[error("{0}")]
+    Inherit(#[from] InheritError),
+    #[error(
+        "the admin listener would be reached from other machines at {0}: add `allow_remote = true` to [admin] if that is meant"
+    )]
+    RemoteAdmin(Address),
+    #[error("{0}")]
     Tls(#[from] tls::TlsError),
     #[error("failed to open the access log: {0}")]
     AccessLog(io::Error),
@@ -80,6 +89,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    // Before the first thread: the variables of the environment that name them are taken away.
+    let mut inherited = listeners::inherited(&config, signals)?;
+    let supervisor = Supervisor::of(signals);
+    let mut watchdog = Watchdog::new(supervisor);
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The lock of the store comes first: a second process is told so before it takes an address.
     let (store, state) =
@@ -91,8 +104,11 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         [] => None,
         pairs => Some(tls::Certificates::load(pairs)?),
     };
-    let proxy = bind_all(&config.server.listen)?;
-    let admin = bind_all(&config.admin.listen)?;
+    let proxy = listeners::proxy(&config.server, &mut inherited)?;
+    let admin = listeners::admin(&config.admin, &mut inherited)?;
+    for name in inherited.left() {
+        tracing::warn!("nobody accepts from the socket passed as {name:?}: no `listen` names systemd:{name}");
+    }
     let (proxy_addresses, admin_addresses) = (locals(&proxy)?, locals(&admin)?);
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
@@ -104,11 +120,15 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let (exits, worker_exits) = mpsc::unbounded_channel();
     let count = config.server.workers.map_or_else(cores, std::num::NonZero::get);
     let mut workers = Vec::with_capacity(count);
+    let (serving, served) = std::sync::mpsc::channel();
     for number in 0..count {
         let listeners = proxy
             .iter()
             .map(|bound| {
-                let listener = bound.listener()?;
+                let mut listener = bound.listener()?;
+                if config.server.proxy_protocol {
+                    listener = listener.with_proxy_protocol();
+                }
                 Ok(match &certificates {
                     Some(certificates) => listener.with_tls(certificates.clone()),
                     None => listener,
@@ -130,9 +150,14 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             budget: budget.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
+            pulse: watchdog.as_mut().map(Watchdog::pulse),
+            serving: serving.clone(),
         };
         workers.push(worker::spawn(number, seed, exits.clone()).map_err(StartError::Thread)?);
     }
+    // One that ends instead is the control thread's affair.
+    drop(serving);
+    served.iter().take(count).for_each(drop);
 
     let (requests, asked) = mpsc::unbounded_channel();
     let control = Control {
@@ -143,6 +168,9 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             .map_err(StartError::Listener)?,
         hosts: config.admin.hosts.clone(),
         signals,
+        status: format!("serving {}; admin {}", list(&proxy_addresses), list(&admin_addresses)),
+        supervisor,
+        watchdog,
         drain_time: config.server.drain,
         ready: Arc::new(AtomicBool::new(true)),
         reloader: Reloader::new(
@@ -153,6 +181,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             log,
             limits,
             certificates,
+            supervisor,
         ),
         store,
         state,
@@ -204,12 +233,12 @@ impl Drop for Running {
     }
 }
 
-fn bind_all(addresses: &[Address]) -> Result<Vec<Bound>, BindError> {
-    addresses.iter().map(net::bind).collect()
-}
-
 fn locals(bound: &[Bound]) -> Result<Vec<Address>, StartError> {
     bound.iter().map(Bound::local).collect::<io::Result<_>>().map_err(StartError::Listener)
+}
+
+fn list(addresses: &[Address]) -> String {
+    addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn cores() -> usize {

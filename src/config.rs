@@ -60,6 +60,10 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Server {
     pub listen: Vec<Address>,
+    /// Of the unix sockets listened on.
+    pub unix_mode: u32,
+    /// Connections of trusted proxies begin with the PROXY protocol's header.
+    pub proxy_protocol: bool,
     /// Each loadable by itself; empty: plain text.
     pub tls: Vec<Pair>,
     /// `None`: one per core.
@@ -73,6 +77,8 @@ pub struct Admin {
     pub listen: Vec<Address>,
     /// Names that `Host` may have beside the listener's own addresses and `localhost`; lower case.
     pub hosts: Vec<String>,
+    /// Other machines may reach it.
+    pub allow_remote: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +126,8 @@ impl Config {
         let (old, new_server) = (&self.server, &new.server);
         [
             ("server.listen", old.listen != new_server.listen),
+            ("server.unix_mode", old.unix_mode != new_server.unix_mode),
+            ("server.proxy_protocol", old.proxy_protocol != new_server.proxy_protocol),
             ("server.workers", old.workers != new_server.workers),
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("store.path", self.store.path != new.store.path),

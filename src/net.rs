@@ -15,8 +15,10 @@ mod framing;
 mod h1;
 mod h2;
 mod head;
+mod inherited;
 mod lifetime;
 mod limits;
+mod proxy_protocol;
 mod refusal;
 mod stream;
 pub mod tls;
@@ -27,13 +29,14 @@ use std::rc::Rc;
 
 pub use self::{
     accept::serve,
-    bind::{Address, AddressError, BindError, Bound, Listener, bind},
+    bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
     clock::{Clock, Deadline, Elapsed},
     connection::{Connection, Peer},
     decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
     framing::Malformed,
+    inherited::{InheritError, Inherited},
     limits::Limits,
     refusal::Refusal,
     worker::{Budget, Worker},
@@ -56,6 +59,10 @@ pub trait Handler: 'static {
     /// The answer to what never becomes a request; status `refusal.status()`. The connection
     /// closes after it. Also the place to count and log.
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> http::Response<bytes::Bytes>;
+
+    /// A trusted proxy's connection is closed, since it does not say soundly whom it is for. The
+    /// place to count and log.
+    fn unannounced(&self, _connection: &Connection, _why: &str) {}
 }
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -18,7 +18,12 @@ mod upstream;
 mod uses;
 mod view;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
@@ -51,7 +56,7 @@ use crate::{
     authz::{answer::Reason, forwarding},
     fence::Registry,
     metrics::{WorkerMetrics, outcome},
-    net::{Connection, Handler, Peer, Refusal, RequestBody},
+    net::{Connection, Handler, Refusal, RequestBody},
     state::State,
 };
 
@@ -74,12 +79,19 @@ pub struct Gateway {
     view: RefCell<Rc<View>>,
     ids: RequestIds,
     peers: Peers,
+    unannounced_told: Cell<Option<Instant>>,
 }
 
 impl Gateway {
     pub fn new(parts: Parts) -> Rc<Self> {
         let view = RefCell::new(View::read(&parts.state, None));
-        Rc::new(Self { parts, view, ids: RequestIds::new(), peers: Peers::default() })
+        Rc::new(Self {
+            parts,
+            view,
+            ids: RequestIds::new(),
+            peers: Peers::default(),
+            unannounced_told: Cell::default(),
+        })
     }
 
     /// What is published now.
@@ -131,7 +143,7 @@ impl Gateway {
         let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
         match upstream.forward(&passage, request).await {
             Ok((answer, lease)) => {
-                exchange.upstream_answered.set(Some(std::time::Instant::now()));
+                exchange.upstream_answered.set(Some(Instant::now()));
                 let (mut head, download) = answer.into_parts();
                 forwarding::edit_response(&mut head.headers, &exchange.request_id);
                 head.version = Version::HTTP_11;
@@ -260,20 +272,28 @@ impl Handler for Gateway {
             upstream: None,
             bytes_in: 0,
             bytes_out: 0,
-            duration: std::time::Duration::ZERO,
+            duration: Duration::ZERO,
             upstream_wait: None,
         });
         rejection.into_response(false, &request_id)
     }
+
+    fn unannounced(&self, connection: &Connection, why: &str) {
+        self.metrics().unannounced();
+        // A proxy set up wrongly does it with every connection: told once a minute.
+        let (now, told) = (connection.clock().now(), &self.unannounced_told);
+        if told.get().is_none_or(|told| now.saturating_duration_since(told) >= UNANNOUNCED_TOLD) {
+            told.set(Some(now));
+            tracing::warn!(proxy = %connection.address(), "a connection of a trusted proxy is closed: {why}");
+        }
+    }
 }
+
+const UNANNOUNCED_TOLD: Duration = Duration::from_secs(60);
 
 /// Whether what the peer says of its clients is believed.
 fn trusts(view: &View, connection: &Connection) -> bool {
-    let trusted = &view.snapshot.rules.settings.trusted_proxies;
-    match connection.peer {
-        Peer::Inet(address) => trusted.contains(address.ip()),
-        Peer::Unix { .. } => trusted.unix,
-    }
+    connection.peer.is_trusted(&view.snapshot.rules.settings.trusted_proxies)
 }
 
 /// The request line and what frames the body, made for the upstream's connection.

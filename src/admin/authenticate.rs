@@ -127,7 +127,7 @@ impl Caller {
 fn is_operator(peer: &Peer, own_uid: u32) -> bool {
     match peer {
         Peer::Unix { uid, .. } => *uid == 0 || *uid == own_uid,
-        Peer::Inet(_) => false,
+        Peer::Inet(_) | Peer::Unnamed(_) => false,
     }
 }
 

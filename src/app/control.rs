@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Outcome, Signals,
     reload::{Reloader, Shared},
+    supervisor::{Supervisor, Watchdog},
     uses::AdminUses,
     worker::Exit,
 };
@@ -55,6 +56,10 @@ pub enum Request {
 pub struct Control {
     pub listeners: Vec<Listener>,
     pub signals: Signals,
+    /// What the supervisor is told once all listen.
+    pub status: String,
+    pub supervisor: Supervisor,
+    pub watchdog: Option<Watchdog>,
     pub drain_time: Duration,
     pub ready: Arc<AtomicBool>,
     /// Names that the admin listener may be asked by.
@@ -105,6 +110,7 @@ impl Control {
             let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
             tokio::task::spawn_local(served);
         }
+        self.supervisor.ready(&self.status);
         let outcome = self.attend(&mut signals).await;
         if outcome == Outcome::Drained {
             self.drain_workers(&mut signals).await;
@@ -154,6 +160,7 @@ impl Control {
                 () = &mut broken => {
                     self.ready.store(false, Ordering::Release);
                     tracing::error!("a worker does not take changes over: ending, so that a supervisor starts a sound process");
+                    self.supervisor.stopping("a worker does not take changes over");
                     // The caller's 503 goes out first.
                     tokio::time::sleep(LAST_ANSWERS).await;
                     return Outcome::Failed("a worker has not taken a change over".to_owned());
@@ -177,6 +184,12 @@ impl Control {
                     Some(Request::Stop) | None => return Outcome::Drained,
                 },
                 // A disk that hangs must not keep this loop from hearing of signals and of workers.
+                // In this loop, so that it is alive that the sign tells of.
+                () = due(self.watchdog.as_ref()) => {
+                    if let Some(watchdog) = &mut self.watchdog {
+                        watchdog.beat();
+                    }
+                }
                 _ = flush.tick() => { tokio::task::spawn_local(self.flush_uses()); }
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
@@ -186,6 +199,7 @@ impl Control {
     async fn fail(&self, why: String) -> Outcome {
         self.ready.store(false, Ordering::Release);
         tracing::error!("{why}: ending, so that a supervisor starts a sound process");
+        self.supervisor.stopping(&why);
         Outcome::Failed(why)
     }
 
@@ -206,6 +220,7 @@ impl Control {
     async fn drain_workers(&mut self, signals: &mut Sources) {
         self.ready.store(false, Ordering::Release);
         tracing::info!(seconds = self.drain_time.as_secs(), "draining");
+        self.supervisor.stopping(&format!("draining for {} s at most", self.drain_time.as_secs()));
         self.drain.begin(Instant::now() + self.drain_time);
         let mut left = self.workers.len();
         while left > 0 {
@@ -270,6 +285,14 @@ impl Sources {
             _ = int.recv() => Asked::Stop,
             _ = hup.recv() => Asked::Reload,
         }
+    }
+}
+
+/// Never, where nobody watches.
+async fn due(watchdog: Option<&Watchdog>) {
+    match watchdog {
+        Some(watchdog) => watchdog.due().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use super::supervisor::Supervisor;
 use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
     config::{self, Config, Errors, Problem},
@@ -30,9 +31,11 @@ pub struct Reloader {
     log: Arc<AccessLog>,
     limits: watch::Sender<Limits>,
     certificates: Option<Certificates>,
+    supervisor: Supervisor,
 }
 
 impl Reloader {
+    #[expect(clippy::too_many_arguments, reason = "one call, every part by name")]
     pub fn new(
         config: Config,
         store: Store,
@@ -41,6 +44,7 @@ impl Reloader {
         log: Arc<AccessLog>,
         limits: watch::Sender<Limits>,
         certificates: Option<Certificates>,
+        supervisor: Supervisor,
     ) -> Arc<Self> {
         Arc::new(Self {
             file: config.file.clone(),
@@ -52,6 +56,7 @@ impl Reloader {
             log,
             limits,
             certificates,
+            supervisor,
         })
     }
 
@@ -63,10 +68,17 @@ impl Reloader {
     /// Reads the file again and answers when every worker decides by it.
     pub async fn reload(&self, actor: Actor) -> Result<Cut, ReloadError> {
         let mut present = self.present.lock().await;
+        self.supervisor.reloading();
         let outcome = self.replace(&mut present, actor).await;
         match &outcome {
-            Ok(_) => self.metrics.reloads.add(1),
-            Err(_) => self.metrics.reloads_failed.add(1),
+            Ok(_) => {
+                self.metrics.reloads.add(1);
+                self.supervisor.ready("serving by the reloaded configuration");
+            }
+            Err(error) => {
+                self.metrics.reloads_failed.add(1);
+                self.supervisor.ready(&format!("the configuration stays as it was: {error}"));
+            }
         }
         outcome
     }
@@ -165,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        app::Signals,
         fence::{ACKNOWLEDGE_TIMEOUT, Fence},
         store::Who,
     };
@@ -190,7 +203,16 @@ mod tests {
         let certificates = Certificates::load(&config.server.tls).unwrap();
         let limits = watch::channel(config.server.limits.clone()).0;
         let shown = Some(certificates.clone());
-        let reloader = Reloader::new(config, store.clone(), state, metrics, log, limits, shown);
+        let reloader = Reloader::new(
+            config,
+            store.clone(),
+            state,
+            metrics,
+            log,
+            limits,
+            shown,
+            Supervisor::of(Signals::Ignored),
+        );
         let reload = async || {
             let before = certificates.present();
             let outcome = reloader.reload(Actor { who: Who::Operator, parent: None, request_id: None }).await;

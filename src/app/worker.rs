@@ -8,6 +8,7 @@ use tokio::{
     task::LocalSet,
 };
 
+use super::supervisor::Pulse;
 use crate::{
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
@@ -30,6 +31,10 @@ pub struct Seed {
     pub budget: Arc<Budget>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
+    /// Where somebody watches.
+    pub pulse: Option<Pulse>,
+    /// Told once every listener accepts.
+    pub serving: std::sync::mpsc::Sender<()>,
 }
 
 /// A worker has ended: drained, or by what went wrong.
@@ -82,6 +87,11 @@ async fn serve(seed: Seed) -> io::Result<()> {
             tokio::task::spawn_local(served)
         })
         .collect();
+    if let Some(pulse) = seed.pulse {
+        tokio::task::spawn_local(pulse.keep(worker.clock().clone()));
+    }
+    let _ = seed.serving.send(());
+    drop(seed.serving);
     for door in doors {
         door.await.map_err(io::Error::other)??;
     }

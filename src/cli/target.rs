@@ -56,10 +56,11 @@ impl Target {
         }
     }
 
-    /// A port that the system chose is not known here.
+    /// A port that the system chose, or a socket that systemd passes, is not known here.
     fn of_listener(address: &Address) -> Option<Self> {
         match address {
             Address::Unix(path) => Some(Self::Unix(path.clone())),
+            Address::Inherited(_) => None,
             Address::Tcp(address) if address.port() == 0 => None,
             Address::Tcp(address) if address.ip().is_unspecified() => {
                 let local: IpAddr = if address.is_ipv4() {

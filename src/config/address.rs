@@ -14,13 +14,9 @@ pub(super) type Wrong = (String, String);
 
 /// Where to listen. A relative path is relative to `directory`.
 pub(super) fn listen(text: &str, directory: &Path) -> Result<Address, Wrong> {
-    if text.starts_with("systemd:") {
-        let message = "inherited sockets are not supported by this version".to_owned();
-        return Err((message, "write \"IP:PORT\" or \"unix:PATH\"".into()));
-    }
     match text.parse() {
         Ok(Address::Unix(path)) => Ok(Address::Unix(directory.join(path))),
-        Ok(tcp) => Ok(tcp),
+        Ok(other) => Ok(other),
         Err(_) => {
             let message = format!("{text:?} is not an address to listen on");
             Err((message, format!("write {}", suggestion(text))))
@@ -28,11 +24,24 @@ pub(super) fn listen(text: &str, directory: &Path) -> Result<Address, Wrong> {
     }
 }
 
-/// Whether only this machine reaches it.
+/// A mode of a file as chmod takes it.
+pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
+    let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if octal && mode <= 0o777 => Ok(mode),
+        _ => Err((
+            format!("{text:?} is not a file's mode"),
+            "write \"0600\" for the owner, \"0660\" for the group too".into(),
+        )),
+    }
+}
+
+/// Whether only this machine reaches it, as far as the file tells.
 pub(super) fn is_local(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        Address::Unix(_) => true,
+        // Who passes a socket settles that; it is looked at when it is there.
+        Address::Unix(_) | Address::Inherited(_) => true,
     }
 }
 
@@ -49,6 +58,7 @@ fn suggestion(text: &str) -> String {
             (Ok(IpAddr::V6(ip)), _) => format!("\"[{ip}]:8080\""),
             (Ok(ip), _) => format!("\"{ip}:8080\""),
             (_, Ok(port)) => format!("\"127.0.0.1:{port}\""),
+            _ if text.starts_with("systemd:") => "\"systemd:NAME\", as the unit's FileDescriptorName=".into(),
             _ if text.starts_with('/') => format!("\"unix:{text}\""),
             _ => "\"IP:PORT\" or \"unix:PATH\"".into(),
         },

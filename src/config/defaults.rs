@@ -4,6 +4,10 @@
 pub const LISTEN: &str = r#"["127.0.0.1:8080"]"#;
 /// Nobody may say on whose behalf a request comes until somebody is named.
 pub const TRUSTED_PROXIES: &str = "[]";
+/// A header that clients could write themselves is not looked for.
+pub const PROXY_PROTOCOL: &str = r#""off""#;
+/// The owner alone; a proxy of another user needs its group let in.
+pub const UNIX_MODE: &str = r#""0600""#;
 /// Longer than a usual deployment waits before it kills, shorter than it is patient with.
 pub const DRAIN: &str = r#""30s""#;
 

@@ -57,10 +57,22 @@ pub const ROOT: &[Key] = &[
 ];
 
 const SERVER: &[Key] = &[
-    key("listen", Kind::Texts, "Addresses: \"IP:PORT\" or \"unix:PATH\". Not reloadable.").or(d::LISTEN),
+    key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
+        .or(d::LISTEN),
     key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one otherwise."),
-    key("trusted_proxies", Kind::Texts, "Networks whose Forwarded and X-Forwarded-* fields are believed.")
-        .or(d::TRUSTED_PROXIES),
+    key("unix_mode", Kind::Text, "The mode of unix sockets listened on. Not reloadable.").or(d::UNIX_MODE),
+    key(
+        "trusted_proxies",
+        Kind::Texts,
+        "Networks whose Forwarded and X-Forwarded-* fields are believed; \"unix\": peers on unix sockets.",
+    )
+    .or(d::TRUSTED_PROXIES),
+    key(
+        "proxy_protocol",
+        Kind::Word(&["off", "required"]),
+        "\"required\": connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.",
+    )
+    .or(d::PROXY_PROTOCOL),
     key("workers", Kind::Count(1, 1024), "Worker threads; one per core unless written. Not reloadable."),
     key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless written."),
     key("drain", Kind::Duration(0), "How long requests in flight may last after SIGTERM.").or(d::DRAIN),

@@ -143,7 +143,20 @@ fn server(
             problems.warn(at, message, "set `server.tls`, or see to it that TLS ends in front of it");
         }
     }
+    let proxy_protocol = section.text("proxy_protocol").is_some_and(|word| word.get_ref() == "required");
+    if proxy_protocol && trusted_proxies.is_empty() {
+        let advice = "name the proxies in `trusted_proxies`: nobody else is asked for the header";
+        problems.error(&section.at("proxy_protocol"), "no proxy is trusted to send a PROXY header", advice);
+    }
+    let unix_mode = section.text("unix_mode").into_iter().collect();
+    let unix_mode = collect(problems, unix_mode, address::mode).first().copied().unwrap_or(0o600);
+    if trusted_proxies.unix && unix_mode & 0o002 != 0 {
+        let advice = "leave out the last digit's 2, or \"unix\" among `trusted_proxies`";
+        problems.warn(&section.at("unix_mode"), "every user of this machine is a trusted proxy", advice);
+    }
     Server {
+        unix_mode,
+        proxy_protocol,
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         tls,
         workers: section.count("workers").and_then(NonZeroUsize::new),
@@ -286,6 +299,7 @@ fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Ad
     Admin {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         hosts: collect(problems, section.texts("hosts"), host),
+        allow_remote: allowed,
     }
 }
 

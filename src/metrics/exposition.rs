@@ -99,6 +99,9 @@ fn clients(page: &mut Page, workers: &[Arc<Table>]) {
         .fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
     page.figure("permgate_connections_accepted", "Client connections accepted.", accepted);
     page.gauge("permgate_connections_open", "Client connections now.", open);
+    let unannounced = workers.iter().map(|worker| worker.unannounced()).sum();
+    let help = "Connections of trusted proxies closed for want of a sound PROXY header.";
+    page.figure("permgate_proxy_headers_refused", help, unannounced);
     let live = workers.iter().map(|worker| worker.live()).sum();
     page.gauge("permgate_live_requests", "Permitted requests, streams and tunnels in flight.", live);
     page.family("permgate_client_refusals_total", "counter", "Clients refused before a request was seen.");

@@ -42,6 +42,7 @@ pub(super) struct Table {
     services: Box<[OnceLock<Box<Chunk>>; CHUNKS]>,
     upstream: [AtomicU64; UpstreamEvent::ALL.len()],
     refusals: [AtomicU64; Reason::ALL.len()],
+    unannounced: AtomicU64,
     connections_accepted: AtomicU64,
     connections_closed: AtomicU64,
     entered: AtomicU64,
@@ -103,6 +104,11 @@ impl WorkerMetrics {
         add_alone(&self.table.refusals[reason as usize], 1);
     }
 
+    /// A trusted proxy's connection without a sound PROXY header.
+    pub fn unannounced(&self) {
+        add_alone(&self.table.unannounced, 1);
+    }
+
     pub fn connection_accepted(&self) {
         add_alone(&self.table.connections_accepted, 1);
     }
@@ -148,6 +154,10 @@ impl Table {
 
     pub(super) fn refusals(&self, reason: Reason) -> u64 {
         self.refusals[reason as usize].load(Relaxed)
+    }
+
+    pub(super) fn unannounced(&self) -> u64 {
+        self.unannounced.load(Relaxed)
     }
 
     pub(super) fn connections(&self) -> (u64, u64) {
@@ -196,6 +206,7 @@ impl Default for Table {
             services: Box::new([const { OnceLock::new() }; CHUNKS]),
             upstream: Default::default(),
             refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            unannounced: AtomicU64::default(),
             connections_accepted: AtomicU64::default(),
             connections_closed: AtomicU64::default(),
             entered: AtomicU64::default(),

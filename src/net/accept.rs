@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -14,11 +14,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Connection, Drained, Draining, Handler, Listener, Peer, Worker,
-    bind::Socket,
-    lifetime::{Accepted, live},
+    bind::{Entrance, Socket},
+    connection::Phase,
+    lifetime::{Accepted, attended, live},
+    proxy_protocol::{self, AnnounceError, Announced},
     stream::Stream,
     tls::Certificates,
-    worker::Full,
+    worker::{Full, Lease},
 };
 
 /// Serves what comes in, on the current `LocalSet`; returns when a drain has ended. The error is
@@ -29,7 +31,7 @@ pub async fn serve<H: Handler>(
     handler: Rc<H>,
     mut draining: Draining,
 ) -> io::Result<Drained> {
-    let (socket, certificates, _unlink) = listener.into_parts();
+    let (socket, entrance, _unlink) = listener.into_parts();
     let door = match socket {
         Socket::Tcp(socket) => Door::Tcp(TcpListener::from_std(socket)?),
         Socket::Unix(socket) => Door::Unix(UnixListener::from_std(socket)?),
@@ -43,7 +45,7 @@ pub async fn serve<H: Handler>(
                 match arrival {
                     Ok(arrival) => {
                         starved = false;
-                        admit(&worker, &certificates, arrival, &handler, &draining).await;
+                        admit(&worker, &entrance, arrival, &handler, &draining).await;
                     }
                     Err(error) if passing(&error) => {}
                     Err(error) => {
@@ -57,9 +59,11 @@ pub async fn serve<H: Handler>(
             }
         }
     }
-    // Who has got through the handshake with the kernel is served still.
-    for arrival in door.backlog().into_iter().flatten() {
-        admit(&worker, &certificates, arrival, &handler, &draining).await;
+    // Who has got through the handshake with the kernel is served still; before an inherited socket,
+    // the next process does it.
+    let backlog = if entrance.inherited { Vec::new() } else { door.backlog() };
+    for arrival in backlog.into_iter().flatten() {
+        admit(&worker, &entrance, arrival, &handler, &draining).await;
     }
     worker.begin_drain();
     let cut = tokio::select! {
@@ -140,18 +144,15 @@ impl Arrival {
 
 async fn admit<H: Handler>(
     worker: &Rc<Worker>,
-    certificates: &Option<Certificates>,
+    entrance: &Entrance,
     arrival: Arrival,
     handler: &Rc<H>,
     draining: &Draining,
 ) {
     let Arrival { stream, peer, local } = arrival;
-    let address: Option<IpAddr> = match peer {
-        Peer::Inet(address) => Some(address.ip()),
-        Peer::Unix { .. } => None,
-    };
+    let announced = entrance.announced && peer.is_trusted(&worker.limits().trusted_proxies);
     let place = loop {
-        match worker.place(address) {
+        match worker.place(peer.counted()) {
             Ok(place) => break place,
             Err(Full::ThisAddress) => return stream.reset_on_close(),
             Err(Full::Everybody) if draining.has_begun() => return stream.reset_on_close(),
@@ -161,17 +162,67 @@ async fn admit<H: Handler>(
             }
         }
     };
-    let secure = certificates.is_some() && address.is_some();
-    let connection = Rc::new(Connection::new(peer, local, secure, worker.clock().clone()));
+    let certificates = entrance.certificates.clone().filter(|_| matches!(stream, Stream::Tcp(_)));
+    let connection = Connection::new(peer, local, certificates.is_some(), worker.clock().clone());
+    let connection = Rc::new(connection);
     let lease = worker.enlist(connection.clone(), place);
-    let accepted = match (stream, certificates) {
+    let (worker, handler) = (worker.clone(), handler.clone());
+    if announced {
+        tokio::task::spawn_local(async move {
+            if let Some((connection, lease)) = announce(&stream, connection, lease, &*handler).await {
+                live(accepted(stream, certificates), worker, connection, handler, lease).await;
+            }
+        });
+    } else {
+        tokio::task::spawn_local(live(accepted(stream, certificates), worker, connection, handler, lease));
+    }
+}
+
+fn accepted(stream: Stream, certificates: Option<Certificates>) -> Accepted {
+    match (stream, certificates) {
         (Stream::Tcp(socket), Some(certificates)) => {
             Accepted::Tls(TlsAcceptor::from(certificates.present()), socket)
         }
         (stream, _) => Accepted::Plain(stream),
+    }
+}
+
+/// Learns whom a trusted proxy's connection is for; from then on it is that client's.
+async fn announce<H: Handler>(
+    stream: &Stream,
+    proxy: Rc<Connection>,
+    mut lease: Lease,
+    handler: &H,
+) -> Option<(Rc<Connection>, Lease)> {
+    proxy.enter(Phase::Handshake);
+    let refuse = |why: &str| {
+        handler.unannounced(&proxy, why);
+        stream.reset_on_close();
     };
-    let life = live(accepted, worker.clone(), connection, handler.clone(), lease);
-    tokio::task::spawn_local(life);
+    let peer = match attended(&proxy, proxy_protocol::read(stream)).await {
+        Ok(Ok(Announced::Client(client))) => Peer::Inet(client),
+        Ok(Ok(Announced::Unnamed)) => Peer::Unnamed(proxy.address()),
+        Ok(Ok(Announced::Own)) => proxy.peer,
+        Ok(Err(AnnounceError::Silent | AnnounceError::Io(_))) => return None,
+        Ok(Err(error)) => {
+            refuse(&error.to_string());
+            return None;
+        }
+        Err(_) if proxy.severed() => {
+            stream.reset_on_close();
+            return None;
+        }
+        Err(_) => {
+            refuse("no PROXY header came in time");
+            return None;
+        }
+    };
+    let client = Rc::new(Connection::new(peer, proxy.local, proxy.secure, proxy.clock().clone()));
+    if !lease.hand_over(client.clone()) {
+        stream.reset_on_close();
+        return None;
+    }
+    Some((client, lease))
 }
 
 /// IPv4 as such, also when it comes through an IPv6 socket: rules and logs know one form.

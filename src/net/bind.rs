@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -17,15 +17,17 @@ use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 
 use super::tls::Certificates;
 
-/// `127.0.0.1:8080`, `[::1]:8080` or `unix:PATH`.
+/// `127.0.0.1:8080`, `[::1]:8080`, `unix:PATH` or `systemd:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// Whatever a supervisor passes under this name.
+    Inherited(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an address: expected IP:PORT or unix:PATH")]
+#[error("not an address: expected IP:PORT, unix:PATH or systemd:NAME")]
 pub struct AddressError;
 
 /// An address that belongs to this process. Keep it until every listener is made.
@@ -35,6 +37,9 @@ pub struct Bound(Kind);
 pub struct Listener {
     socket: Socket,
     certificates: Option<Certificates>,
+    announced: bool,
+    /// Others accept from it when this process no longer does.
+    inherited: bool,
     unlink: Option<Arc<Unlink>>,
 }
 
@@ -48,13 +53,23 @@ pub enum BindError {
     Io { address: Address, source: io::Error },
 }
 
+/// What a connection passes before its first request.
+pub(super) struct Entrance {
+    pub certificates: Option<Certificates>,
+    pub announced: bool,
+    pub inherited: bool,
+}
+
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// Removes a unix socket's file when its last listener is gone.
-pub(super) struct Unlink(PathBuf);
+/// Removes a unix socket's file when its last listener is gone, unless another has taken its place.
+pub(super) struct Unlink {
+    path: PathBuf,
+    made: Option<(u64, u64)>,
+}
 
 enum Kind {
     /// Bound and not listening: it holds the port and gets no connection.
@@ -75,10 +90,15 @@ enum Kind {
 const BACKLOG: i32 = 4096;
 
 /// Owner only: who may connect is the operator.
-const MODE: u32 = 0o600;
+const OWNER_ONLY: u32 = 0o600;
 
-/// Takes the address, or says who has it. Port 0 is settled here.
+/// Takes the address, or says who has it. Port 0 is settled here. A unix socket is its owner's.
 pub fn bind(address: &Address) -> Result<Bound, BindError> {
+    bind_with_mode(address, OWNER_ONLY)
+}
+
+/// As `bind`; a unix socket's file has this mode.
+pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
         _ => BindError::Io { address: address.clone(), source },
@@ -93,10 +113,12 @@ pub fn bind(address: &Address) -> Result<Bound, BindError> {
         }
         Address::Unix(path) => {
             clear_stale(path, address)?;
-            let socket = unix_socket(path).map_err(failed)?;
-            let unlink = Some(Arc::new(Unlink(path.clone())));
+            let socket = unix_socket(path, mode).map_err(failed)?;
+            let unlink = Some(Arc::new(Unlink { path: path.clone(), made: file_of(path) }));
             Ok(Bound(Kind::Unix { address: path.clone(), socket, unlink }))
         }
+        // It is bound already, by whoever passes it.
+        Address::Inherited(_) => Err(failed(io::ErrorKind::Unsupported.into())),
     }
 }
 
@@ -134,7 +156,12 @@ impl Bound {
             Kind::Inherited(socket) => (Socket::Tcp(socket.try_clone()?), None),
             Kind::Unix { socket, unlink, .. } => (Socket::Unix(socket.try_clone()?), unlink.clone()),
         };
-        Ok(Listener { socket, certificates: None, unlink })
+        let inherited = match &self.0 {
+            Kind::Own { .. } => false,
+            Kind::Inherited(_) => true,
+            Kind::Unix { unlink, .. } => unlink.is_none(),
+        };
+        Ok(Listener { socket, certificates: None, announced: false, inherited, unlink })
     }
 }
 
@@ -145,8 +172,17 @@ impl Listener {
         self
     }
 
-    pub(super) fn into_parts(self) -> (Socket, Option<Certificates>, Option<Arc<Unlink>>) {
-        (self.socket, self.certificates, self.unlink)
+    /// Connections of trusted proxies begin with the PROXY protocol's header, before TLS. Others
+    /// are never asked for one.
+    pub fn with_proxy_protocol(mut self) -> Self {
+        self.announced = true;
+        self
+    }
+
+    pub(super) fn into_parts(self) -> (Socket, Entrance, Option<Arc<Unlink>>) {
+        let Self { certificates, announced, inherited, .. } = self;
+        let entrance = Entrance { certificates, announced, inherited };
+        (self.socket, entrance, self.unlink)
     }
 }
 
@@ -160,12 +196,12 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn unix_socket(path: &Path) -> io::Result<UnixListener> {
+fn unix_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     // Nobody can connect before it listens, so the mode holds from the first connection on.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -191,11 +227,22 @@ fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
     }
 }
 
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
 impl Drop for Unlink {
     fn drop(&mut self) {
         // It may be gone, or the directory with it; nothing depends on it.
-        let _ = std::fs::remove_file(&self.0);
+        if self.made.is_some() && file_of(&self.path) == self.made {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// As `FileDescriptorName=` takes it.
+fn is_name(name: &str) -> bool {
+    (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
 impl FromStr for Address {
@@ -205,7 +252,11 @@ impl FromStr for Address {
         match text.strip_prefix("unix:") {
             Some("") => Err(AddressError),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| AddressError),
+            None => match text.strip_prefix("systemd:") {
+                Some(name) if is_name(name) => Ok(Self::Inherited(name.to_owned())),
+                Some(_) => Err(AddressError),
+                None => text.parse().map(Self::Tcp).map_err(|_| AddressError),
+            },
         }
     }
 }
@@ -215,6 +266,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inherited(name) => write!(f, "systemd:{name}"),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     clock::Clock,
     h2::{Branch, Trunk},
 };
+use crate::authz::forwarding::TrustedProxies;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,9 @@ pub enum Peer {
         uid: u32,
         pid: Option<i32>,
     },
+    /// Somebody whom the trusted proxy at this address does not name: it counts for the address,
+    /// and is not believed for it.
+    Unnamed(IpAddr),
 }
 
 /// A client's connection as its requests see it. Belongs to one worker.
@@ -106,6 +110,34 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 /// How long a drain waits for the first byte of a connection that has just been made.
 const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
 
+impl Peer {
+    /// A unix socket's peer counts as local.
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Inet(address) => address.ip(),
+            Self::Unix { .. } => IpAddr::from([127, 0, 0, 1]),
+            Self::Unnamed(proxy) => *proxy,
+        }
+    }
+
+    /// Whether what it says of its clients is believed.
+    pub fn is_trusted(&self, trusted: &TrustedProxies) -> bool {
+        match self {
+            Self::Inet(address) => trusted.contains(address.ip()),
+            Self::Unix { .. } => trusted.unix,
+            Self::Unnamed(_) => false,
+        }
+    }
+
+    /// The address whose connections are counted.
+    pub(super) fn counted(&self) -> Option<IpAddr> {
+        match self {
+            Self::Inet(address) => Some(address.ip()),
+            Self::Unix { .. } | Self::Unnamed(_) => None,
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn new(peer: Peer, local: Option<SocketAddr>, secure: bool, clock: Clock) -> Self {
         let since = clock.refresh();
@@ -166,12 +198,8 @@ impl Connection {
         self.severed.get() || self.branch.as_ref().is_some_and(|branch| branch.trunk().severed())
     }
 
-    /// The client's address; a unix socket's peer counts as local.
     pub fn address(&self) -> IpAddr {
-        match self.peer {
-            Peer::Inet(address) => address.ip(),
-            Peer::Unix { .. } => IpAddr::from([127, 0, 0, 1]),
-        }
+        self.peer.address()
     }
 
     /// Bytes taken from the client so far, over all its requests.

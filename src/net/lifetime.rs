@@ -85,7 +85,7 @@ pub(super) async fn live<H: Handler>(
 }
 
 /// Waits, unless the connection is severed or told to close.
-async fn attended<F: Future>(connection: &Connection, work: F) -> Result<F::Output, End> {
+pub(super) async fn attended<F: Future>(connection: &Connection, work: F) -> Result<F::Output, End> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         connection.attend(cx);

@@ -2,14 +2,16 @@
 
 use std::{
     io::{self, IoSlice},
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+use rustix::net::RecvFlags;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
@@ -60,6 +62,16 @@ impl Stream {
         }
     }
 
+    /// Bytes of the socket itself, before TLS begins.
+    pub(super) async fn receive(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        let readable = Interest::READABLE;
+        match self {
+            Self::Tcp(stream) => stream.async_io(readable, || received(stream, buf, flags)).await,
+            Self::Unix(stream) => stream.async_io(readable, || received(stream, buf, flags)).await,
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Ready when there is something to read, without a buffer to read it into.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -69,6 +81,10 @@ impl Stream {
             Self::Tls(_) => Poll::Ready(Ok(())),
         }
     }
+}
+
+fn received(socket: impl AsFd, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+    Ok(rustix::net::recv(socket, buf, flags)?.1)
 }
 
 impl AsyncRead for Stream {

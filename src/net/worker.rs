@@ -39,7 +39,7 @@ pub struct Budget {
 pub(super) struct Lease {
     worker: Rc<Worker>,
     slot: usize,
-    _place: Place,
+    place: Place,
 }
 
 /// A connection's place in the budget.
@@ -121,7 +121,7 @@ impl Worker {
         });
         connections.slots[slot] = Some(connection);
         self.clock.watch();
-        Lease { worker: self.clone(), slot, _place: place }
+        Lease { worker: self.clone(), slot, place }
     }
 
     /// Lets the connection go that has been idle for the longest time.
@@ -193,18 +193,38 @@ impl Budget {
             return Err(Full::Everybody);
         }
         let mut place = Place { budget: self.clone(), address: None };
+        if place.counts_for(limits, address) { Ok(place) } else { Err(Full::ThisAddress) }
+    }
+}
+
+impl Place {
+    /// Counts for this address from now on, unless that has enough of them.
+    fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
-            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.budget.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             let count = addresses.entry(address).or_default();
             if *count >= most {
-                return Err(Full::ThisAddress);
+                return false;
             }
             *count += 1;
-            place.address = Some(address);
+            self.address = Some(address);
         }
-        Ok(place)
+        true
+    }
+}
+
+impl Lease {
+    /// A trusted proxy, which counts for no address, has named the client: the place is that
+    /// client's, unless it has enough of them.
+    pub(super) fn hand_over(&mut self, client: Rc<Connection>) -> bool {
+        let address = client.peer.counted();
+        if !self.place.counts_for(&self.worker.limits.borrow(), address) {
+            return false;
+        }
+        self.worker.connections.borrow_mut().slots[self.slot] = Some(client);
+        true
     }
 }
 

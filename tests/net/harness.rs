@@ -30,6 +30,8 @@ use permgate::net::{
 pub struct Seen {
     pub requests: AtomicUsize,
     pub refusals: Mutex<Vec<Refusal>>,
+    /// Why connections of trusted proxies were closed.
+    pub unannounced: Mutex<Vec<String>>,
     /// Answer bodies that are alive.
     pub bodies: AtomicUsize,
     pub body_errors: Mutex<Vec<String>>,
@@ -72,7 +74,7 @@ impl Gate {
         let address = match bound.local().unwrap() {
             Address::Tcp(address) => address,
             // Who made a unix socket knows where it is.
-            Address::Unix(_) => ([0, 0, 0, 0], 0).into(),
+            Address::Unix(_) | Address::Inherited(_) => ([0, 0, 0, 0], 0).into(),
         };
         let (seen, budget) = (Arc::<Seen>::default(), Budget::new());
         let (drain, draining) = drain();
@@ -203,6 +205,10 @@ impl Handler for Echo {
         let mut response = Response::new(Bytes::from(format!("refused {}", refusal.status())));
         *response.status_mut() = refusal.status();
         response
+    }
+
+    fn unannounced(&self, _: &Connection, why: &str) {
+        self.seen.unannounced.lock().unwrap().push(why.to_owned());
     }
 }
 

@@ -8,6 +8,7 @@ mod ends;
 mod frames;
 mod harness;
 mod multiplexed;
+mod proxy_protocol;
 mod refusals;
 mod requests;
 mod sockets;

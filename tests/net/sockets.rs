@@ -140,10 +140,20 @@ fn one_address_can_be_held_to_its_share() {
 
 #[test]
 fn addresses_are_read_and_written_alike() {
-    for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/gate.sock", "unix:gate.sock"] {
+    for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/gate.sock", "unix:gate.sock", "systemd:http"] {
         assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
     }
-    for text in ["", "8080", "localhost:80", "unix:", "127.0.0.1", "tcp:1.2.3.4:5"] {
+    for text in [
+        "",
+        "8080",
+        "localhost:80",
+        "unix:",
+        "127.0.0.1",
+        "tcp:1.2.3.4:5",
+        "systemd:",
+        "systemd:a:b",
+        "systemd:a b",
+    ] {
         assert!(text.parse::<Address>().is_err(), "{text}");
     }
 }

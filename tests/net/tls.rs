@@ -1,6 +1,6 @@
 //! TLS: served, chosen by name, replaced, and cut off when the handshake dawdles.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::TcpStream, path::PathBuf, sync::Arc, time::Duration};
 
 use permgate::net::{
     Limits,
@@ -19,8 +19,16 @@ fn pair(name: &str) -> Pair {
     Pair { cert: file(&format!("{name}.crt")), key: file(&format!("{name}.key")) }
 }
 
-/// Asks over TLS for `name`, trusting only that name's own certificate.
+pub fn certificates(names: &[&str]) -> Certificates {
+    Certificates::load(&names.iter().map(|name| pair(name)).collect::<Vec<_>>()).unwrap()
+}
+
 fn ask(gate: &Gate, name: &str) -> Result<String, String> {
+    ask_over(gate.client().socket, name)
+}
+
+/// Asks over TLS for `name`, trusting only that name's own certificate.
+pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file(&format!("{name}.crt"))).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -32,7 +40,7 @@ fn ask(gate: &Gate, name: &str) -> Result<String, String> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let host = format!("{name}.test").try_into().unwrap();
     let session = ClientConnection::new(Arc::new(config), host).unwrap();
-    let mut stream = StreamOwned::new(session, gate.client().socket);
+    let mut stream = StreamOwned::new(session, socket);
     let asked = std::io::Write::write_all(&mut stream, b"GET /secure HTTP/1.0\r\n\r\n");
     asked.map_err(|error| error.to_string())?;
     let mut answer = String::new();

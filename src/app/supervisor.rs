@@ -1,0 +1,129 @@
+//! What the service manager is told, as sd_notify(3) has it: ready, reloading, stopping, a line of
+//! status, and that every thread is alive. Silent where nobody listens.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+
+use super::Signals;
+use crate::net::Clock;
+
+/// The service manager, or nobody.
+#[derive(Clone, Copy)]
+pub struct Supervisor {
+    heard: bool,
+}
+
+/// A worker's sign of life: it moves while the worker's tasks run and its ticker ticks.
+#[derive(Clone)]
+pub struct Pulse {
+    beats: Arc<AtomicU64>,
+    every: Duration,
+}
+
+/// Tells the supervisor that all is well, as long as every worker's pulse goes on.
+pub struct Watchdog {
+    supervisor: Supervisor,
+    /// Without a sign for this long, the supervisor ends the process.
+    limit: Duration,
+    pulses: Vec<(Pulse, u64)>,
+    late: bool,
+}
+
+/// Signs of life of a worker within the time after which the supervisor would end the process.
+const BEATS: u32 = 8;
+
+/// A deadline of this length leaves the ticker as slow as it is.
+const GENTLE: Duration = Duration::from_millis(400);
+
+impl Supervisor {
+    /// Only a process that heeds signals is a service of its own.
+    pub fn of(signals: Signals) -> Self {
+        Self { heard: signals == Signals::Heeded && std::env::var_os("NOTIFY_SOCKET").is_some() }
+    }
+
+    pub fn ready(self, status: &str) {
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+    }
+
+    pub fn reloading(self) {
+        let Ok(now) = NotifyState::monotonic_usec_now() else { return };
+        self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]);
+    }
+
+    pub fn stopping(self, status: &str) {
+        self.tell(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
+    }
+
+    fn tell(self, states: &[NotifyState<'_>]) {
+        if self.heard
+            && let Err(error) = sd_notify::notify(states)
+        {
+            tracing::warn!(%error, "the service manager does not hear");
+        }
+    }
+}
+
+impl Watchdog {
+    /// `None`: nobody asks for signs of life.
+    pub fn new(supervisor: Supervisor) -> Option<Self> {
+        let limit = sd_notify::watchdog_enabled().filter(|limit| supervisor.heard && !limit.is_zero())?;
+        Some(Self { supervisor, limit, pulses: Vec::new(), late: false })
+    }
+
+    /// For one more worker, which [`Pulse::keep`]s it.
+    pub fn pulse(&mut self) -> Pulse {
+        let pulse = Pulse { beats: Arc::default(), every: self.limit / BEATS };
+        self.pulses.push((pulse.clone(), 0));
+        pulse
+    }
+
+    /// Ends when the next sign of life is due, or the next look at who is late.
+    pub async fn due(&self) {
+        tokio::time::sleep(if self.late { self.limit / BEATS } else { self.limit / 2 }).await;
+    }
+
+    /// Gives the sign if every worker has given one since the last time.
+    pub fn beat(&mut self) {
+        let silent = self.pulses.iter().position(|(pulse, seen)| pulse.count() == *seen);
+        if let Some(worker) = silent {
+            if !std::mem::replace(&mut self.late, true) {
+                tracing::error!("worker {worker} gives no sign of life: nor does this process until it does");
+            }
+            return;
+        }
+        self.late = false;
+        for (pulse, seen) in &mut self.pulses {
+            *seen = pulse.count();
+        }
+        self.supervisor.tell(&[NotifyState::Watchdog]);
+    }
+}
+
+impl Pulse {
+    /// On the worker's own thread: the runtime's timer, then a tick of the worker's own clock, which
+    /// otherwise rests while the worker is idle.
+    pub async fn keep(self, clock: Clock) {
+        loop {
+            tokio::time::sleep(self.every).await;
+            let _ = clock.timeout(self.every.min(GENTLE), pending::<()>()).await;
+            self.beats.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+}
+
+/// A status is one line.
+fn line(status: &str) -> String {
+    status.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,86 @@
+//! Sockets that a supervisor has opened for this process and passes by name, as systemd does:
+//! LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES.
+
+use std::{env, io};
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+
+use super::Bound;
+
+/// What was passed and is not taken yet.
+pub struct Inherited {
+    names: Vec<String>,
+    sockets: ListenFd,
+    taken: Vec<bool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    #[error("the sockets passed to this process cannot be read: {0}")]
+    Environment(io::Error),
+    #[error("no socket was passed to this process; systemd:{0} needs a socket unit that starts it")]
+    Nothing(String),
+    #[error(
+        "no socket named {name:?} was passed to this process, only {}; its unit needs FileDescriptorName={name}",
+        .passed.join(", ")
+    )]
+    Missing { name: String, passed: Vec<String> },
+    #[error("the socket passed as {0:?} is no listening stream socket")]
+    Unfit(String),
+}
+
+impl Inherited {
+    /// Before other threads run: the variables are taken away, since they are meant for nobody
+    /// else. Sockets that are meant for another process are not touched.
+    pub fn from_environment() -> Result<Self, InheritError> {
+        // Held to LISTEN_PID, and closed on exec from here on, also those that nobody takes.
+        let passed = sd_notify::listen_fds_with_names().map_err(InheritError::Environment)?;
+        let names: Vec<String> = passed.map(|(_, name)| name).collect();
+        let first = env::var_os("LISTEN_FDS_FIRST_FD").is_none();
+        let sockets = if names.is_empty() || !first { ListenFd::empty() } else { ListenFd::from_env() };
+        let taken = vec![false; sockets.len()];
+        Ok(Self { names, sockets, taken })
+    }
+
+    /// Nothing is taken from the environment.
+    pub fn none() -> Self {
+        Self { names: Vec::new(), sockets: ListenFd::empty(), taken: Vec::new() }
+    }
+
+    /// Every socket of this name, at least one.
+    pub fn take(&mut self, name: &str) -> Result<Vec<Bound>, InheritError> {
+        let mut all = Vec::new();
+        for at in 0..self.taken.len() {
+            if self.names[at] != name {
+                continue;
+            }
+            self.taken[at] = true;
+            all.push(self.socket(at).map_err(|_| InheritError::Unfit(name.to_owned()))?);
+        }
+        match all.is_empty() {
+            false => Ok(all),
+            true if self.taken.is_empty() => Err(InheritError::Nothing(name.to_owned())),
+            true => Err(InheritError::Missing { name: name.to_owned(), passed: self.names.clone() }),
+        }
+    }
+
+    /// Names of sockets that nobody has taken: connections would wait there for ever.
+    pub fn left(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(name, _)| name.as_str())
+    }
+
+    fn socket(&mut self, at: usize) -> io::Result<Bound> {
+        let listening = |socket: SockRef<'_>| match socket.is_listener() {
+            Ok(true) => Ok(()),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        };
+        if let Ok(Some(socket)) = self.sockets.take_tcp_listener(at) {
+            listening(SockRef::from(&socket))?;
+            return Bound::inherited_tcp(socket);
+        }
+        let socket = self.sockets.take_unix_listener(at)?.ok_or(io::ErrorKind::NotFound)?;
+        listening(SockRef::from(&socket))?;
+        Bound::inherited_unix(socket)
+    }
+}
