@@ -11,7 +11,9 @@ use std::{
 use divan::Bencher;
 use http::Method;
 use permgate::{
-    authz::rules::{Authorization, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings},
+    authz::rules::{
+        Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings,
+    },
     fence::Fence,
     store::{
         Configuration, Policy, Settings, Store,
@@ -105,7 +107,7 @@ fn configuration() -> Configuration {
         methods: None,
         read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
         authorization: Authorization::Strip,
-        identity: true,
+        identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

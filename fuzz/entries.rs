@@ -57,7 +57,7 @@ thread_local! {
 
 fn rules() -> permgate::authz::rules::Rules {
     use permgate::authz::rules::{
-        Authorization, Origin, ReadMethod, Rules, ServiceIds, ServiceKey, ServiceSpec, Settings,
+        Authorization, Identity, Origin, ReadMethod, Rules, ServiceIds, ServiceKey, ServiceSpec, Settings,
     };
     let spec = |(key, prefix): (&str, &str)| ServiceSpec {
         key: ServiceKey::parse(key).expect("a lower-case word"),
@@ -70,7 +70,7 @@ fn rules() -> permgate::authz::rules::Rules {
         methods: None,
         read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
         authorization: Authorization::Strip,
-        identity: true,
+        identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

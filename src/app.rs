@@ -15,11 +15,13 @@ use std::{
     io,
     sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
+    time::SystemTime,
 };
 
 use tokio::sync::mpsc;
 
 use crate::{
+    assertion::{Keyring, KeyringError},
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
@@ -76,6 +78,8 @@ pub enum StartError {
     RemoteAdmin(Address),
     #[error("{0}")]
     Tls(#[from] tls::TlsError),
+    #[error("{0}")]
+    Keyring(#[from] KeyringError),
     #[error("failed to open the access log: {0}")]
     AccessLog(io::Error),
     #[error("failed to start a thread: {0}")]
@@ -97,6 +101,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     // The lock of the store comes first: a second process is told so before it takes an address.
     let (store, state) =
         Store::open(&config.store, config.configuration(config.attachment()), fence.clone())?;
+    let keyring = Arc::new(Keyring::default());
+    if let Some(assertion) = &config.assertion {
+        keyring.tend(assertion, SystemTime::now().into())?;
+    }
     let metrics = Metrics::new(store.metrics());
     metrics.name_services(&state.snapshot().rules);
     let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
@@ -147,6 +155,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             refusals: refusal_sender.clone(),
             bad_tokens: bad_tokens.clone(),
             records: Arc::new(store.clone()),
+            keyring: keyring.clone(),
             budget: budget.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
@@ -182,6 +191,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             limits,
             certificates,
             supervisor,
+            keyring,
         ),
         store,
         state,

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod address;
+mod assertion;
 pub mod defaults;
 pub mod keys;
 mod problem;
@@ -48,6 +49,8 @@ pub struct Config {
     pub store: store::Settings,
     pub policy: store::Policy,
     pub proxy: proxy::Settings,
+    /// `None`: no service asks for assertions.
+    pub assertion: Option<crate::assertion::Settings>,
     /// In the order of the file.
     pub services: Vec<ServiceSpec>,
     pub public: Vec<PublicSpec>,

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod assertion;
 pub mod authz;
 pub mod cli;
 pub mod config;

@@ -53,6 +53,7 @@ pub use self::{
     uses::{Use, UseTable, Uses},
 };
 use crate::{
+    assertion::Keyring,
     authz::{answer::Reason, forwarding},
     fence::Registry,
     metrics::{WorkerMetrics, outcome},
@@ -71,6 +72,7 @@ pub struct Parts {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn Records>,
+    pub keyring: Arc<Keyring>,
 }
 
 /// One for each worker; nothing in it is written by another thread for a request.
@@ -120,6 +122,9 @@ impl Gateway {
     }
     fn bad_tokens(&self) -> &BadTokens {
         &self.parts.bad_tokens
+    }
+    fn keyring(&self) -> &Keyring {
+        &self.parts.keyring
     }
     fn peers(&self) -> &Peers {
         &self.peers

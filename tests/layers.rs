@@ -9,23 +9,28 @@ use std::{
 };
 
 /// Module, the modules it may use, and why.
-const FLOORS: [(&str, &[&str], &str); 11] = [
+const FLOORS: [(&str, &[&str], &str); 12] = [
     ("authz", &[], "the decision is pure and knows nobody"),
     ("state", &["authz"], "holds what the decision reads"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz"], "counts by reason and service"),
     ("net", &["authz"], "knows no domain; only the types of a point in time and of whom to trust"),
+    ("assertion", &["authz"], "signs what the decision came to; the keys are its own"),
     ("store", &["authz", "state", "fence", "metrics"], "the only publisher"),
-    ("proxy", &["authz", "state", "fence", "metrics", "net", "store"], "a request's way"),
+    ("proxy", &["authz", "state", "fence", "metrics", "net", "assertion", "store"], "a request's way"),
     (
         "admin",
         &["authz", "state", "fence", "metrics", "net", "store"],
         "never proxy: what both need lies below",
     ),
-    ("config", &["authz", "net", "store", "proxy", "admin"], "builds the settings that the floors below own"),
+    (
+        "config",
+        &["authz", "net", "assertion", "store", "proxy", "admin"],
+        "builds the settings that the floors below own",
+    ),
     (
         "app",
-        &["authz", "state", "fence", "metrics", "net", "store", "proxy", "admin", "config"],
+        &["authz", "state", "fence", "metrics", "net", "assertion", "store", "proxy", "admin", "config"],
         "composes everything but the command line",
     ),
     (

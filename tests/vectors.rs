@@ -10,8 +10,8 @@ use permgate::authz::{
     forwarding::{Hop, Identities, PeerFields, client_address, edit_request, method_override},
     path::RequestPath,
     rules::{
-        Authorization, BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
-        ServiceKey, ServiceSpec, Settings,
+        Authorization, BUILT_IN_SERVICE, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Rules,
+        ServiceIds, ServiceKey, ServiceSpec, Settings,
     },
     secret::{Bearer, Digest, Form, TokenId, contains_token},
     subject::{
@@ -138,7 +138,7 @@ fn service(row: &Value) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
         authorization: Authorization::Strip,
-        identity: true,
+        identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

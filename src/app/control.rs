@@ -44,6 +44,9 @@ const FLUSH_USES: Duration = Duration::from_secs(30);
 /// Audited refusals go to the store this often.
 const RECORD_REFUSALS: Duration = Duration::from_secs(5);
 
+/// So often it is asked whether keys of assertions have to be made or retired.
+const ROTATE_KEYS: Duration = Duration::from_secs(1);
+
 /// What is left for answers of the admin listener once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -148,6 +151,7 @@ impl Control {
     async fn attend(&mut self, signals: &mut Sources) -> Outcome {
         let mut flush = tokio::time::interval(FLUSH_USES);
         let mut record = tokio::time::interval(RECORD_REFUSALS);
+        let mut rotate = tokio::time::interval(ROTATE_KEYS);
         let fence = self.fence.clone();
         let broken = fence.broken();
         tokio::pin!(broken);
@@ -191,6 +195,10 @@ impl Control {
                     }
                 }
                 _ = flush.tick() => { tokio::task::spawn_local(self.flush_uses()); }
+                _ = rotate.tick() => {
+                    let reloader = self.reloader.clone();
+                    tokio::task::spawn_local(async move { reloader.rotate_keys().await });
+                }
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }

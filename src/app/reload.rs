@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -10,6 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use super::supervisor::Supervisor;
 use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
+    assertion::{self, Keyring, KeyringError},
     config::{self, Config, Errors, Problem},
     fence::Cut,
     metrics::Metrics,
@@ -32,6 +34,7 @@ pub struct Reloader {
     limits: watch::Sender<Limits>,
     certificates: Option<Certificates>,
     supervisor: Supervisor,
+    keyring: Arc<Keyring>,
 }
 
 impl Reloader {
@@ -45,6 +48,7 @@ impl Reloader {
         limits: watch::Sender<Limits>,
         certificates: Option<Certificates>,
         supervisor: Supervisor,
+        keyring: Arc<Keyring>,
     ) -> Arc<Self> {
         Arc::new(Self {
             file: config.file.clone(),
@@ -57,6 +61,7 @@ impl Reloader {
             limits,
             certificates,
             supervisor,
+            keyring,
         })
     }
 
@@ -104,9 +109,16 @@ impl Reloader {
             )),
             None => None,
         };
+        // Keys come before the rules that want them, and go back when those are not accepted.
+        let keys = self.keyring.present();
+        if let Some(assertion) = next.assertion.clone() {
+            self.tend(assertion).await.map_err(|error| self.refused(with_cause(&error)))?;
+        }
         let configuration = next.configuration(next.attachment());
-        let cut =
-            self.store.replace_configuration(actor, configuration).await.map_err(ReloadError::Change)?;
+        let cut = self.store.replace_configuration(actor, configuration).await.map_err(|error| {
+            self.keyring.restore(keys);
+            ReloadError::Change(error)
+        })?;
         if let Some((present, next)) = shown {
             present.replace(&next);
         }
@@ -124,6 +136,25 @@ impl Reloader {
         next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
         *present = next;
         Ok(cut)
+    }
+
+    /// Makes, publishes and retires keys of assertions as their time comes.
+    pub async fn rotate_keys(&self) {
+        if !self.keyring.is_due(SystemTime::now().into()) {
+            return;
+        }
+        let present = self.present.lock().await;
+        let Some(assertion) = present.assertion.clone() else { return };
+        if let Err(error) = self.tend(assertion).await {
+            tracing::error!("the keys of assertions stay as they are: {}", with_cause(&error));
+        }
+    }
+
+    /// Off the thread: the disk may hang.
+    async fn tend(&self, assertion: assertion::Settings) -> Result<(), KeyringError> {
+        let keyring = self.keyring.clone();
+        let tended = tokio::task::spawn_blocking(move || keyring.tend(&assertion, SystemTime::now().into()));
+        tended.await.unwrap_or(Err(KeyringError::Interrupted))
     }
 
     fn refused(&self, message: String) -> ReloadError {
@@ -212,6 +243,7 @@ mod tests {
             limits,
             shown,
             Supervisor::of(Signals::Ignored),
+            Arc::default(),
         );
         let reload = async || {
             let before = certificates.present();

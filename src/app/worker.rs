@@ -10,6 +10,7 @@ use tokio::{
 
 use super::supervisor::Pulse;
 use crate::{
+    assertion::Keyring,
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
     net::{self, Budget, Draining, Limits, Listener, Worker},
@@ -28,6 +29,7 @@ pub struct Seed {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn Records>,
+    pub keyring: Arc<Keyring>,
     pub budget: Arc<Budget>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
@@ -72,6 +74,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         refusals: seed.refusals,
         bad_tokens: seed.bad_tokens,
         records: seed.records,
+        keyring: seed.keyring,
     });
     let following = worker.clone();
     tokio::task::spawn_local(async move {

@@ -66,6 +66,8 @@ pub enum Reason {
     UpstreamUnavailable,
     /// 503, never 401 or 403.
     StoreUnavailable,
+    /// 503: the request could not be signed for the upstream.
+    AssertionFailed,
     /// 503: draining.
     ShuttingDown,
     /// The client went away first; no answer.
@@ -88,7 +90,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 44] = [
+    pub const ALL: [Reason; 45] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -130,6 +132,7 @@ impl Reason {
         Reason::UpstreamTimeout,
         Reason::UpstreamUnavailable,
         Reason::StoreUnavailable,
+        Reason::AssertionFailed,
         Reason::ShuttingDown,
         Reason::ClientClosed,
         Reason::CutByAdmin,
@@ -179,6 +182,7 @@ impl Reason {
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamUnavailable => "upstream_unavailable",
             Reason::StoreUnavailable => "store_unavailable",
+            Reason::AssertionFailed => "assertion_failed",
             Reason::ShuttingDown => "shutting_down",
             Reason::ClientClosed => "client_closed",
             Reason::CutByAdmin => "cut_by_admin",

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use crate::authz::{
     answer::{Answer, Reason},
     decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
-    forwarding::{Hop, Identities, PeerFields, edit_request},
+    forwarding::{ASSERTION, Claims, Hop, Identities, PeerFields, edit_request},
     path::RequestPath,
     rules::{Authorization, Origin, ServiceKey},
     secret::{Digest, Form, TokenId, redact},
@@ -116,6 +116,8 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
     let hop = Hop { peer: &peer, peer_trusted: false, host: host.as_ref(), request_id: &request_id };
     edit_request(&mut headers, permit, &Identities::new(directory), &hop)
         .map_err(|_| Reason::IdentityTooLarge)?;
+    let claims = Claims::of(permit, directory).map_err(|_| Reason::IdentityTooLarge)?;
+    let assertion = claims.map(|claims| (ASSERTION.to_string(), signed(&claims)));
     let set = headers.iter().map(|(name, value)| {
         let replaced = name == AUTHORIZATION && matches!(spec.authorization, Authorization::Replace(_));
         let value = if replaced { "(redacted)".into() } else { String::from_utf8_lossy(value.as_bytes()) };
@@ -126,9 +128,18 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
     Ok(Forwarded {
         upstream: spec.upstream.to_string(),
         path: redact(path).into_owned(),
-        set: set.collect(),
+        set: set.chain(assertion).collect(),
         dropped: stripped.into_iter().chain(DROPPED).map(str::to_owned).collect(),
     })
+}
+
+/// What an assertion says, without a signature: there is none outside a request.
+fn signed(claims: &Claims<'_>) -> String {
+    let Claims { service, user_id, login, groups, token } = claims;
+    let (groups, token) = (groups.join(", "), token.as_str());
+    format!(
+        "(signed for each request: aud {service}, sub {user_id}, login {login}, groups [{groups}], token_id {token})"
+    )
 }
 
 /// What [`edit_request`] lets no client send, told for people.
@@ -160,7 +171,7 @@ mod tests {
     use crate::authz::{
         decide::decide,
         fixture::{DIGEST, Fixture},
-        rules::Secret,
+        rules::{Identity, Secret},
     };
 
     fn query(path: &str) -> Query<'_> {
@@ -218,6 +229,17 @@ mod tests {
         for field in [("x-permgate-user", "alice"), ("authorization", "(redacted)")] {
             assert!(forwarded.set.contains(&(field.0.to_owned(), field.1.to_owned())), "{field:?}");
         }
+    }
+
+    #[test]
+    fn it_tells_what_would_be_signed() {
+        let fixture = Fixture::with(|youtrack| youtrack.identity = Identity::Jwt);
+        let token = fixture.token();
+        let facts = Facts { token: Some(&token), ..fixture.facts() };
+        let set = explain(&query("/api/x"), facts).outcome.unwrap().set;
+        let ours: Vec<_> = set.iter().filter(|(name, _)| name.starts_with("x-permgate")).collect();
+        let told = "(signed for each request: aud youtrack, sub id-alice, login alice, groups [developers], token_id A1iceYt00001)";
+        assert_eq!(ours, [&("x-permgate-assertion".to_owned(), told.to_owned())]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use http::Method;
 use crate::authz::{
     decide::Facts,
     rules::{
-        Authorization, Origin, PublicSpec, ReadMethod, RuleError, Rules, ServiceIds, ServiceKey, ServiceSpec,
-        Settings,
+        Authorization, Identity, Origin, PublicSpec, ReadMethod, RuleError, Rules, ServiceIds, ServiceKey,
+        ServiceSpec, Settings,
     },
     secret::{Digest, TokenId},
     subject::{Access, Directory, Ending, GroupIx, Permissions, Scope, ServiceSet, Token, User, UserIx},
@@ -40,7 +40,7 @@ pub fn service(key: &str, paths: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
         authorization: Authorization::Strip,
-        identity: true,
+        identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

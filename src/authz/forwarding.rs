@@ -11,7 +11,7 @@ use http::{
 use crate::authz::{decide::Permit, rules::Authorization, subject::Directory};
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
-pub use identity::Identities;
+pub use identity::{ASSERTION, Claims, Identities};
 use names::{Fate, Side, fate, may_be_listed};
 pub use names::{framing_alias, method_override};
 
@@ -61,6 +61,9 @@ pub fn edit_request(
     let takes_trailers = drop_fields(headers, side);
     match &service.spec.authorization {
         Authorization::Strip => drop(headers.remove(header::AUTHORIZATION)),
+        // Of a bearer that is forwarded anonymously the upstream is not to hear: the token is not
+        // granted for this service, or its owner may not read it.
+        Authorization::Keep if permit.subject().is_none() => drop_bearer(headers),
         Authorization::Keep => {}
         Authorization::Replace(credential) => {
             headers.insert(header::AUTHORIZATION, credential.0.clone());
@@ -75,7 +78,7 @@ pub fn edit_request(
         set_hop(headers, hop);
     }
     headers.insert(REQUEST_ID, hop.request_id.clone());
-    if service.spec.identity {
+    if service.spec.identity.has_headers() {
         identities.set(headers, permit)?;
     }
     Ok(())
@@ -180,6 +183,16 @@ fn drop_fields(headers: &mut HeaderMap, side: Side) -> bool {
     }
     others.iter().for_each(|name| drop(headers.remove(name)));
     takes_trailers
+}
+
+fn drop_bearer(headers: &mut HeaderMap) {
+    let is_bearer = |value: &HeaderValue| {
+        let scheme = value.as_bytes().trim_ascii_start().first_chunk::<6>();
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+    };
+    if headers.get_all(header::AUTHORIZATION).iter().any(is_bearer) {
+        headers.remove(header::AUTHORIZATION);
+    }
 }
 
 /// The fields that `Connection` names; what others rely on cannot be dropped that way.

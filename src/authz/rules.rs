@@ -7,8 +7,8 @@ use http::{HeaderValue, Method};
 use crate::authz::path::RequestPath;
 
 pub use spec::{
-    Allowance, Allowances, Authorization, Origin, PublicPath, PublicSpec, ReadMethod, Secret, ServiceId,
-    ServiceIds, ServiceKey, ServiceSpec, Settings,
+    Allowance, Allowances, Authorization, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Secret,
+    ServiceId, ServiceIds, ServiceKey, ServiceSpec, Settings,
 };
 use table::{Letters, Table, covers};
 

@@ -61,6 +61,17 @@ pub const READ_METHODS: &str = r#"["GET", "HEAD", "OPTIONS"]"#;
 pub const AUTHORIZATION: &str = r#""strip""#;
 pub const IDENTITY: &str = r#""headers""#;
 
+/// What upstreams expect as `iss`; one name for all gateways of a team, unless they tell them apart.
+pub const ISSUER: &str = r#""permgate""#;
+/// Time for a queue in front of the upstream and clocks that differ a little, no more.
+pub const ASSERTION_LIFETIME: &str = r#""30s""#;
+/// Small, fast, and nothing to choose wrong.
+pub const ALGORITHM: &str = r#""EdDSA""#;
+/// A key that leaked unseen is of no use for longer.
+pub const ROTATE: &str = r#""30d""#;
+/// Verifiers ask for the keys every few minutes; an hour includes an outage of theirs.
+pub const PUBLISH_AHEAD: &str = r#""1h""#;
+
 /// Clients that hard-code Hub's prefix keep working.
 pub const PERM_ALIAS: &str = "true";
 /// No pipeline needs more; a script gone wild stops here.

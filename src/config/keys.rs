@@ -45,6 +45,7 @@ pub const ROOT: &[Key] = &[
     key("admin", Kind::Table(ADMIN), "The admin listener: API, health, metrics."),
     key("store", Kind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
     key("tokens", Kind::Table(TOKENS), "Rules for tokens of every service."),
+    key("assertion", Kind::Table(ASSERTION), "How requests are signed for services that ask for it."),
     key(
         "limiter",
         Kind::Table(LIMITER),
@@ -132,6 +133,25 @@ const TOKENS: &[Key] = &[
     key("max_per_user", Kind::Count(1, 1_000_000), "Live tokens per user.").or(d::MAX_PER_USER),
 ];
 
+const ASSERTION: &[Key] = &[
+    key("issuer", Kind::Text, "The claim `iss`.").or(d::ISSUER),
+    key("lifetime", Kind::Duration(1000), "How long an assertion holds, 30s at most.")
+        .or(d::ASSERTION_LIFETIME),
+    key("algorithm", Kind::Word(&["EdDSA", "ES256"]), "Of the keys that permgate makes.").or(d::ALGORITHM),
+    key("rotate", Kind::Duration(4000), "How long a key signs.").or(d::ROTATE),
+    key(
+        "publish_ahead",
+        Kind::Duration(2000),
+        "How long a key is in /.permgate/jwks.json before it signs; half of `rotate` at most.",
+    )
+    .or(d::PUBLISH_AHEAD),
+    key(
+        "keys",
+        Kind::Secret,
+        "\"file:PATH\", PEM: the first key signs, all are published; permgate's own in the store's directory unless written.",
+    ),
+];
+
 const LIMITER: &[Key] = &[
     key("bad_tokens", Kind::Count(1, 1_000_000), "Bad tokens that one address may send.").required(),
     key("per", Kind::Duration(1000), "In this time.").required(),
@@ -179,7 +199,8 @@ const SERVICE: &[Key] = &[
         "\"strip\", \"keep\", or what replaces it: \"file:PATH\", \"env:NAME\".",
     )
     .or(d::AUTHORIZATION),
-    key("identity", Kind::Word(&["headers", "none"]), "How the upstream is told who asks.").or(d::IDENTITY),
+    key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream is told who asks.")
+        .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups told to the upstream; the readers unless written."),
     key(
         "allow",
@@ -195,9 +216,6 @@ const PUBLIC: &[Key] = &[
     key("path", Kind::Text, "This path exactly."),
     key("prefix", Kind::Text, "This path and everything below."),
 ];
-
-/// The values of [`Kind::Word`] for `identity` that are planned, so that the message can say so.
-pub const IDENTITY_PLANNED: [&str; 2] = ["jwt", "both"];
 
 const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, default: None, required: false, about }

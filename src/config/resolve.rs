@@ -14,7 +14,7 @@ use toml::de::DeTable;
 use super::{
     Admin, Config, Errors, Log, Server,
     address::{self, host, is_local, network},
-    keys,
+    assertion, keys,
     problem::Problems,
     section::{Section, Text},
     service::{self, collect},
@@ -101,15 +101,17 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
     }
 
     let store_section = root.table("store");
+    let store_path = directory.join(store_section.text("path")?.get_ref());
+    let is_written = root.is_written("assertion");
+    let section = root.table("assertion");
+    let assertion =
+        assertion::assertion(problems, &section, is_written, &sound_services, directory, &store_path);
     Some(Config {
         file: path.to_owned(),
         text: String::new(),
         server,
         admin,
-        store: store::Settings {
-            path: directory.join(store_section.text("path")?.get_ref()),
-            ballast: store_section.size("ballast")?,
-        },
+        store: store::Settings { path: store_path, ballast: store_section.size("ballast")? },
         policy: store::Policy {
             max_lifetime: tokens.duration("max_lifetime"),
             max_tokens: tokens.count("max_per_user")?,
@@ -120,6 +122,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             max_body: root.table("server").size("max_body"),
             bad_tokens: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
         },
+        assertion,
         services: sound_services,
         public: sound_public,
         rules,

@@ -54,7 +54,7 @@ pub(super) fn read(reference: &str, directory: &Path) -> Result<Secret, Wrong> {
 }
 
 /// Regular files alone: a pipe or a device would hold the start up.
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let metadata = path.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a regular file".into());

@@ -14,8 +14,8 @@ use super::{
 use crate::authz::{
     path::RequestPath,
     rules::{
-        Allowance, Authorization, BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, ServiceKey,
-        ServiceSpec,
+        Allowance, Authorization, BUILT_IN_SERVICE, Identity, Origin, PublicPath, PublicSpec, ReadMethod,
+        ServiceKey, ServiceSpec,
     },
 };
 
@@ -64,7 +64,7 @@ pub(super) fn service(
         methods,
         read_methods,
         authorization: authorization?,
-        identity: section.text("identity").is_none_or(|word| word.get_ref() != "none"),
+        identity: section.text("identity").map_or(Identity::None, |word| identity(word.get_ref())),
         identity_groups,
         allow,
         max_body: section.size("max_body"),
@@ -221,6 +221,16 @@ fn authorization(problems: &Problems<'_>, section: &Section<'_>, directory: &Pat
                 None
             }
         },
+    }
+}
+
+/// An unknown word has been reported.
+fn identity(word: &str) -> Identity {
+    match word {
+        "headers" => Identity::Headers,
+        "jwt" => Identity::Jwt,
+        "both" => Identity::Both,
+        _ => Identity::None,
     }
 }
 

@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    keys::{IDENTITY_PLANNED, Key, Kind},
+    keys::{Key, Kind},
     problem::Problems,
     suggest::{closest, did_you_mean, list},
     units,
@@ -136,11 +136,6 @@ fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
 
 fn check_word(problems: &Problems<'_>, words: &[&str], text: &str, at: &Range<usize>, path: &str) {
     if words.contains(&text) {
-        return;
-    }
-    if path.ends_with(".identity") && IDENTITY_PLANNED.contains(&text) {
-        let message = format!("`{path} = \"{text}\"` is not supported by this version");
-        problems.error(at, message, format!("write {}", list(words)));
         return;
     }
     let advice =

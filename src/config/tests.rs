@@ -10,7 +10,7 @@ use super::{
     schema::schema,
 };
 use crate::{
-    authz::rules::{Authorization, BUILT_IN_SERVICE},
+    authz::rules::{Authorization, BUILT_IN_SERVICE, Identity},
     net,
     proxy::{Ejection, UpstreamSettings, UpstreamUrl, access_log::LogTarget},
 };
@@ -74,7 +74,7 @@ fn the_example_names_every_key_and_its_default() {
     // With its comments taken away, whatever is commented out must be valid too.
     let uncommented: String = EXAMPLE.lines().skip(3).fold(String::new(), |mut text, line| {
         let line = line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#'));
-        let line = if line.starts_with("tls") { "# tls" } else { line };
+        let line = if line.starts_with("tls") || line.starts_with("keys") { "# a file" } else { line };
         writeln!(text, "{line}").unwrap();
         text
     });
@@ -140,7 +140,7 @@ fn defaults_are_those_of_the_floors_below() {
     assert_eq!(config.log.access, LogTarget::Stdout);
     assert!(config.rules.perm_alias && config.rules.trusted_proxies.is_empty());
     let service = &config.services[0];
-    assert_eq!((service.title.as_str(), service.identity), ("app", true));
+    assert_eq!((service.title.as_str(), service.identity), ("app", Identity::Headers));
     assert_eq!(service.authorization, Authorization::Strip);
     assert!(service.methods.is_none() && service.identity_groups.is_none());
 }

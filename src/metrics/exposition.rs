@@ -199,6 +199,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::UpstreamTimeout
         | Reason::UpstreamUnavailable
         | Reason::StoreUnavailable
+        | Reason::AssertionFailed
         | Reason::ShuttingDown => "failed",
     }
 }

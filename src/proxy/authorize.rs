@@ -3,14 +3,15 @@
 
 use std::rc::Rc;
 
-use http::{Request, header};
+use http::{HeaderValue, Request, header};
 use http_body::Body as _;
 
 use crate::{
+    assertion::Bound,
     authz::{
         answer::Reason,
         decide::{self, Credential, Denial, Facts, Permit},
-        forwarding::{self, Hop},
+        forwarding::{self, Claims, Hop},
         subject::Token,
         time::Timestamp,
     },
@@ -111,12 +112,28 @@ impl Gateway {
             forwarding::edit_request(request.headers_mut(), &permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
+        if let Some(claims) =
+            Claims::of(&permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
+        {
+            let assertion = self.vouch(&claims, exchange)?;
+            request.headers_mut().insert(forwarding::ASSERTION, assertion);
+        }
         if let Some(subject) = permit.subject() {
             let one = Use { at: exchange.at, from: exchange.client.get(), service: service.id };
             self.uses().record(subject.digest, one);
         }
         exchange.upload_limit.set(limit);
         Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
+    }
+
+    fn vouch(&self, claims: &Claims<'_>, exchange: &Exchange) -> Result<HeaderValue, Reason> {
+        let bound = Bound {
+            method: exchange.method.as_str(),
+            path: exchange.path(),
+            request_id: exchange.request_id.to_str().map_err(|_| Reason::AssertionFailed)?,
+            at: exchange.at,
+        };
+        self.keyring().sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
     }
 
     pub(super) fn refuse_by(&self, denial: Denial<'_>, exchange: &Exchange) -> Rejection {

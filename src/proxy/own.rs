@@ -20,6 +20,7 @@ use crate::{
 
 pub use whoami::Records;
 
+mod jwks;
 mod whoami;
 
 /// Who answers a path under the reserved prefix.
@@ -27,6 +28,8 @@ mod whoami;
 pub enum Own {
     /// `/.permgate/whoami`
     Whoami,
+    /// `/.permgate/jwks.json`
+    Jwks,
     /// Nobody: 404, and that only after authentication.
     Nothing,
 }
@@ -37,6 +40,7 @@ impl Own {
     pub fn of(path: &str) -> Option<Self> {
         match path.strip_prefix(RESERVED_PREFIX)? {
             "/whoami" => Some(Own::Whoami),
+            "/jwks.json" => Some(Own::Jwks),
             rest if rest.is_empty() || rest.starts_with('/') => Some(Own::Nothing),
             _ => None,
         }
@@ -53,15 +57,20 @@ impl Gateway {
         let answered = match self.read(exchange, request) {
             Ok(()) => match own {
                 Own::Whoami => self.whoami(exchange).await,
-                Own::Nothing => self
-                    .authenticate_own(&exchange.view, exchange, exchange.at, |_| ())
-                    .and(Err(Reason::NoService.into())),
+                Own::Jwks => self.jwks(exchange),
+                Own::Nothing => self.nothing(exchange),
             },
             Err(rejection) => Err(rejection),
         };
         let rules = &exchange.view.snapshot.rules;
         exchange.service.set(rules.service_by_key(BUILT_IN_SERVICE).map(|service| service.id));
         answered
+    }
+
+    /// 404, once it is known who asks.
+    fn nothing(&self, exchange: &Exchange) -> Result<Response<Bytes>, Rejection> {
+        self.authenticate_own(&exchange.view, exchange, exchange.at, |_| ())
+            .and(Err(Reason::NoService.into()))
     }
 
     /// Rows 1 to 5 of the decision. Nobody owns a path under the prefix: the decision about a
@@ -102,6 +111,7 @@ mod tests {
             assert_eq!(Own::of(path), expected, "{path}");
         }
         check("/.permgate/whoami", Some(Own::Whoami));
+        check("/.permgate/jwks.json", Some(Own::Jwks));
         check("/.permgate", Some(Own::Nothing));
         check("/.permgate/", Some(Own::Nothing));
         check("/.permgate/whoami/", Some(Own::Nothing));

@@ -8,7 +8,7 @@ use std::sync::{
 use super::{engine::Op, model::*, *};
 use crate::{
     authz::{
-        rules::{Authorization, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},
+        rules::{Authorization, Identity, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId},
         subject::{Access, Ending, Token},
         time::Timestamp,
@@ -47,7 +47,7 @@ fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: Vec::new(),
         authorization: Authorization::Strip,
-        identity: true,
+        identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

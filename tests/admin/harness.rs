@@ -19,7 +19,9 @@ use permgate::{
     admin::{self, ConfigurationError, Refused, ReloadError, Reloading},
     authz::{
         answer::Reason,
-        rules::{Authorization, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings},
+        rules::{
+            Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings,
+        },
         secret::Digest,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
@@ -257,7 +259,7 @@ fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).to_vec(),
         authorization: Authorization::Strip,
-        identity: true,
+        identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

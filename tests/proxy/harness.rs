@@ -9,14 +9,15 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use permgate::{
+    assertion::{self, Keyring},
     authz::{
         accounts::{Accounts, UserKind, UserRecord, compile},
         rules::{
-            Authorization, Origin as Place, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
+            Authorization, Identity, Origin as Place, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
             ServiceKey, ServiceSpec, Settings as RuleSettings,
         },
         secret::{Digest, TokenId, TokenText},
@@ -46,6 +47,7 @@ pub struct Setup {
     pub service: ServiceSpec,
     pub public: Vec<PublicSpec>,
     pub limits: Limits,
+    pub assertion: Option<assertion::Settings>,
 }
 
 pub struct Gate {
@@ -55,6 +57,7 @@ pub struct Gate {
     pub budget: Arc<Budget>,
     pub metrics: Arc<Metrics>,
     pub uses: Arc<Uses>,
+    pub keyring: Arc<Keyring>,
     pub refusals: RefCell<Refusals>,
     pub bearer: String,
     pub digest: Digest,
@@ -123,7 +126,7 @@ impl Setup {
                 methods: None,
                 read_methods: ["GET", "HEAD", "OPTIONS"].map(reading).into(),
                 authorization: Authorization::Strip,
-                identity: true,
+                identity: Identity::Headers,
                 identity_groups: None,
                 allow: Vec::new(),
                 max_body: None,
@@ -131,6 +134,7 @@ impl Setup {
             },
             public: Vec::new(),
             limits: Limits::default(),
+            assertion: None,
         }
     }
 
@@ -173,6 +177,10 @@ impl Setup {
 
     pub fn start(self) -> Gate {
         let limits = self.limits.clone();
+        let keyring = Arc::new(Keyring::default());
+        if let Some(assertion) = &self.assertion {
+            keyring.tend(assertion, SystemTime::now().into()).unwrap();
+        }
         let snapshot = self.snapshot();
         let service = snapshot.rules.service_by_key("main").unwrap().id;
         let user = snapshot.directory.by_login["alice"];
@@ -204,6 +212,7 @@ impl Setup {
         let worker = {
             let (state, participant, budget) = (state.clone(), fence.join(), budget.clone());
             let (worker_metrics, uses) = (metrics.worker(), uses.worker());
+            let keyring = keyring.clone();
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 tokio::task::LocalSet::new().block_on(&runtime, async move {
@@ -219,6 +228,7 @@ impl Setup {
                         refusals: sender,
                         bad_tokens: Arc::<BadTokens>::default(),
                         records: Arc::new(Recorded(record)),
+                        keyring,
                     });
                     serve(worker, listener, gateway, draining).await.unwrap();
                 });
@@ -231,6 +241,7 @@ impl Setup {
             budget,
             metrics,
             uses,
+            keyring,
             refusals: refusals.into(),
             bearer: text.expose().to_owned(),
             digest,

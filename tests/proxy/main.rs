@@ -8,6 +8,7 @@ mod client_faults;
 mod fencing;
 mod forwarding;
 mod harness;
+mod identity;
 mod own;
 mod streaming;
 mod telling;

@@ -194,6 +194,12 @@ impl Told {
                 "Access cannot be decided at present",
                 "Nothing is said about the token: try again later",
             ),
+            Reason::AssertionFailed => plain(
+                S::SERVICE_UNAVAILABLE,
+                "service_unavailable",
+                "The gateway cannot vouch for the request at present",
+                "Nothing is said about the token: try again later",
+            ),
             Reason::ShuttingDown => plain(
                 S::SERVICE_UNAVAILABLE,
                 "service_unavailable",

@@ -9,8 +9,20 @@ use super::IdentityTooLarge;
 use crate::authz::{
     decide::Permit,
     rules::{Service, ServiceId},
+    secret::TokenId,
     subject::{Directory, User, UserIx},
 };
+
+/// What an assertion says about who asks, bound to the service that hears it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims<'a> {
+    pub service: &'a str,
+    pub user_id: &'a str,
+    pub login: &'a str,
+    /// Those that the service's fields would name.
+    pub groups: Vec<&'a str>,
+    pub token: TokenId,
+}
 
 /// Identities as one worker has told them, of one directory and the rules that belong to it. A
 /// bounded memory: who comes to a place that is taken has it.
@@ -34,13 +46,36 @@ const USER_ID: HeaderName = HeaderName::from_static("x-permgate-user-id");
 pub(super) const GROUPS: HeaderName = HeaderName::from_static("x-permgate-groups");
 const TOKEN_ID: HeaderName = HeaderName::from_static("x-permgate-token-id");
 const SERVICE: HeaderName = HeaderName::from_static("x-permgate-service");
+pub const ASSERTION: HeaderName = HeaderName::from_static("x-permgate-assertion");
 
-/// The longest `X-Permgate-Groups`.
+/// The longest `X-Permgate-Groups`; an assertion has the same limit.
 const MAX_GROUPS: usize = 4 << 10;
 
 /// All but unreserved characters: the comma separates.
 const GROUP_NAME: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl<'a> Claims<'a> {
+    /// `None` where the service asks for no assertion, and for the anonymous: an assertion always
+    /// names a user.
+    pub fn of(permit: &Permit<'a>, directory: &'a Directory) -> Result<Option<Self>, IdentityTooLarge> {
+        let service = permit.owner().service;
+        let Some(subject) = permit.subject().filter(|_| service.spec.identity.has_assertion()) else {
+            return Ok(None);
+        };
+        let groups: Vec<&str> = told_groups(subject.user, service, directory).collect();
+        if groups.iter().map(|group| group.len() + 1).sum::<usize>() > MAX_GROUPS {
+            return Err(IdentityTooLarge);
+        }
+        Ok(Some(Self {
+            service: service.spec.key.as_str(),
+            user_id: &subject.user.id,
+            login: &subject.user.login,
+            groups,
+            token: subject.token.id,
+        }))
+    }
+}
 
 impl<D: Deref<Target = Directory>> Identities<D> {
     pub fn new(directory: D) -> Self {
@@ -103,7 +138,7 @@ fn fields(
 
 fn groups(user: &User, service: &Service, directory: &Directory) -> Result<String, IdentityTooLarge> {
     let mut list = String::new();
-    for group in service.identity_groups().iter().filter(|group| user.is_in(group, directory)) {
+    for group in told_groups(user, service, directory) {
         list.push_str(if list.is_empty() { "" } else { "," });
         list.extend(percent_encoding::utf8_percent_encode(group, GROUP_NAME));
         if list.len() > MAX_GROUPS {
@@ -111,6 +146,14 @@ fn groups(user: &User, service: &Service, directory: &Directory) -> Result<Strin
         }
     }
     Ok(list)
+}
+
+fn told_groups<'a>(
+    user: &'a User,
+    service: &'a Service,
+    directory: &'a Directory,
+) -> impl Iterator<Item = &'a str> {
+    service.identity_groups().iter().map(String::as_str).filter(|group| user.is_in(group, directory))
 }
 
 /// Keys, logins, ids and encoded names are printable ASCII by their own rules.

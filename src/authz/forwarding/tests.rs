@@ -3,7 +3,7 @@ use crate::authz::{
     decide::{Credential, Facts, Query, decide},
     fixture::{self, Fixture},
     path::RequestPath,
-    rules::{Authorization, Secret},
+    rules::{Authorization, Identity, Secret},
     secret::Form,
 };
 
@@ -24,10 +24,8 @@ fn told(map: &HeaderMap) -> Vec<(String, String)> {
     told
 }
 
-/// What the upstream gets of these fields, beside what every request gets.
-fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<HeaderMap, IdentityTooLarge> {
-    let token = fixture.token();
-    let query = Query {
+fn query() -> Query<'static> {
+    Query {
         method: &http::Method::GET,
         host: None,
         path: RequestPath::parse("/api/x"),
@@ -36,9 +34,14 @@ fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<Hea
         client: [192, 0, 2, 1].into(),
         upgrade: false,
         method_override: false,
-    };
+    }
+}
+
+/// What the upstream gets of these fields, beside what every request gets.
+fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<HeaderMap, IdentityTooLarge> {
+    let token = fixture.token();
     let facts = Facts { token: Some(&token), ..fixture.facts() };
-    let permit = decide(&query, facts).unwrap();
+    let permit = decide(&query(), facts).unwrap();
     let peer = PeerFields::new(Some([192, 0, 2, 1].into()), false);
     let host = HeaderValue::from_static("example.org:8080");
     let request_id = HeaderValue::from_static("r1");
@@ -216,9 +219,35 @@ fn identity_is_told_as_configured() {
     let fitting = vec![long.as_str(); 20];
     assert_eq!(groups(&fitting).unwrap().map(|list| list.len()), Some(20 * 199 + 19));
     assert_eq!(groups(&vec![long.as_str(); 21]), Err(IdentityTooLarge));
-    let none = Fixture::with(|youtrack| youtrack.identity = false);
+    let none = Fixture::with(|youtrack| youtrack.identity = Identity::None);
     let sent = sent(&none, &[("x-permgate-user", "root")], false).unwrap();
     assert!(sent.keys().all(|name| !name.as_str().starts_with("x-permgate")));
+}
+
+#[test]
+fn an_assertion_is_for_who_asks_for_one() {
+    let check = |identity: Identity, asserted: bool, fields: usize| {
+        let fixture = Fixture::with(|youtrack| youtrack.identity = identity);
+        let token = fixture.token();
+        let facts = Facts { token: Some(&token), ..fixture.facts() };
+        let permit = decide(&query(), facts).unwrap();
+        let claims = Claims::of(&permit, &fixture.directory).unwrap();
+        assert_eq!(claims.is_some(), asserted, "{identity:?}");
+        if let Some(claims) = claims {
+            assert_eq!(claims.service, "youtrack");
+            assert_eq!(
+                (claims.user_id, claims.login, claims.groups),
+                ("id-alice", "alice", vec!["developers"])
+            );
+        }
+        let sent = sent(&fixture, &[("x-permgate-assertion", "e30.e30.")], false).unwrap();
+        let ours = sent.keys().filter(|name| name.as_str().starts_with("x-permgate"));
+        assert_eq!(ours.count(), fields, "{identity:?}");
+    };
+    check(Identity::None, false, 0);
+    check(Identity::Headers, false, 5);
+    check(Identity::Jwt, true, 0);
+    check(Identity::Both, true, 5);
 }
 
 #[test]

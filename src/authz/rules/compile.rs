@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use http::{HeaderValue, Method};
 
 use super::{
-    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, Lettered, Origin, PublicPath, PublicRule,
-    PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service, ServiceId, ServiceIds, ServiceKey,
-    ServiceSpec, Settings,
+    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, Identity, Lettered, Origin, PublicPath,
+    PublicRule, PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service, ServiceId, ServiceIds,
+    ServiceKey, ServiceSpec, Settings,
     table::{Letters, covers, path_segments, prefix_segments},
 };
 use crate::authz::path::RequestPath;
@@ -225,7 +225,7 @@ fn built_in() -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
         authorization: Authorization::Strip,
-        identity: false,
+        identity: Identity::None,
         identity_groups: None,
         allow: Vec::new(),
         max_body: None,

@@ -37,6 +37,18 @@ pub enum Authorization {
     Replace(Secret),
 }
 
+/// How the upstream is told who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    None,
+    /// The `X-Permgate-*` fields.
+    Headers,
+    /// A signed assertion alone.
+    Jwt,
+    /// The fields and the assertion.
+    Both,
+}
+
 /// A field value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub http::HeaderValue);
@@ -83,8 +95,7 @@ pub struct ServiceSpec {
     pub methods: Option<Vec<Method>>,
     pub read_methods: Vec<ReadMethod>,
     pub authorization: Authorization,
-    /// Whether identity fields are set (`identity = "none"` switches them off).
-    pub identity: bool,
+    pub identity: Identity,
     /// Group names told to the upstream; `None`: the readers.
     pub identity_groups: Option<Vec<String>>,
     pub allow: Vec<Allowance>,
@@ -114,6 +125,16 @@ pub struct PublicSpec {
 pub struct Settings {
     pub perm_alias: bool,
     pub trusted_proxies: TrustedProxies,
+}
+
+impl Identity {
+    pub const fn has_headers(self) -> bool {
+        matches!(self, Self::Headers | Self::Both)
+    }
+
+    pub const fn has_assertion(self) -> bool {
+        matches!(self, Self::Jwt | Self::Both)
+    }
 }
 
 impl Allowances {

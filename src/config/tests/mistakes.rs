@@ -110,11 +110,28 @@ fn errors_name_place_fault_and_remedy() {
         &["9:9 `server.drain` is not a duration | write a number and one of ms, s, m, h, d, such as \"10s\""],
     );
     check(
-        "a planned identity",
+        "an identity that is none",
         "",
-        "identity = \"jwt\"",
+        "identity = \"cookie\"",
         &[
-            "8:12 `service.app.identity = \"jwt\"` is not supported by this version | write \"headers\" or \"none\"",
+            "8:12 `service.app.identity` does not know \"cookie\" | write \"headers\", \"jwt\", \"both\" or \"none\"",
+        ],
+    );
+    check(
+        "assertions that last too long, of keys that come too late",
+        "",
+        "identity = \"jwt\"\n[assertion]\nlifetime = \"1m\"\nrotate = \"1h\"\npublish_ahead = \"31m\"",
+        &[
+            "10:12 `assertion.lifetime` must be at most 30s | ",
+            "12:17 `assertion.publish_ahead` is more than half of `assertion.rotate` | ",
+        ],
+    );
+    check(
+        "keys in the file itself",
+        "",
+        "[assertion]\nkeys = \"-----BEGIN PRIVATE KEY-----\"",
+        &[
+            "9:8 keys are not written into this file | write \"file:PATH\"; if a secret stood here, replace it",
         ],
     );
     check(

@@ -11,7 +11,7 @@ use crate::{
     authz::{
         answer::Reason,
         decide,
-        rules::{BUILT_IN_SERVICE, Service},
+        rules::{BUILT_IN_SERVICE, Identity, Service},
         secret::TokenId,
         subject::{Access, Directory, Ending, Subject},
         time::Timestamp,
@@ -115,7 +115,7 @@ fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory
     match decide::authorize(&subject, service, access == Access::Read) {
         Err(reason) => unreached(spec.key.as_str(), access, reason, &reason.answer(None).description),
         Ok(()) => {
-            let told = service.identity_groups().iter().filter(|_| spec.identity);
+            let told = service.identity_groups().iter().filter(|_| spec.identity != Identity::None);
             let groups: Vec<&String> = told.filter(|group| subject.user.is_in(group, directory)).collect();
             json!({
                 "service": spec.key.as_str(),

@@ -1,0 +1,159 @@
+//! One key pair: made or read, named by its thumbprint, shown as a JWK.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, Signature},
+};
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+use serde_json::{Value, json};
+
+use super::{Unsigned, base64};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RFC 8037, with Ed25519.
+    EdDsa,
+    /// RFC 7518, with P-256.
+    Es256,
+}
+
+/// A private key, never shown.
+pub struct Key {
+    pair: Pair,
+    id: String,
+    /// The first part of every assertion.
+    header: String,
+    pkcs8: Vec<u8>,
+}
+
+enum Pair {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("failed to make a key")]
+    Generate,
+    #[error("it holds no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected")]
+    None,
+    #[error("failed to read PEM")]
+    Pem(#[source] rustls_pki_types::pem::Error),
+    #[error("it holds a key that is neither Ed25519 nor P-256")]
+    Kind,
+}
+
+/// Every key of a PEM text, in its order; at least one.
+pub fn read_pem(pem: &[u8]) -> Result<Vec<Key>, KeyError> {
+    let keys = PrivatePkcs8KeyDer::pem_slice_iter(pem)
+        .map(|der| Key::from_pkcs8(der.map_err(KeyError::Pem)?.secret_pkcs8_der()))
+        .collect::<Result<Vec<Key>, KeyError>>()?;
+    if keys.is_empty() { Err(KeyError::None) } else { Ok(keys) }
+}
+
+impl Algorithm {
+    /// RFC 7518, 3.1.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+        }
+    }
+}
+
+impl Key {
+    pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
+        let document = match algorithm {
+            Algorithm::EdDsa => Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8v1()),
+            Algorithm::Es256 => {
+                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).and_then(|pair| pair.to_pkcs8v1())
+            }
+        };
+        Self::from_pkcs8(document.map_err(|_| KeyError::Generate)?.as_ref())
+    }
+
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+            .map(Pair::Ed25519)
+            .or_else(|_| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Pair::P256))
+            .map_err(|_| KeyError::Kind)?;
+        let id = thumbprint(&pair);
+        let header = json!({"alg": pair.algorithm().name(), "kid": id, "typ": "JWT"}).to_string();
+        Ok(Self { header: base64::url(header.as_bytes()), id, pair, pkcs8: der.to_vec() })
+    }
+
+    /// The RFC 7638 thumbprint.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        self.pair.algorithm()
+    }
+
+    /// RFC 7517: the public half.
+    pub fn jwk(&self) -> Value {
+        let mut jwk = self.pair.public();
+        jwk["kid"] = self.id.as_str().into();
+        jwk["alg"] = self.algorithm().name().into();
+        jwk["use"] = "sig".into();
+        jwk
+    }
+
+    /// For the file of keys alone.
+    pub(super) fn to_pem(&self) -> String {
+        base64::pem("PRIVATE KEY", &self.pkcs8)
+    }
+
+    pub(super) fn header(&self) -> &str {
+        &self.header
+    }
+
+    pub(super) fn sign(&self, text: &[u8]) -> Result<Signature, Unsigned> {
+        match &self.pair {
+            Pair::Ed25519(pair) => pair.try_sign(text),
+            Pair::P256(pair) => pair.sign(&SystemRandom::new(), text),
+        }
+        .map_err(|_| Unsigned)
+    }
+}
+
+impl Pair {
+    fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Ed25519(_) => Algorithm::EdDsa,
+            Self::P256(_) => Algorithm::Es256,
+        }
+    }
+
+    /// What identifies the key, and nothing else.
+    fn public(&self) -> Value {
+        match self {
+            Self::Ed25519(pair) => {
+                let x = base64::url(pair.public_key().as_ref());
+                json!({"crv": "Ed25519", "kty": "OKP", "x": x})
+            }
+            Self::P256(pair) => {
+                // An uncompressed point: a byte 4, then both coordinates.
+                let point = pair.public_key().as_ref();
+                let (x, y) = point[1..].split_at(32);
+                json!({"crv": "P-256", "kty": "EC", "x": base64::url(x), "y": base64::url(y)})
+            }
+        }
+    }
+}
+
+/// RFC 7638: over the required members in the order of their names, which is how they are written.
+fn thumbprint(pair: &Pair) -> String {
+    let members = pair.public().to_string();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
+    base64::url(digest.as_ref())
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.id).finish()
+    }
+}

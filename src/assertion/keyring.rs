@@ -1,0 +1,245 @@
+//! The keys of the whole process: which one signs now, which ones are published, and when the next
+//! one comes. Workers only read.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::HeaderValue;
+use serde_json::{Value, json};
+
+use super::{Algorithm, Bound, Key, KeyError, Unsigned, file, sign};
+use crate::authz::{forwarding::Claims, time::Timestamp};
+
+/// How assertions are made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub issuer: Arc<str>,
+    pub lifetime: Duration,
+    pub source: Source,
+}
+
+/// Where keys come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Made, kept in a file and rotated here.
+    Made {
+        file: PathBuf,
+        algorithm: Algorithm,
+        rotate: Duration,
+        /// How long a key is published before it signs.
+        ahead: Duration,
+    },
+    /// The operator's: the first one signs, all are published.
+    Given(Arc<[Arc<Key>]>),
+}
+
+/// What `/.permgate/jwks.json` answers.
+#[derive(Clone, Debug)]
+pub struct Jwks {
+    pub body: Bytes,
+    /// `Cache-Control`: shorter than a key is published ahead.
+    pub caching: HeaderValue,
+}
+
+/// Shared by the workers. Empty until [`Keyring::tend`] has filled it.
+#[derive(Debug, Default)]
+pub struct Keyring {
+    published: ArcSwap<Option<Published>>,
+    /// One at a time: file and publication belong together.
+    tending: Mutex<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    #[error("failed to use the keys of assertions in {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the keys of assertions were not tended")]
+    Interrupted,
+}
+
+/// A key and the instant from which it signs, until the next one's.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    pub key: Arc<Key>,
+    pub signs_from: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub struct Published {
+    issuer: Arc<str>,
+    lifetime: i64,
+    /// By `signs_from`; at least one.
+    keys: Vec<Scheduled>,
+    jwks: Jwks,
+    /// When there is something to do; `None`: never.
+    due: Option<Timestamp>,
+}
+
+/// After its last assertion has expired a key stays so long, for verifiers whose clocks go slow.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// A verifier asks again after this time at most, so that a key that is taken back is soon unknown.
+const LONGEST_CACHED: Duration = Duration::from_secs(300);
+
+impl Keyring {
+    /// Makes, rotates, retires and publishes what is due. Blocks on the disk.
+    pub fn tend(&self, settings: &Settings, now: Timestamp) -> Result<(), KeyringError> {
+        let _tending = self.tending.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = match &settings.source {
+            Source::Given(keys) => {
+                let always = Timestamp::from_millis(0);
+                let keys = keys.iter().cloned().map(|key| Scheduled { key, signs_from: always });
+                // Nobody tells when the next one comes: caches are short.
+                let caching = LONGEST_CACHED / 5;
+                // The last one by time signs, and the first one of the file is to.
+                Published::new(settings, keys.rev().collect(), caching, None)
+            }
+            Source::Made { file, algorithm, rotate, ahead } => {
+                let fail = |source| KeyringError::File { path: file.clone(), source };
+                let mut keys = file::load(file).map_err(fail)?;
+                let schedule = Schedule { algorithm: *algorithm, rotate: *rotate, ahead: *ahead };
+                let last_words = settings.lifetime + LEEWAY;
+                if schedule.apply(&mut keys, last_words, now)? {
+                    // What is not on the disk yet must not sign: a restart would not know it.
+                    file::save(file, &keys).map_err(fail)?;
+                }
+                let due = schedule.due(&keys, last_words);
+                Published::new(settings, keys, LONGEST_CACHED.min(*ahead / 2), Some(due))
+            }
+        };
+        self.published.store(Arc::new(Some(published)));
+        Ok(())
+    }
+
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.published
+            .load()
+            .as_ref()
+            .as_ref()
+            .and_then(|published| published.due)
+            .is_some_and(|due| now >= due)
+    }
+
+    /// What is published, to be put back by [`Keyring::restore`].
+    pub fn present(&self) -> Arc<Option<Published>> {
+        self.published.load_full()
+    }
+
+    pub fn restore(&self, published: Arc<Option<Published>>) {
+        self.published.store(published);
+    }
+
+    /// The value of `X-Permgate-Assertion` for one request.
+    pub fn sign(&self, claims: &Claims<'_>, bound: &Bound<'_>) -> Result<HeaderValue, Unsigned> {
+        let published = self.published.load();
+        let published = published.as_ref().as_ref().ok_or(Unsigned)?;
+        sign(published.signing(bound.at)?, &published.issuer, published.lifetime, claims, bound)
+    }
+
+    /// `None`: nothing signs here.
+    pub fn jwks(&self) -> Option<Jwks> {
+        Some(self.published.load().as_ref().as_ref()?.jwks.clone())
+    }
+}
+
+impl Published {
+    fn new(settings: &Settings, keys: Vec<Scheduled>, caching: Duration, due: Option<Timestamp>) -> Self {
+        let public: Vec<Value> = keys.iter().map(|scheduled| scheduled.key.jwk()).collect();
+        let caching = format!("public, max-age={}", caching.as_secs());
+        Self {
+            issuer: settings.issuer.clone(),
+            lifetime: i64::try_from(settings.lifetime.as_secs()).unwrap_or(1),
+            keys,
+            jwks: Jwks {
+                body: json!({"keys": public}).to_string().into(),
+                caching: HeaderValue::try_from(caching).expect("a number is a field value"),
+            },
+            due,
+        }
+    }
+
+    /// By the clock, so that every worker changes over at one instant and nobody has to be told.
+    fn signing(&self, now: Timestamp) -> Result<&Key, Unsigned> {
+        let begun = self.keys.iter().rev().find(|scheduled| scheduled.signs_from <= now);
+        Ok(&begun.or(self.keys.first()).ok_or(Unsigned)?.key)
+    }
+}
+
+struct Schedule {
+    algorithm: Algorithm,
+    rotate: Duration,
+    ahead: Duration,
+}
+
+impl Schedule {
+    /// Whether anything changed.
+    fn apply(
+        &self,
+        keys: &mut Vec<Scheduled>,
+        last_words: Duration,
+        now: Timestamp,
+    ) -> Result<bool, KeyError> {
+        let before = keys.len();
+        keys.sort_by_key(|scheduled| scheduled.signs_from);
+        // One of another algorithm that has not signed yet never will.
+        if keys.len() > 1 {
+            keys.retain(|one| one.signs_from <= now || one.key.algorithm() == self.algorithm);
+        }
+        let retired = keys.windows(2).filter(|pair| plus(pair[1].signs_from, last_words) <= now).count();
+        keys.drain(..retired);
+        let mut changed = keys.len() != before;
+        match keys.first_mut() {
+            None => {
+                keys.push(Scheduled { key: Key::generate(self.algorithm)?.into(), signs_from: now });
+                return Ok(true);
+            }
+            // Made by a clock that went ahead: it signs anyway, and the next one shall come in time.
+            Some(first) if first.signs_from > now => {
+                first.signs_from = now;
+                changed = true;
+            }
+            Some(_) => {}
+        }
+        if self.next_is_made(keys).is_some_and(|at| at <= now)
+            && let Some(newest) = keys.last()
+        {
+            let signs_from = plus(now, self.ahead).max(plus(newest.signs_from, self.lasts(newest)));
+            keys.push(Scheduled { key: Key::generate(self.algorithm)?.into(), signs_from });
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// When [`Schedule::apply`] has something to do.
+    fn due(&self, keys: &[Scheduled], last_words: Duration) -> Timestamp {
+        let retires = keys.get(1).map(|second| plus(second.signs_from, last_words));
+        let made = self.next_is_made(keys);
+        retires.into_iter().chain(made).min().unwrap_or(Timestamp::from_millis(i64::MAX))
+    }
+
+    fn next_is_made(&self, keys: &[Scheduled]) -> Option<Timestamp> {
+        let newest = keys.last()?;
+        let until = plus(newest.signs_from, self.lasts(newest));
+        Some(Timestamp::from_millis(until.as_millis().saturating_sub(millis(self.ahead))))
+    }
+
+    /// One of another algorithm than is wished for is replaced as soon as may be.
+    fn lasts(&self, key: &Scheduled) -> Duration {
+        if key.key.algorithm() == self.algorithm { self.rotate } else { Duration::ZERO }
+    }
+}
+
+fn plus(at: Timestamp, duration: Duration) -> Timestamp {
+    Timestamp::from_millis(at.as_millis().saturating_add(millis(duration)))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
