@@ -26,7 +26,7 @@ use crate::{
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, Bound, Budget, InheritError, tls},
-    proxy::{BadTokens, Uses, access_log::AccessLog, refusals},
+    proxy::{BadTokens, Upstreams, Uses, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
 
@@ -123,6 +123,8 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let uses = Arc::new(Uses::default());
     let budget = Budget::new();
     let bad_tokens = Arc::new(BadTokens::default());
+    let upstreams = Upstreams::new();
+    metrics.ask_upstreams(upstreams.clone());
     let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
     let (drain, draining) = net::drain();
     let (exits, worker_exits) = mpsc::unbounded_channel();
@@ -156,6 +158,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             bad_tokens: bad_tokens.clone(),
             records: Arc::new(store.clone()),
             keyring: keyring.clone(),
+            upstreams: upstreams.clone(),
             budget: budget.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
@@ -198,6 +201,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         fence,
         metrics,
         uses,
+        upstreams,
         refusals,
         refusal_sender,
         workers,

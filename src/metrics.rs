@@ -6,16 +6,18 @@
 mod cell;
 mod exposition;
 mod store;
+mod upstreams;
 mod worker;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 pub use cell::{Counter, Histogram};
 pub use exposition::outcome;
 pub use store::StoreMetrics;
+pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
 pub use worker::{UpstreamEvent, WorkerMetrics};
 
 use crate::authz::rules::{Rules, ServiceId};
@@ -32,6 +34,7 @@ pub struct Metrics {
     pub refusals_dropped: Counter,
     pub reloads: Counter,
     pub reloads_failed: Counter,
+    upstreams: OnceLock<Arc<dyn UpstreamReadings>>,
 }
 
 /// What is not counted but read at the moment of a scrape.
@@ -53,6 +56,7 @@ impl Metrics {
             refusals_dropped: Counter::default(),
             reloads: Counter::default(),
             reloads_failed: Counter::default(),
+            upstreams: OnceLock::new(),
         })
     }
 
@@ -70,6 +74,11 @@ impl Metrics {
         for service in rules.services() {
             services.entry(service.id).or_insert_with(|| service.spec.key.as_str().to_owned());
         }
+    }
+
+    /// From now on a scrape asks how the upstreams are.
+    pub fn ask_upstreams(&self, upstreams: Arc<dyn UpstreamReadings>) {
+        let _ = self.upstreams.set(upstreams);
     }
 
     /// Prometheus text, format 0.0.4.

@@ -47,7 +47,9 @@ pub use self::{
     own::Records,
     settings::{BadTokenLimit, Settings},
     upstream::{
-        settings::{Balance, Ejection, UpstreamSettings},
+        common::Upstreams,
+        resolve::{Resolver, Resolving},
+        settings::{Balance, Ejection, Health, UpstreamSettings, WeightedUrl},
         url::{UpstreamUrl, UrlError},
     },
     uses::{Use, UseTable, Uses},
@@ -73,6 +75,7 @@ pub struct Parts {
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn Records>,
     pub keyring: Arc<Keyring>,
+    pub upstreams: Arc<Upstreams>,
 }
 
 /// One for each worker; nothing in it is written by another thread for a request.
@@ -86,7 +89,7 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn new(parts: Parts) -> Rc<Self> {
-        let view = RefCell::new(View::read(&parts.state, None));
+        let view = RefCell::new(View::read(&parts.state, &parts.upstreams, None));
         Rc::new(Self {
             parts,
             view,
@@ -100,7 +103,7 @@ impl Gateway {
     fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !view.is_current(&self.parts.state) {
-            *view = View::read(&self.parts.state, Some(&view));
+            *view = View::read(&self.parts.state, &self.parts.upstreams, Some(&view));
         }
         Rc::clone(&view)
     }
@@ -312,11 +315,10 @@ fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
     if let Some(host) = &settings.host {
         request.headers_mut().insert(header::HOST, host.clone());
     } else if !request.headers().contains_key(header::HOST)
-        && let Some(url) = settings.urls.first()
+        && let Some(WeightedUrl { url, .. }) = settings.urls.first()
     {
         // HTTP/1.0 may lack what HTTP/1.1 must have.
-        let url = url.to_string();
-        request.headers_mut().insert(header::HOST, HeaderValue::try_from(url).expect("a url is ASCII"));
+        request.headers_mut().insert(header::HOST, url.authority());
     }
     let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {

@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     net::{self, Budget, Drain, Limits, Listener, Worker},
     proxy::{
-        Uses,
+        Upstreams, Uses,
         refusals::{RefusalEvent, RefusalSender, Refusals, Refused},
     },
     state::State,
@@ -72,6 +72,7 @@ pub struct Control {
     pub fence: Arc<Fence>,
     pub metrics: Arc<Metrics>,
     pub uses: Arc<Uses>,
+    pub upstreams: Arc<Upstreams>,
     pub refusals: Refusals,
     pub refusal_sender: RefusalSender,
     pub reloader: Arc<Reloader>,
@@ -113,6 +114,8 @@ impl Control {
             let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
             tokio::task::spawn_local(served);
         }
+        let care = self.upstreams.clone().care(self.state.clone(), worker.clock().clone());
+        tokio::task::spawn_local(care);
         self.supervisor.ready(&self.status);
         let outcome = self.attend(&mut signals).await;
         if outcome == Outcome::Drained {

@@ -14,7 +14,10 @@ use crate::{
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
     net::{self, Budget, Draining, Limits, Listener, Worker},
-    proxy::{BadTokens, Gateway, Parts, Records, UseTable, access_log::AccessLog, refusals::RefusalSender},
+    proxy::{
+        BadTokens, Gateway, Parts, Records, Upstreams, UseTable, access_log::AccessLog,
+        refusals::RefusalSender,
+    },
     state::State,
 };
 
@@ -30,6 +33,7 @@ pub struct Seed {
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn Records>,
     pub keyring: Arc<Keyring>,
+    pub upstreams: Arc<Upstreams>,
     pub budget: Arc<Budget>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
@@ -75,6 +79,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         bad_tokens: seed.bad_tokens,
         records: seed.records,
         keyring: seed.keyring,
+        upstreams: seed.upstreams,
     });
     let following = worker.clone();
     tokio::task::spawn_local(async move {

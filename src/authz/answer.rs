@@ -62,8 +62,10 @@ pub enum Reason {
     UpstreamInvalid,
     /// 504.
     UpstreamTimeout,
-    /// 503.
+    /// 502: no url of it is up.
     UpstreamUnavailable,
+    /// 503: too many requests are under way, and too many wait.
+    UpstreamOverloaded,
     /// 503, never 401 or 403.
     StoreUnavailable,
     /// 503: the request could not be signed for the upstream.
@@ -90,7 +92,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 45] = [
+    pub const ALL: [Reason; 46] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -131,6 +133,7 @@ impl Reason {
         Reason::UpstreamInvalid,
         Reason::UpstreamTimeout,
         Reason::UpstreamUnavailable,
+        Reason::UpstreamOverloaded,
         Reason::StoreUnavailable,
         Reason::AssertionFailed,
         Reason::ShuttingDown,
@@ -181,6 +184,7 @@ impl Reason {
             Reason::UpstreamInvalid => "upstream_invalid",
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamUnavailable => "upstream_unavailable",
+            Reason::UpstreamOverloaded => "upstream_overloaded",
             Reason::StoreUnavailable => "store_unavailable",
             Reason::AssertionFailed => "assertion_failed",
             Reason::ShuttingDown => "shutting_down",

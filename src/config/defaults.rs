@@ -56,6 +56,27 @@ pub const EJECT_FAILURES: &str = "3";
 /// For a start; it doubles while the url stays bad.
 pub const EJECT_FOR: &str = r#""5s""#;
 
+/// All alike.
+pub const WEIGHT: &str = "1";
+/// Fair without knowing anything.
+pub const BALANCE: &str = r#""round-robin""#;
+/// Six questions a minute burden nobody.
+pub const HEALTH_INTERVAL: &str = r#""10s""#;
+/// Whoever takes longer to say that it is well is not.
+pub const HEALTH_TIMEOUT: &str = r#""2s""#;
+/// One sound answer may be the last before the next crash.
+pub const HEALTH_RISE: &str = "2";
+/// As for ejection.
+pub const HEALTH_FALL: &str = "3";
+/// Once meets a connection that was just given up; more often only multiplies a burden.
+pub const RETRIES: &str = "1";
+/// The usual life of a record that is meant to change.
+pub const RESOLVE: &str = r#""30s""#;
+/// A burst, not a crowd.
+pub const QUEUE: &str = "100";
+/// Who waits longer is better told so.
+pub const QUEUE_TIMEOUT: &str = r#""1s""#;
+
 /// The reading methods of RFC 9110 that change nothing.
 pub const READ_METHODS: &str = r#"["GET", "HEAD", "OPTIONS"]"#;
 pub const AUTHORIZATION: &str = r#""strip""#;

@@ -30,6 +30,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     Texts,
     Words(&'static [&'static str]),
+    /// A list of texts, each of which may be a table that says more.
+    TextsOrTables(&'static [Key]),
     Table(&'static [Key]),
     /// `{...}` or `[{...}, ...]`.
     TableOrTables(&'static [Key]),
@@ -164,10 +166,38 @@ const LOG: &[Key] = &[
 ];
 
 const UPSTREAM: &[Key] = &[
-    key("urls", Kind::Texts, "\"http://HOST:PORT\", taken in turns.").required(),
+    key(
+        "urls",
+        Kind::TextsOrTables(URL),
+        "\"http://HOST:PORT\"; with a weight { url = \"...\", weight = 3 }, 0 to drain it.",
+    )
+    .required(),
+    key(
+        "balance",
+        Kind::Word(&["round-robin", "least-requests", "hash"]),
+        "How one of several urls is chosen.",
+    )
+    .or(d::BALANCE),
     key("host", Kind::Text, "Host field sent upstream; the client's own unless written."),
     key("timeouts", Kind::Table(UPSTREAM_TIMEOUTS), "Deadlines towards the upstream."),
     key("eject", Kind::Table(EJECT), "When one of several urls is left out."),
+    key("health", Kind::Table(HEALTH), "Asks each url whether it serves; off unless written."),
+    key("retries", Kind::Count(0, 10), "How often a request is sent again where that does no harm.")
+        .or(d::RETRIES),
+    key("resolve", Kind::Duration(1000), "How often names are looked up.").or(d::RESOLVE),
+    key(
+        "max_connections",
+        Kind::Count(1, 1_000_000),
+        "Connections over all workers; unlimited unless written.",
+    ),
+    key(
+        "max_in_flight",
+        Kind::Count(1, 1_000_000),
+        "Requests at one time over all workers; unlimited unless written.",
+    ),
+    key("queue", Kind::Count(0, 1_000_000), "Requests that may wait for one of the two, 503 beyond.")
+        .or(d::QUEUE),
+    key("queue_timeout", Kind::Duration(1), "How long they may wait, 503 beyond.").or(d::QUEUE_TIMEOUT),
 ];
 
 const UPSTREAM_TIMEOUTS: &[Key] = &[
@@ -175,6 +205,20 @@ const UPSTREAM_TIMEOUTS: &[Key] = &[
     key("first_byte", Kind::Duration(1), "Until the answer's head; 504 beyond.").or(d::FIRST_BYTE),
     key("body_idle", Kind::Duration(1), "Between two pieces of the answer.").or(d::BODY_IDLE),
     key("pool_idle", Kind::Duration(0), "How long an idle connection is kept.").or(d::POOL_IDLE),
+];
+
+const URL: &[Key] = &[
+    key("url", Kind::Text, "\"http://HOST:PORT\".").required(),
+    key("weight", Kind::Count(0, 1000), "Its share of the requests; 0 drains it.").or(d::WEIGHT),
+];
+
+const HEALTH: &[Key] = &[
+    key("path", Kind::Text, "What is requested, with GET and without credentials.").required(),
+    key("interval", Kind::Duration(10), "Between two checks.").or(d::HEALTH_INTERVAL),
+    key("timeout", Kind::Duration(10), "Until the head of the answer.").or(d::HEALTH_TIMEOUT),
+    key("rise", Kind::Count(1, 1000), "Sound answers in a row that bring a url back.").or(d::HEALTH_RISE),
+    key("fall", Kind::Count(1, 1000), "Failures in a row that take it out.").or(d::HEALTH_FALL),
+    key("status", Kind::Count(200, 599), "The one sound status; 200 to 399 unless written."),
 ];
 
 const EJECT: &[Key] = &[

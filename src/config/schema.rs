@@ -49,6 +49,9 @@ fn form(kind: Kind) -> Value {
         Kind::Word(words) => json!({ "type": "string", "enum": words }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Words(words) => json!({ "type": "array", "items": { "type": "string", "enum": words } }),
+        Kind::TextsOrTables(keys) => {
+            json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, object(keys)] } })
+        }
         Kind::Table(keys) => object(keys),
         Kind::TableOrTables(keys) => {
             json!({ "anyOf": [object(keys), { "type": "array", "items": object(keys) }] })

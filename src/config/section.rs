@@ -24,6 +24,11 @@ pub(super) struct Section<'a> {
     pub(super) at: Range<usize>,
 }
 
+pub(super) enum Entry<'a> {
+    Text(Text),
+    Table(Section<'a>),
+}
+
 impl<'a> Section<'a> {
     pub(super) fn root(keys: &'static [Key], table: &'a Spanned<DeTable<'a>>) -> Self {
         Self { keys, table: Some(table.get_ref()), at: 0..0 }
@@ -79,6 +84,19 @@ impl<'a> Section<'a> {
 
     pub(super) fn text(&self, name: &str) -> Option<Text> {
         self.value(name, as_text)
+    }
+
+    /// The entries of a list of texts and tables.
+    pub(super) fn entries(&self, name: &str) -> Vec<Entry<'a>> {
+        let Kind::TextsOrTables(keys) = self.key(name).kind else {
+            unreachable!("`{name}` is a list of texts and tables in the table of keys");
+        };
+        let items = self.written(name).and_then(|value| value.get_ref().as_array());
+        let entry = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
+            Some(table) => Some(Entry::Table(Section { keys, table: Some(table), at: item.span() })),
+            None => as_text(item).map(Entry::Text),
+        };
+        items.map(|items| items.iter().filter_map(entry).collect()).unwrap_or_default()
     }
 
     pub(super) fn texts(&self, name: &str) -> Vec<Text> {

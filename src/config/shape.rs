@@ -107,6 +107,19 @@ fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 }
             }
         }
+        (Kind::TextsOrTables(keys), DeValue::Array(items)) => {
+            for item in items {
+                match item.get_ref() {
+                    DeValue::String(_) => {}
+                    DeValue::Table(table) => check(problems, keys, table, &item.span(), path),
+                    other => {
+                        let found = article(other.type_str());
+                        let message = format!("`{path}` must hold texts and tables, this is {found}");
+                        problems.error(&item.span(), message, "");
+                    }
+                }
+            }
+        }
         (Kind::Table(keys) | Kind::TableOrTables(keys), DeValue::Table(table)) => {
             check(problems, keys, table, &at, path);
         }
@@ -152,6 +165,7 @@ fn form_of(kind: Kind) -> (&'static str, &'static str) {
         Kind::Duration(_) => ("a duration in quotes", "\"10s\""),
         Kind::Size => ("a size", "\"256m\""),
         Kind::Texts | Kind::Words(_) => ("a list of texts", "[\"...\"]"),
+        Kind::TextsOrTables(_) => ("a list of texts and tables", "[\"...\"]"),
         Kind::Table(_) => ("a table", "{ ... }"),
         Kind::TableOrTables(_) => ("a table or a list of tables", "{ ... }"),
         Kind::Tables(_) => ("a list of tables", "[{ ... }]"),

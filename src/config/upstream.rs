@@ -1,16 +1,15 @@
 //! What stands in `[upstream.NAME]`.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::{
     address::upstream_url,
     problem::Problems,
-    section::{Section, Text},
-    service::collect,
+    section::{Entry, Section, Text},
 };
-use crate::proxy::{Balance, Ejection, UpstreamSettings};
+use crate::proxy::{Balance, Ejection, Health, UpstreamSettings, WeightedUrl};
 
 /// `None` where something essential is missing; that has been reported.
 pub(super) fn upstream(
@@ -18,15 +17,7 @@ pub(super) fn upstream(
     name: &Text,
     section: &Section<'_>,
 ) -> Option<UpstreamSettings> {
-    let texts = section.texts("urls");
-    if texts.is_empty() && section.is_written("urls") {
-        problems.error(
-            &section.at("urls"),
-            "`urls` is empty",
-            "name at least one, such as \"http://127.0.0.1:8090\"",
-        );
-    }
-    let urls = collect(problems, texts, upstream_url);
+    let urls = urls(problems, section);
     let host = section.text("host").and_then(|text| {
         let authority = text.get_ref().parse::<http::uri::Authority>().ok();
         let sound = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
@@ -44,10 +35,77 @@ pub(super) fn upstream(
         first_byte_timeout: timeouts.duration("first_byte")?,
         body_timeout: timeouts.duration("body_idle")?,
         idle_timeout: timeouts.duration("pool_idle")?,
-        balance: Balance::RoundRobin,
+        balance: match section.text("balance")?.get_ref().as_str() {
+            "least-requests" => Balance::LeastRequests,
+            "hash" => Balance::Hash,
+            _ => Balance::RoundRobin,
+        },
         ejection: Ejection {
             failures: u32::try_from(eject.count("failures")?).ok()?,
             back_off: eject.duration("for")?,
         },
+        health: if section.is_written("health") { health(problems, &section.table("health")) } else { None },
+        retries: u32::try_from(section.count("retries")?).ok()?,
+        resolve: section.duration("resolve")?,
+        max_connections: section.count("max_connections").and_then(NonZeroUsize::new),
+        max_in_flight: section.count("max_in_flight").and_then(NonZeroUsize::new),
+        queue: section.count("queue")?,
+        queue_timeout: section.duration("queue_timeout")?,
+    })
+}
+
+fn urls(problems: &Problems<'_>, section: &Section<'_>) -> Vec<WeightedUrl> {
+    let entries = section.entries("urls");
+    let at = section.at("urls");
+    if section.is_written("urls") {
+        if entries.is_empty() {
+            problems.error(&at, "`urls` is empty", "name at least one, such as \"http://127.0.0.1:8090\"");
+        } else if entries.len() > UpstreamSettings::MOST_URLS {
+            let message = format!("`urls` may name at most {}", UpstreamSettings::MOST_URLS);
+            problems.error(&at, message, "one name may lead to any number of addresses");
+        }
+    }
+    let mut urls: Vec<WeightedUrl> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (text, weight) = match entry {
+            Entry::Text(text) => (Some(text), Some(1)),
+            Entry::Table(table) => (table.text("url"), table.count("weight")),
+        };
+        let (Some(text), Some(weight)) = (text, weight) else { continue };
+        match upstream_url(text.get_ref()) {
+            Ok(url) if urls.iter().any(|other| other.url == url) => {
+                problems.error(
+                    &text.span(),
+                    format!("{:?} is named twice", text.get_ref()),
+                    "give it a weight",
+                );
+            }
+            Ok(url) => urls.push(WeightedUrl { url, weight: u32::try_from(weight).unwrap_or(u32::MAX) }),
+            Err((message, advice)) => problems.error(&text.span(), message, advice),
+        }
+    }
+    if !urls.is_empty() && urls.iter().all(|one| one.weight == 0) {
+        problems.error(&at, "no url has a weight: nothing could be sent", "give one a weight of at least 1");
+    }
+    urls
+}
+
+fn health(problems: &Problems<'_>, section: &Section<'_>) -> Option<Health> {
+    let path = section.text("path")?;
+    let sound = path.get_ref().starts_with('/') && !path.get_ref().contains('#');
+    let parsed = path.get_ref().parse().ok().filter(|_| sound);
+    if parsed.is_none() {
+        let message = format!("{:?} is not a path", path.get_ref());
+        problems.error(&path.span(), message, "write it as it is requested, such as \"/health\"");
+    }
+    Some(Health {
+        path: parsed?,
+        interval: section.duration("interval")?,
+        timeout: section.duration("timeout")?,
+        rise: u32::try_from(section.count("rise")?).ok()?,
+        fall: u32::try_from(section.count("fall")?).ok()?,
+        status: section
+            .count("status")
+            .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()),
     })
 }

@@ -23,6 +23,8 @@ pub(super) fn render(
     requests(&mut page, &by_service(workers, services));
     clients(&mut page, workers);
     upstreams(&mut page, workers);
+    let readings_of_upstreams = metrics.upstreams.get().map(|upstreams| upstreams.read());
+    super::upstreams::render(&mut page, &readings_of_upstreams.unwrap_or_default());
     store(&mut page, metrics, readings);
     page.figure("permgate_log_lines_dropped", "Access log lines dropped.", metrics.log_lines_dropped.value());
     page.figure("permgate_refusals_dropped", "Audited refusals dropped.", metrics.refusals_dropped.value());
@@ -198,20 +200,21 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::UpstreamInvalid
         | Reason::UpstreamTimeout
         | Reason::UpstreamUnavailable
+        | Reason::UpstreamOverloaded
         | Reason::StoreUnavailable
         | Reason::AssertionFailed
         | Reason::ShuttingDown => "failed",
     }
 }
 
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.line(format_args!("{name}{} {value}", Labels(labels)));
     }
 
@@ -248,14 +251,23 @@ impl Page {
     }
 }
 
-/// Empty values are left out. Ours are service keys, reason codes and numbers, which need no escape.
+/// Empty values are left out. Ours are service keys, reason codes and numbers, which need no
+/// escape; names and urls of upstreams may.
 struct Labels<'a>(&'a [(&'a str, &'a str)]);
 
 impl Display for Labels<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut open = "{";
         for (name, value) in self.0.iter().filter(|(_, value)| !value.is_empty()) {
-            write!(f, "{open}{name}=\"{value}\"")?;
+            write!(f, "{open}{name}=\"")?;
+            for c in value.chars() {
+                match c {
+                    '"' | '\\' => write!(f, "\\{c}")?,
+                    '\n' => f.write_str("\\n")?,
+                    _ => f.write_char(c)?,
+                }
+            }
+            f.write_char('"')?;
             open = ",";
         }
         f.write_str(if open == "," { "}" } else { "" })

@@ -27,7 +27,7 @@ use crate::{
         Gateway,
         framing::HostName,
         upstream::{
-            Lease, Upstream,
+            Lease, Upstream, choose,
             lane::{End, Lane},
         },
         view::View,
@@ -191,6 +191,18 @@ impl Exchange {
     pub fn moved(&self, silence: Duration) {
         if let Some(lane) = &*self.lane.borrow() {
             lane.extend(silence);
+        }
+    }
+
+    /// Who asks, as a number: the user, else the address. For the choice of a url by hash.
+    pub fn fingerprint(&self) -> u64 {
+        let user = self.user.get().filter(|_| self.identified.get());
+        match user.and_then(|user| self.view.snapshot.directory.user(user)) {
+            Some(user) => choose::fingerprint(user.id.as_bytes()),
+            None => match self.client.get() {
+                IpAddr::V4(address) => choose::fingerprint(&address.octets()),
+                IpAddr::V6(address) => choose::fingerprint(&address.octets()),
+            },
         }
     }
 

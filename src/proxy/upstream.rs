@@ -1,7 +1,6 @@
 //! The way to an upstream, and the only door: it opens to a [`Passage`], which only a permit makes.
 
 use std::{
-    cell::Cell,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,6 +8,10 @@ use std::{
 
 use http::{Method, Request, Response};
 use http_body::Body as _;
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, spawn_local},
+};
 
 use crate::{
     authz::answer::Reason,
@@ -19,19 +22,29 @@ use crate::{
     },
 };
 
+mod admission;
 mod answer;
+pub mod choose;
+pub mod common;
+mod dial;
 mod download;
 mod endpoint;
 mod h1;
+mod health;
 pub mod lane;
 mod lease;
 mod plain;
 mod pool;
+pub mod resolve;
 pub mod settings;
+mod standing;
 mod transport;
 pub mod url;
 mod wire;
 
+use admission::{Entry, Line, Place, Turn};
+use choose::Chooser;
+use common::Common;
 pub use download::Download;
 use endpoint::Endpoint;
 pub use lease::Lease;
@@ -44,13 +57,38 @@ const HEAD_LIMIT: usize = 64 << 10;
 pub struct Upstream {
     settings: Arc<UpstreamSettings>,
     endpoints: Vec<Rc<Endpoint>>,
-    next: Cell<usize>,
+    chooser: Chooser,
+    requests: Arc<Line>,
+    connections: Arc<Line>,
+    /// Closes idle connections whose places are wanted elsewhere, where there are only so many.
+    yielding: Option<AbortHandle>,
+}
+
+/// What is left to try for one request.
+struct Attempts {
+    retries: u32,
+    /// The bit of each place that could not be connected to.
+    tried: u64,
+    may_reuse: bool,
+    /// How long it may still wait in line.
+    patience: Duration,
 }
 
 impl Upstream {
-    pub fn new(settings: Arc<UpstreamSettings>) -> Rc<Self> {
-        let endpoints = settings.urls.iter().map(|url| Endpoint::new(url, &settings)).collect();
-        Rc::new(Self { settings, endpoints, next: Cell::new(0) })
+    /// Inside the worker's `LocalSet`.
+    pub fn new(settings: Arc<UpstreamSettings>, common: Common) -> Rc<Self> {
+        let line = settings.max_connections.map(|_| common.connections.clone());
+        let urls = settings.urls.iter().zip(common.standings);
+        let endpoints: Vec<_> =
+            urls.map(|(one, standing)| Endpoint::new(&one.url, &settings, standing, line.clone())).collect();
+        Rc::new(Self {
+            chooser: Chooser::new(&settings),
+            yielding: line.map(|line| yield_places(&line, endpoints.clone())),
+            settings,
+            endpoints,
+            requests: common.requests,
+            connections: common.connections,
+        })
     }
 
     pub fn settings(&self) -> &Arc<UpstreamSettings> {
@@ -67,13 +105,25 @@ impl Upstream {
         let exchange = passage.exchange();
         let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
         let silence = self.settings.first_byte_timeout;
-        let mut first = true;
+        let mut attempts = Attempts {
+            retries: self.settings.retries,
+            tried: 0,
+            may_reuse: true,
+            patience: self.settings.queue_timeout,
+        };
+        let mut place = match self.settings.max_in_flight {
+            None => None,
+            Some(limit) => Some(self.admit(limit.get(), exchange, &mut attempts).await?),
+        };
         loop {
-            let mut lease = self.connection(exchange, first).await?;
+            let mut lease = self.connection(exchange, &mut attempts).await?;
             exchange.travel_on(&lease);
             let failure = match lease.send(request, silence, repeatable).await {
                 Ok(response) if answer::acceptable(response.status(), response.headers()) => {
-                    lease.endpoint().succeeded();
+                    lease.endpoint().standing().succeeded();
+                    if let Some(place) = place.take() {
+                        lease.hold(place);
+                    }
                     return Ok((response, lease));
                 }
                 Ok(_) => {
@@ -85,64 +135,144 @@ impl Upstream {
             if exchange.is_over() {
                 return Err(Reason::ClientClosed);
             }
-            // Once, and on a new connection.
-            let Some(same) = failure.again.filter(|_| first) else {
+            let Some(same) = failure.again.filter(|_| attempts.may_reuse && attempts.retries > 0) else {
                 if exchange.fault().is_none() {
                     self.count_failure(lease.endpoint(), exchange);
                 }
                 return Err(exchange.fault().unwrap_or(failure.reason));
             };
             request = same;
-            first = false;
+            attempts.retries -= 1;
+            // A new connection cannot have been given up just before.
+            attempts.may_reuse = false;
             exchange.metrics().upstream(UpstreamEvent::Retry);
         }
     }
 
-    async fn connection(&self, exchange: &Exchange, may_reuse: bool) -> Result<Lease, Reason> {
-        if self.endpoints.is_empty() {
-            return Err(Reason::UpstreamUnavailable);
-        }
-        let first = self.choose(exchange.clock().now());
-        if may_reuse && let Some(lease) = first.reuse() {
-            exchange.metrics().upstream(UpstreamEvent::Reuse);
-            return Ok(lease);
-        }
-        // Nothing was sent yet, so another url may be asked, whatever the method.
-        let mut tried = first;
-        for _ in 0..self.endpoints.len().min(2) {
+    /// A place among the requests under way, of which there are only so many.
+    async fn admit(
+        &self,
+        limit: usize,
+        exchange: &Exchange,
+        attempts: &mut Attempts,
+    ) -> Result<Place, Reason> {
+        let mut waiter = match self.requests.enter(limit, self.settings.queue, 0) {
+            Ok(Entry::Place(place)) => return Ok(place),
+            Ok(Entry::Wait(waiter)) => waiter,
+            Err(admission::Full) => return Err(Reason::UpstreamOverloaded),
+        };
+        let turn = async {
+            loop {
+                match (&mut waiter).await {
+                    Turn::Place(place) => return place,
+                    // Nothing but places is given out here.
+                    Turn::Idle => waiter = waiter.again(),
+                }
+            }
+        };
+        attempts.wait(exchange, turn).await
+    }
+
+    async fn connection(&self, exchange: &Exchange, attempts: &mut Attempts) -> Result<Lease, Reason> {
+        loop {
+            let Some(place) = self.choose(exchange, attempts.tried) else {
+                return Err(match attempts.tried {
+                    0 => Reason::UpstreamUnavailable,
+                    _ => Reason::UpstreamConnect,
+                });
+            };
+            let endpoint = &self.endpoints[place];
+            if attempts.may_reuse
+                && let Some(lease) = endpoint.reuse()
+            {
+                exchange.metrics().upstream(UpstreamEvent::Reuse);
+                return Ok(lease);
+            }
+            let held = match self.settings.max_connections {
+                None => None,
+                Some(limit) => match self.place_or_idle(limit.get(), endpoint, exchange, attempts).await? {
+                    Ok(place) => Some(place),
+                    Err(lease) => {
+                        exchange.metrics().upstream(UpstreamEvent::Reuse);
+                        return Ok(lease);
+                    }
+                },
+            };
             exchange.metrics().upstream(UpstreamEvent::Connect);
-            match tried.connect(self.settings.connect_timeout, exchange.clock()).await {
+            match endpoint.connect(self.settings.connect_timeout, exchange.clock(), held).await {
                 Ok(lease) if !exchange.is_over() => return Ok(lease),
                 Ok(_) => return Err(Reason::ClientClosed),
                 Err(error) => {
-                    tracing::debug!(upstream = %self.settings.name, url = %tried.label(), %error, "connect failed");
+                    let (upstream, url) = (&self.settings.name, endpoint.label());
+                    tracing::debug!(%upstream, %url, %error, "connect failed");
                     exchange.metrics().upstream(UpstreamEvent::ConnectFailed);
-                    self.count_failure(&tried, exchange);
+                    self.count_failure(endpoint, exchange);
                 }
             }
-            tried = self.choose(exchange.clock().now());
+            // Nothing was sent yet, so another url may be asked, whatever the method.
+            if attempts.retries == 0 {
+                return Err(Reason::UpstreamConnect);
+            }
+            attempts.retries -= 1;
+            attempts.tried |= 1 << place;
         }
-        Err(Reason::UpstreamConnect)
     }
 
-    /// The next one in turn that is not left out; if all are, the next one in turn.
-    fn choose(&self, now: Instant) -> Rc<Endpoint> {
-        let count = self.endpoints.len();
-        let start = self.next.get();
-        self.next.set((start + 1) % count);
-        let turn = (0..count).map(|step| &self.endpoints[(start + step) % count]);
-        let chosen = turn.clone().find(|endpoint| !endpoint.ejected(now));
-        Rc::clone(chosen.unwrap_or(&self.endpoints[start]))
+    /// A place for a new connection; or an idle one, when that comes first.
+    async fn place_or_idle(
+        &self,
+        limit: usize,
+        endpoint: &Rc<Endpoint>,
+        exchange: &Exchange,
+        attempts: &mut Attempts,
+    ) -> Result<Result<Place, Lease>, Reason> {
+        let mut waiter = match self.connections.enter(limit, self.settings.queue, endpoint.kind()) {
+            Ok(Entry::Place(place)) => return Ok(Ok(place)),
+            Ok(Entry::Wait(waiter)) => waiter,
+            Err(admission::Full) => return Err(Reason::UpstreamOverloaded),
+        };
+        let turn = async {
+            loop {
+                self.connections.ask_to_yield();
+                match (&mut waiter).await {
+                    Turn::Place(place) => return Ok(place),
+                    Turn::Idle => match endpoint.reuse() {
+                        Some(lease) => return Err(lease),
+                        None => waiter = waiter.again(),
+                    },
+                }
+            }
+        };
+        attempts.wait(exchange, turn).await
+    }
+
+    /// One that serves; if none does, one that its health checks do not speak against.
+    fn choose(&self, exchange: &Exchange, tried: u64) -> Option<usize> {
+        if let [only] = &self.endpoints[..] {
+            return (tried == 0 && only.standing().is_up()).then_some(0);
+        }
+        let now = exchange.clock().now();
+        let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].standing().is_up();
+        let serves = |place: usize| is_up(place) && !self.endpoints[place].standing().is_ejected(now);
+        let lent = |place: usize| self.endpoints[place].lent();
+        let who = || exchange.fingerprint();
+        self.chooser.choose(serves, lent, who).or_else(|| self.chooser.choose(is_up, lent, who))
     }
 
     fn count_failure(&self, endpoint: &Rc<Endpoint>, exchange: &Exchange) {
-        let now = exchange.clock().now();
-        let others = self.endpoints.iter().any(|other| !Rc::ptr_eq(other, endpoint) && !other.ejected(now));
-        if endpoint.failed(&self.settings.ejection) && others {
-            endpoint.eject(&self.settings.ejection, now);
+        let (now, ejection) = (exchange.clock().now(), self.settings.ejection);
+        if endpoint.standing().failed(ejection, now) && self.others_serve(endpoint, now) {
+            endpoint.standing().eject(ejection, now);
             exchange.metrics().upstream(UpstreamEvent::Ejection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label(), "left out for a while");
         }
+    }
+
+    fn others_serve(&self, endpoint: &Rc<Endpoint>, now: Instant) -> bool {
+        let mut others = self.endpoints.iter().zip(&self.settings.urls);
+        others.any(|(other, one)| {
+            !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.standing().serves(now)
+        })
     }
 
     pub fn body_timeout(&self) -> Duration {
@@ -152,6 +282,41 @@ impl Upstream {
     pub fn idle_timeout(&self) -> Duration {
         self.settings.idle_timeout
     }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some(yielding) = &self.yielding {
+            yielding.abort();
+        }
+    }
+}
+
+impl Attempts {
+    /// Waits in line, all in all no longer than the upstream's `queue_timeout`.
+    async fn wait<T>(&mut self, exchange: &Exchange, turn: impl Future<Output = T>) -> Result<T, Reason> {
+        let since = Instant::now();
+        let outcome = exchange.clock().timeout(self.patience, turn).await;
+        self.patience = self.patience.saturating_sub(since.elapsed());
+        outcome.map_err(|_| Reason::UpstreamOverloaded)
+    }
+}
+
+/// Whoever waits on another worker, or for another url, can do nothing with a connection that lies
+/// idle here, but with its place.
+fn yield_places(line: &Arc<Line>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
+    let asked = Arc::new(Notify::new());
+    line.add_yielder(&asked);
+    let line = line.clone();
+    let task = spawn_local(async move {
+        loop {
+            asked.notified().await;
+            if line.waits() {
+                let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
+            }
+        }
+    });
+    task.abort_handle()
 }
 
 fn is_idempotent(method: &Method) -> bool {

@@ -9,7 +9,10 @@ use crate::{
         rules::ServiceId,
         subject::{Directory, UserIx},
     },
-    proxy::{settings::Settings, upstream::Upstream},
+    proxy::{
+        settings::Settings,
+        upstream::{Upstream, common::Upstreams},
+    },
     state::{Snapshot, State},
 };
 
@@ -25,7 +28,7 @@ pub struct View {
 
 impl View {
     /// Of what is published now. Upstreams whose settings stay keep their connections.
-    pub fn read(state: &State, before: Option<&View>) -> Rc<Self> {
+    pub fn read(state: &State, common: &Upstreams, before: Option<&View>) -> Rc<Self> {
         // First the version: a change in between makes this view older than it is, never newer.
         let version = state.version();
         let snapshot = state.snapshot();
@@ -39,7 +42,7 @@ impl View {
             .map(|(name, wanted)| {
                 let upstream = match kept(name) {
                     Some(upstream) if upstream.settings() == wanted => Rc::clone(upstream),
-                    _ => Upstream::new(Arc::clone(wanted)),
+                    _ => Upstream::new(Arc::clone(wanted), common.of(wanted)),
                 };
                 (Arc::clone(name), upstream)
             })

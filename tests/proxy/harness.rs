@@ -28,7 +28,7 @@ use permgate::{
     metrics::Metrics,
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
-        BadTokens, Gateway, Parts, Records, Settings, UpstreamSettings, UpstreamUrl, Uses,
+        BadTokens, Gateway, Parts, Records, Settings, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
         access_log::{AccessLog, LogTarget},
         refusals::{self, Refusals},
     },
@@ -48,6 +48,7 @@ pub struct Setup {
     pub public: Vec<PublicSpec>,
     pub limits: Limits,
     pub assertion: Option<assertion::Settings>,
+    pub upstreams: Arc<Upstreams>,
 }
 
 pub struct Gate {
@@ -135,6 +136,7 @@ impl Setup {
             public: Vec::new(),
             limits: Limits::default(),
             assertion: None,
+            upstreams: Upstreams::new(),
         }
     }
 
@@ -181,6 +183,7 @@ impl Setup {
         if let Some(assertion) = &self.assertion {
             keyring.tend(assertion, SystemTime::now().into()).unwrap();
         }
+        let upstreams = self.upstreams.clone();
         let snapshot = self.snapshot();
         let service = snapshot.rules.service_by_key("main").unwrap().id;
         let user = snapshot.directory.by_login["alice"];
@@ -203,6 +206,7 @@ impl Setup {
         let log = directory.path().join("access.log");
         let metrics = Metrics::new(Arc::default());
         let access_log = AccessLog::start(LogTarget::File(log.clone()), metrics.clone()).unwrap();
+        metrics.ask_upstreams(upstreams.clone());
         let (sender, refusals) = refusals::channel(metrics.clone());
         let (fence, uses, budget) = (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<Uses>::default(), Budget::new());
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
@@ -218,6 +222,8 @@ impl Setup {
                 tokio::task::LocalSet::new().block_on(&runtime, async move {
                     let worker = Worker::new(limits, budget);
                     let registry = Registry::new(participant);
+                    let care = upstreams.clone().care(state.clone(), worker.clock().clone());
+                    tokio::task::spawn_local(care);
                     tokio::task::spawn_local(registry.clone().run());
                     let gateway = Gateway::new(Parts {
                         state,
@@ -229,6 +235,7 @@ impl Setup {
                         bad_tokens: Arc::<BadTokens>::default(),
                         records: Arc::new(Recorded(record)),
                         keyring,
+                        upstreams,
                     });
                     serve(worker, listener, gateway, draining).await.unwrap();
                 });

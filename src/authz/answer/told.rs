@@ -182,11 +182,14 @@ impl Told {
                 "The service did not answer in time",
                 "Try again later",
             ),
-            Reason::UpstreamUnavailable => plain(
+            Reason::UpstreamUnavailable => {
+                plain(S::BAD_GATEWAY, "bad_gateway", "The service is unavailable", "Try again later")
+            }
+            Reason::UpstreamOverloaded => plain(
                 S::SERVICE_UNAVAILABLE,
                 "service_unavailable",
-                "The service is unavailable",
-                "Try again later",
+                "The service has too much to do",
+                "Wait as long as Retry-After says",
             ),
             Reason::StoreUnavailable => plain(
                 S::SERVICE_UNAVAILABLE,

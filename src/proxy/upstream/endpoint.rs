@@ -1,50 +1,55 @@
-//! One url of an upstream in one worker: its idle connections, its addresses, its failures.
+//! One url of an upstream in one worker: its idle connections, and how many are lent.
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    time::{Duration, Instant},
-};
-
-use tokio::net::TcpStream;
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     net::Clock,
     proxy::upstream::{
+        admission::{Line, Place},
+        dial::Dialer,
         lease::{Lease, Way},
         plain::Plain,
         pool::Pool,
-        settings::{Ejection, UpstreamSettings},
+        settings::UpstreamSettings,
+        standing::Standing,
         transport::Transport,
-        url::{Host, UpstreamUrl},
+        url::UpstreamUrl,
     },
 };
-
-/// How long looked-up addresses are used.
-const NAME_LIFETIME: Duration = Duration::from_secs(10);
 
 pub struct Endpoint {
     url: UpstreamUrl,
     label: Rc<str>,
+    standing: Arc<Standing>,
+    dialer: Dialer,
     pool: Rc<Pool>,
-    addresses: RefCell<Option<(Instant, Vec<SocketAddr>)>>,
-    failures: Cell<u32>,
-    ejections: Cell<u32>,
-    ejected_until: Cell<Option<Instant>>,
+    /// Of the addresses that the idle connections lead to.
+    generation: Cell<u64>,
+    lent: Cell<usize>,
+    /// Where connections are counted, if they are.
+    connections: Option<Arc<Line>>,
 }
 
+/// Counts as lent from its making to its end.
+pub struct Lent(Rc<Endpoint>);
+
 impl Endpoint {
-    pub fn new(url: &UpstreamUrl, _settings: &UpstreamSettings) -> Rc<Self> {
+    /// `connections`: the line of those who wait for a connection, where there are only so many.
+    pub fn new(
+        url: &UpstreamUrl,
+        _settings: &UpstreamSettings,
+        standing: Arc<Standing>,
+        connections: Option<Arc<Line>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             label: url.to_string().into(),
             url: url.clone(),
+            dialer: Dialer::new(standing.clone()),
+            generation: Cell::new(standing.generation()),
+            standing,
             pool: Rc::default(),
-            addresses: RefCell::default(),
-            failures: Cell::new(0),
-            ejections: Cell::new(0),
-            ejected_until: Cell::new(None),
+            lent: Cell::new(0),
+            connections,
         })
     }
 
@@ -52,66 +57,78 @@ impl Endpoint {
         &self.label
     }
 
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Requests under way here, those that are still connecting too.
+    pub fn lent(&self) -> usize {
+        self.lent.get()
+    }
+
+    /// What its connections are called in the line of those who wait for one.
+    pub fn kind(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// An idle connection that is still open.
     pub fn reuse(self: &Rc<Self>) -> Option<Lease> {
-        self.pool.take().map(|plain| Lease::new(Rc::clone(self), Way::Plain(plain), true))
+        self.forget_vanished();
+        self.pool.take().map(|plain| Lease::new(self.lend(), Way::Plain(plain), true))
     }
 
-    pub(super) fn keep(&self, plain: Plain, idle_timeout: Duration, clock: &Clock) {
-        self.pool.keep(plain, idle_timeout, clock);
-    }
-
-    pub async fn connect(self: &Rc<Self>, within: Duration, clock: &Clock) -> io::Result<Lease> {
-        let stream = tokio::time::timeout(within, self.open(clock.now())).await??;
-        stream.set_nodelay(true)?;
-        let plain = Plain::new(Transport::Tcp(stream), clock);
-        Ok(Lease::new(Rc::clone(self), Way::Plain(plain), false))
-    }
-
-    async fn open(&self, now: Instant) -> io::Result<TcpStream> {
-        let name = match self.url.host() {
-            Host::Address(address) => return TcpStream::connect((*address, self.url.port())).await,
-            Host::Name(name) => name,
-        };
-        let known = self.addresses.borrow().clone();
-        if let Some((until, addresses)) = &known
-            && *until > now
-        {
-            return TcpStream::connect(&addresses[..]).await;
+    /// `generation`: of the addresses when it was lent.
+    pub(super) fn keep(&self, plain: Plain, generation: u64, idle_timeout: Duration, clock: &Clock) {
+        let wanted_elsewhere =
+            || self.connections.as_ref().is_some_and(|line| line.waits() && !line.pass_on(self.kind()));
+        if generation == self.standing.generation() && !wanted_elsewhere() {
+            self.pool.keep(plain, idle_timeout, clock);
         }
-        let addresses = match tokio::net::lookup_host((&**name, self.url.port())).await {
-            Ok(found) => found.collect(),
-            // A resolver that is out for a moment does not take the upstream with it.
-            Err(error) => known.ok_or(error)?.1,
-        };
-        *self.addresses.borrow_mut() = Some((now + NAME_LIFETIME, addresses.clone()));
-        TcpStream::connect(&addresses[..]).await
     }
 
-    pub fn ejected(&self, now: Instant) -> bool {
-        self.ejected_until.get().is_some_and(|until| until > now)
+    /// Closes the idle connection that was used least lately; whether there was one.
+    pub fn close_one(&self) -> bool {
+        self.pool.close_one()
     }
 
-    pub fn succeeded(&self) {
-        self.failures.set(0);
-        self.ejections.set(0);
-        self.ejected_until.set(None);
+    /// `held`: the connection's place, where there are only so many.
+    pub async fn connect(
+        self: &Rc<Self>,
+        within: Duration,
+        clock: &Clock,
+        held: Option<Place>,
+    ) -> io::Result<Lease> {
+        let lent = self.lend();
+        let stream = self.dialer.connect(&self.url, within, clock.now()).await?;
+        stream.set_nodelay(true)?;
+        let plain = Plain::new(Transport::Tcp(stream), clock, held);
+        Ok(Lease::new(lent, Way::Plain(plain), false))
     }
 
-    /// Counts a failure; whether the url has had enough of them in a row to be left out.
-    pub fn failed(&self, ejection: &Ejection) -> bool {
-        let failures = self.failures.get().saturating_add(1);
-        self.failures.set(failures);
-        // After a back-off one more failure is enough.
-        failures >= ejection.failures || self.ejections.get() > 0
+    fn lend(self: &Rc<Self>) -> Lent {
+        self.lent.set(self.lent.get() + 1);
+        Lent(Rc::clone(self))
     }
 
-    pub fn eject(&self, ejection: &Ejection, now: Instant) {
-        let times = self.ejections.get();
-        let back_off =
-            ejection.back_off.saturating_mul(1 << times.min(6)).min(Ejection::LONGEST.max(ejection.back_off));
-        self.ejections.set(times.saturating_add(1));
-        self.failures.set(0);
-        self.ejected_until.set(Some(now + back_off));
+    /// The name leads elsewhere now: what is idle is made anew when it is wanted.
+    fn forget_vanished(&self) {
+        let generation = self.standing.generation();
+        if self.generation.replace(generation) != generation {
+            self.pool.clear();
+        }
+    }
+}
+
+impl std::ops::Deref for Lent {
+    type Target = Rc<Endpoint>;
+
+    fn deref(&self) -> &Rc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.lent.set(self.0.lent.get() - 1);
     }
 }

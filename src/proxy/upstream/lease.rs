@@ -10,8 +10,9 @@ use crate::{
     proxy::{
         body::Upload,
         upstream::{
+            admission::Place,
             download::Download,
-            endpoint::Endpoint,
+            endpoint::{Endpoint, Lent},
             lane::{End, Lane},
             plain::Plain,
         },
@@ -20,10 +21,12 @@ use crate::{
 
 /// Goes back by [`Lease::give_back`]; dropped, the exchange is broken off.
 pub struct Lease {
-    endpoint: Rc<Endpoint>,
+    endpoint: Lent,
     way: Option<Way>,
     lane: Rc<Lane>,
     reused: bool,
+    generation: u64,
+    place: Option<Place>,
 }
 
 /// What a lease is on.
@@ -39,11 +42,12 @@ pub struct Failure {
 }
 
 impl Lease {
-    pub(super) fn new(endpoint: Rc<Endpoint>, way: Way, reused: bool) -> Self {
+    pub(super) fn new(endpoint: Lent, way: Way, reused: bool) -> Self {
         let lane = Rc::clone(match &way {
             Way::Plain(plain) => plain.lane(),
         });
-        Self { endpoint, way: Some(way), lane, reused }
+        let generation = endpoint.standing().generation();
+        Self { endpoint, way: Some(way), lane, reused, generation, place: None }
     }
 
     pub fn lane(&self) -> &Rc<Lane> {
@@ -52,6 +56,11 @@ impl Lease {
 
     pub fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
+    }
+
+    /// Keeps the exchange's place among the upstream's requests until the end.
+    pub fn hold(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// Sends and waits for the head of the answer; the upstream may be silent for so long.
@@ -76,7 +85,7 @@ impl Lease {
     pub fn give_back(mut self, idle_timeout: Duration, clock: &Clock) {
         self.lane.expect_nothing();
         if let Some(Way::Plain(plain)) = self.way.take_if(|Way::Plain(plain)| plain.is_ready()) {
-            self.endpoint.keep(plain, idle_timeout, clock);
+            self.endpoint.keep(plain, self.generation, idle_timeout, clock);
         }
     }
 }

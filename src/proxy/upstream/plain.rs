@@ -10,6 +10,7 @@ use crate::{
     proxy::{
         body::Upload,
         upstream::{
+            admission::Place,
             h1::{Connection, Fault, Outgoing},
             lane::{End, Lane},
             lease::Failure,
@@ -28,9 +29,10 @@ pub struct Plain {
 pub type Shared = Rc<RefCell<Connection<Wire, Upload>>>;
 
 impl Plain {
-    pub fn new(transport: Transport, clock: &Clock) -> Self {
+    /// `held`: its place, where there are only so many connections.
+    pub fn new(transport: Transport, clock: &Clock, held: Option<Place>) -> Self {
         let lane = Lane::new(clock);
-        let connection = Connection::new(Wire::new(transport, Rc::clone(&lane)));
+        let connection = Connection::new(Wire::new(transport, Rc::clone(&lane), held));
         Self { connection: Rc::new(RefCell::new(connection)), lane }
     }
 

@@ -35,6 +35,19 @@ impl Pool {
         }
     }
 
+    /// Closes the one that was used least lately; whether there was one.
+    pub fn close_one(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        !idle.is_empty() && {
+            idle.remove(0);
+            true
+        }
+    }
+
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
     pub fn keep(self: &Rc<Self>, plain: Plain, idle_timeout: Duration, clock: &Clock) {
         self.idle.borrow_mut().push(Idle { plain, until: clock.now() + idle_timeout });
         if !self.swept.replace(true) {

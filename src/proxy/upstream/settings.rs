@@ -1,8 +1,8 @@
 //! What `[upstream.NAME]` comes to.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode, uri::PathAndQuery};
 
 use crate::proxy::upstream::url::UpstreamUrl;
 
@@ -10,8 +10,8 @@ use crate::proxy::upstream::url::UpstreamUrl;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     pub name: Arc<str>,
-    /// At least one; requests go round.
-    pub urls: Vec<UpstreamUrl>,
+    /// At least one with a weight, at most [`UpstreamSettings::MOST_URLS`].
+    pub urls: Vec<WeightedUrl>,
     /// Sent as Host instead of the client's.
     pub host: Option<HeaderValue>,
     pub connect_timeout: Duration,
@@ -24,14 +24,30 @@ pub struct UpstreamSettings {
     pub idle_timeout: Duration,
     pub balance: Balance,
     pub ejection: Ejection,
+    /// `None`: every url counts as up.
+    pub health: Option<Health>,
+    /// How often a request is tried once more where that does no harm.
+    pub retries: u32,
+    /// How often names are looked up.
+    pub resolve: Duration,
+    /// Over all workers. `None`: no limit.
+    pub max_connections: Option<NonZeroUsize>,
+    /// Requests at one time, over all workers. `None`: no limit.
+    pub max_in_flight: Option<NonZeroUsize>,
+    /// How many wait for one of the two limits, and for how long.
+    pub queue: usize,
+    pub queue_timeout: Duration,
 }
 
 impl UpstreamSettings {
+    /// What has been tried is remembered in the bits of a word.
+    pub const MOST_URLS: usize = 64;
+
     /// The defaults of the limits table.
     pub fn new(name: &str, urls: Vec<UpstreamUrl>) -> Self {
         Self {
             name: name.into(),
-            urls,
+            urls: urls.into_iter().map(WeightedUrl::from).collect(),
             host: None,
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(60),
@@ -39,7 +55,28 @@ impl UpstreamSettings {
             idle_timeout: Duration::from_secs(15),
             balance: Balance::RoundRobin,
             ejection: Ejection::default(),
+            health: None,
+            retries: 1,
+            resolve: Duration::from_secs(30),
+            max_connections: None,
+            max_in_flight: None,
+            queue: 100,
+            queue_timeout: Duration::from_secs(1),
         }
+    }
+}
+
+/// A url and its share of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightedUrl {
+    pub url: UpstreamUrl,
+    /// 0: drained, never asked.
+    pub weight: u32,
+}
+
+impl From<UpstreamUrl> for WeightedUrl {
+    fn from(url: UpstreamUrl) -> Self {
+        Self { url, weight: 1 }
     }
 }
 
@@ -48,6 +85,10 @@ impl UpstreamSettings {
 pub enum Balance {
     #[default]
     RoundRobin,
+    /// The one with the fewest requests of this worker under way, by weight.
+    LeastRequests,
+    /// The same one for the same user; without a user, for the same client address.
+    Hash,
 }
 
 /// When a url is left out for a while. The last one left never is.
@@ -67,4 +108,19 @@ impl Default for Ejection {
     fn default() -> Self {
         Self { failures: 3, back_off: Duration::from_secs(5) }
     }
+}
+
+/// Asks each url by itself, without credentials, whether it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub path: PathAndQuery,
+    pub interval: Duration,
+    /// For connection and head of the answer together.
+    pub timeout: Duration,
+    /// Sound answers in a row that make a url serve again.
+    pub rise: u32,
+    /// Failures in a row that take it out.
+    pub fall: u32,
+    /// `None`: any of 200 to 399.
+    pub status: Option<StatusCode>,
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use http::HeaderValue;
+
 /// `http://HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
@@ -67,6 +69,19 @@ impl UpstreamUrl {
             Some(_) => return Err(UrlError::Port),
         };
         Ok(Self { host, port })
+    }
+
+    /// What has to be looked up.
+    pub fn name(&self) -> Option<(Arc<str>, u16)> {
+        match &self.host {
+            Host::Address(_) => None,
+            Host::Name(name) => Some((name.clone(), self.port)),
+        }
+    }
+
+    /// As a Host field.
+    pub fn authority(&self) -> HeaderValue {
+        HeaderValue::try_from(self.to_string()).expect("a url is ASCII")
     }
 
     pub fn host(&self) -> &Host {

@@ -11,6 +11,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::upstream::{
+    admission::Place,
     lane::{End, Lane},
     transport::Transport,
 };
@@ -20,11 +21,13 @@ pub struct Wire {
     lane: Rc<Lane>,
     /// The upstream takes no more; what it has answered is still to be read.
     deaf: bool,
+    /// Among the upstream's connections; given back with the socket.
+    _held: Option<Place>,
 }
 
 impl Wire {
-    pub fn new(stream: Transport, lane: Rc<Lane>) -> Self {
-        Self { stream, lane, deaf: false }
+    pub fn new(stream: Transport, lane: Rc<Lane>, held: Option<Place>) -> Self {
+        Self { stream, lane, deaf: false, _held: held }
     }
 
     fn check(&self) -> io::Result<()> {

@@ -1,0 +1,176 @@
+//! Which of several urls is asked next. Knows places and weights alone; who may be asked at all is
+//! the caller's to say.
+
+use std::cell::RefCell;
+
+use crate::proxy::upstream::settings::{Balance, UpstreamSettings};
+
+/// A worker's own, for one upstream.
+pub struct Chooser {
+    balance: Balance,
+    weights: Vec<u32>,
+    /// Of smooth weighted round robin: what each place has coming.
+    credit: RefCell<Vec<i64>>,
+    /// Of the urls' text, so that neither their order nor a restart moves anybody.
+    seeds: Vec<u64>,
+}
+
+impl Chooser {
+    pub fn new(settings: &UpstreamSettings) -> Self {
+        let seeds = settings.urls.iter().map(|one| fingerprint(one.url.to_string().as_bytes()));
+        Self {
+            balance: settings.balance,
+            weights: settings.urls.iter().map(|one| one.weight).collect(),
+            credit: RefCell::new(vec![0; settings.urls.len()]),
+            seeds: seeds.collect(),
+        }
+    }
+
+    /// One of the places that are `usable` and have a weight. `load`: requests under way at a
+    /// place; `key`: the fingerprint of who asks.
+    pub fn choose(
+        &self,
+        usable: impl Fn(usize) -> bool,
+        load: impl Fn(usize) -> usize,
+        key: impl FnOnce() -> u64,
+    ) -> Option<usize> {
+        let usable = |place: usize| self.weights[place] > 0 && usable(place);
+        match self.balance {
+            Balance::RoundRobin => self.turn(usable),
+            Balance::LeastRequests => {
+                // The load there would be, by weight: compared crosswise, without fractions.
+                let burden = |place: usize| (load(place) as u64 + 1, u64::from(self.weights[place]));
+                let lighter = |a: (u64, u64), b: (u64, u64)| (a.0 * b.1).cmp(&(b.0 * a.1));
+                let lightest = self
+                    .places()
+                    .filter(|place| usable(*place))
+                    .map(burden)
+                    .min_by(|a, b| lighter(*a, *b))?;
+                self.turn(|place| usable(place) && lighter(burden(place), lightest).is_eq())
+            }
+            Balance::Hash => {
+                let key = key();
+                let score =
+                    |place: usize| -f64::from(self.weights[place]) / chance(key, self.seeds[place]).ln();
+                self.places().filter(|place| usable(*place)).max_by(|a, b| score(*a).total_cmp(&score(*b)))
+            }
+        }
+    }
+
+    /// Smooth weighted round robin: with weights 3 and 1 the turns are a a b a, never a a a b.
+    fn turn(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let credit = &mut *self.credit.borrow_mut();
+        let mut total = 0;
+        let mut best: Option<usize> = None;
+        for place in self.places().filter(|place| usable(*place)) {
+            let weight = i64::from(self.weights[place]);
+            total += weight;
+            credit[place] += weight;
+            if best.is_none_or(|best| credit[place] > credit[best]) {
+                best = Some(place);
+            }
+        }
+        credit[best?] -= total;
+        best
+    }
+
+    fn places(&self) -> std::ops::Range<usize> {
+        0..self.weights.len()
+    }
+}
+
+/// A number for a text; the same on every machine and in every version.
+pub fn fingerprint(text: &[u8]) -> u64 {
+    // FNV-1a.
+    text.iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Rendezvous hashing: a number between 0 and 1 (both excluded) for each pair. Each key has its own
+/// order of places, so that one that is left out gives away its own share and moves nobody else.
+fn chance(key: u64, seed: u64) -> f64 {
+    // The finaliser of splitmix64: every bit of the input moves every bit of the output.
+    let mut bits = key ^ seed.rotate_left(32);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    let whole = (bits >> 11) as f64;
+    (whole + 0.5) / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::upstream::{settings::WeightedUrl, url::UpstreamUrl};
+
+    fn chooser(balance: Balance, weights: &[u32]) -> Chooser {
+        let url = |place: usize| UpstreamUrl::parse(&format!("http://10.0.0.{place}:80")).expect("a url");
+        let mut settings = UpstreamSettings::new("a", Vec::new());
+        settings.balance = balance;
+        settings.urls = weights
+            .iter()
+            .enumerate()
+            .map(|(place, weight)| WeightedUrl { url: url(place), weight: *weight })
+            .collect();
+        Chooser::new(&settings)
+    }
+
+    fn none() -> u64 {
+        unreachable!("only hash asks who it is")
+    }
+
+    #[test]
+    fn turns_are_taken_smoothly_by_weight() {
+        let check = |row: &str, weights: &[u32], out: &[usize], expected: &str| {
+            let chooser = chooser(Balance::RoundRobin, weights);
+            let turns =
+                (0..expected.len()).map(|_| chooser.choose(|place| !out.contains(&place), |_| 0, none));
+            let told: String =
+                turns.map(|turn| turn.map_or('-', |place| (b'a' + place as u8) as char)).collect();
+            assert_eq!(told, expected, "{row}");
+        };
+        check("equal", &[1, 1, 1], &[], "abcabc");
+        check("three to one", &[3, 1], &[], "aabaaaba");
+        check("one is drained", &[1, 0, 1], &[], "acac");
+        check("one is out", &[1, 1, 1], &[1], "acac");
+        check("nobody is left", &[1, 0], &[0], "--");
+    }
+
+    #[test]
+    fn the_one_with_the_least_to_do_is_asked() {
+        let check = |row: &str, weights: &[u32], load: &[usize], expected: usize| {
+            let chooser = chooser(Balance::LeastRequests, weights);
+            assert_eq!(chooser.choose(|_| true, |place| load[place], none), Some(expected), "{row}");
+        };
+        check("one is idle", &[1, 1, 1], &[2, 0, 1], 1);
+        check("a double weight bears double", &[2, 1], &[2, 1], 0);
+        check("but no more", &[2, 1], &[4, 1], 1);
+        check("one is drained", &[0, 1], &[0, 9], 1);
+        let even = chooser(Balance::LeastRequests, &[1, 1]);
+        let turns: Vec<_> = (0..4).filter_map(|_| even.choose(|_| true, |_| 0, none)).collect();
+        assert_eq!(turns, [0, 1, 0, 1], "equals take turns");
+    }
+
+    #[test]
+    fn one_that_is_out_moves_only_its_own() {
+        let chooser = chooser(Balance::Hash, &[1, 1, 2, 0]);
+        let place = |user: u32, out: Option<usize>| {
+            let key = fingerprint(format!("user-{user}").as_bytes());
+            chooser.choose(|place| Some(place) != out, |_| 0, || key).expect("somebody is left")
+        };
+        let mut share = [0_u32; 4];
+        for user in 0..4_000 {
+            let home = place(user, None);
+            share[home] += 1;
+            assert_eq!(place(user, None), home, "the same every time");
+            for out in (0..3).filter(|out| *out != home) {
+                assert_eq!(place(user, Some(out)), home, "moved though its own is there");
+            }
+            assert_ne!(place(user, Some(home)), home);
+        }
+        for (place, expected) in [1_000, 1_000, 2_000, 0].into_iter().enumerate() {
+            assert!(share[place].abs_diff(expected) <= expected / 8, "{share:?}");
+        }
+    }
+}

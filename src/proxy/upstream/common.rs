@@ -1,0 +1,171 @@
+//! What the workers share of the upstreams, and who looks after it. Nothing here is written per
+//! request, but for the places of a configured limit.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Notify, task::JoinSet};
+
+use crate::{
+    metrics::{UpstreamReading, UpstreamReadings, UrlReading},
+    net::Clock,
+    proxy::{
+        settings::Settings,
+        upstream::{
+            admission::Line,
+            health,
+            resolve::{self, Resolver, SystemResolver},
+            settings::{UpstreamSettings, WeightedUrl},
+            standing::Standing,
+        },
+    },
+    state::State,
+};
+
+/// One for the process. What it knows of an upstream and of a url outlives reloads that keep them.
+pub struct Upstreams {
+    resolver: Box<dyn Resolver>,
+    known: Mutex<HashMap<Arc<str>, Known>>,
+    /// A worker has seen settings that nobody looks after yet.
+    news: Notify,
+}
+
+/// What the workers share of one upstream.
+pub struct Common {
+    /// In the order of the urls.
+    pub standings: Vec<Arc<Standing>>,
+    pub requests: Arc<Line>,
+    pub connections: Arc<Line>,
+}
+
+/// How soon a reload is seen when no worker has seen it.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Known {
+    /// As they are looked after.
+    settings: Option<Arc<UpstreamSettings>>,
+    standings: HashMap<String, Arc<Standing>>,
+    requests: Arc<Line>,
+    connections: Arc<Line>,
+}
+
+impl Upstreams {
+    pub fn new() -> Arc<Self> {
+        Self::with_resolver(SystemResolver)
+    }
+
+    pub fn with_resolver(resolver: impl Resolver + 'static) -> Arc<Self> {
+        Arc::new(Self { resolver: Box::new(resolver), known: Mutex::default(), news: Notify::new() })
+    }
+
+    /// Looks names up and asks for health, as long as it is polled: in one place of the process.
+    pub async fn care(self: Arc<Self>, state: Arc<State>, clock: Clock) {
+        let mut cared: HashMap<Arc<str>, (Arc<UpstreamSettings>, JoinSet<()>)> = HashMap::new();
+        let mut attachment: Option<Arc<dyn Any + Send + Sync>> = None;
+        loop {
+            let published = state.snapshot().attachment.clone();
+            if !attachment.as_ref().is_some_and(|known| Arc::ptr_eq(known, &published))
+                && let Ok(settings) = published.clone().downcast::<Settings>()
+            {
+                self.follow(&settings);
+                cared.retain(|name, (known, _)| settings.upstreams.get(name) == Some(known));
+                for (name, wanted) in &settings.upstreams {
+                    let cared = cared.entry(name.clone());
+                    cared.or_insert_with(|| (wanted.clone(), self.care_for(wanted, &clock)));
+                }
+                attachment = Some(published);
+            }
+            // A worker that has seen a reload says so; otherwise it is seen in time.
+            let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
+        }
+    }
+
+    /// Of these from now on, and of no others.
+    fn follow(&self, settings: &Settings) {
+        let mut known = self.known();
+        known.retain(|name, _| settings.upstreams.contains_key(name));
+        for upstream in settings.upstreams.values() {
+            let urls: Vec<String> = upstream.urls.iter().map(|one| one.url.to_string()).collect();
+            let known = known.entry(upstream.name.clone()).or_default();
+            known.standings.retain(|url, _| urls.contains(url));
+            known.settings = Some(upstream.clone());
+            if upstream.health.is_none() {
+                // Nobody would say so any more.
+                known.standings.values().for_each(|standing| standing.set_up(true));
+            }
+        }
+    }
+
+    fn care_for(self: &Arc<Self>, settings: &Arc<UpstreamSettings>, clock: &Clock) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for (place, standing) in self.of(settings).standings.into_iter().enumerate() {
+            if let Some((name, port)) = settings.urls[place].url.name() {
+                let (everything, settings, standing) = (self.clone(), settings.clone(), standing.clone());
+                tasks.spawn_local(async move {
+                    resolve::keep(&*everything.resolver, &name, port, &settings, &standing).await;
+                });
+            }
+            if let Some(health) = settings.health.clone() {
+                tasks.spawn_local(health::keep(health, settings.clone(), place, standing, clock.clone()));
+            }
+        }
+        tasks
+    }
+
+    /// For a worker that has read these settings.
+    pub fn of(&self, settings: &Arc<UpstreamSettings>) -> Common {
+        let mut known = self.known();
+        let known = known.entry(settings.name.clone()).or_default();
+        if known.settings.as_ref() != Some(settings) {
+            self.news.notify_one();
+        }
+        known.common(settings)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn common(&mut self, settings: &UpstreamSettings) -> Common {
+        let standing = |one: &WeightedUrl| self.standings.entry(one.url.to_string()).or_default().clone();
+        Common {
+            standings: settings.urls.iter().map(standing).collect(),
+            requests: self.requests.clone(),
+            connections: self.connections.clone(),
+        }
+    }
+}
+
+impl UpstreamReadings for Upstreams {
+    fn read(&self) -> Vec<UpstreamReading> {
+        let now = Instant::now();
+        let mut known = self.known();
+        let reading = |known: &mut Known| {
+            let settings = known.settings.clone()?;
+            let Common { standings, requests, connections } = known.common(&settings);
+            let figures = |line: &Line, limit: Option<NonZeroUsize>| limit.map(|_| line.figures());
+            let url = |(one, standing): (&WeightedUrl, Arc<Standing>)| UrlReading {
+                url: one.url.to_string(),
+                up: standing.is_up(),
+                ejected: standing.is_ejected(now),
+            };
+            Some(UpstreamReading {
+                name: settings.name.to_string(),
+                urls: settings.urls.iter().zip(standings).map(url).collect(),
+                requests: figures(&requests, settings.max_in_flight),
+                connections: figures(&connections, settings.max_connections),
+            })
+        };
+        let mut readings: Vec<_> = known.values_mut().filter_map(reading).collect();
+        readings.sort_by(|a, b| a.name.cmp(&b.name));
+        readings
+    }
+}

@@ -1,0 +1,74 @@
+//! From a url to a TCP connection: every address that its name leads to is tried, the one that
+//! just failed last.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+
+use crate::proxy::upstream::{
+    standing::Standing,
+    url::{Host, UpstreamUrl},
+};
+
+/// A worker's own, for one url.
+pub struct Dialer {
+    standing: Arc<Standing>,
+    next: Cell<usize>,
+    failed: RefCell<Vec<(SocketAddr, Instant)>>,
+}
+
+/// How long an address that failed comes last.
+const AVOID: Duration = Duration::from_secs(10);
+
+impl Dialer {
+    pub fn new(standing: Arc<Standing>) -> Self {
+        Self { standing, next: Cell::new(0), failed: RefCell::default() }
+    }
+
+    pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<TcpStream> {
+        let name = match url.host() {
+            Host::Address(address) => {
+                let connecting = TcpStream::connect((*address, url.port()));
+                return tokio::time::timeout(within, connecting).await?;
+            }
+            Host::Name(name) => name,
+        };
+        let deadline = tokio::time::Instant::now() + within;
+        let addresses = tokio::time::timeout_at(deadline, self.standing.addresses()).await?;
+        let addresses =
+            addresses.ok_or_else(|| io::Error::other(format!("the name {name} leads to no address")))?;
+        let order = self.order(&addresses, now);
+        let mut last = io::Error::from(io::ErrorKind::TimedOut);
+        for (tried, address) in order.iter().enumerate() {
+            // Whoever does not answer leaves the others their part of the time.
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let share = left / u32::try_from(order.len() - tried).unwrap_or(u32::MAX);
+            let outcome = tokio::time::timeout(share, TcpStream::connect(address)).await;
+            last = match outcome.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            let mut failed = self.failed.borrow_mut();
+            failed.retain(|(other, until)| other != address && *until > now);
+            failed.push((*address, now + AVOID));
+        }
+        Err(last)
+    }
+
+    /// Each time another one comes first, so that all have their share.
+    fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
+        let turn = self.next.get() % addresses.len();
+        self.next.set(turn + 1);
+        let (before, from) = addresses.split_at(turn);
+        let mut order = [from, before].concat();
+        let failed = self.failed.borrow();
+        order.sort_by_key(|address| failed.iter().any(|(other, until)| other == address && *until > now));
+        order
+    }
+}
