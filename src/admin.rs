@@ -27,12 +27,15 @@ mod explain;
 mod groups;
 mod guard;
 mod health;
+mod invitations;
 mod live;
 mod pages;
 mod passwords;
 mod roles;
 mod server;
 mod services;
+mod session;
+mod sign_in;
 mod tokens;
 mod users;
 mod whoami;
@@ -46,10 +49,13 @@ pub use self::{
     error::Problem,
     explain::ExplainRequest,
     groups::GroupView,
+    invitations::InvitationView,
     live::LiveView,
     roles::{GrantView, RoleView},
     server::{AnswerBody, Server},
     services::ServiceView,
+    session::{Csrf, SessionRow, SessionView},
+    sign_in::{SignIn, UserHeader},
     tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
     users::{KindWord, UserView},
 };
@@ -59,6 +65,8 @@ fn router(context: Context) -> Router {
         .merge(tokens::routes())
         .merge(users::routes())
         .merge(passwords::routes())
+        .merge(session::routes())
+        .merge(invitations::routes())
         .merge(groups::routes())
         .merge(roles::routes())
         .merge(services::routes())

@@ -179,6 +179,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             .collect::<io::Result<_>>()
             .map_err(StartError::Listener)?,
         hosts: config.admin.hosts.clone(),
+        sign_in: config.admin.sign_in.clone(),
         signals,
         status: format!("serving {}; admin {}", list(&proxy_addresses), list(&admin_addresses)),
         supervisor,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    admin::SignIn,
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
     net::{self, Address, tls::Pair},
     proxy::{self, access_log::LogTarget},
@@ -19,6 +20,7 @@ use crate::{
 };
 
 mod address;
+mod admin;
 mod assertion;
 pub mod defaults;
 pub mod keys;
@@ -82,6 +84,7 @@ pub struct Admin {
     pub hosts: Vec<String>,
     /// Other machines may reach it.
     pub allow_remote: bool,
+    pub sign_in: SignIn,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

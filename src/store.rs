@@ -25,15 +25,18 @@ pub mod model;
 mod read;
 pub mod record;
 pub mod restore;
+mod sessions;
 mod verbs;
 mod writer;
 
 pub use audit::{Verified, VerifyError};
 pub use change::{
     Actor, ChangeError, Changed, Configuration, GrantTarget, GroupEdit, Idempotency, ImportedToken, Made,
-    NewToken, NewUser, Page, Policy, ReadError, Settings, TokenEdit, TokenFilter, TokenState, UserEdit, Who,
+    NewSession, NewToken, NewUser, Page, Policy, ReadError, Settings, TokenEdit, TokenFilter, TokenState,
+    UserEdit, Who,
 };
 pub use load::OpenError;
+pub use sessions::{ABSOLUTE, IDLE, SeenSession};
 
 pub use crate::authz::administration::{Refusal, RefusalCode};
 

@@ -7,6 +7,9 @@ use http::{Method, request::Parts};
 use super::{
     Context,
     caller::{Caller, Identity},
+    error::Problem,
+    session::{Csrf, cookie},
+    sign_in::Vouched,
     wire::Time,
 };
 use crate::{
@@ -16,21 +19,34 @@ use crate::{
         forwarding,
         path::RequestPath,
         rules::BUILT_IN_SERVICE,
-        secret::{TokenId, contains_token},
-        subject::{Access, Ending, Subject, Token},
+        secret::{Digest, TokenId, contains_token},
+        subject::{Access, Ending, Subject, Token, User},
         time::Timestamp,
     },
     net::{Connection, Peer},
-    state::State,
-    store::model::LastUsed,
+    store::{SeenSession, model::LastUsed},
 };
 
 /// What a request says about itself, kept for as long as it is in flight.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Claim {
-    pub credential: Credential,
+    proof: Proof,
     pub client: IpAddr,
     pub reading: bool,
+}
+
+/// By what a request says who it is. A bearer comes before the two that a browser adds by itself.
+#[derive(Clone, Debug)]
+enum Proof {
+    Bearer(Credential),
+    Cookie {
+        digest: Digest,
+        csrf: Csrf,
+    },
+    /// A login that a proxy in front vouches for.
+    Vouched(String),
+    /// It vouches twice, or for nobody who can be named.
+    VouchedUnclear,
 }
 
 /// A claim that holds, and until when by itself.
@@ -56,13 +72,29 @@ pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
 }
 
 impl Claim {
-    pub fn of(parts: &Parts, connection: &Connection, state: &State) -> Self {
-        let perm_alias = state.snapshot().rules.settings.perm_alias;
-        let imports = state.index().imported() > 0;
+    /// Takes the field out in which a proxy names the user.
+    pub fn of(parts: &mut Parts, connection: &Connection, context: &Context, secure: bool) -> Self {
+        let perm_alias = context.state.snapshot().rules.settings.perm_alias;
+        let imports = context.state.index().imported() > 0;
+        let peer = match connection.peer {
+            Peer::Inet(address) => Some(address.ip()),
+            Peer::Unix { .. } | Peer::Unnamed(_) => None,
+        };
+        let vouched = context.sign_in.take_vouched(&mut parts.headers, peer);
+        let cookie = || cookie::read(&parts.headers, secure);
+        let proof = match (Credential::from_headers(&parts.headers, perm_alias, imports), vouched) {
+            (Credential::Missing, Vouched::For(login)) => Proof::Vouched(login),
+            (Credential::Missing, Vouched::Unclear) => Proof::VouchedUnclear,
+            (Credential::Missing, Vouched::Nobody) => match cookie() {
+                Some(secret) => Proof::Cookie { digest: secret.digest(), csrf: secret.csrf() },
+                None => Proof::Bearer(Credential::Missing),
+            },
+            (credential, _) => Proof::Bearer(credential),
+        };
         let upgrade = parts.headers.contains_key(http::header::UPGRADE);
         let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         Self {
-            credential: Credential::from_headers(&parts.headers, perm_alias, imports),
+            proof,
             client: connection.address(),
             reading: safe && !upgrade && !forwarding::method_override(&parts.headers),
         }
@@ -71,8 +103,59 @@ impl Claim {
     /// Rows 4 to 9 by the present state. A peer who may be the operator is, unless it sends a
     /// credential: a bad one is never upgraded.
     pub fn judge(&self, context: &Context, peer: &Peer) -> Result<Recognised, Unrecognised> {
+        let ended = || Unrecognised { reason: Reason::MissingCredentials, token: None };
+        let browser = |user: Option<&Arc<User>>, session, csrf, deadline| {
+            let user = user.filter(|user| !user.banned && !user.deleted).ok_or_else(ended)?.clone();
+            Ok(Recognised { identity: Identity::Browser { user, session, csrf }, deadline })
+        };
+        match &self.proof {
+            Proof::Bearer(credential) => self.judge_bearer(credential, context, peer),
+            Proof::Cookie { digest, csrf } => {
+                let snapshot = context.state.snapshot();
+                let session = context.store.session(digest).ok_or_else(ended)?;
+                let accounts = context.store.accounts();
+                let account = accounts.user_by_id(&session.user).ok_or_else(ended)?;
+                let user = snapshot.directory.user(account.ix);
+                browser(user, Some(*digest), *csrf, Some(session.ends_at()))
+            }
+            Proof::Vouched(login) => {
+                let snapshot = context.state.snapshot();
+                let user = snapshot.directory.user_by_login(login);
+                let csrf = context.csrf_of(user.map_or("", |user| &user.id));
+                browser(user, None, csrf, None)
+            }
+            Proof::VouchedUnclear => Err(ended()),
+        }
+    }
+
+    /// Whether the browser added it by itself: where anybody may come, what does not hold is as if it
+    /// were not there.
+    pub fn is_ambient(&self) -> bool {
+        !matches!(&self.proof, Proof::Bearer(credential) if !matches!(credential, Credential::Missing))
+    }
+
+    /// What to tell somebody who is not, or no longer, signed in.
+    pub fn refused(&self, reason: Reason) -> Problem {
+        match &self.proof {
+            Proof::Bearer(_) => reason.answer(Some(BUILT_IN_SERVICE)).into(),
+            Proof::Cookie { .. } => {
+                Problem::unauthorized("unauthorized", "The session has ended: sign in again")
+            }
+            Proof::Vouched(_) | Proof::VouchedUnclear => {
+                let text = "The proxy in front names nobody who has an account here";
+                Problem::unauthorized("unauthorized", text)
+            }
+        }
+    }
+
+    fn judge_bearer(
+        &self,
+        credential: &Credential,
+        context: &Context,
+        peer: &Peer,
+    ) -> Result<Recognised, Unrecognised> {
         let plain = |reason| Unrecognised { reason, token: None };
-        let digest = match &self.credential {
+        let digest = match credential {
             Credential::Missing if is_operator(peer, context.own_uid) => {
                 return Ok(Recognised { identity: Identity::Operator, deadline: None });
             }
@@ -93,14 +176,13 @@ impl Claim {
             now: Time::now(),
         };
         let Some(digest) = digest else {
-            let reason = authenticate(&self.credential, self.client, facts).err();
+            let reason = authenticate(credential, self.client, facts).err();
             return Err(plain(reason.unwrap_or(Reason::UnknownToken)));
         };
         let service = snapshot.rules.service_by_key(BUILT_IN_SERVICE);
         index.with(&digest, |token| {
             let refused = |reason| Unrecognised { reason, token: token.map(|token| token.id) };
-            let subject =
-                authenticate(&self.credential, self.client, Facts { token, ..facts }).map_err(refused)?;
+            let subject = authenticate(credential, self.client, Facts { token, ..facts }).map_err(refused)?;
             let service = service.ok_or_else(|| refused(Reason::NoService))?;
             authorize(&subject, service, self.reading).map_err(refused)?;
             let access = subject.token.scope.access(service.id).unwrap_or(Access::Read);
@@ -114,11 +196,20 @@ impl Claim {
 }
 
 impl Caller {
-    /// A use of the token, as on the proxy.
+    /// A use of the token, as on the proxy, or of the session.
     pub(super) fn note_use(&self, context: &Context) {
         if let Identity::Bearer { digest, .. } = &self.identity {
             let service = BUILT_IN_SERVICE.to_owned();
             context.uses.note(digest, LastUsed { at: Time::now(), from: self.client, service });
+        }
+        let seen = self.session().map(|digest| (digest, context.store.see_session(&digest)));
+        if let Some((digest, SeenSession::Due(at))) = seen {
+            let store = context.store.clone();
+            tokio::task::spawn_local(async move {
+                if let Err(error) = store.record_session(digest, at).await {
+                    tracing::debug!(%error, "the use of a session was not written");
+                }
+            });
         }
     }
 }

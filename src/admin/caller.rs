@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 
-use super::error::Problem;
+use super::{error::Problem, session::Csrf};
 use crate::{
     authz::{
         answer::Reason,
@@ -31,10 +31,27 @@ pub struct Caller {
     pub stake: Arc<Stake>,
 }
 
+/// What is known of every request, whoever sends it.
+#[derive(Clone)]
+pub struct Visit {
+    pub client: IpAddr,
+    /// The browser speaks TLS, to us or to what is in front of us.
+    pub secure: bool,
+    pub request_id: Arc<str>,
+}
+
 #[derive(Clone)]
 pub enum Identity {
     /// The peer of the unix socket: `admin-write`.
     Operator,
+    /// Somebody with a browser: signed in here, or vouched for by a proxy in front.
+    Browser {
+        user: Arc<User>,
+        /// `None`: vouched for.
+        session: Option<Digest>,
+        /// What every change has to repeat: a browser sends its cookie for anybody's page.
+        csrf: Csrf,
+    },
     Bearer {
         token: TokenId,
         digest: Digest,
@@ -58,11 +75,13 @@ impl Caller {
     /// that who revokes the token in hand gets an answer.
     pub fn actor(&self) -> Actor {
         self.stake.changing.store(true, Ordering::Release);
-        let (who, parent) = match &self.identity {
-            Identity::Operator => (Who::Operator, None),
-            Identity::Bearer { token, user, .. } => (Who::User(user.id.to_string()), Some(*token)),
+        let who = self.user().map_or(Who::Operator, |user| Who::User(user.id.to_string()));
+        let parent = match &self.identity {
+            Identity::Bearer { token, .. } => Some(*token),
+            Identity::Operator | Identity::Browser { .. } => None,
         };
-        Actor { who, parent, request_id: Some(self.request_id.to_string()) }
+        let request_id = Some(self.request_id.to_string());
+        Actor { who, parent, session: self.session(), request_id }
     }
 
     pub fn may(&self, permission: Permission) -> bool {
@@ -72,7 +91,7 @@ impl Caller {
     pub fn permissions(&self) -> Permissions {
         match &self.identity {
             Identity::Operator => Permission::ALL.into_iter().collect(),
-            Identity::Bearer { user, .. } => user.permissions,
+            Identity::Bearer { user, .. } | Identity::Browser { user, .. } => user.permissions,
         }
     }
 
@@ -95,7 +114,23 @@ impl Caller {
     pub fn user(&self) -> Option<&Arc<User>> {
         match &self.identity {
             Identity::Operator => None,
-            Identity::Bearer { user, .. } => Some(user),
+            Identity::Bearer { user, .. } | Identity::Browser { user, .. } => Some(user),
+        }
+    }
+
+    /// The session it is asked with.
+    pub fn session(&self) -> Option<Digest> {
+        match &self.identity {
+            Identity::Browser { session, .. } => *session,
+            Identity::Operator | Identity::Bearer { .. } => None,
+        }
+    }
+
+    /// What a page of ours has to repeat in each change.
+    pub fn csrf(&self) -> Option<&Csrf> {
+        match &self.identity {
+            Identity::Browser { csrf, .. } => Some(csrf),
+            Identity::Operator | Identity::Bearer { .. } => None,
         }
     }
 
@@ -115,6 +150,24 @@ impl Caller {
     /// Whose name an idempotency key belongs to.
     pub fn name(&self) -> String {
         self.user().map_or_else(|| "operator".to_owned(), |user| format!("user:{}", user.id))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Visit {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let visit = parts.extensions.get::<Self>().cloned();
+        visit.ok_or_else(|| Problem::invalid("The request came from nowhere"))
+    }
+}
+
+/// Where anybody may come: nobody is told so by `None`.
+impl<S: Sync> OptionalFromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Problem> {
+        Ok(parts.extensions.get::<Self>().cloned())
     }
 }
 

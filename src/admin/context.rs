@@ -13,6 +13,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    session::{Attempts, Csrf},
+    sign_in::SignIn,
+};
 use crate::{
     authz::{rules::Rules, secret::Digest},
     fence::{Cut, Fence},
@@ -23,7 +27,13 @@ use crate::{
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Context(Arc<Parts>);
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    attempts: Attempts,
+    header_key: [u8; 32],
+}
 
 pub struct Parts {
     pub store: Store,
@@ -37,6 +47,7 @@ pub struct Parts {
     /// Names under which the listener may be asked, beside `localhost` and addresses: a browser that
     /// was lured to another name is refused.
     pub hosts: Vec<String>,
+    pub sign_in: SignIn,
     /// The process's own user: with root the operator on the unix socket.
     pub own_uid: u32,
 }
@@ -106,7 +117,18 @@ impl fmt::Display for ConfigurationError {
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let mut header_key = [0; 32];
+        getrandom::fill(&mut header_key).expect("the system has random numbers, or nothing here is safe");
+        Self(Arc::new(Inner { parts, attempts: Attempts::default(), header_key }))
+    }
+
+    pub(super) fn attempts(&self) -> &Attempts {
+        &self.0.attempts
+    }
+
+    /// For a user whom a proxy vouches for.
+    pub(super) fn csrf_of(&self, user: &str) -> Csrf {
+        Csrf::of_user(&self.0.header_key, user)
     }
 
     pub fn rules(&self) -> Arc<Rules> {
@@ -136,6 +158,6 @@ impl Deref for Context {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
     }
 }

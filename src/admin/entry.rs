@@ -30,11 +30,12 @@ pub(super) struct Entry {
 
 impl fence::Entry for Entry {
     fn concerned(&self, affected: &Affected) -> bool {
-        let Identity::Bearer { digest, user, .. } = &self.caller.identity else { return false };
-        match affected {
-            Affected::Token(other) => other == digest,
-            Affected::User(ix) => *ix == user.ix,
-            Affected::Everybody => true,
+        let Some(user) = self.caller.user() else { return false };
+        match (affected, &self.caller.identity) {
+            (Affected::Token(other), Identity::Bearer { digest, .. }) => other == digest,
+            (Affected::Token(_), _) => false,
+            (Affected::User(ix), _) => *ix == user.ix,
+            (Affected::Everybody, _) => true,
         }
     }
 
@@ -45,10 +46,12 @@ impl fence::Entry for Entry {
         let recognised =
             self.claim.judge(&self.context, &self.connection.peer).map_err(|refused| refused.reason)?;
         match recognised.identity {
-            Identity::Bearer { user, .. } if !self.caller.stake.is_covered(user.permissions) => {
+            Identity::Bearer { user, .. } | Identity::Browser { user, .. }
+                if !self.caller.stake.is_covered(user.permissions) =>
+            {
                 Err(Reason::ReadServiceDenied)
             }
-            Identity::Bearer { .. } | Identity::Operator => Ok(()),
+            Identity::Bearer { .. } | Identity::Browser { .. } | Identity::Operator => Ok(()),
         }
     }
 
@@ -62,6 +65,7 @@ impl fence::Entry for Entry {
         let (token, user) = match &self.caller.identity {
             Identity::Operator => (None, None),
             Identity::Bearer { token, user, .. } => (Some(*token), Some(user.ix)),
+            Identity::Browser { user, .. } => (None, Some(user.ix)),
         };
         LiveRow {
             id: String::new(),

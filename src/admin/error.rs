@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use super::session::TooMany;
 use crate::{
     authz::answer::{Answer, Reason},
     fence::FenceIncomplete,
@@ -19,6 +20,7 @@ pub struct Problem {
     description: String,
     challenge: Option<Box<str>>,
     allow: Option<Box<str>>,
+    retry_after: Option<u32>,
     /// Fields beside those that every problem has.
     more: Map<String, Value>,
 }
@@ -26,7 +28,7 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Self {
         let description = description.into();
-        Self { status, error, description, challenge: None, allow: None, more: Map::new() }
+        Self { status, error, description, challenge: None, allow: None, retry_after: None, more: Map::new() }
     }
 
     pub fn invalid(description: impl Into<String>) -> Self {
@@ -45,9 +47,27 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "permission_denied", description)
     }
 
+    /// A 401 of somebody who sent no bearer.
+    pub fn unauthorized(error: &'static str, description: impl Into<String>) -> Self {
+        let challenge = Reason::MissingCredentials.answer(None).challenge.map(Into::into);
+        Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, error, description) }
+    }
+
+    pub(super) fn too_many_attempts(too_many: TooMany) -> Self {
+        let text = "Too many wrong passwords: wait before the next one";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", text)
+            .retry_after(u32::try_from(too_many.0.as_secs()).unwrap_or(u32::MAX).max(1))
+    }
+
     pub fn stale() -> Self {
         let text = "The record has changed since it was read";
         Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", text)
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     #[must_use]
@@ -86,6 +106,9 @@ impl Problem {
                 headers.insert(name, value);
             }
         }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         (self.status, headers, body.to_string().into_bytes())
     }
 }
@@ -112,7 +135,7 @@ impl From<Answer> for Problem {
     fn from(answer: Answer) -> Self {
         let Answer { status, error, description, challenge, allow } = answer;
         let (challenge, allow) = (challenge.map(Into::into), allow.map(Into::into));
-        Self { status, error, description, challenge, allow, more: Map::new() }
+        Self { status, error, description, challenge, allow, retry_after: None, more: Map::new() }
     }
 }
 

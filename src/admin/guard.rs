@@ -1,9 +1,9 @@
 //! What keeps a browser from being used against the listener: names, origins, the fields of every
 //! answer.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::error::Problem;
+use super::{error::Problem, session::Csrf};
 use crate::authz::answer::Reason;
 
 /// Every answer has them unless it has set its own.
@@ -37,7 +37,7 @@ pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Pr
 
 /// A change is not asked for by a page of somebody else's.
 pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    if is_reading(method) {
         return Ok(());
     }
     let field = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
@@ -53,6 +53,56 @@ pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), P
     }
     let text = "A page of another origin asked for this";
     Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", text))
+}
+
+/// Where nobody has to say who they are: all that is not the API. What is shown there, the page
+/// decides.
+pub(super) fn is_open(path: &str) -> bool {
+    let is_api = ["/v1", "/oauth2", "/hub", "/metrics"]
+        .iter()
+        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    !is_api
+}
+
+/// Where who somebody was before is nothing.
+pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
+    *method == Method::POST && matches!(path, "/v1/session" | "/v1/invitation")
+}
+
+/// Whoever the browser vouches for by itself has to repeat what only our own pages know: in the
+/// field `X-CSRF-Token`, or as `csrf` in a form.
+pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), Problem> {
+    if is_reading(&parts.method) {
+        return Ok(());
+    }
+    let mut fields = parts.headers.get_all("x-csrf-token").iter();
+    let repeated = match (fields.next(), fields.next()) {
+        (Some(sent), None) => csrf.is(sent.as_bytes()),
+        (Some(_), Some(_)) => false,
+        (None, _) => {
+            is_form(&parts.headers) && {
+                let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
+                sent.next().is_some_and(|(_, sent)| csrf.is(sent.as_bytes())) && sent.next().is_none()
+            }
+        }
+    };
+    if repeated {
+        return Ok(());
+    }
+    let text = "This page is out of date, or not ours: load it again. A script repeats the `csrf` of \
+                GET /v1/session as X-CSRF-Token";
+    Err(Problem::new(StatusCode::FORBIDDEN, "csrf", text))
+}
+
+/// A body as HTML's forms send it.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let form = form.split(';').next().unwrap_or_default().trim();
+    form.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn is_reading(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// Without the port.

@@ -22,7 +22,7 @@ use tower_service::Service;
 use super::{
     Context,
     authenticate::{Claim, check_target},
-    caller::{Caller, Stake},
+    caller::{Caller, Stake, Visit},
     context::Refused,
     entry::Entry,
     error::Problem,
@@ -88,7 +88,10 @@ impl Server {
         request_id: &Arc<str>,
         began: Instant,
     ) -> Answered {
-        let entered = match self.admit(&parts, connection, request_id, began) {
+        let secure = connection.secure || self.context.sign_in.is_https();
+        let client = connection.address();
+        parts.extensions.insert(Visit { client, secure, request_id: request_id.clone() });
+        let entered = match self.admit(&mut parts, secure, connection, request_id, began) {
             Ok(entered) => entered,
             Err((reason, problem)) => return Answered { response: Err(problem), reason, live: None },
         };
@@ -97,6 +100,11 @@ impl Server {
             Ok(body) => body,
             Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
         };
+        if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
+            && let Err(problem) = guard::check_csrf(csrf, &parts, &body)
+        {
+            return Answered { response: Err(problem), reason: Reason::BadRequest, live };
+        }
         let stake = caller.as_ref().map(|caller| caller.stake.clone());
         parts.extensions.extend(caller.map(with_caller).unwrap_or_default());
         let request = Request::from_parts(parts, RouterBody::from(body));
@@ -117,7 +125,8 @@ impl Server {
     /// Judges and enters in one go: no change slips between the two.
     fn admit(
         &self,
-        parts: &Parts,
+        parts: &mut Parts,
+        secure: bool,
         connection: &Rc<Connection>,
         request_id: &Arc<str>,
         began: Instant,
@@ -128,8 +137,8 @@ impl Server {
             context.uses.refused(Refused { token, client, reason, request_id });
             (reason, reason.answer(Some(BUILT_IN_SERVICE)).into())
         };
-        let path = parts.uri.path();
-        let probe = matches!(path, "/healthz" | "/readyz");
+        let path = parts.uri.path().to_owned();
+        let probe = matches!(path.as_str(), "/healthz" | "/readyz");
         let local = matches!(connection.peer, Peer::Unix { .. }) || client.is_loopback();
         if !probe && matches!(connection.peer, Peer::Inet(_)) {
             guard::check_host(&parts.headers, &context.hosts).map_err(|p| (Reason::Misdirected, p))?;
@@ -139,10 +148,19 @@ impl Server {
             return Ok(None);
         }
         guard::check_origin(&parts.method, &parts.headers).map_err(|p| (Reason::BadRequest, p))?;
-        let claim = Claim::of(parts, connection, &context.state);
-        let recognised = claim
-            .judge(context, &connection.peer)
-            .map_err(|refused| refuse(refused.reason, refused.token))?;
+        let claim = Claim::of(parts, connection, context, secure);
+        if guard::is_sign_in(&parts.method, &path) {
+            // Whoever one was before: that ends, and must not cut this answer.
+            return Ok(None);
+        }
+        let recognised = match claim.judge(context, &connection.peer) {
+            Ok(recognised) => recognised,
+            Err(_) if claim.is_ambient() && guard::is_open(&path) => return Ok(None),
+            Err(refused) => {
+                let (reason, _) = refuse(refused.reason, refused.token);
+                return Err((reason, claim.refused(reason)));
+            }
+        };
         let stake = Arc::<Stake>::default();
         let caller = Caller { identity: recognised.identity, client, request_id: request_id.clone(), stake };
         if path == "/metrics" {

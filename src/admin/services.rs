@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
-    caller::{Caller, Identity},
+    caller::Caller,
     error::Problem,
     pages::Params,
     tokens::SEES_TOKENS,
@@ -54,10 +54,7 @@ async fn list(
             Some(user.ok_or_else(|| Problem::not_found("user"))?.clone())
         }
     };
-    let reads = |service: &&Service| match &caller.identity {
-        Identity::Operator => true,
-        Identity::Bearer { user, .. } => user.readable.contains(service.id),
-    };
+    let reads = |service: &&Service| caller.user().is_none_or(|user| user.readable.contains(service.id));
     let items = snapshot
         .rules
         .services()

@@ -18,20 +18,23 @@ pub(super) fn routes() -> Router<Context> {
 
 async fn whoami(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     let permissions: Vec<&str> = caller.permissions().iter().map(Permission::word).collect();
-    let Identity::Bearer { user, token, access, .. } = &caller.identity else {
+    let Some(user) = caller.user() else {
         return Ok(ok(&json!({"operator": true, "user": null, "permissions": permissions, "token": null})));
     };
     let rules = context.rules();
     let readable = rules.services().iter().filter(|service| user.readable.contains(service.id));
     let services: Vec<&str> = readable.map(|service| service.spec.key.as_str()).collect();
-    let record = context.store.token(*token)?;
+    let (access, record) = match &caller.identity {
+        Identity::Bearer { token, access, .. } => (*access, context.store.token(*token)?),
+        Identity::Browser { .. } | Identity::Operator => (Access::Full, None),
+    };
     Ok(ok(&json!({
         "operator": false,
         "user": &*user.login,
         "user_id": &*user.id,
         "permissions": permissions,
         "services": services,
-        "access": if *access == Access::Full { "full" } else { "read" },
+        "access": if access == Access::Full { "full" } else { "read" },
         "token": record.map(|record| TokenView::new(&context, record)),
     })))
 }

@@ -67,6 +67,7 @@ pub struct Control {
     pub ready: Arc<AtomicBool>,
     /// Names that the admin listener may be asked by.
     pub hosts: Vec<String>,
+    pub sign_in: admin::SignIn,
     pub store: Store,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
@@ -146,6 +147,7 @@ impl Control {
             configuration: Arc::new(Shared(self.reloader.clone())),
             ready: self.ready.clone(),
             hosts: self.hosts.clone(),
+            sign_in: self.sign_in.clone(),
             own_uid: own_uid(),
         })
     }
@@ -219,7 +221,7 @@ impl Control {
         let reloader = self.reloader.clone();
         reloader.reopen_logs();
         tokio::task::spawn_local(async move {
-            let actor = Actor { who: Who::Operator, parent: None, request_id: None };
+            let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
             match reloader.reload(actor).await {
                 Ok(cut) => tracing::info!(cut = cut.0, "configuration reloaded"),
                 Err(error) => tracing::error!("the configuration stays as it was: {error}"),

@@ -247,7 +247,9 @@ mod tests {
         );
         let reload = async || {
             let before = certificates.present();
-            let outcome = reloader.reload(Actor { who: Who::Operator, parent: None, request_id: None }).await;
+            let outcome = reloader
+                .reload(Actor { who: Who::Operator, parent: None, session: None, request_id: None })
+                .await;
             (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.present()))
         };
         write("two");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::authz::{
     accounts::{Account, Accounts, Power},
     rules::Rules,
-    subject::{Permission, Token, UserIx},
+    subject::{Access, Permission, Token, UserIx},
     time::Timestamp,
 };
 
@@ -98,6 +98,21 @@ impl<'a> Acting<'a> {
                 "this needs power that the acting account does not have itself",
             )
         }
+    }
+
+    /// A password opens all that the account can do, for good: no token takes it that cannot do as
+    /// much itself.
+    pub(super) fn require_unbounded(&self) -> Result<(), Refusal> {
+        let unbounded = |token: &Token| {
+            token.expires_at.is_none()
+                && token.allow_ips.is_empty()
+                && self.power.readable.iter().all(|id| token.scope.access(id) == Some(Access::Full))
+        };
+        if self.parent.is_none_or(unbounded) {
+            return Ok(());
+        }
+        let message = "a token that does less than its owner does not set the owner's password";
+        refuse(RefusalCode::ExceedsParentToken, message)
     }
 
     /// The subset rule about somebody's whole power; oneself is no question.

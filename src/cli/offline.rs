@@ -49,6 +49,7 @@ impl Offline {
             configuration: Arc::new(Nothing),
             ready: Arc::new(AtomicBool::new(false)),
             hosts: Vec::new(),
+            sign_in: config.admin.sign_in.clone(),
             own_uid: uid,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -14,6 +14,7 @@ use super::{
 #[derive(Debug, Subcommand)]
 pub(super) enum User {
     /// Make an account
+    #[command(visible_alias = "add")]
     Create {
         login: String,
         /// The login unless given
@@ -23,7 +24,17 @@ pub(super) enum User {
         email: Option<String>,
         #[arg(long, value_enum, default_value_t = Kind::Human)]
         kind: Kind,
+        /// Grant `system-admin` and print an invitation
+        #[arg(long, conflicts_with = "kind")]
+        admin: bool,
+        /// Print a link, this once, by which the person sets a password
+        #[arg(long, conflicts_with = "kind")]
+        invite: bool,
     },
+    /// Print a link, this once, by which the person sets a password, the first or another
+    Invite { login: String },
+    /// End every session of an account in the web page
+    SignOut { login: String },
     /// List accounts
     List,
     /// Show one account
@@ -67,6 +78,8 @@ const COLUMNS: Columns = &[
     ("ROLES", "roles"),
 ];
 
+const INVITATION: Columns = &[("USER", "user"), ("LINK", "link"), ("EXPIRES", "expires_at")];
+
 impl User {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
@@ -75,7 +88,7 @@ impl User {
             global.output.record(record, COLUMNS)
         };
         match self {
-            Self::Create { login, name, email, kind } => {
+            Self::Create { login, name, email, kind, admin, invite } => {
                 let kind = match kind {
                     Kind::Human => "human",
                     Kind::Service => "service",
@@ -86,7 +99,20 @@ impl User {
                     ("kind", Some(json!(kind))),
                     ("email", email.map(Value::String)),
                 ]);
-                show(&client.post("/v1/users", &Value::Object(body))?)
+                let made = client.post("/v1/users", &Value::Object(body))?;
+                let login = made["login"].as_str().unwrap_or_default();
+                if admin {
+                    client.post("/v1/grants", &json!({"role": "system-admin", "user": login}))?;
+                    say(&format!("{login} holds system-admin"));
+                }
+                if admin || invite { invitation(global, &client, login) } else { show(&made) }
+            }
+            Self::Invite { login } => invitation(global, &client, &login),
+            Self::SignOut { login } => {
+                let answer = client.delete(&format!("{}/sessions", path(&login)))?;
+                say(&format!("ended {} sessions of {login}", answer["sessions"]));
+                tell_cut(&answer);
+                Ok(())
             }
             Self::List => global.output.list(&client.list("/v1/users?limit=1000", None)?, COLUMNS),
             Self::Show { login } => show(&client.get(&path(&login))?),
@@ -114,6 +140,13 @@ impl User {
             }
         }
     }
+}
+
+/// The link is data, so that it can be piped into a mail.
+fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
+    let made = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
+    say("whoever opens this link within a day sets the password; it is shown this once");
+    global.output.record(&made, INVITATION)
 }
 
 fn path(login: &str) -> String {

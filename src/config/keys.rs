@@ -114,6 +114,17 @@ const ADMIN: &[Key] = &[
     key("listen", Kind::Texts, "Addresses as in server.listen. Not reloadable.").or(d::ADMIN_LISTEN),
     key("hosts", Kind::Texts, "Host names under which the admin listener answers, beside its own.")
         .or(d::ADMIN_HOSTS),
+    key(
+        "url",
+        Kind::Text,
+        "Where browsers reach the admin listener: in invitation links; https makes cookies Secure.",
+    ),
+    key("user_header", Kind::Text, "Field in which a proxy in front names the user; needs user_header_from."),
+    key(
+        "user_header_from",
+        Kind::Texts,
+        "Addresses and networks of the proxies that user_header is believed from.",
+    ),
     key("allow_remote", Kind::Flag, "Unsafe: lets admin.listen name addresses that other machines reach.")
         .or(d::ALLOW_REMOTE),
 ];

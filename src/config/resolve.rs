@@ -13,8 +13,8 @@ use toml::de::DeTable;
 
 use super::{
     Admin, Config, Errors, Log, Server,
-    address::{self, host, is_local, network},
-    assertion, keys,
+    address::{self, is_local, network},
+    admin, assertion, keys,
     problem::Problems,
     section::{Section, Text},
     service::{self, collect},
@@ -59,7 +59,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
     let trusted_proxies = trusted_proxies(problems, &root.table("server"));
     let server = server(problems, &root.table("server"), &trusted_proxies, directory);
-    let admin = admin(problems, &root.table("admin"), directory);
+    let admin = admin::admin(problems, &root.table("admin"), directory);
     distinct(problems, root, &server, &admin);
     let tokens = root.table("tokens");
     let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };
@@ -217,7 +217,11 @@ const LARGEST_HEAD: u64 = 1 << 20;
 /// hyper's own smallest buffer.
 const SMALLEST_HEAD: usize = 8 << 10;
 
-fn listen(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec<(Address, Range<usize>)> {
+pub(super) fn listen(
+    problems: &Problems<'_>,
+    section: &Section<'_>,
+    directory: &Path,
+) -> Vec<(Address, Range<usize>)> {
     let texts = section.texts("listen");
     if texts.is_empty() {
         problems.error(&section.at("listen"), "`listen` is empty", "name at least one address");
@@ -285,25 +289,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     told
-}
-
-fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
-    let listen = listen(problems, section, directory);
-    let allowed = section.flag("allow_remote");
-    for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
-        let message = format!("the admin listener would be reached from other machines at {address}");
-        if allowed {
-            problems.warn(at, message, "it speaks plain text: put TLS in front of it");
-        } else {
-            let advice = "write a loopback address, or add `allow_remote = true` to [admin] if that is meant";
-            problems.error(at, message, advice);
-        }
-    }
-    Admin {
-        listen: listen.into_iter().map(|(address, _)| address).collect(),
-        hosts: collect(problems, section.texts("hosts"), host),
-        allow_remote: allowed,
-    }
 }
 
 /// Warns of what is written and does nothing.

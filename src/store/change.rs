@@ -59,6 +59,8 @@ pub struct Actor {
     /// The token it was asked with: a token made through it is never wider, longer-lived or
     /// reachable from more addresses.
     pub parent: Option<TokenId>,
+    /// The session it was asked with, which must not have ended meanwhile.
+    pub session: Option<Digest>,
     pub request_id: Option<String>,
 }
 
@@ -79,6 +81,18 @@ pub struct NewToken {
     pub not_before: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
     pub allow_ips: Vec<IpNet>,
+}
+
+/// Somebody who has shown that they are this user.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub user: UserId,
+    /// The PHC string that the password was verified against: it must still be the one.
+    pub verified: String,
+    pub digest: Digest,
+    pub client: std::net::IpAddr,
+    /// A session that this browser still had: it ends.
+    pub replaces: Option<Digest>,
 }
 
 /// `None` leaves a field as it is.

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod people;
+mod sessions;
 mod trail;
 
 /// `open` gives an empty engine the first time and the same one, reopened, from then on.
@@ -26,6 +27,7 @@ pub(crate) fn conforms(open: impl Fn() -> Engine) {
     names(&engine);
     last_used(&engine);
     people::accounts(&engine);
+    sessions::sessions(&engine);
     trail::audit(&engine);
     trail::idempotency(&engine);
     all_or_nothing(&engine);
@@ -92,7 +94,7 @@ fn contents(engine: &Engine) -> String {
     scanned.sort_unstable();
     let owners = ["ann", "bob", "cy", "many-0", "many-9"];
     format!(
-        "{:?}\n{scanned:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        "{:?}\n{scanned:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
         engine.tokens(None, usize::MAX).unwrap(),
         owners.map(|owner| ids(&engine.tokens_of(owner, None, usize::MAX).unwrap())),
         owners.map(|owner| engine.names_of(owner).unwrap()),
@@ -101,6 +103,8 @@ fn contents(engine: &Engine) -> String {
         engine.members().unwrap(),
         engine.roles().unwrap(),
         engine.grants().unwrap(),
+        engine.sessions().unwrap(),
+        engine.invitations().unwrap(),
         engine.audit_from(0, usize::MAX).unwrap(),
         engine.checkpoint().unwrap(),
         engine.idempotency_before(at(i64::MAX / 1000), usize::MAX).unwrap(),

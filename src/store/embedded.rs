@@ -12,7 +12,10 @@ use crate::{
         ReadError, Settings,
         durability::Durability,
         engine::{Checkpoint, CommitError, IdempotencyRecord, Op},
-        model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, UserId, UserRecord},
+        model::{
+            AuditEvent, GrantRecord, GroupRecord, InvitationRecord, RoleRecord, SessionRecord, UserId,
+            UserRecord,
+        },
         record::{DecodeError, Record},
     },
 };
@@ -120,6 +123,14 @@ impl Embedded {
 
     pub(crate) fn grants(&self) -> Result<Vec<GrantRecord>, ReadError> {
         self.rows(keys::GRANTS)
+    }
+
+    pub(crate) fn sessions(&self) -> Result<Vec<SessionRecord>, ReadError> {
+        self.rows(keys::SESSIONS)
+    }
+
+    pub(crate) fn invitations(&self) -> Result<Vec<InvitationRecord>, ReadError> {
+        self.rows(keys::INVITATIONS)
     }
 
     pub(crate) fn audit_before(

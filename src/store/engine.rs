@@ -10,8 +10,8 @@ use crate::{
     store::{
         ReadError, Settings, embedded,
         model::{
-            AuditEvent, GrantRecord, GroupRecord, LastUsed, RoleRecord, Rotation, TokenRecord, UserId,
-            UserRecord,
+            AuditEvent, GrantRecord, GroupRecord, InvitationRecord, LastUsed, RoleRecord, Rotation,
+            SessionRecord, TokenRecord, UserId, UserRecord,
         },
     },
 };
@@ -75,6 +75,10 @@ pub(crate) enum Op {
     DropIdempotency {
         key: String,
     },
+    PutSession(SessionRecord),
+    DropSession(Digest),
+    PutInvitation(InvitationRecord),
+    DropInvitation(Digest),
 }
 
 /// Where the kept part of the audit chain begins.
@@ -219,6 +223,18 @@ impl Engine {
     pub(crate) fn grants(&self) -> Result<Vec<GrantRecord>, ReadError> {
         match self {
             Engine::Embedded(engine) => engine.grants(),
+        }
+    }
+
+    pub(crate) fn sessions(&self) -> Result<Vec<SessionRecord>, ReadError> {
+        match self {
+            Engine::Embedded(engine) => engine.sessions(),
+        }
+    }
+
+    pub(crate) fn invitations(&self) -> Result<Vec<InvitationRecord>, ReadError> {
+        match self {
+            Engine::Embedded(engine) => engine.invitations(),
         }
     }
 

@@ -10,6 +10,7 @@ use super::{
     change::{Configuration, Settings},
     embedded,
     engine::{CommitError, Engine, Op, TokenRow},
+    sessions::Sessions,
     writer::{self, Clock, Command, Desk, Pending, Shared, Standing, Upkeep, Writer},
 };
 use crate::{
@@ -69,9 +70,11 @@ pub(crate) fn open(
     let imported = index(&engine, &accounts, &mut ids, &state)?;
     state.index().set_imported(imported);
 
+    let sessions = Arc::new(Sessions::load(&engine)?);
     let shared = Arc::new(Shared {
         engine: engine.clone(),
         state: state.clone(),
+        sessions: sessions.clone(),
         accounts: arc_swap::ArcSwap::from_pointee(accounts.clone()),
         unsaved: std::sync::Mutex::default(),
         closed: std::sync::Mutex::default(),
@@ -82,6 +85,7 @@ pub(crate) fn open(
     let desk = Desk {
         engine,
         state: state.clone(),
+        sessions,
         now,
         standing,
         ids,

@@ -70,6 +70,29 @@ pub struct Rotation {
     pub grace_until: Timestamp,
 }
 
+/// Somebody who has signed in with a browser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Of the cookie's text, which is nowhere.
+    pub digest: Digest,
+    pub user: UserId,
+    pub created_at: Timestamp,
+    /// Exact in memory, coarse in the engine.
+    pub last_seen_at: Timestamp,
+    /// Where it was signed in from.
+    pub client: IpAddr,
+}
+
+/// A link, shown once, by which somebody sets their own password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvitationRecord {
+    pub digest: Digest,
+    pub user: UserId,
+    /// User id, or `None` for the operator on the unix socket.
+    pub author: Option<UserId>,
+    pub expires_at: Timestamp,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
     pub seq: u64,

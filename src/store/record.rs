@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 mod event;
+mod session;
 mod token;
 
 pub(crate) use event::Meta;
@@ -13,7 +14,7 @@ pub(crate) use token::{Block, BlockItem, LastUses, read_token, read_token_row, w
 
 use crate::store::{
     engine::{Checkpoint, IdempotencyRecord},
-    model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, UserRecord},
+    model::{AuditEvent, GrantRecord, GroupRecord, InvitationRecord, RoleRecord, SessionRecord, UserRecord},
 };
 
 /// No value is larger: with at most 20 of them in a sled node, none leaves the data file for the
@@ -58,6 +59,8 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + accepted::<AuditEvent>(bytes)
         + accepted::<Checkpoint>(bytes)
         + accepted::<IdempotencyRecord>(bytes)
+        + accepted::<SessionRecord>(bytes)
+        + accepted::<InvitationRecord>(bytes)
         + accepted::<Meta>(bytes)
         + accepted::<LastUses>(bytes);
     let Ok(block) = Block::decode(bytes) else { return plain };

@@ -206,6 +206,9 @@ fn merge(
             }
         }
     }
+    // Who signed out or changed a password since would be signed in again.
+    ops.extend(engine.sessions()?.into_iter().map(|session| Op::DropSession(session.digest)));
+    ops.extend(engine.invitations()?.into_iter().map(|one| Op::DropInvitation(one.digest)));
     let mut audit = Head::load(engine)?;
     let change = serde_json::json!({
         "taken_at": restored.taken_at_millis,

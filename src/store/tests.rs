@@ -20,6 +20,7 @@ use crate::{
 mod accounts;
 mod batches;
 mod failures;
+mod sessions;
 mod tokens;
 mod vectors;
 
@@ -75,7 +76,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
 }
 
 fn operator() -> Actor {
-    Actor { who: Who::Operator, parent: None, request_id: None }
+    Actor { who: Who::Operator, parent: None, session: None, request_id: None }
 }
 
 fn named(owner: &str, name: &str) -> NewToken {
@@ -152,7 +153,7 @@ impl Bench {
     fn by(&self, login: &str) -> Actor {
         let accounts = self.store.accounts();
         let user = accounts.users().find(|user| user.record.login == login).unwrap();
-        Actor { who: Who::User(user.record.id.clone()), parent: None, request_id: None }
+        Actor { who: Who::User(user.record.id.clone()), parent: None, session: None, request_id: None }
     }
 
     fn pass(&self, seconds: i64) {

@@ -14,6 +14,7 @@ use super::{
     ChangeError,
     engine::{CommitError, Engine, Op},
     model::TokenRecord,
+    sessions::Sessions,
 };
 use crate::{
     authz::{
@@ -34,6 +35,7 @@ mod once;
 mod reload;
 mod reports;
 mod roles;
+mod sessions;
 mod tokens;
 mod upkeep;
 mod users;
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     pub engine: Arc<Engine>,
     pub state: Arc<State>,
     pub accounts: ArcSwap<Accounts>,
+    pub sessions: Arc<Sessions>,
     /// Tokens that hold otherwise than the engine knows.
     pub unsaved: Mutex<HashMap<TokenId, TokenRecord>>,
     /// Why no change is taken any more.
@@ -268,6 +271,12 @@ impl Writer {
             }
         }
         index.set_imported(self.desk.standing.imported);
+        for (digest, session) in pending.sessions {
+            self.shared.sessions.put(digest, session);
+        }
+        for (digest, invitation) in pending.invitations {
+            self.shared.sessions.put_invitation(digest, invitation);
+        }
         if pending.users.is_empty() && !pending.everybody {
             return;
         }

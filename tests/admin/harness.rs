@@ -33,6 +33,8 @@ use serde_json::{Value, json};
 
 use crate::exchange::{Answer, Request};
 
+pub const PASSWORD: &str = "correct horse battery staple";
+
 /// A key, its prefixes and its readers.
 pub type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
 
@@ -65,6 +67,16 @@ pub enum Sender {
     Anonymous,
     Bearer(String),
     Operator,
+    /// A browser that has signed in.
+    Browser(Browser),
+}
+
+/// What a browser of somebody who is signed in sends.
+#[derive(Clone, Debug)]
+pub struct Browser {
+    /// `NAME=VALUE`.
+    pub cookie: String,
+    pub csrf: String,
 }
 
 /// What the composition knows and does.
@@ -85,6 +97,10 @@ impl Fixture {
     }
 
     pub fn with(max_lifetime: Option<Duration>) -> Self {
+        Self::signed_in_by(max_lifetime, admin::SignIn::default())
+    }
+
+    pub fn signed_in_by(max_lifetime: Option<Duration>, sign_in: admin::SignIn) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { path: dir.path().join("store"), ballast: 0 };
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
@@ -102,6 +118,7 @@ impl Fixture {
             configuration: around.clone(),
             ready: ready.clone(),
             hosts: vec!["gate.example".into()],
+            sign_in,
             own_uid: std::fs::metadata(dir.path()).unwrap().uid(),
         });
         let socket = dir.path().join("admin.sock");
@@ -147,6 +164,11 @@ impl Fixture {
                 request.field("Authorization", &format!("Bearer {text}")).over_tcp(self.address)
             }
             Sender::Operator => request.over_unix(&self.socket),
+            Sender::Browser(browser) => request
+                .field("Cookie", &browser.cookie)
+                .field("X-CSRF-Token", &browser.csrf)
+                .field("Sec-Fetch-Site", "same-origin")
+                .over_tcp(self.address),
         }
     }
 
@@ -187,6 +209,22 @@ impl Fixture {
         self.must("POST", &format!("/v1/users/{login}/tokens"), Some(new_token(name, scope)))
     }
 
+    /// The user's browser, signed in with [`PASSWORD`], which is set where there is none.
+    pub fn browser(&self, login: &str) -> Browser {
+        let unset = self.store.accounts().user_by_login(login).unwrap().record.password.is_none();
+        if unset {
+            self.must("PUT", &format!("/v1/users/{login}/password"), Some(json!({"password": PASSWORD})));
+        }
+        let answer = self.sign_in(login, PASSWORD);
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        Browser::of(&answer)
+    }
+
+    pub fn sign_in(&self, login: &str, password: &str) -> Answer {
+        let body = json!({"login": login, "password": password});
+        self.call(&Sender::Anonymous, "POST", "/v1/session", Some(&body))
+    }
+
     /// As [`Fixture::sender`], made at the first call.
     pub fn sender_once(&self, login: &str) -> Sender {
         let mut senders = self.senders.lock().unwrap();
@@ -215,6 +253,14 @@ impl Drop for Fixture {
             let ended = thread.join();
             assert!(ended.is_ok() || std::thread::panicking(), "the control thread panicked");
         }
+    }
+}
+
+impl Browser {
+    /// Out of the answer to signing in.
+    pub fn of(answer: &Answer) -> Self {
+        let cookie = answer.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        Self { cookie, csrf: answer.json()["csrf"].as_str().unwrap().to_owned() }
     }
 }
 

@@ -11,5 +11,6 @@ mod lists;
 mod nouns;
 mod operations;
 mod rules;
+mod sessions;
 mod tokens;
 mod vectors;

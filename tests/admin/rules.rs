@@ -1,18 +1,28 @@
 //! Who may do what: the table of the rules, row by row, on oneself and on others.
 
+use std::{cell::RefCell, collections::HashMap};
+
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, Sender, id, new_token};
+use crate::harness::{Browser, Fixture, PASSWORD, Sender, id, new_token};
 
 struct Cast {
     fixture: Fixture,
+    /// Who has signed in; `None`: they ask with tokens.
+    browsers: Option<RefCell<HashMap<String, Browser>>>,
     /// The user's record of tokens by login.
     tokens: Vec<(&'static str, String)>,
 }
 
 impl Cast {
+    /// Every row holds for a token and for a browser.
+    fn each(check: impl Fn(&Self)) {
+        check(&Self::new(None));
+        check(&Self::new(Some(RefCell::default())));
+    }
+
     /// `plain` holds what everybody does; each other is named for the one permission it has more.
-    fn new() -> Self {
+    fn new(browsers: Option<RefCell<HashMap<String, Browser>>>) -> Self {
         let fixture = Fixture::start();
         for (login, permissions) in [
             ("plain", &[][..]),
@@ -32,7 +42,7 @@ impl Cast {
         fixture.user("dev", &["developers"]);
         let tokens =
             ["plain", "victim", "admin"].map(|login| (login, id(&fixture.token(login, "ci", &["wiki"]))));
-        Self { fixture, tokens: tokens.to_vec() }
+        Self { fixture, browsers, tokens: tokens.to_vec() }
     }
 
     fn token(&self, login: &str) -> String {
@@ -40,15 +50,34 @@ impl Cast {
         format!("/v1/tokens/{}", found.unwrap().1)
     }
 
+    /// Signed in again where that has ended.
+    fn browser(&self, browsers: &RefCell<HashMap<String, Browser>>, login: &str) -> Browser {
+        let known = browsers.borrow().get(login).cloned();
+        let lives = |browser: &Browser| {
+            let sender = Sender::Browser(browser.clone());
+            self.fixture.call(&sender, "GET", "/v1/session", None).status == 200
+        };
+        known.filter(lives).unwrap_or_else(|| {
+            let browser = self.fixture.browser(login);
+            browsers.borrow_mut().insert(login.to_owned(), browser.clone());
+            browser
+        })
+    }
+
     fn check(&self, name: &str, login: &str, call: (&str, &str, Value), expected: (u16, &str)) {
-        let sender = if login == "operator" { Sender::Operator } else { self.fixture.sender_once(login) };
+        let sender = match &self.browsers {
+            _ if login == "operator" => Sender::Operator,
+            None => self.fixture.sender_once(login),
+            Some(browsers) => Sender::Browser(self.browser(browsers, login)),
+        };
         let (method, target, body) = call;
         let body = Some(&body).filter(|body| !body.is_null());
         let answer = self.fixture.call(&sender, method, target, body);
         assert_eq!(
             answer.outcome(),
             (expected.0, expected.1.to_owned()),
-            "{login}, {name}: {}",
+            "{login}, {name}, {}: {}",
+            if self.browsers.is_some() { "browser" } else { "token" },
             answer.text()
         );
     }
@@ -61,169 +90,202 @@ const MADE: (u16, &str) = (201, "");
 
 #[test]
 fn profiles_and_tokens_are_seen_by_oneself_and_by_who_may() {
-    let cast = Cast::new();
-    let get = |target: &'static str| ("GET", target, Value::Null);
-    for (login, expected) in
-        [("plain", DENIED), ("auditor", DENIED), ("viewer", OK), ("manager", OK), ("admin", OK)]
-    {
-        cast.check("a profile", login, get("/v1/users/victim"), expected);
-        cast.check("all profiles", login, get("/v1/users"), expected);
-        cast.check("tokens", login, get("/v1/users/victim/tokens"), expected);
-        cast.check("tokens by filter", login, get("/v1/tokens?user=victim"), expected);
-        cast.check("a token", login, ("GET", &cast.token("victim"), Value::Null), expected);
-        cast.check("own profile", login, get("/v1/users/me"), OK);
-        cast.check("own tokens", login, get("/v1/users/me/tokens"), OK);
-    }
-    cast.check("an own token", "plain", ("GET", &cast.token("plain"), Value::Null), OK);
-    let own = cast.fixture.call(&cast.fixture.sender_once("plain"), "GET", "/v1/tokens", None).json();
-    let owners: Vec<&Value> = own["items"].as_array().unwrap().iter().map(|token| &token["user"]).collect();
-    assert!(!owners.is_empty() && owners.iter().all(|owner| *owner == "plain"), "{owners:?}");
+    Cast::each(|cast| {
+        let get = |target: &'static str| ("GET", target, Value::Null);
+        for (login, expected) in
+            [("plain", DENIED), ("auditor", DENIED), ("viewer", OK), ("manager", OK), ("admin", OK)]
+        {
+            cast.check("a profile", login, get("/v1/users/victim"), expected);
+            cast.check("all profiles", login, get("/v1/users"), expected);
+            cast.check("tokens", login, get("/v1/users/victim/tokens"), expected);
+            cast.check("tokens by filter", login, get("/v1/tokens?user=victim"), expected);
+            cast.check("a token", login, ("GET", &cast.token("victim"), Value::Null), expected);
+            cast.check("own profile", login, get("/v1/users/me"), OK);
+            cast.check("own tokens", login, get("/v1/users/me/tokens"), OK);
+        }
+        cast.check("an own token", "plain", ("GET", &cast.token("plain"), Value::Null), OK);
+        let own = cast.fixture.call(&cast.fixture.sender_once("plain"), "GET", "/v1/tokens", None).json();
+        let owners: Vec<&Value> =
+            own["items"].as_array().unwrap().iter().map(|token| &token["user"]).collect();
+        assert!(!owners.is_empty() && owners.iter().all(|owner| *owner == "plain"), "{owners:?}");
+    });
 }
 
 #[test]
 fn tokens_are_made_for_oneself_or_within_ones_own_power() {
-    let cast = Cast::new();
-    let make = |target: &'static str, service: &str| ("POST", target, new_token("new", &[service]));
-    cast.check("own", "plain", make("/v1/users/me/tokens", "wiki"), MADE);
-    cast.check("own, unreadable", "plain", make("/v1/users/me/tokens", "hub"), (403, "service_not_readable"));
-    cast.check("other's", "plain", make("/v1/users/victim/tokens", "wiki"), DENIED);
-    cast.check("other's, seeing only", "viewer", make("/v1/users/victim/tokens", "wiki"), DENIED);
-    cast.check("other's", "manager", make("/v1/users/victim/tokens", "wiki"), MADE);
-    cast.check("an administrator's", "manager", make("/v1/users/admin/tokens", "wiki"), ESCALATES);
-    cast.check(
-        "of who reads more",
-        "manager",
-        make("/v1/users/dev/tokens", "hub"),
-        (403, "service_not_readable"),
-    );
-    cast.check("other's", "admin", make("/v1/users/dev/tokens", "hub"), MADE);
-    cast.check(
-        "unreadable by the owner",
-        "admin",
-        make("/v1/users/victim/tokens", "vault"),
-        (403, "service_not_readable"),
-    );
-    cast.fixture.must("POST", "/v1/users/victim/ban", None);
-    cast.check("of the banned", "admin", make("/v1/users/victim/tokens", "wiki"), (409, "user_banned"));
+    Cast::each(|cast| {
+        let make = |target: &'static str, service: &str| ("POST", target, new_token("new", &[service]));
+        cast.check("own", "plain", make("/v1/users/me/tokens", "wiki"), MADE);
+        cast.check(
+            "own, unreadable",
+            "plain",
+            make("/v1/users/me/tokens", "hub"),
+            (403, "service_not_readable"),
+        );
+        cast.check("other's", "plain", make("/v1/users/victim/tokens", "wiki"), DENIED);
+        cast.check("other's, seeing only", "viewer", make("/v1/users/victim/tokens", "wiki"), DENIED);
+        cast.check("other's", "manager", make("/v1/users/victim/tokens", "wiki"), MADE);
+        cast.check("an administrator's", "manager", make("/v1/users/admin/tokens", "wiki"), ESCALATES);
+        cast.check(
+            "of who reads more",
+            "manager",
+            make("/v1/users/dev/tokens", "hub"),
+            (403, "service_not_readable"),
+        );
+        cast.check("other's", "admin", make("/v1/users/dev/tokens", "hub"), MADE);
+        cast.check(
+            "unreadable by the owner",
+            "admin",
+            make("/v1/users/victim/tokens", "vault"),
+            (403, "service_not_readable"),
+        );
+        cast.fixture.must("POST", "/v1/users/victim/ban", None);
+        cast.check("of the banned", "admin", make("/v1/users/victim/tokens", "wiki"), (409, "user_banned"));
+    });
 }
 
 #[test]
 fn tokens_are_rotated_and_edited_as_they_are_made_and_revoked_by_more() {
-    let cast = Cast::new();
-    let rename = |owner: &str| cast.token(owner);
-    let body = || json!({"note": "seen"});
-    cast.check("edit own", "plain", ("PATCH", &rename("plain"), body()), OK);
-    cast.check("edit other's", "plain", ("PATCH", &rename("victim"), body()), DENIED);
-    cast.check("edit other's", "manager", ("PATCH", &rename("victim"), body()), OK);
-    cast.check("edit an administrator's", "manager", ("PATCH", &rename("admin"), body()), ESCALATES);
-    let rotate = |owner: &str| format!("{}/rotate", cast.token(owner));
-    cast.check("rotate other's", "viewer", ("POST", &rotate("victim"), Value::Null), DENIED);
-    cast.check("rotate an administrator's", "manager", ("POST", &rotate("admin"), Value::Null), ESCALATES);
-    cast.check("rotate own", "plain", ("POST", &rotate("plain"), Value::Null), MADE);
-    cast.check("revoke other's", "plain", ("DELETE", &cast.token("victim"), Value::Null), DENIED);
-    cast.check("revoke own", "plain", ("DELETE", &cast.token("plain"), Value::Null), OK);
-    cast.check("revoke an administrator's", "manager", ("DELETE", &cast.token("admin"), Value::Null), OK);
+    Cast::each(|cast| {
+        let rename = |owner: &str| cast.token(owner);
+        let body = || json!({"note": "seen"});
+        cast.check("edit own", "plain", ("PATCH", &rename("plain"), body()), OK);
+        cast.check("edit other's", "plain", ("PATCH", &rename("victim"), body()), DENIED);
+        cast.check("edit other's", "manager", ("PATCH", &rename("victim"), body()), OK);
+        cast.check("edit an administrator's", "manager", ("PATCH", &rename("admin"), body()), ESCALATES);
+        let rotate = |owner: &str| format!("{}/rotate", cast.token(owner));
+        cast.check("rotate other's", "viewer", ("POST", &rotate("victim"), Value::Null), DENIED);
+        cast.check(
+            "rotate an administrator's",
+            "manager",
+            ("POST", &rotate("admin"), Value::Null),
+            ESCALATES,
+        );
+        cast.check("rotate own", "plain", ("POST", &rotate("plain"), Value::Null), MADE);
+        cast.check("revoke other's", "plain", ("DELETE", &cast.token("victim"), Value::Null), DENIED);
+        cast.check("revoke own", "plain", ("DELETE", &cast.token("plain"), Value::Null), OK);
+        cast.check("revoke an administrator's", "manager", ("DELETE", &cast.token("admin"), Value::Null), OK);
+    });
 }
 
 #[test]
 fn accounts_are_changed_by_who_may_and_never_beyond_their_power() {
-    let cast = Cast::new();
-    let bare = |method: &'static str, target: &'static str| (method, target, Value::Null);
-    let password = || json!({"password": "correct horse battery"});
-    cast.check("make", "plain", ("POST", "/v1/users", json!({"login": "x"})), DENIED);
-    cast.check("make", "manager", ("POST", "/v1/users", json!({"login": "x"})), MADE);
-    cast.check("own name", "plain", ("PATCH", "/v1/users/me", json!({"name": "P"})), OK);
-    cast.check("other's name", "plain", ("PATCH", "/v1/users/victim", json!({"name": "P"})), DENIED);
-    cast.check("own password", "plain", ("PUT", "/v1/users/me/password", password()), OK);
-    cast.check("other's password", "plain", ("PUT", "/v1/users/victim/password", password()), DENIED);
-    cast.check("other's password", "manager", ("PUT", "/v1/users/victim/password", password()), OK);
-    cast.check("an administrator's", "manager", ("PUT", "/v1/users/admin/password", password()), ESCALATES);
-    cast.check("ban", "plain", bare("POST", "/v1/users/victim/ban"), DENIED);
-    cast.check("ban oneself", "manager", bare("POST", "/v1/users/me/ban"), (409, "cannot_ban_self"));
-    cast.check("ban", "manager", bare("POST", "/v1/users/victim/ban"), OK);
-    cast.check("unban", "manager", bare("POST", "/v1/users/victim/unban"), OK);
-    cast.check(
-        "ban the last administrator",
-        "operator",
-        bare("POST", "/v1/users/admin/ban"),
-        (409, "last_admin"),
-    );
-    cast.check("delete", "plain", bare("DELETE", "/v1/users/victim"), DENIED);
-    cast.check("delete", "manager", bare("DELETE", "/v1/users/victim"), OK);
+    Cast::each(|cast| {
+        let bare = |method: &'static str, target: &'static str| (method, target, Value::Null);
+        let password = || json!({"password": PASSWORD, "current": PASSWORD});
+        cast.check("make", "plain", ("POST", "/v1/users", json!({"login": "x"})), DENIED);
+        cast.check("make", "manager", ("POST", "/v1/users", json!({"login": "x"})), MADE);
+        cast.check("own name", "plain", ("PATCH", "/v1/users/me", json!({"name": "P"})), OK);
+        cast.check("other's name", "plain", ("PATCH", "/v1/users/victim", json!({"name": "P"})), DENIED);
+        cast.check("own password", "plain", ("PUT", "/v1/users/me/password", password()), OK);
+        cast.check("other's password", "plain", ("PUT", "/v1/users/victim/password", password()), DENIED);
+        cast.check("other's password", "manager", ("PUT", "/v1/users/victim/password", password()), OK);
+        cast.check(
+            "an administrator's",
+            "manager",
+            ("PUT", "/v1/users/admin/password", password()),
+            ESCALATES,
+        );
+        cast.check("ban", "plain", bare("POST", "/v1/users/victim/ban"), DENIED);
+        cast.check("ban oneself", "manager", bare("POST", "/v1/users/me/ban"), (409, "cannot_ban_self"));
+        cast.check("ban", "manager", bare("POST", "/v1/users/victim/ban"), OK);
+        cast.check("unban", "manager", bare("POST", "/v1/users/victim/unban"), OK);
+        cast.check(
+            "ban the last administrator",
+            "operator",
+            bare("POST", "/v1/users/admin/ban"),
+            (409, "last_admin"),
+        );
+        cast.check("delete", "plain", bare("DELETE", "/v1/users/victim"), DENIED);
+        cast.check("delete", "manager", bare("DELETE", "/v1/users/victim"), OK);
+    });
 }
 
 #[test]
 fn groups_that_carry_power_are_for_who_has_it() {
-    let cast = Cast::new();
-    let put = |target: &'static str| ("PUT", target, Value::Null);
-    cast.check("make", "plain", ("POST", "/v1/groups", json!({"name": "club"})), DENIED);
-    cast.check("make", "grouper", ("POST", "/v1/groups", json!({"name": "club"})), MADE);
-    cast.check("join", "grouper", put("/v1/groups/club/members/plain"), OK);
-    cast.check("join", "plain", put("/v1/groups/club/members/victim"), DENIED);
-    cast.check("join who reads hub", "grouper", put("/v1/groups/developers/members/plain"), ESCALATES);
-    cast.check(
-        "take hub's name",
-        "grouper",
-        ("PATCH", "/v1/groups/club", json!({"name": "auditors"})),
-        ESCALATES,
-    );
-    cast.check("make hub's name", "grouper", ("POST", "/v1/groups", json!({"name": "support"})), ESCALATES);
-    cast.check(
-        "go below",
-        "grouper",
-        ("PATCH", "/v1/groups/club", json!({"parent": "developers"})),
-        ESCALATES,
-    );
-    cast.check("join who reads hub", "admin", put("/v1/groups/developers/members/plain"), OK);
-    cast.check("see", "plain", ("GET", "/v1/groups", Value::Null), DENIED);
-    cast.check("see", "grouper", ("GET", "/v1/groups", Value::Null), OK);
-    cast.check("delete", "grouper", ("DELETE", "/v1/groups/club", Value::Null), OK);
+    Cast::each(|cast| {
+        let put = |target: &'static str| ("PUT", target, Value::Null);
+        cast.check("make", "plain", ("POST", "/v1/groups", json!({"name": "club"})), DENIED);
+        cast.check("make", "grouper", ("POST", "/v1/groups", json!({"name": "club"})), MADE);
+        cast.check("join", "grouper", put("/v1/groups/club/members/plain"), OK);
+        cast.check("join", "plain", put("/v1/groups/club/members/victim"), DENIED);
+        cast.check("join who reads hub", "grouper", put("/v1/groups/developers/members/plain"), ESCALATES);
+        cast.check(
+            "take hub's name",
+            "grouper",
+            ("PATCH", "/v1/groups/club", json!({"name": "auditors"})),
+            ESCALATES,
+        );
+        cast.check(
+            "make hub's name",
+            "grouper",
+            ("POST", "/v1/groups", json!({"name": "support"})),
+            ESCALATES,
+        );
+        cast.check(
+            "go below",
+            "grouper",
+            ("PATCH", "/v1/groups/club", json!({"parent": "developers"})),
+            ESCALATES,
+        );
+        cast.check("join who reads hub", "admin", put("/v1/groups/developers/members/plain"), OK);
+        cast.check("see", "plain", ("GET", "/v1/groups", Value::Null), DENIED);
+        cast.check("see", "grouper", ("GET", "/v1/groups", Value::Null), OK);
+        cast.check("delete", "grouper", ("DELETE", "/v1/groups/club", Value::Null), OK);
+    });
 }
 
 #[test]
 fn roles_give_only_what_the_giver_has() {
-    let cast = Cast::new();
-    let role = |permission: &str| {
-        ("POST", "/v1/roles", json!({"key": "r", "name": "R", "permissions": [permission]}))
-    };
-    let grant = |role: &str| ("POST", "/v1/grants", json!({"role": role, "user": "plain"}));
-    cast.check("make", "plain", role("update-self"), DENIED);
-    cast.check("make a stronger one", "roler", role("admin-write"), ESCALATES);
-    cast.check("make", "roler", role("manage-role"), MADE);
-    cast.check("grant", "plain", grant("r"), DENIED);
-    cast.check("grant", "roler", grant("r"), OK);
-    cast.check("grant a stronger one", "roler", grant("system-admin"), ESCALATES);
-    cast.check("grant", "admin", grant("system-admin"), OK);
-    cast.check("see", "auditor", ("GET", "/v1/roles", Value::Null), DENIED);
-    cast.check("see", "roler", ("GET", "/v1/grants", Value::Null), OK);
+    Cast::each(|cast| {
+        let role = |permission: &str| {
+            ("POST", "/v1/roles", json!({"key": "r", "name": "R", "permissions": [permission]}))
+        };
+        let grant = |role: &str| ("POST", "/v1/grants", json!({"role": role, "user": "plain"}));
+        cast.check("make", "plain", role("update-self"), DENIED);
+        cast.check("make a stronger one", "roler", role("admin-write"), ESCALATES);
+        cast.check("make", "roler", role("manage-role"), MADE);
+        cast.check("grant", "plain", grant("r"), DENIED);
+        cast.check("grant", "roler", grant("r"), OK);
+        cast.check("grant a stronger one", "roler", grant("system-admin"), ESCALATES);
+        cast.check("grant", "admin", grant("system-admin"), OK);
+        cast.check("see", "auditor", ("GET", "/v1/roles", Value::Null), DENIED);
+        cast.check("see", "roler", ("GET", "/v1/grants", Value::Null), OK);
+    });
 }
 
 #[test]
 fn operations_are_for_readers_and_writers_of_everything() {
-    let cast = Cast::new();
-    let get = |target: &'static str| ("GET", target, Value::Null);
-    let explain = || ("POST", "/v1/explain", json!({"method": "GET", "url": "/wiki", "user": "victim"}));
-    for (login, read, write, audit) in [
-        ("plain", DENIED, DENIED, DENIED),
-        ("auditor", DENIED, DENIED, OK),
-        ("manager", DENIED, DENIED, DENIED),
-        ("viewer", OK, DENIED, OK),
-        ("admin", OK, OK, OK),
-        ("operator", OK, OK, OK),
-    ] {
-        cast.check("the log", login, get("/v1/audit"), audit);
-        cast.check("the chain", login, get("/v1/audit/verify"), audit);
-        cast.check("the configuration", login, get("/v1/config"), read);
-        cast.check("another text", login, ("POST", "/v1/config/check", json!({"text": "version = 1"})), read);
-        cast.check("live", login, get("/v1/live"), read);
-        cast.check("explain for others", login, explain(), read);
-        cast.check("reload", login, ("POST", "/v1/reload", Value::Null), write);
-        let gone = if write == OK { (404, "not_found") } else { write };
-        cast.check("cut", login, ("DELETE", "/v1/live/0-999999", Value::Null), gone);
-        cast.check("import", login, ("POST", "/v1/tokens/import", json!({"tokens": []})), write);
-    }
-    let own = json!({"method": "GET", "url": "/wiki", "user": "me"});
-    cast.check("explain for oneself", "plain", ("POST", "/v1/explain", own), OK);
+    Cast::each(|cast| {
+        let get = |target: &'static str| ("GET", target, Value::Null);
+        let explain = || ("POST", "/v1/explain", json!({"method": "GET", "url": "/wiki", "user": "victim"}));
+        for (login, read, write, audit) in [
+            ("plain", DENIED, DENIED, DENIED),
+            ("auditor", DENIED, DENIED, OK),
+            ("manager", DENIED, DENIED, DENIED),
+            ("viewer", OK, DENIED, OK),
+            ("admin", OK, OK, OK),
+            ("operator", OK, OK, OK),
+        ] {
+            cast.check("the log", login, get("/v1/audit"), audit);
+            cast.check("the chain", login, get("/v1/audit/verify"), audit);
+            cast.check("the configuration", login, get("/v1/config"), read);
+            cast.check(
+                "another text",
+                login,
+                ("POST", "/v1/config/check", json!({"text": "version = 1"})),
+                read,
+            );
+            cast.check("live", login, get("/v1/live"), read);
+            cast.check("explain for others", login, explain(), read);
+            cast.check("reload", login, ("POST", "/v1/reload", Value::Null), write);
+            let gone = if write == OK { (404, "not_found") } else { write };
+            cast.check("cut", login, ("DELETE", "/v1/live/0-999999", Value::Null), gone);
+            cast.check("import", login, ("POST", "/v1/tokens/import", json!({"tokens": []})), write);
+        }
+        let own = json!({"method": "GET", "url": "/wiki", "user": "me"});
+        cast.check("explain for oneself", "plain", ("POST", "/v1/explain", own), OK);
+    });
 }
 
 #[test]

@@ -90,6 +90,28 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
     Ok(user)
 }
 
+/// It only removes power: one's own always, others' with `update-user`.
+pub fn end_sessions<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+    let user = find_to_edit(world, acting, login)?;
+    if !acting.is(user.ix) {
+        acting.require(Permission::UpdateUser)?;
+    }
+    Ok(user)
+}
+
+/// Somebody else sets their password by it, so that it is as setting it. Oneself changes it with the
+/// present one: else whoever finds a screen unlocked has the account.
+pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+    let user = set_password(world, acting, login, true)?;
+    if acting.is(user.ix) {
+        return refuse(RefusalCode::PermissionDenied, "nobody invites themself: change the password instead");
+    }
+    if user.record.banned.is_some() {
+        return refuse(RefusalCode::UserBanned, "the account is disabled");
+    }
+    Ok(user)
+}
+
 /// Who sets a password can be that user: the subset rule.
 pub fn set_password<'a>(
     world: &World<'a>,
@@ -100,6 +122,9 @@ pub fn set_password<'a>(
     let user = find_to_edit(world, acting, login)?;
     acting.require_update(user.ix)?;
     acting.require_cover_of(world, user)?;
+    if some && acting.is(user.ix) {
+        acting.require_unbounded()?;
+    }
     if some && user.record.kind == UserKind::Service {
         return refuse(RefusalCode::InvalidValue, "a service account has no password, only tokens");
     }

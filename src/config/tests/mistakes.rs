@@ -51,6 +51,26 @@ fn errors_name_place_fault_and_remedy() {
         "\"/app/../x\"",
         &["6:10 \"/app/../x\" can never match: the path has a \".\" or \"..\" segment | "],
     );
+    check(
+        "a header that anybody may send",
+        "",
+        "[admin]\nuser_header = \"X-User\"",
+        &[
+            "9:15 `user_header = \"x-user\"` would let anybody be anybody | name the proxies that set it: `user_header_from = [\"10.0.0.5\"]`",
+        ],
+    );
+    check(
+        "a header that means something else",
+        "",
+        "[admin]\nuser_header = \"Cookie\"\nuser_header_from = [\"10.0.0.5\"]",
+        &["9:15 \"Cookie\" cannot name a user | write a field of its own, such as \"X-Forwarded-User\""],
+    );
+    check(
+        "a url that is none",
+        "",
+        "[admin]\nurl = \"gate.example\"",
+        &["9:7 \"gate.example\" is not the URL of a page | write it as \"https://gate.example.com\""],
+    );
     check("a bad version", "version = 1", "version = 2", &["1:11 `version` must be 1 | "]);
     check("no version", "version = 1\n", "", &["1:1 the file lacks `version` | add `version = 1`"]);
     check(

@@ -117,6 +117,12 @@ impl<'a> Draft<'a> {
             Op::TrimAudit(checkpoint) => self.trim_audit(*checkpoint),
             Op::PutIdempotency(record) => self.put_idempotency(record),
             Op::DropIdempotency { key } => self.drop_idempotency(key),
+            Op::PutSession(session) => self.put(keys::digest(keys::SESSIONS, &session.digest), session),
+            Op::DropSession(digest) => self.drop(keys::digest(keys::SESSIONS, digest)),
+            Op::PutInvitation(invitation) => {
+                self.put(keys::digest(keys::INVITATIONS, &invitation.digest), invitation)
+            }
+            Op::DropInvitation(digest) => self.drop(keys::digest(keys::INVITATIONS, digest)),
         }
     }
 

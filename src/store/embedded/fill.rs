@@ -6,7 +6,7 @@ use super::{Directory, Marker, OpenError, keys, open};
 use crate::store::{
     durability::Durability,
     engine::{Checkpoint, IdempotencyRecord},
-    model::{AuditEvent, GrantRecord, GroupRecord, RoleRecord, UserRecord},
+    model::{AuditEvent, GrantRecord, GroupRecord, InvitationRecord, RoleRecord, SessionRecord, UserRecord},
     record::{Block, LastUses, Meta, Record, read_token},
 };
 
@@ -101,6 +101,8 @@ fn judge(key: &[u8], row: &[u8]) -> Result<Option<Meta>, String> {
         keys::GRANTS => decodes::<GrantRecord>(row),
         keys::AUDIT => decodes::<AuditEvent>(row),
         keys::IDEMPOTENCY => decodes::<IdempotencyRecord>(row),
+        keys::SESSIONS => decodes::<SessionRecord>(row),
+        keys::INVITATIONS => decodes::<InvitationRecord>(row),
         keys::IDEMPOTENCY_AT => std::str::from_utf8(row).map(drop).map_err(|e| e.to_string()),
         _ => Err("an unknown table".to_owned()),
     }?;

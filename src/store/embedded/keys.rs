@@ -1,7 +1,7 @@
 //! The keys of the one sled tree: a byte for the table, then the row. One tree, so that one batch is
 //! atomic over all tables.
 
-use crate::authz::time::Timestamp;
+use crate::authz::{secret::Digest, time::Timestamp};
 
 pub(super) const META: &[u8] = b"s";
 pub(super) const CHECKPOINT: &[u8] = b"c";
@@ -15,6 +15,8 @@ pub(super) const AUDIT: &[u8] = b"a";
 pub(super) const IDEMPOTENCY: &[u8] = b"i";
 pub(super) const IDEMPOTENCY_AT: &[u8] = b"j";
 pub(super) const USES: &[u8] = b"l";
+pub(super) const SESSIONS: &[u8] = b"e";
+pub(super) const INVITATIONS: &[u8] = b"v";
 
 /// Stands between the parts of a key; no part contains it.
 const SEPARATOR: u8 = 0;
@@ -53,6 +55,10 @@ pub(super) fn idempotency_before(at: Timestamp) -> Key {
     // The sign bit flipped: negative times sort first.
     let ordered = at.as_millis().cast_unsigned() ^ (1 << 63);
     [IDEMPOTENCY_AT, &ordered.to_be_bytes()].concat()
+}
+
+pub(super) fn digest(table: &[u8], digest: &Digest) -> Key {
+    [table, digest.as_bytes().as_slice()].concat()
 }
 
 /// `None` when a part is empty, holds the separator, or is too long to be a key.

@@ -23,7 +23,8 @@ use crate::{
         audit::{Entry, Head},
         change::{Actor, Policy, Who},
         engine::{Engine, IdempotencyRecord, Op},
-        model::TokenRecord,
+        model::{InvitationRecord, SessionRecord, TokenRecord},
+        sessions::Sessions,
     },
 };
 
@@ -31,6 +32,7 @@ use crate::{
 pub(crate) struct Desk {
     pub engine: Arc<Engine>,
     pub state: Arc<State>,
+    pub sessions: Arc<Sessions>,
     pub now: Timestamp,
     pub standing: Standing,
     pub ids: ServiceIds,
@@ -60,6 +62,8 @@ pub(crate) struct Pending {
     pub names: HashMap<(String, String), Option<TokenId>>,
     pub digests: HashSet<Digest>,
     pub once: HashMap<String, IdempotencyRecord>,
+    pub sessions: HashMap<Digest, Option<SessionRecord>>,
+    pub invitations: HashMap<Digest, Option<InvitationRecord>>,
     /// What the index is told, in order.
     pub index: Vec<(Digest, Option<Token>)>,
     pub users: Vec<UserIx>,
@@ -77,8 +81,11 @@ impl Desk {
         }
     }
 
-    /// The token that an actor asks with, as long as it still holds.
+    /// The token that an actor asks with, as long as it still holds; a session, too, must.
     pub(crate) fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
+        if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
+            return Err(Refusal::new(super::PERMISSION_DENIED, "the session that asks has ended").into());
+        }
         let Some(id) = actor.parent else { return Ok(None) };
         let gone = || Refusal::new(super::PERMISSION_DENIED, "the token that asks holds no longer");
         let record = self.token(id)?.ok_or_else(gone)?;

@@ -63,6 +63,16 @@ impl Writer {
         let keys = self.shared.engine.idempotency_before(forgotten, PAGE)?;
         pending.ops.extend(keys.into_iter().map(|key| Op::DropIdempotency { key }));
 
+        let (sessions, invitations) = self.shared.sessions.ended(self.desk.now);
+        for digest in sessions.into_iter().take(PAGE) {
+            pending.ops.push(Op::DropSession(digest));
+            pending.sessions.insert(digest, None);
+        }
+        for digest in invitations.into_iter().take(PAGE) {
+            pending.ops.push(Op::DropInvitation(digest));
+            pending.invitations.insert(digest, None);
+        }
+
         let page = self.shared.engine.tokens(self.upkeep.after, PAGE)?;
         self.upkeep.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
         let limit = self.desk.now.plus_seconds(-ENDED_KEPT);

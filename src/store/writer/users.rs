@@ -103,6 +103,10 @@ impl Desk {
         if before.banned == reason {
             return Ok(before);
         }
+        if reason.is_some() {
+            self.sign_out(ix, &before.id);
+            self.drop_invitations_of(&before.id);
+        }
         let event = if reason.is_some() { "user.ban" } else { "user.unban" };
         let change = reason.as_ref().map(|reason| json!({"reason": reason}));
         self.note(actor, event, target(&before.login), change);
@@ -122,6 +126,8 @@ impl Desk {
         let names = self.names_of(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
+        self.sign_out(ix, &before.id);
+        self.drop_invitations_of(&before.id);
         let mut revoked = 0;
         for mut token in tokens {
             if token.revoked.is_some() {
@@ -167,19 +173,17 @@ impl Desk {
         phc: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
         let parent = self.parent(actor)?;
-        let before = {
+        let (ix, before) = {
             let acting = self.acting(actor, &parent)?;
-            users::set_password(&self.world(), &acting, login, phc.is_some())?.record.clone()
+            let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
+            (user.ix, user.record.clone())
         };
         let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
         self.note(actor, "user.password", target(&before.login), Some(change));
-        let after =
-            UserRecord { password: phc.map(ToOwned::to_owned), revision: before.revision + 1, ..before };
-        self.put_user(after.clone());
-        Ok(after)
+        Ok(self.replace_password(ix, before, phc))
     }
 
-    fn put_user(&mut self, record: UserRecord) -> UserIx {
+    pub(super) fn put_user(&mut self, record: UserRecord) -> UserIx {
         let ix = self.standing.accounts.put_user(record.clone());
         self.pending.users.push(ix);
         self.pending.ops.push(Op::PutUser(record));

@@ -1,0 +1,187 @@
+//! `/v1/session`: people sign in with a password and get a cookie; `/v1/sessions` ends all of theirs.
+
+use std::time::Instant;
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{delete, get},
+};
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context,
+    caller::{Caller, Identity, Visit},
+    error::Problem,
+    passwords,
+    wire::{Json, Page, Time, answer, ok},
+};
+use crate::{
+    authz::subject::User,
+    store::{NewSession, model::SessionRecord},
+};
+
+mod attempts;
+pub(super) mod cookie;
+pub(super) mod secret;
+
+pub(super) use attempts::{Attempts, TooMany};
+pub use secret::Csrf;
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/session", get(show).post(sign_in).delete(sign_out))
+        .route("/v1/sessions", get(list).delete(sign_out_everywhere))
+        .route("/v1/users/{login}/sessions", delete(sign_somebody_out))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignIn {
+    login: String,
+    password: String,
+}
+
+/// Who is signed in, and until when.
+#[derive(Debug, Serialize)]
+pub struct SessionView {
+    /// Login.
+    pub user: String,
+    pub user_id: String,
+    pub name: String,
+    /// What a change sends as `X-CSRF-Token`, or a form as `csrf`.
+    pub csrf: String,
+    /// `password`, or `header`: a proxy in front vouches for the user.
+    pub by: &'static str,
+    pub created_at: Option<Time>,
+    pub expires_at: Option<Time>,
+    /// It ends earlier when it is not used until then.
+    pub idle_until: Option<Time>,
+}
+
+/// One of somebody's sessions.
+#[derive(Debug, Serialize)]
+pub struct SessionRow {
+    pub created_at: Time,
+    pub last_seen_at: Time,
+    pub expires_at: Time,
+    pub client: String,
+    /// The one that asks.
+    pub current: bool,
+}
+
+/// One answer for whatever is wrong, after one derivation whatever there is to compare with.
+async fn sign_in(
+    State(context): State<Context>,
+    visit: Visit,
+    headers: HeaderMap,
+    Json(body): Json<SignIn>,
+) -> Result<Response, Problem> {
+    let SignIn { login, password } = body;
+    context.attempts().begin(&login, visit.client, Instant::now()).map_err(Problem::too_many_attempts)?;
+    let accounts = context.store.accounts();
+    let account = accounts.user_by_login(&login).filter(|account| account.record.banned.is_none());
+    let user = account.map(|account| account.record.id.clone());
+    let phc = account.and_then(|account| account.record.password.clone());
+    let verified = passwords::verify(password, phc).await?;
+    let secret = secret::Secret::draw()?;
+    let begun = match (verified, user) {
+        (Some(verified), Some(user)) => {
+            let replaces = cookie::read(&headers, visit.secure).map(|old| old.digest());
+            let new = NewSession { user, verified, digest: secret.digest(), client: visit.client, replaces };
+            context.store.begin_session(new).await?
+        }
+        _ => None,
+    };
+    let directory = context.state.snapshot().directory.clone();
+    let user = begun.as_ref().and_then(|_| directory.user_by_login(&login));
+    let (Some(record), Some(user)) = (begun, user) else {
+        let request_id = &*visit.request_id;
+        tracing::info!(client = %visit.client, request_id, "somebody failed to sign in");
+        return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
+    };
+    context.attempts().succeed(&login, visit.client);
+    let view = SessionView::new(&context, user, &secret.csrf(), Some(&record));
+    let mut response = answer(StatusCode::CREATED, &view);
+    if let Some(cookie) = cookie::set(&secret, visit.secure) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+async fn show(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    let Identity::Browser { user, session, csrf } = &caller.identity else {
+        return Err(Problem::not_found("session: this request came with another credential"));
+    };
+    let record = session.and_then(|digest| context.store.session(&digest));
+    Ok(ok(&SessionView::new(&context, user, csrf, record.as_ref())))
+}
+
+async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    let Some(user) = caller.user() else { return Err(Problem::not_found("user: the operator is none")) };
+    let rows = context.store.sessions_of(&user.id).into_iter();
+    let items = rows.map(|record| SessionRow {
+        current: caller.session() == Some(record.digest),
+        created_at: Time(record.created_at),
+        last_seen_at: Time(record.last_seen_at),
+        expires_at: Time(record.ends_at()),
+        client: record.client.to_string(),
+    });
+    Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
+}
+
+async fn sign_out(State(context): State<Context>, visit: Visit, caller: Caller) -> Result<Response, Problem> {
+    let Some(digest) = caller.session() else {
+        return Err(Problem::not_found("session: this request came with another credential"));
+    };
+    let cut = context.store.end_session(caller.actor(), digest).await?;
+    Ok(signed_out(&visit, &json!({"signed_out": true, "cut": cut.0})))
+}
+
+async fn sign_out_everywhere(
+    State(context): State<Context>,
+    visit: Visit,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let login = caller.login("me")?;
+    let ended = context.store.end_sessions(caller.actor(), login).await?;
+    Ok(signed_out(&visit, &json!({"sessions": ended.record, "cut": ended.cut.0})))
+}
+
+async fn sign_somebody_out(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let ended = context.store.end_sessions(caller.actor(), login).await?;
+    Ok(ok(&json!({"sessions": ended.record, "cut": ended.cut.0})))
+}
+
+fn signed_out(visit: &Visit, body: &serde_json::Value) -> Response {
+    let mut response = ok(body);
+    if let Some(cookie) = cookie::clear(visit.secure) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+impl SessionView {
+    fn new(context: &Context, user: &User, csrf: &Csrf, record: Option<&SessionRecord>) -> Self {
+        let accounts = context.store.accounts();
+        let account = accounts.user_by_id(&user.id);
+        Self {
+            user: user.login.to_string(),
+            user_id: user.id.to_string(),
+            name: account.map_or_else(String::new, |account| account.record.name.clone()),
+            csrf: csrf.text(),
+            by: if record.is_some() { "password" } else { "header" },
+            created_at: record.map(|record| Time(record.created_at)),
+            expires_at: record.map(|record| Time(record.ends_at())),
+            idle_until: record.map(|record| Time(record.idle_until())),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a browser holds: the text of a session, or of an invitation. Its digest is what is kept;
+//! what a page has to repeat with every change is derived from it.
+
+use std::fmt;
+
+use http::StatusCode;
+
+use super::super::error::Problem;
+use crate::authz::secret::Digest;
+
+/// 256 random bits in hexadecimal. Shown once, redacted `Debug`, no way back from its digest.
+pub(in crate::admin) struct Secret(String);
+
+/// What a form or script of our own pages repeats (synchroniser token): a page of somebody else's
+/// makes the browser send the cookie, but cannot read this.
+#[derive(Clone, Copy)]
+pub struct Csrf(blake3::Hash);
+
+const SESSION: &str = "permgate 2026-11 session digest";
+const CSRF: &str = "permgate 2026-11 session csrf";
+const HEADER: &str = "permgate 2026-11 header csrf";
+
+impl Secret {
+    pub(in crate::admin) fn draw() -> Result<Self, Problem> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            tracing::error!(%error, "the system has no random numbers");
+            let text = "Nothing random could be drawn";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+        })?;
+        Ok(Self(blake3::Hash::from_bytes(bytes).to_hex().to_string()))
+    }
+
+    pub(in crate::admin) fn parse(text: &str) -> Option<Self> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        (text.len() == 64 && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+    }
+
+    pub(in crate::admin) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(in crate::admin) fn digest(&self) -> Digest {
+        Digest::from_bytes(blake3::derive_key(SESSION, self.0.as_bytes()))
+    }
+
+    pub(in crate::admin) fn csrf(&self) -> Csrf {
+        Csrf(blake3::Hash::from_bytes(blake3::derive_key(CSRF, self.0.as_bytes())))
+    }
+}
+
+impl Csrf {
+    /// For a user whom a proxy vouches for with every request; `key` lives as long as the process.
+    pub(in crate::admin) fn of_user(key: &[u8; 32], user: &str) -> Self {
+        let key = blake3::derive_key(HEADER, key);
+        Self(blake3::keyed_hash(&key, user.as_bytes()))
+    }
+
+    pub fn text(&self) -> String {
+        self.0.to_hex().to_string()
+    }
+
+    /// In constant time.
+    pub fn is(&self, sent: &[u8]) -> bool {
+        blake3::Hash::from_hex(sent).is_ok_and(|sent| sent == self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl fmt::Debug for Csrf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Csrf(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_and_what_is_repeated_do_not_tell_of_each_other() {
+        let (one, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        assert_ne!(one.expose(), other.expose());
+        let again = Secret::parse(one.expose()).unwrap();
+        assert_eq!((again.digest(), again.csrf().text()), (one.digest(), one.csrf().text()));
+        assert_ne!(one.digest().to_hex(), one.csrf().text());
+        assert!(one.csrf().is(one.csrf().text().as_bytes()));
+        assert!(!one.csrf().is(other.csrf().text().as_bytes()) && !one.csrf().is(b""));
+        let shown = format!("{one:?}{:?}", one.csrf());
+        assert!(!shown.contains(one.expose()) && !shown.contains(&one.csrf().text()));
+    }
+
+    #[test]
+    fn a_text_has_one_form() {
+        let check = |text: &str, sound: bool| assert_eq!(Secret::parse(text).is_some(), sound, "{text}");
+        check(&"0".repeat(64), true);
+        check(&"f".repeat(64), true);
+        check(&"F".repeat(64), false);
+        check(&"0".repeat(63), false);
+        check(&"é".repeat(32), false);
+        check("", false);
+    }
+}

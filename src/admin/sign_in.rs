@@ -1,0 +1,96 @@
+//! How people come in beside tokens and the unix socket: where the page is, and who may vouch for
+//! whom.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+/// Built by `config`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignIn {
+    /// `https://gate.example`, without a slash at the end: in invitation links. With https every
+    /// cookie is for TLS alone.
+    pub url: Option<String>,
+    pub header: Option<UserHeader>,
+}
+
+/// A field in which a proxy in front names the user who is signed in there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserHeader {
+    pub name: HeaderName,
+    /// Who is believed. Never empty: without it anybody would be anybody.
+    pub from: Vec<IpNet>,
+}
+
+/// What the field says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Vouched {
+    Nobody,
+    /// A login.
+    For(String),
+    /// Sent twice, or not text.
+    Unclear,
+}
+
+impl SignIn {
+    pub(super) fn base(&self) -> &str {
+        self.url.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.url.as_deref().is_some_and(|url| url.starts_with("https://"))
+    }
+
+    /// Takes the field out, whoever sent it.
+    pub(super) fn take_vouched(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) -> Vouched {
+        let Some(header) = &self.header else { return Vouched::Nobody };
+        let values: Vec<_> = headers.get_all(&header.name).iter().cloned().collect();
+        headers.remove(&header.name);
+        let peer = peer.map(|peer| peer.to_canonical());
+        if !peer.is_some_and(|peer| header.from.iter().any(|net| net.contains(&peer))) {
+            return Vouched::Nobody;
+        }
+        match values.as_slice() {
+            [] => Vouched::Nobody,
+            [one] => match one.to_str().map(str::trim) {
+                Ok("") => Vouched::Nobody,
+                Ok(login) => Vouched::For(login.to_owned()),
+                Err(_) => Vouched::Unclear,
+            },
+            _ => Vouched::Unclear,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_listed_vouches_for_nobody() {
+        let name = HeaderName::from_static("x-remote-user");
+        let from = vec!["10.0.0.0/8".parse().unwrap()];
+        let sign_in = SignIn { url: None, header: Some(UserHeader { name: name.clone(), from }) };
+        let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: Vouched| {
+            let mut headers: HeaderMap =
+                values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect();
+            let peer = peer.map(|peer| peer.parse().unwrap());
+            assert_eq!(sign_in.take_vouched(&mut headers, peer), expected, "{case}");
+            assert!(headers.is_empty(), "{case}: the field goes no further");
+        };
+        let ann = || Vouched::For("ann".to_owned());
+        check("listed", &["ann"], Some("10.0.0.1"), ann());
+        check("listed, as IPv6 sees it", &["ann"], Some("::ffff:10.0.0.1"), ann());
+        check("not listed", &["ann"], Some("192.0.2.1"), Vouched::Nobody);
+        check("a unix socket", &["ann"], None, Vouched::Nobody);
+        check("silent", &[], Some("10.0.0.1"), Vouched::Nobody);
+        check("empty", &[" "], Some("10.0.0.1"), Vouched::Nobody);
+        check("twice", &["ann", "bob"], Some("10.0.0.1"), Vouched::Unclear);
+        let off = SignIn::default();
+        let mut headers: HeaderMap = [(name.clone(), HeaderValue::from_static("ann"))].into_iter().collect();
+        assert_eq!(off.take_vouched(&mut headers, Some([10, 0, 0, 1].into())), Vouched::Nobody);
+    }
+}

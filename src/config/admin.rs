@@ -1,0 +1,86 @@
+//! `[admin]`: where the admin listener is, and how people come in.
+
+use std::path::Path;
+
+use http::{HeaderName, header};
+
+use super::{
+    Admin,
+    address::{Wrong, host, is_local, network},
+    problem::Problems,
+    resolve::listen,
+    section::Section,
+    service::collect,
+};
+use crate::admin::{SignIn, UserHeader};
+
+pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
+    let listen = listen(problems, section, directory);
+    let allowed = section.flag("allow_remote");
+    for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
+        let message = format!("the admin listener would be reached from other machines at {address}");
+        if allowed {
+            problems.warn(at, message, "it speaks plain text: put TLS in front of it");
+        } else {
+            let advice = "write a loopback address, or add `allow_remote = true` to [admin] if that is meant";
+            problems.error(at, message, advice);
+        }
+    }
+    let mut hosts = collect(problems, section.texts("hosts"), host);
+    let url = section.text("url").and_then(|text| collect(problems, vec![text], url).pop());
+    // Its own name is one that it answers to.
+    hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
+    Admin {
+        listen: listen.into_iter().map(|(address, _)| address).collect(),
+        hosts,
+        allow_remote: allowed,
+        sign_in: SignIn { url: url.map(|(url, _)| url), header: user_header(problems, section) },
+    }
+}
+
+/// Without addresses anybody could name anybody: that is refused, not ignored.
+fn user_header(problems: &Problems<'_>, section: &Section<'_>) -> Option<UserHeader> {
+    let from = collect(problems, section.texts("user_header_from"), network);
+    let Some(text) = section.text("user_header") else {
+        if !from.is_empty() {
+            let message = "`user_header_from` does nothing without `user_header`";
+            problems.warn(&section.at("user_header_from"), message, "");
+        }
+        return None;
+    };
+    let at = text.span();
+    let name = collect(problems, vec![text], field).pop()?;
+    if from.is_empty() {
+        let message = format!("`user_header = {:?}` would let anybody be anybody", name.as_str());
+        let advice = "name the proxies that set it: `user_header_from = [\"10.0.0.5\"]`";
+        problems.error(&at, message, advice);
+        return None;
+    }
+    Some(UserHeader { name, from })
+}
+
+fn field(text: &str) -> Result<HeaderName, Wrong> {
+    const TAKEN: [HeaderName; 6] = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::HOST,
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+    ];
+    let advice = "write a field of its own, such as \"X-Forwarded-User\"";
+    let name = text.parse::<HeaderName>().ok().filter(|name| !TAKEN.contains(name));
+    name.ok_or_else(|| (format!("{text:?} cannot name a user"), advice.into()))
+}
+
+/// The URL without its last slash, and its host.
+fn url(text: &str) -> Result<(String, String), Wrong> {
+    let wrong =
+        || (format!("{text:?} is not the URL of a page"), "write it as \"https://gate.example.com\"".into());
+    let trimmed = text.trim_end_matches('/');
+    let authority = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://"));
+    let authority = authority.and_then(|text| text.parse::<http::uri::Authority>().ok());
+    let authority = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
+    let host = authority.ok_or_else(wrong)?.host().to_ascii_lowercase();
+    Ok((trimmed.to_owned(), host))
+}

@@ -1,0 +1,164 @@
+//! Sessions and invitations as every request of the admin listener finds them: in memory. The
+//! engine keeps them over a restart, with a last use that is a minute coarse.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use super::{
+    ReadError, Store,
+    engine::Engine,
+    model::{InvitationRecord, SessionRecord},
+};
+use crate::authz::{secret::Digest, time::Timestamp};
+
+/// A session that is not used for so long, in seconds, has ended.
+pub const IDLE: i64 = 30 * 60;
+/// A session ends after so long, in seconds, however busy it is.
+pub const ABSOLUTE: i64 = 12 * 3600;
+/// Seconds by which the engine's last use may be late: a crash shortens a session by no more.
+const COARSE: i64 = 60;
+
+#[derive(Default)]
+pub(crate) struct Sessions(RwLock<Tables>);
+
+#[derive(Default)]
+struct Tables {
+    sessions: HashMap<Digest, Held>,
+    invitations: HashMap<Digest, InvitationRecord>,
+}
+
+struct Held {
+    record: SessionRecord,
+    /// The last use that the engine has, or is about to have.
+    noted: Timestamp,
+}
+
+impl Store {
+    /// A session that holds now.
+    pub fn session(&self, digest: &Digest) -> Option<SessionRecord> {
+        let now = (self.shared.clock)();
+        self.shared.sessions.session(digest).filter(|session| session.holds(now))
+    }
+
+    /// A use of a session; now and then it is written.
+    pub fn see_session(&self, digest: &Digest) -> SeenSession {
+        let now = (self.shared.clock)();
+        if self.shared.sessions.see(digest, now) { SeenSession::Due(now) } else { SeenSession::Noted }
+    }
+
+    /// One's sessions that hold now, the newest first.
+    pub fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
+        let now = (self.shared.clock)();
+        let mut sessions = self.shared.sessions.of(user);
+        sessions.retain(|session| session.holds(now));
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
+        sessions
+    }
+
+    /// An invitation that holds now.
+    pub fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
+        let now = (self.shared.clock)();
+        self.shared.sessions.invitation(digest).filter(|invitation| now < invitation.expires_at)
+    }
+}
+
+/// Whether a use is to be written down by [`Store::record_session`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeenSession {
+    Noted,
+    Due(Timestamp),
+}
+
+impl SessionRecord {
+    pub fn holds(&self, now: Timestamp) -> bool {
+        now < self.idle_until().min(self.ends_at())
+    }
+
+    /// When it ends unless it is used before.
+    pub fn idle_until(&self) -> Timestamp {
+        self.last_seen_at.plus_seconds(IDLE)
+    }
+
+    /// When it ends however often it is used.
+    pub fn ends_at(&self) -> Timestamp {
+        self.created_at.plus_seconds(ABSOLUTE)
+    }
+}
+
+impl Sessions {
+    pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
+        let sessions = engine.sessions()?.into_iter();
+        let sessions = sessions.map(|record| (record.digest, Held { noted: record.last_seen_at, record }));
+        let invitations = engine.invitations()?.into_iter().map(|record| (record.digest, record));
+        Ok(Self(RwLock::new(Tables { sessions: sessions.collect(), invitations: invitations.collect() })))
+    }
+
+    pub(crate) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
+        self.read().sessions.get(digest).map(|held| held.record.clone())
+    }
+
+    pub(crate) fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
+        self.read().invitations.get(digest).cloned()
+    }
+
+    pub(crate) fn of(&self, user: &str) -> Vec<SessionRecord> {
+        let held = &self.read().sessions;
+        held.values().filter(|held| held.record.user == user).map(|held| held.record.clone()).collect()
+    }
+
+    pub(crate) fn invitations_of(&self, user: &str) -> Vec<InvitationRecord> {
+        self.read().invitations.values().filter(|record| record.user == user).cloned().collect()
+    }
+
+    /// Whether the engine should be told.
+    fn see(&self, digest: &Digest, now: Timestamp) -> bool {
+        let mut tables = self.write();
+        let Some(held) = tables.sessions.get_mut(digest) else { return false };
+        held.record.last_seen_at = held.record.last_seen_at.max(now);
+        let due = held.noted.plus_seconds(COARSE) <= now;
+        if due {
+            held.noted = now;
+        }
+        due
+    }
+
+    /// What a batch has made durable; a use that came meanwhile stays.
+    pub(crate) fn put(&self, digest: Digest, session: Option<SessionRecord>) {
+        let mut tables = self.write();
+        match session {
+            Some(mut record) => {
+                let noted = record.last_seen_at;
+                let seen = tables.sessions.get(&digest).map_or(noted, |held| held.record.last_seen_at);
+                record.last_seen_at = noted.max(seen);
+                tables.sessions.insert(digest, Held { record, noted });
+            }
+            None => drop(tables.sessions.remove(&digest)),
+        }
+    }
+
+    pub(crate) fn put_invitation(&self, digest: Digest, invitation: Option<InvitationRecord>) {
+        let mut tables = self.write();
+        match invitation {
+            Some(record) => drop(tables.invitations.insert(digest, record)),
+            None => drop(tables.invitations.remove(&digest)),
+        }
+    }
+
+    /// What has ended by time alone.
+    pub(crate) fn ended(&self, now: Timestamp) -> (Vec<Digest>, Vec<Digest>) {
+        let tables = self.read();
+        let sessions = tables.sessions.values().filter(|held| !held.record.holds(now));
+        let invitations = tables.invitations.values().filter(|record| record.expires_at <= now);
+        (sessions.map(|held| held.record.digest).collect(), invitations.map(|record| record.digest).collect())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,138 @@
+//! Sessions and invitations over time, over a restart, and when nothing lasts any more.
+
+use super::*;
+
+const PHC: &str = "$argon2id$v=19$m=16,t=2,p=1$c2FsdHNhbHQ$aGFzaA";
+const MINUTE: i64 = 60_000;
+
+fn digest(number: u8) -> Digest {
+    Digest::from_bytes([number; 32])
+}
+
+impl Bench {
+    async fn signed_in(&self, login: &str, number: u8) -> Option<SessionRecord> {
+        let accounts = self.store.accounts();
+        let user = accounts.user_by_login(login).unwrap().record.id.clone();
+        let client = [127, 0, 0, 1].into();
+        let verified = PHC.to_owned();
+        let new = NewSession { user, verified, digest: digest(number), client, replaces: None };
+        self.store.begin_session(new).await.unwrap()
+    }
+
+    async fn with_passwords() -> Self {
+        let bench = Self::peopled().await;
+        for login in ["alice", "bob"] {
+            bench.store.set_password(operator(), login.into(), Some(PHC.into())).await.unwrap();
+        }
+        bench
+    }
+
+    fn later(&self, millis: i64) {
+        self.clock.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    fn holds(&self, number: u8) -> bool {
+        self.store.session(&digest(number)).is_some()
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_by_idling_and_by_age() {
+    let bench = Bench::with_passwords().await;
+    bench.signed_in("alice", 1).await.unwrap();
+    bench.signed_in("alice", 2).await.unwrap();
+    bench.later(30 * MINUTE - 1);
+    assert_eq!(bench.store.see_session(&digest(1)), SeenSession::Due(bench.now()));
+    bench.store.record_session(digest(1), bench.now()).await.unwrap();
+    assert_eq!(bench.store.see_session(&digest(1)), SeenSession::Noted, "not with every request");
+    bench.later(1);
+    assert_eq!((bench.holds(1), bench.holds(2)), (true, false), "idle");
+    for _ in 0..25 {
+        bench.later(29 * MINUTE);
+        bench.store.see_session(&digest(1));
+    }
+    assert!(!bench.holds(1), "twelve hours are enough, however busy");
+    bench.store.create_user(operator(), person("carol")).await.unwrap();
+    bench.later(MINUTE);
+    bench.store.create_user(operator(), person("dave")).await.unwrap();
+    bench.store.create_user(operator(), person("erin")).await.unwrap();
+    assert_eq!(bench.store.engine().sessions().unwrap(), [], "rows of what has ended go");
+}
+
+#[tokio::test]
+async fn a_session_lives_over_a_restart() {
+    let bench = Bench::with_passwords().await;
+    let made = bench.signed_in("alice", 1).await.unwrap();
+    bench.signed_in("bob", 2).await.unwrap();
+    let alice = bench.by("alice");
+    let (_, invitation) = bench.store.invite(operator(), "bob".into(), digest(3)).await.unwrap();
+    bench.store.end_sessions(alice, "alice".into()).await.unwrap();
+    let bench = bench.again().await;
+    assert_eq!((bench.holds(1), bench.holds(2)), (false, true));
+    assert_eq!(bench.store.invitation(&digest(3)), Some(invitation));
+    assert_eq!(made.ends_at(), made.created_at.plus_seconds(12 * 3600));
+}
+
+#[tokio::test]
+async fn who_may_not_sign_in_gets_no_session() {
+    let bench = Bench::with_passwords().await;
+    bench.store.set_password(operator(), "alice".into(), Some(format!("{PHC}x"))).await.unwrap();
+    assert!(bench.signed_in("alice", 1).await.is_none(), "the password that was verified is another one");
+    bench.store.ban_user(operator(), "bob".into(), Some(String::new())).await.unwrap();
+    assert!(bench.signed_in("bob", 2).await.is_none(), "banned");
+    assert!(!bench.holds(1) && !bench.holds(2));
+}
+
+#[tokio::test]
+async fn a_users_sessions_are_bounded() {
+    let bench = Bench::with_passwords().await;
+    for number in 0..30 {
+        bench.signed_in("alice", number).await.unwrap();
+        bench.later(1);
+    }
+    assert_eq!(
+        bench.store.sessions_of(&bench.store.accounts().user_by_login("alice").unwrap().record.id).len(),
+        20
+    );
+    assert_eq!((bench.holds(9), bench.holds(10)), (false, true), "the oldest make room");
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_asks_for_nothing() {
+    let bench = Bench::with_passwords().await;
+    bench.signed_in("alice", 1).await.unwrap();
+    let actor = Actor { session: Some(digest(1)), ..bench.by("alice") };
+    let edit = |name: &str| UserEdit { name: Some(name.into()), ..UserEdit::default() };
+    let rename = |actor: Actor, name: &str| bench.store.edit_user(actor, "alice".into(), None, edit(name));
+    assert_eq!(code(rename(actor.clone(), "A").await), "ok");
+    bench.store.end_session(actor.clone(), digest(1)).await.unwrap();
+    assert_eq!(code(rename(actor, "B").await), "permission_denied");
+}
+
+#[tokio::test]
+async fn an_invitation_holds_for_a_day_and_once() {
+    let bench = Bench::with_passwords().await;
+    let invite = |number| bench.store.invite(operator(), "alice".into(), digest(number));
+    let redeem = |number| bench.store.redeem(digest(number), PHC.into());
+    invite(1).await.unwrap();
+    bench.later(24 * 60 * MINUTE);
+    assert_eq!(code(redeem(1).await), "permission_denied", "late");
+    invite(2).await.unwrap();
+    let (one, other) = tokio::join!(redeem(2), redeem(2));
+    assert_eq!((code(one), code(other)), ("ok".into(), "permission_denied".into()), "twice at once");
+    invite(3).await.unwrap();
+    bench.store.set_password(operator(), "alice".into(), Some(PHC.into())).await.unwrap();
+    assert_eq!(code(redeem(3).await), "permission_denied", "another password was set since");
+}
+
+#[tokio::test]
+async fn a_session_ends_though_nothing_lasts() {
+    let bench = Bench::with_passwords().await;
+    bench.signed_in("alice", 1).await.unwrap();
+    bench.signed_in("bob", 2).await.unwrap();
+    bench.store.engine().break_sync();
+    let banned = bench.store.ban_user(operator(), "alice".into(), Some(String::new())).await;
+    assert_eq!((code(banned), bench.holds(1)), ("not_durable".into(), false));
+    let ended = bench.store.end_session(bench.by("bob"), digest(2)).await;
+    assert_eq!((code(ended), bench.holds(2)), ("not_durable".into(), false));
+}

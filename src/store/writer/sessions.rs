@@ -1,0 +1,211 @@
+//! Sessions and invitations: begun, used, ended. Whatever ends an account's power ends them too.
+
+use serde_json::json;
+
+use super::{Desk, PERMISSION_DENIED};
+use crate::{
+    authz::{
+        accounts::UserKind,
+        administration::{Refusal, users},
+        secret::Digest,
+        subject::UserIx,
+        time::Timestamp,
+    },
+    fence::Affected,
+    store::{
+        ChangeError,
+        change::{Actor, NewSession, Who},
+        engine::Op,
+        model::{InvitationRecord, SessionRecord, UserRecord},
+    },
+};
+
+/// More sessions of one user than anybody has browsers: the oldest makes room.
+const MAX_SESSIONS: usize = 20;
+
+/// An invitation holds this long, in seconds.
+const INVITED: i64 = 24 * 3600;
+
+impl Desk {
+    /// `None`: the account may not sign in, or its password is another one by now.
+    pub(crate) fn begin_session(&mut self, new: &NewSession) -> Result<Option<SessionRecord>, ChangeError> {
+        let Some(user) = self.standing.accounts.user_by_id(&new.user) else { return Ok(None) };
+        let (ix, user) = (user.ix, user.record.clone());
+        if !may_sign_in(&user) || user.password.as_ref() != Some(&new.verified) {
+            return Ok(None);
+        }
+        let mut others = self.sessions_of(&user.id);
+        others.sort_by_key(|session| session.last_seen_at);
+        let spare = (others.len() + 1).saturating_sub(MAX_SESSIONS);
+        let mut ending: Vec<Digest> = others.iter().take(spare).map(|session| session.digest).collect();
+        ending.extend(new.replaces.filter(|replaced| self.session(replaced).is_some()));
+        if !ending.is_empty() {
+            self.affected = Some(Affected::User(ix));
+        }
+        ending.into_iter().for_each(|digest| self.drop_session(digest));
+        let record = SessionRecord {
+            digest: new.digest,
+            user: user.id.clone(),
+            created_at: self.now,
+            last_seen_at: self.now,
+            client: new.client,
+        };
+        let change = json!({"client": new.client.to_string()});
+        self.note(&own(&user), "session.begin", target(&user), Some(change));
+        self.put_session(record.clone());
+        Ok(Some(record))
+    }
+
+    /// Not audited: it says no more than when somebody was there last.
+    pub(crate) fn record_session(&mut self, digest: &Digest, seen: Timestamp) {
+        if let Some(session) = self.session(digest) {
+            self.put_session(SessionRecord { last_seen_at: seen.max(session.last_seen_at), ..session });
+        }
+    }
+
+    /// One's own, signed out; idempotent.
+    pub(crate) fn end_session(&mut self, actor: &Actor, digest: &Digest) {
+        let Some(session) = self.session(digest) else { return };
+        let Some(user) = self.standing.accounts.user_by_id(&session.user) else { return };
+        let (ix, user) = (user.ix, user.record.clone());
+        self.affected = Some(Affected::User(ix));
+        self.drop_session(*digest);
+        self.note(actor, "session.end", target(&user), None);
+    }
+
+    /// All of a user's, and how many there were.
+    pub(crate) fn end_sessions(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (ix, user) = {
+            let acting = self.acting(actor, &parent)?;
+            let user = users::end_sessions(&self.world(), &acting, login)?;
+            (user.ix, user.record.clone())
+        };
+        let ended = self.sign_out(ix, &user.id);
+        if ended > 0 {
+            let change = json!({"sessions": ended});
+            self.note(actor, "session.end", target(&user), Some(change));
+        }
+        Ok(ended)
+    }
+
+    /// In place of the one before.
+    pub(crate) fn invite(
+        &mut self,
+        actor: &Actor,
+        login: &str,
+        digest: Digest,
+    ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
+        let parent = self.parent(actor)?;
+        let user = {
+            let acting = self.acting(actor, &parent)?;
+            users::invite(&self.world(), &acting, login)?.record.clone()
+        };
+        self.drop_invitations_of(&user.id);
+        let expires_at = self.now.plus_seconds(INVITED);
+        let author = Desk::author(actor);
+        let record = InvitationRecord { digest, user: user.id.clone(), author, expires_at };
+        self.note(actor, "user.invite", target(&user), None);
+        self.pending.ops.push(Op::PutInvitation(record.clone()));
+        self.pending.invitations.insert(digest, Some(record.clone()));
+        Ok((user, record))
+    }
+
+    /// Whoever has the text sets the password, once.
+    pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
+        let gone = || Refusal::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
+        let invitation = self.invitation(digest).filter(|record| self.now < record.expires_at);
+        let invitation = invitation.ok_or_else(gone)?;
+        let user = self.standing.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
+        let (ix, user) = (user.ix, user.record.clone());
+        if !may_sign_in(&user) {
+            return Err(gone().into());
+        }
+        let change = json!({"password": "set", "by": "invitation"});
+        self.note(&own(&user), "user.password", target(&user), Some(change));
+        Ok(self.replace_password(ix, user, Some(phc)))
+    }
+
+    /// Whoever signed in with the password before signs in again.
+    pub(super) fn replace_password(
+        &mut self,
+        ix: UserIx,
+        before: UserRecord,
+        phc: Option<&str>,
+    ) -> UserRecord {
+        self.sign_out(ix, &before.id);
+        self.drop_invitations_of(&before.id);
+        let after =
+            UserRecord { password: phc.map(ToOwned::to_owned), revision: before.revision + 1, ..before };
+        self.put_user(after.clone());
+        after
+    }
+
+    /// Ends every session of a user; answers how many.
+    pub(super) fn sign_out(&mut self, ix: UserIx, user: &str) -> usize {
+        let sessions = self.sessions_of(user);
+        if !sessions.is_empty() {
+            self.affected = Some(Affected::User(ix));
+        }
+        sessions.iter().for_each(|session| self.drop_session(session.digest));
+        sessions.len()
+    }
+
+    pub(super) fn drop_invitations_of(&mut self, user: &str) {
+        let stored = self.sessions.invitations_of(user).into_iter().map(|record| record.digest);
+        let pending = self.pending.invitations.values().flatten();
+        let pending = pending.filter(|record| record.user == user).map(|record| record.digest);
+        let all: Vec<Digest> = stored.chain(pending).collect();
+        for digest in all {
+            self.pending.ops.push(Op::DropInvitation(digest));
+            self.pending.invitations.insert(digest, None);
+        }
+    }
+
+    pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
+        let session = match self.pending.sessions.get(digest) {
+            Some(pending) => pending.clone(),
+            None => self.sessions.session(digest),
+        };
+        session.filter(|session| session.holds(self.now))
+    }
+
+    fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
+        match self.pending.invitations.get(digest) {
+            Some(pending) => pending.clone(),
+            None => self.sessions.invitation(digest),
+        }
+    }
+
+    fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
+        let mut sessions = self.sessions.of(user);
+        sessions.retain(|session| !self.pending.sessions.contains_key(&session.digest));
+        let pending = self.pending.sessions.values().flatten();
+        sessions.extend(pending.filter(|session| session.user == user).cloned());
+        sessions
+    }
+
+    fn put_session(&mut self, record: SessionRecord) {
+        self.pending.ops.push(Op::PutSession(record.clone()));
+        self.pending.sessions.insert(record.digest, Some(record));
+    }
+
+    fn drop_session(&mut self, digest: Digest) {
+        self.pending.ops.push(Op::DropSession(digest));
+        self.pending.sessions.insert(digest, None);
+    }
+}
+
+/// Service accounts have tokens only.
+fn may_sign_in(user: &UserRecord) -> bool {
+    user.kind == UserKind::Human && user.banned.is_none() && user.deleted_at.is_none()
+}
+
+/// What somebody does who has just shown who they are.
+fn own(user: &UserRecord) -> Actor {
+    Actor { who: Who::User(user.id.clone()), parent: None, session: None, request_id: None }
+}
+
+fn target(user: &UserRecord) -> String {
+    format!("user:{}", user.login)
+}
