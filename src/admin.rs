@@ -1,8 +1,12 @@
-//! The admin listener, in JSON over HTTP: tokens of loopback callers scoped to `permgate`, or the
-//! operator on the unix socket.
+//! The admin listener, in JSON over HTTP: for tokens scoped to `permgate`, people who have signed in,
+//! and the operator on the unix socket.
 //!
 //! * `POST|GET /v1/users/{login|me}/tokens`, `GET /v1/tokens` with filters
 //! * `GET|PATCH|DELETE /v1/tokens/{id}`, `POST /v1/tokens/{id}/rotate`, `POST /v1/tokens/import`
+//! * `POST /v1/tokens/revoke-by-value`, `POST /v1/leaks`, `POST /oauth2/introspect`,
+//!   `POST /oauth2/revoke`; Hub's calls under `/hub/api/rest`
+//! * `GET|POST|DELETE /v1/session`, `GET|DELETE /v1/sessions`, `POST /v1/users/{login}/invitation`,
+//!   `POST /v1/invitation`
 //! * `GET|POST /v1/users`, `GET|PATCH|DELETE /v1/users/{login}`, `POST /v1/users/{login}/ban|unban`,
 //!   `PUT /v1/users/{login}/password`
 //! * `GET|POST /v1/groups`, `GET|PATCH|DELETE /v1/groups/{name}`,
@@ -18,6 +22,7 @@
 mod audit;
 mod authenticate;
 mod backup;
+mod by_value;
 mod caller;
 mod configuration;
 mod context;
@@ -27,6 +32,7 @@ mod explain;
 mod groups;
 mod guard;
 mod health;
+mod hub;
 mod invitations;
 mod live;
 mod pages;
@@ -45,6 +51,7 @@ use axum::Router;
 
 pub use self::{
     audit::AuditView,
+    by_value::{LeakView, LeakedToken},
     context::{Configuration, ConfigurationError, Context, Parts, Refused, ReloadError, Reloading, Uses},
     error::Problem,
     explain::ExplainRequest,
@@ -63,6 +70,8 @@ pub use self::{
 fn router(context: Context) -> Router {
     Router::new()
         .merge(tokens::routes())
+        .merge(by_value::routes())
+        .merge(hub::routes())
         .merge(users::routes())
         .merge(passwords::routes())
         .merge(session::routes())

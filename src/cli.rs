@@ -18,6 +18,7 @@ mod output;
 mod reload;
 mod role;
 mod run;
+mod scan;
 mod schema;
 mod store;
 mod target;
@@ -90,6 +91,10 @@ enum Command {
     Health,
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Find tokens in files, diffs and standard input, offline; for a pre-commit hook
+    ///
+    /// Exit codes: 0 nothing was found, 1 something was, 2 usage, or a path that cannot be read.
+    Scan(scan::Scan),
     /// Permanent tokens
     #[command(subcommand)]
     Token(token::Token),
@@ -149,6 +154,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Reload => reload::run(&global),
         Command::Health => health::run(&global),
         Command::Schema => schema::run(),
+        Command::Scan(scan) => scan.run(&global),
         Command::Token(token) => token.run(&global),
         Command::User(user) => user.run(&global),
         Command::Group(group) => group.run(&global),
@@ -191,6 +197,10 @@ mod tests {
         check("permgate token list --unused-for 90d -o id", true);
         check("permgate token list -o yaml", false);
         check("permgate token import tokens.ndjson --make-owners", true);
+        check("permgate scan", true);
+        check("permgate scan - src", true);
+        check("permgate user add ann --admin", true);
+        check("permgate user add bot --kind service --admin", false);
         check("permgate user ban ann", false);
         check("permgate user ban ann --reason left", true);
         check("permgate group add hub-admins ann", true);

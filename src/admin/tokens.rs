@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub(super) use self::view::last_used;
 use self::view::{addresses, scope, state_word};
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},

@@ -38,7 +38,8 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// Who sees another's profile: `read-user` is in each of the two others.
-const SEES_USERS: [Permission; 3] = [Permission::AdminRead, Permission::UpdateUser, Permission::ReadUser];
+pub(super) const SEES_USERS: [Permission; 3] =
+    [Permission::AdminRead, Permission::UpdateUser, Permission::ReadUser];
 
 /// A user's record: never the password.
 #[derive(Clone, Debug, Serialize, Deserialize)]

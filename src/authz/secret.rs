@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-pub use leak::{contains_token, redact};
+pub use leak::{contains_token, find_tokens, redact};
 
 mod leak;
 
@@ -40,7 +40,8 @@ const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
 /// Everything that the checksum covers.
 const CHECKED: usize = PREFIX.len() + ID + 1 + SECRET;
-const LENGTH: usize = CHECKED + CHECKSUM;
+/// Of a token's text, in bytes.
+pub const LENGTH: usize = CHECKED + CHECKSUM;
 /// The longest bearer that is looked at.
 const MAX_BEARER: usize = 512;
 

@@ -80,6 +80,16 @@ impl Store {
         self.changed(OnlyRemoves, move |desk| desk.revoke_token(&actor, id, reason)).await
     }
 
+    /// By the digests of texts that somebody has, in their order; `None`: no such token. Never a use.
+    pub async fn revoke_by_value(
+        &self,
+        actor: Actor,
+        digests: Vec<Digest>,
+        reason: RevokeReason,
+    ) -> Result<Changed<Vec<Option<(TokenRecord, bool)>>>, ChangeError> {
+        self.changed(OnlyRemoves, move |desk| desk.revoke_by_value(&actor, &digests, reason)).await
+    }
+
     /// Each line by itself: one refusal does not stop the others. Needs `admin-write`. A line that
     /// was taken before is taken again.
     pub async fn import_tokens(

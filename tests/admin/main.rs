@@ -11,6 +11,7 @@ mod lists;
 mod nouns;
 mod operations;
 mod rules;
+mod scripts;
 mod sessions;
 mod tokens;
 mod vectors;

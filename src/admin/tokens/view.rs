@@ -111,7 +111,7 @@ impl TokenView {
 }
 
 /// The later of what the store and the workers know.
-pub(super) fn last_used(context: &Context, record: &TokenRecord) -> Option<LastUsed> {
+pub(in crate::admin) fn last_used(context: &Context, record: &TokenRecord) -> Option<LastUsed> {
     let recent = context.uses.last(&record.digest);
     match (recent, record.last_used.clone()) {
         (Some(recent), Some(stored)) if recent.at < stored.at => Some(stored),

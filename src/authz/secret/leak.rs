@@ -2,7 +2,18 @@
 
 use std::borrow::Cow;
 
-use super::{ID, LENGTH, PREFIX, has_checksum, has_shape};
+use super::{Bearer, ID, LENGTH, PREFIX, has_checksum, has_shape};
+
+/// Texts of a token's form in `bytes`, each with its position; the checksum tells a token from what
+/// only looks like one.
+pub fn find_tokens(bytes: &[u8]) -> impl Iterator<Item = (usize, Bearer<'_>)> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let at = from + find(&bytes[from..], has_checksum)?;
+        from = at + LENGTH;
+        Some((at, Bearer(&bytes[at..from])))
+    })
+}
 
 /// Whether a permgate token stands in `target`, raw or decoded once.
 pub fn contains_token(target: &str) -> bool {

@@ -206,11 +206,50 @@ impl Desk {
         id: TokenId,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
-        let mut record = self.known_token(id)?;
+        let record = self.known_token(id)?;
         let parent = self.parent(actor)?;
         tokens::revoke(&self.acting(actor, &parent)?, self.owner_of(&record)?)?;
+        self.end_token(actor, record, reason)
+    }
+
+    /// Whoever has the texts may end them: they could do worse. `None` where there is no such token,
+    /// else whether it was in force until now.
+    pub(crate) fn revoke_by_value(
+        &mut self,
+        actor: &Actor,
+        digests: &[Digest],
+        reason: RevokeReason,
+    ) -> Result<Vec<Option<(TokenRecord, bool)>>, ChangeError> {
+        let parent = self.parent(actor)?;
+        self.acting(actor, &parent)?;
+        let mut revoked = Vec::with_capacity(digests.len());
+        let mut affected: Option<Affected> = None;
+        for digest in digests {
+            let id = self.state.index().with(digest, |token| token.map(|token| token.id));
+            let record = id.map(|id| self.token(id)).transpose()?.flatten();
+            let Some(record) = record else {
+                revoked.push(None);
+                continue;
+            };
+            let fresh = record.revoked.is_none();
+            revoked.push(Some((self.end_token(actor, record, reason)?, fresh)));
+            affected = match (affected, self.affected) {
+                (Some(one), Some(other)) if one != other => Some(Affected::Everybody),
+                (one, other) => other.or(one),
+            };
+        }
+        self.affected = affected;
+        Ok(revoked)
+    }
+
+    fn end_token(
+        &mut self,
+        actor: &Actor,
+        mut record: TokenRecord,
+        reason: RevokeReason,
+    ) -> Result<TokenRecord, ChangeError> {
         let name = fold(&record.name);
-        let has_name = self.has_name(&record.owner, &name, id)?;
+        let has_name = self.has_name(&record.owner, &name, record.id)?;
 
         self.affected = Some(Affected::Token(record.digest));
         if record.revoked.is_some() {

@@ -1,0 +1,210 @@
+//! Tokens by their texts: revoked by whoever has them, and introspected. A text is looked up and
+//! thrown away; it is never stored, logged or echoed, and never counts as used.
+
+use axum::{Router, extract::State, response::Response, routing::post};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    guard,
+    wire::{Json, Time, ok},
+};
+use crate::{
+    authz::{
+        secret::{Bearer, Digest, Form, find_tokens},
+        subject::{Access, Permission},
+    },
+    store::{
+        TokenState,
+        model::{RevokeReason, TokenRecord},
+    },
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/tokens/revoke-by-value", post(revoke_one))
+        .route("/v1/leaks", post(report))
+        .route("/oauth2/introspect", post(introspect))
+        .route("/oauth2/revoke", post(revoke_oauth))
+}
+
+/// Texts in one leak report, and tokens in all of them.
+const MAX_TEXTS: usize = 1_000;
+const MAX_TOKENS: usize = 10_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ByValue {
+    token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Report {
+    /// Tokens, or texts with tokens somewhere in them.
+    texts: Vec<String>,
+}
+
+/// What became of one text of a report, which is not repeated.
+#[derive(Debug, Serialize)]
+pub struct LeakView {
+    pub index: usize,
+    pub tokens: Vec<LeakedToken>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LeakedToken {
+    pub id: String,
+    /// False: it was revoked before.
+    pub revoked_now: bool,
+}
+
+async fn revoke_one(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<ByValue>,
+) -> Result<Response, Problem> {
+    let digests = digest(&context, &body.token).into_iter().collect();
+    let changed = context.store.revoke_by_value(caller.actor(), digests, own_reason(&caller)).await?;
+    let token = changed.record.into_iter().next().flatten().map(|(record, _)| record.id.to_string());
+    Ok(ok(&json!({"revoked": token.is_some(), "id": token, "cut": changed.cut.0})))
+}
+
+/// What others have seen is revoked, whoever's it is.
+async fn report(
+    State(context): State<Context>,
+    caller: Caller,
+    Json(body): Json<Report>,
+) -> Result<Response, Problem> {
+    if body.texts.len() > MAX_TEXTS {
+        return Err(Problem::value(format!("A report has at most {MAX_TEXTS} texts")));
+    }
+    let mut found: Vec<(usize, Digest)> = Vec::new();
+    for (index, text) in body.texts.iter().enumerate() {
+        let mut inside: Vec<Digest> = find_tokens(text.as_bytes()).map(|(_, token)| token.digest()).collect();
+        if inside.is_empty() {
+            inside.extend(digest(&context, text));
+        }
+        inside.sort_unstable();
+        inside.dedup();
+        found.extend(inside.into_iter().map(|digest| (index, digest)));
+    }
+    if found.len() > MAX_TOKENS {
+        return Err(Problem::value(format!("A report has at most {MAX_TOKENS} tokens")));
+    }
+    let digests = found.iter().map(|(_, digest)| *digest).collect();
+    let changed = context.store.revoke_by_value(caller.actor(), digests, RevokeReason::Leaked).await?;
+    let mut items: Vec<LeakView> =
+        (0..body.texts.len()).map(|index| LeakView { index, tokens: Vec::new() }).collect();
+    for ((index, _), revoked) in found.iter().zip(changed.record) {
+        if let (Some(view), Some((record, fresh))) = (items.get_mut(*index), revoked) {
+            view.tokens.push(LeakedToken { id: record.id.to_string(), revoked_now: fresh });
+        }
+    }
+    let revoked = items.iter().flat_map(|view| &view.tokens).filter(|token| token.revoked_now).count();
+    Ok(ok(&json!({"items": items, "revoked": revoked, "cut": changed.cut.0})))
+}
+
+/// RFC 7009: the same answer for what is no token.
+async fn revoke_oauth(
+    State(context): State<Context>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Response, Problem> {
+    let token = form_token(&headers, &body)?;
+    let digests = digest(&context, &token).into_iter().collect();
+    context.store.revoke_by_value(caller.actor(), digests, own_reason(&caller)).await?;
+    Ok(ok(&json!({})))
+}
+
+/// RFC 7662. Whatever is not in force is `{"active": false}`, without a word why.
+async fn introspect(
+    State(context): State<Context>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Response, Problem> {
+    caller.require(Permission::Introspect)?;
+    let token = form_token(&headers, &body)?;
+    let record = match digest(&context, &token) {
+        Some(digest) => context.store.token_by_digest(&digest)?,
+        None => None,
+    };
+    let told = record.and_then(|record| active(&context, record));
+    Ok(ok(&told.unwrap_or_else(|| json!({"active": false}))))
+}
+
+/// Of the scope, what its owner may read at this moment: both hold when a request is decided.
+fn active(context: &Context, record: TokenRecord) -> Option<Value> {
+    let snapshot = context.state.snapshot();
+    let accounts = context.store.accounts();
+    let owner = accounts.user_by_id(&record.owner).filter(|owner| owner.record.deleted_at.is_none())?;
+    let user = snapshot.directory.user(owner.ix)?;
+    let state = record.state(owner.record.banned.is_some(), Time::now());
+    if !matches!(state, TokenState::Active | TokenState::Rotating) {
+        return None;
+    }
+    let readable = |key: &str| {
+        let service = snapshot.rules.service_by_key(key);
+        service.is_some_and(|service| user.readable.contains(service.id))
+    };
+    let word = |(key, access): &(String, Access)| match access {
+        Access::Full => key.clone(),
+        Access::Read => format!("{key}:read"),
+    };
+    let scope: Vec<String> = record.scope.iter().filter(|(key, _)| readable(key)).map(word).collect();
+    let seconds = |time: crate::authz::time::Timestamp| time.as_millis().div_euclid(1000);
+    let grace = record.rotation.map(|rotation| rotation.grace_until);
+    let ends = record.expires_at.into_iter().chain(grace).min();
+    let mut told = json!({
+        "active": true,
+        "scope": scope.join(" "),
+        "username": owner.record.login,
+        "sub": record.owner,
+        "client_id": record.id.as_str(),
+        "jti": record.id.as_str(),
+        "token_type": "Bearer",
+        "iat": seconds(record.created_at),
+    });
+    if let Some(ends) = ends {
+        told["exp"] = seconds(ends).into();
+    }
+    if let Some(starts) = record.not_before {
+        told["nbf"] = seconds(starts).into();
+    }
+    if !record.allow_ips.is_empty() {
+        let nets: Vec<String> = record.allow_ips.iter().map(ToString::to_string).collect();
+        told["allow_ips"] = nets.into();
+    }
+    Some(told)
+}
+
+/// By one's own hand, or another's.
+fn own_reason(caller: &Caller) -> RevokeReason {
+    if caller.user().is_some() { RevokeReason::User } else { RevokeReason::Admin }
+}
+
+/// As a client would send it; imported ones, too.
+fn digest(context: &Context, text: &str) -> Option<Digest> {
+    let perm_alias = context.rules().settings.perm_alias;
+    let (bearer, form) = Bearer::parse(text.trim())?.classify(perm_alias);
+    (form != Form::ChecksumMismatch).then(|| bearer.digest())
+}
+
+/// The one `token` of a form; a hint of its kind is no use here.
+fn form_token(headers: &HeaderMap, body: &[u8]) -> Result<String, Problem> {
+    if !guard::is_form(headers) {
+        let text = "The request body must be application/x-www-form-urlencoded";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
+    }
+    let mut tokens = form_urlencoded::parse(body).filter(|(name, _)| name == "token");
+    match (tokens.next(), tokens.next()) {
+        (Some((_, token)), None) => Ok(token.into_owned()),
+        _ => Err(Problem::invalid("The form has to have one `token`")),
+    }
+}

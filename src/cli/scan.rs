@@ -1,0 +1,233 @@
+//! `permgate scan`: tokens where they must not be, found by form and checksum, without a gateway.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    failure::{Failure, say},
+    output::{Columns, Format, print},
+};
+use crate::authz::secret::{LENGTH, find_tokens};
+
+#[derive(Debug, Args)]
+pub(super) struct Scan {
+    /// Files and directories (without .git; links in them are not followed), or - for standard input
+    #[arg(value_name = "PATH", default_value = ".")]
+    paths: Vec<PathBuf>,
+}
+
+/// Where a token stands; of the token only what may be shown.
+struct Found {
+    line: u64,
+    column: u64,
+    id: String,
+}
+
+/// What is read at once, whatever the size of a file.
+const CHUNK: usize = 1 << 16;
+
+const COLUMNS: Columns = &[("ID", "id"), ("PATH", "path"), ("LINE", "line"), ("COLUMN", "column")];
+
+impl Scan {
+    /// Exit code 0: nothing was found; 1: something was; 2: a path could not be read.
+    pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
+        let mut scan = Progress { output: global.output, records: Vec::new(), found: 0, unread: 0 };
+        for path in &self.paths {
+            if path.as_os_str() == "-" {
+                scan.stream("-", io::stdin().lock())?;
+            } else {
+                // What is named is followed; what is met on the way is not.
+                match fs::metadata(path) {
+                    Ok(metadata) => scan.entry(path, metadata.file_type())?,
+                    Err(error) => scan.unreadable(path, &error),
+                }
+            }
+        }
+        if matches!(scan.output, Format::Json) {
+            global.output.list(&scan.records, COLUMNS)?;
+        }
+        match (scan.found, scan.unread) {
+            (0, 0) => Ok(()),
+            (0, unread) => Err(Failure::usage(format!("{unread} paths could not be read"))),
+            (found, _) => {
+                let them = if found == 1 { "1 token".to_owned() } else { format!("{found} tokens") };
+                Err(Failure::failed(format!("{them} found: revoke each with `permgate token revoke ID`")))
+            }
+        }
+    }
+}
+
+struct Progress {
+    output: Format,
+    /// Only where one document has them all.
+    records: Vec<Value>,
+    found: u64,
+    unread: u64,
+}
+
+impl Progress {
+    fn entry(&mut self, path: &Path, kind: fs::FileType) -> Result<(), Failure> {
+        if kind.is_dir() {
+            return self.directory(path);
+        }
+        // A pipe or a device would not end.
+        if !kind.is_file() {
+            return Ok(());
+        }
+        match File::open(path) {
+            Ok(file) => self.stream(&path.display().to_string(), file),
+            Err(error) => {
+                self.unreadable(path, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn directory(&mut self, path: &Path) -> Result<(), Failure> {
+        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let mut entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.unreadable(path, &error);
+                return Ok(());
+            }
+        };
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries.iter().filter(|entry| entry.file_name() != ".git") {
+            match entry.file_type() {
+                Ok(kind) => self.entry(&entry.path(), kind)?,
+                Err(error) => self.unreadable(&entry.path(), &error),
+            }
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, name: &str, from: impl Read) -> Result<(), Failure> {
+        let shown: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let mut told = Ok(());
+        let read = search(from, |found| {
+            self.found += 1;
+            if told.is_ok() {
+                told = self.tell(&shown, &found);
+            }
+        });
+        if let Err(error) = read {
+            self.unreadable(Path::new(name), &error);
+        }
+        told
+    }
+
+    fn tell(&mut self, path: &str, found: &Found) -> Result<(), Failure> {
+        let Found { line, column, id } = found;
+        let record = || json!({"path": path, "line": line, "column": column, "id": id});
+        match self.output {
+            Format::Table => print(&format!("{path}:{line}:{column}: pgt_{id}_...")),
+            Format::Jsonl => print(&record().to_string()),
+            Format::Id => print(id),
+            Format::Json => {
+                self.records.push(record());
+                Ok(())
+            }
+        }
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        self.unread += 1;
+        say(&format!("{}: {error}", path.display().to_string().escape_debug()));
+    }
+}
+
+/// Reads to the end, in pieces that overlap by less than a token. Bytes, whatever they mean: a token
+/// in a picture is one, too.
+fn search(mut from: impl Read, mut tell: impl FnMut(Found)) -> io::Result<()> {
+    let mut buffer: Vec<u8> = Vec::with_capacity(2 * CHUNK);
+    // The place of the buffer's first byte.
+    let (mut line, mut column) = (1u64, 1u64);
+    let walk = |bytes: &[u8], line: &mut u64, column: &mut u64| {
+        for byte in bytes {
+            if *byte == b'\n' {
+                (*line, *column) = (*line + 1, 1);
+            } else {
+                *column += 1;
+            }
+        }
+    };
+    loop {
+        let read = (&mut from).take(CHUNK as u64).read_to_end(&mut buffer)?;
+        let mut done = 0;
+        for (at, token) in find_tokens(&buffer) {
+            walk(&buffer[done..at], &mut line, &mut column);
+            if let Some(id) = token.id() {
+                tell(Found { line, column, id: id.to_string() });
+            }
+            column += LENGTH as u64;
+            done = at + LENGTH;
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        let keep = done.max(buffer.len().saturating_sub(LENGTH - 1));
+        walk(&buffer[done..keep], &mut line, &mut column);
+        buffer.drain(..keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
+
+    /// Gives out a few bytes at a time.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.len().min(self.1).min(into.len());
+            into[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn places(bytes: &[u8], step: usize) -> Vec<(u64, u64)> {
+        let mut places = Vec::new();
+        search(Slow(bytes, step), |found| {
+            assert_eq!(found.id, "A1iceYt00001");
+            places.push((found.line, found.column));
+        })
+        .unwrap();
+        places
+    }
+
+    #[test]
+    fn tokens_are_found_with_their_places() {
+        let check = |name: &str, text: &[u8], expected: &[(u64, u64)]| {
+            for step in [1, 7, CHUNK] {
+                assert_eq!(places(text, step), expected, "{name}, {step} bytes at a time");
+            }
+        };
+        check("nothing", b"", &[]);
+        check("alone", TOKEN.as_bytes(), &[(1, 1)]);
+        check("in a line", format!("a\nb: \"{TOKEN}\"\n").as_bytes(), &[(2, 5)]);
+        check("with the alias", format!("perm:{TOKEN}").as_bytes(), &[(1, 6)]);
+        check("twice", format!("{TOKEN}{TOKEN}\n{TOKEN}").as_bytes(), &[(1, 1), (1, 67), (2, 1)]);
+        check("added by a diff", format!("@@ -1 +1 @@\n-x\n+{TOKEN}\n").as_bytes(), &[(3, 2)]);
+        check("mistyped", TOKEN.replace("fAP2", "fAPA").as_bytes(), &[]);
+        check("among other bytes", &[b"\0\xff\n".as_slice(), TOKEN.as_bytes(), b"\0"].concat(), &[(2, 1)]);
+        let far = format!("{}\n{TOKEN}", "x".repeat(3 * CHUNK));
+        assert_eq!(places(far.as_bytes(), CHUNK), [(2, 1)], "far away");
+        for shift in 0..=LENGTH {
+            let text = format!("{}{TOKEN}", "y".repeat(CHUNK - shift));
+            let column = (CHUNK - shift + 1) as u64;
+            assert_eq!(places(text.as_bytes(), CHUNK), [(1, column)], "across a border, {shift}");
+        }
+    }
+}
