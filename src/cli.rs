@@ -58,13 +58,13 @@ pub(crate) struct Global {
     )]
     pub(crate) config: PathBuf,
     /// The admin listener: unix:PATH or http://HOST:PORT; else as the configuration says
-    #[arg(long, global = true, value_name = "ADDRESS", env = "PERMGATE_ADMIN")]
+    #[arg(long, global = true, value_name = "ADDRESS", env = target::ADMIN_VARIABLE, num_args = 0..=1, default_missing_value = "")]
     pub(crate) admin: Option<String>,
     /// A file with the token to ask with; else PERMGATE_TOKEN; a unix socket needs none
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Open the store itself; only while no gateway runs on it
-    #[arg(long, global = true, conflicts_with = "admin")]
+    #[arg(long, global = true)]
     pub(crate) offline: bool,
     /// How data is printed
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
@@ -200,7 +200,9 @@ mod tests {
         check("permgate scan", true);
         check("permgate scan - src", true);
         check("permgate user add ann --admin", true);
-        check("permgate user add bot --kind service --admin", false);
+        check("permgate user add --admin ann", true);
+        check("permgate --offline user add ann --admin", true);
+        check("permgate user add bot --kind service --invite", false);
         check("permgate user ban ann", false);
         check("permgate user ban ann --reason left", true);
         check("permgate group add hub-admins ann", true);
@@ -208,7 +210,6 @@ mod tests {
         check("permgate grant add system-admin", false);
         check("permgate grant add system-admin --user ann --group staff", false);
         check("permgate --offline user list", true);
-        check("permgate --offline --admin unix:x user list", false);
         check("permgate audit tail --follow", true);
         check("permgate completion fish", true);
         check("permgate", false);

@@ -284,3 +284,37 @@ fn a_restore_does_not_bring_the_revoked_back() {
     let (record, _) = check(at, &format!("--offline token show {id} -o json"), 0);
     assert!(record.contains("\"revoked\""), "{record}");
 }
+
+#[test]
+fn tokens_are_found_before_they_leak() {
+    const TOKEN: &str = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    check(at, "scan", 0);
+    fs::create_dir_all(at.join("src/.git")).unwrap();
+    fs::write(at.join("src/.git/config"), TOKEN).unwrap();
+    check(at, "scan src", 0);
+    fs::write(at.join("src/deploy.sh"), format!("#!/bin/sh\ncurl -H \"Authorization: Bearer {TOKEN}\"\n"))
+        .unwrap();
+    let (data, words) = check(at, "scan src", 1);
+    assert_eq!(data, "src/deploy.sh:2:32: pgt_A1iceYt00001_...\n");
+    assert!(words.contains("1 token found"), "{words}");
+    let (data, _) = check(at, "scan src -o json", 1);
+    assert!(data.contains("\"line\": 2") && !data.contains(TOKEN), "{data}");
+    let (_, words) = check(at, "scan nowhere", 2);
+    assert!(words.contains("nowhere"), "{words}");
+}
+
+#[test]
+fn the_first_administrator_is_invited_before_anything_runs() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let (data, _) = check(at, "--offline user add ann --admin -o json", 0);
+    let made: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert!(made["link"].as_str().unwrap().contains("/invitation#"), "{data}");
+    check(at, "--offline user add --admin bob", 0);
+    let (data, _) = check(at, "--offline grant list", 0);
+    assert!(data.contains("system-admin") && data.contains("ann") && data.contains("bob"), "{data}");
+    check(at, "--offline user invite ann", 0);
+    check(at, "--offline --admin unix:x user list", 2);
+}

@@ -135,12 +135,12 @@ async fn introspect(
         Some(digest) => context.store.token_by_digest(&digest)?,
         None => None,
     };
-    let told = record.and_then(|record| active(&context, record));
+    let told = record.and_then(|record| active(&context, &record));
     Ok(ok(&told.unwrap_or_else(|| json!({"active": false}))))
 }
 
 /// Of the scope, what its owner may read at this moment: both hold when a request is decided.
-fn active(context: &Context, record: TokenRecord) -> Option<Value> {
+fn active(context: &Context, record: &TokenRecord) -> Option<Value> {
     let snapshot = context.state.snapshot();
     let accounts = context.store.accounts();
     let owner = accounts.user_by_id(&record.owner).filter(|owner| owner.record.deleted_at.is_none())?;

@@ -26,6 +26,7 @@ use crate::{
         accounts::{Account, Accounts},
         rules::Service,
         subject::Access,
+        time::Timestamp,
     },
     store::{
         NewToken, TokenEdit, TokenFilter, TokenState,
@@ -140,7 +141,7 @@ async fn list(
     let (mut rows, mut cursor) = (Vec::new(), None);
     loop {
         let page = context.store.tokens(&filter, cursor.as_deref(), MAX_TOP)?;
-        rows.extend(page.items.into_iter().filter(is_there).map(|record| view(&context, owner, record)));
+        rows.extend(page.items.into_iter().filter(is_there).map(|record| view(&context, owner, &record)));
         cursor = page.next;
         if cursor.is_none() {
             break;
@@ -172,7 +173,7 @@ async fn create(
     let made = context.store.create_token(caller.actor(), new, None).await?;
     let accounts = context.store.accounts();
     let owner = accounts.user_by_id(&made.record.owner).ok_or_else(|| Problem::not_found("user"))?;
-    let mut view = view(&context, owner, made.record);
+    let mut view = view(&context, owner, &made.record);
     // The only answer with the text in it.
     view["token"] = made.text.map(|text| text.expose().to_owned()).into();
     Ok(ok(&fields.pick(view)))
@@ -187,7 +188,7 @@ async fn show(
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
     let record = known_token(&context, owner, &id)?;
-    Ok(ok(&query.fields()?.pick(view(&context, owner, record))))
+    Ok(ok(&query.fields()?.pick(view(&context, owner, &record))))
 }
 
 /// Hub changes with POST: the name, or a narrower scope.
@@ -206,7 +207,7 @@ async fn edit(
     let scope = body.scope.map(scope).transpose()?;
     let edit = TokenEdit { name: body.name, scope, ..TokenEdit::default() };
     let changed = context.store.edit_token(caller.actor(), record.id, None, edit).await?;
-    Ok(ok(&fields.pick(view(&context, owner, changed.record))))
+    Ok(ok(&fields.pick(view(&context, owner, &changed.record))))
 }
 
 async fn revoke(
@@ -293,9 +294,9 @@ fn scope(services: Vec<ServiceRef>) -> Result<Vec<(String, Access)>, Problem> {
     services.into_iter().map(key).collect()
 }
 
-fn view(context: &Context, owner: &Account, record: TokenRecord) -> Value {
+fn view(context: &Context, owner: &Account, record: &TokenRecord) -> Value {
     let rules = context.rules();
-    let used = super::tokens::last_used(context, &record);
+    let used = super::tokens::last_used(context, record);
     let scope: Vec<Value> = record
         .scope
         .iter()
@@ -308,7 +309,7 @@ fn view(context: &Context, owner: &Account, record: TokenRecord) -> Value {
         "name": record.name,
         "creationTime": record.created_at.as_millis(),
         "lastAccessTime": used.map(|used| used.at.as_millis()),
-        "expirationTime": record.expires_at.map(|end| end.as_millis()),
+        "expirationTime": record.expires_at.map(Timestamp::as_millis),
         "scope": scope,
         "user": {"id": owner.record.id, "login": owner.record.login, "name": owner.record.name},
     })

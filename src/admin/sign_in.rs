@@ -9,9 +9,10 @@ use ipnet::IpNet;
 /// Built by `config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SignIn {
-    /// `https://gate.example`, without a slash at the end: in invitation links. With https every
-    /// cookie is for TLS alone.
+    /// `https://gate.example`, without a slash at the end. With https every cookie is for TLS alone.
     pub url: Option<String>,
+    /// An address of the listener's own, in links where there is no `url`.
+    pub address: Option<String>,
     pub header: Option<UserHeader>,
 }
 
@@ -35,7 +36,7 @@ pub(super) enum Vouched {
 
 impl SignIn {
     pub(super) fn base(&self) -> &str {
-        self.url.as_deref().unwrap_or_default()
+        self.url.as_deref().or(self.address.as_deref()).unwrap_or_default()
     }
 
     pub(super) fn is_https(&self) -> bool {
@@ -73,7 +74,8 @@ mod tests {
     fn who_is_not_listed_vouches_for_nobody() {
         let name = HeaderName::from_static("x-remote-user");
         let from = vec!["10.0.0.0/8".parse().unwrap()];
-        let sign_in = SignIn { url: None, header: Some(UserHeader { name: name.clone(), from }) };
+        let sign_in =
+            SignIn { url: None, address: None, header: Some(UserHeader { name: name.clone(), from }) };
         let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: Vouched| {
             let mut headers: HeaderMap =
                 values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect();

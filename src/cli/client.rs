@@ -52,6 +52,9 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         if global.offline {
+            if global.admin.as_deref().is_some_and(|address| address.contains(':')) {
+                return Err(Failure::usage("--offline opens the store itself: leave --admin ADDRESS out"));
+            }
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
         let targets = Target::candidates(global)?;

@@ -17,6 +17,8 @@ pub(super) enum Target {
     Tcp(String),
 }
 
+/// The variable that names the admin listener.
+pub(super) const ADMIN_VARIABLE: &str = "PERMGATE_ADMIN";
 /// The variable that holds the token to ask with.
 const TOKEN_VARIABLE: &str = "PERMGATE_TOKEN";
 /// A token file is one line.

@@ -8,15 +8,17 @@ use super::{
     client::{Client, escape, tell_cut},
     failure::{Failure, say},
     output::Columns,
+    target::ADMIN_VARIABLE,
     token::present,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum User {
-    /// Make an account
+    /// Make an account; with a bare `--admin` an administrator's, and print an invitation
     #[command(visible_alias = "add")]
     Create {
-        login: String,
+        #[arg(required_unless_present = "admin")]
+        login: Option<String>,
         /// The login unless given
         #[arg(long)]
         name: Option<String>,
@@ -24,9 +26,6 @@ pub(super) enum User {
         email: Option<String>,
         #[arg(long, value_enum, default_value_t = Kind::Human)]
         kind: Kind,
-        /// Grant `system-admin` and print an invitation
-        #[arg(long, conflicts_with = "kind")]
-        admin: bool,
         /// Print a link, this once, by which the person sets a password
         #[arg(long, conflicts_with = "kind")]
         invite: bool,
@@ -81,14 +80,21 @@ const COLUMNS: Columns = &[
 const INVITATION: Columns = &[("USER", "user"), ("LINK", "link"), ("EXPIRES", "expires_at")];
 
 impl User {
-    pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
+    pub(super) fn run(mut self, global: &Global) -> Result<(), Failure> {
+        let mut global = global.clone();
+        let admin = self.take_switch(&mut global);
+        let global = &global;
         let client = Client::new(global)?;
         let show = |record: &Value| {
             tell_cut(record);
             global.output.record(record, COLUMNS)
         };
         match self {
-            Self::Create { login, name, email, kind, admin, invite } => {
+            Self::Create { login, name, email, kind, invite } => {
+                let login = login.ok_or_else(|| Failure::usage("name the login of the account"))?;
+                if admin && matches!(kind, Kind::Service) {
+                    return Err(Failure::usage("a service account has tokens only: it is invited nowhere"));
+                }
                 let kind = match kind {
                     Kind::Human => "human",
                     Kind::Service => "service",
@@ -139,6 +145,23 @@ impl User {
                 Ok(())
             }
         }
+    }
+}
+
+impl User {
+    /// `--admin` names the listener; without an address it means, here, that the account is to be an
+    /// administrator's. An address has a colon, and a login never has.
+    fn take_switch(&mut self, global: &mut Global) -> bool {
+        let Self::Create { login, .. } = self else { return false };
+        let Some(written) = global.admin.take_if(|written| !written.contains(':')) else { return false };
+        if login.is_none() && !written.is_empty() {
+            *login = Some(written);
+        }
+        global.admin = std::env::var(ADMIN_VARIABLE).ok().filter(|address| !address.is_empty());
+        if global.offline {
+            global.admin = None;
+        }
+        true
     }
 }
 

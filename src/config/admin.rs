@@ -12,7 +12,10 @@ use super::{
     section::Section,
     service::collect,
 };
-use crate::admin::{SignIn, UserHeader};
+use crate::{
+    admin::{SignIn, UserHeader},
+    net::Address,
+};
 
 pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
     let listen = listen(problems, section, directory);
@@ -30,11 +33,19 @@ pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &
     let url = section.text("url").and_then(|text| collect(problems, vec![text], url).pop());
     // Its own name is one that it answers to.
     hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
+    // A port that the kernel chooses is not known here.
+    let address = listen.iter().find_map(|(address, _)| match address {
+        Address::Tcp(address) if address.port() != 0 && !address.ip().is_unspecified() => {
+            Some(format!("http://{address}"))
+        }
+        _ => None,
+    });
+    let header = user_header(problems, section);
     Admin {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         hosts,
         allow_remote: allowed,
-        sign_in: SignIn { url: url.map(|(url, _)| url), header: user_header(problems, section) },
+        sign_in: SignIn { url: url.map(|(url, _)| url), address, header },
     }
 }
 
