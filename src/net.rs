@@ -22,6 +22,7 @@ mod proxy_protocol;
 mod refusal;
 mod stream;
 pub mod tls;
+mod tunnel;
 mod wire;
 mod worker;
 
@@ -39,6 +40,7 @@ pub use self::{
     inherited::{InheritError, Inherited},
     limits::Limits,
     refusal::Refusal,
+    tunnel::Upgraded,
     worker::{Budget, Worker},
 };
 
@@ -55,6 +57,13 @@ pub trait Handler: 'static {
         request: http::Request<RequestBody>,
         connection: Rc<Connection>,
     ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
+
+    /// What comes after an answer of 101, which the kernel has: HTTP is over on this connection. The
+    /// future is dropped when the connection is severed; its end closes the connection.
+    fn tunnel(self: Rc<Self>, answered: Self::Body, client: Upgraded) -> impl Future<Output = ()> + 'static {
+        drop((answered, client));
+        std::future::ready(())
+    }
 
     /// The answer to what never becomes a request; status `refusal.status()`. The connection
     /// closes after it. Also the place to count and log.

@@ -14,6 +14,8 @@ pub mod refusals;
 mod rejection;
 mod request_id;
 mod settings;
+mod tunnel;
+mod upgrade;
 mod upstream;
 mod uses;
 mod view;
@@ -26,7 +28,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, response, uri};
 use http_body::Body as _;
 
 use self::{
@@ -38,6 +40,8 @@ use self::{
     refusals::RefusalSender,
     rejection::Rejection,
     request_id::RequestIds,
+    tunnel::{Scratch, Tunnel},
+    upstream::{Download, Lease},
     view::View,
 };
 pub use self::{
@@ -59,7 +63,7 @@ use crate::{
     authz::{answer::Reason, forwarding},
     fence::Registry,
     metrics::{WorkerMetrics, outcome},
-    net::{Connection, Handler, Refusal, RequestBody},
+    net::{Connection, Handler, Refusal, RequestBody, Upgraded},
     state::State,
 };
 
@@ -85,6 +89,7 @@ pub struct Gateway {
     ids: RequestIds,
     peers: Peers,
     unannounced_told: Cell<Option<Instant>>,
+    scratch: Scratch,
 }
 
 impl Gateway {
@@ -96,6 +101,7 @@ impl Gateway {
             ids: RequestIds::new(),
             peers: Peers::default(),
             unannounced_told: Cell::default(),
+            scratch: Scratch::default(),
         })
     }
 
@@ -153,9 +159,21 @@ impl Gateway {
             Ok((answer, lease)) => {
                 exchange.upstream_answered.set(Some(Instant::now()));
                 let (mut head, download) = answer.into_parts();
+                let named =
+                    matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+                let protocols = (exchange.upgrade.get() && named)
+                    .then(|| head.headers.get(header::UPGRADE).cloned())
+                    .flatten();
                 forwarding::edit_response(&mut head.headers, &exchange.request_id);
+                if let Some(protocols) = protocols {
+                    upgrade::set(&mut head.headers, protocols);
+                }
                 head.version = Version::HTTP_11;
                 exchange.status.set(head.status.as_u16());
+                if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    let switched = switch(head, download, lease, passage);
+                    return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
+                }
                 let body = Body::stream(
                     download,
                     lease,
@@ -256,6 +274,12 @@ impl Handler for Gateway {
         response.map(|text| Body::text(text, finish))
     }
 
+    async fn tunnel(self: Rc<Self>, answered: Body, client: Upgraded) {
+        if let Some((tunnel, finish)) = answered.into_tunnel() {
+            tunnel.relay(client, finish, &self.scratch).await;
+        }
+    }
+
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {
         let rejection = Rejection::from(match refusal {
             Refusal::BadRequest(_) => Reason::BadRequest,
@@ -302,6 +326,20 @@ const UNANNOUNCED_TOLD: Duration = Duration::from_secs(60);
 /// Whether what the peer says of its clients is believed.
 fn trusts(view: &View, connection: &Connection) -> bool {
     connection.peer.is_trusted(&view.snapshot.rules.settings.trusted_proxies)
+}
+
+/// The upstream speaks HTTP no longer; the client learns of it by the same answer.
+fn switch(
+    mut head: response::Parts,
+    download: Download,
+    mut lease: Lease,
+    passage: Passage,
+) -> Result<Response<Body>, Finish> {
+    let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
+    // It means nothing before a tunnel.
+    head.headers.remove(header::CONTENT_LENGTH);
+    let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
+    Ok(Response::from_parts(head, Body::tunnel(tunnel, passage.into_finish())))
 }
 
 /// The request line and what frames the body, made for the upstream's connection.

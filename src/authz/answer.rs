@@ -76,6 +76,8 @@ pub enum Reason {
     ClientClosed,
     /// An administrator cut this one request; no answer.
     CutByAdmin,
+    /// Nothing passed through a tunnel for too long; its answer was 101.
+    TunnelIdle,
 }
 
 /// What the client is told.
@@ -92,7 +94,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 46] = [
+    pub const ALL: [Reason; 47] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -139,6 +141,7 @@ impl Reason {
         Reason::ShuttingDown,
         Reason::ClientClosed,
         Reason::CutByAdmin,
+        Reason::TunnelIdle,
     ];
 
     /// The word in log, metrics and audit: `scope_denied`.
@@ -190,6 +193,7 @@ impl Reason {
             Reason::ShuttingDown => "shutting_down",
             Reason::ClientClosed => "client_closed",
             Reason::CutByAdmin => "cut_by_admin",
+            Reason::TunnelIdle => "tunnel_idle",
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn upstream(
         connect_timeout: timeouts.duration("connect")?,
         first_byte_timeout: timeouts.duration("first_byte")?,
         body_timeout: timeouts.duration("body_idle")?,
+        tunnel_idle_timeout: timeouts.duration("tunnel_idle")?,
         idle_timeout: timeouts.duration("pool_idle")?,
         balance: match section.text("balance")?.get_ref().as_str() {
             "least-requests" => Balance::LeastRequests,

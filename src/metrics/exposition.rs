@@ -106,6 +106,12 @@ fn clients(page: &mut Page, workers: &[Arc<Table>]) {
     page.figure("permgate_proxy_headers_refused", help, unannounced);
     let live = workers.iter().map(|worker| worker.live()).sum();
     page.gauge("permgate_live_requests", "Permitted requests, streams and tunnels in flight.", live);
+    let (opened, open) = workers
+        .iter()
+        .map(|worker| worker.tunnels())
+        .fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+    page.figure("permgate_tunnels_opened", "Connections that went on after a 101.", opened);
+    page.gauge("permgate_tunnels_open", "Tunnels now.", open);
     page.family("permgate_client_refusals_total", "counter", "Clients refused before a request was seen.");
     for reason in Reason::ALL {
         let count = workers.iter().map(|worker| worker.refusals(reason)).sum::<u64>();
@@ -159,7 +165,7 @@ fn sum<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution 
 /// Who is to look into it: nobody, the client, or the operator.
 pub fn outcome(reason: Reason) -> &'static str {
     match reason {
-        Reason::Ok | Reason::OkAnonymous => "forwarded",
+        Reason::Ok | Reason::OkAnonymous | Reason::TunnelIdle => "forwarded",
         Reason::Answered => "answered",
         Reason::MissingCredentials
         | Reason::UnsupportedScheme

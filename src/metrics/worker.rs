@@ -47,6 +47,8 @@ pub(super) struct Table {
     connections_closed: AtomicU64,
     entered: AtomicU64,
     left: AtomicU64,
+    tunnels_opened: AtomicU64,
+    tunnels_closed: AtomicU64,
 }
 
 type Chunk = [OnceLock<Box<ServiceTable>>; CHUNK];
@@ -125,6 +127,14 @@ impl WorkerMetrics {
     pub fn left(&self) {
         add_alone(&self.table.left, 1);
     }
+
+    pub fn tunnel_opened(&self) {
+        add_alone(&self.table.tunnels_opened, 1);
+    }
+
+    pub fn tunnel_closed(&self) {
+        add_alone(&self.table.tunnels_closed, 1);
+    }
 }
 
 impl UpstreamEvent {
@@ -162,6 +172,10 @@ impl Table {
 
     pub(super) fn connections(&self) -> (u64, u64) {
         open(&self.connections_accepted, &self.connections_closed)
+    }
+
+    pub(super) fn tunnels(&self) -> (u64, u64) {
+        open(&self.tunnels_opened, &self.tunnels_closed)
     }
 
     pub(super) fn live(&self) -> u64 {
@@ -211,6 +225,8 @@ impl Default for Table {
             connections_closed: AtomicU64::default(),
             entered: AtomicU64::default(),
             left: AtomicU64::default(),
+            tunnels_opened: AtomicU64::default(),
+            tunnels_closed: AtomicU64::default(),
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Connection {
     /// Bytes of the next request wait inside the wire.
     ahead: Cell<bool>,
     answer: Cell<Answer>,
+    /// The present answer is the last one that is HTTP.
+    switching: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -77,6 +79,8 @@ pub(super) enum Phase {
     Judged,
     /// The handler, its answer or the request's body are under way.
     Serving,
+    /// What passes is HTTP no longer.
+    Tunnel,
     /// The last answer is out; what the client still sends is thrown away.
     Closing,
 }
@@ -159,6 +163,7 @@ impl Connection {
             unread: Cell::new(false),
             ahead: Cell::new(false),
             answer: Cell::new(Answer::Open),
+            switching: Cell::new(false),
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -269,6 +274,21 @@ impl Connection {
 
     pub(super) fn set_answer(&self, answer: Answer) {
         self.answer.set(answer);
+    }
+
+    /// The answer under way is 101.
+    pub(super) fn switch(&self) {
+        self.switching.set(true);
+    }
+
+    pub(super) fn switching(&self) -> bool {
+        self.switching.get()
+    }
+
+    /// From now on only a client that takes nothing has a deadline here.
+    pub(super) fn begin_tunnel(&self) {
+        self.half_closed.set(None);
+        self.enter(Phase::Tunnel);
     }
 
     pub(super) fn drop_body(&self) {

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 
@@ -24,7 +24,7 @@ pub(super) async fn drive<H: Handler>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     handler: &Rc<H>,
-) -> (End, Wire) {
+) -> (End, Wire, Spent<H::Body>) {
     let spent: Spent<H::Body> = Spent::default();
     let service = service_fn(|request: Request<Incoming>| {
         connection.begin_service();
@@ -33,7 +33,9 @@ pub(super) async fn drive<H: Handler>(
         let answer = handler.clone().handle(request, connection.clone());
         async move {
             let mut response = answer.await;
-            if connection.body_abandoned() || draining.draining() {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                connection.switch();
+            } else if connection.body_abandoned() || draining.draining() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, connection, spent)))
@@ -62,7 +64,7 @@ pub(super) async fn drive<H: Handler>(
             }
             let over = Pin::new(&mut hyper).poll(cx);
             // Whatever lived in an answer's body ends when the kernel has the answer.
-            if connection.answer() == Answer::Flushed {
+            if connection.answer() == Answer::Flushed && !connection.switching() {
                 spent.take();
             }
             if connection.severed() {
@@ -82,7 +84,7 @@ pub(super) async fn drive<H: Handler>(
         }
     })
     .await;
-    (end, hyper.into_parts().io.into_inner())
+    (end, hyper.into_parts().io.into_inner(), spent)
 }
 
 fn ending(connection: &Connection, result: hyper::Result<()>) -> End {
@@ -91,6 +93,11 @@ fn ending(connection: &Connection, result: hyper::Result<()>) -> End {
         (Phase::Judged, Err(_)) => End::Refused(Refusal::BadRequest("malformed head")),
         // An answer that broke off must not pass for a whole one.
         (Phase::Serving, Err(_)) => End::Severed,
+        (_, Ok(())) if connection.switching() => match connection.answer() {
+            Answer::Flushed => End::Switched,
+            // hyper does not wait for a client that leaves no room for so much as a 101.
+            Answer::Open | Answer::Ended => End::Severed,
+        },
         _ => End::Over,
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum End {
     /// Nothing is under way.
     Closed,
     Refused(Refusal),
+    /// The client has its 101.
+    Switched,
     Severed,
     /// The client goes on in HTTP/2.
     Multiplexed,
@@ -67,7 +69,7 @@ pub(super) async fn live<H: Handler>(
     if attended(&connection, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
         return end_idle(&stream, &connection);
     }
-    let (end, wire) = h1::drive(stream, &worker, &connection, &handler).await;
+    let (end, wire, answered) = h1::drive(stream, &worker, &connection, &handler).await;
     match end {
         End::Severed => wire.into_stream().reset_on_close(),
         End::Closed => farewell(wire.into_stream()).await,
@@ -78,6 +80,13 @@ pub(super) async fn live<H: Handler>(
         End::Multiplexed => {
             let (stream, ahead) = wire.into_parts();
             Box::pin(h2::drive(stream, ahead, worker, connection, handler)).await;
+        }
+        End::Switched => {
+            let Some(answered) = answered.take() else { return };
+            connection.begin_tunnel();
+            let tunnel = handler.tunnel(answered, wire.into_tunnel());
+            // Not inside this future: every connection would carry it.
+            let _ = attended(&connection, Box::pin(tunnel)).await;
         }
         End::Over if wire.has_unread() => close(wire.into_stream(), &connection, &[]).await,
         End::Over => {}

@@ -18,6 +18,7 @@ use super::{
     h2,
     head::{HeadScan, Verdict},
     stream::Stream,
+    tunnel::Upgraded,
 };
 
 pub(super) struct Wire {
@@ -69,6 +70,11 @@ impl Wire {
     /// The socket, and what was read from it and handed to nobody.
     pub(super) fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.pending)
+    }
+
+    /// After a 101: what has come behind the head is the tunnel's.
+    pub(super) fn into_tunnel(self) -> Upgraded {
+        Upgraded::new(self.stream, self.connection, self.pending)
     }
 
     /// Reads heads until one is whole; then hyper gets it.

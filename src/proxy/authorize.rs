@@ -23,7 +23,7 @@ use crate::{
         framing,
         refusals::{self, Refused},
         rejection::Rejection,
-        trusts,
+        trusts, upgrade,
         uses::Use,
         view::View,
     },
@@ -101,6 +101,7 @@ impl Gateway {
             return Err(Reason::BodyTooLarge.into());
         }
         let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
+        let protocols = exchange.upgrade.get().then(|| upgrade::asked(request)).flatten();
         let peer = exchange.connection.address();
         self.peers().with(peer, exchange.connection.secure, |fields| {
             let hop = Hop {
@@ -117,6 +118,9 @@ impl Gateway {
         {
             let assertion = self.vouch(&claims, exchange)?;
             request.headers_mut().insert(forwarding::ASSERTION, assertion);
+        }
+        if let Some(protocols) = protocols {
+            upgrade::set(request.headers_mut(), protocols);
         }
         if let Some(subject) = permit.subject() {
             let one = Use { at: exchange.at, from: exchange.client.get(), service: service.id };

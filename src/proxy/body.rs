@@ -15,6 +15,7 @@ use crate::{
     net::{BodyError, RequestBody},
     proxy::{
         exchange::{Exchange, Finish},
+        tunnel::Tunnel,
         upstream::{Download, Lease, lane::End},
     },
 };
@@ -50,6 +51,8 @@ enum Kind {
     /// An answer of our own; `None` once it is taken.
     Text(Option<Bytes>),
     Stream(Stream),
+    /// None, behind a 101; what follows it is a tunnel.
+    Tunnel(Box<Tunnel>),
     Ended,
 }
 
@@ -158,6 +161,18 @@ impl Body {
         body
     }
 
+    pub fn tunnel(tunnel: Tunnel, finish: Finish) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(tunnel)), finish }
+    }
+
+    /// What follows once the client has the answer.
+    pub fn into_tunnel(self) -> Option<(Tunnel, Finish)> {
+        match self.kind {
+            Kind::Tunnel(tunnel) => Some((*tunnel, self.finish)),
+            Kind::Text(_) | Kind::Stream(_) | Kind::Ended => None,
+        }
+    }
+
     /// After the last byte the connection goes back at once, not when the client has read it.
     fn end_if_over(&mut self) {
         if let Kind::Stream(stream) = &mut self.kind
@@ -218,7 +233,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         let stream = match &mut this.kind {
-            Kind::Ended => return Poll::Ready(None),
+            Kind::Ended | Kind::Tunnel(_) => return Poll::Ready(None),
             Kind::Text(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
                 return Poll::Ready(text.map(|text| {
@@ -266,7 +281,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
             Kind::Stream(stream) => stream.download.is_end_stream(),
-            Kind::Ended => true,
+            Kind::Ended | Kind::Tunnel(_) => true,
         }
     }
 
@@ -274,7 +289,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Stream(stream) => stream.download.size_hint(),
-            Kind::Ended => SizeHint::with_exact(0),
+            Kind::Ended | Kind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

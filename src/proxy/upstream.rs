@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 use http_body::Body as _;
 use tokio::{
     sync::Notify,
@@ -48,7 +48,9 @@ use common::Common;
 pub use download::Download;
 use endpoint::Endpoint;
 pub use lease::Lease;
+pub use plain::Switched;
 use settings::UpstreamSettings;
+pub use wire::Wire;
 
 /// The bound of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -105,10 +107,13 @@ impl Upstream {
         let exchange = passage.exchange();
         let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
         let silence = self.settings.first_byte_timeout;
+        // Only what was made anew after a permit stands there.
+        let asked = exchange.upgrade.get().then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
         let mut attempts = Attempts {
             retries: self.settings.retries,
             tried: 0,
-            may_reuse: true,
+            // A tunnel keeps its connection for good; it takes none of those that wait for others.
+            may_reuse: asked.is_none(),
             patience: self.settings.queue_timeout,
         };
         let mut place = match self.settings.max_in_flight {
@@ -119,7 +124,7 @@ impl Upstream {
             let mut lease = self.connection(exchange, &mut attempts).await?;
             exchange.travel_on(&lease);
             let failure = match lease.send(request, silence, repeatable).await {
-                Ok(response) if answer::acceptable(response.status(), response.headers()) => {
+                Ok(response) if answer::acceptable(response.status(), response.headers(), asked.as_ref()) => {
                     lease.endpoint().standing().succeeded();
                     if let Some(place) = place.take() {
                         lease.hold(place);

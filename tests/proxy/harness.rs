@@ -25,7 +25,7 @@ use permgate::{
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
-    metrics::Metrics,
+    metrics::{Metrics, Readings},
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
         BadTokens, Gateway, Parts, Records, Settings, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
@@ -313,6 +313,16 @@ impl Gate {
     pub fn live(&self) -> usize {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(self.fence.list()).len()
+    }
+
+    /// The page of the metrics.
+    pub fn figures(&self) -> String {
+        self.metrics.render(Readings { tokens: 0, imported: 0, writable: true, ready: true })
+    }
+
+    /// Begins to drain; what is under way has so long.
+    pub fn drain(&self, within: Duration) {
+        self.drain.as_ref().unwrap().begin(Instant::now() + within);
     }
 
     /// The next line of the access log.

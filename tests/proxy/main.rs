@@ -12,4 +12,5 @@ mod identity;
 mod own;
 mod streaming;
 mod telling;
+mod tunnels;
 mod upstream_faults;

@@ -210,6 +210,7 @@ impl Told {
                 "Try again",
             ),
             Reason::ClientClosed => bad_request("The client closed the connection", ""),
+            Reason::TunnelIdle => plain(S::OK, "ok", "The tunnel was at rest for too long", ""),
             Reason::CutByAdmin => bad_request("An administrator cut the request", ""),
         }
     }

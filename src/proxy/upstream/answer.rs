@@ -1,10 +1,25 @@
 //! What an upstream may answer; anything else is 502, so that nothing ambiguous reaches a client.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-/// Whether the head of an answer is one that can be passed on.
-pub fn acceptable(status: StatusCode, headers: &HeaderMap) -> bool {
+use crate::proxy::upgrade;
+
+/// Whether the head of an answer is one that can be passed on. `asked`: the protocols that the
+/// upstream was asked to switch to.
+pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return asked.is_some_and(|asked| switches(headers, asked));
+    }
     (200..600).contains(&status.as_u16()) && framing_is_plain(headers)
+}
+
+/// Whether a 101 switches to what was asked for, and to nothing else.
+fn switches(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+    let mut protocols = upgrade::elements(headers, header::UPGRADE).peekable();
+    let mut connection = upgrade::elements(headers, header::CONNECTION);
+    protocols.peek().is_some()
+        && protocols.all(|protocol| upgrade::names(asked, protocol))
+        && connection.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// One length or one `chunked`, never both.
@@ -25,17 +40,49 @@ fn framing_is_plain(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     use super::*;
 
-    fn check(row: &str, status: u16, fields: &[(&'static str, &'static str)], expected: bool) {
+    fn judge(status: u16, fields: &[(&'static str, &'static str)], asked: Option<&HeaderValue>) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let status = StatusCode::from_u16(status).expect("three digits");
-        assert_eq!(acceptable(status, &headers), expected, "{row}");
+        acceptable(StatusCode::from_u16(status).expect("three digits"), &headers, asked)
+    }
+
+    fn check(row: &str, status: u16, fields: &[(&'static str, &'static str)], expected: bool) {
+        assert_eq!(judge(status, fields, None), expected, "{row}");
+    }
+
+    fn check_switch(row: &str, asked: &'static str, fields: &[(&'static str, &'static str)], expected: bool) {
+        let asked = HeaderValue::from_static(asked);
+        assert_eq!(judge(101, fields, Some(&asked)), expected, "{row}");
+    }
+
+    #[test]
+    fn an_upstream_switches_only_to_what_it_was_asked_for() {
+        let connection = ("connection", "Upgrade");
+        let to = |protocol| [("upgrade", protocol), connection];
+        check_switch("as asked", "websocket", &to("websocket"), true);
+        check_switch("in other letters", "websocket", &to("WebSocket"), true);
+        check_switch("one of several", "websocket, tcp", &to("tcp"), true);
+        check_switch("a version", "irc/6.9", &to("IRC/6.9"), true);
+        check_switch("among other options", "tcp", &[("upgrade", "tcp"), ("connection", "x, upgrade")], true);
+        check_switch("another", "websocket", &to("tcp"), false);
+        check_switch("another version", "irc/6.9", &to("irc/7"), false);
+        check_switch("a part of it", "websocket", &to("web"), false);
+        check_switch("another beside it", "websocket", &to("websocket, h2c"), false);
+        check_switch(
+            "another in a second field",
+            "tcp",
+            &[("upgrade", "tcp"), ("upgrade", "x"), connection],
+            false,
+        );
+        check_switch("none", "websocket", &[connection], false);
+        check_switch("an empty one", "websocket", &to(""), false);
+        check_switch("not in Connection", "websocket", &[("upgrade", "websocket")], false);
     }
 
     #[test]

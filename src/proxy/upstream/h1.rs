@@ -182,9 +182,10 @@ where
     }
 
     /// The connection as it is after the upstream has changed its protocol, with what it has
-    /// said in the new one already.
-    pub fn into_parts(self) -> (S, Bytes) {
-        (self.stream, self.input.freeze())
+    /// said in the new one already; `None`: it did so before it had the request.
+    pub fn into_switched(self) -> Option<(S, Bytes)> {
+        let sent = self.outgoing.as_ref().is_none_or(Outgoing::is_sent);
+        sent.then(|| (self.stream, self.input.freeze()))
     }
 
     /// Sends what can be sent now. What the upstream does not take yet is no reason to wait: its

@@ -14,7 +14,7 @@ use crate::{
             download::Download,
             endpoint::{Endpoint, Lent},
             lane::{End, Lane},
-            plain::Plain,
+            plain::{Plain, Switched},
         },
     },
 };
@@ -78,6 +78,13 @@ impl Lease {
                 Ok(response.map(Download::Plain))
             }
         }
+    }
+
+    /// After an answer of 101: the connection itself. The lease stays until the tunnel has ended.
+    pub fn switch(&mut self, answer: Download) -> Option<Switched> {
+        drop(answer);
+        let Way::Plain(plain) = self.way.take()?;
+        plain.into_switched()
     }
 
     /// After the last byte of an answer. A connection that is not ready at this moment (its

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, future::poll_fn, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
 
 use crate::{
@@ -25,6 +26,13 @@ pub struct Plain {
     lane: Rc<Lane>,
 }
 
+/// A connection on which the upstream speaks HTTP no longer.
+pub struct Switched {
+    pub wire: Wire,
+    /// What it has said in its new protocol already.
+    pub early: Bytes,
+}
+
 /// By the lease, which waits for the head, and by the download, which waits for the rest.
 pub type Shared = Rc<RefCell<Connection<Wire, Upload>>>;
 
@@ -43,6 +51,15 @@ impl Plain {
     /// Whether the present exchange leaves it fit for another one.
     pub fn is_ready(&self) -> bool {
         self.connection.borrow().reusable() && self.lane.end().is_none()
+    }
+
+    /// After an answer of 101; `None` while somebody still reads that answer, or where it came
+    /// before the whole request had gone out.
+    pub fn into_switched(self) -> Option<Switched> {
+        let connection = Rc::into_inner(self.connection)?.into_inner();
+        let (mut wire, early) = connection.into_switched()?;
+        wire.begin_tunnel();
+        Some(Switched { wire, early })
     }
 
     /// Of one that waits for an exchange: whether the upstream has kept it open, in silence.

@@ -19,6 +19,8 @@ pub struct UpstreamSettings {
     pub first_byte_timeout: Duration,
     /// Between two pieces of an answer that is asked for.
     pub body_timeout: Duration,
+    /// How long nothing may pass through a tunnel.
+    pub tunnel_idle_timeout: Duration,
     /// How long an unused connection is kept; shorter than upstreams' own limit, so that they
     /// seldom close one that is just being used.
     pub idle_timeout: Duration,
@@ -52,6 +54,7 @@ impl UpstreamSettings {
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: Duration::from_secs(3600),
             idle_timeout: Duration::from_secs(15),
             balance: Balance::RoundRobin,
             ejection: Ejection::default(),

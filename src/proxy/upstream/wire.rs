@@ -21,13 +21,19 @@ pub struct Wire {
     lane: Rc<Lane>,
     /// The upstream takes no more; what it has answered is still to be read.
     deaf: bool,
+    /// HTTP is over on it: no answer is to come that a broken write could hide.
+    tunnel: bool,
     /// Among the upstream's connections; given back with the socket.
     _held: Option<Place>,
 }
 
 impl Wire {
     pub fn new(stream: Transport, lane: Rc<Lane>, held: Option<Place>) -> Self {
-        Self { stream, lane, deaf: false, _held: held }
+        Self { stream, lane, deaf: false, tunnel: false, _held: held }
+    }
+
+    pub fn begin_tunnel(&mut self) {
+        self.tunnel = true;
     }
 
     fn check(&self) -> io::Result<()> {
@@ -42,6 +48,7 @@ impl Wire {
     fn written(&mut self, result: &io::Result<usize>) -> Poll<io::Result<usize>> {
         match result {
             Ok(count) => Poll::Ready(Ok(*count)),
+            Err(error) if self.tunnel => Poll::Ready(Err(error.kind().into())),
             Err(_) => {
                 self.deaf = true;
                 self.lane.lose();

@@ -194,6 +194,19 @@ impl Wire {
         }
     }
 
+    /// Nothing comes, for as long as it takes to be sure.
+    pub fn is_silent(&mut self) {
+        let patience = self.socket.read_timeout().unwrap();
+        self.socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+        let kind = self.fill().map_err(|error| error.kind());
+        assert!(
+            matches!(kind, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)),
+            "{kind:?}: {}",
+            self.rest()
+        );
+        self.socket.set_read_timeout(patience).unwrap();
+    }
+
     /// What came and was not asked for yet.
     pub fn rest(&self) -> String {
         String::from_utf8_lossy(&self.read).into_owned()

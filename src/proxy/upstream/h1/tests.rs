@@ -32,7 +32,7 @@ async fn ours(method: &str, stream: DuplexStream) -> Option<(Read, bool)> {
     let mut connection = Connection::new(stream);
     connection.begin(Outgoing::new(request(method)));
     let head = poll_fn(|cx| connection.poll_answer(cx)).await.ok()?;
-    if !answer::acceptable(head.status, &head.fields) {
+    if !answer::acceptable(head.status, &head.fields, None) {
         return None;
     }
     let (mut data, mut trailers) = (Vec::new(), Vec::new());
@@ -51,7 +51,7 @@ async fn hypers(method: &str, stream: DuplexStream) -> Option<Read> {
     tokio::task::spawn_local(connection);
     let response = sender.send_request(request(method)).await.ok()?;
     let (head, body) = response.into_parts();
-    if !answer::acceptable(head.status, &head.headers) {
+    if !answer::acceptable(head.status, &head.headers, None) {
         return None;
     }
     let body = body.collect().await.ok()?;

@@ -1,0 +1,205 @@
+//! What follows an upstream's 101: bytes both ways until both sides have ended, one has failed,
+//! nothing has moved for too long, or the fence cuts it.
+
+mod pump;
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::io::AsyncWrite as _;
+
+use self::pump::{Pump, Side};
+use crate::{
+    authz::answer::Reason,
+    net::{Deadline, Upgraded},
+    proxy::{
+        exchange::{Exchange, Finish},
+        upstream::{Lease, Switched, Wire, lane::End, settings::UpstreamSettings},
+    },
+};
+
+/// An upstream that has switched protocols; it waits until its 101 has reached the client.
+pub struct Tunnel {
+    switched: Switched,
+    lease: Lease,
+    /// How long nothing may move.
+    idle: Duration,
+    /// How long the upstream may take nothing of what it is sent.
+    stall: Duration,
+}
+
+/// Read into by every tunnel of a worker: what is read goes on at once, so that a tunnel at rest
+/// holds no buffer.
+#[derive(Default)]
+pub struct Scratch(RefCell<Vec<u8>>);
+
+/// The largest piece that passes at once.
+const PIECE: usize = 32 << 10;
+
+impl Tunnel {
+    pub fn new(switched: Switched, lease: Lease, settings: &UpstreamSettings) -> Self {
+        let (idle, stall) = (settings.tunnel_idle_timeout, settings.first_byte_timeout);
+        Self { switched, lease, idle, stall }
+    }
+
+    /// Relays until the tunnel has ended, and says in the exchange how.
+    pub async fn relay(self, client: Upgraded, finish: Finish, scratch: &Scratch) {
+        let Self { switched: Switched { wire, early }, lease, idle, stall } = self;
+        let exchange = Rc::clone(finish.exchange());
+        let clock = exchange.clock();
+        let mut relay = Relay {
+            upstream: wire,
+            client,
+            up: Pump::default(),
+            down: Pump::of(early),
+            idle: (clock.deadline(), idle),
+            moved: clock.now(),
+            stall: (clock.deadline(), stall),
+            stalls: false,
+            whole: false,
+            lease,
+            _open: Open::begin(finish),
+        };
+        relay.idle.0.arm(idle);
+        let ended = poll_fn(|cx| relay.poll(cx, &exchange, scratch)).await;
+        relay.end(ended, &exchange);
+        if ended == Ended::Idle {
+            // A TLS client is told that this is meant, if that can be said without waiting.
+            let client = &mut relay.client;
+            let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut *client).poll_shutdown(cx))).await;
+        }
+    }
+}
+
+/// How a tunnel ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Both sides have said all.
+    Whole,
+    ByClient,
+    ByUpstream,
+    /// The upstream takes nothing any more.
+    Stalled,
+    Idle,
+}
+
+/// Dropped in this order: no socket is left when the log tells of it and the fence counts it.
+struct Relay {
+    upstream: Wire,
+    client: Upgraded,
+    up: Pump,
+    down: Pump,
+    idle: (Deadline, Duration),
+    /// When a byte passed last.
+    moved: Instant,
+    stall: (Deadline, Duration),
+    stalls: bool,
+    /// It did not break off.
+    whole: bool,
+    lease: Lease,
+    _open: Open,
+}
+
+/// An open tunnel as the metrics count it.
+struct Open(Finish);
+
+impl Relay {
+    fn poll(&mut self, cx: &mut Context<'_>, exchange: &Exchange, scratch: &Scratch) -> Poll<Ended> {
+        let (sent, received) = (&exchange.bytes_in, &exchange.bytes_out);
+        let before = (sent.get(), received.get());
+        let both = {
+            let scratch = &mut *scratch.0.borrow_mut();
+            scratch.resize(PIECE, 0);
+            let up = self.up.poll(cx, &mut self.client, &mut self.upstream, scratch, sent);
+            (up, self.down.poll(cx, &mut self.upstream, &mut self.client, scratch, received))
+        };
+        match both {
+            (Poll::Ready(Err(Side::Source)), _) | (_, Poll::Ready(Err(Side::Sink))) => {
+                return Poll::Ready(Ended::ByClient);
+            }
+            (Poll::Ready(Err(Side::Sink)), _) | (_, Poll::Ready(Err(Side::Source))) => {
+                return Poll::Ready(Ended::ByUpstream);
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ended::Whole),
+            (Poll::Pending, _) | (_, Poll::Pending) => {}
+        }
+        let now = exchange.clock().now();
+        if before != (sent.get(), received.get()) {
+            self.moved = now;
+        }
+        if self.poll_stall(cx, before.0 != sent.get()).is_ready() {
+            return Poll::Ready(Ended::Stalled);
+        }
+        self.poll_idle(cx, now).map(|()| Ended::Idle)
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<()> {
+        let (deadline, stall) = &self.stall;
+        let stalled = std::mem::replace(&mut self.stalls, self.up.is_held());
+        match (stalled, self.stalls) {
+            (false, false) => return Poll::Pending,
+            (true, false) => {
+                deadline.disarm();
+                return Poll::Pending;
+            }
+            (true, true) if !moved => {}
+            (_, true) => deadline.arm(*stall),
+        }
+        deadline.poll_expired(cx)
+    }
+
+    /// The deadline is moved only when it has passed, not with every byte.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let (deadline, idle) = &self.idle;
+        ready!(deadline.poll_expired(cx));
+        let rested = now.saturating_duration_since(self.moved);
+        let Some(left) = idle.checked_sub(rested).filter(|left| !left.is_zero()) else {
+            return Poll::Ready(());
+        };
+        deadline.arm(left);
+        deadline.poll_expired(cx)
+    }
+
+    /// Writes down how it ended; a side that is not at fault sees the other's failure as a reset.
+    fn end(&mut self, ended: Ended, exchange: &Exchange) {
+        self.whole = matches!(ended, Ended::Whole | Ended::Idle);
+        exchange.complete.set(ended != Ended::ByClient);
+        match ended {
+            Ended::Whole | Ended::ByClient => {}
+            Ended::Idle => exchange.reason.set(Reason::TunnelIdle),
+            Ended::Stalled => exchange.reason.set(Reason::UpstreamTimeout),
+            Ended::ByUpstream => exchange.reason.set(Reason::UpstreamReset),
+        }
+        if !self.whole {
+            exchange.connection.sever();
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // Cut, drained or failed: what broke off must not look as if it had ended.
+        if !self.whole {
+            self.lease.lane().finish(End::Cut);
+        }
+    }
+}
+
+impl Open {
+    fn begin(finish: Finish) -> Self {
+        finish.exchange().metrics().tunnel_opened();
+        Self(finish)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.exchange().metrics().tunnel_closed();
+    }
+}

@@ -1,0 +1,359 @@
+//! Upgrades: what reaches the upstream, when bytes pass, and how a tunnel ends.
+
+use std::{net::Shutdown, time::Duration};
+
+use permgate::{
+    authz::{rules::PublicPath, time::Timestamp},
+    fence::Cut,
+};
+
+use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually, field, fields, status};
+
+const UPGRADE: [&str; 4] = [
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+];
+
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A tunnel: the client's end and the upstream's.
+fn open(origin: &Origin, gate: &Gate) -> (Wire, Wire) {
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/socket", &UPGRADE));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(SWITCHED);
+    assert_eq!(status(&client.head()), 101);
+    (client, upstream)
+}
+
+#[test]
+fn a_tunnel_opens_with_the_upstreams_answer_and_carries_bytes_both_ways() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/socket", &UPGRADE));
+    let mut upstream = origin.accept();
+    let head = upstream.head();
+    assert_eq!((field(&head, "connection"), field(&head, "upgrade")), (Some("upgrade"), Some("websocket")));
+    assert_eq!(field(&head, "sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+    assert_eq!(field(&head, "sec-websocket-version"), Some("13"));
+    assert_eq!(field(&head, "x-permgate-user"), Some("alice"));
+    assert_eq!(field(&head, "authorization"), None);
+    // What the upstream says behind its head comes behind ours.
+    upstream.send(format!("{SWITCHED}hello"));
+    let head = client.head();
+    assert_eq!(status(&head), 101);
+    assert_eq!((field(&head, "connection"), field(&head, "upgrade")), (Some("upgrade"), Some("websocket")));
+    assert_eq!(field(&head, "sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!((field(&head, "content-length"), field(&head, "transfer-encoding")), (None, None));
+    assert_eq!(client.bytes(5), "hello");
+    for _ in 0..3 {
+        client.send("ping");
+        assert_eq!(upstream.bytes(4), "ping");
+        upstream.send("pong!");
+        assert_eq!(client.bytes(5), "pong!");
+    }
+    assert_eq!(gate.live(), 1);
+    assert!(gate.figures().contains("permgate_tunnels_open 1\n"));
+    client.finish_sending();
+    assert_eq!(upstream.ending(), Ending::Closed);
+    drop(upstream);
+    assert_eq!(client.ending(), Ending::Closed);
+    let line = gate.line();
+    assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(101), Some("ok")), "{line}");
+    assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(12), Some(20)), "{line}");
+    gate.is_empty_at_last();
+    assert!(gate.figures().contains("permgate_tunnels_open 0\n"));
+}
+
+#[test]
+fn nothing_behind_the_head_reaches_the_upstream_before_its_answer() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/socket", &UPGRADE) + "early");
+    let mut upstream = origin.accept();
+    upstream.head();
+    client.send(" and GET /api/smuggled HTTP/1.1\r\n\r\n");
+    upstream.is_silent();
+    upstream.send(SWITCHED);
+    upstream.until("early and GET /api/smuggled HTTP/1.1\r\n\r\n");
+    client.head();
+    upstream.send("x");
+    assert_eq!(client.bytes(1), "x");
+}
+
+/// An upstream that does not switch is answered as ever, and both connections go on.
+fn check_refused(row: &str, answer: &str, expected: u16) {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/socket", &UPGRADE));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(answer);
+    assert_eq!(client.answer().0, expected, "{row}");
+    client.send(gate.request("GET /api/x", &[]));
+    let mut upstream = if expected == 502 { origin.accept() } else { upstream };
+    assert_eq!(field(&upstream.head(), "upgrade"), None, "{row}");
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
+    assert_eq!(client.answer().2, "next", "{row}");
+    assert_eq!(gate.told().2, u64::from(expected), "{row}");
+}
+
+#[test]
+fn an_upstream_may_refuse() {
+    check_refused("200", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno", 200);
+    check_refused("400", "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno", 400);
+    let required = "HTTP/1.1 426 Upgrade Required\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+                    content-length: 2\r\n\r\nno";
+    check_refused("426", required, 426);
+    let other = SWITCHED.replace("websocket", "tcp");
+    check_refused("101 to something else", &other, 502);
+    let nothing = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n";
+    check_refused("101 to nothing", nothing, 502);
+    let unsaid = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+    check_refused("101 that Connection does not name", unsaid, 502);
+}
+
+/// An Upgrade that does not go on: the upstream sees a plain request.
+fn check_plain(row: &str, request: impl FnOnce(&Gate) -> String) {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.client();
+    client.send(request(&gate));
+    let mut upstream = origin.accept();
+    let head = upstream.head();
+    for name in ["upgrade", "http2-settings", "connection"] {
+        assert_eq!(fields(&head, name), Vec::<&str>::new(), "{row}: {head}");
+    }
+    upstream.send(SWITCHED);
+    assert_eq!(client.refused().0, 502, "{row}");
+}
+
+#[test]
+fn an_upgrade_that_nobody_could_judge_is_passed_over() {
+    let get = |fields: &'static [&'static str]| move |gate: &Gate| gate.request("GET /api/x", fields);
+    check_plain(
+        "h2c",
+        get(&["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"]),
+    );
+    check_plain("TLS", get(&["Connection: Upgrade", "Upgrade: TLS/1.0"]));
+    check_plain("not in Connection", get(&["Upgrade: websocket"]));
+    check_plain("with a body", |gate| {
+        gate.request("POST /api/x", &["Connection: Upgrade", "Upgrade: websocket", "Content-Length: 4"])
+            + "body"
+    });
+    check_plain("HTTP/1.0", |gate| gate.request("GET /api/x", &UPGRADE).replace("HTTP/1.1", "HTTP/1.0"));
+}
+
+#[test]
+fn a_public_rule_that_names_its_methods_opens_a_tunnel_to_anybody() {
+    let origin = Origin::new();
+    let named = |setup: &mut Setup| {
+        let rule = setup.public.last_mut().unwrap();
+        rule.path = PublicPath::Exact("/api/socket".into());
+        rule.methods = Some(vec!["GET".parse().unwrap()]);
+    };
+    let gate = origin.setup().public("/api/socket").with(named).start();
+    let request = format!("GET /api/socket HTTP/1.1\r\nHost: gate\r\n{}\r\n\r\n", UPGRADE.join("\r\n"));
+    let mut client = gate.client();
+    client.send(&request);
+    let mut upstream = origin.accept();
+    assert_eq!(field(&upstream.head(), "x-permgate-user"), None);
+    upstream.send(SWITCHED);
+    client.head();
+    client.send("ping");
+    assert_eq!(upstream.bytes(4), "ping");
+    // One that only lets people read does not.
+    assert_eq!(gate.reload(origin.setup().public("/api/socket")), Cut(1));
+    assert_eq!(client.ending(), Ending::Reset);
+    let mut client = gate.client();
+    client.send(&request);
+    assert_eq!(client.refused(), (401, "unauthorized".into()));
+}
+
+/// A tunnel in use is cut: after the change has answered not a byte passes, either way.
+fn check_cut(row: &str, reason: &str, cut: impl FnOnce(&Gate)) {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = open(&origin, &gate);
+    client.send("ping");
+    assert_eq!(upstream.bytes(4), "ping");
+    cut(&gate);
+    for end in [&mut upstream, &mut client] {
+        // A socket that knows already says it once, to whoever asks first.
+        if std::io::Write::write_all(&mut end.socket, b"late").is_ok() {
+            assert_eq!(end.ending(), Ending::Reset, "{row}");
+        }
+    }
+    upstream.ending();
+    client.ending();
+    assert!(!client.rest().contains("late") && !upstream.rest().contains("late"), "{row}");
+    let (outcome, told, status) = gate.told();
+    assert_eq!((outcome.as_str(), told.as_str(), status), ("cut", reason, 101), "{row}");
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_change_cuts_the_tunnels_that_it_forbids() {
+    check_cut("revoked", "token_revoked", |gate| assert_eq!(gate.revoke(), Cut(1)));
+    check_cut("by an administrator", "cut_by_admin", |gate| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let rows = runtime.block_on(gate.fence.list());
+        assert!(runtime.block_on(gate.fence.cut(&rows[0].id)).unwrap());
+    });
+    check_cut("by a reload", "no_service", |gate| {
+        let moved = Setup::to(&[]).with(|setup| setup.service.paths = vec!["/other".into()]);
+        assert_eq!(gate.reload(moved), Cut(1));
+    });
+    check_cut("in time", "token_expired", |gate| {
+        let soon = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond() + 100);
+        gate.change_token(|token| token.expires_at = Some(soon));
+        gate.reload(Setup::to(&[]));
+        eventually("the tunnel has expired", || gate.live() == 0);
+    });
+}
+
+#[test]
+fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = open(&origin, &gate);
+    upstream.fill_up(&[b'x'; 64 << 10]);
+    assert_eq!(gate.revoke(), Cut(1));
+    assert_eq!(upstream.ending(), Ending::Reset);
+    assert_eq!(client.ending(), Ending::Reset);
+    gate.is_empty_at_last();
+}
+
+/// A tunnel ends by what one side does; how the other sees it, and what the log says.
+fn check_end(
+    row: &str,
+    change: impl FnOnce(&mut Setup),
+    play: impl FnOnce(Wire, Wire) -> (Option<Wire>, Ending),
+    told: (&str, &str),
+) {
+    let origin = Origin::new();
+    let gate = origin.setup().with(change).start();
+    let (client, upstream) = open(&origin, &gate);
+    let (left, expected) = play(client, upstream);
+    if let Some(mut left) = left {
+        assert_eq!(left.ending(), expected, "{row}");
+    }
+    let (outcome, reason, status) = gate.told();
+    assert_eq!((outcome.as_str(), reason.as_str(), status), (told.0, told.1, 101), "{row}");
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_tunnel_ends_as_its_sides_do() {
+    let same = |_: &mut Setup| {};
+    check_end(
+        "the client resets",
+        same,
+        |client, upstream| {
+            client.reset();
+            (Some(upstream), Ending::Reset)
+        },
+        ("rejected", "client_closed"),
+    );
+    check_end(
+        "the upstream resets",
+        same,
+        |client, upstream| {
+            upstream.reset();
+            (Some(client), Ending::Reset)
+        },
+        ("failed", "upstream_reset"),
+    );
+    check_end(
+        "the upstream ends, then the client",
+        same,
+        |mut client, mut upstream| {
+            upstream.send("bye").finish_sending();
+            assert_eq!(client.ending(), Ending::Closed);
+            assert_eq!(client.rest(), "bye");
+            client.send("bye bye").finish_sending();
+            assert_eq!(upstream.bytes(7), "bye bye");
+            (Some(upstream), Ending::Closed)
+        },
+        ("forwarded", "ok"),
+    );
+    let soon = Duration::from_millis(100);
+    check_end(
+        "nothing passes",
+        |setup| setup.upstream.tunnel_idle_timeout = soon,
+        |client, mut upstream| {
+            assert_eq!(upstream.ending(), Ending::Closed);
+            (Some(client), Ending::Closed)
+        },
+        ("forwarded", "tunnel_idle"),
+    );
+    check_end(
+        "the client takes nothing",
+        |setup| setup.limits.write_timeout = soon,
+        |client, mut upstream| {
+            while std::io::Write::write_all(&mut upstream.socket, &[b'x'; 64 << 10]).is_ok() {}
+            drop(upstream);
+            (Some(client), Ending::Reset)
+        },
+        ("rejected", "client_closed"),
+    );
+    check_end(
+        "the upstream takes nothing",
+        |setup| setup.upstream.first_byte_timeout = soon,
+        |mut client, upstream| {
+            while std::io::Write::write_all(&mut client.socket, &[b'x'; 64 << 10]).is_ok() {}
+            drop(client);
+            (Some(upstream), Ending::Reset)
+        },
+        ("failed", "upstream_timeout"),
+    );
+}
+
+#[test]
+fn a_tunnel_in_use_is_not_idle() {
+    let origin = Origin::new();
+    let idle = Duration::from_millis(300);
+    let gate = origin.setup().with(|setup| setup.upstream.tunnel_idle_timeout = idle).start();
+    let (mut client, mut upstream) = open(&origin, &gate);
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < idle * 3 {
+        client.send("x");
+        upstream.bytes(1);
+    }
+    assert_eq!(gate.live(), 1);
+}
+
+#[test]
+fn each_side_of_a_tunnel_holds_the_other_back() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = open(&origin, &gate);
+    let sent = upstream.fill_up(&[b'd'; 64 << 10]);
+    let said = client.fill_up(&[b'u'; 64 << 10]);
+    // Nothing of it is lost, and nothing is doubled.
+    assert_eq!(client.bytes(sent), "d".repeat(sent));
+    assert_eq!(upstream.bytes(said), "u".repeat(said));
+    client.socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(upstream.ending(), Ending::Closed);
+}
+
+#[test]
+fn a_drain_waits_for_a_tunnel_until_its_deadline() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = open(&origin, &gate);
+    gate.drain(Duration::from_millis(600));
+    let begun = std::time::Instant::now();
+    client.send("still");
+    assert_eq!(upstream.bytes(5), "still");
+    assert_eq!(client.ending(), Ending::Reset);
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    assert_eq!(upstream.ending(), Ending::Reset);
+}
