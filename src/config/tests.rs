@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod mistakes;
+mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");
 /// The smallest configuration with a service; its lines are 1 to 7.

@@ -1,6 +1,7 @@
 //! A gateway with one worker, a service at `/api` and a token for it, between a scripted upstream
 //! and a client that speaks in raw bytes.
 
+mod server;
 mod wire;
 
 use std::{
@@ -37,6 +38,7 @@ use permgate::{
 };
 use serde_json::Value;
 
+pub use server::Server;
 pub use wire::{Ending, Origin, Wire, field, fields, nobody, status};
 
 /// How a gateway is to be, before it runs.
@@ -337,6 +339,13 @@ impl Gate {
         });
         self.rows_read.set(row + 1);
         serde_json::from_str(&found.unwrap()).unwrap()
+    }
+
+    /// What a scrape says of this sample.
+    pub fn gauge(&self, sample: &str) -> Option<u64> {
+        let readings = permgate::metrics::Readings { tokens: 0, imported: 0, writable: true, ready: true };
+        let page = self.metrics.render(readings);
+        page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
     }
 
     pub fn log_text(&self) -> String {

@@ -4,11 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod answers;
+mod balance;
 mod client_faults;
 mod fencing;
 mod forwarding;
 mod harness;
+mod health;
 mod identity;
+mod names;
+mod overload;
 mod own;
 mod streaming;
 mod telling;

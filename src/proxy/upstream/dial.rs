@@ -63,12 +63,15 @@ impl Dialer {
 
     /// Each time another one comes first, so that all have their share.
     fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
-        let turn = self.next.get() % addresses.len();
-        self.next.set(turn + 1);
-        let (before, from) = addresses.split_at(turn);
-        let mut order = [from, before].concat();
         let failed = self.failed.borrow();
-        order.sort_by_key(|address| failed.iter().any(|(other, until)| other == address && *until > now));
+        let failed =
+            |address: &SocketAddr| failed.iter().any(|(other, until)| other == address && *until > now);
+        let (last, mut order): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            addresses.iter().copied().partition(failed);
+        let turn = self.next.replace(self.next.get().wrapping_add(1));
+        let turn = turn % order.len().max(1);
+        order.rotate_left(turn);
+        order.extend(last);
         order
     }
 }

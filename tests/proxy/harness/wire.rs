@@ -101,7 +101,7 @@ impl Wire {
         Self::over(TcpStream::connect(address).unwrap())
     }
 
-    fn over(socket: TcpStream) -> Self {
+    pub fn over(socket: TcpStream) -> Self {
         // No read of a test waits longer: it fails instead.
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -115,7 +115,7 @@ impl Wire {
     }
 
     /// The next head; `None` when the connection ends, however it does.
-    fn try_head(&mut self) -> Option<String> {
+    pub(super) fn try_head(&mut self) -> Option<String> {
         loop {
             if self.read.windows(4).any(|four| four == b"\r\n\r\n") {
                 return Some(self.head());

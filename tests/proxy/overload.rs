@@ -1,0 +1,179 @@
+//! Limits of an upstream, and the line of those who wait for them.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use crate::harness::{Ending, Gate, Origin, Server, Setup, Wire, eventually, field};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const LONG: Duration = Duration::from_secs(60);
+const QUEUED: &str = "permgate_upstream_queued{upstream=\"origin\"}";
+const IN_FLIGHT: &str = "permgate_upstream_in_flight{upstream=\"origin\"}";
+const CONNECTIONS: &str = "permgate_upstream_connections{upstream=\"origin\"}";
+
+fn one_at_a_time(origin: &Origin) -> Setup {
+    origin.setup().with(|setup| {
+        setup.upstream.max_in_flight = NonZeroUsize::new(1);
+        setup.upstream.queue = 2;
+        setup.upstream.queue_timeout = LONG;
+    })
+}
+
+/// A client whose request waits in line, behind so many others.
+fn queued(gate: &Gate, path: &str, others: u64) -> Wire {
+    let mut client = gate.client();
+    client.send(gate.request(&format!("GET /api/{path}"), &[]));
+    eventually("it waits", || gate.gauge(QUEUED) == Some(others + 1));
+    client
+}
+
+#[test]
+fn so_many_are_under_way_so_many_wait_and_the_rest_is_told() {
+    let origin = Origin::new();
+    let gate = one_at_a_time(&origin).start();
+    let mut first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let mut second = queued(&gate, "second", 0);
+    let mut third = queued(&gate, "third", 1);
+    let mut fourth = gate.asked();
+    let (status, head, _) = fourth.answer();
+    assert_eq!((status, field(&head, "retry-after")), (503, Some("1")), "{head}");
+    assert_eq!(gate.told(), ("failed".into(), "upstream_overloaded".into(), 503));
+    assert_eq!(gate.gauge(IN_FLIGHT), Some(1));
+
+    // In the order of coming, over the one connection.
+    for (client, path) in [(&mut first, None), (&mut second, Some("second")), (&mut third, Some("third"))] {
+        if let Some(path) = path {
+            assert!(upstream.head().starts_with(&format!("GET /api/{path} ")));
+        }
+        upstream.send(OK);
+        assert_eq!(client.answer().2, "ok");
+    }
+    assert_eq!((gate.gauge(IN_FLIGHT), gate.gauge(QUEUED)), (Some(0), Some(0)));
+    assert!(!origin.has_more());
+}
+
+#[test]
+fn nobody_waits_for_longer_than_the_deadline() {
+    let origin = Origin::new();
+    let gate = one_at_a_time(&origin).with_queue_timeout(Duration::from_millis(100)).start();
+    let _first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    assert_eq!(gate.asked().refused(), (503, "service_unavailable".into()));
+    assert_eq!(gate.told().1, "upstream_overloaded");
+    assert_eq!(gate.gauge(QUEUED), Some(0));
+}
+
+#[test]
+fn a_place_is_held_until_the_last_byte() {
+    let origin = Origin::new();
+    let gate = one_at_a_time(&origin).start();
+    let mut first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha");
+    first.until("ha");
+    let mut second = queued(&gate, "second", 0);
+    upstream.send("lf");
+    first.until("lf");
+    upstream.head();
+    upstream.send(OK);
+    assert_eq!(second.answer().2, "ok");
+}
+
+#[test]
+fn who_is_cut_or_leaves_waits_no_more() {
+    let origin = Origin::new();
+    let gate = one_at_a_time(&origin).start();
+    let first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let leaves = queued(&gate, "leaves", 0);
+    drop(leaves);
+    eventually("it has left the line", || gate.gauge(QUEUED) == Some(0));
+    let mut waits = queued(&gate, "waits", 0);
+    assert_eq!(gate.revoke().0, 2);
+    assert_eq!(gate.gauge(QUEUED), Some(0), "cut, and still in line");
+    assert_eq!(waits.ending(), Ending::Reset);
+    drop(first);
+    upstream.ending();
+    eventually("its place is free", || gate.gauge(IN_FLIGHT) == Some(0));
+    assert!(!origin.has_more(), "sent though it was cut");
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn no_more_connections_than_allowed() {
+    let (origin, other) = (Origin::new(), Origin::new());
+    let capped = |setup: &mut Setup| {
+        setup.upstream.max_connections = NonZeroUsize::new(1);
+        setup.upstream.queue_timeout = LONG;
+    };
+    let gate = origin.setup().with(capped).start();
+    let mut first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let mut second = queued(&gate, "second", 0);
+    assert_eq!(gate.gauge(CONNECTIONS), Some(1));
+    upstream.send(OK);
+    assert_eq!(first.answer().2, "ok");
+    assert!(upstream.head().starts_with("GET /api/second "), "passed on");
+    // A connection that ends makes room for another.
+    let mut third = queued(&gate, "third", 0);
+    upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+    assert_eq!(second.answer().2, "ok");
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(OK);
+    assert_eq!(third.answer().2, "ok");
+    drop(gate);
+
+    // An idle one at one url yields to what another url is to be asked.
+    let gate = Setup::to(&[origin.address, other.address]).with(capped).start();
+    for origin in [&origin, &other, &origin] {
+        let mut client = gate.asked();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send(OK);
+        assert_eq!(client.answer().2, "ok");
+        assert_eq!(gate.gauge(CONNECTIONS), Some(1));
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_thousand_failures() {
+    let server = Server::new("a");
+    server.set_sound(false);
+    let gate = Setup::to(&[server.address])
+        .with(|setup| {
+            setup.upstream.max_in_flight = NonZeroUsize::new(3);
+            setup.upstream.max_connections = NonZeroUsize::new(2);
+            setup.upstream.queue = 1;
+        })
+        .start();
+    let (address, request) = (gate.address, gate.request("GET /api/x", &["Connection: close"]));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..250 {
+                    let mut client = Wire::to(address);
+                    client.send(&request);
+                    assert!(matches!(client.answer().0, 502 | 503));
+                }
+            });
+        }
+    });
+    gate.is_empty_at_last();
+    eventually("every place is free", || {
+        [IN_FLIGHT, CONNECTIONS, QUEUED].iter().all(|gauge| gate.gauge(gauge) == Some(0))
+    });
+    server.set_sound(true);
+    assert_eq!(gate.asked().answer().2, "a");
+}
+
+impl Setup {
+    fn with_queue_timeout(self, timeout: Duration) -> Self {
+        self.with(|setup| setup.upstream.queue_timeout = timeout)
+    }
+}
