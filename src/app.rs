@@ -4,11 +4,13 @@
 //! the store's writer. The store is opened before any address is bound; a worker that dies, or a
 //! fence that a worker does not acknowledge, ends the process.
 
+mod certificates;
 mod control;
 mod listeners;
 mod reload;
 mod supervisor;
 mod uses;
+mod watch;
 mod worker;
 
 use std::{
@@ -30,6 +32,7 @@ use crate::{
     store::{OpenError, Store},
 };
 
+use certificates::Shown;
 use control::{Control, Request};
 use reload::Reloader;
 use supervisor::{Supervisor, Watchdog};
@@ -108,10 +111,9 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let metrics = Metrics::new(store.metrics());
     metrics.name_services(&state.snapshot().rules);
     let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
-    let certificates = match config.server.tls.as_slice() {
-        [] => None,
-        pairs => Some(tls::Certificates::load(pairs)?),
-    };
+    let certificates = Shown::load(&config, metrics.clone())?;
+    let (watch, changes) = watch::watch();
+    watch.follow(config.server.tls.files().chain(config.admin.tls.files()));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
     let admin = listeners::admin(&config.admin, &mut inherited)?;
     for name in inherited.left() {
@@ -139,10 +141,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
                 if config.server.proxy_protocol {
                     listener = listener.with_proxy_protocol();
                 }
-                Ok(match &certificates {
-                    Some(certificates) => listener.with_tls(certificates.clone()),
-                    None => listener,
-                })
+                Ok(listener.with_tls(certificates.proxy.clone()))
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Listener)?;
@@ -175,9 +174,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let control = Control {
         listeners: admin
             .iter()
-            .map(Bound::listener)
+            .map(|bound| Ok(bound.listener()?.with_tls(certificates.admin.clone())))
             .collect::<io::Result<_>>()
             .map_err(StartError::Listener)?,
+        changes,
         hosts: config.admin.hosts.clone(),
         sign_in: config.admin.sign_in.clone(),
         signals,
@@ -194,6 +194,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             log,
             limits,
             certificates,
+            watch,
             supervisor,
             keyring,
         ),

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     admin::SignIn,
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
-    net::{self, Address, tls::Pair},
+    net::{self, Address, tls::Settings as TlsSettings},
     proxy::{self, access_log::LogTarget},
     store,
 };
@@ -34,6 +34,7 @@ mod shape;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod units;
 mod upstream;
 
@@ -69,8 +70,8 @@ pub struct Server {
     pub unix_mode: u32,
     /// Connections of trusted proxies begin with the PROXY protocol's header.
     pub proxy_protocol: bool,
-    /// Each loadable by itself; empty: plain text.
-    pub tls: Vec<Pair>,
+    /// Loadable; without a pair: plain text.
+    pub tls: TlsSettings,
     /// `None`: one per core.
     pub workers: Option<NonZeroUsize>,
     pub drain: Duration,
@@ -80,6 +81,8 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     pub listen: Vec<Address>,
+    /// As the server's.
+    pub tls: TlsSettings,
     /// Names that `Host` may have beside the listener's own addresses and `localhost`; lower case.
     pub hosts: Vec<String>,
     /// Other machines may reach it.

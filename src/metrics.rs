@@ -18,7 +18,7 @@ pub use cell::{Counter, Histogram};
 pub use exposition::outcome;
 pub use store::StoreMetrics;
 pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
-pub use worker::{UpstreamEvent, WorkerMetrics};
+pub use worker::{HandshakeOutcome, UpstreamEvent, WorkerMetrics};
 
 use crate::authz::rules::{Rules, ServiceId};
 
@@ -35,6 +35,11 @@ pub struct Metrics {
     pub reloads: Counter,
     pub reloads_failed: Counter,
     upstreams: OnceLock<Arc<dyn UpstreamReadings>>,
+    /// Certificates replaced while serving.
+    pub certificate_reloads: Counter,
+    pub certificate_reloads_failed: Counter,
+    /// Until when each certificate is valid: its file, seconds since 1970.
+    certificates: Mutex<Vec<(String, i64)>>,
 }
 
 /// What is not counted but read at the moment of a scrape.
@@ -57,6 +62,9 @@ impl Metrics {
             reloads: Counter::default(),
             reloads_failed: Counter::default(),
             upstreams: OnceLock::new(),
+            certificate_reloads: Counter::default(),
+            certificate_reloads_failed: Counter::default(),
+            certificates: Mutex::default(),
         })
     }
 
@@ -79,6 +87,10 @@ impl Metrics {
     /// From now on a scrape asks how the upstreams are.
     pub fn ask_upstreams(&self, upstreams: Arc<dyn UpstreamReadings>) {
         let _ = self.upstreams.set(upstreams);
+    }
+
+    pub fn set_certificates(&self, ends: Vec<(String, i64)>) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 
     /// Prometheus text, format 0.0.4.

@@ -72,6 +72,9 @@ pub trait Handler: 'static {
     /// A trusted proxy's connection is closed, since it does not say soundly whom it is for. The
     /// place to count and log.
     fn unannounced(&self, _connection: &Connection, _why: &str) {}
+
+    /// A TLS handshake has ended, one way or the other. The place to count.
+    fn shaken(&self, _outcome: tls::Handshake, _connection: &Connection) {}
 }
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

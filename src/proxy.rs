@@ -62,8 +62,8 @@ use crate::{
     assertion::Keyring,
     authz::{answer::Reason, forwarding},
     fence::Registry,
-    metrics::{WorkerMetrics, outcome},
-    net::{Connection, Handler, Refusal, RequestBody, Upgraded},
+    metrics::{HandshakeOutcome, WorkerMetrics, outcome},
+    net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
     state::State,
 };
 
@@ -285,6 +285,7 @@ impl Handler for Gateway {
             Refusal::BadRequest(_) => Reason::BadRequest,
             Refusal::HeadTimeout => Reason::RequestTimeout,
             Refusal::TargetTooLong => Reason::TargetTooLong,
+            Refusal::Misdirected => Reason::Misdirected,
             Refusal::HeadTooLarge => Reason::HeadTooLarge,
         });
         self.metrics().client_refused(rejection.reason);
@@ -308,6 +309,20 @@ impl Handler for Gateway {
             upstream_wait: None,
         });
         rejection.into_response(false, &request_id)
+    }
+
+    fn shaken(&self, outcome: Handshake, _: &Connection) {
+        self.metrics().handshake(match outcome {
+            Handshake::Full => HandshakeOutcome::Full,
+            Handshake::Resumed => HandshakeOutcome::Resumed,
+            Handshake::TimedOut => HandshakeOutcome::TimedOut,
+            Handshake::Closed => HandshakeOutcome::Closed,
+            Handshake::NotTls => HandshakeOutcome::NotTls,
+            Handshake::NothingInCommon => HandshakeOutcome::NothingInCommon,
+            Handshake::ClientCertificate => HandshakeOutcome::ClientCertificate,
+            Handshake::Refused => HandshakeOutcome::Refused,
+            Handshake::Broken => HandshakeOutcome::Broken,
+        });
     }
 
     fn unannounced(&self, connection: &Connection, why: &str) {

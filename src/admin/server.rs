@@ -209,6 +209,7 @@ impl Handler for Server {
             Refusal::BadRequest(_) => Reason::BadRequest,
             Refusal::HeadTimeout => Reason::RequestTimeout,
             Refusal::TargetTooLong => Reason::TargetTooLong,
+            Refusal::Misdirected => Reason::Misdirected,
             Refusal::HeadTooLarge => Reason::HeadTooLarge,
         };
         self.metrics.client_refused(reason);

@@ -22,6 +22,7 @@ use super::{
     reload::{Reloader, Shared},
     supervisor::{Supervisor, Watchdog},
     uses::AdminUses,
+    watch::Changes,
     worker::Exit,
 };
 use crate::{
@@ -47,6 +48,9 @@ const RECORD_REFUSALS: Duration = Duration::from_secs(5);
 /// So often it is asked whether keys of assertions have to be made or retired.
 const ROTATE_KEYS: Duration = Duration::from_secs(1);
 
+/// So often it is asked whether a certificate is about to expire.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(3600);
+
 /// What is left for answers of the admin listener once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,8 @@ pub struct Control {
     pub watchdog: Option<Watchdog>,
     pub drain_time: Duration,
     pub ready: Arc<AtomicBool>,
+    /// Of the certificates' files.
+    pub changes: Changes,
     /// Names that the admin listener may be asked by.
     pub hosts: Vec<String>,
     pub sign_in: admin::SignIn,
@@ -157,6 +163,7 @@ impl Control {
         let mut flush = tokio::time::interval(FLUSH_USES);
         let mut record = tokio::time::interval(RECORD_REFUSALS);
         let mut rotate = tokio::time::interval(ROTATE_KEYS);
+        let mut look = tokio::time::interval(LOOK_AT_CERTIFICATES);
         let fence = self.fence.clone();
         let broken = fence.broken();
         tokio::pin!(broken);
@@ -204,6 +211,11 @@ impl Control {
                     let reloader = self.reloader.clone();
                     tokio::task::spawn_local(async move { reloader.rotate_keys().await });
                 }
+                () = self.changes.next() => {
+                    let reloader = self.reloader.clone();
+                    tokio::task::spawn_local(async move { reloader.refresh_certificates().await });
+                }
+                _ = look.tick() => self.reloader.tell_of_certificates(),
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }

@@ -27,7 +27,7 @@ pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Bo
             continue;
         };
         let passed = inherited.take(name)?;
-        for remote in remote(&passed)?.filter(|_| server.tls.is_empty()) {
+        for remote in remote(&passed)?.filter(|_| server.tls.pairs.is_empty()) {
             tracing::warn!("{remote} (systemd:{name}) takes tokens in plain text from other machines");
         }
         all.extend(passed);

@@ -8,14 +8,14 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use super::supervisor::Supervisor;
+use super::{certificates::Shown, supervisor::Supervisor, watch::Watch};
 use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
     assertion::{self, Keyring, KeyringError},
     config::{self, Config, Errors, Problem},
     fence::Cut,
     metrics::Metrics,
-    net::{Limits, tls::Certificates},
+    net::Limits,
     proxy::access_log::AccessLog,
     state::State,
     store::{Actor, Store},
@@ -32,7 +32,8 @@ pub struct Reloader {
     metrics: Arc<Metrics>,
     log: Arc<AccessLog>,
     limits: watch::Sender<Limits>,
-    certificates: Option<Certificates>,
+    certificates: Shown,
+    watch: Watch,
     supervisor: Supervisor,
     keyring: Arc<Keyring>,
 }
@@ -46,7 +47,8 @@ impl Reloader {
         metrics: Arc<Metrics>,
         log: Arc<AccessLog>,
         limits: watch::Sender<Limits>,
-        certificates: Option<Certificates>,
+        certificates: Shown,
+        watch: Watch,
         supervisor: Supervisor,
         keyring: Arc<Keyring>,
     ) -> Arc<Self> {
@@ -60,6 +62,7 @@ impl Reloader {
             log,
             limits,
             certificates,
+            watch,
             supervisor,
             keyring,
         })
@@ -94,21 +97,16 @@ impl Reloader {
             return Err(self
                 .refused(format!("{key} cannot be changed by a reload: stop permgate and start it again")));
         }
-        if self.certificates.is_none() != next.server.tls.is_empty() {
-            return Err(self.refused(
-                "server.tls cannot be switched on or off by a reload: stop permgate and start it again"
-                    .to_owned(),
-            ));
+        if let Some(key) = self.certificates.unreloadable_change(&next) {
+            return Err(self.refused(format!(
+                "{key} cannot be switched on or off by a reload: stop permgate and start it again"
+            )));
         }
         // Read before anything changes, shown only once the rules are accepted.
-        let shown = match &self.certificates {
-            Some(present) => Some((
-                present,
-                Certificates::load(&next.server.tls)
-                    .map_err(|error| self.refused(format!("server.tls: {}", with_cause(&error))))?,
-            )),
-            None => None,
-        };
+        let certificates = self
+            .certificates
+            .read(&next)
+            .map_err(|(key, error)| self.refused(format!("{key}: {}", with_cause(&error))))?;
         // Keys come before the rules that want them, and go back when those are not accepted.
         let keys = self.keyring.present();
         if let Some(assertion) = next.assertion.clone() {
@@ -119,9 +117,8 @@ impl Reloader {
             self.keyring.restore(keys);
             ReloadError::Change(error)
         })?;
-        if let Some((present, next)) = shown {
-            present.replace(&next);
-        }
+        self.certificates.show(&certificates);
+        self.follow(&next);
         self.metrics.name_services(&self.state.snapshot().rules);
         for warning in &next.warnings {
             tracing::warn!("{warning}");
@@ -155,6 +152,32 @@ impl Reloader {
         let keyring = self.keyring.clone();
         let tended = tokio::task::spawn_blocking(move || keyring.tend(&assertion, SystemTime::now().into()));
         tended.await.unwrap_or(Err(KeyringError::Interrupted))
+    }
+
+    /// The certificates' files may have changed: they are read again, the last good ones stay.
+    pub async fn refresh_certificates(&self) {
+        let present = self.present.lock().await;
+        match self.certificates.read(&present) {
+            Ok(next) => {
+                if self.certificates.show(&next) {
+                    tracing::info!("certificates replaced");
+                }
+            }
+            Err((key, error)) => {
+                self.metrics.certificate_reloads_failed.add(1);
+                tracing::error!("the certificates stay as they were: {key}: {}", with_cause(&error));
+            }
+        }
+        self.follow(&present);
+    }
+
+    /// Time has passed: a certificate may be about to expire.
+    pub fn tell_of_certificates(&self) {
+        self.certificates.tell(SystemTime::now().into());
+    }
+
+    fn follow(&self, config: &Config) {
+        self.watch.follow(config.server.tls.files().chain(config.admin.tls.files()));
     }
 
     fn refused(&self, message: String) -> ReloadError {
@@ -231,9 +254,9 @@ mod tests {
         let (store, state) = Store::open(&config.store, rules, Fence::new(ACKNOWLEDGE_TIMEOUT)).unwrap();
         let metrics = Metrics::new(store.metrics());
         let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();
-        let certificates = Certificates::load(&config.server.tls).unwrap();
+        let shown = Shown::load(&config, metrics.clone()).unwrap();
+        let certificates = shown.proxy.clone().unwrap();
         let limits = watch::channel(config.server.limits.clone()).0;
-        let shown = Some(certificates.clone());
         let reloader = Reloader::new(
             config,
             store.clone(),
@@ -242,6 +265,7 @@ mod tests {
             log,
             limits,
             shown,
+            crate::app::watch::watch().0,
             Supervisor::of(Signals::Ignored),
             Arc::default(),
         );

@@ -31,10 +31,17 @@ impl Target {
             return Self::parse(address).map(|target| vec![target]);
         }
         let config = load(&global.config)?;
-        let mut targets: Vec<Self> = config.admin.listen.iter().filter_map(Self::of_listener).collect();
+        // The command line speaks plain text: to the socket, where the others have TLS.
+        let plain =
+            |address: &&Address| matches!(address, Address::Unix(_)) || config.admin.tls.pairs.is_empty();
+        let listeners = config.admin.listen.iter().filter(plain);
+        let mut targets: Vec<Self> = listeners.filter_map(Self::of_listener).collect();
         targets.sort_by_key(|target| !matches!(target, Self::Unix(_)));
         if targets.is_empty() {
-            let message = format!("{} names no admin listener with a fixed address", global.config.display());
+            let message = format!(
+                "{} names no admin listener with a fixed address and without TLS",
+                global.config.display()
+            );
             return Err(Failure::usage(format!("{message}: name it with --admin")));
         }
         Ok(targets)

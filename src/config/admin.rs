@@ -11,6 +11,7 @@ use super::{
     resolve::listen,
     section::Section,
     service::collect,
+    tls,
 };
 use crate::{
     admin::{SignIn, UserHeader},
@@ -19,11 +20,15 @@ use crate::{
 
 pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
     let listen = listen(problems, section, directory);
+    let tls = tls::resolve(problems, section, directory);
     let allowed = section.flag("allow_remote");
     for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
         let message = format!("the admin listener would be reached from other machines at {address}");
         if allowed {
-            problems.warn(at, message, "it speaks plain text: put TLS in front of it");
+            if tls.pairs.is_empty() {
+                let advice = "it speaks plain text: set `admin.tls`, or put TLS in front of it";
+                problems.warn(at, message, advice);
+            }
         } else {
             let advice = "write a loopback address, or add `allow_remote = true` to [admin] if that is meant";
             problems.error(at, message, advice);
@@ -44,6 +49,7 @@ pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &
     Admin {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         hosts,
+        tls,
         allow_remote: allowed,
         sign_in: SignIn { url: url.map(|(url, _)| url), address, header },
     }

@@ -2,6 +2,8 @@
 
 /// Loopback: a gateway that nobody has configured yet serves its own machine only.
 pub const LISTEN: &str = r#"["127.0.0.1:8080"]"#;
+/// Whoever names authorities wants to know who comes.
+pub const TLS_CLIENT_CERTIFICATE: &str = r#""required""#;
 /// Nobody may say on whose behalf a request comes until somebody is named.
 pub const TRUSTED_PROXIES: &str = "[]";
 /// A header that clients could write themselves is not looked for.

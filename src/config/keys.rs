@@ -63,6 +63,9 @@ const SERVER: &[Key] = &[
     key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
         .or(d::LISTEN),
     key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one otherwise."),
+    key("tls_client_ca", Kind::Text, "PEM file: who signs the certificates that clients show."),
+    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "Whether a client must show one.")
+        .or(d::TLS_CLIENT_CERTIFICATE),
     key("unix_mode", Kind::Text, "The mode of unix sockets listened on. Not reloadable.").or(d::UNIX_MODE),
     key(
         "trusted_proxies",
@@ -112,6 +115,10 @@ const TIMEOUTS: &[Key] = &[
 
 const ADMIN: &[Key] = &[
     key("listen", Kind::Texts, "Addresses as in server.listen. Not reloadable.").or(d::ADMIN_LISTEN),
+    key("tls", Kind::TableOrTables(TLS), "Certificates as in server.tls; unix sockets have none."),
+    key("tls_client_ca", Kind::Text, "As server.tls_client_ca."),
+    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As server.tls_client_certificate.")
+        .or(d::TLS_CLIENT_CERTIFICATE),
     key("hosts", Kind::Texts, "Host names under which the admin listener answers, beside its own.")
         .or(d::ADMIN_HOSTS),
     key(

@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     num::{NonZeroU32, NonZeroUsize},
     ops::Range,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -18,17 +18,14 @@ use super::{
     problem::Problems,
     section::{Section, Text},
     service::{self, collect},
-    shape, upstream,
+    shape, tls, upstream,
 };
 use crate::{
     authz::{
         forwarding::TrustedProxies,
         rules::{Rules, ServiceIds, Settings as RuleSettings},
     },
-    net::{
-        self, Address,
-        tls::{Certificates, Pair},
-    },
+    net::{self, Address},
     proxy::{self, BadTokenLimit, UpstreamSettings, access_log::LogTarget},
     store,
 };
@@ -138,8 +135,7 @@ fn server(
     directory: &Path,
 ) -> Server {
     let listen = listen(problems, section, directory);
-    let tls: Vec<Pair> =
-        section.tables("tls").iter().filter_map(|tls| certificate(problems, tls, directory)).collect();
+    let tls = tls::resolve(problems, section, directory);
     if !section.is_written("tls") {
         for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
             let message = format!("{address} takes tokens in plain text from other machines");
@@ -253,42 +249,6 @@ fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin:
             }
         }
     }
-}
-
-fn certificate(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<Pair> {
-    let file = |name| {
-        let text: Text = section.text(name)?;
-        let path: PathBuf = directory.join(text.get_ref());
-        match path.metadata() {
-            Ok(metadata) if metadata.is_file() => Some(path),
-            Ok(_) => {
-                problems.error(&text.span(), format!("{} is not a file", path.display()), "");
-                None
-            }
-            Err(error) => {
-                problems.error(&text.span(), format!("{} cannot be read: {error}", path.display()), "");
-                None
-            }
-        }
-    };
-    let pair = Pair { cert: file("cert")?, key: file("key")? };
-    if let Err(error) = Certificates::load(std::slice::from_ref(&pair)) {
-        problems.error(&section.at("cert"), with_sources(&error), "");
-        return None;
-    }
-    Some(pair)
-}
-
-/// The error and what is behind it, in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        told.push_str(": ");
-        told.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    told
 }
 
 /// Warns of what is written and does nothing.

@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Write as _},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use super::{
     Metrics, Readings,
     cell::{BOUNDS, Distribution, Histogram},
-    worker::{ServiceTable, Table, UpstreamEvent},
+    worker::{HandshakeOutcome, ServiceTable, Table, UpstreamEvent},
 };
 use crate::authz::{answer::Reason, rules::ServiceId};
 
@@ -22,6 +22,7 @@ pub(super) fn render(
     let mut page = Page(String::with_capacity(16 << 10));
     requests(&mut page, &by_service(workers, services));
     clients(&mut page, workers);
+    tls(&mut page, metrics, workers);
     upstreams(&mut page, workers);
     let readings_of_upstreams = metrics.upstreams.get().map(|upstreams| upstreams.read());
     super::upstreams::render(&mut page, &readings_of_upstreams.unwrap_or_default());
@@ -119,6 +120,29 @@ fn clients(page: &mut Page, workers: &[Arc<Table>]) {
             page.sample("permgate_client_refusals_total", &[("reason", reason.code())], count);
         }
     }
+}
+
+fn tls(page: &mut Page, metrics: &Metrics, workers: &[Arc<Table>]) {
+    page.family("permgate_tls_handshakes_total", "counter", "TLS handshakes by how they ended.");
+    for outcome in HandshakeOutcome::ALL {
+        let count = workers.iter().map(|worker| worker.handshakes(outcome)).sum::<u64>();
+        if count > 0 {
+            page.sample("permgate_tls_handshakes_total", &[("outcome", outcome.code())], count);
+        }
+    }
+    let ends = metrics.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if !ends.is_empty() {
+        let name = "permgate_tls_certificate_not_after_seconds";
+        page.family(name, "gauge", "When a certificate expires, in seconds since 1970.");
+        for (file, at) in ends {
+            // A path may hold anything.
+            let file = file.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            page.sample(name, &[("certificate", &file)], at);
+        }
+    }
+    let (reloads, failed) = (&metrics.certificate_reloads, &metrics.certificate_reloads_failed);
+    page.figure("permgate_tls_reloads", "Certificates replaced while serving.", reloads.value());
+    page.figure("permgate_tls_reloads_failed", "New certificates that could not be used.", failed.value());
 }
 
 fn upstreams(page: &mut Page, workers: &[Arc<Table>]) {

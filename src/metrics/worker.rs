@@ -32,6 +32,20 @@ pub enum UpstreamEvent {
     Ejection,
 }
 
+/// How a client's TLS handshake has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeOutcome {
+    Full,
+    Resumed,
+    TimedOut,
+    Closed,
+    NotTls,
+    NothingInCommon,
+    ClientCertificate,
+    Refused,
+    Broken,
+}
+
 /// Keys seen in a process stay below 2^15; tables are made when a service is first asked for.
 const CHUNK: usize = 64;
 const CHUNKS: usize = (1 << 15) / CHUNK;
@@ -43,6 +57,7 @@ pub(super) struct Table {
     upstream: [AtomicU64; UpstreamEvent::ALL.len()],
     refusals: [AtomicU64; Reason::ALL.len()],
     unannounced: AtomicU64,
+    handshakes: [AtomicU64; HandshakeOutcome::ALL.len()],
     connections_accepted: AtomicU64,
     connections_closed: AtomicU64,
     entered: AtomicU64,
@@ -111,6 +126,10 @@ impl WorkerMetrics {
         add_alone(&self.table.unannounced, 1);
     }
 
+    pub fn handshake(&self, outcome: HandshakeOutcome) {
+        add_alone(&self.table.handshakes[outcome as usize], 1);
+    }
+
     pub fn connection_accepted(&self) {
         add_alone(&self.table.connections_accepted, 1);
     }
@@ -142,6 +161,35 @@ impl UpstreamEvent {
         [Self::Connect, Self::ConnectFailed, Self::Reuse, Self::Retry, Self::Ejection];
 }
 
+impl HandshakeOutcome {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Full,
+        Self::Resumed,
+        Self::TimedOut,
+        Self::Closed,
+        Self::NotTls,
+        Self::NothingInCommon,
+        Self::ClientCertificate,
+        Self::Refused,
+        Self::Broken,
+    ];
+
+    /// The label's value.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::TimedOut => "timed_out",
+            Self::Closed => "closed",
+            Self::NotTls => "not_tls",
+            Self::NothingInCommon => "nothing_in_common",
+            Self::ClientCertificate => "client_certificate",
+            Self::Refused => "refused",
+            Self::Broken => "broken",
+        }
+    }
+}
+
 impl Table {
     pub(super) fn unowned(&self) -> &ServiceTable {
         &self.unowned
@@ -168,6 +216,10 @@ impl Table {
 
     pub(super) fn unannounced(&self) -> u64 {
         self.unannounced.load(Relaxed)
+    }
+
+    pub(super) fn handshakes(&self, outcome: HandshakeOutcome) -> u64 {
+        self.handshakes[outcome as usize].load(Relaxed)
     }
 
     pub(super) fn connections(&self) -> (u64, u64) {
@@ -221,6 +273,7 @@ impl Default for Table {
             upstream: Default::default(),
             refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             unannounced: AtomicU64::default(),
+            handshakes: Default::default(),
             connections_accepted: AtomicU64::default(),
             connections_closed: AtomicU64::default(),
             entered: AtomicU64::default(),
@@ -245,6 +298,9 @@ mod tests {
     fn a_reason_stands_at_its_own_place() {
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at, "{reason:?}");
+        }
+        for (at, outcome) in HandshakeOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, at, "{outcome:?}");
         }
         for (at, event) in UpstreamEvent::ALL.into_iter().enumerate() {
             assert_eq!(event as usize, at, "{event:?}");

@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     Connection, Drained, Draining, Handler, Listener, Peer, Worker,
@@ -180,9 +179,7 @@ async fn admit<H: Handler>(
 
 fn accepted(stream: Stream, certificates: Option<Certificates>) -> Accepted {
     match (stream, certificates) {
-        (Stream::Tcp(socket), Some(certificates)) => {
-            Accepted::Tls(TlsAcceptor::from(certificates.present()), socket)
-        }
+        (Stream::Tcp(socket), Some(certificates)) => Accepted::Tls(certificates.present(), socket),
         (stream, _) => Accepted::Plain(stream),
     }
 }

@@ -167,8 +167,8 @@ impl Bound {
 
 impl Listener {
     /// TLS ends here. A unix socket has none.
-    pub fn with_tls(mut self, certificates: Certificates) -> Self {
-        self.certificates = Some(certificates);
+    pub fn with_tls(mut self, certificates: impl Into<Option<Certificates>>) -> Self {
+        self.certificates = certificates.into();
         self
     }
 

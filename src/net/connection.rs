@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
+
 use super::{
     Limits, Refusal,
     clock::Clock,
     h2::{Branch, Trunk},
+    tls::Presented,
 };
 use crate::authz::forwarding::TrustedProxies;
 
@@ -59,6 +62,8 @@ pub struct Connection {
     half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    /// Of one that TLS ends on.
+    presented: OnceCell<Box<Presented>>,
     /// Of one that carries HTTP/2's streams.
     trunk: OnceCell<Box<Trunk>>,
     /// Of one that is such a stream.
@@ -167,6 +172,7 @@ impl Connection {
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            presented: OnceCell::new(),
             trunk: OnceCell::new(),
             branch: None,
         }
@@ -220,6 +226,18 @@ impl Connection {
     /// The worker's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn present(&self, presented: Presented) {
+        assert!(self.presented.set(Box::new(presented)).is_ok(), "a connection is shaken once");
+    }
+
+    /// Whether the host is not for this connection, since TLS named another one.
+    pub(super) fn misdirects(&self, host: Option<&HeaderValue>) -> bool {
+        match (self.presented.get(), host) {
+            (Some(presented), Some(host)) => !presented.fits(host),
+            _ => false,
+        }
     }
 
     pub(super) fn carry_streams(&self, trunk: Trunk) {

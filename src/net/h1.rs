@@ -1,6 +1,12 @@
 //! HTTP/1.1 on one connection: hyper serves requests until it is over.
 
-use std::{convert::Infallible, future::poll_fn, pin::Pin, rc::Rc, task::Poll};
+use std::{
+    convert::Infallible,
+    future::{pending, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+};
 
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -29,9 +35,16 @@ pub(super) async fn drive<H: Handler>(
     let service = service_fn(|request: Request<Incoming>| {
         connection.begin_service();
         let (connection, spent, draining) = (connection.clone(), spent.clone(), worker.clone());
+        if connection.misdirects(request.headers().get(header::HOST)) {
+            connection.order(Order::Refuse(Refusal::Misdirected));
+        }
         let request = request.map(|body| RequestBody::new(body, connection.clone()));
         let answer = handler.clone().handle(request, connection.clone());
         async move {
+            if connection.refused() {
+                // The handler never comes to it; the answer is written in hyper's stead.
+                pending::<()>().await;
+            }
             let mut response = answer.await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 connection.switch();

@@ -20,7 +20,7 @@ use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{self, SendResponse},
 };
-use http::Request;
+use http::{Request, header};
 use tokio::task::JoinSet;
 
 use self::{branch::Place, piece::Piece, pipe::Pipe};
@@ -160,7 +160,10 @@ impl<H: Handler> Session<H> {
     fn accept(&mut self, mut request: Request<RecvStream>, reply: SendResponse<Piece>) {
         self.connection.clock().refresh();
         let Some(place) = Place::on(&self.connection, reply) else { return };
-        let judged = head::judge(&mut request, &self.worker.limits());
+        let judged = head::judge(&mut request, &self.worker.limits()).and_then(|()| {
+            let astray = self.connection.misdirects(request.headers().get(header::HOST));
+            if astray { Err(Refusal::Misdirected) } else { Ok(()) }
+        });
         self.connection.enter(Phase::Serving);
         self.tasks.spawn_local(stream::serve(judged, request, place, self.handler.clone()));
     }

@@ -5,6 +5,7 @@ use std::{
     io,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
@@ -21,13 +22,14 @@ use super::{
     h1, h2,
     refusal::encode,
     stream::Stream,
+    tls::{Handshake, Presented, Shown},
     worker::Lease,
 };
 
 /// A socket as it was accepted.
 pub(super) enum Accepted {
     Plain(Stream),
-    Tls(TlsAcceptor, TcpStream),
+    Tls(Arc<Shown>, TcpStream),
 }
 
 /// How the part of a connection that carries requests has ended.
@@ -54,12 +56,9 @@ pub(super) async fn live<H: Handler>(
     let _lease = lease;
     let stream = match accepted {
         Accepted::Plain(stream) => stream,
-        Accepted::Tls(acceptor, socket) => match attended(&connection, acceptor.accept(socket)).await {
-            Ok(Ok(stream)) => {
-                connection.enter(Phase::Fresh);
-                Stream::Tls(Box::new(stream))
-            }
-            Ok(Err(_)) | Err(_) => return,
+        Accepted::Tls(shown, socket) => match shake(shown, socket, &connection, &*handler).await {
+            Some(stream) => stream,
+            None => return,
         },
     };
     if stream.agreed_on() == Some(h2::PROTOCOL) {
@@ -91,6 +90,27 @@ pub(super) async fn live<H: Handler>(
         End::Over if wire.has_unread() => close(wire.into_stream(), &connection, &[]).await,
         End::Over => {}
     }
+}
+
+async fn shake<H: Handler>(
+    shown: Arc<Shown>,
+    socket: TcpStream,
+    connection: &Connection,
+    handler: &H,
+) -> Option<Stream> {
+    let acceptor = TlsAcceptor::from(shown.config.clone());
+    let (outcome, stream) = match attended(connection, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            connection.present(Presented::new(&shown, session.server_name()));
+            connection.enter(Phase::Fresh);
+            (Handshake::of_session(session), Some(Stream::Tls(Box::new(stream))))
+        }
+        Ok(Err(error)) => (Handshake::of_error(&error), None),
+        Err(_) => (Handshake::TimedOut, None),
+    };
+    handler.shaken(outcome, connection);
+    stream
 }
 
 /// Waits, unless the connection is severed or told to close.

@@ -11,6 +11,8 @@ pub enum Refusal {
     HeadTimeout,
     /// 414.
     TargetTooLong,
+    /// 421: the host is not one that the connection's certificate was shown for.
+    Misdirected,
     /// 431: the head in all, one field, or their number.
     HeadTooLarge,
 }
@@ -21,6 +23,7 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }

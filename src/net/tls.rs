@@ -1,27 +1,62 @@
-//! Certificates of a listener: loaded from PEM, chosen by server name, replaced by a reload.
+//! TLS of a listener: certificates from PEM, chosen by server name, replaced while it serves;
+//! client certificates where they are asked for.
+
+mod presented;
+mod validity;
 
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ClientHello, ResolvesServerCert},
+    server::{
+        ClientHello, ResolvesServerCert, ServerSessionMemoryCache, VerifierBuilderError,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, pem::PemObject};
 
+pub(super) use self::presented::Presented;
+pub use self::validity::Expiry;
 use super::h2;
 
 /// What a TLS listener shows. Clones share what `replace` changes.
 #[derive(Clone)]
-pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
+pub struct Certificates(Arc<ArcSwap<Shown>>);
+
+/// What is shown to a client that connects now.
+pub(crate) struct Shown {
+    pub(super) config: Arc<ServerConfig>,
+    keys: Arc<ByName>,
+    expiries: Vec<Expiry>,
+    /// Everything that was read, so that what has not changed is not replaced.
+    digest: [u8; 32],
+}
+
+/// Where a listener's TLS comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Empty: plain text.
+    pub pairs: Vec<Pair>,
+    pub clients: Option<Clients>,
+}
 
 /// A certificate chain and its key, as files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// Clients are asked for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// PEM: who signs them.
+    pub authorities: PathBuf,
+    /// Else a client may show none; a bad one is refused all the same.
+    pub required: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,52 +69,115 @@ pub enum TlsError {
     NoCertificate(PathBuf),
     #[error("failed to use {cert} with {key}")]
     Unusable { cert: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("failed to use {path} as authorities")]
+    Authorities { path: PathBuf, source: rustls::Error },
+    #[error("failed to use {path} as authorities")]
+    Verifier { path: PathBuf, source: VerifierBuilderError },
     #[error("failed to set TLS up")]
     Setup(#[source] rustls::Error),
 }
 
+/// How a handshake has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    Full,
+    /// By a ticket or a session of before.
+    Resumed,
+    TimedOut,
+    /// The client went away.
+    Closed,
+    /// What came is no TLS.
+    NotTls,
+    /// No version, cipher or protocol that both know.
+    NothingInCommon,
+    /// The client's certificate is missing or not accepted.
+    ClientCertificate,
+    /// The client does not accept ours, or gave up for a reason of its own.
+    Refused,
+    Broken,
+}
+
+/// Sessions of TLS 1.2 clients that know no tickets; everybody else keeps their session themselves.
+const SESSIONS: usize = 1024;
+
 impl Certificates {
     /// Several pairs are chosen from by the server name that the client asks for; the first that
     /// is valid for it, else the first of all.
-    pub fn load(pairs: &[Pair]) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(config(pairs)?))))
+    pub fn load(settings: &Settings) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Shown::load(settings)?))))
     }
 
-    /// For handshakes from now on.
-    pub fn replace(&self, with: &Self) {
-        self.0.store(with.present());
+    /// For handshakes from now on. False: it is the same as before, and tickets stay good.
+    pub fn replace(&self, with: &Self) -> bool {
+        let (before, next) = (self.0.load(), with.0.load_full());
+        if before.digest == next.digest {
+            return false;
+        }
+        self.0.store(next);
+        true
     }
 
-    pub(crate) fn present(&self) -> Arc<ServerConfig> {
+    /// Until when each certificate is valid, in the order of the settings.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        self.0.load().expiries.clone()
+    }
+
+    pub(crate) fn present(&self) -> Arc<Shown> {
         self.0.load_full()
     }
 }
 
-fn config(pairs: &[Pair]) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let keys = pairs.iter().map(|pair| certified(pair, &provider)).collect::<Result<Vec<_>, _>>()?;
-    if keys.is_empty() {
-        return Err(TlsError::Empty);
+impl Settings {
+    /// Every file that TLS is made of.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let pairs = self.pairs.iter().flat_map(|pair| [&pair.cert, &pair.key]);
+        pairs.chain(self.clients.iter().map(|clients| &clients.authorities))
     }
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Setup)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName(keys)));
-    config.alpn_protocols = vec![h2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }
 
-fn certified(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
-    let Pair { cert, key } = pair;
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| TlsError::Pem { path: cert.clone(), source })?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(cert.clone()));
+impl Shown {
+    fn load(settings: &Settings) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut digest = blake3::Hasher::new();
+        let mut keys = Vec::with_capacity(settings.pairs.len());
+        let mut expiries = Vec::with_capacity(settings.pairs.len());
+        for pair in &settings.pairs {
+            let key = certified(pair, &provider, &mut digest)?;
+            expiries.extend(Expiry::of(&pair.cert, &key.cert));
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return Err(TlsError::Empty);
+        }
+        let keys = Arc::new(ByName(keys));
+        let verifier = match &settings.clients {
+            Some(clients) => verifier(clients, &provider, &mut digest)?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(keys.clone());
+        config.alpn_protocols = vec![h2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
+        // Keys that change by themselves and that every worker knows. They go with what they vouch
+        // for: a ticket says that a client's certificate was accepted.
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        Ok(Self { config: Arc::new(config), keys, expiries, digest: *digest.finalize().as_bytes() })
     }
+}
+
+fn certified(
+    pair: &Pair,
+    provider: &CryptoProvider,
+    digest: &mut blake3::Hasher,
+) -> Result<Arc<CertifiedKey>, TlsError> {
+    let Pair { cert, key } = pair;
+    let chain = certificates(cert, digest)?;
     let secret =
         PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Pem { path: key.clone(), source })?;
+    digest.update(secret.secret_der());
     // Refuses a key that does not belong to the certificate.
     CertifiedKey::from_der(chain, secret, provider).map(Arc::new).map_err(|source| TlsError::Unusable {
         cert: cert.clone(),
@@ -88,16 +186,54 @@ fn certified(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>
     })
 }
 
+fn certificates(
+    path: &PathBuf,
+    digest: &mut blake3::Hasher,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| TlsError::Pem { path: path.clone(), source })?;
+    if found.is_empty() {
+        return Err(TlsError::NoCertificate(path.clone()));
+    }
+    for certificate in &found {
+        digest.update(certificate);
+    }
+    Ok(found)
+}
+
+fn verifier(
+    clients: &Clients,
+    provider: &Arc<CryptoProvider>,
+    digest: &mut blake3::Hasher,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let path = &clients.authorities;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, digest)? {
+        roots.add(certificate).map_err(|source| TlsError::Authorities { path: path.clone(), source })?;
+    }
+    digest.update(&[u8::from(clients.required)]);
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(|source| TlsError::Verifier { path: path.clone(), source })
+}
+
 #[derive(Debug)]
 struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ByName {
+    /// The first that is valid for the name, else the first of all.
+    fn choose(&self, name: Option<&ServerName<'_>>) -> Option<&Arc<CertifiedKey>> {
+        let first = self.0.first();
+        let Some(name) = name.filter(|_| self.0.len() > 1) else { return first };
+        self.0.iter().find(|key| valid_for(key, name)).or(first)
+    }
+}
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().and_then(|name| DnsName::try_from(name.to_owned()).ok());
-        let first = self.0.first()?;
-        let Some(name) = name.filter(|_| self.0.len() > 1) else { return Some(first.clone()) };
-        let name = ServerName::DnsName(name);
-        self.0.iter().find(|key| valid_for(key, &name)).or(Some(first)).cloned()
+        self.choose(name.map(ServerName::DnsName).as_ref()).cloned()
     }
 }
 
@@ -105,4 +241,30 @@ fn valid_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     let parsed = key.end_entity_cert().map(rustls::server::ParsedCertificate::try_from);
     let Ok(Ok(cert)) = parsed else { return false };
     rustls::client::verify_server_name(&cert, name).is_ok()
+}
+
+impl Handshake {
+    pub(super) fn of_session(session: &rustls::ServerConnection) -> Self {
+        match session.handshake_kind() {
+            Some(rustls::HandshakeKind::Resumed) => Self::Resumed,
+            _ => Self::Full,
+        }
+    }
+
+    pub(super) fn of_error(error: &std::io::Error) -> Self {
+        use rustls::{AlertDescription, Error};
+        let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
+            return Self::Closed;
+        };
+        match error {
+            Error::InvalidMessage(_) => Self::NotTls,
+            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::NothingInCommon,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => Self::ClientCertificate,
+            Error::AlertReceived(AlertDescription::UserCanceled | AlertDescription::CloseNotify) => {
+                Self::Closed
+            }
+            Error::AlertReceived(_) => Self::Refused,
+            _ => Self::Broken,
+        }
+    }
 }

@@ -22,7 +22,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use permgate::net::{
     Address, BodyError, Bound, BoxError, Budget, Connection, Drain, Drained, Handler, Limits, Listener,
-    Refusal, RequestBody, Worker, bind, drain, serve,
+    Refusal, RequestBody, Worker, bind, drain, serve, tls::Handshake,
 };
 
 /// What the handlers of one gate have seen, for the test's thread.
@@ -32,6 +32,7 @@ pub struct Seen {
     pub refusals: Mutex<Vec<Refusal>>,
     /// Why connections of trusted proxies were closed.
     pub unannounced: Mutex<Vec<String>>,
+    pub handshakes: Mutex<Vec<Handshake>>,
     /// Answer bodies that are alive.
     pub bodies: AtomicUsize,
     pub body_errors: Mutex<Vec<String>>,
@@ -205,6 +206,10 @@ impl Handler for Echo {
         let mut response = Response::new(Bytes::from(format!("refused {}", refusal.status())));
         *response.status_mut() = refusal.status();
         response
+    }
+
+    fn shaken(&self, outcome: Handshake, _: &Connection) {
+        self.seen.handshakes.lock().unwrap().push(outcome);
     }
 
     fn unannounced(&self, _: &Connection, why: &str) {

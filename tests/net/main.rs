@@ -6,6 +6,7 @@ mod breaches;
 mod deadlines;
 mod ends;
 mod frames;
+mod handshakes;
 mod harness;
 mod multiplexed;
 mod proxy_protocol;

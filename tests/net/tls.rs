@@ -4,7 +4,7 @@ use std::{net::TcpStream, path::PathBuf, sync::Arc, time::Duration};
 
 use permgate::net::{
     Limits,
-    tls::{Certificates, Pair, TlsError},
+    tls::{Certificates, Pair, Settings, TlsError},
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -20,7 +20,11 @@ fn pair(name: &str) -> Pair {
 }
 
 pub fn certificates(names: &[&str]) -> Certificates {
-    Certificates::load(&names.iter().map(|name| pair(name)).collect::<Vec<_>>()).unwrap()
+    Certificates::load(&shown(names.iter().map(|name| pair(name)).collect())).unwrap()
+}
+
+fn shown(pairs: Vec<Pair>) -> Settings {
+    Settings { pairs, clients: None }
 }
 
 fn ask(gate: &Gate, name: &str) -> Result<String, String> {
@@ -51,13 +55,15 @@ pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
 
 #[test]
 fn the_certificate_is_the_one_of_the_name() {
-    let certificates = Certificates::load(&[pair("one"), pair("two")]).unwrap();
+    let certificates = Certificates::load(&shown(vec![pair("one"), pair("two")])).unwrap();
     let gate = Gate::with(1, &Limits::default(), |listener| listener.with_tls(certificates.clone()));
     for name in ["one", "two"] {
         let answer = ask(&gate, name).unwrap();
         assert!(answer.ends_with("\r\n\r\ntrue"), "{name}: {answer}");
     }
-    certificates.replace(&Certificates::load(&[pair("two")]).unwrap());
+    let same = Certificates::load(&shown(vec![pair("one"), pair("two")])).unwrap();
+    assert!(!certificates.replace(&same), "nothing has changed");
+    assert!(certificates.replace(&Certificates::load(&shown(vec![pair("two")])).unwrap()));
     assert!(ask(&gate, "two").is_ok());
     assert!(ask(&gate, "one").is_err(), "replaced");
 }
@@ -65,18 +71,18 @@ fn the_certificate_is_the_one_of_the_name() {
 #[test]
 fn pairs_that_cannot_be_used_are_told_apart() {
     let load = |cert: &str, key: &str| {
-        Certificates::load(&[Pair { cert: file(cert), key: file(key) }]).err().unwrap()
+        Certificates::load(&shown(vec![Pair { cert: file(cert), key: file(key) }])).err().unwrap()
     };
     assert!(matches!(load("one.crt", "two.key"), TlsError::Unusable { .. }));
     assert!(matches!(load("none.crt", "one.key"), TlsError::Pem { .. }));
     assert!(matches!(load("one.crt", "one.crt"), TlsError::Pem { .. }));
     assert!(matches!(load("one.key", "one.key"), TlsError::NoCertificate(_)));
-    assert!(matches!(Certificates::load(&[]), Err(TlsError::Empty)));
+    assert!(matches!(Certificates::load(&shown(vec![])), Err(TlsError::Empty)));
 }
 
 #[test]
 fn a_handshake_that_dawdles_or_is_none_is_ended() {
-    let certificates = Certificates::load(&[pair("one")]).unwrap();
+    let certificates = Certificates::load(&shown(vec![pair("one")])).unwrap();
     let limits = Limits { tls_handshake_timeout: Duration::from_millis(80), ..Limits::default() };
     let gate = Gate::with(1, &limits, |listener| listener.with_tls(certificates.clone()));
     let mut silent = gate.client();

@@ -1,0 +1,135 @@
+//! Tells when files may have changed. Their directories are watched, since files are replaced by
+//! renaming and by turning symlinks elsewhere; who is told reads them anew and compares.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+/// What is watched. Without a file there is no watcher.
+pub struct Watch {
+    watcher: Mutex<Option<(RecommendedWatcher, HashSet<PathBuf>)>>,
+    files: Arc<Mutex<HashSet<PathBuf>>>,
+    sender: mpsc::UnboundedSender<()>,
+}
+
+/// Where changes are heard of.
+pub struct Changes {
+    events: mpsc::UnboundedReceiver<()>,
+    first: Option<Instant>,
+    due: Option<Instant>,
+}
+
+/// A certificate and its key are written one after the other.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Where something is written all the time, it is never quiet.
+const LONGEST: Duration = Duration::from_secs(3);
+
+pub fn watch() -> (Watch, Changes) {
+    let (sender, events) = mpsc::unbounded_channel();
+    let watch = Watch { watcher: Mutex::default(), files: Arc::default(), sender };
+    (watch, Changes { events, first: None, due: None })
+}
+
+impl Watch {
+    /// From now on these files and no others.
+    pub fn follow<'a>(&self, files: impl Iterator<Item = &'a PathBuf>) {
+        let files: HashSet<PathBuf> = files.cloned().collect();
+        let directories: HashSet<PathBuf> = files.iter().flat_map(|file| directories(file)).collect();
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        if let Err(error) = self.watch(directories) {
+            tracing::warn!(%error, "certificates are not watched: they are read again on SIGHUP alone");
+        }
+    }
+
+    fn watch(&self, wanted: HashSet<PathBuf>) -> notify::Result<()> {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.is_empty() {
+            *watcher = None;
+            return Ok(());
+        }
+        let (watcher, present) = match &mut *watcher {
+            Some(present) => present,
+            none => none.insert((self.watcher()?, HashSet::new())),
+        };
+        for gone in present.difference(&wanted) {
+            // It may be gone from the disk, too.
+            let _ = watcher.unwatch(gone);
+        }
+        present.retain(|directory| wanted.contains(directory));
+        for new in wanted {
+            if !present.contains(&new) {
+                watcher.watch(&new, RecursiveMode::NonRecursive)?;
+                present.insert(new);
+            }
+        }
+        Ok(())
+    }
+
+    fn watcher(&self) -> notify::Result<RecommendedWatcher> {
+        let (files, sender) = (self.files.clone(), self.sender.clone());
+        notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // What went wrong may hide a change.
+            if event.map_or(true, |event| matters(&event, &files)) {
+                let _ = sender.send(());
+            }
+        })
+    }
+}
+
+impl Changes {
+    /// Ends when it is quiet again after a change. Nothing is lost when the wait is given up.
+    pub async fn next(&mut self) {
+        loop {
+            let due = self.due;
+            tokio::select! {
+                event = self.events.recv() => {
+                    if event.is_none() {
+                        std::future::pending::<()>().await;
+                    }
+                    let now = Instant::now();
+                    let first = *self.first.get_or_insert(now);
+                    self.due = Some((now + QUIET).min(first + LONGEST));
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    (self.first, self.due) = (None, None);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Where the file is written, and where it really is.
+fn directories(file: &Path) -> Vec<PathBuf> {
+    let real = file.canonicalize().ok();
+    let parent = |file: &Path| match file.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => PathBuf::from("/"),
+    };
+    [Some(parent(file)), real.as_deref().map(parent)].into_iter().flatten().collect()
+}
+
+/// Whether a file of ours may be another one now: it was written, or anything came or went beside
+/// it, since a symlink that it goes through has a name of its own.
+fn matters(event: &Event, files: &Mutex<HashSet<PathBuf>>) -> bool {
+    match event.kind {
+        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => true,
+        EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+            let files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            let ours = |path: &PathBuf| files.iter().any(|file| file.file_name() == path.file_name());
+            event.paths.iter().any(ours)
+        }
+        _ => false,
+    }
+}

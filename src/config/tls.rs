@@ -1,0 +1,83 @@
+//! TLS of a listener, as it is written: its certificates, and whose certificates clients show.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    problem::Problems,
+    section::{Section, Text},
+};
+use crate::net::tls::{Certificates, Clients, Pair, Settings};
+
+/// The certificates of a listener, and whether clients are asked for theirs.
+pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Settings {
+    let pairs: Vec<Pair> = section
+        .tables("tls")
+        .iter()
+        .filter_map(|tls| {
+            let pair = Pair {
+                cert: file(problems, tls, "cert", directory)?,
+                key: file(problems, tls, "key", directory)?,
+            };
+            let alone = Settings { pairs: vec![pair.clone()], clients: None };
+            loadable(problems, &alone, &tls.at("cert")).then_some(pair)
+        })
+        .collect();
+    let clients = section.is_written("tls_client_ca").then(|| {
+        let authorities = file(problems, section, "tls_client_ca", directory)?;
+        let required = section.text("tls_client_certificate").is_none_or(|text| text.get_ref() == "required");
+        Some(Clients { authorities, required })
+    });
+    let settings = Settings { pairs, clients: clients.flatten() };
+    if section.is_written("tls_client_ca") && !section.is_written("tls") {
+        let message = "`tls_client_ca` without `tls`: nobody would be asked for a certificate";
+        problems.error(&section.at("tls_client_ca"), message, "set `tls`");
+    } else if settings.clients.is_some() && !settings.pairs.is_empty() {
+        loadable(problems, &settings, &section.at("tls_client_ca"));
+    }
+    if section.is_written("tls_client_certificate") && !section.is_written("tls_client_ca") {
+        let message = "`tls_client_certificate` without `tls_client_ca`: nobody says whose are good";
+        problems.error(&section.at("tls_client_certificate"), message, "set `tls_client_ca`");
+    }
+    settings
+}
+
+fn file(problems: &Problems<'_>, section: &Section<'_>, name: &str, directory: &Path) -> Option<PathBuf> {
+    let text: Text = section.text(name)?;
+    let path: PathBuf = directory.join(text.get_ref());
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() => Some(path),
+        Ok(_) => {
+            problems.error(&text.span(), format!("{} is not a file", path.display()), "");
+            None
+        }
+        Err(error) => {
+            problems.error(&text.span(), format!("{} cannot be read: {error}", path.display()), "");
+            None
+        }
+    }
+}
+
+fn loadable(problems: &Problems<'_>, settings: &Settings, at: &Range<usize>) -> bool {
+    match Certificates::load(settings) {
+        Ok(_) => true,
+        Err(error) => {
+            problems.error(at, with_sources(&error), "");
+            false
+        }
+    }
+}
+
+/// The error and what is behind it, in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        told.push_str(": ");
+        told.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    told
+}

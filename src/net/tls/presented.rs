@@ -1,0 +1,64 @@
+//! What a client was shown, and whether a request's host is one that it was shown for.
+
+use std::{cell::RefCell, sync::Arc};
+
+use http::HeaderValue;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::ServerName;
+
+use super::{ByName, Shown, valid_for};
+
+/// Of one connection.
+pub struct Presented {
+    keys: Arc<ByName>,
+    /// The server name that the client asked for.
+    name: Option<Box<str>>,
+    /// The host that was found fit last: clients hardly ever change it.
+    fit: RefCell<Option<HeaderValue>>,
+}
+
+impl Presented {
+    pub(in crate::net) fn new(shown: &Shown, name: Option<&str>) -> Self {
+        Self { keys: shown.keys.clone(), name: name.map(Into::into), fit: RefCell::new(None) }
+    }
+
+    /// Whether the host is one that this connection may be used for (RFC 9110, 15.5.20): the name
+    /// that was asked for, or another one that its certificate is valid for. Without a name asked
+    /// for, any host that does not name another certificate.
+    pub(in crate::net) fn fits(&self, host: &HeaderValue) -> bool {
+        if self.fit.borrow().as_ref().is_some_and(|fit| fit == host) {
+            return true;
+        }
+        let fits = host.to_str().is_ok_and(|host| self.judge(bare(host)));
+        if fits {
+            self.fit.replace(Some(host.clone()));
+        }
+        fits
+    }
+
+    fn judge(&self, host: &str) -> bool {
+        let asked = self.name.as_deref();
+        if asked.is_some_and(|asked| asked.eq_ignore_ascii_case(host)) {
+            return true;
+        }
+        let parse = |name: &str| ServerName::try_from(name.to_owned()).ok();
+        let shown = self.keys.choose(asked.and_then(parse).as_ref());
+        let wanted = parse(host.trim_start_matches('[').trim_end_matches(']'));
+        match (shown, asked) {
+            (Some(shown), Some(_)) => wanted.is_some_and(|wanted| valid_for(shown, &wanted)),
+            (Some(shown), None) => {
+                let chosen = self.keys.choose(wanted.as_ref());
+                chosen.is_some_and(|chosen| Arc::<CertifiedKey>::ptr_eq(chosen, shown))
+            }
+            (None, _) => false,
+        }
+    }
+}
+
+/// Without the port and without the dot of a name that is written out in full.
+fn bare(host: &str) -> &str {
+    let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
+    let end = host[after_bracket..].find(':').map_or(host.len(), |colon| after_bracket + colon);
+    let host = &host[..end];
+    host.strip_suffix('.').unwrap_or(host)
+}

@@ -1,0 +1,245 @@
+//! What a handshake settles: the protocol, the session that is taken up again, who the client is,
+//! and which hosts the connection may be asked for.
+
+use std::{
+    io::{Read, Write},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use permgate::net::{
+    Limits,
+    tls::{Certificates, Clients, Handshake, Pair, Settings},
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::TempDir;
+
+use crate::harness::{Gate, eventually};
+
+/// An authority, two certificates of servers (`one.test` with `also.test`, and `two.test`) and one
+/// of a client, all in a directory.
+struct Place {
+    dir: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        let place = Self { dir, authority };
+        for (file, names) in [("one", &["one.test", "also.test"][..]), ("two", &["two.test"])] {
+            let (certificate, key) = place.issue(names);
+            std::fs::write(place.file(&format!("{file}.crt")), certificate.pem()).unwrap();
+            std::fs::write(place.file(&format!("{file}.key")), key.serialize_pem()).unwrap();
+        }
+        place
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn issue(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.authority).unwrap();
+        (certificate, key)
+    }
+
+    fn gate(&self, pairs: &[&str], required: Option<bool>) -> Gate {
+        let pair = |name: &&str| Pair {
+            cert: self.file(&format!("{name}.crt")),
+            key: self.file(&format!("{name}.key")),
+        };
+        let clients = required.map(|required| Clients { authorities: self.file("ca.pem"), required });
+        let settings = Settings { pairs: pairs.iter().map(pair).collect(), clients };
+        let certificates = Certificates::load(&settings).unwrap();
+        let limits = Limits { tls_handshake_timeout: Duration::from_millis(300), ..Limits::default() };
+        Gate::with(1, &limits, |listener| listener.with_tls(certificates.clone()))
+    }
+
+    /// A client that trusts the authority, and shows a certificate of it or of nobody.
+    fn client(&self, version: &'static SupportedProtocolVersion, shows: Shows) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots);
+        let own = |certificate: CertificateDer<'static>, key: &KeyPair| {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            builder.clone().with_client_auth_cert(vec![certificate], key).unwrap()
+        };
+        Arc::new(match shows {
+            Shows::Nothing => builder.with_no_client_auth(),
+            Shows::Good => {
+                let (certificate, key) = self.issue(&["client"]);
+                own(certificate.der().clone(), &key)
+            }
+            Shows::Bad => {
+                let key = KeyPair::generate().unwrap();
+                let alone =
+                    CertificateParams::new(vec!["client".to_owned()]).unwrap().self_signed(&key).unwrap();
+                own(alone.der().clone(), &key)
+            }
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Shows {
+    Nothing,
+    Good,
+    Bad,
+}
+
+/// Asks under one name for the host of another; the status, or nothing where it came to none.
+fn ask(gate: &Gate, config: &Arc<ClientConfig>, name: &str, host: &str) -> Option<u16> {
+    let session = ClientConnection::new(config.clone(), name.to_owned().try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(session, gate.client().socket);
+    let request = format!("GET /x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    // Also to the tickets behind the answer; a reset after it takes nothing away.
+    let _ = stream.read_to_end(&mut answer);
+    std::str::from_utf8(answer.get(9..12)?).unwrap().parse().ok()
+}
+
+fn outcomes(gate: &Gate, count: usize) -> Vec<Handshake> {
+    eventually("the handshakes have ended", || gate.seen.handshakes.lock().unwrap().len() >= count);
+    gate.seen.handshakes.lock().unwrap().clone()
+}
+
+#[test]
+fn a_session_is_taken_up_again() {
+    let place = Place::new();
+    for version in [&version::TLS12, &version::TLS13] {
+        let gate = place.gate(&["one"], None);
+        let client = place.client(version, Shows::Nothing);
+        for _ in 0..3 {
+            assert_eq!(ask(&gate, &client, "one.test", "one.test"), Some(200));
+        }
+        assert_eq!(
+            outcomes(&gate, 3),
+            [Handshake::Full, Handshake::Resumed, Handshake::Resumed],
+            "{version:?}"
+        );
+    }
+}
+
+#[test]
+fn a_host_that_tls_did_not_name_is_misdirected() {
+    let place = Place::new();
+    let gate = place.gate(&["one", "two"], None);
+    let client = place.client(&version::TLS13, Shows::Nothing);
+    let check = |row: &str, name: &str, host: &str, expected: u16| {
+        assert_eq!(ask(&gate, &client, name, host), Some(expected), "{row}");
+    };
+    check("the same", "one.test", "one.test", 200);
+    check("the same, with a port, in capitals", "one.test", "ONE.test:8443", 200);
+    check("with a dot behind", "one.test", "one.test.", 200);
+    check("another name of the certificate", "one.test", "also.test", 200);
+    check("another certificate's", "one.test", "two.test", 421);
+    check("nobody's", "two.test", "three.test", 421);
+    check("an address", "two.test", "127.0.0.1", 421);
+    let refused = gate.seen.refusals.lock().unwrap().len();
+    assert_eq!(refused, 3, "each of them is told");
+}
+
+#[test]
+fn clients_show_certificates_where_they_are_asked_to() {
+    let place = Place::new();
+    let check = |row: &str, required: bool, shows: Shows, expected: Option<u16>, outcome: Handshake| {
+        for version in [&version::TLS12, &version::TLS13] {
+            let gate = place.gate(&["one"], Some(required));
+            let client = place.client(version, shows);
+            assert_eq!(ask(&gate, &client, "one.test", "one.test"), expected, "{row}");
+            assert_eq!(outcomes(&gate, 1), [outcome], "{row}, {version:?}");
+        }
+    };
+    check("required and good", true, Shows::Good, Some(200), Handshake::Full);
+    check("required and missing", true, Shows::Nothing, None, Handshake::ClientCertificate);
+    check("required and bad", true, Shows::Bad, None, Handshake::ClientCertificate);
+    check("optional and good", false, Shows::Good, Some(200), Handshake::Full);
+    check("optional and missing", false, Shows::Nothing, Some(200), Handshake::Full);
+    check("optional and bad", false, Shows::Bad, None, Handshake::ClientCertificate);
+}
+
+#[test]
+fn a_failed_handshake_says_why() {
+    let place = Place::new();
+    let check = |row: &str, expected: Handshake, play: &dyn Fn(&Gate)| {
+        let gate = place.gate(&["one"], None);
+        play(&gate);
+        assert_eq!(outcomes(&gate, 1), [expected], "{row}");
+        eventually("no connection is left", || gate.budget.open() == 0);
+    };
+    check("clear text", Handshake::NotTls, &|gate| {
+        gate.client().get("/x").ending();
+    });
+    check("nothing", Handshake::TimedOut, &|gate| {
+        gate.client().ending();
+    });
+    check("gone", Handshake::Closed, &|gate| drop(gate.client()));
+    check("not trusted", Handshake::Refused, &|gate| {
+        let other = Place::new();
+        let client = other.client(&version::TLS13, Shows::Nothing);
+        assert_eq!(ask(gate, &client, "one.test", "one.test"), None);
+    });
+    check("no protocol in common", Handshake::NothingInCommon, &|gate| {
+        let mut client = ClientConfig::clone(&place.client(&version::TLS13, Shows::Nothing));
+        client.alpn_protocols = vec![b"spdy/3".to_vec()];
+        assert_eq!(ask(gate, &Arc::new(client), "one.test", "one.test"), None);
+    });
+}
+
+#[test]
+fn http2_is_spoken_where_both_know_it() {
+    let place = Place::new();
+    let gate = place.gate(&["one", "two"], None);
+    let mut config = ClientConfig::clone(&place.client(&version::TLS13, Shows::Nothing));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let socket = tokio::net::TcpStream::connect(gate.address).await.unwrap();
+        let stream = connector.connect("one.test".try_into().unwrap(), socket).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::task::spawn_local(connection);
+        for (host, expected) in [("one.test", 200), ("also.test", 200), ("two.test", 421), ("one.test", 200)]
+        {
+            let request = http::Request::get(format!("https://{host}/x")).body(()).unwrap();
+            let (answer, _) = requests.send_request(request, true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), expected, "{host}");
+            requests = requests.ready().await.unwrap();
+        }
+    });
+    drop(runtime);
+    eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+#[test]
+fn the_end_of_a_certificate_is_known() {
+    let place = Place::new();
+    let settings = Settings {
+        pairs: vec![Pair { cert: place.file("one.crt"), key: place.file("one.key") }],
+        clients: None,
+    };
+    let expiries = Certificates::load(&settings).unwrap().expiries();
+    let [one] = expiries.as_slice() else { panic!("{expiries:?}") };
+    assert_eq!(one.cert, Path::new(&place.file("one.crt")));
+    // rcgen's own default.
+    assert_eq!(
+        one.at.as_millis(),
+        "4096-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond()
+    );
+}
