@@ -53,8 +53,8 @@ pub use self::{
     upstream::{
         common::Upstreams,
         resolve::{Resolver, Resolving},
-        settings::{Balance, Ejection, Health, UpstreamSettings, WeightedUrl},
-        url::{UpstreamUrl, UrlError},
+        settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
+        url::{Scheme, UpstreamUrl, UrlError},
     },
     uses::{Use, UseTable, Uses},
 };

@@ -78,14 +78,17 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
 
 /// An upstream's URL: scheme, host and port, nothing else, so that the path that was judged is the
 /// path that is sent.
-pub(super) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
-    UpstreamUrl::parse(text).map_err(|error| {
+pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, Wrong> {
+    UpstreamUrl::parse(text).and_then(|url| url.relative_to(directory)).map_err(|error| {
         let advice = match error {
             UrlError::Extra if text.contains('@') => {
                 "a credential goes into the service: `authorization = \"file:PATH\"` or \"env:NAME\""
             }
             UrlError::Extra => "leave it out: the path that was judged is the path that is sent",
-            UrlError::Scheme(_) | UrlError::Form | UrlError::Port => "write \"http://HOST:PORT\"",
+            UrlError::Scheme(_) | UrlError::Form | UrlError::Port => {
+                "write \"http://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\""
+            }
+            UrlError::Socket => "write \"unix:PATH\", such as \"unix:/run/app.sock\"",
         };
         (error.to_string(), advice.to_owned())
     })

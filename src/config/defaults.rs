@@ -46,6 +46,8 @@ pub const STORE_PATH: &str = r#""permgate-data""#;
 /// sled needs room to open on a full disk; this much is given back to it.
 pub const BALLAST: &str = r#""16m""#;
 
+/// What the url and the other side's answer say is seldom wrong.
+pub const UPSTREAM_HTTP: &str = r#""auto""#;
 /// A TCP handshake within a data centre takes a millisecond; two seconds include one lost packet.
 pub const CONNECT: &str = r#""2s""#;
 /// Reports and exports think for long before they speak.

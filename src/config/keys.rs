@@ -187,7 +187,7 @@ const UPSTREAM: &[Key] = &[
     key(
         "urls",
         Kind::TextsOrTables(URL),
-        "\"http://HOST:PORT\"; with a weight { url = \"...\", weight = 3 }, 0 to drain it.",
+        "\"http://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\"; with a weight { url = \"...\", weight = 3 }, 0 to drain it.",
     )
     .required(),
     key(
@@ -197,6 +197,12 @@ const UPSTREAM: &[Key] = &[
     )
     .or(d::BALANCE),
     key("host", Kind::Text, "Host field sent upstream; the client's own unless written."),
+    key(
+        "http",
+        Kind::Word(&["auto", "1.1", "2"]),
+        "Which HTTP is spoken: by the url and the handshake, or this one.",
+    )
+    .or(d::UPSTREAM_HTTP),
     key("timeouts", Kind::Table(UPSTREAM_TIMEOUTS), "Deadlines towards the upstream."),
     key("eject", Kind::Table(EJECT), "When one of several urls is left out."),
     key("health", Kind::Table(HEALTH), "Asks each url whether it serves; off unless written."),

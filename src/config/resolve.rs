@@ -63,8 +63,10 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
 
     let written = root.named("upstream");
     let upstream_names: Vec<&str> = written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
-    let upstreams: Vec<Option<UpstreamSettings>> =
-        written.iter().map(|(name, section)| upstream::upstream(problems, name, section)).collect();
+    let upstreams: Vec<Option<UpstreamSettings>> = written
+        .iter()
+        .map(|(name, section)| upstream::upstream(problems, name, section, directory))
+        .collect();
 
     let written_services = root.named("service");
     let service_names: Vec<&str> = written_services.iter().map(|(name, _)| name.get_ref().as_str()).collect();

@@ -1,6 +1,6 @@
 //! What stands in `[upstream.NAME]`.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use http::{HeaderValue, StatusCode};
 
@@ -9,15 +9,16 @@ use super::{
     problem::Problems,
     section::{Entry, Section, Text},
 };
-use crate::proxy::{Balance, Ejection, Health, UpstreamSettings, WeightedUrl};
+use crate::proxy::{Balance, Ejection, Health, HttpVersion, Scheme, UpstreamSettings, WeightedUrl};
 
 /// `None` where something essential is missing; that has been reported.
 pub(super) fn upstream(
     problems: &Problems<'_>,
     name: &Text,
     section: &Section<'_>,
+    directory: &Path,
 ) -> Option<UpstreamSettings> {
-    let urls = urls(problems, section);
+    let urls = urls(problems, section, directory);
     let host = section.text("host").and_then(|text| {
         let authority = text.get_ref().parse::<http::uri::Authority>().ok();
         let sound = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
@@ -29,8 +30,9 @@ pub(super) fn upstream(
     let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));
     Some(UpstreamSettings {
         name: Arc::from(name.get_ref().as_str()),
-        urls,
         host,
+        http: http_version(problems, section, &urls),
+        urls,
         connect_timeout: timeouts.duration("connect")?,
         first_byte_timeout: timeouts.duration("first_byte")?,
         body_timeout: timeouts.duration("body_idle")?,
@@ -55,7 +57,7 @@ pub(super) fn upstream(
     })
 }
 
-fn urls(problems: &Problems<'_>, section: &Section<'_>) -> Vec<WeightedUrl> {
+fn urls(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec<WeightedUrl> {
     let entries = section.entries("urls");
     let at = section.at("urls");
     if section.is_written("urls") {
@@ -73,7 +75,7 @@ fn urls(problems: &Problems<'_>, section: &Section<'_>) -> Vec<WeightedUrl> {
             Entry::Table(table) => (table.text("url"), table.count("weight")),
         };
         let (Some(text), Some(weight)) = (text, weight) else { continue };
-        match upstream_url(text.get_ref()) {
+        match upstream_url(text.get_ref(), directory) {
             Ok(url) if urls.iter().any(|other| other.url == url) => {
                 problems.error(
                     &text.span(),
@@ -109,4 +111,17 @@ fn health(problems: &Problems<'_>, section: &Section<'_>) -> Option<Health> {
             .count("status")
             .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()),
     })
+}
+
+fn http_version(problems: &Problems<'_>, section: &Section<'_>, urls: &[WeightedUrl]) -> HttpVersion {
+    let version = match section.text("http").as_ref().map(|text| text.get_ref().as_str()) {
+        Some("1.1") => HttpVersion::Http1,
+        Some("2") => HttpVersion::Http2,
+        _ => HttpVersion::Auto,
+    };
+    if version == HttpVersion::Http1 && urls.iter().any(|one| one.url.scheme() == Scheme::H2c) {
+        let message = "`http = \"1.1\"` contradicts a url with h2c://";
+        problems.error(&section.at("http"), message, "write http:// in the url, or leave `http` out");
+    }
+    version
 }

@@ -175,9 +175,15 @@ impl Body {
 
     /// After the last byte the connection goes back at once, not when the client has read it.
     fn end_if_over(&mut self) {
-        if let Kind::Stream(stream) = &mut self.kind
+        if let Kind::Stream(stream) = &self.kind
             && stream.download.is_end_stream()
         {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Kind::Stream(stream) = &mut self.kind {
             stream.give_back(self.finish.exchange());
             self.kind = Kind::Ended;
         }
@@ -193,6 +199,8 @@ impl Body {
             Err(other) => match other.into_trailers() {
                 Ok(mut trailers) => {
                     forwarding::edit_response_trailers(&mut trailers);
+                    // Nothing follows them, and a server need not ask whether something does.
+                    self.end();
                     Frame::trailers(trailers)
                 }
                 Err(other) => other,

@@ -33,12 +33,16 @@ mod h1;
 mod health;
 pub mod lane;
 mod lease;
+mod negotiate;
 mod plain;
 mod pool;
+mod pump;
 pub mod resolve;
 pub mod settings;
+mod share;
 mod standing;
 mod transport;
+mod trunk;
 pub mod url;
 mod wire;
 
@@ -48,12 +52,15 @@ use common::Common;
 pub use download::Download;
 use endpoint::Endpoint;
 pub use lease::Lease;
+use negotiate::ConnectError;
 pub use plain::Switched;
 use settings::UpstreamSettings;
 pub use wire::Wire;
 
 /// The bound of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
+/// More interim answers than this before one answer: the upstream is not sane.
+const MOST_INTERIM: u32 = 16;
 
 /// One upstream in one worker.
 pub struct Upstream {
@@ -72,6 +79,7 @@ struct Attempts {
     /// The bit of each place that could not be connected to.
     tried: u64,
     may_reuse: bool,
+    was_full: bool,
     /// How long it may still wait in line.
     patience: Duration,
 }
@@ -114,6 +122,7 @@ impl Upstream {
             tried: 0,
             // A tunnel keeps its connection for good; it takes none of those that wait for others.
             may_reuse: asked.is_none(),
+            was_full: false,
             patience: self.settings.queue_timeout,
         };
         let mut place = match self.settings.max_in_flight {
@@ -194,6 +203,8 @@ impl Upstream {
                 return Ok(lease);
             }
             let held = match self.settings.max_connections {
+                // Whoever makes a connection to be shared has its place.
+                _ if endpoint.is_connecting() => None,
                 None => None,
                 Some(limit) => match self.place_or_idle(limit.get(), endpoint, exchange, attempts).await? {
                     Ok(place) => Some(place),
@@ -207,6 +218,11 @@ impl Upstream {
             match endpoint.connect(self.settings.connect_timeout, exchange.clock(), held).await {
                 Ok(lease) if !exchange.is_over() => return Ok(lease),
                 Ok(_) => return Err(Reason::ClientClosed),
+                // As many streams as it takes went to others meanwhile: once more in line.
+                Err(ConnectError::Full) if !attempts.was_full => {
+                    attempts.was_full = true;
+                    continue;
+                }
                 Err(error) => {
                     let (upstream, url) = (&self.settings.name, endpoint.label());
                     tracing::debug!(%upstream, %url, %error, "connect failed");

@@ -1,6 +1,7 @@
 //! A gateway with one worker, a service at `/api` and a token for it, between a scripted upstream
 //! and a client that speaks in raw bytes.
 
+pub mod frames;
 mod server;
 mod wire;
 

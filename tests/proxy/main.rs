@@ -11,6 +11,7 @@ mod forwarding;
 mod harness;
 mod health;
 mod identity;
+mod multiplexed;
 mod names;
 mod overload;
 mod own;

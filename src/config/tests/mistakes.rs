@@ -91,7 +91,9 @@ fn errors_name_place_fault_and_remedy() {
         "https upstreams",
         "http://",
         "https://",
-        &["3:9 https:// upstreams are not supported, only http:// | write \"http://HOST:PORT\""],
+        &[
+            "3:9 https:// upstreams are not supported | write \"http://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\"",
+        ],
     );
     check(
         "an upstream with a path",

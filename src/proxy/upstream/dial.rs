@@ -1,4 +1,4 @@
-//! From a url to a TCP connection: every address that its name leads to is tried, the one that
+//! From a url to an open socket: every address that its name leads to is tried, the one that
 //! just failed last.
 
 use std::{
@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::proxy::upstream::{
     standing::Standing,
+    transport::Transport,
     url::{Host, UpstreamUrl},
 };
 
@@ -31,14 +32,18 @@ impl Dialer {
         Self { standing, next: Cell::new(0), failed: RefCell::default() }
     }
 
-    pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<TcpStream> {
-        let name = match url.host() {
-            Host::Address(address) => {
-                let connecting = TcpStream::connect((*address, url.port()));
-                return tokio::time::timeout(within, connecting).await?;
-            }
-            Host::Name(name) => name,
+    /// Within the caller's time; `within` is what is shared among the addresses.
+    pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<Transport> {
+        let stream = match url.host() {
+            Host::Socket(path) => return UnixStream::connect(path).await.map(Transport::Unix),
+            Host::Address(address) => TcpStream::connect((*address, url.port())).await?,
+            Host::Name(name) => self.connect_by_name(name, within, now).await?,
         };
+        stream.set_nodelay(true)?;
+        Ok(Transport::Tcp(stream))
+    }
+
+    async fn connect_by_name(&self, name: &str, within: Duration, now: Instant) -> io::Result<TcpStream> {
         let deadline = tokio::time::Instant::now() + within;
         let addresses = tokio::time::timeout_at(deadline, self.standing.addresses()).await?;
         let addresses =

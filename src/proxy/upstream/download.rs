@@ -8,10 +8,15 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::proxy::upstream::{h1::Fault, plain::Shared};
+use crate::proxy::upstream::{
+    h1::Fault,
+    plain::Shared,
+    share::{Inflow, InflowError},
+};
 
 pub enum Download {
     Plain(Shared),
+    Multiplexed(Inflow),
 }
 
 /// Why a download ends early.
@@ -19,6 +24,8 @@ pub enum Download {
 pub enum DownloadError {
     #[error(transparent)]
     Plain(#[from] Fault),
+    #[error(transparent)]
+    Multiplexed(#[from] InflowError),
 }
 
 impl Body for Download {
@@ -33,12 +40,14 @@ impl Body for Download {
             Self::Plain(connection) => {
                 connection.borrow_mut().poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?)))
             }
+            Self::Multiplexed(inflow) => inflow.poll_frame(cx).map(|frame| frame.map(|frame| Ok(frame?))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Plain(connection) => connection.borrow().answered(),
+            Self::Multiplexed(inflow) => inflow.is_end_stream(),
         }
     }
 
@@ -47,6 +56,8 @@ impl Body for Download {
             Self::Plain(connection) => {
                 connection.borrow().left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
+            Self::Multiplexed(inflow) if inflow.is_end_stream() => SizeHint::with_exact(0),
+            Self::Multiplexed(_) => SizeHint::default(),
         }
     }
 }

@@ -1,6 +1,14 @@
-//! One url of an upstream in one worker: its idle connections, and how many are lent.
+//! One url of an upstream in one worker: its idle connections and the shared ones, and how many
+//! exchanges they are lent to.
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
 
 use crate::{
     net::Clock,
@@ -8,11 +16,13 @@ use crate::{
         admission::{Line, Place},
         dial::Dialer,
         lease::{Lease, Way},
+        negotiate::{ConnectError, Negotiated, Negotiator},
         plain::Plain,
         pool::Pool,
-        settings::UpstreamSettings,
+        settings::{HttpVersion, UpstreamSettings},
+        share::Share,
         standing::Standing,
-        transport::Transport,
+        trunk::Trunk,
         url::UpstreamUrl,
     },
 };
@@ -22,12 +32,24 @@ pub struct Endpoint {
     label: Rc<str>,
     standing: Arc<Standing>,
     dialer: Dialer,
+    negotiator: Negotiator,
     pool: Rc<Pool>,
+    trunks: RefCell<Vec<Rc<Trunk>>>,
+    /// What the last connection spoke: whether one is worth waiting for, to share it.
+    speaks: Cell<HttpVersion>,
+    attempt: RefCell<Option<Rc<Attempt>>>,
     /// Of the addresses that the idle connections lead to.
     generation: Cell<u64>,
     lent: Cell<usize>,
     /// Where connections are counted, if they are.
     connections: Option<Arc<Line>>,
+}
+
+/// A connection in the making that several wait for.
+#[derive(Default)]
+struct Attempt {
+    outcome: RefCell<Option<Result<(), ConnectError>>>,
+    done: Notify,
 }
 
 /// Counts as lent from its making to its end.
@@ -37,17 +59,22 @@ impl Endpoint {
     /// `connections`: the line of those who wait for a connection, where there are only so many.
     pub fn new(
         url: &UpstreamUrl,
-        _settings: &UpstreamSettings,
+        settings: &UpstreamSettings,
         standing: Arc<Standing>,
         connections: Option<Arc<Line>>,
     ) -> Rc<Self> {
+        let negotiator = Negotiator::new(url, settings);
         Rc::new(Self {
             label: url.to_string().into(),
             url: url.clone(),
             dialer: Dialer::new(standing.clone()),
             generation: Cell::new(standing.generation()),
             standing,
+            speaks: Cell::new(negotiator.version()),
+            negotiator,
             pool: Rc::default(),
+            trunks: RefCell::default(),
+            attempt: RefCell::default(),
             lent: Cell::new(0),
             connections,
         })
@@ -71,10 +98,24 @@ impl Endpoint {
         std::ptr::from_ref(self).addr()
     }
 
-    /// An idle connection that is still open.
+    /// An idle connection that is still open, or a place on a shared one.
     pub fn reuse(self: &Rc<Self>) -> Option<Lease> {
         self.forget_vanished();
-        self.pool.take().map(|plain| Lease::new(self.lend(), Way::Plain(plain), true))
+        match self.pool.take() {
+            Some(plain) => Some(Lease::new(self.lend(), Way::Plain(plain), true)),
+            None => self.share(),
+        }
+    }
+
+    fn share(self: &Rc<Self>) -> Option<Lease> {
+        let trunks = self.trunks.borrow();
+        let share = trunks.iter().find_map(|trunk| Share::of(trunk, self.negotiator.is_secure()))?;
+        Some(Lease::new(self.lend(), Way::Shared(share), true))
+    }
+
+    /// Whether a connection is being made that may be shared.
+    pub fn is_connecting(&self) -> bool {
+        self.attempt.borrow().is_some()
     }
 
     /// `generation`: of the addresses when it was lent.
@@ -88,21 +129,115 @@ impl Endpoint {
 
     /// Closes the idle connection that was used least lately; whether there was one.
     pub fn close_one(&self) -> bool {
-        self.pool.close_one()
+        self.pool.close_one() || self.retire_idle()
     }
 
+    fn retire_idle(&self) -> bool {
+        let idle = self.trunks.borrow().iter().position(|trunk| trunk.is_idle());
+        idle.map(|at| self.trunks.borrow_mut().swap_remove(at).retire()).is_some()
+    }
+
+    /// A shared connection has room for one more: whoever waits in line hears of it, and if that is
+    /// not here, one that nobody uses gives its place up.
+    pub(super) fn pass_on(&self) {
+        let Some(line) = self.connections.as_ref().filter(|line| line.waits()) else { return };
+        if !line.pass_on(self.kind()) {
+            self.retire_idle();
+        }
+    }
+
+    /// A new connection; or, where one can be shared, room on the one that is made just now.
     /// `held`: the connection's place, where there are only so many.
     pub async fn connect(
         self: &Rc<Self>,
         within: Duration,
         clock: &Clock,
-        held: Option<Place>,
-    ) -> io::Result<Lease> {
+        mut held: Option<Place>,
+    ) -> Result<Lease, ConnectError> {
         let lent = self.lend();
-        let stream = self.dialer.connect(&self.url, within, clock.now()).await?;
-        stream.set_nodelay(true)?;
-        let plain = Plain::new(Transport::Tcp(stream), clock, held);
-        Ok(Lease::new(lent, Way::Plain(plain), false))
+        let begun = Instant::now();
+        while self.speaks.get() != HttpVersion::Http1 {
+            if let Some(lease) = self.share() {
+                return Ok(lease);
+            }
+            self.attempt(within, clock, held.take()).await?;
+            if let Some(lease) = self.reuse() {
+                return Ok(lease);
+            }
+            if begun.elapsed() > within || self.connections.is_some() {
+                return Err(ConnectError::Full);
+            }
+        }
+        match self.negotiate(within, clock, held).await? {
+            Negotiated::Plain(plain) => Ok(Lease::new(lent, Way::Plain(plain), false)),
+            Negotiated::Shared(trunk) => {
+                self.take_up(trunk);
+                self.share().ok_or(ConnectError::Full)
+            }
+        }
+    }
+
+    /// Waits for the connection that is being made, if need be by a task of its own: the client
+    /// that asked for it may go, and others wait for it.
+    async fn attempt(
+        self: &Rc<Self>,
+        within: Duration,
+        clock: &Clock,
+        held: Option<Place>,
+    ) -> Result<(), ConnectError> {
+        let under_way = self.attempt.borrow().clone();
+        let attempt = under_way.unwrap_or_else(|| self.begin_attempt(within, clock.clone(), held));
+        loop {
+            if let Some(outcome) = &*attempt.outcome.borrow() {
+                return outcome.clone();
+            }
+            attempt.done.notified().await;
+        }
+    }
+
+    fn begin_attempt(self: &Rc<Self>, within: Duration, clock: Clock, held: Option<Place>) -> Rc<Attempt> {
+        let attempt = Rc::<Attempt>::default();
+        *self.attempt.borrow_mut() = Some(Rc::clone(&attempt));
+        let (endpoint, told) = (Rc::clone(self), Rc::clone(&attempt));
+        tokio::task::spawn_local(async move {
+            let generation = endpoint.standing.generation();
+            let negotiated = endpoint.negotiate(within, &clock, held).await;
+            let outcome = negotiated.map(|negotiated| match negotiated {
+                Negotiated::Plain(plain) => {
+                    endpoint.keep(plain, generation, endpoint.negotiator.idle(), &clock);
+                }
+                Negotiated::Shared(trunk) => endpoint.take_up(trunk),
+            });
+            endpoint.attempt.take();
+            *told.outcome.borrow_mut() = Some(outcome);
+            told.done.notify_waiters();
+        });
+        attempt
+    }
+
+    async fn negotiate(
+        &self,
+        within: Duration,
+        clock: &Clock,
+        held: Option<Place>,
+    ) -> Result<Negotiated, ConnectError> {
+        let negotiating = async {
+            let transport = self.dialer.connect(&self.url, within, clock.now()).await?;
+            self.negotiator.negotiate(transport, clock, held).await
+        };
+        let outcome = tokio::time::timeout(within, negotiating).await;
+        let negotiated = outcome.map_err(|_| ConnectError::TooSlow(within))??;
+        self.speaks.set(match negotiated {
+            Negotiated::Plain(_) => HttpVersion::Http1,
+            Negotiated::Shared(_) => HttpVersion::Http2,
+        });
+        Ok(negotiated)
+    }
+
+    fn take_up(&self, trunk: Rc<Trunk>) {
+        let mut trunks = self.trunks.borrow_mut();
+        trunks.retain(|trunk| !trunk.is_closed());
+        trunks.push(trunk);
     }
 
     fn lend(self: &Rc<Self>) -> Lent {
@@ -115,7 +250,14 @@ impl Endpoint {
         let generation = self.standing.generation();
         if self.generation.replace(generation) != generation {
             self.pool.clear();
+            self.trunks.borrow_mut().drain(..).for_each(|trunk| trunk.retire());
         }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.trunks.get_mut().drain(..).for_each(|trunk| trunk.retire());
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::{
     net::{Decoder, Piece},
-    proxy::upstream::HEAD_LIMIT,
+    proxy::upstream::{HEAD_LIMIT, MOST_INTERIM},
 };
 
 pub use request::Outgoing;
@@ -69,9 +69,6 @@ pub struct Answer {
     pub status: StatusCode,
     pub fields: HeaderMap,
 }
-
-/// More interim answers than this before one answer: the upstream is not sane.
-const MOST_INTERIM: u32 = 16;
 
 /// Room for one read: a head, or what a body comes in.
 const READ: usize = 8 << 10;

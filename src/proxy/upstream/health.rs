@@ -1,7 +1,7 @@
 //! Asks a url again and again whether it serves, over the same connections that requests go by, and
 //! without anybody's credentials.
 
-use std::{fmt, io, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 
@@ -12,6 +12,7 @@ use crate::{
         body::Upload,
         upstream::{
             endpoint::Endpoint,
+            negotiate::ConnectError,
             settings::{Health, UpstreamSettings},
             standing::Standing,
         },
@@ -79,7 +80,7 @@ async fn ask(
 }
 
 enum Unhealthy {
-    Connect(io::Error),
+    Connect(ConnectError),
     Answer(Reason),
     Status(StatusCode),
     Silent(Duration),

@@ -1,14 +1,19 @@
-//! One connection to an upstream as the worker sees it: what was heard on it during the present
-//! exchange, until when it may keep silent, and the switch that ends it at once.
+//! One connection to an upstream (or one stream of a shared one) as the worker sees it: what was heard
+//! on it during the present exchange, until when it may keep silent, and the switch that ends it at once.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use crate::net::{Clock, Deadline};
+use tokio::task::AbortHandle;
+
+use crate::{
+    net::{Clock, Deadline},
+    proxy::upstream::pump::Outflow,
+};
 
 /// Shared by the wire, the exchange that uses the connection and the sweep of deadlines.
 pub struct Lane {
@@ -17,6 +22,15 @@ pub struct Lane {
     waiting: Cell<Waiting>,
     heard: Cell<u64>,
     peer_closed: Cell<bool>,
+    branch: RefCell<Branch>,
+}
+
+/// Of a shared connection: what belongs to this exchange alone.
+#[derive(Default)]
+struct Branch {
+    outflow: Option<Outflow>,
+    /// Sends the rest of the request while the answer comes already.
+    pump: Option<AbortHandle>,
 }
 
 /// What the running deadline is about.
@@ -45,6 +59,7 @@ impl Lane {
             waiting: Cell::new(Waiting::Nothing),
             heard: Cell::new(0),
             peer_closed: Cell::new(false),
+            branch: RefCell::default(),
         })
     }
 
@@ -52,6 +67,21 @@ impl Lane {
     pub fn begin(&self, silence: Duration) {
         self.heard.set(0);
         self.expect_within(silence);
+    }
+
+    /// The stream that ending the lane resets.
+    pub(super) fn reset_with(&self, outflow: Outflow) {
+        self.branch.borrow_mut().outflow = Some(outflow);
+    }
+
+    /// The task that ending the lane aborts.
+    pub(super) fn pump_with(&self, pump: AbortHandle) {
+        self.branch.borrow_mut().pump = Some(pump);
+    }
+
+    /// Whether nothing of the request is left to be sent.
+    pub(super) fn is_pumped(&self) -> bool {
+        self.branch.borrow().pump.as_ref().is_none_or(AbortHandle::is_finished)
     }
 
     /// Starts (or starts anew) the time within which the upstream must be heard.
@@ -90,6 +120,13 @@ impl Lane {
     pub fn finish(&self, end: End) {
         if self.end.get().is_none() {
             self.end.set(Some(end));
+        }
+        let Branch { outflow, pump } = self.branch.take();
+        if let Some(pump) = pump {
+            pump.abort();
+        }
+        if let Some(outflow) = outflow {
+            outflow.borrow_mut().send_reset(h2::Reason::CANCEL);
         }
     }
 

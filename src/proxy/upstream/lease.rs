@@ -15,6 +15,7 @@ use crate::{
             endpoint::{Endpoint, Lent},
             lane::{End, Lane},
             plain::{Plain, Switched},
+            share::Share,
         },
     },
 };
@@ -32,6 +33,7 @@ pub struct Lease {
 /// What a lease is on.
 pub enum Way {
     Plain(Plain),
+    Shared(Share),
 }
 
 /// A request that got no answer.
@@ -45,6 +47,7 @@ impl Lease {
     pub(super) fn new(endpoint: Lent, way: Way, reused: bool) -> Self {
         let lane = Rc::clone(match &way {
             Way::Plain(plain) => plain.lane(),
+            Way::Shared(share) => share.lane(),
         });
         let generation = endpoint.standing().generation();
         Self { endpoint, way: Some(way), lane, reused, generation, place: None }
@@ -77,30 +80,51 @@ impl Lease {
                 let response = plain.send(request, silence, reused, repeatable).await?;
                 Ok(response.map(Download::Plain))
             }
+            Way::Shared(share) => {
+                let response = share.send(request, silence, repeatable).await?;
+                Ok(response.map(Download::Multiplexed))
+            }
         }
     }
 
     /// After an answer of 101: the connection itself. The lease stays until the tunnel has ended.
     pub fn switch(&mut self, answer: Download) -> Option<Switched> {
         drop(answer);
-        let Way::Plain(plain) = self.way.take()?;
-        plain.into_switched()
+        match self.way.take()? {
+            Way::Plain(plain) => plain.into_switched(),
+            shared @ Way::Shared(_) => {
+                self.way = Some(shared);
+                None
+            }
+        }
     }
 
     /// After the last byte of an answer. A connection that is not ready at this moment (its
-    /// request is still under way, or it is to be closed) is of no use to another exchange.
+    /// request is still under way, or it is to be closed) is of no use to another exchange, and a
+    /// stream whose request is still under way is reset.
     pub fn give_back(mut self, idle_timeout: Duration, clock: &Clock) {
         self.lane.expect_nothing();
-        if let Some(Way::Plain(plain)) = self.way.take_if(|Way::Plain(plain)| plain.is_ready()) {
-            self.endpoint.keep(plain, self.generation, idle_timeout, clock);
+        match self.way.take() {
+            Some(Way::Plain(plain)) if plain.is_ready() => {
+                self.endpoint.keep(plain, self.generation, idle_timeout, clock);
+            }
+            Some(Way::Shared(share)) if self.lane.is_pumped() => {
+                drop(share);
+                self.endpoint.pass_on();
+            }
+            unfinished => self.way = unfinished,
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.way.is_some() {
+        if let Some(way) = self.way.take() {
             self.lane.finish(End::Dropped);
+            if let Way::Shared(share) = way {
+                drop(share);
+                self.endpoint.pass_on();
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ pub struct UpstreamSettings {
     pub urls: Vec<WeightedUrl>,
     /// Sent as Host instead of the client's.
     pub host: Option<HeaderValue>,
+    pub http: HttpVersion,
     pub connect_timeout: Duration,
     /// From the last byte sent until the head of the answer.
     pub first_byte_timeout: Duration,
@@ -51,6 +52,7 @@ impl UpstreamSettings {
             name: name.into(),
             urls: urls.into_iter().map(WeightedUrl::from).collect(),
             host: None,
+            http: HttpVersion::Auto,
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
@@ -81,6 +83,16 @@ impl From<UpstreamUrl> for WeightedUrl {
     fn from(url: UpstreamUrl) -> Self {
         Self { url, weight: 1 }
     }
+}
+
+/// Which HTTP an upstream is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// As the url says: `h2c://` is HTTP/2, `https://` what the handshake comes to, others HTTP/1.1.
+    #[default]
+    Auto,
+    Http1,
+    Http2,
 }
 
 /// How one of several urls is chosen.

@@ -10,11 +10,12 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 pub enum Transport {
     Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 macro_rules! each {
@@ -24,14 +25,21 @@ macro_rules! each {
                 let $stream = Pin::new(stream);
                 $call
             }
+            Transport::Unix(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
         }
     };
 }
 
 impl Transport {
-    /// Closing is a reset from now on.
+    /// Closing is a reset from now on. A unix socket has none; its peer sees the end.
     pub fn reset_on_close(&self) {
-        let Self::Tcp(socket) = self;
+        let socket = match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(_) => return,
+        };
         // A failure means that the connection is gone already.
         let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
@@ -59,6 +67,7 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -1,14 +1,23 @@
 //! Where an upstream is: one of its urls.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, path::Path, sync::Arc};
 
 use http::HeaderValue;
 
-/// `http://HOST[:PORT]`.
+/// `http://HOST[:PORT]`, `h2c://HOST[:PORT]` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
+    scheme: Scheme,
     host: Host,
     port: u16,
+}
+
+/// What is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    /// HTTP/2 from the first byte, without TLS.
+    H2c,
 }
 
 /// What is connected to.
@@ -17,30 +26,41 @@ pub enum Host {
     Address(IpAddr),
     /// Looked up at connect, and again in time.
     Name(Arc<str>),
+    Socket(Arc<Path>),
 }
 
 /// Why a url is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    #[error("{0}:// upstreams are not supported, only http://")]
+    #[error("{0}:// upstreams are not supported")]
     Scheme(&'static str),
-    #[error("an upstream url is http://HOST[:PORT]")]
+    #[error("an upstream url is http://HOST[:PORT], h2c://HOST[:PORT] or unix:PATH")]
     Form,
     #[error("an upstream url has no path, query, fragment or user")]
     Extra,
     #[error("the port is not a number from 1 to 65535")]
     Port,
+    #[error("a socket's path has 1 to {LONGEST_SOCKET} bytes, none of them NUL, and does not begin with //")]
+    Socket,
 }
+
+/// What the kernel takes.
+const LONGEST_SOCKET: usize = 107;
 
 impl UpstreamUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Self::socket(path);
+        }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Form)?;
-        if let Some(known) = ["https", "h2c", "h2", "ws", "wss", "unix"].into_iter().find(|s| scheme == *s) {
-            return Err(UrlError::Scheme(known));
-        }
-        if scheme != "http" {
-            return Err(UrlError::Form);
-        }
+        let (scheme, default_port) = match scheme {
+            "http" => (Scheme::Http, 80),
+            "h2c" => (Scheme::H2c, 80),
+            _ => {
+                let known = ["https", "h2", "ws", "wss"].into_iter().find(|known| scheme == *known);
+                return Err(known.map_or(UrlError::Form, UrlError::Scheme));
+            }
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '?', '#', '@']) {
             return Err(UrlError::Extra);
@@ -62,32 +82,62 @@ impl UpstreamUrl {
             }
         };
         let port = match port {
-            None => 80,
+            None => default_port,
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
                 digits.parse().ok().filter(|port| *port != 0).ok_or(UrlError::Port)?
             }
             Some(_) => return Err(UrlError::Port),
         };
-        Ok(Self { host, port })
+        Ok(Self { scheme, host, port })
+    }
+
+    fn socket(path: &str) -> Result<Self, UrlError> {
+        // `unix://run/x` is /run/x to the kernel and host `run` to a reader.
+        let sound =
+            matches!(path.len(), 1..=LONGEST_SOCKET) && !path.starts_with("//") && !path.contains('\0');
+        if !sound {
+            return Err(UrlError::Socket);
+        }
+        Ok(Self { scheme: Scheme::Http, host: Host::Socket(Path::new(path).into()), port: 0 })
+    }
+
+    /// With the path of a unix socket taken relative to `directory`.
+    pub fn relative_to(self, directory: &Path) -> Result<Self, UrlError> {
+        let Host::Socket(path) = &self.host else { return Ok(self) };
+        let path = directory.join(path);
+        if path.as_os_str().len() > LONGEST_SOCKET {
+            return Err(UrlError::Socket);
+        }
+        Ok(Self { host: Host::Socket(path.into()), ..self })
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// What has to be looked up.
     pub fn name(&self) -> Option<(Arc<str>, u16)> {
         match &self.host {
-            Host::Address(_) => None,
+            Host::Address(_) | Host::Socket(_) => None,
             Host::Name(name) => Some((name.clone(), self.port)),
         }
     }
 
     /// As a Host field.
     pub fn authority(&self) -> HeaderValue {
-        HeaderValue::try_from(self.to_string()).expect("a url is ASCII")
+        match self.host {
+            Host::Socket(_) => HeaderValue::from_static("localhost"),
+            Host::Address(_) | Host::Name(_) => {
+                HeaderValue::try_from(self.to_string()).expect("a name and a port are ASCII")
+            }
+        }
     }
 
     pub fn host(&self) -> &Host {
         &self.host
     }
 
+    /// Without a meaning for a socket's path.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -108,13 +158,14 @@ impl Host {
     }
 }
 
-/// `host:port`, as log and metrics name it.
+/// `host:port` or `unix:path`, as log and metrics name it.
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
             Host::Address(IpAddr::V4(address)) => write!(f, "{address}:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
+            Host::Socket(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -124,18 +175,27 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Result<&str, UrlError>) {
-        let parsed = UpstreamUrl::parse(text).map(|url| url.to_string());
+        let parsed = UpstreamUrl::parse(text)
+            .and_then(|url| url.relative_to(Path::new("/etc")))
+            .map(|url| url.to_string());
         assert_eq!(parsed.as_deref().map_err(|e| *e), expected, "{text}");
     }
 
     #[test]
-    fn urls_are_http_host_and_port() {
+    fn a_url_names_a_scheme_and_a_place() {
         check("http://127.0.0.1:8090", Ok("127.0.0.1:8090"));
         check("http://127.0.0.1/", Ok("127.0.0.1:80"));
         check("http://[::1]:8090", Ok("[::1]:8090"));
         check("http://YouTrack.internal", Ok("youtrack.internal:80"));
+        check("h2c://a", Ok("a:80"));
+        check("h2c://127.0.0.1:50051", Ok("127.0.0.1:50051"));
+        check("unix:/run/app.sock", Ok("unix:/run/app.sock"));
+        check("unix:app.sock", Ok("unix:/etc/app.sock"));
+        check("unix:", Err(UrlError::Socket));
+        check("unix://run/app.sock", Err(UrlError::Socket));
+        check(&format!("unix:/{}", "a".repeat(107)), Err(UrlError::Socket));
         check("https://a", Err(UrlError::Scheme("https")));
-        check("h2c://a", Err(UrlError::Scheme("h2c")));
+        check("wss://a", Err(UrlError::Scheme("wss")));
         check("ftp://a", Err(UrlError::Form));
         check("a:80", Err(UrlError::Form));
         check("http://", Err(UrlError::Form));

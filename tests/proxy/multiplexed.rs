@@ -1,0 +1,434 @@
+//! HTTP/2 to an upstream: many exchanges on one connection, each with its own fate.
+
+use std::time::Duration;
+
+use crate::harness::{
+    Ending, Gate, Origin, Setup, Wire, field,
+    frames::{CANCEL, DATA, END_STREAM, Frames, GOAWAY, HEADERS, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM},
+    status,
+};
+
+const SOON: Duration = Duration::from_millis(100);
+
+fn h2c(origin: &Origin) -> Setup {
+    origin.setup().with(|setup| {
+        let url = format!("h2c://{}", origin.address);
+        setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+    })
+}
+
+/// The text of a chunked body whose pieces hold neither digits nor line ends.
+fn pieces(chunked: &str) -> String {
+    chunked.lines().filter(|line| !line.starts_with(|c: char| c.is_ascii_digit())).collect()
+}
+
+/// A gateway and its connection, after a first exchange on stream 1.
+fn warm(origin: &Origin, setup: Setup) -> (Gate, Wire, Frames) {
+    let gate = setup.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept_h2(&[]);
+    assert_eq!(upstream.request(), (1, true));
+    upstream.answer(1, "ok");
+    assert_eq!(client.answer().2, "ok");
+    gate.line();
+    (gate, client, upstream)
+}
+
+#[test]
+fn exchanges_share_one_connection() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let (mut one, mut other) = (gate.asked(), gate.asked());
+    let mut upstream = origin.accept_h2(&[]);
+    assert_eq!(upstream.request(), (1, true));
+    assert_eq!(upstream.request(), (3, true));
+    upstream.head(3, &[(":status", "201"), ("content-length", "5")]).head(1, &[(":status", "200")]);
+    upstream.data(1, "un").send(DATA, END_STREAM, 3, b"other");
+    let (status, _, body) = other.answer();
+    assert_eq!((status, body.as_str()), (201, "other"));
+    upstream.send(DATA, END_STREAM, 1, b"o");
+    one.head();
+    assert_eq!(pieces(&one.until("0\r\n\r\n")), "uno");
+    assert!(!origin.has_more(), "a second connection");
+    drop((one, other));
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn pieces_pass_as_they_come_both_ways() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("3\r\none\r\n");
+    let mut upstream = origin.accept_h2(&[]);
+    assert_eq!(upstream.request(), (1, false));
+    assert_eq!(upstream.next().payload, b"one");
+    upstream.head(1, &[(":status", "200")]).data(1, "uno");
+    assert_eq!(status(&client.head()), 200);
+    client.until("uno");
+    client.send("3\r\ntwo\r\n");
+    assert_eq!(upstream.next().payload, b"two");
+    upstream.data(1, "dos");
+    client.until("dos");
+    client.send("0\r\n\r\n");
+    let last = upstream.next();
+    assert_eq!((last.kind, last.flags, last.payload.len()), (DATA, END_STREAM, 0));
+    upstream.send(DATA, END_STREAM, 1, b"");
+    client.until("0\r\n\r\n");
+    let line = gate.line();
+    assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(6), Some(6)), "{line}");
+    drop(client);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let mut client = gate.client();
+    let fields = ["Transfer-Encoding: chunked", "TE: trailers", "Connection: TE", "Trailer: x-sum"];
+    client.send(gate.request("POST /api/x", &fields)).send("1\r\na\r\n0\r\nx-sum: 1\r\n\r\n");
+    let mut upstream = origin.accept_h2(&[]);
+    assert_eq!(upstream.request(), (1, false));
+    assert_eq!(upstream.next().payload, b"a");
+    let trailers = upstream.next();
+    assert_eq!((trailers.kind, trailers.flags & END_STREAM), (HEADERS, END_STREAM));
+    upstream.head(1, &[(":status", "200"), ("trailer", "grpc-status")]).data(1, "b");
+    upstream.trailers(1, &[("grpc-status", "0")]);
+    assert_eq!(field(&client.head(), "trailer"), Some("grpc-status"));
+    client.until("grpc-status: 0\r\n\r\n");
+    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), 200));
+}
+
+/// The upstream does this to stream 3, while stream 1 is under way: the client of the former gets
+/// this answer, the other one is undisturbed.
+fn check(row: &str, play: impl FnOnce(&mut Frames), expected: (u16, &str), reason: &str) {
+    let origin = Origin::new();
+    let gate =
+        h2c(&origin).with(|setup| setup.upstream.first_byte_timeout = Duration::from_millis(400)).start();
+    let mut other = gate.asked();
+    let mut upstream = origin.accept_h2(&[]);
+    assert_eq!(upstream.request(), (1, true));
+    upstream.head(1, &[(":status", "200")]).data(1, "begins");
+    other.head();
+    other.until("begins");
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
+    assert_eq!(upstream.request(), (3, true));
+    play(&mut upstream);
+    let (status, error) = client.refused();
+    assert_eq!((status, error.as_str()), expected, "{row}");
+    let told = gate.told();
+    assert_eq!((told.1.as_str(), told.2), (reason, u64::from(status)), "{row}");
+    upstream.send(DATA, END_STREAM, 1, b"ends");
+    other.until("ends");
+    other.until("0\r\n\r\n");
+    assert!(!origin.has_more(), "{row}: asked a second time");
+    drop((client, other));
+    gate.is_empty_at_last();
+}
+
+fn says(fields: &'static [(&'static str, &'static str)]) -> impl FnOnce(&mut Frames) {
+    move |upstream| _ = upstream.head(3, fields)
+}
+
+#[test]
+fn a_fault_of_one_stream_is_its_own() {
+    let bad = (502, "bad_gateway");
+    check("reset", |upstream| _ = upstream.reset(3, INTERNAL_ERROR), bad, "upstream_reset");
+    check("reset as if done", |upstream| _ = upstream.reset(3, NO_ERROR), bad, "upstream_reset");
+    check(
+        "says nothing",
+        |upstream| assert_eq!(upstream.was_reset(3), CANCEL),
+        (504, "gateway_timeout"),
+        "upstream_timeout",
+    );
+    check("no status", says(&[("x", "y")]), bad, "upstream_invalid");
+    check("a status of no class", says(&[(":status", "700")]), bad, "upstream_invalid");
+    check("an upgrade", says(&[(":status", "101")]), bad, "upstream_invalid");
+    let lengths = &[(":status", "200"), ("content-length", "1"), ("content-length", "2")];
+    check("two lengths", says(lengths), bad, "upstream_invalid");
+    let equal = &[(":status", "200"), ("content-length", "1"), ("content-length", "1")];
+    check("two equal lengths", says(equal), bad, "upstream_invalid");
+    let coding = &[(":status", "200"), ("transfer-encoding", "chunked")];
+    check("a field of HTTP/1.1", says(coding), bad, "upstream_invalid");
+    check(
+        "seventeen interim answers",
+        |upstream| (0..17).for_each(|_| _ = upstream.head(3, &[(":status", "103")])),
+        bad,
+        "upstream_invalid",
+    );
+    check(
+        "a head beyond 64 KiB",
+        |upstream| {
+            let long = "a".repeat(15 << 10);
+            let fields: Vec<(&str, &str)> = (0..5).map(|_| ("x-long", long.as_str())).collect();
+            upstream.long_head(3, &[&[(":status", "200")], &fields[..]].concat());
+        },
+        bad,
+        "upstream_invalid",
+    );
+}
+
+#[test]
+fn sixteen_interim_answers_are_skipped() {
+    let origin = Origin::new();
+    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    client.send(gate.request("GET /api/x", &[]));
+    assert_eq!(upstream.request(), (3, true));
+    (0..16).for_each(|_| _ = upstream.head(3, &[(":status", "103"), ("link", "</a>")]));
+    upstream.answer(3, "ok");
+    assert_eq!(client.answer().2, "ok");
+}
+
+/// The upstream does this after the head and the first piece of an answer.
+fn check_broken(row: &str, length: Option<&str>, play: impl FnOnce(&mut Frames), reason: &str) {
+    let origin = Origin::new();
+    let setup = h2c(&origin).with(|setup| setup.upstream.body_timeout = SOON);
+    let (gate, mut client, mut upstream) = warm(&origin, setup);
+    client.send(gate.request("GET /api/x", &[]));
+    assert_eq!(upstream.request(), (3, true));
+    let mut fields = vec![(":status", "200")];
+    fields.extend(length.map(|length| ("content-length", length)));
+    upstream.head(3, &fields).data(3, "piece");
+    client.head();
+    client.until("piece");
+    play(&mut upstream);
+    assert_eq!(client.ending(), Ending::Reset, "{row}");
+    let told = gate.told();
+    assert_eq!((told.1.as_str(), told.2), (reason, 200), "{row}");
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_fault_within_the_answer_never_looks_like_its_end() {
+    let reset = "upstream_reset";
+    check_broken("reset", None, |upstream| _ = upstream.reset(3, INTERNAL_ERROR), reset);
+    check_broken("reset as if done", Some("9"), |upstream| _ = upstream.reset(3, NO_ERROR), reset);
+    check_broken("too short", Some("9"), |upstream| _ = upstream.send(DATA, END_STREAM, 3, b""), reset);
+    check_broken("too long", Some("6"), |upstream| _ = upstream.data(3, "and more"), reset);
+    check_broken("closed", None, Frames::close, reset);
+    check_broken("garbage", None, |upstream| _ = upstream.send(DATA, 0, 0, b"on no stream"), reset);
+    check_broken("silent", None, |upstream| assert_eq!(upstream.was_reset(3), CANCEL), "upstream_timeout");
+}
+
+/// The upstream refuses stream 3 like this, and this request goes to a new stream.
+fn check_again(row: &str, line: &str, play: impl FnOnce(&Origin, Frames) -> Frames, stream: u32) {
+    let origin = Origin::new();
+    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    client.send(gate.request(line, &["Content-Length: 0"]));
+    assert_eq!(upstream.request(), (3, true), "{row}");
+    let mut second = play(&origin, upstream);
+    assert_eq!(second.request(), (stream, true), "{row}");
+    second.answer(stream, "ok");
+    assert_eq!(client.answer().2, "ok", "{row}");
+    drop(client);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn what_the_upstream_has_not_begun_goes_out_again() {
+    check_again(
+        "refused",
+        "POST /api/x",
+        |_, mut upstream| {
+            upstream.reset(3, REFUSED_STREAM);
+            upstream
+        },
+        5,
+    );
+    check_again(
+        "beyond the last one that it takes",
+        "POST /api/x",
+        |origin, mut upstream| {
+            upstream.go_away(1, NO_ERROR);
+            origin.accept_h2(&[])
+        },
+        1,
+    );
+    check_again(
+        "closed, and once more does no harm",
+        "GET /api/x",
+        |origin, upstream| {
+            drop(upstream);
+            origin.accept_h2(&[])
+        },
+        1,
+    );
+}
+
+/// The upstream ends stream 3 like this, and nothing goes out a second time.
+fn check_once(row: &str, line: &str, body: &str, play: impl FnOnce(Frames) -> Option<Frames>) {
+    let origin = Origin::new();
+    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    client.send(gate.request(line, &[&format!("Content-Length: {}", body.len())])).send(body);
+    assert_eq!(upstream.request(), (3, body.is_empty()), "{row}");
+    if !body.is_empty() {
+        assert_eq!(upstream.next().payload, body.as_bytes(), "{row}");
+    }
+    let _open = play(upstream);
+    assert_eq!(client.refused(), (502, "bad_gateway".into()), "{row}");
+    assert!(!origin.has_more(), "{row}: sent twice");
+}
+
+#[test]
+fn what_may_have_been_done_is_not_sent_twice() {
+    let closed = |upstream: Frames| {
+        drop(upstream);
+        None
+    };
+    check_once("POST, closed", "POST /api/x", "", closed);
+    check_once("a body, closed", "PUT /api/x", "body", closed);
+    check_once("reset", "GET /api/x", "", |mut upstream| {
+        upstream.reset(3, INTERNAL_ERROR);
+        Some(upstream)
+    });
+    check_once("a body that is gone, refused", "PUT /api/x", "body", |mut upstream| {
+        upstream.reset(3, REFUSED_STREAM);
+        Some(upstream)
+    });
+    check_once("begun, then going away", "POST /api/x", "", |mut upstream| {
+        upstream.go_away(3, NO_ERROR);
+        None
+    });
+}
+
+#[test]
+fn a_connection_that_goes_away_finishes_what_it_has() {
+    let origin = Origin::new();
+    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    client.send(gate.request("GET /api/x", &[]));
+    assert_eq!(upstream.request(), (3, true));
+    upstream.head(3, &[(":status", "200")]).data(3, "begins").go_away(3, NO_ERROR);
+    client.head();
+    client.until("begins");
+    let mut other = gate.asked();
+    let mut second = origin.accept_h2(&[]);
+    second.request();
+    second.answer(1, "new");
+    assert_eq!(other.answer().2, "new");
+    upstream.send(DATA, END_STREAM, 3, b"ends");
+    client.until("ends");
+    client.until("0\r\n\r\n");
+    assert_eq!(upstream.try_next().map(|frame| frame.kind), Some(GOAWAY));
+    assert_eq!(upstream.try_next(), None, "closed after the last one");
+}
+
+#[test]
+fn a_cut_resets_one_stream_and_leaves_the_others() {
+    let origin = Origin::new();
+    let setup = h2c(&origin).public("/api/open");
+    let (gate, mut client, mut upstream) = warm(&origin, setup);
+    client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("3\r\none\r\n");
+    assert_eq!(upstream.request(), (3, false));
+    assert_eq!(upstream.next().payload, b"one");
+    upstream.head(3, &[(":status", "200")]).data(3, "begins");
+    client.head();
+    client.until("begins");
+    let mut open = gate.client();
+    open.send("GET /api/open HTTP/1.1\r\nHost: gate.example\r\n\r\n");
+    assert_eq!(upstream.request(), (5, true));
+    upstream.head(5, &[(":status", "200")]).data(5, "public");
+    open.head();
+    open.until("public");
+    assert_eq!(gate.revoke().0, 1);
+    assert_eq!(upstream.was_reset(3), CANCEL);
+    // What was still on its way costs nobody anything.
+    upstream.data(3, "late").data(3, "later");
+    assert_eq!(client.ending(), Ending::Reset);
+    upstream.send(DATA, END_STREAM, 5, b"goes on");
+    open.until("goes on");
+    open.until("0\r\n\r\n");
+    assert!(!origin.has_more());
+    drop((client, open));
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_client_that_goes_away_takes_its_stream_along() {
+    let origin = Origin::new();
+    let (gate, client, mut upstream) = warm(&origin, h2c(&origin));
+    let before_the_head = gate.asked();
+    assert_eq!(upstream.request(), (3, true));
+    drop(before_the_head);
+    assert_eq!(upstream.was_reset(3), CANCEL);
+    let mut within_the_answer = gate.asked();
+    assert_eq!(upstream.request(), (5, true));
+    upstream.head(5, &[(":status", "200")]).data(5, "begins");
+    within_the_answer.head();
+    drop(within_the_answer);
+    // Noticed at the next byte, at the latest.
+    upstream.data(5, "goes on");
+    assert_eq!(upstream.was_reset(5), CANCEL);
+    let mut within_the_request = gate.client();
+    within_the_request.send(gate.request("POST /api/x", &["Content-Length: 9"])).send("half");
+    assert_eq!(upstream.request(), (7, false));
+    assert_eq!(upstream.next().payload, b"half");
+    drop(within_the_request);
+    assert_eq!(upstream.was_reset(7), CANCEL);
+    drop(client);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_its_stream_back_and_no_other() {
+    let origin = Origin::new();
+    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let mut lazy = gate.asked();
+    assert_eq!(upstream.request(), (3, true));
+    upstream.head(3, &[(":status", "200")]);
+    lazy.head();
+    let taken = upstream.fill_up(3);
+    assert!(taken < 32 << 20, "{taken}");
+    client.send(gate.request("GET /api/x", &[]));
+    assert_eq!(upstream.request(), (5, true));
+    upstream.answer(5, "ok");
+    assert_eq!(client.answer().2, "ok");
+}
+
+#[test]
+fn more_streams_than_one_connection_takes_get_another_one() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let _one = gate.asked();
+    const MOST_STREAMS: u16 = 3;
+    let mut first = origin.accept_h2(&[(MOST_STREAMS, 1)]);
+    first.request();
+    let mut other = gate.asked();
+    let mut second = origin.accept_h2(&[(MOST_STREAMS, 1)]);
+    second.request();
+    second.answer(1, "ok");
+    assert_eq!(other.answer().2, "ok");
+    other.send(gate.request("GET /api/x", &[]));
+    assert_eq!(second.request(), (3, true), "a free place is taken again");
+}
+
+#[test]
+fn a_connection_is_kept_for_a_while_and_then_closed() {
+    let origin = Origin::new();
+    let setup = h2c(&origin).with(|setup| setup.upstream.idle_timeout = SOON);
+    let (_gate, _client, mut upstream) = warm(&origin, setup);
+    assert_eq!(upstream.try_next().map(|frame| frame.kind), Some(GOAWAY));
+    assert_eq!(upstream.try_next(), None);
+}
+
+#[test]
+fn an_upstream_that_speaks_something_else_is_a_bad_gateway() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let mut client = gate.asked();
+    origin.accept().send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    assert_eq!(client.refused(), (502, "bad_gateway".into()));
+    assert_eq!(gate.told().1, "upstream_connect");
+}
+
+#[test]
+fn an_upstream_that_says_nothing_is_not_waited_for() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).with(|setup| setup.upstream.connect_timeout = SOON).start();
+    let mut client = gate.asked();
+    let mut mute = origin.accept();
+    assert_eq!(client.refused(), (502, "bad_gateway".into()));
+    assert_eq!(gate.told().1, "upstream_connect");
+    mute.ending();
+}
