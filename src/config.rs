@@ -25,6 +25,7 @@ mod assertion;
 pub mod defaults;
 pub mod keys;
 mod problem;
+mod public;
 mod resolve;
 pub mod schema;
 mod secret;

@@ -268,8 +268,10 @@ impl Control {
     }
 
     fn flush_uses(&self) -> impl Future<Output = ()> + use<> {
-        let uses = self.uses.take(&self.state.snapshot().rules);
         let store = self.store.clone();
+        // A store that takes no changes leaves them where the admin listener finds them.
+        let writable = store.writable().is_ok();
+        let uses = if writable { self.uses.take(&self.state.snapshot().rules) } else { Vec::new() };
         async move {
             if !uses.is_empty()
                 && let Err(error) = store.record_use(uses).await

@@ -92,18 +92,24 @@ impl Watchdog {
 
     /// Gives the sign if every worker has given one since the last time.
     pub fn beat(&mut self) {
+        if self.all_alive() {
+            self.supervisor.tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn all_alive(&mut self) -> bool {
         let silent = self.pulses.iter().position(|(pulse, seen)| pulse.count() == *seen);
         if let Some(worker) = silent {
             if !std::mem::replace(&mut self.late, true) {
                 tracing::error!("worker {worker} gives no sign of life: nor does this process until it does");
             }
-            return;
+            return false;
         }
         self.late = false;
         for (pulse, seen) in &mut self.pulses {
             *seen = pulse.count();
         }
-        self.supervisor.tell(&[NotifyState::Watchdog]);
+        true
     }
 }
 
@@ -126,4 +132,49 @@ impl Pulse {
 /// A status is one line.
 fn line(status: &str) -> String {
     status.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Budget, Limits, Worker};
+
+    #[test]
+    fn one_silent_worker_silences_all() {
+        let supervisor = Supervisor::of(Signals::Ignored);
+        let limit = Duration::from_secs(8);
+        let mut watchdog = Watchdog { supervisor, limit, pulses: Vec::new(), late: false };
+        let workers = [watchdog.pulse(), watchdog.pulse()];
+        let mut check = |name: &str, beating: &[usize], alive: bool| {
+            for worker in beating {
+                workers[*worker].beats.fetch_add(1, Ordering::Relaxed);
+            }
+            assert_eq!(watchdog.all_alive(), alive, "{name}");
+            assert_eq!(watchdog.late, !alive, "{name}: looked at again soon");
+        };
+        check("nobody yet", &[], false);
+        check("one of two", &[0], false);
+        check("the other, before the next sign", &[1], true);
+        check("nobody since", &[], false);
+        check("one alone, however often", &[1, 1, 1], false);
+        check("both", &[0], true);
+    }
+
+    #[test]
+    fn an_idle_worker_is_alive_and_one_that_hangs_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let every = Duration::from_millis(5);
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let worker = Worker::new(Limits::default(), Budget::new());
+            let pulse = Pulse { beats: Arc::default(), every };
+            tokio::task::spawn_local(pulse.clone().keep(worker.clock().clone()));
+            while pulse.count() < 3 {
+                tokio::task::yield_now().await;
+            }
+            let before = pulse.count();
+            // What a handler that never comes back does to its thread.
+            std::thread::sleep(every * 20);
+            assert_eq!(pulse.count(), before);
+        });
+    }
 }

@@ -16,6 +16,7 @@ use super::{
     address::{self, is_local, network},
     admin, assertion, keys,
     problem::Problems,
+    public::warn_of_risks,
     section::{Section, Text},
     service::{self, collect},
     shape, tls, upstream,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     authz::{
         forwarding::TrustedProxies,
-        rules::{Rules, ServiceIds, Settings as RuleSettings},
+        rules::{PublicSpec, Rules, ServiceIds, Settings as RuleSettings},
     },
     net::{self, Address},
     proxy::{self, BadTokenLimit, UpstreamSettings, access_log::LogTarget},
@@ -79,6 +80,12 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         .iter()
         .map(|section| service::public(problems, section, &service_names))
         .collect();
+    for (section, rule) in root.tables("public").iter().zip(&public) {
+        let of = |rule: &PublicSpec| services.iter().flatten().find(|service| service.key == rule.service);
+        if let Some((rule, service)) = rule.as_ref().and_then(|rule| Some((rule, of(rule)?))) {
+            warn_of_risks(problems, section, rule, service);
+        }
+    }
     unused(problems, &written, &services, written_services.is_empty());
 
     let sound_services: Vec<_> = services.iter().flatten().cloned().collect();

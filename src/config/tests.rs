@@ -217,6 +217,29 @@ fn warnings() {
         &format!("{SMALL}[upstream.b]\nurls = [\"http://b\"]\n"),
         &["8: no service uses the upstream \"b\""],
     );
+    let public = |rule: &str| format!("{SMALL}[[public]]\nservice = \"app\"\n{rule}\n");
+    check("a public page", &public("path = \"/app\""), &[]);
+    check("a public corner", &public("prefix = \"/app/status\""), &[]);
+    check(
+        "a whole prefix made public",
+        &public("prefix = \"/app\""),
+        &["10: \"/app\" opens all of \"/app\" of the service \"app\""],
+    );
+    check(
+        "everything made public",
+        &public("prefix = \"/\""),
+        &["10: \"/\" opens all of \"/app\" of the service \"app\""],
+    );
+    check(
+        "changes by strangers",
+        &public("path = \"/app/hook\"\nmethods = [\"GET\", \"POST\"]"),
+        &["11: POST passes without a token"],
+    );
+    check(
+        "every user as a proxy",
+        &format!("{SMALL}[server]\ntrusted_proxies = [\"unix\"]\nunix_mode = \"0666\"\n"),
+        &["10: every user of this machine is a trusted proxy"],
+    );
     check("no service", "version = 1\n", &["1: there is no service: every request ends with 404"]);
 }
 
@@ -228,6 +251,9 @@ fn what_a_reload_cannot_change() {
     };
     check("nothing", "", None);
     check("a limit", "[server.limits]\nhead = \"64k\"", None);
+    let announced = "[server]\ntrusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"required\"";
+    check("the PROXY header", announced, Some("server.proxy_protocol"));
+    check("the sockets' mode", "[server]\nunix_mode = \"0660\"", Some("server.unix_mode"));
     check("the listeners", "[server]\nlisten = [\"127.0.0.1:9\"]", Some("server.listen"));
     check("the workers", "[server]\nworkers = 3", Some("server.workers"));
     check("the admin listener", "[admin]\nlisten = [\"127.0.0.1:9\"]", Some("admin.listen"));

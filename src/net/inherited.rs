@@ -35,10 +35,13 @@ impl Inherited {
     /// else. Sockets that are meant for another process are not touched.
     pub fn from_environment() -> Result<Self, InheritError> {
         // Held to LISTEN_PID, and closed on exec from here on, also those that nobody takes.
+        if sd_notify::listen_fds().map_err(InheritError::Environment)?.len() == 0 {
+            return Ok(Self::none());
+        }
         let passed = sd_notify::listen_fds_with_names().map_err(InheritError::Environment)?;
         let names: Vec<String> = passed.map(|(_, name)| name).collect();
         let first = env::var_os("LISTEN_FDS_FIRST_FD").is_none();
-        let sockets = if names.is_empty() || !first { ListenFd::empty() } else { ListenFd::from_env() };
+        let sockets = if !first { ListenFd::empty() } else { ListenFd::from_env() };
         let taken = vec![false; sockets.len()];
         Ok(Self { names, sockets, taken })
     }

@@ -10,9 +10,8 @@ const GET: &str = "GET /peer HTTP/1.1\r\nHost: gate\r\n\r\n";
 const LINE: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
 
 fn trusting(networks: &[&str]) -> Limits {
-    let mut limits = Limits::default();
-    limits.trusted_proxies = networks.iter().map(|net| net.parse().unwrap()).collect();
-    limits
+    let trusted_proxies = networks.iter().map(|net| net.parse().unwrap()).collect();
+    Limits { trusted_proxies, ..Limits::default() }
 }
 
 fn gate(limits: &Limits) -> Gate {

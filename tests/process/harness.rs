@@ -18,6 +18,19 @@ use crate::support::http::{Answer, Client};
 /// Nothing that is waited for takes this long on a sound gateway.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What it would heed of this process's own environment.
+const HEEDED: [&str; 9] = [
+    "PERMGATE_CONFIG",
+    "PERMGATE_ADMIN",
+    "PERMGATE_TOKEN",
+    "PERMGATE_LOG",
+    "NO_COLOR",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+];
+
 /// One worker, so that the access log has one order.
 const HEAD: &str = r#"version = 1
 [server]
@@ -101,7 +114,7 @@ impl Place {
     pub fn bare(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.path());
-        for name in ["PERMGATE_CONFIG", "PERMGATE_ADMIN", "PERMGATE_TOKEN", "PERMGATE_LOG", "NO_COLOR"] {
+        for name in HEEDED {
             command.env_remove(name);
         }
         command
@@ -161,6 +174,10 @@ impl Place {
 }
 
 impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

@@ -1,0 +1,261 @@
+//! Under systemd: sockets that it holds while processes come and go, and what it is told of them.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::{Place, Process, services},
+    support::upstream::{Upstream, json},
+};
+
+/// A place whose proxy listener is the socket that is passed as `http`.
+fn place(upstream: SocketAddr) -> Place {
+    let place = Place::new(&services(upstream));
+    place.write_all(&place.read().replacen("listen = [\"127.0.0.1:0\"]", "listen = [\"systemd:http\"]", 1));
+    place
+}
+
+/// `permgate run` with this descriptor passed under each of the names, as systemd does it.
+fn passed(place: &Place, socket: OwnedFd, names: &str, pid: &str) -> Command {
+    let count = names.split(':').count();
+    let copies: String = (3..3 + count).map(|fd| format!(" {fd}<&0")).collect();
+    let program = env!("CARGO_BIN_EXE_permgate");
+    let variables = format!("LISTEN_PID={pid} LISTEN_FDS={count} LISTEN_FDNAMES={names}");
+    let mut command = place.bare("sh");
+    command.args(["-c", &format!("exec{copies} </dev/null; {variables} exec {program} run")]);
+    command.stdin(Stdio::from(socket));
+    command
+}
+
+fn run(place: &Place, socket: &TcpListener) -> Process {
+    place.start(passed(place, socket.try_clone().unwrap().into(), "http", "$$"))
+}
+
+/// One request on a connection of its own; everything that comes back.
+fn ask(address: SocketAddr, token: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let head = "GET /api/x HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n";
+    socket.write_all(format!("{head}Authorization: Bearer {token}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_restart_behind_a_passed_socket_refuses_nobody() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let place = place(upstream.address);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut process = run(&place, &socket);
+    assert_eq!(process.proxy, address);
+    let token = place.token("alice", "tracker");
+
+    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        let answer = ask(address, &token).unwrap();
+                        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        let wait_for = |more: usize| {
+            let wanted = answered.load(Ordering::SeqCst) + more;
+            while answered.load(Ordering::SeqCst) < wanted
+                && clients.iter().all(|client| !client.is_finished())
+            {
+                std::thread::yield_now();
+            }
+        };
+        for _ in 0..3 {
+            wait_for(20);
+            process.stop();
+            process = run(&place, &socket);
+        }
+        wait_for(20);
+        over.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn passed_sockets_are_named_checked_and_kept_from_children() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let place = place(upstream.address);
+    let socket = || -> OwnedFd { TcpListener::bind("127.0.0.1:0").unwrap().into() };
+    let check = |row: &str, mut command: Command, told: &str| {
+        let output = command.output().unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{row}: {words}");
+        assert!(words.contains(told), "{row}: {words}");
+    };
+    let mut alone = place.command();
+    alone.arg("run");
+    check("none", alone, "no socket was passed");
+    check("meant for another process", passed(&place, socket(), "http", "1"), "no socket was passed");
+    check("another name", passed(&place, socket(), "web:wap", "$$"), "only web, wap");
+    let null = || -> OwnedFd { File::open("/dev/null").unwrap().into() };
+    check("no socket at all", passed(&place, null(), "http", "$$"), "no listening stream socket");
+    let datagrams = || -> OwnedFd { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into() };
+    check("datagrams", passed(&place, datagrams(), "http", "$$"), "no listening stream socket");
+
+    let process = place.start(passed(&place, socket(), "http:spare", "$$"));
+    process.words.wait_for("no `listen` names systemd:spare");
+    let mut sockets = 0;
+    for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", process.id())).unwrap() {
+        let entry = entry.unwrap();
+        let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        // What was closed meanwhile is no child's either; other files may be the test's own.
+        let Ok(info) = std::fs::read_to_string(entry.path()) else { continue };
+        let target = std::fs::read_link(format!("/proc/{}/fd/{number}", process.id()));
+        if number > 2 && target.is_ok_and(|target| target.to_string_lossy().starts_with("socket:")) {
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+            assert!(u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 != 0, "{number}: {info}");
+            sockets += 1;
+        }
+    }
+    assert!(sockets >= 3, "its two listeners and the one that nobody takes: {sockets}");
+}
+
+#[test]
+fn a_passed_admin_socket_is_held_to_this_machine() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let place = Place::new(&services(upstream.address));
+    let admin = "listen = [\"unix:permgate.sock\", \"systemd:http\"]";
+    let text = place.read().replace("listen = [\"unix:permgate.sock\", \"127.0.0.1:0\"]", admin);
+    place.write_all(&text);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut process = run(&place, &socket);
+    assert_eq!(process.admin, socket.local_addr().unwrap());
+    process.stop();
+
+    let open: OwnedFd = TcpListener::bind("0.0.0.0:0").unwrap().into();
+    let output = passed(&place, open, "http", "$$").output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && words.contains("allow_remote"), "{words}");
+}
+
+/// The service manager's end of its socket.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn of(place: &Place) -> Self {
+        let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self(socket)
+    }
+
+    fn next(&self) -> String {
+        let mut text = vec![0; 4096];
+        let len = self.0.recv(&mut text).unwrap();
+        text.truncate(len);
+        String::from_utf8(text).unwrap()
+    }
+
+    /// The next message but for signs of life.
+    fn told(&self) -> String {
+        loop {
+            let text = self.next();
+            if text != "WATCHDOG=1\n" {
+                return text;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_every_turn() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let place = Place::new(&services(upstream.address));
+    let manager = Manager::of(&place);
+    let mut command = place.command();
+    command.arg("run").env("NOTIFY_SOCKET", "notify").env("WATCHDOG_USEC", "400000");
+    let mut process = place.start(command);
+
+    let ready = manager.told();
+    let lines: Vec<_> = ready.lines().collect();
+    assert_eq!(lines[0], "READY=1");
+    let proxy = process.proxy.to_string();
+    assert!(lines[1].starts_with("STATUS=serving ") && lines[1].contains(&proxy), "{ready}");
+    for sign in 0..3 {
+        assert_eq!(manager.next(), "WATCHDOG=1\n", "an idle process is alive: {sign}");
+    }
+
+    let reload = |row: &str, expected: &str| {
+        process.signal(Signal::HUP);
+        let reloading = manager.told();
+        let mut lines = reloading.lines();
+        assert_eq!(lines.next(), Some("RELOADING=1"), "{row}");
+        let since = lines.next().and_then(|line| line.strip_prefix("MONOTONIC_USEC="));
+        assert!(since.is_some_and(|since| since.parse::<u64>().is_ok()), "{row}: {reloading}");
+        let done = manager.told();
+        assert!(done.starts_with("READY=1\nSTATUS=") && done.contains(expected), "{row}: {done}");
+        assert_eq!(done.lines().count(), 2, "{row}: {done}");
+    };
+    reload("a sound file", "reloaded");
+    let text = place.read();
+    place.write_all(&text.replace("paths", "pats"));
+    reload("a bad file", "stays as it was");
+    place.write_all(&text);
+    reload("a sound file again", "reloaded");
+
+    process.signal(Signal::TERM);
+    let stopping = manager.told();
+    assert!(stopping.starts_with("STOPPING=1\nSTATUS=draining"), "{stopping}");
+    assert_eq!(process.end().code(), Some(0));
+}
+
+#[test]
+fn signs_of_life_are_for_whom_they_are_asked_of() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let place = Place::new(&services(upstream.address));
+    let manager = Manager::of(&place);
+    let mut command = place.command();
+    command
+        .arg("run")
+        .env("NOTIFY_SOCKET", "notify")
+        .envs([("WATCHDOG_USEC", "2000"), ("WATCHDOG_PID", "1")]);
+    let mut process = place.start(command);
+    assert!(manager.next().starts_with("READY=1\n"));
+    process.stop();
+    assert!(manager.next().starts_with("STOPPING=1\n"), "and none in between");
+}
+
+#[test]
+fn the_units_are_sound() {
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let directory = tempfile::tempdir().unwrap();
+    for unit in ["permgate.service", "permgate.socket"] {
+        let text = std::fs::read_to_string(deploy.join(unit)).unwrap();
+        // The program must be there.
+        let text = text.replace("/usr/local/bin/permgate", env!("CARGO_BIN_EXE_permgate"));
+        std::fs::write(directory.path().join(unit), text).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no", "permgate.service", "permgate.socket"]).current_dir(directory.path());
+    verify.env("SYSTEMD_UNIT_PATH", format!("{}:", directory.path().display()));
+    match verify.output() {
+        Ok(output) => {
+            let words = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{words}");
+            // Before 253 that type is not known, as the unit says.
+            let ours = |line: &&str| line.contains("permgate.") && !line.ends_with("ignoring: notify-reload");
+            assert_eq!(words.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
+        }
+        Err(error) => println!("SKIPPED: systemd-analyze is not here: {error}"),
+    }
+}
