@@ -15,6 +15,7 @@
 //! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
 //! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
 //!   `DELETE /v1/live/{id}`
+//! * `GET /v1/overview`
 //! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
 //!   with `admin-read`
@@ -35,6 +36,7 @@ mod health;
 mod hub;
 mod invitations;
 mod live;
+mod overview;
 mod pages;
 mod passwords;
 mod roles;
@@ -58,6 +60,7 @@ pub use self::{
     groups::GroupView,
     invitations::InvitationView,
     live::LiveView,
+    overview::{Overview, Series},
     roles::{GrantView, RoleView},
     server::{AnswerBody, Server},
     services::ServiceView,
@@ -83,6 +86,7 @@ fn router(context: Context) -> Router {
         .merge(explain::routes())
         .merge(audit::routes())
         .merge(live::routes())
+        .merge(overview::routes())
         .merge(configuration::routes())
         .merge(backup::routes())
         .merge(health::routes())

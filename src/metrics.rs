@@ -5,6 +5,7 @@
 
 mod cell;
 mod exposition;
+mod history;
 mod store;
 mod upstreams;
 mod worker;
@@ -16,6 +17,7 @@ use std::{
 
 pub use cell::{Counter, Histogram};
 pub use exposition::outcome;
+pub use history::{Counted, History, STEP, Step};
 pub use store::StoreMetrics;
 pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
 pub use worker::{HandshakeOutcome, UpstreamEvent, WorkerMetrics};

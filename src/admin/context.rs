@@ -20,7 +20,7 @@ use super::{
 use crate::{
     authz::{rules::Rules, secret::Digest},
     fence::{Cut, Fence},
-    metrics::{Metrics, Readings},
+    metrics::{History, Metrics, Readings},
     state::State,
     store::{Actor, ChangeError, Store, model::LastUsed},
 };
@@ -33,6 +33,7 @@ struct Inner {
     parts: Parts,
     attempts: Attempts,
     header_key: [u8; 32],
+    history: Arc<History>,
 }
 
 pub struct Parts {
@@ -119,11 +120,15 @@ impl Context {
     pub fn new(parts: Parts) -> Self {
         let mut header_key = [0; 32];
         getrandom::fill(&mut header_key).expect("the system has random numbers, or nothing here is safe");
-        Self(Arc::new(Inner { parts, attempts: Attempts::default(), header_key }))
+        Self(Arc::new(Inner { parts, attempts: Attempts::default(), header_key, history: Arc::default() }))
     }
 
     pub(super) fn attempts(&self) -> &Attempts {
         &self.0.attempts
+    }
+
+    pub(super) fn history(&self) -> &Arc<History> {
+        &self.0.history
     }
 
     /// For a user whom a proxy vouches for.

@@ -27,11 +27,12 @@ use super::{
     entry::Entry,
     error::Problem,
     guard,
+    wire::Time,
 };
 use crate::{
     authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Live, Registry},
-    metrics::WorkerMetrics,
+    metrics::{History, Metrics, STEP, WorkerMetrics},
     net::{BodyError, Connection, Handler, Peer, Refusal, RequestBody},
 };
 
@@ -77,6 +78,7 @@ impl Server {
         let registry = Registry::new(context.fence.join());
         tokio::task::spawn_local(registry.clone().run());
         let metrics = context.metrics.worker();
+        tokio::task::spawn_local(keep_history(context.history().clone(), context.metrics.clone()));
         Rc::new(Self { router: super::router(context.clone()), registry, metrics, context })
     }
 
@@ -229,6 +231,17 @@ impl Drop for Handling {
         if !self.stake.as_ref().is_some_and(|stake| stake.is_changing()) {
             self.task.abort();
         }
+    }
+}
+
+/// For as long as the thread lives.
+async fn keep_history(history: Arc<History>, metrics: Arc<Metrics>) {
+    let mut tick = tokio::time::interval(STEP);
+    // A thread that was held up makes one long step, not many short ones.
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        history.step(&metrics, Time::now());
     }
 }
 

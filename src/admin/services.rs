@@ -11,7 +11,10 @@ use super::{
     tokens::SEES_TOKENS,
     wire::{Page, ok},
 };
-use crate::authz::rules::{BUILT_IN_SERVICE, Service};
+use crate::authz::{
+    rules::{BUILT_IN_SERVICE, Service},
+    subject::{Directory, Permission},
+};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/services", get(list))
@@ -27,6 +30,12 @@ pub struct ServiceView {
     pub hosts: Vec<String>,
     /// The admin listener itself.
     pub built_in: bool,
+    /// Groups that the configuration lets read it, for whom `admin-read` is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Vec<String>>,
+    /// Logins of those who may read it at this moment: by a group, or by `read-service`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effective_readers: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,6 +43,8 @@ pub struct ServiceView {
 struct Filter {
     /// `me` or a login.
     readable_by: Option<String>,
+    /// With readers, which needs `admin-read`.
+    detailed: Option<bool>,
 }
 
 /// Those that the caller may read, since a name is told only to who may; `readable_by` leaves of
@@ -54,6 +65,10 @@ async fn list(
             Some(user.ok_or_else(|| Problem::not_found("user"))?.clone())
         }
     };
+    let detailed = filter.detailed.unwrap_or_default();
+    if detailed {
+        caller.require(Permission::AdminRead)?;
+    }
     let reads = |service: &&Service| caller.user().is_none_or(|user| user.readable.contains(service.id));
     let items = snapshot
         .rules
@@ -61,7 +76,10 @@ async fn list(
         .iter()
         .filter(reads)
         .filter(|service| other.as_ref().is_none_or(|user| user.readable.contains(service.id)))
-        .map(ServiceView::new)
+        .map(|service| {
+            let view = ServiceView::new(service);
+            if detailed { view.with_readers(service, &snapshot.directory) } else { view }
+        })
         .collect();
     Ok(ok(&Page { items, next: None }))
 }
@@ -76,6 +94,15 @@ impl ServiceView {
             paths: spec.paths.clone(),
             hosts: spec.hosts.clone(),
             built_in: spec.key.as_str() == BUILT_IN_SERVICE,
+            readers: None,
+            effective_readers: None,
         }
+    }
+
+    fn with_readers(self, service: &Service, directory: &Directory) -> Self {
+        let users = directory.users.iter().filter(|user| !user.deleted && user.readable.contains(service.id));
+        let mut logins: Vec<String> = users.map(|user| user.login.to_string()).collect();
+        logins.sort_unstable();
+        Self { readers: Some(service.spec.readers.clone()), effective_readers: Some(logins), ..self }
     }
 }

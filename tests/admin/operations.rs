@@ -195,3 +195,27 @@ fn a_backup_is_for_writers_of_everything_and_comes_whole() {
     check("an administrator", &fixture.sender("admin"), (200, ""));
     check("the operator", &Sender::Operator, (200, ""));
 }
+
+#[test]
+fn an_overview_and_who_reads_what_are_for_who_sees_everything() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    fixture.user("viewer", &[]);
+    fixture.allow("viewer", &["admin-read"]);
+    let (alice, viewer) = (fixture.sender("alice"), fixture.sender("viewer"));
+    for target in ["/v1/overview", "/v1/services?detailed=true"] {
+        assert_eq!(fixture.call(&alice, "GET", target, None).status, 403, "{target}");
+    }
+    let overview = fixture.call(&viewer, "GET", "/v1/overview", None).json();
+    assert_eq!(
+        (&overview["step"], &overview["users"], &overview["ready"]),
+        (&10.into(), &2.into(), &true.into())
+    );
+    assert!(overview["all"]["requests"].is_array() && overview["services"].is_object(), "{overview}");
+    let services = fixture.call(&viewer, "GET", "/v1/services?detailed=true", None).json();
+    let hub = services["items"].as_array().unwrap().iter().find(|s| s["key"] == "hub").unwrap().clone();
+    assert_eq!(hub["readers"], serde_json::json!(["developers"]));
+    assert_eq!(hub["effective_readers"], serde_json::json!(["alice", "viewer"]));
+    let plain = fixture.call(&viewer, "GET", "/v1/services", None).text().to_owned();
+    assert!(!plain.contains("effective_readers"), "{plain}");
+}

@@ -1,0 +1,100 @@
+//! `/v1/overview`: the last hour in figures, for a page that draws them.
+
+use std::collections::BTreeMap;
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use serde::Serialize;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    wire::{Time, ok},
+};
+use crate::{
+    authz::subject::Permission,
+    metrics::{Counted, STEP},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/overview", get(overview))
+}
+
+#[derive(Debug, Serialize)]
+pub struct Overview {
+    pub ready: bool,
+    /// Whether the store takes changes.
+    pub writable: bool,
+    pub tokens: u64,
+    pub imported: u64,
+    pub users: usize,
+    /// In flight at this moment.
+    pub live: usize,
+    /// Seconds of a step.
+    pub step: u64,
+    /// Ends of the steps, the oldest first; every list below has as many.
+    pub at: Vec<Time>,
+    pub all: Series,
+    /// By key; the empty one is requests that no service owns.
+    pub services: BTreeMap<String, Series>,
+    /// By reason, the whole hour.
+    pub refusals: BTreeMap<&'static str, u64>,
+}
+
+/// One line of a chart for each list.
+#[derive(Debug, Default, Serialize)]
+pub struct Series {
+    pub requests: Vec<u64>,
+    pub refused: Vec<u64>,
+    /// Milliseconds below which half of the requests took, and 95 of 100; none where there were none.
+    pub p50: Vec<Option<f64>>,
+    pub p95: Vec<Option<f64>>,
+}
+
+async fn overview(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::AdminRead)?;
+    let live = context.fence.list().await.len();
+    let steps = context.history().steps();
+    let mut keys: Vec<&String> = steps.iter().flat_map(|step| step.services.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut services: BTreeMap<String, Series> =
+        keys.into_iter().map(|key| (key.clone(), Series::default())).collect();
+    let (mut all, mut refusals) = (Series::default(), BTreeMap::new());
+    for step in &steps {
+        let mut sum = Counted::default();
+        for (key, series) in &mut services {
+            let counted = step.services.get(key).cloned().unwrap_or_default();
+            sum.merge(&counted);
+            series.push(&counted);
+        }
+        for (reason, count) in sum.refusals() {
+            *refusals.entry(reason.code()).or_insert(0) += count;
+        }
+        all.push(&sum);
+    }
+    let readings = context.readings();
+    let accounts = context.store.accounts();
+    Ok(ok(&Overview {
+        ready: readings.ready,
+        writable: readings.writable,
+        tokens: readings.tokens,
+        imported: readings.imported,
+        users: accounts.users().filter(|user| user.record.deleted_at.is_none()).count(),
+        live,
+        step: STEP.as_secs(),
+        at: steps.iter().map(|step| Time(step.at)).collect(),
+        all,
+        services,
+        refusals,
+    }))
+}
+
+impl Series {
+    fn push(&mut self, counted: &Counted) {
+        self.requests.push(counted.requests());
+        self.refused.push(counted.refused());
+        self.p50.push(counted.quantile(0.5));
+        self.p95.push(counted.quantile(0.95));
+    }
+}

@@ -1,0 +1,201 @@
+//! The last hour in steps of ten seconds, for people who look at a chart: what was added to the
+//! counters in each. Bounded: a step holds only services that were asked for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{Metrics, cell::BOUNDS, cell::Distribution, outcome};
+use crate::authz::{answer::Reason, time::Timestamp};
+
+/// How long a step is.
+pub const STEP: Duration = Duration::from_secs(10);
+/// Steps that are kept: an hour.
+const STEPS: usize = 360;
+
+#[derive(Default)]
+pub struct History(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// The counters at the end of the last step.
+    last: Option<BTreeMap<String, Counted>>,
+    steps: VecDeque<Step>,
+}
+
+/// What happened in one step, by service; the empty key: no service.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its end.
+    pub at: Timestamp,
+    pub services: BTreeMap<String, Counted>,
+}
+
+/// Requests and how long they took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// By reason, those that there were.
+    requests: BTreeMap<&'static str, (Reason, u64)>,
+    latency: Distribution,
+}
+
+impl History {
+    /// Ends a step. The first one only sets the beginning.
+    pub fn step(&self, metrics: &Metrics, at: Timestamp) {
+        let now = metrics.counted();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = kept.last.replace(now.clone()) {
+            let since = |(service, counted): (String, Counted)| {
+                let added = counted.since(before.get(&service));
+                (added.requests() > 0).then_some((service, added))
+            };
+            let services = now.into_iter().filter_map(since).collect();
+            if kept.steps.len() == STEPS {
+                kept.steps.pop_front();
+            }
+            kept.steps.push_back(Step { at, services });
+        }
+    }
+
+    /// The oldest first.
+    pub fn steps(&self) -> Vec<Step> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).steps.iter().cloned().collect()
+    }
+}
+
+impl Metrics {
+    fn counted(&self) -> BTreeMap<String, Counted> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let names = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut services: BTreeMap<String, Counted> = BTreeMap::new();
+        for worker in &workers {
+            services.entry(String::new()).or_default().add(worker.unowned());
+            for (id, table) in worker.services() {
+                let name = names.get(&id).cloned().unwrap_or_default();
+                services.entry(name).or_default().add(table);
+            }
+        }
+        services
+    }
+}
+
+impl Counted {
+    fn add(&mut self, table: &super::worker::ServiceTable) {
+        for reason in Reason::ALL {
+            let count = table.requests(reason);
+            if count > 0 {
+                self.requests.entry(reason.code()).or_insert((reason, 0)).1 += count;
+            }
+        }
+        table.latency.add_to(&mut self.latency);
+    }
+
+    /// A cell is read on its own, so that a difference may be off by what is under way, never below 0.
+    fn since(&self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self.clone() };
+        let mut added = self.clone();
+        for (code, (_, count)) in &mut added.requests {
+            *count = count.saturating_sub(before.requests.get(code).map_or(0, |(_, count)| *count));
+        }
+        added.requests.retain(|_, (_, count)| *count > 0);
+        for (bucket, earlier) in added.latency.buckets.iter_mut().zip(before.latency.buckets) {
+            *bucket = bucket.saturating_sub(earlier);
+        }
+        added.latency.nanos = added.latency.nanos.saturating_sub(before.latency.nanos);
+        added
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        for (code, (reason, count)) in &other.requests {
+            self.requests.entry(code).or_insert((*reason, 0)).1 += count;
+        }
+        for (bucket, more) in self.latency.buckets.iter_mut().zip(other.latency.buckets) {
+            *bucket += more;
+        }
+        self.latency.nanos = self.latency.nanos.wrapping_add(other.latency.nanos);
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.requests.values().map(|(_, count)| count).sum()
+    }
+
+    /// Neither forwarded nor answered, by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let all = self.requests.values().copied();
+        all.filter(|(reason, _)| !matches!(outcome(*reason), "forwarded" | "answered"))
+    }
+
+    pub fn refused(&self) -> u64 {
+        self.refusals().map(|(_, count)| count).sum()
+    }
+
+    /// The bound, in milliseconds, below which this share of the requests took; a bucket's, so that it
+    /// is right to within a factor of 2.5. `None`: there were none.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.latency.buckets.iter().sum();
+        let mut below = 0;
+        for (count, bound) in self.latency.buckets.iter().zip(BOUNDS.iter().chain(BOUNDS.last())) {
+            below += count;
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            if below > 0 && below as f64 >= share * all as f64 {
+                return Some(bound.0 as f64 / 1e6);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::authz::rules::ServiceId;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_step_has_what_was_added_in_it() {
+        let metrics = Metrics::new(Arc::default());
+        let worker = metrics.worker();
+        metrics.services.lock().unwrap().insert(ServiceId(3), "hub".into());
+        let history = History::default();
+        let record = |service, reason, millis| {
+            worker.record(service, reason, 200, Duration::from_millis(millis), None, 0, 0);
+        };
+        record(None, Reason::MissingCredentials, 1);
+        history.step(&metrics, at(0));
+        assert!(history.steps().is_empty(), "what was before is not known");
+        for _ in 0..3 {
+            record(Some(ServiceId(3)), Reason::Ok, 4);
+        }
+        record(Some(ServiceId(3)), Reason::ScopeDenied, 40);
+        history.step(&metrics, at(10));
+        history.step(&metrics, at(20));
+        let steps = history.steps();
+        assert_eq!(steps.len(), 2);
+        let hub = &steps[0].services["hub"];
+        assert_eq!((hub.requests(), hub.refused()), (4, 1));
+        assert_eq!(hub.refusals().collect::<Vec<_>>(), [(Reason::ScopeDenied, 1)]);
+        assert_eq!((hub.quantile(0.5), hub.quantile(0.99)), (Some(5.0), Some(50.0)));
+        assert!(!steps[0].services.contains_key(""), "nobody asked for what is no service");
+        assert!(steps[1].services.is_empty());
+        let mut sum = Counted::default();
+        steps.iter().flat_map(|step| step.services.values()).for_each(|counted| sum.merge(counted));
+        assert_eq!((sum.requests(), Counted::default().quantile(0.5)), (4, None));
+    }
+
+    #[test]
+    fn an_hour_is_kept() {
+        let metrics = Metrics::new(Arc::default());
+        let history = History::default();
+        for second in 0..1000 {
+            history.step(&metrics, at(second));
+        }
+        assert_eq!((history.steps().len(), history.steps()[0].at), (STEPS, at(640)));
+    }
+}
