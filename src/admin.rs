@@ -15,7 +15,7 @@
 //! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
 //! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
 //!   `DELETE /v1/live/{id}`
-//! * `GET /v1/overview`
+//! * `GET /v1/overview`, `GET /openapi.json`
 //! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
 //!   with `admin-read`
@@ -36,6 +36,7 @@ mod health;
 mod hub;
 mod invitations;
 mod live;
+mod openapi;
 mod overview;
 mod pages;
 mod passwords;
@@ -60,6 +61,7 @@ pub use self::{
     groups::GroupView,
     invitations::InvitationView,
     live::LiveView,
+    openapi::document,
     overview::{Overview, Series},
     roles::{GrantView, RoleView},
     server::{AnswerBody, Server},
@@ -87,6 +89,7 @@ fn router(context: Context) -> Router {
         .merge(audit::routes())
         .merge(live::routes())
         .merge(overview::routes())
+        .merge(openapi::routes())
         .merge(configuration::routes())
         .merge(backup::routes())
         .merge(health::routes())

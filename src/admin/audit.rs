@@ -6,6 +6,7 @@ use axum::{Router, extract::State, response::Response, routing::get};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -23,7 +24,8 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/audit", get(list)).route("/v1/audit/verify", get(verify))
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditEvent)]
 pub struct AuditView {
     pub seq: u64,
     pub time: Time,

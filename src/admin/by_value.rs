@@ -5,6 +5,7 @@ use axum::{Router, extract::State, response::Response, routing::post};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -36,27 +37,38 @@ pub(super) fn routes() -> Router<Context> {
 const MAX_TEXTS: usize = 1_000;
 const MAX_TOKENS: usize = 10_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ByValue {
+#[schema(as = TokenText)]
+pub(in crate::admin) struct ByValue {
     token: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Report {
+#[schema(as = LeakReport)]
+pub(in crate::admin) struct Report {
     /// Tokens, or texts with tokens somewhere in them.
     texts: Vec<String>,
 }
 
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::admin) struct Leaks {
+    items: Vec<LeakView>,
+    /// In force until now.
+    revoked: usize,
+    cut: u64,
+}
+
 /// What became of one text of a report, which is not repeated.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Leak)]
 pub struct LeakView {
     pub index: usize,
     pub tokens: Vec<LeakedToken>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LeakedToken {
     pub id: String,
     /// False: it was revoked before.
@@ -106,7 +118,7 @@ async fn report(
         }
     }
     let revoked = items.iter().flat_map(|view| &view.tokens).filter(|token| token.revoked_now).count();
-    Ok(ok(&json!({"items": items, "revoked": revoked, "cut": changed.cut.0})))
+    Ok(ok(&Leaks { items, revoked, cut: changed.cut.0 }))
 }
 
 /// RFC 7009: the same answer for what is no token.

@@ -9,6 +9,7 @@ use axum::{
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -27,9 +28,10 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// The text of a `gateway.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Check {
+#[schema(as = ConfigurationText)]
+pub(in crate::admin) struct Check {
     text: String,
 }
 

@@ -4,6 +4,7 @@ use axum::{Router, extract::State, response::Response, routing::post};
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -27,7 +28,7 @@ pub(super) fn routes() -> Router<Context> {
 
 /// Without `token_id` and `user` the request is anonymous. A `user` stands for a sound token of
 /// theirs whose scope fits, so that the answer is about the account alone.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
     pub method: String,
@@ -39,6 +40,7 @@ pub struct ExplainRequest {
     pub user: Option<String>,
     /// The address to come from; else the caller's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>)]
     pub client: Option<std::net::IpAddr>,
 }
 

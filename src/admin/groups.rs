@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -33,7 +34,8 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/groups/{name}/members/{login}", put(join).delete(leave))
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Group)]
 pub struct GroupView {
     pub id: String,
     pub name: String,
@@ -49,16 +51,18 @@ pub struct GroupView {
     pub revision: u64,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+#[schema(as = NewGroup)]
+pub(in crate::admin) struct Create {
     name: String,
     parent: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Edit {
+#[schema(as = GroupEdit)]
+pub(in crate::admin) struct Edit {
     name: Option<String>,
     #[serde(default, deserialize_with = "emptied")]
     parent: Option<Option<String>>,

@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -58,9 +59,10 @@ struct Query {
 }
 
 /// What Hub's clients send to make a token, and to change one.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Body {
+#[schema(as = HubToken)]
+pub(in crate::admin) struct Body {
     name: Option<String>,
     scope: Option<Vec<ServiceRef>>,
     /// Repeats the path, or is left out.
@@ -70,9 +72,10 @@ struct Body {
 }
 
 /// By `id` or `key`, which are the same here.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ServiceRef {
+#[schema(as = HubService)]
+pub(in crate::admin) struct ServiceRef {
     id: Option<String>,
     key: Option<String>,
     #[serde(rename = "name")]
@@ -81,9 +84,10 @@ struct ServiceRef {
     _type: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct UserRef {
+#[schema(as = HubUser)]
+pub(in crate::admin) struct UserRef {
     id: Option<String>,
     login: Option<String>,
     #[serde(rename = "name")]

@@ -9,6 +9,7 @@ use axum::{
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -24,7 +25,8 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// The only answer with the text in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Invitation)]
 pub struct InvitationView {
     /// Login.
     pub user: String,
@@ -34,9 +36,9 @@ pub struct InvitationView {
     pub expires_at: Time,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Redeem {
+pub(in crate::admin) struct Redeem {
     invitation: String,
     password: String,
 }

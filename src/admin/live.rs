@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -25,7 +26,8 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// A permitted request, stream or tunnel.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Live)]
 pub struct LiveView {
     pub id: String,
     pub request_id: String,

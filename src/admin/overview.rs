@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -20,7 +21,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/overview", get(overview))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Overview {
     pub ready: bool,
     /// Whether the store takes changes.
@@ -42,7 +43,7 @@ pub struct Overview {
 }
 
 /// One line of a chart for each list.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Series {
     pub requests: Vec<u64>,
     pub refused: Vec<u64>,

@@ -23,6 +23,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -48,9 +49,9 @@ const MAX_WAITING: usize = 32;
 static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));
 
 /// `null` takes the password away.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Password {
+pub(in crate::admin) struct Password {
     password: Option<String>,
     /// The present one, for oneself: a screen that was left unlocked is not an account.
     current: Option<String>,

@@ -9,6 +9,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -38,7 +39,8 @@ pub(super) fn routes() -> Router<Context> {
 /// Who changes roles sees them.
 const SEES_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Role)]
 pub struct RoleView {
     pub key: String,
     pub name: String,
@@ -48,8 +50,9 @@ pub struct RoleView {
 }
 
 /// A role and who holds it: a user's login or a group's name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Grant)]
 pub struct GrantView {
     pub role: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -58,9 +61,10 @@ pub struct GrantView {
     pub group: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+#[schema(as = NewRole)]
+pub(in crate::admin) struct Create {
     key: String,
     name: String,
     permissions: Vec<String>,

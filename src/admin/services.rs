@@ -2,6 +2,7 @@
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -21,7 +22,8 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// As the dialog that makes a token offers it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Service)]
 pub struct ServiceView {
     pub key: String,
     pub title: String,

@@ -11,6 +11,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -38,15 +39,16 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/users/{login}/sessions", delete(sign_somebody_out))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SignIn {
+pub(in crate::admin) struct SignIn {
     login: String,
     password: String,
 }
 
 /// Who is signed in, and until when.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Session)]
 pub struct SessionView {
     /// Login.
     pub user: String,
@@ -63,7 +65,7 @@ pub struct SessionView {
 }
 
 /// One of somebody's sessions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct SessionRow {
     pub created_at: Time,
     pub last_seen_at: Time,

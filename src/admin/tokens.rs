@@ -13,9 +13,10 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-pub(super) use self::view::last_used;
 use self::view::{addresses, scope, state_word};
+pub(super) use self::{import::Imported, view::last_used};
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},
     view::{AccessWord, ScopeEntry, TokenView},
@@ -48,9 +49,10 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/tokens/{id}/rotate", post(rotate))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+#[schema(as = NewToken)]
+pub(in crate::admin) struct Create {
     name: String,
     scope: Vec<ScopeEntry>,
     expires_at: Option<Time>,
@@ -62,9 +64,10 @@ struct Create {
     note: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Edit {
+#[schema(as = TokenEdit)]
+pub(in crate::admin) struct Edit {
     name: Option<String>,
     note: Option<String>,
     scope: Option<Vec<ScopeEntry>>,
@@ -74,9 +77,10 @@ struct Edit {
     allow_ips: Option<Vec<String>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Rotate {
+#[schema(as = Rotation)]
+pub(in crate::admin) struct Rotate {
     grace: Option<Span>,
 }
 

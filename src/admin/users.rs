@@ -9,6 +9,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     Context,
@@ -42,7 +43,8 @@ pub(super) const SEES_USERS: [Permission; 3] =
     [Permission::AdminRead, Permission::UpdateUser, Permission::ReadUser];
 
 /// A user's record: never the password.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = User)]
 pub struct UserView {
     pub id: String,
     pub login: String,
@@ -60,17 +62,19 @@ pub struct UserView {
     pub revision: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = Kind)]
 pub enum KindWord {
     #[default]
     Human,
     Service,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+#[schema(as = NewUser)]
+pub(in crate::admin) struct Create {
     login: String,
     /// Left out: the login.
     name: Option<String>,
@@ -80,18 +84,19 @@ struct Create {
     password: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Edit {
+#[schema(as = UserEdit)]
+pub(in crate::admin) struct Edit {
     login: Option<String>,
     name: Option<String>,
     #[serde(default, deserialize_with = "emptied")]
     email: Option<Option<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Ban {
+pub(in crate::admin) struct Ban {
     #[serde(default)]
     reason: String,
 }

@@ -10,6 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat, schema::Type},
+};
 
 use super::error::Problem;
 use crate::authz::{secret, time::Timestamp};
@@ -165,6 +169,27 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+impl PartialSchema for Time {
+    fn schema() -> RefOr<Schema> {
+        let form = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(form)).into()
+    }
+}
+
+impl ToSchema for Time {}
+
+impl PartialSchema for Span {
+    fn schema() -> RefOr<Schema> {
+        let word = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}[smhdw]?$"));
+        let word = word.examples([serde_json::json!("90d")]);
+        let seconds =
+            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX));
+        OneOfBuilder::new().item(word).item(seconds).into()
+    }
+}
+
+impl ToSchema for Span {}
+
 impl Span {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -177,6 +202,8 @@ impl Span {
             _ => return None,
         };
         let seconds = digits.parse::<u32>().ok().map(|count| u64::from(count) * unit)?;
+        // Later ends could not be written as a date any more.
+        let seconds = u64::from(u32::try_from(seconds).ok()?);
         Some(Self(Duration::from_secs(seconds)))
     }
 
@@ -248,6 +275,7 @@ mod tests {
         check("\"1 d\"", None);
         check("\"9d9h\"", None);
         check("\"99999999999d\"", None);
+        check("\"999999999w\"", None);
         check("\"ééé\"", None);
         check("99999999999", None);
     }

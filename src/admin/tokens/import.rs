@@ -2,6 +2,7 @@
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     super::{
@@ -17,7 +18,7 @@ use crate::{
     store::{ImportedToken, Refusal, RefusalCode},
 };
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
     pub tokens: Vec<ImportLine>,
@@ -26,7 +27,7 @@ pub struct ImportRequest {
     pub make_owners: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportLine {
     /// BLAKE3 of the text as clients send it, 64 hexadecimal digits.
@@ -40,7 +41,7 @@ pub struct ImportLine {
 }
 
 /// What became of a line, in the order of the request.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportOutcome {
     pub id: Option<String>,
@@ -48,8 +49,8 @@ pub struct ImportOutcome {
     pub error_description: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, ToSchema)]
+pub(in crate::admin) struct Imported {
     imported: usize,
     refused: usize,
     tokens: Vec<ImportOutcome>,
@@ -76,7 +77,7 @@ pub(super) async fn import(
         .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| told(&answer))))
         .collect();
     let imported = tokens.iter().filter(|outcome| outcome.id.is_some()).count();
-    Ok(ok(&Answer { imported, refused: tokens.len() - imported, tokens }))
+    Ok(ok(&Imported { imported, refused: tokens.len() - imported, tokens }))
 }
 
 fn parse(line: ImportLine) -> Result<ImportedToken, Refusal> {

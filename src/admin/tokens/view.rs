@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::super::{Context, error::Problem, wire::Time};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// A scope entry: `access` is `full` unless it says `read`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScopeEntry {
     pub service: String,
@@ -23,8 +24,9 @@ pub struct ScopeEntry {
     pub access: AccessWord,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = Access)]
 pub enum AccessWord {
     Read,
     // The seed's only kind: what a scope means that says no more than the service.
@@ -33,7 +35,8 @@ pub enum AccessWord {
 }
 
 /// A token's record.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Token)]
 pub struct TokenView {
     pub id: String,
     /// Login of the owner.

@@ -1,0 +1,64 @@
+//! `/openapi.json`: the API told by itself, OpenAPI 3.1. The schemas are those of the types that are
+//! read and written; that no call is left out is a test.
+
+use axum::{Router, response::Response, routing::get};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem,
+    PathsBuilder,
+    schema::Type,
+    security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+};
+
+use super::{Context, wire::ok};
+
+mod calls;
+mod operation;
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/openapi.json", get(show))
+}
+
+async fn show() -> Response {
+    ok(&document())
+}
+
+/// The whole of it.
+pub fn document() -> OpenApi {
+    let problem = ["error", "error_description", "request_id"].iter().fold(
+        ObjectBuilder::new()
+            .property("status", ObjectBuilder::new().schema_type(Type::Integer))
+            .required("status"),
+        |object, name| object.property(*name, ObjectBuilder::new().schema_type(Type::String)).required(*name),
+    );
+    let cookie = "The cookie of POST /v1/session; a change repeats `csrf` as X-CSRF-Token";
+    let mut components = ComponentsBuilder::new()
+        .schema("Problem", problem)
+        .security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .security_scheme(
+            "cookie",
+            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description("permgate", cookie))),
+        );
+    let mut paths = PathsBuilder::new();
+    for mut operation in calls::all() {
+        for (name, schema) in std::mem::take(&mut operation.schemas) {
+            components = components.schema(name, schema);
+        }
+        let path = operation.path;
+        paths = paths.path(path, PathItem::new(operation.is(), operation.build()));
+    }
+    let none: [&str; 0] = [];
+    let info = InfoBuilder::new()
+        .title("permgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Permanent tokens: who makes them, what they reach, and how they end."))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()));
+    OpenApiBuilder::new()
+        .info(info)
+        .paths(paths)
+        .components(Some(components.build()))
+        .security(Some([SecurityRequirement::new("bearer", none), SecurityRequirement::new("cookie", none)]))
+        .build()
+}
+
+#[cfg(test)]
+mod tests;

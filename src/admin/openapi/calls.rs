@@ -1,0 +1,288 @@
+//! Every call, in the order of the reference.
+
+use http::Method;
+use serde_json::json;
+use utoipa::openapi::{ObjectBuilder, schema::Type};
+
+use super::{
+    super::{
+        audit, by_value, configuration, explain, groups, hub, invitations, live, overview, passwords, roles,
+        services, session, tokens, users,
+    },
+    operation::Operation,
+};
+
+const CUT: (&str, Type) = ("cut", Type::Integer);
+
+fn get(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::GET, path, summary)
+}
+
+fn post(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::POST, path, summary)
+}
+
+fn put(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::PUT, path, summary)
+}
+
+fn patch(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::PATCH, path, summary)
+}
+
+fn delete(path: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Method::DELETE, path, summary)
+}
+
+pub(super) fn all() -> Vec<Operation> {
+    [of_tokens(), by_value(), people(), of_groups(), of_roles(), sign_in(), operation(), of_hub()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn of_tokens() -> Vec<Operation> {
+    let new =
+        json!({"name": "ci", "scope": [{"service": "youtrack", "access": "read"}], "expires_in": "90d"});
+    let filtered = |operation: Operation| {
+        operation
+            .query("service", "In the scope", Type::String)
+            .query("unused_for", "A duration as 90d", Type::String)
+            .query("expiring_in", "A duration as 30d", Type::String)
+            .query("state", "pending, active, expired, rotating, rotated, revoked or suspended", Type::String)
+            .paged()
+    };
+    vec![
+        post("/v1/users/{login}/tokens", "Make a token: `token` is its text, this once. `me` is oneself")
+            .takes::<tokens::Create>(new)
+            .makes::<tokens::TokenView>()
+            .refuses(&[409]),
+        filtered(get("/v1/users/{login}/tokens", "A user's tokens")).lists::<tokens::TokenView>(),
+        filtered(get("/v1/tokens", "Everybody's tokens, or one's own"))
+            .query("user", "Of this login", Type::String)
+            .lists::<tokens::TokenView>()
+            .refuses(&[404]),
+        get("/v1/tokens/{id}", "A token").answers::<tokens::TokenView>(),
+        patch("/v1/tokens/{id}", "Rename, narrow or shorten a token; never widen it")
+            .takes::<tokens::Edit>(json!({"note": "moved to the new runner"}))
+            .answers::<tokens::TokenView>()
+            .refuses(&[409, 412]),
+        delete("/v1/tokens/{id}", "Revoke a token and cut what it has in flight; as often as asked")
+            .tells(&[("revoked", Type::Boolean), CUT]),
+        post("/v1/tokens/{id}/rotate", "A new token in a token's place, which holds on for the grace")
+            .may_take::<tokens::Rotate>(json!({"grace": "1h"}))
+            .makes::<tokens::TokenView>()
+            .refuses(&[409]),
+        post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
+            .takes::<tokens::ImportRequest>(json!({"tokens": []}))
+            .answers::<tokens::Imported>(),
+    ]
+}
+
+fn by_value() -> Vec<Operation> {
+    let object = || ObjectBuilder::new().schema_type(Type::Object);
+    let active =
+        object().property("active", ObjectBuilder::new().schema_type(Type::Boolean)).required("active");
+    vec![
+        post("/v1/tokens/revoke-by-value", "Revoke the token whose text one has")
+            .takes::<by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
+            .tells(&[("revoked", Type::Boolean), CUT]),
+        post("/v1/leaks", "Revoke every token inside these texts, as leaked")
+            .takes::<by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
+            .answers::<by_value::Leaks>(),
+        post("/oauth2/introspect", "RFC 7662; needs `introspect`").takes_token_form().gives(
+            200,
+            "application/json",
+            active,
+        ),
+        post("/oauth2/revoke", "RFC 7009").takes_token_form().gives(200, "application/json", object()),
+    ]
+}
+
+fn people() -> Vec<Operation> {
+    vec![
+        get("/v1/users", "Users").paged().lists::<users::UserView>(),
+        post("/v1/users", "Make a user")
+            .takes::<users::Create>(json!({"login": "ann", "name": "Ann"}))
+            .makes::<users::UserView>()
+            .refuses(&[409]),
+        get("/v1/users/{login}", "A user").answers::<users::UserView>(),
+        patch("/v1/users/{login}", "Change a user")
+            .takes::<users::Edit>(json!({"name": "Ann B."}))
+            .answers::<users::UserView>()
+            .refuses(&[409, 412]),
+        delete("/v1/users/{login}", "Delete a user, and revoke their tokens")
+            .tells(&[("deleted", Type::Boolean), CUT])
+            .refuses(&[409]),
+        post("/v1/users/{login}/ban", "Disable a user: tokens and sessions stop, what they hold open is cut")
+            .may_take::<users::Ban>(json!({"reason": "left"}))
+            .answers::<users::UserView>()
+            .refuses(&[409]),
+        post("/v1/users/{login}/unban", "Enable a user").answers::<users::UserView>().refuses(&[409]),
+        put("/v1/users/{login}/password", "Set a password, or take it away; one's own with `current`")
+            .takes::<passwords::Password>(json!({"password": "correct horse battery", "current": "..."}))
+            .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
+            .refuses(&[429]),
+        post("/v1/users/{login}/invitation", "A link, shown once, by which somebody sets their password")
+            .makes::<invitations::InvitationView>()
+            .refuses(&[409, 422]),
+        delete("/v1/users/{login}/sessions", "Sign somebody out everywhere")
+            .tells(&[("sessions", Type::Integer), CUT]),
+        get("/v1/whoami", "Who asks, and what it may do").gives(
+            200,
+            "application/json",
+            ObjectBuilder::new()
+                .property("operator", ObjectBuilder::new().schema_type(Type::Boolean))
+                .required("operator")
+                .required("permissions"),
+        ),
+    ]
+}
+
+fn of_groups() -> Vec<Operation> {
+    let membership = [("group", Type::String), ("user", Type::String), ("member", Type::Boolean), CUT];
+    vec![
+        get("/v1/groups", "Groups").paged().lists::<groups::GroupView>(),
+        post("/v1/groups", "Make a group")
+            .takes::<groups::Create>(json!({"name": "developers"}))
+            .makes::<groups::GroupView>()
+            .refuses(&[404, 409]),
+        get("/v1/groups/{name}", "A group").answers::<groups::GroupView>(),
+        patch("/v1/groups/{name}", "Rename a group, or put it below another")
+            .takes::<groups::Edit>(json!({"parent": "staff"}))
+            .answers::<groups::GroupView>()
+            .refuses(&[409, 412]),
+        delete("/v1/groups/{name}", "Delete a group")
+            .tells(&[("deleted", Type::Boolean), CUT])
+            .refuses(&[409, 422]),
+        put("/v1/groups/{name}/members/{login}", "Put a user into a group")
+            .tells(&membership)
+            .refuses(&[409, 422]),
+        delete("/v1/groups/{name}/members/{login}", "Take a user out of a group")
+            .tells(&membership)
+            .refuses(&[409, 422]),
+    ]
+}
+
+fn of_roles() -> Vec<Operation> {
+    let grant = || json!({"role": "observer", "user": "ann"});
+    vec![
+        get("/v1/roles", "Roles").paged().lists::<roles::RoleView>(),
+        post("/v1/roles", "Make a role")
+            .takes::<roles::Create>(
+                json!({"key": "auditor", "name": "Auditor", "permissions": ["read-audit"]}),
+            )
+            .makes::<roles::RoleView>()
+            .refuses(&[409]),
+        get("/v1/roles/{key}", "A role").answers::<roles::RoleView>(),
+        delete("/v1/roles/{key}", "Delete a role with its grants")
+            .tells(&[("deleted", Type::Boolean), CUT])
+            .refuses(&[409, 422]),
+        get("/v1/grants", "Who holds which role").paged().lists::<roles::GrantView>(),
+        post("/v1/grants", "Grant a role to a user or a group")
+            .takes::<roles::GrantView>(grant())
+            .answers::<roles::GrantView>()
+            .refuses(&[404, 409]),
+        delete("/v1/grants", "Take a role away")
+            .takes::<roles::GrantView>(grant())
+            .answers::<roles::GrantView>()
+            .refuses(&[404, 409]),
+    ]
+}
+
+fn sign_in() -> Vec<Operation> {
+    vec![
+        post("/v1/session", "Sign in: a cookie, and the `csrf` that changes repeat")
+            .takes::<session::SignIn>(json!({"login": "ann", "password": "correct horse battery"}))
+            .makes::<session::SessionView>()
+            .refuses(&[429])
+            .open(),
+        get("/v1/session", "Who is signed in").answers::<session::SessionView>().refuses(&[404]),
+        delete("/v1/session", "Sign out").tells(&[("signed_out", Type::Boolean), CUT]).refuses(&[404]),
+        get("/v1/sessions", "One's own sessions").lists::<session::SessionRow>().refuses(&[404]),
+        delete("/v1/sessions", "Sign out everywhere")
+            .tells(&[("sessions", Type::Integer), CUT])
+            .refuses(&[404]),
+        post("/v1/invitation", "Set the password by an invitation")
+            .takes::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
+            .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
+            .open(),
+    ]
+}
+
+fn operation() -> Vec<Operation> {
+    let object = || ObjectBuilder::new().schema_type(Type::Object);
+    let binary = || ObjectBuilder::new().schema_type(Type::String);
+    vec![
+        get("/v1/services", "What a scope may name")
+            .query("readable_by", "A login, or `me`", Type::String)
+            .query("detailed", "With readers, which needs `admin-read`", Type::Boolean)
+            .lists::<services::ServiceView>()
+            .refuses(&[404]),
+        get("/v1/overview", "The last hour in figures").answers::<overview::Overview>(),
+        post("/v1/explain", "How a request would be decided, step by step")
+            .takes::<explain::ExplainRequest>(json!({"method": "GET", "url": "/api/issues", "user": "ann"}))
+            .gives(200, "application/json", object())
+            .refuses(&[404]),
+        get("/v1/audit", "What was changed, the newest first").paged().lists::<audit::AuditView>(),
+        get("/v1/audit/verify", "Follow the chain").tells(&[("valid", Type::Boolean)]),
+        get("/v1/live", "What is in flight").lists::<live::LiveView>(),
+        delete("/v1/live/{id}", "Cut one of it").tells(&[CUT]),
+        get("/v1/config", "The configuration in force, without secrets").tells(&[("text", Type::String)]),
+        post("/v1/config/check", "Validate another one; nothing changes")
+            .takes::<configuration::Check>(json!({"text": "version = 1"}))
+            .tells(&[("valid", Type::Boolean), ("errors", Type::Array)]),
+        post("/v1/reload", "Read the file again: all of it, or nothing")
+            .tells(&[("reloaded", Type::Boolean), CUT])
+            .refuses(&[422]),
+        get("/v1/backup", "The store as a stream").gives(200, "application/octet-stream", binary()),
+        get("/healthz", "The process answers").tells(&[("status", Type::String)]).open(),
+        get("/readyz", "It takes requests").tells(&[("status", Type::String)]).open(),
+        get("/metrics", "Prometheus text").gives(200, "text/plain; version=0.0.4", binary()),
+        get("/openapi.json", "This document").gives(200, "application/json", object()).open(),
+    ]
+}
+
+fn of_hub() -> Vec<Operation> {
+    let object = || ObjectBuilder::new().schema_type(Type::Object);
+    let page = |items: &str| {
+        let figure = || ObjectBuilder::new().schema_type(Type::Integer);
+        let rows = utoipa::openapi::ArrayBuilder::new().items(object());
+        object()
+            .property("skip", figure())
+            .property("top", figure())
+            .property("total", figure())
+            .property(items, rows)
+    };
+    let fields = |operation: Operation| operation.query("fields", "As id,name,scope(id)", Type::String);
+    let paged = |operation: Operation| {
+        fields(operation).query("$skip", "Rows to pass over", Type::Integer).query(
+            "$top",
+            "Rows",
+            Type::Integer,
+        )
+    };
+    let new = || json!({"name": "ci", "scope": [{"key": "youtrack"}]});
+    const JSON: &str = "application/json";
+    const ALL: &str = "/hub/api/rest/users/{user}/permanenttokens";
+    const ONE: &str = "/hub/api/rest/users/{user}/permanenttokens/{id}";
+    vec![
+        paged(get("/hub/api/rest/services", "Services, as Hub tells them")).gives(
+            200,
+            JSON,
+            page("services"),
+        ),
+        paged(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).gives(200, JSON, object()),
+        paged(get(ALL, "A user's tokens")).gives(200, JSON, page("permanenttokens")),
+        paged(post(ALL, "Make a token: `token` is its text, this once"))
+            .takes::<hub::Body>(new())
+            .gives(200, JSON, object())
+            .refuses(&[409]),
+        paged(get(ONE, "A token")).gives(200, JSON, object()),
+        paged(post(ONE, "Rename or narrow a token"))
+            .takes::<hub::Body>(new())
+            .gives(200, JSON, object())
+            .refuses(&[409, 412]),
+        delete(ONE, "Revoke a token").tells(&[("revoked", Type::Boolean), CUT]),
+    ]
+}

@@ -1,0 +1,222 @@
+//! One call of the API as the document tells it.
+
+use http::Method;
+use serde_json::{Value, json};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Content, ContentBuilder, HttpMethod, ObjectBuilder, Ref, RefOr, Required, Schema,
+        path::{OperationBuilder, ParameterBuilder, ParameterIn},
+        request_body::RequestBodyBuilder,
+        response::ResponseBuilder,
+        schema::Type,
+        security::SecurityRequirement,
+    },
+};
+
+/// A method on a path, what it takes, answers and refuses.
+pub(super) struct Operation {
+    pub method: Method,
+    pub path: &'static str,
+    summary: &'static str,
+    body: Option<Content>,
+    body_form: &'static str,
+    body_required: bool,
+    answer: Option<(u16, &'static str, Content)>,
+    refusals: Vec<u16>,
+    query: Vec<(&'static str, &'static str, Schema)>,
+    open: bool,
+    /// What is referred to, by name.
+    pub schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+const JSON: &str = "application/json";
+
+/// Every status that a call may be refused with, and the codes that come with it.
+const REFUSALS: [(u16, &str); 12] = [
+    (400, "`invalid_request`: the target, a parameter or the body cannot be read"),
+    (401, "`unauthorized`, `invalid_token`, `sign_in_failed`: nobody, or nobody any more"),
+    (
+        403,
+        "`permission_denied`, `insufficient_scope`, `would_escalate`, `service_not_readable`, \
+         `exceeds_parent_token`, `csrf`, `cross_origin`, `wrong_password`",
+    ),
+    (404, "`not_found`"),
+    (409, "`name_taken`, `user_banned`, `token_revoked`, `cannot_ban_self`, `last_admin`, `too_many_tokens`"),
+    (412, "`precondition_failed`: `If-Match` names another revision"),
+    (413, "`content_too_large`: over 1 MiB"),
+    (415, "`unsupported_media_type`"),
+    (421, "`misdirected_request`: a host name that is not ours"),
+    (
+        422,
+        "`invalid_name`, `invalid_value`, `empty_scope`, `duplicate_service`, `expiry_in_past`, \
+         `lifetime_too_long`, `cannot_widen`, `idempotency_key_reused`, `invalid_configuration`",
+    ),
+    (429, "`too_many_attempts`: `Retry-After` says how many seconds to wait"),
+    (503, "`store_unavailable`, `not_durable`, `fence_incomplete`, `busy`"),
+];
+
+impl Operation {
+    pub(super) fn new(method: Method, path: &'static str, summary: &'static str) -> Self {
+        let mut refusals = vec![400, 401, 403, 421, 503];
+        if path.contains('{') {
+            refusals.push(404);
+        }
+        Self {
+            method,
+            path,
+            summary,
+            body: None,
+            body_form: JSON,
+            body_required: true,
+            answer: None,
+            refusals,
+            query: Vec::new(),
+            open: false,
+            schemas: Vec::new(),
+        }
+    }
+
+    /// A body, with an example of it.
+    pub(super) fn takes<T: ToSchema>(mut self, example: Value) -> Self {
+        let schema = self.refer::<T>();
+        self.body = Some(ContentBuilder::new().schema(Some(schema)).example(Some(example)).build());
+        self.refuses(&[413, 415, 422])
+    }
+
+    pub(super) fn may_take<T: ToSchema>(self, example: Value) -> Self {
+        Self { body_required: false, ..self.takes::<T>(example) }
+    }
+
+    /// As OAuth has it.
+    pub(super) fn takes_token_form(mut self) -> Self {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let form = ObjectBuilder::new()
+            .property("token", text())
+            .property("token_type_hint", text())
+            .required("token");
+        let example = json!({"token": "pgt_A1iceYt00001_..."});
+        self.body = Some(ContentBuilder::new().schema(Some(form)).example(Some(example)).build());
+        self.body_form = "application/x-www-form-urlencoded";
+        self.refuses(&[413, 415])
+    }
+
+    pub(super) fn answers<T: ToSchema>(self) -> Self {
+        self.with_answer::<T>(200)
+    }
+
+    pub(super) fn makes<T: ToSchema>(self) -> Self {
+        self.with_answer::<T>(201)
+    }
+
+    /// A page of a list.
+    pub(super) fn lists<T: ToSchema>(mut self) -> Self {
+        let item = self.refer::<T>();
+        let cursor = ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::String, Type::Null]));
+        let page = ObjectBuilder::new()
+            .property("items", utoipa::openapi::ArrayBuilder::new().items(item))
+            .property("next", cursor)
+            .required("items")
+            .required("next");
+        self.answer = Some((200, JSON, ContentBuilder::new().schema(Some(page)).build()));
+        self
+    }
+
+    /// An answer of some other form, or of no form worth a name.
+    pub(super) fn gives(mut self, status: u16, form: &'static str, schema: impl Into<RefOr<Schema>>) -> Self {
+        self.answer = Some((status, form, ContentBuilder::new().schema(Some(schema)).build()));
+        self
+    }
+
+    /// Fields of an answer by name, all of them there.
+    pub(super) fn tells(self, fields: &[(&str, Type)]) -> Self {
+        let object = fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
+            object.property(*name, ObjectBuilder::new().schema_type(kind.clone())).required(*name)
+        });
+        self.gives(200, JSON, object)
+    }
+
+    pub(super) fn refuses(mut self, statuses: &[u16]) -> Self {
+        self.refusals.extend(statuses);
+        self
+    }
+
+    pub(super) fn query(mut self, name: &'static str, about: &'static str, kind: Type) -> Self {
+        self.query.push((name, about, ObjectBuilder::new().schema_type(kind).into()));
+        self
+    }
+
+    pub(super) fn paged(self) -> Self {
+        let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(1000));
+        let mut paged = self.query("cursor", "`next` of the page before", Type::String);
+        paged.query.push(("limit", "Rows of a page: 100 unless said", limit.into()));
+        paged
+    }
+
+    /// Nobody has to say who they are.
+    pub(super) fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    pub(super) fn is(&self) -> HttpMethod {
+        match self.method {
+            Method::POST => HttpMethod::Post,
+            Method::PUT => HttpMethod::Put,
+            Method::PATCH => HttpMethod::Patch,
+            Method::DELETE => HttpMethod::Delete,
+            _ => HttpMethod::Get,
+        }
+    }
+
+    pub(super) fn build(self) -> utoipa::openapi::path::Operation {
+        let id = format!("{} {}", self.method, self.path);
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(id))
+            .summary(Some(self.summary))
+            .tag(self.path.split('/').nth(2).or(self.path.split('/').nth(1)).unwrap_or_default());
+        for name in self.path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+            let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
+            operation = operation.parameter(parameter.required(Required::True).schema(Some(text)));
+        }
+        for (name, about, schema) in self.query {
+            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query);
+            let parameter = parameter.required(Required::False).description(Some(about));
+            operation = operation.parameter(parameter.schema(Some(schema)));
+        }
+        if let Some(content) = self.body {
+            let required = if self.body_required { Required::True } else { Required::False };
+            let body = RequestBodyBuilder::new().content(self.body_form, content).required(Some(required));
+            operation = operation.request_body(Some(body.build()));
+        }
+        if let Some((status, form, content)) = self.answer {
+            let answer = ResponseBuilder::new().description("As asked").content(form, content);
+            operation = operation.response(status.to_string(), answer);
+        }
+        for (status, about) in REFUSALS.iter().filter(|(status, _)| self.refusals.contains(status)) {
+            let problem = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            let refusal = ResponseBuilder::new()
+                .description(*about)
+                .content(JSON, problem())
+                .content("application/problem+json", problem());
+            operation = operation.response(status.to_string(), refusal);
+        }
+        if self.open {
+            operation = operation.security(SecurityRequirement::default());
+        }
+        operation.build()
+    }
+
+    fn with_answer<T: ToSchema>(mut self, status: u16) -> Self {
+        let schema = self.refer::<T>();
+        self.gives(status, JSON, schema)
+    }
+
+    fn refer<T: ToSchema>(&mut self) -> RefOr<Schema> {
+        self.schemas.push((T::name().into_owned(), <T as PartialSchema>::schema()));
+        T::schemas(&mut self.schemas);
+        Ref::from_schema_name(T::name()).into()
+    }
+}
