@@ -127,7 +127,7 @@ impl Upstream {
         };
         let mut place = match self.settings.max_in_flight {
             None => None,
-            Some(limit) => Some(self.admit(limit.get(), exchange, &mut attempts).await?),
+            Some(limit) => Some(Box::pin(self.admit(limit.get(), exchange, &mut attempts)).await?),
         };
         loop {
             let mut lease = self.connection(exchange, &mut attempts).await?;
@@ -206,16 +206,20 @@ impl Upstream {
                 // Whoever makes a connection to be shared has its place.
                 _ if endpoint.is_connecting() => None,
                 None => None,
-                Some(limit) => match self.place_or_idle(limit.get(), endpoint, exchange, attempts).await? {
-                    Ok(place) => Some(place),
-                    Err(lease) => {
-                        exchange.metrics().upstream(UpstreamEvent::Reuse);
-                        return Ok(lease);
+                Some(limit) => {
+                    match Box::pin(self.place_or_idle(limit.get(), endpoint, exchange, attempts)).await? {
+                        Ok(place) => Some(place),
+                        Err(lease) => {
+                            exchange.metrics().upstream(UpstreamEvent::Reuse);
+                            return Ok(lease);
+                        }
                     }
-                },
+                }
             };
             exchange.metrics().upstream(UpstreamEvent::Connect);
-            match endpoint.connect(self.settings.connect_timeout, exchange.clock(), held).await {
+            // In a box, as the waits: what is seldom needed is no part of every request's future.
+            let connecting = endpoint.connect(self.settings.connect_timeout, exchange.clock(), held);
+            match Box::pin(connecting).await {
                 Ok(lease) if !exchange.is_over() => return Ok(lease),
                 Ok(_) => return Err(Reason::ClientClosed),
                 // As many streams as it takes went to others meanwhile: once more in line.
