@@ -8,6 +8,7 @@ mod bad_tokens;
 mod body;
 mod exchange;
 mod framing;
+mod grpc;
 mod own;
 mod peers;
 pub mod refusals;
@@ -38,7 +39,7 @@ use self::{
     own::Own,
     peers::Peers,
     refusals::RefusalSender,
-    rejection::Rejection,
+    rejection::{Form, Rejection},
     request_id::RequestIds,
     tunnel::{Scratch, Tunnel},
     upstream::{Download, Lease},
@@ -238,9 +239,9 @@ impl Handler for Gateway {
         let request_id = self.request_id(&view, &request, &connection);
         let exchange = Exchange::begin(&self, view, &request, connection, request_id);
         // The fields go upstream; of the client's wishes only the form of an error is needed later.
-        let problem = rejection::asks_for_problem(request.headers());
+        let form = Form::asked_for(&request);
         let unread = !request.body().is_end_stream();
-        let (reason, mut response, finish) = match Own::of(exchange.path()) {
+        let (reason, status, mut response, finish) = match Own::of(exchange.path()) {
             None => {
                 let outcome = match self.authorize(&exchange, &mut request) {
                     Ok(passage) => self.forward(passage, request).await,
@@ -250,24 +251,26 @@ impl Handler for Gateway {
                     Ok(response) => return response,
                     Err((rejection, finish)) => {
                         let request_id = &finish.exchange().request_id;
-                        (rejection.reason, rejection.into_response(problem, request_id), finish)
+                        let (reason, status) = (rejection.reason, rejection.status());
+                        (reason, status, rejection.into_response(form, request_id), finish)
                     }
                 }
             }
             Some(own) => {
                 // Boxed: hardly any request is for the gateway itself, and all would be as large.
                 let answer = Box::pin(self.answer(own, &exchange, &request)).await;
-                let (reason, response) = match answer {
-                    Ok(response) => (Reason::Answered, response),
+                let (reason, status, response) = match answer {
+                    Ok(response) => (Reason::Answered, response.status(), response),
                     Err(rejection) => {
-                        (rejection.reason, rejection.into_response(problem, &exchange.request_id))
+                        let (reason, status) = (rejection.reason, rejection.status());
+                        (reason, status, rejection.into_response(form, &exchange.request_id))
                     }
                 };
-                (reason, response, Finish::of(exchange))
+                (reason, status, response, Finish::of(exchange))
             }
         };
         finish.exchange().reason.set(reason);
-        finish.exchange().status.set(response.status().as_u16());
+        finish.exchange().status.set(status.as_u16());
         if unread {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -308,7 +311,7 @@ impl Handler for Gateway {
             duration: Duration::ZERO,
             upstream_wait: None,
         });
-        rejection.into_response(false, &request_id)
+        rejection.into_response(Form::Json, &request_id)
     }
 
     fn shaken(&self, outcome: Handshake, _: &Connection) {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
-use crate::authz::{
-    answer::{Answer, Reason},
-    decide::Denial,
+use crate::{
+    authz::{
+        answer::{Answer, Reason},
+        decide::Denial,
+    },
+    proxy::grpc,
 };
 
 /// Why a request is not forwarded, with what is told.
@@ -16,6 +19,15 @@ pub struct Rejection {
     pub reason: Reason,
     answer: Answer,
     retry_after: Option<Duration>,
+}
+
+/// How a refusal is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    /// RFC 9457.
+    Problem,
+    Grpc,
 }
 
 /// After a 503 of ours.
@@ -37,9 +49,8 @@ impl Rejection {
         self.answer.status
     }
 
-    /// `problem`: in the form of RFC 9457.
-    pub fn into_response(self, problem: bool, request_id: &HeaderValue) -> Response<Bytes> {
-        let answer = self.answer;
+    pub fn into_response(self, form: Form, request_id: &HeaderValue) -> Response<Bytes> {
+        let (answer, problem) = (self.answer, form == Form::Problem);
         let mut response = Response::new(text(&answer, request_id, problem));
         *response.status_mut() = answer.status;
         let headers = response.headers_mut();
@@ -55,7 +66,7 @@ impl Rejection {
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         }
-        response
+        if form == Form::Grpc { grpc::refusal(self.reason, &answer.description, response) } else { response }
     }
 }
 
@@ -73,8 +84,20 @@ impl From<Denial<'_>> for Rejection {
     }
 }
 
+impl Form {
+    pub fn asked_for<B>(request: &Request<B>) -> Self {
+        if grpc::asks(request) {
+            Self::Grpc
+        } else if asks_for_problem(request.headers()) {
+            Self::Problem
+        } else {
+            Self::Json
+        }
+    }
+}
+
 /// Whether `Accept` names the form of RFC 9457.
-pub fn asks_for_problem(fields: &HeaderMap) -> bool {
+fn asks_for_problem(fields: &HeaderMap) -> bool {
     let named = |value: &HeaderValue| {
         let kinds = value.as_bytes().split(|byte| *byte == b',');
         kinds

@@ -16,6 +16,7 @@ mod names;
 mod overload;
 mod own;
 mod streaming;
+mod streams;
 mod telling;
 mod tunnels;
 mod upstream_faults;

@@ -1,0 +1,127 @@
+//! What a gRPC client is told instead of an HTTP refusal: trailers alone, with the status that the
+//! refusal means to gRPC and the same reason. Log and metrics keep the HTTP status.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::authz::answer::Reason;
+
+/// What `grpc-message` may not hold as it is: all but space and visible ASCII, and `%`.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Whether a gRPC client asks: over HTTP/2 alone, since its status is a trailer.
+pub fn asks<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2
+        && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes()))
+}
+
+/// The refusal as gRPC says it; its other fields stay.
+pub fn refusal(reason: Reason, description: &str, http: Response<Bytes>) -> Response<Bytes> {
+    let status = http.status();
+    let (mut parts, _) = http.into_parts();
+    parts.status = StatusCode::OK;
+    tell(&mut parts.headers, code(reason, status), description);
+    Response::from_parts(parts, Bytes::new())
+}
+
+fn tell(headers: &mut HeaderMap, code: u16, description: &str) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(code));
+    let message = utf8_percent_encode(description, ENCODED).to_string();
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert("grpc-message", message);
+    }
+    headers.remove(header::CONTENT_LENGTH);
+}
+
+/// `application/grpc`, with `+proto` or parameters behind it; `grpc-web` is another protocol.
+fn is_grpc(kind: &[u8]) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let Some((start, rest)) = kind.split_at_checked(GRPC.len()) else { return false };
+    start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// gRPC's status codes, by what the refusal means; where it means nothing in particular, as gRPC
+/// maps the HTTP status.
+fn code(reason: Reason, status: StatusCode) -> u16 {
+    const INVALID_ARGUMENT: u16 = 3;
+    const DEADLINE_EXCEEDED: u16 = 4;
+    const NOT_FOUND: u16 = 5;
+    const PERMISSION_DENIED: u16 = 7;
+    const RESOURCE_EXHAUSTED: u16 = 8;
+    const UNIMPLEMENTED: u16 = 12;
+    const INTERNAL: u16 = 13;
+    const UNAVAILABLE: u16 = 14;
+    const UNAUTHENTICATED: u16 = 16;
+    match (reason, status.as_u16()) {
+        // A call without a service or method there: what a server of its own would say.
+        (Reason::NoService, _) => UNIMPLEMENTED,
+        // Of what is malformed, a credential is the one that gRPC knows as such.
+        (Reason::TokenInUrl | Reason::AmbiguousAuthorization | Reason::MalformedAuthorization, _) => {
+            UNAUTHENTICATED
+        }
+        (_, 401) => UNAUTHENTICATED,
+        (_, 403) => PERMISSION_DENIED,
+        (_, 404) => NOT_FOUND,
+        (_, 405) => UNIMPLEMENTED,
+        (_, 408 | 504) => DEADLINE_EXCEEDED,
+        (_, 413 | 429 | 431) => RESOURCE_EXHAUSTED,
+        (_, 502 | 503) => UNAVAILABLE,
+        (_, 400..=499) => INVALID_ARGUMENT,
+        _ => INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_grpc_is_grpc() {
+        let check = |kind: &str, expected: bool| assert_eq!(is_grpc(kind.as_bytes()), expected, "{kind}");
+        check("application/grpc", true);
+        check("Application/gRPC+proto", true);
+        check("application/grpc;charset=utf-8", true);
+        check("application/grpc-web", false);
+        check("application/grpc-web+proto", false);
+        check("application/json", false);
+        check("", false);
+    }
+
+    #[test]
+    fn every_refusal_has_a_status() {
+        let check = |reason: Reason, expected: u16| {
+            let answer = reason.answer(None);
+            let mut http = Response::new(Bytes::from_static(b"text"));
+            *http.status_mut() = answer.status;
+            http.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let told = refusal(reason, "100 % sure\nö", http);
+            assert_eq!(told.status(), 200);
+            assert_eq!(told.headers()["grpc-status"], expected.to_string().as_str(), "{reason:?}");
+            assert_eq!(told.headers()["grpc-message"], "100 %25 sure%0A%C3%B6");
+            assert_eq!(told.headers()["www-authenticate"], "Bearer");
+            assert!(told.body().is_empty());
+        };
+        check(Reason::MissingCredentials, 16);
+        check(Reason::TokenRevoked, 16);
+        check(Reason::MalformedAuthorization, 16);
+        check(Reason::ScopeDenied, 7);
+        check(Reason::ReadServiceDenied, 7);
+        check(Reason::NoService, 12);
+        check(Reason::MethodNotAllowed, 12);
+        check(Reason::BadPath, 3);
+        check(Reason::RequestTimeout, 4);
+        check(Reason::UpstreamTimeout, 4);
+        check(Reason::BodyTooLarge, 8);
+        check(Reason::TooManyBadTokens, 8);
+        check(Reason::IdentityTooLarge, 13);
+        check(Reason::UpstreamConnect, 14);
+        check(Reason::StoreUnavailable, 14);
+        check(Reason::ShuttingDown, 14);
+        for reason in Reason::ALL {
+            let status = reason.answer(None).status;
+            assert!(status.as_u16() < 400 || code(reason, status) > 0, "{reason:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Certificates of a running gateway: replaced under load when their files change, without one
+//! failed request; what cannot be used is refused and the last good ones stay.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use support::gateway::Gateway;
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A new pair in a directory of its own, which a symlink then leads to: as volumes of secrets
+    /// are replaced.
+    fn renew(&self, place: &Path, number: usize) {
+        let (certificate, key) = self.issue();
+        let version = place.join(format!("..{number}"));
+        std::fs::create_dir(&version).unwrap();
+        std::fs::write(version.join("tls.crt"), certificate).unwrap();
+        std::fs::write(version.join("tls.key"), key).unwrap();
+        std::os::unix::fs::symlink(&version, place.join("..next")).unwrap();
+        std::fs::rename(place.join("..next"), place.join("..data")).unwrap();
+    }
+
+    fn issue(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["gate.test".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A client that begins every connection anew.
+    fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.resumption = rustls::client::Resumption::disabled();
+        Arc::new(config)
+    }
+}
+
+/// One request on a connection of its own: the certificate that was shown, and the answer's status.
+fn ask(address: SocketAddr, client: &Arc<ClientConfig>) -> std::io::Result<(Vec<u8>, String)> {
+    let session = ClientConnection::new(client.clone(), "gate.test".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(session, std::net::TcpStream::connect(address)?);
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
+    Ok((shown, String::from_utf8_lossy(&answer[9..12]).into_owned()))
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
+    let page = gateway.operator("GET", "/metrics", None).text().to_owned();
+    let line = page.lines().find(|line| line.starts_with(name))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn certificates_are_replaced_under_load() {
+    let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
+    let secrets = dir.path().join("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    authority.renew(&secrets, 0);
+    for file in ["tls.crt", "tls.key"] {
+        std::os::unix::fs::symlink(Path::new("..data").join(file), secrets.join(file)).unwrap();
+    }
+    let text = r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+tls = { cert = "secrets/tls.crt", key = "secrets/tls.key" }
+workers = 2
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+tls = { cert = "secrets/tls.crt", key = "secrets/tls.key" }
+hosts = ["gate.test"]
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+"#;
+    let gateway = Gateway::on(dir, text);
+    let (client, proxy, admin) = (authority.client(), gateway.proxy, gateway.admin);
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let shown = || ask(proxy, &client).unwrap().0;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    // Nobody is known there; every one of them is answered all the same.
+                    assert_eq!(ask(proxy, &client).unwrap().1, "401");
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for number in 1..4 {
+            let before = shown();
+            authority.renew(&secrets, number);
+            eventually("the new certificate is shown", || shown() != before);
+        }
+        // What cannot be used is refused, and the last good one stays.
+        let good = shown();
+        std::fs::write(secrets.join("..3/tls.crt"), "no certificate").unwrap();
+        eventually("it is told", || metric(&gateway, "permgate_tls_reloads_failed_total") == Some(1));
+        assert_eq!(shown(), good);
+        over.store(true, Ordering::SeqCst);
+    });
+    assert!(asked.load(Ordering::SeqCst) > 20, "there was load: {asked:?}");
+    assert_eq!(metric(&gateway, "permgate_tls_reloads_total"), Some(3));
+    assert!(metric(&gateway, "permgate_tls_certificate_not_after_seconds").is_some());
+    assert!(metric(&gateway, "permgate_tls_handshakes_total{outcome=\"full\"}").is_some());
+    // The admin listener shows the same.
+    assert_eq!(ask(admin, &client).unwrap().1, "200");
+    let page = gateway.operator("GET", "/metrics", None).text().to_owned();
+    assert!(page.contains("secrets/tls.crt"), "{page}");
+}

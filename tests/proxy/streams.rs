@@ -1,0 +1,188 @@
+//! HTTP/2 in front of HTTP/1.1 upstreams: what is forwarded, what is refused to gRPC clients, and
+//! streams that a change cuts without the others of their connection.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{self, SendRequest},
+};
+use http::{Request, Response};
+use permgate::fence::Cut;
+use tokio::{runtime::Runtime, task::LocalSet};
+
+use crate::harness::{Gate, Setup};
+
+/// A client of one connection. It moves only while something is waited for.
+struct Speaker {
+    runtime: Runtime,
+    tasks: LocalSet,
+    requests: SendRequest<Bytes>,
+}
+
+impl Speaker {
+    fn to(gate: &Gate) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let tasks = LocalSet::new();
+        let requests = tasks.block_on(&runtime, async {
+            let socket = tokio::net::TcpStream::connect(gate.address).await.unwrap();
+            let (requests, connection) = client::handshake(socket).await.unwrap();
+            tokio::task::spawn_local(connection);
+            requests
+        });
+        Self { runtime, tasks, requests }
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        let within = async { tokio::time::timeout(Duration::from_secs(10), work).await.expect("in time") };
+        self.tasks.block_on(&self.runtime, within)
+    }
+
+    fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Result<Response<RecvStream>, h2::Error> {
+        let mut request = Request::post(format!("http://gate.example{path}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        self.wait(async {
+            let mut requests = self.requests.clone().ready().await?;
+            requests.send_request(request.body(()).unwrap(), true)?.0.await
+        })
+    }
+
+    /// An answer that has begun and goes on.
+    fn stream(&self, path: &str, fields: &[(&str, &str)]) -> RecvStream {
+        let mut body = self.ask(path, fields).unwrap().into_body();
+        let first = self.wait(body.data()).unwrap().unwrap();
+        assert_eq!(first, "part");
+        body
+    }
+
+    fn lives(&self, body: &mut RecvStream) -> bool {
+        self.wait(async { tokio::time::timeout(Duration::from_millis(50), body.data()).await.is_err() })
+    }
+}
+
+/// An upstream whose answers begin and never end; told the heads that it got.
+fn endless() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if socket.read(&mut byte).unwrap() == 0 {
+                    break;
+                }
+                head.extend_from_slice(&byte);
+            }
+            socket.write_all(b"HTTP/1.1 200 OK\r\nkeep-alive: 1\r\ncontent-length: 100\r\n\r\npart").unwrap();
+            open.push(socket);
+            if tell.send(String::from_utf8(head).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, told)
+}
+
+#[test]
+fn a_request_is_written_anew_for_the_upstream() {
+    let (upstream, heads) = endless();
+    let gate = Setup::to(&[upstream]).start();
+    let speaker = Speaker::to(&gate);
+    let bearer = format!("Bearer {}", gate.bearer);
+    let fields =
+        [("authorization", bearer.as_str()), ("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")];
+    let answer = speaker.ask("/api/x?y=%2F", &fields).unwrap();
+    assert!(!answer.headers().contains_key("keep-alive"), "{answer:?}");
+    let head = heads.recv().unwrap();
+    assert!(head.starts_with("POST /api/x?y=%2F HTTP/1.1\r\n"), "{head}");
+    for field in ["host: gate.example\r\n", "cookie: a=1; b=2\r\n", "x-permgate-user: alice\r\n"] {
+        assert!(head.to_ascii_lowercase().contains(field), "{field}: {head}");
+    }
+    assert!(!head.contains("pgt_"), "{head}");
+}
+
+#[test]
+fn a_change_cuts_the_streams_that_it_forbids_and_no_others() {
+    let (upstream, _heads) = endless();
+    let setup = || {
+        let public = |setup: &mut Setup| {
+            setup.public[0].methods = Some(vec![http::Method::POST]);
+        };
+        Setup::to(&[upstream]).public("/api/public").with(public)
+    };
+    let gate = setup().start();
+    let speaker = Speaker::to(&gate);
+    let bearer = format!("Bearer {}", gate.bearer);
+    let mut own: Vec<_> = (0..5).map(|_| speaker.stream("/api/x", &[("authorization", &bearer)])).collect();
+    let mut public: Vec<_> = (0..5).map(|_| speaker.stream("/api/public/x", &[])).collect();
+    assert_eq!(gate.live(), 10);
+    assert_eq!(gate.revoke(), Cut(5));
+    assert_eq!(gate.live(), 5, "they have left before the change answers");
+    for stream in &mut own {
+        let end = speaker.wait(stream.data()).unwrap().unwrap_err();
+        assert_eq!(end.reason(), Some(Reason::CANCEL));
+    }
+    assert!(public.iter_mut().all(|stream| speaker.lives(stream)));
+    public.push(speaker.stream("/api/public/y", &[]));
+    // A reload that takes nothing cuts nothing; one without the rule, all that it let through.
+    assert_eq!(gate.reload(setup()), Cut(0));
+    assert!(public.iter_mut().all(|stream| speaker.lives(stream)));
+    assert_eq!(gate.reload(Setup::to(&[upstream])), Cut(6));
+    for stream in &mut public {
+        let end = speaker.wait(stream.data()).unwrap().unwrap_err();
+        assert_eq!(end.reason(), Some(Reason::CANCEL));
+    }
+    assert_eq!(speaker.ask("/api/x", &[]).unwrap().status(), 401, "the connection lives on");
+    drop(speaker);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_grpc_client_is_refused_in_grpc() {
+    let (upstream, _heads) = endless();
+    let gate = Setup::to(&[upstream]).start();
+    let speaker = Speaker::to(&gate);
+    let bearer = format!("Bearer {}", gate.bearer);
+    let check = |row: &str, path: &str, fields: &[(&str, &str)], status: &str, message: &str, http: u64| {
+        let fields = [&[("content-type", "application/grpc+proto"), ("te", "trailers")][..], fields].concat();
+        let answer = speaker.ask(path, &fields).unwrap();
+        assert_eq!(answer.status(), 200, "{row}");
+        assert!(answer.body().is_end_stream(), "{row}: trailers alone");
+        let headers = answer.headers();
+        assert_eq!(headers["content-type"], "application/grpc", "{row}");
+        assert_eq!(headers["grpc-status"], status, "{row}");
+        let told = headers["grpc-message"].to_str().unwrap();
+        assert!(told.starts_with(message), "{row}: {told}");
+        assert!(headers.contains_key("x-request-id"), "{row}");
+        assert!(!headers.contains_key("connection"), "{row}");
+        assert_eq!(headers.contains_key("www-authenticate"), http == 401, "{row}");
+        assert_eq!(gate.line()["status"], http, "{row}: the log keeps the HTTP status");
+    };
+    let own = [("authorization", bearer.as_str())];
+    check("no token", "/api/x", &[], "16", "No access token was sent", 401);
+    check(
+        "a bad one",
+        "/api/x",
+        &[("authorization", "Bearer x")],
+        "16",
+        "The access token is malformed",
+        401,
+    );
+    check("nobody's path", "/other", &own, "12", "No service", 404);
+    gate.revoke();
+    check("a revoked one", "/api/x", &own, "16", "The access token was revoked", 401);
+    gate.restore();
+    let answer = speaker.ask("/other", &own).unwrap();
+    assert_eq!(answer.status(), 404, "others are answered as ever");
+}
