@@ -1,0 +1,148 @@
+//! Real HTTP/2 and gRPC clients against the gateway: curl in every version, h2load, grpcio.
+//!
+//! Needs packages from apt and PyPI, so it is ignored by default and run by `.ci/run`.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{path::Path, process::Command};
+
+use rcgen::CertifiedKey;
+use support::{
+    gateway::Gateway,
+    upstream::{Upstream, json},
+};
+
+/// What the command prints; it must succeed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{command:?}: {text}");
+    text
+}
+
+/// A gateway with TLS on one address and clear text on another, a token, and the certificate's file.
+struct Stage {
+    gateway: Gateway,
+    _upstream: Upstream,
+    token: String,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let upstream = Upstream::start(|_, socket| json(socket, r#"{"id": "1-1"}"#));
+        let dir = tempfile::tempdir().unwrap();
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(dir.path().join("tls.crt"), cert.pem()).unwrap();
+        std::fs::write(dir.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
+        let head = r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+tls = { cert = "tls.crt", key = "tls.key" }
+workers = 2
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+"#;
+        let gateway = Gateway::on(dir, &format!("{head}{}", Gateway::services(upstream.address)));
+        gateway.developer("alice");
+        let (_, token) = gateway.token("alice", "good", &["tracker"]);
+        Self { gateway, _upstream: upstream, token }
+    }
+
+    fn certificate(&self) -> std::path::PathBuf {
+        self.gateway.dir.path().join("tls.crt")
+    }
+}
+
+#[test]
+#[ignore = "needs curl; .ci/run runs it"]
+fn curl_speaks_every_version() {
+    let secure = Stage::new();
+    let port = secure.gateway.proxy.port();
+    let bearer = format!("Authorization: Bearer {}", secure.token);
+    let curl = |arguments: &[&str], url: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "-H", &bearer]);
+        run(command.args(arguments).arg("--cacert").arg(secure.certificate()).arg(url))
+    };
+    let url = format!("https://localhost:{port}/api/x");
+    assert_eq!(curl(&["--http1.1"], &url), "1.1 200");
+    assert_eq!(curl(&["--http2"], &url), "2 200");
+    assert_eq!(curl(&["--tlsv1.2", "--tls-max", "1.2"], &url), "2 200");
+    assert_eq!(curl(&["-H", "Host: other.example"], &url), "2 421");
+    let body = secure.gateway.dir.path().join("body");
+    std::fs::write(&body, vec![b'x'; 3 << 20]).unwrap();
+    let upload = format!("@{}", body.display());
+    assert_eq!(curl(&["--data-binary", &upload], &url), "2 200", "with Expect: 100-continue");
+
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let plain = Gateway::start(upstream.address);
+    plain.developer("alice");
+    let (_, token) = plain.token("alice", "good", &["tracker"]);
+    let bearer = format!("Authorization: Bearer {token}");
+    let url = format!("http://{}/api/x", plain.proxy);
+    let curl = |version: &str| {
+        let format = "%{http_version} %{http_code}";
+        run(Command::new("curl").args(["-sS", "-o", "/dev/null", "-w", format, "-H", &bearer, version, &url]))
+    };
+    assert_eq!(curl("--http1.1"), "1.1 200");
+    assert_eq!(curl("--http2"), "1.1 200", "no upgrade leads to HTTP/2");
+    assert_eq!(curl("--http2-prior-knowledge"), "2 200");
+}
+
+#[test]
+#[ignore = "needs h2load of apt's nghttp2-client; .ci/run runs it"]
+fn h2load_loses_no_request() {
+    let stage = Stage::new();
+    let bearer = format!("Authorization: Bearer {}", stage.token);
+    let url = format!("https://localhost:{}/api/x", stage.gateway.proxy.port());
+    let told = run(Command::new("h2load").args(["-n", "5000", "-c", "10", "-m", "20", "-H", &bearer, &url]));
+    assert!(told.contains("5000 succeeded, 0 failed, 0 errored, 0 timeout"), "{told}");
+    assert!(told.contains("status codes: 5000 2xx"), "{told}");
+}
+
+#[test]
+#[ignore = "installs grpcio from PyPI; .ci/run runs it"]
+fn grpcio_reads_a_refusal() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grpc");
+    if !place.join("bin/python").exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&place));
+    }
+    run(Command::new(place.join("bin/pip")).args(["install", "-q", "grpcio==1.85.1"]));
+    let stage = Stage::new();
+    let target = format!("localhost:{}", stage.gateway.proxy.port());
+    let call = |token: &str, method: &str| {
+        let mut python = Command::new(place.join("bin/python"));
+        run(python.args(["-c", CALL, &target, method, token]).arg(stage.certificate()))
+    };
+    let told = call("", "/api/Call");
+    assert!(told.starts_with("UNAUTHENTICATED No access token was sent"), "{told}");
+    let told = call("pgt_x", "/api/Call");
+    assert!(told.starts_with("UNAUTHENTICATED The access token is malformed"), "{told}");
+    let told = call(&stage.token, "/hub/api/Call");
+    assert!(told.starts_with("PERMISSION_DENIED The access token is not granted for this service"), "{told}");
+    let told = call(&stage.token, "/other/Call");
+    assert!(told.starts_with("UNIMPLEMENTED "), "{told}");
+}
+
+/// Calls without a schema: bytes go in and come out.
+const CALL: &str = r#"
+import sys, grpc
+target, method, token, certificate = sys.argv[1:]
+credentials = grpc.ssl_channel_credentials(open(certificate, "rb").read())
+metadata = [("authorization", "Bearer " + token)] if token else []
+with grpc.secure_channel(target, credentials) as channel:
+    try:
+        channel.unary_unary(method)(b"", metadata=metadata, timeout=10)
+        print("OK")
+    except grpc.RpcError as error:
+        print(error.code().name, error.details())
+"#;
