@@ -141,6 +141,10 @@ async fn farewell(mut stream: Stream) {
     let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_shutdown(cx))).await;
 }
 
+/// So much of what nobody wants is read after a last answer: more than the sockets of a client that
+/// was surprised by it hold already.
+const LINGER: usize = 4 << 20;
+
 /// Writes a last answer and reads on for a moment, so that bytes still under way from the client
 /// do not make the kernel take the answer back.
 async fn close(mut stream: Stream, connection: &Connection, answer: &[u8]) {
@@ -150,13 +154,16 @@ async fn close(mut stream: Stream, connection: &Connection, answer: &[u8]) {
         stream.shutdown().await?;
         // Not inside the future: every connection would carry it.
         let mut waste = vec![0; 4 << 10];
-        loop {
+        let mut read = 0;
+        while read < LINGER {
             let mut buf = ReadBuf::new(&mut waste);
             poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buf)).await?;
             if buf.filled().is_empty() {
-                return io::Result::Ok(());
+                break;
             }
+            read += buf.filled().len();
         }
+        io::Result::Ok(())
     };
     let ended = attended(connection, closing).await;
     if ended.is_err() {

@@ -143,6 +143,24 @@ fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
 }
 
 #[test]
+fn a_refused_upload_that_never_ends_is_not_read_for_long() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.send("POST /refuse HTTP/1.1\r\nHost: g\r\nContent-Length: 3000000000\r\n\r\n");
+    client.socket.set_write_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let (piece, mut sent) = (vec![b'x'; 64 << 10], 0_usize);
+    let error = loop {
+        match std::io::Write::write(&mut client.socket, &piece) {
+            Ok(taken) => sent += taken,
+            Err(error) => break error.kind(),
+        }
+        // What is read, and what the kernel's buffers hold beside it.
+        assert!(sent < 32 << 20, "nobody stops it");
+    };
+    assert!(matches!(error, std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe), "{error}");
+}
+
+#[test]
 fn a_body_lives_until_its_last_byte_has_left() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();

@@ -1,0 +1,282 @@
+//! Many streams at once: a change cuts those that it forbids before it answers, and no others;
+//! and whatever fails on either side leaves nothing behind.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{gateway::Gateway, upstream::Upstream};
+
+/// Descriptors are counted over the process: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for what another thread brings about.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+fn ask(proxy: SocketAddr, target: &str, token: &str, fields: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(proxy).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let head =
+        format!("GET {target} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {token}\r\n{fields}\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    socket
+}
+
+/// Reads until `text` has come.
+fn until(socket: &mut TcpStream, text: &str) -> String {
+    let mut heard = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        let read = socket.read(&mut piece).unwrap();
+        assert!(read > 0, "ended before {text:?}: {:?}", String::from_utf8_lossy(&heard));
+        heard.extend_from_slice(&piece[..read]);
+        let so_far = String::from_utf8_lossy(&heard);
+        if so_far.contains(text) {
+            return so_far.into_owned();
+        }
+    }
+}
+
+/// Everything that still comes before the reset, which must be there.
+fn until_reset(row: &str, socket: &mut TcpStream) -> String {
+    let mut heard = Vec::new();
+    match socket.read_to_end(&mut heard) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("{row}: not reset but {other:?}"),
+    }
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// An upstream that says in every stream and tunnel, over and over, which change was the last.
+fn ticking(changes: Arc<AtomicU64>) -> Upstream {
+    Upstream::start(move |seen, socket| {
+        let tunnel = seen.head.contains("upgrade: websocket");
+        if tunnel {
+            socket.write_all(SWITCHED)?;
+        } else {
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            socket.write_all(head.as_bytes())?;
+        }
+        loop {
+            let event = format!("data: <{}>\n\n", changes.load(Ordering::SeqCst));
+            let event = if tunnel { event } else { format!("{:x}\r\n{event}\r\n", event.len()) };
+            socket.write_all(event.as_bytes())?;
+            thread::sleep(Duration::from_millis(30));
+        }
+    })
+}
+
+#[test]
+fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
+    const EACH: usize = 75;
+    let _alone = alone();
+    let changes = Arc::new(AtomicU64::new(0));
+    let upstream = ticking(changes.clone());
+    let gateway = Gateway::start(upstream.address);
+    gateway.developer("alice");
+    gateway.developer("bob");
+    let (revoked, token) = gateway.token("alice", "revoked", &["tracker"]);
+    let (_, bystander) = gateway.token("alice", "bystander", &["tracker", "hub"]);
+    let (_, banned) = gateway.token("bob", "banned", &["tracker"]);
+    // Half of them tunnels, half of them events.
+    let open = |target: &str, token: &str| -> Vec<TcpStream> {
+        let streams = (0..EACH).map(|n| {
+            let fields = if n % 2 == 0 { UPGRADE } else { "Accept: text/event-stream\r\n" };
+            ask(gateway.proxy, target, token, fields)
+        });
+        let mut streams: Vec<_> = streams.collect();
+        for stream in &mut streams {
+            until(stream, "<0>");
+        }
+        streams
+    };
+    let mut alive = open("/api/live", &bystander);
+    let groups = [
+        ("revoke", open("/api/live", &token)),
+        ("ban", open("/api/live", &banned)),
+        ("reload", open("/hub/api/live", &bystander)),
+    ];
+    for (count, (row, mut forbidden)) in groups.into_iter().enumerate() {
+        let begun = Instant::now();
+        let changed = match row {
+            "revoke" => gateway.must("DELETE", &format!("/v1/tokens/{revoked}"), None),
+            "ban" => gateway.must("POST", "/v1/users/bob/ban", Some(r#"{"reason": "left"}"#)),
+            _ => {
+                let moved = Gateway::services(upstream.address)
+                    .replace("paths = [\"/hub/api\"]", "paths = [\"/elsewhere\"]");
+                gateway.write(&moved);
+                gateway.must("POST", "/v1/reload", None)
+            }
+        };
+        println!("{row}: {:?}", begun.elapsed());
+        let now = format!("<{}>", count + 1);
+        changes.store(count as u64 + 1, Ordering::SeqCst);
+        assert_eq!(changed["cut"], EACH, "{row}: {changed}");
+        for stream in &mut alive {
+            until(stream, &now);
+        }
+        for stream in &mut forbidden {
+            let heard = until_reset(row, stream);
+            assert!(!heard.contains(&now), "{row}: something came after the answer");
+        }
+    }
+    let live = gateway.must("GET", "/v1/live?limit=500", None);
+    let on_api = live["items"].as_array().unwrap().iter().filter(|item| item["service"] == "tracker").count();
+    assert_eq!(on_api, EACH);
+}
+
+/// What an upstream does that fails in the way that the target names.
+fn failing() -> Upstream {
+    Upstream::start(|seen, socket| {
+        let target = seen.head.split(' ').nth(1).unwrap_or_default();
+        let reset = |socket: &TcpStream| {
+            socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
+            socket.shutdown(Shutdown::Both)?;
+            Err(ErrorKind::ConnectionReset.into())
+        };
+        let partial = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart";
+        match target.rsplit('/').next().unwrap_or_default() {
+            "resets" => reset(socket),
+            "resets-within" => {
+                socket.write_all(partial)?;
+                reset(socket)
+            }
+            "closes-within" => {
+                socket.write_all(partial)?;
+                socket.shutdown(Shutdown::Both)?;
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            "hangs" => Ok(()),
+            "hangs-within" => socket.write_all(partial),
+            "garbage" => socket.write_all(b"garbage\r\n\r\n"),
+            "two-lengths" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
+            }
+            "interim" => socket.write_all(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20)),
+            "closes-after" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+                socket.shutdown(Shutdown::Both)?;
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            "tunnel" => socket.write_all(SWITCHED),
+            "tunnel-resets" => {
+                socket.write_all(SWITCHED)?;
+                reset(socket)
+            }
+            _ => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        }
+    })
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn a_thousand_faults_of_each_kind_leave_nothing_behind() {
+    const THREADS: usize = 20;
+    const ROUNDS: usize = 50;
+    let _alone = alone();
+    let upstream = failing();
+    let quick =
+        "timeouts.first_byte = \"50ms\"\ntimeouts.body_idle = \"50ms\"\ntimeouts.pool_idle = \"50ms\"\n";
+    let sections = Gateway::services(upstream.address)
+        .replace("[service.tracker]", &format!("{quick}[service.tracker]"));
+    let sections = format!(
+        "{sections}\n[upstream.nobody]\nurls = [\"http://127.0.0.1:1\"]\n[service.nobody]\nupstream = \"nobody\"\n\
+         paths = [\"/nobody\"]\nreaders = [\"developers\"]\n"
+    );
+    let gateway = Gateway::with(&sections);
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "faults", &["tracker", "nobody"]);
+    let hears = |socket: &mut TcpStream| {
+        let mut heard = Vec::new();
+        let _ = socket.take(4096).read_to_end(&mut heard);
+        String::from_utf8_lossy(&heard).into_owned()
+    };
+    let leaves = |_: &mut TcpStream| String::new();
+    let begins_to_hear = |socket: &mut TcpStream| {
+        let _ = socket.read(&mut [0; 64]);
+        String::new()
+    };
+    let close = "Connection: close\r\n";
+    let half = "Content-Length: 100\r\nConnection: close\r\n\r\nhalf";
+    // (target, fields, what the client does then, how what it hears begins)
+    type Row<'a> = (&'a str, &'a str, &'a (dyn Fn(&mut TcpStream) -> String + Sync), &'a str);
+    let rows: [Row<'_>; 16] = [
+        ("/nobody/refuses", close, &hears, "HTTP/1.1 502"),
+        ("/api/resets", close, &hears, "HTTP/1.1 502"),
+        // A reset may overtake what came before it.
+        ("/api/resets-within", close, &hears, ""),
+        ("/api/closes-within", close, &hears, ""),
+        ("/api/hangs", close, &hears, "HTTP/1.1 504"),
+        ("/api/hangs-within", close, &hears, ""),
+        ("/api/garbage", close, &hears, "HTTP/1.1 502"),
+        ("/api/two-lengths", close, &hears, "HTTP/1.1 502"),
+        ("/api/interim", close, &hears, "HTTP/1.1 502"),
+        ("/api/closes-after", close, &hears, "HTTP/1.1 200"),
+        ("/api/tunnel-resets", UPGRADE, &hears, ""),
+        ("/api/hangs", close, &leaves, ""),
+        ("/api/hangs-within", close, &begins_to_hear, ""),
+        ("/api/tunnel", UPGRADE, &|socket| until(socket, "\r\n\r\n"), "HTTP/1.1 101"),
+        ("/api/x", half, &leaves, ""),
+        ("/api/x", close, &hears, "HTTP/1.1 200"),
+    ];
+    gateway.get("/api/x", Some(&token));
+    let idle =
+        |gateway: &Gateway| gateway.must("GET", "/v1/live", None)["items"].as_array().unwrap().len() <= 1;
+    eventually("nothing is in flight", || idle(&gateway));
+    thread::sleep(Duration::from_millis(300));
+    let before = descriptors();
+    for (target, fields, then, begins) in rows {
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        let mut socket = ask(gateway.proxy, target, &token, fields);
+                        let heard = then(&mut socket);
+                        assert!(heard.starts_with(begins), "{target}: {heard:?}");
+                    }
+                });
+            }
+        });
+        eventually(&format!("{target}: nothing is in flight"), || idle(&gateway));
+        let mut after = 0;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            after = descriptors();
+            if after <= before {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(after <= before, "{target}: {before} descriptors before, {after} after");
+        assert_eq!(gateway.get("/api/x", Some(&token)).status, 200, "{target}");
+        eventually("its connections are closed", || descriptors() <= before);
+    }
+}
