@@ -6,7 +6,11 @@
 
 mod support;
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use rcgen::CertifiedKey;
 use support::{
@@ -25,13 +29,18 @@ fn run(command: &mut Command) -> String {
 /// A gateway with TLS on one address and clear text on another, a token, and the certificate's file.
 struct Stage {
     gateway: Gateway,
-    _upstream: Upstream,
+    _upstream: Option<Upstream>,
     token: String,
 }
 
 impl Stage {
     fn new() -> Self {
         let upstream = Upstream::start(|_, socket| json(socket, r#"{"id": "1-1"}"#));
+        let url = format!("http://{}", upstream.address);
+        Self { _upstream: Some(upstream), ..Self::to(&url) }
+    }
+
+    fn to(upstream: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -51,10 +60,11 @@ ballast = "64k"
 [log]
 access = "off"
 "#;
-        let gateway = Gateway::on(dir, &format!("{head}{}", Gateway::services(upstream.address)));
+        let services = Gateway::services(([127, 0, 0, 1], 1).into()).replace("http://127.0.0.1:1", upstream);
+        let gateway = Gateway::on(dir, &format!("{head}{services}"));
         gateway.developer("alice");
         let (_, token) = gateway.token("alice", "good", &["tracker"]);
-        Self { gateway, _upstream: upstream, token }
+        Self { gateway, _upstream: None, token }
     }
 
     fn certificate(&self) -> std::path::PathBuf {
@@ -111,38 +121,78 @@ fn h2load_loses_no_request() {
 
 #[test]
 #[ignore = "installs grpcio from PyPI; .ci/run runs it"]
-fn grpcio_reads_a_refusal() {
+fn grpcio_calls_through_the_gateway_and_reads_its_refusals() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grpc");
     if !place.join("bin/python").exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&place));
     }
     run(Command::new(place.join("bin/pip")).args(["install", "-q", "grpcio==1.85.1"]));
-    let stage = Stage::new();
-    let target = format!("localhost:{}", stage.gateway.proxy.port());
-    let call = |token: &str, method: &str| {
-        let mut python = Command::new(place.join("bin/python"));
-        run(python.args(["-c", CALL, &target, method, token]).arg(stage.certificate()))
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http_clients/grpc_calls.py");
+    let python = |arguments: &[&str]| {
+        let mut command = Command::new(place.join("bin/python"));
+        command.arg(&script).args(arguments).stdout(Stdio::piped());
+        command
     };
-    let told = call("", "/api/Call");
-    assert!(told.starts_with("UNAUTHENTICATED No access token was sent"), "{told}");
-    let told = call("pgt_x", "/api/Call");
-    assert!(told.starts_with("UNAUTHENTICATED The access token is malformed"), "{told}");
-    let told = call(&stage.token, "/hub/api/Call");
-    assert!(told.starts_with("PERMISSION_DENIED The access token is not granted for this service"), "{told}");
-    let told = call(&stage.token, "/other/Call");
-    assert!(told.starts_with("UNIMPLEMENTED "), "{told}");
+    let mut server = Ended(python(&["serve"]).spawn().unwrap());
+    let mut port = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let stage = Stage::to(&format!("h2c://127.0.0.1:{}", port.trim()));
+    let (target, certificate) = (format!("localhost:{}", stage.gateway.proxy.port()), stage.certificate());
+    let certificate = certificate.to_str().unwrap();
+    let call = |token: &str, method: &str| run(&mut python(&["call", &target, certificate, token, method]));
+
+    let told = call(&stage.token, "all");
+    for expected in [
+        "unary ('hi!', 'alice')",
+        "count 100",
+        "echo True",
+        "turns 5",
+        "late DEADLINE_EXCEEDED",
+        "fails FAILED_PRECONDITION not now: ö",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    for (row, token, method, expected) in [
+        ("no token", "", "/api/Unary", "UNAUTHENTICATED No access token was sent"),
+        ("a bad one", "pgt_x", "/api/Unary", "UNAUTHENTICATED The access token is malformed"),
+        (
+            "another service",
+            &*stage.token,
+            "/hub/api/Unary",
+            "PERMISSION_DENIED The access token is not granted",
+        ),
+        ("nobody's path", &*stage.token, "/other/Unary", "UNIMPLEMENTED "),
+    ] {
+        let told = call(token, method);
+        assert!(told.starts_with(expected), "{row}: {told}");
+    }
+
+    // Two streams; the revocation of one's token cuts it and not the other.
+    let (id, other) = stage.gateway.token("alice", "other", &["tracker"]);
+    let stream = |token: &str| {
+        let mut client =
+            Ended(python(&["call", &target, certificate, token, "/api/Endless"]).spawn().unwrap());
+        let mut lines = BufReader::new(client.0.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "tick");
+        (client, lines)
+    };
+    let (_kept, mut kept) = stream(&stage.token);
+    let (_cut, mut cut) = stream(&other);
+    let answer = stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    assert_eq!(answer["cut"], 1, "{answer}");
+    let end = cut.find(|line| line.as_ref().unwrap() != "tick").unwrap().unwrap();
+    assert!(end.starts_with("CANCELLED "), "{end}");
+    for _ in 0..10 {
+        assert_eq!(kept.next().unwrap().unwrap(), "tick");
+    }
 }
 
-/// Calls without a schema: bytes go in and come out.
-const CALL: &str = r#"
-import sys, grpc
-target, method, token, certificate = sys.argv[1:]
-credentials = grpc.ssl_channel_credentials(open(certificate, "rb").read())
-metadata = [("authorization", "Bearer " + token)] if token else []
-with grpc.secure_channel(target, credentials) as channel:
-    try:
-        channel.unary_unary(method)(b"", metadata=metadata, timeout=10)
-        print("OK")
-    except grpc.RpcError as error:
-        print(error.code().name, error.details())
-"#;
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
