@@ -166,6 +166,7 @@ fn of_groups() -> Vec<Operation> {
 
 fn of_roles() -> Vec<Operation> {
     let grant = || json!({"role": "observer", "user": "ann"});
+    let granted = [("role", Type::String), ("granted", Type::Boolean), CUT];
     vec![
         get("/v1/roles", "Roles").paged().lists::<roles::RoleView>(),
         post("/v1/roles", "Make a role")
@@ -181,11 +182,11 @@ fn of_roles() -> Vec<Operation> {
         get("/v1/grants", "Who holds which role").paged().lists::<roles::GrantView>(),
         post("/v1/grants", "Grant a role to a user or a group")
             .takes::<roles::GrantView>(grant())
-            .answers::<roles::GrantView>()
+            .tells(&granted)
             .refuses(&[404, 409]),
         delete("/v1/grants", "Take a role away")
             .takes::<roles::GrantView>(grant())
-            .answers::<roles::GrantView>()
+            .tells(&granted)
             .refuses(&[404, 409]),
     ]
 }
