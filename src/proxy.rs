@@ -55,6 +55,7 @@ pub use self::{
         common::Upstreams,
         resolve::{Resolver, Resolving},
         settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
+        tls::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
         url::{Scheme, UpstreamUrl, UrlError},
     },
     uses::{Use, UseTable, Uses},

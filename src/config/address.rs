@@ -86,7 +86,7 @@ pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, 
             }
             UrlError::Extra => "leave it out: the path that was judged is the path that is sent",
             UrlError::Scheme(_) | UrlError::Form | UrlError::Port => {
-                "write \"http://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\""
+                "write \"http://HOST:PORT\", \"https://HOST\", \"h2c://HOST:PORT\" or \"unix:PATH\""
             }
             UrlError::Socket => "write \"unix:PATH\", such as \"unix:/run/app.sock\"",
         };

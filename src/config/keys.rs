@@ -187,7 +187,7 @@ const UPSTREAM: &[Key] = &[
     key(
         "urls",
         Kind::TextsOrTables(URL),
-        "\"http://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\"; with a weight { url = \"...\", weight = 3 }, 0 to drain it.",
+        "\"http://HOST:PORT\", \"https://HOST\", \"h2c://HOST:PORT\" or \"unix:PATH\"; with a weight { url = \"...\", weight = 3 }, 0 to drain it.",
     )
     .required(),
     key(
@@ -203,6 +203,7 @@ const UPSTREAM: &[Key] = &[
         "Which HTTP is spoken: by the url and the handshake, or this one.",
     )
     .or(d::UPSTREAM_HTTP),
+    key("tls", Kind::Table(UPSTREAM_TLS), "Of https:// urls: whom to trust, and who is shown."),
     key("timeouts", Kind::Table(UPSTREAM_TIMEOUTS), "Deadlines towards the upstream."),
     key("eject", Kind::Table(EJECT), "When one of several urls is left out."),
     key("health", Kind::Table(HEALTH), "Asks each url whether it serves; off unless written."),
@@ -222,6 +223,13 @@ const UPSTREAM: &[Key] = &[
     key("queue", Kind::Count(0, 1_000_000), "Requests that may wait for one of the two, 503 beyond.")
         .or(d::QUEUE),
     key("queue_timeout", Kind::Duration(1), "How long they may wait, 503 beyond.").or(d::QUEUE_TIMEOUT),
+];
+
+const UPSTREAM_TLS: &[Key] = &[
+    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless written."),
+    key("cert", Kind::Text, "PEM file: the certificate that is shown to the upstream, then its chain."),
+    key("key", Kind::Text, "PEM file: its private key."),
+    key("server_name", Kind::Text, "The name in the upstream's certificate; the url's host unless written."),
 ];
 
 const UPSTREAM_TIMEOUTS: &[Key] = &[

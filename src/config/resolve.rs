@@ -2,6 +2,7 @@
 //! rules; each runs on whatever the stage before could make sense of, so that one run tells all.
 
 use std::{
+    cell::OnceCell,
     collections::HashSet,
     num::{NonZeroU32, NonZeroUsize},
     ops::Range,
@@ -62,11 +63,12 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
     let tokens = root.table("tokens");
     let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };
 
+    let system = OnceCell::new();
     let written = root.named("upstream");
     let upstream_names: Vec<&str> = written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
     let upstreams: Vec<Option<UpstreamSettings>> = written
         .iter()
-        .map(|(name, section)| upstream::upstream(problems, name, section, directory))
+        .map(|(name, section)| upstream::upstream(problems, name, section, directory, &system))
         .collect();
 
     let written_services = root.named("service");

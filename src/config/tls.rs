@@ -44,7 +44,12 @@ pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory:
     settings
 }
 
-fn file(problems: &Problems<'_>, section: &Section<'_>, name: &str, directory: &Path) -> Option<PathBuf> {
+pub(super) fn file(
+    problems: &Problems<'_>,
+    section: &Section<'_>,
+    name: &str,
+    directory: &Path,
+) -> Option<PathBuf> {
     let text: Text = section.text(name)?;
     let path: PathBuf = directory.join(text.get_ref());
     match path.metadata() {
@@ -71,7 +76,7 @@ fn loadable(problems: &Problems<'_>, settings: &Settings, at: &Range<usize>) -> 
 }
 
 /// The error and what is behind it, in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut told = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,6 +1,6 @@
 //! What stands in `[upstream.NAME]`.
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc};
+use std::{cell::OnceCell, num::NonZeroUsize, path::Path, sync::Arc};
 
 use http::{HeaderValue, StatusCode};
 
@@ -8,8 +8,15 @@ use super::{
     address::upstream_url,
     problem::Problems,
     section::{Entry, Section, Text},
+    tls,
 };
-use crate::proxy::{Balance, Ejection, Health, HttpVersion, Scheme, UpstreamSettings, WeightedUrl};
+use crate::{
+    net::tls::Pair,
+    proxy::{
+        Balance, Ejection, Health, HttpVersion, NoSystemRoots, Scheme, SystemRoots, TlsParts, Trust,
+        UpstreamSettings, UpstreamTls, WeightedUrl, parse_name,
+    },
+};
 
 /// `None` where something essential is missing; that has been reported.
 pub(super) fn upstream(
@@ -17,6 +24,7 @@ pub(super) fn upstream(
     name: &Text,
     section: &Section<'_>,
     directory: &Path,
+    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
 ) -> Option<UpstreamSettings> {
     let urls = urls(problems, section, directory);
     let host = section.text("host").and_then(|text| {
@@ -32,6 +40,7 @@ pub(super) fn upstream(
         name: Arc::from(name.get_ref().as_str()),
         host,
         http: http_version(problems, section, &urls),
+        tls: tls(problems, section, &urls, directory, system),
         urls,
         connect_timeout: timeouts.duration("connect")?,
         first_byte_timeout: timeouts.duration("first_byte")?,
@@ -111,6 +120,62 @@ fn health(problems: &Problems<'_>, section: &Section<'_>) -> Option<Health> {
             .count("status")
             .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()),
     })
+}
+
+fn tls(
+    problems: &Problems<'_>,
+    section: &Section<'_>,
+    urls: &[WeightedUrl],
+    directory: &Path,
+    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
+) -> Option<UpstreamTls> {
+    let written = section.table("tls");
+    if !urls.iter().any(|one| one.url.scheme() == Scheme::Https) {
+        if section.is_written("tls") && !urls.is_empty() {
+            let message = "`tls` is set, but no url is https://: it would do nothing";
+            problems.error(&section.at("tls"), message, "write https:// in the url, or leave `tls` out");
+        }
+        return None;
+    }
+    let file = |name| tls::file(problems, &written, name, directory);
+    let trust = if written.is_written("ca") {
+        Trust::File(file("ca")?)
+    } else {
+        match system.get_or_init(SystemRoots::load) {
+            Ok(roots) => Trust::System(roots.clone()),
+            Err(error) => {
+                let advice = "install them (ca-certificates), or name a file in `tls.ca`";
+                problems.error(&section.at("urls"), error.to_string(), advice);
+                return None;
+            }
+        }
+    };
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if written.is_written(one) && !written.is_written(other) {
+            let message = format!("`tls.{one}` without `tls.{other}`: nothing could be shown");
+            problems.error(&written.at(one), message, format!("set `tls.{other}`"));
+            return None;
+        }
+    }
+    let pair = match written.is_written("cert") {
+        true => Some(Pair { cert: file("cert")?, key: file("key")? }),
+        false => None,
+    };
+    let name = match written.text("server_name") {
+        None => None,
+        Some(text) => {
+            let name = parse_name(text.get_ref());
+            if name.is_none() {
+                let message = format!("{:?} is not a name that a certificate can have", text.get_ref());
+                problems.error(&text.span(), message, "write a host name or an address");
+            }
+            Some(name?)
+        }
+    };
+    let at = if written.is_written("cert") { written.at("cert") } else { written.at("ca") };
+    UpstreamTls::load(TlsParts { trust, pair, name })
+        .map_err(|error| problems.error(&at, tls::with_sources(&error), ""))
+        .ok()
 }
 
 fn http_version(problems: &Problems<'_>, section: &Section<'_>, urls: &[WeightedUrl]) -> HttpVersion {

@@ -168,7 +168,8 @@ impl Shown {
     }
 }
 
-fn certified(
+/// A pair that fits; what it holds goes into the digest.
+pub fn certified(
     pair: &Pair,
     provider: &CryptoProvider,
     digest: &mut blake3::Hasher,
@@ -186,7 +187,8 @@ fn certified(
     })
 }
 
-fn certificates(
+/// The certificates of a PEM file, at least one.
+pub fn certificates(
     path: &PathBuf,
     digest: &mut blake3::Hasher,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {

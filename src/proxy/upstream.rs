@@ -41,6 +41,7 @@ pub mod resolve;
 pub mod settings;
 mod share;
 mod standing;
+pub mod tls;
 mod transport;
 mod trunk;
 pub mod url;
@@ -218,8 +219,8 @@ impl Upstream {
             };
             exchange.metrics().upstream(UpstreamEvent::Connect);
             // In a box, as the waits: what is seldom needed is no part of every request's future.
-            let connecting = endpoint.connect(self.settings.connect_timeout, exchange.clock(), held);
-            match Box::pin(connecting).await {
+            let (within, clock) = (self.settings.connect_timeout, exchange.clock());
+            match Box::pin(endpoint.connect(within, clock, held, exchange.upgrade.get())).await {
                 Ok(lease) if !exchange.is_over() => return Ok(lease),
                 Ok(_) => return Err(Reason::ClientClosed),
                 // As many streams as it takes went to others meanwhile: once more in line.

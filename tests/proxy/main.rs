@@ -15,6 +15,7 @@ mod multiplexed;
 mod names;
 mod overload;
 mod own;
+mod secured;
 mod streaming;
 mod streams;
 mod telling;

@@ -88,11 +88,45 @@ fn errors_name_place_fault_and_remedy() {
         ],
     );
     check(
-        "https upstreams",
+        "websocket urls",
         "http://",
-        "https://",
+        "wss://",
         &[
-            "3:9 https:// upstreams are not supported | write \"http://HOST:PORT\", \"h2c://HOST:PORT\" or \"unix:PATH\"",
+            "3:9 wss:// upstreams are not supported | write \"http://HOST:PORT\", \"https://HOST\", \"h2c://HOST:PORT\" or \"unix:PATH\"",
+        ],
+    );
+    check(
+        "TLS for a url without",
+        "[service.app]",
+        "tls = { server_name = \"a\" }\n[service.app]",
+        &[
+            "4:7 `tls` is set, but no url is https://: it would do nothing | write https:// in the url, or leave `tls` out",
+        ],
+    );
+    check(
+        "an authority that is not there",
+        "urls = [\"http://127.0.0.1:8090\"]",
+        "urls = [\"https://a\"]\ntls.ca = \"no-such.pem\"",
+        &["4:10 no-such.pem cannot be read: No such file or directory (os error 2) | "],
+    );
+    check(
+        "a file that holds no certificate",
+        "urls = [\"http://127.0.0.1:8090\"]",
+        "urls = [\"https://a\"]\ntls.ca = \"Cargo.toml\"",
+        &["4:10 Cargo.toml holds no certificate | "],
+    );
+    check(
+        "a certificate without its key",
+        "urls = [\"http://127.0.0.1:8090\"]",
+        "urls = [\"https://a\"]\ntls = { ca = \"Cargo.toml\", cert = \"Cargo.toml\" }",
+        &["4:35 `tls.cert` without `tls.key`: nothing could be shown | set `tls.key`"],
+    );
+    check(
+        "HTTP/1.1 where the url says HTTP/2",
+        "http://127.0.0.1:8090\"]",
+        "h2c://127.0.0.1:8090\"]\nhttp = \"1.1\"",
+        &[
+            "4:8 `http = \"1.1\"` contradicts a url with h2c:// | write http:// in the url, or leave `http` out",
         ],
     );
     check(

@@ -38,6 +38,8 @@ pub struct Endpoint {
     /// What the last connection spoke: whether one is worth waiting for, to share it.
     speaks: Cell<HttpVersion>,
     attempt: RefCell<Option<Rc<Attempt>>>,
+    /// What is wrong with it, as the log has it already.
+    told: RefCell<Option<String>>,
     /// Of the addresses that the idle connections lead to.
     generation: Cell<u64>,
     lent: Cell<usize>,
@@ -75,6 +77,7 @@ impl Endpoint {
             pool: Rc::default(),
             trunks: RefCell::default(),
             attempt: RefCell::default(),
+            told: RefCell::default(),
             lent: Cell::new(0),
             connections,
         })
@@ -147,16 +150,18 @@ impl Endpoint {
     }
 
     /// A new connection; or, where one can be shared, room on the one that is made just now.
-    /// `held`: the connection's place, where there are only so many.
+    /// `held`: the connection's place, where there are only so many. `switching`: it is to leave HTTP,
+    /// so that it is nobody else's.
     pub async fn connect(
         self: &Rc<Self>,
         within: Duration,
         clock: &Clock,
         mut held: Option<Place>,
+        switching: bool,
     ) -> Result<Lease, ConnectError> {
         let lent = self.lend();
         let begun = Instant::now();
-        while self.speaks.get() != HttpVersion::Http1 {
+        while self.speaks.get() != HttpVersion::Http1 && !switching {
             if let Some(lease) = self.share() {
                 return Ok(lease);
             }
@@ -168,7 +173,7 @@ impl Endpoint {
                 return Err(ConnectError::Full);
             }
         }
-        match self.negotiate(within, clock, held).await? {
+        match self.negotiate(within, clock, held, switching).await? {
             Negotiated::Plain(plain) => Ok(Lease::new(lent, Way::Plain(plain), false)),
             Negotiated::Shared(trunk) => {
                 self.take_up(trunk);
@@ -201,7 +206,7 @@ impl Endpoint {
         let (endpoint, told) = (Rc::clone(self), Rc::clone(&attempt));
         tokio::task::spawn_local(async move {
             let generation = endpoint.standing.generation();
-            let negotiated = endpoint.negotiate(within, &clock, held).await;
+            let negotiated = endpoint.negotiate(within, &clock, held, false).await;
             let outcome = negotiated.map(|negotiated| match negotiated {
                 Negotiated::Plain(plain) => {
                     endpoint.keep(plain, generation, endpoint.negotiator.idle(), &clock);
@@ -220,18 +225,33 @@ impl Endpoint {
         within: Duration,
         clock: &Clock,
         held: Option<Place>,
+        switching: bool,
     ) -> Result<Negotiated, ConnectError> {
         let negotiating = async {
             let transport = self.dialer.connect(&self.url, within, clock.now()).await?;
-            self.negotiator.negotiate(transport, clock, held).await
+            self.negotiator.negotiate(transport, clock, held, switching).await
         };
         let outcome = tokio::time::timeout(within, negotiating).await;
-        let negotiated = outcome.map_err(|_| ConnectError::TooSlow(within))??;
-        self.speaks.set(match negotiated {
-            Negotiated::Plain(_) => HttpVersion::Http1,
-            Negotiated::Shared(_) => HttpVersion::Http2,
-        });
+        let negotiated = outcome.unwrap_or(Err(ConnectError::TooSlow(within)));
+        self.tell(negotiated.as_ref().err());
+        let negotiated = negotiated?;
+        if !switching {
+            self.speaks.set(match negotiated {
+                Negotiated::Plain(_) => HttpVersion::Http1,
+                Negotiated::Shared(_) => HttpVersion::Http2,
+            });
+        }
         Ok(negotiated)
+    }
+
+    /// Once, not for every request that fails by it.
+    fn tell(&self, error: Option<&ConnectError>) {
+        let text = error.map(ConnectError::to_string);
+        let mut told = self.told.borrow_mut();
+        if let Some(text) = text.as_deref().filter(|text| told.as_deref() != Some(text)) {
+            tracing::warn!(url = %self.label, error = %text, "cannot connect to the upstream");
+        }
+        *told = text;
     }
 
     fn take_up(&self, trunk: Rc<Trunk>) {

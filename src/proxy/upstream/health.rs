@@ -68,7 +68,7 @@ async fn ask(
     *request.uri_mut() = Uri::from(health.path.clone());
     request.headers_mut().insert(header::HOST, host.clone());
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
-    let mut lease = endpoint.connect(health.timeout, clock, None).await.map_err(Unhealthy::Connect)?;
+    let mut lease = endpoint.connect(health.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
     let answer = lease.send(request, health.timeout, false).await;
     let status = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?.status();
     let sound = match health.status {

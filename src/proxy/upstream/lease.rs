@@ -81,7 +81,8 @@ impl Lease {
                 Ok(response.map(Download::Plain))
             }
             Way::Shared(share) => {
-                let response = share.send(request, silence, repeatable).await?;
+                // In a box: it is larger than what HTTP/1.1 needs, whose every request would grow by it.
+                let response = Box::pin(share.send(request, silence, repeatable)).await?;
                 Ok(response.map(Download::Multiplexed))
             }
         }

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode, uri::PathAndQuery};
 
-use crate::proxy::upstream::url::UpstreamUrl;
+use crate::proxy::upstream::{tls::UpstreamTls, url::UpstreamUrl};
 
 /// One upstream, valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct UpstreamSettings {
     /// Sent as Host instead of the client's.
     pub host: Option<HeaderValue>,
     pub http: HttpVersion,
+    /// Where a url is `https://`.
+    pub tls: Option<UpstreamTls>,
     pub connect_timeout: Duration,
     /// From the last byte sent until the head of the answer.
     pub first_byte_timeout: Duration,
@@ -53,6 +55,7 @@ impl UpstreamSettings {
             urls: urls.into_iter().map(WeightedUrl::from).collect(),
             host: None,
             http: HttpVersion::Auto,
+            tls: None,
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),

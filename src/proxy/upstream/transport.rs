@@ -12,10 +12,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::client::TlsStream;
 
 pub enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 macro_rules! each {
@@ -29,6 +31,10 @@ macro_rules! each {
                 let $stream = Pin::new(stream);
                 $call
             }
+            Transport::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $call
+            }
         }
     };
 }
@@ -38,6 +44,7 @@ impl Transport {
     pub fn reset_on_close(&self) {
         let socket = match self {
             Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
             Self::Unix(_) => return,
         };
         // A failure means that the connection is gone already.
@@ -68,6 +75,7 @@ impl AsyncWrite for Transport {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

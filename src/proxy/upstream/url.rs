@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, path::Path, sync::Arc};
 
 use http::HeaderValue;
 
-/// `http://HOST[:PORT]`, `h2c://HOST[:PORT]` or `unix:PATH`.
+/// `http://HOST[:PORT]`, `https://HOST[:PORT]`, `h2c://HOST[:PORT]` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
     scheme: Scheme,
@@ -16,6 +16,7 @@ pub struct UpstreamUrl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
+    Https,
     /// HTTP/2 from the first byte, without TLS.
     H2c,
 }
@@ -34,7 +35,7 @@ pub enum Host {
 pub enum UrlError {
     #[error("{0}:// upstreams are not supported")]
     Scheme(&'static str),
-    #[error("an upstream url is http://HOST[:PORT], h2c://HOST[:PORT] or unix:PATH")]
+    #[error("an upstream url is http://HOST[:PORT], https://HOST[:PORT], h2c://HOST[:PORT] or unix:PATH")]
     Form,
     #[error("an upstream url has no path, query, fragment or user")]
     Extra,
@@ -55,9 +56,10 @@ impl UpstreamUrl {
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Form)?;
         let (scheme, default_port) = match scheme {
             "http" => (Scheme::Http, 80),
+            "https" => (Scheme::Https, 443),
             "h2c" => (Scheme::H2c, 80),
             _ => {
-                let known = ["https", "h2", "ws", "wss"].into_iter().find(|known| scheme == *known);
+                let known = ["h2", "ws", "wss"].into_iter().find(|known| scheme == *known);
                 return Err(known.map_or(UrlError::Form, UrlError::Scheme));
             }
         };
@@ -194,7 +196,7 @@ mod tests {
         check("unix:", Err(UrlError::Socket));
         check("unix://run/app.sock", Err(UrlError::Socket));
         check(&format!("unix:/{}", "a".repeat(107)), Err(UrlError::Socket));
-        check("https://a", Err(UrlError::Scheme("https")));
+        check("https://a", Ok("a:443"));
         check("wss://a", Err(UrlError::Scheme("wss")));
         check("ftp://a", Err(UrlError::Form));
         check("a:80", Err(UrlError::Form));

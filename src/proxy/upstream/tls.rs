@@ -1,0 +1,197 @@
+//! TLS towards an upstream: whose certificates are trusted, which one is shown, what is spoken
+//! inside. There is no switch that trusts everybody.
+
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
+
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, RootCertStore,
+    client::{ClientSessionMemoryCache, Resumption},
+    crypto::aws_lc_rs,
+};
+use rustls_pki_types::{DnsName, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    net::tls::{Pair, TlsError, certificates, certified},
+    proxy::upstream::{settings::HttpVersion, url::Host},
+};
+
+/// What `upstream.NAME.tls` comes to, valid. Equal when made of the same files' contents.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    config: Arc<ClientConfig>,
+    /// Expected in the upstream's certificate, instead of the url's host.
+    name: Option<ServerName<'static>>,
+    digest: [u8; 32],
+}
+
+/// What it is made of.
+#[derive(Clone, Debug)]
+pub struct TlsParts {
+    pub trust: Trust,
+    /// Shown to an upstream that asks for it.
+    pub pair: Option<Pair>,
+    pub name: Option<ServerName<'static>>,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    System(SystemRoots),
+    /// These authorities alone.
+    File(PathBuf),
+}
+
+/// What the machine trusts, loaded once.
+#[derive(Clone, Debug)]
+pub struct SystemRoots {
+    roots: Arc<RootCertStore>,
+    digest: [u8; 32],
+}
+
+/// The machine's own list cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the system's certificate authorities cannot be read{0}")]
+pub struct NoSystemRoots(String);
+
+/// Sessions that may be resumed, for each upstream.
+const SESSIONS: usize = 256;
+
+impl SystemRoots {
+    pub fn load() -> Result<Self, NoSystemRoots> {
+        let found = rustls_native_certs::load_native_certs();
+        let (mut roots, mut digest) = (RootCertStore::empty(), blake3::Hasher::new());
+        for certificate in &found.certs {
+            digest.update(certificate);
+        }
+        let (usable, _) = roots.add_parsable_certificates(found.certs);
+        if usable == 0 {
+            return Err(NoSystemRoots(
+                found.errors.first().map(|why| format!(": {why}")).unwrap_or_default(),
+            ));
+        }
+        for error in &found.errors {
+            tracing::warn!(%error, "a part of the system's certificate authorities cannot be read");
+        }
+        Ok(Self { roots: Arc::new(roots), digest: *digest.finalize().as_bytes() })
+    }
+}
+
+impl UpstreamTls {
+    pub fn load(parts: TlsParts) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut digest = blake3::Hasher::new();
+        let roots = match &parts.trust {
+            Trust::System(system) => {
+                digest.update(&system.digest);
+                system.roots.clone()
+            }
+            Trust::File(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path, &mut digest)? {
+                    roots
+                        .add(certificate)
+                        .map_err(|source| TlsError::Authorities { path: path.clone(), source })?;
+                }
+                Arc::new(roots)
+            }
+        };
+        let shown = parts.pair.as_ref().map(|pair| certified(pair, &provider, &mut digest)).transpose()?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .with_root_certificates(roots);
+        let mut config = match shown {
+            Some(key) => {
+                let resolver = rustls::sign::SingleCertAndKey::from(Arc::unwrap_or_clone(key));
+                builder.with_client_cert_resolver(Arc::new(resolver))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
+        Ok(Self { config: Arc::new(config), name: parts.name, digest: *digest.finalize().as_bytes() })
+    }
+
+    /// Whom the upstream's certificate has to name.
+    pub fn expected(&self, host: &Host) -> Option<ServerName<'static>> {
+        self.name.clone().or_else(|| server_name(host))
+    }
+
+    /// For handshakes that offer this. What may be resumed is shared.
+    pub fn connector(&self, version: HttpVersion) -> TlsConnector {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = match version {
+            HttpVersion::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
+            HttpVersion::Http2 => vec![b"h2".to_vec()],
+        };
+        Arc::new(config).into()
+    }
+}
+
+impl PartialEq for UpstreamTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.name == other.name
+    }
+}
+
+impl Eq for UpstreamTls {}
+
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Address(address) => Some(ServerName::IpAddress((*address).into())),
+        Host::Name(name) => parse_name(name),
+        Host::Socket(_) => None,
+    }
+}
+
+/// A DNS name or an address, as a certificate may name it.
+pub fn parse_name(text: &str) -> Option<ServerName<'static>> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(ServerName::IpAddress(address.into()));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_owned();
+    DnsName::try_from(name).ok().map(ServerName::DnsName)
+}
+
+/// What the two sides have agreed to speak.
+pub fn agreed(stream: &TlsStream<TcpStream>) -> HttpVersion {
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => HttpVersion::Http2,
+        _ => HttpVersion::Http1,
+    }
+}
+
+/// What is wrong, if TLS is: for an operator, in words that say what to do.
+pub fn explain(error: &io::Error) -> Option<String> {
+    use rustls::Error as E;
+    let error = error.get_ref()?.downcast_ref::<E>()?;
+    Some(match error {
+        E::InvalidCertificate(why) => format!("its certificate {}", fault(why)),
+        E::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it asks for a client certificate: set `tls.cert` and `tls.key`".to_owned()
+        }
+        E::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "it speaks no HTTP that is offered".to_owned()
+        }
+        E::AlertReceived(alert) => format!("it ended the handshake with {alert:?}"),
+        other => format!("TLS failed: {other}"),
+    })
+}
+
+fn fault(why: &CertificateError) -> String {
+    use CertificateError as C;
+    match why {
+        C::Expired | C::ExpiredContext { .. } => "has expired".to_owned(),
+        C::NotValidYet | C::NotValidYetContext { .. } => "is not valid yet".to_owned(),
+        C::UnknownIssuer => "is of an unknown issuer: name its authority in `tls.ca`".to_owned(),
+        C::NotValidForName => "is for another name".to_owned(),
+        C::NotValidForNameContext { expected, presented } => {
+            let presented = presented.join(", ");
+            format!("is for another name: {} is expected, it names {presented}", expected.to_str())
+        }
+        C::Revoked => "was revoked".to_owned(),
+        other => format!("is refused: {other}"),
+    }
+}

@@ -1,0 +1,235 @@
+//! TLS to an upstream: which certificates are taken, what is spoken inside, what the log says.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use permgate::{
+    net::tls::Pair,
+    proxy::{HttpVersion, TlsParts, Trust, UpstreamTls, UpstreamUrl, parse_name},
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls_pki_types::PrivateKeyDer;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::harness::{Gate, Setup};
+
+/// An authority, and what it issues.
+struct Place {
+    directory: tempfile::TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// How the upstream is.
+#[derive(Clone, Copy)]
+struct Manner {
+    names: &'static [&'static str],
+    expired: bool,
+    speaks: &'static [&'static [u8]],
+    asks: bool,
+}
+
+const SOUND: Manner =
+    Manner { names: &["localhost"], expired: false, speaks: &[b"h2", b"http/1.1"], asks: false };
+
+/// How the handshakes with an upstream went.
+type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
+
+impl Place {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let place = Self { directory: tempfile::tempdir().unwrap(), authority };
+        std::fs::write(place.file("ca.pem"), place.authority.pem()).unwrap();
+        let (certificate, key) = place.issue(&["gateway"], false);
+        std::fs::write(place.file("gateway.crt"), certificate.pem()).unwrap();
+        std::fs::write(place.file("gateway.key"), key.serialize_pem()).unwrap();
+        place
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn issue(&self, names: &[&str], expired: bool) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        if expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        (certificate, key)
+    }
+
+    /// An upstream that answers every request with what was spoken, for as long as the test runs.
+    fn upstream(&self, manner: Manner) -> (SocketAddr, Kinds) {
+        let (certificate, key) = self.issue(manner.names, manner.expired);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if manner.asks {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.authority.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.alpn_protocols = manner.speaks.iter().map(|protocol| protocol.to_vec()).collect();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (address, kinds) = (listener.local_addr().unwrap(), Kinds::default());
+        let (acceptor, told) = (TlsAcceptor::from(Arc::new(config)), kinds.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (acceptor, told) = (acceptor.clone(), told.clone());
+                    tokio::spawn(async move {
+                        let Ok(stream) = acceptor.accept(stream).await else { return };
+                        told.lock().unwrap().extend(stream.get_ref().1.handshake_kind());
+                        match stream.get_ref().1.alpn_protocol() {
+                            Some(b"h2") => speak_h2(stream).await,
+                            _ => speak_h1(stream).await,
+                        }
+                    });
+                }
+            });
+        });
+        (address, kinds)
+    }
+
+    fn tls(&self, shows: bool, name: Option<&str>) -> UpstreamTls {
+        let pair = shows.then(|| Pair { cert: self.file("gateway.crt"), key: self.file("gateway.key") });
+        let name = name.map(|name| parse_name(name).unwrap());
+        UpstreamTls::load(TlsParts { trust: Trust::File(self.file("ca.pem")), pair, name }).unwrap()
+    }
+}
+
+async fn speak_h1(mut stream: TlsStream<TcpStream>) {
+    let mut read = Vec::new();
+    while let Ok(1..) = stream.read_buf(&mut read).await {
+        if read.ends_with(b"\r\n\r\n") {
+            read.clear();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nh1";
+            if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn speak_h2(stream: TlsStream<TcpStream>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        assert_eq!(request.uri().scheme_str(), Some("https"));
+        assert_eq!(request.uri().host(), Some("gate.example"));
+        let mut answer = http::Response::new(());
+        answer.headers_mut().insert("content-length", http::HeaderValue::from_static("2"));
+        respond.send_response(answer, false).unwrap().send_data(Bytes::from_static(b"h2"), true).unwrap();
+    }
+}
+
+fn gate(host: &str, at: SocketAddr, tls: UpstreamTls, http: HttpVersion) -> Gate {
+    let url = UpstreamUrl::parse(&format!("https://{host}:{}", at.port())).unwrap();
+    let setup = Setup::to(&[at]).with(|setup| {
+        setup.upstream.urls = vec![url.into()];
+        setup.upstream.tls = Some(tls);
+        setup.upstream.http = http;
+    });
+    setup.start()
+}
+
+#[test]
+fn the_handshake_says_what_is_spoken() {
+    let place = Place::new();
+    let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, expected: Option<&str>| {
+        let (at, _) = place.upstream(Manner { speaks, ..SOUND });
+        let gate = gate("localhost", at, place.tls(false, None), http);
+        for _ in 0..2 {
+            let (status, _, body) = gate.asked().answer();
+            match expected {
+                Some(spoken) => assert_eq!((status, body.as_str()), (200, spoken), "{row}"),
+                None => assert_eq!((status, gate.told().1.as_str()), (502, "upstream_connect"), "{row}"),
+            }
+        }
+    };
+    let (auto, one, two) = (HttpVersion::Auto, HttpVersion::Http1, HttpVersion::Http2);
+    check("both", &[b"http/1.1", b"h2"], auto, Some("h1"));
+    check("both, HTTP/2 first", &[b"h2", b"http/1.1"], auto, Some("h2"));
+    check("HTTP/2 alone", &[b"h2"], auto, Some("h2"));
+    check("HTTP/1.1 alone", &[b"http/1.1"], auto, Some("h1"));
+    check("nothing said", &[], auto, Some("h1"));
+    check("HTTP/1.1 wanted", &[b"h2", b"http/1.1"], one, Some("h1"));
+    check("HTTP/2 wanted", &[b"http/1.1", b"h2"], two, Some("h2"));
+    check("HTTP/2 wanted, HTTP/1.1 there", &[b"http/1.1"], two, None);
+    check("HTTP/2 wanted, nothing said", &[], two, None);
+}
+
+#[test]
+fn only_a_certificate_that_holds_is_taken() {
+    let place = Place::new();
+    let check = |row: &str, host: &str, manner: Manner, tls: UpstreamTls, expected: bool| {
+        let (at, _) = place.upstream(manner);
+        let gate = gate(host, at, tls, HttpVersion::Auto);
+        let (status, _, _) = gate.asked().answer();
+        let told = gate.told();
+        let sound = (status, told.1.as_str());
+        if expected {
+            assert_eq!(sound, (200, "ok"), "{row}");
+        } else {
+            assert_eq!(status, 502, "{row}");
+            assert!(matches!(told.1.as_str(), "upstream_connect" | "upstream_reset"), "{row}: {told:?}");
+        }
+    };
+    let by_address = Manner { names: &["127.0.0.1"], ..SOUND };
+    let other = Manner { names: &["other.test"], ..SOUND };
+    let asks = Manner { asks: true, ..SOUND };
+    let asks_h1 = Manner { asks: true, speaks: &[b"http/1.1"], ..SOUND };
+    check("by name", "localhost", SOUND, place.tls(false, None), true);
+    check("by address", "127.0.0.1", by_address, place.tls(false, None), true);
+    check("an address that it does not name", "127.0.0.1", SOUND, place.tls(false, None), false);
+    check("another name", "localhost", other, place.tls(false, None), false);
+    check("another name, expected", "localhost", other, place.tls(false, Some("other.test")), true);
+    check("expired", "localhost", Manner { expired: true, ..SOUND }, place.tls(false, None), false);
+    check("of another authority", "localhost", SOUND, Place::new().tls(false, None), false);
+    check("asks for ours", "localhost", asks, place.tls(true, None), true);
+    check("asks for ours, there is none", "localhost", asks, place.tls(false, None), false);
+    check("asks for one over HTTP/1.1", "localhost", asks_h1, place.tls(false, None), false);
+}
+
+#[test]
+fn a_session_is_resumed() {
+    let place = Place::new();
+    let (at, kinds) = place.upstream(Manner { speaks: &[b"http/1.1"], ..SOUND });
+    let gate = gate("localhost", at, place.tls(false, None), HttpVersion::Http1);
+    let mut first = gate.asked();
+    assert_eq!(first.answer().2, "h1");
+    // The idle connection is taken by the one, so that the other needs a new one.
+    let (mut one, mut other) = (gate.asked(), gate.asked());
+    assert_eq!((one.answer().2.as_str(), other.answer().2.as_str()), ("h1", "h1"));
+    for _ in 0..20 {
+        if kinds.lock().unwrap().contains(&HandshakeKind::Resumed) {
+            return;
+        }
+        let mut burst: Vec<_> = (0..4).map(|_| gate.asked()).collect();
+        burst.iter_mut().for_each(|client| assert_eq!(client.answer().2, "h1"));
+    }
+    panic!("never resumed: {:?}", kinds.lock().unwrap());
+}
