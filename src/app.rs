@@ -28,7 +28,7 @@ use crate::{
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, Bound, Budget, InheritError, tls},
-    proxy::{BadTokens, Upstreams, Uses, access_log::AccessLog, refusals},
+    proxy::{BadTokens, Upstreams, Uses, access_log::AccessLog, limits::Counts, refusals},
     store::{OpenError, Store},
 };
 
@@ -127,6 +127,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let bad_tokens = Arc::new(BadTokens::default());
     let upstreams = Upstreams::new();
     metrics.ask_upstreams(upstreams.clone());
+    let counts = Arc::new(Counts::default());
     let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
     let (drain, draining) = net::drain();
     let (exits, worker_exits) = mpsc::unbounded_channel();
@@ -158,6 +159,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             records: Arc::new(store.clone()),
             keyring: keyring.clone(),
             upstreams: upstreams.clone(),
+            counts: counts.clone(),
             budget: budget.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),

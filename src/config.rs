@@ -24,6 +24,7 @@ mod admin;
 mod assertion;
 pub mod defaults;
 pub mod keys;
+mod limits;
 mod problem;
 mod public;
 mod resolve;

@@ -9,6 +9,7 @@ mod body;
 mod exchange;
 mod framing;
 mod grpc;
+pub mod limits;
 mod own;
 mod peers;
 pub mod refusals;
@@ -36,6 +37,7 @@ use self::{
     access_log::{Line, LogWriter},
     body::Upload,
     exchange::{Finish, Passage},
+    limits::Counts,
     own::Own,
     peers::Peers,
     refusals::RefusalSender,
@@ -81,6 +83,7 @@ pub struct Parts {
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn Records>,
     pub keyring: Arc<Keyring>,
+    pub counts: Arc<Counts>,
     pub upstreams: Arc<Upstreams>,
 }
 
@@ -96,7 +99,7 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn new(parts: Parts) -> Rc<Self> {
-        let view = RefCell::new(View::read(&parts.state, &parts.upstreams, None));
+        let view = RefCell::new(View::read(&parts.state, &parts.upstreams, &parts.counts, None));
         Rc::new(Self {
             parts,
             view,
@@ -111,7 +114,7 @@ impl Gateway {
     fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
         if !view.is_current(&self.parts.state) {
-            *view = View::read(&self.parts.state, &self.parts.upstreams, Some(&view));
+            *view = View::read(&self.parts.state, &self.parts.upstreams, &self.parts.counts, Some(&view));
         }
         Rc::clone(&view)
     }
@@ -169,6 +172,9 @@ impl Gateway {
                 forwarding::edit_response(&mut head.headers, &exchange.request_id);
                 if let Some(protocols) = protocols {
                     upgrade::set(&mut head.headers, protocols);
+                }
+                if let Some(taken) = &*exchange.taken.borrow() {
+                    taken.tell(&mut head.headers);
                 }
                 head.version = Version::HTTP_11;
                 exchange.status.set(head.status.as_u16());

@@ -15,7 +15,7 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, Budget, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Gateway, Parts, Records, Upstreams, UseTable, access_log::AccessLog,
+        BadTokens, Gateway, Parts, Records, Upstreams, UseTable, access_log::AccessLog, limits::Counts,
         refusals::RefusalSender,
     },
     state::State,
@@ -34,6 +34,7 @@ pub struct Seed {
     pub records: Arc<dyn Records>,
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
+    pub counts: Arc<Counts>,
     pub budget: Arc<Budget>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
@@ -80,6 +81,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         records: seed.records,
         keyring: seed.keyring,
         upstreams: seed.upstreams,
+        counts: seed.counts,
     });
     let following = worker.clone();
     tokio::task::spawn_local(async move {

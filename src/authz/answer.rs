@@ -52,6 +52,10 @@ pub enum Reason {
     Misdirected,
     /// 429.
     TooManyBadTokens,
+    /// 429: a rate limit or a quota.
+    RateLimited,
+    /// 429: a cap on requests at one time.
+    ConcurrencyLimited,
     /// 431.
     HeadTooLarge,
     /// 500.
@@ -94,7 +98,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 47] = [
+    pub const ALL: [Reason; 49] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -128,6 +132,8 @@ impl Reason {
         Reason::TargetTooLong,
         Reason::Misdirected,
         Reason::TooManyBadTokens,
+        Reason::RateLimited,
+        Reason::ConcurrencyLimited,
         Reason::HeadTooLarge,
         Reason::IdentityTooLarge,
         Reason::UpstreamConnect,
@@ -180,6 +186,8 @@ impl Reason {
             Reason::TargetTooLong => "target_too_long",
             Reason::Misdirected => "misdirected",
             Reason::TooManyBadTokens => "too_many_bad_tokens",
+            Reason::RateLimited => "rate_limited",
+            Reason::ConcurrencyLimited => "concurrency_limited",
             Reason::HeadTooLarge => "head_too_large",
             Reason::IdentityTooLarge => "identity_too_large",
             Reason::UpstreamConnect => "upstream_connect",

@@ -57,6 +57,11 @@ pub const ROOT: &[Key] = &[
     key("upstream", Kind::Named(UPSTREAM), "Where requests are sent, by name."),
     key("service", Kind::Named(SERVICE), "What a token may be scoped to, by its scope word."),
     key("public", Kind::Tables(PUBLIC), "The only way past a token."),
+    key(
+        "limits",
+        Kind::TableOrTables(LIMIT),
+        "Limits over all services: `per`, `rate`, `burst`, `concurrent`.",
+    ),
 ];
 
 const SERVER: &[Key] = &[
@@ -285,6 +290,22 @@ const SERVICE: &[Key] = &[
         "Unsafe: readings of a path that need not agree, for upstreams known not to read so.",
     ),
     key("max_body", Kind::Size, "Largest request body; the server's unless written."),
+    key(
+        "limits",
+        Kind::TableOrTables(LIMIT),
+        "Limits of this service, beside those over all: `per`, `rate`, `burst`, `concurrent`.",
+    ),
+];
+
+const LIMIT: &[Key] = &[
+    key("per", Kind::Word(&["token", "user", "address", "service"]), "Of whom count is kept.").required(),
+    key("rate", Kind::Text, "\"100/s\": so many requests in s, m, h, d or a duration; 429 beyond."),
+    key(
+        "burst",
+        Kind::Count(1, 10_000_000),
+        "So many at once after a pause; the rate's number unless written.",
+    ),
+    key("concurrent", Kind::Count(1, 10_000_000), "So many at one time; 429 beyond."),
 ];
 
 const PUBLIC: &[Key] = &[

@@ -129,6 +129,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
             max_body: root.table("server").size("max_body"),
             bad_tokens: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
+            limits: super::limits::limits(problems, root, &written_services, &sound_services),
         },
         assertion,
         services: sound_services,

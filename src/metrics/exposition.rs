@@ -211,6 +211,8 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::ScopeDenied
         | Reason::ReadOnlyScope
         | Reason::TooManyBadTokens
+        | Reason::RateLimited
+        | Reason::ConcurrencyLimited
         | Reason::CutByAdmin => "denied",
         Reason::MethodNotSupported
         | Reason::BadPath

@@ -113,6 +113,10 @@ impl Gateway {
             forwarding::edit_request(request.headers_mut(), &permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
+        if let Some(limits) = exchange.view.limits(service.id) {
+            let taken = limits.take(&permit, exchange.client.get(), exchange.clock().now())?;
+            exchange.taken.replace(Some(Box::new(taken)));
+        }
         if let Some(claims) =
             Claims::of(&permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {

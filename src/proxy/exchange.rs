@@ -26,6 +26,7 @@ use crate::{
     proxy::{
         Gateway,
         framing::HostName,
+        limits::Taken,
         upstream::{
             Lease, Upstream, choose,
             lane::{End, Lane},
@@ -65,6 +66,8 @@ pub struct Exchange {
     pub upstream: RefCell<Option<Rc<str>>>,
     pub upstream_answered: Cell<Option<Instant>>,
     pub upload_limit: Cell<Option<u64>>,
+    /// Places under limits, until the last byte.
+    pub taken: RefCell<Option<Box<Taken>>>,
     pub bytes_in: Cell<u64>,
     pub bytes_out: Cell<u64>,
 }
@@ -118,6 +121,7 @@ impl Exchange {
             upstream: RefCell::new(None),
             upstream_answered: Cell::new(None),
             upload_limit: Cell::new(None),
+            taken: RefCell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             connection,
@@ -253,6 +257,7 @@ impl Drop for Finish {
         if self.live.is_some() {
             self.exchange.metrics().left();
         }
+        drop(self.exchange.taken.take());
         self.exchange.gateway.finish(&self.exchange);
     }
 }

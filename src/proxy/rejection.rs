@@ -10,7 +10,10 @@ use crate::{
         answer::{Answer, Reason},
         decide::Denial,
     },
-    proxy::grpc,
+    proxy::{
+        grpc,
+        limits::{Exceeded, Fields, seconds},
+    },
 };
 
 /// Why a request is not forwarded, with what is told.
@@ -18,7 +21,10 @@ use crate::{
 pub struct Rejection {
     pub reason: Reason,
     answer: Answer,
-    retry_after: Option<Duration>,
+    /// Seconds.
+    retry_after: Option<u32>,
+    /// Boxed: hardly a refusal has them, and all would be as large.
+    limits: Option<Box<Fields>>,
 }
 
 /// How a refusal is told.
@@ -31,11 +37,11 @@ pub enum Form {
 }
 
 /// After a 503 of ours.
-const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
+const RETRY_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
     pub fn too_many(wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..Self::from(Reason::TooManyBadTokens) }
+        Self { retry_after: Some(whole(wait)), ..Self::from(Reason::TooManyBadTokens) }
     }
 
     /// What is the gateway's own takes no other methods than these.
@@ -64,7 +70,10 @@ impl Rejection {
             }
         }
         if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
+        }
+        if let Some(limits) = self.limits {
+            limits.tell(headers);
         }
         if form == Form::Grpc { grpc::refusal(self.reason, &answer.description, response) } else { response }
     }
@@ -74,7 +83,14 @@ impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
         let answer = reason.answer(None);
         let retry_after = (answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_UNAVAILABLE);
-        Self { reason, answer, retry_after }
+        Self { reason, answer, retry_after, limits: None }
+    }
+}
+
+impl From<Exceeded> for Rejection {
+    fn from(exceeded: Exceeded) -> Self {
+        let Exceeded { reason, wait, fields } = exceeded;
+        Self { retry_after: Some(whole(wait)), limits: fields.map(Box::new), ..Self::from(reason) }
     }
 }
 
@@ -94,6 +110,11 @@ impl Form {
             Self::Json
         }
     }
+}
+
+/// Never too soon, never at once.
+fn whole(wait: Duration) -> u32 {
+    u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
 
 /// Whether `Accept` names the form of RFC 9457.

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::proxy::upstream::settings::UpstreamSettings;
+use crate::proxy::{limits::Limits, upstream::settings::UpstreamSettings};
 
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -13,6 +13,7 @@ pub struct Settings {
     pub max_body: Option<u64>,
     /// `None`: nobody is counted.
     pub bad_tokens: Option<BadTokenLimit>,
+    pub limits: Limits,
 }
 
 /// From one address (IPv6: one /64) no more than so many bad tokens in a window.

@@ -10,6 +10,7 @@ use crate::{
         subject::{Directory, UserIx},
     },
     proxy::{
+        limits::{Counts, Limited},
         settings::Settings,
         upstream::{Upstream, common::Upstreams},
     },
@@ -24,11 +25,13 @@ pub struct View {
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
     services: Vec<Option<Rc<Upstream>>>,
+    /// Likewise; empty where nothing is limited.
+    limits: Vec<Option<Rc<Limited>>>,
 }
 
 impl View {
     /// Of what is published now. Upstreams whose settings stay keep their connections.
-    pub fn read(state: &State, common: &Upstreams, before: Option<&View>) -> Rc<Self> {
+    pub fn read(state: &State, common: &Upstreams, counts: &Counts, before: Option<&View>) -> Rc<Self> {
         // First the version: a change in between makes this view older than it is, never newer.
         let version = state.version();
         let snapshot = state.snapshot();
@@ -56,7 +59,8 @@ impl View {
             services[at] = upstreams.get(&service.spec.upstream).cloned();
         }
         let identities = Identities::new(Arc::clone(&snapshot.directory));
-        Rc::new(Self { version, snapshot, settings, identities, upstreams, services })
+        let limits = counts.of(&settings.limits, &snapshot.rules);
+        Rc::new(Self { version, snapshot, settings, identities, upstreams, services, limits })
     }
 
     pub fn is_current(&self, state: &State) -> bool {
@@ -65,6 +69,10 @@ impl View {
 
     pub fn upstream(&self, service: ServiceId) -> Option<&Rc<Upstream>> {
         self.services.get(usize::from(service.0))?.as_ref()
+    }
+
+    pub fn limits(&self, service: ServiceId) -> Option<&Rc<Limited>> {
+        self.limits.get(usize::from(service.0))?.as_ref()
     }
 
     pub fn service_key(&self, service: Option<ServiceId>) -> Option<&str> {

@@ -239,6 +239,7 @@ impl Setup {
                         records: Arc::new(Recorded(record)),
                         keyring,
                         upstreams,
+                        counts: Arc::default(),
                     });
                     serve(worker, listener, gateway, draining).await.unwrap();
                 });

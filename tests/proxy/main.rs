@@ -11,6 +11,7 @@ mod forwarding;
 mod harness;
 mod health;
 mod identity;
+mod limits;
 mod multiplexed;
 mod names;
 mod overload;

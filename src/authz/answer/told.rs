@@ -152,6 +152,18 @@ impl Told {
                 "Too many bad access tokens came from this address",
                 "Wait as long as Retry-After says, and send a sound token",
             ),
+            Reason::RateLimited => plain(
+                S::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "There are more requests than a limit allows",
+                "Wait as long as Retry-After says; RateLimit-Policy tells the limits",
+            ),
+            Reason::ConcurrencyLimited => plain(
+                S::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "More requests are under way at one time than a limit allows",
+                "Wait until one of them has ended",
+            ),
             Reason::HeadTooLarge => plain(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "header_fields_too_large",

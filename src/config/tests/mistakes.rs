@@ -183,6 +183,20 @@ fn errors_name_place_fault_and_remedy() {
         ],
     );
     check(
+        "limits that limit nothing, or make no sense",
+        "",
+        "limits = [{ per = \"token\" }, { per = \"host\", rate = \"1/s\" }, { per = \"user\", rate = \"fast\" }, { rate = \"1/s\" }]\n\
+         [[limits]]\nper = \"user\"\nburst = 3\n[[limits]]\nper = \"user\"\nrate = \"1/d\"\nburst = 1000",
+        &[
+            "8:11 this limit limits nothing | write `rate = \"100/s\"` or `concurrent = 10`",
+            "8:38 `service.app.limits.per` does not know \"host\" | write \"token\", \"user\", \"address\" or \"service\"",
+            "8:85 \"fast\" is not a rate | write a number and a time, such as \"100/s\", \"10/5m\" or \"10000/d\"",
+            "8:95 [service.app.limits] lacks `per` | add `per = \"...\"`",
+            "11:9 `burst` is of no use without `rate` | ",
+            "14:8 so large a burst takes longer than a year to come back | ",
+        ],
+    );
+    check(
         "keys in the file itself",
         "",
         "[assertion]\nkeys = \"-----BEGIN PRIVATE KEY-----\"",

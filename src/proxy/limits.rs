@@ -1,0 +1,296 @@
+//! Rate limits, quotas and caps on concurrency, as the configuration has them for one token, user,
+//! address or service. The workers share one count of each, so that a limit is exact; where none is
+//! configured nothing is counted.
+
+mod gauge;
+mod meter;
+mod table;
+
+use std::{
+    collections::HashMap,
+    fmt::{self, Write as _},
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use self::{gauge::Gauge, meter::Meter, table::Who};
+use crate::authz::{
+    answer::Reason,
+    decide::Permit,
+    rules::{Rules, Service, ServiceKey},
+};
+
+/// A limit as written: a rate, a cap, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub per: Per,
+    pub rate: Option<Rate>,
+    /// How many requests at one time.
+    pub concurrent: Option<NonZeroU32>,
+}
+
+/// Of whom a limit keeps count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Per {
+    Token,
+    User,
+    /// IPv6: one /64.
+    Address,
+    Service,
+}
+
+/// So many requests in a time, evenly given back; so many at once after a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    pub count: NonZeroU32,
+    pub window: Duration,
+    pub burst: NonZeroU32,
+}
+
+/// Every limit of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// One count over all services.
+    pub everywhere: Vec<Limit>,
+    pub services: HashMap<ServiceKey, Vec<Limit>>,
+}
+
+/// What is counted in this process. A limit that a reload leaves as it was keeps its count.
+#[derive(Debug, Default)]
+pub struct Counts {
+    meters: Mutex<HashMap<(Option<ServiceKey>, Per, Rate), Weak<Meter>>>,
+    /// Not by the cap: whoever is inside is counted under a new cap too.
+    gauges: Mutex<HashMap<(Option<ServiceKey>, Per), Weak<Gauge>>>,
+}
+
+/// The limits of one service, with their counts.
+pub struct Limited {
+    limits: Vec<Counted>,
+    policy: HeaderValue,
+}
+
+struct Counted {
+    per: Per,
+    rate: Option<(Arc<Meter>, String)>,
+    cap: Option<(Arc<Gauge>, NonZeroU32)>,
+}
+
+/// What one request has taken: its places under the caps are free again when this is dropped.
+#[derive(Debug, Default)]
+pub struct Taken {
+    places: Vec<(Arc<Gauge>, Who)>,
+    rates: Vec<(Arc<Meter>, Who)>,
+    /// The answer's `RateLimit` and `RateLimit-Policy`.
+    fields: Option<Fields>,
+}
+
+/// draft-ietf-httpapi-ratelimit-headers.
+#[derive(Clone, Debug)]
+pub struct Fields {
+    state: HeaderValue,
+    policy: HeaderValue,
+}
+
+/// Why not now.
+#[derive(Debug)]
+pub struct Exceeded {
+    pub reason: Reason,
+    pub wait: Duration,
+    pub fields: Option<Fields>,
+}
+
+/// Nobody knows when a place gets free.
+const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+impl Counts {
+    /// The limits of every service, by its number; `None` where there are none.
+    pub fn of(&self, limits: &Limits, rules: &Rules) -> Vec<Option<Rc<Limited>>> {
+        let mut all = Vec::new();
+        if limits.everywhere.is_empty() && limits.services.is_empty() {
+            return all;
+        }
+        for service in rules.services() {
+            let own = limits.services.get(&service.spec.key).into_iter().flatten();
+            let everywhere = limits.everywhere.iter().map(|limit| self.counted(None, limit));
+            let own = own.map(|limit| self.counted(Some(&service.spec.key), limit));
+            let at = usize::from(service.id.0);
+            all.resize(all.len().max(at + 1), None);
+            all[at] = Limited::new(everywhere.chain(own).collect()).map(Rc::new);
+        }
+        all
+    }
+
+    fn counted(&self, service: Option<&ServiceKey>, limit: &Limit) -> Counted {
+        let Limit { per, rate, concurrent } = *limit;
+        let meter = |rate: Rate| {
+            let meter = shared(&self.meters, (service.cloned(), per, rate), || Meter::new(rate));
+            (meter, format!("{rate} per {per}"))
+        };
+        let gauge = |cap| (shared(&self.gauges, (service.cloned(), per), Gauge::default), cap);
+        Counted { per, rate: rate.map(meter), cap: concurrent.map(gauge) }
+    }
+}
+
+/// The one that somebody still uses, else a new one.
+fn shared<K: Eq + Hash, V>(all: &Mutex<HashMap<K, Weak<V>>>, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(present) = all.get(&key).and_then(Weak::upgrade) {
+        return present;
+    }
+    all.retain(|_, one| one.strong_count() > 0);
+    let new = Arc::new(make());
+    all.insert(key, Arc::downgrade(&new));
+    new
+}
+
+impl Limited {
+    fn new(limits: Vec<Counted>) -> Option<Self> {
+        if limits.is_empty() {
+            return None;
+        }
+        let mut policy = String::new();
+        for (meter, name) in limits.iter().filter_map(|limit| limit.rate.as_ref()) {
+            let (quota, window) = (meter.burst(), meter.fills_in().as_secs().max(1));
+            push(&mut policy, format_args!("\"{name}\";q={quota};w={window}"));
+        }
+        let policy = HeaderValue::try_from(policy).expect("names and numbers are visible ASCII");
+        Some(Self { limits, policy })
+    }
+
+    /// Counts a permitted request under every limit, or under none.
+    pub fn take(&self, permit: &Permit<'_>, client: IpAddr, now: Instant) -> Result<Taken, Exceeded> {
+        let mut taken = Taken::default();
+        let mut state = String::new();
+        for limit in &self.limits {
+            let Some(who) = limit.per.who(permit, client) else { continue };
+            if let Some((gauge, cap)) = &limit.cap {
+                let Some(who) = gauge.enter(who, *cap) else {
+                    taken.give_back();
+                    return Err(Exceeded {
+                        reason: Reason::ConcurrencyLimited,
+                        wait: WAIT_FOR_PLACE,
+                        fields: None,
+                    });
+                };
+                taken.places.push((Arc::clone(gauge), who));
+            }
+            if let Some((meter, name)) = &limit.rate {
+                match meter.take(who, now) {
+                    Ok(left) => {
+                        let (rest, full) = (left.rest, seconds(left.full_in));
+                        push(&mut state, format_args!("\"{name}\";r={rest};t={full}"));
+                        taken.rates.push((Arc::clone(meter), left.who));
+                    }
+                    Err(wait) => {
+                        taken.give_back();
+                        let state = format!("\"{name}\";r=0;t={}", seconds(wait));
+                        let fields = self.fields(state);
+                        return Err(Exceeded { reason: Reason::RateLimited, wait, fields });
+                    }
+                }
+            }
+        }
+        taken.fields = self.fields(state);
+        Ok(taken)
+    }
+
+    /// `None`: no rate is counted of this request.
+    fn fields(&self, state: String) -> Option<Fields> {
+        let state = HeaderValue::try_from(state).ok().filter(|state| !state.is_empty())?;
+        Some(Fields { state, policy: self.policy.clone() })
+    }
+}
+
+impl Per {
+    /// `None`: the anonymous have no token and are no user.
+    fn who(self, permit: &Permit<'_>, client: IpAddr) -> Option<Who> {
+        let Service { id, .. } = permit.owner().service;
+        match self {
+            Self::Token => Some(Who::Token(permit.subject()?.token.id)),
+            Self::User => Some(Who::User(permit.subject()?.user.ix)),
+            Self::Address => Some(Who::Address(network(client))),
+            Self::Service => Some(Who::Service(*id)),
+        }
+    }
+}
+
+impl Taken {
+    /// The request is refused after all: as if it had not come.
+    pub fn give_back(&mut self) {
+        self.rates.drain(..).for_each(|(meter, who)| meter.give_back(who));
+    }
+
+    /// What the client is told of a request that passed.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        if let Some(fields) = &self.fields {
+            fields.tell(headers);
+        }
+    }
+}
+
+impl Fields {
+    /// Beside the upstream's own, if it has any.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        headers.append(RATE_LIMIT, self.state.clone());
+        headers.append(RATE_LIMIT_POLICY, self.policy.clone());
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.places.drain(..).for_each(|(gauge, who)| gauge.leave(who));
+    }
+}
+
+impl fmt::Display for Per {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token => "token",
+            Self::User => "user",
+            Self::Address => "address",
+            Self::Service => "service",
+        })
+    }
+}
+
+/// `100/s`, as it would be written.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.count)?;
+        match self.window.as_millis() {
+            1_000 => f.write_str("s"),
+            60_000 => f.write_str("m"),
+            3_600_000 => f.write_str("h"),
+            86_400_000 => f.write_str("d"),
+            millis if millis.is_multiple_of(1000) => write!(f, "{}s", millis / 1000),
+            millis => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+/// A member of a list (RFC 9651).
+fn push(list: &mut String, member: fmt::Arguments<'_>) {
+    list.push_str(if list.is_empty() { "" } else { ", " });
+    let _ = list.write_fmt(member);
+}
+
+/// Never too soon.
+pub fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
+    }
+}

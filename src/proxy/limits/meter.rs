@@ -1,0 +1,151 @@
+//! A rate, by the generic cell rate algorithm: one number a key, exact whoever counts, and what was
+//! taken can be given back.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Rate,
+    table::{Table, Who},
+};
+
+#[derive(Debug)]
+pub struct Meter {
+    /// Nanoseconds since `epoch` at which the key has its whole burst again.
+    full_at: Table<u64>,
+    epoch: Instant,
+    rate: Rate,
+    /// Nanoseconds that one request costs.
+    interval: u64,
+    /// Nanoseconds that may be owed.
+    tolerance: u64,
+}
+
+/// After a request that passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whose count it was.
+    pub who: Who,
+    pub rest: u64,
+    pub full_in: Duration,
+}
+
+impl Meter {
+    pub fn new(rate: Rate) -> Self {
+        let interval = nanos(rate.window) / u64::from(rate.count.get());
+        let interval = interval.max(1);
+        let tolerance = interval.saturating_mul(rate.burst.get().into());
+        Self { full_at: Table::default(), epoch: Instant::now(), rate, interval, tolerance }
+    }
+
+    pub fn burst(&self) -> u32 {
+        self.rate.burst.get()
+    }
+
+    /// How long an empty one takes.
+    pub fn fills_in(&self) -> Duration {
+        Duration::from_nanos(self.tolerance)
+    }
+
+    /// Takes one, or tells how long to wait for it.
+    pub fn take(&self, who: Who, now: Instant) -> Result<Left, Duration> {
+        let now = nanos(now.saturating_duration_since(self.epoch));
+        let (who, taken) = self.full_at.change(
+            who,
+            |full_at| full_at <= now,
+            |full_at| {
+                let next = full_at.max(now).saturating_add(self.interval);
+                match next.checked_sub(now.saturating_add(self.tolerance)) {
+                    Some(early @ 1..) => (None, Err(Duration::from_nanos(early))),
+                    Some(0) | None => (Some(next), Ok(next)),
+                }
+            },
+        );
+        let next = taken?;
+        let owed = next - now;
+        let rest = self.tolerance.saturating_sub(owed) / self.interval;
+        Ok(Left { who, rest, full_in: Duration::from_nanos(owed) })
+    }
+
+    /// As if the last one had not been taken. `who` as [`Left`] tells.
+    pub fn give_back(&self, who: Who) {
+        self.full_at.change(
+            who,
+            |full_at| full_at == 0,
+            |full_at| (Some(full_at.saturating_sub(self.interval)), ()),
+        );
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, num::NonZeroU32};
+
+    use super::*;
+
+    fn meter(count: u32, window: u64, burst: u32) -> Meter {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        Meter::new(Rate { count: number(count), window: Duration::from_secs(window), burst: number(burst) })
+    }
+
+    fn who(n: u32) -> Who {
+        Who::Address(Ipv4Addr::from(n).into())
+    }
+
+    #[test]
+    fn so_many_in_a_time_and_so_many_at_once() {
+        let meter = meter(2, 10, 3);
+        let start = meter.epoch;
+        // (row, who, milliseconds, what is left or how many milliseconds to wait)
+        let check = |row: &str, of: u32, at: u64, expected: Result<u64, u64>| {
+            let taken = meter.take(who(of), start + Duration::from_millis(at));
+            let told = taken.map(|left| left.rest).map_err(|wait| u64::try_from(wait.as_millis()).unwrap());
+            assert_eq!(told, expected, "{row}");
+        };
+        check("first", 1, 0, Ok(2));
+        check("second", 1, 0, Ok(1));
+        check("third, the burst is over", 1, 0, Ok(0));
+        check("fourth", 1, 0, Err(5000));
+        check("a refused one costs nothing", 1, 1000, Err(4000));
+        check("another", 2, 1000, Ok(2));
+        check("just too early", 1, 4999, Err(1));
+        check("in time", 1, 5000, Ok(0));
+        check("one at a time from here on", 1, 5000, Err(5000));
+        check("a pause gives it all back", 1, 60_000, Ok(2));
+        check("and no more than that", 1, 60_000, Ok(1));
+        let left = meter.take(who(1), start + Duration::from_millis(60_000)).unwrap();
+        check("empty", 1, 60_000, Err(5000));
+        meter.give_back(left.who);
+        check("given back", 1, 60_000, Ok(0));
+    }
+
+    #[test]
+    fn keys_are_forgotten_and_never_without_bound() {
+        let meter = meter(1, 1, 1);
+        let start = meter.epoch;
+        for n in 0..300_000 {
+            assert!(meter.take(who(n), start).is_ok() || n > 200_000, "{n}");
+        }
+        assert!(meter.full_at.len() <= 262_144 + 16, "{}", meter.full_at.len());
+        assert!(meter.take(who(299_999), start).is_err(), "who finds no room shares a count");
+        for n in 300_000..301_000 {
+            let _ = meter.take(who(n), start + Duration::from_secs(10));
+        }
+        assert!(meter.full_at.len() <= 1016, "{}", meter.full_at.len());
+    }
+
+    #[test]
+    fn many_threads_take_no_more_than_there_is() {
+        let meter = meter(1, 3600, 1000);
+        let start = meter.epoch;
+        let passed: usize = std::thread::scope(|scope| {
+            let take = || (0..2000).filter(|_| meter.take(who(1), start).is_ok()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(passed, 1000);
+    }
+}

@@ -1,0 +1,89 @@
+//! Counts by whom they are of, in several parts, so that workers seldom wait for one another.
+//! Bounded: whoever comes when it is full shares one count with everybody else who did.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::authz::{rules::ServiceId, secret::TokenId, subject::UserIx};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    Token(TokenId),
+    User(UserIx),
+    Address(IpAddr),
+    Service(ServiceId),
+    /// Those for whom there was no room, by part.
+    Others(usize),
+}
+
+#[derive(Debug)]
+pub struct Table<V> {
+    parts: Box<[Mutex<Part<V>>]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Part<V> {
+    counts: HashMap<Who, V>,
+    /// With so many, those that say nothing any more are looked for.
+    sweep_at: usize,
+}
+
+const PARTS: usize = 16;
+/// In each part; 262,144 in all, about 16 MB.
+const MOST: usize = 16_384;
+const FIRST_SWEEP: usize = 64;
+
+impl<V: Copy + Default> Table<V> {
+    /// Changes one count: `change` gets it, the default where there is none, and answers with what
+    /// it is to be, if it is to be another. `idle` tells which counts say nothing. Whose count it
+    /// was, and the answer.
+    pub fn change<R>(
+        &self,
+        who: Who,
+        idle: impl Fn(V) -> bool,
+        change: impl FnOnce(V) -> (Option<V>, R),
+    ) -> (Who, R) {
+        let at = match who {
+            Who::Others(part) => part,
+            who => (self.hasher.hash_one(who) % PARTS as u64) as usize,
+        };
+        let mut part = self.parts[at].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut who = who;
+        if !part.counts.contains_key(&who) {
+            if part.counts.len() >= part.sweep_at {
+                part.counts.retain(|_, count| !idle(*count));
+                part.sweep_at = (part.counts.len() * 2).clamp(FIRST_SWEEP, MOST);
+            }
+            if part.counts.len() >= MOST {
+                who = Who::Others(at);
+            }
+        }
+        let present = part.counts.get(&who).copied().unwrap_or_default();
+        let (count, answer) = change(present);
+        if let Some(count) = count {
+            if idle(count) {
+                part.counts.remove(&who);
+            } else {
+                part.counts.insert(who, count);
+            }
+        }
+        (who, answer)
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.lock().unwrap().counts.len()).sum()
+    }
+}
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        let part = || Mutex::new(Part { counts: HashMap::new(), sweep_at: FIRST_SWEEP });
+        Self { parts: (0..PARTS).map(|_| part()).collect(), hasher: RandomState::new() }
+    }
+}

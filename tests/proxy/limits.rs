@@ -1,0 +1,220 @@
+//! Rate limits, quotas and caps: of whom they keep count, what the client is told, and that a place
+//! is free again however an exchange ends.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use permgate::{
+    authz::rules::ServiceKey,
+    proxy::limits::{Limit, Per, Rate},
+};
+
+use crate::harness::{Gate, Origin, Setup, Wire, eventually, field, fields};
+
+fn number(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).unwrap()
+}
+
+/// So many in a window, all of them at once.
+fn rate(per: Per, count: u32, window: Duration) -> Limit {
+    let rate = Rate { count: number(count), window, burst: number(count) };
+    Limit { per, rate: Some(rate), concurrent: None }
+}
+
+fn hourly(per: Per, count: u32) -> Limit {
+    rate(per, count, Duration::from_secs(3600))
+}
+
+fn cap(per: Per, count: u32) -> Limit {
+    Limit { per, rate: None, concurrent: Some(number(count)) }
+}
+
+fn limited(setup: Setup, limits: &[Limit]) -> Setup {
+    setup.with(|setup| {
+        let main = ServiceKey::parse("main").unwrap();
+        setup.settings.limits.services.insert(main, limits.to_vec());
+    })
+}
+
+/// A request that reaches the upstream: the head of its answer.
+fn passes(gate: &Gate, origin: &Origin, request: &str) -> String {
+    let mut client = gate.client();
+    client.send(request);
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let (status, head, _) = client.answer();
+    assert_eq!(status, 200);
+    head
+}
+
+/// A request that is over a limit: the head of its answer.
+fn refused(gate: &Gate, request: &str) -> String {
+    let mut client = gate.client();
+    client.send(request);
+    let (status, head, body) = client.answer();
+    assert_eq!(status, 429, "{body}");
+    assert!(body.contains("\"too_many_requests\""), "{body}");
+    head
+}
+
+const ANONYMOUS: &str = "GET /api/public HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn count_is_kept_of_whom_the_limit_says() {
+    let check = |per: Per, anonymous_counts: bool| {
+        let origin = Origin::new();
+        let gate = limited(origin.setup().public("/api/public"), &[hourly(per, 2)]).start();
+        let request = gate.request("GET /api/x", &[]);
+        passes(&gate, &origin, &request);
+        passes(&gate, &origin, &request);
+        refused(&gate, &request);
+        if anonymous_counts {
+            refused(&gate, ANONYMOUS);
+        } else {
+            passes(&gate, &origin, ANONYMOUS);
+        }
+        // A bad token is refused for what it is.
+        let mut client = gate.client();
+        client.send("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n");
+        assert_eq!(client.refused().0, 401, "{per}");
+    };
+    check(Per::Token, false);
+    check(Per::User, false);
+    check(Per::Address, true);
+    check(Per::Service, true);
+}
+
+#[test]
+fn an_address_is_the_one_that_trusted_proxies_tell() {
+    let origin = Origin::new();
+    let setup = limited(origin.setup(), &[hourly(Per::Address, 1)]);
+    let gate = setup
+        .with(|setup| setup.rules.trusted_proxies.networks = vec!["127.0.0.0/8".parse().unwrap()])
+        .start();
+    let from = |address: &str| gate.request("GET /api/x", &[&format!("X-Forwarded-For: {address}")]);
+    passes(&gate, &origin, &from("203.0.113.1"));
+    refused(&gate, &from("203.0.113.1"));
+    passes(&gate, &origin, &from("203.0.113.2"));
+    passes(&gate, &origin, &from("2001:db8::1"));
+    refused(&gate, &from("2001:db8::2"));
+}
+
+#[test]
+fn the_client_is_told_and_who_waits_so_long_passes() {
+    let origin = Origin::new();
+    let second = rate(Per::Token, 1, Duration::from_secs(1));
+    let gate = limited(origin.setup(), &[second, hourly(Per::User, 100)]).start();
+    let request = gate.request("GET /api/x", &[]);
+    let head = passes(&gate, &origin, &request);
+    let policy = "\"1/s per token\";q=1;w=1, \"100/h per user\";q=100;w=3600";
+    assert_eq!(field(&head, "ratelimit-policy"), Some(policy));
+    assert_eq!(field(&head, "ratelimit"), Some("\"1/s per token\";r=0;t=1, \"100/h per user\";r=99;t=36"));
+    let head = refused(&gate, &request);
+    assert_eq!(field(&head, "retry-after"), Some("1"));
+    assert_eq!(field(&head, "ratelimit"), Some("\"1/s per token\";r=0;t=1"));
+    assert_eq!(field(&head, "ratelimit-policy"), Some(policy));
+    gate.told();
+    assert_eq!(gate.told(), ("denied".into(), "rate_limited".into(), 429));
+    // The wait is the thing under test.
+    std::thread::sleep(Duration::from_secs(1));
+    let head = passes(&gate, &origin, &request);
+    let left = fields(&head, "ratelimit").concat();
+    assert!(left.contains("\"100/h per user\";r=98;"), "the refused one cost nothing: {left}");
+}
+
+#[test]
+fn a_limit_that_a_reload_leaves_alone_keeps_its_count() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[hourly(Per::Token, 1)]).start();
+    let request = gate.request("GET /api/x", &[]);
+    passes(&gate, &origin, &request);
+    gate.reload(limited(origin.setup(), &[hourly(Per::Token, 1), hourly(Per::User, 5)]));
+    refused(&gate, &request);
+    gate.reload(limited(origin.setup(), &[hourly(Per::Token, 2)]));
+    passes(&gate, &origin, &request);
+    gate.reload(origin.setup());
+    for _ in 0..3 {
+        let head = passes(&gate, &origin, &request);
+        assert!(!head.contains("ratelimit"), "{head}");
+    }
+    let everywhere = |setup: &mut Setup| setup.settings.limits.everywhere = vec![hourly(Per::User, 1)];
+    gate.reload(origin.setup().with(everywhere));
+    passes(&gate, &origin, &request);
+    refused(&gate, &request);
+}
+
+#[test]
+fn a_place_is_free_again_however_the_exchange_ends() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[cap(Per::Token, 1)]).start();
+    let check = |row: &str, end: &dyn Fn(Wire, Wire)| {
+        let client = gate.asked();
+        let mut upstream = origin.accept();
+        upstream.head();
+        let head = refused(&gate, &gate.request("GET /api/x", &[]));
+        assert_eq!(field(&head, "retry-after"), Some("1"), "{row}");
+        end(client, upstream);
+        gate.restore();
+        eventually(row, || gate.live() == 0);
+        passes(&gate, &origin, &gate.request("GET /api/x", &[]));
+    };
+    let begin = |client: &mut Wire, upstream: &mut Wire| {
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ");
+        client.until("half ");
+    };
+    check("the answer is complete", &|mut client, mut upstream| {
+        upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        client.answer();
+    });
+    check("the client is gone before the head", &|client, _upstream| client.reset());
+    check("the client is gone in the middle", &|mut client, mut upstream| {
+        begin(&mut client, &mut upstream);
+        client.reset();
+    });
+    check("the upstream is gone before the head", &|mut client, upstream| {
+        drop(upstream);
+        assert_eq!(client.refused().0, 502);
+    });
+    check("the upstream is gone in the middle", &|mut client, mut upstream| {
+        begin(&mut client, &mut upstream);
+        upstream.reset();
+        client.ending();
+    });
+    check("the fence cuts it", &|mut client, mut upstream| {
+        begin(&mut client, &mut upstream);
+        gate.revoke();
+        client.ending();
+    });
+    gate.told();
+    assert_eq!(gate.told().1, "ok", "the second line is that of the exchange that held the place");
+}
+
+#[test]
+fn a_new_cap_counts_who_is_inside_already() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[cap(Per::User, 2)]).start();
+    let (_first, mut one) = (gate.asked(), origin.accept());
+    one.head();
+    gate.reload(limited(origin.setup(), &[cap(Per::User, 1)]));
+    refused(&gate, &gate.request("GET /api/x", &[]));
+    gate.reload(limited(origin.setup(), &[cap(Per::User, 3)]));
+    passes(&gate, &origin, &gate.request("GET /api/x", &[]));
+}
+
+#[test]
+fn a_request_that_one_limit_refuses_is_counted_by_none() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[hourly(Per::User, 2), cap(Per::Token, 1)]).start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    for _ in 0..5 {
+        refused(&gate, &gate.request("GET /api/x", &[]));
+    }
+    upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    client.answer();
+    eventually("the place is free", || gate.live() == 0);
+    passes(&gate, &origin, &gate.request("GET /api/x", &[]));
+    let head = refused(&gate, &gate.request("GET /api/x", &[]));
+    assert!(field(&head, "ratelimit").is_some(), "{head}");
+}
