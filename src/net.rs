@@ -69,6 +69,13 @@ pub trait Handler: 'static {
     /// closes after it. Also the place to count and log.
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> http::Response<bytes::Bytes>;
 
+    /// A client has been let in: [`Self::closed`] follows, whatever becomes of the connection. The
+    /// place to count.
+    fn opened(&self) {}
+
+    /// What [`Self::opened`] told of is over.
+    fn closed(&self) {}
+
     /// A trusted proxy's connection is closed, since it does not say soundly whom it is for. The
     /// place to count and log.
     fn unannounced(&self, _connection: &Connection, _why: &str) {}

@@ -321,6 +321,14 @@ impl Handler for Gateway {
         rejection.into_response(Form::Json, &request_id)
     }
 
+    fn opened(&self) {
+        self.metrics().connection_accepted();
+    }
+
+    fn closed(&self) {
+        self.metrics().connection_closed();
+    }
+
     fn shaken(&self, outcome: Handshake, _: &Connection) {
         self.metrics().handshake(match outcome {
             Handshake::Full => HandshakeOutcome::Full,

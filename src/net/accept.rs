@@ -15,7 +15,7 @@ use super::{
     Connection, Drained, Draining, Handler, Listener, Peer, Worker,
     bind::{Entrance, Socket},
     connection::Phase,
-    lifetime::{Accepted, attended, live},
+    lifetime::{Accepted, Visit, attended, live},
     proxy_protocol::{self, AnnounceError, Announced},
     stream::Stream,
     tls::Certificates,
@@ -165,15 +165,17 @@ async fn admit<H: Handler>(
     let connection = Connection::new(peer, local, certificates.is_some(), worker.clock().clone());
     let connection = Rc::new(connection);
     let lease = worker.enlist(connection.clone(), place);
+    let visit = Visit::new(handler);
     let (worker, handler) = (worker.clone(), handler.clone());
     if announced {
         tokio::task::spawn_local(async move {
             if let Some((connection, lease)) = announce(&stream, connection, lease, &*handler).await {
-                live(accepted(stream, certificates), worker, connection, handler, lease).await;
+                live(accepted(stream, certificates), worker, connection, handler, lease, visit).await;
             }
         });
     } else {
-        tokio::task::spawn_local(live(accepted(stream, certificates), worker, connection, handler, lease));
+        let accepted = accepted(stream, certificates);
+        tokio::task::spawn_local(live(accepted, worker, connection, handler, lease, visit));
     }
 }
 

@@ -32,6 +32,9 @@ pub(super) enum Accepted {
     Tls(Arc<Shown>, TcpStream),
 }
 
+/// A connection as its handler counts it: one whose task is dropped ends too.
+pub(super) struct Visit<H: Handler>(Rc<H>);
+
 /// How the part of a connection that carries requests has ended.
 pub(super) enum End {
     /// As HTTP says.
@@ -46,14 +49,28 @@ pub(super) enum End {
     Multiplexed,
 }
 
+impl<H: Handler> Visit<H> {
+    pub(super) fn new(handler: &Rc<H>) -> Self {
+        handler.opened();
+        Self(handler.clone())
+    }
+}
+
+impl<H: Handler> Drop for Visit<H> {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
 pub(super) async fn live<H: Handler>(
     accepted: Accepted,
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     handler: Rc<H>,
     lease: Lease,
+    visit: Visit<H>,
 ) {
-    let _lease = lease;
+    let _held = (lease, visit);
     let stream = match accepted {
         Accepted::Plain(stream) => stream,
         Accepted::Tls(shown, socket) => match shake(shown, socket, &connection, &*handler).await {

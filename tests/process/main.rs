@@ -7,6 +7,7 @@ mod support;
 
 mod commands;
 mod ending;
+mod figures;
 mod harness;
 mod log;
 mod reload;
