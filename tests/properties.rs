@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
@@ -323,5 +323,51 @@ proptest! {
         }
         prop_assert_eq!(headers.get("x-permgate-user").unwrap(), "u");
         prop_assert!(trailers.is_empty() || trailers.keys().all(|n| !n.as_str().contains("permgate")));
+    }
+
+    #[test]
+    fn a_client_does_not_choose_its_address(
+        own in prop::collection::vec("(for|by|=|\"|\\\\|,|;| |10[.]6[.]6[.]6|\\[|\\]|:|[!-~]){0,12}", 0..3),
+        client in any::<u32>().prop_filter("a trusted proxy's", |client| client >> 8 != 0x00c0_0002),
+        host in "[ -~]{0,9}",
+        hops in prop::collection::vec((1..255u8, any::<bool>()), 0..3),
+    ) {
+        let trusted = ["192.0.2.0/24".parse().unwrap()].into_iter().collect();
+        let client = IpAddr::from(client.to_be_bytes());
+        let said: String = host.chars().flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect();
+        let element = |node: IpAddr| format!("for={node};host=\"{said}\"");
+        let (mut list, mut elements) = (own.clone(), own);
+        let mut add = |address: IpAddr, apart: bool| {
+            for (fields, hop) in [(&mut list, address.to_string()), (&mut elements, element(address))] {
+                match fields.last_mut() {
+                    Some(last) if !apart => *last = format!("{last}, {hop}"),
+                    _ => fields.push(hop),
+                }
+            }
+        };
+        add(client, false);
+        for (number, apart) in hops {
+            add(IpAddr::from([192, 0, 2, number]), apart);
+        }
+        let mut headers = HeaderMap::new();
+        for (name, values) in [("x-forwarded-for", list), ("forwarded", elements)] {
+            for value in values {
+                headers.append(name, HeaderValue::try_from(value).unwrap());
+            }
+        }
+        prop_assert_eq!(client_address(&headers, [192, 0, 2, 1].into(), true, &trusted), Ok(client));
+    }
+
+    #[test]
+    fn whatever_is_told_of_the_client_is_read(
+        fields in prop::collection::vec((any::<bool>(), "(for=|\"|\\\\|,|;|10[.]0[.]0[.]1|\\[|:|[\\u{20}-\\u{ff}]){0,12}"), 0..4),
+    ) {
+        let trusted = ["10.0.0.0/8".parse().unwrap()].into_iter().collect();
+        let mut headers = HeaderMap::new();
+        for (list, value) in fields {
+            let name = if list { "x-forwarded-for" } else { "forwarded" };
+            headers.append(name, HeaderValue::from_bytes(value.replace('\u{7f}', "").as_bytes()).unwrap());
+        }
+        let _ = client_address(&headers, [10, 0, 0, 2].into(), true, &trusted);
     }
 }

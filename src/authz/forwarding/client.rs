@@ -1,6 +1,9 @@
 //! Who the client is, behind proxies that are trusted to say so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use http::{HeaderMap, header};
 use ipnet::IpNet;
@@ -51,22 +54,12 @@ pub fn client_address(
     if !peer_trusted {
         return Ok(peer);
     }
-    let told = |name: header::HeaderName, separators: &[char], read: fn(&str) -> Option<IpAddr>| {
-        let values = headers.get_all(name);
-        // A value that is not text tells nothing about the hops to its left.
-        let mut hops = Vec::new();
-        for value in &values {
-            hops.extend(value.to_str().unwrap_or("?").split(|c| separators.contains(&c)));
-        }
-        (!hops.is_empty()).then(|| rightmost(&hops, peer, trusted_proxies, read))
-    };
-    let list = told(FORWARDED_FOR, &[','], |hop| address(hop.trim()));
-    let elements = told(header::FORWARDED, &[','], |element| {
-        let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-        let mut nodes = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-        let (_, node) = nodes.next().filter(|_| nodes.next().is_none())?;
-        address(node.trim().trim_matches('"'))
-    });
+    let values = headers.get_all(FORWARDED_FOR).iter().rev();
+    let hops = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
+    let list = rightmost(hops.map(node), peer, trusted_proxies);
+    let values = headers.get_all(header::FORWARDED).iter().rev();
+    let hops = values.flat_map(|value| Elements { left: Some(value.as_bytes()) });
+    let elements = rightmost(hops.map(element_for), peer, trusted_proxies);
     match (list, elements) {
         (Some(list), Some(elements)) if list != elements => Err(AmbiguousClient),
         (Some(client), _) | (None, Some(client)) => Ok(client),
@@ -75,27 +68,129 @@ pub fn client_address(
 }
 
 /// From the right, each trusted hop vouches for the next one; what cannot be read ends the chain at
-/// the hop that told it.
+/// the hop that told it. `None`: nothing is told.
 fn rightmost(
-    hops: &[&str],
+    hops: impl Iterator<Item = Option<IpAddr>>,
     peer: IpAddr,
     trusted_proxies: &TrustedProxies,
-    read: fn(&str) -> Option<IpAddr>,
-) -> IpAddr {
+) -> Option<IpAddr> {
+    let mut hops = hops.peekable();
+    hops.peek()?;
     let mut client = peer;
-    for hop in hops.iter().rev() {
-        let Some(address) = read(hop) else { break };
+    for hop in hops {
+        let Some(address) = hop else { break };
         client = address;
         if !trusted_proxies.contains(client) {
             break;
         }
     }
-    client
+    Some(client)
 }
 
-/// An address, also with a port, IPv6 also in brackets.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
-    let address = text.parse().ok().or_else(bare).or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
-    address.map(|address| address.to_canonical())
+/// The elements of a `Forwarded` from the last to the first. Not from the left: a quote that a
+/// stranger leaves open would swallow what the proxies add behind it.
+struct Elements<'a> {
+    left: Option<&'a [u8]>,
 }
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let list = self.left.take()?;
+        let mut quoted = false;
+        for (at, byte) in list.iter().enumerate().rev() {
+            match byte {
+                b'"' if !quoted => quoted = true,
+                b'"' if !is_escaped(list, at) => quoted = false,
+                b',' if !quoted => {
+                    self.left = Some(&list[..at]);
+                    return Some(&list[at + 1..]);
+                }
+                _ => {}
+            }
+        }
+        Some(list)
+    }
+}
+
+/// Whether the byte stands behind a backslash that is not itself escaped.
+fn is_escaped(text: &[u8], at: usize) -> bool {
+    text[..at].iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
+}
+
+/// The address of the one `for` of a sound element.
+fn element_for(element: &[u8]) -> Option<IpAddr> {
+    let mut told = None;
+    let mut rest = element.trim_ascii();
+    while !rest.is_empty() {
+        let equals = rest.iter().position(|b| *b == b'=')?;
+        let (name, value) = (rest[..equals].trim_ascii(), rest[equals + 1..].trim_ascii_start());
+        let (value, behind) = match value.strip_prefix(b"\"") {
+            Some(open) => unquoted(open)?,
+            None => {
+                let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
+                (Cow::Borrowed(value[..end].trim_ascii_end()), &value[end..])
+            }
+        };
+        rest = match behind.split_first() {
+            None => behind,
+            Some((b';', more)) => more.trim_ascii_start(),
+            Some(_) => return None,
+        };
+        if name.eq_ignore_ascii_case(b"for") && told.replace(value).is_some() {
+            return None;
+        }
+    }
+    node(&told?)
+}
+
+/// What a quoted string says, from behind its opening quote, and what follows its end.
+fn unquoted(open: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
+    let mut said = Vec::new();
+    let mut from = 0;
+    loop {
+        let at = from + open[from..].iter().position(|b| matches!(b, b'"' | b'\\'))?;
+        if open[at] == b'"' {
+            let last = &open[from..at];
+            let said = if from == 0 { Cow::Borrowed(last) } else { Cow::Owned([&said, last].concat()) };
+            return Some((said, open[at + 1..].trim_ascii_start()));
+        }
+        said.extend_from_slice(&open[from..at]);
+        said.push(*open.get(at + 1)?);
+        from = at + 2;
+    }
+}
+
+/// An address, also with a port, IPv6 also in brackets. Not `unknown`, no name that hides one.
+fn node(text: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(text).ok()?.trim();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let (address, behind): (IpAddr, &str) = match text.strip_prefix('[') {
+        Some(open) => {
+            let (address, behind) = open.split_once(']')?;
+            (address.parse::<Ipv6Addr>().ok()?.into(), behind)
+        }
+        None => {
+            let (address, behind) = text.split_at(text.find(':')?);
+            (address.parse::<Ipv4Addr>().ok()?.into(), behind)
+        }
+    };
+    let is_sound = behind.is_empty() || behind.strip_prefix(':').is_some_and(is_port);
+    is_sound.then(|| address.to_canonical())
+}
+
+/// A number, or a name that hides one.
+fn is_port(port: &str) -> bool {
+    match port.strip_prefix('_') {
+        Some(name) => {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        }
+        None => port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
