@@ -30,7 +30,7 @@ const MISTAKES: &str = r#"version = 1
 lisen = ["127.0.0.1:0"]
 drain = "soon"
 [upstream.youtrack]
-urls = ["https://127.0.0.1:1"]
+urls = ["wss://127.0.0.1:1"]
 [service.youtrack]
 upstream = "youtrak"
 paths = ["/api/"]
@@ -51,10 +51,10 @@ error: gateway.toml:4:9: `server.drain` is not a duration
       |         ^^^^^^
       = write a number and one of ms, s, m, h, d, such as "10s"
 
-error: gateway.toml:6:9: https:// upstreams are not supported, only http://
-    6 | urls = ["https://127.0.0.1:1"]
-      |         ^^^^^^^^^^^^^^^^^^^^^
-      = write "http://HOST:PORT"
+error: gateway.toml:6:9: wss:// upstreams are not supported
+    6 | urls = ["wss://127.0.0.1:1"]
+      |         ^^^^^^^^^^^^^^^^^^^
+      = write "http://HOST:PORT", "https://HOST", "h2c://HOST:PORT" or "unix:PATH"
 
 error: gateway.toml:8:12: there is no upstream "youtrak"
     8 | upstream = "youtrak"

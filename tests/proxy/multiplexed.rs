@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use permgate::proxy::HttpVersion;
+
 use crate::harness::{
     Ending, Gate, Origin, Setup, Wire, field,
     frames::{CANCEL, DATA, END_STREAM, Frames, GOAWAY, HEADERS, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM},
@@ -431,4 +433,44 @@ fn an_upstream_that_says_nothing_is_not_waited_for() {
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
     assert_eq!(gate.told().1, "upstream_connect");
     mute.ending();
+}
+
+#[test]
+fn a_unix_socket_is_an_upstream_of_either_version() {
+    for (http, expected) in [(HttpVersion::Auto, "h1"), (HttpVersion::Http2, "h2")] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            if expected == "h1" {
+                use std::io::{Read, Write};
+                let mut head = [0; 4096];
+                assert!(stream.read(&mut head).unwrap() > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nh1").unwrap();
+                return;
+            }
+            stream.set_nonblocking(true).unwrap();
+            runtime.block_on(async {
+                let stream = tokio::net::UnixStream::from_std(stream).unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let answer = http::Response::builder().header("content-length", "2").body(()).unwrap();
+                    let mut body = respond.send_response(answer, false).unwrap();
+                    body.send_data("h2".into(), true).unwrap();
+                }
+            });
+        });
+        let setup = Setup::to(&[]).with(|setup| {
+            let url = format!("unix:{}", path.display());
+            setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+            setup.upstream.http = http;
+            setup.upstream.idle_timeout = SOON;
+        });
+        let gate = setup.start();
+        assert_eq!(gate.asked().answer().2, expected);
+        assert_eq!(gate.line()["upstream"], format!("unix:{}", path.display()));
+        server.join().unwrap();
+    }
 }

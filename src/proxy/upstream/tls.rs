@@ -195,3 +195,35 @@ fn fault(why: &CertificateError) -> String {
         other => format!("is refused: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: rustls::Error, expected: &str) {
+        assert_eq!(explain(&io::Error::new(io::ErrorKind::InvalidData, error)).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_refused_certificate_is_explained() {
+        use rustls::Error::{AlertReceived, InvalidCertificate};
+        check(InvalidCertificate(CertificateError::Expired), "its certificate has expired");
+        check(
+            InvalidCertificate(CertificateError::UnknownIssuer),
+            "its certificate is of an unknown issuer: name its authority in `tls.ca`",
+        );
+        let other = CertificateError::NotValidForNameContext {
+            expected: parse_name("a.test").expect("a name"),
+            presented: vec!["b.test".to_owned()],
+        };
+        check(
+            InvalidCertificate(other),
+            "its certificate is for another name: a.test is expected, it names b.test",
+        );
+        check(
+            AlertReceived(AlertDescription::CertificateRequired),
+            "it asks for a client certificate: set `tls.cert` and `tls.key`",
+        );
+        assert_eq!(explain(&io::ErrorKind::ConnectionRefused.into()), None);
+    }
+}
