@@ -9,68 +9,14 @@ mod support;
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use rcgen::CertifiedKey;
 use support::{
     gateway::Gateway,
+    stage::{self, Ended, Stage, run},
     upstream::{Upstream, json},
 };
-
-/// What the command prints; it must succeed.
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{command:?}: {text}");
-    text
-}
-
-/// A gateway with TLS on one address and clear text on another, a token, and the certificate's file.
-struct Stage {
-    gateway: Gateway,
-    _upstream: Option<Upstream>,
-    token: String,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let upstream = Upstream::start(|_, socket| json(socket, r#"{"id": "1-1"}"#));
-        let url = format!("http://{}", upstream.address);
-        Self { _upstream: Some(upstream), ..Self::to(&url) }
-    }
-
-    fn to(upstream: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(dir.path().join("tls.crt"), cert.pem()).unwrap();
-        std::fs::write(dir.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
-        let head = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-tls = { cert = "tls.crt", key = "tls.key" }
-workers = 2
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
-"#;
-        let services = Gateway::services(([127, 0, 0, 1], 1).into()).replace("http://127.0.0.1:1", upstream);
-        let gateway = Gateway::on(dir, &format!("{head}{services}"));
-        gateway.developer("alice");
-        let (_, token) = gateway.token("alice", "good", &["tracker"]);
-        Self { gateway, _upstream: None, token }
-    }
-
-    fn certificate(&self) -> std::path::PathBuf {
-        self.gateway.dir.path().join("tls.crt")
-    }
-}
 
 #[test]
 #[ignore = "needs curl; .ci/run runs it"]
@@ -122,14 +68,10 @@ fn h2load_loses_no_request() {
 #[test]
 #[ignore = "installs grpcio from PyPI; .ci/run runs it"]
 fn grpcio_calls_through_the_gateway_and_reads_its_refusals() {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grpc");
-    if !place.join("bin/python").exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&place));
-    }
-    run(Command::new(place.join("bin/pip")).args(["install", "-q", "grpcio==1.85.1"]));
+    let interpreter = stage::python("grpc", &["grpcio==1.85.1"]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http_clients/grpc_calls.py");
     let python = |arguments: &[&str]| {
-        let mut command = Command::new(place.join("bin/python"));
+        let mut command = Command::new(&interpreter);
         command.arg(&script).args(arguments).stdout(Stdio::piped());
         command
     };
@@ -184,15 +126,5 @@ fn grpcio_calls_through_the_gateway_and_reads_its_refusals() {
     assert!(end.starts_with("CANCELLED "), "{end}");
     for _ in 0..10 {
         assert_eq!(kept.next().unwrap().unwrap(), "tick");
-    }
-}
-
-/// A process that does not outlive its test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

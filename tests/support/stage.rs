@@ -1,0 +1,87 @@
+//! A whole gateway with TLS in front, as clients that are programs of their own meet it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+use rcgen::CertifiedKey;
+
+use super::{
+    gateway::Gateway,
+    upstream::{Upstream, json},
+};
+
+/// A gateway with a certificate for `localhost`, and a token of alice's.
+pub struct Stage {
+    pub gateway: Gateway,
+    _upstream: Option<Upstream>,
+    pub token: String,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let upstream = Upstream::start(|_, socket| json(socket, r#"{"id": "1-1"}"#));
+        let url = format!("http://{}", upstream.address);
+        Self { _upstream: Some(upstream), ..Self::to(&url) }
+    }
+
+    pub fn to(upstream: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(dir.path().join("tls.crt"), cert.pem()).unwrap();
+        std::fs::write(dir.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
+        let head = r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+tls = { cert = "tls.crt", key = "tls.key" }
+workers = 2
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+"#;
+        let services = Gateway::services(([127, 0, 0, 1], 1).into()).replace("http://127.0.0.1:1", upstream);
+        let gateway = Gateway::on(dir, &format!("{head}{services}"));
+        gateway.developer("alice");
+        let (_, token) = gateway.token("alice", "good", &["tracker"]);
+        Self { gateway, _upstream: None, token }
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.gateway.dir.path().join("tls.crt")
+    }
+}
+
+/// What the command prints; it must succeed.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{command:?}: {text}");
+    text
+}
+
+/// The interpreter of an environment of this name with these packages, which later runs find again.
+pub fn python(name: &str, packages: &[&str]) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !place.join("bin/python").exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&place));
+    }
+    run(Command::new(place.join("bin/pip")).args(["install", "-q"]).args(packages));
+    place.join("bin/python")
+}
+
+/// A process that does not outlive its test.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
