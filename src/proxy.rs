@@ -51,7 +51,7 @@ pub use self::{
     bad_tokens::BadTokens,
     body::Body,
     exchange::Exchange,
-    own::Records,
+    own::{FrontProxy, Records},
     settings::{BadTokenLimit, Settings},
     upstream::{
         common::Upstreams,
@@ -265,12 +265,12 @@ impl Handler for Gateway {
             }
             Some(own) => {
                 // Boxed: hardly any request is for the gateway itself, and all would be as large.
-                let answer = Box::pin(self.answer(own, &exchange, &request)).await;
+                let (exchange, answer) = Box::pin(self.answer(own, exchange, &request)).await;
                 let (reason, status, response) = match answer {
-                    Ok(response) => (Reason::Answered, response.status(), response),
+                    Ok((reason, response)) => (reason, response.status(), response),
                     Err(rejection) => {
                         let (reason, status) = (rejection.reason, rejection.status());
-                        (reason, status, rejection.into_response(form, &exchange.request_id))
+                        (reason, status, rejection.into_response(form.of_own(own), &exchange.request_id))
                     }
                 };
                 (reason, status, response, Finish::of(exchange))

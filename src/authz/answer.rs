@@ -36,6 +36,10 @@ pub enum Reason {
     ReadServiceDenied,
     ScopeDenied,
     ReadOnlyScope,
+    /// 403: the address that asks for a decision is no trusted proxy's.
+    ProxyNotTrusted,
+    /// 403: the proxy that asks does not tell exactly one original request.
+    OriginalUnclear,
     /// 405 with Allow: a method outside the service's `methods`.
     MethodNotAllowed,
     /// 400: framing, Host, or a field that cannot be forwarded safely.
@@ -98,7 +102,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 49] = [
+    pub const ALL: [Reason; 51] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -124,6 +128,8 @@ impl Reason {
         Reason::ReadServiceDenied,
         Reason::ScopeDenied,
         Reason::ReadOnlyScope,
+        Reason::ProxyNotTrusted,
+        Reason::OriginalUnclear,
         Reason::MethodNotAllowed,
         Reason::BadRequest,
         Reason::BadBody,
@@ -178,6 +184,8 @@ impl Reason {
             Reason::ReadServiceDenied => "read_service_denied",
             Reason::ScopeDenied => "scope_denied",
             Reason::ReadOnlyScope => "read_only_scope",
+            Reason::ProxyNotTrusted => "proxy_not_trusted",
+            Reason::OriginalUnclear => "original_unclear",
             Reason::MethodNotAllowed => "method_not_allowed",
             Reason::BadRequest => "bad_request",
             Reason::BadBody => "bad_body",

@@ -13,7 +13,7 @@ use crate::authz::{decide::Permit, rules::Authorization, subject::Directory};
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use identity::{ASSERTION, Claims, Identities};
 use names::{Fate, Side, fate, may_be_listed};
-pub use names::{framing_alias, method_override};
+pub use names::{framing_alias, method_override, misleads};
 
 mod client;
 mod identity;

@@ -53,6 +53,11 @@ pub const ROOT: &[Key] = &[
         Kind::Table(LIMITER),
         "Slows addresses down that keep sending bad tokens; off unless written.",
     ),
+    key(
+        "forward_auth",
+        Kind::Table(FORWARD_AUTH),
+        "Decisions for a proxy that forwards by itself; off unless written.",
+    ),
     key("log", Kind::Table(LOG), "Access log and messages."),
     key("upstream", Kind::Named(UPSTREAM), "Where requests are sent, by name."),
     key("service", Kind::Named(SERVICE), "What a token may be scoped to, by its scope word."),
@@ -181,6 +186,13 @@ const LIMITER: &[Key] = &[
     key("bad_tokens", Kind::Count(1, 1_000_000), "Bad tokens that one address may send.").required(),
     key("per", Kind::Duration(1000), "In this time.").required(),
 ];
+
+const FORWARD_AUTH: &[Key] = &[key(
+    "proxy",
+    Kind::Word(&["nginx", "traefik", "caddy", "envoy"]),
+    "Which one asks: how it tells the original request.",
+)
+.required()];
 
 const LOG: &[Key] = &[
     key("access", Kind::Text, "One JSON line a request: \"stdout\", \"off\" or a file.").or(d::ACCESS_LOG),

@@ -28,7 +28,7 @@ use crate::{
         rules::{PublicSpec, Rules, ServiceIds, Settings as RuleSettings},
     },
     net::{self, Address},
-    proxy::{self, BadTokenLimit, UpstreamSettings, access_log::LogTarget},
+    proxy::{self, BadTokenLimit, FrontProxy, UpstreamSettings, access_log::LogTarget},
     store,
 };
 
@@ -128,6 +128,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         proxy: proxy::Settings {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
             max_body: root.table("server").size("max_body"),
+            forward_auth: forward_auth(problems, root, &rules.trusted_proxies),
             bad_tokens: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
             limits: super::limits::limits(problems, root, &written_services, &sound_services),
         },
@@ -173,6 +174,31 @@ fn server(
         workers: section.count("workers").and_then(NonZeroUsize::new),
         drain: section.duration("drain").unwrap_or_default(),
         limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(problems, section) },
+    }
+}
+
+/// What a proxy tells of the original request is believed, so that there has to be one to believe.
+fn forward_auth(
+    problems: &Problems<'_>,
+    root: &Section<'_>,
+    trusted_proxies: &TrustedProxies,
+) -> Option<FrontProxy> {
+    if !root.is_written("forward_auth") {
+        return None;
+    }
+    if trusted_proxies.is_empty() {
+        problems.error(
+            &root.at("forward_auth"),
+            "`forward_auth` answers nobody without `server.trusted_proxies`",
+            "name the addresses that the proxy asks from, such as [\"127.0.0.1\"]",
+        );
+    }
+    match root.table("forward_auth").text("proxy")?.get_ref().as_str() {
+        "nginx" => Some(FrontProxy::Nginx),
+        "traefik" => Some(FrontProxy::Traefik),
+        "caddy" => Some(FrontProxy::Caddy),
+        "envoy" => Some(FrontProxy::Envoy),
+        _ => None,
     }
 }
 

@@ -210,6 +210,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::ReadServiceDenied
         | Reason::ScopeDenied
         | Reason::ReadOnlyScope
+        | Reason::ProxyNotTrusted
         | Reason::TooManyBadTokens
         | Reason::RateLimited
         | Reason::ConcurrencyLimited
@@ -217,6 +218,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         Reason::MethodNotSupported
         | Reason::BadPath
         | Reason::AmbiguousPath
+        | Reason::OriginalUnclear
         | Reason::MethodNotAllowed
         | Reason::BadRequest
         | Reason::BadBody

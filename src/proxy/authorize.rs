@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body::Body as _;
 
 use crate::{
@@ -45,10 +45,13 @@ impl Gateway {
 
     /// Takes down what the decision asks about a request.
     pub(super) fn read(&self, exchange: &Exchange, request: &Request<RequestBody>) -> Result<(), Rejection> {
-        let settings = &exchange.view.snapshot.rules.settings;
         let host = framing::host(request)?;
-        let headers = request.headers();
         exchange.host.set(host).expect("an exchange is authorized once");
+        self.read_fields(exchange, request.headers())
+    }
+
+    pub(super) fn read_fields(&self, exchange: &Exchange, headers: &HeaderMap) -> Result<(), Rejection> {
+        let settings = &exchange.view.snapshot.rules.settings;
         let (peer, trusted) = (exchange.connection.address(), trusts(&exchange.view, &exchange.connection));
         let client = forwarding::client_address(headers, peer, trusted, &settings.trusted_proxies);
         exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
@@ -102,6 +105,23 @@ impl Gateway {
         }
         let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
         let protocols = exchange.upgrade.get().then(|| upgrade::asked(request)).flatten();
+        self.identify(&permit, exchange, request.headers_mut())?;
+        if let Some(protocols) = protocols {
+            upgrade::set(request.headers_mut(), protocols);
+        }
+        exchange.upload_limit.set(limit);
+        Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
+    }
+
+    /// Makes the fields those of a permitted request, which takes its place under the limits, and
+    /// counts the use of its token.
+    pub(super) fn identify(
+        &self,
+        permit: &Permit<'_>,
+        exchange: &Exchange,
+        headers: &mut HeaderMap,
+    ) -> Result<(), Rejection> {
+        let service = permit.owner().service.id;
         let peer = exchange.connection.address();
         self.peers().with(peer, exchange.connection.secure, |fields| {
             let hop = Hop {
@@ -110,28 +130,24 @@ impl Gateway {
                 host: exchange.host.get().and_then(framing::HostName::field),
                 request_id: &exchange.request_id,
             };
-            forwarding::edit_request(request.headers_mut(), &permit, &exchange.view.identities, &hop)
+            forwarding::edit_request(headers, permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
-        if let Some(limits) = exchange.view.limits(service.id) {
-            let taken = limits.take(&permit, exchange.client.get(), exchange.clock().now())?;
+        if let Some(limits) = exchange.view.limits(service) {
+            let taken = limits.take(permit, exchange.client.get(), exchange.clock().now())?;
             exchange.taken.replace(Some(Box::new(taken)));
         }
         if let Some(claims) =
-            Claims::of(&permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
+            Claims::of(permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {
             let assertion = self.vouch(&claims, exchange)?;
-            request.headers_mut().insert(forwarding::ASSERTION, assertion);
-        }
-        if let Some(protocols) = protocols {
-            upgrade::set(request.headers_mut(), protocols);
+            headers.insert(forwarding::ASSERTION, assertion);
         }
         if let Some(subject) = permit.subject() {
-            let one = Use { at: exchange.at, from: exchange.client.get(), service: service.id };
+            let one = Use { at: exchange.at, from: exchange.client.get(), service };
             self.uses().record(subject.digest, one);
         }
-        exchange.upload_limit.set(limit);
-        Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
+        Ok(())
     }
 
     fn vouch(&self, claims: &Claims<'_>, exchange: &Exchange) -> Result<HeaderValue, Reason> {

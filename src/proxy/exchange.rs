@@ -15,14 +15,14 @@ use crate::{
         answer::Reason,
         decide::{Credential, Permit, Query},
         path::RequestPath,
-        rules::{Service, ServiceId},
+        rules::{BUILT_IN_SERVICE, Service, ServiceId},
         secret::{self, TokenId},
         subject::UserIx,
         time::Timestamp,
     },
     fence::{Affected, Entry, Live, LiveRow},
     metrics::WorkerMetrics,
-    net::{Clock, Connection, RequestBody},
+    net::{Clock, Connection},
     proxy::{
         Gateway,
         framing::HostName,
@@ -86,10 +86,10 @@ pub struct Finish {
 }
 
 impl Exchange {
-    pub fn begin(
+    pub fn begin<B>(
         gateway: &Rc<Gateway>,
         view: Rc<View>,
-        request: &Request<RequestBody>,
+        request: &Request<B>,
         connection: Rc<Connection>,
         request_id: HeaderValue,
     ) -> Rc<Self> {
@@ -141,6 +141,12 @@ impl Exchange {
             upgrade: self.upgrade.get(),
             method_override: self.method_override.get(),
         }
+    }
+
+    /// Told of under the built-in service: no other has to do with it.
+    pub fn tell_as_own(&self) {
+        let service = self.view.snapshot.rules.service_by_key(BUILT_IN_SERVICE);
+        self.service.set(service.map(|service| service.id));
     }
 
     pub fn target(&self) -> &str {

@@ -35,7 +35,7 @@ pub fn host<B>(request: &Request<B>) -> Result<HostName, Reason> {
     }
     let mut fields = headers.get_all(header::HOST).iter();
     let host = match (fields.next(), fields.next()) {
-        (Some(field), None) => parse(field).ok_or(Reason::BadRequest)?,
+        (Some(field), None) => host_name(field)?,
         (None, _) if request.version() == Version::HTTP_10 => {
             HostName { field: None, length: 0, folded: None }
         }
@@ -45,6 +45,11 @@ pub fn host<B>(request: &Request<B>) -> Result<HostName, Reason> {
         return Err(Reason::BadRequest);
     }
     Ok(host)
+}
+
+/// A host that stands in a field of whatever name.
+pub fn host_name(field: &HeaderValue) -> Result<HostName, Reason> {
+    parse(field).ok_or(Reason::BadRequest)
 }
 
 fn one_coding(headers: &HeaderMap) -> bool {

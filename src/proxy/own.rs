@@ -7,25 +7,24 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 
 use crate::{
-    authz::{
-        answer::Reason,
-        decide::Denial,
-        rules::{BUILT_IN_SERVICE, RESERVED_PREFIX},
-        subject::Subject,
-        time::Timestamp,
-    },
+    authz::{answer::Reason, decide::Denial, rules::RESERVED_PREFIX, subject::Subject, time::Timestamp},
     net::RequestBody,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, view::View},
 };
 
+pub use original::FrontProxy;
 pub use whoami::Records;
 
+mod auth;
 mod jwks;
+mod original;
 mod whoami;
 
 /// Who answers a path under the reserved prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
+    /// `/.permgate/auth`, for proxies; Envoy's requests go on behind it.
+    Auth,
     /// `/.permgate/whoami`
     Whoami,
     /// `/.permgate/jwks.json`
@@ -34,11 +33,16 @@ pub enum Own {
     Nothing,
 }
 
+/// What is told of it, and the answer.
+type Answer = Result<(Reason, Response<Bytes>), Rejection>;
+
 impl Own {
     /// By the literal path alone. `None`: the path is not under the prefix. That no other reading
     /// leads into it or out of it is the agreement rule's affair: the prefix is nobody's there.
     pub fn of(path: &str) -> Option<Self> {
         match path.strip_prefix(RESERVED_PREFIX)? {
+            "/auth" => Some(Own::Auth),
+            rest if rest.starts_with("/auth/") => Some(Own::Auth),
             "/whoami" => Some(Own::Whoami),
             "/jwks.json" => Some(Own::Jwks),
             rest if rest.is_empty() || rest.starts_with('/') => Some(Own::Nothing),
@@ -48,23 +52,26 @@ impl Own {
 }
 
 impl Gateway {
+    /// The answer, and the exchange that it is told of in log and metrics.
     pub(super) async fn answer(
         &self,
         own: Own,
-        exchange: &Rc<Exchange>,
+        asking: Rc<Exchange>,
         request: &Request<RequestBody>,
-    ) -> Result<Response<Bytes>, Rejection> {
-        let answered = match self.read(exchange, request) {
+    ) -> (Rc<Exchange>, Answer) {
+        if let (Own::Auth, Some(proxy)) = (own, asking.view.settings.forward_auth) {
+            return self.forward_auth(proxy, asking, request);
+        }
+        let answered = match self.read(&asking, request) {
             Ok(()) => match own {
-                Own::Whoami => self.whoami(exchange).await,
-                Own::Jwks => self.jwks(exchange),
-                Own::Nothing => self.nothing(exchange),
+                Own::Whoami => self.whoami(&asking).await,
+                Own::Jwks => self.jwks(&asking),
+                Own::Auth | Own::Nothing => self.nothing(&asking),
             },
             Err(rejection) => Err(rejection),
         };
-        let rules = &exchange.view.snapshot.rules;
-        exchange.service.set(rules.service_by_key(BUILT_IN_SERVICE).map(|service| service.id));
-        answered
+        asking.tell_as_own();
+        (asking, answered.map(|response| (Reason::Answered, response)))
     }
 
     /// 404, once it is known who asks.
@@ -112,6 +119,10 @@ mod tests {
         }
         check("/.permgate/whoami", Some(Own::Whoami));
         check("/.permgate/jwks.json", Some(Own::Jwks));
+        check("/.permgate/auth", Some(Own::Auth));
+        check("/.permgate/auth/", Some(Own::Auth));
+        check("/.permgate/auth/api/x", Some(Own::Auth));
+        check("/.permgate/authx", Some(Own::Nothing));
         check("/.permgate", Some(Own::Nothing));
         check("/.permgate/", Some(Own::Nothing));
         check("/.permgate/whoami/", Some(Own::Nothing));

@@ -13,6 +13,7 @@ use crate::{
     proxy::{
         grpc,
         limits::{Exceeded, Fields, seconds},
+        own::Own,
     },
 };
 
@@ -49,6 +50,14 @@ impl Rejection {
         let mut rejection = Self::from(Reason::MethodNotAllowed);
         rejection.answer.allow = Some(allow.to_owned());
         rejection
+    }
+
+    /// For a proxy that takes no other refusals than 401 and 403; the body still says which it is.
+    pub fn for_proxy(mut self) -> Self {
+        if self.answer.status != StatusCode::UNAUTHORIZED {
+            self.answer.status = StatusCode::FORBIDDEN;
+        }
+        self
     }
 
     pub fn status(&self) -> StatusCode {
@@ -110,6 +119,11 @@ impl Form {
             Self::Json
         }
     }
+
+    /// gRPC's refusals have status 200, which a proxy that asks takes for a permit.
+    pub fn of_own(self, own: Own) -> Self {
+        if own == Own::Auth && self == Self::Grpc { Self::Json } else { self }
+    }
 }
 
 /// Never too soon, never at once.
@@ -146,4 +160,23 @@ fn text(answer: &Answer, request_id: &HeaderValue, problem: bool) -> Bytes {
     body.insert("status".into(), status.into());
     body.insert("request_id".into(), id.into());
     Bytes::from(serde_json::Value::Object(body).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_to_a_proxy_that_asks_never_looks_like_a_permit() {
+        let check = |own, form: Form, status: u16| {
+            let response = Rejection::from(Reason::TokenRevoked)
+                .for_proxy()
+                .into_response(form.of_own(own), &HeaderValue::from_static("1"));
+            assert_eq!(response.status(), status, "{own:?} {form:?}");
+        };
+        for form in [Form::Json, Form::Problem, Form::Grpc] {
+            check(Own::Auth, form, 401);
+        }
+        check(Own::Whoami, Form::Grpc, 200);
+    }
 }

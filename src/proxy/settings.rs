@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::proxy::{limits::Limits, upstream::settings::UpstreamSettings};
+use crate::proxy::{limits::Limits, own::FrontProxy, upstream::settings::UpstreamSettings};
 
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -14,6 +14,8 @@ pub struct Settings {
     /// `None`: nobody is counted.
     pub bad_tokens: Option<BadTokenLimit>,
     pub limits: Limits,
+    /// The proxy that asks for decisions; `None`: nobody may ask.
+    pub forward_auth: Option<FrontProxy>,
 }
 
 /// From one address (IPv6: one /64) no more than so many bad tokens in a window.

@@ -120,6 +120,19 @@ impl Told {
                 "The access token is read-only for this service",
                 "Make a token with full access to \"{service}\"",
             ),
+            Reason::ProxyNotTrusted => plain(
+                S::FORBIDDEN,
+                "forbidden",
+                "Decisions are told to trusted proxies alone",
+                "Add the proxy's address to server.trusted_proxies",
+            ),
+            Reason::OriginalUnclear => plain(
+                S::FORBIDDEN,
+                "forbidden",
+                "The proxy does not tell exactly one original request",
+                "Send no fields that only the proxy sets; the operator compares its configuration with the \
+                 one that comes with permgate",
+            ),
             Reason::MethodNotAllowed => plain(
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

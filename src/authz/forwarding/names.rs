@@ -86,6 +86,19 @@ pub fn method_override(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether a field is there that forwarding would drop and a proxy that only asks for a decision
+/// sends on: it would tell the upstream of another identity or another target. `told` are those
+/// that this proxy sets itself.
+pub fn misleads(headers: &HeaderMap, told: &[&str]) -> bool {
+    const ORIGINAL: [&str; 2] = ["x-original-method", "x-original-upgrade"];
+    const SAID: [&[u8]; 3] = [b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl"];
+    headers.keys().any(|field| {
+        let name = field.as_str().as_bytes();
+        let ours = is_ours(name, Side::TrustedRequest) && !SAID.contains(&name);
+        (ours || ORIGINAL.iter().any(|original| folds_to(name, original))) && !told.contains(&field.as_str())
+    })
+}
+
 /// Fields that only the gateway may set, and those that re-route an upstream behind the decision.
 fn is_ours(name: &[u8], side: Side) -> bool {
     const REROUTING: [&str; 7] = [

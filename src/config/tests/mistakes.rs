@@ -250,6 +250,28 @@ fn errors_name_place_fault_and_remedy() {
 }
 
 #[test]
+fn forward_auth_needs_somebody_to_believe() {
+    let check = |trusted: &str, section: &str, expected: &[&str]| {
+        let server = format!("version = 1\n[server]\ntrusted_proxies = {trusted}\n");
+        assert_eq!(told(&format!("{}{section}", SMALL.replace("version = 1\n", &server))), expected);
+    };
+    check("[\"127.0.0.1\"]", "[forward_auth]\nproxy = \"nginx\"\n", &[]);
+    check("[\"unix\"]", "[forward_auth]\nproxy = \"envoy\"\n", &[]);
+    check(
+        "[]",
+        "[forward_auth]\nproxy = \"caddy\"\n",
+        &[
+            "10:1 `forward_auth` answers nobody without `server.trusted_proxies` | name the addresses that the proxy asks from, such as [\"127.0.0.1\"]",
+        ],
+    );
+    check(
+        "[\"127.0.0.1\"]",
+        "[forward_auth]\n",
+        &["10:1 [forward_auth] lacks `proxy` | add `proxy = \"...\"`"],
+    );
+}
+
+#[test]
 fn prefixes_of_two_services_must_differ() {
     let second = "[service.other]\nupstream = \"up\"\npaths = [\"/app\"]\nreaders = [\"all-users\"]\n";
     let errors = told(&format!("{SMALL}{second}"));

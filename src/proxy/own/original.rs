@@ -1,0 +1,280 @@
+//! The request that a proxy asks about, as that proxy tells it. One way of telling is configured and
+//! no other is read: a second one in the same request is a stranger's.
+
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, uri::PathAndQuery};
+
+use crate::{
+    authz::{answer::Reason, forwarding},
+    proxy::{framing, framing::HostName},
+};
+
+/// Which proxy asks; each tells the original request in its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontProxy {
+    /// `auth_request`: X-Original-Method and X-Original-URI beside the client's own Host, or
+    /// X-Original-URL, which names the host.
+    Nginx,
+    /// `ForwardAuth`: X-Forwarded-Method, -Host and -Uri.
+    Traefik,
+    /// `forward_auth`: as Traefik.
+    Caddy,
+    /// `ext_authz` over HTTP: the request's own method and Host, and its target behind the path.
+    Envoy,
+}
+
+/// What is decided about instead of the request that asks.
+#[derive(Debug)]
+pub struct Original {
+    pub method: Method,
+    pub uri: Uri,
+    pub host: HostName,
+    pub upgrade: bool,
+}
+
+/// Where forward-auth answers; Envoy puts the original target behind it.
+pub const PATH: &str = "/.permgate/auth";
+
+const METHOD: &str = "x-original-method";
+const URI: &str = "x-original-uri";
+const URL: &str = "x-original-url";
+/// What a proxy that takes an Upgrade out of the request tells of it.
+const UPGRADE: &str = "x-original-upgrade";
+const FORWARDED_METHOD: &str = "x-forwarded-method";
+const FORWARDED_HOST: &str = "x-forwarded-host";
+const FORWARDED_URI: &str = "x-forwarded-uri";
+
+impl FrontProxy {
+    /// The one original request; whatever is missing, told twice or told in two ways is refused.
+    pub fn original<B>(self, request: &Request<B>) -> Result<Original, Reason> {
+        let headers = request.headers();
+        if forwarding::misleads(headers, self.tells()) {
+            return Err(Reason::OriginalUnclear);
+        }
+        let (method, target, host) = match self {
+            FrontProxy::Nginx => by_original(request)?,
+            FrontProxy::Traefik | FrontProxy::Caddy => {
+                let host = framing::host_name(needed(headers, FORWARDED_HOST)?)?;
+                (method(needed(headers, FORWARDED_METHOD)?)?, text(needed(headers, FORWARDED_URI)?)?, host)
+            }
+            FrontProxy::Envoy => {
+                let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+                let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
+                (request.method().clone(), target, framing::host(request)?)
+            }
+        };
+        let told = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
+        let upgrade = told || headers.contains_key(http::header::UPGRADE);
+        Ok(Original { method, uri: uri(target)?, host, upgrade })
+    }
+
+    /// The fields that this proxy sets itself, whatever its clients send.
+    fn tells(self) -> &'static [&'static str] {
+        match self {
+            FrontProxy::Nginx => &[METHOD, URI, URL, UPGRADE],
+            FrontProxy::Traefik | FrontProxy::Caddy => &[FORWARDED_METHOD, FORWARDED_URI, UPGRADE],
+            FrontProxy::Envoy => &[UPGRADE],
+        }
+    }
+}
+
+/// A target beside Host, a URL, or both, which then say the same.
+fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, HostName), Reason> {
+    let headers = request.headers();
+    let method = method(needed(headers, METHOD)?)?;
+    let target = one(headers, URI)?.map(text).transpose()?;
+    let Some(url) = one(headers, URL)?.map(text).transpose()? else {
+        return Ok((method, target.ok_or(Reason::OriginalUnclear)?, framing::host(request)?));
+    };
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let rest = rest.ok_or(Reason::OriginalUnclear)?;
+    let (host, at) = rest.split_at(rest.find('/').ok_or(Reason::OriginalUnclear)?);
+    if target.is_some_and(|target| target != at) {
+        return Err(Reason::OriginalUnclear);
+    }
+    let host = HeaderValue::from_str(host).map_err(|_| Reason::OriginalUnclear)?;
+    Ok((method, at, framing::host_name(&host)?))
+}
+
+/// The value of a field that is there at most once.
+fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Reason> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Reason::OriginalUnclear),
+    }
+}
+
+fn needed<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h HeaderValue, Reason> {
+    one(headers, name)?.ok_or(Reason::OriginalUnclear)
+}
+
+fn method(value: &HeaderValue) -> Result<Method, Reason> {
+    Method::from_bytes(value.as_bytes()).map_err(|_| Reason::OriginalUnclear)
+}
+
+fn text(value: &HeaderValue) -> Result<&str, Reason> {
+    value.to_str().map_err(|_| Reason::BadPath)
+}
+
+/// The bytes as they stand: a parser that leaves something out, as it would a fragment, has read
+/// another target.
+fn uri(target: &str) -> Result<Uri, Reason> {
+    let parsed = target.parse::<PathAndQuery>().ok().filter(|parsed| parsed.as_str() == target);
+    Ok(Uri::from(parsed.filter(|_| target.starts_with('/')).ok_or(Reason::BadPath)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method, host and target, or why not.
+    fn told(
+        proxy: FrontProxy,
+        line: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<(String, String, String), Reason> {
+        let (method, target) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let original = proxy.original(&request.body(()).unwrap())?;
+        let host = original.host.as_str().unwrap_or_default().to_owned();
+        Ok((original.method.to_string(), host, original.uri.to_string()))
+    }
+
+    fn check(
+        row: &str,
+        proxy: FrontProxy,
+        fields: &[(&'static str, &str)],
+        expected: Result<(&str, &str, &str), Reason>,
+    ) {
+        let found = told(proxy, "GET /.permgate/auth", fields);
+        let expected = expected.map(|(m, h, t)| (m.to_owned(), h.to_owned(), t.to_owned()));
+        assert_eq!(found, expected, "{row}");
+    }
+
+    const UNCLEAR: Result<(&str, &str, &str), Reason> = Err(Reason::OriginalUnclear);
+
+    #[test]
+    fn nginx_tells_in_fields_of_its_own() {
+        let check = |row: &str, more: &[(&'static str, &str)], expected| {
+            let host = [("host", "A.example:80")];
+            check(row, FrontProxy::Nginx, &[&host, more].concat(), expected);
+        };
+        let (method, uri) = (("x-original-method", "PUT"), ("x-original-uri", "/api/x?q=%20"));
+        let url = ("x-original-url", "https://b.example/api/x?q=%20");
+        check("method and target", &[method, uri], Ok(("PUT", "a.example", "/api/x?q=%20")));
+        check("a url names the host", &[method, url], Ok(("PUT", "b.example", "/api/x?q=%20")));
+        check("both, the same", &[method, uri, url], Ok(("PUT", "b.example", "/api/x?q=%20")));
+        check("both, another", &[method, ("x-original-uri", "/api/y"), url], UNCLEAR);
+        check("no method", &[uri], UNCLEAR);
+        check("no target", &[method], UNCLEAR);
+        check("nothing", &[], UNCLEAR);
+        check("two methods", &[method, method, uri], UNCLEAR);
+        check("two targets", &[method, uri, uri], UNCLEAR);
+        check("no method's name", &[("x-original-method", "P T"), uri], UNCLEAR);
+        check("a url of no host", &[method, ("x-original-url", "https:///x")], Err(Reason::BadRequest));
+        check("a url without a path", &[method, ("x-original-url", "https://b")], UNCLEAR);
+        check("a url with a user", &[method, ("x-original-url", "https://u@b/")], Err(Reason::BadRequest));
+        check("another scheme", &[method, ("x-original-url", "ftp://b/")], UNCLEAR);
+        for target in ["", "api", "*", "http://b/api", "/api#/x", "/a b", "/a?b#", "?x"] {
+            check(target, &[method, ("x-original-uri", target)], Err(Reason::BadPath));
+        }
+        for other in ["x-forwarded-uri", "x-forwarded-method"] {
+            check(other, &[method, uri, (other, "/api/x")], UNCLEAR);
+        }
+    }
+
+    #[test]
+    fn traefik_and_caddy_tell_in_forwarded_fields() {
+        let check = |row: &str, fields: &[(&'static str, &str)], expected| {
+            for proxy in [FrontProxy::Traefik, FrontProxy::Caddy] {
+                check(row, proxy, fields, expected);
+            }
+        };
+        let method = ("x-forwarded-method", "POST");
+        let (host, uri) = (("x-forwarded-host", "A.example:80"), ("x-forwarded-uri", "/api/x"));
+        check("all", &[method, host, uri, ("host", "b")], Ok(("POST", "a.example", "/api/x")));
+        check("no method", &[host, uri], UNCLEAR);
+        check("no host", &[method, uri, ("host", "b")], UNCLEAR);
+        check("no target", &[method, host], UNCLEAR);
+        check("two hosts", &[method, host, host, uri], UNCLEAR);
+        check("a list of hosts", &[method, ("x-forwarded-host", "a, b"), uri], Err(Reason::BadRequest));
+        check("two targets", &[method, host, uri, uri], UNCLEAR);
+        for other in ["x-original-uri", "x-original-url", "x-original-method"] {
+            check(other, &[method, host, uri, (other, "/api/x")], UNCLEAR);
+        }
+    }
+
+    #[test]
+    fn envoy_asks_with_the_request_itself() {
+        let check = |line: &str, more: &[(&'static str, &str)], expected: Result<(&str, &str), Reason>| {
+            let found = told(FrontProxy::Envoy, line, &[&[("host", "a.example")], more].concat());
+            let expected = expected.map(|(m, t)| (m.to_owned(), "a.example".to_owned(), t.to_owned()));
+            assert_eq!(found, expected, "{line}");
+        };
+        check("PUT /.permgate/auth/api/x?y", &[], Ok(("PUT", "/api/x?y")));
+        check("GET /.permgate/auth/", &[], Ok(("GET", "/")));
+        check("GET /.permgate/auth//x", &[], Ok(("GET", "//x")));
+        check("GET /.permgate/auth", &[], Err(Reason::BadPath));
+        for other in ["x-original-uri", "x-forwarded-uri", "x-original-method", "x-forwarded-method"] {
+            check("GET /.permgate/auth/api", &[(other, "/x")], Err(Reason::OriginalUnclear));
+        }
+    }
+
+    #[test]
+    fn what_forwarding_would_drop_is_refused_since_the_proxy_would_send_it_on() {
+        let sound = [
+            ("host", "a.example"),
+            ("x-forwarded-method", "GET"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-uri", "/api"),
+        ];
+        let check = |name: &'static str, misleads: bool| {
+            let fields = [&sound[..], &[(name, "1")]].concat();
+            let found = told(FrontProxy::Traefik, "GET /.permgate/auth", &fields);
+            assert_eq!(found.is_err(), misleads, "{name}");
+        };
+        for name in [
+            "x-permgate-user",
+            "x_permgate_user",
+            "x.permgate.groups",
+            "x-rewrite-url",
+            "x-forwarded-prefix",
+            "x-forwarded-user",
+            "x_forwarded_for",
+            "x_forwarded_uri",
+            "x_original_uri",
+            "x_original_upgrade",
+        ] {
+            check(name, true);
+        }
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-server",
+            "x-real-ip",
+            "x-request-id",
+            "accept",
+        ] {
+            check(name, false);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_seen_however_it_is_told() {
+        let check = |fields: &[(&'static str, &str)], expected: bool| {
+            let mut request = Request::builder().uri("/.permgate/auth/api").header("host", "a");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let original = FrontProxy::Envoy.original(&request.body(()).unwrap());
+            assert_eq!(original.unwrap().upgrade, expected, "{fields:?}");
+        };
+        check(&[], false);
+        check(&[("x-original-upgrade", "")], false);
+        check(&[("x-original-upgrade", "websocket")], true);
+        check(&[("upgrade", "websocket")], true);
+    }
+}
