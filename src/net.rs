@@ -20,6 +20,7 @@ mod lifetime;
 mod limits;
 mod proxy_protocol;
 mod refusal;
+mod sending;
 mod stream;
 pub mod tls;
 mod tunnel;
@@ -41,6 +42,7 @@ pub use self::{
     limits::Limits,
     refusal::Refusal,
     tunnel::Upgraded,
+    sending::{Coding, SendError, Sending, put_field, put_fields},
     worker::{Budget, Worker},
 };
 

@@ -168,10 +168,9 @@ where
         Pin::new(&mut self.stream).poll_read(&mut cx, &mut buf).is_pending()
     }
 
-    /// The request of a failed exchange, if it can be sent on another connection as if it never
-    /// had been: `written` allows what the upstream may have seen.
-    pub fn take_back(&mut self, written: bool) -> Option<Outgoing<B>> {
-        self.outgoing.take()?.rewind(written)
+    /// The request of a failed exchange.
+    pub fn take_back(&mut self) -> Option<Outgoing<B>> {
+        self.outgoing.take()
     }
 
     pub fn stream(&self) -> &S {
@@ -188,10 +187,13 @@ where
     /// Sends what can be sent now. What the upstream does not take yet is no reason to wait: its
     /// answer may come first.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        match &mut self.outgoing {
-            Some(outgoing) => outgoing.send(&mut self.stream, cx),
-            None => Ok(()),
+        let Some(outgoing) = &mut self.outgoing else { return Ok(()) };
+        outgoing.send(&mut self.stream, cx)?;
+        // Its body holds the exchange, and this connection outlives that.
+        if outgoing.is_spent() {
+            self.outgoing = None;
         }
+        Ok(())
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<usize, Fault>> {

@@ -1,39 +1,19 @@
-//! A request on its way out: its head as bytes, its body piece by piece behind it.
+//! A request on its way to an upstream, and the way back when it has to be sent once more.
 
-use std::{
-    io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::Context;
 
-use bytes::{Buf, Bytes, buf::Chain};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::Fault;
+use crate::net::{Coding, SendError, Sending, put_fields};
 
 pub struct Outgoing<B> {
     method: Method,
-    /// Kept whole until the answer: it may have to be sent again.
-    head: Vec<u8>,
-    written: usize,
-    body: Option<B>,
-    coding: Coding,
-    piece: Option<Written>,
-    /// Something may wait inside the stream.
-    unflushed: bool,
+    message: Sending<B>,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    /// As its head says, which must be true: so many bytes are left.
-    Length(u64),
-    Chunked,
-}
-
-/// Framing, data, framing.
-type Written = Chain<Chain<Bytes, Bytes>, Bytes>;
 
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// The head must frame the body as it is: a length, or `chunked`.
@@ -43,135 +23,44 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         let coding = match body.as_ref().map(|body| body.size_hint().exact()) {
             None => Coding::Length(0),
             Some(Some(length)) => Coding::Length(length),
-            Some(None) => Coding::Chunked,
+            Some(None) => Coding::Chunked { trailers: true },
         };
-        let head = encode(
-            &parts.method,
-            parts.uri.path_and_query().map_or("/", |target| target.as_str()),
-            &parts.headers,
-        );
-        Self { method: parts.method, head, written: 0, body, coding, piece: None, unflushed: true }
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let head = encode(&parts.method, target, &parts.headers);
+        Self { method: parts.method, message: Sending::new(head, body, coding) }
     }
 
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The last byte is with the kernel.
     pub fn is_sent(&self) -> bool {
-        self.written == self.head.len() && self.body.is_none() && self.piece.is_none() && !self.unflushed
+        self.message.is_sent()
     }
 
-    /// Makes it as new. A body of which something was taken cannot be sent twice.
-    pub fn rewind(mut self, written: bool) -> Option<Self> {
-        let untouched = self.written == 0 && self.piece.is_none();
-        let bodiless = self.body.is_none() && self.coding == Coding::Length(0);
-        if !(untouched || written && bodiless) {
+    /// Sent whole, with a body: of no use any more.
+    pub fn is_spent(&self) -> bool {
+        self.message.has_body() && self.message.is_sent()
+    }
+
+    /// The request as it was before, if it can be sent on another connection as if it never had
+    /// been: `written` allows what the upstream may have seen, unless it has a body. Copying every
+    /// request in case that it has to be sent again would cost each what only a few need.
+    pub fn into_request(self, written: bool) -> Option<Request<Option<B>>> {
+        if !(self.message.is_untouched() || written && !self.message.has_body()) {
             return None;
         }
-        (self.written, self.unflushed) = (0, true);
-        Some(self)
-    }
-
-    /// The request as it was before: copying every one in case that it has to be sent again would
-    /// cost each what only a few need.
-    pub fn into_request(self) -> Option<Request<Option<B>>> {
-        parse_head(&self.head, self.body)
+        let (head, body) = self.message.into_parts();
+        parse_head(&head, body)
     }
 
     /// Writes as much as there is and the stream takes.
     pub fn send<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Result<(), Fault> {
-        if self.is_sent() {
-            return Ok(());
-        }
-        loop {
-            // The body is asked for only once its head is on the way: it may have to be asked for.
-            if self.piece.is_none() && self.written > 0 && self.body.is_some() {
-                self.piece = self.next_piece(cx)?;
-            }
-            let written = if self.written < self.head.len() {
-                Pin::new(&mut *stream).poll_write(cx, &self.head[self.written..])
-            } else if let Some(piece) = &self.piece {
-                let mut slices = [IoSlice::new(&[]); 3];
-                let count = piece.chunks_vectored(&mut slices);
-                Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count])
-            } else {
-                if self.unflushed
-                    && let Poll::Ready(flushed) = Pin::new(&mut *stream).poll_flush(cx)
-                {
-                    flushed.map_err(Fault::Broken)?;
-                    self.unflushed = false;
-                }
-                return Ok(());
-            };
-            match written {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) => return Err(Fault::Broken(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => self.wrote(count),
-                Poll::Ready(Err(error)) => return Err(Fault::Broken(error)),
-            }
-        }
+        self.message.send(stream, cx).map_err(|error| match error {
+            SendError::Broken(error) => Fault::Broken(error),
+            SendError::Body => Fault::Upload,
+        })
     }
-
-    fn wrote(&mut self, count: usize) {
-        if self.written < self.head.len() {
-            self.written += count;
-            return;
-        }
-        self.unflushed = true;
-        if let Some(piece) = &mut self.piece {
-            piece.advance(count);
-            if !piece.has_remaining() {
-                self.piece = None;
-            }
-        }
-    }
-
-    fn next_piece(&mut self, cx: &mut Context<'_>) -> Result<Option<Written>, Fault> {
-        let Some(body) = &mut self.body else { return Ok(None) };
-        loop {
-            let frame = match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Pending => return Ok(None),
-                Poll::Ready(Some(Ok(frame))) => Some(frame),
-                Poll::Ready(Some(Err(_))) => return Err(Fault::Upload),
-                Poll::Ready(None) => None,
-            };
-            let piece = match (&mut self.coding, frame.map(http_body::Frame::into_data)) {
-                (_, Some(Ok(data))) if data.is_empty() => continue,
-                (Coding::Length(left), Some(Ok(data))) => {
-                    // More or less than the head says would make the rest another request.
-                    *left = left.checked_sub(data.len() as u64).ok_or(Fault::Upload)?;
-                    joined(Bytes::new(), data, Bytes::new())
-                }
-                (Coding::Chunked, Some(Ok(data))) => {
-                    let size = Bytes::from(format!("{:x}\r\n", data.len()));
-                    joined(size, data, Bytes::from_static(b"\r\n"))
-                }
-                (Coding::Length(_), Some(Err(_))) => continue,
-                (Coding::Length(0), None) => {
-                    self.body = None;
-                    return Ok(None);
-                }
-                (Coding::Length(_), None) => return Err(Fault::Upload),
-                (Coding::Chunked, Some(Err(frame))) => {
-                    self.body = None;
-                    let fields = frame.into_trailers().unwrap_or_default();
-                    let mut end = b"0\r\n".to_vec();
-                    put_fields(&mut end, &fields);
-                    joined(Bytes::new(), end.into(), Bytes::from_static(b"\r\n"))
-                }
-                (Coding::Chunked, None) => {
-                    self.body = None;
-                    joined(Bytes::new(), Bytes::from_static(b"0\r\n\r\n"), Bytes::new())
-                }
-            };
-            return Ok(Some(piece));
-        }
-    }
-}
-
-fn joined(before: Bytes, data: Bytes, after: Bytes) -> Written {
-    before.chain(data).chain(after)
 }
 
 /// Room for most heads without growing.
@@ -186,15 +75,6 @@ fn encode(method: &Method, target: &str, fields: &HeaderMap) -> Vec<u8> {
     put_fields(&mut head, fields);
     head.extend_from_slice(b"\r\n");
     head
-}
-
-fn put_fields(into: &mut Vec<u8>, fields: &HeaderMap) {
-    for (name, value) in fields {
-        into.extend_from_slice(name.as_str().as_bytes());
-        into.extend_from_slice(b": ");
-        into.extend_from_slice(value.as_bytes());
-        into.extend_from_slice(b"\r\n");
-    }
 }
 
 fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {

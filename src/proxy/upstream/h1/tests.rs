@@ -204,7 +204,7 @@ async fn sent<B: Body<Data = Bytes> + Unpin>(request: Request<B>) -> String {
     connection.begin(Outgoing::new(request));
     poll_fn(|cx| {
         assert!(connection.poll_answer(cx).is_pending());
-        if connection.outgoing.as_ref().is_some_and(Outgoing::is_sent) {
+        if connection.outgoing.as_ref().is_none_or(Outgoing::is_sent) {
             Poll::Ready(())
         } else {
             Poll::Pending
