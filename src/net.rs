@@ -41,8 +41,8 @@ pub use self::{
     inherited::{InheritError, Inherited},
     limits::Limits,
     refusal::Refusal,
-    tunnel::Upgraded,
     sending::{Coding, SendError, Sending, put_field, put_fields},
+    tunnel::Upgraded,
     worker::{Budget, Worker},
 };
 

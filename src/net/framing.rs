@@ -48,6 +48,8 @@ pub(super) struct Chunked {
 enum State {
     #[default]
     Size,
+    /// Behind a size nothing but an extension may come.
+    SizeBlank,
     Extension,
     SizeLf,
     Data,
@@ -130,7 +132,10 @@ impl Chunked {
         }
         match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => Ok(State::SizeLf),
-            (State::Size, b';' | b' ' | b'\t') if self.digits > 0 => Ok(State::Extension),
+            (State::Size | State::SizeBlank, b';') if self.digits > 0 => Ok(State::Extension),
+            (State::Size, b' ' | b'\t') if self.digits > 0 => Ok(State::SizeBlank),
+            (State::SizeBlank, b' ' | b'\t') => Ok(State::SizeBlank),
+            (State::SizeBlank, b'\r') => Ok(State::SizeLf),
             (State::Size, _) => {
                 let digit = char::from(byte).to_digit(16).ok_or(Malformed)?;
                 self.digits += 1;
@@ -185,6 +190,8 @@ mod tests {
         check("trailers", "0\r\nA: b\r\nC: d\r\n\r\nGET", Ok(17));
         check("an end inside data", "5\r\n0\r\n\r\n\r\n0\r\n\r\nGET", Ok(15));
         check("not ended", "3\r\nab", Ok(5));
+        check("blanks behind a size", "3 \t\r\nabc\r\n0 ;x\r\n\r\n", Ok(18));
+        check("two sizes", "5 5\r\nhello\r\n0\r\n\r\n", Err(Malformed));
         check("no digits", ";a\r\n", Err(Malformed));
         check("a bare CR", "3\rabc", Err(Malformed));
         check("a folded trailer", "0\r\nA: b\r\n c\r\n\r\n", Err(Malformed));

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::Fault;
@@ -23,36 +23,38 @@ pub enum Extent {
     Close,
 }
 
+/// For the fields that a gateway sets.
+const ROOM: usize = 4;
+
 /// More fields than this make an answer malformed.
 const MOST_FIELDS: usize = 100;
 
 impl Head {
     /// Takes the first head out of what was read; `None` while it is not whole.
     pub fn take(input: &mut BytesMut) -> Result<Option<Self>, Fault> {
+        // Empty lines before an answer are none of it.
+        let blank = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        input.advance(blank);
+        let length = match length(input) {
+            Some(length) if length <= HEAD_LIMIT => length,
+            None if !malformed(input) => return Ok(None),
+            Some(_) | None => return Err(Fault::Malformed),
+        };
+        let head = input.split_to(length).freeze();
         let mut lines = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        let status = config.parse_response_with_uninit_headers(&mut parsed, input, &mut lines);
-        let length = match status.map_err(|_| Fault::Malformed)? {
-            httparse::Status::Complete(length) if length <= HEAD_LIMIT => length,
-            httparse::Status::Complete(_) => return Err(Fault::Malformed),
-            httparse::Status::Partial => return Ok(None),
-        };
+        match config.parse_response_with_uninit_headers(&mut parsed, &head, &mut lines) {
+            Ok(httparse::Status::Complete(end)) if end == length => {}
+            Ok(_) | Err(_) => return Err(Fault::Malformed),
+        }
         let (Some(code), Some(version)) = (parsed.code, parsed.version) else { return Err(Fault::Malformed) };
         let status = StatusCode::from_u16(code).map_err(|_| Fault::Malformed)?;
-        let start = input.as_ptr() as usize;
-        let mut ranges = [(0, 0, 0, 0); MOST_FIELDS];
-        let count = parsed.headers.len();
-        for (line, range) in parsed.headers.iter().zip(&mut ranges) {
-            let at = |bytes: &[u8]| bytes.as_ptr() as usize - start;
-            *range = (at(line.name.as_bytes()), line.name.len(), at(line.value), line.value.len());
-        }
-        let head = input.split_to(length).freeze();
-        let mut fields = HeaderMap::with_capacity(count + 4);
-        for &(name, name_len, value, value_len) in &ranges[..count] {
-            let name = HeaderName::from_bytes(&head[name..name + name_len]).map_err(|_| Fault::Malformed)?;
-            let value = HeaderValue::from_maybe_shared(head.slice(value..value + value_len))
-                .map_err(|_| Fault::Malformed)?;
+        let mut fields = HeaderMap::with_capacity(parsed.headers.len() + ROOM);
+        for line in parsed.headers.iter() {
+            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Fault::Malformed)?;
+            let value =
+                HeaderValue::from_maybe_shared(head.slice_ref(line.value)).map_err(|_| Fault::Malformed)?;
             fields.append(name, value);
         }
         let old = version == 0;
@@ -83,6 +85,29 @@ impl Head {
         let length = length.to_str().ok().and_then(|length| length.parse().ok());
         length.map(Extent::Length).ok_or(Fault::Malformed)
     }
+}
+
+/// How long the first head is, by its empty line: so that it is parsed once, when it is whole.
+fn length(input: &[u8]) -> Option<usize> {
+    let mut line = 0;
+    while let Some(end) = memchr::memchr(b'\n', &input[line..]) {
+        line += end + 1;
+        match input[line..] {
+            [b'\r', b'\n', ..] => return Some(line + 2),
+            [b'\n', ..] => return Some(line + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether what was read of a head is none already.
+#[cold]
+fn malformed(input: &[u8]) -> bool {
+    let mut lines = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    config.parse_response_with_uninit_headers(&mut parsed, input, &mut lines).is_err()
 }
 
 /// RFC 9112, 9.3: an old connection ends unless it says otherwise, a new one goes on unless it does.
