@@ -18,6 +18,7 @@ mod head;
 mod inherited;
 mod lifetime;
 mod limits;
+mod peer;
 mod proxy_protocol;
 mod refusal;
 mod sending;
@@ -34,12 +35,13 @@ pub use self::{
     bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
     clock::{Clock, Deadline, Elapsed},
-    connection::{Connection, Peer},
+    connection::Connection,
     decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
     framing::Malformed,
     inherited::{InheritError, Inherited},
     limits::Limits,
+    peer::Peer,
     refusal::Refusal,
     sending::{Coding, SendError, Sending, put_field, put_fields},
     tunnel::Upgraded,

@@ -1,5 +1,7 @@
 //! A client's connection as its requests, its task and the ticker see it.
 
+mod phase;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     net::{IpAddr, SocketAddr},
@@ -10,27 +12,13 @@ use std::{
 
 use http::HeaderValue;
 
+pub(super) use self::phase::{Answer, Order, Phase};
 use super::{
-    Limits, Refusal,
+    Limits, Peer, Refusal,
     clock::Clock,
     h2::{Branch, Trunk},
     tls::Presented,
 };
-use crate::authz::forwarding::TrustedProxies;
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    Inet(SocketAddr),
-    /// A unix socket, by the kernel's word.
-    Unix {
-        uid: u32,
-        pid: Option<i32>,
-    },
-    /// Somebody whom the trusted proxy at this address does not name: it counts for the address,
-    /// and is not believed for it.
-    Unnamed(IpAddr),
-}
 
 /// A client's connection as its requests see it. Belongs to one worker.
 pub struct Connection {
@@ -70,46 +58,6 @@ pub struct Connection {
     branch: Option<Box<Branch>>,
 }
 
-/// Where a connection is in its life, which says what deadline holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Handshake,
-    /// No byte has come yet.
-    Fresh,
-    /// Between requests.
-    Idle,
-    /// Bytes of a head have come.
-    Head,
-    /// hyper has the head and has not called the service.
-    Judged,
-    /// The handler, its answer or the request's body are under way.
-    Serving,
-    /// What passes is HTTP no longer.
-    Tunnel,
-    /// The last answer is out; what the client still sends is thrown away.
-    Closing,
-}
-
-/// How far the answer of the present request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Open,
-    /// hyper holds all of it.
-    Ended,
-    /// The kernel holds all of it.
-    Flushed,
-}
-
-/// What the ticker, the drain or the wire tells the connection's task to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Close; nothing is lost by it.
-    Close,
-    Refuse(Refusal),
-    /// Go on as HTTP/2: the client has begun so.
-    Multiplex,
-}
-
 /// How long a client may go on sending what nobody reads after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -118,34 +66,6 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// How long a drain waits for the first byte of a connection that has just been made.
 const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
-
-impl Peer {
-    /// A unix socket's peer counts as local.
-    pub fn address(&self) -> IpAddr {
-        match self {
-            Self::Inet(address) => address.ip(),
-            Self::Unix { .. } => IpAddr::from([127, 0, 0, 1]),
-            Self::Unnamed(proxy) => *proxy,
-        }
-    }
-
-    /// Whether what it says of its clients is believed.
-    pub fn is_trusted(&self, trusted: &TrustedProxies) -> bool {
-        match self {
-            Self::Inet(address) => trusted.contains(address.ip()),
-            Self::Unix { .. } => trusted.unix,
-            Self::Unnamed(_) => false,
-        }
-    }
-
-    /// The address whose connections are counted.
-    pub(super) fn counted(&self) -> Option<IpAddr> {
-        match self {
-            Self::Inet(address) => Some(address.ip()),
-            Self::Unix { .. } | Self::Unnamed(_) => None,
-        }
-    }
-}
 
 impl Connection {
     pub(super) fn new(peer: Peer, local: Option<SocketAddr>, secure: bool, clock: Clock) -> Self {

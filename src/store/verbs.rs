@@ -1,16 +1,17 @@
 //! The verbs: each hands a plan to the writer and waits until it is in force. A plan can be run
 //! again, so what is drawn at random is drawn here.
 
+mod sessions;
+
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::{
     Actor, ChangeError, Changed, Configuration, GrantTarget, GroupEdit, Idempotency, ImportedToken, Made,
-    NewSession, NewToken, NewUser, Refusal, Store, TokenEdit, UserEdit,
+    NewToken, NewUser, Refusal, Store, TokenEdit, UserEdit,
     model::{
-        AuditEvent, GrantRecord, GroupRecord, InvitationRecord, LastUsed, RevokeReason, RoleRecord,
-        SessionRecord, TokenRecord, UserRecord,
+        AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
     },
     writer::{Command, Desk, Done, Job, Line, Text},
 };
@@ -18,7 +19,6 @@ use crate::{
     authz::{
         secret::{Digest, TokenId, TokenText},
         subject::Permission,
-        time::Timestamp,
     },
     fence::{Cut, LiveRow, Ticket},
 };
@@ -146,49 +146,6 @@ impl Store {
         phc: Option<String>,
     ) -> Result<Changed<UserRecord>, ChangeError> {
         self.changed(Usual, move |desk| desk.set_password(&actor, &login, phc.as_deref())).await
-    }
-
-    /// `None`: the account may not sign in, or its password has changed meanwhile.
-    pub async fn begin_session(&self, new: NewSession) -> Result<Option<SessionRecord>, ChangeError> {
-        Ok(self.change(Usual, move |desk| desk.begin_session(&new)).await?.0)
-    }
-
-    /// That a session was used, when [`Store::see_session`] says that it is due.
-    pub async fn record_session(&self, digest: Digest, seen: Timestamp) -> Result<(), ChangeError> {
-        let plan = move |desk: &mut Desk| {
-            desk.record_session(&digest, seen);
-            Ok(())
-        };
-        self.change(Usual, plan).await.map(drop)
-    }
-
-    /// Idempotent.
-    pub async fn end_session(&self, actor: Actor, digest: Digest) -> Result<Cut, ChangeError> {
-        let plan = move |desk: &mut Desk| {
-            desk.end_session(&actor, &digest);
-            Ok(())
-        };
-        Ok(self.change(OnlyRemoves, plan).await?.1)
-    }
-
-    /// Everywhere; answers how many.
-    pub async fn end_sessions(&self, actor: Actor, login: String) -> Result<Changed<usize>, ChangeError> {
-        self.changed(OnlyRemoves, move |desk| desk.end_sessions(&actor, &login)).await
-    }
-
-    /// In place of an invitation that the user had.
-    pub async fn invite(
-        &self,
-        actor: Actor,
-        login: String,
-        digest: Digest,
-    ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
-        Ok(self.change(Usual, move |desk| desk.invite(&actor, &login, digest)).await?.0)
-    }
-
-    /// The password of whoever holds the invitation's text, once.
-    pub async fn redeem(&self, digest: Digest, phc: String) -> Result<Changed<UserRecord>, ChangeError> {
-        self.changed(Usual, move |desk| desk.redeem(&digest, &phc)).await
     }
 
     pub async fn create_group(

@@ -1,0 +1,57 @@
+//! The verbs of signing in: sessions and invitations.
+
+use super::Kind::{OnlyRemoves, Usual};
+use crate::{
+    authz::{secret::Digest, time::Timestamp},
+    fence::Cut,
+    store::{
+        Actor, ChangeError, Changed, NewSession, Store,
+        model::{InvitationRecord, SessionRecord, UserRecord},
+        writer::Desk,
+    },
+};
+
+impl Store {
+    /// `None`: the account may not sign in, or its password has changed meanwhile.
+    pub async fn begin_session(&self, new: NewSession) -> Result<Option<SessionRecord>, ChangeError> {
+        Ok(self.change(Usual, move |desk| desk.begin_session(&new)).await?.0)
+    }
+
+    /// That a session was used, when [`Store::see_session`] says that it is due.
+    pub async fn record_session(&self, digest: Digest, seen: Timestamp) -> Result<(), ChangeError> {
+        let plan = move |desk: &mut Desk| {
+            desk.record_session(&digest, seen);
+            Ok(())
+        };
+        self.change(Usual, plan).await.map(drop)
+    }
+
+    /// Idempotent.
+    pub async fn end_session(&self, actor: Actor, digest: Digest) -> Result<Cut, ChangeError> {
+        let plan = move |desk: &mut Desk| {
+            desk.end_session(&actor, &digest);
+            Ok(())
+        };
+        Ok(self.change(OnlyRemoves, plan).await?.1)
+    }
+
+    /// Everywhere; answers how many.
+    pub async fn end_sessions(&self, actor: Actor, login: String) -> Result<Changed<usize>, ChangeError> {
+        self.changed(OnlyRemoves, move |desk| desk.end_sessions(&actor, &login)).await
+    }
+
+    /// In place of an invitation that the user had.
+    pub async fn invite(
+        &self,
+        actor: Actor,
+        login: String,
+        digest: Digest,
+    ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
+        Ok(self.change(Usual, move |desk| desk.invite(&actor, &login, digest)).await?.0)
+    }
+
+    /// The password of whoever holds the invitation's text, once.
+    pub async fn redeem(&self, digest: Digest, phc: String) -> Result<Changed<UserRecord>, ChangeError> {
+        self.changed(Usual, move |desk| desk.redeem(&digest, &phc)).await
+    }
+}
