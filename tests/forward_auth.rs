@@ -134,8 +134,10 @@ fn nginx_forwards_what_is_permitted_and_nothing_else() {
 
     // Set by nginx itself, whatever the client says.
     let said = [
-        ("X-Original-Method", "PUT"),
-        ("X-Original-URI", "/hub/api"),
+        ("X-Original-Method", "root"),
+        ("X-Original-URI", "/root"),
+        ("X-Original-URL", "http://evil.example/root"),
+        ("X-Original-Upgrade", "root"),
         ("X-Forwarded-For", "192.0.2.7"),
         ("X-Forwarded-Host", "evil.example"),
         ("Forwarded", "for=192.0.2.8"),
