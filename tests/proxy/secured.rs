@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::harness::{Gate, Setup};
+use crate::harness::{Gate, Setup, status};
 
 /// An authority, and what it issues.
 struct Place {
@@ -126,12 +126,24 @@ async fn speak_h1(mut stream: TlsStream<TcpStream>) {
     let mut read = Vec::new();
     while let Ok(1..) = stream.read_buf(&mut read).await {
         if read.ends_with(b"\r\n\r\n") {
+            if String::from_utf8_lossy(&read).contains("upgrade: websocket\r\n") {
+                return echo(stream).await;
+            }
             read.clear();
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nh1";
             if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
         }
+    }
+}
+
+async fn echo(mut stream: TlsStream<TcpStream>) {
+    let mut bytes =
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".to_vec();
+    while stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok() {
+        bytes.clear();
+        let Ok(1..) = stream.read_buf(&mut bytes).await else { return };
     }
 }
 
@@ -180,6 +192,36 @@ fn the_handshake_says_what_is_spoken() {
     check("HTTP/2 wanted", &[b"http/1.1", b"h2"], two, Some("h2"));
     check("HTTP/2 wanted, HTTP/1.1 there", &[b"http/1.1"], two, None);
     check("HTTP/2 wanted, nothing said", &[], two, None);
+}
+
+#[test]
+fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
+    let place = Place::new();
+    let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, before: &str| {
+        let (at, handshakes) = place.upstream(Manner { speaks, ..SOUND });
+        let gate = gate("localhost", at, place.tls(false, None), http);
+        let made = || handshakes.lock().unwrap().len();
+        let mut tunnels = Vec::new();
+        for _ in 0..2 {
+            assert_eq!(gate.asked().answer().2, before, "{row}");
+            let others = made();
+            let mut client = gate.client();
+            client.send(gate.request("GET /api/socket", &["Connection: Upgrade", "Upgrade: websocket"]));
+            assert_eq!(status(&client.head()), 101, "{row}");
+            for _ in 0..3 {
+                client.send("ping");
+                assert_eq!(client.bytes(4), "ping", "{row}");
+            }
+            assert_eq!(made(), others + 1, "{row}");
+            assert_eq!(gate.asked().answer().2, before, "{row}");
+            assert!(before == "h1" || made() == others + 1, "{row}: the shared one stays");
+            tunnels.push(client);
+        }
+    };
+    let auto = HttpVersion::Auto;
+    check("HTTP/2 first", &[b"h2", b"http/1.1"], auto, "h2");
+    check("HTTP/1.1 alone", &[b"http/1.1"], auto, "h1");
+    check("HTTP/1.1 wanted", &[b"h2", b"http/1.1"], HttpVersion::Http1, "h1");
 }
 
 #[test]
