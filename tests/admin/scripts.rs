@@ -124,7 +124,8 @@ fn introspection_tells_of_what_is_in_force_and_is_no_use() {
     let inactive = json!({"active": false});
     assert_eq!(ask("nonsense"), inactive);
     assert_eq!(ask(""), inactive);
-    assert_eq!(ask(&format!("{}x", &secret[..65])), inactive, "mistyped");
+    let other = if secret.ends_with('x') { 'y' } else { 'x' };
+    assert_eq!(ask(&format!("{}{other}", &secret[..65])), inactive, "mistyped");
     fixture.must("DELETE", "/v1/groups/developers/members/alice", None);
     assert_eq!(ask(&secret)["scope"], "", "the owner reads neither any more");
     fixture.must("POST", "/v1/users/alice/ban", None);
