@@ -122,7 +122,8 @@ fn a_token_is_judged_as_on_the_proxy() {
     );
     let revoked = fixture.token("alice", "revoked", &["permgate"]);
     fixture.must("DELETE", &format!("/v1/tokens/{}", id(&revoked)), None);
-    let mistyped = format!("{}x", &text(&good)[..65]);
+    let other = if text(&good).ends_with('x') { 'y' } else { 'x' };
+    let mistyped = format!("{}{other}", &text(&good)[..65]);
     let check = |name: &str, bearer: &str, method: &str, expected: (u16, &str), challenge: Option<&str>| {
         let target = if method == "GET" { "/v1/whoami" } else { "/v1/users/me/tokens" };
         let body = crate::harness::new_token(name, &["youtrack"]);
