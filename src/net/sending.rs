@@ -82,7 +82,8 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     ) -> Result<(), SendError> {
         while !self.is_sent() {
             if self.piece.is_none() && !self.ended {
-                self.piece = self.next_piece(cx)?;
+                // A body that has failed is not one that nothing was taken of.
+                self.piece = self.next_piece(cx).inspect_err(|_| self.ended = true)?;
             }
             let Poll::Ready(written) = self.write(stream, cx) else { return Ok(()) };
             let written = written.map_err(SendError::Broken)?;

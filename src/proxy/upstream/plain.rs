@@ -91,7 +91,8 @@ impl Plain {
                 // What was never written may go out whatever its method; what was written only
                 // when doing it twice does no harm.
                 let written = repeatable && self.lane.closed_unanswered();
-                let again = self.connection.borrow_mut().take_back().filter(|_| reused);
+                let failed_here = matches!(fault, Fault::Upload);
+                let again = self.connection.borrow_mut().take_back().filter(|_| reused && !failed_here);
                 let again = again.and_then(|outgoing| outgoing.into_request(written));
                 let again = again.map(|request| request.map(|body| body.unwrap_or_else(Upload::none)));
                 Err(Failure { again, reason: blame(&fault, &self.lane) })
