@@ -7,11 +7,11 @@
 mod accept;
 mod bind;
 mod body;
+mod chunked;
 mod clock;
 mod connection;
 mod decoder;
 mod drain;
-mod framing;
 mod h1;
 mod h2;
 mod head;
@@ -25,7 +25,6 @@ mod sending;
 mod stream;
 pub mod tls;
 mod tunnel;
-mod wire;
 mod worker;
 
 use std::rc::Rc;
@@ -34,11 +33,11 @@ pub use self::{
     accept::serve,
     bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
+    chunked::Malformed,
     clock::{Clock, Deadline, Elapsed},
     connection::Connection,
     decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
-    framing::Malformed,
     inherited::{InheritError, Inherited},
     limits::Limits,
     peer::Peer,

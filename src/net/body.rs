@@ -1,7 +1,6 @@
 //! Bodies as they pass a connection: the request's with its deadline, the answer's with its end.
 
 use std::{
-    cell::RefCell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -9,13 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::{
-    BoxError, Connection,
-    connection::{Answer, Phase},
-    h2::Inflow,
-};
+use super::{BoxError, h1::Line, h2::Inflow};
 
 /// A request's body. `100 Continue` goes out when it is first polled.
 pub struct RequestBody(Source);
@@ -35,25 +29,15 @@ pub enum BodyError {
 }
 
 enum Source {
-    Wire { incoming: Incoming, connection: Rc<Connection> },
+    Line { line: Rc<Line>, turn: u64 },
     Stream(Box<Inflow>),
     Memory(Option<Bytes>),
 }
 
-/// The handler's body on its way to hyper. What hyper has taken in full is kept in `spent` until
-/// the kernel has it.
-pub(super) struct AnswerBody<B> {
-    body: Option<B>,
-    connection: Rc<Connection>,
-    spent: Spent<B>,
-}
-
-/// One per connection.
-pub(super) type Spent<B> = Rc<RefCell<Option<B>>>;
-
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, connection: Rc<Connection>) -> Self {
-        Self(Source::Wire { incoming, connection })
+    /// Of the request that is the present one on this line.
+    pub(super) fn line(line: Rc<Line>) -> Self {
+        Self(Source::Line { turn: line.turn(), line })
     }
 
     pub(super) fn stream(inflow: Inflow) -> Self {
@@ -75,27 +59,16 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, connection) = match &mut self.0 {
-            Source::Wire { incoming, connection } => (incoming, connection),
-            Source::Stream(inflow) => return inflow.poll_frame(cx),
-            Source::Memory(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-        };
-        if connection.severed() {
-            return Poll::Ready(Some(Err(BodyError::Severed)));
-        }
-        match Pin::new(incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                connection.body_came();
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
-            }
-            Poll::Pending if connection.await_body(cx) => Poll::Ready(Some(Err(BodyError::Timeout))),
-            Poll::Pending => Poll::Pending,
+        match &mut self.0 {
+            Source::Line { line, turn } => line.poll_body(cx, *turn),
+            Source::Stream(inflow) => inflow.poll_frame(cx),
+            Source::Memory(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Wire { incoming, .. } => incoming.is_end_stream(),
+            Source::Line { line, turn } => line.body_ended(*turn),
             Source::Stream(inflow) => inflow.is_end_stream(),
             Source::Memory(bytes) => bytes.is_none(),
         }
@@ -103,7 +76,9 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Wire { incoming, .. } => incoming.size_hint(),
+            Source::Line { line, turn } => {
+                line.body_left(*turn).map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             Source::Stream(inflow) => inflow.size_hint(),
             Source::Memory(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
@@ -115,47 +90,9 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         match &self.0 {
-            Source::Wire { connection, .. } => connection.drop_body(),
+            Source::Line { line, turn } => line.drop_body(*turn),
             Source::Stream(inflow) => inflow.connection().drop_body(),
             Source::Memory(_) => {}
         }
-    }
-}
-
-impl<B> AnswerBody<B> {
-    pub(super) fn new(body: B, connection: Rc<Connection>, spent: Spent<B>) -> Self {
-        Self { body: Some(body), connection, spent }
-    }
-}
-
-impl<B: Body + Unpin> Body for AnswerBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-impl<B> Drop for AnswerBody<B> {
-    fn drop(&mut self) {
-        if self.connection.phase() == Phase::Serving {
-            self.connection.set_answer(Answer::Ended);
-        }
-        self.spent.replace(self.body.take());
     }
 }

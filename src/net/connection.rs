@@ -12,7 +12,7 @@ use std::{
 
 use http::HeaderValue;
 
-pub(super) use self::phase::{Answer, Order, Phase};
+pub(super) use self::phase::{Order, Phase};
 use super::{
     Limits, Peer, Refusal,
     clock::Clock,
@@ -42,11 +42,6 @@ pub struct Connection {
     body_dropped: Cell<bool>,
     /// Bytes of the present request are still to come from the wire.
     unread: Cell<bool>,
-    /// Bytes of the next request wait inside the wire.
-    ahead: Cell<bool>,
-    answer: Cell<Answer>,
-    /// The present answer is the last one that is HTTP.
-    switching: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -86,9 +81,6 @@ impl Connection {
             body_task: RefCell::new(None),
             body_dropped: Cell::new(false),
             unread: Cell::new(false),
-            ahead: Cell::new(false),
-            answer: Cell::new(Answer::Open),
-            switching: Cell::new(false),
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -192,35 +184,12 @@ impl Connection {
         self.enter(Phase::Head);
     }
 
-    /// A head is whole and goes to hyper; its answer is still to come.
-    pub(super) fn judged(&self) {
-        self.phase.set(Phase::Judged);
-        self.answer.set(Answer::Open);
-    }
-
-    /// hyper calls the service.
+    /// A head is whole and goes to the handler.
     pub(super) fn begin_service(&self) {
         self.phase.set(Phase::Serving);
         self.body_dropped.set(false);
         self.body_late.set(false);
         self.wanted.set(None);
-    }
-
-    pub(super) fn answer(&self) -> Answer {
-        self.answer.get()
-    }
-
-    pub(super) fn set_answer(&self, answer: Answer) {
-        self.answer.set(answer);
-    }
-
-    /// The answer under way is 101.
-    pub(super) fn switch(&self) {
-        self.switching.set(true);
-    }
-
-    pub(super) fn switching(&self) -> bool {
-        self.switching.get()
     }
 
     /// From now on only a client that takes nothing has a deadline here.
@@ -243,23 +212,6 @@ impl Connection {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
         self.half_closed.set(Some(since));
         self.clock.now().saturating_duration_since(since) >= HALF_CLOSED
-    }
-
-    pub(super) fn half_closed(&self) -> bool {
-        self.half_closed.get().is_some()
-    }
-
-    pub(super) fn set_ahead(&self, ahead: bool) {
-        self.ahead.set(ahead);
-    }
-
-    /// The next request is here already, so that no readiness will tell of it.
-    pub(super) fn take_ahead(&self) -> bool {
-        self.ahead.take()
-    }
-
-    pub(super) fn unread(&self) -> bool {
-        self.unread.get()
     }
 
     /// Nobody will read the rest of the present request: the connection cannot go on after it.
@@ -319,11 +271,6 @@ impl Connection {
         self.order.take()
     }
 
-    /// hyper has no more say: a refusal of ours is to be written, or HTTP/2 to be spoken.
-    pub(super) fn refused(&self) -> bool {
-        matches!(self.order.get(), Some(Order::Refuse(_) | Order::Multiplex))
-    }
-
     /// The worker drains: who has nothing under way goes at once.
     pub(super) fn finish(&self) {
         if self.phase.get() == Phase::Idle {
@@ -356,7 +303,7 @@ impl Connection {
             Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
                 self.order(Order::Close);
             }
-            Phase::Head | Phase::Judged if past(since, limits.head_timeout) => {
+            Phase::Head if past(since, limits.head_timeout) => {
                 self.order(Order::Refuse(Refusal::HeadTimeout));
             }
             Phase::Serving if self.wanted.get().is_some_and(|at| past(at, limits.body_timeout)) => {

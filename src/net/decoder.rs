@@ -4,7 +4,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::framing::{Chunked, Malformed};
+use super::chunked::{Chunked, Malformed};
 
 /// How far a body has been taken.
 pub struct Decoder {

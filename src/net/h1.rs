@@ -1,116 +1,154 @@
-//! HTTP/1.1 on one connection: hyper serves requests until it is over.
+//! HTTP/1.1 on one connection: one request after the other, each answered before the next is read.
+//! No task and no channel stand between the socket and the handler.
+
+mod answer;
+mod line;
+mod request;
 
 use std::{
-    convert::Infallible,
-    future::{pending, poll_fn},
-    pin::Pin,
+    future::poll_fn,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
 };
 
-use http::{HeaderValue, Request, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use http::{StatusCode, header};
+use http_body::Body as _;
 
+pub use self::line::Line;
 use super::{
     Connection, Handler, Refusal, RequestBody, Worker,
-    body::{AnswerBody, Spent},
-    connection::{Answer, Order, Phase},
+    connection::Order,
     lifetime::End,
+    sending::{Coding, Sending},
     stream::Stream,
-    wire::Wire,
 };
 
-/// hyper's buffers beyond a head: a body passes through in pieces of at most this size.
-const BUFFER: usize = 64 << 10;
+/// A connection after its last request in HTTP/1.1.
+pub(super) struct Over<B> {
+    pub end: End,
+    pub stream: Stream,
+    /// Read, and taken by nobody.
+    pub ahead: BytesMut,
+    /// The client has begun a message that it did not end.
+    pub unread: bool,
+    /// What came with a 101.
+    pub answered: Option<B>,
+}
 
-/// Lets hyper serve requests until the connection is over for it.
+/// Serves requests until the connection is over for HTTP/1.1. `None`: it has got lost.
 pub(super) async fn drive<H: Handler>(
     stream: Stream,
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     handler: &Rc<H>,
-) -> (End, Wire, Spent<H::Body>) {
-    let spent: Spent<H::Body> = Spent::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        connection.begin_service();
-        let (connection, spent, draining) = (connection.clone(), spent.clone(), worker.clone());
-        if connection.misdirects(request.headers().get(header::HOST)) {
-            connection.order(Order::Refuse(Refusal::Misdirected));
+) -> Option<Over<H::Body>> {
+    let line = Rc::new(Line::new(stream, connection.clone()));
+    let mut answered = None;
+    let end = loop {
+        match turn(&line, worker, connection, handler).await {
+            Ok(None) if worker.draining() => break End::Closed,
+            Ok(None) => {}
+            Ok(Some(body)) => {
+                answered = Some(body);
+                break End::Switched;
+            }
+            Err(end) => break end,
         }
-        let request = request.map(|body| RequestBody::new(body, connection.clone()));
-        let answer = handler.clone().handle(request, connection.clone());
-        async move {
-            if connection.refused() {
-                // The handler never comes to it; the answer is written in hyper's stead.
-                pending::<()>().await;
-            }
-            let mut response = answer.await;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                connection.switch();
-            } else if connection.body_abandoned() || draining.draining() {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, connection, spent)))
-        }
-    });
-    let limits = worker.limits();
-    let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(BUFFER.max(limits.head + (8 << 10)));
-    // Fields are counted already; hyper needs room for them, on the heap only beyond its own 100.
-    if limits.fields > 100 {
-        builder.max_headers(limits.fields);
-    }
-    let mut hyper = builder
-        .serve_connection(TokioIo::new(Wire::new(stream, connection.clone(), worker.clone())), service);
-    let end = poll_fn(|cx| {
-        connection.attend(cx);
-        loop {
-            if connection.severed() {
-                return Poll::Ready(End::Severed);
-            }
-            match connection.take_order() {
-                Some(Order::Close) => return Poll::Ready(End::Closed),
-                Some(Order::Refuse(refusal)) => return Poll::Ready(End::Refused(refusal)),
-                Some(Order::Multiplex) => return Poll::Ready(End::Multiplexed),
-                None => {}
-            }
-            let over = Pin::new(&mut hyper).poll(cx);
-            // Whatever lived in an answer's body ends when the kernel has the answer.
-            if connection.answer() == Answer::Flushed && !connection.switching() {
-                spent.take();
-            }
-            if connection.severed() {
-                return Poll::Ready(End::Severed);
-            }
-            if connection.refused() {
-                continue;
-            }
-            match over {
-                Poll::Ready(result) => return Poll::Ready(ending(connection, result)),
-                Poll::Pending if connection.take_ahead() => {}
-                Poll::Pending if worker.draining() && connection.phase() == Phase::Idle => {
-                    return Poll::Ready(End::Closed);
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await;
-    (end, hyper.into_parts().io.into_inner(), spent)
+    };
+    let unread = !line.is_read();
+    let (stream, ahead) = line.take_parts()?;
+    Some(Over { end, stream, unread: unread || !ahead.is_empty(), ahead, answered })
 }
 
-fn ending(connection: &Connection, result: hyper::Result<()>) -> End {
-    match (connection.phase(), result) {
-        // hyper gave a head up without a word.
-        (Phase::Judged, Err(_)) => End::Refused(Refusal::BadRequest("malformed head")),
-        // An answer that broke off must not pass for a whole one.
-        (Phase::Serving, Err(_)) => End::Severed,
-        (_, Ok(())) if connection.switching() => match connection.answer() {
-            Answer::Flushed => End::Switched,
-            // hyper does not wait for a client that leaves no room for so much as a 101.
-            Answer::Open | Answer::Ended => End::Severed,
-        },
-        _ => End::Over,
+/// One request and its answer. The body of an answer that ends HTTP is given back.
+async fn turn<H: Handler>(
+    line: &Rc<Line>,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    handler: &Rc<H>,
+) -> Result<Option<H::Body>, End> {
+    let head = watched(connection, |cx| line.poll_head(cx, &worker.limits())).await??;
+    let (request, wishes) = request::parse(&head, &worker.limits()).map_err(End::Refused)?;
+    if connection.misdirects(request.headers().get(header::HOST)) {
+        return Err(End::Refused(Refusal::Misdirected));
     }
+    connection.begin_service();
+    let body = if line.is_read() {
+        RequestBody::full(bytes::Bytes::new())
+    } else {
+        if wishes.expects {
+            line.await_leave();
+        }
+        RequestBody::line(line.clone())
+    };
+    // On the heap: an idle connection holds no room for it.
+    let mut handling = Box::pin(handler.clone().handle(request.map(|()| body), connection.clone()));
+    let response = watched(connection, |cx| match handling.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending => line.poll_gone(cx).map(|()| None),
+    })
+    .await?
+    .ok_or(End::Severed)?;
+    drop(handling);
+
+    let (parts, body) = response.into_parts();
+    let last = connection.body_abandoned() || worker.draining();
+    let wishes = request::Wishes { persistent: wishes.persistent && !last, ..wishes };
+    let framed = answer::frame(parts.status, &parts.headers, &body.size_hint(), wishes, connection.clock());
+    let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    drop(parts);
+    let mut head = framed.head;
+    let before = line.begin_answer();
+    if !before.is_empty() {
+        head.splice(..0, before.iter().copied());
+    }
+    let (body, bodiless) = if framed.coding.is_some() { (Some(body), None) } else { (None, Some(body)) };
+    let mut answer = Sending::new(head, body, framed.coding.unwrap_or(Coding::Length(0)));
+    watched(connection, |cx| {
+        if line.send(cx, &mut answer).is_err() {
+            // An answer that broke off must not pass for a whole one.
+            return Poll::Ready(Err(End::Severed));
+        }
+        if answer.is_sent() {
+            return Poll::Ready(Ok(()));
+        }
+        line.poll_gone(cx).map(|()| Err(End::Severed))
+    })
+    .await??;
+    if switching {
+        return Ok(bodiless);
+    }
+    // Whatever lives in the body ends here, when the kernel has the answer.
+    drop((answer, bodiless));
+    if !framed.persistent || !line.is_read() {
+        return Err(End::Over);
+    }
+    line.rest();
+    Ok(None)
+}
+
+/// Waits, unless the connection is severed or told to end.
+async fn watched<T>(
+    connection: &Connection,
+    mut work: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Result<T, End> {
+    poll_fn(|cx| {
+        connection.attend(cx);
+        if connection.severed() {
+            return Poll::Ready(Err(End::Severed));
+        }
+        match connection.take_order() {
+            Some(Order::Close) => return Poll::Ready(Err(End::Closed)),
+            Some(Order::Refuse(refusal)) => return Poll::Ready(Err(End::Refused(refusal))),
+            None => {}
+        }
+        let done = work(cx);
+        // Its own doing may have severed the connection.
+        if connection.severed() {
+            return Poll::Ready(Err(End::Severed));
+        }
+        done.map(Ok)
+    })
+    .await
 }

@@ -123,7 +123,7 @@ impl<H: Handler> Session<H> {
                 self.handler.refuse(refusal, &connection);
                 self.wire.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            Some(Order::Multiplex) | None => {}
+            None => {}
         }
         if self.worker.draining() && !self.leaving {
             self.leave();

@@ -8,10 +8,7 @@ use std::ops::Range;
 use memchr::memchr;
 
 use self::names::{Framer, authority, valid_host};
-use super::{
-    Limits, Refusal,
-    framing::{Chunked, Framing},
-};
+use super::{Limits, Refusal, decoder::Decoder};
 
 /// How far a head has been judged. Fed with the same bytes again, and more behind them.
 #[derive(Default)]
@@ -40,7 +37,7 @@ pub(super) enum Verdict {
 pub(super) struct Head {
     /// Bytes, its empty line included.
     pub len: usize,
-    pub framing: Framing,
+    pub body: Decoder,
 }
 
 const MALFORMED_LINE: Refusal = Refusal::BadRequest("malformed request line");
@@ -60,20 +57,15 @@ impl HeadScan {
         match self.scan(bytes, limits) {
             Ok(Some(len)) => Verdict::Whole(Head {
                 len,
-                framing: if self.chunked {
-                    Framing::Chunked(Chunked::default())
+                body: if self.chunked {
+                    Decoder::chunked()
                 } else {
-                    Framing::Length(self.length.unwrap_or(0))
+                    Decoder::length(self.length.unwrap_or(0))
                 },
             }),
             Ok(None) => Verdict::Partial,
             Err(refusal) => Verdict::Refused(refusal),
         }
-    }
-
-    /// Everything there is has been judged: more must be read.
-    pub(super) fn starved(&self, bytes: &[u8]) -> bool {
-        self.searched >= bytes.len()
     }
 
     fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {

@@ -23,6 +23,7 @@ use super::{
     refusal::encode,
     stream::Stream,
     tls::{Handshake, Presented, Shown},
+    tunnel::Upgraded,
     worker::Lease,
 };
 
@@ -81,31 +82,28 @@ pub(super) async fn live<H: Handler>(
     if stream.agreed_on() == Some(h2::PROTOCOL) {
         return Box::pin(h2::drive(stream, BytesMut::new(), worker, connection, handler)).await;
     }
-    // hyper's state and buffers are made for who has something to say.
+    // State and buffers are made for who has something to say.
     if attended(&connection, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
         return end_idle(&stream, &connection);
     }
-    let (end, wire, answered) = h1::drive(stream, &worker, &connection, &handler).await;
+    let Some(over) = h1::drive(stream, &worker, &connection, &handler).await else { return };
+    let h1::Over { end, stream, ahead, unread, answered } = over;
     match end {
-        End::Severed => wire.into_stream().reset_on_close(),
-        End::Closed => farewell(wire.into_stream()).await,
+        End::Severed => stream.reset_on_close(),
         End::Refused(refusal) => {
             let answer = encode(handler.refuse(refusal, &connection));
-            close(wire.into_stream(), &connection, &answer).await;
+            close(stream, &connection, &answer).await;
         }
-        End::Multiplexed => {
-            let (stream, ahead) = wire.into_parts();
-            Box::pin(h2::drive(stream, ahead, worker, connection, handler)).await;
-        }
+        End::Multiplexed => Box::pin(h2::drive(stream, ahead, worker, connection, handler)).await,
         End::Switched => {
-            let Some(answered) = answered.take() else { return };
+            let Some(answered) = answered else { return };
             connection.begin_tunnel();
-            let tunnel = handler.tunnel(answered, wire.into_tunnel());
+            let tunnel = handler.tunnel(answered, Upgraded::new(stream, connection.clone(), ahead));
             // Not inside this future: every connection would carry it.
             let _ = attended(&connection, Box::pin(tunnel)).await;
         }
-        End::Over if wire.has_unread() => close(wire.into_stream(), &connection, &[]).await,
-        End::Over => {}
+        End::Over if unread => close(stream, &connection, &[]).await,
+        End::Over | End::Closed => farewell(stream).await,
     }
 }
 
@@ -139,7 +137,7 @@ pub(super) async fn attended<F: Future>(connection: &Connection, work: F) -> Res
             return Poll::Ready(Err(End::Severed));
         }
         match connection.take_order() {
-            Some(Order::Close | Order::Refuse(_) | Order::Multiplex) => return Poll::Ready(Err(End::Closed)),
+            Some(Order::Close | Order::Refuse(_)) => return Poll::Ready(Err(End::Closed)),
             None => {}
         }
         work.as_mut().poll(cx).map(Ok)

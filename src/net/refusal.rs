@@ -27,15 +27,6 @@ impl Refusal {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
-
-    /// What hyper's own refusal means: its status line is all that is known of it.
-    pub(super) fn from_hyper(answer: &[u8]) -> Self {
-        match answer.get(9..12) {
-            Some(b"414") => Self::TargetTooLong,
-            Some(b"431") => Self::HeadTooLarge,
-            _ => Self::BadRequest("malformed head"),
-        }
-    }
 }
 
 /// The bytes of an answer after which the connection closes.
