@@ -17,6 +17,7 @@
 //!   `DELETE /v1/live/{id}`
 //! * `GET /v1/overview`, `GET /openapi.json`
 //! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
+//! * everything else: the page, [`web`]
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
 //!   with `admin-read`
 
@@ -47,6 +48,7 @@ mod session;
 mod sign_in;
 mod tokens;
 mod users;
+mod web;
 mod whoami;
 pub mod wire;
 
@@ -93,6 +95,7 @@ fn router(context: Context) -> Router {
         .merge(configuration::routes())
         .merge(backup::routes())
         .merge(health::routes())
-        .fallback(|| async { Problem::not_found("resource") })
+        .merge(web::routes())
+        .fallback(web::not_found)
         .with_state(context)
 }

@@ -80,6 +80,11 @@ impl Problem {
         self.status
     }
 
+    /// Without a full stop at its end.
+    pub fn description(&self) -> &str {
+        self.description.trim_end_matches('.')
+    }
+
     /// The bytes and fields, as on the proxy: `application/json` unless `Accept` asks for the form
     /// of RFC 9457.
     pub fn render(self, accept: &HeaderMap, request_id: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
@@ -113,7 +118,8 @@ impl Problem {
     }
 }
 
-fn asks_for_problem(headers: &HeaderMap) -> bool {
+/// Whether `Accept` asks for the form of RFC 9457.
+pub(super) fn asks_for_problem(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepts.flat_map(|value| value.split(',')).any(|range| {
         range

@@ -34,6 +34,8 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/groups/{name}/members/{login}", put(join).delete(leave))
 }
 
+pub(super) const SEES_GROUPS: [Permission; 1] = [Permission::ReadGroup];
+
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Group)]
 pub struct GroupView {
@@ -73,7 +75,7 @@ async fn list(
     caller: Caller,
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
-    caller.require(Permission::ReadGroup)?;
+    caller.require_any(&SEES_GROUPS)?;
     let accounts = context.store.accounts();
     let page =
         Paging::of(cursor)?.cut(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
@@ -100,7 +102,7 @@ async fn show(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    caller.require(Permission::ReadGroup)?;
+    caller.require_any(&SEES_GROUPS)?;
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
     let mut view = GroupView::new(&accounts, &group.record);

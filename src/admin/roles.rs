@@ -37,7 +37,7 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// Who changes roles sees them.
-const SEES_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
+pub(super) const SEES_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Role)]

@@ -255,7 +255,7 @@ fn finish(
     let (mut response, problem) = match answered {
         Ok(mut response) => {
             let problem = response.extensions_mut().remove::<Problem>();
-            let problem = problem.or_else(|| router_problem(response.status()));
+            let problem = problem.or_else(|| router_problem(&response));
             (response, problem)
         }
         Err(problem) => (Response::default(), Some(problem)),
@@ -272,8 +272,11 @@ fn finish(
 }
 
 /// What the Router refuses by itself.
-fn router_problem(status: StatusCode) -> Option<Problem> {
+fn router_problem(response: &Response<RouterBody>) -> Option<Problem> {
+    let status = response.status();
     match status {
+        // A page says itself what is wrong.
+        _ if response.headers().contains_key(header::CONTENT_SECURITY_POLICY) => None,
         StatusCode::METHOD_NOT_ALLOWED => {
             let text = "The resource does not take this method";
             Some(Problem::new(status, "method_not_allowed", text))

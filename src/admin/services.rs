@@ -87,7 +87,7 @@ async fn list(
 }
 
 impl ServiceView {
-    fn new(service: &Service) -> Self {
+    pub(super) fn new(service: &Service) -> Self {
         let spec = &service.spec;
         Self {
             key: spec.key.as_str().to_owned(),

@@ -14,6 +14,8 @@ pub struct SignIn {
     /// An address of the listener's own, in links where there is no `url`.
     pub address: Option<String>,
     pub header: Option<UserHeader>,
+    /// Where clients reach the services, for lines that people copy.
+    pub gateway: Option<String>,
 }
 
 /// A field in which a proxy in front names the user who is signed in there.
@@ -74,8 +76,12 @@ mod tests {
     fn who_is_not_listed_vouches_for_nobody() {
         let name = HeaderName::from_static("x-remote-user");
         let from = vec!["10.0.0.0/8".parse().unwrap()];
-        let sign_in =
-            SignIn { url: None, address: None, header: Some(UserHeader { name: name.clone(), from }) };
+        let sign_in = SignIn {
+            url: None,
+            address: None,
+            header: Some(UserHeader { name: name.clone(), from }),
+            ..SignIn::default()
+        };
         let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: Vouched| {
             let mut headers: HeaderMap =
                 values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect();

@@ -40,6 +40,9 @@ struct Demo {
     _dir: tempfile::TempDir,
     proxy: SocketAddr,
     socket: PathBuf,
+    page: SocketAddr,
+    /// Of alice and of root.
+    password: String,
     token: String,
     token_id: String,
 }
@@ -62,8 +65,9 @@ const LINES: [Line; 5] = [
 
 const STREAM: &str = "/api/stream";
 
-/// The port of the demo where it is free.
+/// The ports of the gateway and of its page, where they are free.
 const USUAL_PORT: u16 = 8080;
+const USUAL_PAGE_PORT: u16 = 8081;
 
 pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     let sound = if scripted { script() } else { serve().map(|()| true) };
@@ -76,8 +80,12 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 
 /// Prints the lines to try and serves until SIGINT or SIGTERM.
 fn serve() -> Result<(), DemoError> {
-    let demo = Demo::start(usual_address(), Signals::Heeded)?;
+    let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
+    println!(
+        "The page is on http://{}: sign in as alice, or as root for administration, with {}\n",
+        demo.page, demo.password
+    );
     for line in &LINES {
         println!("# {}: {}\n{}\n", line.what, line.status, demo.curl(line.target, line.bearer));
     }
@@ -104,7 +112,7 @@ fn serve() -> Result<(), DemoError> {
 
 /// Tries every line; `true` when each came out as it should.
 fn script() -> Result<bool, DemoError> {
-    let demo = Demo::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Signals::Ignored)?;
+    let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
     println!("{}", demo.introduction());
     let mut sound = true;
     for line in &LINES {
@@ -136,19 +144,29 @@ fn tell(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
 }
 
 impl Demo {
-    fn start(listen: SocketAddr, signals: Signals) -> Result<Self, DemoError> {
+    fn start(listen: SocketAddr, page: SocketAddr, signals: Signals) -> Result<Self, DemoError> {
         let dir = tempfile::Builder::new().prefix("permgate-demo-").tempdir()?;
         let example = ExampleServer::start()?;
         let file = dir.path().join("gateway.toml");
-        std::fs::write(&file, configuration(listen, example.address))?;
+        std::fs::write(&file, configuration(listen, page, example.address))?;
         let config = config::Config::load(&file).map_err(StartError::from)?;
         let running = app::start(config, signals)?;
         let Some(Address::Tcp(proxy)) = running.proxy().first().cloned() else {
             return Err(DemoError::SetUp("the proxy listens on no TCP address".to_owned()));
         };
+        let tcp = |address: &Address| match address {
+            Address::Tcp(address) => Some(*address),
+            _ => None,
+        };
+        let Some(page) = running.admin().iter().find_map(tcp) else {
+            return Err(DemoError::SetUp("the page listens on no TCP address".to_owned()));
+        };
         let socket = dir.path().join("permgate.sock");
-        let (token_id, token) = set_up(&socket)?;
-        Ok(Self { running, _example: example, _dir: dir, proxy, socket, token, token_id })
+        let mut random = [0; 9];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (token_id, token) = set_up(&socket, &password)?;
+        Ok(Self { running, _example: example, _dir: dir, proxy, page, socket, password, token, token_id })
     }
 
     fn introduction(&self) -> String {
@@ -195,7 +213,7 @@ impl Demo {
 }
 
 /// The YouTrack example of the README, on these addresses.
-fn configuration(listen: SocketAddr, example: SocketAddr) -> String {
+fn configuration(listen: SocketAddr, page: SocketAddr, example: SocketAddr) -> String {
     format!(
         r#"version = 1
 
@@ -203,7 +221,7 @@ fn configuration(listen: SocketAddr, example: SocketAddr) -> String {
 listen = ["{listen}"]
 
 [admin]
-listen = ["unix:permgate.sock"]
+listen = ["unix:permgate.sock", "{page}"]
 
 [store]
 path = "store"
@@ -232,9 +250,13 @@ readers = ["hub-admins"]
     )
 }
 
-/// alice, her group and her token; the token's id and text.
-fn set_up(socket: &Path) -> Result<(String, String), DemoError> {
-    admin(socket, "POST", "/v1/users", Some(r#"{"login": "alice", "name": "Alice"}"#))?;
+/// root, alice, her group and her token; the token's id and text.
+fn set_up(socket: &Path, password: &str) -> Result<(String, String), DemoError> {
+    for (login, name) in [("alice", "Alice"), ("root", "Root")] {
+        let user = serde_json::json!({"login": login, "name": name, "password": password});
+        admin(socket, "POST", "/v1/users", Some(&user.to_string()))?;
+    }
+    admin(socket, "POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "root"}"#))?;
     admin(socket, "POST", "/v1/groups", Some(r#"{"name": "developers"}"#))?;
     admin(socket, "POST", "/v1/groups", Some(r#"{"name": "hub-admins"}"#))?;
     admin(socket, "PUT", "/v1/groups/developers/members/alice", None)?;
@@ -261,10 +283,12 @@ fn admin(
     Ok(answer.json().unwrap_or_default())
 }
 
-fn usual_address() -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, USUAL_PORT));
-    match TcpListener::bind(usual) {
-        Ok(_) => usual,
-        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-    }
+/// This port where it is free, else any.
+fn usual(port: u16) -> SocketAddr {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(usual).map_or_else(|_| any_port(), |_| usual)
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }

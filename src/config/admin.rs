@@ -5,7 +5,7 @@ use std::path::Path;
 use http::{HeaderName, header};
 
 use super::{
-    Admin,
+    Admin, Server,
     address::{Wrong, host, is_local, network},
     problem::Problems,
     resolve::listen,
@@ -18,7 +18,8 @@ use crate::{
     net::Address,
 };
 
-pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Admin {
+pub(super) fn admin(problems: &Problems<'_>, root: &Section<'_>, server: &Server, directory: &Path) -> Admin {
+    let section = &root.table("admin");
     let listen = listen(problems, section, directory);
     let tls = tls::resolve(problems, section, directory);
     let allowed = section.flag("allow_remote");
@@ -38,21 +39,29 @@ pub(super) fn admin(problems: &Problems<'_>, section: &Section<'_>, directory: &
     let url = section.text("url").and_then(|text| collect(problems, vec![text], url).pop());
     // Its own name is one that it answers to.
     hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
-    // A port that the kernel chooses is not known here.
-    let address = listen.iter().find_map(|(address, _)| match address {
-        Address::Tcp(address) if address.port() != 0 && !address.ip().is_unspecified() => {
-            Some(format!("http://{address}"))
-        }
-        _ => None,
-    });
+    let address = reached("http", listen.iter().map(|(address, _)| address));
+    let gateway =
+        root.table("server").text("url").and_then(|text| collect(problems, vec![text], self::url).pop());
+    let scheme = if server.tls.pairs.is_empty() { "http" } else { "https" };
+    let gateway = gateway.map(|(url, _)| url).or_else(|| reached(scheme, &server.listen));
     let header = user_header(problems, section);
     Admin {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         hosts,
         tls,
         allow_remote: allowed,
-        sign_in: SignIn { url: url.map(|(url, _)| url), address, header },
+        sign_in: SignIn { url: url.map(|(url, _)| url), address, header, gateway },
     }
+}
+
+/// The URL of the first listener that has one. A port that the kernel chooses is not known here.
+fn reached<'a>(scheme: &str, listen: impl IntoIterator<Item = &'a Address>) -> Option<String> {
+    listen.into_iter().find_map(|address| match address {
+        Address::Tcp(address) if address.port() != 0 && !address.ip().is_unspecified() => {
+            Some(format!("{scheme}://{address}"))
+        }
+        _ => None,
+    })
 }
 
 /// Without addresses anybody could name anybody: that is refused, not ignored.

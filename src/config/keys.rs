@@ -72,6 +72,7 @@ pub const ROOT: &[Key] = &[
 const SERVER: &[Key] = &[
     key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
         .or(d::LISTEN),
+    key("url", Kind::Text, "Where clients reach the services: in the lines to copy that the page shows."),
     key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one otherwise."),
     key("tls_client_ca", Kind::Text, "PEM file: who signs the certificates that clients show."),
     key("tls_client_certificate", Kind::Word(&["required", "optional"]), "Whether a client must show one.")

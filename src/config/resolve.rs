@@ -58,7 +58,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
     let trusted_proxies = trusted_proxies(problems, &root.table("server"));
     let server = server(problems, &root.table("server"), &trusted_proxies, directory);
-    let admin = admin::admin(problems, &root.table("admin"), directory);
+    let admin = admin::admin(problems, root, &server, directory);
     distinct(problems, root, &server, &admin);
     let tokens = root.table("tokens");
     let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };

@@ -10,6 +10,7 @@ mod harness;
 mod lists;
 mod nouns;
 mod operations;
+mod pages;
 mod rules;
 mod scripts;
 mod sessions;

@@ -11,7 +11,7 @@ use crate::{
 const OTHER: &str = "another passphrase of mine";
 
 fn secure() -> SignIn {
-    SignIn { url: Some("https://gate.example".into()), address: None, header: None }
+    SignIn { url: Some("https://gate.example".into()), ..SignIn::default() }
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn ones_own_password_takes_the_present_one() {
 fn a_proxy_in_front_vouches_when_it_is_listed() {
     let start = |from: &str| {
         let header = UserHeader { name: "x-remote-user".parse().unwrap(), from: vec![from.parse().unwrap()] };
-        let fixture = Fixture::signed_in_by(None, SignIn { url: None, address: None, header: Some(header) });
+        let fixture = Fixture::signed_in_by(None, SignIn { header: Some(header), ..SignIn::default() });
         fixture.user("alice", &[]);
         fixture.user("bob", &[]);
         fixture

@@ -1,0 +1,77 @@
+//! The pages for people who are not signed in: signing in, and taking an invitation.
+
+use askama::Template;
+use axum::response::{Redirect, Response};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{Failed, Shell, render};
+use crate::admin::{caller::Caller, pages::Params};
+
+/// Where somebody who has signed in goes when there is nowhere to go back to.
+const HOME: &str = "/profile/authentication";
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Next {
+    next: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage {
+    shell: Shell,
+    next: String,
+}
+
+#[derive(Template)]
+#[template(path = "invitation.html")]
+struct InvitationPage {
+    shell: Shell,
+}
+
+pub(super) async fn home() -> Redirect {
+    Redirect::to(HOME)
+}
+
+pub(super) async fn sign_in(caller: Option<Caller>, Params(next): Params<Next>) -> Result<Response, Failed> {
+    let next = next.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
+    if caller.is_some_and(|caller| caller.user().is_some()) {
+        return Ok(axum::response::IntoResponse::into_response(Redirect::to(&next)));
+    }
+    Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next }))
+}
+
+/// The invitation's text stands behind `#` and is seen by the script alone.
+pub(super) async fn invitation() -> Response {
+    render(StatusCode::OK, &InvitationPage { shell: Shell::new("Choose a password", "", None) })
+}
+
+/// A path of this host. Browsers read `//host`, `/\host` and what hides a tab in between as another
+/// host's.
+fn is_ours(path: &str) -> bool {
+    let mut bytes = path.bytes();
+    bytes.next() == Some(b'/')
+        && !matches!(bytes.next(), Some(b'/' | b'\\'))
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_goes_back_to_this_host_only() {
+        let check = |path: &str, ours: bool| assert_eq!(is_ours(path), ours, "{path:?}");
+        check("/", true);
+        check("/profile", true);
+        check("/tokens?user=ann", true);
+        check("", false);
+        check("profile", false);
+        check("//evil.example", false);
+        check("/\\evil.example", false);
+        check("/\t/evil.example", false);
+        check("/a\\b", false);
+        check("https://evil.example", false);
+        check("javascript:alert(1)", false);
+    }
+}

@@ -1,0 +1,187 @@
+//! What every page has around its own content, who reads it, and how it is sent.
+
+use askama::Template;
+use axum::{
+    extract::FromRequestParts,
+    response::{Html, IntoResponse, Redirect, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+
+use super::assets::{ICON, SCRIPT, STYLE};
+use crate::{
+    admin::{
+        caller::{Caller, Identity},
+        error::{Problem, asks_for_problem},
+        groups::SEES_GROUPS,
+        roles::SEES_ROLES,
+        session::Csrf,
+        tokens::SEES_TOKENS,
+        users::SEES_USERS,
+    },
+    authz::subject::{Permission, User},
+};
+
+/// Layout, navigation and assets.
+pub struct Shell {
+    pub title: &'static str,
+    /// The page in the navigation that one is on.
+    pub at: &'static str,
+    pub reader: Option<Signed>,
+    pub style: &'static str,
+    pub script: &'static str,
+    pub icon: &'static str,
+}
+
+/// Who is signed in, as the layout needs it.
+pub struct Signed {
+    pub login: String,
+    pub csrf: String,
+    /// A proxy in front vouches for the user: there is nothing here to sign out of.
+    pub vouched: bool,
+    pub sections: Vec<Section>,
+}
+
+/// A page of the navigation.
+pub struct Section {
+    pub path: &'static str,
+    pub label: &'static str,
+}
+
+/// Somebody who is signed in and reads a page. Whoever is not is sent to sign in first.
+pub struct Reader {
+    pub caller: Caller,
+    pub user: std::sync::Arc<User>,
+}
+
+/// A page that could not be shown.
+pub enum Failed {
+    Problem(Problem),
+    /// To sign in, and back.
+    SignIn(String),
+}
+
+/// Pages of administration, and who sees each.
+const SECTIONS: [(&str, &str, &[Permission]); 10] = [
+    ("/overview", "Overview", &[Permission::AdminRead]),
+    ("/users", "Users", &SEES_USERS),
+    ("/groups", "Groups", &SEES_GROUPS),
+    ("/roles", "Roles", &SEES_ROLES),
+    ("/services", "Services", &[Permission::AdminRead]),
+    ("/tokens", "Tokens", &SEES_TOKENS),
+    ("/live", "Live", &[Permission::AdminRead]),
+    ("/audit", "Audit", &[Permission::ReadAudit]),
+    ("/explain", "Explain", &[Permission::AdminRead]),
+    ("/configuration", "Configuration", &[Permission::AdminRead]),
+];
+
+/// Nothing from elsewhere, nothing inline, in nobody's frame.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
+                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage {
+    shell: Shell,
+    description: String,
+}
+
+impl Shell {
+    pub fn new(title: &'static str, at: &'static str, caller: Option<&Caller>) -> Self {
+        let reader = caller.and_then(Signed::of);
+        Self { title, at, reader, style: &STYLE.path, script: &SCRIPT.path, icon: &ICON.path }
+    }
+}
+
+impl Signed {
+    fn of(caller: &Caller) -> Option<Self> {
+        let sees = |needed: &[Permission]| needed.iter().any(|permission| caller.may(*permission));
+        let sections = SECTIONS.into_iter().filter(|(_, _, needed)| sees(needed));
+        Some(Self {
+            login: caller.user()?.login.to_string(),
+            csrf: caller.csrf().map_or_else(String::new, Csrf::text),
+            vouched: !matches!(&caller.identity, Identity::Browser { session: Some(_), .. }),
+            sections: sections.map(|(path, label, _)| Section { path, label }).collect(),
+        })
+    }
+}
+
+impl Reader {
+    pub fn shell(&self, title: &'static str, at: &'static str) -> Shell {
+        Shell::new(title, at, Some(&self.caller))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Reader {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failed> {
+        let back = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
+            return Err(Failed::SignIn(back.to_owned()));
+        };
+        let Some(user) = caller.user().cloned() else {
+            let text = "The operator has no page: `permgate` and the API do all of this";
+            return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", text).into());
+        };
+        Ok(Self { caller, user })
+    }
+}
+
+/// A whole page, or that it could not be written.
+pub fn render(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => {
+            let mut response = (status, Html(text)).into_response();
+            let policy = HeaderValue::from_static(POLICY);
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "failed to write a page");
+            let text = "The page could not be written";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
+        }
+    }
+}
+
+/// Nothing is there: a browser is told so by a page.
+pub async fn not_found(headers: HeaderMap, caller: Option<Caller>) -> Response {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let problem = Problem::not_found("resource");
+    let mut forms = accepts.flat_map(|value| value.split(','));
+    if forms.any(|form| form.trim().starts_with("text/html")) && !asks_for_problem(&headers) {
+        problem_page(&problem, caller.as_ref())
+    } else {
+        problem.into_response()
+    }
+}
+
+fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
+    let title = problem.status().canonical_reason().unwrap_or("Error");
+    let description = problem.description().to_owned();
+    render(problem.status(), &ProblemPage { shell: Shell::new(title, "", caller), description })
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<crate::store::ReadError> for Failed {
+    fn from(error: crate::store::ReadError) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Problem(problem) => problem_page(&problem, None),
+            Self::SignIn(back) => {
+                let back: String = form_urlencoded::byte_serialize(back.as_bytes()).collect();
+                Redirect::to(&format!("/sign-in?next={back}")).into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The page as a browser gets it: who sees what, what it forbids a browser, and that what people
+//! wrote stays text.
+
+use serde_json::json;
+
+use crate::{
+    exchange::{Answer, Request},
+    harness::{Fixture, Sender, id, new_token},
+};
+
+const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
+
+fn page(fixture: &Fixture, sender: &Sender, target: &str) -> Answer {
+    fixture.send(sender, Request::new("GET", target).field("Accept", "text/html"))
+}
+
+fn alice(fixture: &Fixture) -> Sender {
+    fixture.user("alice", &["developers"]);
+    Sender::Browser(fixture.browser("alice"))
+}
+
+#[test]
+fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
+    let fixture = Fixture::start();
+    let check = |target: &str, location: &str| {
+        let answer = page(&fixture, &Sender::Anonymous, target);
+        assert_eq!((answer.status, answer.field("location")), (303, Some(location)), "{target}");
+    };
+    check("/", "/profile/authentication");
+    check("/profile", "/sign-in?next=%2Fprofile");
+    check("/tokens/abc?x=1", "/sign-in?next=%2Ftokens%2Fabc%3Fx%3D1");
+    let goes_on = |next: &str, then: &str| {
+        let answer = page(&fixture, &Sender::Anonymous, &format!("/sign-in?next={next}"));
+        assert!(answer.text().contains(&format!("data-then=\"{then}\"")), "{next}: {}", answer.text());
+    };
+    goes_on("%2Fprofile", "/profile");
+    goes_on("%2F%2Fevil.example", "/profile/authentication");
+    goes_on("https%3A%2F%2Fevil.example", "/profile/authentication");
+    goes_on("%2F%5Cevil.example", "/profile/authentication");
+    let alice = alice(&fixture);
+    let answer = page(&fixture, &alice, "/sign-in?next=%2Fprofile");
+    assert_eq!((answer.status, answer.field("location")), (303, Some("/profile")));
+}
+
+#[test]
+fn a_page_is_kept_from_frames_from_inline_scripts_and_from_caches() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    for (sender, target) in
+        [(&Sender::Anonymous, "/sign-in"), (&alice, "/profile"), (&alice, "/profile/authentication")]
+    {
+        let answer = page(&fixture, sender, target);
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        let policy = answer.field("content-security-policy").unwrap();
+        for rule in ["default-src 'none'", "script-src 'self';", "frame-ancestors 'none'", "base-uri 'none'"]
+        {
+            assert!(policy.contains(rule), "{target}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{target}: {policy}");
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{target}");
+        let text = answer.text();
+        assert!(
+            !text.contains("<script>") && !text.contains(" onclick") && !text.contains(" style="),
+            "{target}"
+        );
+        for asset in text.split('"').filter(|part| part.starts_with("/assets/")) {
+            let answer = page(&fixture, &Sender::Anonymous, asset);
+            assert_eq!(answer.status, 200, "{asset}");
+            assert!(answer.field("cache-control").unwrap().contains("immutable"), "{asset}");
+        }
+        assert!(
+            !text.contains("http://") && !text.contains("https://"),
+            "{target}: something from elsewhere"
+        );
+    }
+    assert_eq!(page(&fixture, &Sender::Anonymous, "/assets/page-0.js").status, 404);
+}
+
+#[test]
+fn what_people_wrote_stays_text() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.must("PATCH", "/v1/users/alice", Some(json!({"name": HOSTILE})));
+    fixture.must("POST", "/v1/groups", Some(json!({"name": HOSTILE})));
+    let mut body = new_token(HOSTILE, &["wiki"]);
+    body["note"] = HOSTILE.into();
+    let made = fixture.must("POST", "/v1/users/alice/tokens", Some(body));
+    for target in ["/profile", "/profile/authentication", &format!("/tokens/{}", id(&made))] {
+        let text = page(&fixture, &alice, target).text().to_owned();
+        assert!(text.contains("&#60;script&#62;alert(1)"), "{target}: {text}");
+        assert!(!text.contains("<script>") && !text.contains("<img src=x"), "{target}: {text}");
+    }
+}
+
+#[test]
+fn a_text_is_on_no_page() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    let made = fixture.token("alice", "ci", &["wiki"]);
+    let secret = made["token"].as_str().unwrap();
+    for target in ["/profile", "/profile/authentication", &format!("/tokens/{}", id(&made))] {
+        assert!(!page(&fixture, &alice, target).text().contains(secret), "{target}");
+    }
+}
+
+#[test]
+fn whoever_cannot_make_a_token_is_told_whom_to_ask() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    let alice = Sender::Browser(fixture.browser("alice"));
+    let text = page(&fixture, &alice, "/profile/authentication").text().to_owned();
+    assert!(text.contains("New token") && text.contains("id=\"create\""), "{text}");
+    fixture.must("DELETE", "/v1/grants", Some(json!({"role": "contributor", "group": "all-users"})));
+    let text = page(&fixture, &alice, "/profile/authentication").text().to_owned();
+    assert!(!text.contains("id=\"create\"") && text.contains("Update Self"), "{text}");
+}
+
+#[test]
+fn another_s_token_is_seen_with_the_permission_only() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.user("bob", &["developers"]);
+    let id = id(&fixture.token("bob", "his", &["wiki"]));
+    let target = format!("/tokens/{id}");
+    let answer = page(&fixture, &alice, &target);
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(answer.text().contains("admin-read") && answer.text().contains("<h1>"), "{}", answer.text());
+    fixture.allow("alice", &["admin-read"]);
+    let text = page(&fixture, &alice, &target).text().to_owned();
+    assert!(text.contains("his") && !text.contains("data-call=\"PATCH"), "{text}");
+    fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
+    assert!(page(&fixture, &alice, &target).text().contains("data-call=\"PATCH"));
+    let missing = page(&fixture, &alice, "/tokens/nothing");
+    assert!(missing.status == 404 && missing.text().contains("<h1>"), "{}", missing.text());
+}
+
+#[test]
+fn nothing_is_told_as_a_page_to_browsers_and_as_json_to_scripts() {
+    let fixture = Fixture::start();
+    let answer = page(&fixture, &Sender::Anonymous, "/nowhere");
+    assert_eq!(answer.status, 404);
+    assert!(answer.field("content-type").unwrap().starts_with("text/html"), "{}", answer.text());
+    let answer = fixture.call(&Sender::Operator, "GET", "/nowhere", None);
+    assert_eq!(answer.outcome(), (404, "not_found".into()));
+}
