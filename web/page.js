@@ -33,7 +33,7 @@ const permgate = {
   body(form) {
     const body = {};
     for (const field of form.elements) {
-      if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
+      if (!field.name || field.name.endsWith("_") || field.disabled || (field.type === "radio" && !field.checked)) continue;
       const kind = field.dataset.as;
       if (field.type === "checkbox") {
         if (kind === "flag") body[field.name] = field.checked;
@@ -66,8 +66,23 @@ const permgate = {
 
   /** Scripts of single pages shape bodies and take answers of the forms that they name here. */
   shapes: {},
-  takes: {},
+  takes: {
+    check: (_, said) => {
+      const errors = said.errors.map((e) => `${e.file}${e.line ? `:${e.line}:${e.column}` : ""}: ${e.message}`);
+      show("checked", said.valid ? "It is valid." : errors.join("\n"), said.valid);
+    },
+    verify: (_, said) =>
+      show("verified", said.valid ? `The chain is whole: ${said.events} events.`
+        : `The chain is broken at event ${said.seq}: ${said.error}`, said.valid),
+  },
 };
+
+function show(id, text, good) {
+  const place = document.getElementById(id);
+  place.textContent = text;
+  place.classList.toggle("bad", !good);
+  place.hidden = false;
+}
 
 async function submit(event) {
   const form = event.target.closest("form[data-call]");
@@ -86,11 +101,17 @@ async function submit(event) {
     if (form.dataset.fragment) body[form.dataset.fragment] = location.hash.slice(1);
     const shape = permgate.shapes[form.id];
     if (shape) body = shape(form, body);
-    const bare = method === "DELETE" || (method !== "PATCH" && Object.keys(body).length === 0);
+    const bare = method === "DELETE" || method === "GET" || (method !== "PATCH" && Object.keys(body).length === 0);
     const fields = form.dataset.revision ? { "If-Match": `"${form.dataset.revision}"` } : {};
     const said = await permgate.call(method, path, bare ? undefined : body, fields);
     const take = permgate.takes[form.id];
     if (take) return take(form, said);
+    if (form.dataset.shows) {
+      const place = form.querySelector("[data-shown]");
+      place.value = said[form.dataset.shows];
+      place.parentNode.hidden = false;
+      return place.select();
+    }
     const then = form.dataset.then || "reload";
     permgate.say(permgate.told(form, said), form.dataset.told !== undefined);
     if (then === "reload") location.reload();

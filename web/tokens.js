@@ -24,13 +24,13 @@ permgate.shapes.create = (form, { name, note, allow_ips, expiry, date }) => {
 permgate.takes.create = (form, said) => {
   const first = form.querySelector("[data-scope]:checked").dataset;
   document.getElementById("new-token").close();
-  show(said, first);
+  showOnce(said, first);
 };
 permgate.shapes.narrow = (form) => ({ scope: scope(form) });
-permgate.takes.rotate = (_, said) => show(said, {});
+permgate.takes.rotate = (_, said) => showOnce(said, {});
 
 /** The text, once. */
-function show(said, { path = "", host = "" }) {
+function showOnce(said, { path = "", host = "" }) {
   const dialog = document.getElementById("made");
   const find = (name) => document.getElementById(`made-${name}`);
   const base = host ? `https://${host}` : dialog.dataset.gateway || "https://GATEWAY";

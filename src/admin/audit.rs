@@ -78,7 +78,7 @@ async fn verify(State(context): State<Context>, caller: Caller) -> Result<Respon
 }
 
 impl AuditView {
-    fn new(event: AuditEvent) -> Self {
+    pub(super) fn new(event: AuditEvent) -> Self {
         Self {
             seq: event.seq,
             time: Time(event.at),

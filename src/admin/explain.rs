@@ -49,6 +49,15 @@ async fn tell(
     caller: Caller,
     Json(body): Json<ExplainRequest>,
 ) -> Result<Response, Problem> {
+    Ok(ok(&view(&explained(&context, &caller, &body)?)))
+}
+
+/// What the caller may know of the decision.
+pub(super) fn explained(
+    context: &Context,
+    caller: &Caller,
+    body: &ExplainRequest,
+) -> Result<Explanation, Problem> {
     let method = Method::from_bytes(body.method.as_bytes())
         .map_err(|_| Problem::invalid("The method is not an HTTP method"))?;
     let target = Target::parse(&body.url)?;
@@ -87,7 +96,7 @@ async fn tell(
                 .with(&record.digest, |token| explain::explain(&query, Facts { token, ..facts }))
         }
         (None, Some(login)) => {
-            let user = user(&context, &caller, login)?;
+            let user = user(context, caller, login)?;
             explain::explain_user(&query, facts, user)
         }
         (None, None) => {
@@ -95,7 +104,7 @@ async fn tell(
             explain::explain(&query, facts)
         }
     };
-    Ok(ok(&view(&told_to(&caller, &snapshot.rules, explanation))))
+    Ok(told_to(caller, &snapshot.rules, explanation))
 }
 
 /// Who may not see the configuration is told nothing of a service that they cannot read, nor which

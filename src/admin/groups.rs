@@ -170,7 +170,7 @@ fn changed_answer(context: &Context, status: StatusCode, changed: &Changed<Group
 }
 
 impl GroupView {
-    fn new(accounts: &Accounts, record: &GroupRecord) -> Self {
+    pub(super) fn new(accounts: &Accounts, record: &GroupRecord) -> Self {
         let parent = record.parent.as_deref().and_then(|id| accounts.group_by_id(id));
         Self {
             id: record.id.clone(),

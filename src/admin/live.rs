@@ -71,7 +71,7 @@ async fn cut(
 }
 
 impl LiveView {
-    fn new(directory: &Directory, row: LiveRow) -> Self {
+    pub(super) fn new(directory: &Directory, row: LiveRow) -> Self {
         let user = row.user.and_then(|ix| directory.user(ix));
         Self {
             id: row.id,

@@ -54,6 +54,10 @@ pub struct Series {
 
 async fn overview(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
+    Ok(ok(&read(&context).await))
+}
+
+pub(super) async fn read(context: &Context) -> Overview {
     let live = context.fence.list().await.len();
     let steps = context.history().steps();
     let mut keys: Vec<&String> = steps.iter().flat_map(|step| step.services.keys()).collect();
@@ -76,7 +80,7 @@ async fn overview(State(context): State<Context>, caller: Caller) -> Result<Resp
     }
     let readings = context.readings();
     let accounts = context.store.accounts();
-    Ok(ok(&Overview {
+    Overview {
         ready: readings.ready,
         writable: readings.writable,
         tokens: readings.tokens,
@@ -88,7 +92,7 @@ async fn overview(State(context): State<Context>, caller: Caller) -> Result<Resp
         all,
         services,
         refusals,
-    }))
+    }
 }
 
 impl Series {

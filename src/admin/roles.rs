@@ -173,7 +173,7 @@ async fn set(
 }
 
 impl RoleView {
-    fn new(role: &RoleRecord) -> Self {
+    pub(super) fn new(role: &RoleRecord) -> Self {
         Self {
             key: role.key.clone(),
             name: role.name.clone(),
@@ -185,7 +185,7 @@ impl RoleView {
 }
 
 impl GrantView {
-    fn new(accounts: &Accounts, grant: GrantRecord) -> Self {
+    pub(super) fn new(accounts: &Accounts, grant: GrantRecord) -> Self {
         let GrantRecord { role, to } = grant;
         match to {
             Grantee::User(id) => {

@@ -101,7 +101,7 @@ impl ServiceView {
         }
     }
 
-    fn with_readers(self, service: &Service, directory: &Directory) -> Self {
+    pub(super) fn with_readers(self, service: &Service, directory: &Directory) -> Self {
         let users = directory.users.iter().filter(|user| !user.deleted && user.readable.contains(service.id));
         let mut logins: Vec<String> = users.map(|user| user.login.to_string()).collect();
         logins.sort_unstable();

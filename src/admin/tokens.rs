@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use self::view::{addresses, scope, state_word};
-pub(super) use self::{import::Imported, view::last_used};
+pub(super) use self::{
+    import::Imported,
+    list::{Filters, page},
+    view::last_used,
+};
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},
     view::{AccessWord, ScopeEntry, TokenView},

@@ -214,7 +214,7 @@ fn changed_answer(context: &Context, status: StatusCode, changed: &Changed<UserR
 }
 
 impl UserView {
-    fn new(accounts: &Accounts, record: &UserRecord) -> Self {
+    pub(super) fn new(accounts: &Accounts, record: &UserRecord) -> Self {
         let account = accounts.user_by_id(&record.id);
         let groups = account.iter().flat_map(|account| &account.groups);
         let groups = groups.filter_map(|ix| accounts.group(*ix)).map(|group| group.record.name.clone());

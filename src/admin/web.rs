@@ -4,7 +4,9 @@
 //! A new page is a template in `web/` that extends `layout.html`, a struct that derives `Template`
 //! and has a `shell`, a handler that takes a [`Reader`], and a route in [`routes`].
 
+mod administration;
 mod assets;
+mod docs;
 mod entrance;
 mod profile;
 mod shell;
@@ -27,4 +29,6 @@ pub(super) fn routes() -> Router<Context> {
         .route("/profile/authentication", get(profile::authentication))
         .route("/tokens/{id}", get(token::show))
         .route("/assets/{name}", get(assets::send))
+        .route("/docs", get(docs::show))
+        .merge(administration::routes())
 }

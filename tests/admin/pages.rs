@@ -143,3 +143,90 @@ fn nothing_is_told_as_a_page_to_browsers_and_as_json_to_scripts() {
     let answer = fixture.call(&Sender::Operator, "GET", "/nowhere", None);
     assert_eq!(answer.outcome(), (404, "not_found".into()));
 }
+
+#[test]
+fn administration_is_for_who_holds_the_permission() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    let all: [(&str, &str); 12] = [
+        ("/overview", "admin-read"),
+        ("/users", "read-user"),
+        ("/users/alice", "read-user"),
+        ("/groups", "read-group"),
+        ("/groups/developers", "read-group"),
+        ("/roles", "read-role"),
+        ("/services", "admin-read"),
+        ("/tokens", "admin-read"),
+        ("/live", "admin-read"),
+        ("/audit", "read-audit"),
+        ("/explain?method=GET&url=%2Fwiki&user=alice", "admin-read"),
+        ("/configuration", "admin-read"),
+    ];
+    for (target, permission) in all {
+        let answer = page(&fixture, &alice, target);
+        assert_eq!(answer.status, 403, "{target}");
+        assert!(answer.text().contains(permission), "{target}: {}", answer.text());
+        let answer = page(&fixture, &Sender::Anonymous, target);
+        assert!(
+            answer.status == 303 && answer.field("location").unwrap().starts_with("/sign-in?"),
+            "{target}"
+        );
+    }
+    assert!(!page(&fixture, &alice, "/profile").text().contains("href=\"/users\""));
+    fixture.allow("alice", &["admin-read"]);
+    for (target, _) in all {
+        let answer = page(&fixture, &alice, target);
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        let changes = answer.text().matches("data-call=").count();
+        // Signing out, verifying the log and checking a configuration change nothing.
+        let harmless = 1 + usize::from(target == "/audit" || target == "/configuration");
+        assert!(changes <= harmless, "{target}: {}", answer.text());
+    }
+    assert!(page(&fixture, &alice, "/profile").text().contains("href=\"/users\""));
+}
+
+#[test]
+fn what_people_wrote_stays_text_for_administrators_too() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
+    fixture.must("PATCH", "/v1/users/alice", Some(json!({"name": HOSTILE})));
+    fixture.must("POST", "/v1/groups", Some(json!({"name": HOSTILE})));
+    fixture.must("POST", "/v1/roles", Some(json!({"key": "odd", "name": HOSTILE, "permissions": []})));
+    fixture.must("POST", "/v1/users/alice/tokens", Some(new_token(HOSTILE, &["wiki"])));
+    let hostile_url = "/explain?method=GET&url=%2F%3Cscript%3Ealert(1)%3C%2Fscript%3E";
+    for target in ["/users", "/users/alice", "/groups", "/roles", "/tokens", "/audit", hostile_url] {
+        let text = page(&fixture, &alice, target).text().to_owned();
+        assert!(text.contains("&#60;script&#62;alert(1)"), "{target}: {text}");
+        assert!(!text.contains("<script>") && !text.contains("<img src=x"), "{target}: {text}");
+    }
+}
+
+#[test]
+fn explain_names_the_deciding_line() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.allow("alice", &["admin-read"]);
+    let check = |query: &str, told: &[&str]| {
+        let text = page(&fixture, &alice, &format!("/explain?method=GET&{query}")).text().to_owned();
+        for word in told {
+            assert!(text.contains(word), "{query}: {word}: {text}");
+        }
+    };
+    check("url=%2Fhub%2Fapi%2Fx&user=alice", &["forwarded", "gateway.toml:11"]);
+    fixture.user("bob", &[]);
+    check("url=%2Fhub%2Fapi%2Fx&user=bob", &["403", "read_service_denied", "gateway.toml:11"]);
+    check("url=%2Fnowhere&user=bob", &["404"]);
+    check("url=nonsense", &["The URL is"]);
+    check("url=%2Fwiki&client=nowhere", &["The client is an address"]);
+}
+
+#[test]
+fn the_api_is_told_to_people() {
+    let fixture = Fixture::start();
+    let answer = page(&fixture, &Sender::Anonymous, "/docs");
+    assert_eq!(answer.status, 200);
+    for call in ["POST /v1/users/{login}/tokens", "DELETE /v1/tokens/{id}", "POST /oauth2/introspect"] {
+        assert!(answer.text().contains(call), "{call}");
+    }
+}

@@ -21,16 +21,16 @@ use crate::{
     store::{TokenFilter, TokenState},
 };
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Filters {
-    user: Option<String>,
-    service: Option<String>,
-    unused_for: Option<String>,
-    expiring_in: Option<String>,
-    state: Option<String>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+pub(in crate::admin) struct Filters {
+    pub user: Option<String>,
+    pub service: Option<String>,
+    pub unused_for: Option<String>,
+    pub expiring_in: Option<String>,
+    pub state: Option<String>,
+    pub cursor: Option<String>,
+    pub limit: Option<usize>,
 }
 
 /// Of one user: the user's own, or with the permission to see them.
@@ -43,7 +43,7 @@ pub(super) async fn of_user(
     if filters.user.is_some() {
         return Err(Problem::invalid("The path names the user already"));
     }
-    list(&context, &caller, Some(caller.login(&login)?), filters)
+    Ok(ok(&page(&context, &caller, Some(caller.login(&login)?), filters)?))
 }
 
 /// Of everybody, for whom may see that; else one's own.
@@ -56,15 +56,16 @@ pub(super) async fn all(
     let sees_all = SEES_TOKENS.into_iter().any(|permission| caller.may(permission));
     let own = || caller.user().map(|user| user.login.to_string());
     let owner = if sees_all { owner } else { owner.or_else(own) };
-    list(&context, &caller, owner, filters)
+    Ok(ok(&page(&context, &caller, owner, filters)?))
 }
 
-fn list(
+/// Of this user, or of everybody.
+pub(in crate::admin) fn page(
     context: &Context,
     caller: &Caller,
     owner: Option<String>,
     filters: Filters,
-) -> Result<Response, Problem> {
+) -> Result<Page<TokenView>, Problem> {
     let accounts = context.store.accounts();
     let own = owner
         .as_deref()
@@ -88,12 +89,13 @@ fn list(
     if cursor.as_deref().is_some_and(|cursor| TokenId::parse(cursor).is_none()) {
         return Err(pages::bad_cursor());
     }
-    let page = context.store.tokens(&filter, cursor.as_deref(), limit)?;
+    let found = context.store.tokens(&filter, cursor.as_deref(), limit)?;
     // The workers may know of a use that the store has yet to write.
     let used = |record: &_| super::view::last_used(context, record).map(|used| used.at);
-    let items = page.items.into_iter().filter(|record| unused_since.is_none_or(|at| used(record) < Some(at)));
+    let items =
+        found.items.into_iter().filter(|record| unused_since.is_none_or(|at| used(record) < Some(at)));
     let items = items.map(|record| TokenView::at(context, &accounts, record, now)).collect();
-    Ok(ok(&Page { items, next: page.next }))
+    Ok(Page { items, next: found.next })
 }
 
 fn span(text: Option<&str>) -> Result<Option<Span>, Problem> {
