@@ -17,7 +17,7 @@
 //!   `DELETE /v1/live/{id}`
 //! * `GET /v1/overview`, `GET /openapi.json`
 //! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
-//! * everything else: the page, [`web`]
+//! * everything else: the page, `web`
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
 //!   with `admin-read`
 
