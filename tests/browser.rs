@@ -1,0 +1,52 @@
+//! The page in headless Chromium: what people do there, by pointer and by keyboard, and axe-core on
+//! every page, light and dark, wide and narrow.
+//!
+//! Needs Debian's `chromium` and `chromium-driver`, and installs selenium from PyPI and axe-core from
+//! npm, so it is ignored by default and run by `.ci/run`.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{path::Path, process::Command};
+
+use support::{gateway::Gateway, stage, upstream::Upstream};
+
+const PASSWORD: &str = "correct horse battery staple";
+
+#[test]
+#[ignore = "needs Chromium, PyPI and npm; .ci/run runs it"]
+fn people_manage_tokens_in_the_page() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe");
+    std::fs::create_dir_all(&place).unwrap();
+    stage::run(
+        Command::new("npm")
+            .args(["install", "--no-audit", "--no-fund", "axe-core@4.10.3"])
+            .current_dir(&place),
+    );
+    let python = stage::python("browser", &["selenium==4.35.0"]);
+
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(upstream.address);
+    gateway.developer("alice");
+    for login in ["alice", "nobody", "root"] {
+        if login != "alice" {
+            gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
+        }
+        let password = format!(r#"{{"password": "{PASSWORD}"}}"#);
+        gateway.must("PUT", &format!("/v1/users/{login}/password"), Some(&password));
+    }
+    gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
+    gateway.must("POST", "/v1/grants", Some(r#"{"role": "contributor", "user": "alice"}"#));
+    gateway.must("POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "root"}"#));
+
+    let told = stage::run(
+        Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/flow.py"))
+            .args([format!("http://{}", gateway.proxy), format!("http://{}", gateway.admin)])
+            .arg(PASSWORD)
+            .arg(place.join("node_modules/axe-core/axe.min.js"))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots")),
+    );
+    assert!(told.contains(r#"{"done": true}"#), "{told}");
+}
