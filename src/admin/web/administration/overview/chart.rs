@@ -70,7 +70,9 @@ fn draw(line: &[Option<f64>], height: impl Fn(f64) -> f64) -> Vec<String> {
         }
     }
     parts.extend((!points.is_empty()).then_some(points));
-    parts
+    // A point alone is drawn as a line of no length, whose round ends make a dot.
+    let dot = |part: String| if part.matches(',').count() == 1 { part.repeat(2) } else { part };
+    parts.into_iter().map(dot).collect()
 }
 
 #[cfg(test)]
@@ -99,7 +101,7 @@ mod tests {
             [&[Some(1.0), Some(2.0), None, Some(0.0)], &[None, None, None, None]],
             10,
         );
-        assert_eq!(chart.lines[0], ["44.0,83.0 226.7,10.0 ", "592.0,156.0 "]);
+        assert_eq!(chart.lines[0], ["44.0,83.0 226.7,10.0 ", "592.0,156.0 592.0,156.0 "]);
         assert!(chart.lines[1].is_empty());
         assert_eq!(chart.last, ["0", "nothing"]);
         assert_eq!(chart.minutes, 1);
