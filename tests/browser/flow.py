@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -38,7 +39,8 @@ def look(driver, width, dark):
 
 
 def until(driver, what):
-    return WebDriverWait(driver, 10).until(what)
+    # A page that is being loaded again takes its elements away.
+    return WebDriverWait(driver, 10, ignored_exceptions=[StaleElementReferenceException]).until(what)
 
 
 def seen(driver, selector):
