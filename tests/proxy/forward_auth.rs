@@ -61,7 +61,7 @@ fn a_permit_is_told_with_the_identity() {
     }
     let line = gate.line();
     for (name, value) in [
-        ("reason", "ok"),
+        ("reason", "answered"),
         ("method", "PUT"),
         ("path", "/api/x"),
         ("service", "main"),

@@ -79,7 +79,7 @@ impl Gateway {
             headers.append(name.clone(), value.clone());
         }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok((permit.reason(), response))
+        Ok((Reason::Answered, response))
     }
 }
 
