@@ -10,6 +10,7 @@ pub mod authz;
 pub mod cli;
 pub mod config;
 pub mod fence;
+pub mod message;
 pub mod metrics;
 pub mod net;
 pub mod proxy;

@@ -2,7 +2,7 @@
 //!
 //! A worker is one OS thread with a current-thread runtime and a `LocalSet`; everything here that
 //! is not `Send` belongs to one worker. Whatever a client's head says about framing is judged
-//! here, before hyper sees it, so that both read the same message.
+//! here, once: nobody behind reads the message in another way.
 
 mod accept;
 mod bind;
@@ -42,10 +42,11 @@ pub use self::{
     limits::Limits,
     peer::Peer,
     refusal::Refusal,
-    sending::{Coding, SendError, Sending, put_field, put_fields},
+    sending::{Coding, SendError, Sending},
     tunnel::Upgraded,
     worker::{Budget, Worker},
 };
+use crate::message::{Request, Response};
 
 /// What a listener serves: the proxy on workers, the admin Router on the control thread.
 pub trait Handler: 'static {
@@ -57,9 +58,9 @@ pub trait Handler: 'static {
     /// dropped when the client goes away or the connection is severed.
     fn handle(
         self: Rc<Self>,
-        request: http::Request<RequestBody>,
+        request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
+    ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
     /// What comes after an answer of 101, which the kernel has: HTTP is over on this connection. The
     /// future is dropped when the connection is severed; its end closes the connection.
@@ -70,7 +71,7 @@ pub trait Handler: 'static {
 
     /// The answer to what never becomes a request; status `refusal.status()`. The connection
     /// closes after it. Also the place to count and log.
-    fn refuse(&self, refusal: Refusal, connection: &Connection) -> http::Response<bytes::Bytes>;
+    fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<bytes::Bytes>;
 
     /// A client has been let in: [`Self::closed`] follows, whatever becomes of the connection. The
     /// place to count.

@@ -30,7 +30,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, response, uri};
+use http::{HeaderValue, StatusCode, Uri, Version, uri};
 use http_body::Body as _;
 
 use self::{
@@ -66,6 +66,7 @@ use crate::{
     assertion::Keyring,
     authz::{answer::Reason, forwarding},
     fence::Registry,
+    message::{Fields, Request, Response},
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
     net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
     state::State,
@@ -145,7 +146,7 @@ impl Gateway {
     }
 
     fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> HeaderValue {
-        let told = trusts(view, connection).then(|| RequestIds::told(request.headers())).flatten();
+        let told = trusts(view, connection).then(|| RequestIds::told(&request.fields)).flatten();
         told.unwrap_or_else(|| self.ids.make())
     }
 
@@ -163,23 +164,21 @@ impl Gateway {
         match upstream.forward(&passage, request).await {
             Ok((answer, lease)) => {
                 exchange.upstream_answered.set(Some(Instant::now()));
-                let (mut head, download) = answer.into_parts();
-                let named =
-                    matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+                let Response { status, mut fields, body: download } = answer;
+                let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
                 let protocols = (exchange.upgrade.get() && named)
-                    .then(|| head.headers.get(header::UPGRADE).cloned())
+                    .then(|| fields.get("upgrade").and_then(|value| HeaderValue::from_bytes(value).ok()))
                     .flatten();
-                forwarding::edit_response(&mut head.headers, &exchange.request_id);
+                forwarding::edit_response(&mut fields, &exchange.request_id);
                 if let Some(protocols) = protocols {
-                    upgrade::set(&mut head.headers, protocols);
+                    upgrade::set(&mut fields, &protocols);
                 }
                 if let Some(taken) = &*exchange.taken.borrow() {
-                    taken.tell(&mut head.headers);
+                    taken.tell(&mut fields);
                 }
-                head.version = Version::HTTP_11;
-                exchange.status.set(head.status.as_u16());
-                if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                    let switched = switch(head, download, lease, passage);
+                exchange.status.set(status.as_u16());
+                if status == StatusCode::SWITCHING_PROTOCOLS {
+                    let switched = switch(fields, download, lease, passage);
                     return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
                 }
                 let body = Body::stream(
@@ -189,7 +188,7 @@ impl Gateway {
                     upstream.body_timeout(),
                     upstream.idle_timeout(),
                 );
-                Ok(Response::from_parts(head, body))
+                Ok(Response { status, fields, body })
             }
             Err(reason) => Err((reason.into(), passage.into_finish())),
         }
@@ -247,7 +246,7 @@ impl Handler for Gateway {
         let exchange = Exchange::begin(&self, view, &request, connection, request_id);
         // The fields go upstream; of the client's wishes only the form of an error is needed later.
         let form = Form::asked_for(&request);
-        let unread = !request.body().is_end_stream();
+        let unread = !request.body.is_end_stream();
         let (reason, status, mut response, finish) = match Own::of(exchange.path()) {
             None => {
                 let outcome = match self.authorize(&exchange, &mut request) {
@@ -267,7 +266,7 @@ impl Handler for Gateway {
                 // Boxed: hardly any request is for the gateway itself, and all would be as large.
                 let (exchange, answer) = Box::pin(self.answer(own, exchange, &request)).await;
                 let (reason, status, response) = match answer {
-                    Ok((reason, response)) => (reason, response.status(), response),
+                    Ok((reason, response)) => (reason, response.status, response),
                     Err(rejection) => {
                         let (reason, status) = (rejection.reason, rejection.status());
                         (reason, status, rejection.into_response(form.of_own(own), &exchange.request_id))
@@ -279,7 +278,7 @@ impl Handler for Gateway {
         finish.exchange().reason.set(reason);
         finish.exchange().status.set(status.as_u16());
         if unread {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.fields.set("connection", &HeaderValue::from_static("close"));
         }
         response.map(|text| Body::text(text, finish))
     }
@@ -363,37 +362,38 @@ fn trusts(view: &View, connection: &Connection) -> bool {
 
 /// The upstream speaks HTTP no longer; the client learns of it by the same answer.
 fn switch(
-    mut head: response::Parts,
+    mut fields: Fields,
     download: Download,
     mut lease: Lease,
     passage: Passage,
 ) -> Result<Response<Body>, Finish> {
     let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
     // It means nothing before a tunnel.
-    head.headers.remove(header::CONTENT_LENGTH);
+    fields.remove("content-length");
     let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
-    Ok(Response::from_parts(head, Body::tunnel(tunnel, passage.into_finish())))
+    let body = Body::tunnel(tunnel, passage.into_finish());
+    Ok(Response { status: StatusCode::SWITCHING_PROTOCOLS, fields, body })
 }
 
 /// The request line and what frames the body, made for the upstream's connection.
 fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
-    *request.version_mut() = Version::HTTP_11;
-    if request.uri().authority().is_some() {
+    request.version = Version::HTTP_11;
+    if request.uri.authority().is_some() {
         let mut parts = uri::Parts::default();
-        parts.path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        parts.path_and_query = request.uri.path_and_query().cloned();
+        request.uri = Uri::from_parts(parts).unwrap_or_default();
     }
     if let Some(host) = &settings.host {
-        request.headers_mut().insert(header::HOST, host.clone());
-    } else if !request.headers().contains_key(header::HOST)
+        request.fields.set("host", host);
+    } else if !request.fields.has("host")
         && let Some(WeightedUrl { url, .. }) = settings.urls.first()
     {
         // HTTP/1.0 may lack what HTTP/1.1 must have.
-        request.headers_mut().insert(header::HOST, url.authority());
+        request.fields.set("host", &url.authority());
     }
-    let body = request.body();
+    let body = &request.body;
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        // Said outright: hyper takes a GET whose body has no length for one without a body.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        // Said outright: without a length, a GET passes for one without a body.
+        request.fields.set("transfer-encoding", &HeaderValue::from_static("chunked"));
     }
 }

@@ -9,18 +9,23 @@ use std::{
 };
 
 /// Module, the modules it may use, and why.
-const FLOORS: [(&str, &[&str], &str); 12] = [
-    ("authz", &[], "the decision is pure and knows nobody"),
+const FLOORS: [(&str, &[&str], &str); 13] = [
+    ("message", &[], "what everybody who handles requests and answers shares"),
+    ("authz", &["message"], "the decision is pure and knows nobody"),
     ("state", &["authz"], "holds what the decision reads"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz"], "counts by reason and service"),
-    ("net", &["authz"], "knows no domain; only the types of a point in time and of whom to trust"),
+    ("net", &["message", "authz"], "knows no domain; only the types of a point in time and of whom to trust"),
     ("assertion", &["authz"], "signs what the decision came to; the keys are its own"),
     ("store", &["authz", "state", "fence", "metrics"], "the only publisher"),
-    ("proxy", &["authz", "state", "fence", "metrics", "net", "assertion", "store"], "a request's way"),
+    (
+        "proxy",
+        &["message", "authz", "state", "fence", "metrics", "net", "assertion", "store"],
+        "a request's way",
+    ),
     (
         "admin",
-        &["authz", "state", "fence", "metrics", "net", "store"],
+        &["message", "authz", "state", "fence", "metrics", "net", "store"],
         "never proxy: what both need lies below",
     ),
     (
@@ -35,7 +40,7 @@ const FLOORS: [(&str, &[&str], &str); 12] = [
     ),
     (
         "cli",
-        &["authz", "state", "fence", "metrics", "net", "store", "proxy", "admin", "config", "app"],
+        &["message", "authz", "state", "fence", "metrics", "net", "store", "proxy", "admin", "config", "app"],
         "the top floor",
     ),
 ];

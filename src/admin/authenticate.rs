@@ -23,6 +23,7 @@ use crate::{
         subject::{Access, Ending, Subject, Token, User},
         time::Timestamp,
     },
+    message::Fields,
     net::{Connection, Peer},
     store::{SeenSession, model::LastUsed},
 };
@@ -82,7 +83,8 @@ impl Claim {
         };
         let vouched = context.sign_in.take_vouched(&mut parts.headers, peer);
         let cookie = || cookie::read(&parts.headers, secure);
-        let proof = match (Credential::from_headers(&parts.headers, perm_alias, imports), vouched) {
+        let fields = Fields::from(&parts.headers);
+        let proof = match (Credential::from_fields(&fields, perm_alias, imports), vouched) {
             (Credential::Missing, Vouched::For(login)) => Proof::Vouched(login),
             (Credential::Missing, Vouched::Unclear) => Proof::VouchedUnclear,
             (Credential::Missing, Vouched::Nobody) => match cookie() {
@@ -91,12 +93,12 @@ impl Claim {
             },
             (credential, _) => Proof::Bearer(credential),
         };
-        let upgrade = parts.headers.contains_key(http::header::UPGRADE);
+        let upgrade = fields.has("upgrade");
         let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         Self {
             proof,
             client: connection.address(),
-            reading: safe && !upgrade && !forwarding::method_override(&parts.headers),
+            reading: safe && !upgrade && !forwarding::method_override(&fields),
         }
     }
 

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Live, Registry},
+    message,
     metrics::{History, Metrics, STEP, WorkerMetrics},
     net::{BodyError, Connection, Handler, Peer, Refusal, RequestBody},
 };
@@ -189,12 +190,12 @@ impl Handler for Server {
 
     async fn handle(
         self: Rc<Self>,
-        request: Request<RequestBody>,
+        request: message::Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Response<AnswerBody> {
+    ) -> message::Response<AnswerBody> {
         let began = Instant::now();
         let request_id: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
-        let (parts, body) = request.into_parts();
+        let (parts, body) = Request::from(request).into_parts();
         let accept: HeaderMap =
             parts.headers.get_all(header::ACCEPT).iter().map(|v| (header::ACCEPT, v.clone())).collect();
         let head = parts.method == Method::HEAD;
@@ -203,10 +204,10 @@ impl Handler for Server {
         let service = self.context.rules().service_by_key(BUILT_IN_SERVICE).map(|service| service.id);
         let status = response.status().as_u16();
         self.metrics.record(service, answered.reason, status, began.elapsed(), None, 0, 0);
-        response.map(|inner| AnswerBody { inner, live: answered.live })
+        response.map(|inner| AnswerBody { inner, live: answered.live }).into()
     }
 
-    fn refuse(&self, refusal: Refusal, _: &Connection) -> Response<Bytes> {
+    fn refuse(&self, refusal: Refusal, _: &Connection) -> message::Response<Bytes> {
         let reason = match refusal {
             Refusal::BadRequest(_) => Reason::BadRequest,
             Refusal::HeadTimeout => Reason::RequestTimeout,
@@ -222,7 +223,7 @@ impl Handler for Server {
         *response.status_mut() = refusal.status();
         *response.headers_mut() = headers;
         dress(response.headers_mut(), &request_id);
-        response
+        response.into()
     }
 }
 

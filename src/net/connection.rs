@@ -10,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
-
 pub(super) use self::phase::{Order, Phase};
 use super::{
     Limits, Peer, Refusal,
@@ -145,7 +143,7 @@ impl Connection {
     }
 
     /// Whether the host is not for this connection, since TLS named another one.
-    pub(super) fn misdirects(&self, host: Option<&HeaderValue>) -> bool {
+    pub(super) fn misdirects(&self, host: Option<&[u8]>) -> bool {
         match (self.presented.get(), host) {
             (Some(presented), Some(host)) => !presented.fits(host),
             _ => false,

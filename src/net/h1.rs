@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{StatusCode, header};
+use http::StatusCode;
 use http_body::Body as _;
 
 pub use self::line::Line;
@@ -23,6 +23,7 @@ use super::{
     sending::{Coding, Sending},
     stream::Stream,
 };
+use crate::message::Response;
 
 /// A connection after its last request in HTTP/1.1.
 pub(super) struct Over<B> {
@@ -68,9 +69,9 @@ async fn turn<H: Handler>(
     connection: &Rc<Connection>,
     handler: &Rc<H>,
 ) -> Result<Option<H::Body>, End> {
-    let head = watched(connection, |cx| line.poll_head(cx, &worker.limits())).await??;
-    let (request, wishes) = request::parse(&head, &worker.limits()).map_err(End::Refused)?;
-    if connection.misdirects(request.headers().get(header::HOST)) {
+    let (text, head) = watched(connection, |cx| line.poll_head(cx, &worker.limits())).await??;
+    let (request, wishes) = request::parse(text, head).map_err(End::Refused)?;
+    if connection.misdirects(request.fields.get("host")) {
         return Err(End::Refused(Refusal::Misdirected));
     }
     connection.begin_service();
@@ -92,12 +93,12 @@ async fn turn<H: Handler>(
     .ok_or(End::Severed)?;
     drop(handling);
 
-    let (parts, body) = response.into_parts();
+    let Response { status, fields, body } = response;
     let last = connection.body_abandoned() || worker.draining();
     let wishes = request::Wishes { persistent: wishes.persistent && !last, ..wishes };
-    let framed = answer::frame(parts.status, &parts.headers, &body.size_hint(), wishes, connection.clock());
-    let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    drop(parts);
+    let framed = answer::frame(status, &fields, &body.size_hint(), wishes, connection.clock());
+    let switching = status == StatusCode::SWITCHING_PROTOCOLS;
+    drop(fields);
     let mut head = framed.head;
     let before = line.begin_answer();
     if !before.is_empty() {

@@ -161,7 +161,9 @@ impl<H: Handler> Session<H> {
         self.connection.clock().refresh();
         let Some(place) = Place::on(&self.connection, reply) else { return };
         let judged = head::judge(&mut request, &self.worker.limits()).and_then(|()| {
-            let astray = self.connection.misdirects(request.headers().get(header::HOST));
+            let astray = self
+                .connection
+                .misdirects(request.headers().get(header::HOST).map(http::HeaderValue::as_bytes));
             if astray { Err(Refusal::Misdirected) } else { Ok(()) }
         });
         self.connection.enter(Phase::Serving);

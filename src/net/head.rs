@@ -1,14 +1,15 @@
-//! Judges a request's head, line by line as it comes, before hyper parses it: sizes, line ends,
-//! and everything that says where the message ends. Names and values are left to hyper.
+//! Judges a request's head, line by line as it comes: sizes, line ends, everything that says where
+//! the message ends, and where its fields are.
 
 mod names;
 
-use std::ops::Range;
+use std::{mem, ops::Range};
 
-use memchr::memchr;
+use memchr::{memchr, memchr3};
 
 use self::names::{Framer, authority, valid_host};
 use super::{Limits, Refusal, decoder::Decoder};
+use crate::message::{Line, is_text};
 
 /// How far a head has been judged. Fed with the same bytes again, and more behind them.
 #[derive(Default)]
@@ -26,6 +27,9 @@ pub(super) struct HeadScan {
     authority: Option<Range<usize>>,
     length: Option<u64>,
     chunked: bool,
+    method: Range<usize>,
+    target: Range<usize>,
+    fields: Vec<Line>,
 }
 
 pub(super) enum Verdict {
@@ -38,10 +42,21 @@ pub(super) struct Head {
     /// Bytes, its empty line included.
     pub len: usize,
     pub body: Decoder,
+    pub method: Range<usize>,
+    pub target: Range<usize>,
+    /// The client speaks HTTP/1.0.
+    pub old: bool,
+    pub fields: Vec<Line>,
 }
 
 const MALFORMED_LINE: Refusal = Refusal::BadRequest("malformed request line");
+const MALFORMED_FIELD: Refusal = Refusal::BadRequest("malformed field line");
 const LINE_END: Refusal = Refusal::BadRequest("a line that does not end with CR LF");
+
+/// Room for the fields of most requests, with those that a gateway sets.
+const FIELDS: usize = 24;
+
+const LINE_END_LEN: usize = 2;
 
 /// Empty lines before a request line are passed over, as clients of old sent them.
 const LEADING_LINES: usize = 4;
@@ -62,6 +77,10 @@ impl HeadScan {
                 } else {
                     Decoder::length(self.length.unwrap_or(0))
                 },
+                method: self.method.clone(),
+                target: self.target.clone(),
+                old: self.old,
+                fields: mem::take(&mut self.fields),
             }),
             Ok(None) => Verdict::Partial,
             Err(refusal) => Verdict::Refused(refusal),
@@ -94,6 +113,11 @@ impl HeadScan {
                         return Err(Refusal::HeadTooLarge);
                     }
                     self.field(line, begin)?;
+                    let read = Line::read(bytes, begin, end - LINE_END_LEN).ok_or(MALFORMED_FIELD)?;
+                    if self.fields.is_empty() {
+                        self.fields.reserve(FIELDS);
+                    }
+                    self.fields.push(read);
                 }
             }
         }
@@ -125,10 +149,13 @@ impl HeadScan {
             b" HTTP/1.0" => true,
             _ => return Err(Refusal::BadRequest("not HTTP/1.1")),
         };
-        // hyper would cut a fragment off. Whatever else a target may not hold, it refuses.
-        if target.is_empty() || target.contains(&b'#') {
+        // A parser of URIs would cut a fragment off, and take more than a target may hold.
+        let one_word = memchr3(b' ', b'\t', b'#', target).is_none() && is_text(target);
+        if target.is_empty() || !one_word {
             return Err(Refusal::BadRequest("malformed request target"));
         }
+        self.method = begin..begin + method;
+        self.target = shifted(&(method + 1..line.len()), begin);
         if target[0] != b'/' {
             let authority = authority(&line[..method], target)?;
             self.authority = authority.map(|part| shifted(&part, begin + method + 1));

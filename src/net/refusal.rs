@@ -1,7 +1,9 @@
 //! Why something that a client sent never became a request.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
+
+use crate::message::{Response, put_field};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -30,20 +32,13 @@ impl Refusal {
 }
 
 /// The bytes of an answer after which the connection closes.
-pub(super) fn encode(mut response: Response<Bytes>) -> Vec<u8> {
-    let body = std::mem::take(response.body_mut());
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let status = response.status();
+pub(super) fn encode(response: Response<Bytes>) -> Vec<u8> {
+    let Response { status, fields, body } = response;
     let reason = status.canonical_reason().unwrap_or("Refused");
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    for (name, value) in response.headers() {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
+    fields.put(&mut bytes, |name| matches!(name, b"connection" | b"content-length"));
+    put_field(&mut bytes, b"connection", b"close");
+    put_field(&mut bytes, b"content-length", body.len().to_string().as_bytes());
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&body);
     bytes

@@ -7,9 +7,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, buf::Chain};
-use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
+
+use crate::message::Fields;
 
 /// Sent by whoever polls it; holds its body until it is dropped.
 pub struct Sending<B> {
@@ -185,20 +186,6 @@ fn joined(before: Bytes, data: Bytes, after: Bytes) -> Piece {
 fn last_chunk(frame: Frame<Bytes>, trailers: bool) -> Bytes {
     let fields = frame.into_trailers().ok().filter(|_| trailers).unwrap_or_default();
     let mut end = b"0\r\n".to_vec();
-    put_fields(&mut end, &fields);
+    Fields::from(&fields).put(&mut end, |_| false);
     end.into()
-}
-
-/// Field lines as they are sent.
-pub fn put_fields(into: &mut Vec<u8>, fields: &HeaderMap) {
-    for (name, value) in fields {
-        put_field(into, name.as_str().as_bytes(), value.as_bytes());
-    }
-}
-
-pub fn put_field(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    into.extend_from_slice(name);
-    into.extend_from_slice(b": ");
-    into.extend_from_slice(value);
-    into.extend_from_slice(b"\r\n");
 }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::HeaderValue;
 use http_body::Body as _;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         subject::Token,
         time::Timestamp,
     },
+    message::{Fields, Request},
     net::RequestBody,
     proxy::{
         Gateway,
@@ -47,18 +48,18 @@ impl Gateway {
     pub(super) fn read(&self, exchange: &Exchange, request: &Request<RequestBody>) -> Result<(), Rejection> {
         let host = framing::host(request)?;
         exchange.host.set(host).expect("an exchange is authorized once");
-        self.read_fields(exchange, request.headers())
+        self.read_fields(exchange, &request.fields)
     }
 
-    pub(super) fn read_fields(&self, exchange: &Exchange, headers: &HeaderMap) -> Result<(), Rejection> {
+    pub(super) fn read_fields(&self, exchange: &Exchange, fields: &Fields) -> Result<(), Rejection> {
         let settings = &exchange.view.snapshot.rules.settings;
         let (peer, trusted) = (exchange.connection.address(), trusts(&exchange.view, &exchange.connection));
-        let client = forwarding::client_address(headers, peer, trusted, &settings.trusted_proxies);
+        let client = forwarding::client_address(fields, peer, trusted, &settings.trusted_proxies);
         exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
-        exchange.upgrade.set(headers.contains_key(header::UPGRADE));
-        exchange.method_override.set(forwarding::method_override(headers));
+        exchange.upgrade.set(fields.has("upgrade"));
+        exchange.method_override.set(forwarding::method_override(fields));
         let imports = self.state().index().imported() > 0;
-        exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
+        exchange.credential.set(Credential::from_fields(fields, settings.perm_alias, imports));
         Ok(())
     }
 
@@ -100,14 +101,14 @@ impl Gateway {
         let service = permit.owner().service;
         exchange.service.set(Some(service.id));
         let limit = service.spec.max_body.or(exchange.view.settings.max_body);
-        if limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
+        if limit.is_some_and(|limit| request.body.size_hint().lower() > limit) {
             return Err(Reason::BodyTooLarge.into());
         }
         let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
         let protocols = exchange.upgrade.get().then(|| upgrade::asked(request)).flatten();
-        self.identify(&permit, exchange, request.headers_mut())?;
+        self.identify(&permit, exchange, &mut request.fields)?;
         if let Some(protocols) = protocols {
-            upgrade::set(request.headers_mut(), protocols);
+            upgrade::set(&mut request.fields, &protocols);
         }
         exchange.upload_limit.set(limit);
         Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
@@ -119,18 +120,18 @@ impl Gateway {
         &self,
         permit: &Permit<'_>,
         exchange: &Exchange,
-        headers: &mut HeaderMap,
+        fields: &mut Fields,
     ) -> Result<(), Rejection> {
         let service = permit.owner().service.id;
         let peer = exchange.connection.address();
-        self.peers().with(peer, exchange.connection.secure, |fields| {
+        self.peers().with(peer, exchange.connection.secure, |peer| {
             let hop = Hop {
-                peer: fields,
+                peer,
                 peer_trusted: trusts(&exchange.view, &exchange.connection),
                 host: exchange.host.get().and_then(framing::HostName::field),
                 request_id: &exchange.request_id,
             };
-            forwarding::edit_request(headers, permit, &exchange.view.identities, &hop)
+            forwarding::edit_request(fields, permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
         if let Some(limits) = exchange.view.limits(service) {
@@ -141,7 +142,7 @@ impl Gateway {
             Claims::of(permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {
             let assertion = self.vouch(&claims, exchange)?;
-            headers.insert(forwarding::ASSERTION, assertion);
+            fields.set(forwarding::ASSERTION, &assertion);
         }
         if let Some(subject) = permit.subject() {
             let one = Use { at: exchange.at, from: exchange.client.get(), service };

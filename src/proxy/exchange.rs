@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, uri::PathAndQuery};
+use http::{HeaderValue, Method, uri::PathAndQuery};
 
 use crate::{
     authz::{
@@ -21,6 +21,7 @@ use crate::{
         time::Timestamp,
     },
     fence::{Affected, Entry, Live, LiveRow},
+    message::Request,
     metrics::WorkerMetrics,
     net::{Clock, Connection},
     proxy::{
@@ -97,8 +98,8 @@ impl Exchange {
         Rc::new(Self {
             view,
             gateway: Rc::clone(gateway),
-            method: request.method().clone(),
-            target: request.uri().path_and_query().cloned(),
+            method: request.method.clone(),
+            target: request.uri.path_and_query().cloned(),
             host: OnceCell::new(),
             credential: Cell::new(Credential::Missing),
             client: Cell::new(connection.address()),

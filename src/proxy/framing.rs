@@ -1,13 +1,16 @@
 //! What a head must be at this level: one host, and one that the target agrees with.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use http::{Method, Uri, Version};
 
-use crate::authz::{answer::Reason, forwarding};
+use crate::{
+    authz::{answer::Reason, forwarding},
+    message::{Fields, Request},
+};
 
 /// The host a request is for: lower case, without port; empty for HTTP/1.0 without Host.
 #[derive(Debug)]
 pub struct HostName {
-    field: Option<HeaderValue>,
+    field: Option<Box<[u8]>>,
     length: usize,
     /// Where the client's spelling differs from the lower-case one.
     folded: Option<Box<str>>,
@@ -18,54 +21,51 @@ impl HostName {
         if let Some(folded) = &self.folded {
             return Some(folded);
         }
-        self.field.as_ref()?.to_str().ok()?.get(..self.length)
+        str::from_utf8(self.field.as_ref()?).ok()?.get(..self.length)
     }
 
     /// As the client sent it.
-    pub fn field(&self) -> Option<&HeaderValue> {
-        self.field.as_ref()
+    pub fn field(&self) -> Option<&[u8]> {
+        self.field.as_deref()
     }
 }
 
 /// The one valid host of a request whose fields can be forwarded safely.
 pub fn host<B>(request: &Request<B>) -> Result<HostName, Reason> {
-    let headers = request.headers();
-    if forwarding::framing_alias(headers) || !one_coding(headers) {
+    let fields = &request.fields;
+    if forwarding::framing_alias(fields) || !one_coding(fields) {
         return Err(Reason::BadRequest);
     }
-    let mut fields = headers.get_all(header::HOST).iter();
-    let host = match (fields.next(), fields.next()) {
+    let mut hosts = fields.all("host");
+    let host = match (hosts.next(), hosts.next()) {
         (Some(field), None) => host_name(field)?,
-        (None, _) if request.version() == Version::HTTP_10 => {
-            HostName { field: None, length: 0, folded: None }
-        }
+        (None, _) if request.version == Version::HTTP_10 => HostName { field: None, length: 0, folded: None },
         _ => return Err(Reason::BadRequest),
     };
-    if request.method() != Method::CONNECT && !agrees(request.uri(), host.field()) {
+    if request.method != Method::CONNECT && !agrees(&request.uri, host.field()) {
         return Err(Reason::BadRequest);
     }
     Ok(host)
 }
 
 /// A host that stands in a field of whatever name.
-pub fn host_name(field: &HeaderValue) -> Result<HostName, Reason> {
+pub fn host_name(field: &[u8]) -> Result<HostName, Reason> {
     parse(field).ok_or(Reason::BadRequest)
 }
 
-fn one_coding(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+fn one_coding(fields: &Fields) -> bool {
+    let mut codings = fields.all("transfer-encoding");
     match codings.next() {
         None => true,
-        Some(coding) => codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        Some(coding) => codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked"),
     }
 }
 
-fn parse(field: &HeaderValue) -> Option<HostName> {
-    let text = field.as_bytes();
+fn parse(text: &[u8]) -> Option<HostName> {
     let length = split(text)?;
     let upper = text[..length].iter().any(u8::is_ascii_uppercase);
     let folded = upper.then(|| String::from_utf8_lossy(&text[..length]).to_ascii_lowercase().into());
-    Some(HostName { field: Some(field.clone()), length, folded })
+    Some(HostName { field: Some(text.into()), length, folded })
 }
 
 /// The length of the host in a valid `host[:port]`.
@@ -89,7 +89,7 @@ fn split(text: &[u8]) -> Option<usize> {
 }
 
 /// An absolute-form target must name the host that the field names.
-fn agrees(uri: &Uri, field: Option<&HeaderValue>) -> bool {
+fn agrees(uri: &Uri, field: Option<&[u8]>) -> bool {
     let Some(authority) = uri.authority() else { return true };
     let Some(field) = field else { return false };
     let default = match uri.scheme_str() {
@@ -100,7 +100,7 @@ fn agrees(uri: &Uri, field: Option<&HeaderValue>) -> bool {
     let bare = |text: &str| {
         text.strip_suffix(default).or(text.strip_suffix(':')).unwrap_or(text).to_ascii_lowercase()
     };
-    field.to_str().is_ok_and(|field| bare(field) == bare(authority.as_str()))
+    str::from_utf8(field).is_ok_and(|field| bare(field) == bare(authority.as_str()))
 }
 
 #[cfg(test)]
@@ -114,13 +114,13 @@ mod tests {
         hosts: &[&'static str],
         expected: Result<Option<&str>, Reason>,
     ) {
-        let mut request = Request::new(());
+        let mut request = http::Request::new(());
         *request.version_mut() = version;
         *request.uri_mut() = target.parse().expect("a target");
         for host in hosts {
-            request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
+            request.headers_mut().append("host", http::HeaderValue::from_static(host));
         }
-        let found = host(&request);
+        let found = host(&request.into());
         let found = found.as_ref().map(HostName::as_str).map_err(|reason| *reason);
         assert_eq!(found, expected, "{row}");
     }

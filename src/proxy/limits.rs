@@ -17,13 +17,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use self::{gauge::Gauge, meter::Meter, table::Who};
-use crate::authz::{
-    answer::Reason,
-    decide::Permit,
-    rules::{Rules, Service, ServiceKey},
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::Permit,
+        rules::{Rules, Service, ServiceKey},
+    },
+    message,
 };
 
 /// A limit as written: a rate, a cap, or both.
@@ -108,8 +111,8 @@ pub struct Exceeded {
 /// Nobody knows when a place gets free.
 const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: &str = "ratelimit";
+const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 
 impl Counts {
     /// The limits of every service, by its number; `None` where there are none.
@@ -230,18 +233,18 @@ impl Taken {
     }
 
     /// What the client is told of a request that passed.
-    pub fn tell(&self, headers: &mut HeaderMap) {
-        if let Some(fields) = &self.fields {
-            fields.tell(headers);
+    pub fn tell(&self, fields: &mut message::Fields) {
+        if let Some(ours) = &self.fields {
+            ours.tell(fields);
         }
     }
 }
 
 impl Fields {
     /// Beside the upstream's own, if it has any.
-    pub fn tell(&self, headers: &mut HeaderMap) {
-        headers.append(RATE_LIMIT, self.state.clone());
-        headers.append(RATE_LIMIT_POLICY, self.policy.clone());
+    pub fn tell(&self, fields: &mut message::Fields) {
+        fields.add(RATE_LIMIT, &self.state);
+        fields.add(RATE_LIMIT_POLICY, &self.policy);
     }
 }
 

@@ -4,10 +4,11 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::HeaderValue;
 
 use crate::{
     authz::{answer::Reason, decide::Denial, rules::RESERVED_PREFIX, subject::Subject, time::Timestamp},
+    message::{Request, Response},
     net::RequestBody,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, view::View},
 };
@@ -101,10 +102,10 @@ impl Gateway {
 /// An answer in JSON, about whoever asked and for nobody else.
 fn json(body: &serde_json::Value, request_id: &HeaderValue) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("x-request-id", request_id.clone());
+    let fields = &mut response.fields;
+    fields.set("content-type", &HeaderValue::from_static("application/json"));
+    fields.set("cache-control", &HeaderValue::from_static("no-store"));
+    fields.set("x-request-id", request_id);
     response
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 
 use crate::{
     authz::{
         answer::{Answer, Reason},
         decide::Denial,
     },
+    message::{self, Request, Response},
     proxy::{
         grpc,
         limits::{Exceeded, Fields, seconds},
@@ -67,22 +68,22 @@ impl Rejection {
     pub fn into_response(self, form: Form, request_id: &HeaderValue) -> Response<Bytes> {
         let (answer, problem) = (self.answer, form == Form::Problem);
         let mut response = Response::new(text(&answer, request_id, problem));
-        *response.status_mut() = answer.status;
-        let headers = response.headers_mut();
+        response.status = answer.status;
+        let fields = &mut response.fields;
         let kind = if problem { "application/problem+json" } else { "application/json" };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-request-id", request_id.clone());
-        for (name, value) in [(header::WWW_AUTHENTICATE, answer.challenge), (header::ALLOW, answer.allow)] {
+        fields.set("content-type", &HeaderValue::from_static(kind));
+        fields.set("cache-control", &HeaderValue::from_static("no-store"));
+        fields.set("x-request-id", request_id);
+        for (name, value) in [("www-authenticate", answer.challenge), ("allow", answer.allow)] {
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                headers.insert(name, value);
+                fields.set(name, &value);
             }
         }
         if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
+            fields.set("retry-after", &HeaderValue::from(wait));
         }
         if let Some(limits) = self.limits {
-            limits.tell(headers);
+            limits.tell(fields);
         }
         if form == Form::Grpc { grpc::refusal(self.reason, &answer.description, response) } else { response }
     }
@@ -113,7 +114,7 @@ impl Form {
     pub fn asked_for<B>(request: &Request<B>) -> Self {
         if grpc::asks(request) {
             Self::Grpc
-        } else if asks_for_problem(request.headers()) {
+        } else if asks_for_problem(&request.fields) {
             Self::Problem
         } else {
             Self::Json
@@ -132,16 +133,15 @@ fn whole(wait: Duration) -> u32 {
 }
 
 /// Whether `Accept` names the form of RFC 9457.
-fn asks_for_problem(fields: &HeaderMap) -> bool {
-    let named = |value: &HeaderValue| {
-        let kinds = value.as_bytes().split(|byte| *byte == b',');
+fn asks_for_problem(fields: &message::Fields) -> bool {
+    let named = |value: &[u8]| {
+        let kinds = value.split(|byte| *byte == b',');
         kinds
             .map(|kind| kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
             .any(|kind| kind.eq_ignore_ascii_case(b"application/problem+json"))
     };
     // Hardly a value is long enough to name it.
-    let accepted = fields.get_all(header::ACCEPT).iter();
-    accepted.filter(|value| value.len() >= "application/problem+json".len()).any(named)
+    fields.all("accept").filter(|value| value.len() >= "application/problem+json".len()).any(named)
 }
 
 /// Fixed texts, service keys and request ids: nothing that JSON would have to escape.
@@ -172,7 +172,7 @@ mod tests {
             let response = Rejection::from(Reason::TokenRevoked)
                 .for_proxy()
                 .into_response(form.of_own(own), &HeaderValue::from_static("1"));
-            assert_eq!(response.status(), status, "{own:?} {form:?}");
+            assert_eq!(response.status, status, "{own:?} {form:?}");
         };
         for form in [Form::Json, Form::Problem, Form::Grpc] {
             check(Own::Auth, form, 401);

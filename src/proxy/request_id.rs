@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
+
+use crate::message::Fields;
 
 /// Makes ids: random once for each worker, then counted, since a random number for each request
 /// would be a system call for each request.
@@ -37,11 +39,11 @@ impl RequestIds {
     }
 
     /// The one that a trusted proxy sent, when it is of a form that can be logged as it stands.
-    pub fn told(headers: &HeaderMap) -> Option<HeaderValue> {
-        let mut fields = headers.get_all("x-request-id").iter();
-        let (Some(id), None) = (fields.next(), fields.next()) else { return None };
+    pub fn told(fields: &Fields) -> Option<HeaderValue> {
+        let id = fields.only("x-request-id")?;
         let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(sound)).then(|| id.clone())
+        let sound = (1..=128).contains(&id.len()) && id.iter().all(sound);
+        HeaderValue::from_bytes(id).ok().filter(|_| sound)
     }
 }
 
@@ -60,17 +62,17 @@ mod tests {
         let ids = RequestIds::new();
         let (first, second) = (ids.make(), ids.make());
         assert_ne!(first, second);
-        let mut headers = HeaderMap::new();
-        headers.insert("x-request-id", first.clone());
+        let mut headers = Fields::default();
+        headers.add("x-request-id", &first);
         assert_eq!(RequestIds::told(&headers), Some(first));
     }
 
     #[test]
     fn only_one_sound_id_is_taken_over() {
         fn check(row: &str, told: &[&str], expected: bool) {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::default();
             for id in told {
-                headers.append("x-request-id", HeaderValue::from_str(id).expect("a field value"));
+                headers.add("x-request-id", &HeaderValue::from_str(id).expect("a field value"));
             }
             assert_eq!(RequestIds::told(&headers).is_some(), expected, "{row}");
         }

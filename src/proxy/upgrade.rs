@@ -1,7 +1,9 @@
 //! What a client's `Upgrade` comes to: the protocols that the upstream is asked for, made anew.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::{HeaderValue, Version};
 use http_body::Body;
+
+use crate::message::{Fields, Request};
 
 /// Protocols that carry requests of their own: nobody would judge those.
 const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
@@ -10,15 +12,15 @@ const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
 /// passed over, as RFC 9110 lets any server do. So is one of HTTP/1.0, and one with a body, whose
 /// bytes nobody could tell from the tunnel's.
 pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
-    let headers = request.headers();
-    let meant = request.version() == Version::HTTP_11
-        && request.body().is_end_stream()
-        && elements(headers, header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let fields = &request.fields;
+    let meant = request.version == Version::HTTP_11
+        && request.body.is_end_stream()
+        && elements(fields, "connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     if !meant {
         return None;
     }
     let mut asked = Vec::new();
-    for protocol in elements(headers, header::UPGRADE) {
+    for protocol in elements(fields, "upgrade") {
         let mut parts = protocol.split(|byte| *byte == b'/');
         let (name, version) = (parts.next().unwrap_or_default(), parts.next());
         if parts.next().is_some() || !is_token(name) || !version.is_none_or(is_token) {
@@ -36,23 +38,23 @@ pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
 }
 
 /// Says it, as only a head can that was made anew.
-pub fn set(headers: &mut HeaderMap, protocols: HeaderValue) {
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, protocols);
+pub fn set(fields: &mut Fields, protocols: &HeaderValue) {
+    fields.set("connection", &HeaderValue::from_static("upgrade"));
+    fields.set("upgrade", protocols);
 }
 
 /// Whether a list of protocols has this one.
 pub fn names(asked: &HeaderValue, protocol: &[u8]) -> bool {
-    split(asked).any(|one| one.eq_ignore_ascii_case(protocol))
+    split(asked.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol))
 }
 
 /// The elements of a list that may stand in several fields.
-pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(name).into_iter().flat_map(split)
+pub fn elements<'f>(fields: &'f Fields, name: &str) -> impl Iterator<Item = &'f [u8]> {
+    fields.all(name).flat_map(split)
 }
 
-fn split(list: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
+fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
 }
 
 fn is_token(text: &[u8]) -> bool {
@@ -87,11 +89,11 @@ mod tests {
     }
 
     fn check_as(row: &str, version: Version, body: u64, fields: &[(&str, &str)], expected: Option<&str>) {
-        let mut request = Request::builder().version(version);
+        let mut request = http::Request::builder().version(version);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = request.body(Sized(body)).expect("a sound head");
+        let request = Request::from(request.body(Sized(body)).expect("a sound head"));
         let found = asked(&request);
         assert_eq!(found.as_ref().map(|found| found.to_str().expect("tokens")), expected, "{row}");
     }

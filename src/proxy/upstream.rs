@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method};
 use http_body::Body as _;
 use tokio::{
     sync::Notify,
@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     authz::answer::Reason,
+    message::{Request, Response},
     metrics::UpstreamEvent,
     proxy::{
         body::Upload,
@@ -114,10 +115,11 @@ impl Upstream {
         mut request: Request<Upload>,
     ) -> Result<(Response<Download>, Lease), Reason> {
         let exchange = passage.exchange();
-        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+        let repeatable = is_idempotent(&request.method) && request.body.is_end_stream();
         let silence = self.settings.first_byte_timeout;
         // Only what was made anew after a permit stands there.
-        let asked = exchange.upgrade.get().then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
+        let asked = exchange.upgrade.get().then(|| request.fields.get("upgrade")).flatten();
+        let asked = asked.and_then(|asked| HeaderValue::from_bytes(asked).ok());
         let mut attempts = Attempts {
             retries: self.settings.retries,
             tried: 0,
@@ -134,7 +136,7 @@ impl Upstream {
             let mut lease = self.connection(exchange, &mut attempts).await?;
             exchange.travel_on(&lease);
             let failure = match lease.send(request, silence, repeatable).await {
-                Ok(response) if answer::acceptable(response.status(), response.headers(), asked.as_ref()) => {
+                Ok(response) if answer::acceptable(response.status, &response.fields, asked.as_ref()) => {
                     lease.endpoint().standing().succeeded();
                     if let Some(place) = place.take() {
                         lease.hold(place);

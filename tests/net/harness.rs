@@ -17,9 +17,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use permgate::message::{Request, Response};
 use permgate::net::{
     Address, BodyError, Bound, BoxError, Budget, Connection, Drain, Drained, Handler, Limits, Listener,
     Refusal, RequestBody, Worker, bind, drain, serve, tls::Handshake,
@@ -166,8 +166,8 @@ impl Handler for Echo {
         if !self.connections.borrow().iter().any(|known| Rc::ptr_eq(known, &connection)) {
             self.connections.borrow_mut().push(connection.clone());
         }
-        let (parts, mut body) = request.into_parts();
-        let (status, reply) = match parts.uri.path() {
+        let Request { uri, mut body, .. } = request;
+        let (status, reply) = match uri.path() {
             // Takes the body and sends it back.
             "/echo" => match body.collect().await {
                 Ok(all) => (200, Kind::Whole(Some(all.to_bytes()))),
@@ -197,14 +197,14 @@ impl Handler for Echo {
         };
         self.seen.bodies.fetch_add(1, Ordering::SeqCst);
         let mut response = Response::new(Reply { kind: reply, seen: self.seen.clone() });
-        *response.status_mut() = status.try_into().unwrap();
+        response.status = status.try_into().unwrap();
         response
     }
 
     fn refuse(&self, refusal: Refusal, _: &Connection) -> Response<Bytes> {
         self.seen.refusals.lock().unwrap().push(refusal);
         let mut response = Response::new(Bytes::from(format!("refused {}", refusal.status())));
-        *response.status_mut() = refusal.status();
+        response.status = refusal.status();
         response
     }
 

@@ -1,8 +1,9 @@
 //! What the `Authorization` fields of a request came to, before any look-up.
 
-use http::{HeaderMap, header::AUTHORIZATION};
-
-use crate::authz::secret::{Bearer, Digest, Form};
+use crate::{
+    authz::secret::{Bearer, Digest, Form},
+    message::Fields,
+};
 
 /// The outcome of reading the `Authorization` fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,11 @@ pub enum Credential {
 impl Credential {
     /// Reads the `Authorization` fields. The digest is made only where a look-up will follow: for
     /// our own form, and for a foreign one when `imports` exist.
-    pub fn from_headers(headers: &HeaderMap, perm_alias: bool, imports: bool) -> Self {
-        let mut fields = headers.get_all(AUTHORIZATION).iter();
+    pub fn from_fields(fields: &Fields, perm_alias: bool, imports: bool) -> Self {
+        let mut fields = fields.all("authorization");
         match (fields.next(), fields.next()) {
             (None, _) => Credential::Missing,
-            (Some(field), None) => Self::from_field(field.as_bytes(), perm_alias, imports),
+            (Some(field), None) => Self::from_field(field, perm_alias, imports),
             (Some(_), Some(_)) => Credential::Ambiguous,
         }
     }

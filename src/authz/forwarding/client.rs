@@ -5,10 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use http::{HeaderMap, header};
 use ipnet::IpNet;
 
-use super::FORWARDED_FOR;
+use super::{FORWARDED, FORWARDED_FOR};
+use crate::message::Fields;
 
 /// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: one of the two was
 /// passed on from a stranger. Answered with 400.
@@ -45,7 +45,7 @@ impl FromIterator<IpNet> for TrustedProxies {
 /// The client's address: the peer's, or, when the peer is trusted, the rightmost one told that is
 /// not a trusted proxy's.
 pub fn client_address(
-    headers: &HeaderMap,
+    fields: &Fields,
     peer: IpAddr,
     peer_trusted: bool,
     trusted_proxies: &TrustedProxies,
@@ -54,11 +54,11 @@ pub fn client_address(
     if !peer_trusted {
         return Ok(peer);
     }
-    let values = headers.get_all(FORWARDED_FOR).iter().rev();
-    let hops = values.flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
+    let values = fields.all(FORWARDED_FOR).rev();
+    let hops = values.flat_map(|value| value.rsplit(|b| *b == b','));
     let list = rightmost(hops.map(node), peer, trusted_proxies);
-    let values = headers.get_all(header::FORWARDED).iter().rev();
-    let hops = values.flat_map(|value| Elements { left: Some(value.as_bytes()) });
+    let values = fields.all(FORWARDED).rev();
+    let hops = values.flat_map(|value| Elements { left: Some(value) });
     let elements = rightmost(hops.map(element_for), peer, trusted_proxies);
     match (list, elements) {
         (Some(list), Some(elements)) if list != elements => Err(AmbiguousClient),

@@ -1,10 +1,7 @@
 //! Field names: which ones do not cross the gateway, compared after folding `_` and `.` to `-`
-//! (the map keeps names in lower case already).
+//! (fields keep names in lower case already).
 
-use http::{
-    HeaderMap, HeaderName,
-    header::{CONNECTION, EXPECT, FORWARDED, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-};
+use crate::message::Fields;
 
 /// Which way fields go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,43 +14,19 @@ pub enum Side {
     ResponseTrailers,
 }
 
-/// What becomes of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Keep,
-    /// Dropped; the position in [`STANDARD`], so that nothing has to be copied to remember it.
-    DropStandard(u8),
-    Drop,
-    /// `Trailer`: made anew.
-    Remake,
-}
-
-/// Names that nearly every request has one of.
-pub const STANDARD: [HeaderName; 7] =
-    [CONNECTION, EXPECT, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, FORWARDED];
-
-/// Places in [`STANDARD`] that the caller looks at more closely.
-pub const CONNECTION_BIT: u8 = 0;
-pub const TE_BIT: u8 = 3;
-
 /// Whether a field crosses the gateway. `Authorization` is for the caller.
-pub fn fate(name: &[u8], side: Side) -> Fate {
+pub fn crosses(name: &[u8], side: Side) -> bool {
     let trailers = matches!(side, Side::RequestTrailers | Side::ResponseTrailers);
     match name {
-        b"connection" => Fate::DropStandard(CONNECTION_BIT),
-        b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => Fate::DropStandard(1),
-        b"proxy-authorization" => Fate::DropStandard(2),
-        b"te" => Fate::DropStandard(TE_BIT),
-        b"transfer-encoding" => Fate::DropStandard(4),
-        b"upgrade" => Fate::DropStandard(5),
-        b"forwarded" if side == Side::Request => Fate::DropStandard(6),
-        b"keep-alive" | b"proxy-connection" | b"http2-settings" => Fate::Drop,
-        b"trailer" if !trailers => Fate::Remake,
-        _ if trailers && is_never_a_trailer(name) => Fate::Drop,
-        [b'x', ..] if side != Side::Response && is_ours(name, side) => Fate::Drop,
-        [b't', b'r', b'u', ..] if is_client_address(name, side) => Fate::Drop,
-        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if is_alias(name) && has_alias_byte(name) => Fate::Drop,
-        _ => Fate::Keep,
+        b"connection" | b"proxy-authorization" | b"te" | b"transfer-encoding" | b"upgrade" => false,
+        b"keep-alive" | b"proxy-connection" | b"http2-settings" => false,
+        b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => false,
+        b"forwarded" if side == Side::Request => false,
+        _ if trailers && is_never_a_trailer(name) => false,
+        [b'x', ..] if side != Side::Response && is_ours(name, side) => false,
+        [b't', b'r', b'u', ..] if is_client_address(name, side) => false,
+        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if is_alias(name) && has_alias_byte(name) => false,
+        _ => true,
     }
 }
 
@@ -66,11 +39,10 @@ pub fn may_be_listed(name: &[u8]) -> bool {
 
 /// Whether a field's name folds (`_` and `.` to `-`) onto a framing field without being it:
 /// answered with 400, since a server behind may take it for the real one.
-pub fn framing_alias(headers: &HeaderMap) -> bool {
+pub fn framing_alias(fields: &Fields) -> bool {
     // Host, Connection and Authorization have nothing to fold: no other name folds onto them.
     const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
-    headers.keys().any(|name| {
-        let name = name.as_str().as_bytes();
+    fields.names().any(|name| {
         matches!(name, [b't' | b'c', ..])
             && FRAMING.iter().any(|framing| folds_to(name, framing))
             && has_alias_byte(name)
@@ -78,10 +50,9 @@ pub fn framing_alias(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a field asks the upstream to take another method than the one that was judged.
-pub fn method_override(headers: &HeaderMap) -> bool {
+pub fn method_override(fields: &Fields) -> bool {
     const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
-    headers.keys().any(|name| {
-        let name = name.as_str().as_bytes();
+    fields.names().any(|name| {
         matches!(name, [b'x', _, b'h' | b'm', ..]) && OVERRIDES.iter().any(|field| folds_to(name, field))
     })
 }
@@ -89,13 +60,13 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 /// Whether a field is there that forwarding would drop and a proxy that only asks for a decision
 /// sends on: it would tell the upstream of another identity or another target. `told` are those
 /// that this proxy sets itself.
-pub fn misleads(headers: &HeaderMap, told: &[&str]) -> bool {
+pub fn misleads(fields: &Fields, told: &[&str]) -> bool {
     const ORIGINAL: [&str; 2] = ["x-original-method", "x-original-upgrade"];
     const SAID: [&[u8]; 3] = [b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl"];
-    headers.keys().any(|field| {
-        let name = field.as_str().as_bytes();
+    fields.names().any(|name| {
         let ours = is_ours(name, Side::TrustedRequest) && !SAID.contains(&name);
-        (ours || ORIGINAL.iter().any(|original| folds_to(name, original))) && !told.contains(&field.as_str())
+        (ours || ORIGINAL.iter().any(|original| folds_to(name, original)))
+            && !told.iter().any(|told| told.as_bytes() == name)
     })
 }
 

@@ -12,11 +12,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::HeaderValue;
 use http_body::{Body, Frame};
 use tokio::task::LocalSet;
 
-use crate::net::{self, Address, Budget, Connection, Drain, Handler, Limits, Refusal, RequestBody, Worker};
+use crate::{
+    message::{Request, Response},
+    net::{self, Address, Budget, Connection, Drain, Handler, Limits, Refusal, RequestBody, Worker},
+};
 
 /// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
 pub struct Example;
@@ -37,19 +40,19 @@ impl Handler for Example {
         request: Request<RequestBody>,
         _connection: Rc<Connection>,
     ) -> Response<ExampleBody> {
-        let (kind, body) = if request.uri().path() == "/api/stream" {
+        let (kind, body) = if request.uri.path() == "/api/stream" {
             ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
         } else {
             ("application/json", ExampleBody::Whole(Some(told(&request))))
         };
         let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.fields.set("content-type", &HeaderValue::from_static(kind));
         response
     }
 
     fn refuse(&self, refusal: Refusal, _connection: &Connection) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
-        *response.status_mut() = refusal.status();
+        response.status = refusal.status();
         response
     }
 }
@@ -57,14 +60,14 @@ impl Handler for Example {
 /// The request line and fields as JSON: what a service behind permgate sees.
 fn told<B>(request: &Request<B>) -> Bytes {
     let fields: serde_json::Map<String, serde_json::Value> = request
-        .headers()
+        .fields
         .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+        .map(|(name, value)| (String::from_utf8_lossy(name).into(), String::from_utf8_lossy(value).into()))
         .collect();
     let text = serde_json::json!({
         "service": "example",
-        "method": request.method().as_str(),
-        "target": request.uri().to_string(),
+        "method": request.method.as_str(),
+        "target": request.uri.to_string(),
         "fields": fields,
     });
     Bytes::from(format!("{text:#}\n"))

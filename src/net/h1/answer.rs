@@ -1,12 +1,12 @@
 //! The head of an answer as bytes, and how its body is framed.
 
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use http_body::SizeHint;
 
-use super::request::{Wishes, persistent};
-use crate::net::{
-    clock::Clock,
-    sending::{Coding, put_field},
+use super::request::{Wishes, says};
+use crate::{
+    message::{Fields, put_field},
+    net::{clock::Clock, sending::Coding},
 };
 
 pub struct Framed {
@@ -21,33 +21,30 @@ pub struct Framed {
 const HEAD: usize = 1 << 10;
 
 /// `close`: nothing may follow this answer.
-pub fn frame(
-    status: StatusCode,
-    fields: &HeaderMap,
-    size: &SizeHint,
-    wishes: Wishes,
-    clock: &Clock,
-) -> Framed {
+pub fn frame(status: StatusCode, fields: &Fields, size: &SizeHint, wishes: Wishes, clock: &Clock) -> Framed {
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
-    let mut persistent = wishes.persistent && persistent(fields, false);
+    let (mut closes, mut dated, mut told) = (false, false, None);
+    for (name, value) in fields.iter() {
+        match name {
+            b"connection" => closes |= says(value, b"close"),
+            b"date" => dated = true,
+            b"content-length" => told = str::from_utf8(value).ok().and_then(|length| length.parse().ok()),
+            _ => {}
+        }
+    }
+    let mut persistent = wishes.persistent && !closes;
     let mut head = Vec::with_capacity(HEAD);
     head.extend_from_slice(if wishes.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
     head.extend_from_slice(b"\r\n");
-    let (mut dated, mut told) = (false, None);
-    for (name, value) in fields {
-        if *name == header::TRANSFER_ENCODING || *name == header::CONNECTION && !switching {
-            continue;
-        }
-        if *name == header::CONTENT_LENGTH {
-            told = value.to_str().ok().and_then(|length| length.parse().ok());
-            continue;
-        }
-        dated |= *name == header::DATE;
-        put_field(&mut head, name.as_str().as_bytes(), value.as_bytes());
-    }
+    // What says where the answer ends is made here.
+    fields.put(&mut head, |name| match name {
+        b"transfer-encoding" | b"content-length" => true,
+        b"connection" => !switching,
+        _ => false,
+    });
     if !dated {
         put_field(&mut head, b"date", clock.http_date().as_bytes());
     }

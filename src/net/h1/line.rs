@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
+    mem,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
@@ -18,7 +19,7 @@ use crate::net::{
     connection::Phase,
     decoder::{Decoder, Piece},
     h2,
-    head::{HeadScan, Verdict},
+    head::{Head, HeadScan, Verdict},
     lifetime::End,
     sending::{SendError, Sending},
     stream::Stream,
@@ -68,7 +69,7 @@ impl Line {
     }
 
     /// The next request's head, judged, and where its body ends.
-    pub fn poll_head(&self, cx: &mut Context<'_>, limits: &Limits) -> Poll<Result<Bytes, End>> {
+    pub fn poll_head(&self, cx: &mut Context<'_>, limits: &Limits) -> Poll<Result<(BytesMut, Head), End>> {
         let mut socket = self.socket.borrow_mut();
         let Some(socket) = &mut *socket else { return Poll::Ready(Err(End::Closed)) };
         loop {
@@ -223,19 +224,19 @@ impl Line {
 }
 
 impl Socket {
-    fn take_head(&mut self, limits: &Limits) -> Result<Option<Bytes>, End> {
+    fn take_head(&mut self, limits: &Limits) -> Result<Option<(BytesMut, Head)>, End> {
         if self.may_turn && (h2::PREFACE.starts_with(&self.input) || self.input.starts_with(h2::PREFACE)) {
             return if self.input.len() < h2::PREFACE.len() { Ok(None) } else { Err(End::Multiplexed) };
         }
         match self.scan.feed(&self.input, limits) {
             Verdict::Partial => Ok(None),
             Verdict::Refused(refusal) => Err(End::Refused(refusal)),
-            Verdict::Whole(head) => {
+            Verdict::Whole(mut head) => {
                 self.scan = HeadScan::default();
                 self.may_turn = false;
-                self.body = head.body;
+                self.body = mem::replace(&mut head.body, Decoder::length(0));
                 self.leave = None;
-                Ok(Some(self.input.split_to(head.len).freeze()))
+                Ok(Some((self.input.split_to(head.len), head)))
             }
         }
     }

@@ -1,11 +1,12 @@
 //! A judged head as the request that handlers get, and what it asks of its connection.
 
-use std::mem::MaybeUninit;
+use bytes::BytesMut;
+use http::{Method, Uri, Version};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
-
-use crate::net::{Limits, Refusal};
+use crate::{
+    message::{Fields, Request},
+    net::{Refusal, head::Head},
+};
 
 /// What the answer has to heed.
 #[derive(Clone, Copy, Debug)]
@@ -22,65 +23,37 @@ pub struct Wishes {
     pub expects: bool,
 }
 
-const MALFORMED: Refusal = Refusal::BadRequest("malformed head");
+const MALFORMED: Refusal = Refusal::BadRequest("malformed request line");
 
-/// Fields that are parsed on the stack; a limit beyond it costs an allocation.
-const USUAL_FIELDS: usize = 100;
-
-pub fn parse(head: &Bytes, limits: &Limits) -> Result<(Request<()>, Wishes), Refusal> {
-    let mut parsed = httparse::Request::new(&mut []);
-    let mut usual = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
-    let mut more = Vec::new();
-    let lines = if limits.fields <= USUAL_FIELDS {
-        &mut usual[..]
-    } else {
-        more.resize_with(limits.fields, MaybeUninit::uninit);
-        &mut more[..]
-    };
-    match parsed.parse_with_uninit_headers(head, lines) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(MALFORMED),
+pub fn parse(text: BytesMut, head: Head) -> Result<(Request<()>, Wishes), Refusal> {
+    let method = Method::from_bytes(&text[head.method]).map_err(|_| MALFORMED)?;
+    let fields = Fields::read(text, head.fields);
+    let uri = Uri::from_maybe_shared(fields.text_read().slice(head.target)).map_err(|_| MALFORMED)?;
+    let old = head.old;
+    let version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut wishes =
+        Wishes { head_only: method == Method::HEAD, old, persistent: false, trailers: false, expects: false };
+    let (mut closes, mut stays) = (false, false);
+    for (name, value) in fields.iter() {
+        match name {
+            b"connection" => {
+                closes |= says(value, b"close");
+                stays |= says(value, b"keep-alive");
+            }
+            b"te" => wishes.trailers |= says(value, b"trailers"),
+            b"expect" => wishes.expects |= !old && says(value, b"100-continue"),
+            _ => {}
+        }
     }
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(MALFORMED);
-    };
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| MALFORMED)?;
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| MALFORMED)?;
-    let old = version == 0;
-    *request.version_mut() = if old { Version::HTTP_10 } else { Version::HTTP_11 };
-    let fields = request.headers_mut();
-    fields.reserve(parsed.headers.len() + ROOM);
-    for line in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| MALFORMED)?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value)).map_err(|_| MALFORMED)?;
-        fields.append(name, value);
-    }
-    let wishes = Wishes {
-        head_only: request.method() == Method::HEAD,
-        old,
-        persistent: persistent(request.headers(), old),
-        trailers: says(request.headers(), &header::TE, b"trailers"),
-        expects: !old && says(request.headers(), &header::EXPECT, b"100-continue"),
-    };
-    Ok((request, wishes))
-}
-
-/// For the fields that a gateway sets.
-const ROOM: usize = 10;
-
-/// RFC 9112, 9.3: an old connection ends unless it says otherwise, a new one goes on unless it does.
-pub fn persistent(fields: &HeaderMap, old: bool) -> bool {
-    !says(fields, &header::CONNECTION, b"close") && (!old || says(fields, &header::CONNECTION, b"keep-alive"))
+    // RFC 9112, 9.3: an old connection ends unless it says otherwise, a new one goes on unless it does.
+    wishes.persistent = !closes && (!old || stays);
+    Ok((Request { method, uri, version, fields, body: () }, wishes))
 }
 
 /// Whether a list has an option, parameters aside.
-fn says(fields: &HeaderMap, name: &HeaderName, option: &[u8]) -> bool {
-    if !fields.contains_key(name) {
-        return false;
-    }
-    let options = fields.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let mut names = options.filter_map(|option| option.split(|byte| *byte == b';').next());
-    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(option))
+pub fn says(list: &[u8], option: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|one| {
+        let one = one.split(|byte| *byte == b';').next().unwrap_or_default();
+        one.trim_ascii().eq_ignore_ascii_case(option)
+    })
 }

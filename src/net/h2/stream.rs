@@ -9,12 +9,15 @@ use std::{
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use http_body::Body;
 use http_body_util::Full;
 
 use super::{branch::Place, inflow::Inflow, piece::Piece};
-use crate::net::{BoxError, Connection, Handler, Refusal, RequestBody};
+use crate::{
+    message::{Request, Response},
+    net::{BoxError, Connection, Handler, Refusal, RequestBody},
+};
 
 /// h2 holds at most 256 KiB of an answer: this much, and one piece as large as an upstream sends.
 pub(super) const ENOUGH: usize = (256 - 64) << 10;
@@ -25,7 +28,7 @@ struct Over;
 /// Answers a request whose head was judged.
 pub(super) async fn serve<H: Handler>(
     judged: Result<(), Refusal>,
-    request: Request<RecvStream>,
+    request: http::Request<RecvStream>,
     place: Place,
     handler: Rc<H>,
 ) {
@@ -48,12 +51,13 @@ pub(super) async fn serve<H: Handler>(
     };
 }
 
-fn with_body(request: Request<RecvStream>, stream: &Rc<Connection>) -> Request<RequestBody> {
+fn with_body(request: http::Request<RecvStream>, stream: &Rc<Connection>) -> Request<RequestBody> {
     let headers = request.headers();
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expects = headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let request = Request::from(request);
     request.map(|body| RequestBody::stream(Inflow::new(body, length, expects, stream.clone())))
 }
 
@@ -75,12 +79,13 @@ async fn send<B>(place: &Place, response: Response<B>, head: bool) -> Result<(),
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    let (mut parts, mut body) = response.into_parts();
+    let (mut parts, mut body) = http::Response::from(response).into_parts();
     parts.version = Version::HTTP_2;
     strip(&mut parts.headers);
     complete(&mut parts.headers, &body, place);
     let bare = head || body.is_end_stream();
-    let begun = place.branch().with_reply(|reply| reply.send_response(Response::from_parts(parts, ()), bare));
+    let begun =
+        place.branch().with_reply(|reply| reply.send_response(http::Response::from_parts(parts, ()), bare));
     let Some(Ok(mut sink)) = begun else { return Err(Over) };
     if !bare {
         poll_fn(|cx| poll_pump(cx, place, &mut sink, &mut body)).await?;

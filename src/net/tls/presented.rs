@@ -2,7 +2,6 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use http::HeaderValue;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
 
@@ -14,7 +13,7 @@ pub struct Presented {
     /// The server name that the client asked for.
     name: Option<Box<str>>,
     /// The host that was found fit last: clients hardly ever change it.
-    fit: RefCell<Option<HeaderValue>>,
+    fit: RefCell<Option<Box<[u8]>>>,
 }
 
 impl Presented {
@@ -25,13 +24,13 @@ impl Presented {
     /// Whether the host is one that this connection may be used for (RFC 9110, 15.5.20): the name
     /// that was asked for, or another one that its certificate is valid for. Without a name asked
     /// for, any host that does not name another certificate.
-    pub(in crate::net) fn fits(&self, host: &HeaderValue) -> bool {
-        if self.fit.borrow().as_ref().is_some_and(|fit| fit == host) {
+    pub(in crate::net) fn fits(&self, host: &[u8]) -> bool {
+        if self.fit.borrow().as_ref().is_some_and(|fit| **fit == *host) {
             return true;
         }
-        let fits = host.to_str().is_ok_and(|host| self.judge(bare(host)));
+        let fits = str::from_utf8(host).is_ok_and(|host| self.judge(bare(host)));
         if fits {
-            self.fit.replace(Some(host.clone()));
+            self.fit.replace(Some(host.into()));
         }
         fits
     }

@@ -4,17 +4,18 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderValue, Version};
 
 use super::{Answer, original::FrontProxy};
 use crate::{
     authz::{answer::Reason, decide::Permit},
+    message::{Fields, Request, Response},
     net::RequestBody,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, trusts},
 };
 
 /// What the identity is told in; other fields concern a request that is not sent from here.
-const IDENTITY: &str = "x-permgate-";
+const IDENTITY: &[u8] = b"x-permgate-";
 
 impl Gateway {
     /// The original request, judged by the steps that any request takes. What is told of it in log
@@ -52,9 +53,8 @@ impl Gateway {
             return Err(Reason::ProxyNotTrusted.into());
         }
         let original = proxy.original(request)?;
-        let mut told = Request::new(());
-        *told.method_mut() = original.method;
-        *told.uri_mut() = original.uri;
+        let (method, uri) = (original.method, original.uri);
+        let told = Request { method, uri, version: Version::HTTP_11, fields: Fields::default(), body: () };
         let exchange = Exchange::begin(
             asking.gateway(),
             Rc::clone(&asking.view),
@@ -63,7 +63,7 @@ impl Gateway {
             asking.request_id.clone(),
         );
         exchange.host.set(original.host).expect("an exchange is new");
-        self.read_fields(&exchange, request.headers())?;
+        self.read_fields(&exchange, &request.fields)?;
         exchange.upgrade.set(original.upgrade);
         Ok(exchange)
     }
@@ -71,18 +71,15 @@ impl Gateway {
     /// The permit as an answer, and the use of the token that it is.
     fn tell(&self, permit: &Permit<'_>, exchange: &Exchange) -> Result<(Reason, Response<Bytes>), Rejection> {
         exchange.service.set(Some(permit.owner().service.id));
-        let mut fields = HeaderMap::new();
-        self.identify(permit, exchange, &mut fields)?;
         let mut response = Response::new(Bytes::new());
-        let headers = response.headers_mut();
-        for (name, value) in fields.iter().filter(|(name, _)| is_told(name)) {
-            headers.append(name.clone(), value.clone());
-        }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let fields = &mut response.fields;
+        self.identify(permit, exchange, fields)?;
+        fields.retain(|name, _| is_told(name));
+        fields.set("cache-control", &HeaderValue::from_static("no-store"));
         Ok((Reason::Answered, response))
     }
 }
 
-fn is_told(name: &HeaderName) -> bool {
-    name == "x-request-id" || name.as_str().starts_with(IDENTITY)
+fn is_told(name: &[u8]) -> bool {
+    name == b"x-request-id" || name.starts_with(IDENTITY)
 }

@@ -1,9 +1,12 @@
 //! `/.permgate/jwks.json`: the public keys of assertions, for everybody who verifies them.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method};
 
-use crate::proxy::{Gateway, exchange::Exchange, rejection::Rejection};
+use crate::{
+    message::Response,
+    proxy::{Gateway, exchange::Exchange, rejection::Rejection},
+};
 
 impl Gateway {
     /// No token is asked for, nor looked at. Where nothing is signed there is nothing here.
@@ -13,10 +16,10 @@ impl Gateway {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
         }
         let mut response = Response::new(jwks.body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-        headers.insert(header::CACHE_CONTROL, jwks.caching);
-        headers.insert("x-request-id", exchange.request_id.clone());
+        let fields = &mut response.fields;
+        fields.set("content-type", &HeaderValue::from_static("application/jwk-set+json"));
+        fields.set("cache-control", &jwks.caching);
+        fields.set("x-request-id", &exchange.request_id);
         Ok(response)
     }
 }

@@ -1,10 +1,11 @@
 //! The request that a proxy asks about, as that proxy tells it. One way of telling is configured and
 //! no other is read: a second one in the same request is a stranger's.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, uri::PathAndQuery};
+use http::{Method, Uri, uri::PathAndQuery};
 
 use crate::{
     authz::{answer::Reason, forwarding},
+    message::{Fields, Request},
     proxy::{framing, framing::HostName},
 };
 
@@ -46,24 +47,24 @@ const FORWARDED_URI: &str = "x-forwarded-uri";
 impl FrontProxy {
     /// The one original request; whatever is missing, told twice or told in two ways is refused.
     pub fn original<B>(self, request: &Request<B>) -> Result<Original, Reason> {
-        let headers = request.headers();
-        if forwarding::misleads(headers, self.tells()) {
+        let fields = &request.fields;
+        if forwarding::misleads(fields, self.tells()) {
             return Err(Reason::OriginalUnclear);
         }
         let (method, target, host) = match self {
             FrontProxy::Nginx => by_original(request)?,
             FrontProxy::Traefik | FrontProxy::Caddy => {
-                let host = framing::host_name(needed(headers, FORWARDED_HOST)?)?;
-                (method(needed(headers, FORWARDED_METHOD)?)?, text(needed(headers, FORWARDED_URI)?)?, host)
+                let host = framing::host_name(needed(fields, FORWARDED_HOST)?)?;
+                (method(needed(fields, FORWARDED_METHOD)?)?, text(needed(fields, FORWARDED_URI)?)?, host)
             }
             FrontProxy::Envoy => {
-                let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+                let target = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
                 let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
-                (request.method().clone(), target, framing::host(request)?)
+                (request.method.clone(), target, framing::host(request)?)
             }
         };
-        let told = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
-        let upgrade = told || headers.contains_key(http::header::UPGRADE);
+        let told = one(fields, UPGRADE)?.is_some_and(|value| !value.is_empty());
+        let upgrade = told || fields.has("upgrade");
         Ok(Original { method, uri: uri(target)?, host, upgrade })
     }
 
@@ -79,10 +80,10 @@ impl FrontProxy {
 
 /// A target beside Host, a URL, or both, which then say the same.
 fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, HostName), Reason> {
-    let headers = request.headers();
-    let method = method(needed(headers, METHOD)?)?;
-    let target = one(headers, URI)?.map(text).transpose()?;
-    let Some(url) = one(headers, URL)?.map(text).transpose()? else {
+    let fields = &request.fields;
+    let method = method(needed(fields, METHOD)?)?;
+    let target = one(fields, URI)?.map(text).transpose()?;
+    let Some(url) = one(fields, URL)?.map(text).transpose()? else {
         return Ok((method, target.ok_or(Reason::OriginalUnclear)?, framing::host(request)?));
     };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -91,29 +92,28 @@ fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, HostName), Reas
     if target.is_some_and(|target| target != at) {
         return Err(Reason::OriginalUnclear);
     }
-    let host = HeaderValue::from_str(host).map_err(|_| Reason::OriginalUnclear)?;
-    Ok((method, at, framing::host_name(&host)?))
+    Ok((method, at, framing::host_name(host.as_bytes())?))
 }
 
 /// The value of a field that is there at most once.
-fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Reason> {
-    let mut values = headers.get_all(name).iter();
+fn one<'f>(fields: &'f Fields, name: &str) -> Result<Option<&'f [u8]>, Reason> {
+    let mut values = fields.all(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => Err(Reason::OriginalUnclear),
     }
 }
 
-fn needed<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h HeaderValue, Reason> {
-    one(headers, name)?.ok_or(Reason::OriginalUnclear)
+fn needed<'f>(fields: &'f Fields, name: &str) -> Result<&'f [u8], Reason> {
+    one(fields, name)?.ok_or(Reason::OriginalUnclear)
 }
 
-fn method(value: &HeaderValue) -> Result<Method, Reason> {
-    Method::from_bytes(value.as_bytes()).map_err(|_| Reason::OriginalUnclear)
+fn method(value: &[u8]) -> Result<Method, Reason> {
+    Method::from_bytes(value).map_err(|_| Reason::OriginalUnclear)
 }
 
-fn text(value: &HeaderValue) -> Result<&str, Reason> {
-    value.to_str().map_err(|_| Reason::BadPath)
+fn text(value: &[u8]) -> Result<&str, Reason> {
+    str::from_utf8(value).ok().filter(|text| text.is_ascii()).ok_or(Reason::BadPath)
 }
 
 /// The bytes as they stand: a parser that leaves something out, as it would a fragment, has read
@@ -134,11 +134,11 @@ mod tests {
         fields: &[(&'static str, &str)],
     ) -> Result<(String, String, String), Reason> {
         let (method, target) = line.split_once(' ').unwrap();
-        let mut request = Request::builder().method(method).uri(target);
+        let mut request = http::Request::builder().method(method).uri(target);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let original = proxy.original(&request.body(()).unwrap())?;
+        let original = proxy.original(&request.body(()).unwrap().into())?;
         let host = original.host.as_str().unwrap_or_default().to_owned();
         Ok((original.method.to_string(), host, original.uri.to_string()))
     }
@@ -265,11 +265,11 @@ mod tests {
     #[test]
     fn an_upgrade_is_seen_however_it_is_told() {
         let check = |fields: &[(&'static str, &str)], expected: bool| {
-            let mut request = Request::builder().uri("/.permgate/auth/api").header("host", "a");
+            let mut request = http::Request::builder().uri("/.permgate/auth/api").header("host", "a");
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            let original = FrontProxy::Envoy.original(&request.body(()).unwrap());
+            let original = FrontProxy::Envoy.original(&request.body(()).unwrap().into());
             assert_eq!(original.unwrap().upgrade, expected, "{fields:?}");
         };
         check(&[], false);

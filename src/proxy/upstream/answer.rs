@@ -1,53 +1,49 @@
 //! What an upstream may answer; anything else is 502, so that nothing ambiguous reaches a client.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 
-use crate::proxy::upgrade;
+use crate::{message::Fields, proxy::upgrade};
 
 /// Whether the head of an answer is one that can be passed on. `asked`: the protocols that the
 /// upstream was asked to switch to.
-pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
+pub fn acceptable(status: StatusCode, fields: &Fields, asked: Option<&HeaderValue>) -> bool {
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return asked.is_some_and(|asked| switches(headers, asked));
+        return asked.is_some_and(|asked| switches(fields, asked));
     }
-    (200..600).contains(&status.as_u16()) && framing_is_plain(headers)
+    (200..600).contains(&status.as_u16()) && framing_is_plain(fields)
 }
 
 /// Whether a 101 switches to what was asked for, and to nothing else.
-fn switches(headers: &HeaderMap, asked: &HeaderValue) -> bool {
-    let mut protocols = upgrade::elements(headers, header::UPGRADE).peekable();
-    let mut connection = upgrade::elements(headers, header::CONNECTION);
+fn switches(fields: &Fields, asked: &HeaderValue) -> bool {
+    let mut protocols = upgrade::elements(fields, "upgrade").peekable();
+    let mut connection = upgrade::elements(fields, "connection");
     protocols.peek().is_some()
         && protocols.all(|protocol| upgrade::names(asked, protocol))
         && connection.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// One length or one `chunked`, never both.
-fn framing_is_plain(headers: &HeaderMap) -> bool {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+fn framing_is_plain(fields: &Fields) -> bool {
+    let mut lengths = fields.all("content-length");
+    let mut codings = fields.all("transfer-encoding");
     match (lengths.next(), codings.next()) {
         (None, None) => true,
         (Some(length), None) => {
-            lengths.next().is_none() && !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
+            lengths.next().is_none() && !length.is_empty() && length.iter().all(u8::is_ascii_digit)
         }
-        (None, Some(coding)) => {
-            codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-        }
+        (None, Some(coding)) => codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
 
     fn judge(status: u16, fields: &[(&'static str, &'static str)], asked: Option<&HeaderValue>) -> bool {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            headers.add(name, &HeaderValue::from_static(value));
         }
         acceptable(StatusCode::from_u16(status).expect("three digits"), &headers, asked)
     }

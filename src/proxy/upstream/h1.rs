@@ -11,11 +11,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::{
+    message::Fields,
     net::{Decoder, Piece},
     proxy::upstream::{HEAD_LIMIT, MOST_INTERIM},
 };
@@ -67,7 +68,7 @@ pub enum Fault {
 /// The head of an answer.
 pub struct Answer {
     pub status: StatusCode,
-    pub fields: HeaderMap,
+    pub fields: Fields,
 }
 
 /// Room for one read: a head, or what a body comes in.

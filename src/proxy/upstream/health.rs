@@ -3,10 +3,11 @@
 
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::{
     authz::answer::Reason,
+    message::{Fields, Request},
     net::Clock,
     proxy::{
         body::Upload,
@@ -63,14 +64,14 @@ async fn ask(
     health: &Health,
     clock: &Clock,
 ) -> Result<(), Unhealthy> {
-    let mut request = Request::new(Upload::none());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = Uri::from(health.path.clone());
-    request.headers_mut().insert(header::HOST, host.clone());
-    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
+    let mut fields = Fields::default();
+    fields.add("host", host);
+    fields.add("user-agent", &HeaderValue::from_static("permgate-health"));
+    let (uri, body) = (Uri::from(health.path.clone()), Upload::none());
+    let request = Request { method: Method::GET, uri, version: Version::HTTP_11, fields, body };
     let mut lease = endpoint.connect(health.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
     let answer = lease.send(request, health.timeout, false).await;
-    let status = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?.status();
+    let status = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?.status;
     let sound = match health.status {
         Some(expected) => status == expected,
         None => status.is_success() || status.is_redirection(),

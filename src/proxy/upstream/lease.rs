@@ -2,10 +2,9 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{Request, Response};
-
 use crate::{
     authz::answer::Reason,
+    message::{Request, Response},
     net::Clock,
     proxy::{
         body::Upload,

@@ -3,10 +3,10 @@
 use std::{cell::RefCell, future::poll_fn, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
 
 use crate::{
     authz::answer::Reason,
+    message::{Request, Response},
     net::Clock,
     proxy::{
         body::Upload,
@@ -82,10 +82,8 @@ impl Plain {
         match answer {
             Ok(answer) => {
                 self.lane.expect_nothing();
-                let mut response = Response::new(Rc::clone(&self.connection));
-                *response.status_mut() = answer.status;
-                *response.headers_mut() = answer.fields;
-                Ok(response)
+                let body = Rc::clone(&self.connection);
+                Ok(Response { status: answer.status, fields: answer.fields, body })
             }
             Err(fault) => {
                 // What was never written may go out whatever its method; what was written only

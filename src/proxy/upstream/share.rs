@@ -14,11 +14,12 @@ use h2::{
     Reason as Code, RecvStream,
     client::{ResponseFuture, SendRequest},
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header, request, uri};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header, request, uri};
 use http_body::{Body as _, Frame};
 
 use crate::{
     authz::answer::Reason,
+    message::{Request, Response},
     proxy::{
         body::Upload,
         upstream::{MOST_INTERIM, lane::Lane, lease::Failure, pump::Pump, trunk::Trunk},
@@ -80,22 +81,22 @@ impl Share {
         repeatable: bool,
     ) -> Result<Response<Inflow>, Failure> {
         self.lane.begin(silence);
-        let (mut head, body) = request.into_parts();
+        let (mut head, body) = http::Request::from(request).into_parts();
         let Some(target) = target(&head, self.secure) else {
             return Err(Failure { again: None, reason: Reason::BadRequest });
         };
         // A refused stream may go again whatever its method, so that its head is kept.
-        let kept = Request::from_parts(head.clone(), ());
+        let kept = http::Request::from_parts(head.clone(), ());
         let headless = head.method == Method::HEAD;
         head.uri = target;
         head.version = Version::HTTP_2;
         drop_connection_fields(&mut head.headers);
         let whole = body.is_end_stream();
         let sender = self.sender.take();
-        let sent = sender.map(|mut sender| sender.send_request(Request::from_parts(head, ()), whole));
+        let sent = sender.map(|mut sender| sender.send_request(http::Request::from_parts(head, ()), whole));
         let Some(Ok((mut answer, outflow))) = sent else {
             // The connection has ended a moment ago: nothing was sent.
-            return Err(Failure { again: Some(kept.map(|()| body)), reason: Reason::UpstreamReset });
+            return Err(Failure { again: Some(kept.map(|()| body).into()), reason: Reason::UpstreamReset });
         };
         let outflow = Rc::new(RefCell::new(outflow));
         self.lane.reset_with(Rc::clone(&outflow));
@@ -111,12 +112,12 @@ impl Share {
                 }
                 let lane = Rc::clone(&self.lane);
                 let left = if headless { None } else { length(&response) };
-                Ok(response.map(|stream| Inflow { stream, lane, left, only_trailers: false }))
+                Ok(Response::from(response).map(|stream| Inflow { stream, lane, left, only_trailers: false }))
             }
             Err(trouble) => {
                 let body = if whole { Some(Upload::none()) } else { upload.and_then(Pump::untouched) };
                 let (unharmed, reason) = self.judge(&trouble, repeatable);
-                let again = body.filter(|_| unharmed).map(|body| kept.map(|()| body));
+                let again = body.filter(|_| unharmed).map(|body| kept.map(|()| body).into());
                 Err(Failure { again, reason })
             }
         }
@@ -156,7 +157,7 @@ fn poll_head(
     upload: &mut Option<Pump>,
     seen: &mut u32,
     cx: &mut Context<'_>,
-) -> Poll<Result<Response<RecvStream>, Trouble>> {
+) -> Poll<Result<http::Response<RecvStream>, Trouble>> {
     if let Some(pump) = upload
         && Pin::new(pump).poll(cx).is_ready()
     {
@@ -191,7 +192,7 @@ fn drop_connection_fields(headers: &mut HeaderMap) {
     headers.remove(header::UPGRADE);
 }
 
-fn length(response: &Response<RecvStream>) -> Option<u64> {
+fn length(response: &http::Response<RecvStream>) -> Option<u64> {
     if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return None;
     }

@@ -2,13 +2,16 @@
 
 use std::task::Context;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+use bytes::{Bytes, BytesMut};
+use http::{Method, Version};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::Fault;
-use crate::net::{Coding, SendError, Sending, put_fields};
+use crate::{
+    message::{Fields, Line, Request},
+    net::{Coding, SendError, Sending},
+};
 
 pub struct Outgoing<B> {
     method: Method,
@@ -18,16 +21,16 @@ pub struct Outgoing<B> {
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// The head must frame the body as it is: a length, or `chunked`.
     pub fn new(request: Request<B>) -> Self {
-        let (parts, body) = request.into_parts();
+        let Request { method, uri, fields, body, .. } = request;
         let body = (!body.is_end_stream()).then_some(body);
         let coding = match body.as_ref().map(|body| body.size_hint().exact()) {
             None => Coding::Length(0),
             Some(Some(length)) => Coding::Length(length),
             Some(None) => Coding::Chunked { trailers: true },
         };
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let head = encode(&parts.method, target, &parts.headers);
-        Self { method: parts.method, message: Sending::new(head, body, coding) }
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let head = encode(&method, target, &fields);
+        Self { method, message: Sending::new(head, body, coding) }
     }
 
     pub fn method(&self) -> &Method {
@@ -66,32 +69,30 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
 /// Room for most heads without growing.
 const HEAD: usize = 1 << 10;
 
-fn encode(method: &Method, target: &str, fields: &HeaderMap) -> Vec<u8> {
+fn encode(method: &Method, target: &str, fields: &Fields) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD);
     head.extend_from_slice(method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(target.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    put_fields(&mut head, fields);
+    fields.put(&mut head, |_| false);
     head.extend_from_slice(b"\r\n");
     head
 }
 
 fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
-    let head = head.strip_suffix(b"\r\n\r\n")?;
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut words = lines.next()?.split(|byte| *byte == b' ');
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::from_bytes(words.next()?).ok()?;
-    *request.uri_mut() = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    *request.version_mut() = Version::HTTP_11;
-    for line in lines {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let name = HeaderName::from_bytes(name).ok()?;
-        request.headers_mut().append(name, HeaderValue::from_bytes(value).ok()?);
+    let first = memchr::memchr(b'\n', head)?;
+    let mut words = head[..first].strip_suffix(b"\r")?.split(|byte| *byte == b' ');
+    let method = Method::from_bytes(words.next()?).ok()?;
+    let uri = str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let (mut lines, mut at) = (Vec::new(), first + 1);
+    while head.get(at..)? != b"\r\n" {
+        let end = at + memchr::memchr(b'\n', &head[at..])?;
+        lines.push(Line::read(head, at, end.checked_sub(1)?)?);
+        at = end + 1;
     }
-    Some(request)
+    let fields = Fields::read(BytesMut::from(head), lines);
+    Some(Request { method, uri, version: Version::HTTP_11, fields, body })
 }
 
 #[cfg(test)]
@@ -102,9 +103,9 @@ mod tests {
     fn a_head_is_read_back_as_it_was_sent() {
         let sent = b"GET /api/a%2Fb?q=%20x HTTP/1.1\r\nhost: a.example:81\r\nx-a: 1\r\nx-a: \xff2\r\n\r\n";
         let request = parse_head(sent, ()).expect("complete");
-        assert_eq!(request.uri(), "/api/a%2Fb?q=%20x");
-        assert_eq!(request.headers()["host"], "a.example:81");
-        assert_eq!(request.headers().get_all("x-a").iter().count(), 2);
+        assert_eq!(request.uri, "/api/a%2Fb?q=%20x");
+        assert_eq!(request.fields.get("host"), Some(&b"a.example:81"[..]));
+        assert_eq!(request.fields.all("x-a").count(), 2);
         assert!(parse_head(b"GET / HTTP/1.1\r\nhost: a", ()).is_none());
         assert!(parse_head(b"", ()).is_none());
     }

@@ -1,16 +1,17 @@
 //! The head of an upstream's answer: parsed, and what it says about its body and its connection.
 
-use std::mem::MaybeUninit;
-
 use bytes::{Buf, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::StatusCode;
 
 use super::Fault;
-use crate::proxy::upstream::HEAD_LIMIT;
+use crate::{
+    message::{Fields, Line},
+    proxy::upstream::HEAD_LIMIT,
+};
 
 pub struct Head {
     pub status: StatusCode,
-    pub fields: HeaderMap,
+    pub fields: Fields,
     /// The connection goes on after this answer.
     pub persistent: bool,
 }
@@ -23,8 +24,11 @@ pub enum Extent {
     Close,
 }
 
-/// For the fields that a gateway sets.
-const ROOM: usize = 4;
+/// Room for the fields of most answers, with those that a gateway sets.
+const FIELDS: usize = 16;
+
+/// What an answer begins with.
+const VERSION: &[u8] = b"HTTP/1.";
 
 /// More fields than this make an answer malformed.
 const MOST_FIELDS: usize = 100;
@@ -35,30 +39,13 @@ impl Head {
         // Empty lines before an answer are none of it.
         let blank = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         input.advance(blank);
-        let length = match length(input) {
-            Some(length) if length <= HEAD_LIMIT => length,
-            None if !malformed(input) => return Ok(None),
-            Some(_) | None => return Err(Fault::Malformed),
+        let Some((length, first, lines)) = lines(input)? else {
+            return if malformed(input) { Err(Fault::Malformed) } else { Ok(None) };
         };
-        let head = input.split_to(length).freeze();
-        let mut lines = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-        let mut parsed = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut parsed, &head, &mut lines) {
-            Ok(httparse::Status::Complete(end)) if end == length => {}
-            Ok(_) | Err(_) => return Err(Fault::Malformed),
-        }
-        let (Some(code), Some(version)) = (parsed.code, parsed.version) else { return Err(Fault::Malformed) };
-        let status = StatusCode::from_u16(code).map_err(|_| Fault::Malformed)?;
-        let mut fields = HeaderMap::with_capacity(parsed.headers.len() + ROOM);
-        for line in parsed.headers.iter() {
-            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Fault::Malformed)?;
-            let value =
-                HeaderValue::from_maybe_shared(head.slice_ref(line.value)).map_err(|_| Fault::Malformed)?;
-            fields.append(name, value);
-        }
-        let old = version == 0;
-        if old && fields.contains_key(header::TRANSFER_ENCODING) {
+        let head = input.split_to(length);
+        let (old, status) = status_line(&head[..first]).ok_or(Fault::Malformed)?;
+        let fields = Fields::read(head, lines);
+        if old && fields.has("transfer-encoding") {
             return Err(Fault::Malformed);
         }
         let persistent = persistent(&fields, old);
@@ -78,49 +65,73 @@ impl Head {
         if none {
             return Ok(Extent::Length(0));
         }
-        if self.fields.contains_key(header::TRANSFER_ENCODING) {
+        if self.fields.has("transfer-encoding") {
             return Ok(Extent::Chunked);
         }
-        let Some(length) = self.fields.get(header::CONTENT_LENGTH) else { return Ok(Extent::Close) };
-        let length = length.to_str().ok().and_then(|length| length.parse().ok());
+        let Some(length) = self.fields.get("content-length") else { return Ok(Extent::Close) };
+        let length = str::from_utf8(length).ok().and_then(|length| length.parse().ok());
         length.map(Extent::Length).ok_or(Fault::Malformed)
     }
 }
 
-/// How long the first head is, by its empty line: so that it is parsed once, when it is whole.
-fn length(input: &[u8]) -> Option<usize> {
-    let mut line = 0;
-    while let Some(end) = memchr::memchr(b'\n', &input[line..]) {
-        line += end + 1;
-        match input[line..] {
-            [b'\r', b'\n', ..] => return Some(line + 2),
-            [b'\n', ..] => return Some(line + 1),
-            _ => {}
+/// How long the first head is, how long its status line, and its field lines; `None`: it is not
+/// whole.
+fn lines(input: &[u8]) -> Result<Option<(usize, usize, Vec<Line>)>, Fault> {
+    let Some(first) = memchr::memchr(b'\n', input) else { return Ok(None) };
+    let mut lines = Vec::with_capacity(FIELDS);
+    let mut at = first + 1;
+    while let Some(found) = memchr::memchr(b'\n', &input[at..]) {
+        let end = at + found;
+        let text = line(input, at, end);
+        if text.is_empty() {
+            let whole = Some((end + 1, line(input, 0, first).len(), lines));
+            return if end < HEAD_LIMIT { Ok(whole) } else { Err(Fault::Malformed) };
         }
+        if lines.len() == MOST_FIELDS {
+            return Err(Fault::Malformed);
+        }
+        lines.push(Line::read(input, at, at + text.len()).ok_or(Fault::Malformed)?);
+        at = end + 1;
     }
-    None
+    Ok(None)
 }
 
-/// Whether what was read of a head is none already.
-#[cold]
+/// Whether what was read of a head is none already, since it does not begin as one.
 fn malformed(input: &[u8]) -> bool {
-    let mut lines = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    config.parse_response_with_uninit_headers(&mut parsed, input, &mut lines).is_err()
+    let begun = &input[..input.len().min(VERSION.len())];
+    !VERSION.starts_with(begun)
+}
+
+/// A line without its end.
+fn line(head: &[u8], at: usize, end: usize) -> &[u8] {
+    let line = &head[at..end];
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// RFC 9112, 4: whether the version is the old one, and the status. The reason may be missing, its
+/// blank too.
+fn status_line(line: &[u8]) -> Option<(bool, StatusCode)> {
+    let (minor, rest) = line.strip_prefix(VERSION)?.split_first()?;
+    let (code, reason) = rest.strip_prefix(b" ")?.split_at_checked(3)?;
+    let sound = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+    let reasoned = reason.is_empty() || reason[0] == b' ' && reason.iter().all(sound);
+    let old = match minor {
+        b'0' => true,
+        b'1' => false,
+        _ => return None,
+    };
+    StatusCode::from_bytes(code).ok().filter(|_| reasoned).map(|status| (old, status))
 }
 
 /// RFC 9112, 9.3: an old connection ends unless it says otherwise, a new one goes on unless it does.
-fn persistent(fields: &HeaderMap, old: bool) -> bool {
+fn persistent(fields: &Fields, old: bool) -> bool {
     let mut persistent = !old;
-    for value in fields.get_all(header::CONNECTION) {
-        for option in value.as_bytes().split(|byte| *byte == b',') {
-            let option = option.trim_ascii();
-            if option.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            persistent |= option.eq_ignore_ascii_case(b"keep-alive");
+    for option in fields.all("connection").flat_map(|value| value.split(|byte| *byte == b',')) {
+        let option = option.trim_ascii();
+        if option.eq_ignore_ascii_case(b"close") {
+            return false;
         }
+        persistent |= option.eq_ignore_ascii_case(b"keep-alive");
     }
     persistent
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, future::poll_fn};
 
-use http::{HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn request(method: &str) -> Request<Empty<Bytes>> {
 
 async fn ours(method: &str, stream: DuplexStream) -> Option<(Read, bool)> {
     let mut connection = Connection::new(stream);
-    connection.begin(Outgoing::new(request(method)));
+    connection.begin(Outgoing::new(request(method).into()));
     let head = poll_fn(|cx| connection.poll_answer(cx)).await.ok()?;
     if !answer::acceptable(head.status, &head.fields, None) {
         return None;
@@ -43,7 +43,10 @@ async fn ours(method: &str, stream: DuplexStream) -> Option<(Read, bool)> {
         }
     }
     assert!(connection.answered());
-    Some(((head.status.as_u16(), list(&head.fields), data, trailers), connection.reusable()))
+    Some((
+        (head.status.as_u16(), list(&HeaderMap::from(&head.fields)), data, trailers),
+        connection.reusable(),
+    ))
 }
 
 async fn hypers(method: &str, stream: DuplexStream) -> Option<Read> {
@@ -51,7 +54,7 @@ async fn hypers(method: &str, stream: DuplexStream) -> Option<Read> {
     tokio::task::spawn_local(connection);
     let response = sender.send_request(request(method)).await.ok()?;
     let (head, body) = response.into_parts();
-    if !answer::acceptable(head.status, &head.headers, None) {
+    if !answer::acceptable(head.status, &Fields::from(&head.headers), None) {
         return None;
     }
     let body = body.collect().await.ok()?;
@@ -201,7 +204,7 @@ async fn sent<B: Body<Data = Bytes> + Unpin>(request: Request<B>) -> String {
         String::from_utf8(bytes).unwrap()
     });
     let mut connection = Connection::new(near);
-    connection.begin(Outgoing::new(request));
+    connection.begin(Outgoing::new(request.into()));
     poll_fn(|cx| {
         assert!(connection.poll_answer(cx).is_pending());
         if connection.outgoing.as_ref().is_none_or(Outgoing::is_sent) {

@@ -1,0 +1,246 @@
+//! The fields of a message: lines within the bytes that were read, and those that were set since.
+//! A hash map costs a request more than its whole decision.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::line::{Line, lower, put_field};
+
+/// In the order in which they came, names in lower case.
+#[derive(Clone, Default)]
+pub struct Fields {
+    read: Bytes,
+    /// Whole lines, as they are sent.
+    set: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+/// For the lines that are set and their text, so that either grows once.
+const SET: usize = 512;
+
+impl Fields {
+    /// The lines of a head, which is as long as they say.
+    pub fn read(mut head: BytesMut, lines: Vec<Line>) -> Self {
+        lines.iter().for_each(|line| lower(line.name_mut(&mut head)));
+        Self { read: head.freeze(), set: Vec::new(), lines }
+    }
+
+    /// The head that was read.
+    pub fn text_read(&self) -> &Bytes {
+        &self.read
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().map(|line| {
+            let text = self.text(*line);
+            (line.name(text), line.value(text))
+        })
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.lines.iter().map(|line| line.name(self.text(*line)))
+    }
+
+    /// The values of a field, whose name is in lower case.
+    pub fn all<'f>(&'f self, name: &str) -> impl DoubleEndedIterator<Item = &'f [u8]> {
+        let named = move |line: &&Line| line.name(self.text(**line)) == name.as_bytes();
+        self.lines.iter().filter(named).map(|line| line.value(self.text(*line)))
+    }
+
+    /// The first value.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// The only value, if there is one and no other.
+    pub fn only(&self, name: &str) -> Option<&[u8]> {
+        let mut all = self.all(name);
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.names().any(|one| one == name.as_bytes())
+    }
+
+    /// In the place of all others of this name.
+    pub fn set(&mut self, name: &'static str, value: &HeaderValue) {
+        self.remove(name);
+        self.add(name, value);
+    }
+
+    /// Beside others of this name.
+    pub fn add(&mut self, name: &'static str, value: &HeaderValue) {
+        debug_assert!(!name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name}");
+        self.push(name.as_bytes(), value.as_bytes());
+    }
+
+    /// Those that were set elsewhere, beside others of their names.
+    pub fn add_all(&mut self, others: &Self) {
+        debug_assert!(others.read.is_empty(), "nobody has sent them");
+        self.reserve();
+        let by = self.set.len();
+        self.set.extend_from_slice(&others.set);
+        self.lines.extend(others.lines.iter().map(|line| line.shifted(by)));
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        if self.has(name) {
+            self.retain(|one, _| one != name.as_bytes());
+        }
+    }
+
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let Self { read, set, lines } = self;
+        lines.retain(|line| {
+            let text: &[u8] = if line.is_set() { set } else { read };
+            keep(line.name(text), line.value(text))
+        });
+    }
+
+    /// Writes them as they are sent, but for those whose names are `skipped`.
+    pub fn put(&self, into: &mut Vec<u8>, skipped: impl Fn(&[u8]) -> bool) {
+        // Lines that stand one behind the other are copied as one.
+        let (mut run, mut of_set) = (0..0, false);
+        for line in &self.lines {
+            let text = self.text(*line);
+            if skipped(line.name(text)) {
+                continue;
+            }
+            match line.whole() {
+                Some(whole) if whole.start == run.end && line.is_set() == of_set => run.end = whole.end,
+                whole => {
+                    into.extend_from_slice(&self.side(of_set)[run]);
+                    (run, of_set) = (whole.clone().unwrap_or(0..0), line.is_set());
+                    if whole.is_none() {
+                        put_field(into, line.name(text), line.value(text));
+                    }
+                }
+            }
+        }
+        into.extend_from_slice(&self.side(of_set)[run]);
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.reserve();
+        self.lines.push(Line::set(&mut self.set, name, value));
+    }
+
+    fn reserve(&mut self) {
+        if self.set.capacity() == 0 {
+            self.set.reserve(SET);
+        }
+    }
+
+    fn text(&self, line: Line) -> &[u8] {
+        self.side(line.is_set())
+    }
+
+    fn side(&self, set: bool) -> &[u8] {
+        if set { &self.set } else { &self.read }
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names alone: a bearer may stand among the values.
+        f.debug_list().entries(self.names().map(String::from_utf8_lossy)).finish()
+    }
+}
+
+impl From<&HeaderMap> for Fields {
+    fn from(map: &HeaderMap) -> Self {
+        let mut fields = Self::default();
+        map.iter().for_each(|(name, value)| fields.push(name.as_str().as_bytes(), value.as_bytes()));
+        fields
+    }
+}
+
+impl From<&Fields> for HeaderMap {
+    fn from(fields: &Fields) -> Self {
+        let mut map = Self::with_capacity(fields.lines.len());
+        for (name, value) in fields.iter() {
+            // Both were read or set as what they are.
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Fields {
+        let (mut lines, mut at) = (Vec::new(), 0);
+        for line in text.split_inclusive('\n') {
+            let end = at + line.trim_end_matches(['\r', '\n']).len();
+            lines.push(Line::read(text.as_bytes(), at, end).expect("a line"));
+            at += line.len();
+        }
+        Fields::read(BytesMut::from(text), lines)
+    }
+
+    fn text(fields: &Fields) -> String {
+        let mut text = Vec::new();
+        fields.put(&mut text, |_| false);
+        String::from_utf8(text).expect("ASCII")
+    }
+
+    const READ: &str = "Host: a\r\nX-A:1\r\nX-A: 2 \r\nAccept: */*\nVia: x\r\n";
+
+    #[test]
+    fn they_are_sent_as_they_came() {
+        assert_eq!(text(&Fields::default()), "");
+        assert_eq!(text(&fields(READ)), "host: a\r\nx-a: 1\r\nx-a: 2\r\naccept: */*\r\nvia: x\r\n");
+        let mut skipping = Vec::new();
+        fields(READ).put(&mut skipping, |name| name == b"x-a");
+        assert_eq!(skipping, b"host: a\r\naccept: */*\r\nvia: x\r\n");
+    }
+
+    #[test]
+    fn they_are_found_by_name() {
+        let fields = fields(READ);
+        assert_eq!(fields.get("host"), Some(&b"a"[..]));
+        assert_eq!(fields.get("hos"), None);
+        assert_eq!(fields.all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!((fields.only("x-a"), fields.only("via")), (None, Some(&b"x"[..])));
+        assert!(fields.has("accept") && !fields.has("cookie"));
+    }
+
+    #[test]
+    fn they_are_set_added_and_removed() {
+        let mut fields = fields(READ);
+        fields.set("x-a", &HeaderValue::from_static("3"));
+        fields.add("via", &HeaderValue::from_static("y"));
+        fields.remove("accept");
+        assert_eq!(text(&fields), "host: a\r\nvia: x\r\nx-a: 3\r\nvia: y\r\n");
+        let mut others = Fields::default();
+        others.add("x-b", &HeaderValue::from_static("4"));
+        others.add("x-c", &HeaderValue::from_static("5"));
+        fields.add_all(&others);
+        fields.remove("x-b");
+        assert_eq!(text(&fields), "host: a\r\nvia: x\r\nx-a: 3\r\nvia: y\r\nx-c: 5\r\n");
+        fields.set("x-a", &HeaderValue::from_static(""));
+        assert_eq!(text(&fields), "host: a\r\nvia: x\r\nvia: y\r\nx-c: 5\r\nx-a: \r\n");
+    }
+
+    #[test]
+    fn they_become_a_map_and_come_back() {
+        let map = HeaderMap::from(&fields(READ));
+        assert_eq!(map.get_all("x-a").iter().count(), 2);
+        assert_eq!(HeaderMap::from(&Fields::from(&map)), map);
+    }
+
+    #[test]
+    fn their_values_are_not_printed() {
+        assert_eq!(format!("{:?}", fields("Authorization: Bearer secret\r\n")), r#"["authorization"]"#);
+    }
+}
