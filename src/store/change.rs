@@ -95,6 +95,26 @@ pub struct NewSession {
     pub replaces: Option<Digest>,
 }
 
+/// Somebody whom an OpenID Connect provider has named. Every text is the provider's own.
+#[derive(Clone, Debug)]
+pub struct ProvidedSession {
+    pub issuer: String,
+    pub subject: String,
+    /// For an account that is made now.
+    pub login: String,
+    pub name: String,
+    pub email: Option<String>,
+    /// Take the account over that has the login already, instead of refusing.
+    pub adopt: bool,
+    /// The groups that the provider decides about, and whether the user is a member.
+    pub groups: Vec<(String, bool)>,
+    pub digest: Digest,
+    pub client: std::net::IpAddr,
+    /// A session that this browser still had: it ends.
+    pub replaces: Option<Digest>,
+    pub request_id: String,
+}
+
 /// `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TokenEdit {

@@ -94,7 +94,7 @@ fn contents(engine: &Engine) -> String {
     scanned.sort_unstable();
     let owners = ["ann", "bob", "cy", "many-0", "many-9"];
     format!(
-        "{:?}\n{scanned:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        "{:?}\n{scanned:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
         engine.tokens(None, usize::MAX).unwrap(),
         owners.map(|owner| ids(&engine.tokens_of(owner, None, usize::MAX).unwrap())),
         owners.map(|owner| engine.names_of(owner).unwrap()),
@@ -105,6 +105,7 @@ fn contents(engine: &Engine) -> String {
         engine.grants().unwrap(),
         engine.sessions().unwrap(),
         engine.invitations().unwrap(),
+        engine.identities().unwrap(),
         engine.audit_from(0, usize::MAX).unwrap(),
         engine.checkpoint().unwrap(),
         engine.idempotency_before(at(i64::MAX / 1000), usize::MAX).unwrap(),

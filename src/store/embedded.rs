@@ -13,8 +13,8 @@ use crate::{
         durability::Durability,
         engine::{Checkpoint, CommitError, IdempotencyRecord, Op},
         model::{
-            AuditEvent, GrantRecord, GroupRecord, InvitationRecord, RoleRecord, SessionRecord, UserId,
-            UserRecord,
+            AuditEvent, GrantRecord, GroupRecord, IdentityRecord, InvitationRecord, RoleRecord,
+            SessionRecord, UserId, UserRecord,
         },
         record::{DecodeError, Record},
     },
@@ -131,6 +131,10 @@ impl Embedded {
 
     pub(crate) fn invitations(&self) -> Result<Vec<InvitationRecord>, ReadError> {
         self.rows(keys::INVITATIONS)
+    }
+
+    pub(crate) fn identities(&self) -> Result<Vec<IdentityRecord>, ReadError> {
+        self.rows(keys::IDENTITIES)
     }
 
     pub(crate) fn audit_before(

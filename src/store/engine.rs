@@ -10,8 +10,8 @@ use crate::{
     store::{
         ReadError, Settings, embedded,
         model::{
-            AuditEvent, GrantRecord, GroupRecord, InvitationRecord, LastUsed, RoleRecord, Rotation,
-            SessionRecord, TokenRecord, UserId, UserRecord,
+            AuditEvent, GrantRecord, GroupRecord, IdentityRecord, InvitationRecord, LastUsed, RoleRecord,
+            Rotation, SessionRecord, TokenRecord, UserId, UserRecord,
         },
     },
 };
@@ -79,6 +79,7 @@ pub(crate) enum Op {
     DropSession(Digest),
     PutInvitation(InvitationRecord),
     DropInvitation(Digest),
+    PutIdentity(IdentityRecord),
 }
 
 /// Where the kept part of the audit chain begins.
@@ -235,6 +236,12 @@ impl Engine {
     pub(crate) fn invitations(&self) -> Result<Vec<InvitationRecord>, ReadError> {
         match self {
             Engine::Embedded(engine) => engine.invitations(),
+        }
+    }
+
+    pub(crate) fn identities(&self) -> Result<Vec<IdentityRecord>, ReadError> {
+        match self {
+            Engine::Embedded(engine) => engine.identities(),
         }
     }
 

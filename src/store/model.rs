@@ -81,6 +81,32 @@ pub struct SessionRecord {
     pub last_seen_at: Timestamp,
     /// Where it was signed in from.
     pub client: IpAddr,
+    pub by: SignedInBy,
+}
+
+/// By what somebody has shown who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedInBy {
+    Password,
+    /// An OpenID Connect provider's word.
+    Provider,
+}
+
+/// Whom a provider means: its subjects are never reused, unlike the logins that it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityRecord {
+    pub issuer: String,
+    pub subject: String,
+    pub user: UserId,
+}
+
+impl IdentityRecord {
+    /// What it is found by.
+    pub fn key(issuer: &str, subject: &str) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key("permgate 2026-11 identity");
+        hasher.update(&(issuer.len() as u64).to_le_bytes()).update(issuer.as_bytes());
+        Digest::from_bytes(*hasher.update(subject.as_bytes()).finalize().as_bytes())
+    }
 }
 
 /// A link, shown once, by which somebody sets their own password.

@@ -14,7 +14,10 @@ pub(crate) use token::{Block, BlockItem, LastUses, read_token, read_token_row, w
 
 use crate::store::{
     engine::{Checkpoint, IdempotencyRecord},
-    model::{AuditEvent, GrantRecord, GroupRecord, InvitationRecord, RoleRecord, SessionRecord, UserRecord},
+    model::{
+        AuditEvent, GrantRecord, GroupRecord, IdentityRecord, InvitationRecord, RoleRecord, SessionRecord,
+        UserRecord,
+    },
 };
 
 /// No value is larger: with at most 20 of them in a sled node, none leaves the data file for the
@@ -61,6 +64,7 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + accepted::<IdempotencyRecord>(bytes)
         + accepted::<SessionRecord>(bytes)
         + accepted::<InvitationRecord>(bytes)
+        + accepted::<IdentityRecord>(bytes)
         + accepted::<Meta>(bytes)
         + accepted::<LastUses>(bytes);
     let Ok(block) = Block::decode(bytes) else { return plain };

@@ -1,4 +1,4 @@
-//! Sessions and invitations as every request of the admin listener finds them: in memory. The
+//! Sessions, invitations and identities as the admin listener and the writer find them: in memory. The
 //! engine keeps them over a restart, with a last use that is a minute coarse.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 use super::{
     ReadError, Store,
     engine::Engine,
-    model::{InvitationRecord, SessionRecord},
+    model::{IdentityRecord, InvitationRecord, SessionRecord, UserId},
 };
 use crate::authz::{secret::Digest, time::Timestamp};
 
@@ -27,6 +27,7 @@ pub(crate) struct Sessions(RwLock<Tables>);
 struct Tables {
     sessions: HashMap<Digest, Held>,
     invitations: HashMap<Digest, InvitationRecord>,
+    identities: HashMap<Digest, UserId>,
 }
 
 struct Held {
@@ -92,7 +93,14 @@ impl Sessions {
         let sessions = engine.sessions()?.into_iter();
         let sessions = sessions.map(|record| (record.digest, Held { noted: record.last_seen_at, record }));
         let invitations = engine.invitations()?.into_iter().map(|record| (record.digest, record));
-        Ok(Self(RwLock::new(Tables { sessions: sessions.collect(), invitations: invitations.collect() })))
+        let identities = engine.identities()?.into_iter();
+        let identities =
+            identities.map(|record| (IdentityRecord::key(&record.issuer, &record.subject), record.user));
+        Ok(Self(RwLock::new(Tables {
+            sessions: sessions.collect(),
+            invitations: invitations.collect(),
+            identities: identities.collect(),
+        })))
     }
 
     pub(crate) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
@@ -144,6 +152,15 @@ impl Sessions {
             Some(record) => drop(tables.invitations.insert(digest, record)),
             None => drop(tables.invitations.remove(&digest)),
         }
+    }
+
+    /// Whom a provider means.
+    pub(crate) fn identity(&self, key: &Digest) -> Option<UserId> {
+        self.read().identities.get(key).cloned()
+    }
+
+    pub(crate) fn put_identity(&self, key: Digest, user: UserId) {
+        self.write().identities.insert(key, user);
     }
 
     /// What has ended by time alone.

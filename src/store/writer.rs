@@ -32,6 +32,7 @@ mod desk;
 mod groups;
 mod import;
 mod once;
+mod provided;
 mod reload;
 mod reports;
 mod roles;
@@ -42,6 +43,7 @@ mod users;
 
 pub(crate) use desk::{Desk, Pending, Standing, intern};
 pub(crate) use import::Line;
+pub(crate) use provided::Ids;
 pub(crate) use tokens::Text;
 pub(crate) use upkeep::Upkeep;
 
@@ -276,6 +278,9 @@ impl Writer {
         }
         for (digest, invitation) in pending.invitations {
             self.shared.sessions.put_invitation(digest, invitation);
+        }
+        for (key, user) in pending.identities {
+            self.shared.sessions.put_identity(key, user);
         }
         if pending.users.is_empty() && !pending.everybody {
             return;

@@ -1,11 +1,11 @@
-//! Sessions and invitations.
+//! Sessions, invitations, and whom providers mean.
 
 use super::at;
 use crate::{
     authz::secret::Digest,
     store::{
         engine::{Engine, Op},
-        model::{InvitationRecord, SessionRecord},
+        model::{IdentityRecord, InvitationRecord, SessionRecord, SignedInBy},
     },
 };
 
@@ -16,12 +16,18 @@ pub(super) fn sessions(engine: &Engine) {
         created_at: at(1),
         last_seen_at: at(seen),
         client: [10, 0, 0, number].into(),
+        by: if number == 3 { SignedInBy::Provider } else { SignedInBy::Password },
     };
     let invitation = |number: u8, author: Option<&str>| InvitationRecord {
         digest: Digest::from_bytes([number; 32]),
         user: "u1".to_owned(),
         author: author.map(str::to_owned),
         expires_at: at(9),
+    };
+    let identity = |subject: &str, user: &str| IdentityRecord {
+        issuer: "https://id.example".to_owned(),
+        subject: subject.to_owned(),
+        user: user.to_owned(),
     };
     let kept = [session(1, 3), session(3, 1)];
     let invitations = [invitation(1, None), invitation(2, Some("u2"))];
@@ -36,9 +42,12 @@ pub(super) fn sessions(engine: &Engine) {
             Op::PutInvitation(invitations[0].clone()),
             Op::PutInvitation(invitations[1].clone()),
             Op::PutInvitation(invitation(3, None)),
+            Op::PutIdentity(identity("1", "u1")),
+            Op::PutIdentity(identity("1", "u3")),
         ])
         .unwrap();
     engine.commit(&[Op::DropInvitation(invitation(3, None).digest)]).unwrap();
     assert_eq!(engine.sessions().unwrap(), kept);
     assert_eq!(engine.invitations().unwrap(), invitations);
+    assert_eq!(engine.identities().unwrap(), [identity("1", "u3")]);
 }

@@ -15,7 +15,7 @@ use crate::{
     authz::secret::TokenId,
     store::{
         engine::{Checkpoint, IdempotencyRecord, Op},
-        model::{GrantRecord, Grantee, LastUsed, TokenRecord},
+        model::{GrantRecord, Grantee, IdentityRecord, LastUsed, TokenRecord},
         record::{Block, BlockItem, EncodeError, LastUses, Meta, Record, write_token},
     },
 };
@@ -123,6 +123,10 @@ impl<'a> Draft<'a> {
                 self.put(keys::digest(keys::INVITATIONS, &invitation.digest), invitation)
             }
             Op::DropInvitation(digest) => self.drop(keys::digest(keys::INVITATIONS, digest)),
+            Op::PutIdentity(identity) => {
+                let key = IdentityRecord::key(&identity.issuer, &identity.subject);
+                self.put(keys::digest(keys::IDENTITIES, &key), identity)
+            }
         }
     }
 

@@ -6,7 +6,10 @@ use super::{Directory, Marker, OpenError, keys, open};
 use crate::store::{
     durability::Durability,
     engine::{Checkpoint, IdempotencyRecord},
-    model::{AuditEvent, GrantRecord, GroupRecord, InvitationRecord, RoleRecord, SessionRecord, UserRecord},
+    model::{
+        AuditEvent, GrantRecord, GroupRecord, IdentityRecord, InvitationRecord, RoleRecord, SessionRecord,
+        UserRecord,
+    },
     record::{Block, LastUses, Meta, Record, read_token},
 };
 
@@ -103,6 +106,7 @@ fn judge(key: &[u8], row: &[u8]) -> Result<Option<Meta>, String> {
         keys::IDEMPOTENCY => decodes::<IdempotencyRecord>(row),
         keys::SESSIONS => decodes::<SessionRecord>(row),
         keys::INVITATIONS => decodes::<InvitationRecord>(row),
+        keys::IDENTITIES => decodes::<IdentityRecord>(row),
         keys::IDEMPOTENCY_AT => std::str::from_utf8(row).map(drop).map_err(|e| e.to_string()),
         _ => Err("an unknown table".to_owned()),
     }?;

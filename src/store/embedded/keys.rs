@@ -17,6 +17,7 @@ pub(super) const IDEMPOTENCY_AT: &[u8] = b"j";
 pub(super) const USES: &[u8] = b"l";
 pub(super) const SESSIONS: &[u8] = b"e";
 pub(super) const INVITATIONS: &[u8] = b"v";
+pub(super) const IDENTITIES: &[u8] = b"p";
 
 /// Stands between the parts of a key; no part contains it.
 const SEPARATOR: u8 = 0;

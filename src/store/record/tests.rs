@@ -5,7 +5,7 @@ use crate::{
     authz::{subject::Permission, time::Timestamp},
     store::{
         conformance::{event, id, token},
-        model::{GrantRecord, Grantee, LastUsed, UserKind},
+        model::{GrantRecord, Grantee, LastUsed, SignedInBy, UserKind},
     },
 };
 
@@ -72,6 +72,18 @@ fn version_1_reads_the_same_for_ever() {
     let read = Block::decode(&bytes).unwrap();
     assert_eq!(read, block());
     assert_eq!(read_token(&read.owner, &read.items[0]), Ok(token(1, "ann")));
+}
+
+#[test]
+fn a_session_of_the_first_version_was_begun_with_a_password() {
+    // Written by the first permgate.
+    let written = [&[1][..], &[7; 32], &[2, b'u', b'1', 0xd0, 0x0f, 0xd2, 0x0f, 0, 10, 0, 0, 1]].concat();
+    let read = SessionRecord::decode(&written).unwrap();
+    assert_eq!((read.user.as_str(), read.by), ("u1", SignedInBy::Password));
+    assert_eq!((read.created_at.as_millis(), read.last_seen_at.as_millis()), (1000, 1001));
+    assert_eq!(read.client, std::net::IpAddr::from([10, 0, 0, 1]));
+    let provided = SessionRecord { by: SignedInBy::Provider, ..read };
+    assert_eq!(SessionRecord::decode(&provided.encode().unwrap()), Ok(provided));
 }
 
 #[test]

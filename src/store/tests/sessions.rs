@@ -27,6 +27,20 @@ impl Bench {
         bench
     }
 
+    async fn provided(&self, new: ProvidedSession) -> Result<SessionRecord, ChangeError> {
+        self.store.begin_provided_session(new).await.map(|changed| changed.record)
+    }
+
+    /// Groups that somebody is in by themself.
+    fn groups(&self, login: &str) -> Vec<String> {
+        let accounts = self.store.accounts();
+        let user = accounts.user_by_login(login).unwrap();
+        let mut names: Vec<_> =
+            user.groups.iter().map(|ix| accounts.group(*ix).unwrap().record.name.clone()).collect();
+        names.sort();
+        names
+    }
+
     fn later(&self, millis: i64) {
         self.clock.fetch_add(millis, Ordering::Relaxed);
     }
@@ -34,6 +48,64 @@ impl Bench {
     fn holds(&self, number: u8) -> bool {
         self.store.session(&digest(number)).is_some()
     }
+}
+
+/// What a provider says of somebody.
+fn of(subject: &str, login: &str, groups: &[(&str, bool)], number: u8) -> ProvidedSession {
+    ProvidedSession {
+        issuer: "https://id.example".into(),
+        subject: subject.into(),
+        login: login.into(),
+        name: "Zoe\u{202e}".into(),
+        email: Some("not an address".into()),
+        adopt: false,
+        groups: groups.iter().map(|(name, member)| ((*name).to_owned(), *member)).collect(),
+        digest: digest(number),
+        client: [127, 0, 0, 1].into(),
+        replaces: None,
+        request_id: "r".into(),
+    }
+}
+
+#[tokio::test]
+async fn who_a_provider_names_is_found_again_by_subject() {
+    let bench = Bench::with_passwords().await;
+    let first = bench.provided(of("1", "zoe", &[("ops", true), ("absent", false)], 1)).await.unwrap();
+    assert_eq!((first.by, bench.holds(1)), (SignedInBy::Provider, true));
+    let zoe = bench.store.accounts().user_by_login("zoe").unwrap().record.clone();
+    assert_eq!((zoe.id == first.user, zoe.name.as_str(), zoe.email), (true, "zoe", None));
+    assert_eq!(bench.groups("zoe"), ["ops"], "made when somebody is in it, not before");
+    assert!(bench.store.accounts().group_by_name("absent").is_none());
+    let bench = bench.again().await;
+    let again = bench.provided(of("1", "renamed", &[("ops", false)], 2)).await.unwrap();
+    assert_eq!(
+        (again.user == first.user, bench.groups("zoe")),
+        (true, vec![]),
+        "the subject tells, over a restart"
+    );
+    let other = bench.provided(of("2", "zed", &[], 3)).await.unwrap();
+    assert_ne!(other.user, first.user);
+    let elsewhere = ProvidedSession { issuer: "https://other.example".into(), ..of("1", "zac", &[], 4) };
+    assert_ne!(bench.provided(elsewhere).await.unwrap().user, first.user, "of another provider");
+}
+
+#[tokio::test]
+async fn a_provider_takes_no_account_over() {
+    let bench = Bench::with_passwords().await;
+    let refused = async |new: ProvidedSession| code(bench.provided(new).await);
+    assert_eq!(refused(of("1", "ALICE", &[("ops", true)], 1)).await, "name_taken");
+    assert!(bench.store.accounts().group_by_name("ops").is_none(), "nothing is left of what was refused");
+    assert_eq!(refused(of("1", "me", &[], 1)).await, "invalid_name");
+    assert_eq!(refused(of("1", "../x", &[], 1)).await, "invalid_name");
+    let adopt = |login: &str| ProvidedSession { adopt: true, ..of("7", login, &[], 2) };
+    bench.store.ban_user(operator(), "bob".into(), Some(String::new())).await.unwrap();
+    assert_eq!(refused(adopt("bob")).await, "user_banned");
+    let alice = bench.store.accounts().user_by_login("alice").unwrap().record.id.clone();
+    assert_eq!(bench.provided(adopt("alice")).await.unwrap().user, alice, "where the operator says so");
+    bench.store.ban_user(operator(), "alice".into(), Some(String::new())).await.unwrap();
+    assert_eq!((bench.holds(2), refused(adopt("alice")).await), (false, "user_banned".into()));
+    bench.store.delete_user(operator(), "alice".into()).await.unwrap();
+    assert_eq!(refused(adopt("alice")).await, "permission_denied", "the deleted are not made again");
 }
 
 #[tokio::test]

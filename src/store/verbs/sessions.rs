@@ -1,13 +1,16 @@
 //! The verbs of signing in: sessions and invitations.
 
-use super::Kind::{OnlyRemoves, Usual};
+use super::{
+    Kind::{OnlyRemoves, Usual},
+    new_id,
+};
 use crate::{
     authz::{secret::Digest, time::Timestamp},
     fence::Cut,
     store::{
-        Actor, ChangeError, Changed, NewSession, Store,
+        Actor, ChangeError, Changed, NewSession, ProvidedSession, Store,
         model::{InvitationRecord, SessionRecord, UserRecord},
-        writer::Desk,
+        writer::{Desk, Ids},
     },
 };
 
@@ -15,6 +18,15 @@ impl Store {
     /// `None`: the account may not sign in, or its password has changed meanwhile.
     pub async fn begin_session(&self, new: NewSession) -> Result<Option<SessionRecord>, ChangeError> {
         Ok(self.change(Usual, move |desk| desk.begin_session(&new)).await?.0)
+    }
+
+    /// Somebody whom a provider has named; an account is made for whoever has none.
+    pub async fn begin_provided_session(
+        &self,
+        new: ProvidedSession,
+    ) -> Result<Changed<SessionRecord>, ChangeError> {
+        let ids = Ids { user: new_id(), groups: new.groups.iter().map(|_| new_id()).collect() };
+        self.changed(Usual, move |desk| desk.begin_provided_session(&new, &ids)).await
     }
 
     /// That a session was used, when [`Store::see_session`] says that it is due.

@@ -132,7 +132,7 @@ impl Desk {
         Ok(record)
     }
 
-    fn put_group(&mut self, record: GroupRecord) {
+    pub(super) fn put_group(&mut self, record: GroupRecord) {
         self.standing.accounts.put_group(record.clone());
         self.pending.everybody = true;
         self.pending.ops.push(Op::PutGroup(record));

@@ -1,5 +1,7 @@
 //! Sessions and invitations: begun, used, ended. Whatever ends an account's power ends them too.
 
+use std::net::IpAddr;
+
 use serde_json::json;
 
 use super::{Desk, PERMISSION_DENIED};
@@ -16,7 +18,7 @@ use crate::{
         ChangeError,
         change::{Actor, NewSession, Who},
         engine::Op,
-        model::{InvitationRecord, SessionRecord, UserRecord},
+        model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
     },
 };
 
@@ -26,6 +28,15 @@ const MAX_SESSIONS: usize = 20;
 /// An invitation holds this long, in seconds.
 const INVITED: i64 = 24 * 3600;
 
+/// What a new session is.
+pub(super) struct Opening {
+    pub digest: Digest,
+    pub client: IpAddr,
+    /// A session that this browser still had.
+    pub replaces: Option<Digest>,
+    pub by: SignedInBy,
+}
+
 impl Desk {
     /// `None`: the account may not sign in, or its password is another one by now.
     pub(crate) fn begin_session(&mut self, new: &NewSession) -> Result<Option<SessionRecord>, ChangeError> {
@@ -34,26 +45,44 @@ impl Desk {
         if !may_sign_in(&user) || user.password.as_ref() != Some(&new.verified) {
             return Ok(None);
         }
+        let NewSession { digest, client, replaces, .. } = *new;
+        let (actor, by) = (own(&user), SignedInBy::Password);
+        Ok(Some(self.open_session(&actor, ix, &user, Opening { digest, client, replaces, by })))
+    }
+
+    /// For somebody who has shown who they are.
+    pub(super) fn open_session(
+        &mut self,
+        actor: &Actor,
+        ix: UserIx,
+        user: &UserRecord,
+        opening: Opening,
+    ) -> SessionRecord {
         let mut others = self.sessions_of(&user.id);
         others.sort_by_key(|session| session.last_seen_at);
         let spare = (others.len() + 1).saturating_sub(MAX_SESSIONS);
         let mut ending: Vec<Digest> = others.iter().take(spare).map(|session| session.digest).collect();
-        ending.extend(new.replaces.filter(|replaced| self.session(replaced).is_some()));
+        ending.extend(opening.replaces.filter(|replaced| self.session(replaced).is_some()));
         if !ending.is_empty() {
             self.affected = Some(Affected::User(ix));
         }
         ending.into_iter().for_each(|digest| self.drop_session(digest));
         let record = SessionRecord {
-            digest: new.digest,
+            digest: opening.digest,
             user: user.id.clone(),
             created_at: self.now,
             last_seen_at: self.now,
-            client: new.client,
+            client: opening.client,
+            by: opening.by,
         };
-        let change = json!({"client": new.client.to_string()});
-        self.note(&own(&user), "session.begin", target(&user), Some(change));
+        let by = match record.by {
+            SignedInBy::Password => "password",
+            SignedInBy::Provider => "provider",
+        };
+        let change = json!({"client": record.client.to_string(), "by": by});
+        self.note(actor, "session.begin", target(user), Some(change));
         self.put_session(record.clone());
-        Ok(Some(record))
+        record
     }
 
     /// Not audited: it says no more than when somebody was there last.
@@ -197,7 +226,7 @@ impl Desk {
 }
 
 /// Service accounts have tokens only.
-fn may_sign_in(user: &UserRecord) -> bool {
+pub(super) fn may_sign_in(user: &UserRecord) -> bool {
     user.kind == UserKind::Human && user.banned.is_none() && user.deleted_at.is_none()
 }
 

@@ -1,0 +1,186 @@
+//! Whom an OpenID Connect provider names: found by issuer and subject, made at the first sign-in,
+//! put into the groups that the provider decides about, and signed in, all in one change.
+
+use serde_json::json;
+
+use super::{
+    Desk,
+    sessions::{Opening, may_sign_in},
+};
+use crate::{
+    authz::{
+        accounts::{GroupRecord, UserKind, UserRecord},
+        administration::{Acting, Refusal, RefusalCode, groups, names, users},
+        secret::Digest,
+        subject::UserIx,
+    },
+    fence::Affected,
+    store::{
+        ChangeError,
+        audit::Entry,
+        change::{Actor, ProvidedSession, Who},
+        engine::Op,
+        model::{IdentityRecord, SessionRecord, SignedInBy},
+    },
+};
+
+/// Ids for what may have to be made.
+pub(crate) struct Ids {
+    pub user: String,
+    /// One for each group.
+    pub groups: Vec<String>,
+}
+
+impl Desk {
+    /// Refused before anything is put down.
+    pub(crate) fn begin_provided_session(
+        &mut self,
+        new: &ProvidedSession,
+        ids: &Ids,
+    ) -> Result<SessionRecord, ChangeError> {
+        let key = IdentityRecord::key(&new.issuer, &new.subject);
+        let made = self.groups_to_make(new, ids)?;
+        let user = match self.identity(&key) {
+            Some(id) => {
+                let user = self.standing.accounts.user_by_id(&id);
+                admitted(user.map(|user| &user.record))?
+            }
+            None => self.provision(new, key, &ids.user)?,
+        };
+        let ix = self.standing.accounts.user_by_id(&user.id).map(|user| user.ix);
+        let ix = ix.ok_or_else(|| ChangeError::Closed("an account that was made is not there".into()))?;
+        for group in made {
+            self.told(new, "group.create", format!("group:{}", group.name), json!({"id": group.id}));
+            self.put_group(group);
+        }
+        for (group, member) in &new.groups {
+            self.follow(new, group, (ix, &user), *member);
+        }
+        let ProvidedSession { digest, client, replaces, .. } = *new;
+        let request_id = Some(new.request_id.clone());
+        let actor = Actor { who: Who::User(user.id.clone()), parent: None, session: None, request_id };
+        Ok(self.open_session(
+            &actor,
+            ix,
+            &user,
+            Opening { digest, client, replaces, by: SignedInBy::Provider },
+        ))
+    }
+
+    fn identity(&self, key: &Digest) -> Option<String> {
+        self.pending.identities.get(key).cloned().or_else(|| self.sessions.identity(key))
+    }
+
+    /// Those that the operator listed, the provider says, and nobody has made yet.
+    fn groups_to_make(&self, new: &ProvidedSession, ids: &Ids) -> Result<Vec<GroupRecord>, Refusal> {
+        let (world, acting) = (self.world(), Acting::operator(&self.standing.rules));
+        let listed = new.groups.iter().zip(&ids.groups);
+        let missing = listed
+            .filter(|((name, member), _)| *member && self.standing.accounts.group_by_name(name).is_none());
+        let record = |name: &String, id: &String| {
+            let record = GroupRecord { id: id.clone(), name: name.clone(), parent: None, revision: 1 };
+            groups::create(&world, &acting, record)
+        };
+        missing.map(|((name, _), id)| record(name, id)).collect()
+    }
+
+    /// An account for somebody who comes for the first time: a new one, or, where the operator
+    /// trusts the provider with logins, the one that has the login already.
+    fn provision(&mut self, new: &ProvidedSession, key: Digest, id: &str) -> Result<UserRecord, ChangeError> {
+        let login = names::login(&new.login)?;
+        let taken = self.standing.accounts.user_by_login(&login).map(|user| user.record.clone());
+        let user = match taken {
+            Some(_) if !new.adopt => {
+                let message = format!(
+                    "the login {login:?} belongs to an account that was not made by signing in this way: \
+                     ask an administrator"
+                );
+                return Err(Refusal::new(RefusalCode::NameTaken, message).into());
+            }
+            Some(user) => {
+                let user = admitted(Some(&user))?;
+                self.told(new, "user.link", format!("user:{login}"), json!({"id": user.id}));
+                user
+            }
+            None => {
+                let record = UserRecord {
+                    id: id.to_owned(),
+                    name: names::text("name", &new.name, 1, 200).unwrap_or_else(|_| login.clone()),
+                    login,
+                    email: new.email.as_deref().and_then(|email| names::email(email).ok()),
+                    kind: UserKind::Human,
+                    password: None,
+                    banned: None,
+                    created_at: self.now,
+                    deleted_at: None,
+                    revision: 1,
+                };
+                let record = users::create(&self.world(), &Acting::operator(&self.standing.rules), record)?;
+                let change = json!({"id": record.id, "name": record.name, "kind": "human"});
+                self.told(new, "user.create", format!("user:{}", record.login), change);
+                self.put_user(record.clone());
+                record
+            }
+        };
+        let (issuer, subject) = (new.issuer.clone(), new.subject.clone());
+        self.pending.ops.push(Op::PutIdentity(IdentityRecord { issuer, subject, user: user.id.clone() }));
+        self.pending.identities.insert(key, user.id.clone());
+        Ok(user)
+    }
+
+    /// In or out of a group, as the provider says.
+    fn follow(
+        &mut self,
+        new: &ProvidedSession,
+        group: &str,
+        (ix, user): (UserIx, &UserRecord),
+        member: bool,
+    ) {
+        let Some(group) = self.standing.accounts.group_by_name(group) else { return };
+        let account = self.standing.accounts.user(ix);
+        let was = account.is_some_and(|account| account.groups.binary_search(&group.ix).is_ok());
+        let group = group.record.clone();
+        if was == member {
+            return;
+        }
+        if !member {
+            self.affected = Some(Affected::User(ix));
+        }
+        let event = if member { "group.member.add" } else { "group.member.remove" };
+        self.told(new, event, format!("group:{}", group.name), json!({"user": user.login}));
+        self.standing.accounts.set_member(&group.id, &user.id, member);
+        self.pending.users.push(ix);
+        let (group, user) = (group.id, user.id.clone());
+        self.pending.ops.push(match member {
+            true => Op::PutMember { group, user },
+            false => Op::DropMember { group, user },
+        });
+    }
+
+    /// What is done at the provider's word.
+    fn told(
+        &mut self,
+        new: &ProvidedSession,
+        event: &'static str,
+        target: String,
+        mut change: serde_json::Value,
+    ) {
+        change["issuer"] = new.issuer.as_str().into();
+        change["subject"] = new.subject.as_str().into();
+        let (actor, request_id) = ("system".to_owned(), Some(new.request_id.clone()));
+        self.audit(Entry { event, actor, target, request_id, reason: None, change: Some(change) });
+    }
+}
+
+/// The provider has said who it is, so that they may be told what is the matter.
+fn admitted(user: Option<&UserRecord>) -> Result<UserRecord, Refusal> {
+    match user {
+        Some(user) if may_sign_in(user) => Ok(user.clone()),
+        Some(user) if user.deleted_at.is_none() => {
+            Err(Refusal::new(RefusalCode::UserBanned, "the account is disabled: ask an administrator"))
+        }
+        _ => {
+            Err(Refusal::new(RefusalCode::PermissionDenied, "the account was deleted: ask an administrator"))
+        }
+    }
+}
