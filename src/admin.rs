@@ -37,6 +37,8 @@ mod health;
 mod hub;
 mod invitations;
 mod live;
+#[cfg(feature = "sso")]
+mod oidc;
 mod openapi;
 mod overview;
 mod pages;
@@ -69,7 +71,7 @@ pub use self::{
     server::{AnswerBody, Server},
     services::ServiceView,
     session::{Csrf, SessionRow, SessionView},
-    sign_in::{SignIn, UserHeader},
+    sign_in::{ProvidedGroup, Provider, SignIn, Trust, UserHeader},
     tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
     users::{KindWord, UserView},
 };

@@ -25,6 +25,7 @@ mod assertion;
 pub mod defaults;
 pub mod keys;
 mod limits;
+mod oidc;
 mod problem;
 mod public;
 mod resolve;
@@ -141,6 +142,7 @@ impl Config {
             ("server.proxy_protocol", old.proxy_protocol != new_server.proxy_protocol),
             ("server.workers", old.workers != new_server.workers),
             ("admin.listen", self.admin.listen != new.admin.listen),
+            ("admin.oidc", self.admin.sign_in.provider != new.admin.sign_in.provider),
             ("store.path", self.store.path != new.store.path),
             ("store.ballast", self.store.ballast != new.store.ballast),
         ]

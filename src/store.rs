@@ -32,8 +32,8 @@ mod writer;
 pub use audit::{Verified, VerifyError};
 pub use change::{
     Actor, ChangeError, Changed, Configuration, GrantTarget, GroupEdit, Idempotency, ImportedToken, Made,
-    NewSession, NewToken, NewUser, Page, Policy, ReadError, Settings, TokenEdit, TokenFilter, TokenState,
-    UserEdit, Who,
+    NewSession, NewToken, NewUser, Page, Policy, ProvidedSession, ReadError, Settings, TokenEdit,
+    TokenFilter, TokenState, UserEdit, Who,
 };
 pub use load::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SeenSession};

@@ -34,6 +34,8 @@ struct Inner {
     attempts: Attempts,
     header_key: [u8; 32],
     history: Arc<History>,
+    #[cfg(feature = "sso")]
+    relying: Option<super::oidc::Relying>,
 }
 
 pub struct Parts {
@@ -120,7 +122,16 @@ impl Context {
     pub fn new(parts: Parts) -> Self {
         let mut header_key = [0; 32];
         getrandom::fill(&mut header_key).expect("the system has random numbers, or nothing here is safe");
-        Self(Arc::new(Inner { parts, attempts: Attempts::default(), header_key, history: Arc::default() }))
+        #[cfg(feature = "sso")]
+        let relying = parts.sign_in.provider.clone();
+        Self(Arc::new(Inner {
+            attempts: Attempts::default(),
+            header_key,
+            history: Arc::default(),
+            #[cfg(feature = "sso")]
+            relying: relying.map(|provider| super::oidc::Relying::new(provider, parts.sign_in.base())),
+            parts,
+        }))
     }
 
     pub(super) fn attempts(&self) -> &Attempts {
@@ -129,6 +140,12 @@ impl Context {
 
     pub(super) fn history(&self) -> &Arc<History> {
         &self.0.history
+    }
+
+    /// The provider that people may sign in by.
+    #[cfg(feature = "sso")]
+    pub(super) fn relying(&self) -> Option<&super::oidc::Relying> {
+        self.0.relying.as_ref()
     }
 
     /// For a user whom a proxy vouches for.

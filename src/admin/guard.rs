@@ -66,7 +66,12 @@ pub(super) fn is_open(path: &str) -> bool {
 
 /// Where who somebody was before is nothing.
 pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
-    *method == Method::POST && matches!(path, "/v1/session" | "/v1/invitation")
+    match *method {
+        Method::POST => matches!(path, "/v1/session" | "/v1/invitation"),
+        #[cfg(feature = "sso")]
+        Method::GET => path == super::oidc::CALLBACK,
+        _ => false,
+    }
 }
 
 /// Whoever the browser vouches for by itself has to repeat what only our own pages know: in the

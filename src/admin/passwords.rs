@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 
 use super::{
     Context,
-    caller::Caller,
+    caller::{Caller, Identity},
     error::Problem,
     wire::{Json, ok},
 };
@@ -66,7 +66,12 @@ async fn set(
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let own = accounts.user_by_login(&login).filter(|account| caller.is(&account.record.id));
-    if let Some(present) = own.and_then(|account| account.record.password.clone()) {
+    let own = own.map(|account| account.record.password.clone());
+    if let (Some(None), Identity::Browser { .. }) = (&own, &caller.identity) {
+        let text = "There is no present password to change: an administrator's invitation sets the first one";
+        return Err(Problem::denied(text));
+    }
+    if let Some(present) = own.flatten() {
         let attempts = context.attempts();
         attempts.begin(&login, caller.client, Instant::now()).map_err(Problem::too_many_attempts)?;
         if verify(body.current.unwrap_or_default(), Some(present)).await?.is_none() {

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     authz::subject::User,
-    store::{NewSession, model::SessionRecord},
+    store::{
+        NewSession,
+        model::{SessionRecord, SignedInBy},
+    },
 };
 
 mod attempts;
@@ -56,7 +59,7 @@ pub struct SessionView {
     pub name: String,
     /// What a change sends as `X-CSRF-Token`, or a form as `csrf`.
     pub csrf: String,
-    /// `password`, or `header`: a proxy in front vouches for the user.
+    /// `password`, `provider`, or `header`: a proxy in front vouches for the user.
     pub by: &'static str,
     pub created_at: Option<Time>,
     pub expires_at: Option<Time>,
@@ -180,7 +183,11 @@ impl SessionView {
             user_id: user.id.to_string(),
             name: account.map_or_else(String::new, |account| account.record.name.clone()),
             csrf: csrf.text(),
-            by: if record.is_some() { "password" } else { "header" },
+            by: match record.map(|record| record.by) {
+                Some(SignedInBy::Password) => "password",
+                Some(SignedInBy::Provider) => "provider",
+                None => "header",
+            },
             created_at: record.map(|record| Time(record.created_at)),
             expires_at: record.map(|record| Time(record.ends_at())),
             idle_until: record.map(|record| Time(record.idle_until())),

@@ -6,6 +6,10 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+mod provider;
+
+pub use provider::{ProvidedGroup, Provider, Trust};
+
 /// Built by `config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SignIn {
@@ -14,6 +18,7 @@ pub struct SignIn {
     /// An address of the listener's own, in links where there is no `url`.
     pub address: Option<String>,
     pub header: Option<UserHeader>,
+    pub provider: Option<Provider>,
     /// Where clients reach the services, for lines that people copy.
     pub gateway: Option<String>,
 }

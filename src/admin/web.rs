@@ -9,6 +9,8 @@ mod assets;
 mod docs;
 mod entrance;
 mod profile;
+#[cfg(feature = "sso")]
+mod provider;
 mod shell;
 mod time;
 mod token;
@@ -21,7 +23,10 @@ use super::Context;
 pub(super) use self::shell::not_found;
 
 pub(super) fn routes() -> Router<Context> {
-    Router::new()
+    let routes = Router::new();
+    #[cfg(feature = "sso")]
+    let routes = routes.merge(provider::routes());
+    routes
         .route("/", get(entrance::home))
         .route("/sign-in", get(entrance::sign_in))
         .route("/invitation", get(entrance::invitation))

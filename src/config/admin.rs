@@ -1,12 +1,13 @@
 //! `[admin]`: where the admin listener is, and how people come in.
 
-use std::path::Path;
+use std::{cell::OnceCell, path::Path};
 
 use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
     address::{Wrong, host, is_local, network},
+    oidc,
     problem::Problems,
     resolve::listen,
     section::Section,
@@ -16,9 +17,16 @@ use super::{
 use crate::{
     admin::{SignIn, UserHeader},
     net::Address,
+    proxy::{NoSystemRoots, SystemRoots},
 };
 
-pub(super) fn admin(problems: &Problems<'_>, root: &Section<'_>, server: &Server, directory: &Path) -> Admin {
+pub(super) fn admin(
+    problems: &Problems<'_>,
+    root: &Section<'_>,
+    server: &Server,
+    directory: &Path,
+    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
+) -> Admin {
     let section = &root.table("admin");
     let listen = listen(problems, section, directory);
     let tls = tls::resolve(problems, section, directory);
@@ -45,12 +53,14 @@ pub(super) fn admin(problems: &Problems<'_>, root: &Section<'_>, server: &Server
     let scheme = if server.tls.pairs.is_empty() { "http" } else { "https" };
     let gateway = gateway.map(|(url, _)| url).or_else(|| reached(scheme, &server.listen));
     let header = user_header(problems, section);
+    let url = url.map(|(url, _)| url);
+    let provider = oidc::provider(problems, section, url.as_deref(), directory, system);
     Admin {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         hosts,
         tls,
         allow_remote: allowed,
-        sign_in: SignIn { url: url.map(|(url, _)| url), address, header, gateway },
+        sign_in: SignIn { url, address, header, provider, gateway },
     }
 }
 

@@ -41,6 +41,15 @@ pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;
 pub const ADMIN_HOSTS: &str = "[]";
 pub const ALLOW_REMOTE: &str = "false";
 
+pub const OIDC_TITLE: &str = "\"single sign-on\"";
+/// OpenID Connect Core, 5.4: login, name and address are in these.
+pub const OIDC_SCOPES: &str = "[\"openid\", \"profile\", \"email\"]";
+pub const OIDC_LOGIN_CLAIM: &str = "\"preferred_username\"";
+pub const OIDC_GROUPS_CLAIM: &str = "\"groups\"";
+/// The provider decides about nobody's power unless told so.
+pub const OIDC_GROUPS: &str = "[]";
+pub const OIDC_LINK_LOGINS: &str = "false";
+
 /// Beside the file that names it.
 pub const STORE_PATH: &str = r#""permgate-data""#;
 /// sled needs room to open on a full disk; this much is given back to it.

@@ -143,8 +143,47 @@ const ADMIN: &[Key] = &[
         Kind::Texts,
         "Addresses and networks of the proxies that user_header is believed from.",
     ),
+    key(
+        "oidc",
+        Kind::Table(OIDC),
+        "Sign-in by an OpenID Connect provider; needs admin.url and the cargo feature sso.",
+    ),
     key("allow_remote", Kind::Flag, "Unsafe: lets admin.listen name addresses that other machines reach.")
         .or(d::ALLOW_REMOTE),
+];
+
+const OIDC: &[Key] = &[
+    key("issuer", Kind::Text, "The provider's URL, as its metadata says `issuer`. Not reloadable, as all of this.")
+        .required(),
+    key("client_id", Kind::Text, "What the provider calls permgate.").required(),
+    key(
+        "client_secret",
+        Kind::Secret,
+        "\"file:PATH\" or \"env:NAME\"; none for a public client, which PKCE alone protects.",
+    ),
+    key("title", Kind::Text, "What the button calls the provider.").or(d::OIDC_TITLE),
+    key("scopes", Kind::Texts, "What is asked for; \"openid\" is one of them.").or(d::OIDC_SCOPES),
+    key("login_claim", Kind::Text, "The claim that is the login of an account that is made.")
+        .or(d::OIDC_LOGIN_CLAIM),
+    key("groups_claim", Kind::Text, "The claim that lists groups.").or(d::OIDC_GROUPS_CLAIM),
+    key(
+        "groups",
+        Kind::TextsOrTables(OIDC_GROUP),
+        "Groups that the provider decides about, by its claim; { claim = \"...\", group = \"...\" } where it calls them otherwise.",
+    )
+    .or(d::OIDC_GROUPS),
+    key(
+        "link_logins",
+        Kind::Flag,
+        "Unsafe: whoever has a login at the provider takes over the account that has it here.",
+    )
+    .or(d::OIDC_LINK_LOGINS),
+    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless written."),
+];
+
+const OIDC_GROUP: &[Key] = &[
+    key("claim", Kind::Text, "As the provider calls it.").required(),
+    key("group", Kind::Text, "As it is called here.").required(),
 ];
 
 const STORE: &[Key] = &[

@@ -58,12 +58,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
     let trusted_proxies = trusted_proxies(problems, &root.table("server"));
     let server = server(problems, &root.table("server"), &trusted_proxies, directory);
-    let admin = admin::admin(problems, root, &server, directory);
+    let system = OnceCell::new();
+    let admin = admin::admin(problems, root, &server, directory, &system);
     distinct(problems, root, &server, &admin);
     let tokens = root.table("tokens");
     let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };
 
-    let system = OnceCell::new();
     let written = root.named("upstream");
     let upstream_names: Vec<&str> = written.iter().map(|(name, _)| name.get_ref().as_str()).collect();
     let upstreams: Vec<Option<UpstreamSettings>> = written

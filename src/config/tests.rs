@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod mistakes;
+mod oidc;
 mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");
@@ -75,13 +76,16 @@ fn the_example_names_every_key_and_its_default() {
     // With its comments taken away, whatever is commented out must be valid too.
     let uncommented: String = EXAMPLE.lines().skip(3).fold(String::new(), |mut text, line| {
         let line = line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#'));
-        let line = if line.starts_with("tls") || line.starts_with("keys") { "# a file" } else { line };
+        let elsewhere = ["tls", "keys", "ca =", "client_secret"].iter().any(|name| line.starts_with(name));
+        let line = if elsewhere { "# a file, or a variable" } else { line };
         // What is off unless written may need what is empty unless written.
         let line = line.replace("trusted_proxies = []", "trusted_proxies = [\"unix\"]");
         writeln!(text, "{line}").unwrap();
         text
     });
+    let uncommented = if cfg!(feature = "sso") { uncommented } else { without("[admin.oidc]", &uncommented) };
     let config = read(&uncommented).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.admin.sign_in.provider.is_some(), cfg!(feature = "sso"));
     assert_eq!(config.server.workers.map(std::num::NonZero::get), Some(2));
     assert_eq!(config.public.len(), 2);
     assert!(config.proxy.bad_tokens.is_some());
@@ -98,6 +102,13 @@ fn the_example_names_every_key_and_its_default() {
         let needle = format!("{} = {default}", key.name);
         assert!(EXAMPLE.contains(&needle), "{path}: the example does not show `{needle}`");
     }
+}
+
+/// A text without one of its tables.
+fn without(header: &str, text: &str) -> String {
+    let (before, after) = text.split_once(header).unwrap();
+    let rest = after.find("\n[").map_or("", |at| &after[at + 1..]);
+    format!("{before}{rest}")
 }
 
 #[test]
@@ -121,7 +132,7 @@ fn every_default_is_toml_of_its_kind() {
                 Kind::Size => value.get_ref().as_str().is_some_and(|t| super::units::size(t).is_some()),
                 Kind::Flag => value.get_ref().is_bool(),
                 Kind::Count(..) => value.get_ref().is_integer(),
-                Kind::Texts | Kind::Words(_) => value.get_ref().is_array(),
+                Kind::Texts | Kind::Words(_) | Kind::TextsOrTables(_) => value.get_ref().is_array(),
                 _ => false,
             };
             assert!(fits, "{path} = {default}");

@@ -97,6 +97,12 @@ impl Answer {
         self.fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
+    /// Every value of a field that may come several times.
+    #[cfg(feature = "sso")]
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.fields.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
+    }
+
     /// The body as it came, chunks and all.
     pub fn bytes(&self) -> &[u8] {
         &self.body

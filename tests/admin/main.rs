@@ -11,6 +11,8 @@ mod lists;
 mod nouns;
 mod operations;
 mod pages;
+#[cfg(feature = "sso")]
+mod provider;
 mod rules;
 mod scripts;
 mod sessions;

@@ -1,19 +1,22 @@
 //! The pages for people who are not signed in: signing in, and taking an invitation.
 
 use askama::Template;
-use axum::response::{Redirect, Response};
+use axum::{
+    extract::State,
+    response::{Redirect, Response},
+};
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Failed, Shell, render};
-use crate::admin::{caller::Caller, pages::Params};
+use crate::admin::{Context, caller::Caller, pages::Params};
 
 /// Where somebody who has signed in goes when there is nowhere to go back to.
-const HOME: &str = "/profile/authentication";
+pub(super) const HOME: &str = "/profile/authentication";
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Next {
-    next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Template)]
@@ -21,6 +24,13 @@ pub(super) struct Next {
 struct SignInPage {
     shell: Shell,
     next: String,
+    provider: Option<Way>,
+}
+
+/// To sign in elsewhere.
+struct Way {
+    title: String,
+    link: String,
 }
 
 #[derive(Template)]
@@ -33,12 +43,22 @@ pub(super) async fn home() -> Redirect {
     Redirect::to(HOME)
 }
 
-pub(super) async fn sign_in(caller: Option<Caller>, Params(next): Params<Next>) -> Result<Response, Failed> {
+pub(super) async fn sign_in(
+    State(context): State<Context>,
+    caller: Option<Caller>,
+    Params(next): Params<Next>,
+) -> Result<Response, Failed> {
     let next = next.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
     if caller.is_some_and(|caller| caller.user().is_some()) {
         return Ok(axum::response::IntoResponse::into_response(Redirect::to(&next)));
     }
-    Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next }))
+    let provider = context.sign_in.provider.as_ref().map(|provider| {
+        let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+        // By the name that the provider sends people back to, which is where its cookie has to be.
+        let link = format!("{}/sign-in/oidc?next={next}", context.sign_in.base());
+        Way { title: provider.title.clone(), link }
+    });
+    Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next, provider }))
 }
 
 /// The invitation's text stands behind `#` and is seen by the script alone.
@@ -48,7 +68,7 @@ pub(super) async fn invitation() -> Response {
 
 /// A path of this host. Browsers read `//host`, `/\host` and what hides a tab in between as another
 /// host's.
-fn is_ours(path: &str) -> bool {
+pub(super) fn is_ours(path: &str) -> bool {
     let mut bytes = path.bytes();
     bytes.next() == Some(b'/')
         && !matches!(bytes.next(), Some(b'/' | b'\\'))

@@ -29,6 +29,7 @@ const MAX_SESSIONS: usize = 20;
 const INVITED: i64 = 24 * 3600;
 
 /// What a new session is.
+#[derive(Clone, Copy)]
 pub(super) struct Opening {
     pub digest: Digest,
     pub client: IpAddr,

@@ -1,0 +1,122 @@
+//! What an ID token has to say (OpenID Connect Core, 3.1.3.7), and whom it means.
+
+use serde_json::{Map, Value};
+
+use super::{metadata::ProviderError, seconds};
+use crate::{admin::sign_in::Provider, authz::time::Timestamp};
+
+pub(super) type Claims = Map<String, Value>;
+
+/// Somebody whom the provider names.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::admin) struct Person {
+    pub subject: String,
+    pub login: String,
+    pub name: String,
+    pub email: Option<String>,
+    /// Every group that the provider decides about, and whether they are in it.
+    pub groups: Vec<(String, bool)>,
+}
+
+/// Clocks differ, in seconds.
+const LEEWAY: i64 = 60;
+/// OpenID Connect Core, 2.
+const LONGEST_SUBJECT: usize = 255;
+
+/// The subject of a token that is meant for us, now, and for this flow.
+pub(super) fn check(
+    claims: &Claims,
+    provider: &Provider,
+    nonce: &str,
+    now: Timestamp,
+) -> Result<String, ProviderError> {
+    let wrong = |what: &'static str| Err(ProviderError::Claims(what));
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    if text("iss") != Some(&provider.issuer) {
+        return wrong("it is of another issuer");
+    }
+    let audience = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one.as_str()],
+        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    if !audience.contains(&provider.client_id.as_str()) {
+        return wrong("it is for somebody else");
+    }
+    let party = claims.get("azp").map(Value::as_str);
+    if party.is_some_and(|party| party != Some(&provider.client_id))
+        || (audience.len() > 1 && party.is_none())
+    {
+        return wrong("it was given to somebody else");
+    }
+    let time = |name: &str| claims.get(name).and_then(Value::as_f64);
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+    let (now, leeway) = (seconds(now) as f64, LEEWAY as f64);
+    match (time("exp"), time("iat")) {
+        (Some(end), _) if end + leeway <= now => return wrong("it has expired"),
+        (Some(_), Some(begin)) if begin <= now + leeway => {}
+        _ => return wrong("its times make no sense"),
+    }
+    if claims.contains_key("nbf") && time("nbf").is_none_or(|begin| begin > now + leeway) {
+        return wrong("it does not hold yet");
+    }
+    if text("nonce") != Some(nonce) {
+        return wrong("it was made for another sign-in");
+    }
+    match text("sub") {
+        Some(sub) if (1..=LONGEST_SUBJECT).contains(&sub.len()) && !sub.contains(char::is_control) => {
+            Ok(sub.to_owned())
+        }
+        _ => wrong("it has no subject"),
+    }
+}
+
+/// Whether the token itself has all that is asked of it; else `userinfo` may.
+pub(super) fn tells_all(claims: &Claims, provider: &Provider) -> bool {
+    let groups = provider.groups.is_empty() || claims.contains_key(&provider.groups_claim);
+    let verified = provider.login_claim != "email" || claims.contains_key("email_verified");
+    groups && verified && claims.contains_key(&provider.login_claim)
+}
+
+impl Person {
+    /// What was signed comes before what `userinfo` adds.
+    pub(super) fn of(
+        subject: String,
+        claims: &Claims,
+        more: Option<&Claims>,
+        provider: &Provider,
+    ) -> Result<Self, ProviderError> {
+        let claim = |name: &str| claims.get(name).or_else(|| more?.get(name));
+        let text = |name: &str| claim(name).and_then(Value::as_str).map(str::to_owned);
+        let login = text(&provider.login_claim);
+        let login = login.ok_or_else(|| ProviderError::NoLogin(provider.login_claim.clone()))?;
+        // Whoever may write any address into their profile would have anybody's login.
+        if provider.login_claim == "email" && claim("email_verified") != Some(&Value::Bool(true)) {
+            return Err(ProviderError::Claims("the address that is the login is not verified"));
+        }
+        let groups = match claim(&provider.groups_claim) {
+            _ if provider.groups.is_empty() => Vec::new(),
+            // Whom the provider puts into no group is in none.
+            None => Vec::new(),
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(Value::Array(all)) => all
+                .iter()
+                .map(|group| group.as_str().ok_or(ProviderError::Claims("a group is not text")))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(ProviderError::Claims("the groups are no list")),
+        };
+        let mut decided: Vec<(String, bool)> = Vec::with_capacity(provider.groups.len());
+        for provided in &provider.groups {
+            let member = groups.contains(&provided.claim.as_str());
+            match decided.iter_mut().find(|(group, _)| *group == provided.group) {
+                Some((_, before)) => *before |= member,
+                None => decided.push((provided.group.clone(), member)),
+            }
+        }
+        let name = text("name").unwrap_or_else(|| login.clone());
+        Ok(Self { subject, name, email: text("email"), groups: decided, login })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! A code for tokens (RFC 6749, 4.1.3, with RFC 7636).
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use super::{Relying, base64, flow::Flow, metadata::Metadata, metadata::ProviderError, plain};
+
+pub(super) struct Tokens {
+    pub id_token: String,
+    /// Good for `userinfo` alone; not kept.
+    pub access_token: Option<String>,
+}
+
+impl Relying {
+    pub(super) async fn redeem(
+        &self,
+        metadata: &Metadata,
+        code: &str,
+        flow: &Flow,
+    ) -> Result<Tokens, ProviderError> {
+        let (fields, form) = self.request(metadata, code, flow)?;
+        let (status, body) = self.client.post(&metadata.token_endpoint, fields, form).await?;
+        if status.is_server_error() || body.is_null() {
+            let why = format!("{}: the answer is {status}", metadata.token_endpoint);
+            return Err(ProviderError::Unreachable(why));
+        }
+        let text = |name: &str| body[name].as_str().map(str::to_owned);
+        match (status, text("id_token")) {
+            (StatusCode::OK, Some(id_token)) => {
+                Ok(Tokens { id_token, access_token: text("access_token").filter(|_| is_bearer(&body)) })
+            }
+            (StatusCode::OK, None) => Err(ProviderError::Claims("there is no ID token")),
+            _ => Err(ProviderError::Refused(plain(&text("error").unwrap_or_else(|| status.to_string())))),
+        }
+    }
+
+    /// With the client's secret where the provider wants it.
+    fn request(
+        &self,
+        metadata: &Metadata,
+        code: &str,
+        flow: &Flow,
+    ) -> Result<(HeaderMap, String), ProviderError> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "authorization_code")
+            .append_pair("code", code)
+            .append_pair("redirect_uri", &self.redirect)
+            .append_pair("code_verifier", &flow.verifier());
+        let mut fields = HeaderMap::new();
+        let client_id = &self.provider.client_id;
+        let secret = self.provider.client_secret.as_ref().map(|secret| secret.0.to_str());
+        match secret.transpose().map_err(|_| ProviderError::Claims("the client's secret is not text"))? {
+            Some(secret) if metadata.secret_in_form => {
+                form.append_pair("client_id", client_id).append_pair("client_secret", secret);
+            }
+            Some(secret) => {
+                fields.insert(header::AUTHORIZATION, basic(client_id, secret)?);
+            }
+            None => {
+                form.append_pair("client_id", client_id);
+            }
+        }
+        Ok((fields, form.finish()))
+    }
+}
+
+fn is_bearer(body: &Value) -> bool {
+    body["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
+}
+
+/// RFC 6749, 2.3.1: both are form-encoded first.
+fn basic(client_id: &str, secret: &str) -> Result<HeaderValue, ProviderError> {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", encoded(client_id), encoded(secret));
+    let mut value = HeaderValue::try_from(format!("Basic {}", base64::standard(pair.as_bytes())))
+        .map_err(|_| ProviderError::Claims("the client's secret is not text"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}

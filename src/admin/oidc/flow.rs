@@ -1,0 +1,131 @@
+//! A sign-in that is under way at the provider. One secret in a cookie, from which state, nonce and
+//! the PKCE verifier are derived: nothing is kept here for strangers, and no other browser can end
+//! what this one began.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::{HeaderMap, HeaderValue, header};
+
+use super::base64;
+use crate::admin::{error::Problem, session::secret::Secret};
+
+const SECURE: &str = "__Host-permgate-flow";
+const PLAIN: &str = "permgate-flow";
+
+/// How long somebody may take at the provider, in seconds.
+const PATIENCE: u32 = 600;
+/// A longer way back is forgotten.
+const LONGEST_NEXT: usize = 1024;
+
+const STATE: &str = "permgate 2026-11 oidc state";
+const NONCE: &str = "permgate 2026-11 oidc nonce";
+const VERIFIER: &str = "permgate 2026-11 oidc verifier";
+
+pub(in crate::admin) struct Flow {
+    secret: Secret,
+    /// Where the person goes in the end: what a page sent, not yet judged.
+    pub next: Option<String>,
+}
+
+impl Flow {
+    pub(in crate::admin) fn begin(next: Option<String>) -> Result<Self, Problem> {
+        Ok(Self { secret: Secret::draw()?, next: next.filter(|next| next.len() <= LONGEST_NEXT) })
+    }
+
+    pub(super) fn read(headers: &HeaderMap, secure: bool) -> Option<Self> {
+        let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut values = pairs.filter(|(name, _)| *name == cookie_name(secure)).map(|(_, value)| value);
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        let (secret, next) = value.split_once('.')?;
+        let next = String::from_utf8(base64::from_url(next)?).ok()?;
+        Some(Self { secret: Secret::parse(secret)?, next: Some(next).filter(|next| !next.is_empty()) })
+    }
+
+    /// `Lax`: the provider sends the browser back from another site.
+    pub(in crate::admin) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
+        let next = base64::url(self.next.as_deref().unwrap_or_default().as_bytes());
+        let mut value = written(&format!("{}.{next}", self.secret.expose()), PATIENCE, secure)?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {
+        written("", 0, secure)
+    }
+
+    pub(super) fn state(&self) -> String {
+        self.derive(STATE).to_hex().to_string()
+    }
+
+    /// In constant time.
+    pub(super) fn is_state(&self, state: &str) -> bool {
+        blake3::Hash::from_hex(state).is_ok_and(|state| state == self.derive(STATE))
+    }
+
+    pub(super) fn nonce(&self) -> String {
+        self.derive(NONCE).to_hex().to_string()
+    }
+
+    /// RFC 7636, 4.1.
+    pub(super) fn verifier(&self) -> String {
+        self.derive(VERIFIER).to_hex().to_string()
+    }
+
+    /// RFC 7636, 4.2: `S256`.
+    pub(super) fn challenge(&self) -> String {
+        base64::url(digest(&SHA256, self.verifier().as_bytes()).as_ref())
+    }
+
+    fn derive(&self, purpose: &str) -> blake3::Hash {
+        blake3::Hash::from_bytes(blake3::derive_key(purpose, self.secret.expose().as_bytes()))
+    }
+}
+
+fn written(value: &str, max_age: u32, secure: bool) -> Option<HeaderValue> {
+    let mark = if secure { "; Secure" } else { "" };
+    let name = cookie_name(secure);
+    let text = format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{mark}");
+    HeaderValue::try_from(text).ok()
+}
+
+fn cookie_name(secure: bool) -> &'static str {
+    if secure { SECURE } else { PLAIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_carries_its_flow() {
+        let flow = Flow::begin(Some("/tokens?user=ann".to_owned())).unwrap();
+        let set = flow.cookie(true).unwrap();
+        let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
+        assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure");
+        let read = |fields: &[&str], secure| {
+            let fields = fields.iter().map(|f| (header::COOKIE, HeaderValue::from_str(f).unwrap()));
+            Flow::read(&fields.collect(), secure)
+        };
+        let again = read(&["a=b", pair], true).unwrap();
+        assert_eq!(again.next.as_deref(), Some("/tokens?user=ann"));
+        assert!(again.is_state(&flow.state()) && !again.is_state(&flow.nonce()) && !again.is_state(""));
+        assert_eq!((again.nonce(), again.challenge()), (flow.nonce(), flow.challenge()));
+        assert!(read(&[pair], false).is_none(), "without TLS it has another name");
+        assert!(read(&[pair, pair], true).is_none(), "twice");
+        assert!(read(&["__Host-permgate-flow=x.y"], true).is_none());
+        let other = Flow::begin(None).unwrap();
+        assert!(!other.is_state(&flow.state()));
+        let all = [flow.state(), flow.nonce(), flow.verifier()];
+        assert!(all.iter().all(|text| !pair.contains(text.as_str())) && all[0] != all[1] && all[1] != all[2]);
+    }
+
+    #[test]
+    fn a_challenge_is_that_of_the_verifier() {
+        // RFC 7636, appendix B.
+        let of = |verifier: &str| base64::url(digest(&SHA256, verifier.as_bytes()).as_ref());
+        let challenge = of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        assert_eq!(challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        let flow = Flow::begin(None).unwrap();
+        assert_eq!((flow.challenge(), flow.verifier().len()), (of(&flow.verifier()), 64));
+    }
+}

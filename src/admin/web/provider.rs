@@ -1,0 +1,162 @@
+//! Signing in by the provider of `[admin.oidc]`: the way there and the way back.
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{
+    Failed, Shell,
+    entrance::{HOME, Next, is_ours},
+    render,
+};
+use crate::{
+    admin::{
+        Context,
+        caller::Visit,
+        error::Problem,
+        oidc::{self, Flow, Person, ProviderError, Relying, Returned},
+        pages::Params,
+        session::{cookie, secret::Secret},
+    },
+    store::{ChangeError, ProvidedSession},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/sign-in/oidc", get(leave)).route(oidc::CALLBACK, get(come_back))
+}
+
+/// A page of ours between the provider's and the one that was asked for: the browser sends the new
+/// cookie, which is `SameSite=Strict`, only where it comes from us.
+#[derive(Template)]
+#[template(path = "signed_in.html")]
+struct SignedInPage {
+    shell: Shell,
+    next: String,
+}
+
+async fn leave(
+    State(context): State<Context>,
+    visit: Visit,
+    Params(next): Params<Next>,
+) -> Result<Response, Failed> {
+    let relying = relying(&context)?;
+    let flow = Flow::begin(next.next.filter(|path| is_ours(path)))?;
+    let there = relying.authorization(&flow).await.map_err(|error| failed(&visit, &error))?;
+    let mut response = Redirect::to(&there).into_response();
+    set(&mut response, flow.cookie(visit.secure));
+    Ok(response)
+}
+
+async fn come_back(
+    State(context): State<Context>,
+    visit: Visit,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failed> {
+    let relying = relying(&context)?;
+    let returned = Returned::parse(query.as_deref().unwrap_or_default());
+    let flow = returned.as_ref().and_then(|(state, _)| oidc::begun(&headers, visit.secure, state));
+    let (Some((_, returned)), Some(flow)) = (returned, flow) else {
+        let text = "This sign-in was not begun in this browser, or too long ago: sign in again";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
+    };
+    let attempt = format!("provider:{}", visit.client);
+    let now = std::time::Instant::now();
+    context.attempts().begin(&attempt, visit.client, now).map_err(Problem::too_many_attempts)?;
+    let person = relying.person(&flow, returned).await;
+    // What the provider is to blame for is nobody's guess.
+    if matches!(person, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
+        context.attempts().succeed(&attempt, visit.client);
+    }
+    let person = person.map_err(|error| failed(&visit, &error))?;
+    let secret = Secret::draw()?;
+    begin(&context, relying, &visit, &headers, person, &secret).await?;
+    let next = flow.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
+    let mut response =
+        render(StatusCode::OK, &SignedInPage { shell: Shell::new("Signed in", "", None), next });
+    set(&mut response, cookie::set(&secret, visit.secure));
+    set(&mut response, Flow::clear(visit.secure));
+    Ok(response)
+}
+
+async fn begin(
+    context: &Context,
+    relying: &Relying,
+    visit: &Visit,
+    headers: &HeaderMap,
+    person: Person,
+    secret: &Secret,
+) -> Result<(), Problem> {
+    let Person { subject, login, name, email, groups } = person;
+    let new = ProvidedSession {
+        issuer: relying.provider().issuer.clone(),
+        subject,
+        login,
+        name,
+        email,
+        adopt: relying.provider().link_logins,
+        groups,
+        digest: secret.digest(),
+        client: visit.client,
+        replaces: cookie::read(headers, visit.secure).map(|old| old.digest()),
+        request_id: visit.request_id.to_string(),
+    };
+    match context.store.begin_provided_session(new).await {
+        Ok(_) => Ok(()),
+        Err(ChangeError::Refused(refusal)) => {
+            let request_id = &*visit.request_id;
+            tracing::warn!(client = %visit.client, request_id, "somebody was not let in: {refusal}");
+            let mut text = refusal.message.clone();
+            text[..1].make_ascii_uppercase();
+            Err(Problem::new(StatusCode::FORBIDDEN, refusal.code.word(), text))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn relying(context: &Context) -> Result<&Relying, Problem> {
+    context.relying().ok_or_else(|| Problem::not_found("resource"))
+}
+
+/// The log says why; the browser, what to do.
+fn failed(visit: &Visit, error: &ProviderError) -> Problem {
+    let request_id = &*visit.request_id;
+    tracing::warn!(client = %visit.client, request_id, "somebody failed to sign in by the provider: {error}");
+    let (status, code, text) = match error {
+        ProviderError::Unreachable(_) | ProviderError::Metadata(_) => (
+            StatusCode::BAD_GATEWAY,
+            "provider_unavailable",
+            "The identity provider cannot be asked at this moment: try again later",
+        ),
+        ProviderError::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "Too many people are signing in at this moment: try again",
+        ),
+        ProviderError::NoLogin(_) => (
+            StatusCode::FORBIDDEN,
+            "sign_in_failed",
+            "The identity provider does not tell what your login is: ask an administrator",
+        ),
+        ProviderError::OtherIssuer
+        | ProviderError::Refused(_)
+        | ProviderError::Token(_)
+        | ProviderError::Claims(_) => (
+            StatusCode::FORBIDDEN,
+            "sign_in_failed",
+            "The identity provider did not sign you in: try again, or ask an administrator",
+        ),
+    };
+    Problem::new(status, code, text)
+}
+
+fn set(response: &mut Response, cookie: Option<HeaderValue>) {
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
