@@ -14,15 +14,20 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    session::{Attempts, Csrf},
+    caller::Visit,
+    session::{Attempts, Csrf, Failures, Way},
     sign_in::SignIn,
+    wire::Time,
 };
 use crate::{
     authz::{rules::Rules, secret::Digest},
     fence::{Cut, Fence},
     metrics::{History, Metrics, Readings},
     state::State,
-    store::{Actor, ChangeError, Store, model::LastUsed},
+    store::{
+        Actor, ChangeError, Store,
+        model::{AuditEvent, LastUsed, UserId},
+    },
 };
 
 /// Cheap to clone.
@@ -32,6 +37,7 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     parts: Parts,
     attempts: Attempts,
+    failures: Failures,
     header_key: [u8; 32],
     history: Arc<History>,
     #[cfg(feature = "sso")]
@@ -126,6 +132,7 @@ impl Context {
         let relying = parts.sign_in.provider.clone();
         Self(Arc::new(Inner {
             attempts: Attempts::default(),
+            failures: Failures::default(),
             header_key,
             history: Arc::default(),
             #[cfg(feature = "sso")]
@@ -136,6 +143,18 @@ impl Context {
 
     pub(super) fn attempts(&self) -> &Attempts {
         &self.0.attempts
+    }
+
+    /// Somebody did not come in; `None`: whom they mean is nobody.
+    pub(super) fn note_failure(&self, user: Option<UserId>, way: Way, visit: &Visit) {
+        self.0.failures.note(user, way, visit.client, &visit.request_id, Time::now());
+    }
+
+    /// Of sign-ins that failed, for the log.
+    pub(super) fn failures_due(&self) -> Vec<AuditEvent> {
+        let accounts = self.store.accounts();
+        let login = |id: &str| accounts.user_by_id(id).map(|account| account.record.login.clone());
+        self.0.failures.due(Time::now(), login)
     }
 
     pub(super) fn history(&self) -> &Arc<History> {

@@ -301,6 +301,9 @@ fn scope(services: Vec<ServiceRef>) -> Result<Vec<(String, Access)>, Problem> {
 fn view(context: &Context, owner: &Account, record: &TokenRecord) -> Value {
     let rules = context.rules();
     let used = super::tokens::last_used(context, record);
+    let accounts = context.store.accounts();
+    // The operator is no user.
+    let author = record.author.as_deref().and_then(|id| accounts.user_by_id(id));
     let scope: Vec<Value> = record
         .scope
         .iter()
@@ -315,8 +318,14 @@ fn view(context: &Context, owner: &Account, record: &TokenRecord) -> Value {
         "lastAccessTime": used.map(|used| used.at.as_millis()),
         "expirationTime": record.expires_at.map(Timestamp::as_millis),
         "scope": scope,
-        "user": {"id": owner.record.id, "login": owner.record.login, "name": owner.record.name},
+        "user": user_view(owner),
+        "author": author.map(user_view),
     })
+}
+
+fn user_view(account: &Account) -> Value {
+    let record = &account.record;
+    json!({"type": "user", "id": record.id, "login": record.login, "name": record.name})
 }
 
 fn service_view(service: &Service) -> Value {

@@ -147,3 +147,29 @@ fn failed() -> Problem {
     let text = "The password could not be derived";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_verified_as_long_as_somebody() {
+        let phc = derive("correct horse battery staple".to_owned()).await.unwrap();
+        // The derivation for nobody is made at the first use.
+        verify(String::new(), None).await.unwrap();
+        let least = async |phc: Option<&String>| {
+            let mut least = Duration::MAX;
+            for _ in 0..5 {
+                let began = Instant::now();
+                let verified = verify("another passphrase".to_owned(), phc.cloned()).await.unwrap();
+                least = least.min(began.elapsed());
+                assert_eq!(verified, None);
+            }
+            least
+        };
+        let (somebody, nobody) = (least(Some(&phc)).await, least(None).await);
+        assert!(nobody * 2 > somebody && somebody * 2 > nobody, "{somebody:?} against {nobody:?}");
+    }
+}

@@ -27,6 +27,7 @@ use super::{
     entry::Entry,
     error::Problem,
     guard,
+    session::TELL,
     wire::Time,
 };
 use crate::{
@@ -80,6 +81,7 @@ impl Server {
         tokio::task::spawn_local(registry.clone().run());
         let metrics = context.metrics.worker();
         tokio::task::spawn_local(keep_history(context.history().clone(), context.metrics.clone()));
+        tokio::task::spawn_local(tell_failures(context.clone()));
         Rc::new(Self { router: super::router(context.clone()), registry, metrics, context })
     }
 
@@ -243,6 +245,21 @@ async fn keep_history(history: Arc<History>, metrics: Arc<Metrics>) {
     loop {
         tick.tick().await;
         history.step(&metrics, Time::now());
+    }
+}
+
+/// For as long as the thread lives.
+async fn tell_failures(context: Context) {
+    let mut tick = tokio::time::interval(TELL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let events = context.failures_due();
+        if !events.is_empty()
+            && let Err(error) = context.store.record_refusals(events).await
+        {
+            tracing::warn!(%error, "failed sign-ins are not audited");
+        }
     }
 }
 

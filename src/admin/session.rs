@@ -30,9 +30,11 @@ use crate::{
 
 mod attempts;
 pub(super) mod cookie;
+mod failures;
 pub(super) mod secret;
 
 pub(super) use attempts::{Attempts, TooMany};
+pub(super) use failures::{Failures, TELL, Way};
 pub use secret::Csrf;
 
 pub(super) fn routes() -> Router<Context> {
@@ -86,9 +88,14 @@ async fn sign_in(
     Json(body): Json<SignIn>,
 ) -> Result<Response, Problem> {
     let SignIn { login, password } = body;
-    context.attempts().begin(&login, visit.client, Instant::now()).map_err(Problem::too_many_attempts)?;
     let accounts = context.store.accounts();
-    let account = accounts.user_by_login(&login).filter(|account| account.record.banned.is_none());
+    let account = accounts.user_by_login(&login);
+    let known = account.map(|account| account.record.id.clone());
+    if let Err(too_many) = context.attempts().begin(&login, visit.client, Instant::now()) {
+        context.note_failure(known, Way::Password, &visit);
+        return Err(Problem::too_many_attempts(too_many));
+    }
+    let account = account.filter(|account| account.record.banned.is_none());
     let user = account.map(|account| account.record.id.clone());
     let phc = account.and_then(|account| account.record.password.clone());
     let verified = passwords::verify(password, phc).await?;
@@ -106,6 +113,7 @@ async fn sign_in(
     let (Some(record), Some(user)) = (begun, user) else {
         let request_id = &*visit.request_id;
         tracing::info!(client = %visit.client, request_id, "somebody failed to sign in");
+        context.note_failure(known, Way::Password, &visit);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
     context.attempts().succeed(&login, visit.client);

@@ -43,6 +43,7 @@ fn hubs_script_lists_creates_and_revokes() {
     let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     assert!((now - 60_000..=now).contains(&made_at), "{row}");
     assert_eq!((&row["lastAccessTime"], &row["user"]["login"]), (&Value::Null, &json!("alice")));
+    assert_eq!((&row["author"]["login"], &row["author"]["type"]), (&json!("alice"), &json!("user")));
     let short = call("GET", &format!("{tokens}?fields=permanenttokens(id)&$skip=1&$top=1"), None);
     assert_eq!(short["permanenttokens"][0].as_object().unwrap().len(), 1, "{short}");
     assert_eq!((&short["skip"], &short["top"], &short["total"]), (&json!(1), &json!(1), &json!(2)));

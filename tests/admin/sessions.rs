@@ -92,6 +92,37 @@ fn a_wrong_sign_in_does_not_say_what_is_wrong() {
 }
 
 #[test]
+fn failed_sign_ins_are_in_the_log_by_account_and_count() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    fixture.sign_in("Alice", OTHER);
+    fixture.sign_in("not a login but a password", OTHER);
+    let events = || {
+        let audit = fixture.must("GET", "/v1/audit", None);
+        let rows = audit["items"].as_array().unwrap().iter().filter(|row| row["event"] == "session.refused");
+        rows.cloned().collect::<Vec<_>>()
+    };
+    let told = (0..).map(|_| events()).find(|events| events.len() >= 2).unwrap();
+    let mut targets: Vec<_> = told.iter().map(|row| row["target"].as_str().unwrap()).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, ["nobody", "user:alice"]);
+    for row in &told {
+        assert_eq!((&row["outcome"], &row["actor"]), (&json!("refused"), &json!("address:127.0.0.1")));
+        assert!(row["change"].to_string().contains("count"), "{row}");
+    }
+    fixture.sign_in("alice", OTHER);
+    fixture.sign_in("mallory", OTHER);
+    let audit = fixture.must("GET", "/v1/audit", None).to_string();
+    assert!(
+        !audit.contains("not a login") && !audit.contains("mallory") && !audit.contains(OTHER),
+        "{audit}"
+    );
+    assert_eq!(events().len(), 2, "once an hour");
+    assert_eq!(fixture.must("GET", "/v1/audit/verify", None)["valid"], true);
+}
+
+#[test]
 fn who_guesses_waits_whether_the_login_exists_or_not() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);

@@ -21,7 +21,7 @@ use crate::{
         error::Problem,
         oidc::{self, Flow, Person, ProviderError, Relying, Returned},
         pages::Params,
-        session::{cookie, secret::Secret},
+        session::{Way, cookie, secret::Secret},
     },
     store::{ChangeError, ProvidedSession},
 };
@@ -73,7 +73,10 @@ async fn come_back(
     if matches!(person, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
         context.attempts().succeed(&attempt, visit.client);
     }
-    let person = person.map_err(|error| failed(&visit, &error))?;
+    let person = person.map_err(|error| {
+        context.note_failure(None, Way::Provider, &visit);
+        failed(&visit, &error)
+    })?;
     let secret = Secret::draw()?;
     begin(&context, relying, &visit, &headers, person, &secret).await?;
     let next = flow.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
@@ -111,6 +114,7 @@ async fn begin(
         Err(ChangeError::Refused(refusal)) => {
             let request_id = &*visit.request_id;
             tracing::warn!(client = %visit.client, request_id, "somebody was not let in: {refusal}");
+            context.note_failure(None, Way::Provider, visit);
             let mut text = refusal.message.clone();
             text[..1].make_ascii_uppercase();
             Err(Problem::new(StatusCode::FORBIDDEN, refusal.code.word(), text))

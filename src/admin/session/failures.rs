@@ -1,0 +1,159 @@
+//! Sign-ins that failed, for the audit log: one event for each account, or for all that mean none,
+//! and hour, with a count. What was typed as login is not kept: it may have been a password.
+
+use std::{
+    collections::HashMap,
+    mem,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    authz::time::Timestamp,
+    store::model::{AuditEvent, UserId},
+};
+
+/// How often [`Failures::due`] is to be asked. Nothing is written before: an answer must not depend on
+/// whether there is something to write.
+pub(in crate::admin) const TELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+const HOUR_SECONDS: i64 = 3600;
+/// Accounts that are told apart at one time; beyond them, nobody's.
+const KEYS: usize = 10_000;
+
+#[derive(Default)]
+pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Hour>>);
+
+/// How somebody tried to come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::admin) enum Way {
+    Password,
+    #[cfg(feature = "sso")]
+    Provider,
+}
+
+/// `None`: no account has the login.
+type Key = (Option<UserId>, Way);
+
+struct Hour {
+    ends: Timestamp,
+    /// Since the last event about the same.
+    unheard: u64,
+    last: Last,
+}
+
+#[derive(Clone)]
+struct Last {
+    at: Timestamp,
+    client: IpAddr,
+    request_id: String,
+}
+
+impl Failures {
+    pub(in crate::admin) fn note(
+        &self,
+        user: Option<UserId>,
+        way: Way,
+        client: IpAddr,
+        request_id: &str,
+        at: Timestamp,
+    ) {
+        let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = Last { at, client, request_id: request_id.to_owned() };
+        let full = hours.len() >= KEYS;
+        let key = if full && !hours.contains_key(&(user.clone(), way)) { (None, way) } else { (user, way) };
+        // An hour that has just begun is told of at once.
+        let hour = hours.entry(key).or_insert(Hour { ends: at, unheard: 0, last: last.clone() });
+        hour.unheard += 1;
+        hour.last = last;
+    }
+
+    /// What is to be written now; `login` names an account.
+    pub(in crate::admin) fn due(
+        &self,
+        now: Timestamp,
+        login: impl Fn(&str) -> Option<String>,
+    ) -> Vec<AuditEvent> {
+        let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = Vec::new();
+        hours.retain(|(user, way), hour| {
+            if hour.ends > now {
+                return true;
+            }
+            let count = mem::take(&mut hour.unheard);
+            if count > 0 {
+                let target = match user {
+                    Some(id) => format!("user:{}", login(id).unwrap_or_else(|| id.clone())),
+                    None => "nobody".to_owned(),
+                };
+                events.push(event(&hour.last, *way, target, count));
+            }
+            hour.ends = now.plus_seconds(HOUR_SECONDS);
+            count > 0
+        });
+        events
+    }
+}
+
+/// The store gives it its place in the chain.
+fn event(last: &Last, way: Way, target: String, count: u64) -> AuditEvent {
+    let reason = match way {
+        Way::Password => "password",
+        #[cfg(feature = "sso")]
+        Way::Provider => "provider",
+    };
+    AuditEvent {
+        seq: 0,
+        at: last.at,
+        event: "session.refused".to_owned(),
+        actor: format!("address:{}", last.client),
+        target,
+        service: None,
+        request_id: Some(last.request_id.clone()),
+        outcome: "refused".to_owned(),
+        reason: Some(reason.to_owned()),
+        change: Some(format!("{{\"count\":{count}}}")),
+        prev: [0; 32],
+        hash: [0; 32],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_for_each_account_and_hour() {
+        let failures = Failures::default();
+        let at = |seconds: i64| Timestamp::from_millis(0).plus_seconds(seconds);
+        let fail = |user: Option<&str>, seconds: i64| {
+            let client = [192, 0, 2, 1].into();
+            failures.note(user.map(str::to_owned), Way::Password, client, "r", at(seconds));
+        };
+        let check = |name: &str, seconds: i64, expected: &[(&str, &str)]| {
+            let events = failures.due(at(seconds), |id| (id == "1").then(|| "ann".to_owned()));
+            let mut told: Vec<_> =
+                events.iter().map(|e| (e.target.as_str(), e.change.as_deref().unwrap())).collect();
+            told.sort_unstable();
+            assert_eq!(told, expected, "{name}");
+            assert!(events.iter().all(|event| event.actor == "address:192.0.2.1"), "{name}");
+        };
+        check("silence", 0, &[]);
+        (0..3).for_each(|_| fail(Some("1"), 1));
+        fail(None, 1);
+        check("the first second", 1, &[("nobody", "{\"count\":1}"), ("user:ann", "{\"count\":3}")]);
+        fail(Some("1"), 2);
+        fail(Some("gone"), 2);
+        check("within the hour, another account", 2, &[("user:gone", "{\"count\":1}")]);
+        (0..4).for_each(|_| fail(None, 3));
+        check("nothing more", 3600, &[]);
+        check("the hour ends", 3601, &[("nobody", "{\"count\":4}"), ("user:ann", "{\"count\":1}")]);
+        check("told once", 7201, &[]);
+        for number in 0..KEYS + 7 {
+            fail(Some(&format!("user {number}")), 7300);
+        }
+        let events = failures.due(at(7300), |_| None);
+        let nobody = events.iter().find(|event| event.target == "nobody").unwrap();
+        assert_eq!((events.len(), nobody.change.as_deref()), (KEYS + 1, Some("{\"count\":7}")), "bounded");
+    }
+}
