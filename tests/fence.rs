@@ -190,3 +190,37 @@ fn an_upload_is_cut_too() {
     assert_eq!(gateway.must("DELETE", &format!("/v1/tokens/{id}"), None)["cut"], 1);
     check_cut("an upload", client);
 }
+
+/// With Hub's documented calls alone, as a script of Hub's users would.
+#[test]
+fn a_script_of_hubs_makes_uses_and_revokes_a_token() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(upstream.address);
+    gateway.developer("alice");
+    let (_, first) = gateway.token("alice", "script", &["permgate", "tracker"]);
+    let bearer = format!("Bearer {first}");
+    let hub = |method: &str, path: &str, body: Option<&str>| {
+        let mut fields = vec![("Host", "localhost"), ("Authorization", bearer.as_str())];
+        fields.extend(body.map(|_| ("Content-Type", "application/json")));
+        Client::tcp(gateway.admin).request(method, &format!("/hub/api/rest{path}"), &fields, body)
+    };
+    let tokens = "/users/me/permanenttokens";
+    let services = hub("GET", "/services?fields=id,key", None).json();
+    let tracker =
+        services["services"].as_array().unwrap().iter().find(|row| row["key"] == "tracker").unwrap();
+    let body = serde_json::json!({"name": "ci", "scope": [{"id": tracker["id"]}]}).to_string();
+    let made = hub("POST", &format!("{tokens}?fields=id,token"), Some(&body));
+    assert_eq!(made.status, 200, "{}", made.text());
+    let made = made.json();
+    let (id, text) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    assert_eq!(gateway.get("/api/x", Some(text)).status, 200, "it works at once");
+    assert_eq!(gateway.get("/hub/api/x", Some(text)).status, 403, "for what is in its scope");
+    let shown = hub("GET", &format!("{tokens}/{id}?fields=id,lastAccessTime,author(login)"), None).json();
+    assert!(shown["lastAccessTime"].is_i64(), "{shown}");
+    assert_eq!((&shown["author"]["login"], shown.get("token")), (&"alice".into(), None), "{shown}");
+    assert_eq!(hub("DELETE", &format!("{tokens}/{id}"), None).status, 200);
+    assert_eq!(gateway.get("/api/x", Some(text)).status, 401, "and is gone at once");
+    assert_eq!(hub("GET", &format!("{tokens}/{id}"), None).status, 404);
+    let left = hub("GET", &format!("{tokens}?$top=-1"), None).json();
+    assert!(left["permanenttokens"].as_array().unwrap().iter().all(|row| row["id"] != id), "{left}");
+}
