@@ -12,6 +12,7 @@ use utoipa::openapi::{
 use super::{Context, wire::ok};
 
 mod calls;
+mod examples;
 mod operation;
 
 pub(super) fn routes() -> Router<Context> {

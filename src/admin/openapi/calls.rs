@@ -9,6 +9,7 @@ use super::{
         audit, by_value, configuration, explain, groups, hub, invitations, live, overview, passwords, roles,
         services, session, tokens, users,
     },
+    examples,
     operation::Operation,
 };
 
@@ -74,7 +75,10 @@ fn of_tokens() -> Vec<Operation> {
             .makes::<tokens::TokenView>()
             .refuses(&[409]),
         post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
-            .takes::<tokens::ImportRequest>(json!({"tokens": []}))
+            .takes::<tokens::ImportRequest>(json!({"tokens": [{
+                "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", "owner": "ann",
+                "name": "old pipeline", "scope": [{"service": "youtrack"}],
+            }]}))
             .answers::<tokens::Imported>(),
     ]
 }
@@ -94,8 +98,14 @@ fn by_value() -> Vec<Operation> {
             200,
             "application/json",
             active,
-        ),
-        post("/oauth2/revoke", "RFC 7009").takes_token_form().gives(200, "application/json", object()),
+        ).like(json!({
+            "active": true, "scope": "youtrack", "username": "ann", "sub": "019b76da-a800-7000-8000-000000000001",
+            "client_id": "A1iceYt00001", "jti": "A1iceYt00001", "token_type": "Bearer", "iat": 1_767_225_600,
+        })),
+        post("/oauth2/revoke", "RFC 7009")
+            .takes_token_form()
+            .gives(200, "application/json", object())
+            .like(json!({})),
     ]
 }
 
@@ -135,7 +145,11 @@ fn people() -> Vec<Operation> {
                 .property("operator", ObjectBuilder::new().schema_type(Type::Boolean))
                 .required("operator")
                 .required("permissions"),
-        ),
+        )
+        .like(json!({
+            "operator": false, "user": "ann", "user_id": "019b76da-a800-7000-8000-000000000001",
+            "permissions": ["update-self"], "services": ["permgate", "youtrack"], "access": "full", "token": null,
+        })),
     ]
 }
 
@@ -224,6 +238,19 @@ fn operation() -> Vec<Operation> {
         post("/v1/explain", "How a request would be decided, step by step")
             .takes::<explain::ExplainRequest>(json!({"method": "GET", "url": "/api/issues", "user": "ann"}))
             .gives(200, "application/json", object())
+            .like(json!({
+                "outcome": "denied", "reason": "read_service_denied", "service": "youtrack",
+                "origin": {"file": "gateway.toml", "line": 42},
+                "steps": [{
+                    "step": "read service", "looked_at": "the groups developers", "result": "ann is in none of them",
+                    "origin": {"file": "gateway.toml", "line": 42},
+                }],
+                "answer": {
+                    "status": 403, "error": "insufficient_scope",
+                    "error_description": "The account may not read this service",
+                    "www_authenticate": "Bearer realm=\"permgate\", error=\"insufficient_scope\"", "allow": null,
+                },
+            }))
             .refuses(&[404]),
         get("/v1/audit", "What was changed, the newest first").paged().lists::<audit::AuditView>(),
         get("/v1/audit/verify", "Follow the chain").tells(&[("valid", Type::Boolean)]),
@@ -240,7 +267,10 @@ fn operation() -> Vec<Operation> {
         get("/healthz", "The process answers").tells(&[("status", Type::String)]).open(),
         get("/readyz", "It takes requests").tells(&[("status", Type::String)]).open(),
         get("/metrics", "Prometheus text").gives(200, "text/plain; version=0.0.4", binary()),
-        get("/openapi.json", "This document").gives(200, "application/json", object()).open(),
+        get("/openapi.json", "This document")
+            .gives(200, "application/json", object())
+            .like(json!({"openapi": "3.1.0"}))
+            .open(),
     ]
 }
 
@@ -264,6 +294,8 @@ fn of_hub() -> Vec<Operation> {
         )
     };
     let new = || json!({"name": "ci", "scope": [{"key": "youtrack"}]});
+    let mut made = examples::hub_token();
+    made["token"] = examples::TEXT.into();
     const JSON: &str = "application/json";
     const ALL: &str = "/hub/api/rest/users/{user}/permanenttokens";
     const ONE: &str = "/hub/api/rest/users/{user}/permanenttokens/{id}";
@@ -272,17 +304,27 @@ fn of_hub() -> Vec<Operation> {
             200,
             JSON,
             page("services"),
+        )
+        .like(json!({
+            "skip": 0, "top": 100, "total": 1,
+            "services": [{"id": "youtrack", "key": "youtrack", "name": "YouTrack"}],
+        })),
+        paged(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).gives(200, JSON, object()).like(
+            json!({"id": "019b76da-a800-7000-8000-000000000001", "login": "ann", "name": "Ann", "banned": false}),
         ),
-        paged(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).gives(200, JSON, object()),
-        paged(get(ALL, "A user's tokens")).gives(200, JSON, page("permanenttokens")),
+        paged(get(ALL, "A user's tokens")).gives(200, JSON, page("permanenttokens")).like(
+            json!({"skip": 0, "top": 100, "total": 1, "permanenttokens": [examples::hub_token()]}),
+        ),
         paged(post(ALL, "Make a token: `token` is its text, this once"))
             .takes::<hub::Body>(new())
             .gives(200, JSON, object())
+            .like(made)
             .refuses(&[409]),
-        paged(get(ONE, "A token")).gives(200, JSON, object()),
+        paged(get(ONE, "A token")).gives(200, JSON, object()).like(examples::hub_token()),
         paged(post(ONE, "Rename or narrow a token"))
             .takes::<hub::Body>(new())
             .gives(200, JSON, object())
+            .like(examples::hub_token())
             .refuses(&[409, 412]),
         delete(ONE, "Revoke a token").tells(&[("revoked", Type::Boolean), CUT]),
     ]

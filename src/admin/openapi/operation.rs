@@ -14,6 +14,8 @@ use utoipa::{
     },
 };
 
+use super::examples;
+
 /// A method on a path, what it takes, answers and refuses.
 pub(super) struct Operation {
     pub method: Method,
@@ -23,6 +25,7 @@ pub(super) struct Operation {
     body_form: &'static str,
     body_required: bool,
     answer: Option<(u16, &'static str, Content)>,
+    example: Option<Value>,
     refusals: Vec<u16>,
     query: Vec<(&'static str, &'static str, Schema)>,
     open: bool,
@@ -70,6 +73,7 @@ impl Operation {
             body_form: JSON,
             body_required: true,
             answer: None,
+            example: None,
             refusals,
             query: Vec::new(),
             open: false,
@@ -95,18 +99,18 @@ impl Operation {
             .property("token", text())
             .property("token_type_hint", text())
             .required("token");
-        let example = json!({"token": "pgt_A1iceYt00001_..."});
+        let example = json!({"token": examples::TEXT});
         self.body = Some(ContentBuilder::new().schema(Some(form)).example(Some(example)).build());
         self.body_form = "application/x-www-form-urlencoded";
         self.refuses(&[413, 415])
     }
 
     pub(super) fn answers<T: ToSchema>(self) -> Self {
-        self.with_answer::<T>(200)
+        Self { example: examples::of(&T::name()), ..self }.with_answer::<T>(200)
     }
 
     pub(super) fn makes<T: ToSchema>(self) -> Self {
-        self.with_answer::<T>(201)
+        Self { example: examples::made(&T::name()), ..self }.with_answer::<T>(201)
     }
 
     /// A page of a list.
@@ -120,7 +124,13 @@ impl Operation {
             .required("items")
             .required("next");
         self.answer = Some((200, JSON, ContentBuilder::new().schema(Some(page)).build()));
+        self.example = examples::of(&T::name()).map(|item| json!({"items": [item], "next": null}));
         self
+    }
+
+    /// What the answer looks like, where its schema does not say.
+    pub(super) fn like(self, example: Value) -> Self {
+        Self { example: Some(example), ..self }
     }
 
     /// An answer of some other form, or of no form worth a name.
@@ -134,7 +144,7 @@ impl Operation {
         let object = fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
             object.property(*name, ObjectBuilder::new().schema_type(kind.clone())).required(*name)
         });
-        self.gives(200, JSON, object)
+        self.gives(200, JSON, object).like(examples::fields(fields))
     }
 
     pub(super) fn refuses(mut self, statuses: &[u16]) -> Self {
@@ -191,12 +201,17 @@ impl Operation {
             let body = RequestBodyBuilder::new().content(self.body_form, content).required(Some(required));
             operation = operation.request_body(Some(body.build()));
         }
-        if let Some((status, form, content)) = self.answer {
+        if let Some((status, form, mut content)) = self.answer {
+            content.example = self.example;
             let answer = ResponseBuilder::new().description("As asked").content(form, content);
             operation = operation.response(status.to_string(), answer);
         }
         for (status, about) in REFUSALS.iter().filter(|(status, _)| self.refusals.contains(status)) {
-            let problem = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            let example = examples::problem(*status, about);
+            let problem = || {
+                let schema = Ref::from_schema_name("Problem");
+                ContentBuilder::new().schema(Some(schema)).example(Some(example.clone())).build()
+            };
             let refusal = ResponseBuilder::new()
                 .description(*about)
                 .content(JSON, problem())

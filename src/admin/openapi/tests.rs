@@ -74,3 +74,54 @@ fn every_reference_leads_somewhere() {
     }
     assert!(references > 60);
 }
+
+/// Every example of the document, with its schema and where it stands.
+fn examples(document: &serde_json::Value) -> Vec<(String, serde_json::Value, Option<serde_json::Value>)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let body = operation["requestBody"]["content"].as_object().into_iter().flatten();
+            let body = body.map(|(_, content)| ("body".to_owned(), content));
+            let answers = operation["responses"].as_object().unwrap().iter();
+            let answers = answers.flat_map(|(status, answer)| {
+                let json = answer["content"].as_object().unwrap().iter();
+                json.filter(|(form, _)| form.ends_with("json")).map(|(_, content)| (status.clone(), content))
+            });
+            for (what, content) in body.chain(answers) {
+                let at = format!("{method} {path} {what}");
+                found.push((at, content["schema"].clone(), content.get("example").cloned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_body_and_answer_has_an_example_that_fits() {
+    fn fits(at: &str, schema: &serde_json::Value, example: &serde_json::Value, document: &serde_json::Value) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            return fits(at, document.pointer(&reference[1..]).unwrap(), example, document);
+        }
+        if let Some(items) = example.as_array() {
+            items.iter().for_each(|item| fits(at, &schema["items"], item, document));
+        }
+        let Some(fields) = example.as_object() else { return };
+        for name in schema["required"].as_array().into_iter().flatten() {
+            assert!(fields.contains_key(name.as_str().unwrap()), "{at}: the example lacks {name}");
+        }
+        let Some(properties) = schema["properties"].as_object() else { return };
+        for (name, value) in fields {
+            match properties.get(name) {
+                Some(property) => fits(&format!("{at} {name}"), property, value, document),
+                // What an answer tells beside a record.
+                None => assert!(at.contains(" 20"), "{at}: {name} is not in the schema"),
+            }
+        }
+    }
+    let document = serde_json::to_value(document()).unwrap();
+    let found = examples(&document);
+    assert!(found.len() > 500, "{}", found.len());
+    for (at, schema, example) in &found {
+        fits(at, schema, example.as_ref().unwrap_or_else(|| panic!("{at} has no example")), &document);
+    }
+}
