@@ -135,6 +135,8 @@ fn exit_codes() {
     check(at, "user list", 5);
     check(at, "user list --admin unix:elsewhere.sock", 5);
     check(at, "user list --admin ftp://x", 2);
+    let (_, words) = check(at, "--admin unix:elsewhere.sock user add ann --admin", 5);
+    assert!(words.contains("elsewhere.sock"), "the listener is named, and the switch set: {words}");
     check(at, "user list --token-file missing", 2);
     check(at, "user list -c missing.toml", 2);
     check(at, "token import missing.ndjson", 2);
@@ -317,4 +319,5 @@ fn the_first_administrator_is_invited_before_anything_runs() {
     assert!(data.contains("system-admin") && data.contains("ann") && data.contains("bob"), "{data}");
     check(at, "--offline user invite ann", 0);
     check(at, "--offline --admin unix:x user list", 2);
+    check(at, "--offline --admin unix:x user add eve --admin", 2);
 }

@@ -157,12 +157,29 @@ impl User {
         if login.is_none() && !written.is_empty() {
             *login = Some(written);
         }
-        global.admin = std::env::var(ADMIN_VARIABLE).ok().filter(|address| !address.is_empty());
-        if global.offline {
-            global.admin = None;
-        }
+        // Where both are written, the parser keeps the one that stands last: the switch.
+        let variable = || std::env::var(ADMIN_VARIABLE).ok().filter(|address| !address.is_empty());
+        let named = address(std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()));
+        let variable = if global.offline { None } else { variable() };
+        global.admin = named.or(variable);
         true
     }
+}
+
+/// The listener that a command line names beside a bare `--admin`.
+fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        let value = match argument.strip_prefix("--admin=") {
+            Some(value) => Some(value.to_owned()),
+            None if argument == "--admin" => arguments.peek().cloned(),
+            None => None,
+        };
+        if let Some(value) = value.filter(|value| value.contains(':')) {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// The link is data, so that it can be piped into a mail.
@@ -174,4 +191,22 @@ fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failu
 
 fn path(login: &str) -> String {
     format!("/v1/users/{}", escape(login))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_named_beside_the_switch() {
+        let check = |line: &str, expected: Option<&str>| {
+            let found = address(line.split(' ').map(str::to_owned));
+            assert_eq!(found.as_deref(), expected, "{line}");
+        };
+        check("user add ann --admin", None);
+        check("user add --admin ann", None);
+        check("--admin unix:a.sock user add ann --admin", Some("unix:a.sock"));
+        check("--admin=http://[::1]:1 user add ann --admin", Some("http://[::1]:1"));
+        check("-c gateway.toml user add ann --name a:b --admin", None);
+    }
 }

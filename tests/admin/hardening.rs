@@ -100,6 +100,9 @@ fn a_browser_is_no_way_in() {
     let get = || Request::new("GET", "/v1/whoami");
     let delete = || Request::new("DELETE", "/v1/tokens/000000000000");
     check("another name", get().field("Host", "evil.example"), 421);
+    for page in ["/", "/sign-in", "/profile", "/openapi.json", "/assets/x"] {
+        check(page, Request::new("GET", page).field("Host", "evil.example"), 421);
+    }
     check("the name with a port", get().field("Host", "gate.example:8081"), 200);
     check("another origin", delete().field("Origin", "http://evil.example"), 403);
     check("another site", delete().field("Sec-Fetch-Site", "cross-site"), 403);

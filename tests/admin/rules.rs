@@ -289,6 +289,75 @@ fn operations_are_for_readers_and_writers_of_everything() {
 }
 
 #[test]
+fn who_lacks_update_self_sees_and_revokes_only() {
+    Cast::each(|cast| {
+        let bare = |method: &'static str, target: &str| (method, target.to_owned(), Value::Null);
+        let check = |name: &str, call: (&str, String, Value), expected| {
+            cast.check(name, "plain", (call.0, &call.1, call.2), expected);
+        };
+        check("sign in or make a token while that is allowed", bare("GET", "/v1/users/me"), OK);
+        cast.fixture.must("DELETE", "/v1/grants", Some(json!({"role": "contributor", "group": "all-users"})));
+        let own = cast.token("plain");
+        check("see the profile", bare("GET", "/v1/users/me"), OK);
+        check("see a token", bare("GET", &own), OK);
+        check("make one", ("POST", "/v1/users/me/tokens".into(), new_token("n", &["wiki"])), DENIED);
+        check("rename it", ("PATCH", own.clone(), json!({"name": "x"})), DENIED);
+        check(
+            "narrow it",
+            ("PATCH", own.clone(), json!({"scope": [{"service": "wiki", "access": "read"}]})),
+            DENIED,
+        );
+        check("shorten it", ("PATCH", own.clone(), json!({"expires_in": "1d"})), DENIED);
+        check("rotate it", bare("POST", &format!("{own}/rotate")), DENIED);
+        check("the own name", ("PATCH", "/v1/users/me".into(), json!({"name": "P"})), DENIED);
+        let password = json!({"password": PASSWORD, "current": PASSWORD});
+        check("the own password", ("PUT", "/v1/users/me/password".into(), password), DENIED);
+        check("revoke it", bare("DELETE", &own), OK);
+        check("sign out everywhere", bare("DELETE", "/v1/users/victim/sessions"), DENIED);
+    });
+}
+
+#[test]
+fn others_are_signed_out_invited_and_shortened_by_who_may() {
+    Cast::each(|cast| {
+        let sessions = ("DELETE", "/v1/users/victim/sessions", Value::Null);
+        let invite = |login: &'static str| ("POST", login, Value::Null);
+        let shorten = json!({"expires_in": "1d", "scope": [{"service": "wiki", "access": "read"}]});
+        for (login, update, end) in
+            [("plain", DENIED, DENIED), ("viewer", DENIED, DENIED), ("manager", OK, OK)]
+        {
+            cast.check("sign out", login, sessions.clone(), end);
+            let made = if update == OK { MADE } else { update };
+            cast.check("invite", login, invite("/v1/users/victim/invitation"), made);
+            cast.check(
+                "shorten and narrow",
+                login,
+                ("PATCH", &cast.token("victim"), shorten.clone()),
+                update,
+            );
+        }
+        cast.check("invite who may more", "manager", invite("/v1/users/admin/invitation"), ESCALATES);
+        cast.check(
+            "sign out who may more",
+            "manager",
+            ("DELETE", "/v1/users/admin/sessions", Value::Null),
+            OK,
+        );
+        let widen = json!({"scope": [{"service": "wiki"}, {"service": "status"}]});
+        cast.check("widen", "plain", ("PATCH", &cast.token("plain"), widen), (422, "cannot_widen"));
+        cast.check(
+            "lift an own ban",
+            "manager",
+            ("POST", "/v1/users/me/unban", Value::Null),
+            (409, "cannot_ban_self"),
+        );
+        let built_in = ("DELETE", "/v1/roles/system-admin", Value::Null);
+        cast.check("delete a role that is built in", "admin", built_in, (422, "invalid_value"));
+        cast.check("back up", "viewer", ("GET", "/v1/backup", Value::Null), DENIED);
+    });
+}
+
+#[test]
 fn a_token_makes_no_token_beyond_itself() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
