@@ -136,12 +136,18 @@ impl Config {
     /// The first key whose change a reload cannot carry out.
     pub fn unreloadable_change(&self, new: &Self) -> Option<&'static str> {
         let (old, new_server) = (&self.server, &new.server);
+        // TLS that is switched on or off has a word of its own.
+        let same_scheme = old.tls.pairs.is_empty() == new_server.tls.pairs.is_empty();
         [
             ("server.listen", old.listen != new_server.listen),
             ("server.unix_mode", old.unix_mode != new_server.unix_mode),
             ("server.proxy_protocol", old.proxy_protocol != new_server.proxy_protocol),
             ("server.workers", old.workers != new_server.workers),
             ("admin.listen", self.admin.listen != new.admin.listen),
+            ("admin.url", self.admin.sign_in.url != new.admin.sign_in.url),
+            ("admin.hosts", self.admin.hosts != new.admin.hosts),
+            ("admin.user_header", self.admin.sign_in.header != new.admin.sign_in.header),
+            ("server.url", same_scheme && self.admin.sign_in.gateway != new.admin.sign_in.gateway),
             ("admin.oidc", self.admin.sign_in.provider != new.admin.sign_in.provider),
             ("store.path", self.store.path != new.store.path),
             ("store.ballast", self.store.ballast != new.store.ballast),

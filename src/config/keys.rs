@@ -72,7 +72,11 @@ pub const ROOT: &[Key] = &[
 const SERVER: &[Key] = &[
     key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
         .or(d::LISTEN),
-    key("url", Kind::Text, "Where clients reach the services: in the lines to copy that the page shows."),
+    key(
+        "url",
+        Kind::Text,
+        "Where clients reach the services: in the lines to copy that the page shows. Not reloadable.",
+    ),
     key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one otherwise."),
     key("tls_client_ca", Kind::Text, "PEM file: who signs the certificates that clients show."),
     key("tls_client_certificate", Kind::Word(&["required", "optional"]), "Whether a client must show one.")
@@ -130,14 +134,22 @@ const ADMIN: &[Key] = &[
     key("tls_client_ca", Kind::Text, "As server.tls_client_ca."),
     key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As server.tls_client_certificate.")
         .or(d::TLS_CLIENT_CERTIFICATE),
-    key("hosts", Kind::Texts, "Host names under which the admin listener answers, beside its own.")
-        .or(d::ADMIN_HOSTS),
+    key(
+        "hosts",
+        Kind::Texts,
+        "Host names under which the admin listener answers, beside its own. Not reloadable.",
+    )
+    .or(d::ADMIN_HOSTS),
     key(
         "url",
         Kind::Text,
-        "Where browsers reach the admin listener: in invitation links; https makes cookies Secure.",
+        "Where browsers reach the admin listener: in invitation links; https makes cookies Secure. Not reloadable.",
     ),
-    key("user_header", Kind::Text, "Field in which a proxy in front names the user; needs user_header_from."),
+    key(
+        "user_header",
+        Kind::Text,
+        "Field in which a proxy in front names the user; needs user_header_from. Not reloadable.",
+    ),
     key(
         "user_header_from",
         Kind::Texts,

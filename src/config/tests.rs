@@ -264,6 +264,11 @@ fn what_a_reload_cannot_change() {
     };
     check("nothing", "", None);
     check("a limit", "[server.limits]\nhead = \"64k\"", None);
+    check("the page's place", "[admin]\nurl = \"https://gate.example\"", Some("admin.url"));
+    check("the page's names", "[admin]\nhosts = [\"gate.example\"]", Some("admin.hosts"));
+    let vouched = "[admin]\nuser_header = \"X-User\"\nuser_header_from = [\"10.0.0.5\"]";
+    check("who vouches", vouched, Some("admin.user_header"));
+    check("the services' place", "[server]\nurl = \"https://api.example\"", Some("server.url"));
     let announced = "[server]\ntrusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"required\"";
     check("the PROXY header", announced, Some("server.proxy_protocol"));
     check("the sockets' mode", "[server]\nunix_mode = \"0660\"", Some("server.unix_mode"));
