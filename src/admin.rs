@@ -7,6 +7,7 @@
 //!   `POST /oauth2/revoke`; Hub's calls under `/hub/api/rest`
 //! * `GET|POST|DELETE /v1/session`, `GET|DELETE /v1/sessions`, `POST /v1/users/{login}/invitation`,
 //!   `POST /v1/invitation`
+//! * `GET|POST|DELETE /v1/users/{login}/identities`
 //! * `GET|POST /v1/users`, `GET|PATCH|DELETE /v1/users/{login}`, `POST /v1/users/{login}/ban|unban`,
 //!   `PUT /v1/users/{login}/password`
 //! * `GET|POST /v1/groups`, `GET|PATCH|DELETE /v1/groups/{name}`,
@@ -35,6 +36,7 @@ mod groups;
 mod guard;
 mod health;
 mod hub;
+mod identities;
 mod invitations;
 mod live;
 #[cfg(feature = "sso")]
@@ -63,6 +65,7 @@ pub use self::{
     error::Problem,
     explain::ExplainRequest,
     groups::GroupView,
+    identities::IdentityView,
     invitations::InvitationView,
     live::LiveView,
     openapi::document,
@@ -85,6 +88,7 @@ fn router(context: Context) -> Router {
         .merge(passwords::routes())
         .merge(session::routes())
         .merge(invitations::routes())
+        .merge(identities::routes())
         .merge(groups::routes())
         .merge(roles::routes())
         .merge(services::routes())

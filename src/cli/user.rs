@@ -32,6 +32,17 @@ pub(super) enum User {
     },
     /// Print a link, this once, by which the person sets a password, the first or another
     Invite { login: String },
+    /// Let an OpenID Connect subject sign in as this account
+    Link {
+        login: String,
+        /// The provider's claim `sub`; the gateway's log has it
+        subject: String,
+        /// Of the configured provider unless given
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+    },
+    /// Let no provider sign this account in any more, and end its sessions
+    Unlink { login: String },
     /// End every session of an account in the web page
     SignOut { login: String },
     /// List accounts
@@ -77,6 +88,7 @@ const COLUMNS: Columns = &[
     ("ROLES", "roles"),
 ];
 
+const IDENTITY: Columns = &[("ISSUER", "issuer"), ("SUBJECT", "subject")];
 const INVITATION: Columns = &[("USER", "user"), ("LINK", "link"), ("EXPIRES", "expires_at")];
 
 impl User {
@@ -114,6 +126,18 @@ impl User {
                 if admin || invite { invitation(global, &client, login) } else { show(&made) }
             }
             Self::Invite { login } => invitation(global, &client, &login),
+            Self::Link { login, subject, issuer } => {
+                let body =
+                    present([("subject", Some(json!(subject))), ("issuer", issuer.map(Value::String))]);
+                let linked = client.post(&format!("{}/identities", path(&login)), &Value::Object(body))?;
+                global.output.record(&linked, IDENTITY)
+            }
+            Self::Unlink { login } => {
+                let answer = client.delete(&format!("{}/identities", path(&login)))?;
+                say(&format!("unlinked {} identities of {login}", answer["identities"]));
+                tell_cut(&answer);
+                Ok(())
+            }
             Self::SignOut { login } => {
                 let answer = client.delete(&format!("{}/sessions", path(&login)))?;
                 say(&format!("ended {} sessions of {login}", answer["sessions"]));

@@ -80,6 +80,8 @@ pub(crate) enum Op {
     PutInvitation(InvitationRecord),
     DropInvitation(Digest),
     PutIdentity(IdentityRecord),
+    /// By [`IdentityRecord::key`].
+    DropIdentity(Digest),
 }
 
 /// Where the kept part of the audit chain begins.

@@ -9,7 +9,7 @@ use std::{
 use super::{
     ReadError, Store,
     engine::Engine,
-    model::{IdentityRecord, InvitationRecord, SessionRecord, UserId},
+    model::{IdentityRecord, InvitationRecord, SessionRecord},
 };
 use crate::authz::{secret::Digest, time::Timestamp};
 
@@ -27,7 +27,7 @@ pub(crate) struct Sessions(RwLock<Tables>);
 struct Tables {
     sessions: HashMap<Digest, Held>,
     invitations: HashMap<Digest, InvitationRecord>,
-    identities: HashMap<Digest, UserId>,
+    identities: HashMap<Digest, IdentityRecord>,
 }
 
 struct Held {
@@ -56,6 +56,13 @@ impl Store {
         sessions.retain(|session| session.holds(now));
         sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
         sessions
+    }
+
+    /// By which providers' words somebody signs in, sorted.
+    pub fn identities_of(&self, user: &str) -> Vec<IdentityRecord> {
+        let mut identities = self.shared.sessions.identities_of(user);
+        identities.sort_by(|a, b| (&a.issuer, &a.subject).cmp(&(&b.issuer, &b.subject)));
+        identities
     }
 
     /// An invitation that holds now.
@@ -95,7 +102,7 @@ impl Sessions {
         let invitations = engine.invitations()?.into_iter().map(|record| (record.digest, record));
         let identities = engine.identities()?.into_iter();
         let identities =
-            identities.map(|record| (IdentityRecord::key(&record.issuer, &record.subject), record.user));
+            identities.map(|record| (IdentityRecord::key(&record.issuer, &record.subject), record));
         Ok(Self(RwLock::new(Tables {
             sessions: sessions.collect(),
             invitations: invitations.collect(),
@@ -155,12 +162,20 @@ impl Sessions {
     }
 
     /// Whom a provider means.
-    pub(crate) fn identity(&self, key: &Digest) -> Option<UserId> {
+    pub(crate) fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
         self.read().identities.get(key).cloned()
     }
 
-    pub(crate) fn put_identity(&self, key: Digest, user: UserId) {
-        self.write().identities.insert(key, user);
+    pub(crate) fn identities_of(&self, user: &str) -> Vec<IdentityRecord> {
+        self.read().identities.values().filter(|record| record.user == user).cloned().collect()
+    }
+
+    pub(crate) fn put_identity(&self, key: Digest, identity: Option<IdentityRecord>) {
+        let mut tables = self.write();
+        match identity {
+            Some(record) => drop(tables.identities.insert(key, record)),
+            None => drop(tables.identities.remove(&key)),
+        }
     }
 
     /// What has ended by time alone.

@@ -279,8 +279,8 @@ impl Writer {
         for (digest, invitation) in pending.invitations {
             self.shared.sessions.put_invitation(digest, invitation);
         }
-        for (key, user) in pending.identities {
-            self.shared.sessions.put_identity(key, user);
+        for (key, identity) in pending.identities {
+            self.shared.sessions.put_identity(key, identity);
         }
         if pending.users.is_empty() && !pending.everybody {
             return;

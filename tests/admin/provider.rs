@@ -240,6 +240,12 @@ fn an_account_is_not_taken_over_by_its_login() {
     let answer = sign_in(&provider, &fixture);
     assert_eq!((answer.status, session(&answer)), (403, None));
     assert!(answer.text().contains("belongs to an account"), "{}", answer.text());
+    let linked = fixture.must("POST", "/v1/users/zoe/identities", Some(json!({"subject": "1"})));
+    assert_eq!(linked["issuer"], provider.settings().issuer.as_str(), "of the configured provider");
+    let cookie = session(&sign_in(&provider, &fixture)).unwrap();
+    assert_eq!(whoami(&fixture, &cookie)["user"], "zoe", "once somebody has said so");
+    assert_eq!(fixture.must("DELETE", "/v1/users/zoe/identities", None)["identities"], 1);
+    assert_eq!(sign_in(&provider, &fixture).status, 403);
     provider.change(|world| merge(&mut world.claims, &json!({"preferred_username": "zed"})));
     let cookie = session(&sign_in(&provider, &fixture)).unwrap();
     assert_eq!(whoami(&fixture, &cookie)["user"], "zed");

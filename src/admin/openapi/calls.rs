@@ -6,8 +6,8 @@ use utoipa::openapi::{ObjectBuilder, schema::Type};
 
 use super::{
     super::{
-        audit, by_value, configuration, explain, groups, hub, invitations, live, overview, passwords, roles,
-        services, session, tokens, users,
+        audit, by_value, configuration, explain, groups, hub, identities, invitations, live, overview,
+        passwords, roles, services, session, tokens, users,
     },
     examples,
     operation::Operation,
@@ -136,6 +136,14 @@ fn people() -> Vec<Operation> {
         post("/v1/users/{login}/invitation", "A link, shown once, by which somebody sets their password")
             .makes::<invitations::InvitationView>()
             .refuses(&[409, 422]),
+        get("/v1/users/{login}/identities", "Whom OpenID Connect providers mean by this user")
+            .lists::<identities::IdentityView>(),
+        post("/v1/users/{login}/identities", "Let a provider's subject sign in as this user")
+            .takes::<identities::Link>(json!({"subject": "f3a1c9", "issuer": "https://id.example.com"}))
+            .answers::<identities::IdentityView>()
+            .refuses(&[409]),
+        delete("/v1/users/{login}/identities", "No provider signs this user in any more; sessions end")
+            .tells(&[("identities", Type::Integer), CUT]),
         delete("/v1/users/{login}/sessions", "Sign somebody out everywhere")
             .tells(&[("sessions", Type::Integer), CUT]),
         get("/v1/whoami", "Who asks, and what it may do").gives(

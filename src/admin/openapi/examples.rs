@@ -35,6 +35,7 @@ pub(super) fn of(schema: &str) -> Option<Value> {
             "user": "ann", "invitation": "5f0c...", "link": "https://gate.example.com/invitation#5f0c...",
             "expires_at": LATER,
         }),
+        "Identity" => json!({"issuer": "https://id.example.com", "subject": "f3a1c9"}),
         "AuditEvent" => json!({
             "seq": 42, "time": AT, "event": "token.revoke", "actor": "ann", "target": "token:A1iceYt00001",
             "service": null, "request_id": REQUEST, "outcome": "ok", "reason": null,

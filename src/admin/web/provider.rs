@@ -109,11 +109,13 @@ async fn begin(
         replaces: cookie::read(headers, visit.secure).map(|old| old.digest()),
         request_id: visit.request_id.to_string(),
     };
+    // An administrator who links the account needs to know whom the provider means.
+    let subject = new.subject.clone();
     match context.store.begin_provided_session(new).await {
         Ok(_) => Ok(()),
         Err(ChangeError::Refused(refusal)) => {
             let request_id = &*visit.request_id;
-            tracing::warn!(client = %visit.client, request_id, "somebody was not let in: {refusal}");
+            tracing::warn!(client = %visit.client, request_id, subject, "somebody was not let in: {refusal}");
             context.note_failure(None, Way::Provider, visit);
             let mut text = refusal.message.clone();
             text[..1].make_ascii_uppercase();

@@ -127,6 +127,7 @@ impl<'a> Draft<'a> {
                 let key = IdentityRecord::key(&identity.issuer, &identity.subject);
                 self.put(keys::digest(keys::IDENTITIES, &key), identity)
             }
+            Op::DropIdentity(key) => self.drop(keys::digest(keys::IDENTITIES, key)),
         }
     }
 

@@ -109,6 +109,38 @@ async fn a_provider_takes_no_account_over() {
 }
 
 #[tokio::test]
+async fn an_identity_is_given_and_taken() {
+    let bench = Bench::with_passwords().await;
+    let link = |actor: Actor, login: &str, subject: &str| {
+        bench.store.link_identity(actor, login.into(), "https://id.example".into(), subject.into())
+    };
+    assert_eq!(code(link(operator(), "alice", "1").await), "ok");
+    assert_eq!(code(link(operator(), "alice", "1").await), "ok", "again");
+    assert_eq!(code(link(operator(), "bob", "1").await), "name_taken");
+    assert_eq!(code(link(operator(), "nobody", "2").await), "not_found");
+    assert_eq!(code(link(operator(), "bob", "").await), "invalid_name");
+    assert_eq!(
+        code(link(bench.by("alice"), "alice", "2").await),
+        "permission_denied",
+        "nobody links themself"
+    );
+    assert_eq!(code(link(bench.by("bob"), "alice", "2").await), "permission_denied");
+    let alice = bench.store.accounts().user_by_login("alice").unwrap().record.id.clone();
+    assert_eq!(bench.provided(of("1", "whatever", &[], 1)).await.unwrap().user, alice);
+    let unlinked = bench.store.unlink_identities(operator(), "alice".into()).await.unwrap();
+    assert_eq!((unlinked.record, bench.holds(1)), (1, false), "who was signed in by it is signed out");
+    let other = bench.provided(of("1", "whatever", &[], 2)).await.unwrap();
+    assert_ne!(other.user, alice);
+    bench.store.delete_user(operator(), "whatever".into()).await.unwrap();
+    assert_eq!(code(bench.provided(of("1", "whatever", &[], 3)).await), "permission_denied");
+    assert_eq!(code(link(operator(), "bob", "1").await), "ok", "whom the deleted one leaves");
+    let bench = bench.again().await;
+    let bob = bench.store.accounts().user_by_login("bob").unwrap().record.id.clone();
+    assert_eq!(bench.provided(of("1", "whatever", &[], 4)).await.unwrap().user, bob);
+    assert_eq!(bench.store.identities_of(&bob).len(), 1);
+}
+
+#[tokio::test]
 async fn a_session_ends_by_idling_and_by_age() {
     let bench = Bench::with_passwords().await;
     bench.signed_in("alice", 1).await.unwrap();

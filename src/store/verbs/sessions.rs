@@ -9,7 +9,7 @@ use crate::{
     fence::Cut,
     store::{
         Actor, ChangeError, Changed, NewSession, ProvidedSession, Store,
-        model::{InvitationRecord, SessionRecord, UserRecord},
+        model::{IdentityRecord, InvitationRecord, SessionRecord, UserRecord},
         writer::{Desk, Ids},
     },
 };
@@ -27,6 +27,27 @@ impl Store {
     ) -> Result<Changed<SessionRecord>, ChangeError> {
         let ids = Ids { user: new_id(), groups: new.groups.iter().map(|_| new_id()).collect() };
         self.changed(Usual, move |desk| desk.begin_provided_session(&new, &ids)).await
+    }
+
+    /// Whoever the provider names so is this user. Idempotent.
+    pub async fn link_identity(
+        &self,
+        actor: Actor,
+        login: String,
+        issuer: String,
+        subject: String,
+    ) -> Result<IdentityRecord, ChangeError> {
+        let plan = move |desk: &mut Desk| desk.link_identity(&actor, &login, &issuer, &subject);
+        Ok(self.change(Usual, plan).await?.0)
+    }
+
+    /// No provider's word signs the user in any more; answers how many did.
+    pub async fn unlink_identities(
+        &self,
+        actor: Actor,
+        login: String,
+    ) -> Result<Changed<usize>, ChangeError> {
+        self.changed(OnlyRemoves, move |desk| desk.unlink_identities(&actor, &login)).await
     }
 
     /// That a session was used, when [`Store::see_session`] says that it is due.

@@ -23,7 +23,7 @@ use crate::{
         audit::{Entry, Head},
         change::{Actor, Policy, Who},
         engine::{Engine, IdempotencyRecord, Op},
-        model::{InvitationRecord, SessionRecord, TokenRecord, UserId},
+        model::{IdentityRecord, InvitationRecord, SessionRecord, TokenRecord},
         sessions::Sessions,
     },
 };
@@ -64,7 +64,7 @@ pub(crate) struct Pending {
     pub once: HashMap<String, IdempotencyRecord>,
     pub sessions: HashMap<Digest, Option<SessionRecord>>,
     pub invitations: HashMap<Digest, Option<InvitationRecord>>,
-    pub identities: HashMap<Digest, UserId>,
+    pub identities: HashMap<Digest, Option<IdentityRecord>>,
     /// What the index is told, in order.
     pub index: Vec<(Digest, Option<Token>)>,
     pub users: Vec<UserIx>,

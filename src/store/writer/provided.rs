@@ -31,6 +31,10 @@ pub(crate) struct Ids {
     pub groups: Vec<String>,
 }
 
+/// OpenID Connect Core, 2; an issuer is a URL.
+const LONGEST_SUBJECT: usize = 255;
+const LONGEST_ISSUER: usize = 1024;
+
 impl Desk {
     /// Refused before anything is put down.
     pub(crate) fn begin_provided_session(
@@ -41,8 +45,8 @@ impl Desk {
         let key = IdentityRecord::key(&new.issuer, &new.subject);
         let made = self.groups_to_make(new, ids)?;
         let user = match self.identity(&key) {
-            Some(id) => {
-                let user = self.standing.accounts.user_by_id(&id);
+            Some(identity) => {
+                let user = self.standing.accounts.user_by_id(&identity.user);
                 admitted(user.map(|user| &user.record))?
             }
             None => self.provision(new, key, &ids.user)?,
@@ -67,8 +71,76 @@ impl Desk {
         ))
     }
 
-    fn identity(&self, key: &Digest) -> Option<String> {
-        self.pending.identities.get(key).cloned().or_else(|| self.sessions.identity(key))
+    /// Whoever the provider names so is this user from now on. Whom that was before must be gone.
+    pub(crate) fn link_identity(
+        &mut self,
+        actor: &Actor,
+        login: &str,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<IdentityRecord, ChangeError> {
+        let parent = self.parent(actor)?;
+        let user = {
+            let acting = self.acting(actor, &parent)?;
+            // They can be that user: as setting the password.
+            users::invite(&self.world(), &acting, login)?.record.clone()
+        };
+        let issuer = names::text("issuer", issuer, 1, LONGEST_ISSUER)?;
+        let subject = names::text("subject", subject, 1, LONGEST_SUBJECT)?;
+        let key = IdentityRecord::key(&issuer, &subject);
+        if let Some(before) = self.identity(&key) {
+            if before.user == user.id {
+                return Ok(before);
+            }
+            let holder = self.standing.accounts.user_by_id(&before.user).map(|holder| &holder.record);
+            if let Some(holder) = holder.filter(|holder| holder.deleted_at.is_none()) {
+                let message = format!("the provider means the account {:?} by it", holder.login);
+                return Err(Refusal::new(RefusalCode::NameTaken, message).into());
+            }
+        }
+        let change = json!({"issuer": issuer, "subject": subject});
+        self.note(actor, "user.link", format!("user:{}", user.login), Some(change));
+        let record = IdentityRecord { issuer, subject, user: user.id };
+        self.put_identity(key, record.clone());
+        Ok(record)
+    }
+
+    /// Nobody's word signs the user in any more; who was, is signed out. Answers how many there were.
+    pub(crate) fn unlink_identities(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
+        let parent = self.parent(actor)?;
+        let (ix, user) = {
+            let acting = self.acting(actor, &parent)?;
+            let user = users::end_sessions(&self.world(), &acting, login)?;
+            (user.ix, user.record.clone())
+        };
+        let stored = self.sessions.identities_of(&user.id).into_iter();
+        let stored = stored.map(|record| IdentityRecord::key(&record.issuer, &record.subject));
+        let stored = stored.filter(|key| !self.pending.identities.contains_key(key));
+        let pending = self.pending.identities.iter();
+        let pending = pending.filter(|(_, record)| record.as_ref().is_some_and(|r| r.user == user.id));
+        let keys: Vec<Digest> = stored.chain(pending.map(|(key, _)| *key)).collect();
+        for key in &keys {
+            self.pending.ops.push(Op::DropIdentity(*key));
+            self.pending.identities.insert(*key, None);
+        }
+        if !keys.is_empty() {
+            self.sign_out(ix, &user.id);
+            let change = json!({"identities": keys.len()});
+            self.note(actor, "user.unlink", format!("user:{}", user.login), Some(change));
+        }
+        Ok(keys.len())
+    }
+
+    fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
+        match self.pending.identities.get(key) {
+            Some(pending) => pending.clone(),
+            None => self.sessions.identity(key),
+        }
+    }
+
+    fn put_identity(&mut self, key: Digest, record: IdentityRecord) {
+        self.pending.ops.push(Op::PutIdentity(record.clone()));
+        self.pending.identities.insert(key, Some(record));
     }
 
     /// Those that the operator listed, the provider says, and nobody has made yet.
@@ -123,8 +195,7 @@ impl Desk {
             }
         };
         let (issuer, subject) = (new.issuer.clone(), new.subject.clone());
-        self.pending.ops.push(Op::PutIdentity(IdentityRecord { issuer, subject, user: user.id.clone() }));
-        self.pending.identities.insert(key, user.id.clone());
+        self.put_identity(key, IdentityRecord { issuer, subject, user: user.id.clone() });
         Ok(user)
     }
 

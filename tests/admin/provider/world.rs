@@ -121,7 +121,7 @@ impl Provider {
         Self { address, world, thread: Some(thread) }
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         let group = |claim: &str, group: &str| ProvidedGroup { claim: claim.into(), group: group.into() };
         Settings {
             issuer: self.world.lock().unwrap().issuer.clone(),

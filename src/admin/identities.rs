@@ -1,0 +1,89 @@
+//! `/v1/users/{login}/identities`: by which OpenID Connect subjects somebody signs in. A first sign-in
+//! makes one by itself; here an account that was there before gets its own.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    response::Response,
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{
+    Context,
+    caller::Caller,
+    error::Problem,
+    users::SEES_USERS,
+    wire::{Json, Page, ok},
+};
+use crate::store::model::IdentityRecord;
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/users/{login}/identities", get(list).post(link).delete(unlink))
+}
+
+/// Whom a provider means.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Identity)]
+pub struct IdentityView {
+    pub issuer: String,
+    pub subject: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewIdentity)]
+pub(in crate::admin) struct Link {
+    /// The claim `sub`.
+    subject: String,
+    /// Of the configured provider unless it is said.
+    issuer: Option<String>,
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let accounts = context.store.accounts();
+    let known = accounts.user_by_login(&login);
+    if !known.is_some_and(|account| caller.is(&account.record.id)) {
+        caller.require_any(&SEES_USERS)?;
+    }
+    let id = &known.ok_or_else(|| Problem::not_found("user"))?.record.id;
+    let items: Vec<_> = context.store.identities_of(id).into_iter().map(IdentityView::from).collect();
+    Ok(ok(&Page { items, next: None }))
+}
+
+async fn link(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+    Json(body): Json<Link>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let configured = || context.sign_in.provider.as_ref().map(|provider| provider.issuer.clone());
+    let issuer = body.issuer.or_else(configured);
+    let issuer = issuer.ok_or_else(|| Problem::value("No provider is configured: say the `issuer`"))?;
+    let linked = context.store.link_identity(caller.actor(), login, issuer, body.subject).await?;
+    Ok(ok(&IdentityView::from(linked)))
+}
+
+async fn unlink(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(login): Path<String>,
+) -> Result<Response, Problem> {
+    let login = caller.login(&login)?;
+    let unlinked = context.store.unlink_identities(caller.actor(), login).await?;
+    Ok(ok(&json!({"identities": unlinked.record, "cut": unlinked.cut.0})))
+}
+
+impl From<IdentityRecord> for IdentityView {
+    fn from(record: IdentityRecord) -> Self {
+        Self { issuer: record.issuer, subject: record.subject }
+    }
+}
