@@ -30,7 +30,7 @@ pub(super) use self::{claims::Person, flow::Flow, metadata::ProviderError};
 /// Where the provider sends people back to.
 pub(super) const CALLBACK: &str = "/sign-in/oidc/callback";
 
-/// Metadata and keys are believed for so long, and used beyond that while newer ones cannot be had.
+/// Metadata and keys are believed for so long, and beyond that while newer ones cannot be had.
 const FRESH: Duration = Duration::from_secs(3600);
 /// After keys were fetched in search of one, or metadata in vain, nothing is for so long: a stranger
 /// must not be able to make us ask and ask.
@@ -184,9 +184,15 @@ impl Relying {
         if again {
             known.searched = Some(Instant::now());
         }
-        let value = Arc::new(Keys::parse(&self.client.get(&metadata.jwks_uri).await?)?);
-        known.keys = Some(Held { value: value.clone(), since: Instant::now() });
-        Ok(value)
+        let fetched = self.client.get(&metadata.jwks_uri).await;
+        match fetched.and_then(|set| Ok(Keys::parse(&set)?)) {
+            Ok(keys) => {
+                let value = Arc::new(keys);
+                known.keys = Some(Held { value: value.clone(), since: Instant::now() });
+                Ok(value)
+            }
+            Err(error) => known.keys.as_ref().map(|held| held.value.clone()).ok_or(error),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use aws_lc_rs::{
         RsaKeyPair,
     },
 };
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -122,6 +123,17 @@ fn no_other_algorithm_gets_through() {
     assert_eq!(pinned("alg", json!("ES256")), Err(TokenError::UnknownKey), "the key is for another one");
     assert_eq!(pinned("use", json!("enc")), Err(TokenError::UnknownKey), "it does not sign");
     assert_eq!(pinned("key_ops", json!(["sign"])), Err(TokenError::UnknownKey));
+}
+
+proptest! {
+    #[test]
+    fn foreign_texts_never_panic(token in "[A-Za-z0-9_.=-]{0,80}", json in "[]{}:,\"a-z0-9]{0,60}") {
+        let keys = Keys::parse(&json!({"keys": [ed25519().jwk]})).unwrap();
+        let part = base64::url(json.as_bytes());
+        for text in [token.clone(), format!("{part}.{part}.{token}"), format!("eyJhbGciOiJFZERTQSJ9.e30.{token}")] {
+            prop_assert!(Signed::parse(&text).and_then(|signed| signed.verified(&keys)).is_err());
+        }
+    }
 }
 
 #[test]
