@@ -194,8 +194,13 @@ fn what_people_wrote_stays_text_for_administrators_too() {
     fixture.must("POST", "/v1/groups", Some(json!({"name": HOSTILE})));
     fixture.must("POST", "/v1/roles", Some(json!({"key": "odd", "name": HOSTILE, "permissions": []})));
     fixture.must("POST", "/v1/users/alice/tokens", Some(new_token(HOSTILE, &["wiki"])));
+    let identity = json!({"subject": HOSTILE, "issuer": HOSTILE});
+    fixture.user("bob", &[]);
+    fixture.must("POST", "/v1/users/bob/identities", Some(identity));
     let hostile_url = "/explain?method=GET&url=%2F%3Cscript%3Ealert(1)%3C%2Fscript%3E";
-    for target in ["/users", "/users/alice", "/groups", "/roles", "/tokens", "/audit", hostile_url] {
+    for target in
+        ["/users", "/users/alice", "/users/bob", "/groups", "/roles", "/tokens", "/audit", hostile_url]
+    {
         let text = page(&fixture, &alice, target).text().to_owned();
         assert!(text.contains("&#60;script&#62;alert(1)"), "{target}: {text}");
         assert!(!text.contains("<script>") && !text.contains("<img src=x"), "{target}: {text}");

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::{Failed, Reader, Shell, link, render};
 use crate::{
     admin::{
-        Context, GrantView, GroupView, KindWord, RoleView, UserView,
+        Context, GrantView, GroupView, IdentityView, KindWord, RoleView, UserView,
         error::Problem,
         groups::SEES_GROUPS,
         pages::{Cursor, Paging, Params},
@@ -51,6 +51,10 @@ struct UserPage {
     services: Vec<String>,
     groups: Vec<String>,
     roles: Vec<RoleView>,
+    /// Whom providers mean by the user.
+    identities: Vec<IdentityView>,
+    /// What the provider is called that people may sign in by.
+    provider: Option<String>,
     may: May,
 }
 
@@ -133,6 +137,8 @@ pub async fn user(
         services: services.map(|service| service.spec.key.as_str().to_owned()).collect(),
         groups: joinable(&accounts),
         roles: accounts.roles().map(RoleView::new).collect(),
+        identities: context.store.identities_of(&account.record.id).into_iter().map(Into::into).collect(),
+        provider: context.sign_in.provider.as_ref().map(|provider| provider.title.clone()),
         user: UserView::new(&accounts, &account.record).into(),
         may: May::of(&reader),
     };
