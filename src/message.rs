@@ -7,7 +7,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 pub use self::{
     fields::Fields,
-    line::{Line, is_text, put_field},
+    line::{Line, is_text, length_of, put_field},
 };
 
 #[derive(Debug)]

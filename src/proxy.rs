@@ -37,6 +37,7 @@ use self::{
     access_log::{Line, LogWriter},
     body::Upload,
     exchange::{Finish, Passage},
+    framing::KnownHost,
     limits::Counts,
     own::Own,
     peers::Peers,
@@ -96,6 +97,7 @@ pub struct Gateway {
     peers: Peers,
     unannounced_told: Cell<Option<Instant>>,
     scratch: Scratch,
+    host: KnownHost,
 }
 
 impl Gateway {
@@ -108,6 +110,7 @@ impl Gateway {
             peers: Peers::default(),
             unannounced_told: Cell::default(),
             scratch: Scratch::default(),
+            host: KnownHost::default(),
         })
     }
 

@@ -104,21 +104,29 @@ impl Line {
 /// every byte of every head is looked at.
 pub fn is_text(text: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 255;
-    /// Whether one of eight bytes is below a blank, or 127; some others too, next to one that is.
-    fn is_suspect(eight: [u8; 8]) -> bool {
+    /// Not zero when one of eight bytes is below a blank, or 127.
+    fn suspicion(eight: [u8; 8]) -> u64 {
         let word = u64::from_le_bytes(eight);
         let delete = word ^ (ONES * 0x7f);
         let low = word.wrapping_sub(ONES * 0x20) & !word;
         let deleted = delete.wrapping_sub(ONES) & !delete;
-        (low | deleted) & (ONES * 0x80) != 0
+        (low | deleted) & (ONES * 0x80)
     }
-    let (eights, rest) = text.as_chunks::<8>();
     let is_control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
-    let last = text.last_chunk::<8>();
     // The last eight overlap those before them, so that none is looked at alone.
-    let suspect = eights.iter().chain(last).any(|eight| is_suspect(*eight));
-    let alone = if last.is_some() { &[] } else { rest };
-    (!suspect || !text.iter().any(is_control)) && !alone.iter().any(is_control)
+    let Some(last) = text.last_chunk::<8>() else { return !text.iter().any(is_control) };
+    let mut suspect = suspicion(*last);
+    for eight in text.as_chunks::<8>().0 {
+        suspect |= suspicion(*eight);
+    }
+    suspect == 0 || !text.iter().any(is_control)
+}
+
+/// RFC 9110, 8.6: the number that a `Content-Length` is.
+pub fn length_of(value: &[u8]) -> Option<u64> {
+    // 18 digits are more than anybody sends, and less than any integer's end.
+    let sound = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    sound.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// As `make_ascii_lowercase`, for a text that is short.

@@ -9,7 +9,7 @@ use memchr::{memchr, memchr3};
 
 use self::names::{Framer, authority, valid_host};
 use super::{Limits, Refusal, decoder::Decoder};
-use crate::message::{Line, is_text};
+use crate::message::{Line, is_text, length_of};
 
 /// How far a head has been judged. Fed with the same bytes again, and more behind them.
 #[derive(Default)]
@@ -200,12 +200,7 @@ impl HeadScan {
         if self.length.is_some() {
             return Err(Refusal::BadRequest("more than one Content-Length"));
         }
-        // 18 digits are more than anybody sends, and less than any integer's end.
-        let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-        if !digits {
-            return Err(Refusal::BadRequest("malformed Content-Length"));
-        }
-        self.length = Some(value.iter().fold(0, |sum, b| sum * 10 + u64::from(b - b'0')));
+        self.length = Some(length_of(value).ok_or(Refusal::BadRequest("malformed Content-Length"))?);
         Ok(())
     }
 

@@ -21,6 +21,8 @@ pub struct Sending<B> {
     /// Nothing more comes of the body.
     ended: bool,
     piece: Option<Piece>,
+    /// Something came of the body.
+    taken: bool,
     /// Something may wait inside the stream.
     unflushed: bool,
 }
@@ -47,6 +49,9 @@ pub enum SendError {
     Body,
 }
 
+/// The largest piece that is copied behind what waits to be written.
+pub const JOINED: usize = 4 << 10;
+
 /// Framing, data, framing.
 type Piece = Chain<Chain<Bytes, Bytes>, Bytes>;
 
@@ -54,7 +59,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// The head must frame the body as `coding` says; a body that there is none of has no coding.
     pub fn new(head: Vec<u8>, body: Option<B>, coding: Coding) -> Self {
         let ended = body.is_none();
-        Self { head, written: 0, body, coding, ended, piece: None, unflushed: true }
+        Self { head, written: 0, body, coding, ended, piece: None, taken: false, unflushed: true }
     }
 
     /// The last byte is with the kernel.
@@ -68,7 +73,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
     /// Nothing of it has been written, nor taken out of its body.
     pub fn is_untouched(&self) -> bool {
-        self.written == 0 && self.piece.is_none() && self.ended != self.body.is_some()
+        self.written == 0 && !self.taken && self.ended != self.body.is_some()
     }
 
     pub fn into_parts(self) -> (Vec<u8>, Option<B>) {
@@ -85,6 +90,8 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
             if self.piece.is_none() && !self.ended {
                 // A body that has failed is not one that nothing was taken of.
                 self.piece = self.next_piece(cx).inspect_err(|_| self.ended = true)?;
+                self.taken |= self.piece.is_some();
+                self.join();
             }
             let Poll::Ready(written) = self.write(stream, cx) else { return Ok(()) };
             let written = written.map_err(SendError::Broken)?;
@@ -99,6 +106,22 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
             }
         }
         Ok(())
+    }
+
+    /// Puts a small piece behind the head: to copy it costs less than to tell the kernel of two
+    /// places.
+    fn join(&mut self) {
+        let Some(mut piece) = self.piece.take_if(|piece| piece.remaining() <= JOINED) else { return };
+        if self.written == self.head.len() {
+            self.head.clear();
+            self.written = 0;
+        }
+        while piece.has_remaining() {
+            let chunk = piece.chunk();
+            self.head.extend_from_slice(chunk);
+            let count = chunk.len();
+            piece.advance(count);
+        }
     }
 
     /// Zero: there is nothing to write now.

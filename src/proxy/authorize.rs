@@ -46,7 +46,7 @@ impl Gateway {
 
     /// Takes down what the decision asks about a request.
     pub(super) fn read(&self, exchange: &Exchange, request: &Request<RequestBody>) -> Result<(), Rejection> {
-        let host = framing::host(request)?;
+        let host = framing::host(request, &self.host)?;
         exchange.host.set(host).expect("an exchange is authorized once");
         self.read_fields(exchange, &request.fields)
     }
@@ -128,7 +128,7 @@ impl Gateway {
             let hop = Hop {
                 peer,
                 peer_trusted: trusts(&exchange.view, &exchange.connection),
-                host: exchange.host.get().and_then(framing::HostName::field),
+                host: exchange.host.get().and_then(|host| host.field()),
                 request_id: &exchange.request_id,
             };
             forwarding::edit_request(fields, permit, &exchange.view.identities, &hop)

@@ -43,7 +43,7 @@ pub struct Exchange {
     pub connection: Rc<Connection>,
     pub method: Method,
     target: Option<PathAndQuery>,
-    pub host: OnceCell<HostName>,
+    pub host: OnceCell<Rc<HostName>>,
     pub credential: Cell<Credential>,
     pub client: Cell<IpAddr>,
     pub upgrade: Cell<bool>,
@@ -134,7 +134,7 @@ impl Exchange {
         let target = self.target();
         Query {
             method: &self.method,
-            host: self.host.get().and_then(HostName::as_str),
+            host: self.host.get().and_then(|host| host.as_str()),
             path: RequestPath::parse(self.path()),
             token_in_url: secret::contains_token(target),
             credential: self.credential.get(),

@@ -1,5 +1,7 @@
 //! What a head must be at this level: one host, and one that the target agrees with.
 
+use std::{cell::RefCell, rc::Rc};
+
 use http::{Method, Uri, Version};
 
 use crate::{
@@ -30,16 +32,32 @@ impl HostName {
     }
 }
 
+/// The name that was asked for last: hardly a client asks for two.
+#[derive(Default)]
+pub struct KnownHost(RefCell<Option<Rc<HostName>>>);
+
+impl KnownHost {
+    fn name(&self, field: &[u8]) -> Result<Rc<HostName>, Reason> {
+        let mut known = self.0.borrow_mut();
+        if let Some(known) = known.as_ref().filter(|known| known.field() == Some(field)) {
+            return Ok(Rc::clone(known));
+        }
+        Ok(Rc::clone(known.insert(Rc::new(host_name(field)?))))
+    }
+}
+
 /// The one valid host of a request whose fields can be forwarded safely.
-pub fn host<B>(request: &Request<B>) -> Result<HostName, Reason> {
+pub fn host<B>(request: &Request<B>, known: &KnownHost) -> Result<Rc<HostName>, Reason> {
     let fields = &request.fields;
     if forwarding::framing_alias(fields) || !one_coding(fields) {
         return Err(Reason::BadRequest);
     }
     let mut hosts = fields.all("host");
     let host = match (hosts.next(), hosts.next()) {
-        (Some(field), None) => host_name(field)?,
-        (None, _) if request.version == Version::HTTP_10 => HostName { field: None, length: 0, folded: None },
+        (Some(field), None) => known.name(field)?,
+        (None, _) if request.version == Version::HTTP_10 => {
+            Rc::new(HostName { field: None, length: 0, folded: None })
+        }
         _ => return Err(Reason::BadRequest),
     };
     if request.method != Method::CONNECT && !agrees(&request.uri, host.field()) {
@@ -120,8 +138,8 @@ mod tests {
         for host in hosts {
             request.headers_mut().append("host", http::HeaderValue::from_static(host));
         }
-        let found = host(&request.into());
-        let found = found.as_ref().map(HostName::as_str).map_err(|reason| *reason);
+        let found = host(&request.into(), &KnownHost::default());
+        let found = found.as_ref().map(|host| host.as_str()).map_err(|reason| *reason);
         assert_eq!(found, expected, "{row}");
     }
 

@@ -5,8 +5,11 @@ use http_body::SizeHint;
 
 use super::request::{Wishes, says};
 use crate::{
-    message::{Fields, put_field},
-    net::{clock::Clock, sending::Coding},
+    message::{Fields, length_of, put_field},
+    net::{
+        clock::Clock,
+        sending::{Coding, JOINED},
+    },
 };
 
 pub struct Framed {
@@ -28,12 +31,13 @@ pub fn frame(status: StatusCode, fields: &Fields, size: &SizeHint, wishes: Wishe
         match name {
             b"connection" => closes |= says(value, b"close"),
             b"date" => dated = true,
-            b"content-length" => told = str::from_utf8(value).ok().and_then(|length| length.parse().ok()),
+            b"content-length" => told = length_of(value),
             _ => {}
         }
     }
     let mut persistent = wishes.persistent && !closes;
-    let mut head = Vec::with_capacity(HEAD);
+    let behind = told.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= JOINED);
+    let mut head = Vec::with_capacity(HEAD + behind.unwrap_or_default());
     head.extend_from_slice(if wishes.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');

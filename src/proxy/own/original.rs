@@ -1,12 +1,14 @@
 //! The request that a proxy asks about, as that proxy tells it. One way of telling is configured and
 //! no other is read: a second one in the same request is a stranger's.
 
+use std::rc::Rc;
+
 use http::{Method, Uri, uri::PathAndQuery};
 
 use crate::{
     authz::{answer::Reason, forwarding},
     message::{Fields, Request},
-    proxy::{framing, framing::HostName},
+    proxy::framing::{self, HostName, KnownHost},
 };
 
 /// Which proxy asks; each tells the original request in its own way.
@@ -28,7 +30,7 @@ pub enum FrontProxy {
 pub struct Original {
     pub method: Method,
     pub uri: Uri,
-    pub host: HostName,
+    pub host: Rc<HostName>,
     pub upgrade: bool,
 }
 
@@ -54,13 +56,13 @@ impl FrontProxy {
         let (method, target, host) = match self {
             FrontProxy::Nginx => by_original(request)?,
             FrontProxy::Traefik | FrontProxy::Caddy => {
-                let host = framing::host_name(needed(fields, FORWARDED_HOST)?)?;
+                let host = Rc::new(framing::host_name(needed(fields, FORWARDED_HOST)?)?);
                 (method(needed(fields, FORWARDED_METHOD)?)?, text(needed(fields, FORWARDED_URI)?)?, host)
             }
             FrontProxy::Envoy => {
                 let target = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
                 let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
-                (request.method.clone(), target, framing::host(request)?)
+                (request.method.clone(), target, framing::host(request, &KnownHost::default())?)
             }
         };
         let told = one(fields, UPGRADE)?.is_some_and(|value| !value.is_empty());
@@ -79,12 +81,16 @@ impl FrontProxy {
 }
 
 /// A target beside Host, a URL, or both, which then say the same.
-fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, HostName), Reason> {
+fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Rc<HostName>), Reason> {
     let fields = &request.fields;
     let method = method(needed(fields, METHOD)?)?;
     let target = one(fields, URI)?.map(text).transpose()?;
     let Some(url) = one(fields, URL)?.map(text).transpose()? else {
-        return Ok((method, target.ok_or(Reason::OriginalUnclear)?, framing::host(request)?));
+        return Ok((
+            method,
+            target.ok_or(Reason::OriginalUnclear)?,
+            framing::host(request, &KnownHost::default())?,
+        ));
     };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let rest = rest.ok_or(Reason::OriginalUnclear)?;
@@ -92,7 +98,7 @@ fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, HostName), Reas
     if target.is_some_and(|target| target != at) {
         return Err(Reason::OriginalUnclear);
     }
-    Ok((method, at, framing::host_name(host.as_bytes())?))
+    Ok((method, at, Rc::new(framing::host_name(host.as_bytes())?)))
 }
 
 /// The value of a field that is there at most once.

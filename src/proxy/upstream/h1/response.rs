@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::Fault;
 use crate::{
-    message::{Fields, Line},
+    message::{Fields, Line, length_of},
     proxy::upstream::HEAD_LIMIT,
 };
 
@@ -69,8 +69,7 @@ impl Head {
             return Ok(Extent::Chunked);
         }
         let Some(length) = self.fields.get("content-length") else { return Ok(Extent::Close) };
-        let length = str::from_utf8(length).ok().and_then(|length| length.parse().ok());
-        length.map(Extent::Length).ok_or(Fault::Malformed)
+        length_of(length).map(Extent::Length).ok_or(Fault::Malformed)
     }
 }
 
