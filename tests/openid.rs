@@ -1,22 +1,27 @@
 //! Signing in by a real OpenID Connect provider, npm's `oidc-provider`, in headless Chromium: the two
 //! are of different sites, so that the browser's own rules for cookies hold.
 //!
-//! Needs Node.js and Debian's `chromium` and `chromium-driver`, so it is ignored by default and run by
-//! `.ci/run`.
+//! That one needs Node.js and Debian's `chromium` and `chromium-driver`, so it is ignored by default and
+//! run by `.ci/run`. Beside it: whose certificates a provider may show.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod support;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
+    thread,
 };
 
+use rcgen::CertifiedKey;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use support::{
     gateway::Gateway,
+    http::Client,
     stage::{self, Ended},
     upstream::Upstream,
 };
@@ -92,4 +97,90 @@ access = "off"
     assert_eq!(zoe["groups"], serde_json::json!(["developers"]), "{zoe}");
     let (_, token) = gateway.token("zoe", "script", &["tracker"]);
     assert_eq!(gateway.get("/api/x", Some(&token)).status, 200, "what the group may read");
+}
+
+/// A provider with a certificate of its own for `localhost`, which tells of itself `times` times. Its
+/// issuer and its certificate.
+fn secured(times: usize) -> (String, String, thread::JoinHandle<()>) {
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let told = serde_json::json!({
+        "issuer": issuer,
+        "authorization_endpoint": format!("{issuer}/auth"),
+        "token_endpoint": format!("{issuer}/token"),
+        "jwks_uri": format!("{issuer}/jwks"),
+    });
+    let told = told.to_string();
+    let served = thread::spawn(move || {
+        for _ in 0..times {
+            let (socket, _) = listener.accept().unwrap();
+            let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
+            let mut line = String::new();
+            // A client that does not trust us leaves within the handshake.
+            if BufReader::new(&mut stream).read_line(&mut line).is_ok() && !line.is_empty() {
+                let length = told.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+                let _ = stream.write_all(format!("{head}{told}").as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    (issuer, cert.pem(), served)
+}
+
+#[test]
+fn a_provider_is_known_by_its_certificate() {
+    let check = |name: &str, own: bool, host: &str, status: u16| {
+        let (issuer, certificate, served) = secured(1);
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), if own { certificate } else { other }).unwrap();
+        let shown = issuer.replace("localhost", host);
+        let gateway = Gateway::on(
+            dir,
+            &format!(
+                r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+workers = 1
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+url = "https://gate.example"
+[admin.oidc]
+issuer = "{shown}"
+client_id = "gate"
+ca = "ca.pem"
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+"#
+            ),
+        );
+        let answer = Client::tcp(gateway.admin).request("GET", "/sign-in/oidc", &[], None);
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+        if status == 303 {
+            assert!(answer.field("location").unwrap().starts_with(&format!("{issuer}/auth?")), "{name}");
+            assert!(answer.field("set-cookie").unwrap().starts_with("__Host-permgate-flow="), "{name}");
+        }
+        served.join().unwrap();
+    };
+    check("its own", true, "localhost", 303);
+    check("somebody else's", false, "localhost", 502);
+    check("another name than its certificate's", true, "127.0.0.1", 502);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use self::world::{Provider, SECRET, World, key, merge, now};
+use self::world::{Provider, SECRET, Shows, World, key, merge, now};
 use crate::{
     exchange::{Answer, Request},
     harness::{Browser, Fixture, Sender},
@@ -262,6 +262,27 @@ fn an_account_is_not_taken_over_by_its_login() {
     assert_eq!(sign_in(&provider, &fixture).status, 200);
     fixture.must("DELETE", "/v1/users/zed", None);
     assert_eq!(sign_in(&provider, &fixture).status, 403, "deleted, and not made again");
+}
+
+#[test]
+fn the_secret_goes_where_the_provider_wants_it() {
+    let check = |name: &str, shows: Shows, methods: Value, public: bool| {
+        let provider = Provider::start();
+        let mut settings = provider.settings();
+        if public {
+            settings.client_secret = None;
+        }
+        let fixture = provider.gateway_with(settings);
+        provider.change(|world| {
+            world.shows = shows;
+            world.metadata = json!({"token_endpoint_auth_methods_supported": methods});
+        });
+        assert_eq!(sign_in(&provider, &fixture).status, 200, "{name}");
+    };
+    check("nothing said", Shows::Basic, Value::Null, false);
+    check("both", Shows::Basic, json!(["client_secret_post", "client_secret_basic"]), false);
+    check("the form alone", Shows::Form, json!(["client_secret_post"]), false);
+    check("a public client", Shows::Nothing, json!(["none"]), true);
 }
 
 #[test]

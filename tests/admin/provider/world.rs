@@ -42,9 +42,17 @@ pub struct World {
     pub userinfo: Value,
     pub metadata: Value,
     pub header: Value,
+    pub shows: Shows,
     asked: Vec<String>,
     pub down: bool,
     stop: bool,
+}
+
+/// How the client has to show who it is.
+pub enum Shows {
+    Basic,
+    Form,
+    Nothing,
 }
 
 /// What an authorization request said.
@@ -100,6 +108,7 @@ impl Provider {
             userinfo: json!({"sub": "1"}),
             metadata: json!({}),
             header: json!({}),
+            shows: Shows::Basic,
             asked: Vec::new(),
             down: false,
             stop: false,
@@ -138,8 +147,12 @@ impl Provider {
     }
 
     pub fn gateway(&self) -> Fixture {
+        self.gateway_with(self.settings())
+    }
+
+    pub fn gateway_with(&self, settings: Settings) -> Fixture {
         let url = Some("http://localhost".to_owned());
-        Fixture::signed_in_by(None, SignIn { url, provider: Some(self.settings()), ..SignIn::default() })
+        Fixture::signed_in_by(None, SignIn { url, provider: Some(settings), ..SignIn::default() })
     }
 
     pub fn change(&self, change: impl FnOnce(&mut World)) {
@@ -232,10 +245,17 @@ impl World {
 
     fn token(&mut self, form: &HashMap<String, String>, authorization: &str) -> (u16, Value) {
         let refused = |error: &str| (400, json!({"error": error}));
-        // RFC 6749, 2.3.1: "gate way" and the secret, form-encoded.
         let standard = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let basic = base64(b"gate+way:a%3Asecret%2Fof%2Bours", standard);
-        if authorization.trim_end_matches('=') != format!("Basic {basic}") {
+        let field = |name: &str| form.get(name).map(String::as_str);
+        let shown = (authorization.trim_end_matches('='), field("client_id"), field("client_secret"));
+        // RFC 6749, 2.3.1: "gate way" and the secret, form-encoded.
+        let basic = format!("Basic {}", base64(b"gate+way:a%3Asecret%2Fof%2Bours", standard));
+        let expected = match self.shows {
+            Shows::Basic => (basic.as_str(), None, None),
+            Shows::Form => ("", Some(CLIENT), Some(SECRET)),
+            Shows::Nothing => ("", Some(CLIENT), None),
+        };
+        if shown != expected {
             return refused("invalid_client");
         }
         let Some(begun) = self.codes.get(&form["code"]) else { return refused("invalid_grant") };
