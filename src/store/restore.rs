@@ -9,14 +9,18 @@ use std::{
 };
 
 use crate::{
-    authz::{accounts::fold, secret::TokenId, time::Timestamp},
+    authz::{
+        accounts::fold,
+        secret::{Digest, TokenId},
+        time::Timestamp,
+    },
     store::{
         OpenError, ReadError, Settings,
         audit::{Entry, Head},
         backup::{Progress, Reader, StreamError},
         embedded::{self, FillError, Filling},
         engine::{CommitError, Engine, Op},
-        model::{Revocation, RevokeReason, Rotation},
+        model::{IdentityRecord, Revocation, RevokeReason, Rotation, UserId},
     },
 };
 
@@ -71,6 +75,8 @@ struct Ends {
     revision: u64,
     tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
     users: HashMap<String, (Option<String>, Option<Timestamp>)>,
+    /// Whom providers mean.
+    identities: HashMap<Digest, UserId>,
 }
 
 /// Progress is told every so many rows.
@@ -157,6 +163,9 @@ fn collect(engine: &Engine) -> Result<Ends, ReadError> {
     for user in engine.users()? {
         ends.users.insert(user.id, (user.banned, user.deleted_at));
     }
+    for identity in engine.identities()? {
+        ends.identities.insert(IdentityRecord::key(&identity.issuer, &identity.subject), identity.user);
+    }
     Ok(ends)
 }
 
@@ -203,6 +212,15 @@ fn merge(
                 user.revision += 1;
                 restored.users += 1;
                 ops.push(Op::PutUser(user));
+            }
+        }
+    }
+    // Whoever was unlinked since would be let in again.
+    if let Some(ends) = ends.filter(|ends| ends.revision >= engine.revision()) {
+        for identity in engine.identities()? {
+            let key = IdentityRecord::key(&identity.issuer, &identity.subject);
+            if ends.identities.get(&key) != Some(&identity.user) {
+                ops.push(Op::DropIdentity(key));
             }
         }
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::store::{
     backup,
     conformance::{event, id, token},
-    model::{AuditEvent, UserKind, UserRecord},
+    model::{AuditEvent, IdentityRecord, UserKind, UserRecord},
 };
 
 struct Place {
@@ -39,6 +39,11 @@ fn user(banned: bool) -> UserRecord {
     }
 }
 
+fn identity(number: u8, user: &str) -> IdentityRecord {
+    let (issuer, subject) = ("https://id.example".to_owned(), number.to_string());
+    IdentityRecord { issuer, subject, user: user.to_owned() }
+}
+
 fn revoked(number: usize) -> Op {
     let revocation = Revocation { at: at(9), by: None, reason: RevokeReason::Leaked };
     Op::PutToken(crate::store::model::TokenRecord { revoked: Some(revocation), ..token(number, "ann") })
@@ -51,6 +56,7 @@ fn filled() -> (Place, Engine, Vec<u8>) {
     let mut ops: Vec<Op> = (0..600).map(|number| Op::PutToken(token(number, "ann"))).collect();
     ops.push(Op::TakeName { owner: "ann".to_owned(), name: "token 7".to_owned(), token: id(7) });
     ops.push(Op::PutUser(user(false)));
+    ops.extend([1, 2, 3].map(|number| Op::PutIdentity(identity(number, "ann"))));
     // Enough rows for several slices of a copy.
     ops.extend((1..=1000).map(|seq| Op::AppendAudit(event(seq))));
     engine.commit(&ops).unwrap();
@@ -64,6 +70,8 @@ fn a_restore_does_not_bring_the_revoked_back() {
     let (place, engine, backup) = filled();
     let gone = Op::DropToken { id: id(8), owner: "ann".to_owned() };
     engine.commit(&[revoked(7), gone, Op::PutUser(user(true)), Op::PutToken(token(900, "ann"))]).unwrap();
+    let unlinked = Op::DropIdentity(IdentityRecord::key("https://id.example", "1"));
+    engine.commit(&[unlinked, Op::PutIdentity(identity(2, "bob"))]).unwrap();
     let locked = place.restore(&backup, true);
     assert!(matches!(locked, Err(RestoreError::Open(_))), "a store in use: {locked:?}");
     engine.close();
@@ -78,6 +86,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
     assert_eq!(engine.token(id(9)).unwrap(), Some(token(9, "ann")));
     assert_eq!(engine.token(id(900)).unwrap(), None, "made since");
     assert!(engine.users().unwrap()[0].banned.is_some());
+    assert_eq!(engine.identities().unwrap(), [identity(3, "ann")], "unlinked, or another's since");
     assert_eq!(engine.audit_before(None, 1).unwrap()[0].event, "store.restore");
     engine.close();
 }
@@ -96,7 +105,7 @@ fn an_unknown_past_has_to_be_accepted() {
     assert!(matches!(place.restore(&backup, false), Err(RestoreError::LostRevocations { .. })));
     place.restore(&backup, true).unwrap();
     let engine = Engine::open(&place.settings()).unwrap();
-    assert_eq!(engine.tokens(None, 1000).unwrap().len(), 600);
+    assert_eq!((engine.tokens(None, 1000).unwrap().len(), engine.identities().unwrap().len()), (600, 3));
     engine.close();
 }
 
