@@ -33,7 +33,7 @@ fn people_sign_in_by_a_provider() {
     std::fs::create_dir_all(&place).unwrap();
     stage::run(
         Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "oidc-provider@9.13.3"])
+            .args(["install", "--no-audit", "--no-fund", "oidc-provider@9.13.3", "axe-core@4.10.3"])
             .current_dir(&place),
     );
     let python = stage::python("browser", &["selenium==4.35.0"]);
@@ -87,10 +87,15 @@ access = "off"
 {services}"#
         ),
     );
+    gateway.must("POST", "/v1/users", Some(r#"{"login": "bob", "name": "Bob of old"}"#));
+    gateway.must("POST", "/v1/groups", Some(r#"{"name": "developers"}"#));
+    gateway.must("POST", "/v1/grants", Some(r#"{"role": "system-admin", "group": "developers"}"#));
     let told = stage::run(
         Command::new(python)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openid/flow.py"))
-            .args([page.as_str(), concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots/openid")]),
+            .arg(&page)
+            .arg(place.join("node_modules/axe-core/axe.min.js"))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots/openid")),
     );
     assert!(told.contains(r#"{"done": true}"#), "{told}");
     let zoe = gateway.must("GET", "/v1/users/zoe", None);

@@ -1,4 +1,4 @@
-"""Signing in by a provider of another site, in a real browser: PAGE SHOTS are the arguments.
+"""Signing in by a provider of another site, in a real browser: PAGE AXE SHOTS are the arguments.
 
 Every step fails by an exception; the last line says that all of it was done."""
 
@@ -12,7 +12,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-page, shots = sys.argv[1:]
+page, axe, shots = sys.argv[1:]
+AXE = pathlib.Path(axe).read_text()
 SHOTS = pathlib.Path(shots)
 SHOTS.mkdir(parents=True, exist_ok=True)
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -33,11 +34,35 @@ def seen(selector):
     return until(lambda d: next((e for e in d.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()), None))
 
 
+def accessible(name):
+    """axe-core finds nothing, light and dark, wide and narrow."""
+    for width in (1280, 390):
+        for dark in (False, True):
+            metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+            driver.execute_script(AXE)
+            found = driver.execute_async_script("const done = arguments[0]; axe.run().then(r => done(r.violations))")
+            told = [(v["id"], [n["html"][:150] for n in v["nodes"]]) for v in found]
+            assert not told, (name, width, dark, told)
+            assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"), (name, width)
+            driver.save_screenshot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def sign_out():
+    driver.get(page + "/profile")
+    seen(".reader button").click()
+    until(lambda d: "/sign-in" in d.current_url)
+    # Of both sites: the provider would not ask again.
+    driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+
+
 def sign_in(login):
     """From a page that needs it, by the provider, and back to that page."""
     driver.get(page + "/profile")
     until(lambda d: "/sign-in?next=" in d.current_url)
-    driver.save_screenshot(SHOTS / "sign-in.png")
     until(lambda d: d.find_element(By.LINK_TEXT, "Sign in with Example ID")).click()
     until(lambda d: d.current_url.startswith("http://127.0.0.1:"))
     seen("[name=login]").send_keys(login)
@@ -58,11 +83,17 @@ try:
     driver.get(page + "/v1/session")
     session = json.loads(driver.find_element(By.TAG_NAME, "body").text)
     assert (session["user"], session["by"], session["name"]) == ("zoe", "provider", "The person zoe"), session
-    driver.get(page + "/profile")
-    seen(".reader button").click()
-    until(lambda d: "/sign-in" in d.current_url)
-    driver.delete_all_cookies()
-    driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    # The provider's group makes her an administrator: she lets bob, who was there before, in.
+    driver.get(page + "/users/bob")
+    accessible("user")
+    seen("[name=subject]").send_keys("bob")
+    seen("form[data-call*=identities] button").click()
+    until(lambda d: "Signs in as" in d.find_element(By.CSS_SELECTOR, "dl.facts").text)
+    sign_out()
+    accessible("sign-in")
+    sign_in("bob")
+    assert "Bob of old" in driver.find_element(By.TAG_NAME, "main").text
+    sign_out()
     sign_in("yan")
     assert "developers" not in driver.find_element(By.TAG_NAME, "main").text
     print(json.dumps({"done": True}))

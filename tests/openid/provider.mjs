@@ -15,7 +15,7 @@ server.listen(0, '127.0.0.1', () => {
     findAccount: (_, login) => ({
       accountId: login,
       claims: () => ({
-        sub: `subject of ${login}`,
+        sub: login,
         preferred_username: login,
         name: `The person ${login}`,
         groups: login === 'zoe' ? ['developers', 'others'] : [],
