@@ -132,14 +132,16 @@ impl Relying {
         Person::of(subject, &claims, more.as_ref(), &self.provider)
     }
 
-    /// A key that is not known may be a new one.
+    /// A key that is not known, or does not fit, may have been replaced.
     async fn verified(
         &self,
         metadata: &Metadata,
         signed: &Signed<'_>,
     ) -> Result<claims::Claims, ProviderError> {
         match signed.verified(&*self.keys(metadata, false).await?) {
-            Err(TokenError::UnknownKey) => Ok(signed.verified(&*self.keys(metadata, true).await?)?),
+            Err(TokenError::UnknownKey | TokenError::Signature) => {
+                Ok(signed.verified(&*self.keys(metadata, true).await?)?)
+            }
             verified => Ok(verified?),
         }
     }

@@ -200,6 +200,16 @@ fn new_keys_are_found_and_strange_ones_not_searched_for() {
     });
     assert_eq!(sign_in(&provider, &fixture).status, 200, "a rotated key");
     assert_eq!(provider.asked("/realm/jwks"), 2);
+    let provider = Provider::start();
+    let fixture = provider.gateway();
+    provider.change(|world| world.header = json!({"kid": null}));
+    assert_eq!(sign_in(&provider, &fixture).status, 200, "a token that names no key");
+    provider.change(|world| {
+        let (pair, jwk) = key("first");
+        world.key = pair;
+        world.published = vec![jwk];
+    });
+    assert_eq!(sign_in(&provider, &fixture).status, 200, "another key, and nothing says so");
     provider.change(|world| world.header = json!({"kid": "made up"}));
     for _ in 0..3 {
         assert_eq!(sign_in(&provider, &fixture).status, 403);

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Browser, Fixture, PASSWORD, Sender, id, new_token};
 
+mod identities;
+
 struct Cast {
     fixture: Fixture,
     /// Who has signed in; `None`: they ask with tokens.
@@ -336,34 +338,6 @@ fn others_are_signed_out_invited_and_shortened_by_who_may() {
                 update,
             );
         }
-        let link = |login: &str| {
-            ("POST", format!("/v1/users/{login}/identities"), json!({"subject": "1", "issuer": "i"}))
-        };
-        let sees = [("plain", DENIED), ("viewer", OK), ("manager", OK)];
-        for (login, expected) in sees {
-            cast.check(
-                "see identities",
-                login,
-                ("GET", "/v1/users/victim/identities", Value::Null),
-                expected,
-            );
-        }
-        for (login, whose, expected) in [
-            ("plain", "victim", DENIED),
-            ("viewer", "victim", DENIED),
-            ("manager", "admin", ESCALATES),
-            ("manager", "me", DENIED),
-            ("manager", "victim", OK),
-        ] {
-            let (method, target, body) = link(whose);
-            cast.check(&format!("link {whose}"), login, (method, &target, body), expected);
-        }
-        let unlink = ("DELETE", "/v1/users/victim/identities", Value::Null);
-        cast.check("unlink", "plain", unlink.clone(), DENIED);
-        cast.check("unlink", "manager", unlink, OK);
-        cast.check("own identities", "plain", ("GET", "/v1/users/me/identities", Value::Null), OK);
-        let nowhere = ("POST", "/v1/users/victim/identities", json!({"subject": "1"}));
-        cast.check("of no provider", "manager", nowhere, (422, "invalid_value"));
         cast.check("invite who may more", "manager", invite("/v1/users/admin/invitation"), ESCALATES);
         cast.check(
             "sign out who may more",
