@@ -1,0 +1,137 @@
+//! The clients of a proxy: so many connections, each with one request after the other.
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::LocalSet,
+};
+
+use crate::{
+    CORES,
+    peers::{TOKENS, pinned, service_of, token},
+};
+
+pub struct Load {
+    pub connections: usize,
+    /// What the target ends with: how much is answered.
+    pub suffix: &'static str,
+    /// The tokens are known, else all are refused.
+    pub known: bool,
+}
+
+/// Of one proxy in one round.
+pub struct Outcome {
+    /// Seconds of the proxy's process.
+    pub cpu: f64,
+    pub requests: f64,
+    /// Microseconds.
+    pub p99: f64,
+}
+
+impl Outcome {
+    /// Microseconds a request.
+    pub fn cost(&self) -> f64 {
+        self.cpu * 1e6 / self.requests
+    }
+}
+
+impl Load {
+    /// Loads a proxy from a process of its own; how many requests were answered, and the 99th
+    /// percentile of their microseconds.
+    pub fn put(&self, proxy: SocketAddr, span: Duration) -> (f64, f64) {
+        let mut command = pinned(CORES[1], &std::env::current_exe().unwrap());
+        command.args(["load", &proxy.to_string(), self.suffix, &span.as_millis().to_string()]);
+        command.args([self.connections.to_string(), self.known.to_string()]);
+        let told = output(&mut command);
+        let (requests, p99) = told.trim().split_once(' ').expect("two figures");
+        (requests.parse().unwrap(), p99.parse().unwrap())
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The other process: proxy, suffix, milliseconds, connections, known.
+pub fn run(arguments: &[String]) {
+    let [proxy, suffix, span, connections, known] = arguments else { panic!("{arguments:?}") };
+    let (proxy, known): (SocketAddr, bool) = (proxy.parse().unwrap(), known.parse().unwrap());
+    let (span, connections) = (Duration::from_millis(span.parse().unwrap()), connections.parse().unwrap());
+    let requests: Rc<Vec<String>> =
+        Rc::new((0..TOKENS).map(|number| request(number, suffix, known)).collect());
+    let expected = if known { "HTTP/1.1 200 " } else { "HTTP/1.1 401 " };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let until = Instant::now() + span;
+    let mut took = LocalSet::new().block_on(&runtime, async {
+        let clients: Vec<_> = (0..connections)
+            .map(|number| {
+                tokio::task::spawn_local(client(proxy, requests.clone(), number * 151, until, expected))
+            })
+            .collect();
+        let mut took = Vec::new();
+        for client in clients {
+            took.extend(client.await.unwrap());
+        }
+        took
+    });
+    took.sort_unstable();
+    println!("{} {}", took.len(), took[took.len() * 99 / 100]);
+}
+
+fn request(number: usize, suffix: &str, known: bool) -> String {
+    let (service, token) = (service_of(number), token(if known { number } else { number + TOKENS }));
+    format!(
+        "GET /svc{service:02}/{suffix} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Encoding: identity\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+}
+
+/// Microseconds of each request.
+async fn client(
+    proxy: SocketAddr,
+    requests: Rc<Vec<String>>,
+    first: usize,
+    until: Instant,
+    expected: &str,
+) -> Vec<u32> {
+    let mut socket = TcpStream::connect(proxy).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let (mut took, mut number) = (Vec::new(), first);
+    let mut bytes = vec![0; 256 << 10];
+    while Instant::now() < until {
+        let began = Instant::now();
+        socket.write_all(requests[number % TOKENS].as_bytes()).await.unwrap();
+        let (mut read, mut left) = (0, None);
+        while left != Some(0) {
+            let count = socket.read(&mut bytes[read..]).await.unwrap();
+            assert!(count > 0, "the proxy has closed the connection");
+            if let Some(rest) = &mut left {
+                *rest -= count;
+                continue;
+            }
+            read += count;
+            if let Some(head) = bytes[..read].windows(4).position(|end| end == b"\r\n\r\n") {
+                let text = str::from_utf8(&bytes[..head]).unwrap();
+                assert!(text.starts_with(expected), "{text}");
+                let length = text.lines().find_map(|line| {
+                    let (name, value) = line.split_once(':')?;
+                    name.eq_ignore_ascii_case("content-length")
+                        .then(|| value.trim().parse::<usize>().unwrap())
+                });
+                left = Some(head + 4 + length.expect("a length") - read);
+                read = 0;
+            }
+        }
+        took.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+        number += 1;
+    }
+    took
+}

@@ -1,0 +1,121 @@
+//! What a request costs, beside nginx and HAProxy where they are installed:
+//! `cargo bench --bench gateway -- [--rounds N] [--seconds N]`.
+//!
+//! Each proxy has one core to itself, origin and load have another. All are measured in turn, round
+//! by round, so that a machine that slows down slows all of them. CPU is user and system time of the
+//! proxy's process; a ratio is the median over the rounds of the ratio within one round.
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
+
+mod load;
+mod origin;
+mod peers;
+
+use std::{collections::BTreeMap, env, time::Duration};
+
+use load::{Load, Outcome};
+use peers::{Access, Peer};
+
+/// The core of the proxy, and that of everything else.
+const CORES: [&str; 2] = ["0", "1"];
+
+/// What is asked for, and whose cost is one.
+struct Row {
+    name: &'static str,
+    load: Load,
+    access: Access,
+    baseline: &'static str,
+    /// What the cost is divided by, beside the number of requests.
+    unit: &'static str,
+    per_request: f64,
+}
+
+const KEEP_ALIVE: Load = Load { connections: 64, suffix: "1k", known: true };
+
+const ROWS: [Row; 4] = [
+    Row {
+        name: "HTTP/1.1 keep-alive, 1 KiB",
+        load: KEEP_ALIVE,
+        access: Access::Off,
+        baseline: "nginx",
+        unit: "us/request",
+        per_request: 1.0,
+    },
+    Row {
+        name: "the same, access log on",
+        load: KEEP_ALIVE,
+        access: Access::On,
+        baseline: "nginx",
+        unit: "us/request",
+        per_request: 1.0,
+    },
+    Row {
+        name: "1 MiB bodies",
+        load: Load { connections: 16, suffix: "1m", known: true },
+        access: Access::Off,
+        baseline: "nginx",
+        unit: "ms/GiB",
+        per_request: 1.024,
+    },
+    Row {
+        name: "refusals (401)",
+        load: Load { connections: 64, suffix: "1k", known: false },
+        access: Access::Off,
+        baseline: "nginx map",
+        unit: "us/request",
+        per_request: 1.0,
+    },
+];
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("origin") => return origin::serve(),
+        Some("load") => return load::run(&arguments[1..]),
+        _ => {}
+    }
+    let option = |name: &str, default: u64| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.map_or(default, |at| arguments[at + 1].parse().expect("a number behind the option"))
+    };
+    let (rounds, seconds) = (option("--rounds", 3), Duration::from_secs(option("--seconds", 2)));
+    let bench = peers::Bench::new();
+    println!("{rounds} rounds of {} s, one core for the proxy, 10,000 tokens\n", seconds.as_secs());
+    println!("| work | proxy | CPU | ratio, median (range) | p99 |\n|---|---|--:|--:|--:|");
+    for row in &ROWS {
+        let peers = bench.start(row.access, row.load.known);
+        let mut results: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
+        for _ in 0..rounds {
+            for peer in &peers {
+                results.entry(peer.name).or_default().push(peer.measure(&row.load, seconds));
+            }
+        }
+        tell(row, &peers, &results);
+    }
+}
+
+fn tell(row: &Row, peers: &[Peer], results: &BTreeMap<&str, Vec<Outcome>>) {
+    for peer in peers {
+        let mine = &results[peer.name];
+        let cost = median(mine.iter().map(|outcome| outcome.cost() * row.per_request).collect());
+        let p99 = median(mine.iter().map(|outcome| outcome.p99).collect());
+        let ratios = results.get(row.baseline).map(|theirs| {
+            let mut ratios: Vec<f64> = mine.iter().zip(theirs).map(|(m, t)| m.cost() / t.cost()).collect();
+            ratios.sort_by(f64::total_cmp);
+            ratios
+        });
+        let ratio = ratios.map_or_else(
+            || format!("{} is not installed", row.baseline),
+            |ratios| {
+                let (first, last) = (ratios[0], ratios[ratios.len() - 1]);
+                format!("{:.2} ({first:.2} to {last:.2})", median(ratios))
+            },
+        );
+        println!("| {} | {} | {cost:.2} {} | {ratio} | {p99:.0} us |", row.name, peer.name, row.unit);
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,305 @@
+//! The proxies under load, each with the same 10,000 tokens and 48 services where it authorizes.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    CORES,
+    load::{Load, Outcome},
+};
+
+pub const TOKENS: usize = 10_000;
+const SERVICES: usize = 48;
+const OWNERS: usize = 1000;
+
+/// The clock of `/proc/PID/stat`.
+const TICKS: f64 = 100.0;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    On,
+    Off,
+}
+
+/// The text of a token; those from [`TOKENS`] on nobody knows.
+pub fn token(number: usize) -> String {
+    format!("bench_{}", &blake3::hash(&number.to_le_bytes()).to_hex()[..40])
+}
+
+/// One of the four services that a token is good for.
+pub fn service_of(number: usize) -> usize {
+    number % SERVICES
+}
+
+fn scope(number: usize) -> [usize; 4] {
+    [0, 1, 2, 3].map(|step| (number + step) % SERVICES)
+}
+
+/// A command on one core, where cores can be chosen.
+pub fn pinned(core: &str, program: &Path) -> Command {
+    if Command::new("taskset").arg("-V").output().is_ok_and(|output| output.status.success()) {
+        let mut command = Command::new("taskset");
+        command.args(["-c", core]).arg(program);
+        return command;
+    }
+    Command::new(program)
+}
+
+/// The origin, and a directory for what the proxies read.
+pub struct Bench {
+    dir: tempfile::TempDir,
+    _origin: Ended,
+    origin: u16,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let mut command = pinned(CORES[1], &env::current_exe().unwrap());
+        let mut origin = Ended(command.arg("origin").stdout(Stdio::piped()).spawn().unwrap());
+        let mut port = String::new();
+        BufReader::new(origin.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        let bench =
+            Self { dir: tempfile::tempdir().unwrap(), _origin: origin, origin: port.trim().parse().unwrap() };
+        bench.import();
+        bench
+    }
+
+    /// Every proxy that is installed. `plain`: also the one that authorizes nobody.
+    pub fn start(&self, access: Access, plain: bool) -> Vec<Peer> {
+        let mut peers = Vec::new();
+        if installed("nginx") {
+            if plain {
+                peers.push(self.nginx("nginx", access, "location / { proxy_pass http://origin; }", ""));
+            }
+            peers.push(self.nginx("nginx map", access, &locations(), &tokens_of_nginx()));
+        }
+        if installed("haproxy") && access == Access::Off {
+            peers.push(self.haproxy());
+        }
+        peers.push(self.permgate(access));
+        peers
+    }
+
+    fn permgate(&self, access: Access) -> Peer {
+        let address = free();
+        let file = self.write("gateway.toml", &self.gateway_toml(address, access));
+        let mut command = pinned(CORES[0], Path::new(env!("CARGO_BIN_EXE_permgate")));
+        command.arg("run").arg("-c").arg(file);
+        Peer::start("permgate", address, command)
+    }
+
+    fn gateway_toml(&self, address: SocketAddr, access: Access) -> String {
+        let (dir, access) = (self.dir.path().display(), if access == Access::On { "json" } else { "off" });
+        let mut text = format!(
+            r#"version = 1
+[server]
+listen = ["{address}"]
+workers = 1
+[admin]
+listen = ["unix:{dir}/admin.sock"]
+[store]
+path = "{dir}/store"
+ballast = "64k"
+[log]
+access = "{access}"
+level = "warn"
+[upstream.origin]
+urls = ["http://127.0.0.1:{}"]
+"#,
+            self.origin
+        );
+        for service in 0..SERVICES {
+            let name = format!("svc{service:02}");
+            write!(
+                text,
+                "[service.{name}]\ntitle = \"{name}\"\nupstream = \"origin\"\npaths = [\"/{name}\"]\nreaders = [\"readers\"]\n"
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    fn import(&self) {
+        let config = self.write("import.toml", &self.gateway_toml(free(), Access::Off));
+        let mut lines = String::new();
+        let owner = |number: usize| format!("user{:04}", number % OWNERS);
+        for number in 0..OWNERS {
+            writeln!(lines, r#"{{"user": "{}", "kind": "service"}}"#, owner(number)).unwrap();
+        }
+        let members: Vec<String> = (0..OWNERS).map(owner).collect();
+        writeln!(lines, r#"{{"group": "readers", "members": {members:?}}}"#).unwrap();
+        for number in 0..TOKENS {
+            let (digest, scope) = (blake3::hash(token(number).as_bytes()), scope(number));
+            let scope: Vec<String> = scope.iter().map(|service| format!("svc{service:02}")).collect();
+            let owner = owner(number);
+            writeln!(
+                lines,
+                r#"{{"digest": "{}", "owner": "{owner}", "name": "token {number}", "scope": {scope:?}}}"#,
+                digest.to_hex()
+            )
+            .unwrap();
+        }
+        let lines = self.write("import.ndjson", &lines);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
+        command.args(["token", "import", "--offline", "--make-owners", "-c"]).arg(config).arg(lines);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn nginx(&self, name: &'static str, access: Access, locations: &str, maps: &str) -> Peer {
+        let (address, dir, origin) = (free(), self.dir.path().display(), self.origin);
+        let log =
+            if access == Access::On { format!("{dir}/{}.log", name.replace(' ', "-")) } else { "off".into() };
+        let text = format!(
+            "worker_processes 1; daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;
+events {{ worker_connections 16384; multi_accept on; }}
+http {{
+  access_log {log}; server_tokens off; tcp_nodelay on; keepalive_timeout 3600s; keepalive_requests 1000000000;
+  client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
+  proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;
+  proxy_buffer_size 16k; proxy_buffers 8 32k; proxy_max_temp_file_size 0;
+  upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; keepalive_timeout 3600s; }}
+  map_hash_max_size 65536; map_hash_bucket_size 256;
+  {maps}
+  server {{ listen {address} backlog=4096; {locations} }}
+}}"
+        );
+        let file = self.write(&format!("{}.conf", name.replace(' ', "-")), &text);
+        let mut command = pinned(CORES[0], Path::new("nginx"));
+        command.args(["-e", "stderr", "-c"]).arg(file);
+        Peer::start(name, address, command)
+    }
+
+    fn haproxy(&self) -> Peer {
+        let address = free();
+        let (mut paths, mut grants) = (String::new(), String::new());
+        (0..SERVICES).for_each(|service| writeln!(paths, "/svc{service:02}/ {}", 1_u64 << service).unwrap());
+        for number in 0..TOKENS {
+            let bits = scope(number).iter().fold(0_u64, |bits, service| bits | 1 << service);
+            writeln!(grants, "{} {bits}", token(number)).unwrap();
+        }
+        let (paths, grants) = (self.write("paths.map", &paths), self.write("tokens.map", &grants));
+        let text = format!(
+            "global
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout http-keep-alive 1h
+    http-reuse always
+frontend in
+    bind {address} backlog 4096
+    http-request set-var(txn.bit) path,map_beg_int({})
+    http-request set-var(txn.grant) http_auth_bearer,map_str_int({})
+    http-request return status 401 unless {{ var(txn.grant) -m found }}
+    http-request return status 403 unless {{ var(txn.bit) -m found }} {{ var(txn.grant),and(txn.bit) gt 0 }}
+    default_backend origin
+backend origin
+    server o 127.0.0.1:{} pool-purge-delay 1h
+",
+            paths.display(),
+            grants.display(),
+            self.origin
+        );
+        let file = self.write("haproxy.cfg", &text);
+        let mut command = pinned(CORES[0], Path::new("haproxy"));
+        command.arg("-f").arg(file);
+        Peer::start("HAProxy map", address, command)
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn locations() -> String {
+    let mut text = String::new();
+    for service in 0..SERVICES {
+        writeln!(text, "location /svc{service:02}/ {{").unwrap();
+        writeln!(text, "if ($grant = \"\") {{ return 401; }}").unwrap();
+        writeln!(text, "if ($grant !~ \",{service:02},\") {{ return 403; }}").unwrap();
+        writeln!(text, "proxy_pass http://origin; }}").unwrap();
+    }
+    text
+}
+
+fn tokens_of_nginx() -> String {
+    let mut text = "map $http_authorization $grant { default \"\";\n".to_owned();
+    for number in 0..TOKENS {
+        let [a, b, c, d] = scope(number);
+        writeln!(text, "\"Bearer {}\" \",{a:02},{b:02},{c:02},{d:02},\";", token(number)).unwrap();
+    }
+    text + "}"
+}
+
+/// A proxy that runs.
+pub struct Peer {
+    pub name: &'static str,
+    address: SocketAddr,
+    process: Ended,
+}
+
+impl Peer {
+    fn start(name: &'static str, address: SocketAddr, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Ended(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        let late = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(address).is_err() {
+            assert!(
+                process.0.try_wait().unwrap().is_none() && Instant::now() < late,
+                "{name} does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { name, address, process }
+    }
+
+    /// After a tenth of the time, in which connections are made and caches filled.
+    pub fn measure(&self, load: &Load, span: Duration) -> Outcome {
+        load.put(self.address, span / 10);
+        let before = self.cpu();
+        let (requests, p99) = load.put(self.address, span);
+        Outcome { cpu: self.cpu() - before, requests, p99 }
+    }
+
+    /// Seconds so far, user's and system's.
+    fn cpu(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
+        let figures = stat.rsplit_once(')').expect("the name is in brackets").1;
+        figures.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap() / TICKS).sum()
+    }
+}
+
+fn installed(program: &str) -> bool {
+    let found = Command::new(program).arg("-v").output().is_ok();
+    if !found {
+        eprintln!("{program} is not installed: it is left out");
+    }
+    found
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A process that does not outlive the bench.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
