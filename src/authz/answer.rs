@@ -230,7 +230,12 @@ impl Reason {
         let mut description = String::from(told.text);
         if !told.advice.is_empty() {
             description.push_str(". ");
-            description.push_str(&told.advice.replace("{service}", service.unwrap_or("the service's key")));
+            let mut parts = told.advice.split("{service}");
+            description.push_str(parts.next().unwrap_or_default());
+            for part in parts {
+                description.push_str(service.unwrap_or("the service's key"));
+                description.push_str(part);
+            }
         }
         let allow = (self == Reason::MethodNotSupported).then(|| ALLOW.to_owned());
         Answer { status: told.status, error: told.error, description, challenge, allow }

@@ -42,6 +42,11 @@ pub enum Form {
 const RETRY_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
+    fn told(reason: Reason, answer: Answer) -> Self {
+        let retry_after = (answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_UNAVAILABLE);
+        Self { reason, answer, retry_after, limits: None }
+    }
+
     pub fn too_many(wait: Duration) -> Self {
         Self { retry_after: Some(whole(wait)), ..Self::from(Reason::TooManyBadTokens) }
     }
@@ -71,16 +76,16 @@ impl Rejection {
         response.status = answer.status;
         let fields = &mut response.fields;
         let kind = if problem { "application/problem+json" } else { "application/json" };
-        fields.set("content-type", &HeaderValue::from_static(kind));
-        fields.set("cache-control", &HeaderValue::from_static("no-store"));
-        fields.set("x-request-id", request_id);
+        fields.add("content-type", &HeaderValue::from_static(kind));
+        fields.add("cache-control", &HeaderValue::from_static("no-store"));
+        fields.add("x-request-id", request_id);
         for (name, value) in [("www-authenticate", answer.challenge), ("allow", answer.allow)] {
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                fields.set(name, &value);
+                fields.add(name, &value);
             }
         }
         if let Some(wait) = self.retry_after {
-            fields.set("retry-after", &HeaderValue::from(wait));
+            fields.add("retry-after", &HeaderValue::from(wait));
         }
         if let Some(limits) = self.limits {
             limits.tell(fields);
@@ -91,9 +96,7 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        let answer = reason.answer(None);
-        let retry_after = (answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_UNAVAILABLE);
-        Self { reason, answer, retry_after, limits: None }
+        Self::told(reason, reason.answer(None))
     }
 }
 
@@ -106,7 +109,7 @@ impl From<Exceeded> for Rejection {
 
 impl From<Denial<'_>> for Rejection {
     fn from(denial: Denial<'_>) -> Self {
-        Self { answer: denial.answer(), ..Self::from(denial.reason) }
+        Self::told(denial.reason, denial.answer())
     }
 }
 
@@ -144,27 +147,74 @@ fn asks_for_problem(fields: &message::Fields) -> bool {
     fields.all("accept").filter(|value| value.len() >= "application/problem+json".len()).any(named)
 }
 
-/// Fixed texts, service keys and request ids: nothing that JSON would have to escape.
+/// One object of strings and the status, its members in the order of their names.
 fn text(answer: &Answer, request_id: &HeaderValue, problem: bool) -> Bytes {
-    let id = request_id.to_str().unwrap_or_default();
-    let status = answer.status.as_u16();
-    let mut body = serde_json::Map::new();
+    let title = answer.status.canonical_reason().unwrap_or_default();
+    let mut body = String::with_capacity(TEXT);
+    body.push('{');
     if problem {
-        let title = answer.status.canonical_reason().unwrap_or_default();
-        body.insert("type".into(), "about:blank".into());
-        body.insert("title".into(), title.into());
-        body.insert("detail".into(), answer.description.as_str().into());
+        put_member(&mut body, "detail", &answer.description);
     }
-    body.insert("error".into(), answer.error.into());
-    body.insert("error_description".into(), answer.description.as_str().into());
-    body.insert("status".into(), status.into());
-    body.insert("request_id".into(), id.into());
-    Bytes::from(serde_json::Value::Object(body).to_string())
+    put_member(&mut body, "error", answer.error);
+    put_member(&mut body, "error_description", &answer.description);
+    put_member(&mut body, "request_id", request_id.to_str().unwrap_or_default());
+    body.push_str("\"status\":");
+    body.push_str(answer.status.as_str());
+    body.push(',');
+    if problem {
+        put_member(&mut body, "title", title);
+        put_member(&mut body, "type", "about:blank");
+    }
+    body.pop();
+    body.push('}');
+    body.into()
+}
+
+/// Room for most of them.
+const TEXT: usize = 512;
+
+/// A member and the comma behind it. Refusals come in floods, and hardly one has anything to escape.
+fn put_member(body: &mut String, name: &str, text: &str) {
+    body.push('"');
+    body.push_str(name);
+    body.push_str("\":");
+    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        body.push_str(&serde_json::Value::from(text).to_string());
+    } else {
+        body.push('"');
+        body.push_str(text);
+        body.push('"');
+    }
+    body.push(',');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_refusal_is_an_object_of_its_own_words() {
+        let id = HeaderValue::from_static("r-1");
+        for reason in Reason::ALL {
+            let answer = reason.answer(Some("tracker"));
+            for problem in [false, true] {
+                let told: serde_json::Value =
+                    serde_json::from_slice(&text(&answer, &id, problem)).expect("JSON");
+                let mut expected = serde_json::json!({
+                    "error": answer.error,
+                    "error_description": answer.description,
+                    "request_id": "r-1",
+                    "status": answer.status.as_u16(),
+                });
+                if problem {
+                    expected["detail"] = answer.description.as_str().into();
+                    expected["title"] = answer.status.canonical_reason().into();
+                    expected["type"] = "about:blank".into();
+                }
+                assert_eq!(told, expected, "{reason:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_refusal_to_a_proxy_that_asks_never_looks_like_a_permit() {
