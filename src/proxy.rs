@@ -7,6 +7,7 @@ mod authorize;
 mod bad_tokens;
 mod body;
 mod exchange;
+mod forward;
 mod framing;
 mod grpc;
 pub mod limits;
@@ -30,13 +31,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Uri, Version, uri};
+use http::HeaderValue;
 use http_body::Body as _;
 
 use self::{
     access_log::{Line, LogWriter},
-    body::Upload,
-    exchange::{Finish, Passage},
+    exchange::Finish,
     framing::KnownHost,
     limits::Counts,
     own::Own,
@@ -44,8 +44,7 @@ use self::{
     refusals::RefusalSender,
     rejection::{Form, Rejection},
     request_id::RequestIds,
-    tunnel::{Scratch, Tunnel},
-    upstream::{Download, Lease},
+    tunnel::Scratch,
     view::View,
 };
 pub use self::{
@@ -65,9 +64,9 @@ pub use self::{
 };
 use crate::{
     assertion::Keyring,
-    authz::{answer::Reason, forwarding},
+    authz::answer::Reason,
     fence::Registry,
-    message::{Fields, Request, Response},
+    message::{Request, Response},
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
     net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
     state::State,
@@ -151,50 +150,6 @@ impl Gateway {
     fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> HeaderValue {
         let told = trusts(view, connection).then(|| RequestIds::told(&request.fields)).flatten();
         told.unwrap_or_else(|| self.ids.make())
-    }
-
-    async fn forward(
-        &self,
-        passage: Passage,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<Body>, (Rejection, Finish)> {
-        let upstream = Rc::clone(passage.upstream());
-        prepare(&mut request, upstream.settings());
-        let exchange = Rc::clone(passage.exchange());
-        let silence = upstream.settings().first_byte_timeout;
-        let limit = exchange.upload_limit.get();
-        let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
-        match upstream.forward(&passage, request).await {
-            Ok((answer, lease)) => {
-                exchange.upstream_answered.set(Some(Instant::now()));
-                let Response { status, mut fields, body: download } = answer;
-                let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
-                let protocols = (exchange.upgrade.get() && named)
-                    .then(|| fields.get("upgrade").and_then(|value| HeaderValue::from_bytes(value).ok()))
-                    .flatten();
-                forwarding::edit_response(&mut fields, &exchange.request_id);
-                if let Some(protocols) = protocols {
-                    upgrade::set(&mut fields, &protocols);
-                }
-                if let Some(taken) = &*exchange.taken.borrow() {
-                    taken.tell(&mut fields);
-                }
-                exchange.status.set(status.as_u16());
-                if status == StatusCode::SWITCHING_PROTOCOLS {
-                    let switched = switch(fields, download, lease, passage);
-                    return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
-                }
-                let body = Body::stream(
-                    download,
-                    lease,
-                    passage.into_finish(),
-                    upstream.body_timeout(),
-                    upstream.idle_timeout(),
-                );
-                Ok(Response { status, fields, body })
-            }
-            Err(reason) => Err((reason.into(), passage.into_finish())),
-        }
     }
 
     /// Tells of an exchange that has ended, however it did.
@@ -361,42 +316,4 @@ const UNANNOUNCED_TOLD: Duration = Duration::from_secs(60);
 /// Whether what the peer says of its clients is believed.
 fn trusts(view: &View, connection: &Connection) -> bool {
     connection.peer.is_trusted(&view.snapshot.rules.settings.trusted_proxies)
-}
-
-/// The upstream speaks HTTP no longer; the client learns of it by the same answer.
-fn switch(
-    mut fields: Fields,
-    download: Download,
-    mut lease: Lease,
-    passage: Passage,
-) -> Result<Response<Body>, Finish> {
-    let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
-    // It means nothing before a tunnel.
-    fields.remove("content-length");
-    let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
-    let body = Body::tunnel(tunnel, passage.into_finish());
-    Ok(Response { status: StatusCode::SWITCHING_PROTOCOLS, fields, body })
-}
-
-/// The request line and what frames the body, made for the upstream's connection.
-fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
-    request.version = Version::HTTP_11;
-    if request.uri.authority().is_some() {
-        let mut parts = uri::Parts::default();
-        parts.path_and_query = request.uri.path_and_query().cloned();
-        request.uri = Uri::from_parts(parts).unwrap_or_default();
-    }
-    if let Some(host) = &settings.host {
-        request.fields.set("host", host);
-    } else if !request.fields.has("host")
-        && let Some(WeightedUrl { url, .. }) = settings.urls.first()
-    {
-        // HTTP/1.0 may lack what HTTP/1.1 must have.
-        request.fields.set("host", &url.authority());
-    }
-    let body = &request.body;
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        // Said outright: without a length, a GET passes for one without a body.
-        request.fields.set("transfer-encoding", &HeaderValue::from_static("chunked"));
-    }
 }

@@ -1,0 +1,108 @@
+//! A passage's way to its upstream and the answer's way back: what is made anew on both.
+
+use std::{rc::Rc, time::Instant};
+
+use http::{HeaderValue, StatusCode, Uri, Version, uri};
+use http_body::Body as _;
+
+use crate::{
+    authz::{answer::Reason, forwarding},
+    message::{Fields, Request, Response},
+    net::RequestBody,
+    proxy::{
+        Gateway,
+        body::{Body, Upload},
+        exchange::{Finish, Passage},
+        rejection::Rejection,
+        tunnel::Tunnel,
+        upgrade,
+        upstream::{
+            Download, Lease,
+            settings::{UpstreamSettings, WeightedUrl},
+        },
+    },
+};
+
+impl Gateway {
+    pub(super) async fn forward(
+        &self,
+        passage: Passage,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Body>, (Rejection, Finish)> {
+        let upstream = Rc::clone(passage.upstream());
+        prepare(&mut request, upstream.settings());
+        let exchange = Rc::clone(passage.exchange());
+        let silence = upstream.settings().first_byte_timeout;
+        let limit = exchange.upload_limit.get();
+        let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
+        match upstream.forward(&passage, request).await {
+            Ok((answer, lease)) => {
+                exchange.upstream_answered.set(Some(Instant::now()));
+                let Response { status, mut fields, body: download } = answer;
+                let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+                let protocols = (exchange.upgrade.get() && named)
+                    .then(|| fields.get("upgrade").and_then(|value| HeaderValue::from_bytes(value).ok()))
+                    .flatten();
+                forwarding::edit_response(&mut fields, &exchange.request_id);
+                if let Some(protocols) = protocols {
+                    upgrade::set(&mut fields, &protocols);
+                }
+                if let Some(taken) = &*exchange.taken.borrow() {
+                    taken.tell(&mut fields);
+                }
+                exchange.status.set(status.as_u16());
+                if status == StatusCode::SWITCHING_PROTOCOLS {
+                    let switched = switch(fields, download, lease, passage);
+                    return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
+                }
+                let body = Body::stream(
+                    download,
+                    lease,
+                    passage.into_finish(),
+                    upstream.body_timeout(),
+                    upstream.idle_timeout(),
+                );
+                Ok(Response { status, fields, body })
+            }
+            Err(reason) => Err((reason.into(), passage.into_finish())),
+        }
+    }
+}
+
+/// The upstream speaks HTTP no longer; the client learns of it by the same answer.
+fn switch(
+    mut fields: Fields,
+    download: Download,
+    mut lease: Lease,
+    passage: Passage,
+) -> Result<Response<Body>, Finish> {
+    let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
+    // It means nothing before a tunnel.
+    fields.remove("content-length");
+    let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
+    let body = Body::tunnel(tunnel, passage.into_finish());
+    Ok(Response { status: StatusCode::SWITCHING_PROTOCOLS, fields, body })
+}
+
+/// The request line and what frames the body, made for the upstream's connection.
+fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
+    request.version = Version::HTTP_11;
+    if request.uri.authority().is_some() {
+        let mut parts = uri::Parts::default();
+        parts.path_and_query = request.uri.path_and_query().cloned();
+        request.uri = Uri::from_parts(parts).unwrap_or_default();
+    }
+    if let Some(host) = &settings.host {
+        request.fields.set("host", host);
+    } else if !request.fields.has("host")
+        && let Some(WeightedUrl { url, .. }) = settings.urls.first()
+    {
+        // HTTP/1.0 may lack what HTTP/1.1 must have.
+        request.fields.set("host", &url.authority());
+    }
+    let body = &request.body;
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Said outright: without a length, a GET passes for one without a body.
+        request.fields.set("transfer-encoding", &HeaderValue::from_static("chunked"));
+    }
+}
