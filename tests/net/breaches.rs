@@ -1,12 +1,16 @@
 //! What a client may not do in HTTP/2, frame by frame, and what becomes of it.
 
-use std::time::Duration;
+use std::{
+    ops::RangeInclusive,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use permgate::net::Limits;
 
 use crate::{
     frames::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, RST_STREAM, SETTINGS,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, PING, RST_STREAM, SETTINGS,
         WINDOW_UPDATE, block, frame,
     },
     harness::{Gate, eventually},
@@ -146,6 +150,56 @@ fn floods_end_the_connection() {
     });
 }
 
+/// Asks again and again and, once the handler is at work, does this to the stream. How the connection
+/// ends, and how many requests were served until then.
+fn check_flood(row: &str, expected: &str, served: RangeInclusive<usize>, undo: impl Fn(&mut Frames, u32)) {
+    let gate = Gate::new(&Limits::default());
+    let mut client = Frames::to(&gate);
+    let never = [GET[0], GET[1], GET[2], (":path", "/never")];
+    eventually("it is connected", || gate.budget.open() == 1);
+    let (mut first, mut over) = (1, false);
+    while !over {
+        assert!(first < 10_000, "{row}: goes on and on");
+        let seen = gate.seen.requests.load(Ordering::SeqCst);
+        // Half of those that may be open.
+        let streams: Vec<u32> = (first..first + 100).step_by(2).collect();
+        for stream in &streams {
+            client.headers(WHOLE, *stream, &never);
+        }
+        eventually("all are served, or none any more", || {
+            over = gate.budget.open() == 0;
+            over || gate.seen.requests.load(Ordering::SeqCst) == seen + streams.len()
+        });
+        for stream in &streams {
+            undo(&mut client, *stream);
+        }
+        eventually("all are given up", || gate.seen.running.load(Ordering::SeqCst) == 0);
+        first += 100;
+    }
+    let count = gate.seen.requests.load(Ordering::SeqCst);
+    assert_eq!(client.end_of(u32::MAX), expected, "{row}");
+    assert!(served.contains(&count), "{row}: {count} were served");
+    assert_eq!(gate.client().get("/x").answer().0, 200, "{row}: others are served");
+}
+
+#[test]
+fn floods_of_streams_that_are_served_already_end_the_connection() {
+    // CVE-2023-44487, at the pace at which they are served.
+    check_flood("rapid reset", "GOAWAY 11", 1000..=1200, |client, stream| {
+        client.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+    });
+    // CVE-2025-8671: the client has the gateway reset its streams.
+    check_flood("an update of nothing", "GOAWAY 1", 50..=50, |client, stream| {
+        client.send(WINDOW_UPDATE, 0, stream, &[0; 4]);
+    });
+    check_flood("a window that overflows", "GOAWAY 11", 100..=200, |client, stream| {
+        client.send(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
+    });
+    check_flood("data behind the end", "GOAWAY 1", 50..=50, |client, stream| {
+        client.send(DATA, 0, stream, b"x");
+    });
+}
+
 #[test]
 fn a_hundred_streams_are_open_at_once() {
     let gate = Gate::new(&Limits::default());
@@ -177,6 +231,59 @@ fn a_head_that_dawdles_ends_the_connection() {
     assert_eq!(preface.answer().0, 408, "it does not speak HTTP/2 yet");
     preface.ending();
     eventually("no connection is left", || gate.budget.open() == 0);
+}
+
+#[test]
+fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = Frames::to(&gate);
+    let most = 0x7fff_0000_u32.to_be_bytes();
+    client.send(SETTINGS, 0, 0, &[&[0, 4], &most[..]].concat());
+    client.send(WINDOW_UPDATE, 0, 0, &most);
+    client.headers(WHOLE, 1, &[GET[0], GET[1], GET[2], (":path", "/endless")]);
+    // It reads nothing, so that the gateway's own buffers fill up behind the kernel's.
+    let mut before = 0;
+    eventually("nothing more comes", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = client.waiting();
+        std::mem::replace(&mut before, now) == now && now > 0
+    });
+    let begun = Instant::now();
+    assert_eq!(gate.sever(), 1);
+    eventually("the connection is closed", || gate.budget.open() == 0);
+    let took = begun.elapsed();
+    // Ticks are 250 ms apart at most.
+    assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_client_that_is_not_heard_of_is_pinged_and_then_given_up() {
+    let gate = Gate::new(&Limits::default());
+    let never = [GET[0], GET[1], GET[2], (":path", "/never")];
+    let play = |answers: bool| {
+        let mut client = Frames::to(&gate);
+        client.patience(Duration::from_secs(30));
+        client.send(SETTINGS, 1, 0, &[]).headers(WHOLE, 1, &never);
+        let (begun, mut pinged) = (Instant::now(), Vec::new());
+        while let Some(frame) = client.next() {
+            if frame.kind == PING && frame.flags == 0 {
+                pinged.push(begun.elapsed().as_secs());
+                if answers {
+                    client.send(PING, 1, 0, &frame.payload);
+                }
+                if pinged.len() == 2 {
+                    break;
+                }
+            }
+        }
+        (pinged, begun.elapsed().as_secs())
+    };
+    let (silent, lives) = std::thread::scope(|scope| {
+        let lives = scope.spawn(|| play(true));
+        (play(false), lives.join().unwrap())
+    });
+    assert!(matches!(silent.0[..], [20..=22]) && (40..=44).contains(&silent.1), "silent: {silent:?}");
+    assert!(matches!(lives.0[..], [20..=22, 40..=45]), "answers: {lives:?}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A client that speaks HTTP/2 frame by frame, so that it can break the rules.
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use crate::harness::{Client, Gate};
 
@@ -19,6 +22,7 @@ pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
@@ -54,6 +58,16 @@ impl Frames {
 
     pub fn headers(&mut self, flags: u8, stream: u32, fields: &[(&str, &str)]) -> &mut Self {
         self.send(HEADERS, flags, stream, &block(fields))
+    }
+
+    /// How long a frame may take to come.
+    pub fn patience(&mut self, within: Duration) {
+        self.0.socket.set_read_timeout(Some(within)).unwrap();
+    }
+
+    /// Bytes that came and were not read, as far as they are counted.
+    pub fn waiting(&self) -> usize {
+        self.0.socket.peek(&mut vec![0; 16 << 20]).unwrap()
     }
 
     /// The next frame; `None` when the connection ends.

@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use slab::Slab;
 
 use super::piece::Piece;
-use crate::net::{Connection, Limits, connection::Order};
+use crate::net::{Connection, Limits, Refusal, connection::Order};
 
 /// Of a connection that carries streams.
 pub struct Trunk {
@@ -23,6 +23,8 @@ pub struct Trunk {
     ping_due: Cell<bool>,
     /// A stream's reset is not on the wire yet, since when.
     reset: Cell<Option<Instant>>,
+    /// When the streams that the client took back are forgotten, [`PACE`] for each.
+    taken_back: Cell<Instant>,
 }
 
 /// Of a stream.
@@ -48,6 +50,12 @@ const PING: Duration = Duration::from_secs(20);
 /// How long the reset of a stream may take to get on the wire before the connection is closed.
 const RESET: Duration = Duration::from_secs(1);
 
+/// A client may take back a thousand streams at once that are being served already, and 33 a second
+/// in the long run, as with nghttp2: each costs as much as a request and counts for none of the
+/// streams that are open.
+const PACE: Duration = Duration::from_millis(30);
+const BURST: Duration = PACE.saturating_mul(1000);
+
 impl Trunk {
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -56,6 +64,7 @@ impl Trunk {
             heard: Cell::new(now),
             ping_due: Cell::new(false),
             reset: Cell::new(None),
+            taken_back: Cell::new(now),
         }
     }
 
@@ -81,6 +90,13 @@ impl Trunk {
         self.reset.set(None);
     }
 
+    /// The client has reset a stream that was being served. False: too many, too fast.
+    pub(super) fn take_back(&self, now: Instant) -> bool {
+        let forgotten = self.taken_back.get().max(now) + PACE;
+        self.taken_back.set(forgotten);
+        forgotten.saturating_duration_since(now) <= BURST
+    }
+
     /// The ticker's look at what only a trunk has.
     pub(in crate::net) fn check(&self, connection: &Connection, now: Instant, limits: &Limits) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
@@ -89,7 +105,7 @@ impl Trunk {
         }
         if self.head.get().is_some_and(|since| past(since, limits.head_timeout)) {
             self.head.set(None);
-            return connection.order(Order::Refuse(crate::net::Refusal::HeadTimeout));
+            return connection.order(Order::Refuse(Refusal::HeadTimeout));
         }
         let streams = self.streams.borrow();
         if !streams.is_empty() {
@@ -176,6 +192,13 @@ impl Place {
 
     pub(super) fn branch(&self) -> &Branch {
         self.stream.branch().expect("a place is a stream's")
+    }
+
+    /// The client has reset the stream.
+    pub(super) fn taken_back(&self) {
+        if self.trunk.trunk().is_some_and(|trunk| !trunk.take_back(self.trunk.clock().now())) {
+            self.trunk.order(Order::Refuse(Refusal::BadRequest("too many streams were reset")));
+        }
     }
 }
 

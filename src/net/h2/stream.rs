@@ -34,7 +34,7 @@ pub(super) async fn serve<H: Handler>(
 ) {
     let head = *request.method() == Method::HEAD;
     // Over either way: whoever has to know sees it in what is dropped.
-    let _ = match judged {
+    let served = match judged {
         Ok(()) => {
             let request = with_body(request, &place.stream);
             let answer = handler.handle(request, place.stream.clone());
@@ -49,6 +49,9 @@ pub(super) async fn serve<H: Handler>(
             send(&place, response.map(Full::new), head).await
         }
     };
+    if served.is_err() && !place.stream.severed() {
+        place.taken_back();
+    }
 }
 
 fn with_body(request: http::Request<RecvStream>, stream: &Rc<Connection>) -> Request<RequestBody> {
