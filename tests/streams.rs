@@ -6,6 +6,7 @@
 mod support;
 
 use std::{
+    collections::HashSet,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
@@ -152,7 +153,8 @@ fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
 
 /// What an upstream does that fails in the way that the target names.
 fn failing() -> Upstream {
-    Upstream::start(|seen, socket| {
+    let used: Mutex<HashSet<SocketAddr>> = Mutex::default();
+    Upstream::start(move |seen, socket| {
         let target = seen.head.split(' ').nth(1).unwrap_or_default();
         let reset = |socket: &TcpStream| {
             socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
@@ -183,6 +185,21 @@ fn failing() -> Upstream {
                 socket.shutdown(Shutdown::Both)?;
                 Err(ErrorKind::BrokenPipe.into())
             }
+            "closes-reused" => {
+                let peer = socket.peer_addr()?;
+                if !used.lock().unwrap().insert(peer) {
+                    used.lock().unwrap().remove(&peer);
+                    socket.shutdown(Shutdown::Both)?;
+                    return Err(ErrorKind::BrokenPipe.into());
+                }
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            }
+            "bulk" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")?;
+                loop {
+                    socket.write_all(&[b'x'; 65_536])?;
+                }
+            }
             "tunnel" => socket.write_all(SWITCHED),
             "tunnel-resets" => {
                 socket.write_all(SWITCHED)?;
@@ -206,7 +223,8 @@ fn a_thousand_faults_of_each_kind_leave_nothing_behind() {
     let quick = "timeouts.body_idle = \"50ms\"\ntimeouts.pool_idle = \"50ms\"\n";
     let sections = Gateway::services(upstream.address)
         .replace("[service.tracker]", &format!("{quick}[service.tracker]"));
-    let mut sections = format!("{sections}\n");
+    let patience = "[server.timeouts]\nhead = \"100ms\"\nbody = \"100ms\"\nwrite = \"100ms\"\n";
+    let mut sections = format!("{patience}{sections}\n");
     // Impatient alone where nothing else is asked than that a wait ends: a busy machine is slow, too.
     let quick = format!("{quick}timeouts.first_byte = \"50ms\"\n");
     for (name, address, timeouts) in
@@ -230,11 +248,23 @@ fn a_thousand_faults_of_each_kind_leave_nothing_behind() {
         let _ = socket.read(&mut [0; 64]);
         String::new()
     };
+    // Takes nothing of an answer that never ends, until nobody is there any more.
+    let stalls = |socket: &mut TcpStream| {
+        while socket.write_all(b"\r\n").is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        String::new()
+    };
+    let stalls_within_a_head = |socket: &mut TcpStream| {
+        until(socket, "\r\n\r\nok");
+        socket.write_all(b"GET /api/x HTTP/1.1\r\nHo").unwrap();
+        hears(socket)
+    };
     let close = "Connection: close\r\n";
     let half = "Content-Length: 100\r\nConnection: close\r\n\r\nhalf";
     // (target, fields, what the client does then, how what it hears begins)
     type Row<'a> = (&'a str, &'a str, &'a (dyn Fn(&mut TcpStream) -> String + Sync), &'a str);
-    let rows: [Row<'_>; 16] = [
+    let rows: [Row<'_>; 20] = [
         ("/nobody/refuses", close, &hears, "HTTP/1.1 502"),
         ("/api/resets", close, &hears, "HTTP/1.1 502"),
         // A reset may overtake what came before it.
@@ -246,11 +276,15 @@ fn a_thousand_faults_of_each_kind_leave_nothing_behind() {
         ("/api/two-lengths", close, &hears, "HTTP/1.1 502"),
         ("/api/interim", close, &hears, "HTTP/1.1 502"),
         ("/api/closes-after", close, &hears, "HTTP/1.1 200"),
+        ("/api/closes-reused", close, &hears, "HTTP/1.1 200"),
         ("/api/tunnel-resets", UPGRADE, &hears, ""),
         ("/api/hangs", close, &leaves, ""),
         ("/api/hangs-within", close, &begins_to_hear, ""),
         ("/api/tunnel", UPGRADE, &|socket| until(socket, "\r\n\r\n"), "HTTP/1.1 101"),
         ("/api/x", half, &leaves, ""),
+        ("/api/x", half, &hears, "HTTP/1.1 408"),
+        ("/api/x", "", &stalls_within_a_head, "HTTP/1.1 408"),
+        ("/api/bulk", close, &stalls, ""),
         ("/api/x", close, &hears, "HTTP/1.1 200"),
     ];
     gateway.get("/api/x", Some(&token));

@@ -1,6 +1,8 @@
 //! Bodies both ways: piece by piece, held back where the other side takes no more, framed anew.
 
-use crate::harness::{Origin, eventually, field, status};
+use std::time::Duration;
+
+use crate::harness::{Origin, Wire, eventually, field, status};
 
 #[test]
 fn pieces_pass_as_they_come_both_ways() {
@@ -150,4 +152,58 @@ fn trailers_pass_filtered_both_ways() {
     let end = client.until("\r\n\r\n");
     assert!(end.contains("x-sum: 2"), "{end}");
     eventually("the exchange has left", || gate.live() == 0);
+}
+
+/// Server-sent events: each has reached the client before the next one exists.
+#[test]
+fn events_pass_one_by_one_over_either_version() {
+    const EVENTS: usize = 20;
+    let origin = Origin::new();
+    let gate = origin.start();
+    let event = |number: usize| format!("data: <{number}>\n\n");
+    let begin = |origin: &Origin| {
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream
+            .send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        upstream
+    };
+    let say = |upstream: &mut Wire, number: usize| {
+        let event = event(number);
+        upstream.send(format!("{:x}\r\n{event}\r\n", event.len()));
+    };
+    let mut client = gate.asked();
+    let mut upstream = begin(&origin);
+    client.head();
+    for number in 0..EVENTS {
+        say(&mut upstream, number);
+        client.until(&event(number));
+    }
+    drop((client, upstream));
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let events = async {
+        let socket = tokio::net::TcpStream::connect(gate.address).await.unwrap();
+        let (mut requests, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get("http://gate.example/api/events")
+            .header("authorization", format!("Bearer {}", gate.bearer))
+            .body(())
+            .unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        // The upstream's side blocks its thread, and the head must be out by then.
+        let accepted = tokio::task::spawn_blocking(move || (begin(&origin), origin));
+        let answer = answer.await.unwrap();
+        let (mut upstream, _origin) = accepted.await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        let mut body = answer.into_body();
+        for number in 0..EVENTS {
+            say(&mut upstream, number);
+            let mut heard = Vec::new();
+            while !heard.ends_with(event(number).as_bytes()) {
+                heard.extend_from_slice(&body.data().await.unwrap().unwrap());
+            }
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), events).await }).unwrap();
 }
