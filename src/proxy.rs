@@ -156,6 +156,9 @@ impl Gateway {
     fn finish(&self, exchange: &Exchange) {
         let (reason, outcome) = match exchange.was_cut() {
             Some(reason) => (reason, "cut"),
+            None if !exchange.complete.get() && exchange.connection.drained() => {
+                (Reason::ShuttingDown, "cut")
+            }
             None if !exchange.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
             None => (exchange.reason.get(), outcome(exchange.reason.get())),
         };

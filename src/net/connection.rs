@@ -26,6 +26,7 @@ pub struct Connection {
     pub secure: bool,
     clock: Clock,
     severed: Cell<bool>,
+    drained: Cell<bool>,
     order: Cell<Option<Order>>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
@@ -69,6 +70,7 @@ impl Connection {
             secure,
             clock,
             severed: Cell::new(false),
+            drained: Cell::new(false),
             order: Cell::new(None),
             phase: Cell::new(if secure { Phase::Handshake } else { Phase::Fresh }),
             since: Cell::new(since),
@@ -113,6 +115,17 @@ impl Connection {
         }
         self.wake();
         self.wake_body();
+    }
+
+    /// The time of a drain is over: what is still under way ends here.
+    pub(super) fn end_drain(&self) {
+        self.drained.set(!self.severed());
+        self.sever();
+    }
+
+    /// Whether it was a drain that ended it.
+    pub fn drained(&self) -> bool {
+        self.drained.get() || self.branch.as_ref().is_some_and(|branch| branch.trunk().drained())
     }
 
     pub fn severed(&self) -> bool {

@@ -156,7 +156,7 @@ impl Worker {
     }
 
     pub(super) fn sever_all(&self) -> usize {
-        self.each(Connection::sever)
+        self.each(Connection::end_drain)
     }
 
     fn check(&self) {

@@ -356,4 +356,5 @@ fn a_drain_waits_for_a_tunnel_until_its_deadline() {
     assert_eq!(client.ending(), Ending::Reset);
     assert!(begun.elapsed() >= Duration::from_millis(500));
     assert_eq!(upstream.ending(), Ending::Reset);
+    assert_eq!(gate.told(), ("cut".into(), "shutting_down".into(), 101));
 }
