@@ -224,3 +224,65 @@ fn a_script_of_hubs_makes_uses_and_revokes_a_token() {
     let left = hub("GET", &format!("{tokens}?$top=-1"), None).json();
     assert!(left["permanenttokens"].as_array().unwrap().iter().all(|row| row["id"] != id), "{left}");
 }
+
+/// Streams of both on one connection, one after the other.
+#[test]
+fn over_http2_a_ban_cuts_exactly_its_streams() {
+    const EACH: usize = 20;
+    let (upstream, _over) = Upstream::endless();
+    let gateway = Gateway::start(upstream.address);
+    gateway.developer("alice");
+    gateway.developer("bob");
+    let (_, alices) = gateway.token("alice", "stays", &["tracker"]);
+    let (_, bobs) = gateway.token("bob", "goes", &["tracker"]);
+    async fn hear(stream: &mut h2::RecvStream) -> Result<(), h2::Error> {
+        let data = stream.data().await.expect("an endless answer")?;
+        stream.flow_control().release_capacity(data.len())
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    let over = Arc::new(AtomicBool::new(false));
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    let mut requests = handle.block_on(async {
+        let socket = tokio::net::TcpStream::connect(gateway.proxy).await.unwrap();
+        let (requests, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        requests
+    });
+    for _ in 0..EACH {
+        for (text, streams) in [(&alices, &mut stay), (&bobs, &mut go)] {
+            let request = http::Request::get("http://gate.example/api/events")
+                .header("authorization", format!("Bearer {text}"))
+                .body(())
+                .unwrap();
+            let mut stream = handle.block_on(async {
+                requests = requests.clone().ready().await.unwrap();
+                let answer = requests.send_request(request, true).unwrap().0.await.unwrap();
+                let mut stream = answer.into_body();
+                hear(&mut stream).await.unwrap();
+                stream
+            });
+            let over = over.clone();
+            // How it ended; `None`: it goes on behind the change.
+            streams.push(handle.spawn(async move {
+                let mut behind = 0;
+                while behind < 50 {
+                    if let Err(error) = hear(&mut stream).await {
+                        return error.reason();
+                    }
+                    behind += u32::from(over.load(Ordering::SeqCst));
+                }
+                None
+            }));
+        }
+    }
+    let banned = gateway.must("POST", "/v1/users/bob/ban", Some(r#"{"reason": "left"}"#));
+    over.store(true, Ordering::SeqCst);
+    assert_eq!(banned["cut"], EACH, "{banned}");
+    for (streams, expected) in [(go, Some(h2::Reason::CANCEL)), (stay, None)] {
+        for stream in streams {
+            assert_eq!(handle.block_on(stream).unwrap(), expected);
+        }
+    }
+}

@@ -117,3 +117,65 @@ fn load(settings: &Settings) -> Result<Option<Certificates>, TlsError> {
 fn now() -> Timestamp {
     std::time::SystemTime::now().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+    use crate::net::tls::Pair;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_14_days_before_and_once_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["gate.test".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2040, 1, 1);
+        std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        let settings = Settings { pairs: vec![Pair { cert, key }], clients: None };
+        let proxy = load(&settings).unwrap();
+        let shown =
+            Shown { proxy, admin: None, metrics: Metrics::new(Arc::default()), told: Mutex::default() };
+        let end: jiff::Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
+        let check = |row: &str, left: i64, expected: Option<&str>| {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                shown.tell(Timestamp::from_millis(end.as_millisecond() - left));
+            });
+            let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            match expected {
+                Some(words) => assert!(told.contains(words) && told.lines().count() == 1, "{row}: {told:?}"),
+                None => assert_eq!(told, "", "{row}"),
+            }
+        };
+        check("20 days", 20 * DAY_MS, None);
+        check("just before", 14 * DAY_MS + 1, None);
+        check("14 days", 14 * DAY_MS, Some("expires in 14 days"));
+        check("the same day", 13 * DAY_MS + 1, None);
+        check("a day later", 13 * DAY_MS, Some("expires in 13 days"));
+        check("a moment before the end", 1, Some("expires in 0 days"));
+        check("the end", 0, Some("has expired"));
+        check("the hour after", -3_600_000, None);
+        check("the day after", -DAY_MS, Some("has expired"));
+    }
+}
