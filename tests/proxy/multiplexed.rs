@@ -198,6 +198,26 @@ fn a_client_that_does_not_read_holds_its_stream_back_and_no_other() {
 }
 
 #[test]
+fn small_pieces_that_nobody_takes_leave_the_connection_to_the_others() {
+    const WINDOW: u16 = 4;
+    let origin = Origin::new();
+    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let bearer = format!("Bearer {}", gate.bearer);
+    let (method, target) = ((":method", "GET"), (":path", "/api/x"));
+    let (scheme, authority) = ((":scheme", "http"), (":authority", "gate.example"));
+    let mut lazy = Frames::to(gate.address, &[(WINDOW, 0)]);
+    lazy.trailers(1, &[method, scheme, authority, target, ("authorization", &bearer)]);
+    assert_eq!(upstream.request(), (3, true));
+    upstream.head(3, &[(":status", "200")]);
+    let taken = upstream.fill_up_by(3, 4);
+    assert!(taken >= 64 << 10, "{taken}");
+    client.send(gate.request("GET /api/x", &[]));
+    assert_eq!(upstream.request(), (5, true));
+    upstream.answer(5, "ok");
+    assert_eq!(client.answer().2, "ok");
+}
+
+#[test]
 fn more_streams_than_one_connection_takes_get_another_one() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();

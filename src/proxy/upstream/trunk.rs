@@ -29,6 +29,10 @@ const STREAM_WINDOW: u32 = 64 << 10;
 /// As much as all streams together may hold: a hundred clients that do not read never stop the
 /// connection for the one that does.
 const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
+/// What unread frames may cost beside their content: 256 bytes each, less what a small one holds. Enough
+/// for all windows full of frames of 32 bytes, as events and gRPC messages are: beyond it h2 ends
+/// the connection, with everybody on it.
+const SMALL_FRAMES: usize = CONNECTION_WINDOW as usize / 32 * (256 - 32);
 const SEND_BUFFER: usize = 256 << 10;
 
 /// While something is under way: how often life is asked for, and how long the answer may take.
@@ -82,6 +86,7 @@ impl Trunk {
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .data_frame_budget(SMALL_FRAMES)
             .max_header_list_size(u32::try_from(HEAD_LIMIT).expect("64 KiB"))
             .max_send_buffer_size(SEND_BUFFER)
             .reset_stream_duration(RESETS_REMEMBERED)

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -47,16 +47,27 @@ impl Origin {
         let mut frames = Frames { socket: self.accept().socket, read: Vec::new() };
         assert!(frames.has(24).unwrap(), "the preface");
         assert_eq!(frames.read.drain(..24).collect::<Vec<_>>(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        let payload: Vec<u8> = settings
-            .iter()
-            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
-            .collect();
-        frames.send(SETTINGS, 0, 0, &payload);
-        frames
+        frames.set(settings)
     }
 }
 
 impl Frames {
+    /// A client's end.
+    pub fn to(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let mut frames = Self { socket: TcpStream::connect(address).unwrap(), read: Vec::new() };
+        frames.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        frames.set(settings)
+    }
+
+    fn set(mut self, settings: &[(u16, u32)]) -> Self {
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
+            .collect();
+        self.send(SETTINGS, 0, 0, &payload);
+        self
+    }
+
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> &mut Self {
         let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags]);
@@ -111,11 +122,16 @@ impl Frames {
 
     /// Sends on a stream, heeding the windows, until no more is let out for a while; how much was.
     pub fn fill_up(&mut self, stream: u32) -> usize {
+        self.fill_up_by(stream, 16 << 10)
+    }
+
+    /// As [`Frames::fill_up`], in frames of this length.
+    pub fn fill_up_by(&mut self, stream: u32, piece: usize) -> usize {
         let (mut sent, mut window) = (0, 64 << 10);
         self.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         loop {
             while window > 0 {
-                let length = window.min(16 << 10);
+                let length = window.min(piece);
                 self.send(DATA, 0, stream, &vec![b'x'; length]);
                 (sent, window) = (sent + length, window - length);
             }
