@@ -113,7 +113,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
     let certificates = Shown::load(&config, metrics.clone())?;
     let (watch, changes) = watch::watch();
-    watch.follow(config.server.tls.files().chain(config.admin.tls.files()));
+    watch.follow(reload::certificate_files(&config));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
     let admin = listeners::admin(&config.admin, &mut inherited)?;
     for name in inherited.left() {

@@ -7,7 +7,7 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
         Arc,
@@ -17,7 +17,8 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::gateway::Gateway;
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -147,4 +148,60 @@ access = "off"
     assert_eq!(ask(admin, &client).unwrap().1, "200");
     let page = gateway.operator("GET", "/metrics", None).text().to_owned();
     assert!(page.contains("secrets/tls.crt"), "{page}");
+}
+
+/// An upstream whose certificate this authority has signed.
+fn secured(authority: &Authority) -> SocketAddr {
+    let (certificate, key) = authority.issue();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let session = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(session, socket.unwrap());
+            // Who does not trust it goes away.
+            if stream.read(&mut [0; 4096]).is_ok() {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn files_of_an_upstream_are_read_again_when_they_change() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let upstream = secured(&authority);
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, other.0.pem()).unwrap();
+    let services = Gateway::services(upstream).replace("http://", "https://").replace(
+        "[service.tracker]",
+        "tls = { ca = \"ca.pem\", server_name = \"gate.test\" }\n[service.tracker]",
+    );
+    let head = "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 2\n[admin]\n\
+                listen = [\"unix:permgate.sock\", \"127.0.0.1:0\"]\n[store]\npath = \"data\"\n\
+                ballast = \"64k\"\n[log]\naccess = \"off\"\n";
+    let gateway = Gateway::on(dir, &format!("{head}{services}"));
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "one", &["tracker"]);
+    let ask = || gateway.get("/api/x", Some(&token)).status;
+    assert_eq!(ask(), 502, "of an unknown issuer");
+    std::fs::write(&ca, authority.0.pem()).unwrap();
+    eventually("the new authority is trusted", || ask() == 200);
+    assert_eq!(metric(&gateway, "permgate_tls_reloads_total"), Some(1));
+    // What cannot be used is refused, and the last good one stays.
+    std::fs::write(&ca, "no certificate").unwrap();
+    eventually("it is told", || metric(&gateway, "permgate_tls_reloads_failed_total") == Some(1));
+    assert_eq!(ask(), 200);
 }

@@ -16,9 +16,9 @@ use crate::{
     fence::Cut,
     metrics::Metrics,
     net::Limits,
-    proxy::access_log::AccessLog,
+    proxy::{UpstreamSettings, UpstreamTls, access_log::AccessLog},
     state::State,
-    store::{Actor, Store},
+    store::{Actor, Store, Who},
 };
 
 /// What a reload replaces, and what it is held against.
@@ -156,12 +156,13 @@ impl Reloader {
 
     /// The certificates' files may have changed: they are read again, the last good ones stay.
     pub async fn refresh_certificates(&self) {
-        let present = self.present.lock().await;
+        let mut present = self.present.lock().await;
         match self.certificates.read(&present) {
             Ok(next) => {
                 if self.certificates.show(&next) {
                     tracing::info!("certificates replaced");
                 }
+                self.refresh_upstreams(&mut present).await;
             }
             Err((key, error)) => {
                 self.metrics.certificate_reloads_failed.add(1);
@@ -171,19 +172,58 @@ impl Reloader {
         self.follow(&present);
     }
 
+    /// What is shown to upstreams and expected of them; of the configuration, the text that is in force.
+    async fn refresh_upstreams(&self, present: &mut Config) {
+        if upstream_files(present).next().is_none() {
+            return;
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            self.metrics.certificate_reloads_failed.add(1);
+            tracing::error!("the certificates for upstreams stay as they were: {error}");
+        };
+        let next = match config::parse(&present.text, &self.file) {
+            Ok(next) => next,
+            Err(errors) => return failed(&errors),
+        };
+        let same = |(name, settings): (&Arc<str>, &Arc<UpstreamSettings>)| {
+            present.proxy.upstreams.get(name).is_some_and(|before| before.tls == settings.tls)
+        };
+        if next.proxy.upstreams.iter().all(same) {
+            return;
+        }
+        let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+        let configuration = next.configuration(next.attachment());
+        if let Err(error) = self.store.replace_configuration(actor, configuration).await {
+            return failed(&error);
+        }
+        self.metrics.certificate_reloads.add(1);
+        tracing::info!("certificates for upstreams replaced");
+        *present = next;
+    }
+
     /// Time has passed: a certificate may be about to expire.
     pub fn tell_of_certificates(&self) {
         self.certificates.tell(SystemTime::now().into());
     }
 
     fn follow(&self, config: &Config) {
-        self.watch.follow(config.server.tls.files().chain(config.admin.tls.files()));
+        self.watch.follow(certificate_files(config));
     }
 
     fn refused(&self, message: String) -> ReloadError {
         let file = self.file.display().to_string();
         ReloadError::Invalid(vec![ConfigurationError { file, line: None, column: None, message }])
     }
+}
+
+/// Everything that is read again when it changes.
+pub fn certificate_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    config.server.tls.files().chain(config.admin.tls.files()).chain(upstream_files(config))
+}
+
+fn upstream_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    let upstreams = config.proxy.upstreams.values();
+    upstreams.filter_map(|upstream| upstream.tls.as_ref()).flat_map(UpstreamTls::files)
 }
 
 /// The admin listener's view of the one reloader.
@@ -233,7 +273,6 @@ mod tests {
     use crate::{
         app::Signals,
         fence::{ACKNOWLEDGE_TIMEOUT, Fence},
-        store::Who,
     };
 
     #[tokio::test]

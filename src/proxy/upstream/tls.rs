@@ -23,6 +23,7 @@ pub struct UpstreamTls {
     config: Arc<ClientConfig>,
     /// Expected in the upstream's certificate, instead of the url's host.
     name: Option<ServerName<'static>>,
+    files: Vec<PathBuf>,
     digest: [u8; 32],
 }
 
@@ -78,10 +79,19 @@ impl SystemRoots {
     }
 }
 
+impl TlsParts {
+    fn files(&self) -> Vec<PathBuf> {
+        let ca = if let Trust::File(path) = &self.trust { Some(path.clone()) } else { None };
+        let pair = self.pair.iter().flat_map(|pair| [pair.cert.clone(), pair.key.clone()]);
+        ca.into_iter().chain(pair).collect()
+    }
+}
+
 impl UpstreamTls {
     pub fn load(parts: TlsParts) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut digest = blake3::Hasher::new();
+        let files = parts.files();
         let roots = match &parts.trust {
             Trust::System(system) => {
                 digest.update(&system.digest);
@@ -110,7 +120,12 @@ impl UpstreamTls {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
-        Ok(Self { config: Arc::new(config), name: parts.name, digest: *digest.finalize().as_bytes() })
+        Ok(Self { config: Arc::new(config), name: parts.name, files, digest: *digest.finalize().as_bytes() })
+    }
+
+    /// What it was read from, the system's authorities left out.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Whom the upstream's certificate has to name.
