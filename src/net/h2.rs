@@ -82,14 +82,26 @@ pub(super) async fn drive<H: Handler>(
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
         .max_local_error_reset_streams(Some(RESETS_FOR_ERRORS))
         .max_send_buffer_size(SEND_BUFFER);
-    let handshake = builder.handshake(Pipe::new(stream, ahead, connection.clone()));
+    let pipe = Pipe::new(stream, ahead, connection.clone());
+    let outlet = pipe.outlet();
+    let handshake = builder.handshake(pipe);
     let Some(Ok(mut wire)) = shaken(&connection, handshake).await else { return };
     connection.enter(Phase::Idle);
+    outlet.gather();
     let pings = wire.ping_pong();
     let tasks = JoinSet::new();
     let mut session =
         Session { wire, pings, tasks, worker, connection: connection.clone(), handler, leaving: false };
-    poll_fn(|cx| session.poll(cx)).await;
+    poll_fn(|cx| {
+        let done = session.poll(cx);
+        // What cannot be sent ends the connection, as h2 hears when it reads.
+        let _ = outlet.send(cx, &connection);
+        if !done.is_ready() {
+            session.written();
+        }
+        done
+    })
+    .await;
     // Nothing of a stream outlives its connection.
     let Session { wire, mut tasks, .. } = session;
     drop(wire);
@@ -148,13 +160,17 @@ impl<H: Handler> Session<H> {
         if connection.severed() {
             return Poll::Ready(());
         }
-        if !connection.stalls()
-            && let Some(trunk) = connection.trunk()
+        self.settle();
+        Poll::Pending
+    }
+
+    /// After what could be sent has been.
+    fn written(&self) {
+        if !self.connection.stalls()
+            && let Some(trunk) = self.connection.trunk()
         {
             trunk.written();
         }
-        self.settle();
-        Poll::Pending
     }
 
     fn accept(&mut self, mut request: Request<RecvStream>, reply: SendResponse<Piece>) {

@@ -2,6 +2,7 @@
 //! sees when a field section begins and ends, which h2 has no deadline for.
 
 use std::{
+    cell::RefCell,
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
@@ -14,12 +15,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::net::{Connection, connection::Phase, stream::Stream};
 
 pub(super) struct Pipe {
-    stream: Stream,
+    outlet: Outlet,
     connection: Rc<Connection>,
     /// Read from the client before it was known to speak HTTP/2.
     ahead: BytesMut,
     frames: Frames,
 }
+
+/// The socket, shared with whoever drives h2. h2 flushes after every piece of data; what it writes is
+/// gathered here until all streams that had something to say have said it.
+#[derive(Clone)]
+pub(super) struct Outlet(Rc<RefCell<Gathered>>);
+
+struct Gathered {
+    stream: Stream,
+    bytes: BytesMut,
+    /// Somebody will say when to send.
+    gathers: bool,
+}
+
+/// So much is gathered at most; larger writes pass by.
+const GATHERED: usize = 16 << 10;
+const SMALL: usize = 4 << 10;
 
 /// Follows the frames that a client sends.
 struct Frames {
@@ -43,7 +60,12 @@ const PREFACE: usize = 24;
 impl Pipe {
     pub(super) fn new(stream: Stream, ahead: BytesMut, connection: Rc<Connection>) -> Self {
         let frames = Frames { head: [0; 9], filled: 0, left: PREFACE, kind: Kind::Other };
-        Self { stream, connection, ahead, frames }
+        let gathered = Gathered { stream, bytes: BytesMut::new(), gathers: false };
+        Self { outlet: Outlet(Rc::new(RefCell::new(gathered))), connection, ahead, frames }
+    }
+
+    pub(super) fn outlet(&self) -> Outlet {
+        self.outlet.clone()
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -62,13 +84,67 @@ impl Pipe {
         }
     }
 
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(bytes)) => self.connection.sent(*bytes),
-            Poll::Pending => self.connection.send_stalls(),
-            Poll::Ready(Err(_)) => {}
+    fn write(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        gather: impl FnOnce(&mut BytesMut),
+        pass: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.alive()?;
+        let gathered = &mut *self.outlet.0.borrow_mut();
+        let small = gathered.gathers && length <= SMALL;
+        if !small || gathered.bytes.len() + length > GATHERED {
+            ready!(gathered.send(cx, &self.connection))?;
         }
-        written
+        if small {
+            gather(&mut gathered.bytes);
+            return Poll::Ready(Ok(length));
+        }
+        told(pass(Pin::new(&mut gathered.stream), cx), &self.connection)
+    }
+}
+
+/// What came of a write, told to the connection.
+fn told(written: Poll<io::Result<usize>>, connection: &Connection) -> Poll<io::Result<usize>> {
+    match &written {
+        Poll::Ready(Ok(bytes)) => connection.sent(*bytes),
+        Poll::Pending => connection.send_stalls(),
+        Poll::Ready(Err(_)) => {}
+    }
+    written
+}
+
+impl Outlet {
+    /// From now on what h2 writes waits for [`Outlet::send`].
+    pub(super) fn gather(&self) {
+        self.0.borrow_mut().gathers = true;
+    }
+
+    /// Sends what was gathered. What the client does not take is asked for again by its waker.
+    pub(super) fn send(&self, cx: &mut Context<'_>, connection: &Connection) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().send(cx, connection)
+    }
+}
+
+impl Gathered {
+    fn send(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<io::Result<()>> {
+        while !self.bytes.is_empty() {
+            let written = told(Pin::new(&mut self.stream).poll_write(cx, &self.bytes), connection);
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.bytes.advance(count),
+            }
+        }
+        // A connection at rest holds no room.
+        if self.bytes.capacity() > 0 {
+            self.bytes = BytesMut::new();
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_pending() {
+            connection.send_stalls();
+        }
+        flushed
     }
 }
 
@@ -109,7 +185,7 @@ impl AsyncRead for Pipe {
         this.alive()?;
         let start = buf.filled().len();
         if this.ahead.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(Pin::new(&mut this.outlet.0.borrow_mut().stream).poll_read(cx, buf))?;
             this.connection.received(buf.filled().len() - start);
         } else {
             // They are counted already.
@@ -127,10 +203,8 @@ impl AsyncRead for Pipe {
 
 impl AsyncWrite for Pipe {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.alive()?;
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.wrote(written)
+        let gather = |into: &mut BytesMut| into.extend_from_slice(bytes);
+        self.write(cx, bytes.len(), gather, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -138,37 +212,33 @@ impl AsyncWrite for Pipe {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.alive()?;
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.wrote(written)
+        let gather = |into: &mut BytesMut| slices.iter().for_each(|slice| into.extend_from_slice(slice));
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        self.write(cx, length, gather, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.outlet.0.borrow().stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.alive()?;
-        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        if flushed.is_pending() {
-            this.connection.send_stalls();
-        }
-        flushed
+        self.alive()?;
+        let gathered = &mut *self.outlet.0.borrow_mut();
+        if gathered.gathers { Poll::Ready(Ok(())) } else { gathered.send(cx, &self.connection) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.alive()?;
-        Pin::new(&mut this.stream).poll_shutdown(cx)
+        self.alive()?;
+        let gathered = &mut *self.outlet.0.borrow_mut();
+        ready!(gathered.send(cx, &self.connection))?;
+        Pin::new(&mut gathered.stream).poll_shutdown(cx)
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
         if self.connection.severed() {
-            self.stream.reset_on_close();
+            self.outlet.0.borrow().stream.reset_on_close();
         }
     }
 }
