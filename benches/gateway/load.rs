@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::Command,
     rc::Rc,
     time::{Duration, Instant},
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub struct Load {
+    pub way: Way,
     pub connections: usize,
     /// What the target ends with: how much is answered.
     pub suffix: &'static str,
@@ -26,13 +28,22 @@ pub struct Load {
     pub known: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Plain,
+    /// HTTP/1.1 over TLS, by h2load.
+    Tls,
+    /// HTTP/2 over TLS with 32 streams on each connection, by h2load.
+    Multiplexed,
+}
+
 /// Of one proxy in one round.
 pub struct Outcome {
     /// Seconds of the proxy's process.
     pub cpu: f64,
     pub requests: f64,
-    /// Microseconds.
-    pub p99: f64,
+    /// Microseconds; h2load does not tell.
+    pub p99: Option<f64>,
 }
 
 impl Outcome {
@@ -45,13 +56,40 @@ impl Outcome {
 impl Load {
     /// Loads a proxy from a process of its own; how many requests were answered, and the 99th
     /// percentile of their microseconds.
-    pub fn put(&self, proxy: SocketAddr, span: Duration) -> (f64, f64) {
+    pub fn put(&self, proxy: SocketAddr, span: Duration) -> (f64, Option<f64>) {
+        if self.way != Way::Plain {
+            return (self.put_by_h2load(proxy, span), None);
+        }
         let mut command = pinned(CORES[1], &std::env::current_exe().unwrap());
         command.args(["load", &proxy.to_string(), self.suffix, &span.as_millis().to_string()]);
         command.args([self.connections.to_string(), self.known.to_string()]);
         let told = output(&mut command);
         let (requests, p99) = told.trim().split_once(' ').expect("two figures");
-        (requests.parse().unwrap(), p99.parse().unwrap())
+        (requests.parse().unwrap(), Some(p99.parse().unwrap()))
+    }
+
+    fn put_by_h2load(&self, proxy: SocketAddr, span: Duration) -> f64 {
+        let mut command = pinned(CORES[1], Path::new("h2load"));
+        command.args(["-t", "1", "-c", &self.connections.to_string()]);
+        command.args([
+            "-D",
+            &span.as_secs_f64().to_string(),
+            "-H",
+            &format!("Authorization: Bearer {}", token(0)),
+        ]);
+        command.args(if self.way == Way::Tls { ["--h1", "-m1"] } else { ["-m", "32"] });
+        command.arg(format!("https://localhost:{}/svc{:02}/{}", proxy.port(), service_of(0), self.suffix));
+        let told = output(&mut command);
+        let figure = |name: &str| {
+            let line =
+                told.lines().find(|line| line.starts_with("requests:")).expect("what came of the requests");
+            let figure =
+                line.split([':', ',']).find_map(|part| part.trim().strip_suffix(name)).expect("a figure");
+            figure.trim().parse::<f64>().unwrap()
+        };
+        assert_eq!(figure(" failed"), 0.0, "{told}");
+        assert!(told.contains(" 0 4xx, 0 5xx"), "{told}");
+        figure(" succeeded")
     }
 }
 

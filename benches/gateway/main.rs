@@ -13,7 +13,7 @@ mod peers;
 
 use std::{collections::BTreeMap, env, time::Duration};
 
-use load::{Load, Outcome};
+use load::{Load, Outcome, Way};
 use peers::{Access, Peer};
 
 /// The core of the proxy, and that of everything else.
@@ -30,9 +30,9 @@ struct Row {
     per_request: f64,
 }
 
-const KEEP_ALIVE: Load = Load { connections: 64, suffix: "1k", known: true };
+const KEEP_ALIVE: Load = Load { way: Way::Plain, connections: 64, suffix: "1k", known: true };
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 6] = [
     Row {
         name: "HTTP/1.1 keep-alive, 1 KiB",
         load: KEEP_ALIVE,
@@ -50,8 +50,24 @@ const ROWS: [Row; 4] = [
         per_request: 1.0,
     },
     Row {
+        name: "TLS 1.3, HTTP/1.1 keep-alive",
+        load: Load { way: Way::Tls, connections: 64, suffix: "1k", known: true },
+        access: Access::Off,
+        baseline: "nginx",
+        unit: "us/request",
+        per_request: 1.0,
+    },
+    Row {
+        name: "TLS 1.3, HTTP/2, 16 x 32 streams",
+        load: Load { way: Way::Multiplexed, connections: 16, suffix: "1k", known: true },
+        access: Access::Off,
+        baseline: "nginx",
+        unit: "us/request",
+        per_request: 1.0,
+    },
+    Row {
         name: "1 MiB bodies",
-        load: Load { connections: 16, suffix: "1m", known: true },
+        load: Load { way: Way::Plain, connections: 16, suffix: "1m", known: true },
         access: Access::Off,
         baseline: "nginx",
         unit: "ms/GiB",
@@ -59,7 +75,7 @@ const ROWS: [Row; 4] = [
     },
     Row {
         name: "refusals (401)",
-        load: Load { connections: 64, suffix: "1k", known: false },
+        load: Load { way: Way::Plain, connections: 64, suffix: "1k", known: false },
         access: Access::Off,
         baseline: "nginx map",
         unit: "us/request",
@@ -83,7 +99,11 @@ fn main() {
     println!("{rounds} rounds of {} s, one core for the proxy, 10,000 tokens\n", seconds.as_secs());
     println!("| work | proxy | CPU | ratio, median (range) | p99 |\n|---|---|--:|--:|--:|");
     for row in &ROWS {
-        let peers = bench.start(row.access, row.load.known);
+        let tls = row.load.way != Way::Plain;
+        if tls && !peers::installed("h2load") {
+            continue;
+        }
+        let peers = bench.start(row.access, row.load.known, tls);
         let mut results: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
         for _ in 0..rounds {
             for peer in &peers {
@@ -98,7 +118,8 @@ fn tell(row: &Row, peers: &[Peer], results: &BTreeMap<&str, Vec<Outcome>>) {
     for peer in peers {
         let mine = &results[peer.name];
         let cost = median(mine.iter().map(|outcome| outcome.cost() * row.per_request).collect());
-        let p99 = median(mine.iter().map(|outcome| outcome.p99).collect());
+        let p99s: Vec<f64> = mine.iter().filter_map(|outcome| outcome.p99).collect();
+        let p99 = if p99s.is_empty() { "-".to_owned() } else { format!("{:.0} us", median(p99s)) };
         let ratios = results.get(row.baseline).map(|theirs| {
             let mut ratios: Vec<f64> = mine.iter().zip(theirs).map(|(m, t)| m.cost() / t.cost()).collect();
             ratios.sort_by(f64::total_cmp);
@@ -111,7 +132,7 @@ fn tell(row: &Row, peers: &[Peer], results: &BTreeMap<&str, Vec<Outcome>>) {
                 format!("{:.2} ({first:.2} to {last:.2})", median(ratios))
             },
         );
-        println!("| {} | {} | {cost:.2} {} | {ratio} | {p99:.0} us |", row.name, peer.name, row.unit);
+        println!("| {} | {} | {cost:.2} {} | {ratio} | {p99} |", row.name, peer.name, row.unit);
     }
 }
 

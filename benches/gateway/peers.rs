@@ -69,28 +69,40 @@ impl Bench {
         let bench =
             Self { dir: tempfile::tempdir().unwrap(), _origin: origin, origin: port.trim().parse().unwrap() };
         bench.import();
+        bench.certify();
         bench
     }
 
     /// Every proxy that is installed. `plain`: also the one that authorizes nobody.
-    pub fn start(&self, access: Access, plain: bool) -> Vec<Peer> {
+    pub fn start(&self, access: Access, plain: bool, tls: bool) -> Vec<Peer> {
         let mut peers = Vec::new();
         if installed("nginx") {
             if plain {
-                peers.push(self.nginx("nginx", access, "location / { proxy_pass http://origin; }", ""));
+                peers.push(self.nginx("nginx", access, tls, "location / { proxy_pass http://origin; }", ""));
             }
-            peers.push(self.nginx("nginx map", access, &locations(), &tokens_of_nginx()));
+            peers.push(self.nginx("nginx map", access, tls, &locations(), &tokens_of_nginx()));
         }
         if installed("haproxy") && access == Access::Off {
-            peers.push(self.haproxy());
+            peers.push(self.haproxy(tls));
         }
-        peers.push(self.permgate(access));
+        peers.push(self.permgate(access, tls));
         peers
     }
 
-    fn permgate(&self, access: Access) -> Peer {
+    fn certify(&self) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        self.write("tls.crt", &certificate);
+        self.write("tls.key", &key);
+        self.write("tls.pem", &(certificate + &key));
+    }
+
+    fn permgate(&self, access: Access, tls: bool) -> Peer {
         let address = free();
-        let file = self.write("gateway.toml", &self.gateway_toml(address, access));
+        let text = self.gateway_toml(address, access);
+        let keyed = "workers = 1\ntls = { cert = \"tls.crt\", key = \"tls.key\" }";
+        let text = if tls { text.replacen("workers = 1", keyed, 1) } else { text };
+        let file = self.write("gateway.toml", &text);
         let mut command = pinned(CORES[0], Path::new(env!("CARGO_BIN_EXE_permgate")));
         command.arg("run").arg("-c").arg(file);
         Peer::start("permgate", address, command)
@@ -154,10 +166,11 @@ urls = ["http://127.0.0.1:{}"]
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn nginx(&self, name: &'static str, access: Access, locations: &str, maps: &str) -> Peer {
+    fn nginx(&self, name: &'static str, access: Access, tls: bool, locations: &str, maps: &str) -> Peer {
         let (address, dir, origin) = (free(), self.dir.path().display(), self.origin);
         let log =
             if access == Access::On { format!("{dir}/{}.log", name.replace(' ', "-")) } else { "off".into() };
+        let ssl = if tls { "ssl http2" } else { "" };
         let text = format!(
             "worker_processes 1; daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;
 events {{ worker_connections 16384; multi_accept on; }}
@@ -169,7 +182,8 @@ http {{
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 1000000000; keepalive_timeout 3600s; }}
   map_hash_max_size 65536; map_hash_bucket_size 256;
   {maps}
-  server {{ listen {address} backlog=4096; {locations} }}
+  ssl_certificate {dir}/tls.crt; ssl_certificate_key {dir}/tls.key;
+  server {{ listen {address} {ssl} backlog=4096; {locations} }}
 }}"
         );
         let file = self.write(&format!("{}.conf", name.replace(' ', "-")), &text);
@@ -178,8 +192,10 @@ http {{
         Peer::start(name, address, command)
     }
 
-    fn haproxy(&self) -> Peer {
+    fn haproxy(&self, tls: bool) -> Peer {
         let address = free();
+        let pem = self.dir.path().join("tls.pem");
+        let ssl = if tls { format!("ssl crt {} alpn h2,http/1.1", pem.display()) } else { String::new() };
         let (mut paths, mut grants) = (String::new(), String::new());
         (0..SERVICES).for_each(|service| writeln!(paths, "/svc{service:02}/ {}", 1_u64 << service).unwrap());
         for number in 0..TOKENS {
@@ -198,7 +214,7 @@ defaults
     timeout http-keep-alive 1h
     http-reuse always
 frontend in
-    bind {address} backlog 4096
+    bind {address} {ssl} backlog 4096
     http-request set-var(txn.bit) path,map_beg_int({})
     http-request set-var(txn.grant) http_auth_bearer,map_str_int({})
     http-request return status 401 unless {{ var(txn.grant) -m found }}
@@ -282,8 +298,9 @@ impl Peer {
     }
 }
 
-fn installed(program: &str) -> bool {
-    let found = Command::new(program).arg("-v").output().is_ok();
+pub fn installed(program: &str) -> bool {
+    let found =
+        Command::new(program).arg(if program == "h2load" { "--version" } else { "-v" }).output().is_ok();
     if !found {
         eprintln!("{program} is not installed: it is left out");
     }

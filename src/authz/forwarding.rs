@@ -75,7 +75,7 @@ pub fn edit_request(
     } else {
         hop.peer.tell(fields, hop.host);
     }
-    fields.set(REQUEST_ID, hop.request_id);
+    fields.add(REQUEST_ID, hop.request_id);
     if service.spec.identity.has_headers() {
         identities.set(fields, permit)?;
     }
@@ -90,7 +90,7 @@ pub fn edit_request_trailers(trailers: &mut HeaderMap) {
 /// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
 pub fn edit_response(fields: &mut Fields, request_id: &HeaderValue) {
     drop_fields(fields, Side::Response);
-    fields.set(REQUEST_ID, request_id);
+    fields.add(REQUEST_ID, request_id);
 }
 
 /// Drops from an answer's trailers what frames, routes or concerns one connection.

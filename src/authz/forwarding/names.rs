@@ -20,6 +20,8 @@ pub fn crosses(name: &[u8], side: Side) -> bool {
     match name {
         b"connection" | b"proxy-authorization" | b"te" | b"transfer-encoding" | b"upgrade" => false,
         b"keep-alive" | b"proxy-connection" | b"http2-settings" => false,
+        // Set anew.
+        b"x-request-id" => false,
         b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => false,
         b"forwarded" if side == Side::Request => false,
         _ if trailers && is_never_a_trailer(name) => false,
