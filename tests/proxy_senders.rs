@@ -1,0 +1,143 @@
+//! HAProxy as a load balancer of TCP that says in a PROXY header who its client is: the gateway
+//! decides by that address, and the application hears of it.
+//!
+//! Needs haproxy from apt, so it is ignored by default and run by `.ci/run`.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::{Command, Stdio},
+};
+
+use serde_json::json;
+use support::{
+    gateway::Gateway,
+    http::{Answer, Client},
+    stage::{Ended, listening, vacant},
+    upstream::Upstream,
+};
+
+const HEAD: &str = r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+trusted_proxies = ["127.0.0.1"]
+proxy_protocol = "required"
+workers = 2
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "access.log"
+"#;
+
+/// Whom HAProxy speaks for; itself it connects to the gateway from 127.0.0.1.
+const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::new(127, 0, 0, 8)];
+
+struct Stage {
+    gateway: Gateway,
+    application: Upstream,
+    front: SocketAddr,
+    _balancer: Ended,
+}
+
+impl Stage {
+    /// `sends`: how HAProxy's line for a server says which version it sends.
+    fn new(sends: &str) -> Self {
+        let application = Upstream::plain();
+        let services = Gateway::services(application.address);
+        let gateway = Gateway::on(tempfile::tempdir().unwrap(), &format!("{HEAD}{services}"));
+        gateway.developer("alice");
+        let (front, file) = (vacant(), gateway.dir.path().join("haproxy.cfg"));
+        let text = format!(
+            "defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen gateway
+    bind {front}
+    server one {} {sends} source 127.0.0.1
+",
+            gateway.proxy
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("haproxy");
+        command.args(["-db", "-q", "-f"]).arg(&file).stdout(Stdio::null());
+        let _balancer = listening(&mut command, front);
+        Self { gateway, application, front, _balancer }
+    }
+
+    /// A token that is good from these networks alone.
+    fn token(&self, name: &str, allow_ips: &[&str]) -> String {
+        let body = json!({"name": name, "scope": [{"service": "tracker"}], "allow_ips": allow_ips});
+        let made = self.gateway.must("POST", "/v1/users/alice/tokens", Some(&body.to_string()));
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks through HAProxy, from an address of the loopback's network.
+    fn ask(&self, from: Ipv4Addr, token: &str, more: &[(&str, &str)]) -> Answer {
+        let mut client = Client::tcp_from(from, self.front);
+        let bearer = format!("Bearer {token}");
+        let fields = [&[("Authorization", bearer.as_str())], more].concat();
+        client.request("GET", "/api/x", &fields, None)
+    }
+
+    /// What the application was told of its client since the last look, in lower case.
+    fn told(&self) -> Vec<String> {
+        let seen = std::mem::take(&mut *self.application.seen.lock().unwrap());
+        let told = |head: &str| head.lines().filter(|line| line.contains("orwarded-for")).collect::<String>();
+        seen.iter().map(|seen| told(&seen.head).to_ascii_lowercase()).collect()
+    }
+}
+
+fn check(sends: &str) {
+    let stage = Stage::new(sends);
+    let anywhere = stage.token("anywhere", &[]);
+    let near = stage.token("near", &["127.0.0.7"]);
+    let balancer = stage.token("balancer", &["127.0.0.1"]);
+    let [seven, eight] = CLIENTS;
+
+    for client in CLIENTS {
+        assert_eq!(stage.ask(client, &anywhere, &[]).status, 200);
+        assert_eq!(stage.told(), [format!("x-forwarded-for: {client}")], "{sends}");
+        let forged = [("X-Forwarded-For", "127.0.0.7")];
+        assert_eq!(stage.ask(client, &anywhere, &forged).status, 200);
+        assert_eq!(stage.told(), [format!("x-forwarded-for: {client}")], "{sends}: a field of the client's");
+    }
+
+    assert_eq!(stage.ask(seven, &near, &[]).status, 200, "{sends}");
+    assert_eq!(stage.ask(eight, &near, &[]).status, 401, "{sends}: another client");
+    let forged = [("X-Forwarded-For", "127.0.0.7")];
+    assert_eq!(stage.ask(eight, &near, &forged).status, 401, "{sends}: a field of the client's");
+    assert_eq!(stage.ask(seven, &balancer, &[]).status, 401, "{sends}: the balancer's own address");
+    assert_eq!(stage.told().len(), 1, "{sends}: something refused was forwarded");
+
+    // Without HAProxy in between a trusted address says nothing, so that nothing is served.
+    let mut direct = Client::tcp(stage.gateway.proxy);
+    direct.send("GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(direct.try_status(), None, "{sends}: no header");
+}
+
+#[test]
+#[ignore = "needs haproxy from apt; .ci/run runs it"]
+fn haproxy_names_its_clients_by_the_first_version() {
+    check("send-proxy");
+}
+
+#[test]
+#[ignore = "needs haproxy from apt; .ci/run runs it"]
+fn haproxy_names_its_clients_by_the_second_version() {
+    check("send-proxy-v2");
+}
+
+#[test]
+#[ignore = "needs haproxy from apt; .ci/run runs it"]
+fn haproxy_names_its_clients_with_extensions() {
+    check("send-proxy-v2 proxy-v2-options unique-id,crc32c");
+}
