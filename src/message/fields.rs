@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::line::{Line, lower, put_field};
+use super::line::{Line, put_field};
 
 /// In the order in which they came, names in lower case.
 #[derive(Clone, Default)]
@@ -22,8 +22,7 @@ const SET: usize = 512;
 
 impl Fields {
     /// The lines of a head, which is as long as they say.
-    pub fn read(mut head: BytesMut, lines: Vec<Line>) -> Self {
-        lines.iter().for_each(|line| lower(line.name_mut(&mut head)));
+    pub fn read(head: BytesMut, lines: Vec<Line>) -> Self {
         Self { read: head.freeze(), set: Vec::new(), lines }
     }
 
@@ -179,13 +178,13 @@ mod tests {
     use super::*;
 
     fn fields(text: &str) -> Fields {
-        let (mut lines, mut at) = (Vec::new(), 0);
+        let (mut lines, mut at, mut head) = (Vec::new(), 0, BytesMut::from(text));
         for line in text.split_inclusive('\n') {
             let end = at + line.trim_end_matches(['\r', '\n']).len();
-            lines.push(Line::read(text.as_bytes(), at, end).expect("a line"));
+            lines.push(Line::read(&mut head, at, end).expect("a line"));
             at += line.len();
         }
-        Fields::read(BytesMut::from(text), lines)
+        Fields::read(head, lines)
     }
 
     fn text(fields: &Fields) -> String {

@@ -11,7 +11,8 @@ use self::names::{Framer, authority, valid_host};
 use super::{Limits, Refusal, decoder::Decoder};
 use crate::message::{Line, is_text, length_of};
 
-/// How far a head has been judged. Fed with the same bytes again, and more behind them.
+/// How far a head has been judged. Fed with the same bytes again, and more behind them; the names
+/// of fields become lower case in them.
 #[derive(Default)]
 pub(super) struct HeadScan {
     /// Where the first line begins that is not judged yet.
@@ -68,7 +69,7 @@ const MAX_METHOD: usize = 32;
 const LINE_OVERHEAD: usize = 64;
 
 impl HeadScan {
-    pub(super) fn feed(&mut self, bytes: &[u8], limits: &Limits) -> Verdict {
+    pub(super) fn feed(&mut self, bytes: &mut [u8], limits: &Limits) -> Verdict {
         match self.scan(bytes, limits) {
             Ok(Some(len)) => Verdict::Whole(Head {
                 len,
@@ -87,7 +88,7 @@ impl HeadScan {
         }
     }
 
-    fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    fn scan(&mut self, bytes: &mut [u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
         while let Some(found) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + found + 1;
             let line = &bytes[self.line..end];
@@ -235,7 +236,7 @@ mod tests {
         let (limits, mut scan, mut bytes) = (Limits::default(), HeadScan::default(), Vec::new());
         for piece in pieces {
             bytes.extend_from_slice(piece);
-            match scan.feed(&bytes, &limits) {
+            match scan.feed(&mut bytes, &limits) {
                 Verdict::Partial => {}
                 Verdict::Whole(head) => return Some(Ok(head.len)),
                 Verdict::Refused(refusal) => return Some(Err(refusal)),

@@ -228,7 +228,7 @@ impl Socket {
         if self.may_turn && (h2::PREFACE.starts_with(&self.input) || self.input.starts_with(h2::PREFACE)) {
             return if self.input.len() < h2::PREFACE.len() { Ok(None) } else { Err(End::Multiplexed) };
         }
-        match self.scan.feed(&self.input, limits) {
+        match self.scan.feed(&mut self.input, limits) {
             Verdict::Partial => Ok(None),
             Verdict::Refused(refusal) => Err(End::Refused(refusal)),
             Verdict::Whole(mut head) => {

@@ -85,13 +85,13 @@ fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
     let mut words = head[..first].strip_suffix(b"\r")?.split(|byte| *byte == b' ');
     let method = Method::from_bytes(words.next()?).ok()?;
     let uri = str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    let (mut lines, mut at) = (Vec::new(), first + 1);
+    let (mut lines, mut at, mut text) = (Vec::new(), first + 1, BytesMut::from(head));
     while head.get(at..)? != b"\r\n" {
         let end = at + memchr::memchr(b'\n', &head[at..])?;
-        lines.push(Line::read(head, at, end.checked_sub(1)?)?);
+        lines.push(Line::read(&mut text, at, end.checked_sub(1)?)?);
         at = end + 1;
     }
-    let fields = Fields::read(BytesMut::from(head), lines);
+    let fields = Fields::read(text, lines);
     Some(Request { method, uri, version: Version::HTTP_11, fields, body })
 }
 

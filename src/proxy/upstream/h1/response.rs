@@ -75,7 +75,7 @@ impl Head {
 
 /// How long the first head is, how long its status line, and its field lines; `None`: it is not
 /// whole.
-fn lines(input: &[u8]) -> Result<Option<(usize, usize, Vec<Line>)>, Fault> {
+fn lines(input: &mut [u8]) -> Result<Option<(usize, usize, Vec<Line>)>, Fault> {
     let Some(first) = memchr::memchr(b'\n', input) else { return Ok(None) };
     let mut lines = Vec::with_capacity(FIELDS);
     let mut at = first + 1;
