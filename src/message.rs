@@ -6,8 +6,8 @@ mod line;
 use http::{Method, StatusCode, Uri, Version};
 
 pub use self::{
-    fields::Fields,
-    line::{Line, is_text, length_of, put_field},
+    fields::{Fields, Names},
+    line::{Line, length_of, put_field, text_length},
 };
 
 #[derive(Debug)]

@@ -43,7 +43,7 @@ use self::{
     peers::Peers,
     refusals::RefusalSender,
     rejection::{Form, Rejection},
-    request_id::RequestIds,
+    request_id::{RequestId, RequestIds},
     tunnel::Scratch,
     view::View,
 };
@@ -147,7 +147,7 @@ impl Gateway {
         &self.peers
     }
 
-    fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> HeaderValue {
+    fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> RequestId {
         let told = trusts(view, connection).then(|| RequestIds::told(&request.fields)).flatten();
         told.unwrap_or_else(|| self.ids.make())
     }

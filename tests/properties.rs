@@ -314,8 +314,8 @@ proptest! {
         let mut trailers = headers.clone();
         let mut told = Fields::from(&headers);
         let _ = (framing_alias(&told), client_address(&told, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
-        let (peer, request_id) = (PeerFields::new(None, true), HeaderValue::from_static("r"));
-        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: &request_id };
+        let peer = PeerFields::new(None, true);
+        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r" };
         edit_request(&mut told, &permit, &Identities::new(&directory), &hop).unwrap();
         let headers = HeaderMap::from(&told);
         edit_request_trailers(&mut trailers);

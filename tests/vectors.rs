@@ -108,8 +108,7 @@ impl World {
                     assert!(target.starts_with(query.path.as_ref().unwrap().literal()), "{name}");
                 }
                 let peer_fields = PeerFields::new(Some(peer), false);
-                let request_id = HeaderValue::from_static("r1");
-                let hop = Hop { peer: &peer_fields, peer_trusted, host: None, request_id: &request_id };
+                let hop = Hop { peer: &peer_fields, peer_trusted, host: None, request_id: b"r1" };
                 edit_request(&mut fields, &permit, &Identities::new(&self.directory), &hop).unwrap();
                 for field in texts(&expect["upstream_headers_absent"]) {
                     assert!(!fields.has(field), "{name}: {field}");

@@ -114,12 +114,11 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         fields.set(AUTHORIZATION, &HeaderValue::from_static("as the client sent it"));
     }
     let peer = PeerFields::new(Some(query.client), false);
-    let request_id = HeaderValue::from_static("the request's id");
     let hop = Hop {
         peer: &peer,
         peer_trusted: false,
         host: query.host.map(str::as_bytes),
-        request_id: &request_id,
+        request_id: b"the request's id",
     };
     edit_request(&mut fields, permit, &Identities::new(directory), &hop)
         .map_err(|_| Reason::IdentityTooLarge)?;

@@ -12,7 +12,7 @@ use crate::{
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use identity::{ASSERTION, Claims, Identities};
-use names::{Side, crosses, may_be_listed};
+use names::{STOPPED, Side, crosses, may_be_listed};
 pub use names::{framing_alias, method_override, misleads};
 
 mod client;
@@ -39,7 +39,8 @@ pub struct Hop<'a> {
     pub peer_trusted: bool,
     /// The host as the client sent it.
     pub host: Option<&'a [u8]>,
-    pub request_id: &'a HeaderValue,
+    /// Printable ASCII.
+    pub request_id: &'a [u8],
 }
 
 /// The user's groups do not fit; they are never cut short.
@@ -75,7 +76,7 @@ pub fn edit_request(
     } else {
         hop.peer.tell(fields, hop.host);
     }
-    fields.add(REQUEST_ID, hop.request_id);
+    fields.add_text(REQUEST_ID, hop.request_id);
     if service.spec.identity.has_headers() {
         identities.set(fields, permit)?;
     }
@@ -88,9 +89,9 @@ pub fn edit_request_trailers(trailers: &mut HeaderMap) {
 }
 
 /// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
-pub fn edit_response(fields: &mut Fields, request_id: &HeaderValue) {
+pub fn edit_response(fields: &mut Fields, request_id: &[u8]) {
     drop_fields(fields, Side::Response);
-    fields.add(REQUEST_ID, request_id);
+    fields.add_text(REQUEST_ID, request_id);
 }
 
 /// Drops from an answer's trailers what frames, routes or concerns one connection.
@@ -174,13 +175,9 @@ fn accepts_trailers(fields: &Fields) -> bool {
 /// Drops what `Connection` names and what does not cross this side; makes `Trailer` anew. Whether
 /// `TE` said that trailers are taken.
 fn drop_fields(fields: &mut Fields, side: Side) -> bool {
-    let (mut drops, mut trailer) = (false, false);
-    for name in fields.names() {
-        drops |= !crosses(name, side);
-        trailer |= name == b"trailer";
-    }
     // Most have nothing of it. What is looked for below does not cross.
-    if !drops && !trailer {
+    let drops = side.is_trailers() || fields.like(STOPPED).any(|name| !crosses(name, side));
+    if !drops && !fields.has("trailer") {
         return false;
     }
     // Before `Connection` is obeyed, which has to name `TE`.

@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::line::{Line, put_field};
+use super::line::{Line, Mark, put_field};
 
 /// In the order in which they came, names in lower case.
 #[derive(Clone, Default)]
@@ -15,6 +15,30 @@ pub struct Fields {
     /// Whole lines, as they are sent.
     set: Vec<u8>,
     lines: Vec<Line>,
+    /// The marks of all names that ever were among them.
+    marks: u64,
+}
+
+/// Names that are looked for together.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    names: &'static [&'static str],
+    marks: u64,
+}
+
+impl Names {
+    pub const fn of(names: &'static [&'static str]) -> Self {
+        let (mut marks, mut at) = (0, 0);
+        while at < names.len() {
+            marks |= Mark::of(names[at].as_bytes()).bit();
+            at += 1;
+        }
+        Self { names, marks }
+    }
+
+    fn hold(self, name: &[u8]) -> bool {
+        self.names.iter().any(|one| one.as_bytes() == name)
+    }
 }
 
 /// For the lines that are set and their text, so that either grows once.
@@ -23,7 +47,8 @@ const SET: usize = 512;
 impl Fields {
     /// The lines of a head, which is as long as they say.
     pub fn read(head: BytesMut, lines: Vec<Line>) -> Self {
-        Self { read: head.freeze(), set: Vec::new(), lines }
+        let marks = lines.iter().fold(0, |marks, line| marks | line.mark().bit());
+        Self { read: head.freeze(), set: Vec::new(), lines, marks }
     }
 
     /// The head that was read.
@@ -42,17 +67,28 @@ impl Fields {
         })
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().map(|line| line.name(self.text(*line)))
+    /// The names that are like one of these: all that are among them or differ by `_` or `.` in place
+    /// of `-`, all that begin with `x` where one of these does, and some others.
+    #[inline]
+    pub fn like(&self, names: Names) -> impl Iterator<Item = &[u8]> {
+        let lines = if self.marks & names.marks == 0 { &[] } else { &self.lines[..] };
+        let like = move |line: &&Line| names.marks & line.mark().bit() != 0;
+        lines.iter().filter(like).map(|line| line.name(self.text(*line)))
     }
 
     /// The values of a field, whose name is in lower case.
+    #[inline]
     pub fn all<'f>(&'f self, name: &str) -> impl DoubleEndedIterator<Item = &'f [u8]> {
-        let named = move |line: &&Line| line.name(self.text(**line)) == name.as_bytes();
-        self.lines.iter().filter(named).map(|line| line.value(self.text(*line)))
+        let mark = Mark::of(name.as_bytes());
+        // Most of what is looked for is not there.
+        let lines = if self.marks & mark.bit() == 0 { &[] } else { &self.lines[..] };
+        let named =
+            move |line: &&Line| line.mark() == mark && line.name(self.text(**line)) == name.as_bytes();
+        lines.iter().filter(named).map(|line| line.value(self.text(*line)))
     }
 
     /// The first value.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
     }
@@ -63,8 +99,9 @@ impl Fields {
         all.next().filter(|_| all.next().is_none())
     }
 
+    #[inline]
     pub fn has(&self, name: &str) -> bool {
-        self.names().any(|one| one == name.as_bytes())
+        self.get(name).is_some()
     }
 
     /// In the place of all others of this name.
@@ -79,36 +116,48 @@ impl Fields {
         self.push(name.as_bytes(), value.as_bytes());
     }
 
+    /// As [`Fields::add`], a value that is printable ASCII by its own rule.
+    pub fn add_text(&mut self, name: &'static str, value: &[u8]) {
+        debug_assert!(value.iter().all(|byte| matches!(byte, b' '..=b'~')), "{name}");
+        self.push(name.as_bytes(), value);
+    }
+
     /// Those that were set elsewhere, beside others of their names.
     pub fn add_all(&mut self, others: &Self) {
         debug_assert!(others.read.is_empty(), "nobody has sent them");
         self.reserve();
-        let by = self.set.len();
+        let by = u32::try_from(self.set.len()).expect("fields are smaller than 4 GiB");
         self.set.extend_from_slice(&others.set);
         self.lines.extend(others.lines.iter().map(|line| line.shifted(by)));
+        self.marks |= others.marks;
     }
 
     pub fn remove(&mut self, name: &str) {
-        if self.has(name) {
-            self.retain(|one, _| one != name.as_bytes());
+        while let Some(at) = self.position(name) {
+            self.lines.remove(at);
         }
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
-        let Self { read, set, lines } = self;
+        let Self { read, set, lines, .. } = self;
         lines.retain(|line| {
             let text: &[u8] = if line.is_set() { set } else { read };
             keep(line.name(text), line.value(text))
         });
     }
 
-    /// Writes them as they are sent, but for those whose names are `skipped`.
-    pub fn put(&self, into: &mut Vec<u8>, skipped: impl Fn(&[u8]) -> bool) {
+    /// Writes them as they are sent.
+    pub fn put(&self, into: &mut Vec<u8>) {
+        self.put_but(Names::of(&[]), into);
+    }
+
+    /// Writes them as they are sent, without these.
+    pub fn put_but(&self, names: Names, into: &mut Vec<u8>) {
         // Lines that stand one behind the other are copied as one.
         let (mut run, mut of_set) = (0..0, false);
         for line in &self.lines {
             let text = self.text(*line);
-            if skipped(line.name(text)) {
+            if names.marks & line.mark().bit() != 0 && names.hold(line.name(text)) {
                 continue;
             }
             match line.whole() {
@@ -127,7 +176,15 @@ impl Fields {
 
     fn push(&mut self, name: &[u8], value: &[u8]) {
         self.reserve();
-        self.lines.push(Line::set(&mut self.set, name, value));
+        let line = Line::set(&mut self.set, name, value);
+        self.lines.push(line);
+        self.marks |= line.mark().bit();
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let mark = Mark::of(name.as_bytes());
+        let named = |line: &Line| line.mark() == mark && line.name(self.text(*line)) == name.as_bytes();
+        (self.marks & mark.bit() != 0).then(|| self.lines.iter().position(named)).flatten()
     }
 
     fn reserve(&mut self) {
@@ -148,7 +205,7 @@ impl Fields {
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Names alone: a bearer may stand among the values.
-        f.debug_list().entries(self.names().map(String::from_utf8_lossy)).finish()
+        f.debug_list().entries(self.iter().map(|(name, _)| String::from_utf8_lossy(name))).finish()
     }
 }
 
@@ -189,7 +246,7 @@ mod tests {
 
     fn text(fields: &Fields) -> String {
         let mut text = Vec::new();
-        fields.put(&mut text, |_| false);
+        fields.put(&mut text);
         String::from_utf8(text).expect("ASCII")
     }
 
@@ -200,7 +257,7 @@ mod tests {
         assert_eq!(text(&Fields::default()), "");
         assert_eq!(text(&fields(READ)), "host: a\r\nx-a: 1\r\nx-a: 2\r\naccept: */*\r\nvia: x\r\n");
         let mut skipping = Vec::new();
-        fields(READ).put(&mut skipping, |name| name == b"x-a");
+        fields(READ).put_but(Names::of(&["x-a"]), &mut skipping);
         assert_eq!(skipping, b"host: a\r\naccept: */*\r\nvia: x\r\n");
     }
 
@@ -212,6 +269,21 @@ mod tests {
         assert_eq!(fields.all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!((fields.only("x-a"), fields.only("via")), (None, Some(&b"x"[..])));
         assert!(fields.has("accept") && !fields.has("cookie"));
+        let like = |names| fields.like(names).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(like(Names::of(&["x-z"])), [b"x-a", b"x-a"]);
+        assert_eq!(like(Names::of(&["via", "host"])), [b"host".to_vec(), b"via".to_vec()]);
+        assert!(like(Names::of(&["connection"])).is_empty());
+    }
+
+    #[test]
+    fn names_are_like_their_aliases() {
+        fn check(alias: &str, names: Names) {
+            let fields = fields(&format!("{alias}: 1\r\n"));
+            assert_eq!(fields.like(names).count(), 1, "{alias}");
+        }
+        check("content_length", Names::of(&["content-length"]));
+        check("keep.alive", Names::of(&["upgrade", "keep-alive"]));
+        check("x_y", Names::of(&["x-z"]));
     }
 
     #[test]

@@ -7,10 +7,46 @@ pub struct Line {
     value: u32,
     length: u32,
     name: u16,
-    /// Written as it would be sent: one blank before the value, the line's end behind it.
-    plain: bool,
-    /// Within the text of what was set, not of what was read.
-    set: bool,
+    form: Form,
+    mark: Mark,
+}
+
+/// How a line stands in its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As the client wrote it.
+    Loose,
+    /// As it would be sent: one blank before the value, the line's end behind it.
+    Plain,
+    /// As [`Form::Plain`], within the text of what was set, not of what was read.
+    Set,
+}
+
+/// One of 64 kinds of names: those of different kinds are different, so that most are told apart
+/// without being compared. Chosen so that what a gateway looks for is of no kind that clients send
+/// every day. A name that differs from another by `_` or `.` in place of `-` is of its kind, and all
+/// that begin with `x` are of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark(u8);
+
+impl Mark {
+    #[inline]
+    pub(super) const fn of(name: &[u8]) -> Self {
+        match (name.first(), name.last()) {
+            (Some(b'x'), _) => Self(63),
+            (Some(first), Some(last)) => {
+                let ends = first.wrapping_mul(55).wrapping_add(last.wrapping_mul(61));
+                Self((name.len() as u8).wrapping_add(ends) % 64)
+            }
+            _ => Self(0),
+        }
+    }
+
+    /// Its place in a set of marks.
+    #[inline]
+    pub(super) const fn bit(self) -> u64 {
+        1 << self.0
+    }
 }
 
 /// What a name may hold (RFC 9110, 5.6.2), in lower case, by byte; zero: it may not.
@@ -36,43 +72,37 @@ const END: &[u8] = b"\r\n";
 
 impl Line {
     /// The line that begins at `at` and ends, without its line end, at `end`; its name becomes lower
-    /// case. `None`: it is none.
+    /// case. There are no control characters in it, as [`text_length`] tells. `None`: it is none.
     pub fn read(text: &mut [u8], at: usize, end: usize) -> Option<Self> {
         u32::try_from(end).ok()?;
         let line = &mut text[at..end];
-        let mut name = 0;
-        for byte in &mut *line {
-            let lower = LOWER[usize::from(*byte)];
-            if lower == 0 {
-                break;
-            }
-            *byte = lower;
-            name += 1;
-        }
+        let name = lower_name(line);
         let (b':', behind) = line.get(name..)?.split_first()? else { return None };
-        if name == 0 || !is_text(line) {
+        if name == 0 {
             return None;
         }
         let edge = |byte: &u8| matches!(byte, b' ' | b'\t');
-        let (lead, length) = match behind {
+        let (lead, length, spaced) = match behind {
             // As nearly everybody sends it.
             [b' ', value @ ..] if !value.first().is_some_and(edge) && !value.last().is_some_and(edge) => {
-                (1, value.len())
+                (1, value.len(), true)
             }
             _ => {
                 let value = behind.trim_ascii_start();
-                (behind.len() - value.len(), value.trim_ascii_end().len())
+                let lead = behind.len() - value.len();
+                (lead, value.trim_ascii_end().len(), lead == 1 && behind[0] == b' ')
             }
         };
+        let mark = Mark::of(&line[..name]);
         let start = at + name + 1 + lead;
-        let plain = lead == 1 && behind[0] == b' ' && text[start + length..].starts_with(END);
+        let plain = spaced && text[start + length..].starts_with(END);
         Some(Self {
             at: at as u32,
             value: start as u32,
             length: length as u32,
             name: u16::try_from(name).ok()?,
-            plain,
-            set: false,
+            form: if plain { Form::Plain } else { Form::Loose },
+            mark,
         })
     }
 
@@ -86,53 +116,124 @@ impl Line {
             value: place(at + name.len() + COLON.len()),
             length: place(value.len()),
             name: u16::try_from(name.len()).expect("names are shorter than 64 KiB"),
-            plain: true,
-            set: true,
+            form: Form::Set,
+            mark: Mark::of(name),
         }
     }
 
+    #[inline]
     pub(super) fn is_set(self) -> bool {
-        self.set
+        self.form == Form::Set
+    }
+
+    #[inline]
+    pub(super) fn mark(self) -> Mark {
+        self.mark
     }
 
     /// The same line where its text stands behind `by` bytes of another.
-    pub(super) fn shifted(self, by: usize) -> Self {
-        let by = u32::try_from(by).expect("fields are smaller than 4 GiB");
+    #[inline]
+    pub(super) fn shifted(self, by: u32) -> Self {
         Self { at: self.at + by, value: self.value + by, ..self }
     }
 
+    #[inline]
     pub(super) fn name(self, text: &[u8]) -> &[u8] {
         &text[self.at as usize..][..usize::from(self.name)]
     }
 
+    #[inline]
     pub(super) fn value(self, text: &[u8]) -> &[u8] {
         &text[self.value as usize..][..self.length as usize]
     }
 
     /// Where the whole line is, its end included, if it stands there as it would be sent.
+    #[inline]
     pub(super) fn whole(self) -> Option<std::ops::Range<usize>> {
-        self.plain.then(|| self.at as usize..(self.value + self.length) as usize + END.len())
+        (self.form != Form::Loose).then(|| self.at as usize..(self.value + self.length) as usize + END.len())
     }
 }
 
-/// Whether a text holds no control characters but tabs (RFC 9110, 5.5). Every byte of every head is
-/// looked at: sixteen in one step, which compilers make one instruction of each operation.
-pub fn is_text(text: &[u8]) -> bool {
-    fn is_control(byte: u8) -> bool {
-        (byte < b' ') & (byte != b'\t') | (byte == 0x7f)
+/// Eight bytes that are looked at in one step, the first one lowest.
+#[derive(Clone, Copy)]
+struct Eight(u64);
+
+/// The highest bit of every byte, by which the steps below tell one.
+const HIGH: u64 = Eight::all(0x80);
+
+impl Eight {
+    const fn all(byte: u8) -> u64 {
+        u64::from_le_bytes([byte; 8])
     }
-    fn suspect<const N: usize>(block: &[u8; N]) -> bool {
-        block.iter().fold(0, |found, byte| found | u8::from(is_control(*byte))) != 0
+
+    /// The bytes that are this one. The first of them is right; those behind it need not be.
+    fn first(self, byte: u8) -> u64 {
+        let zero = self.0 ^ Self::all(byte);
+        zero.wrapping_sub(Self::all(1)) & !zero & HIGH
     }
-    // The last ones overlap those before them, so that none is looked at alone.
-    let found = match (text.last_chunk::<16>(), text.first_chunk::<8>(), text.last_chunk::<8>()) {
-        (Some(last), ..) => {
-            text.as_chunks::<16>().0.iter().fold(suspect(last), |found, block| found | suspect(block))
+
+    /// The bytes below `bound`, as exact as [`Eight::first`].
+    fn first_below(self, bound: u8) -> u64 {
+        self.0.wrapping_sub(Self::all(bound)) & !self.0 & HIGH
+    }
+
+    /// Of bytes below 0x80: those from `low` to `high`, all of them right.
+    fn within(self, low: u8, high: u8) -> u64 {
+        (self.0 + Self::all(0x80 - low)) & !(self.0 + Self::all(0x7f - high)) & HIGH
+    }
+}
+
+/// How many bytes of a text come before the first control character that is no tab (RFC 9110, 5.5).
+/// Every byte of every head is looked at.
+pub fn text_length(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(eight) = text[at..].first_chunk() {
+        let eight = Eight(u64::from_le_bytes(*eight));
+        let found = eight.first_below(b' ') | eight.first(0x7f);
+        if found == 0 {
+            at += 8;
+            continue;
         }
-        (None, Some(first), Some(last)) => suspect(first) | suspect(last),
-        _ => text.iter().any(|byte| is_control(*byte)),
-    };
-    !found
+        at += (found.trailing_zeros() / 8) as usize;
+        if text[at] != b'\t' {
+            return at;
+        }
+        at += 1;
+    }
+    let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    text[at..].iter().position(control).map_or(text.len(), |found| at + found)
+}
+
+/// Makes the name that a line begins with lower case; how long it is.
+fn lower_name(line: &mut [u8]) -> usize {
+    let mut at = 0;
+    while let Some(eight) = line[at..].first_chunk_mut() {
+        let given = Eight(u64::from_le_bytes(*eight));
+        let colon = given.first(b':');
+        // All bytes before the colon; all eight where there is none.
+        let before = ((colon & colon.wrapping_neg()) >> 7).wrapping_sub(1);
+        // This makes capitals small and leaves digits and the hyphen as they are.
+        let lower = Eight(given.0 | Eight::all(0x20));
+        let narrow = Eight(lower.0 & !HIGH);
+        let usual = narrow.within(b'a', b'z') | narrow.within(b'0', b'9') | narrow.within(b'-', b'-');
+        if (!usual | lower.0) & before & HIGH != 0 {
+            break;
+        }
+        *eight = (given.0 & !before | lower.0 & before).to_le_bytes();
+        if colon != 0 {
+            return at + (colon.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    for byte in &mut line[at..] {
+        let lower = LOWER[usize::from(*byte)];
+        if lower == 0 {
+            break;
+        }
+        *byte = lower;
+        at += 1;
+    }
+    at
 }
 
 /// RFC 9110, 8.6: the number that a `Content-Length` is.
@@ -159,9 +260,12 @@ mod tests {
     fn read(line: &str) -> Option<(String, String, bool)> {
         let mut text = format!("before{line}\r\n").into_bytes();
         let end = text.len() - 2;
+        if text_length(&text) < end {
+            return None;
+        }
         let line = Line::read(&mut text, 6, end)?;
         let string = |part: &[u8]| String::from_utf8(part.to_vec()).expect("a part of a text");
-        Some((string(line.name(&text)), string(line.value(&text)), line.plain))
+        Some((string(line.name(&text)), string(line.value(&text)), line.form == Form::Plain))
     }
 
     #[test]
@@ -198,33 +302,38 @@ mod tests {
     }
 
     #[test]
-    fn a_text_has_no_control_characters() {
+    fn a_text_ends_before_a_control_character() {
         for length in 0..40 {
-            let text = vec![b'\t'; length];
-            assert!(is_text(&text), "{length}");
+            assert_eq!(text_length(&vec![b'\t'; length]), length);
             for (at, byte) in (0..length).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
                 let mut text = vec![b'a'; length];
                 text[at] = byte;
-                assert_eq!(
-                    is_text(&text),
-                    byte >= b' ' && byte != 0x7f || byte == b'\t',
-                    "{byte} at {at} of {length}"
-                );
+                let sound = byte >= b' ' && byte != 0x7f || byte == b'\t';
+                let expected = if sound { length } else { at };
+                assert_eq!(text_length(&text), expected, "{byte} at {at} of {length}");
             }
         }
     }
 
     #[test]
     fn names_become_lower_case() {
-        for byte in 0..=255_u8 {
-            let mut text = [b'X', byte, b'-', b':', b' ', b'V', b'\r', b'\n'];
-            let line = Line::read(&mut text, 0, 6);
-            let named = line.map(|line| (line.name(&text).to_vec(), line.value(&text)));
-            let sound = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            let expected = sound.then(|| (vec![b'x', byte.to_ascii_lowercase(), b'-'], &b"V"[..]));
-            // The colon ends the name before the other one.
-            let expected = if byte == b':' { Some((vec![b'x'], &b"-: V"[..])) } else { expected };
-            assert_eq!(named, expected, "{byte}");
+        for (length, at) in (1..20).flat_map(|length| (0..length).map(move |at| (length, at))) {
+            // Other control characters than tabs are told by `text_length`.
+            for byte in (0..=255_u8).filter(|byte| *byte == b'\t' || !byte.is_ascii_control()) {
+                let mut name = vec![b'X'; length];
+                name[at] = byte;
+                let mut text = [&name, &b": V\r\n"[..]].concat();
+                let line = Line::read(&mut text, 0, length + 3);
+                let named = line.map(|line| (line.name(&text).to_vec(), line.value(&text).to_vec()));
+                let sound = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                let expected = match byte {
+                    // It ends the name before the other one.
+                    b':' if at == 0 => None,
+                    b':' => Some((vec![b'x'; at], [&name[at + 1..], b": V"].concat())),
+                    _ => sound.then(|| (name.to_ascii_lowercase(), b"V".to_vec())),
+                };
+                assert_eq!(named, expected, "{byte} at {at} of {length}");
+            }
         }
     }
 
@@ -234,7 +343,8 @@ mod tests {
         fn a_line_is_read_as_httparse_reads_it(line in "[A-Za-z:_ \t-]{0,6}[: \tx]{0,3}[\t\x0b\r\x00\x7f -~\u{e9}]{0,9}") {
             let text = format!("{line}\r\n\r\n");
             let mut judged = text.clone().into_bytes();
-            let ours = Line::read(&mut judged, 0, line.len());
+            let whole = text_length(line.as_bytes()) == line.len();
+            let ours = whole.then(|| Line::read(&mut judged, 0, line.len())).flatten();
             let ours = ours.map(|read| (read.name(&judged).to_vec(), read.value(&judged).to_vec()));
             let mut headers = [httparse::EMPTY_HEADER; 2];
             let theirs = match httparse::parse_headers(text.as_bytes(), &mut headers) {

@@ -9,7 +9,7 @@ use memchr::{memchr, memchr3};
 
 use self::names::{Framer, authority, valid_host};
 use super::{Limits, Refusal, decoder::Decoder};
-use crate::message::{Line, is_text, length_of};
+use crate::message::{Line, length_of, text_length};
 
 /// How far a head has been judged. Fed with the same bytes again, and more behind them; the names
 /// of fields become lower case in them.
@@ -89,17 +89,17 @@ impl HeadScan {
     }
 
     fn scan(&mut self, bytes: &mut [u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
-        while let Some(found) = memchr(b'\n', &bytes[self.searched..]) {
-            let end = self.searched + found + 1;
-            let line = &bytes[self.line..end];
-            let Some(line) = line.strip_suffix(b"\r\n") else { return Err(LINE_END) };
-            let begin = self.line;
-            (self.line, self.searched) = (end, end);
-            if end > limits.head {
-                // A long request line alone is named as such.
-                let target_alone = self.lines == 0 && line.len() > limits.target + LINE_OVERHEAD;
-                return Err(if target_alone { Refusal::TargetTooLong } else { Refusal::HeadTooLarge });
-            }
+        loop {
+            self.searched += text_length(&bytes[self.searched..]);
+            self.bound(limits)?;
+            let (begin, end) = (self.line, self.searched);
+            let behind = match &bytes[end..] {
+                [] | [b'\r'] => return Ok(None),
+                [b'\r', b'\n', ..] => end + LINE_END_LEN,
+                _ => return Err(LINE_END),
+            };
+            (self.line, self.searched) = (behind, behind);
+            let line = &bytes[begin..end];
             match (self.lines, line.is_empty()) {
                 (0, true) if begin >= 2 * LEADING_LINES => return Err(MALFORMED_LINE),
                 (0, true) => {}
@@ -107,14 +107,14 @@ impl HeadScan {
                     self.request_line(line, begin, limits)?;
                     self.lines = 1;
                 }
-                (_, true) => return self.whole(bytes, end).map(Some),
+                (_, true) => return self.whole(bytes, behind).map(Some),
                 (_, false) => {
                     self.lines += 1;
-                    if self.lines - 1 > limits.fields || line.len() > limits.field {
+                    if self.lines - 1 > limits.fields {
                         return Err(Refusal::HeadTooLarge);
                     }
                     self.field(line, begin)?;
-                    let read = Line::read(bytes, begin, end - LINE_END_LEN).ok_or(MALFORMED_FIELD)?;
+                    let read = Line::read(bytes, begin, end).ok_or(MALFORMED_FIELD)?;
                     if self.fields.is_empty() {
                         self.fields.reserve(FIELDS);
                     }
@@ -122,15 +122,19 @@ impl HeadScan {
                 }
             }
         }
-        self.searched = bytes.len();
-        let partial = bytes.len() - self.line;
-        if self.lines == 0 && partial > limits.target + LINE_OVERHEAD {
+    }
+
+    /// Whether the line that was searched last, whole or not, is short enough.
+    fn bound(&self, limits: &Limits) -> Result<(), Refusal> {
+        let line = self.searched - self.line;
+        // A long request line alone is named as such.
+        if self.lines == 0 && line > limits.target + LINE_OVERHEAD {
             return Err(Refusal::TargetTooLong);
         }
-        if bytes.len() > limits.head || self.lines > 0 && partial > limits.field + 1 {
+        if self.searched + LINE_END_LEN > limits.head || self.lines > 0 && line > limits.field {
             return Err(Refusal::HeadTooLarge);
         }
-        Ok(None)
+        Ok(())
     }
 
     fn request_line(&mut self, line: &[u8], begin: usize, limits: &Limits) -> Result<(), Refusal> {
@@ -151,7 +155,7 @@ impl HeadScan {
             _ => return Err(Refusal::BadRequest("not HTTP/1.1")),
         };
         // A parser of URIs would cut a fragment off, and take more than a target may hold.
-        let one_word = memchr3(b' ', b'\t', b'#', target).is_none() && is_text(target);
+        let one_word = memchr3(b' ', b'\t', b'#', target).is_none();
         if target.is_empty() || !one_word {
             return Err(Refusal::BadRequest("malformed request target"));
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::message::{Response, put_field};
+use crate::message::{Names, Response, put_field};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -36,7 +36,7 @@ pub(super) fn encode(response: Response<Bytes>) -> Vec<u8> {
     let Response { status, fields, body } = response;
     let reason = status.canonical_reason().unwrap_or("Refused");
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    fields.put(&mut bytes, |name| matches!(name, b"connection" | b"content-length"));
+    fields.put_but(Names::of(&["connection", "content-length"]), &mut bytes);
     put_field(&mut bytes, b"connection", b"close");
     put_field(&mut bytes, b"content-length", body.len().to_string().as_bytes());
     bytes.extend_from_slice(b"\r\n");

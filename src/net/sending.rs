@@ -209,6 +209,6 @@ fn joined(before: Bytes, data: Bytes, after: Bytes) -> Piece {
 fn last_chunk(frame: Frame<Bytes>, trailers: bool) -> Bytes {
     let fields = frame.into_trailers().ok().filter(|_| trailers).unwrap_or_default();
     let mut end = b"0\r\n".to_vec();
-    Fields::from(&fields).put(&mut end, |_| false);
+    Fields::from(&fields).put(&mut end);
     end.into()
 }

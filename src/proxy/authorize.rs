@@ -129,7 +129,7 @@ impl Gateway {
                 peer,
                 peer_trusted: trusts(&exchange.view, &exchange.connection),
                 host: exchange.host.get().and_then(|host| host.field()),
-                request_id: &exchange.request_id,
+                request_id: exchange.request_id.as_bytes(),
             };
             forwarding::edit_request(fields, permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
@@ -155,7 +155,7 @@ impl Gateway {
         let bound = Bound {
             method: exchange.method.as_str(),
             path: exchange.path(),
-            request_id: exchange.request_id.to_str().map_err(|_| Reason::AssertionFailed)?,
+            request_id: exchange.request_id.as_str(),
             at: exchange.at,
         };
         self.keyring().sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
@@ -171,7 +171,7 @@ impl Gateway {
                 token: exchange.token.get(),
                 client,
                 service: exchange.service.get(),
-                request_id: String::from_utf8_lossy(exchange.request_id.as_bytes()).into_owned(),
+                request_id: exchange.request_id.as_str().to_owned(),
             });
         }
         if is_bad_token(denial.reason)

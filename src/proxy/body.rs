@@ -14,9 +14,9 @@ use crate::{
     authz::{answer::Reason, forwarding},
     net::{BodyError, RequestBody},
     proxy::{
-        exchange::{Exchange, Finish},
+        exchange::{Exchange, Finish, Passage},
         tunnel::Tunnel,
-        upstream::{Download, Lease, lane::End},
+        upstream::{Download, Lease, Upstream, lane::End},
     },
 };
 
@@ -59,8 +59,7 @@ enum Kind {
 struct Stream {
     download: Download,
     lease: Option<Lease>,
-    silence: Duration,
-    idle: Duration,
+    upstream: Rc<Upstream>,
 }
 
 /// The answer broke off; the client's connection is severed, so that it never looks complete.
@@ -148,15 +147,9 @@ impl Body {
         Self { kind: Kind::Text(Some(text)), finish }
     }
 
-    pub fn stream(
-        download: Download,
-        lease: Lease,
-        finish: Finish,
-        silence: Duration,
-        idle: Duration,
-    ) -> Self {
-        let mut body =
-            Self { kind: Kind::Stream(Stream { download, lease: Some(lease), silence, idle }), finish };
+    pub fn stream(download: Download, lease: Lease, passage: Passage) -> Self {
+        let (upstream, finish) = passage.into_parts();
+        let mut body = Self { kind: Kind::Stream(Stream { download, lease: Some(lease), upstream }), finish };
         body.end_if_over();
         body
     }
@@ -219,7 +212,7 @@ impl Stream {
         exchange.complete.set(true);
         exchange.leave_lane();
         if let Some(lease) = self.lease.take() {
-            lease.give_back(self.idle, exchange.clock());
+            lease.give_back(self.upstream.idle_timeout(), exchange.clock());
         }
     }
 
@@ -258,7 +251,7 @@ impl http_body::Body for Body {
         match Pin::new(&mut stream.download).poll_frame(cx) {
             Poll::Pending => {
                 if let Some(lease) = &stream.lease {
-                    lease.lane().expect_if_quiet(stream.silence);
+                    lease.lane().expect_if_quiet(stream.upstream.body_timeout());
                 }
                 Poll::Pending
             }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, uri::PathAndQuery};
+use http::{Method, uri::PathAndQuery};
 
 use crate::{
     authz::{
@@ -28,6 +28,7 @@ use crate::{
         Gateway,
         framing::HostName,
         limits::Taken,
+        request_id::RequestId,
         upstream::{
             Lease, Upstream, choose,
             lane::{End, Lane},
@@ -48,7 +49,7 @@ pub struct Exchange {
     pub client: Cell<IpAddr>,
     pub upgrade: Cell<bool>,
     pub method_override: Cell<bool>,
-    pub request_id: HeaderValue,
+    pub request_id: RequestId,
     pub began: Instant,
     pub at: Timestamp,
 
@@ -92,7 +93,7 @@ impl Exchange {
         view: Rc<View>,
         request: &Request<B>,
         connection: Rc<Connection>,
-        request_id: HeaderValue,
+        request_id: RequestId,
     ) -> Rc<Self> {
         let clock = connection.clock();
         Rc::new(Self {
@@ -246,6 +247,10 @@ impl Passage {
     pub fn into_finish(self) -> Finish {
         self.finish
     }
+
+    pub fn into_parts(self) -> (Rc<Upstream>, Finish) {
+        (self.upstream, self.finish)
+    }
 }
 
 impl Finish {
@@ -307,7 +312,7 @@ impl Entry for Exchange {
     fn row(&self) -> LiveRow {
         LiveRow {
             id: String::new(),
-            request_id: String::from_utf8_lossy(self.request_id.as_bytes()).into_owned(),
+            request_id: self.request_id.as_str().to_owned(),
             token: self.token.get(),
             user: self.user.get(),
             service: self.view.service_key(self.service.get()).unwrap_or_default().to_owned(),

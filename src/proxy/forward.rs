@@ -43,7 +43,7 @@ impl Gateway {
                 let protocols = (exchange.upgrade.get() && named)
                     .then(|| fields.get("upgrade").and_then(|value| HeaderValue::from_bytes(value).ok()))
                     .flatten();
-                forwarding::edit_response(&mut fields, &exchange.request_id);
+                forwarding::edit_response(&mut fields, exchange.request_id.as_bytes());
                 if let Some(protocols) = protocols {
                     upgrade::set(&mut fields, &protocols);
                 }
@@ -55,14 +55,7 @@ impl Gateway {
                     let switched = switch(fields, download, lease, passage);
                     return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
                 }
-                let body = Body::stream(
-                    download,
-                    lease,
-                    passage.into_finish(),
-                    upstream.body_timeout(),
-                    upstream.idle_timeout(),
-                );
-                Ok(Response { status, fields, body })
+                Ok(Response { status, fields, body: Body::stream(download, lease, passage) })
             }
             Err(reason) => Err((reason.into(), passage.into_finish())),
         }

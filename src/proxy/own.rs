@@ -10,7 +10,7 @@ use crate::{
     authz::{answer::Reason, decide::Denial, rules::RESERVED_PREFIX, subject::Subject, time::Timestamp},
     message::{Request, Response},
     net::RequestBody,
-    proxy::{Gateway, exchange::Exchange, rejection::Rejection, view::View},
+    proxy::{Gateway, exchange::Exchange, rejection::Rejection, request_id::RequestId, view::View},
 };
 
 pub use original::FrontProxy;
@@ -100,12 +100,12 @@ impl Gateway {
 }
 
 /// An answer in JSON, about whoever asked and for nobody else.
-fn json(body: &serde_json::Value, request_id: &HeaderValue) -> Response<Bytes> {
+fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     let fields = &mut response.fields;
     fields.set("content-type", &HeaderValue::from_static("application/json"));
     fields.set("cache-control", &HeaderValue::from_static("no-store"));
-    fields.set("x-request-id", request_id);
+    fields.add_text("x-request-id", request_id.as_bytes());
     response
 }
 

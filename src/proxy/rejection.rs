@@ -15,6 +15,7 @@ use crate::{
         grpc,
         limits::{Exceeded, Fields, seconds},
         own::Own,
+        request_id::RequestId,
     },
 };
 
@@ -70,7 +71,7 @@ impl Rejection {
         self.answer.status
     }
 
-    pub fn into_response(self, form: Form, request_id: &HeaderValue) -> Response<Bytes> {
+    pub fn into_response(self, form: Form, request_id: &RequestId) -> Response<Bytes> {
         let (answer, problem) = (self.answer, form == Form::Problem);
         let mut response = Response::new(text(&answer, request_id, problem));
         response.status = answer.status;
@@ -78,7 +79,7 @@ impl Rejection {
         let kind = if problem { "application/problem+json" } else { "application/json" };
         fields.add("content-type", &HeaderValue::from_static(kind));
         fields.add("cache-control", &HeaderValue::from_static("no-store"));
-        fields.add("x-request-id", request_id);
+        fields.add_text("x-request-id", request_id.as_bytes());
         for (name, value) in [("www-authenticate", answer.challenge), ("allow", answer.allow)] {
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
                 fields.add(name, &value);
@@ -148,7 +149,7 @@ fn asks_for_problem(fields: &message::Fields) -> bool {
 }
 
 /// One object of strings and the status, its members in the order of their names.
-fn text(answer: &Answer, request_id: &HeaderValue, problem: bool) -> Bytes {
+fn text(answer: &Answer, request_id: &RequestId, problem: bool) -> Bytes {
     let title = answer.status.canonical_reason().unwrap_or_default();
     let mut body = String::with_capacity(TEXT);
     body.push('{');
@@ -157,7 +158,7 @@ fn text(answer: &Answer, request_id: &HeaderValue, problem: bool) -> Bytes {
     }
     put_member(&mut body, "error", answer.error);
     put_member(&mut body, "error_description", &answer.description);
-    put_member(&mut body, "request_id", request_id.to_str().unwrap_or_default());
+    put_member(&mut body, "request_id", request_id.as_str());
     body.push_str("\"status\":");
     body.push_str(answer.status.as_str());
     body.push(',');
@@ -191,10 +192,11 @@ fn put_member(body: &mut String, name: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::request_id::RequestIds;
 
     #[test]
     fn every_refusal_is_an_object_of_its_own_words() {
-        let id = HeaderValue::from_static("r-1");
+        let id = RequestIds::new().make();
         for reason in Reason::ALL {
             let answer = reason.answer(Some("tracker"));
             for problem in [false, true] {
@@ -203,7 +205,7 @@ mod tests {
                 let mut expected = serde_json::json!({
                     "error": answer.error,
                     "error_description": answer.description,
-                    "request_id": "r-1",
+                    "request_id": id.as_str(),
                     "status": answer.status.as_u16(),
                 });
                 if problem {
@@ -221,7 +223,7 @@ mod tests {
         let check = |own, form: Form, status: u16| {
             let response = Rejection::from(Reason::TokenRevoked)
                 .for_proxy()
-                .into_response(form.of_own(own), &HeaderValue::from_static("1"));
+                .into_response(form.of_own(own), &RequestIds::new().make());
             assert_eq!(response.status, status, "{own:?} {form:?}");
         };
         for form in [Form::Json, Form::Problem, Form::Grpc] {

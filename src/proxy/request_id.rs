@@ -2,9 +2,20 @@
 
 use std::cell::Cell;
 
-use http::HeaderValue;
-
 use crate::message::Fields;
+
+/// Letters, digits, `.`, `_` and `-`: of a form that can be logged and sent as it stands.
+#[derive(Clone, Debug)]
+pub struct RequestId(Text);
+
+#[derive(Clone, Debug)]
+enum Text {
+    Made([u8; MADE]),
+    Told(Box<[u8]>),
+}
+
+/// The worker's sixteen digits, a hyphen, and twelve of the request's number.
+const MADE: usize = 29;
 
 /// Makes ids: random once for each worker, then counted, since a random number for each request
 /// would be a system call for each request.
@@ -27,23 +38,36 @@ impl RequestIds {
         Self { worker, made: Cell::new(0) }
     }
 
-    pub fn make(&self) -> HeaderValue {
+    pub fn make(&self) -> RequestId {
         let number = self.made.get();
         self.made.set(number + 1);
-        let mut id = [b'-'; 29];
+        let mut id = [b'-'; MADE];
         id[..16].copy_from_slice(&self.worker);
         let mut counted = [0; 16];
         hex(number, &mut counted);
         id[17..].copy_from_slice(&counted[4..]);
-        HeaderValue::from_bytes(&id).expect("hexadecimal digits are a field value")
+        RequestId(Text::Made(id))
     }
 
-    /// The one that a trusted proxy sent, when it is of a form that can be logged as it stands.
-    pub fn told(fields: &Fields) -> Option<HeaderValue> {
+    /// The one that a trusted proxy sent, when it is of that form.
+    pub fn told(fields: &Fields) -> Option<RequestId> {
         let id = fields.only("x-request-id")?;
         let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let sound = (1..=128).contains(&id.len()) && id.iter().all(sound);
-        HeaderValue::from_bytes(id).ok().filter(|_| sound)
+        sound.then(|| RequestId(Text::Told(id.into())))
+    }
+}
+
+impl RequestId {
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Made(id) => id,
+            Text::Told(id) => id,
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(self.as_bytes()).expect("ASCII by its form")
     }
 }
 
@@ -55,16 +79,18 @@ fn hex(number: u64, digits: &mut [u8; 16]) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
     fn made_ids_differ_and_could_be_told_again() {
         let ids = RequestIds::new();
         let (first, second) = (ids.make(), ids.make());
-        assert_ne!(first, second);
+        assert_ne!(first.as_str(), second.as_str());
         let mut headers = Fields::default();
-        headers.add("x-request-id", &first);
-        assert_eq!(RequestIds::told(&headers), Some(first));
+        headers.add_text("x-request-id", first.as_bytes());
+        assert_eq!(RequestIds::told(&headers).expect("sound").as_str(), first.as_str());
     }
 
     #[test]

@@ -92,9 +92,7 @@ impl<D: Deref<Target = Directory>> Identities<D> {
             return Ok(());
         };
         fields.add_all(&*self.identity(subject.user, service)?);
-        if let Some(id) = value(subject.token.id.as_bytes()) {
-            fields.add(TOKEN_ID, &id);
-        }
+        fields.add_text(TOKEN_ID, subject.token.id.as_bytes());
         Ok(())
     }
 

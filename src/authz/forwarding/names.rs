@@ -1,7 +1,7 @@
 //! Field names: which ones do not cross the gateway, compared after folding `_` and `.` to `-`
 //! (fields keep names in lower case already).
 
-use crate::message::Fields;
+use crate::message::{Fields, Names};
 
 /// Which way fields go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +14,25 @@ pub enum Side {
     ResponseTrailers,
 }
 
+/// What of headers does not cross on some side is like one of these.
+pub const STOPPED: Names = Names::of(&[
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "true-client-ip",
+    "upgrade",
+    "x-",
+]);
+
 /// Whether a field crosses the gateway. `Authorization` is for the caller.
 pub fn crosses(name: &[u8], side: Side) -> bool {
-    let trailers = matches!(side, Side::RequestTrailers | Side::ResponseTrailers);
     match name {
         b"connection" | b"proxy-authorization" | b"te" | b"transfer-encoding" | b"upgrade" => false,
         b"keep-alive" | b"proxy-connection" | b"http2-settings" => false,
@@ -24,7 +40,7 @@ pub fn crosses(name: &[u8], side: Side) -> bool {
         b"x-request-id" => false,
         b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => false,
         b"forwarded" if side == Side::Request => false,
-        _ if trailers && is_never_a_trailer(name) => false,
+        _ if side.is_trailers() && is_never_a_trailer(name) => false,
         [b'x', ..] if side != Side::Response && is_ours(name, side) => false,
         [b't', b'r', b'u', ..] if is_client_address(name, side) => false,
         [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if is_alias(name) && has_alias_byte(name) => false,
@@ -44,19 +60,16 @@ pub fn may_be_listed(name: &[u8]) -> bool {
 pub fn framing_alias(fields: &Fields) -> bool {
     // Host, Connection and Authorization have nothing to fold: no other name folds onto them.
     const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
-    fields.names().any(|name| {
-        matches!(name, [b't' | b'c', ..])
-            && FRAMING.iter().any(|framing| folds_to(name, framing))
-            && has_alias_byte(name)
-    })
+    fields
+        .like(Names::of(&FRAMING))
+        .any(|name| FRAMING.iter().any(|framing| folds_to(name, framing)) && has_alias_byte(name))
 }
 
 /// Whether a field asks the upstream to take another method than the one that was judged.
 pub fn method_override(fields: &Fields) -> bool {
     const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
-    fields.names().any(|name| {
-        matches!(name, [b'x', _, b'h' | b'm', ..]) && OVERRIDES.iter().any(|field| folds_to(name, field))
-    })
+    let overrides = |name: &[u8]| OVERRIDES.iter().any(|field| folds_to(name, field));
+    fields.like(Names::of(&OVERRIDES)).any(overrides)
 }
 
 /// Whether a field is there that forwarding would drop and a proxy that only asks for a decision
@@ -65,7 +78,7 @@ pub fn method_override(fields: &Fields) -> bool {
 pub fn misleads(fields: &Fields, told: &[&str]) -> bool {
     const ORIGINAL: [&str; 2] = ["x-original-method", "x-original-upgrade"];
     const SAID: [&[u8]; 3] = [b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl"];
-    fields.names().any(|name| {
+    fields.like(Names::of(&["x-"])).any(|name| {
         let ours = is_ours(name, Side::TrustedRequest) && !SAID.contains(&name);
         (ours || ORIGINAL.iter().any(|original| folds_to(name, original)))
             && !told.iter().any(|told| told.as_bytes() == name)
@@ -171,11 +184,52 @@ fn starts_folded(name: &[u8], start: &str) -> bool {
 }
 
 impl Side {
+    pub fn is_trailers(self) -> bool {
+        matches!(self, Side::RequestTrailers | Side::ResponseTrailers)
+    }
+
     /// Where the trailers of this side's message go.
     pub fn trailers(self) -> Side {
         match self {
             Side::Request | Side::TrustedRequest | Side::RequestTrailers => Side::RequestTrailers,
             Side::Response | Side::ResponseTrailers => Side::ResponseTrailers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::Fields;
+
+    proptest! {
+        /// What is not like one of them is not looked at.
+        #[test]
+        fn whatever_does_not_cross_is_like_a_stopped_field(
+            start in prop_oneof![
+                "(connection|content-length|expect|forwarded|http2-settings|keep-alive|te|upgrade)",
+                "(proxy-authorization|proxy-connection|transfer-encoding|true-client-ip|x-request-id)",
+                "x-(forwarded|permgate|original|real|client|host|rewrite|http)(-[a-z]{0,6})?",
+                "[a-z][a-z_.-]{0,18}",
+            ],
+            folds in any::<u32>(),
+        ) {
+            let folded = start.bytes().enumerate().map(|(at, byte)| match folds >> (at % 16 * 2) & 3 {
+                1 if byte == b'-' => '_',
+                2 if byte == b'-' => '.',
+                _ => char::from(byte),
+            });
+            let name = folded.collect::<String>();
+            let mut map = http::HeaderMap::new();
+            map.insert(HeaderName::from_bytes(name.as_bytes()).expect("a name"), http::HeaderValue::from_static(""));
+            let fields = Fields::from(&map);
+            for side in [Side::Request, Side::TrustedRequest, Side::Response] {
+                let looked_at = fields.like(STOPPED).count() == 1;
+                prop_assert!(looked_at || crosses(name.as_bytes(), side), "{name} {side:?}");
+            }
         }
     }
 }

@@ -43,9 +43,7 @@ fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<Hea
     let facts = Facts { token: Some(&token), ..fixture.facts() };
     let permit = decide(&query(), facts).unwrap();
     let peer = PeerFields::new(Some([192, 0, 2, 1].into()), false);
-    let request_id = HeaderValue::from_static("r1");
-    let hop =
-        Hop { peer: &peer, peer_trusted: trusted, host: Some(b"example.org:8080"), request_id: &request_id };
+    let hop = Hop { peer: &peer, peer_trusted: trusted, host: Some(b"example.org:8080"), request_id: b"r1" };
     let mut told = Fields::from(&map(fields));
     edit_request(&mut told, &permit, &Identities::new(&fixture.directory), &hop)?;
     Ok((&told).into())
@@ -290,7 +288,7 @@ fn an_answer_loses_what_concerns_one_connection() {
         ("set-cookie", "b"),
         ("trailer", "x-sum, host"),
     ]));
-    edit_response(&mut headers, &HeaderValue::from_static("r1"));
+    edit_response(&mut headers, b"r1");
     let expected = [
         ("x-request-id", "r1"),
         ("etag", "e"),

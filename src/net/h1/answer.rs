@@ -5,7 +5,7 @@ use http_body::SizeHint;
 
 use super::request::{Wishes, says};
 use crate::{
-    message::{Fields, length_of, put_field},
+    message::{Fields, Names, length_of, put_field},
     net::{
         clock::Clock,
         sending::{Coding, JOINED},
@@ -20,21 +20,18 @@ pub struct Framed {
     pub persistent: bool,
 }
 
+/// The fields that are made here, or may be. A change of protocol has its own `Connection`.
+const FRAMING: Names = Names::of(&["connection", "content-length", "transfer-encoding"]);
+const LENGTHS: Names = Names::of(&["content-length", "transfer-encoding"]);
+
 /// Room for most heads without growing.
 const HEAD: usize = 1 << 10;
 
 /// `close`: nothing may follow this answer.
 pub fn frame(status: StatusCode, fields: &Fields, size: &SizeHint, wishes: Wishes, clock: &Clock) -> Framed {
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
-    let (mut closes, mut dated, mut told) = (false, false, None);
-    for (name, value) in fields.iter() {
-        match name {
-            b"connection" => closes |= says(value, b"close"),
-            b"date" => dated = true,
-            b"content-length" => told = length_of(value),
-            _ => {}
-        }
-    }
+    let closes = fields.all("connection").any(|options| says(options, b"close"));
+    let told = fields.get("content-length").and_then(length_of);
     let mut persistent = wishes.persistent && !closes;
     let behind = told.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= JOINED);
     let mut head = Vec::with_capacity(HEAD + behind.unwrap_or_default());
@@ -44,12 +41,8 @@ pub fn frame(status: StatusCode, fields: &Fields, size: &SizeHint, wishes: Wishe
     head.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
     head.extend_from_slice(b"\r\n");
     // What says where the answer ends is made here.
-    fields.put(&mut head, |name| match name {
-        b"transfer-encoding" | b"content-length" => true,
-        b"connection" => !switching,
-        _ => false,
-    });
-    if !dated {
+    fields.put_but(if switching { LENGTHS } else { FRAMING }, &mut head);
+    if !fields.has("date") {
         put_field(&mut head, b"date", clock.http_date().as_bytes());
     }
     let length = told.or(size.exact());

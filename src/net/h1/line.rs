@@ -4,7 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
-    mem,
+    mem::{self, MaybeUninit},
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tokio::io::{AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::net::{
     BodyError, Connection, Limits,
@@ -46,7 +46,8 @@ struct Socket {
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Room for one read of a head, and of a body.
+/// Room for the first read of a head, for further ones, and for one of a body.
+const READ_FIRST: usize = 8 << 10;
 const READ: usize = 4 << 10;
 const READ_BODY: usize = 64 << 10;
 
@@ -87,8 +88,9 @@ impl Line {
                 if socket.input.capacity() > 0 {
                     socket.input = BytesMut::new();
                 }
-                if ready!(socket.stream.poll_readable(cx)).is_err() {
-                    return Poll::Ready(Err(End::Over));
+                match ready!(socket.poll_read_first(cx, &self.connection)) {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(End::Over)),
+                    Ok(_) => continue,
                 }
             }
             match ready!(socket.poll_read(cx, READ, &self.connection)) {
@@ -236,9 +238,30 @@ impl Socket {
                 self.may_turn = false;
                 self.body = mem::replace(&mut head.body, Decoder::length(0));
                 self.leave = None;
-                Ok(Some((self.input.split_to(head.len), head)))
+                // To split off what is whole would take one more allocation.
+                let text = if head.len == self.input.len() {
+                    mem::take(&mut self.input)
+                } else {
+                    self.input.split_to(head.len)
+                };
+                Ok(Some((text, head)))
             }
         }
+    }
+
+    /// Reads where it costs nothing to wait, and takes as much room as came: that is a whole head as
+    /// a rule.
+    fn poll_read_first(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); READ_FIRST];
+        let mut read = ReadBuf::uninit(&mut room);
+        if connection.severed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let read = read.filled();
+        self.input.extend_from_slice(read);
+        connection.received(read.len());
+        Poll::Ready(Ok(read.len()))
     }
 
     fn poll_read(

@@ -31,22 +31,16 @@ pub fn parse(text: BytesMut, head: Head) -> Result<(Request<()>, Wishes), Refusa
     let uri = Uri::from_maybe_shared(fields.text_read().slice(head.target)).map_err(|_| MALFORMED)?;
     let old = head.old;
     let version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
-    let mut wishes =
-        Wishes { head_only: method == Method::HEAD, old, persistent: false, trailers: false, expects: false };
-    let (mut closes, mut stays) = (false, false);
-    for (name, value) in fields.iter() {
-        match name {
-            b"connection" => {
-                closes |= says(value, b"close");
-                stays |= says(value, b"keep-alive");
-            }
-            b"te" => wishes.trailers |= says(value, b"trailers"),
-            b"expect" => wishes.expects |= !old && says(value, b"100-continue"),
-            _ => {}
-        }
-    }
-    // RFC 9112, 9.3: an old connection ends unless it says otherwise, a new one goes on unless it does.
-    wishes.persistent = !closes && (!old || stays);
+    let any = |name, option| fields.all(name).any(|value| says(value, option));
+    let (closes, stays) = (any("connection", b"close"), old && any("connection", b"keep-alive"));
+    let wishes = Wishes {
+        head_only: method == Method::HEAD,
+        old,
+        // RFC 9112, 9.3: an old connection ends unless it says otherwise, a new one goes on unless it does.
+        persistent: !closes && (!old || stays),
+        trailers: any("te", b"trailers"),
+        expects: !old && any("expect", b"100-continue"),
+    };
     Ok((Request { method, uri, version, fields, body: () }, wishes))
 }
 

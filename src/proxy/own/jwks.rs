@@ -19,7 +19,7 @@ impl Gateway {
         let fields = &mut response.fields;
         fields.set("content-type", &HeaderValue::from_static("application/jwk-set+json"));
         fields.set("cache-control", &jwks.caching);
-        fields.set("x-request-id", &exchange.request_id);
+        fields.add_text("x-request-id", exchange.request_id.as_bytes());
         Ok(response)
     }
 }

@@ -16,7 +16,8 @@ use crate::proxy::upstream::{
 
 pub enum Download {
     Plain(Shared),
-    Multiplexed(Inflow),
+    /// In a box: it is larger than what HTTP/1.1 needs, whose every answer would grow by it.
+    Multiplexed(Box<Inflow>),
 }
 
 /// Why a download ends early.

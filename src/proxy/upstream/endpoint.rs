@@ -113,7 +113,7 @@ impl Endpoint {
     fn share(self: &Rc<Self>) -> Option<Lease> {
         let trunks = self.trunks.borrow();
         let share = trunks.iter().find_map(|trunk| Share::of(trunk, self.negotiator.is_secure()))?;
-        Some(Lease::new(self.lend(), Way::Shared(share), true))
+        Some(Lease::new(self.lend(), Way::Shared(Box::new(share)), true))
     }
 
     /// Whether a connection is being made that may be shared.

@@ -32,7 +32,8 @@ pub struct Lease {
 /// What a lease is on.
 pub enum Way {
     Plain(Plain),
-    Shared(Share),
+    /// In a box: it is larger than what HTTP/1.1 needs.
+    Shared(Box<Share>),
 }
 
 /// A request that got no answer.
@@ -80,9 +81,9 @@ impl Lease {
                 Ok(response.map(Download::Plain))
             }
             Way::Shared(share) => {
-                // In a box: it is larger than what HTTP/1.1 needs, whose every request would grow by it.
+                // In a box, as all that is of HTTP/2 alone.
                 let response = Box::pin(share.send(request, silence, repeatable)).await?;
-                Ok(response.map(Download::Multiplexed))
+                Ok(response.map(|inflow| Download::Multiplexed(Box::new(inflow))))
             }
         }
     }

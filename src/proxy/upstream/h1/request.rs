@@ -75,7 +75,7 @@ fn encode(method: &Method, target: &str, fields: &Fields) -> Vec<u8> {
     head.push(b' ');
     head.extend_from_slice(target.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    fields.put(&mut head, |_| false);
+    fields.put(&mut head);
     head.extend_from_slice(b"\r\n");
     head
 }

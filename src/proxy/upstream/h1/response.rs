@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::Fault;
 use crate::{
-    message::{Fields, Line, length_of},
+    message::{Fields, Line, length_of, text_length},
     proxy::upstream::HEAD_LIMIT,
 };
 
@@ -76,23 +76,34 @@ impl Head {
 /// How long the first head is, how long its status line, and its field lines; `None`: it is not
 /// whole.
 fn lines(input: &mut [u8]) -> Result<Option<(usize, usize, Vec<Line>)>, Fault> {
-    let Some(first) = memchr::memchr(b'\n', input) else { return Ok(None) };
+    let Some((first, mut at)) = line(input, 0)? else { return Ok(None) };
     let mut lines = Vec::with_capacity(FIELDS);
-    let mut at = first + 1;
-    while let Some(found) = memchr::memchr(b'\n', &input[at..]) {
-        let end = at + found;
-        let text = line(input, at, end);
-        if text.is_empty() {
-            let whole = Some((end + 1, line(input, 0, first).len(), lines));
-            return if end < HEAD_LIMIT { Ok(whole) } else { Err(Fault::Malformed) };
+    while let Some((end, behind)) = line(input, at)? {
+        if end == at {
+            return if behind <= HEAD_LIMIT {
+                Ok(Some((behind, first, lines)))
+            } else {
+                Err(Fault::Malformed)
+            };
         }
         if lines.len() == MOST_FIELDS {
             return Err(Fault::Malformed);
         }
-        lines.push(Line::read(input, at, at + text.len()).ok_or(Fault::Malformed)?);
-        at = end + 1;
+        lines.push(Line::read(input, at, end).ok_or(Fault::Malformed)?);
+        at = behind;
     }
     Ok(None)
+}
+
+/// Where the line that begins here ends, without and with its line end; `None`: it is not whole.
+fn line(input: &[u8], at: usize) -> Result<Option<(usize, usize)>, Fault> {
+    let end = at + text_length(&input[at..]);
+    match &input[end..] {
+        [] | [b'\r'] => Ok(None),
+        [b'\r', b'\n', ..] => Ok(Some((end, end + 2))),
+        [b'\n', ..] => Ok(Some((end, end + 1))),
+        _ => Err(Fault::Malformed),
+    }
 }
 
 /// Whether what was read of a head is none already, since it does not begin as one.
@@ -101,19 +112,12 @@ fn malformed(input: &[u8]) -> bool {
     !VERSION.starts_with(begun)
 }
 
-/// A line without its end.
-fn line(head: &[u8], at: usize, end: usize) -> &[u8] {
-    let line = &head[at..end];
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
 /// RFC 9112, 4: whether the version is the old one, and the status. The reason may be missing, its
 /// blank too.
 fn status_line(line: &[u8]) -> Option<(bool, StatusCode)> {
     let (minor, rest) = line.strip_prefix(VERSION)?.split_first()?;
     let (code, reason) = rest.strip_prefix(b" ")?.split_at_checked(3)?;
-    let sound = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
-    let reasoned = reason.is_empty() || reason[0] == b' ' && reason.iter().all(sound);
+    let reasoned = reason.is_empty() || reason[0] == b' ';
     let old = match minor {
         b'0' => true,
         b'1' => false,
