@@ -172,12 +172,15 @@ fn gate(host: &str, at: SocketAddr, tls: UpstreamTls, http: HttpVersion) -> Gate
 fn the_handshake_says_what_is_spoken() {
     let place = Place::new();
     let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, expected: Option<&str>| {
-        let (at, _) = place.upstream(Manner { speaks, ..SOUND });
+        let (at, handshakes) = place.upstream(Manner { speaks, ..SOUND });
         let gate = gate("localhost", at, place.tls(false, None), http);
         for _ in 0..2 {
             let (status, _, body) = gate.asked().answer();
             match expected {
-                Some(spoken) => assert_eq!((status, body.as_str()), (200, spoken), "{row}"),
+                Some(spoken) => {
+                    assert_eq!((status, body.as_str()), (200, spoken), "{row}");
+                    assert_eq!(handshakes.lock().unwrap().len(), 1, "{row}: one connection serves");
+                }
                 None => assert_eq!((status, gate.told().1.as_str()), (502, "upstream_connect"), "{row}"),
             }
         }

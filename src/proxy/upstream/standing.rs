@@ -128,6 +128,7 @@ impl Standing {
         let mut seen = addresses.clone();
         seen.sort_unstable();
         seen.dedup();
+        let mut others_were_known = false;
         let changed = self.addresses.send_if_modified(|known| {
             if let Addresses::Known(known) = known {
                 let mut before = known.to_vec();
@@ -135,13 +136,15 @@ impl Standing {
                 if before == seen {
                     return false;
                 }
+                others_were_known = true;
             }
             let mut first = std::collections::HashSet::new();
             addresses.retain(|address| first.insert(*address));
             *known = Addresses::Known(addresses.as_slice().into());
             true
         });
-        if changed {
+        // What the first answer brought about leads nowhere else: requests wait for it.
+        if others_were_known {
             self.generation.fetch_add(1, Relaxed);
         }
         changed
@@ -192,12 +195,14 @@ mod tests {
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         assert!(!standing.found(Vec::new()));
         assert_eq!(standing.addresses().await, None);
+        let found = |ports: &[u16]| standing.found(ports.iter().copied().map(address).collect());
         let check = |row: &str, ports: &[u16], changed: bool| {
             let generation = standing.generation();
-            assert_eq!(standing.found(ports.iter().copied().map(address).collect()), changed, "{row}");
+            assert_eq!(found(ports), changed, "{row}");
             assert_eq!(standing.generation() - generation, u64::from(changed), "{row}");
         };
-        check("the first", &[1, 2, 1], true);
+        assert!(found(&[1, 2, 1]));
+        assert_eq!(standing.generation(), 0, "no connection led elsewhere before the first");
         check("another order", &[2, 1], false);
         check("nothing", &[], false);
         assert_eq!(standing.addresses().await.as_deref(), Some(&[address(1), address(2)][..]));
