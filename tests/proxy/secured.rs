@@ -35,10 +35,17 @@ struct Manner {
     expired: bool,
     speaks: &'static [&'static [u8]],
     asks: bool,
+    /// Answers in HTTP/2 with HTTP_1_1_REQUIRED alone.
+    insists: bool,
 }
 
-const SOUND: Manner =
-    Manner { names: &["localhost"], expired: false, speaks: &[b"h2", b"http/1.1"], asks: false };
+const SOUND: Manner = Manner {
+    names: &["localhost"],
+    expired: false,
+    speaks: &[b"h2", b"http/1.1"],
+    asks: false,
+    insists: false,
+};
 
 /// How the handshakes with an upstream went.
 type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
@@ -105,7 +112,7 @@ impl Place {
                         let Ok(stream) = acceptor.accept(stream).await else { return };
                         told.lock().unwrap().extend(stream.get_ref().1.handshake_kind());
                         match stream.get_ref().1.alpn_protocol() {
-                            Some(b"h2") => speak_h2(stream).await,
+                            Some(b"h2") => speak_h2(stream, manner.insists).await,
                             _ => speak_h1(stream).await,
                         }
                     });
@@ -147,11 +154,15 @@ async fn echo(mut stream: TlsStream<TcpStream>) {
     }
 }
 
-async fn speak_h2(stream: TlsStream<TcpStream>) {
+async fn speak_h2(stream: TlsStream<TcpStream>, insists: bool) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         assert_eq!(request.uri().scheme_str(), Some("https"));
         assert_eq!(request.uri().host(), Some("gate.example"));
+        if insists {
+            respond.send_reset(h2::Reason::HTTP_1_1_REQUIRED);
+            continue;
+        }
         let mut answer = http::Response::new(());
         answer.headers_mut().insert("content-length", http::HeaderValue::from_static("2"));
         respond.send_response(answer, false).unwrap().send_data(Bytes::from_static(b"h2"), true).unwrap();
@@ -225,6 +236,40 @@ fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
     check("HTTP/2 first", &[b"h2", b"http/1.1"], auto, "h2");
     check("HTTP/1.1 alone", &[b"http/1.1"], auto, "h1");
     check("HTTP/1.1 wanted", &[b"h2", b"http/1.1"], HttpVersion::Http1, "h1");
+}
+
+#[test]
+fn who_insists_on_http_1_gets_it() {
+    let place = Place::new();
+    let start = |speaks: &'static [&'static [u8]], http: HttpVersion| {
+        let (at, handshakes) = place.upstream(Manner { speaks, insists: true, ..SOUND });
+        (gate("localhost", at, place.tls(false, None), http), handshakes)
+    };
+    let (gate, handshakes) = start(SOUND.speaks, HttpVersion::Auto);
+    for _ in 0..3 {
+        assert_eq!(gate.asked().answer().2, "h1");
+        assert_eq!(gate.told().1, "ok");
+    }
+    assert_eq!(handshakes.lock().unwrap().len(), 2, "the first request alone is asked twice");
+
+    // What might have been done is not sent again; the next one goes where it is taken.
+    let (gate, _) = start(SOUND.speaks, HttpVersion::Auto);
+    for expected in [(502, "upstream_reset"), (200, "ok")] {
+        let mut client = gate.client();
+        client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
+        assert_eq!((client.answer().0, gate.told().1.as_str()), expected);
+    }
+
+    const HTTP_2: &[&[u8]] = &[b"h2"];
+    for (row, speaks, http) in [
+        ("it takes nothing else", HTTP_2, HttpVersion::Auto),
+        ("the configuration wants HTTP/2", SOUND.speaks, HttpVersion::Http2),
+    ] {
+        let (gate, _) = start(speaks, http);
+        for _ in 0..3 {
+            assert_eq!(gate.asked().answer().0, 502, "{row}");
+        }
+    }
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct Endpoint {
     trunks: RefCell<Vec<Rc<Trunk>>>,
     /// What the last connection spoke: whether one is worth waiting for, to share it.
     speaks: Cell<HttpVersion>,
+    /// It has asked for HTTP/1.1, and takes it.
+    plain_only: Cell<bool>,
     attempt: RefCell<Option<Rc<Attempt>>>,
     /// What is wrong with it, as the log has it already.
     told: RefCell<Option<String>>,
@@ -73,6 +75,7 @@ impl Endpoint {
             generation: Cell::new(standing.generation()),
             standing,
             speaks: Cell::new(negotiator.version()),
+            plain_only: Cell::new(false),
             negotiator,
             pool: Rc::default(),
             trunks: RefCell::default(),
@@ -111,9 +114,21 @@ impl Endpoint {
     }
 
     fn share(self: &Rc<Self>) -> Option<Lease> {
+        if self.plain_only.get() {
+            return None;
+        }
         let trunks = self.trunks.borrow();
         let share = trunks.iter().find_map(|trunk| Share::of(trunk, self.negotiator.is_secure()))?;
         Some(Lease::new(self.lend(), Way::Shared(Box::new(share)), true))
+    }
+
+    /// The upstream wants HTTP/1.1 (RFC 9113, 7: HTTP_1_1_REQUIRED): new connections offer nothing
+    /// else, unless the configuration wants HTTP/2.
+    pub(super) fn leave_http2(&self) {
+        if self.negotiator.version() == HttpVersion::Auto {
+            self.plain_only.set(true);
+            self.retire_trunks();
+        }
     }
 
     /// Whether a connection is being made that may be shared.
@@ -161,7 +176,7 @@ impl Endpoint {
     ) -> Result<Lease, ConnectError> {
         let lent = self.lend();
         let begun = Instant::now();
-        while self.speaks.get() != HttpVersion::Http1 && !switching {
+        while self.speaks.get() != HttpVersion::Http1 && !switching && !self.plain_only.get() {
             if let Some(lease) = self.share() {
                 return Ok(lease);
             }
@@ -173,7 +188,13 @@ impl Endpoint {
                 return Err(ConnectError::Full);
             }
         }
-        match self.negotiate(within, clock, held, switching).await? {
+        let plain_only = self.plain_only.get();
+        let negotiated = self.negotiate(within, clock, held, switching || plain_only).await;
+        if plain_only && negotiated.is_err() {
+            // It may not take that either: the next one is asked in any version again.
+            self.plain_only.set(false);
+        }
+        match negotiated? {
             Negotiated::Plain(plain) => Ok(Lease::new(lent, Way::Plain(plain), false)),
             Negotiated::Shared(trunk) => {
                 self.take_up(trunk);
@@ -270,8 +291,12 @@ impl Endpoint {
         let generation = self.standing.generation();
         if self.generation.replace(generation) != generation {
             self.pool.clear();
-            self.trunks.borrow_mut().drain(..).for_each(|trunk| trunk.retire());
+            self.retire_trunks();
         }
+    }
+
+    fn retire_trunks(&self) {
+        self.trunks.borrow_mut().drain(..).for_each(|trunk| trunk.retire());
     }
 }
 

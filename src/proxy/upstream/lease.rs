@@ -82,8 +82,11 @@ impl Lease {
             }
             Way::Shared(share) => {
                 // In a box, as all that is of HTTP/2 alone.
-                let response = Box::pin(share.send(request, silence, repeatable)).await?;
-                Ok(response.map(|inflow| Download::Multiplexed(Box::new(inflow))))
+                let outcome = Box::pin(share.send(request, silence, repeatable)).await;
+                if share.is_unwelcome() {
+                    self.endpoint.leave_http2();
+                }
+                Ok(outcome?.map(|inflow| Download::Multiplexed(Box::new(inflow))))
             }
         }
     }

@@ -32,6 +32,8 @@ pub struct Share {
     sender: Option<SendRequest<Bytes>>,
     secure: bool,
     reused: bool,
+    /// The upstream takes this request over HTTP/1.1 alone.
+    unwelcome: bool,
     lane: Rc<Lane>,
 }
 
@@ -66,7 +68,12 @@ impl Share {
     pub fn of(trunk: &Rc<Trunk>, secure: bool) -> Option<Self> {
         let sender = Some(trunk.enter()?);
         let lane = Lane::new(trunk.clock());
-        Some(Self { trunk: Rc::clone(trunk), sender, secure, reused: trunk.used(), lane })
+        Some(Self { trunk: Rc::clone(trunk), sender, secure, reused: trunk.used(), unwelcome: false, lane })
+    }
+
+    /// Whether the upstream has said that it wants HTTP/1.1 instead.
+    pub fn is_unwelcome(&self) -> bool {
+        self.unwelcome
     }
 
     pub fn lane(&self) -> &Rc<Lane> {
@@ -124,12 +131,17 @@ impl Share {
     }
 
     /// Whether the request may go out again, and what is to blame.
-    fn judge(&self, trouble: &Trouble, repeatable: bool) -> (bool, Reason) {
+    fn judge(&mut self, trouble: &Trouble, repeatable: bool) -> (bool, Reason) {
         let error = match trouble {
             Trouble::Overdue => return (false, Reason::UpstreamTimeout),
             Trouble::Interim => return (false, Reason::UpstreamInvalid),
             Trouble::Broken(error) => error,
         };
+        self.unwelcome = error.is_remote() && error.reason() == Some(Code::HTTP_1_1_REQUIRED);
+        if self.unwelcome && error.is_reset() {
+            // Nobody promises that nothing was done.
+            return (repeatable, Reason::UpstreamReset);
+        }
         let refused = error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
         if error.is_remote() && (refused || error.is_go_away()) {
             // RFC 9113, 8.7: the upstream says that it has done nothing.
