@@ -1,0 +1,101 @@
+//! Whatever fails on either side, a thousand times over, leaves nothing behind: no descriptor, no entry
+//! among what is in flight, no task.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod plain;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    alloc::System,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use support::gateway::Gateway;
+
+/// A task that is left behind owns memory at least.
+#[global_allocator]
+static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const THREADS: usize = 20;
+const ROUNDS: usize = 50;
+
+/// Pieces of memory that caches and logs may take meanwhile, a tenth of one for each exchange.
+const ROOM: usize = THREADS * ROUNDS / 10;
+
+/// What there was before anything failed.
+struct Before<'a> {
+    gateway: &'a Gateway,
+    token: &'a str,
+    descriptors: usize,
+    pieces: usize,
+}
+
+/// Descriptors and memory are counted over the process: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for what another thread brings about.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Pieces of memory that are in use.
+fn pieces() -> usize {
+    let stats = MEMORY.stats();
+    stats.allocations - stats.deallocations
+}
+
+impl<'a> Before<'a> {
+    fn measure(gateway: &'a Gateway, token: &'a str) -> Self {
+        let mut before = Self { gateway, token, descriptors: usize::MAX, pieces: usize::MAX };
+        before.wait_until_idle("at the start");
+        // What is idle closes by itself.
+        thread::sleep(Duration::from_millis(300));
+        (before.descriptors, before.pieces) = (descriptors(), pieces());
+        before
+    }
+
+    /// Nothing but the question itself is in flight.
+    fn wait_until_idle(&self, row: &str) {
+        eventually(&format!("{row}: nothing is in flight"), || {
+            self.gateway.must("GET", "/v1/live", None)["items"].as_array().unwrap().len() <= 1
+        });
+    }
+
+    /// After a row: everything is as it was, and requests pass. `forget`: what the test itself keeps.
+    fn nothing_is_left(&mut self, row: &str, forget: impl Fn()) {
+        self.wait_until_idle(row);
+        let (mut open, mut held) = (0, 0);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            forget();
+            (open, held) = (descriptors(), pieces());
+            if open <= self.descriptors && held <= self.pieces + ROOM {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        println!("{row}: {open} descriptors of {}, {held} pieces of {}", self.descriptors, self.pieces);
+        assert!(open <= self.descriptors, "{row}: {} descriptors before, {open} after", self.descriptors);
+        assert!(held <= self.pieces + ROOM, "{row}: {} pieces before, {held} after", self.pieces);
+        self.pieces = self.pieces.max(held);
+        assert_eq!(self.gateway.get("/api/x", Some(self.token)).status, 200, "{row}");
+        eventually("its connections are closed", || descriptors() <= self.descriptors);
+    }
+}
