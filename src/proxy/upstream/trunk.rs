@@ -110,11 +110,11 @@ impl Trunk {
         let driven = Rc::clone(&trunk);
         let driver = tokio::task::spawn_local(driven.drive(connection, pings, held));
         // Whoever does not wait for it any more does not want it.
-        let guard = Abandoned(driver.abort_handle());
+        let mut guard = Abandoned(Some(driver.abort_handle()));
         if trunk.phase.get() == Phase::Opening {
             trunk.open.notified().await;
         }
-        std::mem::forget(guard);
+        guard.0 = None;
         match trunk.phase.get() {
             Phase::Closed => Err(driver.await.ok().and_then(Result::err).unwrap_or_else(broken)),
             _ => Ok(trunk),
@@ -235,11 +235,13 @@ impl Trunk {
 }
 
 /// Ends the driver of a connection that nobody waits for.
-struct Abandoned(tokio::task::AbortHandle);
+struct Abandoned(Option<tokio::task::AbortHandle>);
 
 impl Drop for Abandoned {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(driver) = &self.0 {
+            driver.abort();
+        }
     }
 }
 
