@@ -124,7 +124,8 @@ const TIMEOUTS: &[Key] = &[
         .or(d::HEAD_TIMEOUT),
     key("tls_handshake", Kind::Duration(1), "The TLS handshake.").or(d::TLS_HANDSHAKE),
     key("idle", Kind::Duration(1), "Between two requests.").or(d::IDLE),
-    key("body", Kind::Duration(1), "Between two pieces of a request body.").or(d::BODY),
+    key("body", Kind::Duration(1), "Between two pieces of a request body, until the answer begins.")
+        .or(d::BODY),
     key("write", Kind::Duration(1), "An answer that the client does not take.").or(d::WRITE),
 ];
 

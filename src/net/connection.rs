@@ -36,6 +36,8 @@ pub struct Connection {
     /// A body that is wanted and does not come, since when.
     wanted: Cell<Option<Instant>>,
     body_late: Cell<bool>,
+    /// The answer has begun: the request's body may take its time.
+    unhurried: Cell<bool>,
     body_task: RefCell<Option<Waker>>,
     /// The handler wants no more of the request's body.
     body_dropped: Cell<bool>,
@@ -78,6 +80,7 @@ impl Connection {
             stalled: Cell::new(None),
             wanted: Cell::new(None),
             body_late: Cell::new(false),
+            unhurried: Cell::new(false),
             body_task: RefCell::new(None),
             body_dropped: Cell::new(false),
             unread: Cell::new(false),
@@ -200,6 +203,7 @@ impl Connection {
         self.phase.set(Phase::Serving);
         self.body_dropped.set(false);
         self.body_late.set(false);
+        self.unhurried.set(false);
         self.wanted.set(None);
     }
 
@@ -207,6 +211,13 @@ impl Connection {
     pub(super) fn begin_tunnel(&self) {
         self.half_closed.set(None);
         self.enter(Phase::Tunnel);
+    }
+
+    /// The answer has begun before the request has ended, as where both sides talk for as long as they
+    /// like: from now on the answer's own deadlines say how long that lasts.
+    pub fn hurry_no_more(&self) {
+        self.unhurried.set(true);
+        self.wanted.set(None);
     }
 
     pub(super) fn drop_body(&self) {
@@ -258,7 +269,7 @@ impl Connection {
         if self.body_late.get() {
             return true;
         }
-        if self.wanted.get().is_none() {
+        if self.wanted.get().is_none() && !self.unhurried.get() {
             self.wanted.set(Some(self.clock.now()));
         }
         register(&self.body_task, cx);

@@ -38,6 +38,7 @@ impl Gateway {
         match upstream.forward(&passage, request).await {
             Ok((answer, lease)) => {
                 exchange.upstream_answered.set(Some(Instant::now()));
+                exchange.connection.hurry_no_more();
                 let Response { status, mut fields, body: download } = answer;
                 let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
                 let protocols = (exchange.upgrade.get() && named)

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::harness::{Origin, Wire, eventually, field, status};
+use crate::harness::{
+    Origin, Wire, eventually, field,
+    frames::{DATA, END_STREAM, Frames, HEADERS},
+    status,
+};
 
 #[test]
 fn pieces_pass_as_they_come_both_ways() {
@@ -28,6 +32,57 @@ fn pieces_pass_as_they_come_both_ways() {
     client.until("0\r\n\r\n");
     let line = gate.line();
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(6), Some(6)), "{line}");
+}
+
+/// Both sides of a call talk when they like; only a body that the answer waits for has to come.
+#[test]
+fn a_client_may_be_silent_once_the_answer_has_begun() {
+    let soon = Duration::from_millis(50);
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.limits.body_timeout = soon).start();
+    let begin = |origin: &Origin| {
+        let mut upstream = origin.accept();
+        upstream.until("one");
+        upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nuno\r\n");
+        upstream
+    };
+
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("3\r\none\r\n");
+    let mut upstream = begin(&origin);
+    client.until("uno");
+    client.is_silent();
+    client.send("3\r\ntwo\r\n");
+    upstream.until("two");
+    client.send("0\r\n\r\n");
+    upstream.send("0\r\n\r\n");
+    client.until("0\r\n\r\n");
+    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), 200));
+    // The next request of the same connection has its deadline again.
+    client.send(gate.request("POST /api/x", &["Content-Length: 9"])).send("one");
+    assert_eq!(client.refused().0, 408);
+    drop((upstream, gate.line()));
+
+    let mut client = Frames::to(gate.address, &[]);
+    let bearer = format!("Bearer {}", gate.bearer);
+    let head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "gate.example"),
+        (":path", "/api/x"),
+        ("content-type", "application/grpc"),
+        ("authorization", bearer.as_str()),
+    ];
+    client.head(1, &head).data(1, "one");
+    let mut upstream = begin(&origin);
+    assert_eq!(client.next().kind, HEADERS);
+    assert_eq!(client.next().payload, b"uno");
+    upstream.is_silent();
+    client.send(DATA, END_STREAM, 1, b"two");
+    upstream.until("two");
+    upstream.send("0\r\n\r\n");
+    assert_eq!(client.next().flags, END_STREAM);
+    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), 200));
 }
 
 #[test]
