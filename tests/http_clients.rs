@@ -38,6 +38,11 @@ fn curl_speaks_every_version() {
     std::fs::write(&body, vec![b'x'; 3 << 20]).unwrap();
     let upload = format!("@{}", body.display());
     assert_eq!(curl(&["--data-binary", &upload], &url), "2 200", "with Expect: 100-continue");
+    let other = format!("https://localhost:{port}/hub/api/x");
+    for version in ["--http2", "--http1.1"] {
+        let told = curl(&[version, "--data-binary", &upload], &other);
+        assert!(told.ends_with(" 403"), "{version}: the refusal of an upload is heard: {told}");
+    }
 
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let plain = Gateway::start(upstream.address);

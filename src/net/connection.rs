@@ -229,6 +229,10 @@ impl Connection {
         self.unread.set(unread);
     }
 
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.get()
+    }
+
     /// The client has closed its side. True: so long ago that it is gone.
     pub(super) fn sent_all(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());

@@ -218,6 +218,50 @@ fn deadlines_hold_for_each_stream() {
     });
 }
 
+/// What becomes of a client that sends so much, though it is answered at once: whether all of it is
+/// taken, and how its stream ends.
+async fn unwanted(gate: &Gate, size: usize) -> (usize, Option<Reason>) {
+    let speaker = Speaker::to(gate).await;
+    let request = Request::post("http://gate/x").body(()).unwrap();
+    let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    let mut sent = 0;
+    while sent < size {
+        sink.reserve_capacity(size - sent);
+        match std::future::poll_fn(|cx| sink.poll_capacity(cx)).await {
+            Some(Ok(room)) => {
+                sink.send_data(vec![b'x'; room].into(), sent + room == size).unwrap();
+                sent += room;
+            }
+            _ => break,
+        }
+    }
+    if sent < size {
+        let reset = std::future::poll_fn(|cx| sink.poll_reset(cx)).await.unwrap();
+        return (sent, Some(reset));
+    }
+    assert_eq!(speaker.get("/x").await.0, 200, "the connection lives on");
+    (sent, None)
+}
+
+#[test]
+fn a_body_that_nobody_reads_is_taken_for_a_while() {
+    check(&Limits::default(), async |gate| {
+        assert_eq!(unwanted(gate, 256 << 10).await, (256 << 10, None));
+        // By what comes first: the time or the size.
+        let (sent, end) = unwanted(gate, 16 << 20).await;
+        assert!(sent < 5 << 20, "{sent}");
+        assert_eq!(end, Some(Reason::NO_ERROR));
+        // Who sends nothing more is not waited for.
+        let speaker = Speaker::to(gate).await;
+        let request = Request::post("http://gate/x").body(()).unwrap();
+        let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
+        assert_eq!(whole(answer.await.unwrap()).await.unwrap().0, 200);
+        let end = std::future::poll_fn(|cx| sink.poll_reset(cx)).await.unwrap();
+        assert_eq!(end, Reason::NO_ERROR);
+    });
+}
+
 #[test]
 fn an_idle_connection_is_told_to_go() {
     let limits = Limits { idle_timeout: Duration::from_millis(80), ..Limits::default() };

@@ -4,10 +4,11 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use h2::{Reason, server::SendResponse};
+use h2::{Reason, RecvStream, server::SendResponse};
 use http::{Response, StatusCode};
 use slab::Slab;
 
@@ -35,6 +36,9 @@ pub struct Branch {
     unsent: Cell<usize>,
     /// All of the answer is with h2.
     ended: Cell<bool>,
+    /// What the client still sends of a request that nobody reads, and how much of it was thrown away.
+    leftover: RefCell<Option<RecvStream>>,
+    wasted: Cell<usize>,
 }
 
 /// A stream's place on its trunk; dropping it leaves.
@@ -46,6 +50,9 @@ pub(super) struct Place {
 
 /// A client that is not heard of for so long is pinged, and given up after twice the time.
 const PING: Duration = Duration::from_secs(20);
+
+/// So much of a body that nobody reads is taken, as behind a last answer in HTTP/1.1.
+const MOST_WASTED: usize = 4 << 20;
 
 /// How long the reset of a stream may take to get on the wire before the connection is closed.
 const RESET: Duration = Duration::from_secs(1);
@@ -141,6 +148,29 @@ impl Branch {
         self.ended.set(true);
     }
 
+    /// Nobody reads the rest of the request's body.
+    pub(super) fn leave(&self, body: RecvStream) {
+        if self.reply.borrow().is_some() {
+            self.leftover.replace(Some(body));
+        }
+    }
+
+    /// Throws away what has come of a body that nobody reads. Ready when nothing more of it comes, or
+    /// so much has that the client is to be told to stop.
+    fn poll_waste(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let leftover = &mut *self.leftover.borrow_mut();
+        let Some(body) = leftover else { return Poll::Pending };
+        while self.wasted.get() < MOST_WASTED
+            && let Some(Ok(data)) = ready!(body.poll_data(cx))
+        {
+            self.wasted.set(self.wasted.get() + data.len());
+            // Only fails when more is given back than was lent.
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+        *leftover = None;
+        Poll::Ready(())
+    }
+
     /// The client may send the body that it holds back until it is asked for.
     pub(in crate::net) fn go_on(&self) {
         if let Some(reply) = &mut *self.reply.borrow_mut() {
@@ -184,6 +214,8 @@ impl Place {
                 reply: RefCell::new(Some(reply)),
                 unsent: Cell::new(0),
                 ended: Cell::new(false),
+                leftover: RefCell::new(None),
+                wasted: Cell::new(0),
             },
         ));
         let key = trunk.trunk()?.streams.borrow_mut().insert(stream.clone());
@@ -192,6 +224,16 @@ impl Place {
 
     pub(super) fn branch(&self) -> &Branch {
         self.stream.branch().expect("a place is a stream's")
+    }
+
+    /// Ready when the client sends no more of its request, or ought not to. What nobody reads is
+    /// thrown away meanwhile, so that it has the connection's window back.
+    pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stream.is_unread() {
+            ready!(self.branch().poll_waste(cx));
+            self.stream.set_unread(false);
+        }
+        Poll::Ready(())
     }
 
     /// The client has reset the stream.
@@ -205,8 +247,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // h2's own handles go with the stream: without this they would hold each other.
-        let reply = self.branch().reply.take();
-        drop(reply);
+        let handles = (self.branch().reply.take(), self.branch().leftover.take());
+        drop(handles);
         let left = self.trunk.trunk().map(|trunk| trunk.streams.borrow_mut().try_remove(self.key));
         drop(left);
         self.trunk.wake();

@@ -12,7 +12,8 @@ use http_body::{Frame, SizeHint};
 use crate::net::{BodyError, Connection};
 
 pub struct Inflow {
-    stream: RecvStream,
+    /// Taken by its drop alone.
+    stream: Option<RecvStream>,
     /// Bytes that are still to come, if the head says so.
     left: Option<u64>,
     /// The client waits for `100 Continue`.
@@ -28,7 +29,7 @@ impl Inflow {
         expects: bool,
         connection: Rc<Connection>,
     ) -> Self {
-        Self { stream, left, expects, trailing: false, connection }
+        Self { stream: Some(stream), left, expects, trailing: false, connection }
     }
 
     pub(in crate::net) fn connection(&self) -> &Connection {
@@ -43,7 +44,7 @@ impl Inflow {
             return Poll::Ready(Some(Err(BodyError::Severed)));
         }
         if std::mem::take(&mut self.expects)
-            && !self.stream.is_end_stream()
+            && !self.is_end_stream()
             && let Some(branch) = self.connection.branch()
         {
             branch.go_on();
@@ -59,10 +60,11 @@ impl Inflow {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         while !self.trailing {
-            match ready!(self.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    self.stream.flow_control().release_capacity(data.len())?;
+                    stream.flow_control().release_capacity(data.len())?;
                     self.connection.received(data.len());
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     if !data.is_empty() {
@@ -73,12 +75,13 @@ impl Inflow {
                 None => self.trailing = true,
             }
         }
-        let trailers = ready!(self.stream.poll_trailers(cx));
+        let trailers = ready!(stream.poll_trailers(cx));
+        self.connection.set_unread(false);
         Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
     }
 
     pub(in crate::net) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     pub(in crate::net) fn size_hint(&self) -> SizeHint {
@@ -86,6 +89,18 @@ impl Inflow {
             Some(left) => SizeHint::with_exact(left),
             None if self.is_end_stream() => SizeHint::with_exact(0),
             None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Inflow {
+    fn drop(&mut self) {
+        let (Some(branch), Some(stream)) = (self.connection.branch(), self.stream.take()) else { return };
+        if stream.is_end_stream() {
+            self.connection.set_unread(false);
+        } else {
+            branch.leave(stream);
+            self.connection.wake();
         }
     }
 }

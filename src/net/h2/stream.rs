@@ -16,7 +16,7 @@ use http_body_util::Full;
 use super::{branch::Place, inflow::Inflow, piece::Piece};
 use crate::{
     message::{Request, Response},
-    net::{BoxError, Connection, Handler, Refusal, RequestBody},
+    net::{BoxError, Connection, Handler, Refusal, RequestBody, connection::Phase},
 };
 
 /// h2 holds at most 256 KiB of an answer: this much, and one piece as large as an upstream sends.
@@ -44,14 +44,35 @@ pub(super) async fn serve<H: Handler>(
             }
         }
         Err(refusal) => {
-            drop(request);
+            place.stream.set_unread(!request.body().is_end_stream());
+            place.branch().leave(request.into_body());
             let response = handler.refuse(refusal, &place.stream);
             send(&place, response.map(Full::new), head).await
         }
     };
-    if served.is_err() && !place.stream.severed() {
-        place.taken_back();
+    match served {
+        Ok(()) => linger(&place).await,
+        Err(Over) if !place.stream.severed() => place.taken_back(),
+        Err(Over) => {}
     }
+}
+
+/// Takes what the client still sends of a request that is answered, for a moment: many clients look
+/// for an answer only behind their body, and some take the reset that RFC 9113, 8.1 allows for a
+/// failure.
+async fn linger(place: &Place) {
+    if !place.stream.is_unread() {
+        return;
+    }
+    place.stream.enter(Phase::Closing);
+    poll_fn(|cx| {
+        place.stream.attend(cx);
+        if place.stream.severed() || place.stream.take_order().is_some() {
+            return Poll::Ready(());
+        }
+        place.poll_rest(cx)
+    })
+    .await;
 }
 
 fn with_body(request: http::Request<RecvStream>, stream: &Rc<Connection>) -> Request<RequestBody> {
@@ -60,6 +81,7 @@ fn with_body(request: http::Request<RecvStream>, stream: &Rc<Connection>) -> Req
     let expects = headers
         .get(header::EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    stream.set_unread(!request.body().is_end_stream());
     let request = Request::from(request);
     request.map(|body| RequestBody::stream(Inflow::new(body, length, expects, stream.clone())))
 }
@@ -121,6 +143,7 @@ where
         if stream.severed() || sink.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(Over));
         }
+        let _ = place.poll_rest(cx);
         if place.branch().unsent() >= ENOUGH {
             return Poll::Pending;
         }
