@@ -12,7 +12,7 @@ use h2::{
     Reason, RecvStream,
     client::{self, SendRequest},
 };
-use http::{Request, Response};
+use http::{Request, Response, request};
 use permgate::fence::Cut;
 use tokio::{runtime::Runtime, task::LocalSet};
 
@@ -44,7 +44,14 @@ impl Speaker {
     }
 
     fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Result<Response<RecvStream>, h2::Error> {
-        let mut request = Request::post(format!("http://gate.example{path}"));
+        self.send(Request::post(format!("http://gate.example{path}")), fields)
+    }
+
+    fn send(
+        &self,
+        mut request: request::Builder,
+        fields: &[(&str, &str)],
+    ) -> Result<Response<RecvStream>, h2::Error> {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
@@ -146,6 +153,20 @@ fn a_change_cuts_the_streams_that_it_forbids_and_no_others() {
     assert_eq!(speaker.ask("/api/x", &[]).unwrap().status(), 401, "the connection lives on");
     drop(speaker);
     gate.is_empty_at_last();
+}
+
+#[test]
+fn connect_is_refused() {
+    let (upstream, _heads) = endless();
+    let gate = Setup::to(&[upstream]).start();
+    let speaker = Speaker::to(&gate);
+    let bearer = format!("Bearer {}", gate.bearer);
+    let own = [("authorization", bearer.as_str())];
+    let answer = speaker.send(Request::connect("gate.example:443"), &own).unwrap();
+    assert_eq!(answer.status(), 405);
+    assert!(answer.headers()["allow"].to_str().unwrap().contains("GET"), "{answer:?}");
+    assert_eq!(gate.told(), ("rejected".into(), "method_not_supported".into(), 405));
+    assert_eq!(speaker.ask("/other", &own).unwrap().status(), 404, "the connection lives on");
 }
 
 #[test]

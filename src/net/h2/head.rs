@@ -19,10 +19,6 @@ pub(super) fn largest(limits: &Limits) -> u32 {
 pub(super) fn judge<B>(request: &mut Request<B>, limits: &Limits) -> Result<(), Refusal> {
     join_cookies(request.headers_mut());
     within(request, limits)?;
-    if request.method() == Method::CONNECT {
-        // No service takes it, so nothing depends on what it names.
-        return Ok(());
-    }
     host(request)
 }
 
@@ -78,6 +74,10 @@ fn host<B>(request: &mut Request<B>) -> Result<(), Refusal> {
                 HeaderValue::from_str(authority).map_err(|_| Refusal::BadRequest("malformed authority"))?;
             request.headers_mut().insert(header::HOST, host);
         }
+    }
+    if request.method() == Method::CONNECT {
+        // It has no target, and whoever refuses it is told what it names.
+        return Ok(());
     }
     // The scheme says nothing that the connection does not say, and Host has the authority now.
     let target = request.uri().path_and_query().cloned();
