@@ -1,19 +1,28 @@
-//! The README names every key of the configuration and every command.
+//! The README names every key of the configuration with its default, and every command.
 
 use clap::CommandFactory;
 
 const README: &str = include_str!("../README.md");
 
 #[test]
-fn every_key_is_in_the_reference() {
+fn every_key_is_in_the_reference_with_its_default() {
     let mut missing = Vec::new();
-    let schema = serde_json::to_value(permgate::config::schema::schema()).unwrap();
-    keys(&schema, "", &mut |key| {
-        if !README.contains(&format!("| `{key}` |")) {
-            missing.push(key.to_owned());
+    keys(&permgate::config::schema::schema(), "", &mut |key, default| {
+        let default = default.map(|value| format!("`{}`", written(value))).unwrap_or_default();
+        let row = format!("| `{key}` | {default} |");
+        if !README.contains(&row) {
+            missing.push(row);
         }
     });
-    assert!(missing.is_empty(), "README.md does not tell of {missing:?}");
+    assert!(missing.is_empty(), "README.md does not say {missing:#?}");
+}
+
+/// As `gateway.toml` would have it.
+fn written(value: &serde_json::Value) -> String {
+    match value.as_array() {
+        Some(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", ")),
+        None => value.to_string(),
+    }
 }
 
 #[test]
@@ -30,7 +39,7 @@ fn every_command_is_in_the_reference() {
 }
 
 /// Every key that is no table, as the README writes it.
-fn keys(node: &serde_json::Value, prefix: &str, visit: &mut impl FnMut(&str)) {
+fn keys(node: &serde_json::Value, prefix: &str, visit: &mut impl FnMut(&str, Option<&serde_json::Value>)) {
     for (name, inner) in node["properties"].as_object().into_iter().flatten() {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         let tables = [&inner["items"], inner];
@@ -39,7 +48,7 @@ fn keys(node: &serde_json::Value, prefix: &str, visit: &mut impl FnMut(&str)) {
         } else if inner["additionalProperties"].is_object() {
             keys(&inner["additionalProperties"], &format!("{path}.NAME"), visit);
         } else {
-            visit(&path);
+            visit(&path, inner.get("default"));
         }
     }
 }
