@@ -125,12 +125,23 @@ impl Stage {
     }
 
     fn ask(&self, token: &str, target: &str, more: &[(&str, &str)]) -> Answer {
+        self.send("GET", token, target, more, None)
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        token: &str,
+        target: &str,
+        more: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Answer {
         let bearer = format!("Bearer {token}");
         let mut fields = more.to_vec();
         if !token.is_empty() {
             fields.push(("Authorization", &bearer));
         }
-        Client::tcp(self.front).request("GET", target, &fields, None)
+        Client::tcp(self.front).request(method, target, &fields, body)
     }
 
     /// The heads that have reached the application since the last look, in lower case.
@@ -224,6 +235,14 @@ fn check(proxy: &Proxy) {
     let overridden = [("X-HTTP-Method-Override", "DELETE")];
     assert_eq!(stage.ask(&reading, "/api/x", &overridden).status, 403, "a method that is not what it seems");
     assert_eq!(stage.arrived().len(), 1);
+    // The method that is decided about is the client's own, and its body goes where it was meant to.
+    let posted = |token: &str| stage.send("POST", token, "/api/x", &[], Some(r#"{"a": 1}"#)).status;
+    assert_eq!(posted(&reading), 403, "what does more than read");
+    assert_eq!(stage.arrived(), [""; 0]);
+    assert_eq!(posted(&token), 200);
+    let seen = std::mem::take(&mut *stage.application.seen.lock().unwrap());
+    assert_eq!((seen.len(), &*seen[0].body), (1, &br#"{"a": 1}"#[..]));
+    assert!(seen[0].head.starts_with("POST /api/x "), "{seen:?}");
 
     stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
     assert_eq!(stage.ask(&token, "/api/x", &[]).status, 401, "revoked");
