@@ -76,3 +76,35 @@ fn a_good_file_takes_effect_and_permitted_streams_live_on() {
     }
     assert_eq!(process.status("/rest/stream", &token), 404);
 }
+
+/// A credential that upstreams are shown is changed without a restart, and never by half.
+#[test]
+fn a_credential_is_read_again() {
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address).replacen(
+        "readers",
+        "authorization = \"file:credential\"\nreaders",
+        1,
+    ));
+    let write = |text: &str| std::fs::write(place.path().join("credential"), text).unwrap();
+    write("Basic first\n");
+    let process = place.run();
+    let token = place.token("alice", "tracker");
+    let shown = || {
+        assert_eq!(process.status("/api/x", &token), 200);
+        let seen = std::mem::take(&mut *upstream.seen.lock().unwrap());
+        let head = seen.last().unwrap().head.clone();
+        head.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned)).unwrap()
+    };
+    assert_eq!(shown(), "Basic first");
+    write("Basic second\n");
+    assert_eq!(shown(), "Basic first", "nobody has asked for the new one yet");
+    process.signal(Signal::HUP);
+    process.words.wait_for_nth("configuration reloaded", 1);
+    assert_eq!(shown(), "Basic second");
+    write("");
+    process.signal(Signal::HUP);
+    let line = process.words.wait_for_nth("the configuration stays as it was", 1);
+    assert!(line.contains("is empty"), "{line}");
+    assert_eq!(shown(), "Basic second");
+}
