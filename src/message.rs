@@ -2,12 +2,14 @@
 
 mod fields;
 mod line;
+mod sixteen;
 
 use http::{Method, StatusCode, Uri, Version};
 
 pub use self::{
     fields::{Fields, Names},
-    line::{Line, length_of, put_field, text_length},
+    line::{Line, length_of, put_field},
+    sixteen::text_length,
 };
 
 #[derive(Debug)]

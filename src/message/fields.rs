@@ -77,7 +77,7 @@ impl Fields {
     }
 
     /// The values of a field, whose name is in lower case.
-    #[inline]
+    #[inline(always)]
     pub fn all<'f>(&'f self, name: &str) -> impl DoubleEndedIterator<Item = &'f [u8]> {
         let mark = Mark::of(name.as_bytes());
         // Most of what is looked for is not there.
@@ -88,9 +88,11 @@ impl Fields {
     }
 
     /// The first value.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.all(name).next()
+        // The mark of a name that is written out is known to the compiler.
+        let mark = Mark::of(name.as_bytes());
+        if self.marks & mark.bit() == 0 { None } else { self.first(mark, name) }
     }
 
     /// The only value, if there is one and no other.
@@ -99,7 +101,7 @@ impl Fields {
         all.next().filter(|_| all.next().is_none())
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
@@ -154,24 +156,27 @@ impl Fields {
     /// Writes them as they are sent, without these.
     pub fn put_but(&self, names: Names, into: &mut Vec<u8>) {
         // Lines that stand one behind the other are copied as one.
-        let (mut run, mut of_set) = (0..0, false);
+        let (mut start, mut end, mut of_set) = (0, 0, false);
         for line in &self.lines {
-            let text = self.text(*line);
-            if names.marks & line.mark().bit() != 0 && names.hold(line.name(text)) {
+            if names.marks & line.mark().bit() != 0 && names.hold(line.name(self.text(*line))) {
                 continue;
             }
-            match line.whole() {
-                Some(whole) if whole.start == run.end && line.is_set() == of_set => run.end = whole.end,
-                whole => {
-                    into.extend_from_slice(&self.side(of_set)[run]);
-                    (run, of_set) = (whole.clone().unwrap_or(0..0), line.is_set());
-                    if whole.is_none() {
-                        put_field(into, line.name(text), line.value(text));
-                    }
-                }
+            let (line_start, line_end) = line.span();
+            if line.is_plain() && line_start == end && line.is_set() == of_set {
+                end = line_end;
+                continue;
+            }
+            into.extend_from_slice(&self.side(of_set)[start..end]);
+            of_set = line.is_set();
+            if line.is_plain() {
+                (start, end) = (line_start, line_end);
+            } else {
+                let text = self.text(*line);
+                put_field(into, line.name(text), line.value(text));
+                (start, end) = (0, 0);
             }
         }
-        into.extend_from_slice(&self.side(of_set)[run]);
+        into.extend_from_slice(&self.side(of_set)[start..end]);
     }
 
     fn push(&mut self, name: &[u8], value: &[u8]) {
@@ -179,6 +184,11 @@ impl Fields {
         let line = Line::set(&mut self.set, name, value);
         self.lines.push(line);
         self.marks |= line.mark().bit();
+    }
+
+    fn first(&self, mark: Mark, name: &str) -> Option<&[u8]> {
+        let named = |line: &&Line| line.mark() == mark && line.name(self.text(**line)) == name.as_bytes();
+        self.lines.iter().find(named).map(|line| line.value(self.text(*line)))
     }
 
     fn position(&self, name: &str) -> Option<usize> {

@@ -1,5 +1,7 @@
 //! One field line: where its name and its value are (RFC 9112, 5).
 
+use super::sixteen::Sixteen;
+
 /// A name and a value within a text that somebody else holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
@@ -72,7 +74,7 @@ const END: &[u8] = b"\r\n";
 
 impl Line {
     /// The line that begins at `at` and ends, without its line end, at `end`; its name becomes lower
-    /// case. There are no control characters in it, as [`text_length`] tells. `None`: it is none.
+    /// case. There are no control characters in it, as [`text_length`](super::text_length) tells. `None`: it is none.
     pub fn read(text: &mut [u8], at: usize, end: usize) -> Option<Self> {
         u32::try_from(end).ok()?;
         let line = &mut text[at..end];
@@ -147,93 +149,45 @@ impl Line {
         &text[self.value as usize..][..self.length as usize]
     }
 
-    /// Where the whole line is, its end included, if it stands there as it would be sent.
+    /// Whether it stands in its text as it would be sent.
     #[inline]
-    pub(super) fn whole(self) -> Option<std::ops::Range<usize>> {
-        (self.form != Form::Loose).then(|| self.at as usize..(self.value + self.length) as usize + END.len())
-    }
-}
-
-/// Eight bytes that are looked at in one step, the first one lowest.
-#[derive(Clone, Copy)]
-struct Eight(u64);
-
-/// The highest bit of every byte, by which the steps below tell one.
-const HIGH: u64 = Eight::all(0x80);
-
-impl Eight {
-    const fn all(byte: u8) -> u64 {
-        u64::from_le_bytes([byte; 8])
+    pub(super) fn is_plain(self) -> bool {
+        self.form != Form::Loose
     }
 
-    /// The bytes that are this one. The first of them is right; those behind it need not be.
-    fn first(self, byte: u8) -> u64 {
-        let zero = self.0 ^ Self::all(byte);
-        zero.wrapping_sub(Self::all(1)) & !zero & HIGH
+    /// Where it begins, and where it ends with its line end if it [is plain](Self::is_plain).
+    #[inline]
+    pub(super) fn span(self) -> (usize, usize) {
+        (self.at as usize, (self.value + self.length) as usize + END.len())
     }
-
-    /// The bytes below `bound`, as exact as [`Eight::first`].
-    fn first_below(self, bound: u8) -> u64 {
-        self.0.wrapping_sub(Self::all(bound)) & !self.0 & HIGH
-    }
-
-    /// Of bytes below 0x80: those from `low` to `high`, all of them right.
-    fn within(self, low: u8, high: u8) -> u64 {
-        (self.0 + Self::all(0x80 - low)) & !(self.0 + Self::all(0x7f - high)) & HIGH
-    }
-}
-
-/// How many bytes of a text come before the first control character that is no tab (RFC 9110, 5.5).
-/// Every byte of every head is looked at.
-pub fn text_length(text: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(eight) = text[at..].first_chunk() {
-        let eight = Eight(u64::from_le_bytes(*eight));
-        let found = eight.first_below(b' ') | eight.first(0x7f);
-        if found == 0 {
-            at += 8;
-            continue;
-        }
-        at += (found.trailing_zeros() / 8) as usize;
-        if text[at] != b'\t' {
-            return at;
-        }
-        at += 1;
-    }
-    let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    text[at..].iter().position(control).map_or(text.len(), |found| at + found)
 }
 
 /// Makes the name that a line begins with lower case; how long it is.
 fn lower_name(line: &mut [u8]) -> usize {
-    let mut at = 0;
-    while let Some(eight) = line[at..].first_chunk_mut() {
-        let given = Eight(u64::from_le_bytes(*eight));
-        let colon = given.first(b':');
-        // All bytes before the colon; all eight where there is none.
-        let before = ((colon & colon.wrapping_neg()) >> 7).wrapping_sub(1);
-        // This makes capitals small and leaves digits and the hyphen as they are.
-        let lower = Eight(given.0 | Eight::all(0x20));
-        let narrow = Eight(lower.0 & !HIGH);
-        let usual = narrow.within(b'a', b'z') | narrow.within(b'0', b'9') | narrow.within(b'-', b'-');
-        if (!usual | lower.0) & before & HIGH != 0 {
-            break;
+    // Nearly all names are shorter, and of usual letters.
+    if let Some(sixteen) = line.first_chunk_mut() {
+        let given = Sixteen::read(sixteen);
+        let (colons, lower) = (given.colons(), given.lower());
+        let before = colons.wrapping_sub(1) & !colons;
+        if before != 0 && colons != 0 && lower.usual() & before == before {
+            let name = colons.trailing_zeros();
+            // To copy as many bytes as there are would take a call.
+            let mask = u128::MAX >> (128 - 8 * name);
+            let both = u128::from_le_bytes(*sixteen) & !mask | u128::from_le_bytes(lower.bytes()) & mask;
+            *sixteen = both.to_le_bytes();
+            return name as usize;
         }
-        *eight = (given.0 & !before | lower.0 & before).to_le_bytes();
-        if colon != 0 {
-            return at + (colon.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
     }
-    for byte in &mut line[at..] {
+    let mut name = 0;
+    for byte in line {
         let lower = LOWER[usize::from(*byte)];
         if lower == 0 {
             break;
         }
         *byte = lower;
-        at += 1;
+        name += 1;
     }
-    at
+    name
 }
 
 /// RFC 9110, 8.6: the number that a `Content-Length` is.
@@ -256,6 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::text_length;
 
     fn read(line: &str) -> Option<(String, String, bool)> {
         let mut text = format!("before{line}\r\n").into_bytes();
@@ -298,20 +253,6 @@ mod tests {
             "a: b\rc",
         ] {
             check(none, None);
-        }
-    }
-
-    #[test]
-    fn a_text_ends_before_a_control_character() {
-        for length in 0..40 {
-            assert_eq!(text_length(&vec![b'\t'; length]), length);
-            for (at, byte) in (0..length).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
-                let mut text = vec![b'a'; length];
-                text[at] = byte;
-                let sound = byte >= b' ' && byte != 0x7f || byte == b'\t';
-                let expected = if sound { length } else { at };
-                assert_eq!(text_length(&text), expected, "{byte} at {at} of {length}");
-            }
         }
     }
 
