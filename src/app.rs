@@ -27,21 +27,22 @@ use crate::{
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
-    net::{self, Address, BindError, Bound, Budget, InheritError, tls},
+    net::{self, Address, BindError, Budget, InheritError, tls},
     proxy::{BadTokens, Upstreams, Uses, access_log::AccessLog, limits::Counts, refusals},
     store::{OpenError, Store},
 };
 
 use certificates::Shown;
 use control::{Control, Request};
+pub use listeners::Place;
 use reload::Reloader;
 use supervisor::{Supervisor, Watchdog};
 use worker::Seed;
 
 /// A gateway that serves. Dropping it stops it without a word; [`Running::stop`] tells the outcome.
 pub struct Running {
-    proxy: Vec<Address>,
-    admin: Vec<Address>,
+    proxy: Vec<Place>,
+    admin: Vec<Place>,
     requests: mpsc::UnboundedSender<Request>,
     control: Option<JoinHandle<Outcome>>,
 }
@@ -119,7 +120,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for name in inherited.left() {
         tracing::warn!("nobody accepts from the socket passed as {name:?}: no `listen` names systemd:{name}");
     }
-    let (proxy_addresses, admin_addresses) = (locals(&proxy)?, locals(&admin)?);
+    let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin)?);
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
     let uses = Arc::new(Uses::default());
@@ -137,12 +138,9 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for number in 0..count {
         let listeners = proxy
             .iter()
-            .map(|bound| {
-                let mut listener = bound.listener()?;
-                if config.server.proxy_protocol {
-                    listener = listener.with_proxy_protocol();
-                }
-                Ok(listener.with_tls(certificates.proxy.clone()))
+            .map(|door| {
+                let listener = door.listener(certificates.proxy.as_ref())?;
+                Ok(if config.server.proxy_protocol { listener.with_proxy_protocol() } else { listener })
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Listener)?;
@@ -176,14 +174,14 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let control = Control {
         listeners: admin
             .iter()
-            .map(|bound| Ok(bound.listener()?.with_tls(certificates.admin.clone())))
+            .map(|door| door.listener(certificates.admin.as_ref()))
             .collect::<io::Result<_>>()
             .map_err(StartError::Listener)?,
         changes,
         hosts: config.admin.hosts.clone(),
         sign_in: config.admin.sign_in.clone(),
         signals,
-        status: format!("serving {}; admin {}", list(&proxy_addresses), list(&admin_addresses)),
+        status: format!("serving {}; admin {}", list(&proxy_places), list(&admin_places)),
         supervisor,
         watchdog,
         drain_time: config.server.drain,
@@ -214,16 +212,16 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         requests: asked,
     };
     let control = control::spawn(control).map_err(StartError::Thread)?;
-    Ok(Running { proxy: proxy_addresses, admin: admin_addresses, requests, control: Some(control) })
+    Ok(Running { proxy: proxy_places, admin: admin_places, requests, control: Some(control) })
 }
 
 impl Running {
-    /// Where the proxy listens, with real ports, in the order of the configuration.
-    pub fn proxy(&self) -> &[Address] {
+    /// Where the proxy listens, in the order of the configuration.
+    pub fn proxy(&self) -> &[Place] {
         &self.proxy
     }
 
-    pub fn admin(&self) -> &[Address] {
+    pub fn admin(&self) -> &[Place] {
         &self.admin
     }
 
@@ -251,12 +249,8 @@ impl Drop for Running {
     }
 }
 
-fn locals(bound: &[Bound]) -> Result<Vec<Address>, StartError> {
-    bound.iter().map(Bound::local).collect::<io::Result<_>>().map_err(StartError::Listener)
-}
-
-fn list(addresses: &[Address]) -> String {
-    addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
+fn list(places: &[Place]) -> String {
+    places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn cores() -> usize {

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     admin::SignIn,
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
-    net::{self, Address, tls::Settings as TlsSettings},
+    net::{self, tls::Settings as TlsSettings},
     proxy::{self, access_log::LogTarget},
     store,
 };
@@ -41,6 +41,7 @@ mod tls;
 pub mod units;
 mod upstream;
 
+pub use address::{Listen, Scheme};
 pub use problem::{Errors, Problem};
 
 /// A configuration that starts.
@@ -68,7 +69,7 @@ pub struct Config {
 
 #[derive(Clone, Debug)]
 pub struct Server {
-    pub listen: Vec<Address>,
+    pub listen: Vec<Listen>,
     /// Of the unix sockets listened on.
     pub unix_mode: u32,
     /// Connections of trusted proxies begin with the PROXY protocol's header.
@@ -83,7 +84,7 @@ pub struct Server {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    pub listen: Vec<Address>,
+    pub listen: Vec<Listen>,
     /// As the server's.
     pub tls: TlsSettings,
     /// Names that `Host` may have beside the listener's own addresses and `localhost`; lower case.

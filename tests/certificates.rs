@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use permgate::net::Address;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -148,6 +149,52 @@ access = "off"
     assert_eq!(ask(admin, &client).unwrap().1, "200");
     let page = gateway.operator("GET", "/metrics", None).text().to_owned();
     assert!(page.contains("secrets/tls.crt"), "{page}");
+}
+
+#[test]
+fn one_process_speaks_clear_text_and_tls() {
+    let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
+    authority.renew(dir.path(), 0);
+    let tls = r#"{ cert = "..data/tls.crt", key = "..data/tls.key" }"#;
+    let text = format!(
+        r#"
+version = 1
+[server]
+listen = ["http://127.0.0.1:0", "https://127.0.0.1:0", "127.0.0.1:0"]
+tls = {tls}
+workers = 1
+[admin]
+listen = ["unix:permgate.sock", "http://127.0.0.1:0", "https://127.0.0.1:0"]
+tls = {tls}
+hosts = ["gate.test"]
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+"#
+    );
+    let gateway = Gateway::on(dir, &text);
+    let client = authority.client();
+    let mut spoken = Vec::new();
+    for place in gateway.places() {
+        let Address::Tcp(address) = place.address else { continue };
+        let secure = ask(address, &client).is_ok();
+        assert_eq!(in_clear(address).starts_with(b"HTTP/1.1 "), !secure, "{place}");
+        assert_eq!((place.secure, place.to_string().starts_with("https://")), (secure, secure), "{place}");
+        spoken.push(secure);
+    }
+    assert_eq!(spoken, [false, true, true, false, true], "in the order of the file");
+}
+
+/// What is answered to a request without TLS.
+fn in_clear(address: SocketAddr) -> Vec<u8> {
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // It may end with a reset.
+    let _ = socket.read_to_end(&mut answer);
+    answer
 }
 
 /// An upstream whose certificate this authority has signed.

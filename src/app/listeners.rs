@@ -1,17 +1,31 @@
 //! The sockets of a configuration: bound here, or passed by a supervisor.
 
-use std::io;
+use std::{fmt, io};
 
 use super::{Signals, StartError};
 use crate::{
-    config::{Admin, Config, Server},
-    net::{Address, Bound, InheritError, Inherited, bind, bind_with_mode},
+    config::{Admin, Config, Listen, Server},
+    net::{Address, Bound, InheritError, Inherited, Listener, bind, bind_with_mode, tls::Certificates},
 };
+
+/// Where a gateway listens, with its real port.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub address: Address,
+    /// TLS ends here.
+    pub secure: bool,
+}
+
+/// An address that belongs to this process, and whether TLS ends there.
+pub(super) struct Door {
+    bound: Bound,
+    secure: bool,
+}
 
 /// What was passed to this process. A gateway inside of somebody else's takes nothing.
 pub(super) fn inherited(config: &Config, signals: Signals) -> Result<Inherited, InheritError> {
     let named =
-        |addresses: &[Address]| addresses.iter().any(|address| matches!(address, Address::Inherited(_)));
+        |listen: &[Listen]| listen.iter().any(|listen| matches!(listen.address, Address::Inherited(_)));
     if signals == Signals::Heeded || named(&config.server.listen) || named(&config.admin.listen) {
         Inherited::from_environment()
     } else {
@@ -19,36 +33,62 @@ pub(super) fn inherited(config: &Config, signals: Signals) -> Result<Inherited, 
     }
 }
 
-pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Bound>, StartError> {
+pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Door>, StartError> {
     let mut all = Vec::new();
-    for address in &server.listen {
-        let Address::Inherited(name) = address else {
-            all.push(bind_with_mode(address, server.unix_mode)?);
+    for listen in &server.listen {
+        let secure = listen.takes_tls(!server.tls.pairs.is_empty());
+        let Address::Inherited(name) = &listen.address else {
+            all.push(Door { bound: bind_with_mode(&listen.address, server.unix_mode)?, secure });
             continue;
         };
         let passed = inherited.take(name)?;
-        for remote in remote(&passed)?.filter(|_| server.tls.pairs.is_empty()) {
+        for remote in remote(&passed)?.filter(|_| !secure) {
             tracing::warn!("{remote} (systemd:{name}) takes tokens in plain text from other machines");
         }
-        all.extend(passed);
+        all.extend(passed.into_iter().map(|bound| Door { bound, secure }));
     }
     Ok(all)
 }
 
-pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Bound>, StartError> {
+pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Door>, StartError> {
     let mut all = Vec::new();
-    for address in &admin.listen {
-        let Address::Inherited(name) = address else {
-            all.push(bind(address)?);
+    for listen in &admin.listen {
+        let secure = listen.takes_tls(!admin.tls.pairs.is_empty());
+        let Address::Inherited(name) = &listen.address else {
+            all.push(Door { bound: bind(&listen.address)?, secure });
             continue;
         };
         let passed = inherited.take(name)?;
         if let Some(remote) = remote(&passed)?.find(|_| !admin.allow_remote) {
             return Err(StartError::RemoteAdmin(remote));
         }
-        all.extend(passed);
+        all.extend(passed.into_iter().map(|bound| Door { bound, secure }));
     }
     Ok(all)
+}
+
+pub(super) fn places(doors: &[Door]) -> Result<Vec<Place>, StartError> {
+    let place = |door: &Door| {
+        let address = door.bound.local()?;
+        // What systemd passes may be a unix socket.
+        let secure = door.secure && matches!(address, Address::Tcp(_));
+        Ok(Place { address, secure })
+    };
+    doors.iter().map(place).collect::<io::Result<_>>().map_err(StartError::Listener)
+}
+
+impl Door {
+    pub(super) fn listener(&self, certificates: Option<&Certificates>) -> io::Result<Listener> {
+        let certificates = certificates.filter(|_| self.secure).cloned();
+        Ok(self.bound.listener()?.with_tls(certificates))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "https://" } else { "" };
+        write!(f, "{scheme}{}", self.address)
+    }
 }
 
 /// The addresses among these that other machines may reach.

@@ -16,7 +16,7 @@ use upstream::ExampleServer;
 
 use super::failure::Failure;
 use crate::{
-    app::{self, Running, Signals, StartError},
+    app::{self, Place, Running, Signals, StartError},
     config,
     net::Address,
 };
@@ -151,12 +151,12 @@ impl Demo {
         std::fs::write(&file, configuration(listen, page, example.address))?;
         let config = config::Config::load(&file).map_err(StartError::from)?;
         let running = app::start(config, signals)?;
-        let Some(Address::Tcp(proxy)) = running.proxy().first().cloned() else {
-            return Err(DemoError::SetUp("the proxy listens on no TCP address".to_owned()));
-        };
-        let tcp = |address: &Address| match address {
-            Address::Tcp(address) => Some(*address),
+        let tcp = |place: &Place| match place.address {
+            Address::Tcp(address) => Some(address),
             _ => None,
+        };
+        let Some(proxy) = running.proxy().first().and_then(tcp) else {
+            return Err(DemoError::SetUp("the proxy listens on no TCP address".to_owned()));
         };
         let Some(page) = running.admin().iter().find_map(tcp) else {
             return Err(DemoError::SetUp("the page listens on no TCP address".to_owned()));

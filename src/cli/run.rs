@@ -23,9 +23,9 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         StartError::Config(errors) => Failure::usage(errors.to_string()),
         other => Failure::failed(other.to_string()),
     })?;
-    for (kind, addresses) in [("proxy", running.proxy()), ("admin", running.admin())] {
-        for address in addresses {
-            tracing::info!("{kind} listener on {address}");
+    for (kind, places) in [("proxy", running.proxy()), ("admin", running.admin())] {
+        for place in places {
+            tracing::info!("{kind} listener on {place}");
         }
     }
     match running.wait() {

@@ -31,11 +31,10 @@ impl Target {
             return Self::parse(address).map(|target| vec![target]);
         }
         let config = load(&global.config)?;
-        // The command line speaks plain text: to the socket, where the others have TLS.
-        let plain =
-            |address: &&Address| matches!(address, Address::Unix(_)) || config.admin.tls.pairs.is_empty();
-        let listeners = config.admin.listen.iter().filter(plain);
-        let mut targets: Vec<Self> = listeners.filter_map(Self::of_listener).collect();
+        // The command line speaks plain text.
+        let certificates = !config.admin.tls.pairs.is_empty();
+        let plain = config.admin.listen.iter().filter(|listen| !listen.takes_tls(certificates));
+        let mut targets: Vec<Self> = plain.filter_map(|listen| Self::of_listener(&listen.address)).collect();
         targets.sort_by_key(|target| !matches!(target, Self::Unix(_)));
         if targets.is_empty() {
             let message = format!(
@@ -135,5 +134,32 @@ mod tests {
         check("https://127.0.0.1:8081", None);
         check("http://127.0.0.1:8081/v1", None);
         check("127.0.0.1:0", None);
+    }
+
+    #[test]
+    fn who_speaks_clear_text_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("gateway.toml");
+        let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
+        let check = |listen: &str, expected: &[&str]| {
+            let (cert, key) = (certs.join("one.crt"), certs.join("one.key"));
+            let text = format!(
+                "version = 1\n[admin]\nlisten = {listen}\ntls = {{ cert = {cert:?}, key = {key:?} }}\n"
+            );
+            fs::write(&file, text).expect("it is written");
+            let global = Global {
+                config: file.clone(),
+                admin: None,
+                token_file: None,
+                offline: false,
+                output: crate::cli::output::Format::Table,
+            };
+            let found: Vec<_> = Target::candidates(&global).unwrap_or_default();
+            assert_eq!(found.iter().map(Target::to_string).collect::<Vec<_>>(), expected, "{listen}");
+        };
+        check(r#"["127.0.0.1:8081"]"#, &[]);
+        check(r#"["https://127.0.0.1:8081"]"#, &[]);
+        let beside = r#"["https://127.0.0.1:8444", "http://127.0.0.1:8081", "127.0.0.1:8443"]"#;
+        check(beside, &["http://127.0.0.1:8081"]);
     }
 }

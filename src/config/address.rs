@@ -9,19 +9,53 @@ use crate::{
     proxy::{UpstreamUrl, UrlError},
 };
 
+/// Where to listen, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub address: Address,
+    /// `None`: as the listener has certificates or not.
+    pub scheme: Option<Scheme>,
+}
+
+/// What an address speaks, whatever the others of its listener do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
 /// Why an address is none, and what to write.
 pub(super) type Wrong = (String, String);
 
-/// Where to listen. A relative path is relative to `directory`.
-pub(super) fn listen(text: &str, directory: &Path) -> Result<Address, Wrong> {
-    match text.parse() {
-        Ok(Address::Unix(path)) => Ok(Address::Unix(directory.join(path))),
-        Ok(other) => Ok(other),
-        Err(_) => {
-            let message = format!("{text:?} is not an address to listen on");
-            Err((message, format!("write {}", suggestion(text))))
+impl Listen {
+    /// Whether TLS ends here, on a listener with certificates or without.
+    pub fn takes_tls(&self, certificates: bool) -> bool {
+        match (self.scheme, &self.address) {
+            (Some(Scheme::Http), _) | (None, Address::Unix(_)) => false,
+            (Some(Scheme::Https), _) => true,
+            (None, Address::Tcp(_) | Address::Inherited(_)) => certificates,
         }
     }
+}
+
+/// Where to listen. A relative path is relative to `directory`.
+pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
+    let (scheme, bare) = match text.split_once("://") {
+        Some(("http", bare)) => (Some(Scheme::Http), bare),
+        Some(("https", bare)) => (Some(Scheme::Https), bare),
+        _ => (None, text),
+    };
+    let address = match bare.parse() {
+        Ok(Address::Unix(path)) if scheme.is_none() => Some(Address::Unix(directory.join(path))),
+        Ok(address @ Address::Tcp(_)) => Some(address),
+        Ok(address) if scheme.is_none() => Some(address),
+        Ok(_) | Err(_) => None,
+    };
+    address.map(|address| Listen { address, scheme }).ok_or_else(|| {
+        let message = format!("{text:?} is not an address to listen on");
+        let scheme = text.strip_suffix(bare).unwrap_or_default();
+        (message, format!("write {}", suggestion(scheme, bare)))
+    })
 }
 
 /// A mode of a file as chmod takes it.
@@ -46,18 +80,20 @@ pub(super) fn is_local(address: &Address) -> bool {
 }
 
 /// What was probably meant by an address that has no IP, no port or no path prefix.
-fn suggestion(text: &str) -> String {
+fn suggestion(scheme: &str, text: &str) -> String {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port = port.parse::<u16>().ok();
     match (host, port) {
         ("" | "*", Some(port)) => {
-            format!("\"0.0.0.0:{port}\" for every interface, \"127.0.0.1:{port}\" for this machine")
+            let (every, this) = (format!("{scheme}0.0.0.0:{port}"), format!("{scheme}127.0.0.1:{port}"));
+            format!("{every:?} for every interface, {this:?} for this machine")
         }
-        ("localhost", Some(port)) => format!("\"127.0.0.1:{port}\""),
+        ("localhost", Some(port)) => format!("\"{scheme}127.0.0.1:{port}\""),
         _ => match (text.parse::<IpAddr>(), text.parse::<u16>()) {
-            (Ok(IpAddr::V6(ip)), _) => format!("\"[{ip}]:8080\""),
-            (Ok(ip), _) => format!("\"{ip}:8080\""),
-            (_, Ok(port)) => format!("\"127.0.0.1:{port}\""),
+            (Ok(IpAddr::V6(ip)), _) => format!("\"{scheme}[{ip}]:8080\""),
+            (Ok(ip), _) => format!("\"{scheme}{ip}:8080\""),
+            (_, Ok(port)) => format!("\"{scheme}127.0.0.1:{port}\""),
+            _ if !scheme.is_empty() => format!("\"{scheme}IP:PORT\": only those have a scheme"),
             _ if text.starts_with("systemd:") => "\"systemd:NAME\", as the unit's FileDescriptorName=".into(),
             _ if text.starts_with('/') => format!("\"unix:{text}\""),
             _ => "\"IP:PORT\" or \"unix:PATH\"".into(),

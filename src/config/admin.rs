@@ -6,7 +6,7 @@ use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
-    address::{Wrong, host, is_local, network},
+    address::{Listen, Wrong, host, is_local, network},
     oidc,
     problem::Problems,
     resolve::listen,
@@ -31,10 +31,12 @@ pub(super) fn admin(
     let listen = listen(problems, section, directory);
     let tls = tls::resolve(problems, section, directory);
     let allowed = section.flag("allow_remote");
-    for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
+    let certificates = section.is_written("tls");
+    for (listen, at) in listen.iter().filter(|(listen, _)| !is_local(&listen.address)) {
+        let address = &listen.address;
         let message = format!("the admin listener would be reached from other machines at {address}");
         if allowed {
-            if tls.pairs.is_empty() {
+            if !listen.takes_tls(certificates) {
                 let advice = "it speaks plain text: set `admin.tls`, or put TLS in front of it";
                 problems.warn(at, message, advice);
             }
@@ -47,16 +49,16 @@ pub(super) fn admin(
     let url = section.text("url").and_then(|text| collect(problems, vec![text], url).pop());
     // Its own name is one that it answers to.
     hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
-    let address = reached("http", listen.iter().map(|(address, _)| address));
+    let address = reached(certificates, listen.iter().map(|(listen, _)| listen));
     let gateway =
         root.table("server").text("url").and_then(|text| collect(problems, vec![text], self::url).pop());
-    let scheme = if server.tls.pairs.is_empty() { "http" } else { "https" };
-    let gateway = gateway.map(|(url, _)| url).or_else(|| reached(scheme, &server.listen));
+    let gateway =
+        gateway.map(|(url, _)| url).or_else(|| reached(!server.tls.pairs.is_empty(), &server.listen));
     let header = user_header(problems, section);
     let url = url.map(|(url, _)| url);
     let provider = oidc::provider(problems, section, url.as_deref(), directory, system);
     Admin {
-        listen: listen.into_iter().map(|(address, _)| address).collect(),
+        listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         hosts,
         tls,
         allow_remote: allowed,
@@ -65,9 +67,10 @@ pub(super) fn admin(
 }
 
 /// The URL of the first listener that has one. A port that the kernel chooses is not known here.
-fn reached<'a>(scheme: &str, listen: impl IntoIterator<Item = &'a Address>) -> Option<String> {
-    listen.into_iter().find_map(|address| match address {
+fn reached<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>) -> Option<String> {
+    listen.into_iter().find_map(|listen| match &listen.address {
         Address::Tcp(address) if address.port() != 0 && !address.ip().is_unspecified() => {
+            let scheme = if listen.takes_tls(certificates) { "https" } else { "http" };
             Some(format!("{scheme}://{address}"))
         }
         _ => None,

@@ -70,8 +70,12 @@ pub const ROOT: &[Key] = &[
 ];
 
 const SERVER: &[Key] = &[
-    key("listen", Kind::Texts, "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\". Not reloadable.")
-        .or(d::LISTEN),
+    key(
+        "listen",
+        Kind::Texts,
+        "Addresses: \"IP:PORT\", \"unix:PATH\" or \"systemd:NAME\"; \"http://IP:PORT\" has no TLS, \"https://IP:PORT\" needs it. Not reloadable.",
+    )
+    .or(d::LISTEN),
     key(
         "url",
         Kind::Text,

@@ -14,7 +14,7 @@ use toml::de::DeTable;
 
 use super::{
     Admin, Config, Errors, Log, Server,
-    address::{self, is_local, network},
+    address::{self, Listen, Scheme, is_local, network},
     admin, assertion, keys,
     problem::Problems,
     public::warn_of_risks,
@@ -149,11 +149,12 @@ fn server(
 ) -> Server {
     let listen = listen(problems, section, directory);
     let tls = tls::resolve(problems, section, directory);
-    if !section.is_written("tls") {
-        for (address, at) in listen.iter().filter(|(address, _)| !is_local(address)) {
-            let message = format!("{address} takes tokens in plain text from other machines");
-            problems.warn(at, message, "set `server.tls`, or see to it that TLS ends in front of it");
-        }
+    let certificates = section.is_written("tls");
+    let plain = |listen: &Listen| !is_local(&listen.address) && !listen.takes_tls(certificates);
+    for (Listen { address, .. }, at) in listen.iter().filter(|(listen, _)| plain(listen)) {
+        let message = format!("{address} takes tokens in plain text from other machines");
+        let advice = if certificates { "write \"https://IP:PORT\"" } else { "set `server.tls`" };
+        problems.warn(at, message, format!("{advice}, or see to it that TLS ends in front of it"));
     }
     let proxy_protocol = section.text("proxy_protocol").is_some_and(|word| word.get_ref() == "required");
     if proxy_protocol && trusted_proxies.is_empty() {
@@ -169,7 +170,7 @@ fn server(
     Server {
         unix_mode,
         proxy_protocol,
-        listen: listen.into_iter().map(|(address, _)| address).collect(),
+        listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         tls,
         workers: section.count("workers").and_then(NonZeroUsize::new),
         drain: section.duration("drain").unwrap_or_default(),
@@ -255,21 +256,31 @@ pub(super) fn listen(
     problems: &Problems<'_>,
     section: &Section<'_>,
     directory: &Path,
-) -> Vec<(Address, Range<usize>)> {
+) -> Vec<(Listen, Range<usize>)> {
     let texts = section.texts("listen");
     if texts.is_empty() {
         problems.error(&section.at("listen"), "`listen` is empty", "name at least one address");
     }
-    texts
+    let listen: Vec<_> = texts
         .into_iter()
         .filter_map(|text| match address::listen(text.get_ref(), directory) {
-            Ok(address) => Some((address, text.span())),
+            Ok(listen) => Some((listen, text.span())),
             Err((message, advice)) => {
                 problems.error(&text.span(), message, advice);
                 None
             }
         })
-        .collect()
+        .collect();
+    let certificates = section.is_written("tls");
+    let secure = listen.iter().filter(|(listen, _)| listen.scheme == Some(Scheme::Https));
+    for (Listen { address, .. }, at) in secure.filter(|_| !certificates) {
+        let message = format!("there is no certificate to show at https://{address}");
+        problems.error(at, message, "set `tls` in the same table");
+    }
+    if certificates && !listen.is_empty() && !listen.iter().any(|(listen, _)| listen.takes_tls(true)) {
+        problems.warn(&section.at("tls"), "`tls` is of no use: no address of `listen` has TLS", "");
+    }
+    listen
 }
 
 /// No address twice, over both listeners.
@@ -277,7 +288,7 @@ fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin:
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
     for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {
-        for address in addresses {
+        for Listen { address, .. } in addresses {
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);
             if !free && !seen.insert(address) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");

@@ -148,7 +148,10 @@ fn defaults_are_those_of_the_floors_below() {
     let upstream = config.proxy.upstreams.get("up").unwrap();
     assert_eq!(**upstream, UpstreamSettings::new("up", vec![url]));
     assert_eq!(upstream.ejection, Ejection::default());
-    assert_eq!(config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:8080"]);
+    assert_eq!(
+        config.server.listen.iter().map(|listen| listen.address.to_string()).collect::<Vec<_>>(),
+        ["127.0.0.1:8080"]
+    );
     assert_eq!(config.server.drain.as_secs(), 30);
     assert_eq!(config.policy, crate::store::Policy::default());
     assert_eq!(config.log.access, LogTarget::Stdout);
@@ -225,6 +228,20 @@ fn warnings() {
         &format!("{SMALL}[server]\nlisten = [\"0.0.0.0:80\"]\n"),
         &["9: 0.0.0.0:80 takes tokens in plain text from other machines"],
     );
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
+    let [cert, key] = ["one.crt", "one.key"].map(|file| certs.join(file).display().to_string());
+    let tls = format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
+    check("TLS for others", &format!("{SMALL}[server]\nlisten = [\"0.0.0.0:443\"]\n{tls}\n"), &[]);
+    check(
+        "plain text for others beside TLS",
+        &format!("{SMALL}[server]\nlisten = [\"https://0.0.0.0:443\", \"http://0.0.0.0:80\"]\n{tls}\n"),
+        &["9: 0.0.0.0:80 takes tokens in plain text from other machines"],
+    );
+    check(
+        "certificates for nobody",
+        &format!("{SMALL}[server]\nlisten = [\"http://127.0.0.1:80\", \"unix:http.sock\"]\n{tls}\n"),
+        &["10: `tls` is of no use: no address of `listen` has TLS"],
+    );
     check(
         "an upstream of no service",
         &format!("{SMALL}[upstream.b]\nurls = [\"http://b\"]\n"),
@@ -273,6 +290,8 @@ fn what_a_reload_cannot_change() {
     check("the PROXY header", announced, Some("server.proxy_protocol"));
     check("the sockets' mode", "[server]\nunix_mode = \"0660\"", Some("server.unix_mode"));
     check("the listeners", "[server]\nlisten = [\"127.0.0.1:9\"]", Some("server.listen"));
+    let scheme = "[server]\nlisten = [\"http://127.0.0.1:8080\"]";
+    check("a listener's scheme", scheme, Some("server.listen"));
     check("the workers", "[server]\nworkers = 3", Some("server.workers"));
     check("the admin listener", "[admin]\nlisten = [\"127.0.0.1:9\"]", Some("admin.listen"));
     check("the store", "[store]\npath = \"other\"", Some("store.path"));
@@ -282,7 +301,7 @@ fn what_a_reload_cannot_change() {
 fn paths_are_relative_to_the_file() {
     let config = parse(SMALL, Path::new("/etc/permgate/gateway.toml")).unwrap();
     assert_eq!(config.store.path, Path::new("/etc/permgate/permgate-data"));
-    assert_eq!(config.admin.listen[1].to_string(), "unix:/etc/permgate/permgate.sock");
+    assert_eq!(config.admin.listen[1].address.to_string(), "unix:/etc/permgate/permgate.sock");
 }
 
 #[test]

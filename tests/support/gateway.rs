@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use permgate::{
-    app::{self, Running, Signals},
+    app::{self, Place, Running, Signals},
     config,
     net::Address,
 };
@@ -71,12 +71,18 @@ readers = ["developers"]
         std::fs::write(&file, text).unwrap();
         let config = config::Config::load(&file).unwrap_or_else(|e| panic!("{e}"));
         let running = app::start(config, Signals::Ignored).unwrap_or_else(|e| panic!("{e}"));
-        let tcp = |addresses: &[Address]| {
-            addresses.iter().find_map(|a| if let Address::Tcp(a) = a { Some(*a) } else { None }).unwrap()
+        let tcp = |places: &[Place]| {
+            let tcp = |place: &Place| if let Address::Tcp(a) = place.address { Some(a) } else { None };
+            places.iter().find_map(tcp).unwrap()
         };
         let (proxy, admin) = (tcp(running.proxy()), tcp(running.admin()));
         let socket = dir.path().join("permgate.sock");
         Self { dir, proxy, admin, socket, running: Some(running) }
+    }
+
+    /// Where the proxy and the admin listener are, all of it.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.running.iter().flat_map(|running| running.proxy().iter().chain(running.admin()))
     }
 
     /// Replaces the sections behind the listeners; takes effect with a reload.

@@ -146,6 +146,40 @@ fn errors_name_place_fault_and_remedy() {
         ],
     );
     check(
+        "a bare port with a scheme",
+        "",
+        "[server]\nlisten = [\"https://:8443\"]",
+        &[
+            "9:11 \"https://:8443\" is not an address to listen on | write \"https://0.0.0.0:8443\" for every interface, \"https://127.0.0.1:8443\" for this machine",
+        ],
+    );
+    check(
+        "a scheme before a path",
+        "",
+        "[server]\nlisten = [\"http://unix:http.sock\"]",
+        &[
+            "9:11 \"http://unix:http.sock\" is not an address to listen on | write \"http://IP:PORT\": only those have a scheme",
+        ],
+    );
+    check(
+        "https without a certificate",
+        "",
+        "[server]\nlisten = [\"127.0.0.1:8080\", \"https://0.0.0.0:8443\"]",
+        &["9:29 there is no certificate to show at https://0.0.0.0:8443 | set `tls` in the same table"],
+    );
+    check(
+        "the same for the admin listener",
+        "",
+        "[admin]\nlisten = [\"https://127.0.0.1:8081\"]",
+        &["9:11 there is no certificate to show at https://127.0.0.1:8081 | set `tls` in the same table"],
+    );
+    check(
+        "one address in both schemes",
+        "",
+        "[server]\nlisten = [\"127.0.0.1:9\", \"http://127.0.0.1:9\"]",
+        &["9:10 127.0.0.1:9 is listened on twice (`server.listen`) | give each listener its own address"],
+    );
+    check(
         "a remote admin listener",
         "",
         "[admin]\nlisten = [\"0.0.0.0:8081\"]",
