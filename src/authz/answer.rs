@@ -223,19 +223,22 @@ impl Reason {
             Challenge::Bare => Some(format!("Bearer realm=\"{REALM}\"")),
             Challenge::Error => Some(challenge(&told)),
             Challenge::Scope => Some(match service {
-                Some(key) => format!("{}, scope=\"{key}\"", challenge(&told)),
+                Some(key) => challenge(&told) + ", scope=\"" + key + "\"",
                 None => challenge(&told),
             }),
         };
-        let mut description = String::from(told.text);
+        let mut description = String::with_capacity(told.text.len() + told.advice.len() + SERVICE.len());
+        description.push_str(told.text);
         if !told.advice.is_empty() {
             description.push_str(". ");
-            let mut parts = told.advice.split("{service}");
-            description.push_str(parts.next().unwrap_or_default());
-            for part in parts {
-                description.push_str(service.unwrap_or("the service's key"));
-                description.push_str(part);
+            let mut advice = told.advice;
+            // Only a service stands in braces.
+            while let Some((before, behind)) = advice.split_once('{') {
+                description.push_str(before);
+                description.push_str(service.unwrap_or(SERVICE));
+                advice = behind.split_once('}').map_or("", |(_, after)| after);
             }
+            description.push_str(advice);
         }
         let allow = (self == Reason::MethodNotSupported).then(|| ALLOW.to_owned());
         Answer { status: told.status, error: told.error, description, challenge, allow }
@@ -247,8 +250,13 @@ const REALM: &str = "permgate";
 /// What row 1 of the decision allows: every method in common use but TRACE and CONNECT.
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// What stands for a service that nobody named.
+const SERVICE: &str = "the service's key";
+
+/// Joined, since formatting costs a refusal more than its decision.
 fn challenge(told: &Told) -> String {
-    format!("Bearer realm=\"{REALM}\", error=\"{}\", error_description=\"{}\"", told.error, told.text)
+    ["Bearer realm=\"", REALM, "\", error=\"", told.error, "\", error_description=\"", told.text, "\""]
+        .concat()
 }
 
 #[cfg(test)]
