@@ -86,6 +86,14 @@ impl TokenIndex {
         self.tokens.pin().reserve(tokens);
     }
 
+    /// For the publisher alone: many at once, by what `fill` does with the call it is given.
+    pub fn fill<R>(&self, fill: impl FnOnce(&mut dyn FnMut(Digest, Token)) -> R) -> R {
+        let tokens = self.tokens.pin();
+        fill(&mut |digest, token| {
+            tokens.insert(digest, token);
+        })
+    }
+
     /// For the publisher alone.
     pub fn put(&self, digest: Digest, token: Token) {
         self.tokens.pin().insert(digest, token);

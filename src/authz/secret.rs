@@ -162,8 +162,11 @@ impl TokenId {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; ID] = text.as_bytes().try_into().ok()?;
-        bytes.iter().all(u8::is_ascii_alphanumeric).then_some(Self(bytes))
+        Self::from_bytes(text.as_bytes().try_into().ok()?)
+    }
+
+    pub fn from_bytes(bytes: [u8; ID]) -> Option<Self> {
+        is_base62(&bytes).then_some(Self(bytes))
     }
 
     pub fn as_str(&self) -> &str {

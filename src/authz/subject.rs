@@ -130,6 +130,9 @@ pub struct Subject<'a> {
 
 const READ_BIT: u16 = 1 << 15;
 
+/// Entries of a scope (domain.md).
+const MOST: usize = 50;
+
 /// As many as fit in the 16 bytes that a boxed slice would take.
 const FEW: usize = 7;
 
@@ -230,13 +233,16 @@ impl FromIterator<Permission> for Permissions {
 impl Scope {
     /// `None` when a service is named twice, when it is empty, or beyond 50 entries.
     pub fn new(entries: impl IntoIterator<Item = (ServiceId, Access)>) -> Option<Self> {
-        let mut packed: Vec<u16> = entries
-            .into_iter()
-            .map(|(service, access)| service.0 | if access == Access::Read { READ_BIT } else { 0 })
-            .collect();
+        let mut packed = [0; MOST];
+        let mut count = 0;
+        for (service, access) in entries {
+            *packed.get_mut(count)? = service.0 | if access == Access::Read { READ_BIT } else { 0 };
+            count += 1;
+        }
+        let packed = &mut packed[..count];
         packed.sort_unstable_by_key(|e| e & !READ_BIT);
         let unique = packed.windows(2).all(|w| (w[0] ^ w[1]) & !READ_BIT != 0);
-        (unique && (1..=50).contains(&packed.len())).then(|| Self(packed.into()))
+        (unique && count > 0).then(|| Self(Entries::from(&*packed)))
     }
 
     pub fn access(&self, service: ServiceId) -> Option<Access> {
@@ -265,12 +271,12 @@ impl Entries {
     }
 }
 
-impl From<Vec<u16>> for Entries {
-    fn from(packed: Vec<u16>) -> Self {
+impl From<&[u16]> for Entries {
+    fn from(packed: &[u16]) -> Self {
         let mut entries = [0; FEW];
         match (entries.get_mut(..packed.len()), u8::try_from(packed.len())) {
             (Some(few), Ok(count)) => {
-                few.copy_from_slice(&packed);
+                few.copy_from_slice(packed);
                 Entries::Few { count, entries }
             }
             _ => Entries::Many(Box::new(packed.into())),

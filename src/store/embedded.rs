@@ -65,6 +65,13 @@ const MARK_EVERY: u64 = 1024;
 impl Embedded {
     /// Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let engine = Self::open_unlocated(settings)?;
+        engine.locate(None)?;
+        Ok(engine)
+    }
+
+    /// [`Embedded::locate`] has to follow before anything about tokens.
+    pub(crate) fn open_unlocated(settings: &Settings) -> Result<Self, OpenError> {
         open::open(&settings.path, settings.ballast)
     }
 

@@ -136,6 +136,19 @@ impl Engine {
         embedded::Embedded::open(settings).map(Engine::Embedded)
     }
 
+    /// Without knowing where tokens lie: [`Engine::locate`] comes before anything about them. A start
+    /// reads the users first, so that it need not read the tokens twice.
+    pub(crate) fn open_unlocated(settings: &Settings) -> Result<Self, embedded::OpenError> {
+        embedded::Embedded::open_unlocated(settings).map(Engine::Embedded)
+    }
+
+    /// Ends the opening, and has every token visited once, in any order.
+    pub(crate) fn locate(&self, visit: &mut dyn FnMut(TokenRow<'_>)) -> Result<(), embedded::OpenError> {
+        match self {
+            Engine::Embedded(engine) => engine.locate(Some(visit)),
+        }
+    }
+
     /// Applies the batch and syncs it to the disk; answers only when it is durable.
     pub(crate) fn commit(&self, ops: &[Op]) -> Result<(), CommitError> {
         match self {
@@ -143,10 +156,10 @@ impl Engine {
         }
     }
 
-    /// At least as many tokens as there are.
-    pub(crate) fn token_count(&self) -> usize {
+    /// About how many tokens there are.
+    pub(crate) fn token_estimate(&self) -> usize {
         match self {
-            Engine::Embedded(engine) => engine.token_count(),
+            Engine::Embedded(engine) => engine.token_estimate(),
         }
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn open(
     fence: Arc<Fence>,
     clock: Clock,
 ) -> Result<(Store, Arc<State>), OpenError> {
-    let engine = Arc::new(Engine::open(settings)?);
+    let engine = Arc::new(Engine::open_unlocated(settings)?);
     let now = clock();
     let mut ids = ServiceIds::default();
     let Configuration { services, public, rules, attachment, policy } = configuration;
@@ -146,40 +146,45 @@ fn index(
     let mut owner: Option<(String, UserIx)> = None;
     let mut imported = 0;
     let mut wrong = None;
-    state.index().reserve(engine.token_count());
-    engine.scan_tokens(&mut |row| {
-        let ix = match &owner {
-            Some((id, ix)) if id == row.owner => Some(*ix),
-            _ => accounts.user_by_id(row.owner).map(|user| user.ix),
-        };
-        let scope = scope(&row, &mut services, ids);
-        let (Some(ix), Some(scope)) = (ix, scope) else {
-            wrong
-                .get_or_insert_with(|| format!("token {}: its owner is unknown, or its scope empty", row.id));
-            return;
-        };
-        if !matches!(&owner, Some((id, _)) if id == row.owner) {
-            owner = Some((row.owner.to_owned(), ix));
-        }
-        imported += u64::from(row.imported);
-        let token = Token {
-            id: row.id,
-            owner: ix,
-            scope,
-            not_before: row.not_before,
-            expires_at: row.expires_at,
-            end: match (row.revoked_at, row.rotation) {
-                (Some(_), _) => Ending::Revoked,
-                (None, Some(rotation)) => Ending::Rotated { grace_until: rotation.grace_until },
-                (None, None) => Ending::None,
-            },
-            allow_ips: row.allow_ips.into(),
-        };
-        state.index().put(row.digest, token);
+    state.index().reserve(engine.token_estimate());
+    state.index().fill(|put| {
+        engine.locate(&mut |row| {
+            let ix = match &owner {
+                Some((id, ix)) if id == row.owner => Some(*ix),
+                _ => accounts.user_by_id(row.owner).map(|user| user.ix),
+            };
+            let scope = scope(&row, &mut services, ids);
+            let (Some(ix), Some(scope)) = (ix, scope) else {
+                let what = || format!("token {}: its owner is unknown, or its scope empty", row.id);
+                wrong.get_or_insert_with(what);
+                return;
+            };
+            if !matches!(&owner, Some((id, _)) if id == row.owner) {
+                owner = Some((row.owner.to_owned(), ix));
+            }
+            imported += u64::from(row.imported);
+            put(row.digest, token(row, ix, scope));
+        })
     })?;
     match wrong {
         Some(what) => Err(OpenError::Row(what)),
         None => Ok(imported),
+    }
+}
+
+fn token(row: TokenRow<'_>, owner: UserIx, scope: Scope) -> Token {
+    Token {
+        id: row.id,
+        owner,
+        scope,
+        not_before: row.not_before,
+        expires_at: row.expires_at,
+        end: match (row.revoked_at, row.rotation) {
+            (Some(_), _) => Ending::Revoked,
+            (None, Some(rotation)) => Ending::Rotated { grace_until: rotation.grace_until },
+            (None, None) => Ending::None,
+        },
+        allow_ips: row.allow_ips.into(),
     }
 }
 
@@ -188,17 +193,16 @@ fn scope(
     services: &mut HashMap<String, ServiceId>,
     ids: &mut ServiceIds,
 ) -> Option<Scope> {
-    let mut entries = Vec::with_capacity(row.scope.len());
-    for (key, access) in &row.scope {
+    let mut unknown = false;
+    let scope = Scope::new(row.scope.iter().filter_map(|(key, access)| {
         let id = match services.get(*key) {
-            Some(id) => *id,
-            None => {
-                let id = writer::intern(ids, key)?;
-                services.insert((*key).to_owned(), id);
-                id
-            }
+            Some(id) => Some(*id),
+            None => writer::intern(ids, key).inspect(|id| {
+                services.insert((*key).to_owned(), *id);
+            }),
         };
-        entries.push((id, *access));
-    }
-    Scope::new(entries)
+        unknown |= id.is_none();
+        Some((id?, *access))
+    }));
+    scope.filter(|_| !unknown)
 }

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 mod event;
+mod scan;
 mod session;
 mod token;
 
 pub(crate) use event::Meta;
-pub(crate) use token::{Block, BlockItem, LastUses, read_token, read_token_row, write_token};
+pub(crate) use scan::BlockScan;
+pub(crate) use token::{Block, BlockItem, LastUses, read_token, write_token};
 
 use crate::store::{
     engine::{Checkpoint, IdempotencyRecord},
@@ -68,10 +70,10 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + accepted::<Meta>(bytes)
         + accepted::<LastUses>(bytes);
     let Ok(block) = Block::decode(bytes) else { return plain };
-    let items = block
-        .items
-        .iter()
-        .filter(|item| read_token(&block.owner, item).is_ok() && read_token_row(&block.owner, item).is_ok());
+    let items = block.items.iter().filter(|item| {
+        let scanned = scan::scan_token_row(&block.owner, item.id, &item.token);
+        read_token(&block.owner, item).is_ok() && scanned.is_ok()
+    });
     plain + 1 + items.count()
 }
 

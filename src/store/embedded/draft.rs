@@ -349,7 +349,7 @@ impl Move {
             Move::Place { id, block } => locator.place(id, block),
             Move::Forget { id } => locator.forget(id),
             Move::Take { name } => locator.take_name(name),
-            Move::AddBlock { owner, block } => locator.found_block(&owner, block),
+            Move::AddBlock { owner, block } => drop(locator.found_block(&owner, block)),
             Move::DropBlock { owner, block } => locator.drop_block(&owner, block),
         }
     }

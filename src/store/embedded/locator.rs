@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
     ops::Bound,
 };
 
@@ -12,7 +12,7 @@ use crate::authz::secret::TokenId;
 #[derive(Default)]
 pub(super) struct Locator {
     /// As found at start, by id.
-    sorted: Vec<(TokenId, u32)>,
+    sorted: Vec<Place>,
     /// Since then; overrides.
     recent: BTreeMap<TokenId, u32>,
     owners: HashMap<Box<str>, Vec<u32>>,
@@ -28,6 +28,13 @@ struct Names {
     recent: HashSet<u32>,
 }
 
+/// An id and the number of its block, in one number: a million are sorted at start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u128);
+
+/// What has gone into the hash of a name when its owner has: a block's tokens share it.
+pub(super) struct OwnerHash(DefaultHasher);
+
 /// Different names may share one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct NameHash(u32);
@@ -37,16 +44,16 @@ const GONE: u32 = u32::MAX;
 
 impl Locator {
     /// While scanning; [`Locator::scanned`] ends it.
-    pub(super) fn found_block(&mut self, owner: &str, block: u32) {
+    pub(super) fn found_block(&mut self, owner: &str, block: u32) -> OwnerHash {
         self.add_block(owner, block);
         self.next = self.next.max(block.saturating_add(1));
+        self.names.owner(owner)
     }
 
-    pub(super) fn found_token(&mut self, owner: &str, id: TokenId, taken: Option<&str>, block: u32) {
-        self.sorted.push((id, block));
+    pub(super) fn found_token(&mut self, owner: &OwnerHash, id: TokenId, taken: Option<&[u8]>, block: u32) {
+        self.sorted.push(Place::new(id, block));
         if let Some(name) = taken {
-            let hash = self.names.hash(owner, name);
-            self.names.sorted.push(hash);
+            self.names.sorted.push(owner.name(name));
         }
     }
 
@@ -59,17 +66,22 @@ impl Locator {
 
     pub(super) fn find(&self, id: TokenId) -> Option<u32> {
         let block = self.recent.get(&id).copied().or_else(|| {
-            let at = self.sorted.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-            self.sorted.get(at).map(|(_, block)| *block)
+            let at = self.sorted.partition_point(|place| *place < Place::new(id, 0));
+            self.sorted
+                .get(at)
+                .map(|place| place.parts())
+                .filter(|(found, _)| *found == id)
+                .map(|(_, block)| block)
         })?;
         (block != GONE).then_some(block)
     }
 
     /// Ids behind `after`, in order, with their blocks.
     pub(super) fn after(&self, after: Option<TokenId>, limit: usize) -> Vec<(TokenId, u32)> {
-        let from = after.map_or(0, |after| self.sorted.partition_point(|(id, _)| *id <= after));
+        let from = after
+            .map_or(0, |after| self.sorted.partition_point(|place| *place <= Place::new(after, u32::MAX)));
         let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut old = self.sorted[from..].iter().copied().peekable();
+        let mut old = self.sorted[from..].iter().map(|place| place.parts()).peekable();
         let mut new = self.recent.range((lower, Bound::Unbounded)).map(|(id, b)| (*id, *b)).peekable();
         let mut page = Vec::with_capacity(limit.min(1024));
         while page.len() < limit {
@@ -90,18 +102,13 @@ impl Locator {
         page
     }
 
-    /// At least as many tokens as there are.
-    pub(super) fn len(&self) -> usize {
-        self.sorted.len() + self.recent.len()
-    }
-
     pub(super) fn blocks(&self, owner: &str) -> &[u32] {
         self.owners.get(owner).map_or(&[], Vec::as_slice)
     }
 
     /// Stands for an owner's name in the other calls about names.
     pub(super) fn name(&self, owner: &str, name: &str) -> NameHash {
-        NameHash(self.names.hash(owner, name))
+        NameHash(self.names.owner(owner).name(name.as_bytes()))
     }
 
     pub(super) fn may_be_taken(&self, NameHash(hash): NameHash) -> bool {
@@ -135,8 +142,33 @@ impl Locator {
 }
 
 impl Names {
-    fn hash(&self, owner: &str, name: &str) -> u32 {
-        let hash = self.keys.hash_one((owner, name));
-        u32::try_from(hash >> 32).expect("the upper half of 64 bits has 32")
+    fn owner(&self, owner: &str) -> OwnerHash {
+        let mut hash = self.keys.build_hasher();
+        owner.hash(&mut hash);
+        OwnerHash(hash)
+    }
+}
+
+impl OwnerHash {
+    fn name(&self, name: &[u8]) -> u32 {
+        let mut hash = self.0.clone();
+        hash.write(name);
+        u32::try_from(hash.finish() >> 32).expect("the upper half of 64 bits has 32")
+    }
+}
+
+impl Place {
+    fn new(id: TokenId, block: u32) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..12].copy_from_slice(id.as_bytes());
+        bytes[12..].copy_from_slice(&block.to_be_bytes());
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    fn parts(self) -> (TokenId, u32) {
+        let bytes = self.0.to_be_bytes();
+        let (id, block) = bytes.split_at(12);
+        let id = id.try_into().ok().and_then(TokenId::from_bytes).expect("it was made of one");
+        (id, u32::from_be_bytes(block.try_into().expect("four bytes are left")))
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Damage, Directory, Embedded, Locator, Marker, OpenError, Writer, keys, tokens::sweep};
+use super::{Damage, Directory, Embedded, Marker, OpenError, Writer, keys};
 use crate::store::{
     durability::{Durability, ballast},
     record::{Meta, Record},
@@ -48,7 +48,6 @@ pub(super) fn open(path: &Path, ballast_size: u64) -> Result<Embedded, OpenError
         None => initialise(&directory, &mut marker, &durability, &db)?,
     };
     directory.sync_all()?;
-    let locator = guard(&directory, || Ok(locate(&db)?))?;
     if let Err(error) = ballast::hold(path, ballast_size) {
         tracing::warn!(%error, "no room for the ballast of the store: on a full disk it will not open");
     }
@@ -56,7 +55,7 @@ pub(super) fn open(path: &Path, ballast_size: u64) -> Result<Embedded, OpenError
         directory,
         durability,
         db: RwLock::new(Some(db)),
-        locator: RwLock::new(locator),
+        locator: RwLock::default(),
         writer: Mutex::new(Writer { marker, revision: meta.revision }),
         copying: Mutex::new(None),
     })
@@ -130,7 +129,17 @@ pub(super) fn load(directory: &Directory, marker: &Marker) -> Result<(sled::Db, 
     }
 }
 
+/// sled makes histograms of 22 MiB that it then never fills. A configuration that is dropped makes
+/// them, too: in a thread of its own, the memory is fresh from the kernel and zero as it is, so that
+/// nobody writes to it and it takes no room.
+fn make_histograms() {
+    let made = thread::spawn(|| drop(sled::Config::new().print_profile_on_drop(true)));
+    // Were it to fail, only memory would be lost.
+    drop(made.join());
+}
+
 fn open_sled(directory: &Directory) -> Result<sled::Db, Failure> {
+    make_histograms();
     let config = sled::Config::new()
         .path(directory.sled())
         .cache_capacity(CACHE)
@@ -151,27 +160,17 @@ fn open_sled(directory: &Directory) -> Result<sled::Db, Failure> {
     }
 }
 
-fn locate(db: &sled::Db) -> Result<Locator, Damage> {
-    let mut locator = Locator::default();
-    sweep(db, |number, block| {
-        locator.found_block(&block.owner, number);
-        for item in &block.items {
-            locator.found_token(&block.owner, item.id, item.taken.as_deref(), number);
-        }
-        Ok(())
-    })?;
-    locator.scanned();
-    Ok(locator)
-}
-
 /// What sled says, or shouts.
-enum Failure {
+pub(super) enum Failure {
     Damage(Damage),
     Io(std::io::Error),
 }
 
 /// sled panics on some damaged files instead of reporting them.
-fn guard<T>(directory: &Directory, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, OpenError> {
+pub(super) fn guard<T>(
+    directory: &Directory,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, OpenError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Failure::Io(e))) => Err(directory.fail("read the data of", e)),

@@ -27,7 +27,7 @@ impl Place {
     }
 
     fn open(&self) -> Result<Embedded, OpenError> {
-        open::open(&self.path(), 4096)
+        Embedded::open(&Settings { path: self.path(), ballast: 4096 })
     }
 
     fn filled(&self) -> Embedded {

@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, sync::PoisonError};
 
-use super::{Damage, Embedded, keys, locator::Locator};
+use super::{Damage, Embedded, OpenError, keys, locator::Locator, open::guard};
 use crate::{
     authz::secret::TokenId,
     store::{
         ReadError,
         engine::TokenRow,
         model::{LastUsed, TokenRecord},
-        record::{Block, LastUses, Record, read_token, read_token_row},
+        record::{Block, BlockScan, LastUses, Record, read_token},
     },
 };
 
@@ -63,18 +63,40 @@ impl Embedded {
 
     pub(crate) fn scan_tokens(&self, visit: &mut dyn FnMut(TokenRow<'_>)) -> Result<(), ReadError> {
         self.read(|db| {
-            sweep(db, |_, block| {
-                block.items.iter().try_for_each(|item| {
-                    visit(read_token_row(&block.owner, item)?);
-                    Ok(())
-                })
+            sweep(db, |_, mut block| {
+                while let Some(item) = block.next()? {
+                    visit(item.row(block.owner)?);
+                }
+                Ok(())
             })
         })
     }
 
-    /// At least as many as there are.
-    pub(crate) fn token_count(&self) -> usize {
-        self.located(Locator::len)
+    /// Finds where the tokens lie, and has every one of them visited on the way.
+    pub(crate) fn locate(&self, visit: Option<&mut dyn FnMut(TokenRow<'_>)>) -> Result<(), OpenError> {
+        let db = self.db().map_err(|e| self.directory.damaged(e.0))?;
+        let locator = guard(&self.directory, || Ok(locate(&db, visit)?))?;
+        *self.locator.write().unwrap_or_else(PoisonError::into_inner) = locator;
+        Ok(())
+    }
+
+    /// About how many tokens there are, before they are located: what the first blocks hold, times
+    /// the number of blocks, and no more than the data file has room for. What cannot be read is left
+    /// for [`Embedded::locate`] to tell.
+    pub(crate) fn token_estimate(&self) -> usize {
+        let room = self.directory.data().metadata().map_or(0, |data| data.len()) / LEAST_TOKEN;
+        let estimate = self.read(|db| {
+            let Some(last) = db.scan_prefix(keys::BLOCKS).next_back() else { return Ok(0) };
+            let blocks = keys::block_number(&last?.0).ok_or(Damage::Key("token block"))?.saturating_add(1);
+            let (mut seen, mut tokens) = (0, 0);
+            for row in db.scan_prefix(keys::BLOCKS).values().take(SAMPLE) {
+                seen += 1;
+                tokens += BlockScan::new(&row?)?.len();
+            }
+            let estimate = tokens.saturating_mul(u64::from(blocks)) / seen.max(1);
+            Ok(usize::try_from(estimate.min(room)).unwrap_or(0))
+        });
+        estimate.unwrap_or(0)
     }
 
     fn located<T>(&self, ask: impl FnOnce(&Locator) -> T) -> T {
@@ -120,15 +142,31 @@ impl Embedded {
     }
 }
 
+fn locate(db: &sled::Db, mut visit: Option<&mut dyn FnMut(TokenRow<'_>)>) -> Result<Locator, Damage> {
+    let mut locator = Locator::default();
+    sweep(db, |number, mut block| {
+        let owner = locator.found_block(block.owner, number);
+        while let Some(item) = block.next()? {
+            locator.found_token(&owner, item.id, item.taken, number);
+            if let Some(visit) = visit.as_mut() {
+                visit(item.row(block.owner)?);
+            }
+        }
+        Ok(())
+    })?;
+    locator.scanned();
+    Ok(locator)
+}
+
 /// Every block.
-pub(super) fn sweep(
+fn sweep(
     db: &sled::Db,
-    mut visit: impl FnMut(u32, &Block<'_>) -> Result<(), Damage>,
+    mut visit: impl FnMut(u32, BlockScan<'_>) -> Result<(), Damage>,
 ) -> Result<(), Damage> {
     for row in db.scan_prefix(keys::BLOCKS) {
         let (key, row) = row?;
         let number = keys::block_number(&key).ok_or(Damage::Key("token block"))?;
-        visit(number, &Block::decode(&row)?)?;
+        visit(number, BlockScan::new(&row)?)?;
         look_again(db, &key, LOOKS_IN_ROW)?;
     }
     Ok(())
@@ -139,6 +177,12 @@ pub(super) fn sweep(
 fn look_again(db: &sled::Db, key: &[u8], times: usize) -> Result<(), Damage> {
     (0..times).try_for_each(|_| db.get(key).map(drop).map_err(Damage::from))
 }
+
+/// Blocks that are looked into for an estimate.
+const SAMPLE: usize = 64;
+
+/// Bytes of a token with its id, digest and scope.
+const LEAST_TOKEN: u64 = 64;
 
 /// Where all rows of a node are read, eight or more unless some were dropped.
 const LOOKS_IN_ROW: usize = 8;

@@ -13,10 +13,7 @@ use crate::{
         subject::Access,
         time::Timestamp,
     },
-    store::{
-        engine::TokenRow,
-        model::{LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
-    },
+    store::model::{LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
 };
 
 /// Some of one owner's tokens.
@@ -171,26 +168,6 @@ pub(crate) fn read_token(owner: &str, item: &BlockItem<'_>) -> Result<TokenRecor
     })
 }
 
-/// The same bytes, borrowed, and only what the index needs.
-pub(crate) fn read_token_row<'a>(
-    owner: &'a str,
-    item: &'a BlockItem<'_>,
-) -> Result<TokenRow<'a>, DecodeError> {
-    let row: TokenV1<'a> = unpack_v1(TOKEN, &item.token)?;
-    Ok(TokenRow {
-        id: item.id,
-        digest: Digest::from_bytes(row.digest),
-        imported: row.imported,
-        owner,
-        scope: row.scope.iter().map(|(service, access)| (*service, (*access).into())).collect(),
-        allow_ips: nets(&row.allow_ips)?,
-        not_before: row.not_before.map(Timestamp::from_millis),
-        expires_at: row.expires_at.map(Timestamp::from_millis),
-        revoked_at: row.revoked.map(|revocation| Timestamp::from_millis(revocation.at)),
-        rotation: rotation(row.rotation)?,
-    })
-}
-
 impl<'a> Block<'a> {
     const KIND: &'static str = "token block";
 
@@ -253,7 +230,7 @@ impl Record for LastUses {
 }
 
 pub(super) fn token_id(kind: &'static str, bytes: &[u8; 12]) -> Result<TokenId, DecodeError> {
-    std::str::from_utf8(bytes).ok().and_then(TokenId::parse).ok_or(DecodeError::Malformed(kind))
+    TokenId::from_bytes(*bytes).ok_or(DecodeError::Malformed(kind))
 }
 
 pub(super) fn id_bytes(id: TokenId) -> [u8; 12] {
