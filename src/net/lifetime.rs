@@ -74,7 +74,8 @@ pub(super) async fn live<H: Handler>(
     let _held = (lease, visit);
     let stream = match accepted {
         Accepted::Plain(stream) => stream,
-        Accepted::Tls(shown, socket) => match shake(shown, socket, &connection, &*handler).await {
+        // Not inside this future: every connection would carry the room for a handshake.
+        Accepted::Tls(shown, socket) => match Box::pin(shake(shown, socket, &connection, &*handler)).await {
             Some(stream) => stream,
             None => return,
         },
@@ -92,7 +93,7 @@ pub(super) async fn live<H: Handler>(
         End::Severed => stream.reset_on_close(),
         End::Refused(refusal) => {
             let answer = encode(handler.refuse(refusal, &connection));
-            close(stream, &connection, &answer).await;
+            Box::pin(close(stream, &connection, &answer)).await;
         }
         End::Multiplexed => Box::pin(h2::drive(stream, ahead, worker, connection, handler)).await,
         End::Switched => {
@@ -102,7 +103,7 @@ pub(super) async fn live<H: Handler>(
             // Not inside this future: every connection would carry it.
             let _ = attended(&connection, Box::pin(tunnel)).await;
         }
-        End::Over if unread => close(stream, &connection, &[]).await,
+        End::Over if unread => Box::pin(close(stream, &connection, &[])).await,
         End::Over | End::Closed => farewell(stream).await,
     }
 }
