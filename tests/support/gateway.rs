@@ -62,7 +62,12 @@ readers = ["developers"]
 
     /// Starts with these sections behind the listeners and the store.
     pub fn with(sections: &str) -> Self {
-        Self::on(tempfile::tempdir().unwrap(), &format!("{HEAD}{sections}"))
+        Self::on(tempfile::tempdir().unwrap(), &Self::text(sections))
+    }
+
+    /// The whole of a gateway.toml with these sections.
+    pub fn text(sections: &str) -> String {
+        format!("{HEAD}{sections}")
     }
 
     /// Starts with this text in a directory that may hold a store already.
@@ -87,7 +92,7 @@ readers = ["developers"]
 
     /// Replaces the sections behind the listeners; takes effect with a reload.
     pub fn write(&self, sections: &str) {
-        std::fs::write(self.dir.path().join("gateway.toml"), format!("{HEAD}{sections}")).unwrap();
+        std::fs::write(self.dir.path().join("gateway.toml"), Self::text(sections)).unwrap();
     }
 
     /// A call as the operator, over the unix socket.
