@@ -43,12 +43,19 @@ impl Names {
 
 /// For the lines that are set and their text, so that either grows once.
 const SET: usize = 512;
+const ADDED: usize = 8;
 
 impl Fields {
     /// The lines of a head, which is as long as they say.
     pub fn read(head: BytesMut, lines: Vec<Line>) -> Self {
         let marks = lines.iter().fold(0, |marks, line| marks | line.mark().bit());
         Self { read: head.freeze(), set: Vec::new(), lines, marks }
+    }
+
+    /// None yet; room for so many lines and their text, and for what is set beside them.
+    pub fn with_room(lines: usize, text: usize) -> Self {
+        let lines = Vec::with_capacity(lines + ADDED);
+        Self { read: Bytes::new(), set: Vec::with_capacity(text + SET), lines, marks: 0 }
     }
 
     /// The head that was read.
@@ -58,6 +65,10 @@ impl Fields {
 
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.lines.len()
     }
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
@@ -115,13 +126,21 @@ impl Fields {
     /// Beside others of this name.
     pub fn add(&mut self, name: &'static str, value: &HeaderValue) {
         debug_assert!(!name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name}");
-        self.push(name.as_bytes(), value.as_bytes());
+        self.append(name.as_bytes(), value.as_bytes());
+    }
+
+    /// As [`Fields::add`], whatever the name is; it is in lower case.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        self.reserve();
+        let line = Line::set(&mut self.set, name, value);
+        self.lines.push(line);
+        self.marks |= line.mark().bit();
     }
 
     /// As [`Fields::add`], a value that is printable ASCII by its own rule.
     pub fn add_text(&mut self, name: &'static str, value: &[u8]) {
         debug_assert!(value.iter().all(|byte| matches!(byte, b' '..=b'~')), "{name}");
-        self.push(name.as_bytes(), value);
+        self.append(name.as_bytes(), value);
     }
 
     /// Those that were set elsewhere, beside others of their names.
@@ -179,13 +198,6 @@ impl Fields {
         into.extend_from_slice(&self.side(of_set)[start..end]);
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.reserve();
-        let line = Line::set(&mut self.set, name, value);
-        self.lines.push(line);
-        self.marks |= line.mark().bit();
-    }
-
     fn first(&self, mark: Mark, name: &str) -> Option<&[u8]> {
         let named = |line: &&Line| line.mark() == mark && line.name(self.text(**line)) == name.as_bytes();
         self.lines.iter().find(named).map(|line| line.value(self.text(*line)))
@@ -222,7 +234,7 @@ impl fmt::Debug for Fields {
 impl From<&HeaderMap> for Fields {
     fn from(map: &HeaderMap) -> Self {
         let mut fields = Self::default();
-        map.iter().for_each(|(name, value)| fields.push(name.as_str().as_bytes(), value.as_bytes()));
+        map.iter().for_each(|(name, value)| fields.append(name.as_str().as_bytes(), value.as_bytes()));
         fields
     }
 }

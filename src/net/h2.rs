@@ -20,7 +20,7 @@ use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{self, SendResponse},
 };
-use http::{Request, header};
+use http::{Method, Request};
 use tokio::task::JoinSet;
 
 use self::{branch::Place, piece::Piece, pipe::Pipe};
@@ -173,17 +173,17 @@ impl<H: Handler> Session<H> {
         }
     }
 
-    fn accept(&mut self, mut request: Request<RecvStream>, reply: SendResponse<Piece>) {
+    fn accept(&mut self, request: Request<RecvStream>, reply: SendResponse<Piece>) {
         self.connection.clock().refresh();
         let Some(place) = Place::on(&self.connection, reply) else { return };
-        let judged = head::judge(&mut request, &self.worker.limits()).and_then(|()| {
-            let astray = self
-                .connection
-                .misdirects(request.headers().get(header::HOST).map(http::HeaderValue::as_bytes));
-            if astray { Err(Refusal::Misdirected) } else { Ok(()) }
+        let bodiless = *request.method() == Method::HEAD;
+        let (parts, body) = request.into_parts();
+        let judged = head::take(parts, &self.worker.limits()).and_then(|head| {
+            let astray = self.connection.misdirects(head.request.fields.get("host"));
+            if astray { Err(Refusal::Misdirected) } else { Ok(head) }
         });
         self.connection.enter(Phase::Serving);
-        self.tasks.spawn_local(stream::serve(judged, request, place, self.handler.clone()));
+        self.tasks.spawn_local(stream::serve(judged, body, bodiless, place, self.handler.clone()));
     }
 
     /// With the last stream the connection becomes idle, or has nothing left to do.

@@ -1,9 +1,20 @@
-//! A request's head as HTTP/2 brings it, made what handlers know: within the limits, one Host that
-//! agrees with `:authority`, one Cookie.
+//! Heads between HTTP/2 and what handlers know. A request's is within the limits, has one Host that
+//! agrees with `:authority`, and one Cookie; it is gone through twice and kept in no map.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request};
 
-use crate::net::{Limits, Refusal};
+use crate::{
+    message::{Fields, Request, length_of},
+    net::{Clock, Limits, Refusal},
+};
+
+/// A request as handlers know it, and what its fields say about its body.
+pub(super) struct Head {
+    pub(super) request: Request<()>,
+    pub(super) length: Option<u64>,
+    /// The client waits for leave to send the body.
+    pub(super) expects: bool,
+}
 
 /// What a field costs in an HTTP/1 head beside its name and value.
 const SEPARATORS: usize = 4;
@@ -16,73 +27,159 @@ pub(super) fn largest(limits: &Limits) -> u32 {
     u32::try_from(limits.head + limits.fields * (OVERHEAD - SEPARATORS)).unwrap_or(u32::MAX)
 }
 
-pub(super) fn judge<B>(request: &mut Request<B>, limits: &Limits) -> Result<(), Refusal> {
-    join_cookies(request.headers_mut());
-    within(request, limits)?;
-    host(request)
-}
-
-fn within<B>(request: &Request<B>, limits: &Limits) -> Result<(), Refusal> {
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+pub(super) fn take(parts: request::Parts, limits: &Limits) -> Result<Head, Refusal> {
+    let survey = Survey::of(&parts.headers);
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.target {
         return Err(Refusal::TargetTooLong);
     }
-    let headers = request.headers();
-    let authority = request.uri().authority().map_or(0, |authority| authority.as_str().len());
-    let line = request.method().as_str().len() + target + authority;
-    let (mut total, mut largest) = (line, 0);
-    for (name, value) in headers {
-        let field = name.as_str().len() + value.len() + SEPARATORS;
-        total += field;
-        largest = largest.max(field);
-    }
-    if total > limits.head || largest > limits.field || headers.len() > limits.fields {
+    let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
+    let line = parts.method.as_str().len() + target + authority.len();
+    if line + survey.text > limits.head || survey.largest > limits.field || survey.fields > limits.fields {
         return Err(Refusal::HeadTooLarge);
     }
-    Ok(())
+    let host = survey.host(authority)?;
+    let mut fields =
+        Fields::with_room(survey.fields + 1, survey.text + authority.len() + HOST.len() + SEPARATORS);
+    let mut cookie = (survey.crumbs > 1).then(|| joined(&parts.headers));
+    for (name, value) in &parts.headers {
+        if survey.crumbs > 1 && *name == header::COOKIE {
+            // All of them where the first one stands.
+            cookie.take().iter().for_each(|cookie| fields.append(COOKIE.as_bytes(), cookie));
+        } else {
+            fields.append(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    if let Some(host) = host {
+        fields.append(HOST.as_bytes(), host.as_bytes());
+    }
+    let uri = match parts.uri.authority() {
+        // The scheme says nothing that the connection does not say, and Host has the authority now.
+        // CONNECT has no target, and whoever refuses it is told what it names.
+        Some(_) if parts.method != Method::CONNECT => {
+            parts.uri.into_parts().path_and_query.map_or_else(Uri::default, Uri::from)
+        }
+        _ => parts.uri,
+    };
+    let request = Request { method: parts.method, uri, version: parts.version, fields, body: () };
+    Ok(Head { request, length: survey.length, expects: survey.expects })
 }
+
+const HOST: &str = "host";
+const COOKIE: &str = "cookie";
+
+/// What one look at a request's fields tells.
+#[derive(Default)]
+struct Survey<'a> {
+    /// Cookies count as the one that they become.
+    fields: usize,
+    text: usize,
+    largest: usize,
+    crumbs: usize,
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    length: Option<u64>,
+    expects: bool,
+}
+
+impl<'a> Survey<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut survey = Self::default();
+        let mut cookie = 0;
+        for (name, value) in headers {
+            match *name {
+                header::COOKIE => {
+                    survey.crumbs += 1;
+                    cookie += value.len() + CRUMBS_BETWEEN.len();
+                    continue;
+                }
+                header::HOST => {
+                    survey.hosts += 1;
+                    survey.host = survey.host.or(Some(value));
+                }
+                header::CONTENT_LENGTH => survey.length = survey.length.or(length_of(value.as_bytes())),
+                header::EXPECT => survey.expects |= value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+                _ => {}
+            }
+            survey.count(name, value.len());
+        }
+        if survey.crumbs > 0 {
+            survey.count(&header::COOKIE, cookie - CRUMBS_BETWEEN.len());
+        }
+        survey
+    }
+
+    fn count(&mut self, name: &HeaderName, value: usize) {
+        let field = name.as_str().len() + value + SEPARATORS;
+        self.fields += 1;
+        self.text += field;
+        self.largest = self.largest.max(field);
+    }
+
+    /// The Host that handlers look for, where none was sent.
+    fn host<'t>(&self, authority: &'t str) -> Result<Option<&'t str>, Refusal> {
+        match (self.host, authority) {
+            _ if self.hosts > 1 => Err(Refusal::BadRequest("more than one Host")),
+            (None, "") => Err(Refusal::BadRequest("no authority and no Host")),
+            (None, authority) => Ok(Some(authority)),
+            (Some(_), "") => Ok(None),
+            (Some(host), authority) if host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => Ok(None),
+            (Some(_), _) => Err(Refusal::BadRequest("the authority and Host disagree")),
+        }
+    }
+}
+
+const CRUMBS_BETWEEN: &[u8] = b"; ";
 
 /// RFC 9113, 8.2.3: clients split the field so that its parts compress better.
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let whole = HeaderValue::from_bytes(&all.join(&b"; "[..])).expect("made of valid values");
-    headers.insert(header::COOKIE, whole);
+fn joined(headers: &HeaderMap) -> Vec<u8> {
+    let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    crumbs.join(CRUMBS_BETWEEN)
 }
 
-/// Handlers look for Host.
-fn host<B>(request: &mut Request<B>) -> Result<(), Refusal> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(Refusal::BadRequest("more than one Host"));
-    }
-    let Some(authority) = request.uri().authority() else {
-        return if host.is_some() { Ok(()) } else { Err(Refusal::BadRequest("no authority and no Host")) };
-    };
-    let authority = authority.as_str();
-    match host {
-        Some(host) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
-            return Err(Refusal::BadRequest("the authority and Host disagree"));
+/// An answer's head. `length`: of a body that it must tell, should its fields not do so.
+pub(super) fn answer(
+    status: StatusCode,
+    fields: &Fields,
+    length: Option<u64>,
+    clock: &Clock,
+) -> http::Response<()> {
+    let mut headers = HeaderMap::with_capacity(MORE + fields.len());
+    let (mut dated, mut measured) = (false, false);
+    for (name, value) in fields.iter().filter(|(name, _)| !is_hop(name)) {
+        // Both were read or set as what they are.
+        let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+            continue;
+        };
+        match name {
+            header::DATE => dated = true,
+            header::CONTENT_LENGTH => measured = true,
+            // No two answers have the same: in the table of fields it would only push others out.
+            _ => value.set_sensitive(name == REQUEST_ID),
         }
-        Some(_) => {}
-        None => {
-            let host =
-                HeaderValue::from_str(authority).map_err(|_| Refusal::BadRequest("malformed authority"))?;
-            request.headers_mut().insert(header::HOST, host);
-        }
+        headers.append(name, value);
     }
-    if request.method() == Method::CONNECT {
-        // It has no target, and whoever refuses it is told what it names.
-        return Ok(());
+    if let Some(length) = length.filter(|_| !measured) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    // The scheme says nothing that the connection does not say, and Host has the authority now.
-    let target = request.uri().path_and_query().cloned();
-    *request.uri_mut() = target.map_or_else(Uri::default, Uri::from);
-    Ok(())
+    if !dated {
+        headers.insert(header::DATE, clock.http_date());
+    }
+    let mut head = http::Response::new(());
+    *head.status_mut() = status;
+    *head.version_mut() = http::Version::HTTP_2;
+    *head.headers_mut() = headers;
+    head
+}
+
+/// Fields that may have to be made.
+const MORE: usize = 2;
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// What speaks of an HTTP/1 connection has no place on a stream. The name is in lower case.
+pub(super) fn is_hop(name: &[u8]) -> bool {
+    matches!(name, b"connection" | b"transfer-encoding" | b"upgrade" | b"keep-alive" | b"proxy-connection")
 }
 
 #[cfg(test)]
@@ -91,16 +188,17 @@ mod tests {
 
     /// What becomes of the head: the fields as they then are, or the refusal's status.
     fn check(row: &str, target: &str, fields: &[(&'static str, String)], expected: Result<&str, u16>) {
-        let mut request = Request::new(());
+        let mut request = http::Request::new(());
         *request.uri_mut() = target.parse().expect("a target");
         for (name, value) in fields {
             request.headers_mut().append(*name, value.parse().expect("a value"));
         }
-        let judged = judge(&mut request, &Limits::default()).map(|()| {
-            let fields = request.headers().iter();
+        let judged = take(request.into_parts().0, &Limits::default()).map(|Head { request, .. }| {
+            let text = |bytes| str::from_utf8(bytes).expect("ASCII");
+            let fields = request.fields.iter();
             let told: Vec<_> =
-                fields.map(|(name, value)| format!("{name}: {}", value.to_str().expect("ASCII"))).collect();
-            format!("{} {}", request.uri(), told.join(", "))
+                fields.map(|(name, value)| format!("{}: {}", text(name), text(value))).collect();
+            format!("{} {}", request.uri, told.join(", "))
         });
         let judged = judged.map_err(|refusal| refusal.status().as_u16());
         assert_eq!(judged.as_deref().map_err(|status| *status), expected, "{row}");

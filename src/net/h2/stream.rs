@@ -2,21 +2,26 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::HeaderMap;
 use http_body::Body;
 use http_body_util::Full;
 
-use super::{branch::Place, inflow::Inflow, piece::Piece};
+use super::{
+    branch::Place,
+    head::{self, Head},
+    inflow::Inflow,
+    piece::Piece,
+};
 use crate::{
-    message::{Request, Response},
-    net::{BoxError, Connection, Handler, Refusal, RequestBody, connection::Phase},
+    message::Response,
+    net::{BoxError, Handler, Refusal, RequestBody, connection::Phase},
 };
 
 /// h2 holds at most 256 KiB of an answer: this much, and one piece as large as an upstream sends.
@@ -25,29 +30,31 @@ pub(super) const ENOUGH: usize = (256 - 64) << 10;
 /// The stream is over: severed, reset by the client, or its connection is gone.
 struct Over;
 
-/// Answers a request whose head was judged.
+/// Answers a request whose head was judged. `bodiless`: whose answer has no body.
 pub(super) async fn serve<H: Handler>(
-    judged: Result<(), Refusal>,
-    request: http::Request<RecvStream>,
+    judged: Result<Head, Refusal>,
+    body: RecvStream,
+    bodiless: bool,
     place: Place,
     handler: Rc<H>,
 ) {
-    let head = *request.method() == Method::HEAD;
+    place.stream.set_unread(!body.is_end_stream());
     // Over either way: whoever has to know sees it in what is dropped.
     let served = match judged {
-        Ok(()) => {
-            let request = with_body(request, &place.stream);
-            let answer = handler.handle(request, place.stream.clone());
+        Ok(Head { request, length, expects }) => {
+            let stream = place.stream.clone();
+            let body = RequestBody::stream(Inflow::new(body, length, expects, stream));
+            // On the heap: a task is moved several times before it runs, and this is most of it.
+            let answer = Box::pin(handler.handle(request.map(|()| body), place.stream.clone()));
             match until_over(&place, answer).await {
-                Ok(response) => send(&place, response, head).await,
+                Ok(response) => send(&place, response, bodiless).await,
                 Err(over) => Err(over),
             }
         }
         Err(refusal) => {
-            place.stream.set_unread(!request.body().is_end_stream());
-            place.branch().leave(request.into_body());
+            place.branch().leave(body);
             let response = handler.refuse(refusal, &place.stream);
-            send(&place, response.map(Full::new), head).await
+            send(&place, response.map(Full::new), bodiless).await
         }
     };
     match served {
@@ -75,42 +82,30 @@ async fn linger(place: &Place) {
     .await;
 }
 
-fn with_body(request: http::Request<RecvStream>, stream: &Rc<Connection>) -> Request<RequestBody> {
-    let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let expects = headers
-        .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    stream.set_unread(!request.body().is_end_stream());
-    let request = Request::from(request);
-    request.map(|body| RequestBody::stream(Inflow::new(body, length, expects, stream.clone())))
-}
-
 /// Waits, unless the stream is over before.
-async fn until_over<F: Future>(place: &Place, work: F) -> Result<F::Output, Over> {
-    let mut work = pin!(work);
+async fn until_over<F: Future + Unpin>(place: &Place, mut work: F) -> Result<F::Output, Over> {
     poll_fn(|cx| {
         place.stream.attend(cx);
         let reset = place.branch().with_reply(|reply| reply.poll_reset(cx).is_ready());
         if place.stream.severed() || reset.unwrap_or(true) {
             return Poll::Ready(Err(Over));
         }
-        work.as_mut().poll(cx).map(Ok)
+        Pin::new(&mut work).poll(cx).map(Ok)
     })
     .await
 }
 
-async fn send<B>(place: &Place, response: Response<B>, head: bool) -> Result<(), Over>
+async fn send<B>(place: &Place, response: Response<B>, bodiless: bool) -> Result<(), Over>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    let (mut parts, mut body) = http::Response::from(response).into_parts();
-    parts.version = Version::HTTP_2;
-    strip(&mut parts.headers);
-    complete(&mut parts.headers, &body, place);
-    let bare = head || body.is_end_stream();
-    let begun =
-        place.branch().with_reply(|reply| reply.send_response(http::Response::from_parts(parts, ()), bare));
+    let Response { status, fields, mut body } = response;
+    let empty = body.is_end_stream();
+    let length = body.size_hint().exact().filter(|_| !empty);
+    let head = head::answer(status, &fields, length, place.stream.clock());
+    drop(fields);
+    let bare = bodiless || empty;
+    let begun = place.branch().with_reply(|reply| reply.send_response(head, bare));
     let Some(Ok(mut sink)) = begun else { return Err(Over) };
     if !bare {
         poll_fn(|cx| poll_pump(cx, place, &mut sink, &mut body)).await?;
@@ -177,28 +172,11 @@ where
     }
 }
 
-/// What speaks of an HTTP/1 connection has no place on a stream.
-fn strip(headers: &mut HeaderMap) {
-    const HOP: [HeaderName; 5] = [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ];
-    for name in &HOP {
-        headers.remove(name);
-    }
-}
-
-fn complete<B: Body>(headers: &mut HeaderMap, body: &B, place: &Place) {
-    if !body.is_end_stream()
-        && let Some(length) = body.size_hint().exact()
-        && !headers.contains_key(header::CONTENT_LENGTH)
-    {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    if !headers.contains_key(header::DATE) {
-        headers.insert(header::DATE, place.stream.clock().http_date());
+/// What has no place in trailers either.
+fn strip(trailers: &mut HeaderMap) {
+    let hop: Vec<_> =
+        trailers.keys().filter(|name| head::is_hop(name.as_str().as_bytes())).cloned().collect();
+    for name in &hop {
+        trailers.remove(name);
     }
 }
