@@ -7,8 +7,8 @@ DATA holds digests.tsv (digest, scope bits, user; hexadecimal), users.tsv (line 
 services user n may read) and prefixes.tsv (prefix, service number). OUT receives:
 
   import.ndjson   users, one group of readers per service, tokens by digest
-  gateway.toml    the 48 services; @PORT@, @ORIGIN@ and @RUN@ stand for what a run fills in, @TLS@ and
-                  @TLS_LISTEN@ for a second address, where TLS ends, if there is one
+  gateway.toml    the 48 services; @PORT@, @ORIGIN@ and @RUN@ stand for what a run fills in,
+                  @TLS_LISTEN@ and @TLS_PAIR@ for a second address, where TLS ends, if there is one
   start.sh        fills them in and becomes permgate
   data/           the store, imported with `PERMGATE token import --offline`
 
@@ -21,13 +21,13 @@ START = """#!/bin/sh
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$3"
-listen= tls=
+listen= pair=
 if [ $# -gt 3 ]; then
-  listen=", \"https://127.0.0.1:$4\""
-  tls="tls = {{ cert = \"$5\", key = \"$6\" }}"
+  listen=", 'https://127.0.0.1:$4'"
+  pair="tls = {{ cert = '$5', key = '$6' }}"
 fi
-sed -e "s#@PORT@#$1#g" -e "s#@ORIGIN@#$2#g" -e "s#@RUN@#$3#g" \
-  -e "s#@TLS_LISTEN@#$listen#g" -e "s#@TLS@#$tls#g" "$here/gateway.toml" > "$3/gateway.toml"
+sed -e "s#@PORT@#$1#g" -e "s#@ORIGIN@#$2#g" -e "s#@RUN@#$3#g" -e "s#@TLS_LISTEN@#$listen#g" \\
+  -e "s#@TLS_PAIR@#$pair#g" "$here/gateway.toml" > "$3/gateway.toml"
 exec {permgate} run -c "$3/gateway.toml"
 """
 
@@ -55,8 +55,9 @@ def main():
     # `token import` reads the services from a configuration that is whole.
     whole = out / "import.toml"
     text = (out / "gateway.toml").read_text()
-    for place, filled in [("@PORT@", "0"), ("@ORIGIN@", "1"), ("@RUN@", str(out)), ("@TLS_LISTEN@", ""), ("@TLS@", "")]:
-        text = text.replace(place, filled)
+    filled = {"@PORT@": "0", "@ORIGIN@": "1", "@RUN@": str(out), "@TLS_LISTEN@": "", "@TLS_PAIR@": ""}
+    for place, value in filled.items():
+        text = text.replace(place, value)
     whole.write_text(text)
     shutil.rmtree(out / "data", ignore_errors=True)
     command = [permgate, "token", "import", "--offline", "--make-owners", "-c", whole, out / "import.ndjson"]
@@ -69,7 +70,7 @@ def main():
 def write_config(path, prefixes, store):
     lines = [
         "version = 1", "",
-        "[server]", 'listen = ["http://127.0.0.1:@PORT@"@TLS_LISTEN@]', "@TLS@", "workers = 1", "",
+        "[server]", 'listen = ["http://127.0.0.1:@PORT@"@TLS_LISTEN@]', "@TLS_PAIR@", "workers = 1", "",
         "[admin]", 'listen = ["unix:@RUN@/admin.sock"]', "",
         "[store]", f"path = {json.dumps(str(store))}", "",
         "[log]", 'access = "off"', "",
