@@ -1,12 +1,12 @@
 //! An HTTP/1.1 message on its way out: its head as bytes, its body piece by piece behind it.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, Write as _},
     pin::Pin,
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes, buf::Chain};
+use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
@@ -14,13 +14,17 @@ use crate::message::Fields;
 
 /// Sent by whoever polls it; holds its body until it is dropped.
 pub struct Sending<B> {
-    head: Vec<u8>,
+    /// The head, then what frames a piece of the body; small pieces too.
+    text: Vec<u8>,
     written: usize,
+    /// A piece of the body, behind the text.
+    data: Bytes,
+    /// What frames it behind.
+    after: &'static [u8],
     body: Option<B>,
     coding: Coding,
     /// Nothing more comes of the body.
     ended: bool,
-    piece: Option<Piece>,
     /// Something came of the body.
     taken: bool,
     /// Something may wait inside the stream.
@@ -52,19 +56,29 @@ pub enum SendError {
 /// The largest piece that is copied behind what waits to be written.
 pub const JOINED: usize = 4 << 10;
 
-/// Framing, data, framing.
-type Piece = Chain<Chain<Bytes, Bytes>, Bytes>;
-
 impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// The head must frame the body as `coding` says; a body that there is none of has no coding.
     pub fn new(head: Vec<u8>, body: Option<B>, coding: Coding) -> Self {
-        let ended = body.is_none();
-        Self { head, written: 0, body, coding, ended, piece: None, taken: false, unflushed: true }
+        Self {
+            text: head,
+            written: 0,
+            data: Bytes::new(),
+            after: &[],
+            ended: body.is_none(),
+            body,
+            coding,
+            taken: false,
+            unflushed: true,
+        }
     }
 
     /// The last byte is with the kernel.
     pub fn is_sent(&self) -> bool {
-        self.ended && self.written == self.head.len() && self.piece.is_none() && !self.unflushed
+        self.ended && self.written == self.text.len() && !self.has_piece() && !self.unflushed
+    }
+
+    fn has_piece(&self) -> bool {
+        !(self.data.is_empty() && self.after.is_empty())
     }
 
     pub fn has_body(&self) -> bool {
@@ -77,7 +91,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     }
 
     pub fn into_parts(self) -> (Vec<u8>, Option<B>) {
-        (self.head, self.body)
+        (self.text, self.body)
     }
 
     /// Writes as much as there is and the stream takes.
@@ -87,11 +101,9 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         cx: &mut Context<'_>,
     ) -> Result<(), SendError> {
         while !self.is_sent() {
-            if self.piece.is_none() && !self.ended {
+            if !self.ended && !self.has_piece() {
                 // A body that has failed is not one that nothing was taken of.
-                self.piece = self.next_piece(cx).inspect_err(|_| self.ended = true)?;
-                self.taken |= self.piece.is_some();
-                self.join();
+                self.taken |= self.next_piece(cx).inspect_err(|_| self.ended = true)?;
             }
             let Poll::Ready(written) = self.write(stream, cx) else { return Ok(()) };
             let written = written.map_err(SendError::Broken)?;
@@ -108,38 +120,21 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         Ok(())
     }
 
-    /// Puts a small piece behind the head: to copy it costs less than to tell the kernel of two
-    /// places.
-    fn join(&mut self) {
-        let Some(mut piece) = self.piece.take_if(|piece| piece.remaining() <= JOINED) else { return };
-        if self.written == self.head.len() {
-            self.head.clear();
-            self.written = 0;
-        }
-        while piece.has_remaining() {
-            let chunk = piece.chunk();
-            self.head.extend_from_slice(chunk);
-            let count = chunk.len();
-            piece.advance(count);
-        }
-    }
-
     /// Zero: there is nothing to write now.
     fn write<S: AsyncWrite + Unpin>(&self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let head = &self.head[self.written..];
-        let written = match &self.piece {
-            None if head.is_empty() => return Poll::Ready(Ok(0)),
-            None => Pin::new(stream).poll_write(cx, head),
-            Some(piece) => {
-                let mut slices = [IoSlice::new(&[]); 4];
-                slices[0] = IoSlice::new(head);
-                let first = usize::from(!head.is_empty());
-                let count = first + piece.chunks_vectored(&mut slices[first..]);
-                match &slices[..count] {
-                    [one] => Pin::new(stream).poll_write(cx, one),
-                    several => Pin::new(stream).poll_write_vectored(cx, several),
-                }
+        let text = &self.text[self.written..];
+        let written = if self.has_piece() {
+            let pieces = [text, &self.data, self.after].map(IoSlice::new);
+            // What is empty may stand at either end.
+            let pieces = &pieces[usize::from(text.is_empty())..3 - usize::from(self.after.is_empty())];
+            match pieces {
+                [one] => Pin::new(stream).poll_write(cx, one),
+                several => Pin::new(stream).poll_write_vectored(cx, several),
             }
+        } else if text.is_empty() {
+            return Poll::Ready(Ok(0));
+        } else {
+            Pin::new(stream).poll_write(cx, text)
         };
         match written {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -149,66 +144,76 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
     fn wrote(&mut self, count: usize) {
         self.unflushed = true;
-        let of_head = count.min(self.head.len() - self.written);
-        self.written += of_head;
-        if let Some(piece) = &mut self.piece {
-            piece.advance(count - of_head);
-            if !piece.has_remaining() {
-                self.piece = None;
-            }
-        }
+        let of_text = count.min(self.text.len() - self.written);
+        self.written += of_text;
+        let of_data = (count - of_text).min(self.data.len());
+        self.data.advance(of_data);
+        self.after = &self.after[count - of_text - of_data..];
     }
 
-    fn next_piece(&mut self, cx: &mut Context<'_>) -> Result<Option<Piece>, SendError> {
-        let Some(body) = &mut self.body else { return Ok(None) };
+    /// Whether something came of the body.
+    fn next_piece(&mut self, cx: &mut Context<'_>) -> Result<bool, SendError> {
+        let Some(body) = &mut self.body else { return Ok(false) };
         loop {
             let frame = match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Pending => return Ok(None),
+                Poll::Pending => return Ok(false),
                 Poll::Ready(Some(Ok(frame))) => Some(frame.into_data()),
                 Poll::Ready(Some(Err(_))) => return Err(SendError::Body),
                 Poll::Ready(None) => None,
             };
-            let (none, line_end) = (Bytes::new(), Bytes::from_static(b"\r\n"));
-            let piece = match (&mut self.coding, frame) {
+            if self.written == self.text.len() {
+                self.text.clear();
+                self.written = 0;
+            }
+            match (&mut self.coding, frame) {
                 (_, Some(Ok(data))) if data.is_empty() => continue,
                 (Coding::Length(left), Some(Ok(data))) => {
                     // More or less than the head says would make the rest another message.
                     *left = left.checked_sub(data.len() as u64).ok_or(SendError::Body)?;
                     // Knowing the end now saves asking once more.
                     self.ended = *left == 0;
-                    joined(none.clone(), data, none)
+                    self.queue(data, &[]);
                 }
-                (Coding::Close, Some(Ok(data))) => joined(none.clone(), data, none),
+                (Coding::Close, Some(Ok(data))) => self.queue(data, &[]),
                 (Coding::Chunked { .. }, Some(Ok(data))) => {
-                    joined(Bytes::from(format!("{:x}\r\n", data.len())), data, line_end)
+                    // To a vector, nothing fails.
+                    let _ = write!(self.text, "{:x}\r\n", data.len());
+                    self.queue(data, b"\r\n");
                 }
                 (Coding::Length(_) | Coding::Close, Some(Err(_))) => continue,
                 (Coding::Length(1..), None) => return Err(SendError::Body),
                 (Coding::Length(0) | Coding::Close, None) => {
                     self.ended = true;
-                    return Ok(None);
+                    return Ok(false);
                 }
                 (Coding::Chunked { trailers }, Some(Err(frame))) => {
                     self.ended = true;
-                    joined(last_chunk(frame, *trailers), line_end, none)
+                    put_last_chunk(&mut self.text, frame, *trailers);
                 }
                 (Coding::Chunked { .. }, None) => {
                     self.ended = true;
-                    joined(none.clone(), Bytes::from_static(b"0\r\n\r\n"), none)
+                    self.text.extend_from_slice(b"0\r\n\r\n");
                 }
-            };
-            return Ok(Some(piece));
+            }
+            return Ok(true);
+        }
+    }
+
+    /// A small piece goes behind the text: to copy it costs less than to tell the kernel of two
+    /// places.
+    fn queue(&mut self, data: Bytes, after: &'static [u8]) {
+        if data.len() <= JOINED {
+            self.text.extend_from_slice(&data);
+            self.text.extend_from_slice(after);
+        } else {
+            (self.data, self.after) = (data, after);
         }
     }
 }
 
-fn joined(before: Bytes, data: Bytes, after: Bytes) -> Piece {
-    before.chain(data).chain(after)
-}
-
-fn last_chunk(frame: Frame<Bytes>, trailers: bool) -> Bytes {
+fn put_last_chunk(text: &mut Vec<u8>, frame: Frame<Bytes>, trailers: bool) {
     let fields = frame.into_trailers().ok().filter(|_| trailers).unwrap_or_default();
-    let mut end = b"0\r\n".to_vec();
-    Fields::from(&fields).put(&mut end);
-    end.into()
+    text.extend_from_slice(b"0\r\n");
+    Fields::from(&fields).put(text);
+    text.extend_from_slice(b"\r\n");
 }
