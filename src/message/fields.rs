@@ -36,6 +36,12 @@ impl Names {
         Self { names, marks }
     }
 
+    /// Whether the name of a line is like one of these, as in [`Fields::like`].
+    #[inline]
+    pub fn are_like(self, line: Line) -> bool {
+        self.marks & line.mark().bit() != 0
+    }
+
     fn hold(self, name: &[u8]) -> bool {
         self.names.iter().any(|one| one.as_bytes() == name)
     }
@@ -83,8 +89,7 @@ impl Fields {
     #[inline]
     pub fn like(&self, names: Names) -> impl Iterator<Item = &[u8]> {
         let lines = if self.marks & names.marks == 0 { &[] } else { &self.lines[..] };
-        let like = move |line: &&Line| names.marks & line.mark().bit() != 0;
-        lines.iter().filter(like).map(|line| line.name(self.text(*line)))
+        lines.iter().filter(move |line| names.are_like(**line)).map(|line| line.name(self.text(*line)))
     }
 
     /// The values of a field, whose name is in lower case.
@@ -177,7 +182,7 @@ impl Fields {
         // Lines that stand one behind the other are copied as one.
         let (mut start, mut end, mut of_set) = (0, 0, false);
         for line in &self.lines {
-            if names.marks & line.mark().bit() != 0 && names.hold(line.name(self.text(*line))) {
+            if names.are_like(*line) && names.hold(line.name(self.text(*line))) {
                 continue;
             }
             let (line_start, line_end) = line.span();

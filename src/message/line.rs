@@ -139,13 +139,15 @@ impl Line {
         Self { at: self.at + by, value: self.value + by, ..self }
     }
 
+    /// Within its text.
     #[inline]
-    pub(super) fn name(self, text: &[u8]) -> &[u8] {
+    pub fn name(self, text: &[u8]) -> &[u8] {
         &text[self.at as usize..][..usize::from(self.name)]
     }
 
+    /// Within its text.
     #[inline]
-    pub(super) fn value(self, text: &[u8]) -> &[u8] {
+    pub fn value(self, text: &[u8]) -> &[u8] {
         &text[self.value as usize..][..self.length as usize]
     }
 
@@ -172,9 +174,7 @@ fn lower_name(line: &mut [u8]) -> usize {
         if before != 0 && colons != 0 && lower.usual() & before == before {
             let name = colons.trailing_zeros();
             // To copy as many bytes as there are would take a call.
-            let mask = u128::MAX >> (128 - 8 * name);
-            let both = u128::from_le_bytes(*sixteen) & !mask | u128::from_le_bytes(lower.bytes()) & mask;
-            *sixteen = both.to_le_bytes();
+            *sixteen = lower.before(name, given).bytes();
             return name as usize;
         }
     }

@@ -6,6 +6,9 @@ use wide::i8x16;
 #[derive(Clone, Copy)]
 pub(super) struct Sixteen(i8x16);
 
+/// The number of each place.
+const PLACES: i8x16 = i8x16::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+
 /// How many bytes of a text come before the first control character that is no tab (RFC 9110, 5.5).
 /// Every byte of every head is looked at.
 pub fn text_length(text: &[u8]) -> usize {
@@ -54,6 +57,12 @@ impl Sixteen {
     #[inline]
     pub fn usual(self) -> u32 {
         (self.within(b'a', b'z') | self.within(b'0', b'9') | self.is(b'-')).to_bitmask()
+    }
+
+    /// The first `count` of these, the others from behind them.
+    #[inline]
+    pub fn before(self, count: u32, behind: Self) -> Self {
+        Self(PLACES.simd_lt(i8x16::splat((count as u8).cast_signed())).select(self.0, behind.0))
     }
 
     #[inline]

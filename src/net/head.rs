@@ -7,7 +7,7 @@ use std::{mem, ops::Range};
 
 use memchr::{memchr, memchr3};
 
-use self::names::{Framer, authority, valid_host};
+use self::names::{FRAMERS, Framer, authority, valid_host};
 use super::{Limits, Refusal, decoder::Decoder};
 use crate::message::{Line, length_of, text_length};
 
@@ -22,8 +22,7 @@ pub(super) struct HeadScan {
     /// Lines of the head so far; empty lines before it do not count.
     lines: usize,
     old: bool,
-    /// Where Host's value is.
-    host: Option<Range<usize>>,
+    host: Option<Line>,
     /// Where an absolute target's authority is.
     authority: Option<Range<usize>>,
     length: Option<u64>,
@@ -52,6 +51,7 @@ pub(super) struct Head {
 
 const MALFORMED_LINE: Refusal = Refusal::BadRequest("malformed request line");
 const MALFORMED_FIELD: Refusal = Refusal::BadRequest("malformed field line");
+const FOLDED_FIELD: Refusal = Refusal::BadRequest("a folded field line");
 const LINE_END: Refusal = Refusal::BadRequest("a line that does not end with CR LF");
 
 /// Room for the fields of most requests, with those that a gateway sets.
@@ -113,12 +113,16 @@ impl HeadScan {
                     if self.lines - 1 > limits.fields {
                         return Err(Refusal::HeadTooLarge);
                     }
-                    self.field(line, begin)?;
-                    let read = Line::read(bytes, begin, end).ok_or(MALFORMED_FIELD)?;
+                    let folded = matches!(line[0], b' ' | b'\t');
+                    let no_field = if folded { FOLDED_FIELD } else { MALFORMED_FIELD };
+                    let field = Line::read(bytes, begin, end).ok_or(no_field)?;
+                    if FRAMERS.are_like(field) {
+                        self.framer(field, bytes)?;
+                    }
                     if self.fields.is_empty() {
                         self.fields.reserve(FIELDS);
                     }
-                    self.fields.push(read);
+                    self.fields.push(field);
                 }
             }
         }
@@ -168,31 +172,26 @@ impl HeadScan {
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8], begin: usize) -> Result<(), Refusal> {
-        if matches!(line[0], b' ' | b'\t') {
-            return Err(Refusal::BadRequest("a folded field line"));
-        }
-        let Some((framer, colon)) = Framer::of(line)? else { return Ok(()) };
-        let value = &line[colon + 1..];
-        match framer {
-            Framer::Host => {
-                if self.host.is_some() {
+    /// Takes down what a field says about whose message it is and where it ends, if it does.
+    fn framer(&mut self, field: Line, bytes: &[u8]) -> Result<(), Refusal> {
+        let value = field.value(bytes);
+        match Framer::of(field.name(bytes))? {
+            None => Ok(()),
+            Some(Framer::Host) => {
+                if self.host.replace(field).is_some() {
                     return Err(Refusal::BadRequest("more than one Host"));
                 }
-                let lead = value.len() - value.trim_ascii_start().len();
-                let host = value.trim_ascii();
-                self.host = Some(shifted(&(lead..lead + host.len()), begin + colon + 1));
-                if valid_host(host) { Ok(()) } else { Err(Refusal::BadRequest("malformed Host")) }
+                if valid_host(value) { Ok(()) } else { Err(Refusal::BadRequest("malformed Host")) }
             }
-            Framer::ContentLength => self.content_length(value.trim_ascii()),
-            Framer::TransferEncoding => {
+            Some(Framer::ContentLength) => self.content_length(value),
+            Some(Framer::TransferEncoding) => {
                 if self.old {
                     return Err(Refusal::BadRequest("Transfer-Encoding in HTTP/1.0"));
                 }
                 if self.chunked {
                     return Err(Refusal::BadRequest("more than one Transfer-Encoding"));
                 }
-                if !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Refusal::BadRequest("a Transfer-Encoding other than chunked"));
                 }
                 self.chunked = true;
@@ -213,7 +212,7 @@ impl HeadScan {
         match (&self.host, &self.authority) {
             (None, _) if !self.old => return Err(Refusal::BadRequest("no Host")),
             (Some(host), Some(authority))
-                if !bytes[host.clone()].eq_ignore_ascii_case(&bytes[authority.clone()]) =>
+                if !host.value(bytes).eq_ignore_ascii_case(&bytes[authority.clone()]) =>
             {
                 return Err(Refusal::BadRequest("the target and Host disagree"));
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use crate::net::Refusal;
+use crate::{message::Names, net::Refusal};
 
 /// The fields that say whose message it is and where it ends.
 pub(super) enum Framer {
@@ -14,29 +14,29 @@ pub(super) enum Framer {
     TransferEncoding,
 }
 
+pub(super) const FRAMERS: Names = Names::of(&["content-length", "host", "transfer-encoding"]);
+
 impl Framer {
-    /// The field that a line holds, and where its colon is. A name that only becomes one of these
-    /// when `_` or `.` is read as `-` is refused: some server behind would read it so. (A name
-    /// without `-` cannot be meant in that way; what is no name at all, hyper refuses.)
-    pub(super) fn of(line: &[u8]) -> Result<Option<(Self, usize)>, Refusal> {
-        let (name, framer): (&[u8], _) = match line.first() {
-            Some(b'H' | b'h') => (b"host", Self::Host),
-            Some(b'C' | b'c') => (b"content-length", Self::ContentLength),
-            Some(b'T' | b't') => (b"transfer-encoding", Self::TransferEncoding),
+    /// What the field of this name says, which is in lower case. A name that only becomes one of
+    /// these when `_` or `.` is read as `-` is refused: some server behind would read it so. (A name
+    /// without `-` cannot be meant in that way.)
+    pub(super) fn of(name: &[u8]) -> Result<Option<Self>, Refusal> {
+        let (framer, expected): (_, &[u8]) = match name {
+            b"host" => return Ok(Some(Self::Host)),
+            [b'c', ..] => (Self::ContentLength, b"content-length"),
+            [b't', ..] => (Self::TransferEncoding, b"transfer-encoding"),
             _ => return Ok(None),
         };
-        if line.get(name.len()) != Some(&b':') {
-            return Ok(None);
+        if name == expected {
+            return Ok(Some(framer));
         }
-        let given = &line[..name.len()];
-        if given.eq_ignore_ascii_case(name) {
-            return Ok(Some((framer, name.len())));
+        let folds = |(given, expected): (&u8, &u8)| {
+            given == expected || *expected == b'-' && matches!(given, b'_' | b'.')
+        };
+        if name.len() == expected.len() && name.iter().zip(expected).all(folds) {
+            return Err(Refusal::BadRequest("a name that folds onto a framing field"));
         }
-        let folded = given.iter().zip(name).all(|(&b, &expected)| match b {
-            b'_' | b'.' => expected == b'-',
-            _ => b.eq_ignore_ascii_case(&expected),
-        });
-        if folded { Err(Refusal::BadRequest("a name that folds onto a framing field")) } else { Ok(None) }
+        Ok(None)
     }
 }
 
