@@ -29,7 +29,11 @@ pub enum Form {
 
 /// The text of a bearer, cut out of a field but not yet looked up. Redacted `Debug`.
 #[derive(Clone, Copy)]
-pub struct Bearer<'a>(&'a [u8]);
+pub struct Bearer<'a> {
+    text: &'a [u8],
+    /// It has the shape of our form.
+    shaped: bool,
+}
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const PREFIX: &str = "pgt_";
@@ -66,7 +70,7 @@ impl TokenText {
     }
 
     pub fn digest(&self) -> Digest {
-        Bearer(self.0.as_bytes()).digest()
+        digest(self.0.as_bytes())
     }
 }
 
@@ -74,32 +78,34 @@ impl<'a> Bearer<'a> {
     /// One word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
     pub fn parse(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
         let text = text.as_ref();
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+/:=-".contains(&b);
-        let sound =
-            (1..=MAX_BEARER).contains(&text.len()) && (has_shape(text) || text.iter().copied().all(allowed));
-        sound.then_some(Self(text))
+        let bearer = Self { text, shaped: has_shape(text) };
+        let sound = (1..=MAX_BEARER).contains(&text.len()) && (bearer.shaped || is_word(text));
+        sound.then_some(bearer)
     }
 
     /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
     pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, Form) {
-        let alias = ALIASES.iter().find_map(|alias| self.0.strip_prefix(*alias));
-        let canonical = alias.filter(|rest| perm_alias && has_shape(rest)).unwrap_or(self.0);
+        let alias = ALIASES.iter().find_map(|alias| self.text.strip_prefix(*alias));
+        let canonical = match alias.filter(|rest| perm_alias && has_shape(rest)) {
+            Some(text) => Bearer { text, shaped: true },
+            None => self,
+        };
         let form = match canonical {
-            text if !has_shape(text) => Form::Foreign,
-            text if has_checksum(text) => Form::Own,
+            Bearer { shaped: false, .. } => Form::Foreign,
+            Bearer { text, .. } if has_checksum(text) => Form::Own,
             _ => Form::ChecksumMismatch,
         };
-        (Bearer(canonical), form)
+        (canonical, form)
     }
 
     /// BLAKE3 of the text as it stands (after [`Bearer::classify`]).
     pub fn digest(self) -> Digest {
-        Digest(*blake3::hash(self.0).as_bytes())
+        digest(self.text)
     }
 
     /// The handle inside a text of our form.
     pub fn id(self) -> Option<TokenId> {
-        let behind = has_shape(self.0).then(|| &self.0[PREFIX.len()..])?;
+        let behind = self.shaped.then(|| &self.text[PREFIX.len()..])?;
         behind.first_chunk().copied().map(TokenId)
     }
 }
@@ -111,6 +117,25 @@ fn has_shape(text: &[u8]) -> bool {
         && text[PREFIX.len() + ID] == b'_'
         && is_base62(&text[PREFIX.len()..PREFIX.len() + ID])
         && is_base62(&text[PREFIX.len() + ID + 1..])
+}
+
+/// What a bearer may be made of, whoever made it.
+const WORD: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        let mark = matches!(byte as u8, b'.' | b'_' | b'~' | b'+' | b'/' | b':' | b'=' | b'-');
+        table[byte] = mark || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
+fn is_word(text: &[u8]) -> bool {
+    text.iter().fold(true, |all, b| all & WORD[usize::from(*b)])
+}
+
+fn digest(text: &[u8]) -> Digest {
+    Digest(*blake3::hash(text).as_bytes())
 }
 
 /// Looks at every byte, without a way out between them: that makes vector instructions of it.
@@ -264,7 +289,7 @@ mod tests {
             let (canonical, form) = Bearer::parse(text).unwrap().classify(alias);
             assert_eq!(form, expected, "{name}");
             if form == Form::Own {
-                assert_eq!(canonical.0, TOKEN.as_bytes(), "{name}");
+                assert_eq!(canonical.text, TOKEN.as_bytes(), "{name}");
             }
         };
         check("own", TOKEN, true, Form::Own);
