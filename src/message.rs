@@ -4,6 +4,8 @@ mod fields;
 mod line;
 mod sixteen;
 
+use std::ops::{Deref, DerefMut};
+
 use http::{Method, StatusCode, Uri, Version};
 
 pub use self::{
@@ -12,37 +14,92 @@ pub use self::{
     sixteen::text_length,
 };
 
+/// Its head is on the heap: it goes through many hands, and each would copy it.
 #[derive(Debug)]
 pub struct Request<B> {
+    head: Box<RequestHead>,
+    pub body: B,
+}
+
+#[derive(Debug)]
+pub struct RequestHead {
     pub method: Method,
     pub uri: Uri,
     pub version: Version,
     pub fields: Fields,
+}
+
+/// Its head is on the heap, as a request's.
+#[derive(Debug)]
+pub struct Response<B> {
+    head: Box<ResponseHead>,
     pub body: B,
 }
 
 #[derive(Debug)]
-pub struct Response<B> {
+pub struct ResponseHead {
     pub status: StatusCode,
     pub fields: Fields,
-    pub body: B,
 }
 
 impl<B> Request<B> {
+    pub fn from_parts(head: RequestHead, body: B) -> Self {
+        Self { head: Box::new(head), body }
+    }
+
+    pub fn into_parts(self) -> (RequestHead, B) {
+        (*self.head, self.body)
+    }
+
     pub fn map<C>(self, change: impl FnOnce(B) -> C) -> Request<C> {
-        let Self { method, uri, version, fields, body } = self;
-        Request { method, uri, version, fields, body: change(body) }
+        Request { head: self.head, body: change(self.body) }
     }
 }
 
 impl<B> Response<B> {
     /// Status 200, no fields.
     pub fn new(body: B) -> Self {
-        Self { status: StatusCode::OK, fields: Fields::default(), body }
+        Self::from_parts(ResponseHead { status: StatusCode::OK, fields: Fields::default() }, body)
+    }
+
+    pub fn from_parts(head: ResponseHead, body: B) -> Self {
+        Self { head: Box::new(head), body }
+    }
+
+    pub fn into_parts(self) -> (ResponseHead, B) {
+        (*self.head, self.body)
     }
 
     pub fn map<C>(self, change: impl FnOnce(B) -> C) -> Response<C> {
-        Response { status: self.status, fields: self.fields, body: change(self.body) }
+        Response { head: self.head, body: change(self.body) }
+    }
+}
+
+impl<B> Deref for Request<B> {
+    type Target = RequestHead;
+
+    fn deref(&self) -> &RequestHead {
+        &self.head
+    }
+}
+
+impl<B> DerefMut for Request<B> {
+    fn deref_mut(&mut self) -> &mut RequestHead {
+        &mut self.head
+    }
+}
+
+impl<B> Deref for Response<B> {
+    type Target = ResponseHead;
+
+    fn deref(&self) -> &ResponseHead {
+        &self.head
+    }
+}
+
+impl<B> DerefMut for Response<B> {
+    fn deref_mut(&mut self) -> &mut ResponseHead {
+        &mut self.head
     }
 }
 
@@ -50,17 +107,19 @@ impl<B> From<http::Request<B>> for Request<B> {
     fn from(request: http::Request<B>) -> Self {
         let (parts, body) = request.into_parts();
         let fields = Fields::from(&parts.headers);
-        Self { method: parts.method, uri: parts.uri, version: parts.version, fields, body }
+        let head = RequestHead { method: parts.method, uri: parts.uri, version: parts.version, fields };
+        Self::from_parts(head, body)
     }
 }
 
 impl<B> From<Request<B>> for http::Request<B> {
     fn from(request: Request<B>) -> Self {
-        let mut http = Self::new(request.body);
-        *http.method_mut() = request.method;
-        *http.uri_mut() = request.uri;
-        *http.version_mut() = request.version;
-        *http.headers_mut() = (&request.fields).into();
+        let (head, body) = request.into_parts();
+        let mut http = Self::new(body);
+        *http.method_mut() = head.method;
+        *http.uri_mut() = head.uri;
+        *http.version_mut() = head.version;
+        *http.headers_mut() = (&head.fields).into();
         http
     }
 }
@@ -68,15 +127,17 @@ impl<B> From<Request<B>> for http::Request<B> {
 impl<B> From<http::Response<B>> for Response<B> {
     fn from(response: http::Response<B>) -> Self {
         let (parts, body) = response.into_parts();
-        Self { status: parts.status, fields: Fields::from(&parts.headers), body }
+        let fields = Fields::from(&parts.headers);
+        Self::from_parts(ResponseHead { status: parts.status, fields }, body)
     }
 }
 
 impl<B> From<Response<B>> for http::Response<B> {
     fn from(response: Response<B>) -> Self {
-        let mut http = Self::new(response.body);
-        *http.status_mut() = response.status;
-        *http.headers_mut() = (&response.fields).into();
+        let (head, body) = response.into_parts();
+        let mut http = Self::new(body);
+        *http.status_mut() = head.status;
+        *http.headers_mut() = (&head.fields).into();
         http
     }
 }

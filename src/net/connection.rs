@@ -159,11 +159,8 @@ impl Connection {
     }
 
     /// Whether the host is not for this connection, since TLS named another one.
-    pub(super) fn misdirects(&self, host: Option<&[u8]>) -> bool {
-        match (self.presented.get(), host) {
-            (Some(presented), Some(host)) => !presented.fits(host),
-            _ => false,
-        }
+    pub(super) fn misdirects<'h>(&self, host: impl FnOnce() -> Option<&'h [u8]>) -> bool {
+        self.presented.get().is_some_and(|presented| host().is_some_and(|host| !presented.fits(host)))
     }
 
     pub(super) fn carry_streams(&self, trunk: Trunk) {

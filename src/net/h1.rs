@@ -23,7 +23,7 @@ use super::{
     sending::{Coding, Sending},
     stream::Stream,
 };
-use crate::message::Response;
+use crate::message::{Request, ResponseHead};
 
 /// A connection after its last request in HTTP/1.1.
 pub(super) struct Over<B> {
@@ -69,9 +69,9 @@ async fn turn<H: Handler>(
     connection: &Rc<Connection>,
     handler: &Rc<H>,
 ) -> Result<Option<H::Body>, End> {
-    let (text, head) = watched(connection, |cx| line.poll_head(cx, &worker.limits())).await??;
-    let (request, wishes) = request::parse(text, head).map_err(End::Refused)?;
-    if connection.misdirects(request.fields.get("host")) {
+    let (text, judged) = watched(connection, |cx| line.poll_head(cx, &worker.limits())).await??;
+    let (head, wishes) = request::parse(text, judged).map_err(End::Refused)?;
+    if connection.misdirects(|| head.fields.get("host")) {
         return Err(End::Refused(Refusal::Misdirected));
     }
     connection.begin_service();
@@ -84,7 +84,7 @@ async fn turn<H: Handler>(
         RequestBody::line(line.clone())
     };
     // On the heap: an idle connection holds no room for it.
-    let mut handling = Box::pin(handler.clone().handle(request.map(|()| body), connection.clone()));
+    let mut handling = Box::pin(handler.clone().handle(Request::from_parts(head, body), connection.clone()));
     let response = watched(connection, |cx| match handling.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => line.poll_gone(cx).map(|()| None),
@@ -93,7 +93,7 @@ async fn turn<H: Handler>(
     .ok_or(End::Severed)?;
     drop(handling);
 
-    let Response { status, fields, body } = response;
+    let (ResponseHead { status, fields }, body) = response.into_parts();
     let last = connection.body_abandoned() || worker.draining();
     let wishes = request::Wishes { persistent: wishes.persistent && !last, ..wishes };
     let framed = answer::frame(status, &fields, &body.size_hint(), wishes, connection.clock());
@@ -135,7 +135,6 @@ async fn watched<T>(
     mut work: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Result<T, End> {
     poll_fn(|cx| {
-        connection.attend(cx);
         if connection.severed() {
             return Poll::Ready(Err(End::Severed));
         }
@@ -148,6 +147,9 @@ async fn watched<T>(
         // Its own doing may have severed the connection.
         if connection.severed() {
             return Poll::Ready(Err(End::Severed));
+        }
+        if done.is_pending() {
+            connection.attend(cx);
         }
         done.map(Ok)
     })

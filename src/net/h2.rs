@@ -179,7 +179,7 @@ impl<H: Handler> Session<H> {
         let bodiless = *request.method() == Method::HEAD;
         let (parts, body) = request.into_parts();
         let judged = head::take(parts, &self.worker.limits()).and_then(|head| {
-            let astray = self.connection.misdirects(head.request.fields.get("host"));
+            let astray = self.connection.misdirects(|| head.request.fields.get("host"));
             if astray { Err(Refusal::Misdirected) } else { Ok(head) }
         });
         self.connection.enter(Phase::Serving);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::message::{Names, Response, put_field};
+use crate::message::{Names, Response, ResponseHead, put_field};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -33,7 +33,7 @@ impl Refusal {
 
 /// The bytes of an answer after which the connection closes.
 pub(super) fn encode(response: Response<Bytes>) -> Vec<u8> {
-    let Response { status, fields, body } = response;
+    let (ResponseHead { status, fields }, body) = response.into_parts();
     let reason = status.canonical_reason().unwrap_or("Refused");
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
     fields.put_but(Names::of(&["connection", "content-length"]), &mut bytes);

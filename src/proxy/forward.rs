@@ -7,7 +7,7 @@ use http_body::Body as _;
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    message::{Fields, Request, Response},
+    message::{Request, Response, ResponseHead},
     net::RequestBody,
     proxy::{
         Gateway,
@@ -36,27 +36,27 @@ impl Gateway {
         let limit = exchange.upload_limit.get();
         let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
         match upstream.forward(&passage, request).await {
-            Ok((answer, lease)) => {
+            Ok((mut answer, lease)) => {
                 exchange.upstream_answered.set(Some(Instant::now()));
                 exchange.connection.hurry_no_more();
-                let Response { status, mut fields, body: download } = answer;
-                let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+                let ResponseHead { status, fields } = &mut *answer;
+                let named = matches!(*status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
                 let protocols = (exchange.upgrade.get() && named)
                     .then(|| fields.get("upgrade").and_then(|value| HeaderValue::from_bytes(value).ok()))
                     .flatten();
-                forwarding::edit_response(&mut fields, exchange.request_id.as_bytes());
+                forwarding::edit_response(fields, exchange.request_id.as_bytes());
                 if let Some(protocols) = protocols {
-                    upgrade::set(&mut fields, &protocols);
+                    upgrade::set(fields, &protocols);
                 }
                 if let Some(taken) = &*exchange.taken.borrow() {
-                    taken.tell(&mut fields);
+                    taken.tell(fields);
                 }
                 exchange.status.set(status.as_u16());
-                if status == StatusCode::SWITCHING_PROTOCOLS {
-                    let switched = switch(fields, download, lease, passage);
+                if *status == StatusCode::SWITCHING_PROTOCOLS {
+                    let switched = switch(answer, lease, passage);
                     return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
                 }
-                Ok(Response { status, fields, body: Body::stream(download, lease, passage) })
+                Ok(answer.map(|download| Body::stream(download, lease, passage)))
             }
             Err(reason) => Err((reason.into(), passage.into_finish())),
         }
@@ -64,18 +64,14 @@ impl Gateway {
 }
 
 /// The upstream speaks HTTP no longer; the client learns of it by the same answer.
-fn switch(
-    mut fields: Fields,
-    download: Download,
-    mut lease: Lease,
-    passage: Passage,
-) -> Result<Response<Body>, Finish> {
+fn switch(answer: Response<Download>, mut lease: Lease, passage: Passage) -> Result<Response<Body>, Finish> {
+    let (ResponseHead { status, mut fields }, download) = answer.into_parts();
     let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
     // It means nothing before a tunnel.
     fields.remove("content-length");
     let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
-    let body = Body::tunnel(tunnel, passage.into_finish());
-    Ok(Response { status: StatusCode::SWITCHING_PROTOCOLS, fields, body })
+    let head = ResponseHead { status, fields };
+    Ok(Response::from_parts(head, Body::tunnel(tunnel, passage.into_finish())))
 }
 
 /// The request line and what frames the body, made for the upstream's connection.

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::{
     authz::answer::Reason,
-    message::{Fields, Request, Response},
+    message::{Fields, Request, Response, ResponseHead},
 };
 
 /// What `grpc-message` may not hold as it is: all but space and visible ASCII, and `%`.
@@ -20,9 +20,9 @@ pub fn asks<B>(request: &Request<B>) -> bool {
 
 /// The refusal as gRPC says it; its other fields stay.
 pub fn refusal(reason: Reason, description: &str, http: Response<Bytes>) -> Response<Bytes> {
-    let Response { status, mut fields, .. } = http;
+    let (ResponseHead { status, mut fields }, _) = http.into_parts();
     tell(&mut fields, code(reason, status), description);
-    Response { status: StatusCode::OK, fields, body: Bytes::new() }
+    Response::from_parts(ResponseHead { status: StatusCode::OK, fields }, Bytes::new())
 }
 
 fn tell(fields: &mut Fields, code: u16, description: &str) {

@@ -166,8 +166,8 @@ impl Handler for Echo {
         if !self.connections.borrow().iter().any(|known| Rc::ptr_eq(known, &connection)) {
             self.connections.borrow_mut().push(connection.clone());
         }
-        let Request { uri, mut body, .. } = request;
-        let (status, reply) = match uri.path() {
+        let (head, mut body) = request.into_parts();
+        let (status, reply) = match head.uri.path() {
             // Takes the body and sends it back.
             "/echo" => match body.collect().await {
                 Ok(all) => (200, Kind::Whole(Some(all.to_bytes()))),

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use http::{Method, Uri, Version};
 
 use crate::{
-    message::{Fields, Request},
+    message::{Fields, RequestHead},
     net::{Refusal, head::Head},
 };
 
@@ -25,7 +25,7 @@ pub struct Wishes {
 
 const MALFORMED: Refusal = Refusal::BadRequest("malformed request line");
 
-pub fn parse(text: BytesMut, head: Head) -> Result<(Request<()>, Wishes), Refusal> {
+pub fn parse(text: BytesMut, head: Head) -> Result<(RequestHead, Wishes), Refusal> {
     let method = Method::from_bytes(&text[head.method]).map_err(|_| MALFORMED)?;
     let fields = Fields::read(text, head.fields);
     let uri = Uri::from_maybe_shared(fields.text_read().slice(head.target)).map_err(|_| MALFORMED)?;
@@ -41,7 +41,7 @@ pub fn parse(text: BytesMut, head: Head) -> Result<(Request<()>, Wishes), Refusa
         trailers: any("te", b"trailers"),
         expects: !old && any("expect", b"100-continue"),
     };
-    Ok((Request { method, uri, version, fields, body: () }, wishes))
+    Ok((RequestHead { method, uri, version, fields }, wishes))
 }
 
 /// Whether a list has an option, parameters aside.

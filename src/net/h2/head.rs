@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request};
 
 use crate::{
-    message::{Fields, Request, length_of},
+    message::{Fields, Request, RequestHead, length_of},
     net::{Clock, Limits, Refusal},
 };
 
@@ -61,8 +61,8 @@ pub(super) fn take(parts: request::Parts, limits: &Limits) -> Result<Head, Refus
         }
         _ => parts.uri,
     };
-    let request = Request { method: parts.method, uri, version: parts.version, fields, body: () };
-    Ok(Head { request, length: survey.length, expects: survey.expects })
+    let head = RequestHead { method: parts.method, uri, version: parts.version, fields };
+    Ok(Head { request: Request::from_parts(head, ()), length: survey.length, expects: survey.expects })
 }
 
 const HOST: &str = "host";

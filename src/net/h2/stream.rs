@@ -20,7 +20,7 @@ use super::{
     piece::Piece,
 };
 use crate::{
-    message::Response,
+    message::{Response, ResponseHead},
     net::{BoxError, Handler, Refusal, RequestBody, connection::Phase},
 };
 
@@ -99,7 +99,7 @@ async fn send<B>(place: &Place, response: Response<B>, bodiless: bool) -> Result
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    let Response { status, fields, mut body } = response;
+    let (ResponseHead { status, fields }, mut body) = response.into_parts();
     let empty = body.is_end_stream();
     let length = body.size_hint().exact().filter(|_| !empty);
     let head = head::answer(status, &fields, length, place.stream.clock());

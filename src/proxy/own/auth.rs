@@ -9,7 +9,7 @@ use http::{HeaderValue, Version};
 use super::{Answer, original::FrontProxy};
 use crate::{
     authz::{answer::Reason, decide::Permit},
-    message::{Fields, Request, Response},
+    message::{Fields, Request, RequestHead, Response},
     net::RequestBody,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, trusts},
 };
@@ -54,11 +54,11 @@ impl Gateway {
         }
         let original = proxy.original(request)?;
         let (method, uri) = (original.method, original.uri);
-        let told = Request { method, uri, version: Version::HTTP_11, fields: Fields::default(), body: () };
+        let head = RequestHead { method, uri, version: Version::HTTP_11, fields: Fields::default() };
         let exchange = Exchange::begin(
             asking.gateway(),
             Rc::clone(&asking.view),
-            &told,
+            &Request::from_parts(head, ()),
             Rc::clone(&asking.connection),
             asking.request_id.clone(),
         );

@@ -6,7 +6,7 @@ mod response;
 
 use std::{
     io,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll, ready},
 };
 
@@ -161,21 +161,13 @@ where
         persistent && self.input.is_empty() && self.outgoing.as_ref().is_none_or(Outgoing::is_sent)
     }
 
-    /// Of a connection at rest: whether the upstream has neither closed it nor said anything.
-    pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut buf = tokio::io::ReadBuf::new(&mut byte);
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        Pin::new(&mut self.stream).poll_read(&mut cx, &mut buf).is_pending()
-    }
-
     /// The request of a failed exchange.
     pub fn take_back(&mut self) -> Option<Outgoing<B>> {
         self.outgoing.take()
     }
 
-    pub fn stream(&self) -> &S {
-        &self.stream
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     /// The connection as it is after the upstream has changed its protocol, with what it has

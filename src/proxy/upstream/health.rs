@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use crate::{
     authz::answer::Reason,
-    message::{Fields, Request},
+    message::{Fields, Request, RequestHead},
     net::Clock,
     proxy::{
         body::Upload,
@@ -67,8 +67,9 @@ async fn ask(
     let mut fields = Fields::default();
     fields.add("host", host);
     fields.add("user-agent", &HeaderValue::from_static("permgate-health"));
-    let (uri, body) = (Uri::from(health.path.clone()), Upload::none());
-    let request = Request { method: Method::GET, uri, version: Version::HTTP_11, fields, body };
+    let uri = Uri::from(health.path.clone());
+    let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
+    let request = Request::from_parts(head, Upload::none());
     let mut lease = endpoint.connect(health.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
     let answer = lease.send(request, health.timeout, false).await;
     let status = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?.status;

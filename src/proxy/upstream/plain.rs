@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     authz::answer::Reason,
-    message::{Request, Response},
+    message::{Request, Response, ResponseHead},
     net::Clock,
     proxy::{
         body::Upload,
@@ -64,7 +64,7 @@ impl Plain {
 
     /// Of one that waits for an exchange: whether the upstream has kept it open, in silence.
     pub fn is_open(&self) -> bool {
-        self.connection.borrow_mut().is_quiet()
+        self.connection.borrow_mut().stream().is_quiet()
     }
 
     /// `repeatable`: doing it twice does no harm. Only a connection that is `reused` can have been
@@ -83,7 +83,7 @@ impl Plain {
             Ok(answer) => {
                 self.lane.expect_nothing();
                 let body = Rc::clone(&self.connection);
-                Ok(Response { status: answer.status, fields: answer.fields, body })
+                Ok(Response::from_parts(ResponseHead { status: answer.status, fields: answer.fields }, body))
             }
             Err(fault) => {
                 // What was never written may go out whatever its method; what was written only

@@ -36,6 +36,11 @@ impl Wire {
         self.tunnel = true;
     }
 
+    /// Of one at rest: whether the upstream has neither closed it nor said anything.
+    pub fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet()
+    }
+
     fn check(&self) -> io::Result<()> {
         match self.lane.end() {
             None => Ok(()),

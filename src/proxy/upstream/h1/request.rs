@@ -9,7 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::Fault;
 use crate::{
-    message::{Fields, Line, Request},
+    message::{Fields, Line, Request, RequestHead},
     net::{Coding, SendError, Sending},
 };
 
@@ -21,7 +21,7 @@ pub struct Outgoing<B> {
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// The head must frame the body as it is: a length, or `chunked`.
     pub fn new(request: Request<B>) -> Self {
-        let Request { method, uri, fields, body, .. } = request;
+        let (RequestHead { method, uri, fields, .. }, body) = request.into_parts();
         let body = (!body.is_end_stream()).then_some(body);
         let coding = match body.as_ref().map(|body| body.size_hint().exact()) {
             None => Coding::Length(0),
@@ -92,7 +92,7 @@ fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
         at = end + 1;
     }
     let fields = Fields::read(text, lines);
-    Some(Request { method, uri, version: Version::HTTP_11, fields, body })
+    Some(Request::from_parts(RequestHead { method, uri, version: Version::HTTP_11, fields }, body))
 }
 
 #[cfg(test)]

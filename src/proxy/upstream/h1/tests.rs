@@ -1,7 +1,7 @@
 //! What hyper's client reads is what this one reads, whatever an upstream says.
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
-use std::{collections::VecDeque, convert::Infallible, future::poll_fn};
+use std::{collections::VecDeque, convert::Infallible, future::poll_fn, pin::Pin};
 
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Empty, Full};
