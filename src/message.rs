@@ -3,6 +3,7 @@
 mod fields;
 mod line;
 mod sixteen;
+mod target;
 
 use std::ops::{Deref, DerefMut};
 
@@ -12,6 +13,7 @@ pub use self::{
     fields::{Fields, Names},
     line::{Line, length_of, put_field},
     sixteen::text_length,
+    target::Target,
 };
 
 /// Its head is on the heap: it goes through many hands, and each would copy it.
@@ -24,7 +26,7 @@ pub struct Request<B> {
 #[derive(Debug)]
 pub struct RequestHead {
     pub method: Method,
-    pub uri: Uri,
+    pub target: Target,
     pub version: Version,
     pub fields: Fields,
 }
@@ -107,7 +109,8 @@ impl<B> From<http::Request<B>> for Request<B> {
     fn from(request: http::Request<B>) -> Self {
         let (parts, body) = request.into_parts();
         let fields = Fields::from(&parts.headers);
-        let head = RequestHead { method: parts.method, uri: parts.uri, version: parts.version, fields };
+        let target = Target::from(&parts.uri);
+        let head = RequestHead { method: parts.method, target, version: parts.version, fields };
         Self::from_parts(head, body)
     }
 }
@@ -117,7 +120,8 @@ impl<B> From<Request<B>> for http::Request<B> {
         let (head, body) = request.into_parts();
         let mut http = Self::new(body);
         *http.method_mut() = head.method;
-        *http.uri_mut() = head.uri;
+        // Whatever is a target is a URI; an empty one is that of a request without a path.
+        *http.uri_mut() = Uri::try_from(head.target.as_str()).unwrap_or_default();
         *http.version_mut() = head.version;
         *http.headers_mut() = (&head.fields).into();
         http

@@ -42,7 +42,7 @@ pub use self::{
     limits::Limits,
     peer::Peer,
     refusal::Refusal,
-    sending::{Coding, SendError, Sending},
+    sending::{Coding, SendError, Sending, head_buffer},
     tunnel::Upgraded,
     worker::{Budget, Worker},
 };

@@ -180,27 +180,31 @@ impl Fields {
     /// Writes them as they are sent, without these.
     pub fn put_but(&self, names: Names, into: &mut Vec<u8>) {
         // Lines that stand one behind the other are copied as one.
-        let (mut start, mut end, mut of_set) = (0, 0, false);
+        let mut run: Option<(Line, Line)> = None;
         for line in &self.lines {
             if names.are_like(*line) && names.hold(line.name(self.text(*line))) {
                 continue;
             }
-            let (line_start, line_end) = line.span();
-            if line.is_plain() && line_start == end && line.is_set() == of_set {
-                end = line_end;
-                continue;
-            }
-            into.extend_from_slice(&self.side(of_set)[start..end]);
-            of_set = line.is_set();
-            if line.is_plain() {
-                (start, end) = (line_start, line_end);
-            } else {
-                let text = self.text(*line);
-                put_field(into, line.name(text), line.value(text));
-                (start, end) = (0, 0);
+            match &mut run {
+                Some((_, last)) if line.follows(*last) => *last = *line,
+                _ => {
+                    if let Some((first, last)) = run.replace((*line, *line)) {
+                        self.put_run(first, last, into);
+                    }
+                }
             }
         }
-        into.extend_from_slice(&self.side(of_set)[start..end]);
+        if let Some((first, last)) = run {
+            self.put_run(first, last, into);
+        }
+    }
+
+    fn put_run(&self, first: Line, last: Line, into: &mut Vec<u8>) {
+        let text = self.text(first);
+        match first.through(last) {
+            Some(run) => into.extend_from_slice(&text[run]),
+            None => put_field(into, first.name(text), first.value(text)),
+        }
     }
 
     fn first(&self, mark: Mark, name: &str) -> Option<&[u8]> {
@@ -216,7 +220,7 @@ impl Fields {
 
     fn reserve(&mut self) {
         if self.set.capacity() == 0 {
-            self.set.reserve(SET);
+            self.set = Vec::with_capacity(SET);
         }
     }
 

@@ -1,5 +1,7 @@
 //! One field line: where its name and its value are (RFC 9112, 5).
 
+use std::ops::Range;
+
 use super::sixteen::Sixteen;
 
 /// A name and a value within a text that somebody else holds.
@@ -151,16 +153,22 @@ impl Line {
         &text[self.value as usize..][..self.length as usize]
     }
 
-    /// Whether it stands in its text as it would be sent.
+    /// Whether it stands behind another one, and both as they would be sent.
     #[inline]
-    pub(super) fn is_plain(self) -> bool {
-        self.form != Form::Loose
+    pub(super) fn follows(self, before: Self) -> bool {
+        self.form == before.form && self.form != Form::Loose && self.at == before.end()
     }
 
-    /// Where it begins, and where it ends with its line end if it [is plain](Self::is_plain).
+    /// Where this line and those up to another one stand, if as they would be sent.
     #[inline]
-    pub(super) fn span(self) -> (usize, usize) {
-        (self.at as usize, (self.value + self.length) as usize + END.len())
+    pub(super) fn through(self, last: Self) -> Option<Range<usize>> {
+        (self.form != Form::Loose).then(|| self.at as usize..last.end() as usize)
+    }
+
+    /// Where a line ends with its line end, unless it is loose.
+    #[inline]
+    fn end(self) -> u32 {
+        self.value + self.length + END.len() as u32
     }
 }
 

@@ -119,8 +119,8 @@ impl HeadScan {
                     if FRAMERS.are_like(field) {
                         self.framer(field, bytes)?;
                     }
-                    if self.fields.is_empty() {
-                        self.fields.reserve(FIELDS);
+                    if self.fields.capacity() == 0 {
+                        self.fields = Vec::with_capacity(FIELDS);
                     }
                     self.fields.push(field);
                 }
@@ -211,6 +211,7 @@ impl HeadScan {
     fn whole(&self, bytes: &[u8], end: usize) -> Result<usize, Refusal> {
         match (&self.host, &self.authority) {
             (None, _) if !self.old => return Err(Refusal::BadRequest("no Host")),
+            (None, Some(_)) => return Err(Refusal::BadRequest("the target names a host, Host does not")),
             (Some(host), Some(authority))
                 if !host.value(bytes).eq_ignore_ascii_case(&bytes[authority.clone()]) =>
             {

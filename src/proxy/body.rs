@@ -20,8 +20,9 @@ use crate::{
     },
 };
 
-/// A request's body on its way to the upstream.
-pub struct Upload(Option<Source>);
+/// A request's body on its way to the upstream. In a box: most requests have none, and many hands
+/// hold them.
+pub struct Upload(Option<Box<Source>>);
 
 struct Source {
     body: RequestBody,
@@ -72,7 +73,7 @@ impl Upload {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Source { body, exchange, left: limit.unwrap_or(u64::MAX), silence }))
+        Self(Some(Box::new(Source { body, exchange, left: limit.unwrap_or(u64::MAX), silence })))
     }
 
     pub fn none() -> Self {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, uri::PathAndQuery};
+use http::Method;
 
 use crate::{
     authz::{
@@ -21,7 +21,7 @@ use crate::{
         time::Timestamp,
     },
     fence::{Affected, Entry, Live, LiveRow},
-    message::Request,
+    message::{Request, Target},
     metrics::WorkerMetrics,
     net::{Clock, Connection},
     proxy::{
@@ -43,7 +43,7 @@ pub struct Exchange {
     pub view: Rc<View>,
     pub connection: Rc<Connection>,
     pub method: Method,
-    target: Option<PathAndQuery>,
+    target: Target,
     pub host: OnceCell<Rc<HostName>>,
     pub credential: Cell<Credential>,
     pub client: Cell<IpAddr>,
@@ -100,7 +100,7 @@ impl Exchange {
             view,
             gateway: Rc::clone(gateway),
             method: request.method.clone(),
-            target: request.uri.path_and_query().cloned(),
+            target: request.target.clone(),
             host: OnceCell::new(),
             credential: Cell::new(Credential::Missing),
             client: Cell::new(connection.address()),
@@ -152,11 +152,11 @@ impl Exchange {
     }
 
     pub fn target(&self) -> &str {
-        self.target.as_ref().map_or("", PathAndQuery::as_str)
+        self.target.as_str()
     }
 
     pub fn path(&self) -> &str {
-        self.target.as_ref().map_or("", PathAndQuery::path)
+        self.target.path()
     }
 
     pub fn clock(&self) -> &Clock {

@@ -1,8 +1,8 @@
 //! A passage's way to its upstream and the answer's way back: what is made anew on both.
 
-use std::{rc::Rc, time::Instant};
+use std::{mem, rc::Rc, time::Instant};
 
-use http::{HeaderValue, StatusCode, Uri, Version, uri};
+use http::{HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 
 use crate::{
@@ -76,18 +76,14 @@ fn switch(answer: Response<Download>, mut lease: Lease, passage: Passage) -> Res
 
 /// The request line and what frames the body, made for the upstream's connection.
 fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
-    request.version = Version::HTTP_11;
-    if request.uri.authority().is_some() {
-        let mut parts = uri::Parts::default();
-        parts.path_and_query = request.uri.path_and_query().cloned();
-        request.uri = Uri::from_parts(parts).unwrap_or_default();
-    }
+    let old = mem::replace(&mut request.version, Version::HTTP_11) == Version::HTTP_10;
     if let Some(host) = &settings.host {
         request.fields.set("host", host);
-    } else if !request.fields.has("host")
+    } else if old
+        && !request.fields.has("host")
         && let Some(WeightedUrl { url, .. }) = settings.urls.first()
     {
-        // HTTP/1.0 may lack what HTTP/1.1 must have.
+        // It may lack what HTTP/1.1 must have.
         request.fields.set("host", &url.authority());
     }
     let body = &request.body;

@@ -167,7 +167,7 @@ impl Handler for Echo {
             self.connections.borrow_mut().push(connection.clone());
         }
         let (head, mut body) = request.into_parts();
-        let (status, reply) = match head.uri.path() {
+        let (status, reply) = match head.target.path() {
             // Takes the body and sends it back.
             "/echo" => match body.collect().await {
                 Ok(all) => (200, Kind::Whole(Some(all.to_bytes()))),

@@ -34,6 +34,8 @@ pub const STOPPED: Names = Names::of(&[
 /// Whether a field crosses the gateway. `Authorization` is for the caller.
 pub fn crosses(name: &[u8], side: Side) -> bool {
     match name {
+        // The one of them that nearly every message has.
+        b"content-length" if !side.is_trailers() => true,
         b"connection" | b"proxy-authorization" | b"te" | b"transfer-encoding" | b"upgrade" => false,
         b"keep-alive" | b"proxy-connection" | b"http2-settings" => false,
         // Set anew.
@@ -43,7 +45,7 @@ pub fn crosses(name: &[u8], side: Side) -> bool {
         _ if side.is_trailers() && is_never_a_trailer(name) => false,
         [b'x', ..] if side != Side::Response && is_ours(name, side) => false,
         [b't', b'r', b'u', ..] if is_client_address(name, side) => false,
-        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if is_alias(name) && has_alias_byte(name) => false,
+        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if has_alias_byte(name) && is_alias(name) => false,
         _ => true,
     }
 }
@@ -62,7 +64,7 @@ pub fn framing_alias(fields: &Fields) -> bool {
     const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
     fields
         .like(Names::of(&FRAMING))
-        .any(|name| FRAMING.iter().any(|framing| folds_to(name, framing)) && has_alias_byte(name))
+        .any(|name| has_alias_byte(name) && FRAMING.iter().any(|framing| folds_to(name, framing)))
 }
 
 /// Whether a field asks the upstream to take another method than the one that was judged.

@@ -40,7 +40,7 @@ impl Handler for Example {
         request: Request<RequestBody>,
         _connection: Rc<Connection>,
     ) -> Response<ExampleBody> {
-        let (kind, body) = if request.uri.path() == "/api/stream" {
+        let (kind, body) = if request.target.path() == "/api/stream" {
             ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
         } else {
             ("application/json", ExampleBody::Whole(Some(told(&request))))
@@ -67,7 +67,7 @@ fn told<B>(request: &Request<B>) -> Bytes {
     let text = serde_json::json!({
         "service": "example",
         "method": request.method.as_str(),
-        "target": request.uri.to_string(),
+        "target": request.target.as_str(),
         "fields": fields,
     });
     Bytes::from(format!("{text:#}\n"))

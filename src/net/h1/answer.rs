@@ -8,7 +8,7 @@ use crate::{
     message::{Fields, Names, length_of, put_field},
     net::{
         clock::Clock,
-        sending::{Coding, JOINED},
+        sending::{Coding, head_buffer},
     },
 };
 
@@ -24,17 +24,13 @@ pub struct Framed {
 const FRAMING: Names = Names::of(&["connection", "content-length", "transfer-encoding"]);
 const LENGTHS: Names = Names::of(&["content-length", "transfer-encoding"]);
 
-/// Room for most heads without growing.
-const HEAD: usize = 1 << 10;
-
 /// `close`: nothing may follow this answer.
 pub fn frame(status: StatusCode, fields: &Fields, size: &SizeHint, wishes: Wishes, clock: &Clock) -> Framed {
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
     let closes = fields.all("connection").any(|options| says(options, b"close"));
     let told = fields.get("content-length").and_then(length_of);
     let mut persistent = wishes.persistent && !closes;
-    let behind = told.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= JOINED);
-    let mut head = Vec::with_capacity(HEAD + behind.unwrap_or_default());
+    let mut head = head_buffer();
     head.extend_from_slice(if wishes.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');

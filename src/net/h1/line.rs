@@ -51,9 +51,6 @@ const READ_FIRST: usize = 8 << 10;
 const READ: usize = 4 << 10;
 const READ_BODY: usize = 64 << 10;
 
-/// Room to hear in that a client goes away.
-const HEAR: usize = 256;
-
 impl Line {
     pub fn new(stream: Stream, connection: Rc<Connection>) -> Self {
         // Over TLS it is agreed on in the handshake.
@@ -185,7 +182,7 @@ impl Line {
         if !socket.body.ended() || !socket.input.is_empty() {
             return Poll::Pending;
         }
-        match ready!(socket.poll_read(cx, HEAR, &self.connection)) {
+        match ready!(socket.poll_read_first(cx, &self.connection)) {
             // It may have closed its side only and wait for the answer still.
             Ok(0) if !self.connection.sent_all() => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(()),
@@ -249,8 +246,8 @@ impl Socket {
         }
     }
 
-    /// Reads where it costs nothing to wait, and takes as much room as came: that is a whole head as
-    /// a rule.
+    /// Reads where it costs nothing to wait, and takes as much room as came: nothing where the client
+    /// waits for its answer, a whole head as a rule where it asks.
     fn poll_read_first(&mut self, cx: &mut Context<'_>, connection: &Connection) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); READ_FIRST];
         let mut read = ReadBuf::uninit(&mut room);

@@ -1,10 +1,10 @@
 //! A judged head as the request that handlers get, and what it asks of its connection.
 
 use bytes::BytesMut;
-use http::{Method, Uri, Version};
+use http::{Method, Version};
 
 use crate::{
-    message::{Fields, RequestHead},
+    message::{Fields, RequestHead, Target},
     net::{Refusal, head::Head},
 };
 
@@ -27,8 +27,8 @@ const MALFORMED: Refusal = Refusal::BadRequest("malformed request line");
 
 pub fn parse(text: BytesMut, head: Head) -> Result<(RequestHead, Wishes), Refusal> {
     let method = Method::from_bytes(&text[head.method]).map_err(|_| MALFORMED)?;
+    let target = Target::parse(&text[head.target]).ok_or(MALFORMED)?;
     let fields = Fields::read(text, head.fields);
-    let uri = Uri::from_maybe_shared(fields.text_read().slice(head.target)).map_err(|_| MALFORMED)?;
     let old = head.old;
     let version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     let any = |name, option| fields.all(name).any(|value| says(value, option));
@@ -41,7 +41,7 @@ pub fn parse(text: BytesMut, head: Head) -> Result<(RequestHead, Wishes), Refusa
         trailers: any("te", b"trailers"),
         expects: !old && any("expect", b"100-continue"),
     };
-    Ok((RequestHead { method, uri, version, fields }, wishes))
+    Ok((RequestHead { method, target, version, fields }, wishes))
 }
 
 /// Whether a list has an option, parameters aside.

@@ -1,10 +1,10 @@
 //! Heads between HTTP/2 and what handlers know. A request's is within the limits, has one Host that
 //! agrees with `:authority`, and one Cookie; it is gone through twice and kept in no map.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request};
 
 use crate::{
-    message::{Fields, Request, RequestHead, length_of},
+    message::{Fields, Request, RequestHead, Target, length_of},
     net::{Clock, Limits, Refusal},
 };
 
@@ -53,15 +53,9 @@ pub(super) fn take(parts: request::Parts, limits: &Limits) -> Result<Head, Refus
     if let Some(host) = host {
         fields.append(HOST.as_bytes(), host.as_bytes());
     }
-    let uri = match parts.uri.authority() {
-        // The scheme says nothing that the connection does not say, and Host has the authority now.
-        // CONNECT has no target, and whoever refuses it is told what it names.
-        Some(_) if parts.method != Method::CONNECT => {
-            parts.uri.into_parts().path_and_query.map_or_else(Uri::default, Uri::from)
-        }
-        _ => parts.uri,
-    };
-    let head = RequestHead { method: parts.method, uri, version: parts.version, fields };
+    // The scheme says nothing that the connection does not say, and Host has the authority now.
+    let target = Target::from(&parts.uri);
+    let head = RequestHead { method: parts.method, target, version: parts.version, fields };
     Ok(Head { request: Request::from_parts(head, ()), length: survey.length, expects: survey.expects })
 }
 
@@ -198,7 +192,7 @@ mod tests {
             let fields = request.fields.iter();
             let told: Vec<_> =
                 fields.map(|(name, value)| format!("{}: {}", text(name), text(value))).collect();
-            format!("{} {}", request.uri, told.join(", "))
+            format!("{} {}", request.target.as_str(), told.join(", "))
         });
         let judged = judged.map_err(|refusal| refusal.status().as_u16());
         assert_eq!(judged.as_deref().map_err(|status| *status), expected, "{row}");

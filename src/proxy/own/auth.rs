@@ -53,8 +53,8 @@ impl Gateway {
             return Err(Reason::ProxyNotTrusted.into());
         }
         let original = proxy.original(request)?;
-        let (method, uri) = (original.method, original.uri);
-        let head = RequestHead { method, uri, version: Version::HTTP_11, fields: Fields::default() };
+        let (method, target) = (original.method, original.target);
+        let head = RequestHead { method, target, version: Version::HTTP_11, fields: Fields::default() };
         let exchange = Exchange::begin(
             asking.gateway(),
             Rc::clone(&asking.view),

@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
-use http::{Method, Uri, uri::PathAndQuery};
+use http::Method;
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    message::{Fields, Request},
+    message::{Fields, Request, Target},
     proxy::framing::{self, HostName, KnownHost},
 };
 
@@ -29,7 +29,7 @@ pub enum FrontProxy {
 #[derive(Debug)]
 pub struct Original {
     pub method: Method,
-    pub uri: Uri,
+    pub target: Target,
     pub host: Rc<HostName>,
     pub upgrade: bool,
 }
@@ -60,14 +60,14 @@ impl FrontProxy {
                 (method(needed(fields, FORWARDED_METHOD)?)?, text(needed(fields, FORWARDED_URI)?)?, host)
             }
             FrontProxy::Envoy => {
-                let target = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
+                let target = request.target.as_str();
                 let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
                 (request.method.clone(), target, framing::host(request, &KnownHost::default())?)
             }
         };
         let told = one(fields, UPGRADE)?.is_some_and(|value| !value.is_empty());
         let upgrade = told || fields.has("upgrade");
-        Ok(Original { method, uri: uri(target)?, host, upgrade })
+        Ok(Original { method, target: parse(target)?, host, upgrade })
     }
 
     /// The fields that this proxy sets itself, whatever its clients send.
@@ -124,9 +124,9 @@ fn text(value: &[u8]) -> Result<&str, Reason> {
 
 /// The bytes as they stand: a parser that leaves something out, as it would a fragment, has read
 /// another target.
-fn uri(target: &str) -> Result<Uri, Reason> {
-    let parsed = target.parse::<PathAndQuery>().ok().filter(|parsed| parsed.as_str() == target);
-    Ok(Uri::from(parsed.filter(|_| target.starts_with('/')).ok_or(Reason::BadPath)?))
+fn parse(target: &str) -> Result<Target, Reason> {
+    let parsed = Target::parse(target.as_bytes()).filter(|parsed| parsed.as_str() == target);
+    parsed.filter(|_| target.starts_with('/')).ok_or(Reason::BadPath)
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
         }
         let original = proxy.original(&request.body(()).unwrap().into())?;
         let host = original.host.as_str().unwrap_or_default().to_owned();
-        Ok((original.method.to_string(), host, original.uri.to_string()))
+        Ok((original.method.to_string(), host, original.target.as_str().to_owned()))
     }
 
     fn check(

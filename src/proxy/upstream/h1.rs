@@ -97,6 +97,8 @@ where
             if !self.input.is_empty()
                 && let Some(answer) = self.take_head()?
             {
+                // Nobody asks for the request any more, and its room is of use to others.
+                self.outgoing.take_if(|outgoing| outgoing.is_sent());
                 return Poll::Ready(Ok(answer));
             }
             if self.input.len() > HEAD_LIMIT {

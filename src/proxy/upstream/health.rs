@@ -3,11 +3,11 @@
 
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::{
     authz::answer::Reason,
-    message::{Fields, Request, RequestHead},
+    message::{Fields, Request, RequestHead, Target},
     net::Clock,
     proxy::{
         body::Upload,
@@ -67,8 +67,8 @@ async fn ask(
     let mut fields = Fields::default();
     fields.add("host", host);
     fields.add("user-agent", &HeaderValue::from_static("permgate-health"));
-    let uri = Uri::from(health.path.clone());
-    let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
+    let target = Target::from(&health.path);
+    let head = RequestHead { method: Method::GET, target, version: Version::HTTP_11, fields };
     let request = Request::from_parts(head, Upload::none());
     let mut lease = endpoint.connect(health.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
     let answer = lease.send(request, health.timeout, false).await;

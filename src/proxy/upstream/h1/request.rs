@@ -9,8 +9,8 @@ use tokio::io::AsyncWrite;
 
 use super::Fault;
 use crate::{
-    message::{Fields, Line, Request, RequestHead},
-    net::{Coding, SendError, Sending},
+    message::{Fields, Line, Request, RequestHead, Target},
+    net::{Coding, SendError, Sending, head_buffer},
 };
 
 pub struct Outgoing<B> {
@@ -21,15 +21,14 @@ pub struct Outgoing<B> {
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// The head must frame the body as it is: a length, or `chunked`.
     pub fn new(request: Request<B>) -> Self {
-        let (RequestHead { method, uri, fields, .. }, body) = request.into_parts();
+        let (RequestHead { method, target, fields, .. }, body) = request.into_parts();
         let body = (!body.is_end_stream()).then_some(body);
         let coding = match body.as_ref().map(|body| body.size_hint().exact()) {
             None => Coding::Length(0),
             Some(Some(length)) => Coding::Length(length),
             Some(None) => Coding::Chunked { trailers: true },
         };
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let head = encode(&method, target, &fields);
+        let head = encode(&method, target.as_str(), &fields);
         Self { method, message: Sending::new(head, body, coding) }
     }
 
@@ -66,11 +65,8 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     }
 }
 
-/// Room for most heads without growing, and little enough for the allocator's short way.
-const HEAD: usize = 960;
-
 fn encode(method: &Method, target: &str, fields: &Fields) -> Vec<u8> {
-    let mut head = Vec::with_capacity(HEAD);
+    let mut head = head_buffer();
     head.extend_from_slice(method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(target.as_bytes());
@@ -84,7 +80,7 @@ fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
     let first = memchr::memchr(b'\n', head)?;
     let mut words = head[..first].strip_suffix(b"\r")?.split(|byte| *byte == b' ');
     let method = Method::from_bytes(words.next()?).ok()?;
-    let uri = str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let target = Target::parse(words.next()?)?;
     let (mut lines, mut at, mut text) = (Vec::new(), first + 1, BytesMut::from(head));
     while head.get(at..)? != b"\r\n" {
         let end = at + memchr::memchr(b'\n', &head[at..])?;
@@ -92,7 +88,7 @@ fn parse_head<B>(head: &[u8], body: B) -> Option<Request<B>> {
         at = end + 1;
     }
     let fields = Fields::read(text, lines);
-    Some(Request::from_parts(RequestHead { method, uri, version: Version::HTTP_11, fields }, body))
+    Some(Request::from_parts(RequestHead { method, target, version: Version::HTTP_11, fields }, body))
 }
 
 #[cfg(test)]
@@ -103,7 +99,7 @@ mod tests {
     fn a_head_is_read_back_as_it_was_sent() {
         let sent = b"GET /api/a%2Fb?q=%20x HTTP/1.1\r\nhost: a.example:81\r\nx-a: 1\r\nx-a: \xff2\r\n\r\n";
         let request = parse_head(sent, ()).expect("complete");
-        assert_eq!(request.uri, "/api/a%2Fb?q=%20x");
+        assert_eq!(request.target.as_str(), "/api/a%2Fb?q=%20x");
         assert_eq!(request.fields.get("host"), Some(&b"a.example:81"[..]));
         assert_eq!(request.fields.all("x-a").count(), 2);
         assert!(parse_head(b"GET / HTTP/1.1\r\nhost: a", ()).is_none());
