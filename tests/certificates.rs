@@ -236,10 +236,7 @@ fn files_of_an_upstream_are_read_again_when_they_change() {
         "[service.tracker]",
         "tls = { ca = \"ca.pem\", server_name = \"gate.test\" }\n[service.tracker]",
     );
-    let head = "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 2\n[admin]\n\
-                listen = [\"unix:permgate.sock\", \"127.0.0.1:0\"]\n[store]\npath = \"data\"\n\
-                ballast = \"64k\"\n[log]\naccess = \"off\"\n";
-    let gateway = Gateway::on(dir, &format!("{head}{services}"));
+    let gateway = Gateway::on(dir, &Gateway::text(&services));
     gateway.developer("alice");
     let (_, token) = gateway.token("alice", "one", &["tracker"]);
     let ask = || gateway.get("/api/x", Some(&token)).status;

@@ -21,23 +21,6 @@ use support::{
     upstream::Upstream,
 };
 
-const HEAD: &str = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-trusted_proxies = ["127.0.0.1"]
-workers = 2
-[forward_auth]
-proxy = "PROXY"
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
-"#;
-
 /// A proxy as it is shipped: its name in `[forward_auth]`, its files, and how it is started on the
 /// first of them.
 struct Proxy {
@@ -100,8 +83,9 @@ impl Stage {
     fn new(proxy: &Proxy) -> Self {
         let application = Upstream::plain();
         let services = Gateway::services(application.address);
-        let head = HEAD.replace("PROXY", proxy.name);
-        let gateway = Gateway::on(tempfile::tempdir().unwrap(), &format!("{head}{services}"));
+        let sections = format!("[forward_auth]\nproxy = \"{}\"\n{services}", proxy.name);
+        let text = Gateway::text_with(r#"trusted_proxies = ["127.0.0.1"]"#, "", &sections);
+        let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text);
         gateway.developer("alice");
         let front = vacant();
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/forward-auth");

@@ -154,29 +154,8 @@ fn a_provider_is_known_by_its_certificate() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), if own { certificate } else { other }).unwrap();
         let shown = issuer.replace("localhost", host);
-        let gateway = Gateway::on(
-            dir,
-            &format!(
-                r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-workers = 1
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-url = "https://gate.example"
-[admin.oidc]
-issuer = "{shown}"
-client_id = "gate"
-ca = "ca.pem"
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
-"#
-            ),
-        );
+        let provider = format!("[admin.oidc]\nissuer = \"{shown}\"\nclient_id = \"gate\"\nca = \"ca.pem\"\n");
+        let gateway = Gateway::on(dir, &Gateway::text_with("", r#"url = "https://gate.example""#, &provider));
         let answer = Client::tcp(gateway.admin).request("GET", "/sign-in/oidc", &[], None);
         assert_eq!(answer.status, status, "{name}: {}", answer.text());
         if status == 303 {

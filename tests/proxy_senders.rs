@@ -20,21 +20,8 @@ use support::{
     upstream::Upstream,
 };
 
-const HEAD: &str = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-trusted_proxies = ["127.0.0.1"]
-proxy_protocol = "required"
-workers = 2
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "access.log"
-"#;
+/// HAProxy is believed, and nobody who does not say for whom he speaks.
+const SERVER: &str = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = \"required\"";
 
 /// Whom HAProxy speaks for; itself it connects to the gateway from 127.0.0.1.
 const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::new(127, 0, 0, 8)];
@@ -51,7 +38,8 @@ impl Stage {
     fn new(sends: &str) -> Self {
         let application = Upstream::plain();
         let services = Gateway::services(application.address);
-        let gateway = Gateway::on(tempfile::tempdir().unwrap(), &format!("{HEAD}{services}"));
+        let text = Gateway::text_with(SERVER, "", &services);
+        let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text);
         gateway.developer("alice");
         let (front, file) = (vacant(), gateway.dir.path().join("haproxy.cfg"));
         let text = format!(

@@ -14,10 +14,6 @@ use crate::{
 };
 
 const SHORT: &str = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-workers = 2
 [server.limits]
 connections = 300
 [server.timeouts]
@@ -25,20 +21,13 @@ head = "600ms"
 body = "600ms"
 idle = "900ms"
 write = "900ms"
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
 "#;
 
 /// A gateway with short patience; the test holds one of these at a time, since memory is measured.
 fn impatient(upstream: SocketAddr) -> (Gateway, String) {
     let services = Gateway::services(upstream)
         .replace("[service.tracker]", "timeouts.first_byte = \"1500ms\"\n[service.tracker]");
-    let gateway = Gateway::on(tempfile::tempdir().unwrap(), &format!("{SHORT}{services}"));
+    let gateway = Gateway::with(&format!("{SHORT}{services}"));
     gateway.developer("alice");
     let (_, token) = gateway.token("alice", "tracker", &["tracker"]);
     (gateway, format!("Authorization: Bearer {token}\r\n"))

@@ -19,21 +19,6 @@ pub struct Gateway {
     running: Option<Running>,
 }
 
-/// The listeners and the store; a test adds its services behind it.
-const HEAD: &str = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-workers = 2
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
-"#;
-
 impl Gateway {
     /// Starts with two services, `tracker` on `/api` and `/rest`, `hub` on `/hub/api`, both read by
     /// `developers`, in front of one upstream.
@@ -67,7 +52,28 @@ readers = ["developers"]
 
     /// The whole of a gateway.toml with these sections.
     pub fn text(sections: &str) -> String {
-        format!("{HEAD}{sections}")
+        Self::text_with("", "", sections)
+    }
+
+    /// As [`Gateway::text`], with these lines more about the server and the admin listener.
+    pub fn text_with(server: &str, admin: &str, sections: &str) -> String {
+        format!(
+            r#"
+version = 1
+[server]
+listen = ["127.0.0.1:0"]
+workers = 2
+{server}
+[admin]
+listen = ["unix:permgate.sock", "127.0.0.1:0"]
+{admin}
+[store]
+path = "data"
+ballast = "64k"
+[log]
+access = "off"
+{sections}"#
+        )
     }
 
     /// Starts with this text in a directory that may hold a store already.

@@ -36,22 +36,9 @@ impl Stage {
             rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         std::fs::write(dir.path().join("tls.crt"), cert.pem()).unwrap();
         std::fs::write(dir.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
-        let head = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-tls = { cert = "tls.crt", key = "tls.key" }
-workers = 2
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
-"#;
+        let tls = r#"tls = { cert = "tls.crt", key = "tls.key" }"#;
         let services = Gateway::services(([127, 0, 0, 1], 1).into()).replace("http://127.0.0.1:1", upstream);
-        let gateway = Gateway::on(dir, &format!("{head}{services}"));
+        let gateway = Gateway::on(dir, &Gateway::text_with(tls, "", &services));
         gateway.developer("alice");
         let (_, token) = gateway.token("alice", "good", &["tracker"]);
         Self { gateway, _upstream: None, token }
