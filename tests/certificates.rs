@@ -13,14 +13,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use permgate::net::Address;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use support::gateway::Gateway;
+use support::{gateway::Gateway, wait::eventually};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -76,14 +75,6 @@ fn ask(address: SocketAddr, client: &Arc<ClientConfig>) -> std::io::Result<(Vec<
     Ok((shown, String::from_utf8_lossy(&answer[9..12]).into_owned()))
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        std::thread::yield_now();
-    }
-}
-
 fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
     let page = gateway.operator("GET", "/metrics", None).text().to_owned();
     let line = page.lines().find(|line| line.starts_with(name))?;
@@ -99,23 +90,9 @@ fn certificates_are_replaced_under_load() {
     for file in ["tls.crt", "tls.key"] {
         std::os::unix::fs::symlink(Path::new("..data").join(file), secrets.join(file)).unwrap();
     }
-    let text = r#"
-version = 1
-[server]
-listen = ["127.0.0.1:0"]
-tls = { cert = "secrets/tls.crt", key = "secrets/tls.key" }
-workers = 2
-[admin]
-listen = ["unix:permgate.sock", "127.0.0.1:0"]
-tls = { cert = "secrets/tls.crt", key = "secrets/tls.key" }
-hosts = ["gate.test"]
-[store]
-path = "data"
-ballast = "64k"
-[log]
-access = "off"
-"#;
-    let gateway = Gateway::on(dir, text);
+    let tls = r#"tls = { cert = "secrets/tls.crt", key = "secrets/tls.key" }"#;
+    let text = Gateway::text_with(tls, &format!("{tls}\nhosts = [\"gate.test\"]"), "");
+    let gateway = Gateway::on(dir, &text);
     let (client, proxy, admin) = (authority.client(), gateway.proxy, gateway.admin);
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let shown = || ask(proxy, &client).unwrap().0;

@@ -17,7 +17,7 @@ use std::{
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-use support::gateway::Gateway;
+use support::{gateway::Gateway, wait::eventually};
 
 /// A task that is left behind owns memory at least.
 #[global_allocator]
@@ -41,15 +41,6 @@ struct Before<'a> {
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Waits for what another thread brings about.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn descriptors() -> usize {

@@ -11,22 +11,12 @@ use permgate::net::Limits;
 use crate::{
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, PING, RST_STREAM, SETTINGS,
-        WINDOW_UPDATE, block, frame,
+        WINDOW_UPDATE, block, check, frame,
     },
     harness::{Gate, eventually},
 };
 
 const WHOLE: u8 = END_STREAM | END_HEADERS;
-
-/// Plays a client and tells how its first stream, or the connection, ends.
-fn check(row: &str, expected: &str, play: impl FnOnce(&mut Frames)) {
-    let gate = Gate::new(&Limits::default());
-    let mut client = Frames::to(&gate);
-    play(&mut client);
-    assert_eq!(client.end_of(1), expected, "{row}");
-    drop(client);
-    eventually("no connection is left", || gate.budget.open() == 0);
-}
 
 fn with(fields: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
     [&GET[..], fields].concat()

@@ -1,14 +1,9 @@
 //! The rest of what RFC 9113 and RFC 7541 forbid a client, section by section, and what they let it do.
 //! Where they name a more particular code, h2 may end the connection with PROTOCOL_ERROR.
 
-use permgate::net::Limits;
-
-use crate::{
-    frames::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, GOAWAY, HEADERS, PING, RST_STREAM,
-        SETTINGS, WINDOW_UPDATE, block,
-    },
-    harness::{Gate, eventually},
+use crate::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, check,
 };
 
 const PRIORITY: u8 = 2;
@@ -20,15 +15,6 @@ const WHOLE: u8 = END_STREAM | END_HEADERS;
 
 const NEVER: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":authority", "gate"), (":path", "/never")];
-
-fn check(row: &str, expected: &str, play: impl FnOnce(&mut Frames)) {
-    let gate = Gate::new(&Limits::default());
-    let mut client = Frames::to(&gate);
-    play(&mut client);
-    assert_eq!(client.end_of(1), expected, "{row}");
-    drop(client);
-    eventually("no connection is left", || gate.budget.open() == 0);
-}
 
 /// A frame like this, on a stream that is open or, with `stream` 0, on none.
 fn sends(row: &str, expected: &str, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -5,30 +5,15 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{Client, Gate};
+use permgate::net::Limits;
+
+use crate::harness::{Client, Gate, eventually};
+pub use crate::http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, frame,
+};
 
 pub struct Frames(Client);
-
-/// A frame as it came: type, flags, stream, payload.
-#[derive(Debug)]
-pub struct Frame {
-    pub kind: u8,
-    pub flags: u8,
-    pub stream: u32,
-    pub payload: Vec<u8>,
-}
-
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-
-pub const END_STREAM: u8 = 0x1;
-pub const END_HEADERS: u8 = 0x4;
 
 /// What a request needs.
 pub const GET: [(&str, &str); 4] =
@@ -99,36 +84,12 @@ impl Frames {
     }
 }
 
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// A field section: every field literal, nothing indexed, nothing compressed.
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, value) in fields {
-        bytes.push(0);
-        for text in [name, value] {
-            integer(&mut bytes, text.len());
-            bytes.extend_from_slice(text.as_bytes());
-        }
-    }
-    bytes
-}
-
-/// RFC 7541, 5.1, with a prefix of seven bits.
-fn integer(bytes: &mut Vec<u8>, value: usize) {
-    let Some(mut rest) = value.checked_sub(127) else {
-        return bytes.push(u8::try_from(value).unwrap());
-    };
-    bytes.push(127);
-    while rest >= 128 {
-        bytes.push(u8::try_from(rest % 128).unwrap() | 128);
-        rest /= 128;
-    }
-    bytes.push(u8::try_from(rest).unwrap());
+/// Plays a client and tells how its first stream, or the connection, ends.
+pub fn check(row: &str, expected: &str, play: impl FnOnce(&mut Frames)) {
+    let gate = Gate::new(&Limits::default());
+    let mut client = Frames::to(&gate);
+    play(&mut client);
+    assert_eq!(client.end_of(1), expected, "{row}");
+    drop(client);
+    eventually("no connection is left", || gate.budget.open() == 0);
 }

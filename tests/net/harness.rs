@@ -25,6 +25,8 @@ use permgate::net::{
     Refusal, RequestBody, Worker, bind, drain, serve, tls::Handshake,
 };
 
+pub use crate::wait::eventually;
+
 /// What the handlers of one gate have seen, for the test's thread.
 #[derive(Default)]
 pub struct Seen {
@@ -134,15 +136,6 @@ impl Gate {
     pub fn end(mut self, within: Duration) -> usize {
         self.drain.take().unwrap().begin(Instant::now() + within);
         std::mem::take(&mut self.workers).into_iter().map(|worker| worker.join().unwrap().cut).sum()
-    }
-}
-
-/// Waits for what another thread brings about; a test that waits in vain fails.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        std::thread::yield_now();
     }
 }
 

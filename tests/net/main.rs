@@ -9,9 +9,13 @@ mod ends;
 mod frames;
 mod handshakes;
 mod harness;
+#[path = "../support/http2.rs"]
+mod http2;
 mod multiplexed;
 mod proxy_protocol;
 mod refusals;
 mod requests;
 mod sockets;
 mod tls;
+#[path = "../support/wait.rs"]
+mod wait;

@@ -39,6 +39,7 @@ use permgate::{
 };
 use serde_json::Value;
 
+pub use crate::wait::eventually;
 pub use server::Server;
 pub use wire::{Ending, Origin, Wire, field, fields, nobody, status};
 
@@ -375,14 +376,5 @@ impl Drop for Gate {
         if !std::thread::panicking() {
             ended.unwrap();
         }
-    }
-}
-
-/// Waits for what another thread brings about; a test that waits in vain fails.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        std::thread::yield_now();
     }
 }

@@ -11,6 +11,8 @@ mod forward_auth;
 mod forwarding;
 mod harness;
 mod health;
+#[path = "../support/http2.rs"]
+mod http2;
 mod identity;
 mod limits;
 mod multiplexed;
@@ -23,3 +25,5 @@ mod streams;
 mod telling;
 mod tunnels;
 mod upstream_faults;
+#[path = "../support/wait.rs"]
+mod wait;

@@ -5,5 +5,7 @@
 
 pub mod gateway;
 pub mod http;
+pub mod raw;
 pub mod stage;
 pub mod upstream;
+pub mod wait;

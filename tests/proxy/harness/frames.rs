@@ -7,32 +7,17 @@ use std::{
 };
 
 use super::Origin;
+pub use crate::http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, frame,
+};
 
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-
-pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
-pub const END_HEADERS: u8 = 4;
 
 pub const NO_ERROR: u32 = 0;
 pub const INTERNAL_ERROR: u32 = 2;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub kind: u8,
-    pub flags: u8,
-    pub stream: u32,
-    pub payload: Vec<u8>,
-}
 
 /// One connection of the gateway, its preface read and ours sent.
 pub struct Frames {
@@ -69,11 +54,7 @@ impl Frames {
     }
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> &mut Self {
-        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-        bytes.extend([kind, flags]);
-        bytes.extend(stream.to_be_bytes());
-        bytes.extend(payload);
-        self.socket.write_all(&bytes).unwrap();
+        self.socket.write_all(&frame(kind, flags, stream, payload)).unwrap();
         self
     }
 
@@ -206,32 +187,4 @@ impl Frames {
         }
         Ok(true)
     }
-}
-
-/// Fields as literals, which need no table.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            integer(&mut block, text.len());
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
-/// A length with a prefix of seven bits.
-fn integer(block: &mut Vec<u8>, length: usize) {
-    if length < 127 {
-        block.push(u8::try_from(length).unwrap());
-        return;
-    }
-    block.push(127);
-    let mut rest = length - 127;
-    while rest >= 128 {
-        block.push(u8::try_from(rest % 128).unwrap() | 128);
-        rest /= 128;
-    }
-    block.push(u8::try_from(rest).unwrap());
 }
