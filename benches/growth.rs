@@ -11,11 +11,14 @@ mod support;
 use std::{
     fmt::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::{Command, Stdio},
 };
 
-use support::http::Client;
+use support::{
+    http::Client,
+    import::{Accounts, bearer},
+    stage::{Ended, listening, run, vacant},
+};
 
 #[derive(Clone, Copy)]
 struct Size {
@@ -74,35 +77,26 @@ struct Cost {
 
 fn measure(upstream: SocketAddr, size: Size) -> Cost {
     let dir = tempfile::tempdir().unwrap();
-    let proxy = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = vacant();
     let config = dir.path().join("gateway.toml");
     std::fs::write(&config, text(upstream, proxy, size)).unwrap();
-    let lines = dir.path().join("import.ndjson");
-    std::fs::write(&lines, import(size)).unwrap();
-    let permgate = env!("CARGO_BIN_EXE_permgate");
-    let mut command = Command::new(permgate);
-    command.args(["token", "import", "--offline", "--make-owners", "-c"]).args([&config, &lines]);
-    let imported = command.output().unwrap();
-    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    accounts(size).import(&config);
 
     let counts = dir.path().join("counts");
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--instr-atstart=no"]);
     command.arg(format!("--callgrind-out-file={}", counts.display()));
-    command.args([permgate, "run", "-c"]).arg(&config).stderr(Stdio::null());
-    let gateway = Ended(command.spawn().expect("valgrind is installed"));
-    while TcpStream::connect(proxy).is_err() {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    command.args([env!("CARGO_BIN_EXE_permgate"), "run", "-c"]).arg(&config).stderr(Stdio::null());
+    let gateway = listening(&mut command, proxy);
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::tcp(proxy)).collect();
     ask(&mut clients, WARM, Some);
-    gateway.control("-i on");
+    control(&gateway, "-i on");
     let mut part = 0;
     let mut count = |bearer: fn(String) -> Option<String>| {
         ask(&mut clients, WARM, bearer);
-        gateway.control("-z");
+        control(&gateway, "-z");
         ask(&mut clients, ROUNDS, bearer);
-        gateway.control("-d");
+        control(&gateway, "-d");
         part += 1;
         let counted = std::fs::read_to_string(format!("{}.{part}", counts.display())).unwrap();
         let mut lines = counted.lines();
@@ -162,28 +156,19 @@ urls = ["http://{upstream}"]
 }
 
 /// Every hundredth token belongs to the first user, the others to all in turn.
-fn import(size: Size) -> String {
-    let mut lines = String::new();
+fn accounts(size: Size) -> Accounts {
+    let mut accounts = Accounts::default();
     for user in 0..size.users {
-        writeln!(lines, r#"{{"user": "user{user}", "kind": "service"}}"#).unwrap();
+        accounts.user(&format!("user{user}"));
     }
     for group in 0..size.groups {
-        writeln!(lines, r#"{{"group": "group{group}", "members": ["user0"]}}"#).unwrap();
+        accounts.group(&format!("group{group}"), &["user0".to_owned()]);
     }
     for number in 0..size.tokens {
         let user = if number % 100 == 0 { 0 } else { number % size.users };
-        let digest = blake3::hash(bearer(number).as_bytes()).to_hex();
-        writeln!(
-            lines,
-            r#"{{"digest": "{digest}", "owner": "user{user}", "name": "token {number}", "scope": ["s0"]}}"#
-        )
-        .unwrap();
+        accounts.token(number, &format!("user{user}"), &["s0".to_owned()]);
     }
-    lines
-}
-
-fn bearer(number: usize) -> String {
-    format!("bench_{}", &blake3::hash(&number.to_le_bytes()).to_hex()[..40])
+    accounts
 }
 
 /// Answers every request on every connection with the same kilobyte.
@@ -215,20 +200,7 @@ fn serve(mut socket: TcpStream) {
     }
 }
 
-struct Ended(Child);
-
-impl Ended {
-    /// Tells the counter something; it is obeyed when this returns.
-    fn control(&self, order: &str) {
-        let mut command = Command::new("callgrind_control");
-        let told = command.args(order.split(' ')).arg(self.0.id().to_string()).output().unwrap();
-        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Tells the counter something; it is obeyed when this returns.
+fn control(gateway: &Ended, order: &str) {
+    run(Command::new("callgrind_control").args(order.split(' ')).arg(gateway.0.id().to_string()));
 }

@@ -16,7 +16,8 @@ use tokio::{
 
 use crate::{
     CORES,
-    peers::{TOKENS, pinned, service_of, token},
+    peers::{TOKENS, pinned, service_of},
+    support::import::bearer,
 };
 
 pub struct Load {
@@ -75,7 +76,7 @@ impl Load {
             "-D",
             &span.as_secs_f64().to_string(),
             "-H",
-            &format!("Authorization: Bearer {}", token(0)),
+            &format!("Authorization: Bearer {}", bearer(0)),
         ]);
         command.args(if self.way == Way::Tls { ["--h1", "-m1"] } else { ["-m", "32"] });
         command.arg(format!("https://localhost:{}/svc{:02}/{}", proxy.port(), service_of(0), self.suffix));
@@ -126,7 +127,7 @@ pub fn run(arguments: &[String]) {
 }
 
 fn request(number: usize, suffix: &str, known: bool) -> String {
-    let (service, token) = (service_of(number), token(if known { number } else { number + TOKENS }));
+    let (service, token) = (service_of(number), bearer(if known { number } else { number + TOKENS }));
     format!(
         "GET /svc{service:02}/{suffix} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Encoding: identity\r\nAuthorization: Bearer {token}\r\n\r\n"
     )

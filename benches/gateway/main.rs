@@ -10,6 +10,8 @@
 mod load;
 mod origin;
 mod peers;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use std::{collections::BTreeMap, env, time::Duration};
 

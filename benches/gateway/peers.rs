@@ -5,17 +5,22 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use crate::{
     CORES,
     load::{Load, Outcome},
+    support::{
+        import::{Accounts, bearer},
+        stage::{Ended, listening, vacant},
+    },
 };
 
+/// The texts from this number on nobody knows.
 pub const TOKENS: usize = 10_000;
 const SERVICES: usize = 48;
 const OWNERS: usize = 1000;
@@ -27,11 +32,6 @@ const TICKS: f64 = 100.0;
 pub enum Access {
     On,
     Off,
-}
-
-/// The text of a token; those from [`TOKENS`] on nobody knows.
-pub fn token(number: usize) -> String {
-    format!("bench_{}", &blake3::hash(&number.to_le_bytes()).to_hex()[..40])
 }
 
 /// One of the four services that a token is good for.
@@ -98,7 +98,7 @@ impl Bench {
     }
 
     fn permgate(&self, access: Access, tls: bool) -> Peer {
-        let address = free();
+        let address = vacant();
         let text = self.gateway_toml(address, access);
         let keyed = "workers = 1\ntls = { cert = \"tls.crt\", key = \"tls.key\" }";
         let text = if tls { text.replacen("workers = 1", keyed, 1) } else { text };
@@ -140,34 +140,21 @@ urls = ["http://127.0.0.1:{}"]
     }
 
     fn import(&self) {
-        let config = self.write("import.toml", &self.gateway_toml(free(), Access::Off));
-        let mut lines = String::new();
+        let config = self.write("import.toml", &self.gateway_toml(vacant(), Access::Off));
+        let mut accounts = Accounts::default();
         let owner = |number: usize| format!("user{:04}", number % OWNERS);
         for number in 0..OWNERS {
-            writeln!(lines, r#"{{"user": "{}", "kind": "service"}}"#, owner(number)).unwrap();
+            accounts.user(&owner(number));
         }
-        let members: Vec<String> = (0..OWNERS).map(owner).collect();
-        writeln!(lines, r#"{{"group": "readers", "members": {members:?}}}"#).unwrap();
+        accounts.group("readers", &(0..OWNERS).map(owner).collect::<Vec<_>>());
         for number in 0..TOKENS {
-            let (digest, scope) = (blake3::hash(token(number).as_bytes()), scope(number));
-            let scope: Vec<String> = scope.iter().map(|service| format!("svc{service:02}")).collect();
-            let owner = owner(number);
-            writeln!(
-                lines,
-                r#"{{"digest": "{}", "owner": "{owner}", "name": "token {number}", "scope": {scope:?}}}"#,
-                digest.to_hex()
-            )
-            .unwrap();
+            accounts.token(number, &owner(number), &scope(number).map(|service| format!("svc{service:02}")));
         }
-        let lines = self.write("import.ndjson", &lines);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
-        command.args(["token", "import", "--offline", "--make-owners", "-c"]).arg(config).arg(lines);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        accounts.import(&config);
     }
 
     fn nginx(&self, name: &'static str, access: Access, tls: bool, locations: &str, maps: &str) -> Peer {
-        let (address, dir, origin) = (free(), self.dir.path().display(), self.origin);
+        let (address, dir, origin) = (vacant(), self.dir.path().display(), self.origin);
         let log =
             if access == Access::On { format!("{dir}/{}.log", name.replace(' ', "-")) } else { "off".into() };
         let ssl = if tls { "ssl http2" } else { "" };
@@ -193,14 +180,14 @@ http {{
     }
 
     fn haproxy(&self, tls: bool) -> Peer {
-        let address = free();
+        let address = vacant();
         let pem = self.dir.path().join("tls.pem");
         let ssl = if tls { format!("ssl crt {} alpn h2,http/1.1", pem.display()) } else { String::new() };
         let (mut paths, mut grants) = (String::new(), String::new());
         (0..SERVICES).for_each(|service| writeln!(paths, "/svc{service:02}/ {}", 1_u64 << service).unwrap());
         for number in 0..TOKENS {
             let bits = scope(number).iter().fold(0_u64, |bits, service| bits | 1 << service);
-            writeln!(grants, "{} {bits}", token(number)).unwrap();
+            writeln!(grants, "{} {bits}", bearer(number)).unwrap();
         }
         let (paths, grants) = (self.write("paths.map", &paths), self.write("tokens.map", &grants));
         let text = format!(
@@ -255,7 +242,7 @@ fn tokens_of_nginx() -> String {
     let mut text = "map $http_authorization $grant { default \"\";\n".to_owned();
     for number in 0..TOKENS {
         let [a, b, c, d] = scope(number);
-        writeln!(text, "\"Bearer {}\" \",{a:02},{b:02},{c:02},{d:02},\";", token(number)).unwrap();
+        writeln!(text, "\"Bearer {}\" \",{a:02},{b:02},{c:02},{d:02},\";", bearer(number)).unwrap();
     }
     text + "}"
 }
@@ -270,16 +257,7 @@ pub struct Peer {
 impl Peer {
     fn start(name: &'static str, address: SocketAddr, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut process = Ended(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
-        let late = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).is_err() {
-            assert!(
-                process.0.try_wait().unwrap().is_none() && Instant::now() < late,
-                "{name} does not listen"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { name, address, process }
+        Self { name, address, process: listening(&mut command, address) }
     }
 
     /// After a tenth of the time, in which connections are made and caches filled.
@@ -305,18 +283,4 @@ pub fn installed(program: &str) -> bool {
         eprintln!("{program} is not installed: it is left out");
     }
     found
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// A process that does not outlive the bench.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

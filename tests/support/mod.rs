@@ -5,6 +5,7 @@
 
 pub mod gateway;
 pub mod http;
+pub mod import;
 pub mod raw;
 pub mod stage;
 pub mod upstream;
