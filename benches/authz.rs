@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
+#[path = "../tests/support/spec.rs"]
+mod spec;
+
 use std::sync::{Arc, LazyLock};
 
 use divan::{Bencher, black_box};
@@ -10,16 +13,15 @@ use permgate::{
     authz::{
         decide::{Credential, Facts, Query, decide},
         path::RequestPath,
-        rules::{
-            Authorization, Identity, Origin, ReadMethod, Rules, ServiceId, ServiceIds, ServiceKey,
-            ServiceSpec, Settings,
-        },
+        rules::{Rules, ServiceId, ServiceIds, Settings},
         secret::{Bearer, Digest, Form, TokenId},
         subject::{Access, Directory, Ending, Permissions, Scope, Token, User, UserIx},
         time::Timestamp,
     },
     state::{Snapshot, State},
 };
+
+use spec::service;
 
 fn main() {
     divan::main();
@@ -103,22 +105,9 @@ fn numbered(number: u64) -> Digest {
 }
 
 fn rules() -> Rules {
-    let spec = |number: usize| ServiceSpec {
-        key: ServiceKey::parse(&format!("service-{number}")).unwrap(),
-        title: String::new(),
-        about: String::new(),
-        upstream: "upstream".into(),
-        paths: vec![format!("/service-{number}/api"), format!("/service-{number}/rest")],
-        hosts: Vec::new(),
-        readers: vec!["all-users".to_owned()],
-        methods: None,
-        read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
-        authorization: Authorization::Strip,
-        identity: Identity::Headers,
-        identity_groups: None,
-        allow: Vec::new(),
-        max_body: None,
-        origin: Origin { file: "gateway.toml".into(), line: 1 },
+    let spec = |number: usize| {
+        let at = |end: &str| format!("/service-{number}/{end}");
+        service(&format!("service-{number}"), &[&at("api"), &at("rest")], &["all-users"])
     };
     let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     Rules::compile((0..200).map(spec).collect(), Vec::new(), settings, &mut ServiceIds::default()).unwrap()

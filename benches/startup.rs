@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
+#[path = "../tests/support/spec.rs"]
+mod spec;
+
 use std::{
     io::{BufReader, Read},
     sync::{Arc, LazyLock},
@@ -9,17 +12,16 @@ use std::{
 };
 
 use divan::Bencher;
-use http::Method;
 use permgate::{
-    authz::rules::{
-        Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings,
-    },
+    authz::rules::Settings as RuleSettings,
     fence::Fence,
     store::{
         Configuration, Policy, Settings, Store,
         import::{self, Options},
     },
 };
+
+use spec::service;
 
 fn main() {
     divan::main();
@@ -96,23 +98,8 @@ impl Read for Lines {
 }
 
 fn configuration() -> Configuration {
-    let spec = |number: u64| ServiceSpec {
-        key: ServiceKey::parse(&format!("svc{number:02}")).unwrap(),
-        title: String::new(),
-        about: String::new(),
-        upstream: "upstream".into(),
-        paths: vec![format!("/svc{number:02}")],
-        hosts: Vec::new(),
-        readers: vec!["all-users".to_owned()],
-        methods: None,
-        read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
-        authorization: Authorization::Strip,
-        identity: Identity::Headers,
-        identity_groups: None,
-        allow: Vec::new(),
-        max_body: None,
-        origin: Origin { file: "gateway.toml".into(), line: 1 },
-    };
+    let spec =
+        |number: u64| service(&format!("svc{number:02}"), &[&format!("/svc{number:02}")], &["all-users"]);
     Configuration {
         services: (0..SERVICES).map(spec).collect(),
         public: Vec::new(),

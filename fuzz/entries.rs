@@ -1,5 +1,8 @@
 // What the fuzz targets do with their input; shared with the smoke test. Each function must return.
 
+#[path = "../tests/support/spec.rs"]
+mod spec;
+
 use std::path::Path;
 
 use http::Method;
@@ -56,27 +59,9 @@ thread_local! {
 }
 
 fn rules() -> permgate::authz::rules::Rules {
-    use permgate::authz::rules::{
-        Authorization, Identity, Origin, ReadMethod, Rules, ServiceIds, ServiceKey, ServiceSpec, Settings,
-    };
-    let spec = |(key, prefix): (&str, &str)| ServiceSpec {
-        key: ServiceKey::parse(key).expect("a lower-case word"),
-        title: String::new(),
-        about: String::new(),
-        upstream: key.into(),
-        paths: vec![prefix.to_owned()],
-        hosts: Vec::new(),
-        readers: Vec::new(),
-        methods: None,
-        read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
-        authorization: Authorization::Strip,
-        identity: Identity::Headers,
-        identity_groups: None,
-        allow: Vec::new(),
-        max_body: None,
-        origin: Origin { file: "gateway.toml".into(), line: 1 },
-    };
-    let specs = [("root", "/"), ("api", "/api"), ("reports", "/api/reports")].map(spec).into();
+    use permgate::authz::rules::{Rules, ServiceIds, Settings};
+    let specs = [("root", "/"), ("api", "/api"), ("reports", "/api/reports")];
+    let specs = specs.map(|(key, prefix)| spec::service(key, &[prefix], &[])).into();
     let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     Rules::compile(specs, Vec::new(), settings, &mut ServiceIds::default()).expect("no contradictions")
 }

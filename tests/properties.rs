@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "support/spec.rs"]
+mod spec;
+
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -13,10 +16,7 @@ use permgate::{
             Hop, Identities, PeerFields, client_address, edit_request, edit_request_trailers, framing_alias,
         },
         path::{Reading, RequestPath},
-        rules::{
-            Authorization, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceId,
-            ServiceIds, ServiceKey, ServiceSpec, Settings,
-        },
+        rules::{Origin, PublicPath, PublicSpec, Rules, ServiceId, ServiceIds, ServiceKey, Settings},
         secret::{Bearer, Digest, Form, TokenId, TokenText, contains_token, redact},
         subject::{Access, Directory, Ending, GroupIx, Permissions, Scope, ServiceSet, Token, User, UserIx},
         time::Timestamp,
@@ -24,34 +24,20 @@ use permgate::{
     message::Fields,
 };
 use proptest::prelude::*;
+use spec::service;
 
 const PREFIXES: [&str; 5] = ["/", "/api", "/api/reports", "/hub/api", "/wiki"];
 const DIGEST: Digest = Digest::from_bytes([1; 32]);
 
 fn rules() -> Rules {
-    let origin = Origin { file: "gateway.toml".into(), line: 1 };
-    let spec = |(number, prefix): (usize, &&str)| ServiceSpec {
-        key: ServiceKey::parse(&format!("s{number}")).unwrap(),
-        title: String::new(),
-        about: String::new(),
-        upstream: "u".into(),
-        paths: vec![(*prefix).to_owned()],
-        hosts: Vec::new(),
-        readers: vec![format!("g{number}")],
-        methods: None,
-        read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
-        authorization: Authorization::Strip,
-        identity: Identity::Headers,
-        identity_groups: None,
-        allow: Vec::new(),
-        max_body: None,
-        origin: origin.clone(),
+    let spec = |(number, prefix): (usize, &&str)| {
+        service(&format!("s{number}"), &[prefix], &[&format!("g{number}")])
     };
     let public = PublicSpec {
         service: ServiceKey::parse("s4").unwrap(),
         methods: None,
         path: PublicPath::Prefix("/wiki/public".to_owned()),
-        origin: origin.clone(),
+        origin: Origin { file: "gateway.toml".into(), line: 1 },
     };
     let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
     let specs = PREFIXES.iter().enumerate().map(spec).collect();

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "support/spec.rs"]
+mod spec;
+
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -11,8 +14,8 @@ use permgate::{
         forwarding::{Hop, Identities, PeerFields, client_address, edit_request, method_override},
         path::RequestPath,
         rules::{
-            Authorization, BUILT_IN_SERVICE, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Rules,
-            ServiceIds, ServiceKey, ServiceSpec, Settings,
+            BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds, ServiceKey,
+            ServiceSpec, Settings,
         },
         secret::{Bearer, Digest, Form, TokenId, contains_token},
         subject::{
@@ -131,22 +134,12 @@ impl World {
 
 fn service(row: &Value) -> ServiceSpec {
     let reading = [Method::GET, Method::HEAD, Method::OPTIONS];
+    let (paths, readers): (Vec<_>, Vec<_>) =
+        (texts(&row["paths"]).collect(), texts(&row["access_groups"]).collect());
     ServiceSpec {
-        key: ServiceKey::parse(row["key"].as_str().unwrap()).unwrap(),
         title: row["name"].as_str().unwrap().to_owned(),
-        about: String::new(),
-        upstream: row["key"].as_str().unwrap().into(),
-        paths: texts(&row["paths"]).map(str::to_owned).collect(),
-        hosts: Vec::new(),
-        readers: texts(&row["access_groups"]).map(str::to_owned).collect(),
-        methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
-        authorization: Authorization::Strip,
-        identity: Identity::Headers,
-        identity_groups: None,
-        allow: Vec::new(),
-        max_body: None,
-        origin: Origin { file: "decisions.json".into(), line: 1 },
+        ..spec::service(row["key"].as_str().unwrap(), &paths, &readers)
     }
 }
 

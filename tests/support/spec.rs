@@ -1,0 +1,27 @@
+//! A service as the configuration would give it, of an upstream of the same name and with nothing more
+//! than is asked for.
+
+use http::Method;
+use permgate::authz::rules::{Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec};
+
+/// Its prefixes and the groups that may read it; only GET reads.
+pub fn service(key: &str, paths: &[&str], readers: &[&str]) -> ServiceSpec {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    ServiceSpec {
+        key: ServiceKey::parse(key).expect("a lower-case word"),
+        title: String::new(),
+        about: String::new(),
+        upstream: key.into(),
+        paths: owned(paths),
+        hosts: Vec::new(),
+        readers: owned(readers),
+        methods: None,
+        read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
+        authorization: Authorization::Strip,
+        identity: Identity::Headers,
+        identity_groups: None,
+        allow: Vec::new(),
+        max_body: None,
+        origin: Origin { file: "gateway.toml".into(), line: 1 },
+    }
+}
