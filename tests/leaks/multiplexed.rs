@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Before, ROUNDS, THREADS, alone, support::gateway::Gateway};
+use super::{Before, THREADS, alone, rounds, support::gateway::Gateway};
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -149,8 +149,8 @@ async fn exchange(gateway: SocketAddr, path: &str, token: &str, client: Client) 
 }
 
 #[test]
-fn a_thousand_faults_of_each_kind_on_streams_leave_nothing_behind() {
-    let _alone = alone();
+fn faults_of_each_kind_on_streams_leave_nothing_behind() {
+    let (_alone, rounds) = (alone(), rounds());
     let upstream = failing();
     let quick = "timeouts.body_idle = \"50ms\"\ntimeouts.pool_idle = \"50ms\"\n";
     let services = Gateway::services(upstream)
@@ -190,7 +190,7 @@ fn a_thousand_faults_of_each_kind_on_streams_leave_nothing_behind() {
             for _ in 0..THREADS {
                 let token = token.clone();
                 tasks.spawn(async move {
-                    for _ in 0..ROUNDS {
+                    for _ in 0..rounds {
                         let told = exchange(proxy, path, &token, client).await;
                         assert!(expected.split(" or ").any(|one| one == told), "{path}: {told}");
                     }

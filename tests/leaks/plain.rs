@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Before, ROUNDS, THREADS, alone,
+    Before, THREADS, alone, rounds,
     support::{
         gateway::Gateway,
         raw::{SWITCHED, UPGRADE, ask, until},
@@ -78,8 +78,8 @@ fn failing() -> Upstream {
 }
 
 #[test]
-fn a_thousand_faults_of_each_kind_leave_nothing_behind() {
-    let _alone = alone();
+fn faults_of_each_kind_leave_nothing_behind() {
+    let (_alone, rounds) = (alone(), rounds());
     let upstream = failing();
     let quick = "timeouts.body_idle = \"50ms\"\ntimeouts.pool_idle = \"50ms\"\n";
     let sections = Gateway::services(upstream.address)
@@ -154,7 +154,7 @@ fn a_thousand_faults_of_each_kind_leave_nothing_behind() {
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
-                    for _ in 0..ROUNDS {
+                    for _ in 0..rounds {
                         let mut socket = ask(gateway.proxy, target, &token, fields);
                         let heard = then(&mut socket);
                         assert!(heard.starts_with(begins), "{target}: {heard:?}");
