@@ -97,7 +97,11 @@ fn contents(engine: &Engine) -> String {
         "{:?}\n{scanned:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
         engine.tokens(None, usize::MAX).unwrap(),
         owners.map(|owner| ids(&engine.tokens_of(owner, None, usize::MAX).unwrap())),
-        owners.map(|owner| engine.names_of(owner).unwrap()),
+        owners.map(|owner| {
+            let names = engine.names_of(owner).unwrap();
+            assert_eq!(engine.name_count(owner), names.len(), "{owner}");
+            names
+        }),
         engine.users().unwrap(),
         engine.groups().unwrap(),
         engine.members().unwrap(),

@@ -203,6 +203,13 @@ impl Engine {
         }
     }
 
+    /// How many they are.
+    pub(crate) fn name_count(&self, owner: &str) -> usize {
+        match self {
+            Engine::Embedded(engine) => engine.name_count(owner),
+        }
+    }
+
     /// Every token once, in any order.
     pub(crate) fn scan_tokens(&self, visit: &mut dyn FnMut(TokenRow<'_>)) -> Result<(), ReadError> {
         match self {

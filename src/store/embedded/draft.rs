@@ -31,6 +31,7 @@ pub(super) enum Move {
     Place { id: TokenId, block: u32 },
     Forget { id: TokenId },
     Take { name: NameHash },
+    Named { owner: String, more: isize },
     AddBlock { owner: String, block: u32 },
     DropBlock { owner: String, block: u32 },
 }
@@ -58,6 +59,8 @@ pub(super) struct Draft<'a> {
     rows: BTreeMap<Key, Option<Vec<u8>>>,
     /// Blocks that were touched.
     blocks: HashMap<u32, Block<'static>>,
+    /// How many of their tokens had a name before.
+    named: HashMap<u32, usize>,
     /// Last uses of blocks, where touched.
     uses: HashMap<u32, LastUses>,
     /// Tokens that are elsewhere, or nowhere, by this batch.
@@ -84,6 +87,7 @@ impl<'a> Draft<'a> {
             locator,
             rows: BTreeMap::new(),
             blocks: HashMap::new(),
+            named: HashMap::new(),
             uses: HashMap::new(),
             placed: HashMap::new(),
             begun: HashMap::new(),
@@ -136,6 +140,11 @@ impl<'a> Draft<'a> {
             return Err(DraftError::NoToken(*id));
         }
         for (number, block) in std::mem::take(&mut self.blocks) {
+            let before = self.named.get(&number).copied().unwrap_or(0);
+            let more = block.named().checked_signed_diff(before).expect("a block has few tokens");
+            if more != 0 {
+                self.moves.push(Move::Named { owner: block.owner.clone().into_owned(), more });
+            }
             if block.items.is_empty() {
                 let owner = block.owner.into_owned();
                 self.moves.push(Move::DropBlock { owner, block: number });
@@ -250,9 +259,8 @@ impl<'a> Draft<'a> {
             let Some(row) = self.db.get(keys::block(number)).map_err(Damage::from)? else { continue };
             let stored = Block::decode(&row).map_err(Damage::from)?;
             if stored.items.iter().any(holds) {
-                let mut block = stored.into_owned();
+                let block = self.keep(number, stored.into_owned());
                 block.items.iter_mut().filter(|item| holds(item)).for_each(|item| item.taken = None);
-                self.blocks.insert(number, block);
             }
         }
         Ok(())
@@ -328,9 +336,15 @@ impl<'a> Draft<'a> {
             let row =
                 self.db.get(keys::block(number)).map_err(Damage::from)?.ok_or(Damage::Key("token block"))?;
             let block = Block::decode(&row).map_err(Damage::from)?.into_owned();
-            self.blocks.insert(number, block);
+            return Ok(self.keep(number, block));
         }
-        Ok(self.blocks.get_mut(&number).expect("a block that is not there was just put there"))
+        Ok(self.blocks.get_mut(&number).expect("it is there, else it would have been read"))
+    }
+
+    /// A stored block that is about to be changed.
+    fn keep(&mut self, number: u32, block: Block<'static>) -> &mut Block<'static> {
+        self.named.insert(number, block.named());
+        self.blocks.entry(number).insert_entry(block).into_mut()
     }
 
     fn uses(&mut self, block: u32) -> Result<&mut LastUses, DraftError> {
@@ -349,6 +363,7 @@ impl Move {
             Move::Place { id, block } => locator.place(id, block),
             Move::Forget { id } => locator.forget(id),
             Move::Take { name } => locator.take_name(name),
+            Move::Named { owner, more } => locator.named(&owner, more),
             Move::AddBlock { owner, block } => drop(locator.found_block(&owner, block)),
             Move::DropBlock { owner, block } => locator.drop_block(&owner, block),
         }

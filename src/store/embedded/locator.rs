@@ -15,9 +15,17 @@ pub(super) struct Locator {
     sorted: Vec<Place>,
     /// Since then; overrides.
     recent: BTreeMap<TokenId, u32>,
-    owners: HashMap<Box<str>, Vec<u32>>,
+    owners: HashMap<Box<str>, Owned>,
     names: Names,
     pub next: u32,
+}
+
+/// What an owner has.
+#[derive(Default)]
+struct Owned {
+    blocks: Vec<u32>,
+    /// Tokens that have a name: counted, so that making one does not read all the others.
+    named: usize,
 }
 
 /// Which names may be taken: a hash that is absent is certain, one that is present is looked up.
@@ -103,7 +111,12 @@ impl Locator {
     }
 
     pub(super) fn blocks(&self, owner: &str) -> &[u32] {
-        self.owners.get(owner).map_or(&[], Vec::as_slice)
+        self.owners.get(owner).map_or(&[], |owned| &owned.blocks)
+    }
+
+    /// How many of an owner's tokens have a name.
+    pub(super) fn names(&self, owner: &str) -> usize {
+        self.owners.get(owner).map_or(0, |owned| owned.named)
     }
 
     /// Stands for an owner's name in the other calls about names.
@@ -129,14 +142,21 @@ impl Locator {
 
     pub(super) fn add_block(&mut self, owner: &str, block: u32) {
         match self.owners.get_mut(owner) {
-            Some(blocks) => blocks.push(block),
-            None => drop(self.owners.insert(owner.into(), vec![block])),
+            Some(owned) => owned.blocks.push(block),
+            None => drop(self.owners.insert(owner.into(), Owned { blocks: vec![block], named: 0 })),
         }
     }
 
     pub(super) fn drop_block(&mut self, owner: &str, block: u32) {
-        if let Some(blocks) = self.owners.get_mut(owner) {
-            blocks.retain(|b| *b != block);
+        if let Some(owned) = self.owners.get_mut(owner) {
+            owned.blocks.retain(|b| *b != block);
+        }
+    }
+
+    /// So many more of an owner's tokens have a name, or fewer.
+    pub(super) fn named(&mut self, owner: &str, more: isize) {
+        if let Some(owned) = self.owners.get_mut(owner) {
+            owned.named = owned.named.checked_add_signed(more).expect("no more lose a name than had one");
         }
     }
 }

@@ -61,6 +61,11 @@ impl Embedded {
         Ok(names)
     }
 
+    /// Counted already: nothing is read.
+    pub(crate) fn name_count(&self, owner: &str) -> usize {
+        self.located(|locator| locator.names(owner))
+    }
+
     pub(crate) fn scan_tokens(&self, visit: &mut dyn FnMut(TokenRow<'_>)) -> Result<(), ReadError> {
         self.read(|db| {
             sweep(db, |_, mut block| {
@@ -146,12 +151,15 @@ fn locate(db: &sled::Db, mut visit: Option<&mut dyn FnMut(TokenRow<'_>)>) -> Res
     let mut locator = Locator::default();
     sweep(db, |number, mut block| {
         let owner = locator.found_block(block.owner, number);
+        let mut named = 0;
         while let Some(item) = block.next()? {
+            named += isize::from(item.taken.is_some());
             locator.found_token(&owner, item.id, item.taken, number);
             if let Some(visit) = visit.as_mut() {
                 visit(item.row(block.owner)?);
             }
         }
+        locator.named(block.owner, named);
         Ok(())
     })?;
     locator.scanned();

@@ -192,6 +192,11 @@ impl<'a> Block<'a> {
         Ok(Self { owner: Cow::Borrowed(row.owner), items: items.collect::<Result<_, _>>()? })
     }
 
+    /// How many of its tokens have a name.
+    pub(crate) fn named(&self) -> usize {
+        self.items.iter().filter(|item| item.taken.is_some()).count()
+    }
+
     pub(crate) fn into_owned(self) -> Block<'static> {
         let items = self.items.into_iter().map(|item| BlockItem {
             id: item.id,

@@ -169,17 +169,18 @@ impl Desk {
         Ok(holders)
     }
 
-    /// Live tokens of an owner.
-    pub(crate) fn live_tokens(&self, owner: &str) -> Result<usize, ReadError> {
-        let holders = self.names_of(owner)?;
-        if holders.len() < self.standing.policy.max_tokens {
-            return Ok(holders.len());
+    /// Whether an owner has this many live tokens.
+    pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
+        let taken = self.pending.names.iter().filter(|((of, _), holder)| of == owner && holder.is_some());
+        // Every live token has a name, so that most owners need no closer look.
+        if self.engine.name_count(owner) + taken.count() < count {
+            return Ok(false);
         }
         let mut live = 0;
-        for id in holders.into_values() {
+        for id in self.names_of(owner)?.into_values() {
             live += usize::from(self.token(id)?.is_some_and(|record| is_live(&record, self.now)));
         }
-        Ok(live)
+        Ok(live >= count)
     }
 
     /// Puts a token down: stored, and told to the index.

@@ -79,8 +79,9 @@ impl Desk {
         if self.named(&record.owner, &name)?.is_some() {
             return Err(name_taken(&record.name).into());
         }
-        if self.live_tokens(&record.owner)? >= self.standing.policy.max_tokens {
-            let message = format!("the user has {} live tokens already", self.standing.policy.max_tokens);
+        let most = self.standing.policy.max_tokens;
+        if self.has_live_tokens(&record.owner, most)? {
+            let message = format!("the user has {most} live tokens already");
             return Err(Refusal::new(RefusalCode::TooManyTokens, message).into());
         }
         self.take_name(&record.owner, name, record.id);
