@@ -16,6 +16,13 @@ use std::{
 
 use support::{gateway::Gateway, http::Client};
 
+/// The one that the binary has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A caller makes more than an owner may have by default.
+const TOKENS: &str = "[tokens]\nmax_per_user = 1000000\n";
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str| {
@@ -29,7 +36,7 @@ fn main() {
     let dir = tempfile::tempdir_in(&within).unwrap();
     println!("{}: {:.0} bare writes of 4 KiB with fdatasync a second", within.display(), bare(&dir));
     let nobody = "127.0.0.1:9".parse().unwrap();
-    let gateway = Gateway::on(dir, &Gateway::text(&Gateway::services(nobody)));
+    let gateway = Gateway::on(dir, &Gateway::text(&(Gateway::services(nobody) + TOKENS)));
     for writer in 0..writers {
         gateway.developer(&format!("writer{writer}"));
     }

@@ -1,7 +1,7 @@
 //! A plain HTTP/1.1 client on blocking sockets: what is sent and what comes back, byte for byte.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
@@ -20,7 +20,7 @@ pub enum Socket {
 /// A connection that is kept alive.
 pub struct Client {
     socket: Socket,
-    unread: Vec<u8>,
+    unread: VecDeque<u8>,
 }
 
 #[derive(Debug)]
@@ -47,13 +47,13 @@ impl Client {
     fn over(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
-        Self { socket: Socket::Tcp(socket), unread: Vec::new() }
+        Self { socket: Socket::Tcp(socket), unread: VecDeque::new() }
     }
 
     pub fn unix(path: &Path) -> Self {
         let socket = UnixStream::connect(path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket: Socket::Unix(socket), unread: Vec::new() }
+        Self { socket: Socket::Unix(socket), unread: VecDeque::new() }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -93,7 +93,7 @@ impl Client {
         } else if let Some(length) = answer.field("content-length") {
             self.exactly(length.parse().unwrap()).unwrap()
         } else {
-            let mut rest = std::mem::take(&mut self.unread);
+            let mut rest = Vec::from(std::mem::take(&mut self.unread));
             self.socket.read_to_end(&mut rest).unwrap();
             rest
         };
@@ -140,7 +140,7 @@ impl Client {
 
     /// What becomes of the connection when nothing more is expected: bytes, end of file, or an error.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
-        let mut rest = std::mem::take(&mut self.unread);
+        let mut rest = Vec::from(std::mem::take(&mut self.unread));
         self.socket.read_to_end(&mut rest)?;
         Ok(rest)
     }
@@ -170,7 +170,10 @@ impl Client {
     }
 
     fn byte(&mut self) -> io::Result<u8> {
-        if self.unread.is_empty() {
+        loop {
+            if let Some(byte) = self.unread.pop_front() {
+                return Ok(byte);
+            }
             let mut buffer = [0; 4096];
             let read = self.socket.read(&mut buffer)?;
             if read == 0 {
@@ -178,7 +181,6 @@ impl Client {
             }
             self.unread.extend(&buffer[..read]);
         }
-        Ok(self.unread.remove(0))
     }
 }
 
