@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod desk;
+mod gather;
 mod groups;
 mod import;
 mod once;
@@ -46,6 +47,8 @@ pub(crate) use import::Line;
 pub(crate) use provided::Ids;
 pub(crate) use tokens::Text;
 pub(crate) use upkeep::Upkeep;
+
+use gather::Gather;
 
 /// Commands that wait for the writer; beyond that, callers wait to hand theirs in.
 pub(crate) const QUEUE: usize = 1024;
@@ -121,17 +124,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    pub(crate) fn run(mut self, queue: mpsc::Receiver<Command>) {
         let guard = CloseOnPanic(self.shared.clone());
-        while let Some(first) = queue.blocking_recv() {
+        let mut gather = Gather::new(queue);
+        while let Some(first) = gather.first() {
             let mut batch = Vec::new();
             let mut next = Some(first);
             let mut close = None;
-            self.desk.now = (self.shared.clock)();
             let before = self.desk.standing.clone();
             while let Some(command) = next.take() {
                 match command {
                     Command::Change(mut task) => {
+                        self.desk.now = (self.shared.clock)();
                         task.plan(&mut self.desk);
                         batch.push(task);
                     }
@@ -141,14 +145,16 @@ impl Writer {
                     }
                 }
                 if batch.len() < BATCH && self.desk.pending.ops.len() < BATCH_OPS {
-                    next = queue.try_recv().ok();
+                    next = gather.next(batch.len());
                 }
             }
+            let (count, began) = (batch.len(), Instant::now());
             self.finish(batch, before);
+            gather.answered(count, began.elapsed());
             if let Some(done) = close {
-                queue.close();
                 self.shared.close("the store was closed".into());
-                while let Ok(Command::Change(task)) = queue.try_recv() {
+                for command in gather.close() {
+                    let Command::Change(task) = command else { break };
                     task.answer(How::Not("the store was closed".into()));
                 }
                 self.shared.engine.close();
