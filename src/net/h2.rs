@@ -183,7 +183,9 @@ impl<H: Handler> Session<H> {
             if astray { Err(Refusal::Misdirected) } else { Ok(head) }
         });
         self.connection.enter(Phase::Serving);
-        self.tasks.spawn_local(stream::serve(judged, body, bodiless, place, self.handler.clone()));
+        // A task is moved several times before it runs.
+        let served = Box::pin(stream::serve(judged, body, bodiless, place, self.handler.clone()));
+        self.tasks.spawn_local(served);
     }
 
     /// With the last stream the connection becomes idle, or has nothing left to do.

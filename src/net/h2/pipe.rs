@@ -98,6 +98,10 @@ impl Pipe {
             ready!(gathered.send(cx, &self.connection))?;
         }
         if small {
+            if gathered.bytes.capacity() == 0 {
+                // At once: grown step by step it would be copied as often.
+                gathered.bytes.reserve(GATHERED);
+            }
             gather(&mut gathered.bytes);
             return Poll::Ready(Ok(length));
         }

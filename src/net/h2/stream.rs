@@ -44,7 +44,7 @@ pub(super) async fn serve<H: Handler>(
         Ok(Head { request, length, expects }) => {
             let stream = place.stream.clone();
             let body = RequestBody::stream(Inflow::new(body, length, expects, stream));
-            // On the heap: a task is moved several times before it runs, and this is most of it.
+            // On the heap: it is most of all this, and would be moved into its place.
             let answer = Box::pin(handler.handle(request.map(|()| body), place.stream.clone()));
             match until_over(&place, answer).await {
                 Ok(response) => send(&place, response, bodiless).await,
