@@ -85,11 +85,9 @@ impl<'a> Bearer<'a> {
 
     /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
     pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, Form) {
-        let alias = ALIASES.iter().find_map(|alias| self.text.strip_prefix(*alias));
-        let canonical = match alias.filter(|rest| perm_alias && has_shape(rest)) {
-            Some(text) => Bearer { text, shaped: true },
-            None => self,
-        };
+        let alias = || ALIASES.iter().find_map(|alias| self.text.strip_prefix(*alias));
+        let behind = if self.shaped || !perm_alias { None } else { alias().filter(|rest| has_shape(rest)) };
+        let canonical = behind.map_or(self, |text| Bearer { text, shaped: true });
         let form = match canonical {
             Bearer { shaped: false, .. } => Form::Foreign,
             Bearer { text, .. } if has_checksum(text) => Form::Own,

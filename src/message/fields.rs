@@ -98,8 +98,7 @@ impl Fields {
         let mark = Mark::of(name.as_bytes());
         // Most of what is looked for is not there.
         let lines = if self.marks & mark.bit() == 0 { &[] } else { &self.lines[..] };
-        let named =
-            move |line: &&Line| line.mark() == mark && line.name(self.text(**line)) == name.as_bytes();
+        let named = move |line: &&Line| self.names(**line, mark, name);
         lines.iter().filter(named).map(|line| line.value(self.text(*line)))
     }
 
@@ -159,8 +158,10 @@ impl Fields {
     }
 
     pub fn remove(&mut self, name: &str) {
-        while let Some(at) = self.position(name) {
+        let mut from = 0;
+        while let Some(at) = self.position(from, name) {
             self.lines.remove(at);
+            from = at;
         }
     }
 
@@ -208,14 +209,22 @@ impl Fields {
     }
 
     fn first(&self, mark: Mark, name: &str) -> Option<&[u8]> {
-        let named = |line: &&Line| line.mark() == mark && line.name(self.text(**line)) == name.as_bytes();
-        self.lines.iter().find(named).map(|line| line.value(self.text(*line)))
+        self.lines.iter().find(|line| self.names(**line, mark, name)).map(|line| line.value(self.text(*line)))
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
+    /// Of the first line of this name at or behind `from`.
+    fn position(&self, from: usize, name: &str) -> Option<usize> {
         let mark = Mark::of(name.as_bytes());
-        let named = |line: &Line| line.mark() == mark && line.name(self.text(*line)) == name.as_bytes();
-        (self.marks & mark.bit() != 0).then(|| self.lines.iter().position(named)).flatten()
+        if self.marks & mark.bit() == 0 {
+            return None;
+        }
+        let found = self.lines[from..].iter().position(|line| self.names(*line, mark, name))?;
+        Some(from + found)
+    }
+
+    #[inline]
+    fn names(&self, line: Line, mark: Mark, name: &str) -> bool {
+        line.mark() == mark && line.name(self.text(line)) == name.as_bytes()
     }
 
     fn reserve(&mut self) {

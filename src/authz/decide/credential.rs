@@ -34,13 +34,18 @@ impl Credential {
 
     /// Reads one field value.
     pub fn from_field(field: &[u8], perm_alias: bool, imports: bool) -> Self {
-        const SCHEME: &[u8] = b"bearer";
-        let (scheme, rest) = field.split_at(field.len().min(SCHEME.len()));
-        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(|b| is_token_char(*b)) {
-            return Credential::UnsupportedScheme;
-        }
-        let spaces = rest.iter().take_while(|b| **b == b' ').count();
-        let word = Some(&rest[spaces..]).filter(|_| spaces > 0);
+        // As nearly everybody writes it.
+        let usual = field.strip_prefix(b"Bearer ").filter(|word| word.first() != Some(&b' '));
+        let word = match usual {
+            Some(word) => Some(word),
+            None => match behind_scheme(field) {
+                Some(rest) => {
+                    let spaces = rest.iter().take_while(|b| **b == b' ').count();
+                    Some(&rest[spaces..]).filter(|_| spaces > 0)
+                }
+                None => return Credential::UnsupportedScheme,
+            },
+        };
         let Some(bearer) = word.and_then(Bearer::parse) else { return Credential::Malformed };
         let (bearer, form) = bearer.classify(perm_alias);
         let looked_up = match form {
@@ -58,6 +63,14 @@ impl Credential {
             _ => None,
         }
     }
+}
+
+/// What stands behind `Bearer`, in whatever case. `None`: it is another scheme.
+fn behind_scheme(field: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, rest) = field.split_at_checked(SCHEME.len())?;
+    let whole = !rest.first().is_some_and(|b| is_token_char(*b));
+    (whole && scheme.eq_ignore_ascii_case(SCHEME)).then_some(rest)
 }
 
 /// RFC 9110 `tchar`.
@@ -81,6 +94,8 @@ mod tests {
         check("Bearer", Credential::Malformed);
         check("Bearer ", Credential::Malformed);
         check("Bearer\tx", Credential::Malformed);
+        check("Bearer \tx", Credential::Malformed);
+        check("bearer \tx", Credential::Malformed);
         check("Bearer=x", Credential::Malformed);
         check("Bearer x y", Credential::Malformed);
         check("Bearer x, Bearer y", Credential::Malformed);
