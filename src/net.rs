@@ -22,12 +22,16 @@ mod peer;
 mod proxy_protocol;
 mod refusal;
 mod sending;
+mod splice;
 mod stream;
 pub mod tls;
 mod tunnel;
 mod worker;
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 pub use self::{
     accept::serve,
@@ -43,6 +47,7 @@ pub use self::{
     peer::Peer,
     refusal::Refusal,
     sending::{Coding, SendError, Sending, head_buffer},
+    splice::Splice,
     tunnel::Upgraded,
     worker::{Budget, Worker},
 };
@@ -67,6 +72,17 @@ pub trait Handler: 'static {
     fn tunnel(self: Rc<Self>, answered: Self::Body, client: Upgraded) -> impl Future<Output = ()> + 'static {
         drop((answered, client));
         std::future::ready(())
+    }
+
+    /// Moves what comes next of an answer's body into a splice, which does not read it. `None`: it
+    /// cannot be had so now, but as frames.
+    fn poll_pour(
+        body: &mut Self::Body,
+        cx: &mut Context<'_>,
+        splice: &mut Splice,
+    ) -> Poll<Option<Result<(), BoxError>>> {
+        let _ = (body, cx, splice);
+        Poll::Ready(None)
     }
 
     /// The answer to what never becomes a request; status `refusal.status()`. The connection

@@ -27,6 +27,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -68,7 +69,7 @@ use crate::{
     fence::Registry,
     message::{Request, Response},
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
+    net::{BoxError, Connection, Handler, Refusal, RequestBody, Splice, Upgraded, tls::Handshake},
     state::State,
 };
 
@@ -248,6 +249,14 @@ impl Handler for Gateway {
         if let Some((tunnel, finish)) = answered.into_tunnel() {
             tunnel.relay(client, finish, &self.scratch).await;
         }
+    }
+
+    fn poll_pour(
+        body: &mut Body,
+        cx: &mut Context<'_>,
+        splice: &mut Splice,
+    ) -> Poll<Option<Result<(), BoxError>>> {
+        body.poll_pour(cx, splice).map(|poured| poured.map(|poured| Ok(poured?)))
     }
 
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {

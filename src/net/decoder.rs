@@ -94,6 +94,16 @@ impl Decoder {
         Ok(Piece::Data(input.split_to(data).freeze()))
     }
 
+    /// So many bytes of data were taken by another way.
+    pub fn skip(&mut self, taken: u64) {
+        if let Extent::Length(left) = &mut self.extent {
+            *left = left.saturating_sub(taken);
+            if *left == 0 {
+                self.extent = Extent::Ended;
+            }
+        }
+    }
+
     /// The connection was closed; whether the body is whole.
     pub fn close(&mut self) -> bool {
         if matches!(self.extent, Extent::Close) {

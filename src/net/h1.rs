@@ -17,7 +17,7 @@ use http_body::Body as _;
 
 pub use self::line::Line;
 use super::{
-    Connection, Handler, Refusal, RequestBody, Worker,
+    Connection, Handler, Refusal, RequestBody, Splice, Worker,
     connection::Order,
     lifetime::End,
     sending::{Coding, Sending},
@@ -106,8 +106,9 @@ async fn turn<H: Handler>(
     }
     let (body, bodiless) = if framed.coding.is_some() { (Some(body), None) } else { (None, Some(body)) };
     let mut answer = Sending::new(head, body, framed.coding.unwrap_or(Coding::Length(0)));
+    let mut splice = Splice::default();
     watched(connection, |cx| {
-        if line.send(cx, &mut answer).is_err() {
+        if line.send(cx, &mut answer, &mut splice, H::poll_pour).is_err() {
             // An answer that broke off must not pass for a whole one.
             return Poll::Ready(Err(End::Severed));
         }

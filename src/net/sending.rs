@@ -120,8 +120,31 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
         stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Result<(), SendError> {
+        self.send_or_pass(stream, cx, |_, _, _, _| Poll::Ready(None))
+    }
+
+    /// As [`Sending::send`]; `pass` may hand bytes of a body whose length is known from the body to
+    /// the stream by itself, at most as many as are left, and tells how many the stream has taken.
+    /// `None`: this time it cannot.
+    pub fn send_or_pass<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        mut pass: impl FnMut(&mut B, &mut S, &mut Context<'_>, u64) -> Poll<Option<Result<usize, SendError>>>,
+    ) -> Result<(), SendError> {
         while !self.is_sent() {
             if !self.ended && !self.has_piece() {
+                if self.written == self.text.len()
+                    && let (Coding::Length(left), Some(body)) = (&mut self.coding, &mut self.body)
+                {
+                    let Poll::Ready(passed) = pass(body, stream, cx, *left) else { return Ok(()) };
+                    if let Some(passed) = passed {
+                        let passed = passed.inspect_err(|_| self.ended = true)?;
+                        *left = left.checked_sub(passed as u64).ok_or(SendError::Body)?;
+                        (self.ended, self.taken) = (*left == 0, true);
+                        continue;
+                    }
+                }
                 // A body that has failed is not one that nothing was taken of.
                 self.taken |= self.next_piece(cx).inspect_err(|_| self.ended = true)?;
             }

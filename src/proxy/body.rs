@@ -12,11 +12,11 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    net::{BodyError, RequestBody},
+    net::{BodyError, RequestBody, Splice},
     proxy::{
         exchange::{Exchange, Finish, Passage},
         tunnel::Tunnel,
-        upstream::{Download, Lease, Upstream, lane::End},
+        upstream::{Download, DownloadError, Lease, Upstream, lane::End},
     },
 };
 
@@ -202,6 +202,30 @@ impl Body {
         }
     }
 
+    /// What comes next into a splice. `None`: it cannot be had that way now.
+    pub fn poll_pour(
+        &mut self,
+        cx: &mut Context<'_>,
+        splice: &mut Splice,
+    ) -> Poll<Option<Result<(), Broken>>> {
+        let Kind::Stream(stream) = &mut self.kind else { return Poll::Ready(None) };
+        let exchange = self.finish.exchange();
+        let poured = stream.poll(exchange, cx, |download, cx| download.poll_pour(cx, splice));
+        Poll::Ready(ready!(poured).map(|poured| match poured {
+            Ok(count) => {
+                self.count(count);
+                self.end_if_over();
+                Ok(())
+            }
+            Err(broken) => Err(self.break_off(broken)),
+        }))
+    }
+
+    fn break_off(&mut self, broken: Broken) -> Broken {
+        self.kind = Kind::Ended;
+        broken
+    }
+
     fn count(&self, length: usize) {
         let sent = &self.finish.exchange().bytes_out;
         sent.set(sent.get() + length as u64);
@@ -215,6 +239,34 @@ impl Stream {
         if let Some(lease) = self.lease.take() {
             lease.give_back(self.upstream.idle_timeout(), exchange.clock());
         }
+    }
+
+    /// Takes something of the answer, whose upstream has so much time for it.
+    fn poll<T>(
+        &mut self,
+        exchange: &Exchange,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Download, &mut Context<'_>) -> Poll<Option<Result<T, DownloadError>>>,
+    ) -> Poll<Option<Result<T, Broken>>> {
+        if exchange.is_over() {
+            return Poll::Ready(Some(Err(Broken)));
+        }
+        let taken = take(&mut self.download, cx);
+        if let Some(lease) = &self.lease {
+            if taken.is_pending() {
+                lease.lane().expect_if_quiet(self.upstream.body_timeout());
+            } else {
+                lease.lane().expect_nothing();
+            }
+        }
+        Poll::Ready(ready!(taken).map(|taken| {
+            taken.map_err(|error| {
+                tracing::debug!(%error, "the upstream's answer broke off");
+                self.blame(exchange);
+                exchange.connection.sever();
+                Broken
+            })
+        }))
     }
 
     fn blame(&self, exchange: &Exchange) {
@@ -234,47 +286,26 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
-        let stream = match &mut this.kind {
-            Kind::Ended | Kind::Tunnel(_) => return Poll::Ready(None),
+        match &mut this.kind {
+            Kind::Ended | Kind::Tunnel(_) => Poll::Ready(None),
             Kind::Text(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
-                return Poll::Ready(text.map(|text| {
+                Poll::Ready(text.map(|text| {
                     this.count(text.len());
                     Ok(Frame::data(text))
-                }));
+                }))
             }
-            Kind::Stream(stream) => stream,
-        };
-        let exchange = this.finish.exchange();
-        if exchange.is_over() {
-            return Poll::Ready(Some(Err(Broken)));
-        }
-        match Pin::new(&mut stream.download).poll_frame(cx) {
-            Poll::Pending => {
-                if let Some(lease) = &stream.lease {
-                    lease.lane().expect_if_quiet(stream.upstream.body_timeout());
-                }
-                Poll::Pending
-            }
-            Poll::Ready(frame) => {
-                if let Some(lease) = &stream.lease {
-                    lease.lane().expect_nothing();
-                }
-                match frame {
-                    Some(Ok(frame)) => Poll::Ready(Some(Ok(this.pass(frame)))),
-                    Some(Err(error)) => {
-                        tracing::debug!(%error, "the upstream's answer broke off");
-                        stream.blame(exchange);
-                        exchange.connection.sever();
-                        this.kind = Kind::Ended;
-                        Poll::Ready(Some(Err(Broken)))
-                    }
+            Kind::Stream(stream) => {
+                let exchange = this.finish.exchange();
+                let frame = stream.poll(exchange, cx, |download, cx| Pin::new(download).poll_frame(cx));
+                Poll::Ready(match ready!(frame) {
+                    Some(Ok(frame)) => Some(Ok(this.pass(frame))),
+                    Some(Err(broken)) => Some(Err(this.break_off(broken))),
                     None => {
-                        stream.give_back(exchange);
-                        this.kind = Kind::Ended;
-                        Poll::Ready(None)
+                        this.end();
+                        None
                     }
-                }
+                })
             }
         }
     }

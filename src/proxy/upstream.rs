@@ -51,7 +51,7 @@ mod wire;
 use admission::{Entry, Line, Place, Turn};
 use choose::Chooser;
 use common::Common;
-pub use download::Download;
+pub use download::{Download, DownloadError};
 use endpoint::Endpoint;
 pub use lease::Lease;
 use negotiate::ConnectError;

@@ -14,6 +14,7 @@ mod health;
 #[path = "../support/http2.rs"]
 mod http2;
 mod identity;
+mod large;
 mod limits;
 mod multiplexed;
 mod names;

@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::net::{
-    BodyError, Connection, Limits,
+    BodyError, BoxError, Connection, Limits, Splice,
     connection::Phase,
     decoder::{Decoder, Piece},
     h2,
@@ -50,6 +50,9 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const READ_FIRST: usize = 8 << 10;
 const READ: usize = 4 << 10;
 const READ_BODY: usize = 64 << 10;
+
+/// From so many bytes on, what is left of an answer's body is spliced.
+const SPLICED: u64 = 32 << 10;
 
 impl Line {
     pub fn new(stream: Stream, connection: Rc<Connection>) -> Self {
@@ -197,13 +200,27 @@ impl Line {
         leave.filter(|leave| leave.len() < CONTINUE.len()).unwrap_or_default()
     }
 
+    /// `pour`: as a handler's, with the splice that goes with this answer.
     pub fn send<B: Body<Data = Bytes> + Unpin>(
         &self,
         cx: &mut Context<'_>,
         answer: &mut Sending<B>,
+        splice: &mut Splice,
+        mut pour: impl FnMut(&mut B, &mut Context<'_>, &mut Splice) -> Poll<Option<Result<(), BoxError>>>,
     ) -> Result<(), SendError> {
         // The body of the answer may want the body of the request: not while the socket is lent.
-        answer.send(&mut Outward { line: self }, cx)
+        answer.send_or_pass(&mut Outward { line: self }, cx, |body, outward, cx, left| {
+            if splice.is_empty() {
+                if left < SPLICED || !outward.splices() {
+                    return Poll::Ready(None);
+                }
+                match ready!(pour(body, cx, splice)) {
+                    None => return Poll::Ready(None),
+                    Some(poured) => poured.map_err(|_| SendError::Body)?,
+                }
+            }
+            outward.poll_empty(splice, cx).map(|taken| Some(taken.map_err(SendError::Broken)))
+        })
     }
 
     /// The present exchange is over, and another one may follow.
@@ -296,6 +313,18 @@ struct Outward<'a> {
 }
 
 impl Outward<'_> {
+    fn splices(&self) -> bool {
+        matches!(&*self.line.socket.borrow(), Some(Socket { stream: Stream::Tcp(_), .. }))
+    }
+
+    fn poll_empty(&self, splice: &mut Splice, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let empty = |stream: Pin<&mut Stream>| match stream.get_mut() {
+            Stream::Tcp(socket) => splice.empty_into(socket, cx),
+            Stream::Unix(_) | Stream::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        };
+        self.poll(empty, |taken| *taken)
+    }
+
     fn poll<T>(
         &self,
         write: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>,

@@ -8,10 +8,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::proxy::upstream::{
-    h1::Fault,
-    plain::Shared,
-    share::{Inflow, InflowError},
+use crate::{
+    net::Splice,
+    proxy::upstream::{
+        h1::Fault,
+        plain::Shared,
+        share::{Inflow, InflowError},
+    },
 };
 
 pub enum Download {
@@ -27,6 +30,22 @@ pub enum DownloadError {
     Plain(#[from] Fault),
     #[error(transparent)]
     Multiplexed(#[from] InflowError),
+}
+
+impl Download {
+    /// What comes next into a splice, and how much. `None`: it cannot be had that way now.
+    pub fn poll_pour(
+        &mut self,
+        cx: &mut Context<'_>,
+        splice: &mut Splice,
+    ) -> Poll<Option<Result<usize, DownloadError>>> {
+        match self {
+            Self::Plain(connection) => {
+                connection.borrow_mut().poll_pour(cx, splice).map(|poured| poured.map(|poured| Ok(poured?)))
+            }
+            Self::Multiplexed(_) => Poll::Ready(None),
+        }
+    }
 }
 
 impl Body for Download {

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::{
     message::Fields,
-    net::{Decoder, Piece},
-    proxy::upstream::{HEAD_LIMIT, MOST_INTERIM},
+    net::{Decoder, Piece, Splice},
+    proxy::upstream::{HEAD_LIMIT, MOST_INTERIM, wire::Wire},
 };
 
 pub use request::Outgoing;
@@ -229,6 +229,32 @@ where
             Intake::Body { decoder, .. } => decoder.close(),
             Intake::Rest | Intake::Head { .. } => false,
         }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Connection<Wire, B> {
+    /// The next bytes of the answer's body into a splice, where its head told how many there are.
+    pub fn poll_pour(
+        &mut self,
+        cx: &mut Context<'_>,
+        splice: &mut Splice,
+    ) -> Poll<Option<Result<usize, Fault>>> {
+        if let Err(fault) = self.poll_send(cx) {
+            return Poll::Ready(Some(Err(fault)));
+        }
+        let Intake::Body { decoder, .. } = &mut self.intake else { return Poll::Ready(None) };
+        let Some(left) = decoder.left().filter(|left| *left > 0 && self.input.is_empty()) else {
+            return Poll::Ready(None);
+        };
+        let poured = ready!(self.stream.poll_pour(cx, splice, left));
+        Poll::Ready(poured.map(|poured| match poured {
+            Ok(0) => Err(Fault::closed()),
+            Ok(count) => {
+                decoder.skip(count as u64);
+                Ok(count)
+            }
+            Err(error) => Err(Fault::Broken(error)),
+        }))
     }
 }
 

@@ -140,11 +140,12 @@ impl Lane {
         self.heard.get() == 0 && self.peer_closed.get()
     }
 
-    pub(super) fn hear(&self, bytes: &[u8]) {
-        if bytes.is_empty() {
+    /// So many bytes came; none: the upstream has closed its side.
+    pub(super) fn hear(&self, bytes: usize) {
+        if bytes == 0 {
             self.peer_closed.set(true);
         } else {
-            self.heard.set(self.heard.get() + bytes.len() as u64);
+            self.heard.set(self.heard.get() + bytes as u64);
         }
     }
 

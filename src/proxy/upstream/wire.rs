@@ -10,10 +10,13 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::upstream::{
-    admission::Place,
-    lane::{End, Lane},
-    transport::Transport,
+use crate::{
+    net::Splice,
+    proxy::upstream::{
+        admission::Place,
+        lane::{End, Lane},
+        transport::Transport,
+    },
 };
 
 pub struct Wire {
@@ -48,6 +51,39 @@ impl Wire {
         }
     }
 
+    /// As much as there is, and no more than `most`, into a splice. `None`: it cannot be had that way.
+    pub fn poll_pour(
+        &mut self,
+        cx: &mut Context<'_>,
+        splice: &mut Splice,
+        most: u64,
+    ) -> Poll<Option<io::Result<usize>>> {
+        if let Err(error) = self.check() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let poured = match &self.stream {
+            Transport::Tcp(socket) => splice.fill_from(socket, cx, most),
+            Transport::Unix(_) | Transport::Tls(_) => return Poll::Ready(None),
+        };
+        match poured {
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(poured)) => self.heard(cx, Poll::Ready(Ok(poured))).map(Some),
+            Poll::Pending => self.heard(cx, Poll::Pending).map(Some),
+        }
+    }
+
+    fn heard(&self, cx: &mut Context<'_>, read: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match read {
+            Poll::Ready(Ok(count)) => self.lane.hear(count),
+            Poll::Ready(Err(_)) => self.lane.lose(),
+            Poll::Pending => {
+                ready!(self.lane.poll_overdue(cx));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
+    }
+
     /// A failed write turns into waiting: the read side tells how the exchange ends, be it with an
     /// early answer or with an error. Without this a 413 that is followed by a reset gets lost.
     fn written(&mut self, result: &io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -80,20 +116,8 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         self.check()?;
         let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => {
-                self.lane.lose();
-                return Poll::Ready(Err(error));
-            }
-            Poll::Pending => {
-                ready!(self.lane.poll_overdue(cx));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        let bytes = &buf.filled()[before..];
-        self.lane.hear(bytes);
-        Poll::Ready(Ok(()))
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.heard(cx, read.map(|read| read.map(|()| buf.filled().len() - before))).map(|read| read.map(drop))
     }
 }
 

@@ -1,0 +1,121 @@
+//! Answers that are too large to be read: what is left of them goes from socket to socket.
+
+use std::{thread, time::Duration};
+
+use crate::harness::{Ending, Gate, Origin, Wire, eventually, status};
+
+const LARGE: usize = 1 << 20;
+
+/// Text in which no two places look the same.
+fn text(length: usize) -> String {
+    (0..length / 8).map(|at| format!("{at:07} ")).collect()
+}
+
+/// An answer of so many bytes that has begun: its head and `said` of its body.
+fn begun(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (Wire, Wire) {
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"));
+    assert_eq!(status(&client.head()), 200);
+    upstream.send(said);
+    client.bytes(said.len());
+    (client, upstream)
+}
+
+#[test]
+fn a_large_answer_passes_whole_and_both_connections_live_on() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = begun(&origin, &gate, LARGE, "");
+    for _ in 0..2 {
+        let rest = text(LARGE);
+        let sent = rest.clone();
+        let sending = thread::spawn(move || {
+            upstream.send(sent);
+            upstream
+        });
+        assert!(client.bytes(LARGE) == rest, "other bytes came");
+        upstream = sending.join().unwrap();
+        let line = gate.line();
+        assert_eq!((line["status"].as_u64(), line["bytes_out"].as_u64()), (Some(200), Some(LARGE as u64)));
+        client.send(gate.request("GET /api/y", &[]));
+        upstream.head();
+        upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n"));
+        client.head();
+    }
+    assert_eq!(gate.live(), 1);
+}
+
+#[test]
+fn requests_behind_a_large_answer_wait_for_its_end() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = begun(&origin, &gate, LARGE, &text(64 << 10));
+    client.send(gate.request("GET /api/y", &[]));
+    upstream.is_silent();
+    upstream.send(text(LARGE - (64 << 10)));
+    client.bytes(LARGE - (64 << 10));
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
+    assert_eq!(client.answer().2, "next");
+}
+
+#[test]
+fn a_large_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
+    fn check(row: &str, play: impl FnOnce(Wire) -> Option<Wire>, reason: &str) {
+        let origin = Origin::new();
+        let impatient = |setup: &mut crate::harness::Setup| {
+            setup.upstream.body_timeout = Duration::from_millis(100);
+        };
+        let gate = origin.setup().with(impatient).start();
+        let (mut client, upstream) = begun(&origin, &gate, LARGE, &text(64 << 10));
+        let rest = play(upstream);
+        assert_eq!(client.ending(), Ending::Reset, "{row}");
+        assert_eq!(gate.told().1, reason, "{row}");
+        drop(rest);
+        gate.is_empty_at_last();
+    }
+    check(
+        "closes",
+        |mut upstream| {
+            upstream.send(text(64 << 10));
+            None
+        },
+        "upstream_reset",
+    );
+    check(
+        "resets",
+        |upstream| {
+            upstream.reset();
+            None
+        },
+        "upstream_reset",
+    );
+    check("says nothing more", Some, "upstream_timeout");
+}
+
+#[test]
+fn a_large_answer_is_cut_where_it_stands() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (mut client, mut upstream) = begun(&origin, &gate, 1 << 30, &text(64 << 10));
+    // More than the kernel holds for a client that does not read: some of it is under way in here.
+    upstream.fill_up(text(64 << 10).as_bytes());
+    assert_eq!(gate.revoke().0, 1);
+    assert_eq!(client.ending(), Ending::Reset);
+    upstream.ending();
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn a_client_that_goes_away_ends_a_large_answer() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let (client, mut upstream) = begun(&origin, &gate, LARGE, &text(64 << 10));
+    drop(client);
+    eventually("the upstream hears of it", || {
+        std::io::Write::write_all(&mut upstream.socket, text(64 << 10).as_bytes()).is_err()
+    });
+    gate.is_empty_at_last();
+}
