@@ -10,7 +10,8 @@ machine. `instructions.json` beside this file has what was recorded last; `--rec
 a change that is worth what it costs or that saves something.
 
   permitted   a token that is granted for the service
-  public      a public rule and no token: the same proxying without a decision about anybody
+  public      a public rule, and a cookie in the token's place: the same proxying without a decision
+              about anybody
   refused     an unknown token, 401
   logged      as permitted, with the access log on
 """
@@ -126,7 +127,8 @@ prefix = "/svc00/public"
         token = {"public": None, "refused": "pgt_" + "0" * 12 + "_" + "0" * 49}.get(row, self.token)
         path = "/svc00/public/1k" if row == "public" else "/svc07/1k"
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n"
-        head += "Accept-Encoding: identity\r\n" + (f"Authorization: Bearer {token}\r\n" if token else "")
+        head += "Accept-Encoding: identity\r\n"
+        head += f"Authorization: Bearer {token}\r\n" if token else f"Cookie: session={self.token}\r\n"
         access = "access.log" if row == "logged" else "off"
         status = b"401" if row == "refused" else b"200"
         costs = [self.run((head + "\r\n").encode(), status, access, rounds) for rounds in (SHORT, LONG)]

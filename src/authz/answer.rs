@@ -232,11 +232,13 @@ impl Reason {
         if !told.advice.is_empty() {
             description.push_str(". ");
             let mut advice = told.advice;
-            // Only a service stands in braces.
-            while let Some((before, behind)) = advice.split_once('{') {
-                description.push_str(before);
-                description.push_str(service.unwrap_or(SERVICE));
-                advice = behind.split_once('}').map_or("", |(_, after)| after);
+            // Only a service stands in braces, and only where a scope is missing.
+            if matches!(told.challenge, Challenge::Scope) {
+                while let Some((before, behind)) = advice.split_once('{') {
+                    description.push_str(before);
+                    description.push_str(service.unwrap_or(SERVICE));
+                    advice = behind.split_once('}').map_or("", |(_, after)| after);
+                }
             }
             description.push_str(advice);
         }

@@ -80,10 +80,11 @@ impl Rejection {
         fields.add("content-type", &HeaderValue::from_static(kind));
         fields.add("cache-control", &HeaderValue::from_static("no-store"));
         fields.add_text("x-request-id", request_id.as_bytes());
-        for (name, value) in [("www-authenticate", answer.challenge), ("allow", answer.allow)] {
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                fields.add(name, &value);
-            }
+        if let Some(challenge) = answer.challenge {
+            fields.add_text("www-authenticate", challenge.as_bytes());
+        }
+        if let Some(allow) = answer.allow {
+            fields.add_text("allow", allow.as_bytes());
         }
         if let Some(wait) = self.retry_after {
             fields.add("retry-after", &HeaderValue::from(wait));
@@ -154,19 +155,18 @@ fn text(answer: &Answer, request_id: &RequestId, problem: bool) -> Bytes {
     let mut body = String::with_capacity(TEXT);
     body.push('{');
     if problem {
-        put_member(&mut body, "detail", &answer.description);
+        put_text(&mut body, "\"detail\":", &answer.description);
+        body.push(',');
     }
-    put_member(&mut body, "error", answer.error);
-    put_member(&mut body, "error_description", &answer.description);
-    put_member(&mut body, "request_id", request_id.as_str());
-    body.push_str("\"status\":");
+    put_text(&mut body, "\"error\":", answer.error);
+    put_text(&mut body, ",\"error_description\":", &answer.description);
+    put_text(&mut body, ",\"request_id\":", request_id.as_str());
+    body.push_str(",\"status\":");
     body.push_str(answer.status.as_str());
-    body.push(',');
     if problem {
-        put_member(&mut body, "title", title);
-        put_member(&mut body, "type", "about:blank");
+        put_text(&mut body, ",\"title\":", title);
+        body.push_str(",\"type\":\"about:blank\"");
     }
-    body.pop();
     body.push('}');
     body.into()
 }
@@ -174,11 +174,9 @@ fn text(answer: &Answer, request_id: &RequestId, problem: bool) -> Bytes {
 /// Room for most of them.
 const TEXT: usize = 512;
 
-/// A member and the comma behind it. Refusals come in floods, and hardly one has anything to escape.
-fn put_member(body: &mut String, name: &str, text: &str) {
-    body.push('"');
+/// A member that is a string. Refusals come in floods, and hardly one has anything to escape.
+fn put_text(body: &mut String, name: &str, text: &str) {
     body.push_str(name);
-    body.push_str("\":");
     let escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
     // All bytes, since hardly a text has one: compilers look at sixteen in a step then.
     if text.bytes().fold(false, |found, byte| found | escaped(byte)) {
@@ -188,7 +186,6 @@ fn put_member(body: &mut String, name: &str, text: &str) {
         body.push_str(text);
         body.push('"');
     }
-    body.push(',');
 }
 
 #[cfg(test)]
