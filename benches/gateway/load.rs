@@ -27,6 +27,8 @@ pub struct Load {
     pub suffix: &'static str,
     /// The tokens are known, else all are refused.
     pub known: bool,
+    /// Requests a second over all connections; else as many as are answered.
+    pub rate: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,8 @@ impl Load {
         }
         let mut command = pinned(CORES[1], &std::env::current_exe().unwrap());
         command.args(["load", &proxy.to_string(), self.suffix, &span.as_millis().to_string()]);
-        command.args([self.connections.to_string(), self.known.to_string()]);
+        let rate = self.rate.unwrap_or_default();
+        command.args([self.connections.to_string(), self.known.to_string(), rate.to_string()]);
         let told = output(&mut command);
         let (requests, p99) = told.trim().split_once(' ').expect("two figures");
         (requests.parse().unwrap(), Some(p99.parse().unwrap()))
@@ -100,11 +103,14 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The other process: proxy, suffix, milliseconds, connections, known.
+/// The other process: proxy, suffix, milliseconds, connections, known, rate.
 pub fn run(arguments: &[String]) {
-    let [proxy, suffix, span, connections, known] = arguments else { panic!("{arguments:?}") };
+    let [proxy, suffix, span, connections, known, rate] = arguments else { panic!("{arguments:?}") };
     let (proxy, known): (SocketAddr, bool) = (proxy.parse().unwrap(), known.parse().unwrap());
-    let (span, connections) = (Duration::from_millis(span.parse().unwrap()), connections.parse().unwrap());
+    let (span, connections) =
+        (Duration::from_millis(span.parse().unwrap()), connections.parse::<u32>().unwrap());
+    let rate: u32 = rate.parse().unwrap();
+    let every = (rate > 0).then(|| Duration::from_secs(1) * connections / rate);
     let requests: Rc<Vec<String>> =
         Rc::new((0..TOKENS).map(|number| request(number, suffix, known)).collect());
     let expected = if known { "HTTP/1.1 200 " } else { "HTTP/1.1 401 " };
@@ -113,7 +119,9 @@ pub fn run(arguments: &[String]) {
     let mut took = LocalSet::new().block_on(&runtime, async {
         let clients: Vec<_> = (0..connections)
             .map(|number| {
-                tokio::task::spawn_local(client(proxy, requests.clone(), number * 151, until, expected))
+                let begin = every.map(|every| (Instant::now() + every * number / connections, every));
+                let requests = (requests.clone(), number as usize * 151);
+                tokio::task::spawn_local(client(proxy, requests, begin, until, expected))
             })
             .collect();
         let mut took = Vec::new();
@@ -133,11 +141,12 @@ fn request(number: usize, suffix: &str, known: bool) -> String {
     )
 }
 
-/// Microseconds of each request.
+/// Microseconds of each request. `due`: when the first one is, and how much later each other; one
+/// that had to wait for the answer before it is counted from when it was due.
 async fn client(
     proxy: SocketAddr,
-    requests: Rc<Vec<String>>,
-    first: usize,
+    (requests, first): (Rc<Vec<String>>, usize),
+    mut due: Option<(Instant, Duration)>,
     until: Instant,
     expected: &str,
 ) -> Vec<u32> {
@@ -146,7 +155,16 @@ async fn client(
     let (mut took, mut number) = (Vec::new(), first);
     let mut bytes = vec![0; 256 << 10];
     while Instant::now() < until {
-        let began = Instant::now();
+        let mut began = Instant::now();
+        if let Some((at, every)) = &mut due {
+            if *at > began {
+                tokio::time::sleep_until((*at).into()).await;
+                began = Instant::now();
+            } else {
+                began = *at;
+            }
+            *at += *every;
+        }
         socket.write_all(requests[number % TOKENS].as_bytes()).await.unwrap();
         let (mut read, mut left) = (0, None);
         while left != Some(0) {

@@ -32,12 +32,20 @@ struct Row {
     per_request: f64,
 }
 
-const KEEP_ALIVE: Load = Load { way: Way::Plain, connections: 64, suffix: "1k", known: true };
+const KEEP_ALIVE: Load = Load { way: Way::Plain, connections: 64, suffix: "1k", known: true, rate: None };
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 7] = [
     Row {
         name: "HTTP/1.1 keep-alive, 1 KiB",
         load: KEEP_ALIVE,
+        access: Access::Off,
+        baseline: "nginx",
+        unit: "us/request",
+        per_request: 1.0,
+    },
+    Row {
+        name: "the same, 8,000 requests/s",
+        load: Load { rate: Some(8000), ..KEEP_ALIVE },
         access: Access::Off,
         baseline: "nginx",
         unit: "us/request",
@@ -53,7 +61,7 @@ const ROWS: [Row; 6] = [
     },
     Row {
         name: "TLS 1.3, HTTP/1.1 keep-alive",
-        load: Load { way: Way::Tls, connections: 64, suffix: "1k", known: true },
+        load: Load { way: Way::Tls, connections: 64, suffix: "1k", known: true, rate: None },
         access: Access::Off,
         baseline: "nginx",
         unit: "us/request",
@@ -61,7 +69,7 @@ const ROWS: [Row; 6] = [
     },
     Row {
         name: "TLS 1.3, HTTP/2, 16 x 32 streams",
-        load: Load { way: Way::Multiplexed, connections: 16, suffix: "1k", known: true },
+        load: Load { way: Way::Multiplexed, connections: 16, suffix: "1k", known: true, rate: None },
         access: Access::Off,
         baseline: "nginx",
         unit: "us/request",
@@ -69,7 +77,7 @@ const ROWS: [Row; 6] = [
     },
     Row {
         name: "1 MiB bodies",
-        load: Load { way: Way::Plain, connections: 16, suffix: "1m", known: true },
+        load: Load { way: Way::Plain, connections: 16, suffix: "1m", known: true, rate: None },
         access: Access::Off,
         baseline: "nginx",
         unit: "ms/GiB",
@@ -77,7 +85,7 @@ const ROWS: [Row; 6] = [
     },
     Row {
         name: "refusals (401)",
-        load: Load { way: Way::Plain, connections: 64, suffix: "1k", known: false },
+        load: Load { way: Way::Plain, connections: 64, suffix: "1k", known: false, rate: None },
         access: Access::Off,
         baseline: "nginx map",
         unit: "us/request",
