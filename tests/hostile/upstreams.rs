@@ -307,8 +307,8 @@ fn every_misbehaviour_has_its_outcome() {
         r#"
 [upstream.one]
 urls = ["http://{address}"]
-timeouts.first_byte = "400ms"
-timeouts.body_idle = "400ms"
+timeouts.first_byte = "2s"
+timeouts.body_idle = "2s"
 [service.tracker]
 title = "Tracker"
 upstream = "one"
