@@ -1,5 +1,6 @@
 //! Requests and answers on their way through the gateway, whatever protocol brought them.
 
+pub mod buffer;
 mod fields;
 mod line;
 mod sixteen;

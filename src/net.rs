@@ -46,7 +46,7 @@ pub use self::{
     limits::Limits,
     peer::Peer,
     refusal::Refusal,
-    sending::{Coding, SendError, Sending, head_buffer},
+    sending::{Coding, SendError, Sending},
     splice::Splice,
     tunnel::Upgraded,
     worker::{Budget, Worker},

@@ -1,12 +1,15 @@
 //! The fields of a message: lines within the bytes that were read, and those that were set since.
 //! A hash map costs a request more than its whole decision.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::line::{Line, Mark, put_field};
+use super::{
+    buffer,
+    line::{Line, Mark, put_field},
+};
 
 /// In the order in which they came, names in lower case.
 #[derive(Clone, Default)]
@@ -60,8 +63,10 @@ impl Fields {
 
     /// None yet; room for so many lines and their text, and for what is set beside them.
     pub fn with_room(lines: usize, text: usize) -> Self {
-        let lines = Vec::with_capacity(lines + ADDED);
-        Self { read: Bytes::new(), set: Vec::with_capacity(text + SET), lines, marks: 0 }
+        let (mut own, mut set) = (buffer::lines(), buffer::text());
+        own.reserve(lines + ADDED);
+        set.reserve(text + SET);
+        Self { read: Bytes::new(), set, lines: own, marks: 0 }
     }
 
     /// The head that was read.
@@ -229,7 +234,7 @@ impl Fields {
 
     fn reserve(&mut self) {
         if self.set.capacity() == 0 {
-            self.set = Vec::with_capacity(SET);
+            self.set = buffer::text();
         }
     }
 
@@ -239,6 +244,13 @@ impl Fields {
 
     fn side(&self, set: bool) -> &[u8] {
         if set { &self.set } else { &self.read }
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        buffer::give_text(mem::take(&mut self.set));
+        buffer::give_lines(mem::take(&mut self.lines));
     }
 }
 

@@ -9,7 +9,7 @@ use memchr::{memchr, memchr3};
 
 use self::names::{FRAMERS, Framer, authority, valid_host};
 use super::{Limits, Refusal, decoder::Decoder};
-use crate::message::{Line, length_of, text_length};
+use crate::message::{Line, buffer, length_of, text_length};
 
 /// How far a head has been judged. Fed with the same bytes again, and more behind them; the names
 /// of fields become lower case in them.
@@ -53,9 +53,6 @@ const MALFORMED_LINE: Refusal = Refusal::BadRequest("malformed request line");
 const MALFORMED_FIELD: Refusal = Refusal::BadRequest("malformed field line");
 const FOLDED_FIELD: Refusal = Refusal::BadRequest("a folded field line");
 const LINE_END: Refusal = Refusal::BadRequest("a line that does not end with CR LF");
-
-/// Room for the fields of most requests, with those that a gateway sets.
-const FIELDS: usize = 24;
 
 const LINE_END_LEN: usize = 2;
 
@@ -120,7 +117,7 @@ impl HeadScan {
                         self.framer(field, bytes)?;
                     }
                     if self.fields.capacity() == 0 {
-                        self.fields = Vec::with_capacity(FIELDS);
+                        self.fields = buffer::lines();
                     }
                     self.fields.push(field);
                 }

@@ -1,7 +1,6 @@
 //! An HTTP/1.1 message on its way out: its head as bytes, its body piece by piece behind it.
 
 use std::{
-    cell::RefCell,
     io::{self, IoSlice, Write as _},
     mem,
     pin::Pin,
@@ -12,7 +11,7 @@ use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use crate::message::Fields;
+use crate::message::{Fields, buffer};
 
 /// Sent by whoever polls it; holds its body until it is dropped.
 pub struct Sending<B> {
@@ -57,24 +56,6 @@ pub enum SendError {
 
 /// The largest piece that is copied behind what waits to be written.
 const JOINED: usize = 4 << 10;
-
-thread_local! {
-    /// What heads were written in: to allocate room for one costs more than to fill it.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// More than this many are not kept, nor what is larger than most heads with a small body.
-const SPARES: usize = 16;
-const SPARE_ROOM: usize = 8 << 10;
-
-/// Room for most heads without growing.
-const HEAD: usize = 1 << 10;
-
-/// An empty buffer to write a head in.
-pub fn head_buffer() -> Vec<u8> {
-    let spare = SPARE.with_borrow_mut(Vec::pop);
-    spare.unwrap_or_else(|| Vec::with_capacity(HEAD))
-}
 
 impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
     /// The head must frame the body as `coding` says; a body that there is none of has no coding.
@@ -256,17 +237,7 @@ impl<B: Body<Data = Bytes> + Unpin> Sending<B> {
 
 impl<B> Drop for Sending<B> {
     fn drop(&mut self) {
-        let mut text = mem::take(&mut self.text);
-        if (1..=SPARE_ROOM).contains(&text.capacity()) {
-            text.clear();
-            // At the end of a thread there is no place for it any more.
-            let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < SPARES {
-                    spare.push(text);
-                }
-            });
-        }
+        buffer::give_text(mem::take(&mut self.text));
     }
 }
 

@@ -5,11 +5,8 @@ use http_body::SizeHint;
 
 use super::request::{Wishes, says};
 use crate::{
-    message::{Fields, Names, length_of, put_field},
-    net::{
-        clock::Clock,
-        sending::{Coding, head_buffer},
-    },
+    message::{Fields, Names, buffer, length_of, put_field},
+    net::{clock::Clock, sending::Coding},
 };
 
 pub struct Framed {
@@ -30,7 +27,7 @@ pub fn frame(status: StatusCode, fields: &Fields, size: &SizeHint, wishes: Wishe
     let closes = fields.all("connection").any(|options| says(options, b"close"));
     let told = fields.get("content-length").and_then(length_of);
     let mut persistent = wishes.persistent && !closes;
-    let mut head = head_buffer();
+    let mut head = buffer::text();
     head.extend_from_slice(if wishes.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');

@@ -9,8 +9,8 @@ use tokio::io::AsyncWrite;
 
 use super::Fault;
 use crate::{
-    message::{Fields, Line, Request, RequestHead, Target},
-    net::{Coding, SendError, Sending, head_buffer},
+    message::{Fields, Line, Request, RequestHead, Target, buffer},
+    net::{Coding, SendError, Sending},
 };
 
 pub struct Outgoing<B> {
@@ -66,7 +66,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
 }
 
 fn encode(method: &Method, target: &str, fields: &Fields) -> Vec<u8> {
-    let mut head = head_buffer();
+    let mut head = buffer::text();
     head.extend_from_slice(method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(target.as_bytes());

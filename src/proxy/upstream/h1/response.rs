@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::Fault;
 use crate::{
-    message::{Fields, Line, length_of, text_length},
+    message::{Fields, Line, buffer, length_of, text_length},
     proxy::upstream::HEAD_LIMIT,
 };
 
@@ -23,9 +23,6 @@ pub enum Extent {
     Chunked,
     Close,
 }
-
-/// Room for the fields of most answers, with those that a gateway sets.
-const FIELDS: usize = 16;
 
 /// What an answer begins with.
 const VERSION: &[u8] = b"HTTP/1.";
@@ -77,7 +74,7 @@ impl Head {
 /// whole.
 fn lines(input: &mut [u8]) -> Result<Option<(usize, usize, Vec<Line>)>, Fault> {
     let Some((first, mut at)) = line(input, 0)? else { return Ok(None) };
-    let mut lines = Vec::with_capacity(FIELDS);
+    let mut lines = buffer::lines();
     while let Some((end, behind)) = line(input, at)? {
         if end == at {
             return if behind <= HEAD_LIMIT {
