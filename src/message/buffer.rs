@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// More than this many are not kept, nor larger ones than most heads with a small body need.
-const MOST: usize = 32;
+const MOST: usize = 12;
 const LARGEST: usize = 8 << 10;
 
 /// Room for most texts and heads without growing.
