@@ -134,6 +134,7 @@ fn request_lines_and_hosts_are_read_strictly() {
     host("two ports", "Host: g:80:80\r\n", 400);
     host("half an address", "Host: [::1\r\n", 400);
     host("an escape", "Host: g%2f\r\n", 400);
+    check(&gate, "none beside an absolute target in HTTP/1.0", "GET http://g/ HTTP/1.0\r\n\r\n", 400);
     check(&gate, "none in HTTP/1.0", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 0);
     check(
         &gate,

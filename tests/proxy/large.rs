@@ -1,6 +1,6 @@
 //! Answers that are too large to be read: what is left of them goes from socket to socket.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use crate::harness::{Ending, Gate, Origin, Wire, eventually, status};
 
@@ -59,40 +59,6 @@ fn requests_behind_a_large_answer_wait_for_its_end() {
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
     assert_eq!(client.answer().2, "next");
-}
-
-#[test]
-fn a_large_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
-    fn check(row: &str, play: impl FnOnce(Wire) -> Option<Wire>, reason: &str) {
-        let origin = Origin::new();
-        let impatient = |setup: &mut crate::harness::Setup| {
-            setup.upstream.body_timeout = Duration::from_millis(100);
-        };
-        let gate = origin.setup().with(impatient).start();
-        let (mut client, upstream) = begun(&origin, &gate, LARGE, &text(64 << 10));
-        let rest = play(upstream);
-        assert_eq!(client.ending(), Ending::Reset, "{row}");
-        assert_eq!(gate.told().1, reason, "{row}");
-        drop(rest);
-        gate.is_empty_at_last();
-    }
-    check(
-        "closes",
-        |mut upstream| {
-            upstream.send(text(64 << 10));
-            None
-        },
-        "upstream_reset",
-    );
-    check(
-        "resets",
-        |upstream| {
-            upstream.reset();
-            None
-        },
-        "upstream_reset",
-    );
-    check("says nothing more", Some, "upstream_timeout");
 }
 
 #[test]

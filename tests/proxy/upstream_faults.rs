@@ -171,6 +171,8 @@ fn check_broken(row: &str, head: &str, piece: &str, play: impl FnOnce(Wire) -> O
 #[test]
 fn a_fault_within_the_answer_never_looks_like_its_end() {
     let length = "content-length: 100\r\n";
+    // So much is left that it is spliced.
+    let large = "content-length: 1000000\r\n";
     let chunked = "transfer-encoding: chunked\r\n";
     let reset = |upstream: Wire| {
         upstream.reset();
@@ -183,6 +185,14 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
     check_broken("length, reset", length, "piece", reset, "upstream_reset");
     check_broken("length, closed", length, "piece", close, "upstream_reset");
     check_broken("length, silent", length, "piece", Some, "upstream_timeout");
+    check_broken("large, reset", large, "piece", reset, "upstream_reset");
+    check_broken("large, closed", large, "piece", close, "upstream_reset");
+    let more = |mut upstream: Wire| {
+        upstream.send(vec![b'x'; 64 << 10]);
+        None
+    };
+    check_broken("large, closed further on", large, "piece", more, "upstream_reset");
+    check_broken("large, silent", large, "piece", Some, "upstream_timeout");
     check_broken("chunked, reset", chunked, "5\r\npiece\r\n", reset, "upstream_reset");
     check_broken("chunked, closed", chunked, "5\r\npiece\r\n", close, "upstream_reset");
     check_broken("chunked, silent", chunked, "5\r\npiece\r\n", Some, "upstream_timeout");
