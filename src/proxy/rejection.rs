@@ -80,11 +80,10 @@ impl Rejection {
         fields.add("content-type", &HeaderValue::from_static(kind));
         fields.add("cache-control", &HeaderValue::from_static("no-store"));
         fields.add_text("x-request-id", request_id.as_bytes());
-        if let Some(challenge) = answer.challenge {
-            fields.add_text("www-authenticate", challenge.as_bytes());
-        }
-        if let Some(allow) = answer.allow {
-            fields.add_text("allow", allow.as_bytes());
+        for (name, value) in [("www-authenticate", answer.challenge), ("allow", answer.allow)] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                fields.add(name, &value);
+            }
         }
         if let Some(wait) = self.retry_after {
             fields.add("retry-after", &HeaderValue::from(wait));
