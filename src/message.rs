@@ -17,12 +17,15 @@ pub use self::{
     target::Target,
 };
 
-/// Its head is on the heap: it goes through many hands, and each would copy it.
+/// A head and a body. The head is on the heap: it goes through many hands, and each would copy it.
 #[derive(Debug)]
-pub struct Request<B> {
-    head: Box<RequestHead>,
+pub struct Message<H, B> {
+    head: Box<H>,
     pub body: B,
 }
+
+pub type Request<B> = Message<RequestHead, B>;
+pub type Response<B> = Message<ResponseHead, B>;
 
 #[derive(Debug)]
 pub struct RequestHead {
@@ -32,30 +35,23 @@ pub struct RequestHead {
     pub fields: Fields,
 }
 
-/// Its head is on the heap, as a request's.
-#[derive(Debug)]
-pub struct Response<B> {
-    head: Box<ResponseHead>,
-    pub body: B,
-}
-
 #[derive(Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
     pub fields: Fields,
 }
 
-impl<B> Request<B> {
-    pub fn from_parts(head: RequestHead, body: B) -> Self {
+impl<H, B> Message<H, B> {
+    pub fn from_parts(head: H, body: B) -> Self {
         Self { head: Box::new(head), body }
     }
 
-    pub fn into_parts(self) -> (RequestHead, B) {
+    pub fn into_parts(self) -> (H, B) {
         (*self.head, self.body)
     }
 
-    pub fn map<C>(self, change: impl FnOnce(B) -> C) -> Request<C> {
-        Request { head: self.head, body: change(self.body) }
+    pub fn map<C>(self, change: impl FnOnce(B) -> C) -> Message<H, C> {
+        Message { head: self.head, body: change(self.body) }
     }
 }
 
@@ -64,44 +60,18 @@ impl<B> Response<B> {
     pub fn new(body: B) -> Self {
         Self::from_parts(ResponseHead { status: StatusCode::OK, fields: Fields::default() }, body)
     }
-
-    pub fn from_parts(head: ResponseHead, body: B) -> Self {
-        Self { head: Box::new(head), body }
-    }
-
-    pub fn into_parts(self) -> (ResponseHead, B) {
-        (*self.head, self.body)
-    }
-
-    pub fn map<C>(self, change: impl FnOnce(B) -> C) -> Response<C> {
-        Response { head: self.head, body: change(self.body) }
-    }
 }
 
-impl<B> Deref for Request<B> {
-    type Target = RequestHead;
+impl<H, B> Deref for Message<H, B> {
+    type Target = H;
 
-    fn deref(&self) -> &RequestHead {
+    fn deref(&self) -> &H {
         &self.head
     }
 }
 
-impl<B> DerefMut for Request<B> {
-    fn deref_mut(&mut self) -> &mut RequestHead {
-        &mut self.head
-    }
-}
-
-impl<B> Deref for Response<B> {
-    type Target = ResponseHead;
-
-    fn deref(&self) -> &ResponseHead {
-        &self.head
-    }
-}
-
-impl<B> DerefMut for Response<B> {
-    fn deref_mut(&mut self) -> &mut ResponseHead {
+impl<H, B> DerefMut for Message<H, B> {
+    fn deref_mut(&mut self) -> &mut H {
         &mut self.head
     }
 }

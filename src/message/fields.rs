@@ -69,11 +69,6 @@ impl Fields {
         Self { read: Bytes::new(), set, lines: own, marks: 0 }
     }
 
-    /// The head that was read.
-    pub fn text_read(&self) -> &Bytes {
-        &self.read
-    }
-
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }

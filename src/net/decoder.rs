@@ -72,10 +72,7 @@ impl Decoder {
             Extent::Close => input.len(),
             Extent::Length(left) => {
                 let here = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= here as u64;
-                if *left == 0 {
-                    self.extent = Extent::Ended;
-                }
+                self.skip(here as u64);
                 here
             }
             Extent::Chunked(chunked) => {
