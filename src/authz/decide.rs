@@ -254,6 +254,13 @@ impl Denial<'_> {
         answer
     }
 
+    /// Whether the answer says more than that of its reason alone.
+    pub fn is_particular(&self) -> bool {
+        let may_name =
+            matches!(self.reason, Reason::ScopeDenied | Reason::ReadOnlyScope | Reason::MethodNotAllowed);
+        may_name && self.owner.is_some()
+    }
+
     fn with(self, reason: Reason) -> Self {
         Self { reason, ..self }
     }

@@ -231,6 +231,9 @@ impl Fields {
         if self.set.capacity() == 0 {
             self.set = buffer::text();
         }
+        if self.lines.capacity() == 0 {
+            self.lines = buffer::lines();
+        }
     }
 
     fn text(&self, line: Line) -> &[u8] {

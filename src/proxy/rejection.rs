@@ -1,6 +1,6 @@
 //! Every outcome that is not forwarded, and the one map from it to what the client gets.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -23,12 +23,24 @@ use crate::{
 #[derive(Debug)]
 pub struct Rejection {
     pub reason: Reason,
-    answer: Answer,
+    /// Where it is not what the reason alone comes to.
+    answer: Option<Box<Answer>>,
     /// Seconds.
     retry_after: Option<u32>,
     /// Boxed: hardly a refusal has them, and all would be as large.
     limits: Option<Box<Fields>>,
 }
+
+/// What a reason alone comes to, as JSON. Made once: refusals come in floods.
+struct Usual {
+    answer: Answer,
+    fields: message::Fields,
+    /// The body up to the request's id, and behind it.
+    body: (Box<str>, Box<str>),
+}
+
+/// By [`Reason`].
+static USUAL: LazyLock<Vec<Usual>> = LazyLock::new(|| Reason::ALL.into_iter().map(Usual::new).collect());
 
 /// How a refusal is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +55,11 @@ pub enum Form {
 const RETRY_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
-    fn told(reason: Reason, answer: Answer) -> Self {
-        let retry_after = (answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_UNAVAILABLE);
-        Self { reason, answer, retry_after, limits: None }
+    fn told(reason: Reason, answer: Option<Box<Answer>>) -> Self {
+        let mut rejection = Self { reason, answer, retry_after: None, limits: None };
+        let unavailable = rejection.status() == StatusCode::SERVICE_UNAVAILABLE;
+        rejection.retry_after = unavailable.then_some(RETRY_UNAVAILABLE);
+        rejection
     }
 
     pub fn too_many(wait: Duration) -> Self {
@@ -54,41 +68,49 @@ impl Rejection {
 
     /// What is the gateway's own takes no other methods than these.
     pub fn method_not_allowed(allow: &str) -> Self {
-        let mut rejection = Self::from(Reason::MethodNotAllowed);
-        rejection.answer.allow = Some(allow.to_owned());
-        rejection
+        let reason = Reason::MethodNotAllowed;
+        let answer = Answer { allow: Some(allow.to_owned()), ..reason.answer(None) };
+        Self::told(reason, Some(Box::new(answer)))
     }
 
     /// For a proxy that takes no other refusals than 401 and 403; the body still says which it is.
     pub fn for_proxy(mut self) -> Self {
-        if self.answer.status != StatusCode::UNAUTHORIZED {
-            self.answer.status = StatusCode::FORBIDDEN;
+        if self.status() != StatusCode::UNAUTHORIZED {
+            let answer = Answer { status: StatusCode::FORBIDDEN, ..self.answer().clone() };
+            self.answer = Some(Box::new(answer));
         }
         self
     }
 
+    fn answer(&self) -> &Answer {
+        self.answer.as_deref().unwrap_or(&Usual::of(self.reason).answer)
+    }
+
     pub fn status(&self) -> StatusCode {
-        self.answer.status
+        self.answer().status
     }
 
     pub fn into_response(self, form: Form, request_id: &RequestId) -> Response<Bytes> {
-        let (answer, problem) = (self.answer, form == Form::Problem);
-        let mut response = Response::new(text(&answer, request_id, problem));
+        let answer = self.answer();
+        let mut response = if form == Form::Json && self.answer.is_none() {
+            let Usual { fields, body: (before, behind), .. } = Usual::of(self.reason);
+            let body = [before.as_bytes(), request_id.as_bytes(), behind.as_bytes()].concat();
+            let mut response = Response::new(body.into());
+            response.fields.add_all(fields);
+            response
+        } else {
+            let problem = form == Form::Problem;
+            let mut response = Response::new(text(answer, request_id.as_str(), problem).into());
+            response.fields = fields(answer, problem);
+            response
+        };
         response.status = answer.status;
         let fields = &mut response.fields;
-        let kind = if problem { "application/problem+json" } else { "application/json" };
-        fields.add("content-type", &HeaderValue::from_static(kind));
-        fields.add("cache-control", &HeaderValue::from_static("no-store"));
         fields.add_text("x-request-id", request_id.as_bytes());
-        for (name, value) in [("www-authenticate", answer.challenge), ("allow", answer.allow)] {
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                fields.add(name, &value);
-            }
-        }
         if let Some(wait) = self.retry_after {
             fields.add("retry-after", &HeaderValue::from(wait));
         }
-        if let Some(limits) = self.limits {
+        if let Some(limits) = &self.limits {
             limits.tell(fields);
         }
         if form == Form::Grpc { grpc::refusal(self.reason, &answer.description, response) } else { response }
@@ -97,7 +119,7 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self::told(reason, reason.answer(None))
+        Self::told(reason, None)
     }
 }
 
@@ -110,7 +132,22 @@ impl From<Exceeded> for Rejection {
 
 impl From<Denial<'_>> for Rejection {
     fn from(denial: Denial<'_>) -> Self {
-        Self::told(denial.reason, denial.answer())
+        Self::told(denial.reason, denial.is_particular().then(|| Box::new(denial.answer())))
+    }
+}
+
+impl Usual {
+    fn new(reason: Reason) -> Self {
+        const ID: &str = "\0";
+        let answer = reason.answer(None);
+        let body = text(&answer, ID, false);
+        // No text holds a zero, escaped as it is.
+        let (before, behind) = body.split_once("\\u0000").expect("the body tells the request's id");
+        Self { fields: fields(&answer, false), body: (before.into(), behind.into()), answer }
+    }
+
+    fn of(reason: Reason) -> &'static Self {
+        &USUAL[reason as usize]
     }
 }
 
@@ -148,8 +185,21 @@ fn asks_for_problem(fields: &message::Fields) -> bool {
     fields.all("accept").filter(|value| value.len() >= "application/problem+json".len()).any(named)
 }
 
+fn fields(answer: &Answer, problem: bool) -> message::Fields {
+    let mut fields = message::Fields::default();
+    let kind = if problem { "application/problem+json" } else { "application/json" };
+    fields.add("content-type", &HeaderValue::from_static(kind));
+    fields.add("cache-control", &HeaderValue::from_static("no-store"));
+    for (name, value) in [("www-authenticate", &answer.challenge), ("allow", &answer.allow)] {
+        if let Some(value) = value.as_ref().and_then(|value| HeaderValue::try_from(value).ok()) {
+            fields.add(name, &value);
+        }
+    }
+    fields
+}
+
 /// One object of strings and the status, its members in the order of their names.
-fn text(answer: &Answer, request_id: &RequestId, problem: bool) -> Bytes {
+fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
     let title = answer.status.canonical_reason().unwrap_or_default();
     let mut body = String::with_capacity(TEXT);
     body.push('{');
@@ -159,7 +209,7 @@ fn text(answer: &Answer, request_id: &RequestId, problem: bool) -> Bytes {
     }
     put_text(&mut body, "\"error\":", answer.error);
     put_text(&mut body, ",\"error_description\":", &answer.description);
-    put_text(&mut body, ",\"request_id\":", request_id.as_str());
+    put_text(&mut body, ",\"request_id\":", request_id);
     body.push_str(",\"status\":");
     body.push_str(answer.status.as_str());
     if problem {
@@ -167,7 +217,7 @@ fn text(answer: &Answer, request_id: &RequestId, problem: bool) -> Bytes {
         body.push_str(",\"type\":\"about:blank\"");
     }
     body.push('}');
-    body.into()
+    body
 }
 
 /// Room for most of them.
@@ -199,7 +249,7 @@ mod tests {
             let answer = reason.answer(Some("tracker"));
             for problem in [false, true] {
                 let told: serde_json::Value =
-                    serde_json::from_slice(&text(&answer, &id, problem)).expect("JSON");
+                    serde_json::from_str(&text(&answer, id.as_str(), problem)).expect("JSON");
                 let mut expected = serde_json::json!({
                     "error": answer.error,
                     "error_description": answer.description,
@@ -213,6 +263,8 @@ mod tests {
                 }
                 assert_eq!(told, expected, "{reason:?}");
             }
+            let usual = Rejection::from(reason).into_response(Form::Json, &id).into_parts().1;
+            assert_eq!(usual, text(&reason.answer(None), id.as_str(), false), "{reason:?}");
         }
     }
 
