@@ -135,6 +135,9 @@ fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
     Ok(accounts)
 }
 
+/// What the keys in scopes stand for. Each token asks for each of its own.
+type Services = HashMap<String, ServiceId, foldhash::fast::RandomState>;
+
 /// Answers how many tokens are imported.
 fn index(
     engine: &Engine,
@@ -142,12 +145,11 @@ fn index(
     ids: &mut ServiceIds,
     state: &State,
 ) -> Result<u64, OpenError> {
-    let mut services: HashMap<String, ServiceId> = HashMap::new();
+    let mut services = Services::default();
     let mut owner: Option<(String, UserIx)> = None;
     let mut imported = 0;
     let mut wrong = None;
-    state.index().reserve(engine.token_estimate());
-    state.index().fill(|put| {
+    state.index().fill(engine.token_estimate(), |put| {
         engine.locate(&mut |row| {
             let ix = match &owner {
                 Some((id, ix)) if id == row.owner => Some(*ix),
@@ -188,11 +190,7 @@ fn token(row: TokenRow<'_>, owner: UserIx, scope: Scope) -> Token {
     }
 }
 
-fn scope(
-    row: &TokenRow<'_>,
-    services: &mut HashMap<String, ServiceId>,
-    ids: &mut ServiceIds,
-) -> Option<Scope> {
+fn scope(row: &TokenRow<'_>, services: &mut Services, ids: &mut ServiceIds) -> Option<Scope> {
     let mut unknown = false;
     let scope = Scope::new(row.scope.iter().filter_map(|(key, access)| {
         let id = match services.get(*key) {

@@ -3,9 +3,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
+    hash::{BuildHasher, Hash, Hasher},
     ops::Bound,
 };
+
+use foldhash::quality::{FoldHasher, RandomState};
 
 use crate::authz::secret::TokenId;
 
@@ -41,7 +43,7 @@ struct Names {
 struct Place(u128);
 
 /// What has gone into the hash of a name when its owner has: a block's tokens share it.
-pub(super) struct OwnerHash(DefaultHasher);
+pub(super) struct OwnerHash(FoldHasher<'static>);
 
 /// Different names may share one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
