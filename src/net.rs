@@ -1,8 +1,8 @@
 //! Sockets: listeners, accept, TLS, deadlines, connection limits, drain. Knows no domain.
 //!
-//! A worker is one OS thread with a current-thread runtime and a `LocalSet`; everything here that
-//! is not `Send` belongs to one worker. Whatever a client's head says about framing is judged
-//! here, once: nobody behind reads the message in another way.
+//! A worker is one OS thread with a local runtime of its own; everything here that is not `Send`
+//! belongs to one worker. Whatever a client's head says about framing is judged here, once: nobody
+//! behind reads the message in another way.
 
 mod accept;
 mod bind;

@@ -4,8 +4,8 @@
 use std::{io, sync::Arc, thread::JoinHandle};
 
 use tokio::{
+    runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
-    task::LocalSet,
 };
 
 use super::supervisor::Pulse;
@@ -61,8 +61,9 @@ pub fn spawn(number: usize, seed: Seed, exits: mpsc::UnboundedSender<Exit>) -> i
 }
 
 fn run(seed: Seed) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(seed))
+    // Its tasks never leave the thread, and no `LocalSet` stands between them and the runtime.
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(seed))
 }
 
 async fn serve(seed: Seed) -> io::Result<()> {

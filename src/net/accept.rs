@@ -22,7 +22,7 @@ use super::{
     worker::{Full, Lease},
 };
 
-/// Serves what comes in, on the current `LocalSet`; returns when a drain has ended. The error is
+/// Serves what comes in, on the worker's local runtime; returns when a drain has ended. The error is
 /// that the socket cannot be used at all.
 pub async fn serve<H: Handler>(
     worker: Rc<Worker>,

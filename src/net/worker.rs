@@ -67,7 +67,7 @@ struct Connections {
 const RESERVE: usize = 64;
 
 impl Worker {
-    /// Starts the ticker: call inside the thread's `LocalSet`.
+    /// Starts the ticker: call on the thread's local runtime.
     pub fn new(limits: Limits, budget: Arc<Budget>) -> Rc<Self> {
         let worker = Rc::new(Self {
             limits: RefCell::new(Rc::new(Limits::default())),

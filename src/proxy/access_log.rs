@@ -145,7 +145,7 @@ impl LogWriter {
         !self.log.off.load(Ordering::Relaxed)
     }
 
-    /// Inside the worker's `LocalSet`.
+    /// On the worker's local runtime.
     pub fn write(self: &Rc<Self>, line: &Line<'_>) {
         if !self.is_on() {
             return;

@@ -87,7 +87,7 @@ struct Attempts {
 }
 
 impl Upstream {
-    /// Inside the worker's `LocalSet`.
+    /// On the worker's local runtime.
     pub fn new(settings: Arc<UpstreamSettings>, common: Common) -> Rc<Self> {
         let line = settings.max_connections.map(|_| common.connections.clone());
         let urls = settings.urls.iter().zip(common.standings);
