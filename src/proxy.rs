@@ -102,6 +102,7 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn new(parts: Parts) -> Rc<Self> {
+        Rejection::prepare();
         let view = RefCell::new(View::read(&parts.state, &parts.upstreams, &parts.counts, None));
         Rc::new(Self {
             parts,

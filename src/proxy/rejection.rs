@@ -55,6 +55,11 @@ pub enum Form {
 const RETRY_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
+    /// Makes what is told of each reason, so that the first refusal does not wait for that.
+    pub fn prepare() {
+        LazyLock::force(&USUAL);
+    }
+
     fn told(reason: Reason, answer: Option<Box<Answer>>) -> Self {
         let mut rejection = Self { reason, answer, retry_after: None, limits: None };
         let unavailable = rejection.status() == StatusCode::SERVICE_UNAVAILABLE;
