@@ -90,10 +90,11 @@ impl TokenIndex {
     pub fn fill<R>(&self, about: usize, fill: impl FnOnce(&mut dyn FnMut(Digest, Token)) -> R) -> R {
         let tokens = self.tokens.pin();
         tokens.reserve(about);
+        let hasher = BuildHasherDefault::<DigestHasher>::new();
         let mask = about.next_power_of_two() as u64 - 1;
         // In the order of their places, as the processor's caches like them best.
         let insert = |batch: &mut Vec<(Digest, Token)>| {
-            batch.sort_by_cached_key(|(digest, _)| hash(digest) & mask);
+            batch.sort_by_cached_key(|(digest, _)| hasher.hash_one(digest) & mask);
             for (digest, token) in batch.drain(..) {
                 tokens.insert(digest, token);
             }
@@ -136,10 +137,6 @@ impl TokenIndex {
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
-}
-
-fn hash(digest: &Digest) -> u64 {
-    BuildHasherDefault::<DigestHasher>::new().hash_one(digest)
 }
 
 impl std::hash::Hasher for DigestHasher {
