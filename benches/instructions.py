@@ -194,4 +194,5 @@ def free():
         return listener.getsockname()[1]
 
 
-main()
+if __name__ == "__main__":
+    main()

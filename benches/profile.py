@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Record how permgate runs into .cargo/release.profdata, by which release builds are optimised.
+
+usage: profile.py [--permgate PATH]
+
+Builds permgate with counters into target/profile (PATH is such a build that is there already), lets it do
+what it does all day and what must not be slow when it comes, and merges what was counted. To be run anew
+after a change to the request path, and after one of Cargo.lock, of the release profile or of the compiler:
+crates that are built in another way have other names, for which a profile says nothing.
+
+Needs h2load, openssl, and llvm-profdata of LLVM 19 or later (rustup component add llvm-tools, or a
+distribution's llvm).
+"""
+import argparse, hashlib, http.client, json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile, threading
+
+from instructions import ANSWER, Bench, Origin, connect, free, take
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROFILE = ROOT / ".cargo/release.profdata"
+TOKENS, WRITERS = 100_000, 8
+MEGABYTE = ANSWER.replace(b"Content-Length: 1024", b"Content-Length: 1048576")[:-1024] + b"x" * (1 << 20)
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n" + 4 * (b"100\r\n" + b"x" * 256 + b"\r\n") + b"0\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\n" + CHUNKS
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--permgate", type=pathlib.Path, help="built with counters already")
+    given = p.parse_args()
+    merge = merger()
+    counts = ROOT / "target/profile/counts"
+    permgate = (given.permgate or build(counts)).resolve()
+    with tempfile.TemporaryDirectory() as directory, Upstream() as upstream:
+        directory = pathlib.Path(directory)
+        os.environ["LLVM_PROFILE_FILE"] = str(directory / "%p-%m.profraw")
+        gateway = Gateway(permgate, directory, upstream.port)
+        gateway.serve("off", everyday)
+        gateway.serve("access.log", logged)
+        subprocess.run([merge, "merge", "--sparse", "-o", PROFILE, *directory.glob("*.profraw")], check=True)
+    print(f"{PROFILE}: {PROFILE.stat().st_size >> 10} KiB")
+
+
+def merger():
+    of_compiler = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True)
+    bundled = pathlib.Path(of_compiler.stdout.strip()).parent / "bin/llvm-profdata"
+    names = [str(bundled), *(f"llvm-profdata-{version}" for version in range(30, 18, -1)), "llvm-profdata"]
+    return next(filter(None, map(shutil.which, names)), None) or sys.exit("there is no llvm-profdata: see --help")
+
+
+def build(counts):
+    target = ROOT / "target/profile"
+    env = dict(os.environ, PERMGATE_PROFILE=str(counts), CARGO_TARGET_DIR=str(target))
+    subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, env=env, check=True)
+    return target / "release/permgate"
+
+
+def everyday(gateway):
+    allowed = "/svc07/1k"
+    gateway.load(allowed, requests=40_000)
+    gateway.load("/svc00/public/1k", requests=5_000)
+    gateway.load(allowed, requests=15_000, known=False)
+    gateway.load("/svc09/1k", requests=3_000)
+    gateway.load("/svc07/chunked", requests=5_000)
+    gateway.load("/svc07/1k", "--data", str(gateway.body), requests=5_000)
+    gateway.load("/svc07/1m", "-c", "8", requests=400)
+    gateway.load(allowed, "--h1", secure=True, requests=15_000)
+    gateway.load(allowed, "-m", "32", "-c", "16", secure=True, requests=40_000)
+    gateway.load("/svc07/1k", "-m", "8", "--data", str(gateway.body), secure=True, requests=3_000)
+    for _ in range(20):
+        gateway.load(allowed, "--h1", "-c", "50", secure=True, requests=50)
+    gateway.send_chunks(2_000)
+    gateway.switch_protocols(5_000)
+    gateway.write(250)
+
+
+def logged(gateway):
+    gateway.load("/svc07/1k", requests=10_000)
+
+
+class Upstream(Origin):
+    """Answers by the last part of the path."""
+
+    def answer(self, peer):
+        reader = peer.makefile("rb")
+        while line := reader.readline():
+            path, fields = line.split()[1], {}
+            while (field := reader.readline()) != b"\r\n":
+                name, value = field.split(b":", 1)
+                fields[name.lower()] = value.strip()
+            reader.read(int(fields.get(b"content-length", 0)))
+            if fields.get(b"transfer-encoding"):
+                while size := int(reader.readline(), 16):
+                    reader.read(size + 2)
+                reader.readline()
+            if fields.get(b"upgrade"):
+                peer.sendall(SWITCHED)
+                while part := peer.recv(65536):
+                    peer.sendall(part)
+                return
+            kinds = {b"1m": MEGABYTE, b"chunked": CHUNKED}
+            peer.sendall(kinds.get(path.rsplit(b"/", 1)[1], ANSWER))
+
+
+class Gateway(Bench):
+    def __init__(self, permgate, directory, origin):
+        certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+                       "-keyout", directory / "tls.key", "-out", directory / "tls.crt"]
+        subprocess.run(certificate, check=True, stderr=subprocess.DEVNULL)
+        self.secure = free()
+        super().__init__(permgate, directory, origin)
+        self.body = directory / "body"
+        self.body.write_bytes(b"x" * 4096)
+        lines = [{"digest": hashlib.sha256(b"%d" % number).hexdigest(), "owner": f"user{number % 1000}",
+                  "name": f"token {number}", "scope": ["svc07", "svc08"]} for number in range(TOKENS)]
+        accounts = directory / "accounts.ndjson"
+        accounts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        self.offline(directory / "gateway.toml", "token", "import", "--make-owners", accounts)
+
+    def config(self, port, access):
+        path = super().config(port, access)
+        listen = f'listen = ["http://127.0.0.1:{port}", "https://127.0.0.1:{self.secure}"]'
+        pair = 'tls = { cert = "tls.crt", key = "tls.key" }\n[tokens]\nmax_per_user = 1000000'
+        text = path.read_text().replace(f'listen = ["127.0.0.1:{port}"]', listen)
+        path.write_text(text.replace("workers = 1", f"workers = 1\n{pair}"))
+        return path
+
+    def serve(self, access, work):
+        self.port = free()
+        process = subprocess.Popen([self.permgate, "run", "-c", self.config(self.port, access)],
+                                   cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            connect(self.port, process).close()
+            work(self)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+    def load(self, path, *options, requests, known=True, secure=False):
+        """By h2load; a later option of the same name counts."""
+        url = f"https://127.0.0.1:{self.secure}{path}" if secure else f"http://127.0.0.1:{self.port}{path}"
+        token = self.token if known else "pgt_" + "0" * 12 + "_" + "0" * 49
+        command = ["h2load", "-c", "32", "-n", str(requests), *([] if secure else ["--h1"]), *options,
+                   "-H", f"authorization: Bearer {token}", url]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if f"{requests} done" not in done.stdout:
+            sys.exit(f"{' '.join(command[:-3])}: {done.stdout}{done.stderr}")
+
+    def head(self, method):
+        return f"{method} /svc07/1k HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.token}\r\n".encode()
+
+    def send_chunks(self, requests):
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            for _ in range(requests):
+                client.sendall(self.head("POST") + CHUNKS)
+                take(client, b"200")
+
+    def switch_protocols(self, messages):
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(self.head("GET") + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            client.recv(65536)
+            for _ in range(messages):
+                client.sendall(b"x" * 125)
+                client.recv(65536)
+
+    def write(self, tokens):
+        """A token made and revoked again, by several at once."""
+        threads = [threading.Thread(target=self.write_one_by_one, args=(writer, tokens)) for writer in range(WRITERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def write_one_by_one(self, writer, tokens):
+        client = http.client.HTTPConnection("localhost")
+        client.sock = socket.socket(socket.AF_UNIX)
+        client.sock.connect(str(self.directory / "admin.sock"))
+        for number in range(tokens):
+            body = json.dumps({"name": f"{writer} {number}", "scope": [{"service": "svc07"}]})
+            client.request("POST", "/v1/users/alice/tokens", body, {"Content-Type": "application/json"})
+            made = client.getresponse()
+            told = json.load(made)
+            if made.status != 201:
+                sys.exit(f"a token was not made: {told}")
+            client.request("DELETE", f"/v1/tokens/{told['id']}")
+            client.getresponse().read()
+
+
+main()
