@@ -34,6 +34,8 @@ pub const IDLE: &str = r#""60s""#;
 pub const BODY: &str = r#""30s""#;
 /// An answer that is not taken.
 pub const WRITE: &str = r#""30s""#;
+/// A client that is gone is found before an idle one would be closed.
+pub const PING: &str = r#""20s""#;
 
 /// Loopback and a socket whose peer the kernel vouches for.
 pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;

@@ -131,6 +131,12 @@ const TIMEOUTS: &[Key] = &[
     key("body", Kind::Duration(1), "Between two pieces of a request body, until the answer begins.")
         .or(d::BODY),
     key("write", Kind::Duration(1), "An answer that the client does not take.").or(d::WRITE),
+    key(
+        "ping",
+        Kind::Duration(1),
+        "An HTTP/2 client with requests under way that is silent for so long is pinged, and given up after twice the time.",
+    )
+    .or(d::PING),
 ];
 
 const ADMIN: &[Key] = &[

@@ -232,6 +232,7 @@ fn limits(problems: &Problems<'_>, server: &Section<'_>) -> net::Limits {
         idle_timeout: timeouts.duration("idle").unwrap_or(defaults.idle_timeout),
         body_timeout: timeouts.duration("body").unwrap_or(defaults.body_timeout),
         write_timeout: timeouts.duration("write").unwrap_or(defaults.write_timeout),
+        ping: timeouts.duration("ping").unwrap_or(defaults.ping),
     };
     if resolved.head < SMALLEST_HEAD {
         let message =

@@ -29,6 +29,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// An answer that the client does not take.
     pub write_timeout: Duration,
+    /// An HTTP/2 client that is not heard of for so long is pinged, and given up after twice the time.
+    pub ping: Duration,
 }
 
 impl Limits {
@@ -39,6 +41,7 @@ impl Limits {
             .min(self.idle_timeout)
             .min(self.body_timeout)
             .min(self.write_timeout)
+            .min(self.ping)
     }
 }
 
@@ -57,6 +60,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            ping: Duration::from_secs(20),
         }
     }
 }

@@ -248,7 +248,8 @@ fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
 
 #[test]
 fn a_client_that_is_not_heard_of_is_pinged_and_then_given_up() {
-    let gate = Gate::new(&Limits::default());
+    let limits = Limits { ping: Duration::from_secs(4), ..Limits::default() };
+    let gate = Gate::new(&limits);
     let never = [GET[0], GET[1], GET[2], (":path", "/never")];
     let play = |answers: bool| {
         let mut client = Frames::to(&gate);
@@ -272,8 +273,8 @@ fn a_client_that_is_not_heard_of_is_pinged_and_then_given_up() {
         let lives = scope.spawn(|| play(true));
         (play(false), lives.join().unwrap())
     });
-    assert!(matches!(silent.0[..], [20..=22]) && (40..=44).contains(&silent.1), "silent: {silent:?}");
-    assert!(matches!(lives.0[..], [20..=22, 40..=45]), "answers: {lives:?}");
+    assert!(matches!(silent.0[..], [4..=5]) && (8..=10).contains(&silent.1), "silent: {silent:?}");
+    assert!(matches!(lives.0[..], [4..=5, 8..=11]), "answers: {lives:?}");
 }
 
 #[test]

@@ -48,9 +48,6 @@ pub(super) struct Place {
     pub(super) stream: Rc<Connection>,
 }
 
-/// A client that is not heard of for so long is pinged, and given up after twice the time.
-const PING: Duration = Duration::from_secs(20);
-
 /// So much of a body that nobody reads is taken, as behind a last answer in HTTP/1.1.
 const MOST_WASTED: usize = 4 << 20;
 
@@ -116,10 +113,10 @@ impl Trunk {
         }
         let streams = self.streams.borrow();
         if !streams.is_empty() {
-            if past(self.heard.get(), 2 * PING) {
+            if past(self.heard.get(), 2 * limits.ping) {
                 return connection.sever();
             }
-            if past(self.heard.get(), PING) && !self.ping_due.replace(true) {
+            if past(self.heard.get(), limits.ping) && !self.ping_due.replace(true) {
                 connection.wake();
             }
         }
