@@ -10,6 +10,7 @@ machine. `instructions.json` beside this file has what was recorded last; `--rec
 a change that is worth what it costs or that saves something.
 
   permitted   a token that is granted for the service
+  imported    one that was registered by its digest: its text is one block of BLAKE3, not two
   public      a public rule, and a cookie in the token's place: the same proxying without a decision
               about anybody
   refused     an unknown token, 401
@@ -19,10 +20,12 @@ import argparse, json, pathlib, re, signal, socket, subprocess, sys, tempfile, t
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
-ROWS = ["permitted", "public", "refused", "logged"]
+ROWS = ["permitted", "imported", "public", "refused", "logged"]
 CLIENTS, SHORT, LONG = 32, 20, 120
 MOST = 1.03
 SERVICES = 48
+IMPORTED = "pg_f09a3a5ae023edbfef219407b13c226ab681fd0a"
+DIGEST = "8fddc84a7a2ec2ef97f9e469457e68953af0807e2edb769f56d23520e0433691"
 
 ANSWER = (b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
           b"Content-Type: application/octet-stream\r\nCache-Control: max-age=60\r\n"
@@ -90,6 +93,9 @@ class Bench:
         self.offline(config, "group", "create", "readers")
         self.offline(config, "group", "add", "readers", "alice")
         self.token = self.offline(config, "token", "create", "--user", "alice", "--name", "bench", "--scope", "svc07")
+        lines = directory / "imported.ndjson"
+        lines.write_text(json.dumps({"digest": DIGEST, "owner": "alice", "name": "imported", "scope": ["svc07"]}))
+        self.offline(config, "token", "import", lines)
 
     def config(self, port, access):
         """Every row has the same rules."""
@@ -124,7 +130,8 @@ prefix = "/svc00/public"
         return done.stdout.strip()
 
     def count(self, row):
-        token = {"public": None, "refused": "pgt_" + "0" * 12 + "_" + "0" * 49}.get(row, self.token)
+        others = {"public": None, "refused": "pgt_" + "0" * 12 + "_" + "0" * 49, "imported": IMPORTED}
+        token = others.get(row, self.token)
         path = "/svc00/public/1k" if row == "public" else "/svc07/1k"
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n"
         head += "Accept-Encoding: identity\r\n"
