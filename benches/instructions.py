@@ -25,6 +25,7 @@ CLIENTS, SHORT, LONG = 32, 20, 120
 MOST = 1.03
 SERVICES = 48
 IMPORTED = "pg_f09a3a5ae023edbfef219407b13c226ab681fd0a"
+UNKNOWN = "pgt_" + "0" * 12 + "_" + "0" * 49
 DIGEST = "8fddc84a7a2ec2ef97f9e469457e68953af0807e2edb769f56d23520e0433691"
 
 ANSWER = (b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
@@ -130,7 +131,7 @@ prefix = "/svc00/public"
         return done.stdout.strip()
 
     def count(self, row):
-        others = {"public": None, "refused": "pgt_" + "0" * 12 + "_" + "0" * 49, "imported": IMPORTED}
+        others = {"public": None, "refused": UNKNOWN, "imported": IMPORTED}
         token = others.get(row, self.token)
         path = "/svc00/public/1k" if row == "public" else "/svc07/1k"
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n"

@@ -11,13 +11,15 @@ crates that are built in another way have other names, for which a profile says 
 Needs h2load, openssl, and llvm-profdata of LLVM 19 or later (rustup component add llvm-tools, or a
 distribution's llvm).
 """
-import argparse, hashlib, http.client, json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile, threading
+import argparse, hashlib, http.client, json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile
+from concurrent.futures import ThreadPoolExecutor
 
-from instructions import ANSWER, Bench, Origin, connect, free, take
+from instructions import ANSWER, UNKNOWN, Bench, Origin, connect, free, take
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROFILE = ROOT / ".cargo/release.profdata"
 TOKENS, WRITERS = 100_000, 8
+ALLOWED = "/svc07/1k"
 MEGABYTE = ANSWER.replace(b"Content-Length: 1024", b"Content-Length: 1048576")[:-1024] + b"x" * (1 << 20)
 CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n" + 4 * (b"100\r\n" + b"x" * 256 + b"\r\n") + b"0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\n" + CHUNKS
@@ -29,8 +31,7 @@ def main():
     p.add_argument("--permgate", type=pathlib.Path, help="built with counters already")
     given = p.parse_args()
     merge = merger()
-    counts = ROOT / "target/profile/counts"
-    permgate = (given.permgate or build(counts)).resolve()
+    permgate = (given.permgate or build()).resolve()
     with tempfile.TemporaryDirectory() as directory, Upstream() as upstream:
         directory = pathlib.Path(directory)
         os.environ["LLVM_PROFILE_FILE"] = str(directory / "%p-%m.profraw")
@@ -48,34 +49,33 @@ def merger():
     return next(filter(None, map(shutil.which, names)), None) or sys.exit("there is no llvm-profdata: see --help")
 
 
-def build(counts):
+def build():
     target = ROOT / "target/profile"
-    env = dict(os.environ, PERMGATE_PROFILE=str(counts), CARGO_TARGET_DIR=str(target))
+    env = dict(os.environ, PERMGATE_PROFILE=str(target / "counts"), CARGO_TARGET_DIR=str(target))
     subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, env=env, check=True)
     return target / "release/permgate"
 
 
 def everyday(gateway):
-    allowed = "/svc07/1k"
-    gateway.load(allowed, requests=40_000)
+    gateway.load(ALLOWED, requests=40_000)
     gateway.load("/svc00/public/1k", requests=5_000)
-    gateway.load(allowed, requests=15_000, known=False)
+    gateway.load(ALLOWED, requests=15_000, known=False)
     gateway.load("/svc09/1k", requests=3_000)
     gateway.load("/svc07/chunked", requests=5_000)
-    gateway.load("/svc07/1k", "--data", str(gateway.body), requests=5_000)
+    gateway.load(ALLOWED, "--data", str(gateway.body), requests=5_000)
     gateway.load("/svc07/1m", "-c", "8", requests=400)
-    gateway.load(allowed, "--h1", secure=True, requests=15_000)
-    gateway.load(allowed, "-m", "32", "-c", "16", secure=True, requests=40_000)
-    gateway.load("/svc07/1k", "-m", "8", "--data", str(gateway.body), secure=True, requests=3_000)
+    gateway.load(ALLOWED, "--h1", secure=True, requests=15_000)
+    gateway.load(ALLOWED, "-m", "32", "-c", "16", secure=True, requests=40_000)
+    gateway.load(ALLOWED, "-m", "8", "--data", str(gateway.body), secure=True, requests=3_000)
     for _ in range(20):
-        gateway.load(allowed, "--h1", "-c", "50", secure=True, requests=50)
+        gateway.load(ALLOWED, "--h1", "-c", "50", secure=True, requests=50)
     gateway.send_chunks(2_000)
     gateway.switch_protocols(5_000)
     gateway.write(250)
 
 
 def logged(gateway):
-    gateway.load("/svc07/1k", requests=10_000)
+    gateway.load(ALLOWED, requests=10_000)
 
 
 class Upstream(Origin):
@@ -139,7 +139,7 @@ class Gateway(Bench):
     def load(self, path, *options, requests, known=True, secure=False):
         """By h2load; a later option of the same name counts."""
         url = f"https://127.0.0.1:{self.secure}{path}" if secure else f"http://127.0.0.1:{self.port}{path}"
-        token = self.token if known else "pgt_" + "0" * 12 + "_" + "0" * 49
+        token = self.token if known else UNKNOWN
         command = ["h2load", "-c", "32", "-n", str(requests), *([] if secure else ["--h1"]), *options,
                    "-H", f"authorization: Bearer {token}", url]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -147,7 +147,7 @@ class Gateway(Bench):
             sys.exit(f"{' '.join(command[:-3])}: {done.stdout}{done.stderr}")
 
     def head(self, method):
-        return f"{method} /svc07/1k HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.token}\r\n".encode()
+        return f"{method} {ALLOWED} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.token}\r\n".encode()
 
     def send_chunks(self, requests):
         with socket.create_connection(("127.0.0.1", self.port)) as client:
@@ -165,11 +165,9 @@ class Gateway(Bench):
 
     def write(self, tokens):
         """A token made and revoked again, by several at once."""
-        threads = [threading.Thread(target=self.write_one_by_one, args=(writer, tokens)) for writer in range(WRITERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(WRITERS) as pool:
+            # What went wrong in a thread is told where its result is taken.
+            list(pool.map(self.write_one_by_one, range(WRITERS), [tokens] * WRITERS))
 
     def write_one_by_one(self, writer, tokens):
         client = http.client.HTTPConnection("localhost")
@@ -183,7 +181,10 @@ class Gateway(Bench):
             if made.status != 201:
                 sys.exit(f"a token was not made: {told}")
             client.request("DELETE", f"/v1/tokens/{told['id']}")
-            client.getresponse().read()
+            revoked = client.getresponse()
+            told = json.load(revoked)
+            if revoked.status != 200:
+                sys.exit(f"a token was not revoked: {told}")
 
 
 main()

@@ -1,6 +1,6 @@
 //! `gateway.toml` to values that are valid; every error at once with file, line and column.
 //!
-//! `keys` names every key, `shape` holds a file against it, `resolve` gives the rest its meaning.
+//! `keys` names every key in the terms of `key`, `shape` holds a file against it, `resolve` gives the rest its meaning.
 
 use std::{
     any::Any,
@@ -23,6 +23,7 @@ mod address;
 mod admin;
 mod assertion;
 pub mod defaults;
+pub mod key;
 pub mod keys;
 mod limits;
 mod oidc;

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 use toml::de::DeValue;
 
-use super::keys::{Key, Kind, ROOT};
+use super::{
+    key::{Key, Kind},
+    keys::ROOT,
+};
 
 /// JSON Schema 2020-12; editors complete and check by it.
 pub fn schema() -> Value {

@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    keys::{Key, Kind},
+    key::{Key, Kind},
     units,
 };
 

@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    keys::{Key, Kind},
+    key::{Key, Kind},
     problem::Problems,
     suggest::{closest, did_you_mean, list},
     units,

@@ -5,7 +5,8 @@ use toml::de::DeValue;
 
 use super::{
     Config, Errors,
-    keys::{Key, Kind, ROOT},
+    key::{Key, Kind},
+    keys::ROOT,
     parse,
     schema::schema,
 };
