@@ -32,7 +32,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Request, header};
 use http_body::Body as _;
 
 use self::{
@@ -67,7 +67,7 @@ use crate::{
     assertion::Keyring,
     authz::answer::Reason,
     fence::Registry,
-    message::{Request, Response},
+    message,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
     net::{BoxError, Connection, Handler, Refusal, RequestBody, Splice, Upgraded, tls::Handshake},
     state::State,
@@ -150,7 +150,7 @@ impl Gateway {
     }
 
     fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> RequestId {
-        let told = trusts(view, connection).then(|| RequestIds::told(&request.fields)).flatten();
+        let told = trusts(view, connection).then(|| RequestIds::from_headers(request.headers())).flatten();
         told.unwrap_or_else(|| self.ids.make())
     }
 
@@ -201,15 +201,16 @@ impl Handler for Gateway {
 
     async fn handle(
         self: Rc<Self>,
-        mut request: Request<RequestBody>,
+        request: message::Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Response<Body> {
+    ) -> message::Response<Body> {
+        let mut request = Request::from(request);
         let view = self.view();
         let request_id = self.request_id(&view, &request, &connection);
         let exchange = Exchange::begin(&self, view, &request, connection, request_id);
         // The fields go upstream; of the client's wishes only the form of an error is needed later.
         let form = Form::asked_for(&request);
-        let unread = !request.body.is_end_stream();
+        let unread = !request.body().is_end_stream();
         let (reason, status, mut response, finish) = match Own::of(exchange.path()) {
             None => {
                 let outcome = match self.authorize(&exchange, &mut request) {
@@ -217,7 +218,7 @@ impl Handler for Gateway {
                     Err(rejection) => Err((rejection, Finish::of(exchange))),
                 };
                 match outcome {
-                    Ok(response) => return response,
+                    Ok(response) => return response.into(),
                     Err((rejection, finish)) => {
                         let request_id = &finish.exchange().request_id;
                         let (reason, status) = (rejection.reason, rejection.status());
@@ -229,7 +230,7 @@ impl Handler for Gateway {
                 // Boxed: hardly any request is for the gateway itself, and all would be as large.
                 let (exchange, answer) = Box::pin(self.answer(own, exchange, &request)).await;
                 let (reason, status, response) = match answer {
-                    Ok((reason, response)) => (reason, response.status, response),
+                    Ok((reason, response)) => (reason, response.status(), response),
                     Err(rejection) => {
                         let (reason, status) = (rejection.reason, rejection.status());
                         (reason, status, rejection.into_response(form.of_own(own), &exchange.request_id))
@@ -241,9 +242,9 @@ impl Handler for Gateway {
         finish.exchange().reason.set(reason);
         finish.exchange().status.set(status.as_u16());
         if unread {
-            response.fields.set("connection", &HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|text| Body::text(text, finish))
+        response.map(|text| Body::text(text, finish)).into()
     }
 
     async fn tunnel(self: Rc<Self>, answered: Body, client: Upgraded) {
@@ -260,7 +261,7 @@ impl Handler for Gateway {
         body.poll_pour(cx, splice).map(|poured| poured.map(|poured| Ok(poured?)))
     }
 
-    fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {
+    fn refuse(&self, refusal: Refusal, connection: &Connection) -> message::Response<Bytes> {
         let rejection = Rejection::from(match refusal {
             Refusal::BadRequest(_) => Reason::BadRequest,
             Refusal::HeadTimeout => Reason::RequestTimeout,
@@ -288,7 +289,7 @@ impl Handler for Gateway {
             duration: Duration::ZERO,
             upstream_wait: None,
         });
-        rejection.into_response(Form::Json, &request_id)
+        rejection.into_response(Form::Json, &request_id).into()
     }
 
     fn opened(&self) {

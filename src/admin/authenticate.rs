@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{Method, request::Parts};
+use http::{Method, header, request::Parts};
 
 use super::{
     Context,
@@ -23,7 +23,6 @@ use crate::{
         subject::{Access, Ending, Subject, Token, User},
         time::Timestamp,
     },
-    message::Fields,
     net::{Connection, Peer},
     store::{SeenSession, model::LastUsed},
 };
@@ -83,8 +82,7 @@ impl Claim {
         };
         let vouched = context.sign_in.take_vouched(&mut parts.headers, peer);
         let cookie = || cookie::read(&parts.headers, secure);
-        let fields = Fields::from(&parts.headers);
-        let proof = match (Credential::from_fields(&fields, perm_alias, imports), vouched) {
+        let proof = match (Credential::from_headers(&parts.headers, perm_alias, imports), vouched) {
             (Credential::Missing, Vouched::For(login)) => Proof::Vouched(login),
             (Credential::Missing, Vouched::Unclear) => Proof::VouchedUnclear,
             (Credential::Missing, Vouched::Nobody) => match cookie() {
@@ -93,12 +91,12 @@ impl Claim {
             },
             (credential, _) => Proof::Bearer(credential),
         };
-        let upgrade = fields.has("upgrade");
+        let upgrade = parts.headers.contains_key(header::UPGRADE);
         let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         Self {
             proof,
             client: connection.address(),
-            reading: safe && !upgrade && !forwarding::method_override(&fields),
+            reading: safe && !upgrade && !forwarding::method_override(&parts.headers),
         }
     }
 

@@ -1,18 +1,15 @@
 //! The same steps as the decision, told.
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
-use crate::{
-    authz::{
-        answer::{Answer, Reason},
-        decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
-        forwarding::{ASSERTION, Claims, Hop, Identities, PeerFields, edit_request},
-        path::RequestPath,
-        rules::{Authorization, Origin, ServiceKey},
-        secret::{Digest, Form, TokenId, redact},
-        subject::{Access, Directory, Ending, Scope, Token, UserIx},
-    },
-    message::Fields,
+use crate::authz::{
+    answer::{Answer, Reason},
+    decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
+    forwarding::{ASSERTION, Claims, Hop, Identities, PeerFields, edit_request},
+    path::RequestPath,
+    rules::{Authorization, Origin, ServiceKey},
+    secret::{Digest, Form, TokenId, redact},
+    subject::{Access, Directory, Ending, Scope, Token, UserIx},
 };
 
 /// A decision with its steps, in the order in which they were taken; the last one decided.
@@ -109,9 +106,9 @@ impl Observer for Steps {
 /// The edits of [`edit_request`], made on a request that has a credential and nothing else.
 fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> Result<Forwarded, Reason> {
     let spec = &permit.owner().service.spec;
-    let mut fields = Fields::default();
+    let mut headers = HeaderMap::new();
     if query.credential != Credential::Missing {
-        fields.set(AUTHORIZATION, &HeaderValue::from_static("as the client sent it"));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("as the client sent it"));
     }
     let peer = PeerFields::new(Some(query.client), false);
     let hop = Hop {
@@ -120,15 +117,14 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         host: query.host.map(str::as_bytes),
         request_id: b"the request's id",
     };
-    edit_request(&mut fields, permit, &Identities::new(directory), &hop)
+    edit_request(&mut headers, permit, &Identities::new(directory), &hop)
         .map_err(|_| Reason::IdentityTooLarge)?;
     let claims = Claims::of(permit, directory).map_err(|_| Reason::IdentityTooLarge)?;
     let assertion = claims.map(|claims| (ASSERTION.to_string(), signed(&claims)));
-    let set = fields.iter().map(|(name, value)| {
-        let replaced =
-            name == AUTHORIZATION.as_bytes() && matches!(spec.authorization, Authorization::Replace(_));
-        let value = if replaced { "(redacted)".into() } else { String::from_utf8_lossy(value) };
-        (String::from_utf8_lossy(name).into_owned(), value.into_owned())
+    let set = headers.iter().map(|(name, value)| {
+        let replaced = name == AUTHORIZATION && matches!(spec.authorization, Authorization::Replace(_));
+        let value = if replaced { "(redacted)".into() } else { String::from_utf8_lossy(value.as_bytes()) };
+        (name.to_string(), value.into_owned())
     });
     let stripped = (spec.authorization != Authorization::Keep).then_some("authorization");
     let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
@@ -139,8 +135,6 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         dropped: stripped.into_iter().chain(DROPPED).map(str::to_owned).collect(),
     })
 }
-
-const AUTHORIZATION: &str = "authorization";
 
 /// What an assertion says, without a signature: there is none outside a request.
 fn signed(claims: &Claims<'_>) -> String {

@@ -1,18 +1,15 @@
-//! Pure edits of a message's fields: what would be sent upstream, and what goes back. In place,
-//! since copying them costs more than the whole decision.
+//! Pure edits of a `HeaderMap`: what is sent upstream, and what goes back to the client. They are made
+//! in place, since copying a header map costs more than the whole decision.
 
 use std::{cell::RefCell, net::IpAddr, ops::Deref};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{
-    authz::{decide::Permit, rules::Authorization, subject::Directory},
-    message::Fields,
-};
+use crate::authz::{decide::Permit, rules::Authorization, subject::Directory};
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use identity::{ASSERTION, Claims, Identities};
-use names::{STOPPED, Side, crosses, may_be_listed};
+use names::{Side, crosses, may_be_listed};
 pub use names::{framing_alias, method_override, misleads};
 
 mod client;
@@ -26,9 +23,11 @@ pub struct PeerFields {
     /// The beginning of our element of `Forwarded`.
     element: String,
     proto: HeaderValue,
-    /// All fields of the hop, and the host that they name: hardly a client asks for two.
-    told: RefCell<Option<(Option<Vec<u8>>, Fields)>>,
+    /// The fields for the host that was asked for last: a client rarely asks for two.
+    cached: RefCell<Option<(Option<Vec<u8>>, ForwardedFields)>>,
 }
+
+type ForwardedFields = Vec<(HeaderName, HeaderValue)>;
 
 /// What a request adds to its connection's part.
 #[derive(Clone, Copy, Debug)]
@@ -48,61 +47,64 @@ pub struct Hop<'a> {
 #[error("the groups of the user do not fit into 4 KiB")]
 pub struct IdentityTooLarge;
 
-/// Makes the fields of a permitted request those that the upstream gets.
+/// Makes the header fields of a permitted request those that the upstream gets.
 pub fn edit_request(
-    fields: &mut Fields,
+    headers: &mut HeaderMap,
     permit: &Permit<'_>,
     identities: &Identities<impl Deref<Target = Directory>>,
     hop: &Hop<'_>,
 ) -> Result<(), IdentityTooLarge> {
     let service = permit.owner().service;
     let side = if hop.peer_trusted { Side::TrustedRequest } else { Side::Request };
-    let takes_trailers = drop_fields(fields, side);
+    let accepts_trailers = drop_fields(headers, side);
     match &service.spec.authorization {
-        Authorization::Strip => fields.remove("authorization"),
-        // Of a bearer that is forwarded anonymously the upstream is not to hear: the token is not
-        // granted for this service, or its owner may not read it.
-        Authorization::Keep if permit.subject().is_none() => drop_bearer(fields),
+        Authorization::Strip => {
+            headers.remove(header::AUTHORIZATION);
+        }
+        // A request that is forwarded anonymously keeps no bearer: the token is not granted for this
+        // service, or its owner may not read it.
+        Authorization::Keep if permit.subject().is_none() => drop_bearer(headers),
         Authorization::Keep => {}
         Authorization::Replace(credential) => {
-            fields.set("authorization", &credential.0);
+            headers.insert(header::AUTHORIZATION, credential.0.clone());
         }
     }
-    if takes_trailers {
-        fields.set("te", &HeaderValue::from_static("trailers"));
+    if accepts_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if hop.peer_trusted {
-        add_hop(fields, hop);
+        add_hop(headers, hop);
     } else {
-        hop.peer.tell(fields, hop.host);
+        hop.peer.set_forwarded(headers, hop.host);
     }
-    fields.add_text(REQUEST_ID, hop.request_id);
+    set_request_id(headers, hop.request_id);
     if service.spec.identity.has_headers() {
-        identities.set(fields, permit)?;
+        identities.set(headers, permit)?;
     }
     Ok(())
 }
 
 /// Drops from a request's trailers what [`edit_request`] would not let through as a header.
 pub fn edit_request_trailers(trailers: &mut HeaderMap) {
-    edit_trailers(trailers, Side::RequestTrailers);
+    drop_fields(trailers, Side::RequestTrailers);
 }
 
 /// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
-pub fn edit_response(fields: &mut Fields, request_id: &[u8]) {
-    drop_fields(fields, Side::Response);
-    fields.add_text(REQUEST_ID, request_id);
+pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
+    drop_fields(headers, Side::Response);
+    set_request_id(headers, request_id);
 }
 
-/// Drops from an answer's trailers what frames, routes or concerns one connection.
+/// Drops from a response's trailers what frames, routes or concerns one connection.
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
-    edit_trailers(trailers, Side::ResponseTrailers);
+    drop_fields(trailers, Side::ResponseTrailers);
 }
 
-fn edit_trailers(trailers: &mut HeaderMap, side: Side) {
-    let mut fields = Fields::from(&*trailers);
-    drop_fields(&mut fields, side);
-    *trailers = (&fields).into();
+/// Sets `X-Request-Id`. An id that is no field value, which its form rules out, is left out.
+pub fn set_request_id(headers: &mut HeaderMap, request_id: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
 }
 
 impl PeerFields {
@@ -119,7 +121,7 @@ impl PeerFields {
             address: text.and_then(|text| HeaderValue::from_str(&text).ok()),
             element: format!("for={node};proto={proto}"),
             proto: HeaderValue::from_static(proto),
-            told: RefCell::default(),
+            cached: RefCell::default(),
         }
     }
 
@@ -134,132 +136,149 @@ impl PeerFields {
         HeaderValue::try_from(element).expect("a host that is_host is visible ASCII")
     }
 
-    /// `Forwarded` and `X-Forwarded-*` when nothing of them is there.
-    fn tell(&self, fields: &mut Fields, host: Option<&[u8]>) {
-        if let Some((of, told)) = &*self.told.borrow()
-            && of.as_deref() == host
-        {
-            return fields.add_all(told);
+    /// Sets `Forwarded` and `X-Forwarded-*` where the client's own have been dropped.
+    fn set_forwarded(&self, headers: &mut HeaderMap, host: Option<&[u8]>) {
+        let mut cached = self.cached.borrow_mut();
+        let (_, fields) = match &mut *cached {
+            Some(cached) if cached.0.as_deref() == host => cached,
+            stale => stale.insert((host.map(Vec::from), self.forwarded_fields(host))),
+        };
+        for (name, value) in fields {
+            headers.insert(name.clone(), value.clone());
         }
-        let sound = host.filter(|host| is_host(host)).and_then(|host| HeaderValue::from_bytes(host).ok());
-        let mut told = Fields::default();
-        if let Some(address) = &self.address {
-            told.add(FORWARDED_FOR, address);
-        }
-        told.add(FORWARDED, &self.element(sound.as_ref()));
-        told.add(FORWARDED_PROTO, &self.proto);
-        if let Some(host) = &sound {
-            told.add(FORWARDED_HOST, host);
-        }
-        fields.add_all(&told);
-        self.told.replace(Some((host.map(Vec::from), told)));
+    }
+
+    fn forwarded_fields(&self, host: Option<&[u8]>) -> ForwardedFields {
+        let host = valid_host(host);
+        let named = [
+            (FORWARDED_FOR, self.address.clone()),
+            (header::FORWARDED, Some(self.element(host.as_ref()))),
+            (FORWARDED_PROTO, Some(self.proto.clone())),
+            (FORWARDED_HOST, host),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 
-const REQUEST_ID: &str = "x-request-id";
-const FORWARDED: &str = "forwarded";
-const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDED_HOST: &str = "x-forwarded-host";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
-const FORWARDED_PORT: &str = "x-forwarded-port";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// Only our own `TE` goes on, and only when the client said that it takes trailers.
-fn accepts_trailers(fields: &Fields) -> bool {
-    let mut codings = fields.all("te").flat_map(|te| te.split(|byte| *byte == b','));
-    codings.any(|coding| {
+/// The elements of a comma-separated list that may stand in several fields, without the empty ones.
+pub fn list_elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(name).into_iter();
+    values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|e| !e.is_empty())
+}
+
+/// The value of a field that occurs exactly once.
+pub fn only_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+}
+
+/// Only our own `TE` is forwarded, and only when the client accepts trailers.
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    list_elements(headers, header::TE).any(|coding| {
         let coding = coding.split(|byte| *byte == b';').next().unwrap_or_default();
         coding.trim_ascii().eq_ignore_ascii_case(b"trailers")
     })
 }
 
-/// Drops what `Connection` names and what does not cross this side; makes `Trailer` anew. Whether
-/// `TE` said that trailers are taken.
-fn drop_fields(fields: &mut Fields, side: Side) -> bool {
-    // Most have nothing of it. What is looked for below does not cross.
-    let drops = side.is_trailers() || fields.like(STOPPED).any(|name| !crosses(name, side));
-    if !drops && !fields.has("trailer") {
+/// Drops what `Connection` names and what does not cross this side, and makes `Trailer` anew. Returns
+/// whether `TE` said that trailers are accepted.
+fn drop_fields(headers: &mut HeaderMap, side: Side) -> bool {
+    let mut dropped: Vec<HeaderName> =
+        headers.keys().filter(|name| !crosses(name.as_str().as_bytes(), side)).cloned().collect();
+    if dropped.is_empty() && !headers.contains_key(header::TRAILER) {
         return false;
     }
     // Before `Connection` is obeyed, which has to name `TE`.
-    let takes_trailers = accepts_trailers(fields);
-    let listed = listed(fields);
-    fields.retain(|name, _| crosses(name, side) && !listed.iter().any(|listed| listed == name));
-    if fields.has("trailer") {
-        remake_trailer(fields, side);
+    let accepts_trailers = accepts_trailers(headers);
+    dropped.extend(
+        list_elements(headers, header::CONNECTION)
+            .filter_map(|option| HeaderName::from_bytes(option).ok())
+            .filter(|name| may_be_listed(name.as_str().as_bytes())),
+    );
+    for name in dropped {
+        headers.remove(name);
     }
-    takes_trailers
+    remake_trailer(headers, side);
+    accepts_trailers
 }
 
-fn drop_bearer(fields: &mut Fields) {
-    let is_bearer = |value: &[u8]| {
-        let scheme = value.trim_ascii_start().first_chunk::<6>();
+fn drop_bearer(headers: &mut HeaderMap) {
+    let is_bearer = |value: &HeaderValue| {
+        let scheme = value.as_bytes().trim_ascii_start().first_chunk::<6>();
         scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
     };
-    if fields.all("authorization").any(is_bearer) {
-        fields.remove("authorization");
+    if headers.get_all(header::AUTHORIZATION).iter().any(is_bearer) {
+        headers.remove(header::AUTHORIZATION);
     }
 }
 
-/// The fields that `Connection` names; what others rely on cannot be dropped that way.
-fn listed(fields: &Fields) -> Vec<Vec<u8>> {
-    let options = fields.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
-    options
-        .map(|option| option.trim_ascii().to_ascii_lowercase())
-        .filter(|option| may_be_listed(option))
-        .collect()
-}
-
-/// The trailers that may pass, and those alone.
-fn remake_trailer(fields: &mut Fields, side: Side) {
-    let mut names = String::new();
-    for name in fields.all("trailer").flat_map(|value| value.split(|byte| *byte == b',')) {
-        let name = name.trim_ascii().to_ascii_lowercase();
-        if let Ok(name) = HeaderName::from_bytes(&name)
-            && crosses(name.as_str().as_bytes(), side.trailers())
-        {
-            names.push_str(if names.is_empty() { "" } else { ", " });
-            names.push_str(name.as_str());
-        }
+/// `Trailer` names the trailers that may cross, and no others.
+fn remake_trailer(headers: &mut HeaderMap, side: Side) {
+    if !headers.contains_key(header::TRAILER) {
+        return;
     }
-    fields.remove("trailer");
+    let names = list_elements(headers, header::TRAILER).filter_map(|name| HeaderName::from_bytes(name).ok());
+    let names: Vec<_> = names.filter(|name| crosses(name.as_str().as_bytes(), side.trailers())).collect();
+    headers.remove(header::TRAILER);
     if !names.is_empty() {
-        fields.add("trailer", &HeaderValue::try_from(names).expect("field names are visible ASCII"));
+        let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+        let value = HeaderValue::try_from(names.join(", ")).expect("field names are visible ASCII");
+        headers.insert(header::TRAILER, value);
     }
 }
 
 /// `Forwarded` and `X-Forwarded-*`: a trusted proxy's are kept and added to.
-fn add_hop(fields: &mut Fields, hop: &Hop<'_>) {
+fn add_hop(headers: &mut HeaderMap, hop: &Hop<'_>) {
     if let Some(address) = &hop.peer.address {
-        append(fields, FORWARDED_FOR, address);
+        append(headers, FORWARDED_FOR, address);
     }
-    let host = hop.host.filter(|host| is_host(host)).and_then(|host| HeaderValue::from_bytes(host).ok());
-    append(fields, FORWARDED, &hop.peer.element(host.as_ref()));
-    keep_one(fields, FORWARDED_PROTO, Some(&hop.peer.proto), |proto| matches!(proto, b"http" | b"https"));
-    keep_one(fields, FORWARDED_HOST, host.as_ref(), is_host);
-    keep_one(fields, FORWARDED_PORT, None, |port| {
+    let host = valid_host(hop.host);
+    append(headers, header::FORWARDED, &hop.peer.element(host.as_ref()));
+    keep_one(headers, FORWARDED_PROTO, Some(&hop.peer.proto), |proto| matches!(proto, b"http" | b"https"));
+    keep_one(headers, FORWARDED_HOST, host.as_ref(), is_host);
+    keep_one(headers, FORWARDED_PORT, None, |port| {
         matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
     });
 }
 
-/// Joins what is there and the new value to one list.
-fn append(fields: &mut Fields, name: &'static str, value: &HeaderValue) {
+/// Joins the values that are there and the new one to one list.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     let mut list = Vec::new();
-    for part in fields.all(name).chain([value.as_bytes()]).filter(|part| !part.is_empty()) {
+    let values = headers.get_all(&name).into_iter().chain([value]).map(HeaderValue::as_bytes);
+    for part in values.filter(|part| !part.is_empty()) {
         list.extend_from_slice(if list.is_empty() { b"" } else { b", " });
         list.extend_from_slice(part);
     }
-    fields.set(name, &HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
+    headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
 }
 
-/// Keeps a single sound value, else puts ours there.
-fn keep_one(fields: &mut Fields, name: &'static str, ours: Option<&HeaderValue>, sound: fn(&[u8]) -> bool) {
-    if fields.only(name).is_some_and(sound) {
+/// Keeps a single valid value, else puts ours in its place.
+fn keep_one(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    ours: Option<&HeaderValue>,
+    is_valid: fn(&[u8]) -> bool,
+) {
+    if only_value(headers, name.clone()).is_some_and(is_valid) {
         return;
     }
-    fields.remove(name);
-    if let Some(ours) = ours {
-        fields.add(name, ours);
-    }
+    match ours {
+        Some(ours) => headers.insert(name, ours.clone()),
+        None => headers.remove(name),
+    };
+}
+
+fn valid_host(host: Option<&[u8]>) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(host.filter(|host| is_host(host))?).ok()
 }
 
 /// A host that needs no escaping inside of quotes.

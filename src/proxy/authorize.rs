@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body::Body as _;
 
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
         subject::Token,
         time::Timestamp,
     },
-    message::{Fields, Request},
     net::RequestBody,
     proxy::{
         Gateway,
@@ -48,18 +47,18 @@ impl Gateway {
     pub(super) fn read(&self, exchange: &Exchange, request: &Request<RequestBody>) -> Result<(), Rejection> {
         let host = framing::host(request, &self.host)?;
         exchange.host.set(host).expect("an exchange is authorized once");
-        self.read_fields(exchange, &request.fields)
+        self.read_headers(exchange, request.headers())
     }
 
-    pub(super) fn read_fields(&self, exchange: &Exchange, fields: &Fields) -> Result<(), Rejection> {
+    pub(super) fn read_headers(&self, exchange: &Exchange, headers: &HeaderMap) -> Result<(), Rejection> {
         let settings = &exchange.view.snapshot.rules.settings;
         let (peer, trusted) = (exchange.connection.address(), trusts(&exchange.view, &exchange.connection));
-        let client = forwarding::client_address(fields, peer, trusted, &settings.trusted_proxies);
+        let client = forwarding::client_address(headers, peer, trusted, &settings.trusted_proxies);
         exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
-        exchange.upgrade.set(fields.has("upgrade"));
-        exchange.method_override.set(forwarding::method_override(fields));
+        exchange.upgrade.set(headers.contains_key(header::UPGRADE));
+        exchange.method_override.set(forwarding::method_override(headers));
         let imports = self.state().index().imported() > 0;
-        exchange.credential.set(Credential::from_fields(fields, settings.perm_alias, imports));
+        exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
         Ok(())
     }
 
@@ -101,14 +100,14 @@ impl Gateway {
         let service = permit.owner().service;
         exchange.service.set(Some(service.id));
         let limit = service.spec.max_body.or(exchange.view.settings.max_body);
-        if limit.is_some_and(|limit| request.body.size_hint().lower() > limit) {
+        if limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
             return Err(Reason::BodyTooLarge.into());
         }
         let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
         let protocols = exchange.upgrade.get().then(|| upgrade::asked(request)).flatten();
-        self.identify(&permit, exchange, &mut request.fields)?;
+        self.identify(&permit, exchange, request.headers_mut())?;
         if let Some(protocols) = protocols {
-            upgrade::set(&mut request.fields, &protocols);
+            upgrade::set(request.headers_mut(), protocols);
         }
         exchange.upload_limit.set(limit);
         Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
@@ -120,7 +119,7 @@ impl Gateway {
         &self,
         permit: &Permit<'_>,
         exchange: &Exchange,
-        fields: &mut Fields,
+        headers: &mut HeaderMap,
     ) -> Result<(), Rejection> {
         let service = permit.owner().service.id;
         let peer = exchange.connection.address();
@@ -131,7 +130,7 @@ impl Gateway {
                 host: exchange.host.get().and_then(|host| host.field()),
                 request_id: exchange.request_id.as_bytes(),
             };
-            forwarding::edit_request(fields, permit, &exchange.view.identities, &hop)
+            forwarding::edit_request(headers, permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
         if let Some(limits) = exchange.view.limits(service) {
@@ -142,7 +141,7 @@ impl Gateway {
             Claims::of(permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {
             let assertion = self.vouch(&claims, exchange)?;
-            fields.set(forwarding::ASSERTION, &assertion);
+            headers.insert(forwarding::ASSERTION, assertion);
         }
         if let Some(subject) = permit.subject() {
             let one = Use { at: exchange.at, from: exchange.client.get(), service };

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Method;
+use http::{Method, Request, Uri};
 
 use crate::{
     authz::{
@@ -21,7 +21,6 @@ use crate::{
         time::Timestamp,
     },
     fence::{Affected, Entry, Live, LiveRow},
-    message::{Request, Target},
     metrics::WorkerMetrics,
     net::{Clock, Connection},
     proxy::{
@@ -43,7 +42,7 @@ pub struct Exchange {
     pub view: Rc<View>,
     pub connection: Rc<Connection>,
     pub method: Method,
-    target: Target,
+    uri: Uri,
     pub host: OnceCell<Rc<HostName>>,
     pub credential: Cell<Credential>,
     pub client: Cell<IpAddr>,
@@ -99,8 +98,8 @@ impl Exchange {
         Rc::new(Self {
             view,
             gateway: Rc::clone(gateway),
-            method: request.method.clone(),
-            target: request.target.clone(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
             host: OnceCell::new(),
             credential: Cell::new(Credential::Missing),
             client: Cell::new(connection.address()),
@@ -152,11 +151,11 @@ impl Exchange {
     }
 
     pub fn target(&self) -> &str {
-        self.target.as_str()
+        self.uri.path_and_query().map_or("", |target| target.as_str())
     }
 
     pub fn path(&self) -> &str {
-        self.target.path()
+        self.uri.path()
     }
 
     pub fn clock(&self) -> &Clock {

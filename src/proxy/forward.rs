@@ -2,12 +2,11 @@
 
 use std::{mem, rc::Rc, time::Instant};
 
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    message::{Request, Response, ResponseHead},
     net::RequestBody,
     proxy::{
         Gateway,
@@ -35,24 +34,26 @@ impl Gateway {
         let silence = upstream.settings().first_byte_timeout;
         let limit = exchange.upload_limit.get();
         let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
-        match upstream.forward(&passage, request).await {
-            Ok((mut answer, lease)) => {
+        match upstream.forward(&passage, request.into()).await {
+            Ok((answer, lease)) => {
+                let mut answer = Response::from(answer);
                 exchange.upstream_answered.set(Some(Instant::now()));
                 exchange.connection.hurry_no_more();
-                let ResponseHead { status, fields } = &mut *answer;
-                let named = matches!(*status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+                let status = answer.status();
+                let headers = answer.headers_mut();
+                let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
                 let protocols = (exchange.upgrade.get() && named)
-                    .then(|| fields.get("upgrade").and_then(|value| HeaderValue::from_bytes(value).ok()))
+                    .then(|| headers.get(header::UPGRADE).cloned())
                     .flatten();
-                forwarding::edit_response(fields, exchange.request_id.as_bytes());
+                forwarding::edit_response(headers, exchange.request_id.as_bytes());
                 if let Some(protocols) = protocols {
-                    upgrade::set(fields, &protocols);
+                    upgrade::set(headers, protocols);
                 }
                 if let Some(taken) = &*exchange.taken.borrow() {
-                    taken.tell(fields);
+                    taken.set_headers(headers);
                 }
                 exchange.status.set(status.as_u16());
-                if *status == StatusCode::SWITCHING_PROTOCOLS {
+                if status == StatusCode::SWITCHING_PROTOCOLS {
                     let switched = switch(answer, lease, passage);
                     return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
                 }
@@ -65,30 +66,29 @@ impl Gateway {
 
 /// The upstream speaks HTTP no longer; the client learns of it by the same answer.
 fn switch(answer: Response<Download>, mut lease: Lease, passage: Passage) -> Result<Response<Body>, Finish> {
-    let (ResponseHead { status, mut fields }, download) = answer.into_parts();
+    let (mut parts, download) = answer.into_parts();
     let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
     // It means nothing before a tunnel.
-    fields.remove("content-length");
+    parts.headers.remove(header::CONTENT_LENGTH);
     let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
-    let head = ResponseHead { status, fields };
-    Ok(Response::from_parts(head, Body::tunnel(tunnel, passage.into_finish())))
+    Ok(Response::from_parts(parts, Body::tunnel(tunnel, passage.into_finish())))
 }
 
 /// The request line and what frames the body, made for the upstream's connection.
 fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
-    let old = mem::replace(&mut request.version, Version::HTTP_11) == Version::HTTP_10;
+    let old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
     if let Some(host) = &settings.host {
-        request.fields.set("host", host);
+        request.headers_mut().insert(header::HOST, host.clone());
     } else if old
-        && !request.fields.has("host")
+        && !request.headers().contains_key(header::HOST)
         && let Some(WeightedUrl { url, .. }) = settings.urls.first()
     {
         // It may lack what HTTP/1.1 must have.
-        request.fields.set("host", &url.authority());
+        request.headers_mut().insert(header::HOST, url.authority());
     }
-    let body = &request.body;
+    let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // Said outright: without a length, a GET passes for one without a body.
-        request.fields.set("transfer-encoding", &HeaderValue::from_static("chunked"));
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }

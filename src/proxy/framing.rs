@@ -2,12 +2,9 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use http::Version;
+use http::{HeaderMap, Request, Version, header};
 
-use crate::{
-    authz::{answer::Reason, forwarding},
-    message::{Fields, Request},
-};
+use crate::authz::{answer::Reason, forwarding};
 
 /// The host a request is for: lower case, without port; empty for HTTP/1.0 without Host.
 #[derive(Debug)]
@@ -48,14 +45,14 @@ impl KnownHost {
 
 /// The one valid host of a request whose fields can be forwarded safely.
 pub fn host<B>(request: &Request<B>, known: &KnownHost) -> Result<Rc<HostName>, Reason> {
-    let fields = &request.fields;
-    if forwarding::framing_alias(fields) || !one_coding(fields) {
+    let headers = request.headers();
+    if forwarding::framing_alias(headers) || !one_coding(headers) {
         return Err(Reason::BadRequest);
     }
-    let mut hosts = fields.all("host");
+    let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (Some(field), None) => known.name(field)?,
-        (None, _) if request.version == Version::HTTP_10 => {
+        (Some(field), None) => known.name(field.as_bytes())?,
+        (None, _) if request.version() == Version::HTTP_10 => {
             Rc::new(HostName { field: None, length: 0, folded: None })
         }
         _ => return Err(Reason::BadRequest),
@@ -68,11 +65,11 @@ pub fn host_name(field: &[u8]) -> Result<HostName, Reason> {
     parse(field).ok_or(Reason::BadRequest)
 }
 
-fn one_coding(fields: &Fields) -> bool {
-    let mut codings = fields.all("transfer-encoding");
+fn one_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match codings.next() {
         None => true,
-        Some(coding) => codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked"),
+        Some(coding) => codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
     }
 }
 
@@ -120,7 +117,7 @@ mod tests {
         for host in hosts {
             request.headers_mut().append("host", http::HeaderValue::from_static(host));
         }
-        let found = host(&request.into(), &KnownHost::default());
+        let found = host(&request, &KnownHost::default());
         let found = found.as_ref().map(|host| host.as_str()).map_err(|reason| *reason);
         assert_eq!(found, expected, "{row}");
     }

@@ -2,37 +2,36 @@
 //! refusal means to gRPC and the same reason. Log and metrics keep the HTTP status.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::{
-    authz::answer::Reason,
-    message::{Fields, Request, Response, ResponseHead},
-};
+use crate::authz::answer::Reason;
 
 /// What `grpc-message` may not hold as it is: all but space and visible ASCII, and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Whether a gRPC client asks: over HTTP/2 alone, since its status is a trailer.
 pub fn asks<B>(request: &Request<B>) -> bool {
-    request.version == Version::HTTP_2 && request.fields.get("content-type").is_some_and(is_grpc)
+    request.version() == Version::HTTP_2
+        && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes()))
 }
 
 /// The refusal as gRPC says it; its other fields stay.
 pub fn refusal(reason: Reason, description: &str, http: Response<Bytes>) -> Response<Bytes> {
-    let (ResponseHead { status, mut fields }, _) = http.into_parts();
-    tell(&mut fields, code(reason, status), description);
-    Response::from_parts(ResponseHead { status: StatusCode::OK, fields }, Bytes::new())
+    let (mut parts, _) = http.into_parts();
+    set_status(&mut parts.headers, code(reason, parts.status), description);
+    parts.status = StatusCode::OK;
+    Response::from_parts(parts, Bytes::new())
 }
 
-fn tell(fields: &mut Fields, code: u16, description: &str) {
-    fields.set("content-type", &HeaderValue::from_static("application/grpc"));
-    fields.set("grpc-status", &HeaderValue::from(code));
+fn set_status(headers: &mut HeaderMap, code: u16, description: &str) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(code));
     let message = utf8_percent_encode(description, ENCODED).to_string();
     if let Ok(message) = HeaderValue::try_from(message) {
-        fields.set("grpc-message", &message);
+        headers.insert("grpc-message", message);
     }
-    fields.remove("content-length");
+    headers.remove(header::CONTENT_LENGTH);
 }
 
 /// `application/grpc`, with `+proto` or parameters behind it; `grpc-web` is another protocol.
@@ -94,15 +93,15 @@ mod tests {
         let check = |reason: Reason, expected: u16| {
             let answer = reason.answer(None);
             let mut http = Response::new(Bytes::from_static(b"text"));
-            http.status = answer.status;
-            http.fields.set("www-authenticate", &HeaderValue::from_static("Bearer"));
+            *http.status_mut() = answer.status;
+            http.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             let told = refusal(reason, "100 % sure\nö", http);
-            assert_eq!(told.status, 200);
-            let field = |name| told.fields.only(name).map(String::from_utf8_lossy).unwrap_or_default();
+            assert_eq!(told.status(), 200);
+            let field = |name: &str| told.headers()[name].to_str().expect("visible ASCII").to_owned();
             assert_eq!(field("grpc-status"), expected.to_string(), "{reason:?}");
             assert_eq!(field("grpc-message"), "100 %25 sure%0A%C3%B6");
             assert_eq!(field("www-authenticate"), "Bearer");
-            assert!(told.body.is_empty());
+            assert!(told.body().is_empty());
         };
         check(Reason::MissingCredentials, 16);
         check(Reason::TokenRevoked, 16);

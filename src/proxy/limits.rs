@@ -17,16 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use self::{gauge::Gauge, meter::Meter, table::Who};
-use crate::{
-    authz::{
-        answer::Reason,
-        decide::Permit,
-        rules::{Rules, Service, ServiceKey},
-    },
-    message,
+use crate::authz::{
+    answer::Reason,
+    decide::Permit,
+    rules::{Rules, Service, ServiceKey},
 };
 
 /// A limit as written: a rate, a cap, or both.
@@ -111,8 +108,8 @@ pub struct Exceeded {
 /// Nobody knows when a place gets free.
 const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
 
-const RATE_LIMIT: &str = "ratelimit";
-const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 impl Counts {
     /// The limits of every service, by its number; `None` where there are none.
@@ -233,18 +230,18 @@ impl Taken {
     }
 
     /// What the client is told of a request that passed.
-    pub fn tell(&self, fields: &mut message::Fields) {
+    pub fn set_headers(&self, headers: &mut HeaderMap) {
         if let Some(ours) = &self.fields {
-            ours.tell(fields);
+            ours.set_headers(headers);
         }
     }
 }
 
 impl Fields {
     /// Beside the upstream's own, if it has any.
-    pub fn tell(&self, fields: &mut message::Fields) {
-        fields.add(RATE_LIMIT, &self.state);
-        fields.add(RATE_LIMIT_POLICY, &self.policy);
+    pub fn set_headers(&self, headers: &mut HeaderMap) {
+        headers.append(RATE_LIMIT, self.state.clone());
+        headers.append(RATE_LIMIT_POLICY, self.policy.clone());
     }
 }
 

@@ -4,11 +4,12 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Request, Response, header};
 
 use crate::{
-    authz::{answer::Reason, decide::Denial, rules::RESERVED_PREFIX, subject::Subject, time::Timestamp},
-    message::{Request, Response},
+    authz::{
+        answer::Reason, decide::Denial, forwarding, rules::RESERVED_PREFIX, subject::Subject, time::Timestamp,
+    },
     net::RequestBody,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, request_id::RequestId, view::View},
 };
@@ -102,10 +103,10 @@ impl Gateway {
 /// An answer in JSON, about whoever asked and for nobody else.
 fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
-    let fields = &mut response.fields;
-    fields.set("content-type", &HeaderValue::from_static("application/json"));
-    fields.set("cache-control", &HeaderValue::from_static("no-store"));
-    fields.add_text("x-request-id", request_id.as_bytes());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    forwarding::set_request_id(headers, request_id.as_bytes());
     response
 }
 

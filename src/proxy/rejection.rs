@@ -3,17 +3,17 @@
 use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
 use crate::{
     authz::{
         answer::{Answer, Reason},
         decide::Denial,
+        forwarding,
     },
-    message::{self, Request, Response},
     proxy::{
         grpc,
-        limits::{Exceeded, Fields, seconds},
+        limits::{self, Exceeded, seconds},
         own::Own,
         request_id::RequestId,
     },
@@ -28,13 +28,13 @@ pub struct Rejection {
     /// Seconds.
     retry_after: Option<u32>,
     /// Boxed: hardly a refusal has them, and all would be as large.
-    limits: Option<Box<Fields>>,
+    limits: Option<Box<limits::Fields>>,
 }
 
 /// What a reason alone comes to, as JSON. Made once: refusals come in floods.
 struct Usual {
     answer: Answer,
-    fields: message::Fields,
+    headers: HeaderMap,
     /// The body up to the request's id, and behind it.
     body: (Box<str>, Box<str>),
 }
@@ -98,25 +98,25 @@ impl Rejection {
     pub fn into_response(self, form: Form, request_id: &RequestId) -> Response<Bytes> {
         let answer = self.answer();
         let mut response = if form == Form::Json && self.answer.is_none() {
-            let Usual { fields, body: (before, behind), .. } = Usual::of(self.reason);
+            let Usual { headers, body: (before, behind), .. } = Usual::of(self.reason);
             let body = [before.as_bytes(), request_id.as_bytes(), behind.as_bytes()].concat();
             let mut response = Response::new(body.into());
-            response.fields.add_all(fields);
+            *response.headers_mut() = headers.clone();
             response
         } else {
             let problem = form == Form::Problem;
             let mut response = Response::new(text(answer, request_id.as_str(), problem).into());
-            response.fields = fields(answer, problem);
+            *response.headers_mut() = headers(answer, problem);
             response
         };
-        response.status = answer.status;
-        let fields = &mut response.fields;
-        fields.add_text("x-request-id", request_id.as_bytes());
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        forwarding::set_request_id(headers, request_id.as_bytes());
         if let Some(wait) = self.retry_after {
-            fields.add("retry-after", &HeaderValue::from(wait));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
         if let Some(limits) = &self.limits {
-            limits.tell(fields);
+            limits.set_headers(headers);
         }
         if form == Form::Grpc { grpc::refusal(self.reason, &answer.description, response) } else { response }
     }
@@ -148,7 +148,7 @@ impl Usual {
         let body = text(&answer, ID, false);
         // No text holds a zero, escaped as it is.
         let (before, behind) = body.split_once("\\u0000").expect("the body tells the request's id");
-        Self { fields: fields(&answer, false), body: (before.into(), behind.into()), answer }
+        Self { headers: headers(&answer, false), body: (before.into(), behind.into()), answer }
     }
 
     fn of(reason: Reason) -> &'static Self {
@@ -160,7 +160,7 @@ impl Form {
     pub fn asked_for<B>(request: &Request<B>) -> Self {
         if grpc::asks(request) {
             Self::Grpc
-        } else if asks_for_problem(&request.fields) {
+        } else if asks_for_problem(request.headers()) {
             Self::Problem
         } else {
             Self::Json
@@ -179,7 +179,7 @@ fn whole(wait: Duration) -> u32 {
 }
 
 /// Whether `Accept` names the form of RFC 9457.
-fn asks_for_problem(fields: &message::Fields) -> bool {
+fn asks_for_problem(headers: &HeaderMap) -> bool {
     let named = |value: &[u8]| {
         let kinds = value.split(|byte| *byte == b',');
         kinds
@@ -187,20 +187,21 @@ fn asks_for_problem(fields: &message::Fields) -> bool {
             .any(|kind| kind.eq_ignore_ascii_case(b"application/problem+json"))
     };
     // Hardly a value is long enough to name it.
-    fields.all("accept").filter(|value| value.len() >= "application/problem+json".len()).any(named)
+    let values = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes);
+    values.filter(|value| value.len() >= "application/problem+json".len()).any(named)
 }
 
-fn fields(answer: &Answer, problem: bool) -> message::Fields {
-    let mut fields = message::Fields::default();
+fn headers(answer: &Answer, problem: bool) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     let kind = if problem { "application/problem+json" } else { "application/json" };
-    fields.add("content-type", &HeaderValue::from_static(kind));
-    fields.add("cache-control", &HeaderValue::from_static("no-store"));
-    for (name, value) in [("www-authenticate", &answer.challenge), ("allow", &answer.allow)] {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in [(header::WWW_AUTHENTICATE, &answer.challenge), (header::ALLOW, &answer.allow)] {
         if let Some(value) = value.as_ref().and_then(|value| HeaderValue::try_from(value).ok()) {
-            fields.add(name, &value);
+            headers.insert(name, value);
         }
     }
-    fields
+    headers
 }
 
 /// One object of strings and the status, its members in the order of their names.
@@ -279,7 +280,7 @@ mod tests {
             let response = Rejection::from(Reason::TokenRevoked)
                 .for_proxy()
                 .into_response(form.of_own(own), &RequestIds::new().make());
-            assert_eq!(response.status, status, "{own:?} {form:?}");
+            assert_eq!(response.status(), status, "{own:?} {form:?}");
         };
         for form in [Form::Json, Form::Problem, Form::Grpc] {
             check(Own::Auth, form, 401);

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 
-use crate::message::Fields;
+use http::{HeaderMap, HeaderName};
+
+use crate::authz::forwarding::only_value;
 
 /// Letters, digits, `.`, `_` and `-`: of a form that can be logged and sent as it stands.
 #[derive(Clone, Debug)]
@@ -50,8 +52,8 @@ impl RequestIds {
     }
 
     /// The one that a trusted proxy sent, when it is of that form.
-    pub fn told(fields: &Fields) -> Option<RequestId> {
-        let id = fields.only("x-request-id")?;
+    pub fn from_headers(headers: &HeaderMap) -> Option<RequestId> {
+        let id = only_value(headers, HeaderName::from_static("x-request-id"))?;
         let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let sound = (1..=128).contains(&id.len()) && id.iter().all(sound);
         sound.then(|| RequestId(Text::Told(id.into())))
@@ -88,19 +90,19 @@ mod tests {
         let ids = RequestIds::new();
         let (first, second) = (ids.make(), ids.make());
         assert_ne!(first.as_str(), second.as_str());
-        let mut headers = Fields::default();
-        headers.add_text("x-request-id", first.as_bytes());
-        assert_eq!(RequestIds::told(&headers).expect("sound").as_str(), first.as_str());
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", HeaderValue::from_bytes(first.as_bytes()).expect("a field value"));
+        assert_eq!(RequestIds::from_headers(&headers).expect("sound").as_str(), first.as_str());
     }
 
     #[test]
     fn only_one_sound_id_is_taken_over() {
         fn check(row: &str, told: &[&str], expected: bool) {
-            let mut headers = Fields::default();
+            let mut headers = HeaderMap::new();
             for id in told {
-                headers.add("x-request-id", &HeaderValue::from_str(id).expect("a field value"));
+                headers.append("x-request-id", HeaderValue::from_str(id).expect("a field value"));
             }
-            assert_eq!(RequestIds::told(&headers).is_some(), expected, "{row}");
+            assert_eq!(RequestIds::from_headers(&headers).is_some(), expected, "{row}");
         }
         check("sound", &["ci-4711.a_B"], true);
         check("none", &[], false);

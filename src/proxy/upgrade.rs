@@ -1,9 +1,9 @@
 //! What a client's `Upgrade` comes to: the protocols that the upstream is asked for, made anew.
 
-use http::{HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Body;
 
-use crate::message::{Fields, Request};
+use crate::authz::forwarding::list_elements;
 
 /// Protocols that carry requests of their own: nobody would judge those.
 const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
@@ -12,15 +12,15 @@ const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
 /// passed over, as RFC 9110 lets any server do. So is one of HTTP/1.0, and one with a body, whose
 /// bytes nobody could tell from the tunnel's.
 pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
-    let fields = &request.fields;
-    let meant = request.version == Version::HTTP_11
-        && request.body.is_end_stream()
-        && elements(fields, "connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let headers = request.headers();
+    let meant = request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && list_elements(headers, header::CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     if !meant {
         return None;
     }
     let mut asked = Vec::new();
-    for protocol in elements(fields, "upgrade") {
+    for protocol in list_elements(headers, header::UPGRADE) {
         let mut parts = protocol.split(|byte| *byte == b'/');
         let (name, version) = (parts.next().unwrap_or_default(), parts.next());
         if parts.next().is_some() || !is_token(name) || !version.is_none_or(is_token) {
@@ -38,19 +38,14 @@ pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
 }
 
 /// Says it, as only a head can that was made anew.
-pub fn set(fields: &mut Fields, protocols: &HeaderValue) {
-    fields.set("connection", &HeaderValue::from_static("upgrade"));
-    fields.set("upgrade", protocols);
+pub fn set(headers: &mut HeaderMap, protocols: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocols);
 }
 
 /// Whether a list of protocols has this one.
 pub fn names(asked: &HeaderValue, protocol: &[u8]) -> bool {
     split(asked.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol))
-}
-
-/// The elements of a list that may stand in several fields.
-pub fn elements<'f>(fields: &'f Fields, name: &str) -> impl Iterator<Item = &'f [u8]> {
-    fields.all(name).flat_map(split)
 }
 
 fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -93,7 +88,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = Request::from(request.body(Sized(body)).expect("a sound head"));
+        let request = request.body(Sized(body)).expect("a sound head");
         let found = asked(&request);
         assert_eq!(found.as_ref().map(|found| found.to_str().expect("tokens")), expected, "{row}");
     }

@@ -1,9 +1,8 @@
 //! What the `Authorization` fields of a request came to, before any look-up.
 
-use crate::{
-    authz::secret::{Bearer, Digest, Form},
-    message::Fields,
-};
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::authz::secret::{Bearer, Digest, Form};
 
 /// The outcome of reading the `Authorization` fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +22,8 @@ pub enum Credential {
 impl Credential {
     /// Reads the `Authorization` fields. The digest is made only where a look-up will follow: for
     /// our own form, and for a foreign one when `imports` exist.
-    pub fn from_fields(fields: &Fields, perm_alias: bool, imports: bool) -> Self {
-        let mut fields = fields.all("authorization");
+    pub fn from_headers(headers: &HeaderMap, perm_alias: bool, imports: bool) -> Self {
+        let mut fields = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         match (fields.next(), fields.next()) {
             (None, _) => Credential::Missing,
             (Some(field), None) => Self::from_field(field, perm_alias, imports),

@@ -5,10 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::{FORWARDED, FORWARDED_FOR};
-use crate::message::Fields;
+use super::FORWARDED_FOR;
 
 /// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: one of the two was
 /// passed on from a stranger. Answered with 400.
@@ -45,7 +45,7 @@ impl FromIterator<IpNet> for TrustedProxies {
 /// The client's address: the peer's, or, when the peer is trusted, the rightmost one told that is
 /// not a trusted proxy's.
 pub fn client_address(
-    fields: &Fields,
+    headers: &HeaderMap,
     peer: IpAddr,
     peer_trusted: bool,
     trusted_proxies: &TrustedProxies,
@@ -54,10 +54,10 @@ pub fn client_address(
     if !peer_trusted {
         return Ok(peer);
     }
-    let values = fields.all(FORWARDED_FOR).rev();
+    let values = headers.get_all(FORWARDED_FOR).iter().rev().map(HeaderValue::as_bytes);
     let hops = values.flat_map(|value| value.rsplit(|b| *b == b','));
     let list = rightmost(hops.map(node), peer, trusted_proxies);
-    let values = fields.all(FORWARDED).rev();
+    let values = headers.get_all(header::FORWARDED).iter().rev().map(HeaderValue::as_bytes);
     let hops = values.flat_map(|value| Elements { left: Some(value) });
     let elements = rightmost(hops.map(element_for), peer, trusted_proxies);
     match (list, elements) {

@@ -3,17 +3,14 @@
 
 use std::{cell::RefCell, ops::Deref, rc::Rc};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::IdentityTooLarge;
-use crate::{
-    authz::{
-        decide::Permit,
-        rules::{Service, ServiceId},
-        secret::TokenId,
-        subject::{Directory, User, UserIx},
-    },
-    message::Fields,
+use crate::authz::{
+    decide::Permit,
+    rules::{Service, ServiceId},
+    secret::TokenId,
+    subject::{Directory, User, UserIx},
 };
 
 /// What an assertion says about who asks, bound to the service that hears it.
@@ -38,18 +35,20 @@ pub struct Identities<D> {
 #[derive(Clone)]
 struct Identity {
     of: (UserIx, ServiceId),
-    fields: Rc<Fields>,
+    fields: IdentityFields,
 }
+
+type IdentityFields = Rc<[(HeaderName, HeaderValue)]>;
 
 /// How many are remembered; a power of two.
 const PLACES: usize = 1024;
 
-const USER: &str = "x-permgate-user";
-const USER_ID: &str = "x-permgate-user-id";
-pub(super) const GROUPS: &str = "x-permgate-groups";
-const TOKEN_ID: &str = "x-permgate-token-id";
-const SERVICE: &str = "x-permgate-service";
-pub const ASSERTION: &str = "x-permgate-assertion";
+const USER: HeaderName = HeaderName::from_static("x-permgate-user");
+const USER_ID: HeaderName = HeaderName::from_static("x-permgate-user-id");
+pub(super) const GROUPS: HeaderName = HeaderName::from_static("x-permgate-groups");
+const TOKEN_ID: HeaderName = HeaderName::from_static("x-permgate-token-id");
+const SERVICE: HeaderName = HeaderName::from_static("x-permgate-service");
+pub const ASSERTION: HeaderName = HeaderName::from_static("x-permgate-assertion");
 
 /// The longest `X-Permgate-Groups`; an assertion has the same limit.
 const MAX_GROUPS: usize = 4 << 10;
@@ -85,18 +84,22 @@ impl<D: Deref<Target = Directory>> Identities<D> {
         Self { directory, places: RefCell::default() }
     }
 
-    pub(super) fn set(&self, fields: &mut Fields, permit: &Permit<'_>) -> Result<(), IdentityTooLarge> {
+    pub(super) fn set(&self, headers: &mut HeaderMap, permit: &Permit<'_>) -> Result<(), IdentityTooLarge> {
         let service = permit.owner().service;
         let Some(subject) = permit.subject() else {
-            fields.add(SERVICE, &service.key_value);
+            headers.insert(SERVICE, service.key_value.clone());
             return Ok(());
         };
-        fields.add_all(&*self.identity(subject.user, service)?);
-        fields.add_text(TOKEN_ID, subject.token.id.as_bytes());
+        for (name, value) in self.identity(subject.user, service)?.iter() {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some(id) = value(subject.token.id.as_bytes()) {
+            headers.insert(TOKEN_ID, id);
+        }
         Ok(())
     }
 
-    fn identity(&self, user: &User, service: &Service) -> Result<Rc<Fields>, IdentityTooLarge> {
+    fn identity(&self, user: &User, service: &Service) -> Result<IdentityFields, IdentityTooLarge> {
         let of = (user.ix, service.id);
         // Numbers are given in turn, so that neighbours have places of their own.
         let at = (user.ix.0 as usize ^ usize::from(service.id.0) << 4) % PLACES;
@@ -115,7 +118,7 @@ impl<D: Deref<Target = Directory>> Identities<D> {
     }
 }
 
-fn fields(user: &User, service: &Service, directory: &Directory) -> Result<Rc<Fields>, IdentityTooLarge> {
+fn fields(user: &User, service: &Service, directory: &Directory) -> Result<IdentityFields, IdentityTooLarge> {
     let groups = groups(user, service, directory)?;
     let named = [
         (SERVICE, service.spec.key.as_str()),
@@ -123,13 +126,8 @@ fn fields(user: &User, service: &Service, directory: &Directory) -> Result<Rc<Fi
         (USER_ID, &*user.id),
         (GROUPS, groups.as_str()),
     ];
-    let mut fields = Fields::default();
-    for (name, text) in named.into_iter().filter(|(_, text)| !text.is_empty()) {
-        if let Some(value) = value(text.as_bytes()) {
-            fields.add(name, &value);
-        }
-    }
-    Ok(Rc::new(fields))
+    let named = named.into_iter().filter(|(_, text)| !text.is_empty());
+    Ok(named.filter_map(|(name, text)| Some((name, value(text.as_bytes())?))).collect())
 }
 
 fn groups(user: &User, service: &Service, directory: &Directory) -> Result<String, IdentityTooLarge> {

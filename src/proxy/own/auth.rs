@@ -4,18 +4,17 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 
 use super::{Answer, original::FrontProxy};
 use crate::{
     authz::{answer::Reason, decide::Permit},
-    message::{Fields, Request, RequestHead, Response},
     net::RequestBody,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, trusts},
 };
 
 /// What the identity is told in; other fields concern a request that is not sent from here.
-const IDENTITY: &[u8] = b"x-permgate-";
+const IDENTITY: &str = "x-permgate-";
 
 impl Gateway {
     /// The original request, judged by the steps that any request takes. What is told of it in log
@@ -53,17 +52,18 @@ impl Gateway {
             return Err(Reason::ProxyNotTrusted.into());
         }
         let original = proxy.original(request)?;
-        let (method, target) = (original.method, original.target);
-        let head = RequestHead { method, target, version: Version::HTTP_11, fields: Fields::default() };
+        let mut judged = Request::new(());
+        *judged.method_mut() = original.method;
+        *judged.uri_mut() = original.target;
         let exchange = Exchange::begin(
             asking.gateway(),
             Rc::clone(&asking.view),
-            &Request::from_parts(head, ()),
+            &judged,
             Rc::clone(&asking.connection),
             asking.request_id.clone(),
         );
         exchange.host.set(original.host).expect("an exchange is new");
-        self.read_fields(&exchange, &request.fields)?;
+        self.read_headers(&exchange, request.headers())?;
         exchange.upgrade.set(original.upgrade);
         Ok(exchange)
     }
@@ -72,14 +72,15 @@ impl Gateway {
     fn tell(&self, permit: &Permit<'_>, exchange: &Exchange) -> Result<(Reason, Response<Bytes>), Rejection> {
         exchange.service.set(Some(permit.owner().service.id));
         let mut response = Response::new(Bytes::new());
-        let fields = &mut response.fields;
-        self.identify(permit, exchange, fields)?;
-        fields.retain(|name, _| is_told(name));
-        fields.set("cache-control", &HeaderValue::from_static("no-store"));
+        let mut headers = HeaderMap::new();
+        self.identify(permit, exchange, &mut headers)?;
+        let answered = headers.iter().filter(|(name, _)| is_answered(name));
+        response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok((Reason::Answered, response))
     }
 }
 
-fn is_told(name: &[u8]) -> bool {
-    name == b"x-request-id" || name.starts_with(IDENTITY)
+fn is_answered(name: &HeaderName) -> bool {
+    name == "x-request-id" || name.as_str().starts_with(IDENTITY)
 }

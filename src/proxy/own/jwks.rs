@@ -1,10 +1,10 @@
 //! `/.permgate/jwks.json`: the public keys of assertions, for everybody who verifies them.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Response, header};
 
 use crate::{
-    message::Response,
+    authz::forwarding,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection},
 };
 
@@ -16,10 +16,10 @@ impl Gateway {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
         }
         let mut response = Response::new(jwks.body);
-        let fields = &mut response.fields;
-        fields.set("content-type", &HeaderValue::from_static("application/jwk-set+json"));
-        fields.set("cache-control", &jwks.caching);
-        fields.add_text("x-request-id", exchange.request_id.as_bytes());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        headers.insert(header::CACHE_CONTROL, jwks.caching);
+        forwarding::set_request_id(headers, exchange.request_id.as_bytes());
         Ok(response)
     }
 }

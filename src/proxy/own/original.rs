@@ -3,11 +3,10 @@
 
 use std::rc::Rc;
 
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    message::{Fields, Request, Target},
     proxy::framing::{self, HostName, KnownHost},
 };
 
@@ -29,7 +28,7 @@ pub enum FrontProxy {
 #[derive(Debug)]
 pub struct Original {
     pub method: Method,
-    pub target: Target,
+    pub target: Uri,
     pub host: Rc<HostName>,
     pub upgrade: bool,
 }
@@ -49,24 +48,24 @@ const FORWARDED_URI: &str = "x-forwarded-uri";
 impl FrontProxy {
     /// The one original request; whatever is missing, told twice or told in two ways is refused.
     pub fn original<B>(self, request: &Request<B>) -> Result<Original, Reason> {
-        let fields = &request.fields;
-        if forwarding::misleads(fields, self.tells()) {
+        let headers = request.headers();
+        if forwarding::misleads(headers, self.tells()) {
             return Err(Reason::OriginalUnclear);
         }
         let (method, target, host) = match self {
             FrontProxy::Nginx => by_original(request)?,
             FrontProxy::Traefik | FrontProxy::Caddy => {
-                let host = Rc::new(framing::host_name(needed(fields, FORWARDED_HOST)?)?);
-                (method(needed(fields, FORWARDED_METHOD)?)?, text(needed(fields, FORWARDED_URI)?)?, host)
+                let host = Rc::new(framing::host_name(needed(headers, FORWARDED_HOST)?)?);
+                (method(needed(headers, FORWARDED_METHOD)?)?, text(needed(headers, FORWARDED_URI)?)?, host)
             }
             FrontProxy::Envoy => {
-                let target = request.target.as_str();
+                let target = request.uri().path_and_query().map_or("", |target| target.as_str());
                 let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
-                (request.method.clone(), target, framing::host(request, &KnownHost::default())?)
+                (request.method().clone(), target, framing::host(request, &KnownHost::default())?)
             }
         };
-        let told = one(fields, UPGRADE)?.is_some_and(|value| !value.is_empty());
-        let upgrade = told || fields.has("upgrade");
+        let named = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
+        let upgrade = named || headers.contains_key(header::UPGRADE);
         Ok(Original { method, target: parse(target)?, host, upgrade })
     }
 
@@ -82,10 +81,10 @@ impl FrontProxy {
 
 /// A target beside Host, a URL, or both, which then say the same.
 fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Rc<HostName>), Reason> {
-    let fields = &request.fields;
-    let method = method(needed(fields, METHOD)?)?;
-    let target = one(fields, URI)?.map(text).transpose()?;
-    let Some(url) = one(fields, URL)?.map(text).transpose()? else {
+    let headers = request.headers();
+    let method = method(needed(headers, METHOD)?)?;
+    let target = one(headers, URI)?.map(text).transpose()?;
+    let Some(url) = one(headers, URL)?.map(text).transpose()? else {
         return Ok((
             method,
             target.ok_or(Reason::OriginalUnclear)?,
@@ -102,16 +101,16 @@ fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Rc<HostName>), 
 }
 
 /// The value of a field that is there at most once.
-fn one<'f>(fields: &'f Fields, name: &str) -> Result<Option<&'f [u8]>, Reason> {
-    let mut values = fields.all(name);
+fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Reason> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => Err(Reason::OriginalUnclear),
     }
 }
 
-fn needed<'f>(fields: &'f Fields, name: &str) -> Result<&'f [u8], Reason> {
-    one(fields, name)?.ok_or(Reason::OriginalUnclear)
+fn needed<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h [u8], Reason> {
+    one(headers, name)?.ok_or(Reason::OriginalUnclear)
 }
 
 fn method(value: &[u8]) -> Result<Method, Reason> {
@@ -124,9 +123,9 @@ fn text(value: &[u8]) -> Result<&str, Reason> {
 
 /// The bytes as they stand: a parser that leaves something out, as it would a fragment, has read
 /// another target.
-fn parse(target: &str) -> Result<Target, Reason> {
-    let parsed = Target::parse(target.as_bytes()).filter(|parsed| parsed.as_str() == target);
-    parsed.filter(|_| target.starts_with('/')).ok_or(Reason::BadPath)
+fn parse(target: &str) -> Result<Uri, Reason> {
+    let parsed = PathAndQuery::try_from(target).ok().filter(|parsed| parsed.as_str() == target);
+    parsed.filter(|_| target.starts_with('/')).map(Uri::from).ok_or(Reason::BadPath)
 }
 
 #[cfg(test)]
@@ -144,9 +143,9 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let original = proxy.original(&request.body(()).unwrap().into())?;
+        let original = proxy.original(&request.body(()).unwrap())?;
         let host = original.host.as_str().unwrap_or_default().to_owned();
-        Ok((original.method.to_string(), host, original.target.as_str().to_owned()))
+        Ok((original.method.to_string(), host, original.target.to_string()))
     }
 
     fn check(
@@ -275,7 +274,7 @@ mod tests {
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            let original = FrontProxy::Envoy.original(&request.body(()).unwrap().into());
+            let original = FrontProxy::Envoy.original(&request.body(()).unwrap());
             assert_eq!(original.unwrap().upgrade, expected, "{fields:?}");
         };
         check(&[], false);

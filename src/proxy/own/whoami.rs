@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Response};
 use serde_json::{Value, json};
 
 use super::json;
@@ -16,7 +16,6 @@ use crate::{
         subject::{Access, Directory, Ending, Subject},
         time::Timestamp,
     },
-    message::Response,
     proxy::{Gateway, exchange::Exchange, rejection::Rejection, uses::Use, view::View},
     store::{
         ReadError, Store,

@@ -15,8 +15,8 @@ pub fn acceptable(status: StatusCode, fields: &Fields, asked: Option<&HeaderValu
 
 /// Whether a 101 switches to what was asked for, and to nothing else.
 fn switches(fields: &Fields, asked: &HeaderValue) -> bool {
-    let mut protocols = upgrade::elements(fields, "upgrade").peekable();
-    let mut connection = upgrade::elements(fields, "connection");
+    let mut protocols = elements(fields, "upgrade").peekable();
+    let mut connection = elements(fields, "connection");
     protocols.peek().is_some()
         && protocols.all(|protocol| upgrade::names(asked, protocol))
         && connection.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
@@ -34,6 +34,12 @@ fn framing_is_plain(fields: &Fields) -> bool {
         (None, Some(coding)) => codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     }
+}
+
+/// The elements of a list that may stand in several fields.
+fn elements<'f>(fields: &'f Fields, name: &str) -> impl Iterator<Item = &'f [u8]> {
+    let lists = fields.all(name).flat_map(|list| list.split(|byte| *byte == b','));
+    lists.map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ fn check(name: &str, peer: &str, fields: &[(&'static str, &str)], expected: &str
         headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let peer = peer.parse().unwrap();
-    let client = client_address(&Fields::from(&headers), peer, trusted.contains(peer), &trusted);
+    let client = client_address(&headers, peer, trusted.contains(peer), &trusted);
     let client = client.map(|ip| ip.to_string());
     assert_eq!(client.as_deref().unwrap_or("ambiguous"), expected, "{name}");
 }
