@@ -180,6 +180,7 @@ impl Power {
             client: [127, 0, 0, 1].into(),
             upgrade: false,
             method_override: false,
+            destination: None,
         };
         let now = Timestamp::from_millis(0);
         let facts = Facts { rules, directory: &directory, token: Some(&token), imports: false, now };
@@ -288,6 +289,7 @@ proptest! {
         let query = Query {
             method: &Method::GET, host: None, path: RequestPath::parse("/x"), token_in_url: false, credential,
             client: [127, 0, 0, 1].into(), upgrade: false, method_override: false,
+            destination: None,
         };
         let now = Timestamp::from_millis(0);
         let facts = Facts { rules: &rules, directory: &directory, token: Some(&token), imports: false, now };
@@ -301,7 +303,7 @@ proptest! {
         let mut told = Fields::from(&headers);
         let _ = (framing_alias(&told), client_address(&told, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
         let peer = PeerFields::new(None, true);
-        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r" };
+        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r", destination: None };
         edit_request(&mut told, &permit, &Identities::new(&directory), &hop).unwrap();
         let headers = HeaderMap::from(&told);
         edit_request_trailers(&mut trailers);

@@ -6,7 +6,12 @@ use std::{cell::RefCell, net::IpAddr, ops::Deref};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    authz::{decide::Permit, rules::Authorization, subject::Directory},
+    authz::{
+        decide::Permit,
+        destination::{self, Destination},
+        rules::Authorization,
+        subject::Directory,
+    },
     message::Fields,
 };
 
@@ -41,6 +46,8 @@ pub struct Hop<'a> {
     pub host: Option<&'a [u8]>,
     /// Printable ASCII.
     pub request_id: &'a [u8],
+    /// The second target of the request, which the permit includes.
+    pub destination: Option<&'a Destination>,
 }
 
 /// The user's groups do not fit; they are never cut short.
@@ -75,6 +82,9 @@ pub fn edit_request(
         add_hop(fields, hop);
     } else {
         hop.peer.tell(fields, hop.host);
+    }
+    if let Some(target) = hop.destination.and_then(Destination::target) {
+        fields.add(destination::NAME, target);
     }
     fields.add_text(REQUEST_ID, hop.request_id);
     if service.spec.identity.has_headers() {

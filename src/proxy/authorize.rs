@@ -11,6 +11,7 @@ use crate::{
     authz::{
         answer::Reason,
         decide::{self, Credential, Denial, Facts, Permit},
+        destination::Destination,
         forwarding::{self, Claims, Hop},
         subject::Token,
         time::Timestamp,
@@ -58,6 +59,10 @@ impl Gateway {
         exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
         exchange.upgrade.set(fields.has("upgrade"));
         exchange.method_override.set(forwarding::method_override(fields));
+        let host = exchange.host.get().and_then(|host| host.field());
+        if let Some(destination) = Destination::from_fields(fields, host) {
+            exchange.destination.set(destination).expect("an exchange is authorized once");
+        }
         let imports = self.state().index().imported() > 0;
         exchange.credential.set(Credential::from_fields(fields, settings.perm_alias, imports));
         Ok(())
@@ -130,6 +135,7 @@ impl Gateway {
                 peer_trusted: trusts(&exchange.view, &exchange.connection),
                 host: exchange.host.get().and_then(|host| host.field()),
                 request_id: exchange.request_id.as_bytes(),
+                destination: exchange.destination.get(),
             };
             forwarding::edit_request(fields, permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
