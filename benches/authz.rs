@@ -63,6 +63,7 @@ fn decision(bencher: Bencher<'_, '_>) {
         client: [127, 0, 0, 1].into(),
         upgrade: false,
         method_override: false,
+        destination: None,
     };
     let now = Timestamp::from_millis(0);
     let facts = Facts { rules: &rules, directory: &directory, token: Some(&token), imports: false, now };

@@ -8,10 +8,12 @@ pub mod accounts;
 pub mod administration;
 pub mod answer;
 pub mod decide;
+pub mod destination;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod forwarding;
+pub mod host;
 pub mod path;
 pub mod rules;
 pub mod secret;

@@ -177,6 +177,7 @@ impl Power {
             client: [127, 0, 0, 1].into(),
             upgrade: false,
             method_override: false,
+            destination: None,
         };
         let now = Timestamp::from_millis(0);
         let facts = Facts { rules, directory: &directory, token: Some(&token), imports: false, now };
@@ -285,6 +286,7 @@ proptest! {
         let query = Query {
             method: &Method::GET, host: None, path: RequestPath::parse("/x"), token_in_url: false, credential,
             client: [127, 0, 0, 1].into(), upgrade: false, method_override: false,
+            destination: None,
         };
         let now = Timestamp::from_millis(0);
         let facts = Facts { rules: &rules, directory: &directory, token: Some(&token), imports: false, now };
@@ -297,7 +299,7 @@ proptest! {
         let mut trailers = headers.clone();
         let _ = (framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
         let peer = PeerFields::new(None, true);
-        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r" };
+        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r", destination: None };
         edit_request(&mut headers, &permit, &Identities::new(&directory), &hop).unwrap();
         edit_request_trailers(&mut trailers);
         let ours = ["x-permgate-user", "x-permgate-user-id", "x-permgate-token-id", "x-permgate-service", "x-request-id"];

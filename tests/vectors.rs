@@ -91,6 +91,7 @@ impl World {
             client: client_address(&headers, peer, peer_trusted, trusted).unwrap(),
             upgrade: false,
             method_override: method_override(&headers),
+            destination: None,
         };
         let token = query.credential.digest().and_then(|digest| self.tokens.get(digest));
         let facts = Facts { rules: &self.rules, directory: &self.directory, token, imports: false, now };
@@ -106,7 +107,13 @@ impl World {
                     assert!(target.starts_with(query.path.as_ref().unwrap().literal()), "{name}");
                 }
                 let peer_fields = PeerFields::new(Some(peer), false);
-                let hop = Hop { peer: &peer_fields, peer_trusted, host: None, request_id: b"r1" };
+                let hop = Hop {
+                    peer: &peer_fields,
+                    peer_trusted,
+                    host: None,
+                    request_id: b"r1",
+                    destination: None,
+                };
                 edit_request(&mut headers, &permit, &Identities::new(&self.directory), &hop).unwrap();
                 for field in texts(&expect["upstream_headers_absent"]) {
                     assert!(!headers.contains_key(field), "{name}: {field}");

@@ -71,6 +71,7 @@ pub(super) fn explained(
         client: body.client.unwrap_or(caller.client),
         upgrade: false,
         method_override: false,
+        destination: None,
     };
     let facts = Facts {
         rules: &snapshot.rules,

@@ -17,6 +17,8 @@ pub enum Reason {
     MethodNotSupported,
     BadPath,
     AmbiguousPath,
+    /// 400: a WebDAV `Destination` that cannot be judged.
+    BadDestination,
     TokenInUrl,
     AmbiguousAuthorization,
     MissingCredentials,
@@ -102,13 +104,14 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 51] = [
+    pub const ALL: [Reason; 52] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
         Reason::MethodNotSupported,
         Reason::BadPath,
         Reason::AmbiguousPath,
+        Reason::BadDestination,
         Reason::TokenInUrl,
         Reason::AmbiguousAuthorization,
         Reason::MissingCredentials,
@@ -165,6 +168,7 @@ impl Reason {
             Reason::MethodNotSupported => "method_not_supported",
             Reason::BadPath => "bad_path",
             Reason::AmbiguousPath => "ambiguous_path",
+            Reason::BadDestination => "bad_destination",
             Reason::TokenInUrl => "token_in_url",
             Reason::AmbiguousAuthorization => "ambiguous_authorization",
             Reason::MissingCredentials => "missing_credentials",

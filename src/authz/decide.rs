@@ -6,6 +6,7 @@ use http::Method;
 
 use crate::authz::{
     answer::{Answer, Reason},
+    destination::Destination,
     path::{PathError, RequestPath},
     rules::{Owner, Rules, Service},
     secret::Form,
@@ -15,9 +16,11 @@ use crate::authz::{
 
 pub use credential::Credential;
 pub(in crate::authz) use observer::{Observer, Silent, Told};
+use second::SecondTarget;
 
 mod credential;
 mod observer;
+mod second;
 
 /// Every input that the client controls.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct Query<'a> {
     pub upgrade: bool,
     /// A method-override field was sent.
     pub method_override: bool,
+    /// The second target of the request (WebDAV).
+    pub destination: Option<&'a Destination>,
 }
 
 /// Every input that the client does not control.
@@ -91,21 +96,23 @@ pub(in crate::authz) fn decide_observed<'a>(
     observer.saw("owner", || Told::owner(query, &owner));
     let Ok(owner) = owner else { return Err(denial.with(Reason::AmbiguousPath)) };
     denial.owner = owner;
+    let second = SecondTarget::of(query, facts.rules).map_err(|reason| denial.clone().with(reason))?;
 
     observer.saw("url", || Told::url(query.token_in_url));
     if query.token_in_url {
         return Err(denial.with(Reason::TokenInUrl));
     }
 
-    let public = owner.filter(|owner| is_public(owner, query));
+    let public = owner.filter(|owner| is_public(owner, query) && second.is_public(query));
     observer.saw("credential", || Told::credential(query, public));
     match query.credential {
         Credential::Ambiguous => return Err(denial.with(Reason::AmbiguousAuthorization)),
         Credential::Malformed => return Err(denial.with(Reason::MalformedAuthorization)),
         Credential::Missing | Credential::UnsupportedScheme => {
             if let Some(owner) = public {
-                let permit = Permit { owner, subject: None, deadline: None };
-                return method_allowed(query, owner, observer).map(|()| permit).map_err(|r| denial.with(r));
+                method_allowed(query, owner, observer).map_err(|reason| denial.clone().with(reason))?;
+                second.accepts(query, owner).map_err(|refused| denial.of(refused))?;
+                return Ok(Permit { owner, subject: None, deadline: None });
             }
             let missing = query.credential == Credential::Missing;
             let reason = if missing { Reason::MissingCredentials } else { Reason::UnsupportedScheme };
@@ -141,15 +148,18 @@ pub(in crate::authz) fn decide_observed<'a>(
     if may_read {
         observer.saw("scope", || Told::scope(subject, owner, reading));
     }
-    match authorize(&subject, owner.service, reading) {
-        Ok(()) => Ok(Permit { owner, subject: Some(subject), deadline }),
+    let authorized = authorize(&subject, owner.service, reading).map_err(|reason| (reason, Some(owner)));
+    let subject = match authorized.and_then(|()| second.authorize(&subject)) {
+        Ok(()) => Some(subject),
         // The token is sound, it only adds nothing: as anonymous as without it.
-        Err(reason) if public.is_some() => {
+        Err((reason, _)) if public.is_some() => {
             observer.saw("public rule", || Told::anonymous(reason, owner));
-            Ok(Permit { owner, subject: None, deadline })
+            None
         }
-        Err(reason) => Err(denial.with(reason)),
-    }
+        Err(refused) => return Err(denial.of(refused)),
+    };
+    second.accepts(query, owner).map_err(|refused| denial.of(refused))?;
+    Ok(Permit { owner, subject, deadline })
 }
 
 /// Rows 5a to 5i: the subject of a credential that holds now.
@@ -224,9 +234,12 @@ fn is_public(owner: &Owner<'_>, query: &Query<'_>) -> bool {
 }
 
 /// A service that names its methods is not asked to take one that an override hides.
+fn takes(service: &Service, query: &Query<'_>) -> bool {
+    service.takes(query.method) && !(query.method_override && service.spec.methods.is_some())
+}
+
 fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Observer) -> Result<(), Reason> {
-    let hidden = query.method_override && owner.service.spec.methods.is_some();
-    let allowed = owner.service.takes(query.method) && !hidden;
+    let allowed = takes(owner.service, query);
     if owner.service.spec.methods.is_some() {
         observer.saw("service methods", || Told::service_methods(query, owner, allowed));
     }
@@ -242,7 +255,7 @@ fn deadline(token: &Token) -> Option<Timestamp> {
     token.expires_at.into_iter().chain(grace).min()
 }
 
-impl Denial<'_> {
+impl<'a> Denial<'a> {
     /// The whole answer: the service's name where the table lets it be told, `Allow` with a 405.
     pub fn answer(&self) -> Answer {
         let service = self.owner.map(|owner| owner.service);
@@ -263,6 +276,11 @@ impl Denial<'_> {
 
     fn with(self, reason: Reason) -> Self {
         Self { reason, ..self }
+    }
+
+    /// The same for a target of which this is the owner.
+    fn of(self, (reason, owner): (Reason, Option<Owner<'a>>)) -> Self {
+        Self { reason, owner, ..self }
     }
 }
 

@@ -116,6 +116,7 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         peer_trusted: false,
         host: query.host.map(str::as_bytes),
         request_id: b"the request's id",
+        destination: None,
     };
     edit_request(&mut headers, permit, &Identities::new(directory), &hop)
         .map_err(|_| Reason::IdentityTooLarge)?;
@@ -187,6 +188,7 @@ mod tests {
             client: [192, 0, 2, 1].into(),
             upgrade: false,
             method_override: false,
+            destination: None,
         }
     }
 

@@ -5,7 +5,12 @@ use std::{cell::RefCell, net::IpAddr, ops::Deref};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::authz::{decide::Permit, rules::Authorization, subject::Directory};
+use crate::authz::{
+    decide::Permit,
+    destination::{self, Destination},
+    rules::Authorization,
+    subject::Directory,
+};
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use identity::{ASSERTION, Claims, Identities};
@@ -40,6 +45,8 @@ pub struct Hop<'a> {
     pub host: Option<&'a [u8]>,
     /// Printable ASCII.
     pub request_id: &'a [u8],
+    /// The second target of the request, which the permit includes.
+    pub destination: Option<&'a Destination>,
 }
 
 /// The user's groups do not fit; they are never cut short.
@@ -76,6 +83,9 @@ pub fn edit_request(
         add_hop(headers, hop);
     } else {
         hop.peer.set_forwarded(headers, hop.host);
+    }
+    if let Some(target) = hop.destination.and_then(Destination::target) {
+        headers.insert(destination::NAME, target.clone());
     }
     set_request_id(headers, hop.request_id);
     if service.spec.identity.has_headers() {

@@ -218,6 +218,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         Reason::MethodNotSupported
         | Reason::BadPath
         | Reason::AmbiguousPath
+        | Reason::BadDestination
         | Reason::OriginalUnclear
         | Reason::MethodNotAllowed
         | Reason::BadRequest

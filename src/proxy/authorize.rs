@@ -11,6 +11,7 @@ use crate::{
     authz::{
         answer::Reason,
         decide::{self, Credential, Denial, Facts, Permit},
+        destination::Destination,
         forwarding::{self, Claims, Hop},
         subject::Token,
         time::Timestamp,
@@ -57,6 +58,10 @@ impl Gateway {
         exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
         exchange.upgrade.set(headers.contains_key(header::UPGRADE));
         exchange.method_override.set(forwarding::method_override(headers));
+        let host = exchange.host.get().and_then(|host| host.field());
+        if let Some(destination) = Destination::from_headers(headers, host) {
+            exchange.destination.set(destination).expect("an exchange is authorized once");
+        }
         let imports = self.state().index().imported() > 0;
         exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
         Ok(())
@@ -129,6 +134,7 @@ impl Gateway {
                 peer_trusted: trusts(&exchange.view, &exchange.connection),
                 host: exchange.host.get().and_then(|host| host.field()),
                 request_id: exchange.request_id.as_bytes(),
+                destination: exchange.destination.get(),
             };
             forwarding::edit_request(headers, permit, &exchange.view.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)

@@ -14,6 +14,7 @@ use crate::{
     authz::{
         answer::Reason,
         decide::{Credential, Permit, Query},
+        destination::Destination,
         path::RequestPath,
         rules::{BUILT_IN_SERVICE, Service, ServiceId},
         secret::{self, TokenId},
@@ -48,6 +49,8 @@ pub struct Exchange {
     pub client: Cell<IpAddr>,
     pub upgrade: Cell<bool>,
     pub method_override: Cell<bool>,
+    /// The second target of the request, if it names one.
+    pub destination: OnceCell<Destination>,
     pub request_id: RequestId,
     pub began: Instant,
     pub at: Timestamp,
@@ -105,6 +108,7 @@ impl Exchange {
             client: Cell::new(connection.address()),
             upgrade: Cell::new(false),
             method_override: Cell::new(false),
+            destination: OnceCell::new(),
             request_id,
             began: clock.now(),
             at: clock.wall(),
@@ -131,16 +135,17 @@ impl Exchange {
 
     /// Every input that the client controls, the same at every judgement.
     pub fn query(&self) -> Query<'_> {
-        let target = self.target();
+        let (target, destination) = (self.target(), self.destination.get());
         Query {
             method: &self.method,
             host: self.host.get().and_then(|host| host.as_str()),
             path: RequestPath::parse(self.path()),
-            token_in_url: secret::contains_token(target),
+            token_in_url: secret::contains_token(target) || destination.is_some_and(Destination::has_token),
             credential: self.credential.get(),
             client: self.client.get(),
             upgrade: self.upgrade.get(),
             method_override: self.method_override.get(),
+            destination,
         }
     }
 

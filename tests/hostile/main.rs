@@ -5,6 +5,7 @@
 
 mod benign;
 mod credentials;
+mod destinations;
 mod exhaustion;
 mod headers;
 mod paths;

@@ -127,6 +127,25 @@ fn every_refusal_is_401_or_403_and_says_why() {
     );
     check("under an alias", &[GET, API, "X_Permgate_User: root"], unclear, "original_unclear", false);
     check("another target", &[GET, API, "X-Rewrite-URL: /hub"], unclear, "original_unclear", false);
+    let copy = "X-Original-Method: COPY";
+    assert_eq!(ask(&gate, &[copy, API, "Destination: http://gate.example/api/y"]).0, 200);
+    gate.line();
+    check(
+        "a destination elsewhere",
+        &[copy, API, "Destination: /elsewhere"],
+        (403, "insufficient_scope"),
+        "read_service_denied",
+        true,
+    );
+    check(
+        "a destination on another host",
+        &[copy, API, "Destination: http://b.example/api/y"],
+        (403, "invalid_request"),
+        "bad_destination",
+        false,
+    );
+    check("a copy of it", &[copy, API, "X-HTTP-DestinationURL: /x"], unclear, "original_unclear", false);
+    check("another", &[copy, API, "New-Uri: /x"], unclear, "original_unclear", false);
     check(
         "two clients",
         &[GET, API, "X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.8"],

@@ -51,6 +51,11 @@ impl Told {
                 "Send it in its plain form: the right letter case, no empty segments, no needless escapes, \
                  no encoded slashes",
             ),
+            Reason::BadDestination => bad_request(
+                "The Destination header field is not acceptable",
+                "Send one Destination: an absolute path on this host, or its URL, in its plain form and behind \
+                 the same upstream",
+            ),
             Reason::TokenInUrl => bad_field(
                 "Access tokens must not be sent in the URL",
                 "Send it as \"Authorization: Bearer\". This token may have been logged on its way: replace it",

@@ -20,6 +20,7 @@ fn query(path: &str) -> Query<'_> {
         client: [192, 0, 2, 1].into(),
         upgrade: false,
         method_override: false,
+        destination: None,
     }
 }
 
@@ -241,4 +242,104 @@ fn a_permit_ends_with_its_token() {
     assert_eq!(deadline(Some(5), None), Some(5));
     assert_eq!(deadline(Some(5), Some(3)), Some(3));
     assert_eq!(deadline(Some(2), Some(3)), Some(2));
+}
+
+/// A file store of several services: `main` and `other` on one upstream, `apart` on another.
+fn stores(change: impl FnOnce(&mut Vec<ServiceSpec>)) -> Case {
+    let on = |upstream: &str, key: &str, path: &str| ServiceSpec {
+        upstream: upstream.into(),
+        ..service(key, &[path])
+    };
+    let mut services = vec![on("dav", "main", "/a"), on("dav", "other", "/b"), on("s3", "apart", "/c")];
+    change(&mut services);
+    let open = |key: &str, path: &str| PublicSpec {
+        service: ServiceKey::parse(key).unwrap(),
+        methods: Some(["COPY", "PUT"].map(|method| method.parse().unwrap()).into()),
+        path: PublicPath::Prefix(path.to_owned()),
+        origin: origin(20),
+    };
+    let rules = vec![open("main", "/a/open"), open("other", "/b/open"), open("apart", "/c/open")];
+    let mut case = Case::of(Fixture::of(services, rules));
+    case.token.scope = Scope::new([(ServiceId(0), Access::Full)]).unwrap();
+    case
+}
+
+/// Reason, and the service that the denial is about, of a COPY.
+fn copied(case: &Case, from: &str, to: &str, credential: Credential) -> (Reason, Option<String>) {
+    let mut map = http::HeaderMap::new();
+    map.insert("destination", to.parse().unwrap());
+    let destination = Destination::from_headers(&map, Some(b"gate"));
+    let copy = "COPY".parse().unwrap();
+    let asked = Query {
+        method: &copy,
+        credential,
+        destination: destination.as_ref(),
+        ..query(from.to_owned().leak())
+    };
+    let facts = Facts { token: Some(&case.token), ..case.fixture.facts() };
+    match decide(&asked, facts) {
+        Ok(permit) => (permit.reason(), None),
+        Err(denial) => (denial.reason, denial.owner.map(|owner| owner.service.spec.key.to_string())),
+    }
+}
+
+#[test]
+fn a_destination_needs_what_the_path_needs_and_full_access() {
+    let mut case = stores(|_| {});
+    let check = |case: &Case, to: &str, reason: Reason, service: Option<&str>| {
+        let found = copied(case, "/a/x", to, SENT);
+        assert_eq!((found.0, found.1.as_deref()), (reason, service), "{to}");
+    };
+    let (bad, main) = (Reason::BadDestination, Some("main"));
+    check(&case, "/a/y", Reason::Ok, None);
+    check(&case, "http://gate/a/y", Reason::Ok, None);
+    check(&case, "http://gate/b/y", Reason::ScopeDenied, Some("other"));
+    check(&case, "/nobody", Reason::ReadServiceDenied, None);
+    check(&case, "/%61/y", Reason::ReadServiceDenied, None);
+    check(&case, "/.permgate/whoami", Reason::ReadServiceDenied, None);
+    for to in
+        ["/a/../b/y", "/a/%2e%2e/b", "/a/..%2fb/y", "/a/%252e%252e", "http://else/a/y", "y", "//gate/a", ""]
+    {
+        check(&case, to, bad, main);
+    }
+    case.token.scope = Scope::new([(ServiceId(0), Access::Full), (ServiceId(1), Access::Read)]).unwrap();
+    check(&case, "/b/y", Reason::ReadOnlyScope, Some("other"));
+    let all = [0, 1, 2].map(|id| (ServiceId(id), Access::Full));
+    case.token.scope = Scope::new(all).unwrap();
+    check(&case, "/b/y", Reason::Ok, None);
+    check(&case, "/c/y", bad, main);
+    case.fixture.change_user(|alice| alice.readable = [ServiceId(0)].into_iter().collect());
+    check(&case, "/b/y", Reason::ReadServiceDenied, Some("other"));
+    // Who may not reach the path learns nothing about the destination.
+    case.token.scope = Scope::new([(ServiceId(1), Access::Full)]).unwrap();
+    check(&case, "/b/y", Reason::ScopeDenied, main);
+    let mut narrow = stores(|services| services[1].methods = Some(vec![Method::GET]));
+    narrow.token.scope = Scope::new(all).unwrap();
+    check(&narrow, "/b/y", Reason::MethodNotAllowed, Some("other"));
+}
+
+#[test]
+fn a_destination_counts_for_reading_methods_too() {
+    let mut case = stores(|services| {
+        services[0].read_methods.push(ReadMethod { method: "COPY".parse().unwrap(), prefix: None });
+    });
+    case.token.scope = Scope::new([(ServiceId(0), Access::Read)]).unwrap();
+    assert_eq!(copied(&case, "/a/x", "/a/y", SENT).0, Reason::ReadOnlyScope);
+}
+
+#[test]
+fn a_public_rule_opens_its_own_paths_alone() {
+    let case = stores(|_| {});
+    let check = |to: &str, credential: Credential, reason: Reason| {
+        assert_eq!(copied(&case, "/a/open/x", to, credential).0, reason, "{to}");
+    };
+    check("/a/open/y", Credential::Missing, Reason::OkAnonymous);
+    check("/b/open/y", Credential::Missing, Reason::OkAnonymous);
+    check("/a/y", Credential::Missing, Reason::MissingCredentials);
+    check("/b/y", Credential::Missing, Reason::MissingCredentials);
+    check("/nobody", Credential::Missing, Reason::MissingCredentials);
+    check("/c/open/y", Credential::Missing, Reason::BadDestination);
+    check("/a/y", SENT, Reason::Ok);
+    check("/b/open/y", SENT, Reason::OkAnonymous);
+    check("/b/y", SENT, Reason::ScopeDenied);
 }

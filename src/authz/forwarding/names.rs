@@ -23,8 +23,10 @@ pub fn crosses(name: &[u8], side: Side) -> bool {
         b"keep-alive" | b"proxy-connection" | b"http2-settings" => false,
         // Set anew.
         b"x-request-id" => false,
+        b"destination" => matches!(side, Side::Response | Side::ResponseTrailers),
         b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => false,
         b"forwarded" if side == Side::Request => false,
+        [b'n', ..] if folds_to(name, "new-uri") => matches!(side, Side::Response | Side::ResponseTrailers),
         _ if side.is_trailers() && is_never_a_trailer(name) => false,
         [b'x', ..] if side != Side::Response && is_ours(name, side) => false,
         [b't', b'r', b'u', ..] if is_client_address(name, side) => false,
@@ -60,9 +62,9 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 pub fn misleads(headers: &HeaderMap, told: &[&str]) -> bool {
     const ORIGINAL: [&str; 2] = ["x-original-method", "x-original-upgrade"];
     const SAID: [&[u8]; 3] = [b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl"];
-    names(headers).filter(|name| name.starts_with(b"x")).any(|name| {
+    names(headers).any(|name| {
         let ours = is_ours(name, Side::TrustedRequest) && !SAID.contains(&name);
-        (ours || ORIGINAL.iter().any(|original| folds_to(name, original)))
+        (ours || folds_to(name, "new-uri") || ORIGINAL.iter().any(|original| folds_to(name, original)))
             && !told.iter().any(|told| told.as_bytes() == name)
     })
 }
@@ -98,6 +100,7 @@ fn is_ours(name: &[u8], side: Side) -> bool {
                 && !(side == Side::TrustedRequest && SAID_BY_PROXIES.contains(&name))
         }
         Some(b'o' | b'r' | b'h') if REROUTING.iter().any(|field| folds_to(name, field)) => true,
+        Some(b'h') if starts_folded(name, "x-http-destination") => true,
         Some(b'r' | b'c') => is_client_address(name, side),
         _ => false,
     }

@@ -34,6 +34,7 @@ fn query() -> Query<'static> {
         client: [192, 0, 2, 1].into(),
         upgrade: false,
         method_override: false,
+        destination: None,
     }
 }
 
@@ -43,7 +44,13 @@ fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<Hea
     let facts = Facts { token: Some(&token), ..fixture.facts() };
     let permit = decide(&query(), facts).unwrap();
     let peer = PeerFields::new(Some([192, 0, 2, 1].into()), false);
-    let hop = Hop { peer: &peer, peer_trusted: trusted, host: Some(b"example.org:8080"), request_id: b"r1" };
+    let hop = Hop {
+        peer: &peer,
+        peer_trusted: trusted,
+        host: Some(b"example.org:8080"),
+        request_id: b"r1",
+        destination: None,
+    };
     let mut headers = map(fields);
     edit_request(&mut headers, &permit, &Identities::new(&fixture.directory), &hop)?;
     Ok(headers)
