@@ -6,13 +6,15 @@ pub mod access_log;
 mod authorize;
 mod bad_tokens;
 mod body;
-mod exchange;
+mod builtin;
+mod context;
+mod facts;
 mod forward;
+mod forwarded_cache;
 mod framing;
 mod grpc;
 pub mod limits;
-mod own;
-mod peers;
+mod permitted;
 pub mod refusals;
 mod rejection;
 mod request_id;
@@ -21,7 +23,7 @@ mod tunnel;
 mod upgrade;
 mod upstream;
 mod uses;
-mod view;
+mod worker_state;
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,27 +34,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 
 use self::{
     access_log::{Line, LogWriter},
-    exchange::Finish,
+    builtin::BuiltinRoute,
+    facts::RequestFacts,
+    forwarded_cache::ForwardedCache,
     framing::KnownHost,
     limits::Counts,
-    own::Own,
-    peers::Peers,
+    permitted::LogGuard,
     refusals::RefusalSender,
     rejection::{Form, Rejection},
     request_id::{RequestId, RequestIds},
     tunnel::Scratch,
-    view::View,
+    worker_state::WorkerState,
 };
 pub use self::{
     bad_tokens::BadTokens,
     body::Body,
-    exchange::Exchange,
-    own::{FrontProxy, Records},
+    builtin::{FrontProxy, TokenLookup},
+    context::RequestContext,
     settings::{BadTokenLimit, Settings},
     upstream::{
         common::Upstreams,
@@ -77,13 +80,13 @@ use crate::{
 pub struct Parts {
     pub state: Arc<State>,
     /// The worker's own; the composition runs it.
-    pub registry: Rc<Registry<Exchange>>,
+    pub registry: Rc<Registry<RequestContext>>,
     pub metrics: WorkerMetrics,
     pub log: Rc<LogWriter>,
     pub uses: Arc<UseTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
-    pub records: Arc<dyn Records>,
+    pub records: Arc<dyn TokenLookup>,
     pub keyring: Arc<Keyring>,
     pub counts: Arc<Counts>,
     pub upstreams: Arc<Upstreams>,
@@ -92,10 +95,10 @@ pub struct Parts {
 /// One for each worker; nothing in it is written by another thread for a request.
 pub struct Gateway {
     parts: Parts,
-    view: RefCell<Rc<View>>,
+    worker_state: RefCell<Rc<WorkerState>>,
     ids: RequestIds,
-    peers: Peers,
-    unannounced_told: Cell<Option<Instant>>,
+    forwarded: ForwardedCache,
+    missing_header_logged: Cell<Option<Instant>>,
     scratch: Scratch,
     host: KnownHost,
 }
@@ -103,31 +106,32 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(parts: Parts) -> Rc<Self> {
         Rejection::prepare();
-        let view = RefCell::new(View::read(&parts.state, &parts.upstreams, &parts.counts, None));
+        let state = WorkerState::read(&parts.state, &parts.upstreams, &parts.counts, None);
         Rc::new(Self {
             parts,
-            view,
+            worker_state: RefCell::new(state),
             ids: RequestIds::new(),
-            peers: Peers::default(),
-            unannounced_told: Cell::default(),
+            forwarded: ForwardedCache::default(),
+            missing_header_logged: Cell::default(),
             scratch: Scratch::default(),
             host: KnownHost::default(),
         })
     }
 
     /// What is published now.
-    fn view(&self) -> Rc<View> {
-        let mut view = self.view.borrow_mut();
-        if !view.is_current(&self.parts.state) {
-            *view = View::read(&self.parts.state, &self.parts.upstreams, &self.parts.counts, Some(&view));
+    fn worker_state(&self) -> Rc<WorkerState> {
+        let Parts { state, upstreams, counts, .. } = &self.parts;
+        let mut current = self.worker_state.borrow_mut();
+        if !current.is_current(state) {
+            *current = WorkerState::read(state, upstreams, counts, Some(&current));
         }
-        Rc::clone(&view)
+        Rc::clone(&current)
     }
 
     fn state(&self) -> &State {
         &self.parts.state
     }
-    fn registry(&self) -> &Rc<Registry<Exchange>> {
+    fn registry(&self) -> &Rc<Registry<RequestContext>> {
         &self.parts.registry
     }
     fn metrics(&self) -> &WorkerMetrics {
@@ -145,48 +149,76 @@ impl Gateway {
     fn keyring(&self) -> &Keyring {
         &self.parts.keyring
     }
-    fn peers(&self) -> &Peers {
-        &self.peers
+
+    /// What is known of a request before anything is decided. An error: its head cannot be judged.
+    fn begin(
+        self: &Rc<Self>,
+        request: &Request<RequestBody>,
+        connection: Rc<Connection>,
+    ) -> (Rc<RequestContext>, Result<(), Reason>) {
+        let state = self.worker_state();
+        let sent = trusts(&state, &connection).then(|| RequestId::from_headers(request.headers())).flatten();
+        let request_id = sent.unwrap_or_else(|| self.ids.make());
+        let facts = framing::host(request, &self.host)
+            .and_then(|host| RequestFacts::read(self, &state, &connection, request.headers(), host));
+        let (facts, readable) = match facts {
+            Ok(facts) => (facts, Ok(())),
+            Err(reason) => (RequestFacts::unreadable(connection.address()), Err(reason)),
+        };
+        (RequestContext::new(self, state, connection, request, facts, request_id), readable)
     }
 
-    fn request_id<B>(&self, view: &View, request: &Request<B>, connection: &Connection) -> RequestId {
-        let told = trusts(view, connection).then(|| RequestIds::from_headers(request.headers())).flatten();
-        told.unwrap_or_else(|| self.ids.make())
+    /// The response, or a rejection with the guard that logs it.
+    async fn respond(
+        self: &Rc<Self>,
+        mut request: Request<RequestBody>,
+        connection: Rc<Connection>,
+    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+        let (context, readable) = self.begin(&request, connection);
+        if let Some(route) = BuiltinRoute::of(context.path()) {
+            // Boxed: few requests are for the gateway itself, and all would be as large.
+            return Box::pin(self.answer(route, context, readable, &request)).await;
+        }
+        let permitted =
+            readable.map_err(Rejection::from).and_then(|()| self.authorize(&context, &mut request));
+        match permitted {
+            Ok(permitted) => self.forward(permitted, request).await,
+            Err(rejection) => Err((rejection, LogGuard::new(context))),
+        }
     }
 
-    /// Tells of an exchange that has ended, however it did.
-    fn finish(&self, exchange: &Exchange) {
-        let (reason, outcome) = match exchange.was_cut() {
+    /// Counts and logs a request that has ended, however it did.
+    fn log(&self, context: &RequestContext) {
+        let done = &context.outcome;
+        let (reason, outcome) = match done.cut() {
             Some(reason) => (reason, "cut"),
-            None if !exchange.complete.get() && exchange.connection.drained() => {
-                (Reason::ShuttingDown, "cut")
-            }
-            None if !exchange.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
-            None => (exchange.reason.get(), outcome(exchange.reason.get())),
+            None if !done.complete.get() && context.connection.drained() => (Reason::ShuttingDown, "cut"),
+            None if !done.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+            None => (done.reason.get(), outcome(done.reason.get())),
         };
         // 499: what other proxies write for a client that did not wait.
-        let status = if exchange.status.get() == 0 { 499 } else { exchange.status.get() };
-        let duration = exchange.began.elapsed();
-        let upstream_wait = exchange.upstream_answered.get().map(|at| at - exchange.began);
-        let (bytes_in, bytes_out) = (exchange.bytes_in.get(), exchange.bytes_out.get());
-        let service = exchange.service.get();
+        let status = if done.status.get() == 0 { 499 } else { done.status.get() };
+        let duration = context.began.elapsed();
+        let upstream_wait = done.upstream_answered.get().map(|at| at - context.began);
+        let (bytes_in, bytes_out) = (done.bytes_in.get(), done.bytes_out.get());
+        let service = done.service.get();
         self.metrics().record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
         if !self.parts.log.is_on() {
             return;
         }
-        let upstream = exchange.upstream.borrow();
+        let upstream = done.upstream.borrow();
         self.parts.log.write(&Line {
-            at: exchange.at,
-            request_id: exchange.request_id.as_bytes(),
+            at: context.at,
+            request_id: context.request_id.as_bytes(),
             outcome,
             reason,
             status,
-            method: exchange.method.as_str(),
-            path: exchange.path(),
-            service: exchange.view.service_key(service),
-            token_id: exchange.token.get(),
-            user: exchange.view.login(exchange.user.get()),
-            client: exchange.client.get(),
+            method: context.method.as_str(),
+            path: context.path(),
+            service: context.state.service_key(service),
+            token_id: done.token.get(),
+            user: context.state.login(done.user.get()),
+            client: context.facts.client,
             upstream: upstream.as_deref(),
             bytes_in,
             bytes_out,
@@ -204,52 +236,30 @@ impl Handler for Gateway {
         request: message::Request<RequestBody>,
         connection: Rc<Connection>,
     ) -> message::Response<Body> {
-        let mut request = Request::from(request);
-        let view = self.view();
-        let request_id = self.request_id(&view, &request, &connection);
-        let exchange = Exchange::begin(&self, view, &request, connection, request_id);
-        // The fields go upstream; of the client's wishes only the form of an error is needed later.
+        let request = Request::from(request);
+        // The header fields go upstream; of the client's wishes only the form of an error is needed later.
         let form = Form::asked_for(&request);
+        let form = BuiltinRoute::of(request.uri().path()).map_or(form, |route| form.of_route(route));
         let unread = !request.body().is_end_stream();
-        let (reason, status, mut response, finish) = match Own::of(exchange.path()) {
-            None => {
-                let outcome = match self.authorize(&exchange, &mut request) {
-                    Ok(passage) => self.forward(passage, request).await,
-                    Err(rejection) => Err((rejection, Finish::of(exchange))),
-                };
-                match outcome {
-                    Ok(response) => return response.into(),
-                    Err((rejection, finish)) => {
-                        let request_id = &finish.exchange().request_id;
-                        let (reason, status) = (rejection.reason, rejection.status());
-                        (reason, status, rejection.into_response(form, request_id), finish)
-                    }
+        let response = match self.respond(request, connection).await {
+            Ok(response) => response,
+            Err((rejection, guard)) => {
+                let context = guard.context();
+                context.outcome.reason.set(rejection.reason);
+                context.outcome.status.set(rejection.status().as_u16());
+                let mut response = rejection.into_response(form, &context.request_id);
+                if unread {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-            }
-            Some(own) => {
-                // Boxed: hardly any request is for the gateway itself, and all would be as large.
-                let (exchange, answer) = Box::pin(self.answer(own, exchange, &request)).await;
-                let (reason, status, response) = match answer {
-                    Ok((reason, response)) => (reason, response.status(), response),
-                    Err(rejection) => {
-                        let (reason, status) = (rejection.reason, rejection.status());
-                        (reason, status, rejection.into_response(form.of_own(own), &exchange.request_id))
-                    }
-                };
-                (reason, status, response, Finish::of(exchange))
+                response.map(|text| Body::text(text, guard))
             }
         };
-        finish.exchange().reason.set(reason);
-        finish.exchange().status.set(status.as_u16());
-        if unread {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response.map(|text| Body::text(text, finish)).into()
+        response.into()
     }
 
     async fn tunnel(self: Rc<Self>, answered: Body, client: Upgraded) {
-        if let Some((tunnel, finish)) = answered.into_tunnel() {
-            tunnel.relay(client, finish, &self.scratch).await;
+        if let Some((tunnel, guard)) = answered.into_tunnel() {
+            tunnel.relay(client, guard, &self.scratch).await;
         }
     }
 
@@ -317,17 +327,17 @@ impl Handler for Gateway {
     fn unannounced(&self, connection: &Connection, why: &str) {
         self.metrics().unannounced();
         // A proxy set up wrongly does it with every connection: told once a minute.
-        let (now, told) = (connection.clock().now(), &self.unannounced_told);
-        if told.get().is_none_or(|told| now.saturating_duration_since(told) >= UNANNOUNCED_TOLD) {
+        let (now, told) = (connection.clock().now(), &self.missing_header_logged);
+        if told.get().is_none_or(|told| now.saturating_duration_since(told) >= MISSING_HEADER_LOGGED) {
             told.set(Some(now));
             tracing::warn!(proxy = %connection.address(), "a connection of a trusted proxy is closed: {why}");
         }
     }
 }
 
-const UNANNOUNCED_TOLD: Duration = Duration::from_secs(60);
+const MISSING_HEADER_LOGGED: Duration = Duration::from_secs(60);
 
 /// Whether what the peer says of its clients is believed.
-fn trusts(view: &View, connection: &Connection) -> bool {
-    connection.peer.is_trusted(&view.snapshot.rules.settings.trusted_proxies)
+fn trusts(state: &WorkerState, connection: &Connection) -> bool {
+    connection.peer.is_trusted(&state.snapshot.rules.settings.trusted_proxies)
 }

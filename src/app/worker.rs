@@ -15,7 +15,7 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, Budget, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Gateway, Parts, Records, Upstreams, UseTable, access_log::AccessLog, limits::Counts,
+        BadTokens, Gateway, Parts, TokenLookup, Upstreams, UseTable, access_log::AccessLog, limits::Counts,
         refusals::RefusalSender,
     },
     state::State,
@@ -31,7 +31,7 @@ pub struct Seed {
     pub uses: Arc<UseTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
-    pub records: Arc<dyn Records>,
+    pub records: Arc<dyn TokenLookup>,
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
     pub counts: Arc<Counts>,

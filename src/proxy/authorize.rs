@@ -1,17 +1,16 @@
-//! The inner half: from a head to a passage or a rejection, in one synchronous block, so that no
-//! change can slip between the decision and the entry in the live registry.
+//! The inner half: from a request to a permitted one or a rejection, in one synchronous block, so that
+//! no change can slip between the decision and the entry in the live registry.
 
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body::Body as _;
 
 use crate::{
     assertion::Bound,
     authz::{
         answer::Reason,
-        decide::{self, Credential, Denial, Facts, Permit},
-        destination::Destination,
+        decide::{self, Denial, Facts, Permit},
         forwarding::{self, Claims, Hop},
         subject::Token,
         time::Timestamp,
@@ -20,70 +19,59 @@ use crate::{
     proxy::{
         Gateway,
         bad_tokens::is_bad_token,
-        exchange::{Exchange, Passage},
-        framing,
+        context::RequestContext,
+        limits::LimitPermit,
+        permitted::Permitted,
         refusals::{self, Refused},
         rejection::Rejection,
         trusts, upgrade,
         uses::Use,
-        view::View,
+        worker_state::WorkerState,
     },
 };
 
 impl Gateway {
-    /// Judges the request and makes its fields those that the upstream gets.
+    /// Judges the request and makes its header fields those that the upstream gets.
     pub(super) fn authorize(
         &self,
-        exchange: &Rc<Exchange>,
+        context: &Rc<RequestContext>,
         request: &mut Request<RequestBody>,
-    ) -> Result<Passage, Rejection> {
-        self.read(exchange, request)?;
-        self.decide(&exchange.view, exchange, exchange.at, |decided| match decided {
-            Ok(permit) => self.admit(permit, exchange, request),
-            Err(denial) => Err(self.refuse_by(denial, exchange)),
+    ) -> Result<Permitted, Rejection> {
+        self.decide(&context.state, context, context.at, |decision| {
+            let permit = decision.map_err(|denial| self.deny(denial, context))?;
+            let service = permit.owner().service;
+            context.outcome.service.set(Some(service.id));
+            let body_limit = service.spec.max_body.or(context.state.settings.max_body);
+            if body_limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
+                return Err(Reason::BodyTooLarge.into());
+            }
+            let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
+            let upgrade = context.facts.upgrade.then(|| upgrade::asked(request)).flatten();
+            let limits = self.edit_request(&permit, context, request.headers_mut())?;
+            if let Some(protocols) = upgrade {
+                upgrade::set(request.headers_mut(), protocols);
+            }
+            Ok(Permitted::enter(permit, context, upstream, limits, body_limit))
         })
     }
 
-    /// Takes down what the decision asks about a request.
-    pub(super) fn read(&self, exchange: &Exchange, request: &Request<RequestBody>) -> Result<(), Rejection> {
-        let host = framing::host(request, &self.host)?;
-        exchange.host.set(host).expect("an exchange is authorized once");
-        self.read_headers(exchange, request.headers())
-    }
-
-    pub(super) fn read_headers(&self, exchange: &Exchange, headers: &HeaderMap) -> Result<(), Rejection> {
-        let settings = &exchange.view.snapshot.rules.settings;
-        let (peer, trusted) = (exchange.connection.address(), trusts(&exchange.view, &exchange.connection));
-        let client = forwarding::client_address(headers, peer, trusted, &settings.trusted_proxies);
-        exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
-        exchange.upgrade.set(headers.contains_key(header::UPGRADE));
-        exchange.method_override.set(forwarding::method_override(headers));
-        let host = exchange.host.get().and_then(|host| host.field());
-        if let Some(destination) = Destination::from_headers(headers, host) {
-            exchange.destination.set(destination).expect("an exchange is authorized once");
-        }
-        let imports = self.state().index().imported() > 0;
-        exchange.credential.set(Credential::from_headers(headers, settings.perm_alias, imports));
-        Ok(())
-    }
-
-    /// Asks the pure core, with what the client sent and what the state knows now.
+    /// Asks the pure core, with what the client sent and what the state is now.
     pub(super) fn decide<R>(
         &self,
-        view: &View,
-        exchange: &Exchange,
+        state: &WorkerState,
+        context: &RequestContext,
         now: Timestamp,
         then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
     ) -> R {
-        let query = exchange.query();
+        let query = context.query();
         let decide = |token: Option<&Token>| {
             if let Some(token) = token {
-                exchange.token.set(Some(token.id));
-                exchange.user.set(Some(token.owner));
+                context.outcome.token.set(Some(token.id));
+                context.outcome.user.set(Some(token.owner));
             }
             let facts = Facts {
-                rules: &view.snapshot.rules,
-                directory: &view.snapshot.directory,
+                rules: &state.snapshot.rules,
+                directory: &state.snapshot.directory,
                 token,
                 imports: self.state().index().imported() > 0,
                 now,
@@ -96,92 +84,70 @@ impl Gateway {
         }
     }
 
-    fn admit(
-        &self,
-        permit: Permit<'_>,
-        exchange: &Rc<Exchange>,
-        request: &mut Request<RequestBody>,
-    ) -> Result<Passage, Rejection> {
-        let service = permit.owner().service;
-        exchange.service.set(Some(service.id));
-        let limit = service.spec.max_body.or(exchange.view.settings.max_body);
-        if limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
-            return Err(Reason::BodyTooLarge.into());
-        }
-        let upstream = exchange.view.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
-        let protocols = exchange.upgrade.get().then(|| upgrade::asked(request)).flatten();
-        self.identify(&permit, exchange, request.headers_mut())?;
-        if let Some(protocols) = protocols {
-            upgrade::set(request.headers_mut(), protocols);
-        }
-        exchange.upload_limit.set(limit);
-        Ok(Passage::enter(permit, Rc::clone(exchange), Rc::clone(upstream)))
-    }
-
-    /// Makes the fields those of a permitted request, which takes its place under the limits, and
-    /// counts the use of its token.
-    pub(super) fn identify(
+    /// Makes the header fields those of a permitted request, which takes its place under the limits,
+    /// and records the use of its token.
+    pub(super) fn edit_request(
         &self,
         permit: &Permit<'_>,
-        exchange: &Exchange,
+        context: &RequestContext,
         headers: &mut HeaderMap,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Option<Box<LimitPermit>>, Rejection> {
         let service = permit.owner().service.id;
-        let peer = exchange.connection.address();
-        self.peers().with(peer, exchange.connection.secure, |peer| {
+        let connection = &context.connection;
+        self.forwarded.with(connection.address(), connection.secure, |peer| {
             let hop = Hop {
                 peer,
-                peer_trusted: trusts(&exchange.view, &exchange.connection),
-                host: exchange.host.get().and_then(|host| host.field()),
-                request_id: exchange.request_id.as_bytes(),
-                destination: exchange.destination.get(),
+                peer_trusted: trusts(&context.state, connection),
+                host: context.facts.host_field(),
+                request_id: context.request_id.as_bytes(),
+                destination: context.facts.destination.as_ref(),
             };
-            forwarding::edit_request(headers, permit, &exchange.view.identities, &hop)
+            forwarding::edit_request(headers, permit, &context.state.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
-        if let Some(limits) = exchange.view.limits(service) {
-            let taken = limits.take(permit, exchange.client.get(), exchange.clock().now())?;
-            exchange.taken.replace(Some(Box::new(taken)));
-        }
+        let limits = match context.state.limits(service) {
+            Some(limits) => Some(limits.take(permit, context.facts.client, context.clock().now())?),
+            None => None,
+        };
         if let Some(claims) =
-            Claims::of(permit, &exchange.view.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
+            Claims::of(permit, &context.state.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {
-            let assertion = self.vouch(&claims, exchange)?;
-            headers.insert(forwarding::ASSERTION, assertion);
+            headers.insert(forwarding::ASSERTION, self.sign_assertion(&claims, context)?);
         }
         if let Some(subject) = permit.subject() {
-            let one = Use { at: exchange.at, from: exchange.client.get(), service };
+            let one = Use { at: context.at, from: context.facts.client, service };
             self.uses().record(subject.digest, one);
         }
-        Ok(())
+        Ok(limits.map(Box::new))
     }
 
-    fn vouch(&self, claims: &Claims<'_>, exchange: &Exchange) -> Result<HeaderValue, Reason> {
+    fn sign_assertion(&self, claims: &Claims<'_>, context: &RequestContext) -> Result<HeaderValue, Reason> {
         let bound = Bound {
-            method: exchange.method.as_str(),
-            path: exchange.path(),
-            request_id: exchange.request_id.as_str(),
-            at: exchange.at,
+            method: context.method.as_str(),
+            path: context.path(),
+            request_id: context.request_id.as_str(),
+            at: context.at,
         };
         self.keyring().sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
     }
 
-    pub(super) fn refuse_by(&self, denial: Denial<'_>, exchange: &Exchange) -> Rejection {
-        exchange.service.set(denial.owner.map(|owner| owner.service.id));
-        let client = exchange.client.get();
+    /// Audits and counts a denial, and makes it a rejection.
+    pub(super) fn deny(&self, denial: Denial<'_>, context: &RequestContext) -> Rejection {
+        context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
+        let client = context.facts.client;
         if refusals::is_audited(denial.reason) {
             self.refusals().send(Refused {
-                at: exchange.at,
+                at: context.at,
                 reason: denial.reason,
-                token: exchange.token.get(),
+                token: context.outcome.token.get(),
                 client,
-                service: exchange.service.get(),
-                request_id: exchange.request_id.as_str().to_owned(),
+                service: context.outcome.service.get(),
+                request_id: context.request_id.as_str().to_owned(),
             });
         }
         if is_bad_token(denial.reason)
-            && let Some(limit) = exchange.view.settings.bad_tokens
-            && let Some(wait) = self.bad_tokens().count(client, limit, exchange.clock().now())
+            && let Some(limit) = context.state.settings.bad_tokens
+            && let Some(wait) = self.bad_tokens().count(client, limit, context.clock().now())
         {
             return Rejection::too_many(wait);
         }

@@ -14,7 +14,8 @@ use crate::{
     authz::{answer::Reason, forwarding},
     net::{BodyError, RequestBody, Splice},
     proxy::{
-        exchange::{Exchange, Finish, Passage},
+        context::RequestContext,
+        permitted::{LogGuard, Permitted},
         tunnel::Tunnel,
         upstream::{Download, DownloadError, Lease, Upstream, lane::End},
     },
@@ -26,14 +27,14 @@ pub struct Upload(Option<Box<Source>>);
 
 struct Source {
     body: RequestBody,
-    exchange: Rc<Exchange>,
+    context: Rc<RequestContext>,
     /// Bytes that may still come.
     left: u64,
     /// How long the upstream may be silent after a piece.
     silence: Duration,
 }
 
-/// Why an upload ends early; the exchange knows the reason.
+/// Why an upload ends early; the context knows the reason.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     #[error("the client's body failed")]
@@ -45,7 +46,7 @@ pub enum UploadError {
 /// An answer's body on its way to the client. Dropped when the client has it, or is gone.
 pub struct Body {
     kind: Kind,
-    finish: Finish,
+    guard: LogGuard,
 }
 
 enum Kind {
@@ -69,11 +70,16 @@ struct Stream {
 pub struct Broken;
 
 impl Upload {
-    pub fn new(body: RequestBody, exchange: Rc<Exchange>, limit: Option<u64>, silence: Duration) -> Self {
+    pub fn new(
+        body: RequestBody,
+        context: Rc<RequestContext>,
+        limit: Option<u64>,
+        silence: Duration,
+    ) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Box::new(Source { body, exchange, left: limit.unwrap_or(u64::MAX), silence })))
+        Self(Some(Box::new(Source { body, context, left: limit.unwrap_or(u64::MAX), silence })))
     }
 
     pub fn none() -> Self {
@@ -83,15 +89,15 @@ impl Upload {
 
 impl Source {
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
-        self.exchange.moved(self.silence);
+        self.context.moved(self.silence);
         match frame.into_data() {
             Ok(data) => {
                 let length = data.len() as u64;
-                self.exchange.bytes_in.set(self.exchange.bytes_in.get() + length);
+                self.context.outcome.bytes_in.set(self.context.outcome.bytes_in.get() + length);
                 match self.left.checked_sub(length) {
                     Some(left) => self.left = left,
                     None => {
-                        self.exchange.blame_client(Reason::BodyTooLarge);
+                        self.context.outcome.set_client_error(Reason::BodyTooLarge);
                         return Err(UploadError::TooLarge);
                     }
                 }
@@ -108,7 +114,7 @@ impl Source {
     }
 
     fn fail(&self, error: BodyError) -> UploadError {
-        self.exchange.blame_client(match error {
+        self.context.outcome.set_client_error(match error {
             BodyError::Timeout => Reason::RequestTimeout,
             BodyError::Broken(_) => Reason::BadBody,
             BodyError::Severed => Reason::ClientClosed,
@@ -143,26 +149,26 @@ impl http_body::Body for Upload {
 }
 
 impl Body {
-    pub fn text(text: Bytes, finish: Finish) -> Self {
-        finish.exchange().complete.set(true);
-        Self { kind: Kind::Text(Some(text)), finish }
+    pub fn text(text: Bytes, guard: LogGuard) -> Self {
+        guard.context().outcome.complete.set(true);
+        Self { kind: Kind::Text(Some(text)), guard }
     }
 
-    pub fn stream(download: Download, lease: Lease, passage: Passage) -> Self {
-        let (upstream, finish) = passage.into_parts();
-        let mut body = Self { kind: Kind::Stream(Stream { download, lease: Some(lease), upstream }), finish };
+    pub fn stream(download: Download, lease: Lease, permitted: Permitted) -> Self {
+        let (upstream, guard) = permitted.into_parts();
+        let mut body = Self { kind: Kind::Stream(Stream { download, lease: Some(lease), upstream }), guard };
         body.end_if_over();
         body
     }
 
-    pub fn tunnel(tunnel: Tunnel, finish: Finish) -> Self {
-        Self { kind: Kind::Tunnel(Box::new(tunnel)), finish }
+    pub fn tunnel(tunnel: Tunnel, guard: LogGuard) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(tunnel)), guard }
     }
 
     /// What follows once the client has the answer.
-    pub fn into_tunnel(self) -> Option<(Tunnel, Finish)> {
+    pub fn into_tunnel(self) -> Option<(Tunnel, LogGuard)> {
         match self.kind {
-            Kind::Tunnel(tunnel) => Some((*tunnel, self.finish)),
+            Kind::Tunnel(tunnel) => Some((*tunnel, self.guard)),
             Kind::Text(_) | Kind::Stream(_) | Kind::Ended => None,
         }
     }
@@ -178,7 +184,7 @@ impl Body {
 
     fn end(&mut self) {
         if let Kind::Stream(stream) = &mut self.kind {
-            stream.give_back(self.finish.exchange());
+            stream.give_back(self.guard.context());
             self.kind = Kind::Ended;
         }
     }
@@ -209,8 +215,8 @@ impl Body {
         splice: &mut Splice,
     ) -> Poll<Option<Result<(), Broken>>> {
         let Kind::Stream(stream) = &mut self.kind else { return Poll::Ready(None) };
-        let exchange = self.finish.exchange();
-        let poured = stream.poll(exchange, cx, |download, cx| download.poll_pour(cx, splice));
+        let context = self.guard.context();
+        let poured = stream.poll(context, cx, |download, cx| download.poll_pour(cx, splice));
         Poll::Ready(ready!(poured).map(|poured| match poured {
             Ok(count) => {
                 self.count(count);
@@ -227,28 +233,28 @@ impl Body {
     }
 
     fn count(&self, length: usize) {
-        let sent = &self.finish.exchange().bytes_out;
+        let sent = &self.guard.context().outcome.bytes_out;
         sent.set(sent.get() + length as u64);
     }
 }
 
 impl Stream {
-    fn give_back(&mut self, exchange: &Exchange) {
-        exchange.complete.set(true);
-        exchange.leave_lane();
+    fn give_back(&mut self, context: &RequestContext) {
+        context.outcome.complete.set(true);
+        context.detach_upstream();
         if let Some(lease) = self.lease.take() {
-            lease.give_back(self.upstream.idle_timeout(), exchange.clock());
+            lease.give_back(self.upstream.idle_timeout(), context.clock());
         }
     }
 
     /// Takes something of the answer, whose upstream has so much time for it.
     fn poll<T>(
         &mut self,
-        exchange: &Exchange,
+        context: &RequestContext,
         cx: &mut Context<'_>,
         take: impl FnOnce(&mut Download, &mut Context<'_>) -> Poll<Option<Result<T, DownloadError>>>,
     ) -> Poll<Option<Result<T, Broken>>> {
-        if exchange.is_over() {
+        if context.is_over() {
             return Poll::Ready(Some(Err(Broken)));
         }
         let taken = take(&mut self.download, cx);
@@ -262,18 +268,18 @@ impl Stream {
         Poll::Ready(ready!(taken).map(|taken| {
             taken.map_err(|error| {
                 tracing::debug!(%error, "the upstream's answer broke off");
-                self.blame(exchange);
-                exchange.connection.sever();
+                self.blame(context);
+                context.connection.sever();
                 Broken
             })
         }))
     }
 
-    fn blame(&self, exchange: &Exchange) {
+    fn blame(&self, context: &RequestContext) {
         let timed_out = self.lease.as_ref().is_some_and(|lease| lease.lane().end() == Some(End::TimedOut));
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        exchange.reason.set(exchange.fault().unwrap_or(upstream));
-        exchange.complete.set(true);
+        context.outcome.reason.set(context.outcome.client_error().unwrap_or(upstream));
+        context.outcome.complete.set(true);
     }
 }
 
@@ -296,8 +302,8 @@ impl http_body::Body for Body {
                 }))
             }
             Kind::Stream(stream) => {
-                let exchange = this.finish.exchange();
-                let frame = stream.poll(exchange, cx, |download, cx| Pin::new(download).poll_frame(cx));
+                let context = this.guard.context();
+                let frame = stream.poll(context, cx, |download, cx| Pin::new(download).poll_frame(cx));
                 Poll::Ready(match ready!(frame) {
                     Some(Ok(frame)) => Some(Ok(this.pass(frame))),
                     Some(Err(broken)) => Some(Err(this.break_off(broken))),

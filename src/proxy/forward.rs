@@ -1,4 +1,4 @@
-//! A passage's way to its upstream and the answer's way back: what is made anew on both.
+//! A permitted's way to its upstream and the answer's way back: what is made anew on both.
 
 use std::{mem, rc::Rc, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     proxy::{
         Gateway,
         body::{Body, Upload},
-        exchange::{Finish, Passage},
+        permitted::{LogGuard, Permitted},
         rejection::Rejection,
         tunnel::Tunnel,
         upgrade,
@@ -25,53 +25,56 @@ use crate::{
 impl Gateway {
     pub(super) async fn forward(
         &self,
-        passage: Passage,
+        permitted: Permitted,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Body>, (Rejection, Finish)> {
-        let upstream = Rc::clone(passage.upstream());
+    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+        let upstream = Rc::clone(permitted.upstream());
         prepare(&mut request, upstream.settings());
-        let exchange = Rc::clone(passage.exchange());
+        let context = Rc::clone(permitted.context());
         let silence = upstream.settings().first_byte_timeout;
-        let limit = exchange.upload_limit.get();
-        let request = request.map(|body| Upload::new(body, Rc::clone(&exchange), limit, silence));
-        match upstream.forward(&passage, request.into()).await {
+        let limit = permitted.body_limit;
+        let request = request.map(|body| Upload::new(body, Rc::clone(&context), limit, silence));
+        match upstream.forward(&permitted, request.into()).await {
             Ok((answer, lease)) => {
                 let mut answer = Response::from(answer);
-                exchange.upstream_answered.set(Some(Instant::now()));
-                exchange.connection.hurry_no_more();
+                context.outcome.upstream_answered.set(Some(Instant::now()));
+                context.connection.hurry_no_more();
                 let status = answer.status();
                 let headers = answer.headers_mut();
                 let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
-                let protocols = (exchange.upgrade.get() && named)
-                    .then(|| headers.get(header::UPGRADE).cloned())
-                    .flatten();
-                forwarding::edit_response(headers, exchange.request_id.as_bytes());
+                let protocols =
+                    (context.facts.upgrade && named).then(|| headers.get(header::UPGRADE).cloned()).flatten();
+                forwarding::edit_response(headers, context.request_id.as_bytes());
                 if let Some(protocols) = protocols {
                     upgrade::set(headers, protocols);
                 }
-                if let Some(taken) = &*exchange.taken.borrow() {
-                    taken.set_headers(headers);
+                if let Some(limits) = permitted.guard().limits() {
+                    limits.set_headers(headers);
                 }
-                exchange.status.set(status.as_u16());
+                context.outcome.status.set(status.as_u16());
                 if status == StatusCode::SWITCHING_PROTOCOLS {
-                    let switched = switch(answer, lease, passage);
-                    return switched.map_err(|finish| (Reason::UpstreamInvalid.into(), finish));
+                    let switched = switch(answer, lease, permitted);
+                    return switched.map_err(|guard| (Reason::UpstreamInvalid.into(), guard));
                 }
-                Ok(answer.map(|download| Body::stream(download, lease, passage)))
+                Ok(answer.map(|download| Body::stream(download, lease, permitted)))
             }
-            Err(reason) => Err((reason.into(), passage.into_finish())),
+            Err(reason) => Err((reason.into(), permitted.into_guard())),
         }
     }
 }
 
 /// The upstream speaks HTTP no longer; the client learns of it by the same answer.
-fn switch(answer: Response<Download>, mut lease: Lease, passage: Passage) -> Result<Response<Body>, Finish> {
+fn switch(
+    answer: Response<Download>,
+    mut lease: Lease,
+    permitted: Permitted,
+) -> Result<Response<Body>, LogGuard> {
     let (mut parts, download) = answer.into_parts();
-    let Some(switched) = lease.switch(download) else { return Err(passage.into_finish()) };
+    let Some(switched) = lease.switch(download) else { return Err(permitted.into_guard()) };
     // It means nothing before a tunnel.
     parts.headers.remove(header::CONTENT_LENGTH);
-    let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
-    Ok(Response::from_parts(parts, Body::tunnel(tunnel, passage.into_finish())))
+    let tunnel = Tunnel::new(switched, lease, permitted.upstream().settings());
+    Ok(Response::from_parts(parts, Body::tunnel(tunnel, permitted.into_guard())))
 }
 
 /// The request line and what frames the body, made for the upstream's connection.

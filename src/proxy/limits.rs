@@ -81,9 +81,9 @@ struct Counted {
     cap: Option<(Arc<Gauge>, NonZeroU32)>,
 }
 
-/// What one request has taken: its places under the caps are free again when this is dropped.
+/// What one request has held: its places under the caps are free again when this is dropped.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct LimitPermit {
     places: Vec<(Arc<Gauge>, Who)>,
     rates: Vec<(Arc<Meter>, Who)>,
     /// The answer's `RateLimit` and `RateLimit-Policy`.
@@ -167,31 +167,31 @@ impl Limited {
     }
 
     /// Counts a permitted request under every limit, or under none.
-    pub fn take(&self, permit: &Permit<'_>, client: IpAddr, now: Instant) -> Result<Taken, Exceeded> {
-        let mut taken = Taken::default();
+    pub fn take(&self, permit: &Permit<'_>, client: IpAddr, now: Instant) -> Result<LimitPermit, Exceeded> {
+        let mut held = LimitPermit::default();
         let mut state = String::new();
         for limit in &self.limits {
             let Some(who) = limit.per.who(permit, client) else { continue };
             if let Some((gauge, cap)) = &limit.cap {
                 let Some(who) = gauge.enter(who, *cap) else {
-                    taken.give_back();
+                    held.give_back();
                     return Err(Exceeded {
                         reason: Reason::ConcurrencyLimited,
                         wait: WAIT_FOR_PLACE,
                         fields: None,
                     });
                 };
-                taken.places.push((Arc::clone(gauge), who));
+                held.places.push((Arc::clone(gauge), who));
             }
             if let Some((meter, name)) = &limit.rate {
                 match meter.take(who, now) {
                     Ok(left) => {
                         let (rest, full) = (left.rest, seconds(left.full_in));
                         push(&mut state, format_args!("\"{name}\";r={rest};t={full}"));
-                        taken.rates.push((Arc::clone(meter), left.who));
+                        held.rates.push((Arc::clone(meter), left.who));
                     }
                     Err(wait) => {
-                        taken.give_back();
+                        held.give_back();
                         let state = format!("\"{name}\";r=0;t={}", seconds(wait));
                         let fields = self.fields(state);
                         return Err(Exceeded { reason: Reason::RateLimited, wait, fields });
@@ -199,8 +199,8 @@ impl Limited {
                 }
             }
         }
-        taken.fields = self.fields(state);
-        Ok(taken)
+        held.fields = self.fields(state);
+        Ok(held)
     }
 
     /// `None`: no rate is counted of this request.
@@ -223,7 +223,7 @@ impl Per {
     }
 }
 
-impl Taken {
+impl LimitPermit {
     /// The request is refused after all: as if it had not come.
     pub fn give_back(&mut self) {
         self.rates.drain(..).for_each(|(meter, who)| meter.give_back(who));
@@ -245,7 +245,7 @@ impl Fields {
     }
 }
 
-impl Drop for Taken {
+impl Drop for LimitPermit {
     fn drop(&mut self) {
         self.places.drain(..).for_each(|(gauge, who)| gauge.leave(who));
     }

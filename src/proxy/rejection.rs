@@ -12,9 +12,9 @@ use crate::{
         forwarding,
     },
     proxy::{
+        builtin::BuiltinRoute,
         grpc,
         limits::{self, Exceeded, seconds},
-        own::Own,
         request_id::RequestId,
     },
 };
@@ -168,8 +168,8 @@ impl Form {
     }
 
     /// gRPC's refusals have status 200, which a proxy that asks takes for a permit.
-    pub fn of_own(self, own: Own) -> Self {
-        if own == Own::Auth && self == Self::Grpc { Self::Json } else { self }
+    pub fn of_route(self, route: BuiltinRoute) -> Self {
+        if route == BuiltinRoute::Auth && self == Self::Grpc { Self::Json } else { self }
     }
 }
 
@@ -276,15 +276,15 @@ mod tests {
 
     #[test]
     fn a_refusal_to_a_proxy_that_asks_never_looks_like_a_permit() {
-        let check = |own, form: Form, status: u16| {
+        let check = |route, form: Form, status: u16| {
             let response = Rejection::from(Reason::TokenRevoked)
                 .for_proxy()
-                .into_response(form.of_own(own), &RequestIds::new().make());
-            assert_eq!(response.status(), status, "{own:?} {form:?}");
+                .into_response(form.of_route(route), &RequestIds::new().make());
+            assert_eq!(response.status(), status, "{route:?} {form:?}");
         };
         for form in [Form::Json, Form::Problem, Form::Grpc] {
-            check(Own::Auth, form, 401);
+            check(BuiltinRoute::Auth, form, 401);
         }
-        check(Own::Whoami, Form::Grpc, 200);
+        check(BuiltinRoute::Whoami, Form::Grpc, 200);
     }
 }

@@ -13,7 +13,7 @@ pub struct RequestId(Text);
 #[derive(Clone, Debug)]
 enum Text {
     Made([u8; MADE]),
-    Told(Box<[u8]>),
+    Sent(Box<[u8]>),
 }
 
 /// The worker's sixteen digits, a hyphen, and twelve of the request's number.
@@ -50,21 +50,21 @@ impl RequestIds {
         id[17..].copy_from_slice(&counted[4..]);
         RequestId(Text::Made(id))
     }
+}
 
+impl RequestId {
     /// The one that a trusted proxy sent, when it is of that form.
     pub fn from_headers(headers: &HeaderMap) -> Option<RequestId> {
         let id = only_value(headers, HeaderName::from_static("x-request-id"))?;
         let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let sound = (1..=128).contains(&id.len()) && id.iter().all(sound);
-        sound.then(|| RequestId(Text::Told(id.into())))
+        sound.then(|| RequestId(Text::Sent(id.into())))
     }
-}
 
-impl RequestId {
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Text::Made(id) => id,
-            Text::Told(id) => id,
+            Text::Sent(id) => id,
         }
     }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_ne!(first.as_str(), second.as_str());
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", HeaderValue::from_bytes(first.as_bytes()).expect("a field value"));
-        assert_eq!(RequestIds::from_headers(&headers).expect("sound").as_str(), first.as_str());
+        assert_eq!(RequestId::from_headers(&headers).expect("sound").as_str(), first.as_str());
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
             for id in told {
                 headers.append("x-request-id", HeaderValue::from_str(id).expect("a field value"));
             }
-            assert_eq!(RequestIds::from_headers(&headers).is_some(), expected, "{row}");
+            assert_eq!(RequestId::from_headers(&headers).is_some(), expected, "{row}");
         }
         check("sound", &["ci-4711.a_B"], true);
         check("none", &[], false);

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::proxy::{limits::Limits, own::FrontProxy, upstream::settings::UpstreamSettings};
+use crate::proxy::{builtin::FrontProxy, limits::Limits, upstream::settings::UpstreamSettings};
 
 #[derive(Clone, Debug, Default)]
 pub struct Settings {

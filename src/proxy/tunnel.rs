@@ -19,7 +19,8 @@ use crate::{
     authz::answer::Reason,
     net::{Deadline, Upgraded},
     proxy::{
-        exchange::{Exchange, Finish},
+        context::RequestContext,
+        permitted::LogGuard,
         upstream::{Lease, Switched, Wire, lane::End, settings::UpstreamSettings},
     },
 };
@@ -48,11 +49,11 @@ impl Tunnel {
         Self { switched, lease, idle, stall }
     }
 
-    /// Relays until the tunnel has ended, and says in the exchange how.
-    pub async fn relay(self, client: Upgraded, finish: Finish, scratch: &Scratch) {
+    /// Relays until the tunnel has ended, and says in the context how.
+    pub async fn relay(self, client: Upgraded, guard: LogGuard, scratch: &Scratch) {
         let Self { switched: Switched { wire, early }, lease, idle, stall } = self;
-        let exchange = Rc::clone(finish.exchange());
-        let clock = exchange.clock();
+        let context = Rc::clone(guard.context());
+        let clock = context.clock();
         let mut relay = Relay {
             upstream: wire,
             client,
@@ -64,11 +65,11 @@ impl Tunnel {
             stalls: false,
             whole: false,
             lease,
-            _open: Open::begin(finish),
+            _open: Open::begin(guard),
         };
         relay.idle.0.arm(idle);
-        let ended = poll_fn(|cx| relay.poll(cx, &exchange, scratch)).await;
-        relay.end(ended, &exchange);
+        let ended = poll_fn(|cx| relay.poll(cx, &context, scratch)).await;
+        relay.end(ended, &context);
         if ended == Ended::Idle {
             // A TLS client is told that this is meant, if that can be said without waiting.
             let client = &mut relay.client;
@@ -107,11 +108,11 @@ struct Relay {
 }
 
 /// An open tunnel as the metrics count it.
-struct Open(Finish);
+struct Open(LogGuard);
 
 impl Relay {
-    fn poll(&mut self, cx: &mut Context<'_>, exchange: &Exchange, scratch: &Scratch) -> Poll<Ended> {
-        let (sent, received) = (&exchange.bytes_in, &exchange.bytes_out);
+    fn poll(&mut self, cx: &mut Context<'_>, context: &RequestContext, scratch: &Scratch) -> Poll<Ended> {
+        let (sent, received) = (&context.outcome.bytes_in, &context.outcome.bytes_out);
         let before = (sent.get(), received.get());
         let both = {
             let scratch = &mut *scratch.0.borrow_mut();
@@ -129,7 +130,7 @@ impl Relay {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ended::Whole),
             (Poll::Pending, _) | (_, Poll::Pending) => {}
         }
-        let now = exchange.clock().now();
+        let now = context.clock().now();
         if before != (sent.get(), received.get()) {
             self.moved = now;
         }
@@ -167,17 +168,17 @@ impl Relay {
     }
 
     /// Writes down how it ended; a side that is not at fault sees the other's failure as a reset.
-    fn end(&mut self, ended: Ended, exchange: &Exchange) {
+    fn end(&mut self, ended: Ended, context: &RequestContext) {
         self.whole = matches!(ended, Ended::Whole | Ended::Idle);
-        exchange.complete.set(ended != Ended::ByClient);
+        context.outcome.complete.set(ended != Ended::ByClient);
         match ended {
             Ended::Whole | Ended::ByClient => {}
-            Ended::Idle => exchange.reason.set(Reason::TunnelIdle),
-            Ended::Stalled => exchange.reason.set(Reason::UpstreamTimeout),
-            Ended::ByUpstream => exchange.reason.set(Reason::UpstreamReset),
+            Ended::Idle => context.outcome.reason.set(Reason::TunnelIdle),
+            Ended::Stalled => context.outcome.reason.set(Reason::UpstreamTimeout),
+            Ended::ByUpstream => context.outcome.reason.set(Reason::UpstreamReset),
         }
         if !self.whole {
-            exchange.connection.sever();
+            context.connection.sever();
         }
     }
 }
@@ -192,14 +193,14 @@ impl Drop for Relay {
 }
 
 impl Open {
-    fn begin(finish: Finish) -> Self {
-        finish.exchange().metrics().tunnel_opened();
-        Self(finish)
+    fn begin(guard: LogGuard) -> Self {
+        guard.context().metrics().tunnel_opened();
+        Self(guard)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.exchange().metrics().tunnel_closed();
+        self.0.context().metrics().tunnel_closed();
     }
 }

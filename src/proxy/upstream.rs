@@ -1,4 +1,4 @@
-//! The way to an upstream, and the only door: it opens to a [`Passage`], which only a permit makes.
+//! The way to an upstream, and the only door: it opens to a [`Permitted`], which only a permit makes.
 
 use std::{
     rc::Rc,
@@ -17,10 +17,7 @@ use crate::{
     authz::answer::Reason,
     message::{Request, Response},
     metrics::UpstreamEvent,
-    proxy::{
-        body::Upload,
-        exchange::{Exchange, Passage},
-    },
+    proxy::{body::Upload, context::RequestContext, permitted::Permitted},
 };
 
 mod admission;
@@ -111,14 +108,14 @@ impl Upstream {
     /// the answer's last byte.
     pub async fn forward(
         &self,
-        passage: &Passage,
+        permitted: &Permitted,
         mut request: Request<Upload>,
     ) -> Result<(Response<Download>, Lease), Reason> {
-        let exchange = passage.exchange();
+        let context = permitted.context();
         let repeatable = is_idempotent(&request.method) && request.body.is_end_stream();
         let silence = self.settings.first_byte_timeout;
         // Only what was made anew after a permit stands there.
-        let asked = exchange.upgrade.get().then(|| request.fields.get("upgrade")).flatten();
+        let asked = context.facts.upgrade.then(|| request.fields.get("upgrade")).flatten();
         let asked = asked.and_then(|asked| HeaderValue::from_bytes(asked).ok());
         let mut attempts = Attempts {
             retries: self.settings.retries,
@@ -130,11 +127,11 @@ impl Upstream {
         };
         let mut place = match self.settings.max_in_flight {
             None => None,
-            Some(limit) => Some(Box::pin(self.admit(limit.get(), exchange, &mut attempts)).await?),
+            Some(limit) => Some(Box::pin(self.admit(limit.get(), context, &mut attempts)).await?),
         };
         loop {
-            let mut lease = self.connection(exchange, &mut attempts).await?;
-            exchange.travel_on(&lease);
+            let mut lease = self.connection(context, &mut attempts).await?;
+            context.attach_upstream(&lease);
             let failure = match lease.send(request, silence, repeatable).await {
                 Ok(response) if answer::acceptable(response.status, &response.fields, asked.as_ref()) => {
                     lease.endpoint().standing().succeeded();
@@ -144,25 +141,25 @@ impl Upstream {
                     return Ok((response, lease));
                 }
                 Ok(_) => {
-                    self.count_failure(lease.endpoint(), exchange);
+                    self.count_failure(lease.endpoint(), context);
                     return Err(Reason::UpstreamInvalid);
                 }
                 Err(failure) => failure,
             };
-            if exchange.is_over() {
+            if context.is_over() {
                 return Err(Reason::ClientClosed);
             }
             let Some(same) = failure.again.filter(|_| attempts.may_reuse && attempts.retries > 0) else {
-                if exchange.fault().is_none() {
-                    self.count_failure(lease.endpoint(), exchange);
+                if context.outcome.client_error().is_none() {
+                    self.count_failure(lease.endpoint(), context);
                 }
-                return Err(exchange.fault().unwrap_or(failure.reason));
+                return Err(context.outcome.client_error().unwrap_or(failure.reason));
             };
             request = same;
             attempts.retries -= 1;
             // A new connection cannot have been given up just before.
             attempts.may_reuse = false;
-            exchange.metrics().upstream(UpstreamEvent::Retry);
+            context.metrics().upstream(UpstreamEvent::Retry);
         }
     }
 
@@ -170,7 +167,7 @@ impl Upstream {
     async fn admit(
         &self,
         limit: usize,
-        exchange: &Exchange,
+        context: &RequestContext,
         attempts: &mut Attempts,
     ) -> Result<Place, Reason> {
         let mut waiter = match self.requests.enter(limit, self.settings.queue, 0) {
@@ -187,12 +184,12 @@ impl Upstream {
                 }
             }
         };
-        attempts.wait(exchange, turn).await
+        attempts.wait(context, turn).await
     }
 
-    async fn connection(&self, exchange: &Exchange, attempts: &mut Attempts) -> Result<Lease, Reason> {
+    async fn connection(&self, context: &RequestContext, attempts: &mut Attempts) -> Result<Lease, Reason> {
         loop {
-            let Some(place) = self.choose(exchange, attempts.tried) else {
+            let Some(place) = self.choose(context, attempts.tried) else {
                 return Err(match attempts.tried {
                     0 => Reason::UpstreamUnavailable,
                     _ => Reason::UpstreamConnect,
@@ -202,7 +199,7 @@ impl Upstream {
             if attempts.may_reuse
                 && let Some(lease) = endpoint.reuse()
             {
-                exchange.metrics().upstream(UpstreamEvent::Reuse);
+                context.metrics().upstream(UpstreamEvent::Reuse);
                 return Ok(lease);
             }
             let held = match self.settings.max_connections {
@@ -210,20 +207,20 @@ impl Upstream {
                 _ if endpoint.is_connecting() => None,
                 None => None,
                 Some(limit) => {
-                    match Box::pin(self.place_or_idle(limit.get(), endpoint, exchange, attempts)).await? {
+                    match Box::pin(self.place_or_idle(limit.get(), endpoint, context, attempts)).await? {
                         Ok(place) => Some(place),
                         Err(lease) => {
-                            exchange.metrics().upstream(UpstreamEvent::Reuse);
+                            context.metrics().upstream(UpstreamEvent::Reuse);
                             return Ok(lease);
                         }
                     }
                 }
             };
-            exchange.metrics().upstream(UpstreamEvent::Connect);
+            context.metrics().upstream(UpstreamEvent::Connect);
             // In a box, as the waits: what is seldom needed is no part of every request's future.
-            let (within, clock) = (self.settings.connect_timeout, exchange.clock());
-            match Box::pin(endpoint.connect(within, clock, held, exchange.upgrade.get())).await {
-                Ok(lease) if !exchange.is_over() => return Ok(lease),
+            let (within, clock) = (self.settings.connect_timeout, context.clock());
+            match Box::pin(endpoint.connect(within, clock, held, context.facts.upgrade)).await {
+                Ok(lease) if !context.is_over() => return Ok(lease),
                 Ok(_) => return Err(Reason::ClientClosed),
                 // As many streams as it takes went to others meanwhile: once more in line.
                 Err(ConnectError::Full) if !attempts.was_full => {
@@ -233,8 +230,8 @@ impl Upstream {
                 Err(error) => {
                     let (upstream, url) = (&self.settings.name, endpoint.label());
                     tracing::debug!(%upstream, %url, %error, "connect failed");
-                    exchange.metrics().upstream(UpstreamEvent::ConnectFailed);
-                    self.count_failure(endpoint, exchange);
+                    context.metrics().upstream(UpstreamEvent::ConnectFailed);
+                    self.count_failure(endpoint, context);
                 }
             }
             // Nothing was sent yet, so another url may be asked, whatever the method.
@@ -251,7 +248,7 @@ impl Upstream {
         &self,
         limit: usize,
         endpoint: &Rc<Endpoint>,
-        exchange: &Exchange,
+        context: &RequestContext,
         attempts: &mut Attempts,
     ) -> Result<Result<Place, Lease>, Reason> {
         let mut waiter = match self.connections.enter(limit, self.settings.queue, endpoint.kind()) {
@@ -271,27 +268,27 @@ impl Upstream {
                 }
             }
         };
-        attempts.wait(exchange, turn).await
+        attempts.wait(context, turn).await
     }
 
     /// One that serves; if none does, one that its health checks do not speak against.
-    fn choose(&self, exchange: &Exchange, tried: u64) -> Option<usize> {
+    fn choose(&self, context: &RequestContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
             return (tried == 0 && only.standing().is_up()).then_some(0);
         }
-        let now = exchange.clock().now();
+        let now = context.clock().now();
         let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].standing().is_up();
         let serves = |place: usize| is_up(place) && !self.endpoints[place].standing().is_ejected(now);
         let lent = |place: usize| self.endpoints[place].lent();
-        let who = || exchange.fingerprint();
+        let who = || context.hash();
         self.chooser.choose(serves, lent, who).or_else(|| self.chooser.choose(is_up, lent, who))
     }
 
-    fn count_failure(&self, endpoint: &Rc<Endpoint>, exchange: &Exchange) {
-        let (now, ejection) = (exchange.clock().now(), self.settings.ejection);
+    fn count_failure(&self, endpoint: &Rc<Endpoint>, context: &RequestContext) {
+        let (now, ejection) = (context.clock().now(), self.settings.ejection);
         if endpoint.standing().failed(ejection, now) && self.others_serve(endpoint, now) {
             endpoint.standing().eject(ejection, now);
-            exchange.metrics().upstream(UpstreamEvent::Ejection);
+            context.metrics().upstream(UpstreamEvent::Ejection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label(), "left out for a while");
         }
     }
@@ -322,9 +319,13 @@ impl Drop for Upstream {
 
 impl Attempts {
     /// Waits in line, all in all no longer than the upstream's `queue_timeout`.
-    async fn wait<T>(&mut self, exchange: &Exchange, turn: impl Future<Output = T>) -> Result<T, Reason> {
+    async fn wait<T>(
+        &mut self,
+        context: &RequestContext,
+        turn: impl Future<Output = T>,
+    ) -> Result<T, Reason> {
         let since = Instant::now();
-        let outcome = exchange.clock().timeout(self.patience, turn).await;
+        let outcome = context.clock().timeout(self.patience, turn).await;
         self.patience = self.patience.saturating_sub(since.elapsed());
         outcome.map_err(|_| Reason::UpstreamOverloaded)
     }

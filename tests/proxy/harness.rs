@@ -30,7 +30,7 @@ use permgate::{
     metrics::{Metrics, Readings},
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
-        BadTokens, Gateway, Parts, Records, Settings, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
+        BadTokens, Gateway, Parts, Settings, TokenLookup, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
         access_log::{AccessLog, LogTarget},
         refusals::{self, Refusals},
     },
@@ -82,7 +82,7 @@ pub fn place() -> Place {
 /// A store with one token of Alice's.
 struct Recorded(TokenRecord);
 
-impl Records for Recorded {
+impl TokenLookup for Recorded {
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {
         Ok((self.0.id == token).then(|| (self.0.clone(), UserKind::Human)))
     }

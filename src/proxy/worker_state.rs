@@ -17,7 +17,7 @@ use crate::{
     state::{Snapshot, State},
 };
 
-pub struct View {
+pub struct WorkerState {
     version: u64,
     pub snapshot: Arc<Snapshot>,
     pub settings: Arc<Settings>,
@@ -29,9 +29,14 @@ pub struct View {
     limits: Vec<Option<Rc<Limited>>>,
 }
 
-impl View {
+impl WorkerState {
     /// Of what is published now. Upstreams whose settings stay keep their connections.
-    pub fn read(state: &State, common: &Upstreams, counts: &Counts, before: Option<&View>) -> Rc<Self> {
+    pub fn read(
+        state: &State,
+        common: &Upstreams,
+        counts: &Counts,
+        before: Option<&WorkerState>,
+    ) -> Rc<Self> {
         // First the version: a change in between makes this view older than it is, never newer.
         let version = state.version();
         let snapshot = state.snapshot();

@@ -2,11 +2,10 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use bytes::Bytes;
-use http::{Method, Response};
+use http::Method;
 use serde_json::{Value, json};
 
-use super::json;
+use super::{Answer, json};
 use crate::{
     authz::{
         answer::Reason,
@@ -16,7 +15,7 @@ use crate::{
         subject::{Access, Directory, Ending, Subject},
         time::Timestamp,
     },
-    proxy::{Gateway, exchange::Exchange, rejection::Rejection, uses::Use, view::View},
+    proxy::{Gateway, context::RequestContext, rejection::Rejection, uses::Use, worker_state::WorkerState},
     store::{
         ReadError, Store,
         model::{TokenRecord, UserKind},
@@ -24,12 +23,12 @@ use crate::{
 };
 
 /// What is told of a token and is not in the index.
-pub trait Records: Send + Sync {
+pub trait TokenLookup: Send + Sync {
     /// The record, and of which kind its owner is. May block.
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError>;
 }
 
-impl Records for Store {
+impl TokenLookup for Store {
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {
         let Some(record) = self.token(token)? else { return Ok(None) };
         let kind = self.accounts().user_by_id(&record.owner).map(|owner| owner.record.kind);
@@ -38,9 +37,9 @@ impl Records for Store {
 }
 
 impl Gateway {
-    pub(super) async fn whoami(&self, exchange: &Rc<Exchange>) -> Result<Response<Bytes>, Rejection> {
-        let token = self.authenticate_own(&exchange.view, exchange, exchange.at, |s| s.token.id)?;
-        if !matches!(exchange.method, Method::GET | Method::HEAD) {
+    pub(super) async fn whoami(&self, context: &Rc<RequestContext>) -> Answer {
+        let token = self.authenticate(&context.state, context, context.at, |s| s.token.id)?;
+        if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
         }
         let records = Arc::clone(&self.parts.records);
@@ -59,20 +58,20 @@ impl Gateway {
             }
         };
         // Once more, by what holds now: a change may have been fenced during the read.
-        let (view, now) = (self.view(), exchange.clock().wall());
-        let body = self.authenticate_own(&view, exchange, now, |subject| {
-            if let Some(service) = view.snapshot.rules.service_by_key(BUILT_IN_SERVICE) {
-                let one = Use { at: now, from: exchange.client.get(), service: service.id };
+        let (state, now) = (self.worker_state(), context.clock().wall());
+        let body = self.authenticate(&state, context, now, |subject| {
+            if let Some(service) = state.snapshot.rules.service_by_key(BUILT_IN_SERVICE) {
+                let one = Use { at: now, from: context.facts.client, service: service.id };
                 self.uses().record(subject.digest, one);
             }
-            tell(subject, &record, kind, &view)
+            tell(subject, &record, kind, &state)
         })?;
-        Ok(json(&body, &exchange.request_id))
+        Ok(json(&body, &context.request_id))
     }
 }
 
-fn tell(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, view: &View) -> Value {
-    let (rules, directory) = (&view.snapshot.rules, &view.snapshot.directory);
+fn tell(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &WorkerState) -> Value {
+    let (rules, directory) = (&state.snapshot.rules, &state.snapshot.directory);
     let Subject { token, user, .. } = subject;
     // What the decision goes by; the record only lends the words, of services that are gone too.
     let scope: Vec<(&str, Option<&Service>, Access)> = record

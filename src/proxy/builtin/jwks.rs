@@ -1,25 +1,25 @@
 //! `/.permgate/jwks.json`: the public keys of assertions, for everybody who verifies them.
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header};
 
+use super::Answer;
 use crate::{
     authz::forwarding,
-    proxy::{Gateway, exchange::Exchange, rejection::Rejection},
+    proxy::{Gateway, context::RequestContext, rejection::Rejection},
 };
 
 impl Gateway {
     /// No token is asked for, nor looked at. Where nothing is signed there is nothing here.
-    pub(super) fn jwks(&self, exchange: &Exchange) -> Result<Response<Bytes>, Rejection> {
-        let Some(jwks) = self.parts.keyring.jwks() else { return self.nothing(exchange) };
-        if !matches!(exchange.method, Method::GET | Method::HEAD) {
+    pub(super) fn jwks(&self, context: &RequestContext) -> Answer {
+        let Some(jwks) = self.parts.keyring.jwks() else { return self.unknown(context) };
+        if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
         }
         let mut response = Response::new(jwks.body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
         headers.insert(header::CACHE_CONTROL, jwks.caching);
-        forwarding::set_request_id(headers, exchange.request_id.as_bytes());
+        forwarding::set_request_id(headers, context.request_id.as_bytes());
         Ok(response)
     }
 }

@@ -7,13 +7,13 @@ use crate::authz::forwarding::PeerFields;
 /// A worker's own. A bounded memory: who comes to a place that is taken has it, since making the
 /// fields anew costs little.
 #[derive(Default)]
-pub struct Peers(RefCell<Vec<Option<Known>>>);
+pub struct ForwardedCache(RefCell<Vec<Option<Known>>>);
 
 type Known = ((IpAddr, bool), PeerFields);
 
 const PLACES: usize = 1024;
 
-impl Peers {
+impl ForwardedCache {
     pub fn with<R>(&self, address: IpAddr, secure: bool, then: impl FnOnce(&PeerFields) -> R) -> R {
         let places = &mut *self.0.borrow_mut();
         if places.is_empty() {

@@ -13,8 +13,8 @@ use crate::{
 /// Which proxy asks; each tells the original request in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrontProxy {
-    /// `auth_request`: X-Original-Method and X-Original-URI beside the client's own Host, or
-    /// X-Original-URL, which names the host.
+    /// `auth_request`: X-ForwardedRequest-Method and X-ForwardedRequest-URI beside the client's own Host, or
+    /// X-ForwardedRequest-URL, which names the host.
     Nginx,
     /// `ForwardAuth`: X-Forwarded-Method, -Host and -Uri.
     Traefik,
@@ -26,7 +26,7 @@ pub enum FrontProxy {
 
 /// What is decided about instead of the request that asks.
 #[derive(Debug)]
-pub struct Original {
+pub struct ForwardedRequest {
     pub method: Method,
     pub target: Uri,
     pub host: Rc<HostName>,
@@ -47,7 +47,7 @@ const FORWARDED_URI: &str = "x-forwarded-uri";
 
 impl FrontProxy {
     /// The one original request; whatever is missing, told twice or told in two ways is refused.
-    pub fn original<B>(self, request: &Request<B>) -> Result<Original, Reason> {
+    pub fn forwarded_request<B>(self, request: &Request<B>) -> Result<ForwardedRequest, Reason> {
         let headers = request.headers();
         if forwarding::misleads(headers, self.tells()) {
             return Err(Reason::OriginalUnclear);
@@ -66,7 +66,7 @@ impl FrontProxy {
         };
         let named = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
         let upgrade = named || headers.contains_key(header::UPGRADE);
-        Ok(Original { method, target: parse(target)?, host, upgrade })
+        Ok(ForwardedRequest { method, target: parse(target)?, host, upgrade })
     }
 
     /// The fields that this proxy sets itself, whatever its clients send.
@@ -143,7 +143,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let original = proxy.original(&request.body(()).unwrap())?;
+        let original = proxy.forwarded_request(&request.body(()).unwrap())?;
         let host = original.host.as_str().unwrap_or_default().to_owned();
         Ok((original.method.to_string(), host, original.target.to_string()))
     }
@@ -274,7 +274,7 @@ mod tests {
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            let original = FrontProxy::Envoy.original(&request.body(()).unwrap());
+            let original = FrontProxy::Envoy.forwarded_request(&request.body(()).unwrap());
             assert_eq!(original.unwrap().upgrade, expected, "{fields:?}");
         };
         check(&[], false);

@@ -1,0 +1,163 @@
+//! What the gateway itself answers on the proxy listener: the paths under the reserved prefix,
+//! which belong to no service and are never forwarded.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::Denial,
+        forwarding,
+        rules::{BUILT_IN_SERVICE, RESERVED_PREFIX},
+        subject::Subject,
+        time::Timestamp,
+    },
+    net::RequestBody,
+    proxy::{
+        Gateway, body::Body, context::RequestContext, permitted::LogGuard, rejection::Rejection,
+        request_id::RequestId, worker_state::WorkerState,
+    },
+};
+
+pub use forwarded_request::FrontProxy;
+pub use whoami::TokenLookup;
+
+mod auth;
+mod forwarded_request;
+mod jwks;
+mod whoami;
+
+/// Who answers a path under the reserved prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltinRoute {
+    /// `/.permgate/auth`, for proxies; Envoy's requests go on behind it.
+    Auth,
+    /// `/.permgate/whoami`
+    Whoami,
+    /// `/.permgate/jwks.json`
+    Jwks,
+    /// Nobody: 404, and that only after authentication.
+    Unknown,
+}
+
+type Answer = Result<Response<Bytes>, Rejection>;
+
+impl BuiltinRoute {
+    /// By the literal path alone. `None`: the path is not under the prefix. That no other reading
+    /// leads into it or out of it is the agreement rule's affair: the prefix is nobody's there.
+    pub fn of(path: &str) -> Option<Self> {
+        match path.strip_prefix(RESERVED_PREFIX)? {
+            "/auth" => Some(BuiltinRoute::Auth),
+            rest if rest.starts_with("/auth/") => Some(BuiltinRoute::Auth),
+            "/whoami" => Some(BuiltinRoute::Whoami),
+            "/jwks.json" => Some(BuiltinRoute::Jwks),
+            rest if rest.is_empty() || rest.starts_with('/') => Some(BuiltinRoute::Unknown),
+            _ => None,
+        }
+    }
+}
+
+impl Gateway {
+    pub(super) async fn answer(
+        self: &Rc<Self>,
+        route: BuiltinRoute,
+        context: Rc<RequestContext>,
+        readable: Result<(), Reason>,
+        request: &Request<RequestBody>,
+    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+        let (context, answered) = match (route, context.state.settings.forward_auth) {
+            (BuiltinRoute::Auth, Some(proxy)) => self.forward_auth(proxy, context, request),
+            _ => {
+                let answered = match (readable, route) {
+                    (Err(reason), _) => Err(reason.into()),
+                    (Ok(()), BuiltinRoute::Whoami) => self.whoami(&context).await,
+                    (Ok(()), BuiltinRoute::Jwks) => self.jwks(&context),
+                    (Ok(()), BuiltinRoute::Auth | BuiltinRoute::Unknown) => self.unknown(&context),
+                };
+                self.set_builtin_service(&context);
+                (context, answered)
+            }
+        };
+        let guard = LogGuard::new(context);
+        match answered {
+            Ok(response) => {
+                let outcome = &guard.context().outcome;
+                outcome.reason.set(Reason::Answered);
+                outcome.status.set(response.status().as_u16());
+                Ok(response.map(|text| Body::text(text, guard)))
+            }
+            Err(rejection) => Err((rejection, guard)),
+        }
+    }
+
+    /// Logged under the built-in service: the request has to do with no other.
+    fn set_builtin_service(&self, context: &RequestContext) {
+        let service = context.state.snapshot.rules.service_by_key(BUILT_IN_SERVICE);
+        context.outcome.service.set(service.map(|service| service.id));
+    }
+
+    /// 404, once the client is authenticated.
+    fn unknown(&self, context: &RequestContext) -> Answer {
+        self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
+    }
+
+    /// Rows 1 to 5 of the decision. Nobody owns a path under the prefix: the decision about a valid
+    /// token comes as far as row 6.
+    fn authenticate<R>(
+        &self,
+        state: &WorkerState,
+        context: &RequestContext,
+        now: Timestamp,
+        then: impl FnOnce(Subject<'_>) -> R,
+    ) -> Result<R, Rejection> {
+        self.decide(state, context, now, |decided| match decided {
+            Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
+            Err(denial) => Err(self.deny(denial, context)),
+            // No rule can give the prefix away; if one did, nothing would be answered.
+            Ok(_) => Err(Reason::NoService.into()),
+        })
+    }
+}
+
+/// An answer in JSON, about whoever asked and for nobody else.
+fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    forwarding::set_request_id(headers, request_id.as_bytes());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_literal_prefix_is_the_gateways() {
+        fn check(path: &str, expected: Option<BuiltinRoute>) {
+            assert_eq!(BuiltinRoute::of(path), expected, "{path}");
+        }
+        check("/.permgate/whoami", Some(BuiltinRoute::Whoami));
+        check("/.permgate/jwks.json", Some(BuiltinRoute::Jwks));
+        check("/.permgate/auth", Some(BuiltinRoute::Auth));
+        check("/.permgate/auth/", Some(BuiltinRoute::Auth));
+        check("/.permgate/auth/api/x", Some(BuiltinRoute::Auth));
+        check("/.permgate/authx", Some(BuiltinRoute::Unknown));
+        check("/.permgate", Some(BuiltinRoute::Unknown));
+        check("/.permgate/", Some(BuiltinRoute::Unknown));
+        check("/.permgate/whoami/", Some(BuiltinRoute::Unknown));
+        check("/.permgate/whoamI", Some(BuiltinRoute::Unknown));
+        check("/.permgate/who%61mi", Some(BuiltinRoute::Unknown));
+        check("/.permgate//whoami", Some(BuiltinRoute::Unknown));
+        check("/.permgatex", None);
+        check("/.permgate;x/whoami", None);
+        check("/.Permgate/whoami", None);
+        check("/x/.permgate/whoami", None);
+        check("//.permgate/whoami", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,82 @@
+//! `/.permgate/auth`: the decision as an answer, for a proxy that forwards by itself. 200 with the
+//! fields that forwarding would set, 401 or 403; nothing else, since nginx takes only these.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+
+use super::{
+    Answer,
+    forwarded_request::{ForwardedRequest, FrontProxy},
+};
+use crate::{
+    authz::{answer::Reason, decide::Permit},
+    net::RequestBody,
+    proxy::{Gateway, context::RequestContext, facts::RequestFacts, rejection::Rejection, trusts},
+};
+
+/// What the identity is told in; other fields concern a request that is not sent from here.
+const IDENTITY: &str = "x-permgate-";
+
+impl Gateway {
+    /// The original request, judged by the steps that any request takes. Metrics and log show the
+    /// returned context: the original request's, as far as it could be made out.
+    pub(super) fn forward_auth(
+        self: &Rc<Self>,
+        proxy: FrontProxy,
+        asking: Rc<RequestContext>,
+        request: &Request<RequestBody>,
+    ) -> (Rc<RequestContext>, Answer) {
+        let (context, answered) = match self.original(proxy, &asking, request) {
+            Ok(context) => {
+                let answered = self.decide(&context.state, &context, context.at, |decided| {
+                    self.permit_answer(&decided.map_err(|denial| self.deny(denial, &context))?, &context)
+                });
+                (context, answered)
+            }
+            Err(reason) => {
+                self.set_builtin_service(&asking);
+                (asking, Err(reason.into()))
+            }
+        };
+        (context, answered.map_err(Rejection::for_proxy))
+    }
+
+    /// The context of the original request, as a trusted proxy reports it.
+    fn original(
+        self: &Rc<Self>,
+        proxy: FrontProxy,
+        asking: &RequestContext,
+        request: &Request<RequestBody>,
+    ) -> Result<Rc<RequestContext>, Reason> {
+        let (state, connection) = (&asking.state, &asking.connection);
+        if !trusts(state, connection) {
+            return Err(Reason::ProxyNotTrusted);
+        }
+        let ForwardedRequest { method, target, host, upgrade } = proxy.forwarded_request(request)?;
+        let facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
+        let facts = RequestFacts { upgrade, ..facts };
+        let mut judged = Request::new(());
+        *judged.method_mut() = method;
+        *judged.uri_mut() = target;
+        let (state, connection) = (Rc::clone(state), Rc::clone(connection));
+        Ok(RequestContext::new(self, state, connection, &judged, facts, asking.request_id.clone()))
+    }
+
+    /// The permit as a response, which counts as a use of the token.
+    fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext) -> Answer {
+        context.outcome.service.set(Some(permit.owner().service.id));
+        let mut headers = HeaderMap::new();
+        self.edit_request(permit, context, &mut headers)?;
+        let mut response = Response::new(Bytes::new());
+        let answered = headers.iter().filter(|(name, _)| is_answered(name));
+        response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}
+
+fn is_answered(name: &HeaderName) -> bool {
+    name == "x-request-id" || name.as_str().starts_with(IDENTITY)
+}

@@ -1,0 +1,269 @@
+//! One request from its head to the last byte of its response: what the client sent, and what came
+//! of it. The fence judges it again by the same inputs.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use http::{Method, Request, Uri};
+
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::{Permit, Query},
+        destination::Destination,
+        path::RequestPath,
+        rules::{Service, ServiceId},
+        secret::{self, TokenId},
+        subject::UserIx,
+        time::Timestamp,
+    },
+    fence::{Affected, Entry, LiveRow},
+    metrics::WorkerMetrics,
+    net::{Clock, Connection},
+    proxy::{
+        Gateway,
+        facts::RequestFacts,
+        request_id::RequestId,
+        upstream::{
+            Lease, choose,
+            lane::{End, Lane},
+        },
+        worker_state::WorkerState,
+    },
+};
+
+/// Made for every request, the refused ones too. All but the outcome is immutable.
+pub struct RequestContext {
+    gateway: Rc<Gateway>,
+    pub state: Rc<WorkerState>,
+    pub connection: Rc<Connection>,
+    pub method: Method,
+    uri: Uri,
+    pub facts: RequestFacts,
+    pub request_id: RequestId,
+    pub began: Instant,
+    pub at: Timestamp,
+    pub outcome: Outcome,
+}
+
+/// What came of a request so far; metrics and log read it at the end.
+pub struct Outcome {
+    pub service: Cell<Option<ServiceId>>,
+    pub token: Cell<Option<TokenId>>,
+    pub user: Cell<Option<UserIx>>,
+    /// The upstream is told who the user is.
+    identified: Cell<bool>,
+    /// When the decision may change by itself.
+    deadline: Cell<Option<Timestamp>>,
+    pub reason: Cell<Reason>,
+    /// 0: no response has begun.
+    pub status: Cell<u16>,
+    /// The response, or the refusal, was handed over to its last byte.
+    pub complete: Cell<bool>,
+    cut: Cell<Option<Reason>>,
+    client_error: Cell<Option<Reason>>,
+    lane: RefCell<Option<Rc<Lane>>>,
+    /// The url that the request was sent to last.
+    pub upstream: RefCell<Option<Rc<str>>>,
+    pub upstream_answered: Cell<Option<Instant>>,
+    pub bytes_in: Cell<u64>,
+    pub bytes_out: Cell<u64>,
+}
+
+impl RequestContext {
+    pub fn new<B>(
+        gateway: &Rc<Gateway>,
+        state: Rc<WorkerState>,
+        connection: Rc<Connection>,
+        request: &Request<B>,
+        facts: RequestFacts,
+        request_id: RequestId,
+    ) -> Rc<Self> {
+        let (began, at) = (connection.clock().now(), connection.clock().wall());
+        Rc::new(Self {
+            gateway: Rc::clone(gateway),
+            state,
+            connection,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            facts,
+            request_id,
+            began,
+            at,
+            outcome: Outcome::new(),
+        })
+    }
+
+    /// The decision's inputs, the same at every judgement.
+    pub fn query(&self) -> Query<'_> {
+        let in_destination = self.facts.destination.as_ref().is_some_and(Destination::has_token);
+        Query {
+            method: &self.method,
+            host: self.facts.host_name(),
+            path: RequestPath::parse(self.path()),
+            token_in_url: in_destination || secret::contains_token(self.target()),
+            credential: self.facts.credential,
+            client: self.facts.client,
+            upgrade: self.facts.upgrade,
+            method_override: self.facts.method_override,
+            destination: self.facts.destination.as_ref(),
+        }
+    }
+
+    fn target(&self) -> &str {
+        self.uri.path_and_query().map_or("", |target| target.as_str())
+    }
+
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    pub fn clock(&self) -> &Clock {
+        self.connection.clock()
+    }
+
+    pub fn gateway(&self) -> &Rc<Gateway> {
+        &self.gateway
+    }
+
+    pub fn metrics(&self) -> &WorkerMetrics {
+        self.gateway.metrics()
+    }
+
+    /// The fence, an administrator or the client has ended the request: nothing may be sent any more.
+    pub fn is_over(&self) -> bool {
+        self.outcome.cut.get().is_some() || self.connection.severed()
+    }
+
+    /// From now on a cut ends this connection too.
+    pub fn attach_upstream(&self, lease: &Lease) {
+        *self.outcome.lane.borrow_mut() = Some(Rc::clone(lease.lane()));
+        *self.outcome.upstream.borrow_mut() = Some(Rc::clone(lease.endpoint().label()));
+    }
+
+    pub fn detach_upstream(&self) {
+        *self.outcome.lane.borrow_mut() = None;
+    }
+
+    /// Gives the upstream more time: the request's body moves.
+    pub fn moved(&self, silence: Duration) {
+        if let Some(lane) = &*self.outcome.lane.borrow() {
+            lane.extend(silence);
+        }
+    }
+
+    /// A number for the user, else for the address: an url is chosen by it where that is configured.
+    pub fn hash(&self) -> u64 {
+        let user = self.outcome.user.get().filter(|_| self.outcome.identified.get());
+        match user.and_then(|user| self.state.snapshot.directory.user(user)) {
+            Some(user) => choose::fingerprint(user.id.as_bytes()),
+            None => match self.facts.client {
+                IpAddr::V4(address) => choose::fingerprint(&address.octets()),
+                IpAddr::V6(address) => choose::fingerprint(&address.octets()),
+            },
+        }
+    }
+}
+
+impl Outcome {
+    fn new() -> Self {
+        Self {
+            service: Cell::default(),
+            token: Cell::default(),
+            user: Cell::default(),
+            identified: Cell::default(),
+            deadline: Cell::default(),
+            reason: Cell::new(Reason::ClientClosed),
+            status: Cell::default(),
+            complete: Cell::default(),
+            cut: Cell::default(),
+            client_error: Cell::default(),
+            lane: RefCell::default(),
+            upstream: RefCell::default(),
+            upstream_answered: Cell::default(),
+            bytes_in: Cell::default(),
+            bytes_out: Cell::default(),
+        }
+    }
+
+    pub fn set_permit(&self, permit: &Permit<'_>) {
+        self.service.set(Some(permit.owner().service.id));
+        self.identified.set(permit.subject().is_some());
+        self.deadline.set(permit.deadline());
+        self.reason.set(permit.reason());
+    }
+
+    /// Why the fence or an administrator has ended the request.
+    pub fn cut(&self) -> Option<Reason> {
+        self.cut.get()
+    }
+
+    /// What was wrong with the client's body: it then explains why the request failed.
+    pub fn client_error(&self) -> Option<Reason> {
+        self.client_error.get()
+    }
+
+    pub fn set_client_error(&self, reason: Reason) {
+        self.client_error.set(Some(reason));
+    }
+}
+
+impl Entry for RequestContext {
+    fn concerned(&self, affected: &Affected) -> bool {
+        match affected {
+            Affected::Token(digest) => self.facts.credential.digest() == Some(digest),
+            Affected::User(user) => self.outcome.user.get() == Some(*user),
+            Affected::Everybody => true,
+        }
+    }
+
+    fn judge(&self) -> Result<(), Reason> {
+        let now = self.clock().wall();
+        self.gateway.decide(&self.gateway.worker_state(), self, now, |decided| {
+            let permit = decided.map_err(|denial| denial.reason)?;
+            let Service { id, .. } = permit.owner().service;
+            // A permit for something else is none for this request: another service owns the path
+            // now, or the identity that the upstream was told is no longer valid.
+            if self.outcome.service.get() != Some(*id) {
+                return Err(Reason::NoService);
+            }
+            if self.outcome.identified.get() && permit.subject().is_none() {
+                return Err(Reason::ScopeDenied);
+            }
+            self.outcome.deadline.set(permit.deadline());
+            Ok(())
+        })
+    }
+
+    fn cut(&self, reason: Reason) {
+        self.outcome.cut.set(Some(reason));
+        self.connection.sever();
+        if let Some(lane) = &*self.outcome.lane.borrow() {
+            lane.finish(End::Cut);
+        }
+    }
+
+    fn row(&self) -> LiveRow {
+        LiveRow {
+            id: String::new(),
+            request_id: self.request_id.as_str().to_owned(),
+            token: self.outcome.token.get(),
+            user: self.outcome.user.get(),
+            service: self.state.service_key(self.outcome.service.get()).unwrap_or_default().to_owned(),
+            method: self.method.as_str().to_owned(),
+            path: secret::redact(self.path()).into_owned(),
+            client: self.facts.client,
+            age: self.began.elapsed(),
+            bytes_in: self.outcome.bytes_in.get(),
+            bytes_out: self.outcome.bytes_out.get(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.outcome.deadline.get()
+    }
+}

@@ -1,0 +1,76 @@
+//! What the decision asks about a request, read from its head once.
+
+use std::{net::IpAddr, rc::Rc};
+
+use http::{HeaderMap, header};
+
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::Credential,
+        destination::Destination,
+        forwarding::{client_address, method_override},
+    },
+    net::Connection,
+    proxy::{Gateway, framing::HostName, trusts, worker_state::WorkerState},
+};
+
+/// Everything that the client controls beside method and target. Judged again whenever the state
+/// changes, so it is kept for as long as the request is under way.
+pub struct RequestFacts {
+    /// `None`: HTTP/1.0 without Host.
+    pub host: Option<Rc<HostName>>,
+    pub credential: Credential,
+    /// The client's address, as trusted proxies report it.
+    pub client: IpAddr,
+    pub upgrade: bool,
+    pub method_override: bool,
+    /// WebDAV's second target.
+    pub destination: Option<Destination>,
+}
+
+impl RequestFacts {
+    /// The facts of a request for `host`. An error: trusted proxies contradict each other.
+    pub fn read(
+        gateway: &Gateway,
+        state: &WorkerState,
+        connection: &Connection,
+        headers: &HeaderMap,
+        host: Rc<HostName>,
+    ) -> Result<Self, Reason> {
+        let settings = &state.snapshot.rules.settings;
+        let (peer, trusted) = (connection.address(), trusts(state, connection));
+        let client = client_address(headers, peer, trusted, &settings.trusted_proxies);
+        let has_imports = gateway.state().index().imported() > 0;
+        Ok(Self {
+            client: client.map_err(|_| Reason::BadRequest)?,
+            credential: Credential::from_headers(headers, settings.perm_alias, has_imports),
+            upgrade: headers.contains_key(header::UPGRADE),
+            method_override: method_override(headers),
+            destination: Destination::from_headers(headers, host.field()),
+            host: Some(host),
+        })
+    }
+
+    /// Of a request whose head cannot be judged: only the peer's address is known.
+    pub fn unreadable(peer: IpAddr) -> Self {
+        Self {
+            host: None,
+            credential: Credential::Missing,
+            client: peer,
+            upgrade: false,
+            method_override: false,
+            destination: None,
+        }
+    }
+
+    /// The host in lower case and without port.
+    pub fn host_name(&self) -> Option<&str> {
+        self.host.as_ref().and_then(|host| host.as_str())
+    }
+
+    /// The host as the client sent it.
+    pub fn host_field(&self) -> Option<&[u8]> {
+        self.host.as_ref().and_then(|host| host.field())
+    }
+}
