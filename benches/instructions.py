@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Count a worker's user-space instructions per request, and fail on three per cent more than before.
 
-usage: instructions.py [--permgate PATH] [--record] [ROW...]
+usage: instructions.py [--profile release|dist|pgo] [--permgate PATH] [--record] [ROW...]
 
-Needs valgrind. permgate (target/release/permgate) runs under callgrind between 32 keep-alive clients
+Needs valgrind. permgate (target/PROFILE/permgate, or PATH) runs under callgrind between 32 keep-alive clients
 and an origin that answers 1 KiB. Runs of two lengths are subtracted, which leaves what a request costs,
 and only the worker's own thread is counted: a figure varies by less than one per cent, on whatever
-machine. `instructions.json` beside this file has what was recorded last; `--record` writes it anew, for
-a change that is worth what it costs or that saves something.
+machine. `instructions.json` beside this file has what was recorded last for each profile; `--record` writes
+that of this one anew, for a change that is worth what it costs or that saves something.
+
+  release     `cargo build --release`, what everybody gets
+  dist        `cargo build --profile dist`
+  pgo         `deploy/pgo`: dist with a recorded profile, what is shipped
 
   permitted   a token that is granted for the service
   imported    one that was registered by its digest: its text is one block of BLAKE3, not two
@@ -20,6 +24,7 @@ import argparse, json, pathlib, re, signal, socket, subprocess, sys, tempfile, t
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
+PROFILES = ["release", "dist", "pgo"]
 ROWS = ["permitted", "imported", "public", "refused", "logged"]
 CLIENTS, SHORT, LONG = 32, 20, 120
 MOST = 1.03
@@ -35,24 +40,29 @@ ANSWER = (b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Mon, 01 Jan 2024 00:00:00
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--permgate", type=pathlib.Path, default=HERE.parent / "target/release/permgate")
+    p.add_argument("--profile", choices=PROFILES, default="release", help="how permgate was built")
+    p.add_argument("--permgate", type=pathlib.Path, help="target/PROFILE/permgate unless given")
     p.add_argument("--record", action="store_true")
     p.add_argument("rows", nargs="*", choices=[[], *ROWS])
     given = p.parse_args()
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    record = records.setdefault(given.profile, {})
+    permgate = (given.permgate or HERE.parent / "target" / given.profile / "permgate").resolve()
+    if not permgate.exists():
+        sys.exit(f"instructions.py: there is no {permgate}: build it first, see --help")
     worse = []
     with tempfile.TemporaryDirectory() as directory, Origin() as origin:
-        bench = Bench(given.permgate.resolve(), pathlib.Path(directory), origin.port)
+        bench = Bench(permgate, pathlib.Path(directory), origin.port)
         for row in given.rows or ROWS:
             count, before = bench.count(row), record.get(row)
-            ratio = count / before if before else 1.0
-            print(f"{row}: {count} instructions a request, {ratio:.3f} of the {before} on record", flush=True)
-            if ratio > MOST:
+            told = f"{count / before:.3f} of the {before} on record" if before else "none on record"
+            print(f"{given.profile}, {row}: {count} instructions a request, {told}", flush=True)
+            if before and count / before > MOST:
                 worse.append(row)
             if given.record:
                 record[row] = count
     if given.record:
-        RECORD.write_text(json.dumps(record, indent=2) + "\n")
+        RECORD.write_text(json.dumps(records, indent=2) + "\n")
     elif worse:
         sys.exit(f"{', '.join(worse)}: more than {MOST:.2f} of what is on record in {RECORD.name}")
 

@@ -1,23 +1,22 @@
 #!/usr/bin/env python3
-"""Record how permgate runs into .cargo/release.profdata, by which release builds are optimised.
+"""Record how permgate runs, for a build that is optimised by it: deploy/pgo calls this.
 
-usage: profile.py [--permgate PATH]
+usage: profile.py --permgate PATH --output PROFDATA
+       profile.py --check
 
-Builds permgate with counters into target/profile (PATH is such a build that is there already), lets it do
-what it does all day and what must not be slow when it comes, and merges what was counted. To be run anew
-after a change to the request path, and after one of Cargo.lock, of the release profile or of the compiler:
-crates that are built in another way have other names, for which a profile says nothing.
+PATH is a permgate that was built with counters (-Cprofile-generate). It does here what it does all day and
+what must not be slow when it comes; what it counted is merged into PROFDATA. `--check` only tells whether
+everything that is needed is there.
 
 Needs h2load, openssl, and llvm-profdata of LLVM 19 or later (rustup component add llvm-tools, or a
 distribution's llvm).
 """
-import argparse, hashlib, http.client, json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile
+import argparse, hashlib, http.client, json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 from instructions import ANSWER, UNKNOWN, Bench, Origin, connect, free, take
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROFILE = ROOT / ".cargo/release.profdata"
+OLDEST_LLVM = 19
 TOKENS, WRITERS = 100_000, 8
 ALLOWED = "/svc07/1k"
 MEGABYTE = ANSWER.replace(b"Content-Length: 1024", b"Content-Length: 1048576")[:-1024] + b"x" * (1 << 20)
@@ -28,32 +27,49 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--permgate", type=pathlib.Path, help="built with counters already")
+    p.add_argument("--permgate", type=pathlib.Path, help="built with counters")
+    p.add_argument("--output", type=pathlib.Path, help="where the profile is written")
+    p.add_argument("--check", action="store_true", help="only tell whether what is needed is there")
     given = p.parse_args()
-    merge = merger()
-    permgate = (given.permgate or build()).resolve()
+    if not given.check and not (given.permgate and given.output):
+        p.error("--permgate and --output are required")
+    llvm_profdata = find_llvm_profdata()
+    for tool in ("h2load", "openssl"):
+        if not shutil.which(tool):
+            sys.exit(f"profile.py: {tool} is not installed")
+    if given.check:
+        return
     with tempfile.TemporaryDirectory() as directory, Upstream() as upstream:
         directory = pathlib.Path(directory)
         os.environ["LLVM_PROFILE_FILE"] = str(directory / "%p-%m.profraw")
-        gateway = Gateway(permgate, directory, upstream.port)
+        gateway = Gateway(given.permgate.resolve(), directory, upstream.port)
         gateway.serve("off", everyday)
         gateway.serve("access.log", logged)
-        subprocess.run([merge, "merge", "--sparse", "-o", PROFILE, *directory.glob("*.profraw")], check=True)
-    print(f"{PROFILE}: {PROFILE.stat().st_size >> 10} KiB")
+        counts = list(directory.glob("*.profraw"))
+        if not counts:
+            sys.exit(f"profile.py: {given.permgate} has counted nothing: was it built with -Cprofile-generate?")
+        subprocess.run([llvm_profdata, "merge", "--sparse", "-o", given.output, *counts], check=True)
+    print(f"{given.output}: {given.output.stat().st_size >> 10} KiB")
 
 
-def merger():
-    of_compiler = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True)
-    bundled = pathlib.Path(of_compiler.stdout.strip()).parent / "bin/llvm-profdata"
-    names = [str(bundled), *(f"llvm-profdata-{version}" for version in range(30, 18, -1)), "llvm-profdata"]
-    return next(filter(None, map(shutil.which, names)), None) or sys.exit("there is no llvm-profdata: see --help")
+def find_llvm_profdata():
+    """That of the compiler, else one that is new enough to read what the compiler's counters write."""
+    libraries = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True)
+    bundled = pathlib.Path(libraries.stdout.strip()).parent / "bin/llvm-profdata"
+    if bundled.exists():
+        return bundled
+    for name in [*(f"llvm-profdata-{version}" for version in range(40, OLDEST_LLVM - 1, -1)), "llvm-profdata"]:
+        if (path := shutil.which(name)) and llvm_version(path) >= OLDEST_LLVM:
+            return path
+    sys.exit(f"profile.py: there is no llvm-profdata of LLVM {OLDEST_LLVM} or later: "
+             "run `rustup component add llvm-tools`, or install a distribution's llvm")
 
 
-def build():
-    target = ROOT / "target/profile"
-    env = dict(os.environ, PERMGATE_PROFILE=str(target / "counts"), CARGO_TARGET_DIR=str(target))
-    subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, env=env, check=True)
-    return target / "release/permgate"
+def llvm_version(llvm_profdata):
+    """0 where it does not say."""
+    said = subprocess.run([llvm_profdata, "merge", "--version"], capture_output=True, text=True)
+    version = re.search(r"LLVM version (\d+)", said.stdout)
+    return int(version[1]) if version else 0
 
 
 def everyday(gateway):

@@ -110,6 +110,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         keyring.tend(assertion, SystemTime::now().into())?;
     }
     let metrics = Metrics::new(store.metrics());
+    metrics.set(config.metrics);
     metrics.name_services(&state.snapshot().rules);
     let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
     let certificates = Shown::load(&config, metrics.clone())?;

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     admin::SignIn,
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
+    metrics,
     net::{self, tls::Settings as TlsSettings},
     proxy::{self, access_log::LogTarget},
     store,
@@ -64,6 +65,7 @@ pub struct Config {
     pub public: Vec<PublicSpec>,
     pub rules: RuleSettings,
     pub log: Log,
+    pub metrics: metrics::Settings,
     /// Valid, but perhaps not what was meant.
     pub warnings: Vec<Problem>,
 }

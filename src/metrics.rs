@@ -1,38 +1,49 @@
-//! Counters and histograms; Prometheus text on demand. Every worker writes a table of its own, so
-//! that a request touches no shared line; a scrape adds the tables up.
+//! Counters and histograms, and the text that Prometheus scrapes. Every worker writes a table of its own, so
+//! that no request writes shared memory; a scrape adds the tables up.
 //!
-//! Labels are service, outcome and reason alone: never a token, a user or a path.
+//! No label ever holds a token, a user or a path.
 
 mod cell;
+mod collectors;
 mod exposition;
 mod history;
+mod old_names;
+mod outcome;
+mod process;
 mod store;
 mod upstreams;
 mod worker;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use prometheus_client::collector::Collector;
+
 pub use cell::{Counter, Histogram};
-pub use exposition::outcome;
-pub use history::{Counted, History, STEP, Step};
+pub use exposition::Format;
+pub use history::{History, RequestStats, STEP, Step};
+pub use outcome::outcome;
 pub use store::StoreMetrics;
 pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
 pub use worker::{HandshakeOutcome, UpstreamEvent, WorkerMetrics};
 
 use crate::authz::rules::{Rules, ServiceId};
 
-/// What a scrape reads: the workers' tables, the store's figures, and what the control runtime counts.
+/// What a scrape reads: the workers' tables, the store's counters and those of the control runtime.
 pub struct Metrics {
     workers: Mutex<Vec<Arc<worker::Table>>>,
-    /// Keys of every service seen, removed ones too: a counter keeps its name.
+    /// Keys of every service so far, removed ones included: a counter keeps its labels.
     services: Mutex<BTreeMap<ServiceId, String>>,
     pub store: Arc<StoreMetrics>,
-    /// Lines of the access log that were dropped, since its writer fell behind.
+    /// Lines of the access log that were dropped because its writer fell behind.
     pub log_lines_dropped: Counter,
-    /// Audited refusals that found their channel full.
+    /// Refusals that were not audited because the channel was full.
     pub refusals_dropped: Counter,
     pub reloads: Counter,
     pub reloads_failed: Counter,
@@ -40,11 +51,19 @@ pub struct Metrics {
     /// Certificates replaced while serving.
     pub certificate_reloads: Counter,
     pub certificate_reloads_failed: Counter,
-    /// Until when each certificate is valid: its file, seconds since 1970.
+    /// When each certificate expires: its file, and seconds since 1970.
     certificates: Mutex<Vec<(String, i64)>>,
+    old_names: AtomicBool,
 }
 
-/// What is not counted but read at the moment of a scrape.
+/// `[metrics]` of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Report metrics under the names of the release before, too.
+    pub old_names: bool,
+}
+
+/// Values that are not counted but read at the moment of a scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Readings {
     pub tokens: u64,
@@ -67,6 +86,7 @@ impl Metrics {
             certificate_reloads: Counter::default(),
             certificate_reloads_failed: Counter::default(),
             certificates: Mutex::default(),
+            old_names: AtomicBool::new(false),
         })
     }
 
@@ -77,8 +97,8 @@ impl Metrics {
         WorkerMetrics::new(table)
     }
 
-    /// Remembers the services' keys. A scrape does it too; a reload that removes a service loses
-    /// its name unless somebody did before.
+    /// Remembers the keys of the services, so that one that a reload removes keeps its label. Every scrape
+    /// calls this, and every reload.
     pub fn name_services(&self, rules: &Rules) {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         for service in rules.services() {
@@ -86,7 +106,7 @@ impl Metrics {
         }
     }
 
-    /// From now on a scrape asks how the upstreams are.
+    /// Sets where scrapes read the state of the upstreams; only the first call counts.
     pub fn ask_upstreams(&self, upstreams: Arc<dyn UpstreamReadings>) {
         let _ = self.upstreams.set(upstreams);
     }
@@ -95,17 +115,31 @@ impl Metrics {
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 
-    /// Prometheus text, format 0.0.4.
-    pub fn render(&self, readings: Readings) -> String {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        exposition::render(self, &workers, &services, readings)
+    pub fn set(&self, settings: Settings) {
+        self.old_names.store(settings.old_names, Relaxed);
+    }
+
+    /// The text for a scraper. Reads files of `/proc`, and its size grows with the number of services: call
+    /// it on the blocking pool. The error is the encoder's and does not occur with what is encoded here.
+    pub fn encode(self: &Arc<Self>, readings: Readings, format: Format) -> Result<String, fmt::Error> {
+        let scrape = Arc::new(collectors::Scrape {
+            metrics: self.clone(),
+            workers: self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            services: self.services.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            upstreams: self.upstreams.get().map(|upstreams| upstreams.read()).unwrap_or_default(),
+            readings,
+        });
+        let mut collectors: Vec<Box<dyn Collector>> = vec![Box::new(scrape.clone())];
+        if self.old_names.load(Relaxed) {
+            collectors.push(Box::new(old_names::OldNames(scrape)));
+        }
+        exposition::encode(collectors, Box::new(process::Process), format)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeSet, time::Duration};
 
     use super::*;
     use crate::authz::answer::Reason;
@@ -123,13 +157,17 @@ mod tests {
         one.entered();
         one.client_refused(Reason::HeadTooLarge);
         metrics.store.commits.add(2);
-        // What a dropped worker counted stays.
+        // The counts of a dropped worker stay.
         drop(one);
-        let text = metrics.render(Readings { tokens: 7, imported: 0, writable: true, ready: false });
+        let readings = Readings { tokens: 7, imported: 0, writable: true, ready: false };
+        let text = metrics.encode(readings, Format::Prometheus).unwrap();
         let check = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
-        check(r#"permgate_requests_total{service="youtrack",outcome="forwarded",reason="ok"} 2"#);
-        check(r#"permgate_requests_total{outcome="denied",reason="missing_credentials"} 1"#);
-        check(r#"permgate_responses_total{service="youtrack",outcome="2xx"} 2"#);
+        check(
+            r#"permgate_requests_total{service="youtrack",outcome="forwarded",reason="ok",status_class="2xx"} 2"#,
+        );
+        check(
+            r#"permgate_requests_total{outcome="denied",reason="missing_credentials",status_class="4xx"} 1"#,
+        );
         check(r#"permgate_request_duration_seconds_bucket{service="youtrack",le="0.0025"} 0"#);
         check(r#"permgate_request_duration_seconds_bucket{service="youtrack",le="0.005"} 1"#);
         check(r#"permgate_request_duration_seconds_bucket{service="youtrack",le="+Inf"} 2"#);
@@ -148,25 +186,61 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_a_comment_or_a_sample_of_a_family_that_was_told() {
+    fn every_sample_belongs_to_the_family_before_it() {
         let metrics = Metrics::new(Arc::default());
+        metrics.set(Settings { old_names: true });
+        metrics.set_certificates(vec![("a \"b\"\n\\c".into(), 1)]);
         let worker = metrics.worker();
         for reason in Reason::ALL {
             worker.record(Some(ServiceId(0)), reason, 200, Duration::ZERO, None, 0, 0);
             worker.client_refused(reason);
         }
-        let text = metrics.render(Readings { tokens: 0, imported: 0, writable: false, ready: true });
-        let mut family = String::new();
-        for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("# TYPE ") {
-                family = rest.split(' ').next().unwrap().to_owned();
+        let readings = Readings { tokens: 0, imported: 0, writable: false, ready: true };
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let text = metrics.encode(readings, format).unwrap();
+            let (mut family, mut families) = (String::new(), BTreeSet::new());
+            for line in text.lines() {
+                if let Some(rest) = line.strip_prefix("# TYPE ") {
+                    family = rest.split(' ').next().unwrap().to_owned();
+                    assert!(families.insert(family.clone()), "{family} twice in {format:?}");
+                }
+                if !line.starts_with('#') {
+                    let name = line.split(['{', ' ']).next().unwrap();
+                    let ends = ["", "_bucket", "_sum", "_count", "_total", "_info"];
+                    let known = ends.iter().any(|end| name.strip_suffix(end) == Some(&family));
+                    assert!(known, "{line} under {family} in {format:?}");
+                    assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+                }
             }
-            if !line.starts_with('#') {
-                let name = line.split(['{', ' ']).next().unwrap();
-                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-                assert!(name == family || base == Some(&family), "{line} under {family}");
-                assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
-            }
+            assert_eq!(text.ends_with("# EOF\n"), format == Format::OpenMetrics);
+        }
+    }
+
+    #[test]
+    fn old_names_are_reported_on_demand_and_say_what_replaces_them() {
+        let metrics = Metrics::new(Arc::default());
+        metrics.set_certificates(vec![("tls.crt".into(), 7)]);
+        metrics.worker().record(None, Reason::Ok, 204, Duration::ZERO, None, 0, 0);
+        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true };
+        let encode = || metrics.encode(readings, Format::Prometheus).unwrap();
+        let old = [
+            "permgate_responses_total{outcome=\"2xx\"} 1",
+            "permgate_tls_certificate_not_after_seconds{certificate=\"tls.crt\"} 7",
+        ];
+        let new = encode();
+        assert!(
+            new.contains("permgate_tls_certificate_not_after_timestamp_seconds{certificate=\"tls.crt\"} 7"),
+            "{new}"
+        );
+        assert!(!new.contains("Deprecated") && old.iter().all(|line| !new.contains(line)), "{new}");
+        metrics.set(Settings { old_names: true });
+        let both = encode();
+        let permgate = |text: &str| text.split("# HELP process_").next().unwrap().to_owned();
+        assert!(permgate(&both).starts_with(&permgate(&new)), "{both}");
+        assert!(old.iter().all(|line| both.contains(line)), "{both}");
+        let replacements = both.lines().filter_map(|line| line.split("Deprecated: use ").nth(1));
+        for name in replacements.map(|advice| advice.split([' ', '.']).next().unwrap()) {
+            assert!(new.contains(&format!("# TYPE {name} ")), "{name} is not in {new}");
         }
     }
 }

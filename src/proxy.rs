@@ -325,7 +325,7 @@ impl Handler for Gateway {
     }
 
     fn unannounced(&self, connection: &Connection, why: &str) {
-        self.metrics().unannounced();
+        self.metrics().missing_proxy_header();
         // A proxy set up wrongly does it with every connection: told once a minute.
         let (now, told) = (connection.clock().now(), &self.missing_header_logged);
         if told.get().is_none_or(|told| now.saturating_duration_since(told) >= MISSING_HEADER_LOGGED) {

@@ -120,7 +120,7 @@ fn certificates_are_replaced_under_load() {
     });
     assert!(asked.load(Ordering::SeqCst) > 20, "there was load: {asked:?}");
     assert_eq!(metric(&gateway, "permgate_tls_reloads_total"), Some(3));
-    assert!(metric(&gateway, "permgate_tls_certificate_not_after_seconds").is_some());
+    assert!(metric(&gateway, "permgate_tls_certificate_not_after_timestamp_seconds").is_some());
     assert!(metric(&gateway, "permgate_tls_handshakes_total{outcome=\"full\"}").is_some());
     // The admin listener shows the same.
     assert_eq!(ask(admin, &client).unwrap().1, "200");

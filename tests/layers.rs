@@ -30,7 +30,7 @@ const FLOORS: [(&str, &[&str], &str); 13] = [
     ),
     (
         "config",
-        &["authz", "net", "assertion", "store", "proxy", "admin"],
+        &["authz", "metrics", "net", "assertion", "store", "proxy", "admin"],
         "builds the settings that the floors below own",
     ),
     (

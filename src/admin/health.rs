@@ -6,13 +6,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
 use super::{
     Context,
+    error::Problem,
     wire::{answer, ok},
 };
+use crate::metrics::Format;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new().route("/healthz", get(health)).route("/readyz", get(ready)).route("/metrics", get(metrics))
@@ -35,8 +37,16 @@ async fn ready(State(context): State<Context>) -> Response {
     }
 }
 
-async fn metrics(State(context): State<Context>) -> Response {
+async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
     context.metrics.name_services(&context.rules());
-    let text = context.metrics.render(context.readings());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::accepted(accept);
+    let (metrics, readings) = (context.metrics.clone(), context.readings());
+    let encoded = tokio::task::spawn_blocking(move || metrics.encode(readings, format)).await;
+    let Ok(Ok(text)) = encoded else {
+        tracing::error!("the metrics could not be encoded");
+        let description = "The metrics could not be encoded";
+        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", description));
+    };
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }

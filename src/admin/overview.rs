@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     authz::subject::Permission,
-    metrics::{Counted, STEP},
+    metrics::{RequestStats, STEP},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -67,7 +67,7 @@ pub(super) async fn read(context: &Context) -> Overview {
         keys.into_iter().map(|key| (key.clone(), Series::default())).collect();
     let (mut all, mut refusals) = (Series::default(), BTreeMap::new());
     for step in &steps {
-        let mut sum = Counted::default();
+        let mut sum = RequestStats::default();
         for (key, series) in &mut services {
             let counted = step.services.get(key).cloned().unwrap_or_default();
             sum.merge(&counted);
@@ -96,7 +96,7 @@ pub(super) async fn read(context: &Context) -> Overview {
 }
 
 impl Series {
-    fn push(&mut self, counted: &Counted) {
+    fn push(&mut self, counted: &RequestStats) {
         self.requests.push(counted.requests());
         self.refused.push(counted.refused());
         self.p50.push(counted.quantile(0.5));

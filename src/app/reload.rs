@@ -119,6 +119,7 @@ impl Reloader {
         })?;
         self.certificates.show(&certificates);
         self.follow(&next);
+        self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
         for warning in &next.warnings {
             tracing::warn!("{warning}");

@@ -230,6 +230,9 @@ ballast = "1m"
 [log]
 access = "off"
 
+[metrics]
+old_names = false
+
 [upstream.youtrack]
 urls = ["http://{example}"]
 

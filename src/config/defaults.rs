@@ -117,3 +117,6 @@ pub const MAX_PER_USER: &str = "500";
 
 pub const ACCESS_LOG: &str = r#""stdout""#;
 pub const LOG_LEVEL: &str = r#""info""#;
+
+/// Dashboards and alerts get one release to change over.
+pub const OLD_NAMES: &str = "true";

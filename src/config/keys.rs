@@ -24,6 +24,7 @@ pub const ROOT: &[Key] = &[
         "Decisions for a proxy that forwards by itself; off unless written.",
     ),
     key("log", Kind::Table(LOG), "Access log and messages."),
+    key("metrics", Kind::Table(METRICS), "What /metrics reports."),
     key("upstream", Kind::Named(UPSTREAM), "Where requests are sent, by name."),
     key("service", Kind::Named(SERVICE), "What a token may be scoped to, by its scope word."),
     key("public", Kind::Tables(PUBLIC), "The only way past a token."),
@@ -227,6 +228,13 @@ const LOG: &[Key] = &[
     key("level", Kind::Word(&["error", "warn", "info", "debug", "trace"]), "Messages on stderr.")
         .or(d::LOG_LEVEL),
 ];
+
+const METRICS: &[Key] = &[key(
+    "old_names",
+    Kind::Flag,
+    "Report metrics under their old names, too. The old names and this key go with the next release.",
+)
+.or(d::OLD_NAMES)];
 
 const UPSTREAM: &[Key] = &[
     key(

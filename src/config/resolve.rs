@@ -27,6 +27,7 @@ use crate::{
         forwarding::TrustedProxies,
         rules::{PublicSpec, Rules, ServiceIds, Settings as RuleSettings},
     },
+    metrics,
     net::{self, Address},
     proxy::{self, BadTokenLimit, FrontProxy, UpstreamSettings, access_log::LogTarget},
     store,
@@ -137,6 +138,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         public: sound_public,
         rules,
         log: log(&root.table("log"), directory)?,
+        metrics: metrics(problems, &root.table("metrics")),
         warnings: Vec::new(),
     })
 }
@@ -328,6 +330,18 @@ fn log(section: &Section<'_>, directory: &Path) -> Option<Log> {
         path => LogTarget::File(directory.join(path)),
     };
     Some(Log { access, level: section.text("level")?.get_ref().clone() })
+}
+
+fn metrics(problems: &Problems<'_>, section: &Section<'_>) -> metrics::Settings {
+    let old_names = section.flag("old_names");
+    if old_names {
+        problems.warn(
+            &section.at("old_names"),
+            "old names of metrics are reported, too: they go with the next release",
+            "change over what reads them (CHANGELOG.md lists the new names), then set `metrics.old_names = false`",
+        );
+    }
+    metrics::Settings { old_names }
 }
 
 fn limiter(section: &Section<'_>) -> Option<BadTokenLimit> {

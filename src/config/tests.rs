@@ -207,10 +207,27 @@ fn a_secret_is_read_from_a_file_without_its_newline() {
 }
 
 #[test]
+fn old_names_of_metrics_are_warned_of_until_they_are_switched_off() {
+    let check = |name: &str, text: &str, old_names: bool, line: Option<u32>| {
+        let config = read(text).unwrap();
+        assert_eq!(config.metrics.old_names, old_names, "{name}");
+        let lines: Vec<u32> =
+            config.warnings.iter().filter(|p| p.message.starts_with("old names")).map(|p| p.line).collect();
+        assert_eq!(lines, line.into_iter().collect::<Vec<_>>(), "{name}");
+    };
+    check("not written", SMALL, true, Some(1));
+    check("an empty table", &format!("{SMALL}[metrics]\n"), true, Some(8));
+    check("on", &format!("{SMALL}[metrics]\nold_names = true\n"), true, Some(9));
+    check("off", &format!("{SMALL}[metrics]\nold_names = false\n"), false, None);
+}
+
+#[test]
 fn warnings() {
     let check = |name: &str, text: &str, expected: &[&str]| {
+        // Behind everything, so that no line moves.
+        let text = format!("{text}\n[metrics]\nold_names = false\n");
         let warnings: Vec<String> =
-            read(text).unwrap().warnings.into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect();
+            read(&text).unwrap().warnings.into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect();
         assert_eq!(warnings, expected, "{name}");
     };
     check("none", SMALL, &[]);

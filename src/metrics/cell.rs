@@ -1,42 +1,42 @@
-//! The cells that are counted in: plain relaxed atomics, exact one by one, not among each other.
+//! Counters and histograms as relaxed atomics: every value is exact, a set of them is no snapshot.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// Written from anywhere.
+/// A counter that any thread may add to.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
-/// Upper bounds in nanoseconds; the last bucket has none.
-pub(super) const BOUNDS: [(u64, &str); 16] = [
-    (500_000, "0.0005"),
-    (1_000_000, "0.001"),
-    (2_500_000, "0.0025"),
-    (5_000_000, "0.005"),
-    (10_000_000, "0.01"),
-    (25_000_000, "0.025"),
-    (50_000_000, "0.05"),
-    (100_000_000, "0.1"),
-    (250_000_000, "0.25"),
-    (500_000_000, "0.5"),
-    (1_000_000_000, "1"),
-    (2_500_000_000, "2.5"),
-    (5_000_000_000, "5"),
-    (10_000_000_000, "10"),
-    (30_000_000_000, "30"),
-    (60_000_000_000, "60"),
+/// Upper bounds of the buckets in nanoseconds; one more bucket has no bound.
+pub(super) const BOUNDS: [u64; 16] = [
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
 ];
 
-/// Durations by `BOUNDS`.
+/// Durations in buckets by [`BOUNDS`].
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
 
-/// A histogram as read, and several added up.
+/// The values of a histogram, or the sum of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Distribution {
     /// Not cumulative.
@@ -55,18 +55,18 @@ impl Counter {
 }
 
 impl Histogram {
-    /// From anywhere.
+    /// May be called by any thread.
     pub fn observe(&self, duration: Duration) {
         let nanos = nanos(duration);
         self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// From the one thread that writes this histogram: no locked instruction.
-    pub(super) fn observe_alone(&self, duration: Duration) {
+    /// For the only thread that writes this histogram: no locked instruction.
+    pub(super) fn observe_single_writer(&self, duration: Duration) {
         let nanos = nanos(duration);
-        add_alone(&self.buckets[bucket(nanos)], 1);
-        add_alone(&self.nanos, nanos);
+        add_single_writer(&self.buckets[bucket(nanos)], 1);
+        add_single_writer(&self.nanos, nanos);
     }
 
     pub(super) fn add_to(&self, sum: &mut Distribution) {
@@ -77,8 +77,8 @@ impl Histogram {
     }
 }
 
-/// Adds where one thread alone writes; readers see either value.
-pub(super) fn add_alone(cell: &AtomicU64, amount: u64) {
+/// Adds to a value that only the calling thread writes; readers see it before or after.
+pub(super) fn add_single_writer(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
@@ -87,7 +87,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 fn bucket(nanos: u64) -> usize {
-    BOUNDS.iter().position(|(bound, _)| nanos <= *bound).unwrap_or(BOUNDS.len())
+    BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len())
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
         fn check(name: &str, duration: Duration, expected: usize) {
             let histogram = Histogram::default();
             histogram.observe(duration);
-            histogram.observe_alone(duration);
+            histogram.observe_single_writer(duration);
             let mut sum = Distribution::default();
             histogram.add_to(&mut sum);
             let mut buckets = [0; BOUNDS.len() + 1];
@@ -115,11 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_rise_and_their_text_is_their_value() {
-        assert!(BOUNDS.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        for (nanos, text) in BOUNDS {
-            let seconds: f64 = text.parse().unwrap();
-            assert_eq!((seconds * 1e9).round() as u64, nanos, "{text}");
-        }
+    fn bounds_rise() {
+        assert!(BOUNDS.is_sorted_by(|one, next| one < next));
     }
 }

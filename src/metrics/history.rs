@@ -1,5 +1,5 @@
-//! The last hour in steps of ten seconds, for people who look at a chart: what was added to the
-//! counters in each. Bounded: a step holds only services that were asked for.
+//! The last hour in steps of ten seconds, for the chart on the page: what each step added to the counters.
+//! Its size is bounded: a step holds only the services that had requests.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,9 +10,9 @@ use std::{
 use super::{Metrics, cell::BOUNDS, cell::Distribution, outcome};
 use crate::authz::{answer::Reason, time::Timestamp};
 
-/// How long a step is.
+/// The length of a step.
 pub const STEP: Duration = Duration::from_secs(10);
-/// Steps that are kept: an hour.
+/// The number of steps that are kept: an hour.
 const STEPS: usize = 360;
 
 #[derive(Default)]
@@ -21,33 +21,33 @@ pub struct History(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     /// The counters at the end of the last step.
-    last: Option<BTreeMap<String, Counted>>,
+    last: Option<BTreeMap<String, RequestStats>>,
     steps: VecDeque<Step>,
 }
 
-/// What happened in one step, by service; the empty key: no service.
+/// The requests of one step by service; those that no service owns are under the empty key.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Its end.
+    /// The end of the step.
     pub at: Timestamp,
-    pub services: BTreeMap<String, Counted>,
+    pub services: BTreeMap<String, RequestStats>,
 }
 
-/// Requests and how long they took.
+/// The number of requests by reason, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// By reason, those that there were.
+pub struct RequestStats {
+    /// By the reason's code; without reasons that did not occur.
     requests: BTreeMap<&'static str, (Reason, u64)>,
     latency: Distribution,
 }
 
 impl History {
-    /// Ends a step. The first one only sets the beginning.
+    /// Ends a step. The first call only sets where the first step begins.
     pub fn step(&self, metrics: &Metrics, at: Timestamp) {
         let now = metrics.counted();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = kept.last.replace(now.clone()) {
-            let since = |(service, counted): (String, Counted)| {
+            let since = |(service, counted): (String, RequestStats)| {
                 let added = counted.since(before.get(&service));
                 (added.requests() > 0).then_some((service, added))
             };
@@ -59,19 +59,19 @@ impl History {
         }
     }
 
-    /// The oldest first.
+    /// Steps from the oldest to the newest.
     pub fn steps(&self) -> Vec<Step> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).steps.iter().cloned().collect()
     }
 }
 
 impl Metrics {
-    fn counted(&self) -> BTreeMap<String, Counted> {
+    fn counted(&self) -> BTreeMap<String, RequestStats> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let names = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut services: BTreeMap<String, Counted> = BTreeMap::new();
+        let mut services: BTreeMap<String, RequestStats> = BTreeMap::new();
         for worker in &workers {
-            services.entry(String::new()).or_default().add(worker.unowned());
+            services.entry(String::new()).or_default().add(worker.without_service());
             for (id, table) in worker.services() {
                 let name = names.get(&id).cloned().unwrap_or_default();
                 services.entry(name).or_default().add(table);
@@ -81,10 +81,10 @@ impl Metrics {
     }
 }
 
-impl Counted {
+impl RequestStats {
     fn add(&mut self, table: &super::worker::ServiceTable) {
         for reason in Reason::ALL {
-            let count = table.requests(reason);
+            let count = table.requests_of(reason);
             if count > 0 {
                 self.requests.entry(reason.code()).or_insert((reason, 0)).1 += count;
             }
@@ -92,7 +92,8 @@ impl Counted {
         table.latency.add_to(&mut self.latency);
     }
 
-    /// A cell is read on its own, so that a difference may be off by what is under way, never below 0.
+    /// Every counter is read on its own, so that a difference may miss requests that end meanwhile. It is
+    /// never below 0.
     fn since(&self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self.clone() };
         let mut added = self.clone();
@@ -121,7 +122,7 @@ impl Counted {
         self.requests.values().map(|(_, count)| count).sum()
     }
 
-    /// Neither forwarded nor answered, by reason.
+    /// Requests that were neither forwarded nor answered, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
         let all = self.requests.values().copied();
         all.filter(|(reason, _)| !matches!(outcome(*reason), "forwarded" | "answered"))
@@ -131,8 +132,8 @@ impl Counted {
         self.refusals().map(|(_, count)| count).sum()
     }
 
-    /// The bound, in milliseconds, below which this share of the requests took; a bucket's, so that it
-    /// is right to within a factor of 2.5. `None`: there were none.
+    /// The duration in milliseconds that this share of the requests did not exceed, as the bound of a bucket:
+    /// right to within a factor of 2.5. `None` without requests.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.latency.buckets.iter().sum();
         let mut below = 0;
@@ -140,7 +141,7 @@ impl Counted {
             below += count;
             #[expect(clippy::cast_precision_loss, reason = "for people")]
             if below > 0 && below as f64 >= share * all as f64 {
-                return Some(bound.0 as f64 / 1e6);
+                return Some(*bound as f64 / 1e6);
             }
         }
         None
@@ -184,9 +185,9 @@ mod tests {
         assert_eq!((hub.quantile(0.5), hub.quantile(0.99)), (Some(5.0), Some(50.0)));
         assert!(!steps[0].services.contains_key(""), "nobody asked for what is no service");
         assert!(steps[1].services.is_empty());
-        let mut sum = Counted::default();
+        let mut sum = RequestStats::default();
         steps.iter().flat_map(|step| step.services.values()).for_each(|counted| sum.merge(counted));
-        assert_eq!((sum.requests(), Counted::default().quantile(0.5)), (4, None));
+        assert_eq!((sum.requests(), RequestStats::default().quantile(0.5)), (4, None));
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! What the store's writer thread counts; the only writer of changes is the only one to see them.
+//! Counters of the store, written by its writer thread.
 
 use super::cell::{Counter, Histogram};
 
-/// Owned by the store, read by scrapes.
+/// The store owns them, scrapes read them.
 #[derive(Debug, Default)]
 pub struct StoreMetrics {
     /// Group commits that are durable.
     pub commits: Counter,
-    /// Changes in them.
+    /// Changes in those commits.
     pub changes: Counter,
-    /// From the transaction to the end of the sync.
+    /// From a transaction to the end of its sync.
     pub commit_duration: Histogram,
     pub sync_failures: Counter,
     pub fences_raised: Counter,
-    /// Fences that a participant has not acknowledged in time.
+    /// Fences that a participant did not acknowledge in time.
     pub fences_incomplete: Counter,
-    /// From the wake to the last acknowledgement.
+    /// From waking the participants to the last acknowledgement.
     pub fence_duration: Histogram,
-    /// Requests, streams and tunnels that a change cut.
+    /// Requests, streams and tunnels cut by a change.
     pub cut: Counter,
 }

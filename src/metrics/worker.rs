@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::cell::{Histogram, add_alone};
+use super::cell::{Histogram, add_single_writer};
 use crate::authz::{answer::Reason, rules::ServiceId};
 
-/// One worker's handle. Neither `Clone` nor `Sync`: that the worker alone writes its table makes an
-/// addition a load and a store.
+/// A worker's handle to its table. Neither `Clone` nor `Sync`: with a single writer, an addition is a load
+/// and a store.
 pub struct WorkerMetrics {
     table: Arc<Table>,
     alone: PhantomData<Cell<()>>,
@@ -28,11 +28,11 @@ pub enum UpstreamEvent {
     /// A pooled connection carried another request.
     Reuse,
     Retry,
-    /// An address was taken out of the rotation.
+    /// An address was ejected from the rotation.
     Ejection,
 }
 
-/// How a client's TLS handshake has ended.
+/// How a client's TLS handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeOutcome {
     Full,
@@ -46,17 +46,17 @@ pub enum HandshakeOutcome {
     Broken,
 }
 
-/// Keys seen in a process stay below 2^15; tables are made when a service is first asked for.
+/// Service ids of a process are below 2^15; a table is created at the first request for its service.
 const CHUNK: usize = 64;
 const CHUNKS: usize = (1 << 15) / CHUNK;
 
 pub(super) struct Table {
     /// Requests that no service owns.
-    unowned: ServiceTable,
+    without_service: ServiceTable,
     services: Box<[OnceLock<Box<Chunk>>; CHUNKS]>,
     upstream: [AtomicU64; UpstreamEvent::ALL.len()],
     refusals: [AtomicU64; Reason::ALL.len()],
-    unannounced: AtomicU64,
+    missing_proxy_headers: AtomicU64,
     handshakes: [AtomicU64; HandshakeOutcome::ALL.len()],
     connections_accepted: AtomicU64,
     connections_closed: AtomicU64,
@@ -70,24 +70,26 @@ type Chunk = [OnceLock<Box<ServiceTable>>; CHUNK];
 
 #[derive(Default)]
 pub(super) struct ServiceTable {
-    requests: Reasons,
-    /// Answers by the hundred of their status, 1xx to 5xx.
-    classes: [AtomicU64; 5],
+    requests: RequestCounts,
     pub(super) latency: Histogram,
     pub(super) upstream_latency: Histogram,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
 
-struct Reasons([AtomicU64; Reason::ALL.len()]);
+/// By reason and by the class of the status.
+struct RequestCounts([[AtomicU64; STATUS_CLASSES.len()]; Reason::ALL.len()]);
+
+/// The label's values.
+pub(super) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl WorkerMetrics {
     pub(super) fn new(table: Arc<Table>) -> Self {
         Self { table, alone: PhantomData }
     }
 
-    /// A request that has ended, however it did. `upstream` is the time to the head of the
-    /// upstream's answer.
+    /// Counts a request that has ended, whatever its outcome. `upstream` is the time to the head of the
+    /// upstream's response.
     #[expect(clippy::too_many_arguments, reason = "one call a request, every figure of it by name")]
     pub fn record(
         &self,
@@ -99,60 +101,59 @@ impl WorkerMetrics {
         bytes_in: u64,
         bytes_out: u64,
     ) {
-        let table = service.map_or(&self.table.unowned, |service| self.table.service_or_new(service));
-        add_alone(&table.requests.0[reason as usize], 1);
-        if let Some(class) = table.classes.get(usize::from(status / 100).wrapping_sub(1)) {
-            add_alone(class, 1);
-        }
-        table.latency.observe_alone(duration);
+        let table = service.map_or(&self.table.without_service, |service| self.table.service_or_new(service));
+        // No response has a status outside these classes.
+        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
+        add_single_writer(&table.requests.0[reason as usize][class], 1);
+        table.latency.observe_single_writer(duration);
         if let Some(upstream) = upstream {
-            table.upstream_latency.observe_alone(upstream);
+            table.upstream_latency.observe_single_writer(upstream);
         }
-        add_alone(&table.bytes_in, bytes_in);
-        add_alone(&table.bytes_out, bytes_out);
+        add_single_writer(&table.bytes_in, bytes_in);
+        add_single_writer(&table.bytes_out, bytes_out);
     }
 
     pub fn upstream(&self, event: UpstreamEvent) {
-        add_alone(&self.table.upstream[event as usize], 1);
+        add_single_writer(&self.table.upstream[event as usize], 1);
     }
 
-    /// A client refused before any request was seen: by hyper, by a limit or a deadline.
+    /// Counts a client that was refused before a request was read: by the parser, a limit or a deadline.
     pub fn client_refused(&self, reason: Reason) {
-        add_alone(&self.table.refusals[reason as usize], 1);
+        add_single_writer(&self.table.refusals[reason as usize], 1);
     }
 
-    /// A trusted proxy's connection without a sound PROXY header.
-    pub fn unannounced(&self) {
-        add_alone(&self.table.unannounced, 1);
+    /// Counts a connection of a trusted proxy with a missing or invalid PROXY header.
+    pub fn missing_proxy_header(&self) {
+        add_single_writer(&self.table.missing_proxy_headers, 1);
     }
 
     pub fn handshake(&self, outcome: HandshakeOutcome) {
-        add_alone(&self.table.handshakes[outcome as usize], 1);
+        add_single_writer(&self.table.handshakes[outcome as usize], 1);
     }
 
     pub fn connection_accepted(&self) {
-        add_alone(&self.table.connections_accepted, 1);
+        add_single_writer(&self.table.connections_accepted, 1);
     }
 
     pub fn connection_closed(&self) {
-        add_alone(&self.table.connections_closed, 1);
+        add_single_writer(&self.table.connections_closed, 1);
     }
 
-    /// A request has entered the live registry.
+    /// A permitted request entered the live registry.
     pub fn entered(&self) {
-        add_alone(&self.table.entered, 1);
+        add_single_writer(&self.table.entered, 1);
     }
 
     pub fn left(&self) {
-        add_alone(&self.table.left, 1);
+        add_single_writer(&self.table.left, 1);
     }
 
     pub fn tunnel_opened(&self) {
-        add_alone(&self.table.tunnels_opened, 1);
+        add_single_writer(&self.table.tunnels_opened, 1);
     }
 
     pub fn tunnel_closed(&self) {
-        add_alone(&self.table.tunnels_closed, 1);
+        add_single_writer(&self.table.tunnels_closed, 1);
     }
 }
 
@@ -191,11 +192,11 @@ impl HandshakeOutcome {
 }
 
 impl Table {
-    pub(super) fn unowned(&self) -> &ServiceTable {
-        &self.unowned
+    pub(super) fn without_service(&self) -> &ServiceTable {
+        &self.without_service
     }
 
-    /// Services that a request has come to.
+    /// Services that have had a request.
     pub(super) fn services(&self) -> impl Iterator<Item = (ServiceId, &ServiceTable)> {
         let chunks = self.services.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
         chunks.flat_map(|(at, chunk)| {
@@ -214,8 +215,8 @@ impl Table {
         self.refusals[reason as usize].load(Relaxed)
     }
 
-    pub(super) fn unannounced(&self) -> u64 {
-        self.unannounced.load(Relaxed)
+    pub(super) fn missing_proxy_headers(&self) -> u64 {
+        self.missing_proxy_headers.load(Relaxed)
     }
 
     pub(super) fn handshakes(&self, outcome: HandshakeOutcome) -> u64 {
@@ -236,20 +237,21 @@ impl Table {
 
     fn service_or_new(&self, ServiceId(id): ServiceId) -> &ServiceTable {
         let at = usize::from(id);
-        let Some(chunk) = self.services.get(at / CHUNK) else { return &self.unowned };
+        let Some(chunk) = self.services.get(at / CHUNK) else { return &self.without_service };
         let chunk = chunk.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNK]));
         chunk[at % CHUNK].get_or_init(Box::default)
     }
 }
 
 impl ServiceTable {
-    pub(super) fn requests(&self, reason: Reason) -> u64 {
-        self.requests.0[reason as usize].load(Relaxed)
+    /// `class` is an index of [`STATUS_CLASSES`].
+    pub(super) fn requests(&self, reason: Reason, class: usize) -> u64 {
+        self.requests.0[reason as usize][class].load(Relaxed)
     }
 
-    /// `hundred` is 1 to 5.
-    pub(super) fn answers(&self, hundred: usize) -> u64 {
-        self.classes[hundred - 1].load(Relaxed)
+    /// Of every status class.
+    pub(super) fn requests_of(&self, reason: Reason) -> u64 {
+        self.requests.0[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
     }
 
     pub(super) fn bytes(&self) -> (u64, u64) {
@@ -257,8 +259,8 @@ impl ServiceTable {
     }
 }
 
-/// All there were, and those still there. The end is read first: a reader between the two would
-/// otherwise count fewer than none.
+/// The number opened so far, and the number open now. `ended` is read first: otherwise an end between the two
+/// reads would make more ends than begins.
 fn open(begun: &AtomicU64, ended: &AtomicU64) -> (u64, u64) {
     let ended = ended.load(Relaxed);
     let begun = begun.load(Relaxed);
@@ -268,11 +270,11 @@ fn open(begun: &AtomicU64, ended: &AtomicU64) -> (u64, u64) {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            unowned: ServiceTable::default(),
+            without_service: ServiceTable::default(),
             services: Box::new([const { OnceLock::new() }; CHUNKS]),
             upstream: Default::default(),
             refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
-            unannounced: AtomicU64::default(),
+            missing_proxy_headers: AtomicU64::default(),
             handshakes: Default::default(),
             connections_accepted: AtomicU64::default(),
             connections_closed: AtomicU64::default(),
@@ -284,9 +286,9 @@ impl Default for Table {
     }
 }
 
-impl Default for Reasons {
+impl Default for RequestCounts {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; Reason::ALL.len()])
+        Self([const { [const { AtomicU64::new(0) }; STATUS_CLASSES.len()] }; Reason::ALL.len()])
     }
 }
 
@@ -316,10 +318,10 @@ mod tests {
             metrics.record(service.map(ServiceId), Reason::ScopeDenied, 403, second, None, 7, 11);
             let owned: Vec<_> = table.services().map(|(id, _)| id.0).collect();
             assert_eq!(owned, service.into_iter().collect::<Vec<_>>(), "{name}");
-            let counted = table.services().next().map_or(table.unowned(), |(_, table)| table);
-            assert_eq!(counted.requests(Reason::ScopeDenied), 1, "{name}");
-            assert_eq!(counted.requests(Reason::Ok), 0, "{name}");
-            assert_eq!(counted.answers(4), 1, "{name}");
+            let counted = table.services().next().map_or(table.without_service(), |(_, table)| table);
+            assert_eq!(counted.requests(Reason::ScopeDenied, 3), 1, "{name}");
+            assert_eq!(counted.requests_of(Reason::ScopeDenied), 1, "{name}");
+            assert_eq!(counted.requests_of(Reason::Ok), 0, "{name}");
             assert_eq!(counted.bytes(), (7, 11), "{name}");
         }
         check("no service", None);

@@ -161,6 +161,11 @@ fn probes_and_scrapers_need_no_token() {
     assert!(count("permgate_store_changes_total") >= count("permgate_store_commits_total"));
     assert_eq!(count("permgate_store_commit_duration_seconds_count"), count("permgate_store_commits_total"));
     assert!(count("permgate_fences_total") > 0 && count("permgate_fences_incomplete_total") == 0);
+    let open = Request::new("GET", "/metrics").field("Accept", "application/openmetrics-text");
+    let open = fixture.send(&Sender::Anonymous, open);
+    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!((open.status, open.field("content-type")), (200, Some(form)));
+    assert!(open.text().ends_with("# EOF\n"), "{}", open.text());
     let plain = fixture.sender("alice");
     let refused = fixture.call(&plain, "GET", "/metrics", None);
     assert_eq!(refused.outcome(), (403, "permission_denied".into()), "who shows a token is judged by it");

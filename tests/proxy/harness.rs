@@ -27,7 +27,7 @@ use permgate::{
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
-    metrics::{Metrics, Readings},
+    metrics::{Format, Metrics, Readings},
     net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
         BadTokens, Gateway, Parts, Settings, TokenLookup, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
@@ -322,7 +322,8 @@ impl Gate {
 
     /// The page of the metrics.
     pub fn figures(&self) -> String {
-        self.metrics.render(Readings { tokens: 0, imported: 0, writable: true, ready: true })
+        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true };
+        self.metrics.encode(readings, Format::Prometheus).unwrap()
     }
 
     /// Begins to drain; what is under way has so long.
@@ -346,9 +347,7 @@ impl Gate {
 
     /// What a scrape says of this sample.
     pub fn gauge(&self, sample: &str) -> Option<u64> {
-        let readings = permgate::metrics::Readings { tokens: 0, imported: 0, writable: true, ready: true };
-        let page = self.metrics.render(readings);
-        page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+        self.figures().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
     }
 
     pub fn log_text(&self) -> String {

@@ -6,8 +6,8 @@ use crate::harness::{Ending, Gate, Origin, Server, Setup, Wire, eventually, fiel
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const LONG: Duration = Duration::from_secs(60);
-const QUEUED: &str = "permgate_upstream_queued{upstream=\"origin\"}";
-const IN_FLIGHT: &str = "permgate_upstream_in_flight{upstream=\"origin\"}";
+const QUEUED: &str = "permgate_upstream_requests_queued{upstream=\"origin\"}";
+const IN_FLIGHT: &str = "permgate_upstream_requests_in_flight{upstream=\"origin\"}";
 const CONNECTIONS: &str = "permgate_upstream_connections{upstream=\"origin\"}";
 
 fn one_at_a_time(origin: &Origin) -> Setup {

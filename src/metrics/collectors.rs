@@ -1,0 +1,276 @@
+//! What a scrape reports about the gateway. The workers' tables are added up while they are encoded.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::DescriptorEncoder,
+    metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
+};
+
+use super::{
+    Metrics, Readings, UpstreamReading, UrlReading,
+    cell::{Distribution, Histogram},
+    exposition::{Labels, NO_LABELS, family},
+    outcome,
+    worker::{HandshakeOutcome, STATUS_CLASSES, ServiceTable, Table, UpstreamEvent},
+};
+use crate::authz::{answer::Reason, rules::ServiceId};
+
+/// Everything that one scrape reads.
+pub(super) struct Scrape {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) workers: Vec<Arc<Table>>,
+    pub(super) services: BTreeMap<ServiceId, String>,
+    pub(super) upstreams: Vec<UpstreamReading>,
+    pub(super) readings: Readings,
+}
+
+/// Name, help and value of a metric without labels. The encoder adds the prefix `permgate_`, and `_total` to
+/// counters.
+type Single = (&'static str, &'static str, fn(&Scrape) -> u64);
+
+const COUNTERS: [Single; 20] = [
+    ("connections_accepted", "Client connections accepted.", |s| s.sum(|w| w.connections().0)),
+    ("proxy_headers_refused", "Connections of trusted proxies without a valid PROXY header.", |s| {
+        s.sum(Table::missing_proxy_headers)
+    }),
+    ("tunnels_opened", "Connections upgraded by a 101.", |s| s.sum(|w| w.tunnels().0)),
+    ("tls_reloads", "Certificates replaced while serving.", |s| s.metrics.certificate_reloads.value()),
+    ("tls_reloads_failed", "New certificates that could not be used.", |s| {
+        s.metrics.certificate_reloads_failed.value()
+    }),
+    ("upstream_connects", "Connections opened to upstreams.", |s| s.upstream(UpstreamEvent::Connect)),
+    ("upstream_connects_failed", "Connections to upstreams that failed.", |s| {
+        s.upstream(UpstreamEvent::ConnectFailed)
+    }),
+    ("upstream_reuses", "Requests sent over a pooled connection.", |s| s.upstream(UpstreamEvent::Reuse)),
+    ("upstream_retries", "Requests sent a second time.", |s| s.upstream(UpstreamEvent::Retry)),
+    ("upstream_ejections", "Addresses taken out of the rotation.", |s| s.upstream(UpstreamEvent::Ejection)),
+    ("store_commits", "Durable group commits.", |s| s.metrics.store.commits.value()),
+    ("store_changes", "Durable changes.", |s| s.metrics.store.changes.value()),
+    ("store_sync_failures", "Syncs that failed.", |s| s.metrics.store.sync_failures.value()),
+    ("fences", "Fences raised.", |s| s.metrics.store.fences_raised.value()),
+    ("fences_incomplete", "Fences that a participant did not acknowledge in time.", |s| {
+        s.metrics.store.fences_incomplete.value()
+    }),
+    ("fence_cuts", "Requests, streams and tunnels cut by a change.", |s| s.metrics.store.cut.value()),
+    ("log_lines_dropped", "Access log lines dropped.", |s| s.metrics.log_lines_dropped.value()),
+    ("refusals_dropped", "Audited refusals dropped.", |s| s.metrics.refusals_dropped.value()),
+    ("reloads", "Reloads that took effect.", |s| s.metrics.reloads.value()),
+    ("reloads_failed", "Reloads that were refused.", |s| s.metrics.reloads_failed.value()),
+];
+
+const GAUGES: [Single; 7] = [
+    ("connections_open", "Client connections now open.", |s| s.sum(|w| w.connections().1)),
+    ("live_requests", "Permitted requests, streams and tunnels in flight.", |s| s.sum(Table::live)),
+    ("tunnels_open", "Tunnels now open.", |s| s.sum(|w| w.tunnels().1)),
+    ("tokens", "Tokens in the index, revoked ones included.", |s| s.readings.tokens),
+    ("tokens_imported", "Tokens registered by digest.", |s| s.readings.imported),
+    ("store_writable", "1 while changes are accepted.", |s| u64::from(s.readings.writable)),
+    ("ready", "1 while requests are served.", |s| u64::from(s.readings.ready)),
+];
+
+/// `None` without a limit, since nobody counts then.
+pub(super) type OfUpstream = fn(&UpstreamReading) -> Option<usize>;
+
+const HISTOGRAMS: [(&str, &str, fn(&ServiceTable) -> &Histogram); 2] = [
+    ("request_duration_seconds", "From the head of a request to the end of its response.", |table| {
+        &table.latency
+    }),
+    (
+        "upstream_duration_seconds",
+        "From sending a request to the head of the upstream's response.",
+        |table| &table.upstream_latency,
+    ),
+];
+
+const BYTES: [(&str, &str, fn(&ServiceTable) -> u64); 2] = [
+    ("received_bytes", "Bytes of request bodies.", |table| table.bytes().0),
+    ("sent_bytes", "Bytes of response bodies.", |table| table.bytes().1),
+];
+
+const URLS: [(&str, &str, fn(&UrlReading) -> bool); 2] = [
+    ("upstream_up", "0 while health checks fail.", |url| url.up),
+    ("upstream_ejected", "1 while left out after failures.", |url| url.ejected),
+];
+
+const UPSTREAMS: [(&str, &str, OfUpstream); 3] = [
+    ("upstream_requests_in_flight", "Requests in flight, of upstreams with max_in_flight.", in_flight),
+    ("upstream_connections", "Open connections, of upstreams with max_connections.", |upstream| {
+        upstream.connections.map(|(open, _)| open)
+    }),
+    ("upstream_requests_queued", "Requests that wait for a limit of their upstream.", queued),
+];
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let features = if cfg!(feature = "sso") { "sso" } else { "default" };
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("features", features),
+            ("os", std::env::consts::OS),
+            ("arch", std::env::consts::ARCH),
+        ];
+        family(encoder, "build", "What is running; always 1.", [(NO_LABELS, Info::new(build))])?;
+        for (name, help, read) in COUNTERS {
+            family(encoder, name, help, [(NO_LABELS, ConstCounter::new(read(self)))])?;
+        }
+        for (name, help, read) in GAUGES {
+            family(encoder, name, help, [(NO_LABELS, ConstGauge::new(read(self)))])?;
+        }
+        self.requests(encoder)?;
+        let refusals = Reason::ALL.into_iter().filter_map(|reason| {
+            counted([("reason", reason.code())], self.workers.iter().map(|worker| worker.refusals(reason)))
+        });
+        family(encoder, "client_refusals", "Clients refused before a request was read.", refusals)?;
+        let handshakes = HandshakeOutcome::ALL.into_iter().filter_map(|outcome| {
+            let counts = self.workers.iter().map(|worker| worker.handshakes(outcome));
+            counted([("outcome", outcome.code())], counts)
+        });
+        family(encoder, "tls_handshakes", "TLS handshakes by how they ended.", handshakes)?;
+        let help = "When a certificate expires, in seconds since 1970.";
+        self.certificates(encoder, "tls_certificate_not_after_timestamp_seconds", help)?;
+        self.upstreams(encoder)?;
+        let store = &self.metrics.store;
+        let commits = [(NO_LABELS, sum([&store.commit_duration]))];
+        let help = "From a transaction to the end of its sync.";
+        family(encoder, "store_commit_duration_seconds", help, commits)?;
+        let fences = [(NO_LABELS, sum([&store.fence_duration]))];
+        family(encoder, "fence_duration_seconds", "From raising a fence to its last acknowledgement.", fences)
+    }
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("readings", &self.readings).finish_non_exhaustive()
+    }
+}
+
+impl Scrape {
+    fn sum(&self, read: fn(&Table) -> u64) -> u64 {
+        self.workers.iter().map(|worker| read(worker)).sum()
+    }
+
+    fn upstream(&self, event: UpstreamEvent) -> u64 {
+        self.workers.iter().map(|worker| worker.upstream(event)).sum()
+    }
+
+    /// The tables of every worker by service. Requests that no service owns are under the empty name.
+    pub(super) fn by_service(&self) -> BTreeMap<&str, Vec<&ServiceTable>> {
+        let mut services = BTreeMap::<&str, Vec<&ServiceTable>>::new();
+        for worker in &self.workers {
+            services.entry("").or_default().push(worker.without_service());
+            for (id, table) in worker.services() {
+                let name = self.services.get(&id).map_or("", String::as_str);
+                services.entry(name).or_default().push(table);
+            }
+        }
+        services
+    }
+
+    fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let services = self.by_service();
+        let mut requests = Vec::new();
+        for (service, tables) in &services {
+            for reason in Reason::ALL {
+                let (outcome, code) = (outcome(reason), reason.code());
+                requests.extend(STATUS_CLASSES.into_iter().enumerate().filter_map(|(class, name)| {
+                    let labels = [
+                        ("service", *service),
+                        ("outcome", outcome),
+                        ("reason", code),
+                        ("status_class", name),
+                    ];
+                    counted(labels, tables.iter().map(|table| table.requests(reason, class)))
+                }));
+            }
+        }
+        family(encoder, "requests", "Requests that have ended.", requests)?;
+        for (name, help, read) in HISTOGRAMS {
+            let samples = services.iter().map(|(service, tables)| {
+                (Labels([("service", *service)]), sum(tables.iter().map(|table| read(table))))
+            });
+            family(encoder, name, help, samples)?;
+        }
+        for (name, help, read) in BYTES {
+            let samples = services.iter().map(|(service, tables)| {
+                let bytes: u64 = tables.iter().map(|table| read(table)).sum();
+                (Labels([("service", *service)]), ConstCounter::new(bytes))
+            });
+            family(encoder, name, help, samples)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn certificates(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> fmt::Result {
+        let certificates = self.metrics.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let samples = certificates
+            .iter()
+            .map(|(file, at)| (Labels([("certificate", file.as_str())]), ConstGauge::new(*at)));
+        family(encoder, name, help, samples)
+    }
+
+    fn upstreams(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, read) in URLS {
+            let urls = self.upstreams.iter().flat_map(|upstream| {
+                upstream.urls.iter().map(|url| {
+                    let labels = [("upstream", upstream.name.as_str()), ("url", url.url.as_str())];
+                    (Labels(labels), ConstGauge::new(u32::from(read(url))))
+                })
+            });
+            family(encoder, name, help, urls)?;
+        }
+        for (name, help, read) in UPSTREAMS {
+            self.of_upstreams(encoder, name, help, read)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn of_upstreams(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        read: OfUpstream,
+    ) -> fmt::Result {
+        let samples = self.upstreams.iter().filter_map(|upstream| {
+            Some((Labels([("upstream", upstream.name.as_str())]), ConstGauge::new(read(upstream)?)))
+        });
+        family(encoder, name, help, samples)
+    }
+}
+
+pub(super) fn in_flight(upstream: &UpstreamReading) -> Option<usize> {
+    upstream.requests.map(|(in_flight, _)| in_flight)
+}
+
+pub(super) fn queued(upstream: &UpstreamReading) -> Option<usize> {
+    let limits = [upstream.requests, upstream.connections];
+    limits.iter().any(Option::is_some).then(|| limits.iter().flatten().map(|(_, queued)| queued).sum())
+}
+
+/// A sample, unless it is 0.
+pub(super) fn counted<'a, const N: usize>(
+    labels: [(&'static str, &'a str); N],
+    counts: impl Iterator<Item = u64>,
+) -> Option<(Labels<'a, N>, ConstCounter)> {
+    let count = counts.sum();
+    (count > 0).then(|| (Labels(labels), ConstCounter::new(count)))
+}
+
+fn sum<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution {
+    let mut sum = Distribution::default();
+    histograms.into_iter().for_each(|histogram| histogram.add_to(&mut sum));
+    sum
+}

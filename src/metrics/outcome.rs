@@ -1,0 +1,60 @@
+//! Reasons by who has to look into them.
+
+use crate::authz::answer::Reason;
+
+/// The label's value for what became of a request. `denied` and `rejected` are for the client to look into,
+/// `failed` for the operator.
+pub fn outcome(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Ok | Reason::OkAnonymous | Reason::TunnelIdle => "forwarded",
+        Reason::Answered => "answered",
+        Reason::MissingCredentials
+        | Reason::UnsupportedScheme
+        | Reason::TokenInUrl
+        | Reason::AmbiguousAuthorization
+        | Reason::MalformedAuthorization
+        | Reason::MalformedToken
+        | Reason::ChecksumMismatch
+        | Reason::UnknownToken
+        | Reason::OwnerDeleted
+        | Reason::TokenRevoked
+        | Reason::TokenRotated
+        | Reason::TokenExpired
+        | Reason::TokenNotYetValid
+        | Reason::OwnerBanned
+        | Reason::IpNotAllowed
+        | Reason::NoService
+        | Reason::ReadServiceDenied
+        | Reason::ScopeDenied
+        | Reason::ReadOnlyScope
+        | Reason::ProxyNotTrusted
+        | Reason::TooManyBadTokens
+        | Reason::RateLimited
+        | Reason::ConcurrencyLimited
+        | Reason::CutByAdmin => "denied",
+        Reason::MethodNotSupported
+        | Reason::BadPath
+        | Reason::BadDestination
+        | Reason::AmbiguousPath
+        | Reason::OriginalUnclear
+        | Reason::MethodNotAllowed
+        | Reason::BadRequest
+        | Reason::BadBody
+        | Reason::RequestTimeout
+        | Reason::BodyTooLarge
+        | Reason::TargetTooLong
+        | Reason::Misdirected
+        | Reason::HeadTooLarge
+        | Reason::ClientClosed => "rejected",
+        Reason::IdentityTooLarge
+        | Reason::UpstreamConnect
+        | Reason::UpstreamReset
+        | Reason::UpstreamInvalid
+        | Reason::UpstreamTimeout
+        | Reason::UpstreamUnavailable
+        | Reason::UpstreamOverloaded
+        | Reason::StoreUnavailable
+        | Reason::AssertionFailed
+        | Reason::ShuttingDown => "failed",
+    }
+}

@@ -1,0 +1,80 @@
+//! `/metrics` of a gateway that has served, as Prometheus' own linter reads it.
+//!
+//! The linter needs promtool (Debian's package prometheus), so it is ignored by default and run by `.ci/run`.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use support::{gateway::Gateway, upstream::Upstream};
+
+#[test]
+fn a_reload_switches_old_names_off() {
+    let services = Gateway::services("127.0.0.1:1".parse().unwrap());
+    let gateway = Gateway::with(&services);
+    let old_names = || {
+        let page = gateway.operator("GET", "/metrics", None);
+        page.text().lines().filter(|line| line.contains("Deprecated: use ")).count()
+    };
+    assert!(old_names() > 0);
+    gateway.write(&format!("{services}[metrics]\nold_names = false\n"));
+    gateway.must("POST", "/v1/reload", None);
+    assert_eq!(old_names(), 0);
+}
+
+#[test]
+#[ignore = "needs promtool; .ci/run runs it"]
+fn promtool_finds_nothing_to_improve() {
+    if let Err(why) = Command::new("promtool").arg("--version").stdout(Stdio::null()).status() {
+        assert!(std::env::var_os("PERMGATE_CI").is_none(), "PERMGATE_CI is set, but promtool: {why}");
+        println!("SKIPPED: promtool: {why}");
+        return;
+    }
+    let upstream = Upstream::plain();
+    let address = upstream.address;
+    let gateway = Gateway::with(&format!(
+        r#"
+[metrics]
+old_names = false
+[upstream.app]
+urls = ["http://{address}"]
+max_in_flight = 10
+max_connections = 10
+[service.tracker]
+upstream = "app"
+paths = ["/api"]
+readers = ["developers"]
+"#
+    ));
+    gateway.developer("ann");
+    let (id, token) = gateway.token("ann", "ci", &["tracker"]);
+    assert_eq!(gateway.get("/api/issues", Some(&token)).status, 200);
+    gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    for (target, token, status) in
+        [("/api/issues", Some(&*token), 401), ("/api", None, 401), ("/no", None, 401)]
+    {
+        assert_eq!(gateway.get(target, token).status, status, "{target}");
+    }
+    let page = gateway.operator("GET", "/metrics", None);
+    let sample =
+        r#"permgate_requests_total{service="tracker",outcome="forwarded",reason="ok",status_class="2xx"} 1"#;
+    assert!(page.text().lines().any(|line| line == sample), "{}", page.text());
+
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool.stdin.take().unwrap().write_all(page.text().as_bytes()).unwrap();
+    let checked = promtool.wait_with_output().unwrap();
+    let findings = [checked.stdout, checked.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(checked.status.success(), "{}{}\nin\n{}", findings[0], findings[1], page.text());
+    assert_eq!(findings.concat(), "", "{}", page.text());
+}
