@@ -27,7 +27,6 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -55,9 +54,9 @@ pub use self::{
     own::{FrontProxy, Records},
     settings::{BadTokenLimit, Settings},
     upstream::{
-        common::Upstreams,
         resolve::{Resolver, Resolving},
         settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
+        shared::Upstreams,
         tls::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
         url::{Scheme, UpstreamUrl, UrlError},
     },
@@ -69,7 +68,7 @@ use crate::{
     fence::Registry,
     message::{Request, Response},
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{BoxError, Connection, Handler, Refusal, RequestBody, Splice, Upgraded, tls::Handshake},
+    net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
     state::State,
 };
 
@@ -250,14 +249,6 @@ impl Handler for Gateway {
         if let Some((tunnel, finish)) = answered.into_tunnel() {
             tunnel.relay(client, finish, &self.scratch).await;
         }
-    }
-
-    fn poll_pour(
-        body: &mut Body,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), BoxError>>> {
-        body.poll_pour(cx, splice).map(|poured| poured.map(|poured| Ok(poured?)))
     }
 
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {

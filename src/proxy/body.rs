@@ -4,7 +4,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,11 +11,12 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    net::{BodyError, RequestBody, Splice},
+    net::{BodyError, RequestBody},
     proxy::{
-        exchange::{Exchange, Finish, Passage},
+        exchange::{Exchange, Finish},
+        grpc,
         tunnel::Tunnel,
-        upstream::{Download, DownloadError, Lease, Upstream, lane::End},
+        upstream::{ResponseBody, ResponseError},
     },
 };
 
@@ -29,8 +29,6 @@ struct Source {
     exchange: Rc<Exchange>,
     /// Bytes that may still come.
     left: u64,
-    /// How long the upstream may be silent after a piece.
-    silence: Duration,
 }
 
 /// Why an upload ends early; the exchange knows the reason.
@@ -58,9 +56,9 @@ enum Kind {
 }
 
 struct Stream {
-    download: Download,
-    lease: Option<Lease>,
-    upstream: Rc<Upstream>,
+    response: ResponseBody,
+    /// The client understands trailers of gRPC.
+    grpc: bool,
 }
 
 /// The answer broke off; the client's connection is severed, so that it never looks complete.
@@ -69,21 +67,16 @@ struct Stream {
 pub struct Broken;
 
 impl Upload {
-    pub fn new(body: RequestBody, exchange: Rc<Exchange>, limit: Option<u64>, silence: Duration) -> Self {
+    pub fn new(body: RequestBody, exchange: Rc<Exchange>, limit: Option<u64>) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Box::new(Source { body, exchange, left: limit.unwrap_or(u64::MAX), silence })))
-    }
-
-    pub fn none() -> Self {
-        Self(None)
+        Self(Some(Box::new(Source { body, exchange, left: limit.unwrap_or(u64::MAX) })))
     }
 }
 
 impl Source {
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
-        self.exchange.moved(self.silence);
         match frame.into_data() {
             Ok(data) => {
                 let length = data.len() as u64;
@@ -148,9 +141,9 @@ impl Body {
         Self { kind: Kind::Text(Some(text)), finish }
     }
 
-    pub fn stream(download: Download, lease: Lease, passage: Passage) -> Self {
-        let (upstream, finish) = passage.into_parts();
-        let mut body = Self { kind: Kind::Stream(Stream { download, lease: Some(lease), upstream }), finish };
+    /// `grpc`: the client is told of an answer that ends too early by trailers of gRPC.
+    pub fn stream(response: ResponseBody, grpc: bool, finish: Finish) -> Self {
+        let mut body = Self { kind: Kind::Stream(Stream { response, grpc }), finish };
         body.end_if_over();
         body
     }
@@ -167,20 +160,15 @@ impl Body {
         }
     }
 
-    /// After the last byte the connection goes back at once, not when the client has read it.
     fn end_if_over(&mut self) {
-        if let Kind::Stream(stream) = &self.kind
-            && stream.download.is_end_stream()
-        {
+        if matches!(&self.kind, Kind::Stream(stream) if stream.response.is_end_stream()) {
             self.end();
         }
     }
 
     fn end(&mut self) {
-        if let Kind::Stream(stream) = &mut self.kind {
-            stream.give_back(self.finish.exchange());
-            self.kind = Kind::Ended;
-        }
+        self.finish.exchange().complete.set(true);
+        self.kind = Kind::Ended;
     }
 
     fn pass(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -202,78 +190,25 @@ impl Body {
         }
     }
 
-    /// What comes next into a splice. `None`: it cannot be had that way now.
-    pub fn poll_pour(
-        &mut self,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), Broken>>> {
-        let Kind::Stream(stream) = &mut self.kind else { return Poll::Ready(None) };
+    /// The answer has ended too early; the client is told as it understands.
+    fn break_off(&mut self, error: &ResponseError) -> Result<Frame<Bytes>, Broken> {
         let exchange = self.finish.exchange();
-        let poured = stream.poll(exchange, cx, |download, cx| download.poll_pour(cx, splice));
-        Poll::Ready(ready!(poured).map(|poured| match poured {
-            Ok(count) => {
-                self.count(count);
-                self.end_if_over();
-                Ok(())
-            }
-            Err(broken) => Err(self.break_off(broken)),
-        }))
-    }
-
-    fn break_off(&mut self, broken: Broken) -> Broken {
-        self.kind = Kind::Ended;
-        broken
+        tracing::debug!(%error, "the upstream's answer broke off");
+        let timed_out = matches!(error, ResponseError::TimedOut);
+        let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
+        exchange.reason.set(exchange.fault().unwrap_or(upstream));
+        exchange.complete.set(true);
+        let kind = std::mem::replace(&mut self.kind, Kind::Ended);
+        if timed_out && matches!(kind, Kind::Stream(Stream { grpc: true, .. })) {
+            return Ok(Frame::trailers(grpc::unavailable()));
+        }
+        exchange.connection.sever();
+        Err(Broken)
     }
 
     fn count(&self, length: usize) {
         let sent = &self.finish.exchange().bytes_out;
         sent.set(sent.get() + length as u64);
-    }
-}
-
-impl Stream {
-    fn give_back(&mut self, exchange: &Exchange) {
-        exchange.complete.set(true);
-        exchange.leave_lane();
-        if let Some(lease) = self.lease.take() {
-            lease.give_back(self.upstream.idle_timeout(), exchange.clock());
-        }
-    }
-
-    /// Takes something of the answer, whose upstream has so much time for it.
-    fn poll<T>(
-        &mut self,
-        exchange: &Exchange,
-        cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Download, &mut Context<'_>) -> Poll<Option<Result<T, DownloadError>>>,
-    ) -> Poll<Option<Result<T, Broken>>> {
-        if exchange.is_over() {
-            return Poll::Ready(Some(Err(Broken)));
-        }
-        let taken = take(&mut self.download, cx);
-        if let Some(lease) = &self.lease {
-            if taken.is_pending() {
-                lease.lane().expect_if_quiet(self.upstream.body_timeout());
-            } else {
-                lease.lane().expect_nothing();
-            }
-        }
-        Poll::Ready(ready!(taken).map(|taken| {
-            taken.map_err(|error| {
-                tracing::debug!(%error, "the upstream's answer broke off");
-                self.blame(exchange);
-                exchange.connection.sever();
-                Broken
-            })
-        }))
-    }
-
-    fn blame(&self, exchange: &Exchange) {
-        let timed_out = self.lease.as_ref().is_some_and(|lease| lease.lane().end() == Some(End::TimedOut));
-        let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        exchange.reason.set(exchange.fault().unwrap_or(upstream));
-        exchange.complete.set(true);
     }
 }
 
@@ -296,11 +231,13 @@ impl http_body::Body for Body {
                 }))
             }
             Kind::Stream(stream) => {
-                let exchange = this.finish.exchange();
-                let frame = stream.poll(exchange, cx, |download, cx| Pin::new(download).poll_frame(cx));
-                Poll::Ready(match ready!(frame) {
+                if this.finish.exchange().is_over() {
+                    this.kind = Kind::Ended;
+                    return Poll::Ready(Some(Err(Broken)));
+                }
+                Poll::Ready(match ready!(Pin::new(&mut stream.response).poll_frame(cx)) {
                     Some(Ok(frame)) => Some(Ok(this.pass(frame))),
-                    Some(Err(broken)) => Some(Err(this.break_off(broken))),
+                    Some(Err(error)) => Some(this.break_off(&error)),
                     None => {
                         this.end();
                         None
@@ -313,7 +250,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Kind::Stream(stream) => stream.download.is_end_stream(),
+            Kind::Stream(stream) => stream.response.is_end_stream(),
             Kind::Ended | Kind::Tunnel(_) => true,
         }
     }
@@ -321,7 +258,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Stream(stream) => stream.download.size_hint(),
+            Kind::Stream(stream) => stream.response.size_hint(),
             Kind::Ended | Kind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

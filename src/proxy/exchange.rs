@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::Method;
@@ -29,10 +29,7 @@ use crate::{
         framing::HostName,
         limits::Taken,
         request_id::RequestId,
-        upstream::{
-            Lease, Upstream, choose,
-            lane::{End, Lane},
-        },
+        upstream::{CancelHandle, SendPermit, Upstream, load_balancer::fingerprint},
         view::View,
     },
 };
@@ -64,7 +61,8 @@ pub struct Exchange {
     pub complete: Cell<bool>,
     cut: Cell<Option<Reason>>,
     fault: Cell<Option<Reason>>,
-    lane: RefCell<Option<Rc<Lane>>>,
+    cancel: Rc<CancelHandle>,
+    /// The url that it was sent to last.
     pub upstream: RefCell<Option<Rc<str>>>,
     pub upstream_answered: Cell<Option<Instant>>,
     pub upload_limit: Cell<Option<u64>>,
@@ -119,7 +117,7 @@ impl Exchange {
             complete: Cell::new(false),
             cut: Cell::new(None),
             fault: Cell::new(None),
-            lane: RefCell::new(None),
+            cancel: Rc::default(),
             upstream: RefCell::new(None),
             upstream_answered: Cell::new(None),
             upload_limit: Cell::new(None),
@@ -189,31 +187,14 @@ impl Exchange {
         self.fault.set(Some(reason));
     }
 
-    /// From now on a cut ends this connection too.
-    pub fn travel_on(&self, lease: &Lease) {
-        *self.lane.borrow_mut() = Some(Rc::clone(lease.lane()));
-        *self.upstream.borrow_mut() = Some(Rc::clone(lease.endpoint().label()));
-    }
-
-    pub fn leave_lane(&self) {
-        *self.lane.borrow_mut() = None;
-    }
-
-    /// Gives the upstream more time: the request's body moves.
-    pub fn moved(&self, silence: Duration) {
-        if let Some(lane) = &*self.lane.borrow() {
-            lane.extend(silence);
-        }
-    }
-
     /// Who asks, as a number: the user, else the address. For the choice of a url by hash.
-    pub fn fingerprint(&self) -> u64 {
+    fn fingerprint(&self) -> u64 {
         let user = self.user.get().filter(|_| self.identified.get());
         match user.and_then(|user| self.view.snapshot.directory.user(user)) {
-            Some(user) => choose::fingerprint(user.id.as_bytes()),
+            Some(user) => fingerprint(user.id.as_bytes()),
             None => match self.client.get() {
-                IpAddr::V4(address) => choose::fingerprint(&address.octets()),
-                IpAddr::V6(address) => choose::fingerprint(&address.octets()),
+                IpAddr::V4(address) => fingerprint(&address.octets()),
+                IpAddr::V6(address) => fingerprint(&address.octets()),
             },
         }
     }
@@ -248,8 +229,31 @@ impl Passage {
         self.finish
     }
 
-    pub fn into_parts(self) -> (Rc<Upstream>, Finish) {
-        (self.upstream, self.finish)
+}
+
+impl SendPermit for Passage {
+    fn clock(&self) -> &Clock {
+        self.exchange().clock()
+    }
+
+    fn metrics(&self) -> &WorkerMetrics {
+        self.exchange().metrics()
+    }
+
+    fn cancel(&self) -> &Rc<CancelHandle> {
+        &self.exchange().cancel
+    }
+
+    fn hash(&self) -> u64 {
+        self.exchange().fingerprint()
+    }
+
+    fn client_error(&self) -> Option<Reason> {
+        self.exchange().fault()
+    }
+
+    fn set_url(&self, url: &Rc<str>) {
+        *self.exchange().upstream.borrow_mut() = Some(Rc::clone(url));
     }
 }
 
@@ -304,9 +308,7 @@ impl Entry for Exchange {
     fn cut(&self, reason: Reason) {
         self.cut.set(Some(reason));
         self.connection.sever();
-        if let Some(lane) = &*self.lane.borrow() {
-            lane.finish(End::Cut);
-        }
+        self.cancel.cancel();
     }
 
     fn row(&self) -> LiveRow {

@@ -15,12 +15,12 @@ pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
     let fields = &request.fields;
     let meant = request.version == Version::HTTP_11
         && request.body.is_end_stream()
-        && elements(fields, "connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+        && elements(fields.all("connection")).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     if !meant {
         return None;
     }
     let mut asked = Vec::new();
-    for protocol in elements(fields, "upgrade") {
+    for protocol in elements(fields.all("upgrade")) {
         let mut parts = protocol.split(|byte| *byte == b'/');
         let (name, version) = (parts.next().unwrap_or_default(), parts.next());
         if parts.next().is_some() || !is_token(name) || !version.is_none_or(is_token) {
@@ -49,8 +49,8 @@ pub fn names(asked: &HeaderValue, protocol: &[u8]) -> bool {
 }
 
 /// The elements of a list that may stand in several fields.
-pub fn elements<'f>(fields: &'f Fields, name: &str) -> impl Iterator<Item = &'f [u8]> {
-    fields.all(name).flat_map(split)
+pub fn elements<'f>(values: impl Iterator<Item = &'f [u8]>) -> impl Iterator<Item = &'f [u8]> {
+    values.flat_map(split)
 }
 
 fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
