@@ -29,7 +29,6 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -58,9 +57,9 @@ pub use self::{
     context::RequestContext,
     settings::{BadTokenLimit, Settings},
     upstream::{
-        common::Upstreams,
         resolve::{Resolver, Resolving},
         settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
+        shared::Upstreams,
         tls::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
         url::{Scheme, UpstreamUrl, UrlError},
     },
@@ -72,7 +71,7 @@ use crate::{
     fence::Registry,
     message,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{BoxError, Connection, Handler, Refusal, RequestBody, Splice, Upgraded, tls::Handshake},
+    net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
     state::State,
 };
 
@@ -171,7 +170,7 @@ impl Gateway {
     /// The response, or a rejection with the guard that logs it.
     async fn respond(
         self: &Rc<Self>,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         connection: Rc<Connection>,
     ) -> Result<Response<Body>, (Rejection, LogGuard)> {
         let (context, readable) = self.begin(&request, connection);
@@ -179,10 +178,9 @@ impl Gateway {
             // Boxed: few requests are for the gateway itself, and all would be as large.
             return Box::pin(self.answer(route, context, readable, &request)).await;
         }
-        let permitted =
-            readable.map_err(Rejection::from).and_then(|()| self.authorize(&context, &mut request));
+        let permitted = readable.map_err(Rejection::from).and_then(|()| self.authorize(&context, request));
         match permitted {
-            Ok(permitted) => self.forward(permitted, request).await,
+            Ok((upstream, permitted)) => self.forward(&upstream, permitted).await,
             Err(rejection) => Err((rejection, LogGuard::new(context))),
         }
     }
@@ -261,14 +259,6 @@ impl Handler for Gateway {
         if let Some((tunnel, guard)) = answered.into_tunnel() {
             tunnel.relay(client, guard, &self.scratch).await;
         }
-    }
-
-    fn poll_pour(
-        body: &mut Body,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), BoxError>>> {
-        body.poll_pour(cx, splice).map(|poured| poured.map(|poured| Ok(poured?)))
     }
 
     fn refuse(&self, refusal: Refusal, connection: &Connection) -> message::Response<Bytes> {

@@ -65,6 +65,8 @@ pub const CONNECT: &str = r#""2s""#;
 pub const FIRST_BYTE: &str = r#""60s""#;
 pub const BODY_IDLE: &str = r#""60s""#;
 /// WebSockets that mean to live ping more often than once an hour.
+pub const STREAM_IDLE: &str = r#""1h""#;
+pub const UPSTREAM_PING: &str = r#""5m""#;
 pub const TUNNEL_IDLE: &str = r#""1h""#;
 /// Shorter than the keep-alive of usual upstreams (nginx 75 s, Jetty 30 s, Node 5 s is retried).
 pub const POOL_IDLE: &str = r#""15s""#;

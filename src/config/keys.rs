@@ -289,6 +289,18 @@ const UPSTREAM_TIMEOUTS: &[Key] = &[
     key("connect", Kind::Duration(1), "Until connected; 502 beyond.").or(d::CONNECT),
     key("first_byte", Kind::Duration(1), "Until the answer's head; 504 beyond.").or(d::FIRST_BYTE),
     key("body_idle", Kind::Duration(1), "Between two pieces of the answer.").or(d::BODY_IDLE),
+    key(
+        "stream_idle",
+        Kind::Duration(1),
+        "The same for event streams, gRPC and requests with `watch=`; a gRPC client is told UNAVAILABLE.",
+    )
+    .or(d::STREAM_IDLE),
+    key(
+        "ping",
+        Kind::Duration(1),
+        "How often an HTTP/2 upstream with requests under way is pinged; given up after 20s without an answer.",
+    )
+    .or(d::UPSTREAM_PING),
     key("tunnel_idle", Kind::Duration(1), "How long nothing may pass after an upgrade.").or(d::TUNNEL_IDLE),
     key("pool_idle", Kind::Duration(0), "How long an idle connection is kept.").or(d::POOL_IDLE),
 ];

@@ -45,6 +45,8 @@ pub(super) fn upstream(
         connect_timeout: timeouts.duration("connect")?,
         first_byte_timeout: timeouts.duration("first_byte")?,
         body_timeout: timeouts.duration("body_idle")?,
+        stream_idle_timeout: timeouts.duration("stream_idle")?,
+        ping_interval: timeouts.duration("ping")?,
         tunnel_idle_timeout: timeouts.duration("tunnel_idle")?,
         idle_timeout: timeouts.duration("pool_idle")?,
         balance: match section.text("balance")?.get_ref().as_str() {

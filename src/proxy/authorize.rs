@@ -19,12 +19,14 @@ use crate::{
     proxy::{
         Gateway,
         bad_tokens::is_bad_token,
+        body::Upload,
         context::RequestContext,
         limits::LimitPermit,
-        permitted::Permitted,
+        permitted::{LogGuard, Permitted},
         refusals::{self, Refused},
         rejection::Rejection,
         trusts, upgrade,
+        upstream::Upstream,
         uses::Use,
         worker_state::WorkerState,
     },
@@ -35,8 +37,8 @@ impl Gateway {
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
-        request: &mut Request<RequestBody>,
-    ) -> Result<Permitted, Rejection> {
+        mut request: Request<RequestBody>,
+    ) -> Result<(Rc<Upstream>, Permitted), Rejection> {
         self.decide(&context.state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
             let service = permit.owner().service;
@@ -46,12 +48,14 @@ impl Gateway {
                 return Err(Reason::BodyTooLarge.into());
             }
             let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
-            let upgrade = context.facts.upgrade.then(|| upgrade::asked(request)).flatten();
+            let upgrade = context.facts.upgrade.then(|| upgrade::asked(&request)).flatten();
             let limits = self.edit_request(&permit, context, request.headers_mut())?;
             if let Some(protocols) = upgrade {
                 upgrade::set(request.headers_mut(), protocols);
             }
-            Ok(Permitted::enter(permit, context, upstream, limits, body_limit))
+            let guard = LogGuard::enter(&permit, context, limits);
+            let request = request.map(|body| Upload::new(body, Rc::clone(context), body_limit));
+            Ok((Rc::clone(upstream), Permitted::new(permit, guard, request)))
         })
     }
 

@@ -4,7 +4,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,12 +11,13 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    net::{BodyError, RequestBody, Splice},
+    net::{BodyError, RequestBody},
     proxy::{
         context::RequestContext,
-        permitted::{LogGuard, Permitted},
+        grpc,
+        permitted::LogGuard,
         tunnel::Tunnel,
-        upstream::{Download, DownloadError, Lease, Upstream, lane::End},
+        upstream::{ResponseBody, ResponseError},
     },
 };
 
@@ -30,8 +30,6 @@ struct Source {
     context: Rc<RequestContext>,
     /// Bytes that may still come.
     left: u64,
-    /// How long the upstream may be silent after a piece.
-    silence: Duration,
 }
 
 /// Why an upload ends early; the context knows the reason.
@@ -59,9 +57,9 @@ enum Kind {
 }
 
 struct Stream {
-    download: Download,
-    lease: Option<Lease>,
-    upstream: Rc<Upstream>,
+    response: ResponseBody,
+    /// The client understands trailers of gRPC.
+    grpc: bool,
 }
 
 /// The answer broke off; the client's connection is severed, so that it never looks complete.
@@ -70,26 +68,16 @@ struct Stream {
 pub struct Broken;
 
 impl Upload {
-    pub fn new(
-        body: RequestBody,
-        context: Rc<RequestContext>,
-        limit: Option<u64>,
-        silence: Duration,
-    ) -> Self {
+    pub fn new(body: RequestBody, context: Rc<RequestContext>, limit: Option<u64>) -> Self {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Box::new(Source { body, context, left: limit.unwrap_or(u64::MAX), silence })))
-    }
-
-    pub fn none() -> Self {
-        Self(None)
+        Self(Some(Box::new(Source { body, context, left: limit.unwrap_or(u64::MAX) })))
     }
 }
 
 impl Source {
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
-        self.context.moved(self.silence);
         match frame.into_data() {
             Ok(data) => {
                 let length = data.len() as u64;
@@ -154,9 +142,9 @@ impl Body {
         Self { kind: Kind::Text(Some(text)), guard }
     }
 
-    pub fn stream(download: Download, lease: Lease, permitted: Permitted) -> Self {
-        let (upstream, guard) = permitted.into_parts();
-        let mut body = Self { kind: Kind::Stream(Stream { download, lease: Some(lease), upstream }), guard };
+    /// `grpc`: the client is told of an answer that ends too early by trailers of gRPC.
+    pub fn stream(response: ResponseBody, grpc: bool, guard: LogGuard) -> Self {
+        let mut body = Self { kind: Kind::Stream(Stream { response, grpc }), guard };
         body.end_if_over();
         body
     }
@@ -173,20 +161,15 @@ impl Body {
         }
     }
 
-    /// After the last byte the connection goes back at once, not when the client has read it.
     fn end_if_over(&mut self) {
-        if let Kind::Stream(stream) = &self.kind
-            && stream.download.is_end_stream()
-        {
+        if matches!(&self.kind, Kind::Stream(stream) if stream.response.is_end_stream()) {
             self.end();
         }
     }
 
     fn end(&mut self) {
-        if let Kind::Stream(stream) = &mut self.kind {
-            stream.give_back(self.guard.context());
-            self.kind = Kind::Ended;
-        }
+        self.guard.context().outcome.complete.set(true);
+        self.kind = Kind::Ended;
     }
 
     fn pass(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -208,78 +191,25 @@ impl Body {
         }
     }
 
-    /// What comes next into a splice. `None`: it cannot be had that way now.
-    pub fn poll_pour(
-        &mut self,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), Broken>>> {
-        let Kind::Stream(stream) = &mut self.kind else { return Poll::Ready(None) };
+    /// The answer has ended too early; the client is told as it understands.
+    fn break_off(&mut self, error: &ResponseError) -> Result<Frame<Bytes>, Broken> {
         let context = self.guard.context();
-        let poured = stream.poll(context, cx, |download, cx| download.poll_pour(cx, splice));
-        Poll::Ready(ready!(poured).map(|poured| match poured {
-            Ok(count) => {
-                self.count(count);
-                self.end_if_over();
-                Ok(())
-            }
-            Err(broken) => Err(self.break_off(broken)),
-        }))
-    }
-
-    fn break_off(&mut self, broken: Broken) -> Broken {
-        self.kind = Kind::Ended;
-        broken
+        tracing::debug!(%error, "the upstream's answer broke off");
+        let timed_out = matches!(error, ResponseError::TimedOut);
+        let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
+        context.outcome.reason.set(context.outcome.client_error().unwrap_or(upstream));
+        context.outcome.complete.set(true);
+        let kind = std::mem::replace(&mut self.kind, Kind::Ended);
+        if timed_out && matches!(kind, Kind::Stream(Stream { grpc: true, .. })) {
+            return Ok(Frame::trailers(grpc::unavailable()));
+        }
+        context.connection.sever();
+        Err(Broken)
     }
 
     fn count(&self, length: usize) {
         let sent = &self.guard.context().outcome.bytes_out;
         sent.set(sent.get() + length as u64);
-    }
-}
-
-impl Stream {
-    fn give_back(&mut self, context: &RequestContext) {
-        context.outcome.complete.set(true);
-        context.detach_upstream();
-        if let Some(lease) = self.lease.take() {
-            lease.give_back(self.upstream.idle_timeout(), context.clock());
-        }
-    }
-
-    /// Takes something of the answer, whose upstream has so much time for it.
-    fn poll<T>(
-        &mut self,
-        context: &RequestContext,
-        cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Download, &mut Context<'_>) -> Poll<Option<Result<T, DownloadError>>>,
-    ) -> Poll<Option<Result<T, Broken>>> {
-        if context.is_over() {
-            return Poll::Ready(Some(Err(Broken)));
-        }
-        let taken = take(&mut self.download, cx);
-        if let Some(lease) = &self.lease {
-            if taken.is_pending() {
-                lease.lane().expect_if_quiet(self.upstream.body_timeout());
-            } else {
-                lease.lane().expect_nothing();
-            }
-        }
-        Poll::Ready(ready!(taken).map(|taken| {
-            taken.map_err(|error| {
-                tracing::debug!(%error, "the upstream's answer broke off");
-                self.blame(context);
-                context.connection.sever();
-                Broken
-            })
-        }))
-    }
-
-    fn blame(&self, context: &RequestContext) {
-        let timed_out = self.lease.as_ref().is_some_and(|lease| lease.lane().end() == Some(End::TimedOut));
-        let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        context.outcome.reason.set(context.outcome.client_error().unwrap_or(upstream));
-        context.outcome.complete.set(true);
     }
 }
 
@@ -302,11 +232,13 @@ impl http_body::Body for Body {
                 }))
             }
             Kind::Stream(stream) => {
-                let context = this.guard.context();
-                let frame = stream.poll(context, cx, |download, cx| Pin::new(download).poll_frame(cx));
-                Poll::Ready(match ready!(frame) {
+                if this.guard.context().is_over() {
+                    this.kind = Kind::Ended;
+                    return Poll::Ready(Some(Err(Broken)));
+                }
+                Poll::Ready(match ready!(Pin::new(&mut stream.response).poll_frame(cx)) {
                     Some(Ok(frame)) => Some(Ok(this.pass(frame))),
-                    Some(Err(broken)) => Some(Err(this.break_off(broken))),
+                    Some(Err(error)) => Some(this.break_off(&error)),
                     None => {
                         this.end();
                         None
@@ -319,7 +251,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Kind::Stream(stream) => stream.download.is_end_stream(),
+            Kind::Stream(stream) => stream.response.is_end_stream(),
             Kind::Ended | Kind::Tunnel(_) => true,
         }
     }
@@ -327,7 +259,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Stream(stream) => stream.download.size_hint(),
+            Kind::Stream(stream) => stream.response.size_hint(),
             Kind::Ended | Kind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

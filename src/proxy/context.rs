@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::{Method, Request, Uri};
@@ -28,10 +28,7 @@ use crate::{
         Gateway,
         facts::RequestFacts,
         request_id::RequestId,
-        upstream::{
-            Lease, choose,
-            lane::{End, Lane},
-        },
+        upstream::{CancelHandle, load_balancer::fingerprint},
         worker_state::WorkerState,
     },
 };
@@ -66,7 +63,7 @@ pub struct Outcome {
     pub complete: Cell<bool>,
     cut: Cell<Option<Reason>>,
     client_error: Cell<Option<Reason>>,
-    lane: RefCell<Option<Rc<Lane>>>,
+    pub cancel: Rc<CancelHandle>,
     /// The url that the request was sent to last.
     pub upstream: RefCell<Option<Rc<str>>>,
     pub upstream_answered: Cell<Option<Instant>>,
@@ -139,31 +136,14 @@ impl RequestContext {
         self.outcome.cut.get().is_some() || self.connection.severed()
     }
 
-    /// From now on a cut ends this connection too.
-    pub fn attach_upstream(&self, lease: &Lease) {
-        *self.outcome.lane.borrow_mut() = Some(Rc::clone(lease.lane()));
-        *self.outcome.upstream.borrow_mut() = Some(Rc::clone(lease.endpoint().label()));
-    }
-
-    pub fn detach_upstream(&self) {
-        *self.outcome.lane.borrow_mut() = None;
-    }
-
-    /// Gives the upstream more time: the request's body moves.
-    pub fn moved(&self, silence: Duration) {
-        if let Some(lane) = &*self.outcome.lane.borrow() {
-            lane.extend(silence);
-        }
-    }
-
     /// A number for the user, else for the address: an url is chosen by it where that is configured.
     pub fn hash(&self) -> u64 {
         let user = self.outcome.user.get().filter(|_| self.outcome.identified.get());
         match user.and_then(|user| self.state.snapshot.directory.user(user)) {
-            Some(user) => choose::fingerprint(user.id.as_bytes()),
+            Some(user) => fingerprint(user.id.as_bytes()),
             None => match self.facts.client {
-                IpAddr::V4(address) => choose::fingerprint(&address.octets()),
-                IpAddr::V6(address) => choose::fingerprint(&address.octets()),
+                IpAddr::V4(address) => fingerprint(&address.octets()),
+                IpAddr::V6(address) => fingerprint(&address.octets()),
             },
         }
     }
@@ -182,7 +162,7 @@ impl Outcome {
             complete: Cell::default(),
             cut: Cell::default(),
             client_error: Cell::default(),
-            lane: RefCell::default(),
+            cancel: Rc::default(),
             upstream: RefCell::default(),
             upstream_answered: Cell::default(),
             bytes_in: Cell::default(),
@@ -242,9 +222,7 @@ impl Entry for RequestContext {
     fn cut(&self, reason: Reason) {
         self.outcome.cut.set(Some(reason));
         self.connection.sever();
-        if let Some(lane) = &*self.outcome.lane.borrow() {
-            lane.finish(End::Cut);
-        }
+        self.outcome.cancel.cancel();
     }
 
     fn row(&self) -> LiveRow {

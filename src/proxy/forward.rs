@@ -1,22 +1,22 @@
-//! A permitted's way to its upstream and the answer's way back: what is made anew on both.
+//! A permitted request's way to its upstream and the response's way back: what is made anew on both.
 
-use std::{mem, rc::Rc, time::Instant};
+use std::{mem, time::Instant};
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use crate::{
-    authz::{answer::Reason, forwarding},
-    net::RequestBody,
+    authz::forwarding,
     proxy::{
         Gateway,
         body::{Body, Upload},
+        grpc,
         permitted::{LogGuard, Permitted},
         rejection::Rejection,
         tunnel::Tunnel,
         upgrade,
         upstream::{
-            Download, Lease,
+            Answer, Upstream,
             settings::{UpstreamSettings, WeightedUrl},
         },
     },
@@ -25,73 +25,79 @@ use crate::{
 impl Gateway {
     pub(super) async fn forward(
         &self,
+        upstream: &Upstream,
         permitted: Permitted,
-        mut request: Request<RequestBody>,
     ) -> Result<Response<Body>, (Rejection, LogGuard)> {
-        let upstream = Rc::clone(permitted.upstream());
-        prepare(&mut request, upstream.settings());
-        let context = Rc::clone(permitted.context());
-        let silence = upstream.settings().first_byte_timeout;
-        let limit = permitted.body_limit;
-        let request = request.map(|body| Upload::new(body, Rc::clone(&context), limit, silence));
-        match upstream.forward(&permitted, request.into()).await {
-            Ok((answer, lease)) => {
-                let mut answer = Response::from(answer);
-                context.outcome.upstream_answered.set(Some(Instant::now()));
-                context.connection.hurry_no_more();
-                let status = answer.status();
-                let headers = answer.headers_mut();
-                let named = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
-                let protocols =
-                    (context.facts.upgrade && named).then(|| headers.get(header::UPGRADE).cloned()).flatten();
-                forwarding::edit_response(headers, context.request_id.as_bytes());
-                if let Some(protocols) = protocols {
-                    upgrade::set(headers, protocols);
-                }
-                if let Some(limits) = permitted.guard().limits() {
-                    limits.set_headers(headers);
-                }
-                context.outcome.status.set(status.as_u16());
-                if status == StatusCode::SWITCHING_PROTOCOLS {
-                    let switched = switch(answer, lease, permitted);
-                    return switched.map_err(|guard| (Reason::UpstreamInvalid.into(), guard));
-                }
-                Ok(answer.map(|download| Body::stream(download, lease, permitted)))
+        let (mut is_http2, settings) = (false, upstream.settings());
+        let permitted = permitted.map(|request| {
+            is_http2 = request.version() == Version::HTTP_2;
+            prepare(request, settings)
+        });
+        let (guard, answer) = upstream.send(permitted).await;
+        let (mut head, body) = match answer {
+            Ok(Answer::Response(response)) => {
+                let (head, body) = response.into_parts();
+                (head, Ok(body))
             }
-            Err(reason) => Err((reason.into(), permitted.into_guard())),
+            Ok(Answer::Upgraded(response, upgraded)) => {
+                let (mut head, ()) = response.into_parts();
+                // A length means nothing before a tunnel.
+                head.headers.remove(header::CONTENT_LENGTH);
+                (head, Err(upgraded))
+            }
+            Err(reason) => return Err((reason.into(), guard)),
+        };
+        let context = guard.context();
+        context.outcome.upstream_answered.set(Some(Instant::now()));
+        context.outcome.status.set(head.status.as_u16());
+        context.connection.hurry_no_more();
+        let headers = &mut head.headers;
+        let named = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+        let protocols =
+            if context.facts.upgrade && named { headers.get(header::UPGRADE).cloned() } else { None };
+        forwarding::edit_response(headers, context.request_id.as_bytes());
+        if let Some(protocols) = protocols {
+            upgrade::set(headers, protocols);
         }
+        if let Some(limits) = guard.limits() {
+            limits.set_headers(headers);
+        }
+        let body = match body {
+            Ok(body) => {
+                let kind = headers.get(header::CONTENT_TYPE);
+                let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
+                Body::stream(body, is_grpc, guard)
+            }
+            // The upstream speaks HTTP no longer; the client learns of it by the same response.
+            Err(upgraded) => Body::tunnel(Tunnel::new(upgraded, settings), guard),
+        };
+        Ok(Response::from_parts(head, body))
     }
 }
 
-/// The upstream speaks HTTP no longer; the client learns of it by the same answer.
-fn switch(
-    answer: Response<Download>,
-    mut lease: Lease,
-    permitted: Permitted,
-) -> Result<Response<Body>, LogGuard> {
-    let (mut parts, download) = answer.into_parts();
-    let Some(switched) = lease.switch(download) else { return Err(permitted.into_guard()) };
-    // It means nothing before a tunnel.
-    parts.headers.remove(header::CONTENT_LENGTH);
-    let tunnel = Tunnel::new(switched, lease, permitted.upstream().settings());
-    Ok(Response::from_parts(parts, Body::tunnel(tunnel, permitted.into_guard())))
-}
-
-/// The request line and what frames the body, made for the upstream's connection.
-fn prepare(request: &mut Request<RequestBody>, settings: &UpstreamSettings) {
-    let old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
+/// Makes the request line anew, and what frames the body, for the upstream's connection.
+fn prepare(mut request: Request<Upload>, settings: &UpstreamSettings) -> Request<Upload> {
+    let is_old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
+    let is_empty = request.body().is_end_stream();
+    let has_length = request.body().size_hint().exact().is_some();
+    let may_have_content = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    let headers = request.headers_mut();
     if let Some(host) = &settings.host {
-        request.headers_mut().insert(header::HOST, host.clone());
-    } else if old
-        && !request.headers().contains_key(header::HOST)
+        headers.insert(header::HOST, host.clone());
+    } else if is_old
+        && !headers.contains_key(header::HOST)
         && let Some(WeightedUrl { url, .. }) = settings.urls.first()
     {
-        // It may lack what HTTP/1.1 must have.
-        request.headers_mut().insert(header::HOST, url.authority());
+        // HTTP/1.0 may lack what HTTP/1.1 must have.
+        headers.insert(header::HOST, url.authority());
     }
-    let body = request.body();
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+    if !is_empty && !has_length {
         // Said outright: without a length, a GET passes for one without a body.
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    // RFC 9110, 8.6: some servers insist on a length otherwise.
+    if may_have_content && is_empty && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    request
 }

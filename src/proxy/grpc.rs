@@ -2,7 +2,7 @@
 //! refusal means to gRPC and the same reason. Log and metrics keep the HTTP status.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::authz::answer::Reason;
@@ -34,8 +34,18 @@ fn set_status(headers: &mut HeaderMap, code: u16, description: &str) {
     headers.remove(header::CONTENT_LENGTH);
 }
 
+/// The trailers of a call whose upstream was silent for too long: it may be made again.
+pub fn unavailable() -> HeaderMap {
+    const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
+    const MESSAGE: HeaderValue = HeaderValue::from_static("the upstream was silent for too long");
+    HeaderMap::from_iter([
+        (HeaderName::from_static("grpc-status"), UNAVAILABLE),
+        (HeaderName::from_static("grpc-message"), MESSAGE),
+    ])
+}
+
 /// `application/grpc`, with `+proto` or parameters behind it; `grpc-web` is another protocol.
-fn is_grpc(kind: &[u8]) -> bool {
+pub fn is_grpc(kind: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let Some((start, rest)) = kind.split_at_checked(GRPC.len()) else { return false };
     start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))

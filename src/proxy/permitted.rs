@@ -1,20 +1,24 @@
-//! A permit that has taken effect: what the door to an upstream asks for.
+//! A permitted request as the proxy holds it.
 
 use std::rc::Rc;
 
+use http::Request;
+
 use crate::{
-    authz::decide::Permit,
+    authz::{answer::Reason, decide::Permit},
     fence::Live,
-    proxy::{context::RequestContext, limits::LimitPermit, upstream::Upstream},
+    metrics::WorkerMetrics,
+    net::Clock,
+    proxy::{
+        body::Upload,
+        context::RequestContext,
+        limits::LimitPermit,
+        upstream::{self, CancelHandle, SendContext},
+    },
 };
 
-/// A permitted request that the fence can reach. Made from a [`Permit`] alone.
-pub struct Permitted {
-    guard: LogGuard,
-    upstream: Rc<Upstream>,
-    /// The most bytes of body that the client may send.
-    pub body_limit: Option<u64>,
-}
+/// A permitted request that the fence can reach.
+pub type Permitted = upstream::Permitted<LogGuard, Request<Upload>>;
 
 /// Lives until the response's last byte. When dropped it gives back the request's place under the
 /// limits, writes metrics and the log line, and then leaves the live registry.
@@ -24,48 +28,22 @@ pub struct LogGuard {
     live: Option<Live<RequestContext>>,
 }
 
-impl Permitted {
-    /// Enters the live registry. Call it in the same synchronous block as the decision.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is good for one request")]
-    pub fn enter(
-        permit: Permit<'_>,
-        context: &Rc<RequestContext>,
-        upstream: &Rc<Upstream>,
-        limits: Option<Box<LimitPermit>>,
-        body_limit: Option<u64>,
-    ) -> Self {
-        context.outcome.set_permit(&permit);
-        let live = Some(context.gateway().registry().enter(Rc::clone(context)));
-        context.metrics().entered();
-        let guard = LogGuard { context: Rc::clone(context), limits, live };
-        Self { guard, upstream: Rc::clone(upstream), body_limit }
-    }
-
-    pub fn context(&self) -> &Rc<RequestContext> {
-        &self.guard.context
-    }
-
-    pub fn upstream(&self) -> &Rc<Upstream> {
-        &self.upstream
-    }
-
-    pub fn guard(&self) -> &LogGuard {
-        &self.guard
-    }
-
-    pub fn into_guard(self) -> LogGuard {
-        self.guard
-    }
-
-    pub fn into_parts(self) -> (Rc<Upstream>, LogGuard) {
-        (self.upstream, self.guard)
-    }
-}
-
 impl LogGuard {
     /// For a request that is not forwarded.
     pub fn new(context: Rc<RequestContext>) -> Self {
         Self { context, limits: None, live: None }
+    }
+
+    /// For a permitted request: it enters the live registry.
+    pub fn enter(
+        permit: &Permit<'_>,
+        context: &Rc<RequestContext>,
+        limits: Option<Box<LimitPermit>>,
+    ) -> Self {
+        context.outcome.set_permit(permit);
+        let live = context.gateway().registry().enter(Rc::clone(context));
+        context.metrics().entered();
+        Self { context: Rc::clone(context), limits, live: Some(live) }
     }
 
     pub fn context(&self) -> &Rc<RequestContext> {
@@ -75,6 +53,32 @@ impl LogGuard {
     /// The request's place under the configured limits.
     pub fn limits(&self) -> Option<&LimitPermit> {
         self.limits.as_deref()
+    }
+}
+
+impl SendContext for LogGuard {
+    fn clock(&self) -> &Clock {
+        self.context.clock()
+    }
+
+    fn metrics(&self) -> &WorkerMetrics {
+        self.context.metrics()
+    }
+
+    fn cancel(&self) -> &Rc<CancelHandle> {
+        &self.context.outcome.cancel
+    }
+
+    fn hash(&self) -> u64 {
+        self.context.hash()
+    }
+
+    fn client_error(&self) -> Option<Reason> {
+        self.context.outcome.client_error()
+    }
+
+    fn set_url(&self, url: &Rc<str>) {
+        *self.context.outcome.upstream.borrow_mut() = Some(Rc::clone(url));
     }
 }
 

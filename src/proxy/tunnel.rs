@@ -21,14 +21,13 @@ use crate::{
     proxy::{
         context::RequestContext,
         permitted::LogGuard,
-        upstream::{Lease, Switched, Wire, lane::End, settings::UpstreamSettings},
+        upstream::{Upgraded as UpstreamIo, settings::UpstreamSettings},
     },
 };
 
 /// An upstream that has switched protocols; it waits until its 101 has reached the client.
 pub struct Tunnel {
-    switched: Switched,
-    lease: Lease,
+    upstream: Box<UpstreamIo>,
     /// How long nothing may move.
     idle: Duration,
     /// How long the upstream may take nothing of what it is sent.
@@ -44,27 +43,26 @@ pub struct Scratch(RefCell<Vec<u8>>);
 const PIECE: usize = 32 << 10;
 
 impl Tunnel {
-    pub fn new(switched: Switched, lease: Lease, settings: &UpstreamSettings) -> Self {
+    pub fn new(upstream: Box<UpstreamIo>, settings: &UpstreamSettings) -> Self {
         let (idle, stall) = (settings.tunnel_idle_timeout, settings.first_byte_timeout);
-        Self { switched, lease, idle, stall }
+        Self { upstream, idle, stall }
     }
 
     /// Relays until the tunnel has ended, and says in the context how.
     pub async fn relay(self, client: Upgraded, guard: LogGuard, scratch: &Scratch) {
-        let Self { switched: Switched { wire, early }, lease, idle, stall } = self;
+        let Self { upstream, idle, stall } = self;
         let context = Rc::clone(guard.context());
         let clock = context.clock();
         let mut relay = Relay {
-            upstream: wire,
+            upstream,
             client,
             up: Pump::default(),
-            down: Pump::of(early),
+            down: Pump::default(),
             idle: (clock.deadline(), idle),
             moved: clock.now(),
             stall: (clock.deadline(), stall),
             stalls: false,
             whole: false,
-            lease,
             _open: Open::begin(guard),
         };
         relay.idle.0.arm(idle);
@@ -92,7 +90,7 @@ enum Ended {
 
 /// Dropped in this order: no socket is left when the log tells of it and the fence counts it.
 struct Relay {
-    upstream: Wire,
+    upstream: Box<UpstreamIo>,
     client: Upgraded,
     up: Pump,
     down: Pump,
@@ -103,7 +101,6 @@ struct Relay {
     stalls: bool,
     /// It did not break off.
     whole: bool,
-    lease: Lease,
     _open: Open,
 }
 
@@ -177,17 +174,10 @@ impl Relay {
             Ended::Stalled => context.outcome.reason.set(Reason::UpstreamTimeout),
             Ended::ByUpstream => context.outcome.reason.set(Reason::UpstreamReset),
         }
-        if !self.whole {
+        if self.whole {
+            self.upstream.finish();
+        } else {
             context.connection.sever();
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // Cut, drained or failed: what broke off must not look as if it had ended.
-        if !self.whole {
-            self.lease.lane().finish(End::Cut);
         }
     }
 }

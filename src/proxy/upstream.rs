@@ -1,4 +1,5 @@
-//! The way to an upstream, and the only door: it opens to a [`Permitted`], which only a permit makes.
+//! The way to an upstream, and the only door: [`Upstream::send`] asks for a [`Permitted`] request,
+//! which only a permit makes.
 
 use std::{
     rc::Rc,
@@ -6,68 +7,72 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method};
-use http_body::Body as _;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, spawn_local},
 };
 
-use crate::{
-    authz::answer::Reason,
-    message::{Request, Response},
-    metrics::UpstreamEvent,
-    proxy::{body::Upload, context::RequestContext, permitted::Permitted},
-};
+use crate::{authz::answer::Reason, metrics::UpstreamEvent};
 
 mod admission;
 mod answer;
-pub mod choose;
-pub mod common;
+mod body;
+mod call;
+mod connector;
 mod dial;
-mod download;
 mod endpoint;
-mod h1;
+mod endpoint_health;
 mod health;
-pub mod lane;
-mod lease;
-mod negotiate;
-mod plain;
+mod http1;
+mod http2;
+mod http2_error;
+mod io;
+pub mod load_balancer;
+mod permitted;
 mod pool;
-mod pump;
+mod pooled;
 pub mod resolve;
+mod response;
 pub mod settings;
-mod share;
-mod standing;
+pub mod shared;
 pub mod tls;
 mod transport;
-mod trunk;
+mod upgraded;
 pub mod url;
-mod wire;
 
-use admission::{Entry, Line, Place, Turn};
-use choose::Chooser;
-use common::Common;
-pub use download::{Download, DownloadError};
+use admission::{Admission, Permit, SlotQueue, Turn};
+use body::{BoxError, RequestBody};
+pub use call::CancelHandle;
+use connector::ConnectError;
 use endpoint::Endpoint;
-pub use lease::Lease;
-use negotiate::ConnectError;
-pub use plain::Switched;
+use load_balancer::LoadBalancer;
+pub use permitted::{Permitted, SendContext};
+use pooled::PooledConnection;
+pub use response::{ResponseBody, ResponseError};
 use settings::UpstreamSettings;
-pub use wire::Wire;
+use shared::SharedUpstream;
+pub use upgraded::Upgraded;
 
 /// The bound of an answer's head.
 const HEAD_LIMIT: usize = 64 << 10;
-/// More interim answers than this before one answer: the upstream is not sane.
-const MOST_INTERIM: u32 = 16;
+
+/// What an upstream has answered.
+pub enum Answer {
+    Response(Response<ResponseBody>),
+    /// The head of a 101, and the connection, on which it speaks HTTP no longer.
+    Upgraded(Response<()>, Box<Upgraded>),
+}
 
 /// One upstream in one worker.
 pub struct Upstream {
     settings: Arc<UpstreamSettings>,
     endpoints: Vec<Rc<Endpoint>>,
-    chooser: Chooser,
-    requests: Arc<Line>,
-    connections: Arc<Line>,
+    balancer: LoadBalancer,
+    requests: Arc<SlotQueue>,
+    connections: Arc<SlotQueue>,
     /// Closes idle connections whose places are wanted elsewhere, where there are only so many.
     yielding: Option<AbortHandle>,
 }
@@ -78,6 +83,8 @@ struct Attempts {
     /// The bit of each place that could not be connected to.
     tried: u64,
     may_reuse: bool,
+    /// The connection is to leave HTTP.
+    upgrading: bool,
     was_full: bool,
     /// How long it may still wait in line.
     patience: Duration,
@@ -85,18 +92,18 @@ struct Attempts {
 
 impl Upstream {
     /// On the worker's local runtime.
-    pub fn new(settings: Arc<UpstreamSettings>, common: Common) -> Rc<Self> {
-        let line = settings.max_connections.map(|_| common.connections.clone());
-        let urls = settings.urls.iter().zip(common.standings);
+    pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
+        let queue = settings.max_connections.map(|_| shared.connections.clone());
+        let urls = settings.urls.iter().zip(shared.endpoints);
         let endpoints: Vec<_> =
-            urls.map(|(one, standing)| Endpoint::new(&one.url, &settings, standing, line.clone())).collect();
+            urls.map(|(one, health)| Endpoint::new(&one.url, &settings, health, queue.clone())).collect();
         Rc::new(Self {
-            chooser: Chooser::new(&settings),
-            yielding: line.map(|line| yield_places(&line, endpoints.clone())),
+            balancer: LoadBalancer::new(&settings),
+            yielding: queue.map(|queue| yield_places(&queue, endpoints.clone())),
             settings,
             endpoints,
-            requests: common.requests,
-            connections: common.connections,
+            requests: shared.requests,
+            connections: shared.connections,
         })
     }
 
@@ -104,92 +111,134 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends what was permitted and waits for the head of the answer. The connection is lent until
-    /// the answer's last byte.
-    pub async fn forward(
-        &self,
-        permitted: &Permitted,
-        mut request: Request<Upload>,
-    ) -> Result<(Response<Download>, Lease), Reason> {
-        let context = permitted.context();
-        let repeatable = is_idempotent(&request.method) && request.body.is_end_stream();
-        let silence = self.settings.first_byte_timeout;
+    /// Sends what was permitted and waits for the head of the answer. The answer's body holds the
+    /// connection until its last byte.
+    pub async fn send<G, B>(&self, permitted: Permitted<G, Request<B>>) -> (G, Result<Answer, Reason>)
+    where
+        G: SendContext,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    {
+        let Permitted { guard, request } = permitted;
+        let answer = self.exchange(&guard, request).await;
+        (guard, answer)
+    }
+
+    async fn exchange<B>(&self, permit: &dyn SendContext, request: Request<B>) -> Result<Answer, Reason>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    {
+        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+        let (silence, idle) = self.patience(&request);
+        let streams = idle == self.settings.stream_idle_timeout;
+        let first_byte = self.settings.first_byte_timeout;
+        let mut request = request.map(|body| RequestBody::new(body, first_byte));
         // Only what was made anew after a permit stands there.
-        let asked = context.facts.upgrade.then(|| request.fields.get("upgrade")).flatten();
-        let asked = asked.and_then(|asked| HeaderValue::from_bytes(asked).ok());
+        let asked = request.headers().get(header::UPGRADE).cloned();
         let mut attempts = Attempts {
             retries: self.settings.retries,
             tried: 0,
             // A tunnel keeps its connection for good; it takes none of those that wait for others.
             may_reuse: asked.is_none(),
+            upgrading: asked.is_some(),
             was_full: false,
             patience: self.settings.queue_timeout,
         };
         let mut place = match self.settings.max_in_flight {
             None => None,
-            Some(limit) => Some(Box::pin(self.admit(limit.get(), context, &mut attempts)).await?),
+            Some(limit) => Some(Box::pin(self.admit(limit.get(), permit, &mut attempts)).await?),
         };
         loop {
-            let mut lease = self.connection(context, &mut attempts).await?;
-            context.attach_upstream(&lease);
-            let failure = match lease.send(request, silence, repeatable).await {
-                Ok(response) if answer::acceptable(response.status, &response.fields, asked.as_ref()) => {
-                    lease.endpoint().standing().succeeded();
+            let mut connection = self.connection(permit, &mut attempts).await?;
+            connection.attach(permit.cancel());
+            permit.set_url(connection.endpoint().label());
+            let failure = match connection.send(request, silence, repeatable).await {
+                Ok(response) if answer::acceptable(response.status(), response.headers(), asked.as_ref()) => {
+                    connection.endpoint().health().succeeded();
                     if let Some(place) = place.take() {
-                        lease.hold(place);
+                        connection.hold(place);
                     }
-                    return Ok((response, lease));
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        let upgraded = connection.upgrade().await.ok_or(Reason::UpstreamInvalid)?;
+                        return Ok(Answer::Upgraded(response.map(drop), Box::new(upgraded)));
+                    }
+                    let idle = if streams || is_stream(response.headers()) {
+                        self.settings.stream_idle_timeout
+                    } else {
+                        idle
+                    };
+                    return Ok(Answer::Response(
+                        response.map(|incoming| ResponseBody::new(incoming, connection, idle)),
+                    ));
                 }
                 Ok(_) => {
-                    self.count_failure(lease.endpoint(), context);
+                    self.count_failure(connection.endpoint(), permit);
                     return Err(Reason::UpstreamInvalid);
                 }
                 Err(failure) => failure,
             };
-            if context.is_over() {
+            if permit.cancel().is_cancelled() {
                 return Err(Reason::ClientClosed);
             }
             let Some(same) = failure.again.filter(|_| attempts.may_reuse && attempts.retries > 0) else {
-                if context.outcome.client_error().is_none() {
-                    self.count_failure(lease.endpoint(), context);
+                if permit.client_error().is_none() {
+                    self.count_failure(connection.endpoint(), permit);
                 }
-                return Err(context.outcome.client_error().unwrap_or(failure.reason));
+                return Err(permit.client_error().unwrap_or(failure.reason));
             };
             request = same;
             attempts.retries -= 1;
             // A new connection cannot have been given up just before.
             attempts.may_reuse = false;
-            context.metrics().upstream(UpstreamEvent::Retry);
+            permit.metrics().upstream(UpstreamEvent::Retry);
         }
+    }
+
+    /// How long the upstream may be silent before its answer, and within it. A gRPC client may open
+    /// a call and say nothing for long, and so may the upstream then.
+    fn patience<B: Body>(&self, request: &Request<B>) -> (Duration, Duration) {
+        let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *self.settings;
+        if is_stream(request.headers()) {
+            let open = !request.body().is_end_stream();
+            let silence = if open { first_byte_timeout.max(stream_idle_timeout) } else { first_byte_timeout };
+            return (silence, stream_idle_timeout);
+        }
+        let watches = request.uri().query().is_some_and(|query| {
+            query.split('&').any(|pair| pair.starts_with("watch=") && !pair.ends_with("=false"))
+        });
+        (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
     }
 
     /// A place among the requests under way, of which there are only so many.
     async fn admit(
         &self,
         limit: usize,
-        context: &RequestContext,
+        permit: &dyn SendContext,
         attempts: &mut Attempts,
-    ) -> Result<Place, Reason> {
+    ) -> Result<Permit, Reason> {
         let mut waiter = match self.requests.enter(limit, self.settings.queue, 0) {
-            Ok(Entry::Place(place)) => return Ok(place),
-            Ok(Entry::Wait(waiter)) => waiter,
+            Ok(Admission::Permit(place)) => return Ok(place),
+            Ok(Admission::Wait(waiter)) => waiter,
             Err(admission::Full) => return Err(Reason::UpstreamOverloaded),
         };
         let turn = async {
             loop {
                 match (&mut waiter).await {
-                    Turn::Place(place) => return place,
+                    Turn::Permit(place) => return place,
                     // Nothing but places is given out here.
                     Turn::Idle => waiter = waiter.again(),
                 }
             }
         };
-        attempts.wait(context, turn).await
+        attempts.wait(permit, turn).await
     }
 
-    async fn connection(&self, context: &RequestContext, attempts: &mut Attempts) -> Result<Lease, Reason> {
+    async fn connection(
+        &self,
+        permit: &dyn SendContext,
+        attempts: &mut Attempts,
+    ) -> Result<PooledConnection, Reason> {
         loop {
-            let Some(place) = self.choose(context, attempts.tried) else {
+            let Some(place) = self.choose(permit, attempts.tried) else {
                 return Err(match attempts.tried {
                     0 => Reason::UpstreamUnavailable,
                     _ => Reason::UpstreamConnect,
@@ -197,30 +246,30 @@ impl Upstream {
             };
             let endpoint = &self.endpoints[place];
             if attempts.may_reuse
-                && let Some(lease) = endpoint.reuse()
+                && let Some(connection) = endpoint.reuse()
             {
-                context.metrics().upstream(UpstreamEvent::Reuse);
-                return Ok(lease);
+                permit.metrics().upstream(UpstreamEvent::Reuse);
+                return Ok(connection);
             }
             let held = match self.settings.max_connections {
                 // Whoever makes a connection to be shared has its place.
                 _ if endpoint.is_connecting() => None,
                 None => None,
                 Some(limit) => {
-                    match Box::pin(self.place_or_idle(limit.get(), endpoint, context, attempts)).await? {
+                    match Box::pin(self.place_or_idle(limit.get(), endpoint, permit, attempts)).await? {
                         Ok(place) => Some(place),
-                        Err(lease) => {
-                            context.metrics().upstream(UpstreamEvent::Reuse);
-                            return Ok(lease);
+                        Err(connection) => {
+                            permit.metrics().upstream(UpstreamEvent::Reuse);
+                            return Ok(connection);
                         }
                     }
                 }
             };
-            context.metrics().upstream(UpstreamEvent::Connect);
+            permit.metrics().upstream(UpstreamEvent::Connect);
             // In a box, as the waits: what is seldom needed is no part of every request's future.
-            let (within, clock) = (self.settings.connect_timeout, context.clock());
-            match Box::pin(endpoint.connect(within, clock, held, context.facts.upgrade)).await {
-                Ok(lease) if !context.is_over() => return Ok(lease),
+            let (within, clock) = (self.settings.connect_timeout, permit.clock());
+            match Box::pin(endpoint.connect(within, clock, held, attempts.upgrading)).await {
+                Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
                 // As many streams as it takes went to others meanwhile: once more in line.
                 Err(ConnectError::Full) if !attempts.was_full => {
@@ -230,8 +279,8 @@ impl Upstream {
                 Err(error) => {
                     let (upstream, url) = (&self.settings.name, endpoint.label());
                     tracing::debug!(%upstream, %url, %error, "connect failed");
-                    context.metrics().upstream(UpstreamEvent::ConnectFailed);
-                    self.count_failure(endpoint, context);
+                    permit.metrics().upstream(UpstreamEvent::ConnectFailed);
+                    self.count_failure(endpoint, permit);
                 }
             }
             // Nothing was sent yet, so another url may be asked, whatever the method.
@@ -248,64 +297,55 @@ impl Upstream {
         &self,
         limit: usize,
         endpoint: &Rc<Endpoint>,
-        context: &RequestContext,
+        permit: &dyn SendContext,
         attempts: &mut Attempts,
-    ) -> Result<Result<Place, Lease>, Reason> {
+    ) -> Result<Result<Permit, PooledConnection>, Reason> {
         let mut waiter = match self.connections.enter(limit, self.settings.queue, endpoint.kind()) {
-            Ok(Entry::Place(place)) => return Ok(Ok(place)),
-            Ok(Entry::Wait(waiter)) => waiter,
+            Ok(Admission::Permit(place)) => return Ok(Ok(place)),
+            Ok(Admission::Wait(waiter)) => waiter,
             Err(admission::Full) => return Err(Reason::UpstreamOverloaded),
         };
         let turn = async {
             loop {
                 self.connections.ask_to_yield();
                 match (&mut waiter).await {
-                    Turn::Place(place) => return Ok(place),
+                    Turn::Permit(place) => return Ok(place),
                     Turn::Idle => match endpoint.reuse() {
-                        Some(lease) => return Err(lease),
+                        Some(connection) => return Err(connection),
                         None => waiter = waiter.again(),
                     },
                 }
             }
         };
-        attempts.wait(context, turn).await
+        attempts.wait(permit, turn).await
     }
 
     /// One that serves; if none does, one that its health checks do not speak against.
-    fn choose(&self, context: &RequestContext, tried: u64) -> Option<usize> {
+    fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
-            return (tried == 0 && only.standing().is_up()).then_some(0);
+            return (tried == 0 && only.health().is_up()).then_some(0);
         }
-        let now = context.clock().now();
-        let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].standing().is_up();
-        let serves = |place: usize| is_up(place) && !self.endpoints[place].standing().is_ejected(now);
-        let lent = |place: usize| self.endpoints[place].lent();
-        let who = || context.hash();
-        self.chooser.choose(serves, lent, who).or_else(|| self.chooser.choose(is_up, lent, who))
+        let now = permit.clock().now();
+        let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].health().is_up();
+        let serves = |place: usize| is_up(place) && !self.endpoints[place].health().is_ejected(now);
+        let in_use = |place: usize| self.endpoints[place].in_use();
+        let who = || permit.hash();
+        self.balancer.choose(serves, in_use, who).or_else(|| self.balancer.choose(is_up, in_use, who))
     }
 
-    fn count_failure(&self, endpoint: &Rc<Endpoint>, context: &RequestContext) {
-        let (now, ejection) = (context.clock().now(), self.settings.ejection);
-        if endpoint.standing().failed(ejection, now) && self.others_serve(endpoint, now) {
-            endpoint.standing().eject(ejection, now);
-            context.metrics().upstream(UpstreamEvent::Ejection);
+    fn count_failure(&self, endpoint: &Rc<Endpoint>, permit: &dyn SendContext) {
+        let (now, ejection) = (permit.clock().now(), self.settings.ejection);
+        if endpoint.health().failed(ejection, now) && self.others_serve(endpoint, now) {
+            endpoint.health().eject(ejection, now);
+            permit.metrics().upstream(UpstreamEvent::Ejection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label(), "left out for a while");
         }
     }
 
     fn others_serve(&self, endpoint: &Rc<Endpoint>, now: Instant) -> bool {
         let mut others = self.endpoints.iter().zip(&self.settings.urls);
-        others.any(|(other, one)| {
-            !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.standing().serves(now)
-        })
-    }
-
-    pub fn body_timeout(&self) -> Duration {
-        self.settings.body_timeout
-    }
-
-    pub fn idle_timeout(&self) -> Duration {
-        self.settings.idle_timeout
+        others
+            .any(|(other, one)| !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.health().serves(now))
     }
 }
 
@@ -321,11 +361,11 @@ impl Attempts {
     /// Waits in line, all in all no longer than the upstream's `queue_timeout`.
     async fn wait<T>(
         &mut self,
-        context: &RequestContext,
+        permit: &dyn SendContext,
         turn: impl Future<Output = T>,
     ) -> Result<T, Reason> {
         let since = Instant::now();
-        let outcome = context.clock().timeout(self.patience, turn).await;
+        let outcome = permit.clock().timeout(self.patience, turn).await;
         self.patience = self.patience.saturating_sub(since.elapsed());
         outcome.map_err(|_| Reason::UpstreamOverloaded)
     }
@@ -333,14 +373,14 @@ impl Attempts {
 
 /// Whoever waits on another worker, or for another url, can do nothing with a connection that lies
 /// idle here, but with its place.
-fn yield_places(line: &Arc<Line>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
+fn yield_places(queue: &Arc<SlotQueue>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
     let asked = Arc::new(Notify::new());
-    line.add_yielder(&asked);
-    let line = line.clone();
+    queue.add_yielder(&asked);
+    let queue = queue.clone();
     let task = spawn_local(async move {
         loop {
             asked.notified().await;
-            if line.waits() {
+            if queue.waits() {
                 let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
             }
         }
@@ -350,4 +390,16 @@ fn yield_places(line: &Arc<Line>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
 
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+/// Whether a message is of a kind whose body may be quiet for long.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let starts = |known: &[u8]| {
+        kind.split_at_checked(known.len()).is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(known)
+                && rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
+        })
+    };
+    starts(b"text/event-stream") || starts(b"application/grpc")
 }

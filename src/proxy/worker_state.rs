@@ -12,7 +12,7 @@ use crate::{
     proxy::{
         limits::{Counts, Limited},
         settings::Settings,
-        upstream::{Upstream, common::Upstreams},
+        upstream::{Upstream, shared::Upstreams},
     },
     state::{Snapshot, State},
 };

@@ -35,11 +35,6 @@ enum State {
 }
 
 impl Pump {
-    /// One that begins with these bytes.
-    pub fn of(held: Bytes) -> Self {
-        Self { held, ..Self::default() }
-    }
-
     /// Whether the sink keeps bytes waiting.
     pub fn is_held(&self) -> bool {
         !self.held.is_empty() || self.unflushed

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 /// The requests, or the connections, of one upstream. Survives reloads, its limit does not: the
 /// one that was told last holds.
 #[derive(Default)]
-pub struct Line {
+pub struct SlotQueue {
     inner: Mutex<Inner>,
     /// As long as the line, readable without the lock.
     waiting: AtomicUsize,
@@ -24,11 +24,11 @@ pub struct Line {
 }
 
 /// Given back when dropped; then the next in line has it.
-pub struct Place(Arc<Line>);
+pub struct Permit(Arc<SlotQueue>);
 
 /// Whoever comes gets a place, or a wait for one.
-pub enum Entry {
-    Place(Place),
+pub enum Admission {
+    Permit(Permit),
     Wait(Waiter),
 }
 
@@ -38,22 +38,22 @@ pub struct Full;
 
 /// A future that ends when it is this one's turn. Dropped, it has left the line.
 pub struct Waiter {
-    line: Arc<Line>,
+    line: Arc<SlotQueue>,
     number: u64,
     wants: usize,
-    called: oneshot::Receiver<Call>,
+    called: oneshot::Receiver<Notice>,
 }
 
 /// What a turn comes to.
 pub enum Turn {
-    Place(Place),
+    Permit(Permit),
     /// A connection of the kind that was wanted lies idle; it has its place already.
     Idle,
 }
 
 #[derive(Clone, Copy)]
-enum Call {
-    Place,
+enum Notice {
+    Permit,
     Idle,
 }
 
@@ -70,29 +70,29 @@ struct Inner {
 struct Waiting {
     number: u64,
     wants: usize,
-    call: oneshot::Sender<Call>,
+    call: oneshot::Sender<Notice>,
 }
 
 /// A connection is passed on within its worker, which saves making another, but only so often in a
 /// row while somebody else is first.
 const PASS: u32 = 16;
 
-impl Line {
+impl SlotQueue {
     /// `room`: how many may wait. `wants`: what kind of idle connection would do as well.
-    pub fn enter(self: &Arc<Self>, limit: usize, room: usize, wants: usize) -> Result<Entry, Full> {
+    pub fn enter(self: &Arc<Self>, limit: usize, room: usize, wants: usize) -> Result<Admission, Full> {
         let inner = &mut *self.lock();
         inner.limit = limit;
         self.call_next(inner);
         if inner.taken < limit {
             inner.taken += 1;
-            return Ok(Entry::Place(Place(self.clone())));
+            return Ok(Admission::Permit(Permit(self.clone())));
         }
         if inner.line.len() >= room {
             return Err(Full);
         }
         let number = inner.next;
         inner.next += 1;
-        Ok(Entry::Wait(self.wait(inner, number, wants)))
+        Ok(Admission::Wait(self.wait(inner, number, wants)))
     }
 
     fn wait(self: &Arc<Self>, inner: &mut Inner, number: u64, wants: usize) -> Waiter {
@@ -110,7 +110,7 @@ impl Line {
 
     /// A connection of this kind became idle: calls somebody who wants one. `false`: close it, so
     /// that the first in line can have its place.
-    pub fn pass_on(&self, kind: usize) -> bool {
+    pub fn notify_waiter(&self, kind: usize) -> bool {
         let inner = &mut *self.lock();
         let Some(at) = inner.line.iter().position(|waiting| waiting.wants == kind) else {
             return inner.line.is_empty();
@@ -122,7 +122,7 @@ impl Line {
         inner.passed = if at > 0 { inner.passed + 1 } else { 0 };
         if let Some(waiting) = inner.line.remove(at) {
             self.waiting.store(inner.line.len(), Ordering::Relaxed);
-            let _ = waiting.call.send(Call::Idle);
+            let _ = waiting.call.send(Notice::Idle);
         }
         true
     }
@@ -150,7 +150,7 @@ impl Line {
         {
             // Who is in line listens: it leaves under the lock before it stops.
             inner.taken += 1;
-            let _ = first.call.send(Call::Place);
+            let _ = first.call.send(Notice::Permit);
         }
         self.waiting.store(inner.line.len(), Ordering::Relaxed);
     }
@@ -183,7 +183,7 @@ impl Waiter {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.release();
     }
@@ -194,9 +194,9 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Turn> {
         Pin::new(&mut self.called).poll(cx).map(|call| match call {
-            Ok(Call::Place) => Turn::Place(Place(self.line.clone())),
+            Ok(Notice::Permit) => Turn::Permit(Permit(self.line.clone())),
             // The line outlives its waiters, so that a call is never lost.
-            Ok(Call::Idle) | Err(_) => Turn::Idle,
+            Ok(Notice::Idle) | Err(_) => Turn::Idle,
         })
     }
 }
@@ -213,8 +213,8 @@ impl Drop for Waiter {
         }
         // Called, but nobody heard it.
         match self.called.try_recv() {
-            Ok(Call::Place) => self.line.release(),
-            Ok(Call::Idle) if !self.line.pass_on(self.wants) => self.line.ask_to_yield(),
+            Ok(Notice::Permit) => self.line.release(),
+            Ok(Notice::Idle) if !self.line.notify_waiter(self.wants) => self.line.ask_to_yield(),
             _ => {}
         }
     }
@@ -228,17 +228,17 @@ mod tests {
 
     use super::*;
 
-    fn enter(line: &Arc<Line>, limit: usize, kind: usize) -> Entry {
+    fn enter(line: &Arc<SlotQueue>, limit: usize, kind: usize) -> Admission {
         line.enter(limit, 3, kind).unwrap()
     }
 
-    fn place(line: &Arc<Line>, limit: usize) -> Place {
-        let Entry::Place(place) = enter(line, limit, 0) else { panic!("there is no place") };
+    fn place(line: &Arc<SlotQueue>, limit: usize) -> Permit {
+        let Admission::Permit(place) = enter(line, limit, 0) else { panic!("there is no place") };
         place
     }
 
-    fn wait(line: &Arc<Line>, kind: usize) -> Waiter {
-        let Entry::Wait(waiter) = enter(line, 1, kind) else { panic!("there is a place") };
+    fn wait(line: &Arc<SlotQueue>, kind: usize) -> Waiter {
+        let Admission::Wait(waiter) = enter(line, 1, kind) else { panic!("there is a place") };
         waiter
     }
 
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_first_in_line_has_the_next_place() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(SlotQueue::default());
         let held = place(&line, 1);
         let [mut first, second, mut third] = [0; 3].map(|kind| wait(&line, kind));
         assert!(line.enter(1, 3, 0).is_err(), "the line is full");
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(line.figures(), (1, 2), "who leaves is gone at once");
         drop(held);
         assert!(poll(&mut third).is_pending());
-        let Poll::Ready(Turn::Place(held)) = poll(&mut first) else { panic!("it is the first one's turn") };
+        let Poll::Ready(Turn::Permit(held)) = poll(&mut first) else { panic!("it is the first one's turn") };
         drop((first, held));
         // Called, and gone before it heard.
         drop(third);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_higher_limit_calls_those_who_wait() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(SlotQueue::default());
         let _held = place(&line, 1);
         let mut waiter = wait(&line, 0);
         let _other = place(&line, 3);
@@ -277,37 +277,37 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_passed_on_to_who_wants_it() {
-        let line = Arc::new(Line::default());
-        assert!(line.pass_on(7), "nobody waits: keep it");
+        let line = Arc::new(SlotQueue::default());
+        assert!(line.notify_waiter(7), "nobody waits: keep it");
         let held = place(&line, 1);
         let (mut stranger, mut local) = (wait(&line, 1), wait(&line, 7));
-        assert!(line.pass_on(7));
+        assert!(line.notify_waiter(7));
         assert!(matches!(poll(&mut local), Poll::Ready(Turn::Idle)));
-        assert!(!line.pass_on(7), "only a stranger waits: close it");
+        assert!(!line.notify_waiter(7), "only a stranger waits: close it");
         let mut local = local.again();
         assert!(poll(&mut stranger).is_pending());
         drop(held);
-        assert!(matches!(poll(&mut stranger), Poll::Ready(Turn::Place(_))), "in the order of coming");
-        assert!(matches!(poll(&mut local), Poll::Ready(Turn::Place(_))), "that place was given back");
+        assert!(matches!(poll(&mut stranger), Poll::Ready(Turn::Permit(_))), "in the order of coming");
+        assert!(matches!(poll(&mut local), Poll::Ready(Turn::Permit(_))), "that place was given back");
         assert_eq!(line.figures(), (0, 0));
     }
 
     #[test]
     fn who_is_first_is_passed_so_often_only() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(SlotQueue::default());
         let _held = place(&line, 1);
         let _stranger = wait(&line, 1);
         for _ in 0..PASS {
             let _local = wait(&line, 7);
-            assert!(line.pass_on(7));
+            assert!(line.notify_waiter(7));
         }
         let _local = wait(&line, 7);
-        assert!(!line.pass_on(7));
+        assert!(!line.notify_waiter(7));
     }
 
     #[test]
     fn a_notice_to_yield_reaches_every_worker_that_is_there() {
-        let line = Line::default();
+        let line = SlotQueue::default();
         let (here, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         line.add_yielder(&gone);
         line.add_yielder(&here);

@@ -1,31 +1,34 @@
 //! What an upstream may answer; anything else is 502, so that nothing ambiguous reaches a client.
 
-use http::{HeaderValue, StatusCode};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
+};
 
-use crate::{message::Fields, proxy::upgrade};
+use crate::{authz::forwarding::list_elements, proxy::upgrade};
 
 /// Whether the head of an answer is one that can be passed on. `asked`: the protocols that the
 /// upstream was asked to switch to.
-pub fn acceptable(status: StatusCode, fields: &Fields, asked: Option<&HeaderValue>) -> bool {
+pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return asked.is_some_and(|asked| switches(fields, asked));
+        return asked.is_some_and(|asked| switches(headers, asked));
     }
-    (200..600).contains(&status.as_u16()) && framing_is_plain(fields)
+    (200..600).contains(&status.as_u16()) && framing_is_plain(headers)
 }
 
 /// Whether a 101 switches to what was asked for, and to nothing else.
-fn switches(fields: &Fields, asked: &HeaderValue) -> bool {
-    let mut protocols = elements(fields, "upgrade").peekable();
-    let mut connection = elements(fields, "connection");
+fn switches(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+    let mut protocols = list_elements(headers, UPGRADE).peekable();
+    let mut connection = list_elements(headers, CONNECTION);
     protocols.peek().is_some()
         && protocols.all(|protocol| upgrade::names(asked, protocol))
         && connection.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// One length or one `chunked`, never both.
-fn framing_is_plain(fields: &Fields) -> bool {
-    let mut lengths = fields.all("content-length");
-    let mut codings = fields.all("transfer-encoding");
+fn framing_is_plain(headers: &HeaderMap) -> bool {
+    let mut lengths = values(headers, CONTENT_LENGTH);
+    let mut codings = values(headers, TRANSFER_ENCODING);
     match (lengths.next(), codings.next()) {
         (None, None) => true,
         (Some(length), None) => {
@@ -36,10 +39,8 @@ fn framing_is_plain(fields: &Fields) -> bool {
     }
 }
 
-/// The elements of a list that may stand in several fields.
-fn elements<'f>(fields: &'f Fields, name: &str) -> impl Iterator<Item = &'f [u8]> {
-    let lists = fields.all(name).flat_map(|list| list.split(|byte| *byte == b','));
-    lists.map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
+fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]
@@ -47,9 +48,9 @@ mod tests {
     use super::*;
 
     fn judge(status: u16, fields: &[(&'static str, &'static str)], asked: Option<&HeaderValue>) -> bool {
-        let mut headers = Fields::default();
+        let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.add(name, &HeaderValue::from_static(value));
+            headers.append(*name, HeaderValue::from_static(value));
         }
         acceptable(StatusCode::from_u16(status).expect("three digits"), &headers, asked)
     }

@@ -12,14 +12,14 @@ use std::{
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::proxy::upstream::{
-    standing::Standing,
+    endpoint_health::EndpointHealth,
     transport::Transport,
     url::{Host, UpstreamUrl},
 };
 
 /// A worker's own, for one url.
 pub struct Dialer {
-    standing: Arc<Standing>,
+    health: Arc<EndpointHealth>,
     next: Cell<usize>,
     failed: RefCell<Vec<(SocketAddr, Instant)>>,
 }
@@ -28,8 +28,8 @@ pub struct Dialer {
 const AVOID: Duration = Duration::from_secs(10);
 
 impl Dialer {
-    pub fn new(standing: Arc<Standing>) -> Self {
-        Self { standing, next: Cell::new(0), failed: RefCell::default() }
+    pub fn new(health: Arc<EndpointHealth>) -> Self {
+        Self { health, next: Cell::new(0), failed: RefCell::default() }
     }
 
     /// Within the caller's time; `within` is what is shared among the addresses.
@@ -45,7 +45,7 @@ impl Dialer {
 
     async fn connect_by_name(&self, name: &str, within: Duration, now: Instant) -> io::Result<TcpStream> {
         let deadline = tokio::time::Instant::now() + within;
-        let addresses = tokio::time::timeout_at(deadline, self.standing.addresses()).await?;
+        let addresses = tokio::time::timeout_at(deadline, self.health.addresses()).await?;
         let addresses =
             addresses.ok_or_else(|| io::Error::other(format!("the name {name} leads to no address")))?;
         let order = self.order(&addresses, now);

@@ -1,5 +1,5 @@
 //! One url of an upstream in one worker: its idle connections and the shared ones, and how many
-//! exchanges they are lent to.
+//! requests they serve.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,16 +13,15 @@ use tokio::sync::Notify;
 use crate::{
     net::Clock,
     proxy::upstream::{
-        admission::{Line, Place},
+        admission::{Permit, SlotQueue},
+        connector::{ConnectError, Connector, NewConnection},
         dial::Dialer,
-        lease::{Lease, Way},
-        negotiate::{ConnectError, Negotiated, Negotiator},
-        plain::Plain,
+        endpoint_health::EndpointHealth,
+        http1::Http1,
+        http2::Http2,
         pool::Pool,
+        pooled::{PooledConnection, Protocol},
         settings::{HttpVersion, UpstreamSettings},
-        share::Share,
-        standing::Standing,
-        trunk::Trunk,
         url::UpstreamUrl,
     },
 };
@@ -30,58 +29,60 @@ use crate::{
 pub struct Endpoint {
     url: UpstreamUrl,
     label: Rc<str>,
-    standing: Arc<Standing>,
+    health: Arc<EndpointHealth>,
     dialer: Dialer,
-    negotiator: Negotiator,
+    connector: Connector,
+    idle_timeout: Duration,
     pool: Rc<Pool>,
-    trunks: RefCell<Vec<Rc<Trunk>>>,
+    shared: RefCell<Vec<Rc<Http2>>>,
     /// What the last connection spoke: whether one is worth waiting for, to share it.
     speaks: Cell<HttpVersion>,
-    /// It has asked for HTTP/1.1, and takes it.
-    plain_only: Cell<bool>,
-    attempt: RefCell<Option<Rc<Attempt>>>,
+    /// The upstream has asked for HTTP/1.1 and takes it.
+    http1_only: Cell<bool>,
+    pending: RefCell<Option<Rc<PendingConnect>>>,
     /// What is wrong with it, as the log has it already.
-    told: RefCell<Option<String>>,
+    logged: RefCell<Option<String>>,
     /// Of the addresses that the idle connections lead to.
     generation: Cell<u64>,
-    lent: Cell<usize>,
+    in_use: Cell<usize>,
     /// Where connections are counted, if they are.
-    connections: Option<Arc<Line>>,
+    connections: Option<Arc<SlotQueue>>,
 }
 
-/// A connection in the making that several wait for.
+/// A connection in the making that several requests wait for.
 #[derive(Default)]
-struct Attempt {
+struct PendingConnect {
     outcome: RefCell<Option<Result<(), ConnectError>>>,
     done: Notify,
 }
 
-/// Counts as lent from its making to its end.
-pub struct Lent(Rc<Endpoint>);
+/// A request counts at its endpoint from the making of its connection to its end.
+pub struct InUse(Rc<Endpoint>);
 
 impl Endpoint {
-    /// `connections`: the line of those who wait for a connection, where there are only so many.
+    /// `connections`: the queue of those who wait for a connection, where there are only so many.
     pub fn new(
         url: &UpstreamUrl,
         settings: &UpstreamSettings,
-        standing: Arc<Standing>,
-        connections: Option<Arc<Line>>,
+        health: Arc<EndpointHealth>,
+        connections: Option<Arc<SlotQueue>>,
     ) -> Rc<Self> {
-        let negotiator = Negotiator::new(url, settings);
+        let connector = Connector::new(url, settings);
         Rc::new(Self {
             label: url.to_string().into(),
             url: url.clone(),
-            dialer: Dialer::new(standing.clone()),
-            generation: Cell::new(standing.generation()),
-            standing,
-            speaks: Cell::new(negotiator.version()),
-            plain_only: Cell::new(false),
-            negotiator,
+            dialer: Dialer::new(health.clone()),
+            generation: Cell::new(health.generation()),
+            health,
+            speaks: Cell::new(connector.version()),
+            http1_only: Cell::new(false),
+            connector,
+            idle_timeout: settings.idle_timeout,
             pool: Rc::default(),
-            trunks: RefCell::default(),
-            attempt: RefCell::default(),
-            told: RefCell::default(),
-            lent: Cell::new(0),
+            shared: RefCell::default(),
+            pending: RefCell::default(),
+            logged: RefCell::default(),
+            in_use: Cell::new(0),
             connections,
         })
     }
@@ -90,58 +91,61 @@ impl Endpoint {
         &self.label
     }
 
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn health(&self) -> &EndpointHealth {
+        &self.health
     }
 
     /// Requests under way here, those that are still connecting too.
-    pub fn lent(&self) -> usize {
-        self.lent.get()
+    pub fn in_use(&self) -> usize {
+        self.in_use.get()
     }
 
-    /// What its connections are called in the line of those who wait for one.
+    /// What its connections are called in the queue of those who wait for one.
     pub fn kind(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
-    /// An idle connection that is still open, or a place on a shared one.
-    pub fn reuse(self: &Rc<Self>) -> Option<Lease> {
+    /// An idle connection that is still open, or a stream of a shared one.
+    pub fn reuse(self: &Rc<Self>) -> Option<PooledConnection> {
         self.forget_vanished();
         match self.pool.take() {
-            Some(plain) => Some(Lease::new(self.lend(), Way::Plain(plain), true)),
+            Some(http1) => Some(PooledConnection::new(self.enter(), Protocol::Http1(http1), true)),
             None => self.share(),
         }
     }
 
-    fn share(self: &Rc<Self>) -> Option<Lease> {
-        if self.plain_only.get() {
+    fn share(self: &Rc<Self>) -> Option<PooledConnection> {
+        if self.http1_only.get() {
             return None;
         }
-        let trunks = self.trunks.borrow();
-        let share = trunks.iter().find_map(|trunk| Share::of(trunk, self.negotiator.is_secure()))?;
-        Some(Lease::new(self.lend(), Way::Shared(Box::new(share)), true))
+        let secure = self.connector.is_secure();
+        let stream = self.shared.borrow().iter().find_map(|http2| http2.open(secure))?;
+        Some(PooledConnection::new(self.enter(), Protocol::Http2(stream), true))
     }
 
     /// The upstream wants HTTP/1.1 (RFC 9113, 7: HTTP_1_1_REQUIRED): new connections offer nothing
     /// else, unless the configuration wants HTTP/2.
-    pub(super) fn leave_http2(&self) {
-        if self.negotiator.version() == HttpVersion::Auto {
-            self.plain_only.set(true);
-            self.retire_trunks();
+    pub(super) fn disable_http2(&self) {
+        if self.connector.version() == HttpVersion::Auto {
+            self.http1_only.set(true);
+            self.retire_shared();
         }
     }
 
     /// Whether a connection is being made that may be shared.
     pub fn is_connecting(&self) -> bool {
-        self.attempt.borrow().is_some()
+        self.pending.borrow().is_some()
     }
 
-    /// `generation`: of the addresses when it was lent.
-    pub(super) fn keep(&self, plain: Plain, generation: u64, idle_timeout: Duration, clock: &Clock) {
-        let wanted_elsewhere =
-            || self.connections.as_ref().is_some_and(|line| line.waits() && !line.pass_on(self.kind()));
-        if generation == self.standing.generation() && !wanted_elsewhere() {
-            self.pool.keep(plain, idle_timeout, clock);
+    /// `generation`: of the addresses when it was taken.
+    pub(super) fn keep(&self, http1: Box<Http1>, generation: u64) {
+        let wanted_elsewhere = || {
+            let queue = self.connections.as_ref();
+            queue.is_some_and(|queue| queue.waits() && !queue.notify_waiter(self.kind()))
+        };
+        if generation == self.health.generation() && !wanted_elsewhere() {
+            let keep_for = http1.keep_for(self.idle_timeout);
+            self.pool.insert(http1, keep_for);
         }
     }
 
@@ -151,53 +155,53 @@ impl Endpoint {
     }
 
     fn retire_idle(&self) -> bool {
-        let idle = self.trunks.borrow().iter().position(|trunk| trunk.is_idle());
-        idle.map(|at| self.trunks.borrow_mut().swap_remove(at).retire()).is_some()
+        let idle = self.shared.borrow().iter().position(|http2| http2.is_idle());
+        idle.map(|at| self.shared.borrow_mut().swap_remove(at).retire()).is_some()
     }
 
-    /// A shared connection has room for one more: whoever waits in line hears of it, and if that is
-    /// not here, one that nobody uses gives its place up.
-    pub(super) fn pass_on(&self) {
-        let Some(line) = self.connections.as_ref().filter(|line| line.waits()) else { return };
-        if !line.pass_on(self.kind()) {
+    /// A shared connection has room for one more: a request that waits hears of it, and if none waits
+    /// here, a connection that nobody uses gives its place up.
+    pub(super) fn notify_waiter(&self) {
+        let Some(queue) = self.connections.as_ref().filter(|queue| queue.waits()) else { return };
+        if !queue.notify_waiter(self.kind()) {
             self.retire_idle();
         }
     }
 
-    /// A new connection; or, where one can be shared, room on the one that is made just now.
-    /// `held`: the connection's place, where there are only so many. `switching`: it is to leave HTTP,
-    /// so that it is nobody else's.
+    /// A new connection; or, where one can be shared, a stream of the one that is made just now.
+    /// `permit`: the connection's place, where there are only so many. `upgrading`: it is to leave
+    /// HTTP, so that it is nobody else's.
     pub async fn connect(
         self: &Rc<Self>,
         within: Duration,
         clock: &Clock,
-        mut held: Option<Place>,
-        switching: bool,
-    ) -> Result<Lease, ConnectError> {
-        let lent = self.lend();
+        mut permit: Option<Permit>,
+        upgrading: bool,
+    ) -> Result<PooledConnection, ConnectError> {
+        let in_use = self.enter();
         let begun = Instant::now();
-        while self.speaks.get() != HttpVersion::Http1 && !switching && !self.plain_only.get() {
-            if let Some(lease) = self.share() {
-                return Ok(lease);
+        while self.speaks.get() != HttpVersion::Http1 && !upgrading && !self.http1_only.get() {
+            if let Some(connection) = self.share() {
+                return Ok(connection);
             }
-            self.attempt(within, clock, held.take()).await?;
-            if let Some(lease) = self.reuse() {
-                return Ok(lease);
+            self.wait_for_pending(within, clock, permit.take()).await?;
+            if let Some(connection) = self.reuse() {
+                return Ok(connection);
             }
             if begun.elapsed() > within || self.connections.is_some() {
                 return Err(ConnectError::Full);
             }
         }
-        let plain_only = self.plain_only.get();
-        let negotiated = self.negotiate(within, clock, held, switching || plain_only).await;
-        if plain_only && negotiated.is_err() {
-            // It may not take that either: the next one is asked in any version again.
-            self.plain_only.set(false);
+        let http1_only = self.http1_only.get();
+        let connected = self.open(within, clock, permit, upgrading || http1_only).await;
+        if http1_only && connected.is_err() {
+            // It may not take that either: the next connection offers any version again.
+            self.http1_only.set(false);
         }
-        match negotiated? {
-            Negotiated::Plain(plain) => Ok(Lease::new(lent, Way::Plain(plain), false)),
-            Negotiated::Shared(trunk) => {
-                self.take_up(trunk);
+        match connected? {
+            NewConnection::Http1(http1) => Ok(PooledConnection::new(in_use, Protocol::Http1(http1), false)),
+            NewConnection::Http2(http2) => {
+                self.insert(http2);
                 self.share().ok_or(ConnectError::Full)
             }
         }
@@ -205,108 +209,111 @@ impl Endpoint {
 
     /// Waits for the connection that is being made, if need be by a task of its own: the client
     /// that asked for it may go, and others wait for it.
-    async fn attempt(
+    async fn wait_for_pending(
         self: &Rc<Self>,
         within: Duration,
         clock: &Clock,
-        held: Option<Place>,
+        permit: Option<Permit>,
     ) -> Result<(), ConnectError> {
-        let under_way = self.attempt.borrow().clone();
-        let attempt = under_way.unwrap_or_else(|| self.begin_attempt(within, clock.clone(), held));
+        let under_way = self.pending.borrow().clone();
+        let pending = under_way.unwrap_or_else(|| self.begin_connect(within, clock.clone(), permit));
         loop {
-            if let Some(outcome) = &*attempt.outcome.borrow() {
+            if let Some(outcome) = &*pending.outcome.borrow() {
                 return outcome.clone();
             }
-            attempt.done.notified().await;
+            pending.done.notified().await;
         }
     }
 
-    fn begin_attempt(self: &Rc<Self>, within: Duration, clock: Clock, held: Option<Place>) -> Rc<Attempt> {
-        let attempt = Rc::<Attempt>::default();
-        *self.attempt.borrow_mut() = Some(Rc::clone(&attempt));
-        let (endpoint, told) = (Rc::clone(self), Rc::clone(&attempt));
+    fn begin_connect(
+        self: &Rc<Self>,
+        within: Duration,
+        clock: Clock,
+        permit: Option<Permit>,
+    ) -> Rc<PendingConnect> {
+        let pending = Rc::<PendingConnect>::default();
+        *self.pending.borrow_mut() = Some(Rc::clone(&pending));
+        let (endpoint, waited_for) = (Rc::clone(self), Rc::clone(&pending));
         tokio::task::spawn_local(async move {
-            let generation = endpoint.standing.generation();
-            let negotiated = endpoint.negotiate(within, &clock, held, false).await;
-            let outcome = negotiated.map(|negotiated| match negotiated {
-                Negotiated::Plain(plain) => {
-                    endpoint.keep(plain, generation, endpoint.negotiator.idle(), &clock);
-                }
-                Negotiated::Shared(trunk) => endpoint.take_up(trunk),
+            let generation = endpoint.health.generation();
+            let connected = endpoint.open(within, &clock, permit, false).await;
+            let outcome = connected.map(|connection| match connection {
+                NewConnection::Http1(http1) => endpoint.keep(http1, generation),
+                NewConnection::Http2(http2) => endpoint.insert(http2),
             });
-            endpoint.attempt.take();
-            *told.outcome.borrow_mut() = Some(outcome);
-            told.done.notify_waiters();
+            endpoint.pending.take();
+            *waited_for.outcome.borrow_mut() = Some(outcome);
+            waited_for.done.notify_waiters();
         });
-        attempt
+        pending
     }
 
-    async fn negotiate(
+    async fn open(
         &self,
         within: Duration,
         clock: &Clock,
-        held: Option<Place>,
-        switching: bool,
-    ) -> Result<Negotiated, ConnectError> {
-        let negotiating = async {
+        permit: Option<Permit>,
+        upgrading: bool,
+    ) -> Result<NewConnection, ConnectError> {
+        let opening = async {
             let transport = self.dialer.connect(&self.url, within, clock.now()).await?;
-            self.negotiator.negotiate(transport, clock, held, switching).await
+            self.connector.connect(transport, clock, permit, upgrading).await
         };
-        let outcome = tokio::time::timeout(within, negotiating).await;
-        let negotiated = outcome.unwrap_or(Err(ConnectError::TooSlow(within)));
-        self.tell(negotiated.as_ref().err());
-        let negotiated = negotiated?;
-        if !switching {
-            self.speaks.set(match negotiated {
-                Negotiated::Plain(_) => HttpVersion::Http1,
-                Negotiated::Shared(_) => HttpVersion::Http2,
+        let outcome = tokio::time::timeout(within, opening).await;
+        let connected = outcome.unwrap_or(Err(ConnectError::TooSlow(within)));
+        self.log(connected.as_ref().err());
+        let connected = connected?;
+        if !upgrading {
+            self.speaks.set(match connected {
+                NewConnection::Http1(_) => HttpVersion::Http1,
+                NewConnection::Http2(_) => HttpVersion::Http2,
             });
         }
-        Ok(negotiated)
+        Ok(connected)
     }
 
     /// Once, not for every request that fails by it.
-    fn tell(&self, error: Option<&ConnectError>) {
+    fn log(&self, error: Option<&ConnectError>) {
         let text = error.map(ConnectError::to_string);
-        let mut told = self.told.borrow_mut();
-        if let Some(text) = text.as_deref().filter(|text| told.as_deref() != Some(text)) {
+        let mut logged = self.logged.borrow_mut();
+        if let Some(text) = text.as_deref().filter(|text| logged.as_deref() != Some(text)) {
             tracing::warn!(url = %self.label, error = %text, "cannot connect to the upstream");
         }
-        *told = text;
+        *logged = text;
     }
 
-    fn take_up(&self, trunk: Rc<Trunk>) {
-        let mut trunks = self.trunks.borrow_mut();
-        trunks.retain(|trunk| !trunk.is_closed());
-        trunks.push(trunk);
+    fn insert(&self, http2: Rc<Http2>) {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|http2| !http2.is_closed());
+        shared.push(http2);
     }
 
-    fn lend(self: &Rc<Self>) -> Lent {
-        self.lent.set(self.lent.get() + 1);
-        Lent(Rc::clone(self))
+    fn enter(self: &Rc<Self>) -> InUse {
+        self.in_use.set(self.in_use.get() + 1);
+        InUse(Rc::clone(self))
     }
 
     /// The name leads elsewhere now: what is idle is made anew when it is wanted.
     fn forget_vanished(&self) {
-        let generation = self.standing.generation();
+        let generation = self.health.generation();
         if self.generation.replace(generation) != generation {
             self.pool.clear();
-            self.retire_trunks();
+            self.retire_shared();
         }
     }
 
-    fn retire_trunks(&self) {
-        self.trunks.borrow_mut().drain(..).for_each(|trunk| trunk.retire());
+    fn retire_shared(&self) {
+        self.shared.borrow_mut().drain(..).for_each(|http2| http2.retire());
     }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.trunks.get_mut().drain(..).for_each(|trunk| trunk.retire());
+        self.shared.get_mut().drain(..).for_each(|http2| http2.retire());
     }
 }
 
-impl std::ops::Deref for Lent {
+impl std::ops::Deref for InUse {
     type Target = Rc<Endpoint>;
 
     fn deref(&self) -> &Rc<Endpoint> {
@@ -314,8 +321,8 @@ impl std::ops::Deref for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.lent.set(self.0.lent.get() - 1);
+        self.0.in_use.set(self.0.in_use.get() - 1);
     }
 }

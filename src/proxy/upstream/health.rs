@@ -3,82 +3,96 @@
 
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 
 use crate::{
     authz::answer::Reason,
-    message::{Fields, Request, RequestHead, Target},
     net::Clock,
-    proxy::{
-        body::Upload,
-        upstream::{
-            endpoint::Endpoint,
-            negotiate::ConnectError,
-            settings::{Health, UpstreamSettings},
-            standing::Standing,
-        },
+    proxy::upstream::{
+        body::RequestBody,
+        connector::ConnectError,
+        endpoint::Endpoint,
+        endpoint_health::EndpointHealth,
+        response::ResponseBody,
+        settings::{Health, UpstreamSettings},
     },
 };
 
+/// What is read of an answer's body.
+const MAX_ANSWER: usize = 1 << 20;
+
 /// Checks one url for as long as it is polled.
 pub(super) async fn keep(
-    health: Health,
+    check: Health,
     settings: Arc<UpstreamSettings>,
     place: usize,
-    standing: Arc<Standing>,
+    health: Arc<EndpointHealth>,
     clock: Clock,
 ) {
     let url = &settings.urls[place].url;
-    let endpoint = Endpoint::new(url, &settings, standing.clone(), None);
+    let endpoint = Endpoint::new(url, &settings, health.clone(), None);
     let host = settings.host.clone().unwrap_or_else(|| url.authority());
     let mut against = 0;
     loop {
-        let outcome = match tokio::time::timeout(health.timeout, ask(&endpoint, &host, &health, &clock)).await
-        {
+        let outcome = match tokio::time::timeout(check.timeout, ask(&endpoint, &host, &check, &clock)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Unhealthy::Silent(health.timeout)),
+            Err(_) => Err(Unhealthy::Silent(check.timeout)),
         };
         // Only what speaks against the present state counts, and only in a row.
-        against = if outcome.is_ok() == standing.is_up() { 0 } else { against + 1 };
+        against = if outcome.is_ok() == health.is_up() { 0 } else { against + 1 };
         match outcome {
-            Ok(()) if against >= health.rise => {
-                standing.set_up(true);
-                standing.succeeded();
+            Ok(()) if against >= check.rise => {
+                health.set_up(true);
+                health.succeeded();
                 tracing::info!(upstream = %settings.name, %url, "up: its health checks pass");
                 against = 0;
             }
-            Err(why) if against >= health.fall => {
-                standing.set_up(false);
+            Err(why) if against >= check.fall => {
+                health.set_up(false);
                 tracing::warn!(upstream = %settings.name, %url, %why, "down: its health checks fail");
                 against = 0;
             }
             _ => {}
         }
-        tokio::time::sleep(health.interval).await;
+        tokio::time::sleep(check.interval).await;
     }
 }
 
 async fn ask(
     endpoint: &Rc<Endpoint>,
     host: &HeaderValue,
-    health: &Health,
+    check: &Health,
     clock: &Clock,
 ) -> Result<(), Unhealthy> {
-    let mut fields = Fields::default();
-    fields.add("host", host);
-    fields.add("user-agent", &HeaderValue::from_static("permgate-health"));
-    let target = Target::from(&health.path);
-    let head = RequestHead { method: Method::GET, target, version: Version::HTTP_11, fields };
-    let request = Request::from_parts(head, Upload::none());
-    let mut lease = endpoint.connect(health.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
-    let answer = lease.send(request, health.timeout, false).await;
-    let status = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?.status;
-    let sound = match health.status {
+    let mut request = Request::new(RequestBody::empty());
+    *request.uri_mut() = check.path.clone().into();
+    request.headers_mut().insert(header::HOST, host.clone());
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
+    let mut connection =
+        endpoint.connect(check.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
+    let answer = connection.send(request, check.timeout, false).await;
+    let answer = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?;
+    let status = answer.status();
+    read_to_end(answer.map(|incoming| ResponseBody::new(incoming, connection, check.timeout))).await;
+    // The next check makes a connection of its own.
+    while endpoint.close_one() {}
+    let sound = match check.status {
         Some(expected) => status == expected,
         None => status.is_success() || status.is_redirection(),
     };
-    // The lease is dropped, and its connection with it: nobody reads the rest.
     if sound { Ok(()) } else { Err(Unhealthy::Status(status)) }
+}
+
+/// The upstream need not log an answer that nobody took; one without an end is broken off.
+async fn read_to_end(answer: Response<ResponseBody>) {
+    let mut body = answer.into_body();
+    let mut left = MAX_ANSWER;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, |data| data.len());
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
+    }
 }
 
 enum Unhealthy {

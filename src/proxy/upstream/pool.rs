@@ -1,4 +1,4 @@
-//! The connections of a url that wait for another exchange.
+//! The HTTP/1.1 connections of a url that wait for another request.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{net::Clock, proxy::upstream::plain::Plain};
+use crate::{net::Clock, proxy::upstream::http1::Http1};
 
 #[derive(Default)]
 pub struct Pool {
@@ -17,7 +17,7 @@ pub struct Pool {
 }
 
 struct Idle {
-    plain: Plain,
+    connection: Box<Http1>,
     until: Instant,
 }
 
@@ -26,11 +26,11 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 impl Pool {
     /// The connection that was used last and is still open.
-    pub fn take(&self) -> Option<Plain> {
+    pub fn take(&self) -> Option<Box<Http1>> {
         loop {
-            let Idle { plain, .. } = self.idle.borrow_mut().pop()?;
-            if plain.is_open() {
-                return Some(plain);
+            let idle = self.idle.borrow_mut().pop()?;
+            if idle.is_usable(idle.connection.clock().now()) {
+                return Some(idle.connection);
             }
         }
     }
@@ -48,11 +48,18 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 
-    pub fn keep(self: &Rc<Self>, plain: Plain, idle_timeout: Duration, clock: &Clock) {
-        self.idle.borrow_mut().push(Idle { plain, until: clock.now() + idle_timeout });
+    pub fn insert(self: &Rc<Self>, connection: Box<Http1>, keep_for: Duration) {
+        let clock = connection.clock().clone();
+        self.idle.borrow_mut().push(Idle { connection, until: clock.now() + keep_for });
         if !self.swept.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::downgrade(self), SWEEP.min(idle_timeout), clock.clone()));
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), SWEEP.min(keep_for), clock));
         }
+    }
+}
+
+impl Idle {
+    fn is_usable(&self, now: Instant) -> bool {
+        self.until > now && self.connection.is_ready()
     }
 }
 
@@ -65,7 +72,7 @@ async fn sweep(pool: Weak<Pool>, every: Duration, clock: Clock) {
         let Some(pool) = pool.upgrade() else { return };
         let now = clock.now();
         let idle = &mut *pool.idle.borrow_mut();
-        idle.retain(|idle| idle.until > now && idle.plain.is_open());
+        idle.retain(|idle| idle.is_usable(now));
         if idle.is_empty() {
             pool.swept.set(false);
             return;

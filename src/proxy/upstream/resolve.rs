@@ -3,7 +3,7 @@
 
 use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 
-use crate::proxy::upstream::{settings::UpstreamSettings, standing::Standing};
+use crate::proxy::upstream::{endpoint_health::EndpointHealth, settings::UpstreamSettings};
 
 /// Where names lead.
 pub trait Resolver: Send + Sync {
@@ -30,7 +30,7 @@ pub(super) async fn keep(
     name: &str,
     port: u16,
     settings: &UpstreamSettings,
-    standing: &Standing,
+    health: &EndpointHealth,
 ) {
     let upstream = &settings.name;
     let mut failures = 0;
@@ -39,14 +39,14 @@ pub(super) async fn keep(
         let found = resolver.resolve(name, port).await;
         let pause = match found {
             Ok(addresses) if !addresses.is_empty() => {
-                if standing.found(addresses) {
+                if health.found(addresses) {
                     tracing::debug!(%upstream, name, "the name leads to other addresses");
                 }
                 failures = 0;
                 settings.resolve
             }
             other => {
-                standing.found(Vec::new());
+                health.found(Vec::new());
                 let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
                 if failures == 0 {
                     tracing::warn!(%upstream, name, %error, "the name cannot be looked up; what is known stays");

@@ -22,6 +22,10 @@ pub struct UpstreamSettings {
     pub first_byte_timeout: Duration,
     /// Between two pieces of an answer that is asked for.
     pub body_timeout: Duration,
+    /// The same for answers that may be quiet for long: event streams, gRPC, watches.
+    pub stream_idle_timeout: Duration,
+    /// How often an HTTP/2 upstream with requests under way is asked for life.
+    pub ping_interval: Duration,
     /// How long nothing may pass through a tunnel.
     pub tunnel_idle_timeout: Duration,
     /// How long an unused connection is kept; shorter than upstreams' own limit, so that they
@@ -59,6 +63,8 @@ impl UpstreamSettings {
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(3600),
+            ping_interval: Duration::from_secs(300),
             tunnel_idle_timeout: Duration::from_secs(3600),
             idle_timeout: Duration::from_secs(15),
             balance: Balance::RoundRobin,

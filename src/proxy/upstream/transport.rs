@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -40,20 +40,6 @@ macro_rules! each {
 }
 
 impl Transport {
-    /// Whether the peer has neither closed it nor said anything, as far as the last event told.
-    pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let heard = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
-            Self::Tls(stream) => {
-                let mut cx = Context::from_waker(Waker::noop());
-                return Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending();
-            }
-        };
-        heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
-
     /// Closing is a reset from now on. A unix socket has none; its peer sees the end.
     pub fn reset_on_close(&self) {
         let socket = match self {

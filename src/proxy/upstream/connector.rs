@@ -9,36 +9,38 @@ use tokio_rustls::TlsConnector;
 use crate::{
     net::Clock,
     proxy::upstream::{
-        admission::Place,
-        plain::Plain,
+        admission::Permit,
+        http1::Http1,
+        http2::{Http2, Http2Error},
+        http2_error,
         settings::{HttpVersion, UpstreamSettings},
         tls,
         transport::Transport,
-        trunk::Trunk,
         url::{Scheme, UpstreamUrl},
     },
 };
 
 /// How one url is spoken to.
-pub struct Negotiator {
+pub struct Connector {
     version: HttpVersion,
     is_secure: bool,
     secure: Option<Secure>,
     idle: Duration,
+    ping: Duration,
 }
 
 /// What a handshake of TLS needs.
 struct Secure {
     connector: TlsConnector,
     /// For a connection whose protocol is to be switched: that is HTTP/1.1's alone.
-    switching: TlsConnector,
+    upgrading: TlsConnector,
     expected: ServerName<'static>,
 }
 
-/// A connection that is ready for its first exchange.
-pub enum Negotiated {
-    Plain(Plain),
-    Shared(Rc<Trunk>),
+/// A connection that is ready for its first request.
+pub enum NewConnection {
+    Http1(Box<Http1>),
+    Http2(Rc<Http2>),
 }
 
 /// Why there is no connection; told to everybody who waits for it.
@@ -49,7 +51,7 @@ pub enum ConnectError {
     #[error("{0}")]
     Socket(#[source] Rc<io::Error>),
     #[error("no HTTP/2 there: {0}")]
-    Http2(#[source] Rc<h2::Error>),
+    Http2(#[source] Rc<Http2Error>),
     #[error("{0}")]
     Tls(Rc<str>),
     #[error("it does not take HTTP/2, which `http = \"2\"` asks for")]
@@ -60,7 +62,7 @@ pub enum ConnectError {
     Full,
 }
 
-impl Negotiator {
+impl Connector {
     pub fn new(url: &UpstreamUrl, settings: &UpstreamSettings) -> Self {
         let version = match (url.scheme(), settings.http) {
             (Scheme::H2c, _) => HttpVersion::Http2,
@@ -71,53 +73,54 @@ impl Negotiator {
         let secure = tls.and_then(|tls| {
             Some(Secure {
                 connector: tls.connector(version),
-                switching: tls.connector(HttpVersion::Http1),
+                upgrading: tls.connector(HttpVersion::Http1),
                 expected: tls.expected(url.host())?,
             })
         });
-        Self { version, secure, is_secure: url.scheme() == Scheme::Https, idle: settings.idle_timeout }
+        let is_secure = url.scheme() == Scheme::Https;
+        Self { version, secure, is_secure, idle: settings.idle_timeout, ping: settings.ping_interval }
     }
 
     pub fn version(&self) -> HttpVersion {
         self.version
     }
 
-    pub fn idle(&self) -> Duration {
-        self.idle
-    }
-
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }
 
-    /// `held`: the connection's place, where there are only so many. `switching`: it is to leave
+    /// `permit`: the connection's place, where there are only so many. `upgrading`: it is to leave
     /// HTTP, which HTTP/1.1 alone can do.
-    pub async fn negotiate(
+    pub async fn connect(
         &self,
         transport: Transport,
         clock: &Clock,
-        held: Option<Place>,
-        switching: bool,
-    ) -> Result<Negotiated, ConnectError> {
+        permit: Option<Permit>,
+        upgrading: bool,
+    ) -> Result<NewConnection, ConnectError> {
         let (transport, version) = match transport {
-            Transport::Tcp(stream) if self.is_secure => self.secure(stream, switching).await?,
+            Transport::Tcp(stream) if self.is_secure => self.secure(stream, upgrading).await?,
             other => (other, self.version),
         };
         if version == HttpVersion::Http2 {
-            let trunk = Trunk::start(transport, clock, self.idle, held).await;
-            return trunk.map(Negotiated::Shared).map_err(ConnectError::of_h2);
+            let http2 = Http2::start(transport, clock, self.idle, self.ping, permit).await;
+            return http2.map(NewConnection::Http2).map_err(ConnectError::of_http2);
         }
-        Ok(Negotiated::Plain(Plain::new(transport, clock, held)))
+        let http1 = Http1::start(transport, clock, permit).await;
+        // Nothing is read or written by it, so that nothing can fail.
+        http1
+            .map(|http1| NewConnection::Http1(Box::new(http1)))
+            .map_err(|error| io::Error::other(error).into())
     }
 
     async fn secure(
         &self,
         stream: TcpStream,
-        switching: bool,
+        upgrading: bool,
     ) -> Result<(Transport, HttpVersion), ConnectError> {
         let secure = self.secure.as_ref().ok_or(ConnectError::NoTrust)?;
-        let switching = switching && self.version != HttpVersion::Http2;
-        let connector = if switching { &secure.switching } else { &secure.connector };
+        let upgrading = upgrading && self.version != HttpVersion::Http2;
+        let connector = if upgrading { &secure.upgrading } else { &secure.connector };
         let stream = connector.connect(secure.expected.clone(), stream).await?;
         let version = tls::agreed(&stream);
         if self.version == HttpVersion::Http2 && version != HttpVersion::Http2 {
@@ -129,8 +132,12 @@ impl Negotiator {
 
 impl ConnectError {
     /// A client's certificate may be refused only after the handshake.
-    fn of_h2(error: h2::Error) -> Self {
-        match error.get_io().and_then(tls::explain) {
+    fn of_http2(error: Http2Error) -> Self {
+        let socket = match &error {
+            Http2Error::Broken(error) => http2_error::socket_error(error),
+            Http2Error::Closed => None,
+        };
+        match socket.and_then(tls::explain) {
             Some(why) => Self::Tls(why.into()),
             None => Self::Http2(error.into()),
         }

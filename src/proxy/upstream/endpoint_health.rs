@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::proxy::upstream::settings::Ejection;
 
 /// Shared by the workers that send to the url and by what looks after it.
-pub struct Standing {
+pub struct EndpointHealth {
     since: Instant,
     up: AtomicBool,
     /// In a row.
@@ -35,7 +35,7 @@ enum Addresses {
     Known(Arc<[SocketAddr]>),
 }
 
-impl Default for Standing {
+impl Default for EndpointHealth {
     fn default() -> Self {
         Self {
             since: Instant::now(),
@@ -49,7 +49,7 @@ impl Default for Standing {
     }
 }
 
-impl Standing {
+impl EndpointHealth {
     /// What the health checks say; up until they say otherwise.
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
@@ -162,51 +162,51 @@ mod tests {
 
     #[test]
     fn who_keeps_failing_is_left_out_for_longer_and_longer() {
-        let standing = Standing::default();
+        let health = EndpointHealth::default();
         let ejection = Ejection { failures: 2, back_off: Duration::from_secs(5) };
-        let at = |seconds: u64| standing.since + Duration::from_secs(seconds);
+        let at = |seconds: u64| health.since + Duration::from_secs(seconds);
         let check = |row: &str, seconds: u64, expected: bool| {
-            assert_eq!(standing.is_ejected(at(seconds)), expected, "{row}");
+            assert_eq!(health.is_ejected(at(seconds)), expected, "{row}");
         };
-        assert!(!standing.failed(ejection, at(0)), "one is chance");
-        standing.succeeded();
-        assert!(!standing.failed(ejection, at(0)), "not in a row");
-        assert!(standing.failed(ejection, at(0)));
-        standing.eject(ejection, at(0));
-        assert!(!standing.failed(ejection, at(1)), "was under way");
+        assert!(!health.failed(ejection, at(0)), "one is chance");
+        health.succeeded();
+        assert!(!health.failed(ejection, at(0)), "not in a row");
+        assert!(health.failed(ejection, at(0)));
+        health.eject(ejection, at(0));
+        assert!(!health.failed(ejection, at(1)), "was under way");
         check("within the back-off", 4, true);
         check("after it", 5, false);
-        assert!(standing.failed(ejection, at(5)), "one more is enough");
-        standing.eject(ejection, at(5));
+        assert!(health.failed(ejection, at(5)), "one more is enough");
+        health.eject(ejection, at(5));
         check("double", 14, true);
         check("after the double", 15, false);
         for _ in 0..9 {
-            standing.eject(ejection, at(15));
+            health.eject(ejection, at(15));
         }
         check("no longer than the longest", 15 + 59, true);
         check("and then", 15 + 60, false);
-        standing.succeeded();
-        assert!(!standing.failed(ejection, at(80)), "all is forgotten");
+        health.succeeded();
+        assert!(!health.failed(ejection, at(80)), "all is forgotten");
     }
 
     #[tokio::test]
     async fn the_last_good_answer_stays() {
-        let standing = Standing::default();
+        let health = EndpointHealth::default();
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        assert!(!standing.found(Vec::new()));
-        assert_eq!(standing.addresses().await, None);
-        let found = |ports: &[u16]| standing.found(ports.iter().copied().map(address).collect());
+        assert!(!health.found(Vec::new()));
+        assert_eq!(health.addresses().await, None);
+        let found = |ports: &[u16]| health.found(ports.iter().copied().map(address).collect());
         let check = |row: &str, ports: &[u16], changed: bool| {
-            let generation = standing.generation();
+            let generation = health.generation();
             assert_eq!(found(ports), changed, "{row}");
-            assert_eq!(standing.generation() - generation, u64::from(changed), "{row}");
+            assert_eq!(health.generation() - generation, u64::from(changed), "{row}");
         };
         assert!(found(&[1, 2, 1]));
-        assert_eq!(standing.generation(), 0, "no connection led elsewhere before the first");
+        assert_eq!(health.generation(), 0, "no connection led elsewhere before the first");
         check("another order", &[2, 1], false);
         check("nothing", &[], false);
-        assert_eq!(standing.addresses().await.as_deref(), Some(&[address(1), address(2)][..]));
+        assert_eq!(health.addresses().await.as_deref(), Some(&[address(1), address(2)][..]));
         check("one vanished", &[2], true);
-        assert_eq!(standing.addresses().await.as_deref(), Some(&[address(2)][..]));
+        assert_eq!(health.addresses().await.as_deref(), Some(&[address(2)][..]));
     }
 }

@@ -17,11 +17,11 @@ use crate::{
     proxy::{
         settings::Settings,
         upstream::{
-            admission::Line,
+            admission::SlotQueue,
+            endpoint_health::EndpointHealth,
             health,
             resolve::{self, Resolver, SystemResolver},
             settings::{UpstreamSettings, WeightedUrl},
-            standing::Standing,
         },
     },
     state::State,
@@ -36,11 +36,11 @@ pub struct Upstreams {
 }
 
 /// What the workers share of one upstream.
-pub struct Common {
+pub struct SharedUpstream {
     /// In the order of the urls.
-    pub standings: Vec<Arc<Standing>>,
-    pub requests: Arc<Line>,
-    pub connections: Arc<Line>,
+    pub endpoints: Vec<Arc<EndpointHealth>>,
+    pub requests: Arc<SlotQueue>,
+    pub connections: Arc<SlotQueue>,
 }
 
 /// How soon a reload is seen when no worker has seen it.
@@ -50,9 +50,9 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Known {
     /// As they are looked after.
     settings: Option<Arc<UpstreamSettings>>,
-    standings: HashMap<String, Arc<Standing>>,
-    requests: Arc<Line>,
-    connections: Arc<Line>,
+    endpoints: HashMap<String, Arc<EndpointHealth>>,
+    requests: Arc<SlotQueue>,
+    connections: Arc<SlotQueue>,
 }
 
 impl Upstreams {
@@ -93,39 +93,39 @@ impl Upstreams {
         for upstream in settings.upstreams.values() {
             let urls: Vec<String> = upstream.urls.iter().map(|one| one.url.to_string()).collect();
             let known = known.entry(upstream.name.clone()).or_default();
-            known.standings.retain(|url, _| urls.contains(url));
+            known.endpoints.retain(|url, _| urls.contains(url));
             known.settings = Some(upstream.clone());
             if upstream.health.is_none() {
                 // Nobody would say so any more.
-                known.standings.values().for_each(|standing| standing.set_up(true));
+                known.endpoints.values().for_each(|health| health.set_up(true));
             }
         }
     }
 
     fn care_for(self: &Arc<Self>, settings: &Arc<UpstreamSettings>, clock: &Clock) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        for (place, standing) in self.of(settings).standings.into_iter().enumerate() {
+        for (place, health) in self.of(settings).endpoints.into_iter().enumerate() {
             if let Some((name, port)) = settings.urls[place].url.name() {
-                let (everything, settings, standing) = (self.clone(), settings.clone(), standing.clone());
+                let (everything, settings, health) = (self.clone(), settings.clone(), health.clone());
                 tasks.spawn_local(async move {
-                    resolve::keep(&*everything.resolver, &name, port, &settings, &standing).await;
+                    resolve::keep(&*everything.resolver, &name, port, &settings, &health).await;
                 });
             }
-            if let Some(health) = settings.health.clone() {
-                tasks.spawn_local(health::keep(health, settings.clone(), place, standing, clock.clone()));
+            if let Some(check) = settings.health.clone() {
+                tasks.spawn_local(health::keep(check, settings.clone(), place, health, clock.clone()));
             }
         }
         tasks
     }
 
     /// For a worker that has read these settings.
-    pub fn of(&self, settings: &Arc<UpstreamSettings>) -> Common {
+    pub fn of(&self, settings: &Arc<UpstreamSettings>) -> SharedUpstream {
         let mut known = self.known();
         let known = known.entry(settings.name.clone()).or_default();
         if known.settings.as_ref() != Some(settings) {
             self.news.notify_one();
         }
-        known.common(settings)
+        known.shared(settings)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
@@ -134,10 +134,10 @@ impl Upstreams {
 }
 
 impl Known {
-    fn common(&mut self, settings: &UpstreamSettings) -> Common {
-        let standing = |one: &WeightedUrl| self.standings.entry(one.url.to_string()).or_default().clone();
-        Common {
-            standings: settings.urls.iter().map(standing).collect(),
+    fn shared(&mut self, settings: &UpstreamSettings) -> SharedUpstream {
+        let health = |one: &WeightedUrl| self.endpoints.entry(one.url.to_string()).or_default().clone();
+        SharedUpstream {
+            endpoints: settings.urls.iter().map(health).collect(),
             requests: self.requests.clone(),
             connections: self.connections.clone(),
         }
@@ -150,16 +150,16 @@ impl UpstreamReadings for Upstreams {
         let mut known = self.known();
         let reading = |known: &mut Known| {
             let settings = known.settings.clone()?;
-            let Common { standings, requests, connections } = known.common(&settings);
-            let figures = |line: &Line, limit: Option<NonZeroUsize>| limit.map(|_| line.figures());
-            let url = |(one, standing): (&WeightedUrl, Arc<Standing>)| UrlReading {
+            let SharedUpstream { endpoints, requests, connections } = known.shared(&settings);
+            let figures = |queue: &SlotQueue, limit: Option<NonZeroUsize>| limit.map(|_| queue.figures());
+            let url = |(one, health): (&WeightedUrl, Arc<EndpointHealth>)| UrlReading {
                 url: one.url.to_string(),
-                up: standing.is_up(),
-                ejected: standing.is_ejected(now),
+                up: health.is_up(),
+                ejected: health.is_ejected(now),
             };
             Some(UpstreamReading {
                 name: settings.name.to_string(),
-                urls: settings.urls.iter().zip(standings).map(url).collect(),
+                urls: settings.urls.iter().zip(endpoints).map(url).collect(),
                 requests: figures(&requests, settings.max_in_flight),
                 connections: figures(&connections, settings.max_connections),
             })

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use crate::proxy::upstream::settings::{Balance, UpstreamSettings};
 
 /// A worker's own, for one upstream.
-pub struct Chooser {
+pub struct LoadBalancer {
     balance: Balance,
     weights: Vec<u32>,
     /// Of smooth weighted round robin: what each place has coming.
@@ -15,7 +15,7 @@ pub struct Chooser {
     seeds: Vec<u64>,
 }
 
-impl Chooser {
+impl LoadBalancer {
     pub fn new(settings: &UpstreamSettings) -> Self {
         let seeds = settings.urls.iter().map(|one| fingerprint(one.url.to_string().as_bytes()));
         Self {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::proxy::upstream::{settings::WeightedUrl, url::UpstreamUrl};
 
-    fn chooser(balance: Balance, weights: &[u32]) -> Chooser {
+    fn balancer(balance: Balance, weights: &[u32]) -> LoadBalancer {
         let url = |place: usize| UpstreamUrl::parse(&format!("http://10.0.0.{place}:80")).expect("a url");
         let mut settings = UpstreamSettings::new("a", Vec::new());
         settings.balance = balance;
@@ -113,7 +113,7 @@ mod tests {
             .enumerate()
             .map(|(place, weight)| WeightedUrl { url: url(place), weight: *weight })
             .collect();
-        Chooser::new(&settings)
+        LoadBalancer::new(&settings)
     }
 
     fn none() -> u64 {
@@ -123,9 +123,9 @@ mod tests {
     #[test]
     fn turns_are_taken_smoothly_by_weight() {
         let check = |row: &str, weights: &[u32], out: &[usize], expected: &str| {
-            let chooser = chooser(Balance::RoundRobin, weights);
+            let balancer = balancer(Balance::RoundRobin, weights);
             let turns =
-                (0..expected.len()).map(|_| chooser.choose(|place| !out.contains(&place), |_| 0, none));
+                (0..expected.len()).map(|_| balancer.choose(|place| !out.contains(&place), |_| 0, none));
             let told: String =
                 turns.map(|turn| turn.map_or('-', |place| (b'a' + place as u8) as char)).collect();
             assert_eq!(told, expected, "{row}");
@@ -140,24 +140,24 @@ mod tests {
     #[test]
     fn the_one_with_the_least_to_do_is_asked() {
         let check = |row: &str, weights: &[u32], load: &[usize], expected: usize| {
-            let chooser = chooser(Balance::LeastRequests, weights);
-            assert_eq!(chooser.choose(|_| true, |place| load[place], none), Some(expected), "{row}");
+            let balancer = balancer(Balance::LeastRequests, weights);
+            assert_eq!(balancer.choose(|_| true, |place| load[place], none), Some(expected), "{row}");
         };
         check("one is idle", &[1, 1, 1], &[2, 0, 1], 1);
         check("a double weight bears double", &[2, 1], &[2, 1], 0);
         check("but no more", &[2, 1], &[4, 1], 1);
         check("one is drained", &[0, 1], &[0, 9], 1);
-        let even = chooser(Balance::LeastRequests, &[1, 1]);
+        let even = balancer(Balance::LeastRequests, &[1, 1]);
         let turns: Vec<_> = (0..4).filter_map(|_| even.choose(|_| true, |_| 0, none)).collect();
         assert_eq!(turns, [0, 1, 0, 1], "equals take turns");
     }
 
     #[test]
     fn one_that_is_out_moves_only_its_own() {
-        let chooser = chooser(Balance::Hash, &[1, 1, 2, 0]);
+        let balancer = balancer(Balance::Hash, &[1, 1, 2, 0]);
         let place = |user: u32, out: Option<usize>| {
             let key = fingerprint(format!("user-{user}").as_bytes());
-            chooser.choose(|place| Some(place) != out, |_| 0, || key).expect("somebody is left")
+            balancer.choose(|place| Some(place) != out, |_| 0, || key).expect("somebody is left")
         };
         let mut share = [0_u32; 4];
         for user in 0..4_000 {

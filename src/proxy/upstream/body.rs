@@ -1,0 +1,157 @@
+//! A request's body as hyper takes it: in pieces, each of which gives the upstream more time, and
+//! ended by a reset when the call is cut.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+
+use crate::proxy::upstream::{call::Call, http2::StreamExecutor, http2_error};
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// `None`: there is none, as in most requests.
+pub struct RequestBody(Option<Rc<Source>>);
+
+/// Shared with whoever sends the request, who may send it once more while nothing was taken.
+struct Source {
+    body: RefCell<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>,
+    /// What is left of a piece that was too large.
+    rest: RefCell<Bytes>,
+    taken: Cell<bool>,
+    call: RefCell<Option<Route>>,
+    /// How long the upstream may be silent once it has the whole body.
+    first_byte: Duration,
+}
+
+/// What the body goes into.
+struct Route {
+    call: Rc<Call>,
+    /// HTTP/2: learns which call the task belongs to that sends the body.
+    executor: Option<StreamExecutor>,
+}
+
+/// What is handed to HTTP/2 at once: after a cut no more than this may still leave.
+const PIECE: usize = 16 << 10;
+
+impl RequestBody {
+    pub fn new<B>(body: B, first_byte: Duration) -> Self
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    {
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        Self(Some(Rc::new(Source {
+            body: RefCell::new(Box::pin(body.map_err(Into::into))),
+            rest: RefCell::default(),
+            taken: Cell::new(false),
+            call: RefCell::default(),
+            first_byte,
+        })))
+    }
+
+    pub const fn empty() -> Self {
+        Self(None)
+    }
+
+    /// The same body once more, while nothing was taken from it.
+    pub fn again(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Whether sending it (once more) sends all of it.
+    pub fn is_untouched(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| !source.taken.get())
+    }
+
+    pub(super) fn attach(&self, call: &Rc<Call>, executor: Option<&StreamExecutor>) {
+        if let Some(source) = &self.0 {
+            let route = Route { call: Rc::clone(call), executor: executor.cloned() };
+            *source.call.borrow_mut() = Some(route);
+        }
+    }
+}
+
+impl Source {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let route = self.call.borrow();
+        if let Some(Route { call, executor }) = &*route {
+            if call.ended().is_some() {
+                return Poll::Ready(Some(Err(http2_error::cancelled())));
+            }
+            if let Some(executor) = executor {
+                executor.next_is_for(call);
+            }
+        }
+        let mut rest = self.rest.borrow_mut();
+        let frame = if rest.is_empty() {
+            match ready!(self.body.borrow_mut().as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                // Whoever owns the body knows what was wrong; the upstream is told to forget it.
+                Some(Err(_)) => return Poll::Ready(Some(Err(http2_error::cancelled()))),
+                None => {
+                    self.sent_whole(route.as_ref());
+                    return Poll::Ready(None);
+                }
+            }
+        } else {
+            Frame::data(std::mem::take(&mut *rest))
+        };
+        self.taken.set(true);
+        if let Some(Route { call, .. }) = &*route {
+            call.progressed();
+        }
+        let multiplexed = route.as_ref().is_some_and(|route| route.executor.is_some());
+        let frame = match frame.into_data() {
+            Ok(mut data) => {
+                if multiplexed && data.len() > PIECE {
+                    *rest = data.split_off(PIECE);
+                }
+                Frame::data(data)
+            }
+            Err(frame) => frame,
+        };
+        if rest.is_empty() && self.body.borrow().is_end_stream() {
+            self.sent_whole(route.as_ref());
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn sent_whole(&self, route: Option<&Route>) {
+        if let Some(Route { call, .. }) = route
+            && !call.is_answered()
+        {
+            call.await_answer(self.first_byte);
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.as_ref().map_or(Poll::Ready(None), |source| source.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|source| source.rest.borrow().is_empty() && source.body.borrow().is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.body.borrow().size_hint())
+    }
+}

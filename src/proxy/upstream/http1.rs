@@ -1,0 +1,215 @@
+//! HTTP/1.1 to an upstream: a connection of hyper's that one request has to itself.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+
+use crate::{
+    authz::answer::Reason,
+    net::Clock,
+    proxy::upstream::{
+        HEAD_LIMIT,
+        admission::Permit,
+        body::RequestBody,
+        call::{Call, Ended},
+        io::{Interim, Io},
+        pooled::Failure,
+        transport::Transport,
+    },
+};
+
+pub struct Http1 {
+    sender: SendRequest<RequestBody>,
+    call: Rc<Call>,
+    clock: Clock,
+    interim: Interim,
+    /// The request that is under way asks to leave HTTP.
+    upgrading: Rc<Cell<bool>>,
+    /// The socket, once HTTP is over on it, and what was read behind the head.
+    upgraded: oneshot::Receiver<(Io, Bytes)>,
+    last_used: Instant,
+    /// For how long the upstream keeps it, as its last answer said.
+    announced: Option<Duration>,
+}
+
+/// More fields than this cannot be in a head that is within its bound of bytes and means anything.
+const MAX_FIELDS: usize = 1000;
+/// Slightly more than a head, which has to be in the buffer whole.
+const BUFFER: usize = HEAD_LIMIT + (2 << 10);
+
+/// A connection that was used so lately was not closed by the upstream for being idle: of its
+/// requests no copy is kept.
+const SURELY_OPEN: Duration = Duration::from_secs(1);
+
+impl Http1 {
+    /// hyper's side of it is a task of its own. `permit`: its place among the upstream's
+    /// connections, where there are only so many.
+    pub async fn start(
+        transport: Transport,
+        clock: &Clock,
+        permit: Option<Permit>,
+    ) -> Result<Self, hyper::Error> {
+        let (call, interim) = (Call::new(clock), Interim::default());
+        let io = Io::new(transport, Rc::clone(&call), permit).watch_interim(interim.clone());
+        let (sender, connection) = Builder::new()
+            .max_headers(MAX_FIELDS)
+            .max_header_size(HEAD_LIMIT)
+            .max_buf_size(BUFFER)
+            .allow_spaces_after_header_name_in_responses(true)
+            .handshake(TokioIo::new(io))
+            .await?;
+        let (upgraded_sender, upgraded) = oneshot::channel();
+        let upgrading = Rc::new(Cell::new(false));
+        let may_upgrade = Rc::clone(&upgrading);
+        let task = tokio::task::spawn_local(async move {
+            match connection.without_shutdown().await {
+                Ok(parts) if may_upgrade.get() => {
+                    let _ = upgraded_sender.send((parts.io.into_inner(), parts.read_buf));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "upstream connection ended"),
+            }
+        });
+        call.add_task(task.abort_handle());
+        let last_used = clock.now();
+        let clock = clock.clone();
+        Ok(Self { sender, call, clock, interim, upgrading, upgraded, last_used, announced: None })
+    }
+
+    pub fn call(&self) -> &Rc<Call> {
+        &self.call
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Whether the next request may have it: nothing is under way, and the upstream has kept it open,
+    /// in silence.
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready() && self.call.ended().is_none()
+    }
+
+    /// How long it may be kept unused: so long, or a little less than the upstream says that it does.
+    pub fn keep_for(&self, idle: Duration) -> Duration {
+        self.announced.map_or(idle, |announced| idle.min(announced.saturating_sub(margin(announced))))
+    }
+
+    /// Only a connection that is `reused` can have been given up by the upstream at the moment of
+    /// the request; `repeatable`: doing the request twice does no harm.
+    pub async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+        silence: Duration,
+        reused: bool,
+        repeatable: bool,
+    ) -> Result<Response<Incoming>, Failure> {
+        let now = self.clock.now();
+        let rested = now.saturating_duration_since(self.last_used) > SURELY_OPEN;
+        let copy = (reused && repeatable && rested).then(|| copy(&request));
+        self.upgrading.set(request.headers().contains_key(header::UPGRADE));
+        request.body().attach(&self.call, None);
+        self.interim.reset();
+        let interim = self.interim.clone();
+        hyper::ext::on_informational(&mut request, move |_| interim.count());
+        self.call.begin(silence);
+        let mut sent = pin!(self.sender.try_send_request(request));
+        let outcome = poll_fn(|cx| match sent.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => self.call.poll_overdue(cx).map(|()| None),
+        });
+        match outcome.await {
+            Some(Ok(response)) => {
+                self.call.answered();
+                self.last_used = now;
+                self.announced = announced(response.headers());
+                Ok(response)
+            }
+            Some(Err(mut error)) => {
+                let unsent = error.take_message().filter(|_| reused);
+                let error = error.into_error();
+                let unanswered = !error.is_user() && !self.call.has_received();
+                let again = unsent.or_else(|| copy.filter(|_| unanswered));
+                Err(Failure { again, reason: self.reason(&error) })
+            }
+            None => Err(Failure { again: None, reason: Reason::UpstreamTimeout }),
+        }
+    }
+
+    fn reason(&self, error: &hyper::Error) -> Reason {
+        match self.call.ended() {
+            Some(Ended::TimedOut) => Reason::UpstreamTimeout,
+            _ if error.is_parse() || self.interim.too_many() => Reason::UpstreamInvalid,
+            _ => Reason::UpstreamReset,
+        }
+    }
+
+    /// After an answer of 101: the socket itself. `None`: it broke off, or the upstream has switched
+    /// before it had the whole request.
+    pub async fn into_upgraded(self) -> Option<(Io, Bytes)> {
+        let (mut io, early) = self.upgraded.await.ok()?;
+        io.begin_tunnel();
+        Some((io, early))
+    }
+}
+
+/// A copy of a request without a body.
+pub fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(request.body().again());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+/// What the upstream's `Keep-Alive: timeout=N` says, in seconds.
+fn announced(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
+    let mut parameters = values.flat_map(|value| value.split(','));
+    parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let seconds = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
+    })
+}
+
+/// So much earlier than announced a connection is given up: the upstream counts from another moment.
+fn margin(announced: Duration) -> Duration {
+    Duration::from_secs(1).min(announced / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_upstream_announces_is_read() {
+        let check = |value: &'static str, expected: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("keep-alive", http::HeaderValue::from_static(value));
+            assert_eq!(announced(&headers), expected.map(Duration::from_secs), "{value}");
+        };
+        check("timeout=5", Some(5));
+        check("max=100, Timeout = 7", Some(7));
+        check("timeout=\"3\", max=1", Some(3));
+        check("max=100", None);
+        check("timeout=soon", None);
+        check("", None);
+        assert_eq!(announced(&HeaderMap::new()), None);
+    }
+}

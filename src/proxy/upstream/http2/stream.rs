@@ -1,0 +1,134 @@
+//! One request over HTTP/2: a stream of a shared connection.
+
+use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+
+use http::{HeaderMap, Request, Response, Uri, Version, header, request, uri};
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
+
+use super::Http2;
+use crate::{
+    authz::answer::Reason,
+    proxy::upstream::{
+        body::RequestBody,
+        call::Call,
+        http1::copy,
+        http2_error::{self, Failure as Http2Failure},
+        pooled::Failure,
+    },
+};
+
+/// Counts among the connection's streams as long as it lives.
+pub struct Http2Stream {
+    connection: Rc<Http2>,
+    /// Taken by the request; while it is held the connection stays.
+    sender: Option<SendRequest<RequestBody>>,
+    secure: bool,
+    reused: bool,
+    http11_required: bool,
+    call: Rc<Call>,
+}
+
+impl Http2Stream {
+    pub(super) fn new(connection: Rc<Http2>, sender: SendRequest<RequestBody>, secure: bool) -> Self {
+        let (call, reused) = (Call::new(connection.clock()), connection.used.get());
+        Self { connection, sender: Some(sender), secure, reused, http11_required: false, call }
+    }
+
+    pub fn call(&self) -> &Rc<Call> {
+        &self.call
+    }
+
+    /// Whether the upstream has said that it wants HTTP/1.1 instead.
+    pub fn requires_http11(&self) -> bool {
+        self.http11_required
+    }
+
+    /// `repeatable`: doing it twice does no harm.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        silence: Duration,
+        repeatable: bool,
+    ) -> Result<Response<Incoming>, Failure> {
+        // A refused stream may go again whatever its method, so that its head is kept.
+        let kept = copy(&request);
+        let (mut head, body) = request.into_parts();
+        let Some(target) = target(&head, self.secure) else {
+            return Err(Failure { again: None, reason: Reason::BadRequest });
+        };
+        head.uri = target;
+        head.version = Version::HTTP_2;
+        remove_connection_fields(&mut head.headers);
+        let Some(mut sender) = self.sender.take() else {
+            return Err(Failure { again: Some(kept), reason: Reason::UpstreamReset });
+        };
+        body.attach(&self.call, Some(&self.connection.executor));
+        self.call.begin(silence);
+        let mut sent = pin!(sender.try_send_request(Request::from_parts(head, body)));
+        let outcome = poll_fn(|cx| match sent.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => self.call.poll_overdue(cx).map(|()| None),
+        });
+        let (unsent, error) = match outcome.await {
+            Some(Ok(response)) => {
+                self.call.answered();
+                return Ok(response);
+            }
+            Some(Err(mut error)) => (error.take_message().is_some(), error.into_error()),
+            None => return Err(Failure { again: None, reason: Reason::UpstreamTimeout }),
+        };
+        let (harmless, reason) = self.judge(&error, repeatable);
+        let again = (unsent || harmless) && kept.body().is_untouched();
+        Err(Failure { again: again.then_some(kept), reason })
+    }
+
+    /// Whether the request may go out again, and what is to blame.
+    fn judge(&mut self, error: &hyper::Error, repeatable: bool) -> (bool, Reason) {
+        match http2_error::classify(error) {
+            Http2Failure::Http11Required { whole } => {
+                self.http11_required = true;
+                if whole {
+                    self.connection.retire();
+                }
+                // Of a single stream nobody promises that nothing was done.
+                (whole || repeatable, Reason::UpstreamReset)
+            }
+            Http2Failure::Refused => {
+                self.connection.refused();
+                (true, Reason::UpstreamReset)
+            }
+            Http2Failure::GoneAway => {
+                self.connection.retire();
+                (true, Reason::UpstreamReset)
+            }
+            Http2Failure::Protocol => (false, Reason::UpstreamInvalid),
+            Http2Failure::Broken => {
+                self.connection.retire();
+                (repeatable && self.reused, Reason::UpstreamReset)
+            }
+            Http2Failure::Other => (false, Reason::UpstreamReset),
+        }
+    }
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        self.connection.leave();
+    }
+}
+
+/// The absolute form, from which scheme, authority and path are sent as fields of their own.
+fn target(head: &request::Parts, secure: bool) -> Option<Uri> {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
+    parts.authority = Some(uri::Authority::try_from(head.headers.get(header::HOST)?.as_bytes()).ok()?);
+    parts.path_and_query = head.uri.path_and_query().cloned();
+    Uri::from_parts(parts).ok()
+}
+
+/// What was made for HTTP/1.1 and HTTP/2 must not carry.
+fn remove_connection_fields(headers: &mut HeaderMap) {
+    for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,167 @@
+//! The bytes between the worker and an upstream, watched: the call's switch is looked at before
+//! every byte, and a failed write does not hide an answer that was already sent.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::proxy::upstream::{
+    admission::Permit,
+    call::{Call, Ended},
+    transport::Transport,
+};
+
+/// More interim answers than this before one answer: the upstream is not sane.
+const MAX_INTERIM: u32 = 16;
+
+/// Interim answers (1xx) to the present request; hyper counts them here and goes on, the socket
+/// sees it with its next read.
+#[derive(Clone, Default)]
+pub struct Interim(Arc<AtomicU32>);
+
+pub struct Io {
+    stream: Transport,
+    call: Rc<Call>,
+    /// HTTP/1 alone.
+    interim: Option<(Interim, u32)>,
+    /// The upstream takes no more; what it has answered is still to be read.
+    write_failed: bool,
+    /// Among the upstream's connections; given back with the socket.
+    _permit: Option<Permit>,
+}
+
+impl Interim {
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    pub fn count(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub fn too_many(&self) -> bool {
+        self.0.load(Relaxed) > MAX_INTERIM
+    }
+}
+
+impl Io {
+    pub fn new(stream: Transport, call: Rc<Call>, permit: Option<Permit>) -> Self {
+        Self { stream, call, interim: None, write_failed: false, _permit: permit }
+    }
+
+    pub fn watch_interim(mut self, interim: Interim) -> Self {
+        self.interim = Some((interim, 0));
+        self
+    }
+
+    /// HTTP is over on it: no answer is to come that a failed write could hide.
+    pub fn begin_tunnel(&mut self) {
+        self.interim = None;
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.call.ended() {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    fn check_interim(&mut self) -> io::Result<()> {
+        let Some((interim, seen)) = &mut self.interim else { return Ok(()) };
+        if interim.too_many() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many interim answers"));
+        }
+        let count = interim.0.load(Relaxed);
+        if std::mem::replace(seen, count) < count {
+            self.call.progressed();
+        }
+        Ok(())
+    }
+
+    /// A failed write turns into waiting: the read side tells how the exchange ends, be it with an
+    /// early answer or with an error. Without this a 413 that is followed by a reset gets lost.
+    fn written(&mut self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
+        if result.is_err() && self.interim.is_some() {
+            self.write_failed = true;
+            return Poll::Pending;
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // The upstream must not take half a request for a whole one.
+        if matches!(self.call.ended(), Some(Ended::Cancelled | Ended::TimedOut)) {
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        self.check_interim()?;
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.call.count_received(buf.filled().len() - before);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if self.write_failed {
+            return Poll::Pending;
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        self.written(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if self.write_failed {
+            return Poll::Pending;
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        self.written(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        if self.write_failed {
+            return Poll::Pending;
+        }
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx)).map(|()| 0);
+        self.written(flushed).map_ok(drop)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,119 @@
+//! An answer's body as it comes from the upstream. It holds the connection: after the last byte
+//! that goes back to the pool, and one that is dropped before is broken off.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::proxy::upstream::{call::Ended, pooled::PooledConnection};
+
+pub struct ResponseBody {
+    incoming: Incoming,
+    /// `None`: the last byte is here.
+    connection: Option<PooledConnection>,
+    /// How long the upstream may be silent while more is wanted.
+    idle: Duration,
+}
+
+/// Why an answer's body ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponseError {
+    #[error("the answer broke off")]
+    Broken(#[from] hyper::Error),
+    #[error("the answer ended before its end")]
+    Truncated,
+    #[error("the upstream was silent for too long")]
+    TimedOut,
+    #[error("the answer was cut")]
+    Cancelled,
+}
+
+impl ResponseBody {
+    pub(super) fn new(incoming: Incoming, connection: PooledConnection, idle: Duration) -> Self {
+        let mut body = Self { incoming, connection: Some(connection), idle };
+        if body.incoming.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    /// After the last byte the connection goes back at once, not when the client has read it.
+    fn end(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
+        }
+    }
+
+    fn fail(&mut self, error: ResponseError) -> ResponseError {
+        let ended = self.connection.take().and_then(|connection| connection.call().ended());
+        match ended {
+            Some(Ended::TimedOut) => ResponseError::TimedOut,
+            Some(Ended::Cancelled) => ResponseError::Cancelled,
+            Some(Ended::Dropped) | None => error,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let this = &mut *self;
+        let Some(connection) = &this.connection else { return Poll::Ready(None) };
+        let call = connection.call();
+        if call.ended().is_some() {
+            return Poll::Ready(Some(Err(this.fail(ResponseError::Cancelled))));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            call.await_body(this.idle);
+            ready!(call.poll_overdue(cx));
+            return Poll::Ready(Some(Err(this.fail(ResponseError::TimedOut))));
+        };
+        call.disarm();
+        Poll::Ready(match frame {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    remove_framing(trailers);
+                }
+                // Nothing follows trailers.
+                if frame.is_trailers() || this.incoming.is_end_stream() {
+                    this.end();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(this.fail(error.into()))),
+            // A stream of HTTP/2 that was reset without an error must not pass for a whole answer.
+            None if connection.is_http2() && !this.incoming.is_end_stream() => {
+                Some(Err(this.fail(ResponseError::Truncated)))
+            }
+            None => {
+                this.end();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.connection.is_none() { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+    }
+}
+
+/// A length among trailers means nothing.
+fn remove_framing(trailers: &mut HeaderMap) {
+    trailers.remove(header::CONTENT_LENGTH);
+}
