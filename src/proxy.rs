@@ -19,6 +19,7 @@ mod request_id;
 mod settings;
 mod tunnel;
 mod upgrade;
+#[allow(dead_code, reason = "what splices goes with the upstream's own HTTP/1")]
 mod upstream;
 mod uses;
 mod view;
@@ -27,7 +28,6 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -67,9 +67,9 @@ use crate::{
     assertion::Keyring,
     authz::answer::Reason,
     fence::Registry,
-    message::{Request, Response},
+    message::Request,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{BoxError, Connection, Handler, Refusal, RequestBody, Splice, Upgraded, tls::Handshake},
+    net::{Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
     state::State,
 };
 
@@ -196,14 +196,15 @@ impl Gateway {
     }
 }
 
-impl Handler for Gateway {
+impl Service for Gateway {
     type Body = Body;
 
-    async fn handle(
+    async fn call(
         self: Rc<Self>,
-        mut request: Request<RequestBody>,
+        request: http::Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Response<Body> {
+    ) -> http::Response<Body> {
+        let mut request = Request::from(request);
         let view = self.view();
         let request_id = self.request_id(&view, &request, &connection);
         let exchange = Exchange::begin(&self, view, &request, connection, request_id);
@@ -217,7 +218,7 @@ impl Handler for Gateway {
                     Err(rejection) => Err((rejection, Finish::of(exchange))),
                 };
                 match outcome {
-                    Ok(response) => return response,
+                    Ok(response) => return response.into(),
                     Err((rejection, finish)) => {
                         let request_id = &finish.exchange().request_id;
                         let (reason, status) = (rejection.reason, rejection.status());
@@ -243,30 +244,16 @@ impl Handler for Gateway {
         if unread {
             response.fields.set("connection", &HeaderValue::from_static("close"));
         }
-        response.map(|text| Body::text(text, finish))
+        response.map(|text| Body::text(text, finish)).into()
     }
 
-    async fn tunnel(self: Rc<Self>, answered: Body, client: Upgraded) {
-        if let Some((tunnel, finish)) = answered.into_tunnel() {
-            tunnel.relay(client, finish, &self.scratch).await;
-        }
-    }
-
-    fn poll_pour(
-        body: &mut Body,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), BoxError>>> {
-        body.poll_pour(cx, splice).map(|poured| poured.map(|poured| Ok(poured?)))
-    }
-
-    fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<Bytes> {
-        let rejection = Rejection::from(match refusal {
-            Refusal::BadRequest(_) => Reason::BadRequest,
-            Refusal::HeadTimeout => Reason::RequestTimeout,
-            Refusal::TargetTooLong => Reason::TargetTooLong,
-            Refusal::Misdirected => Reason::Misdirected,
-            Refusal::HeadTooLarge => Reason::HeadTooLarge,
+    fn reject(&self, error: RequestError, connection: &Connection) -> http::Response<Bytes> {
+        let rejection = Rejection::from(match error {
+            RequestError::BadRequest(_) => Reason::BadRequest,
+            RequestError::HeadTimeout => Reason::RequestTimeout,
+            RequestError::TargetTooLong => Reason::TargetTooLong,
+            RequestError::Misdirected => Reason::Misdirected,
+            RequestError::HeadTooLarge => Reason::HeadTooLarge,
         });
         self.metrics().client_refused(rejection.reason);
         let request_id = self.ids.make();
@@ -288,18 +275,21 @@ impl Handler for Gateway {
             duration: Duration::ZERO,
             upstream_wait: None,
         });
-        rejection.into_response(Form::Json, &request_id)
+        rejection.into_response(Form::Json, &request_id).into()
     }
 
-    fn opened(&self) {
-        self.metrics().connection_accepted();
+    fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
+        match event {
+            ConnectionEvent::Opened => self.metrics().connection_accepted(),
+            ConnectionEvent::Closed => self.metrics().connection_closed(),
+            ConnectionEvent::Handshake(outcome) => self.count_handshake(outcome),
+            ConnectionEvent::MissingProxyHeader(why) => self.missing_proxy_header(connection, why),
+        }
     }
+}
 
-    fn closed(&self) {
-        self.metrics().connection_closed();
-    }
-
-    fn shaken(&self, outcome: Handshake, _: &Connection) {
+impl Gateway {
+    fn count_handshake(&self, outcome: Handshake) {
         self.metrics().handshake(match outcome {
             Handshake::Full => HandshakeOutcome::Full,
             Handshake::Resumed => HandshakeOutcome::Resumed,
@@ -313,7 +303,7 @@ impl Handler for Gateway {
         });
     }
 
-    fn unannounced(&self, connection: &Connection, why: &str) {
+    fn missing_proxy_header(&self, connection: &Connection, why: &str) {
         self.metrics().unannounced();
         // A proxy set up wrongly does it with every connection: told once a minute.
         let (now, told) = (connection.clock().now(), &self.unannounced_told);

@@ -18,9 +18,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, pem::PemObject};
 
-pub(super) use self::presented::Presented;
+pub(super) use self::presented::TlsInfo;
 pub use self::validity::Expiry;
-use super::h2;
+use super::http2;
 
 /// What a TLS listener shows. Clones share what `replace` changes.
 #[derive(Clone)]
@@ -159,7 +159,7 @@ impl Shown {
             .map_err(TlsError::Setup)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(keys.clone());
-        config.alpn_protocols = vec![h2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![http2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
         // Keys that change by themselves and that every worker knows. They go with what they vouch
         // for: a ticket says that a client's certificate was accepted.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;

@@ -12,10 +12,9 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    net::{BodyError, RequestBody, Splice},
+    net::{BodyError, RequestBody},
     proxy::{
         exchange::{Exchange, Finish, Passage},
-        tunnel::Tunnel,
         upstream::{Download, DownloadError, Lease, Upstream, lane::End},
     },
 };
@@ -45,15 +44,14 @@ pub enum UploadError {
 /// An answer's body on its way to the client. Dropped when the client has it, or is gone.
 pub struct Body {
     kind: Kind,
-    finish: Finish,
+    /// `None` behind a 101: the tunnel has it.
+    finish: Option<Finish>,
 }
 
 enum Kind {
     /// An answer of our own; `None` once it is taken.
     Text(Option<Bytes>),
     Stream(Stream),
-    /// None, behind a 101; what follows it is a tunnel.
-    Tunnel(Box<Tunnel>),
     Ended,
 }
 
@@ -111,7 +109,7 @@ impl Source {
         self.exchange.blame_client(match error {
             BodyError::Timeout => Reason::RequestTimeout,
             BodyError::Broken(_) => Reason::BadBody,
-            BodyError::Severed => Reason::ClientClosed,
+            BodyError::Gone | BodyError::Aborted => Reason::ClientClosed,
         });
         UploadError::Client(error)
     }
@@ -145,26 +143,24 @@ impl http_body::Body for Upload {
 impl Body {
     pub fn text(text: Bytes, finish: Finish) -> Self {
         finish.exchange().complete.set(true);
-        Self { kind: Kind::Text(Some(text)), finish }
+        Self { kind: Kind::Text(Some(text)), finish: Some(finish) }
     }
 
     pub fn stream(download: Download, lease: Lease, passage: Passage) -> Self {
         let (upstream, finish) = passage.into_parts();
-        let mut body = Self { kind: Kind::Stream(Stream { download, lease: Some(lease), upstream }), finish };
+        let stream = Stream { download, lease: Some(lease), upstream };
+        let mut body = Self { kind: Kind::Stream(stream), finish: Some(finish) };
         body.end_if_over();
         body
     }
 
-    pub fn tunnel(tunnel: Tunnel, finish: Finish) -> Self {
-        Self { kind: Kind::Tunnel(Box::new(tunnel)), finish }
+    /// None, behind a 101.
+    pub fn none() -> Self {
+        Self { kind: Kind::Ended, finish: None }
     }
 
-    /// What follows once the client has the answer.
-    pub fn into_tunnel(self) -> Option<(Tunnel, Finish)> {
-        match self.kind {
-            Kind::Tunnel(tunnel) => Some((*tunnel, self.finish)),
-            Kind::Text(_) | Kind::Stream(_) | Kind::Ended => None,
-        }
+    fn exchange(&self) -> Option<&Rc<Exchange>> {
+        self.finish.as_ref().map(Finish::exchange)
     }
 
     /// After the last byte the connection goes back at once, not when the client has read it.
@@ -177,8 +173,8 @@ impl Body {
     }
 
     fn end(&mut self) {
-        if let Kind::Stream(stream) = &mut self.kind {
-            stream.give_back(self.finish.exchange());
+        if let (Kind::Stream(stream), Some(finish)) = (&mut self.kind, &self.finish) {
+            stream.give_back(finish.exchange());
             self.kind = Kind::Ended;
         }
     }
@@ -202,33 +198,15 @@ impl Body {
         }
     }
 
-    /// What comes next into a splice. `None`: it cannot be had that way now.
-    pub fn poll_pour(
-        &mut self,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), Broken>>> {
-        let Kind::Stream(stream) = &mut self.kind else { return Poll::Ready(None) };
-        let exchange = self.finish.exchange();
-        let poured = stream.poll(exchange, cx, |download, cx| download.poll_pour(cx, splice));
-        Poll::Ready(ready!(poured).map(|poured| match poured {
-            Ok(count) => {
-                self.count(count);
-                self.end_if_over();
-                Ok(())
-            }
-            Err(broken) => Err(self.break_off(broken)),
-        }))
-    }
-
     fn break_off(&mut self, broken: Broken) -> Broken {
         self.kind = Kind::Ended;
         broken
     }
 
     fn count(&self, length: usize) {
-        let sent = &self.finish.exchange().bytes_out;
-        sent.set(sent.get() + length as u64);
+        if let Some(exchange) = self.exchange() {
+            exchange.bytes_out.set(exchange.bytes_out.get() + length as u64);
+        }
     }
 }
 
@@ -263,7 +241,7 @@ impl Stream {
             taken.map_err(|error| {
                 tracing::debug!(%error, "the upstream's answer broke off");
                 self.blame(exchange);
-                exchange.connection.sever();
+                exchange.connection.abort();
                 Broken
             })
         }))
@@ -287,7 +265,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         match &mut this.kind {
-            Kind::Ended | Kind::Tunnel(_) => Poll::Ready(None),
+            Kind::Ended => Poll::Ready(None),
             Kind::Text(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
                 Poll::Ready(text.map(|text| {
@@ -296,7 +274,9 @@ impl http_body::Body for Body {
                 }))
             }
             Kind::Stream(stream) => {
-                let exchange = this.finish.exchange();
+                let Some(exchange) = this.finish.as_ref().map(Finish::exchange) else {
+                    return Poll::Ready(None);
+                };
                 let frame = stream.poll(exchange, cx, |download, cx| Pin::new(download).poll_frame(cx));
                 Poll::Ready(match ready!(frame) {
                     Some(Ok(frame)) => Some(Ok(this.pass(frame))),
@@ -314,7 +294,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
             Kind::Stream(stream) => stream.download.is_end_stream(),
-            Kind::Ended | Kind::Tunnel(_) => true,
+            Kind::Ended => true,
         }
     }
 
@@ -322,7 +302,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Stream(stream) => stream.download.size_hint(),
-            Kind::Ended | Kind::Tunnel(_) => SizeHint::with_exact(0),
+            Kind::Ended => SizeHint::with_exact(0),
         }
     }
 }

@@ -173,7 +173,7 @@ impl Exchange {
 
     /// The fence, an administrator or the client has ended it: nothing may be sent any more.
     pub fn is_over(&self) -> bool {
-        self.cut.get().is_some() || self.connection.severed()
+        self.cut.get().is_some() || self.connection.aborted()
     }
 
     pub fn was_cut(&self) -> Option<Reason> {
@@ -303,7 +303,7 @@ impl Entry for Exchange {
 
     fn cut(&self, reason: Reason) {
         self.cut.set(Some(reason));
-        self.connection.sever();
+        self.connection.abort();
         if let Some(lane) = &*self.lane.borrow() {
             lane.finish(End::Cut);
         }

@@ -38,7 +38,7 @@ impl Gateway {
         match upstream.forward(&passage, request).await {
             Ok((mut answer, lease)) => {
                 exchange.upstream_answered.set(Some(Instant::now()));
-                exchange.connection.hurry_no_more();
+                exchange.connection.disarm_body_timeout();
                 let ResponseHead { status, fields } = &mut *answer;
                 let named = matches!(*status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
                 let protocols = (exchange.upgrade.get() && named)
@@ -70,8 +70,8 @@ fn switch(answer: Response<Download>, mut lease: Lease, passage: Passage) -> Res
     // It means nothing before a tunnel.
     fields.remove("content-length");
     let tunnel = Tunnel::new(switched, lease, passage.upstream().settings());
-    let head = ResponseHead { status, fields };
-    Ok(Response::from_parts(head, Body::tunnel(tunnel, passage.into_finish())))
+    tunnel.begin(passage.into_finish());
+    Ok(Response::from_parts(ResponseHead { status, fields }, Body::none()))
 }
 
 /// The request line and what frames the body, made for the upstream's connection.

@@ -48,8 +48,19 @@ impl Tunnel {
         Self { switched, lease, idle, stall }
     }
 
+    /// Relays once the client has its 101; without that, the exchange is over.
+    pub fn begin(self, finish: Finish) {
+        let client = finish.exchange().connection.on_upgrade();
+        tokio::task::spawn_local(async move {
+            if let Ok(client) = client.await {
+                let gateway = Rc::clone(finish.exchange().gateway());
+                self.relay(client, finish, &gateway.scratch).await;
+            }
+        });
+    }
+
     /// Relays until the tunnel has ended, and says in the exchange how.
-    pub async fn relay(self, client: Upgraded, finish: Finish, scratch: &Scratch) {
+    async fn relay(self, client: Upgraded, finish: Finish, scratch: &Scratch) {
         let Self { switched: Switched { wire, early }, lease, idle, stall } = self;
         let exchange = Rc::clone(finish.exchange());
         let clock = exchange.clock();
@@ -177,7 +188,7 @@ impl Relay {
             Ended::ByUpstream => exchange.reason.set(Reason::UpstreamReset),
         }
         if !self.whole {
-            exchange.connection.sever();
+            exchange.connection.abort();
         }
     }
 }

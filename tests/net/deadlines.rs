@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use permgate::net::{Limits, Refusal};
+use permgate::net::{Limits, RequestError};
 
 use crate::harness::{Ending, Gate, eventually};
 
@@ -36,7 +36,7 @@ fn a_slow_head_is_answered_408_though_bytes_keep_coming() {
         assert_eq!(client.answer(), (408, "refused 408 Request Timeout".to_owned()));
         drop(client);
         dripping.join().unwrap();
-        assert_eq!(gate.seen.refusals.lock().unwrap().pop(), Some(Refusal::HeadTimeout));
+        assert_eq!(gate.seen.refusals.lock().unwrap().pop(), Some(RequestError::HeadTimeout));
     }
 }
 

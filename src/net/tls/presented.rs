@@ -8,7 +8,7 @@ use rustls_pki_types::ServerName;
 use super::{ByName, Shown, valid_for};
 
 /// Of one connection.
-pub struct Presented {
+pub struct TlsInfo {
     keys: Arc<ByName>,
     /// The server name that the client asked for.
     name: Option<Box<str>>,
@@ -16,7 +16,7 @@ pub struct Presented {
     fit: RefCell<Option<Box<[u8]>>>,
 }
 
-impl Presented {
+impl TlsInfo {
     pub(in crate::net) fn new(shown: &Shown, name: Option<&str>) -> Self {
         Self { keys: shown.keys.clone(), name: name.map(Into::into), fit: RefCell::new(None) }
     }
