@@ -261,6 +261,7 @@ impl Connection {
         self.body_timeout_off.set(false);
         self.body_wanted.set(None);
         self.answer.set(Answer::Open);
+        drop(self.upgrade.take());
         self.switching.set(false);
     }
 

@@ -38,6 +38,8 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
+        // Disconnects are ours to see: a client may close its side and wait for the answer.
+        .half_close(true)
         .max_buf_size(BUFFER.max(limits.head))
         .max_header_size(limits.head)
         .max_headers(limits.fields);
@@ -77,6 +79,9 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         }
         if over.is_pending() && draining && connection.phase() == Phase::Idle {
             return Poll::Ready(Outcome::Closed);
+        }
+        if over.is_pending() && io.poll_disconnect(cx).is_ready() {
+            return Poll::Ready(Outcome::Aborted);
         }
         over.map(|result| match (connection.phase(), result) {
             // hyper gave a head up without a word.

@@ -7,6 +7,7 @@ mod lines;
 use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -67,10 +68,7 @@ impl CancelIo {
     }
 
     pub(super) fn carry_http2(&self) {
-        let mut frames = Frames::default();
-        // What is ahead is a part of the preface, which is no frame.
-        let _ = frames.follow(&self.0.ahead.borrow(), &self.0.connection);
-        self.0.watch.replace(Watch::Frames(frames));
+        self.0.watch.replace(Watch::Frames(Frames::default()));
     }
 
     pub(super) fn carry_anything(&self) {
@@ -105,6 +103,33 @@ impl CancelIo {
         self.0.stream.borrow().poll_readable(cx)
     }
 
+    /// Ready when an HTTP/1 client has gone away before it got its answer: hyper asks only for what it has
+    /// use for. Nothing is heard of that while the client still has a body to send, or has sent its next
+    /// request.
+    pub(super) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = &self.0.connection;
+        let waits = connection.phase() == Phase::Serving && !connection.is_unread();
+        if !waits || !self.0.ahead.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        let mut room = [MaybeUninit::uninit(); 4 << 10];
+        let mut buf = ReadBuf::uninit(&mut room);
+        let read = ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf));
+        match buf.filled().len() {
+            // It may have closed its side only and wait for the answer still.
+            0 if read.is_ok() && !connection.half_closed_for_long() => Poll::Pending,
+            0 => {
+                connection.set_ended();
+                Poll::Ready(())
+            }
+            length => {
+                connection.received(length);
+                self.0.ahead.borrow_mut().extend_from_slice(buf.filled());
+                Poll::Pending
+            }
+        }
+    }
+
     /// Whether a client in clear text begins with HTTP/2's preface; what it said is read again.
     pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
@@ -122,7 +147,9 @@ impl CancelIo {
                 return Poll::Ready(Ok(false));
             }
             self.0.connection.received(buf.filled().len());
-            self.0.watch(buf.filled())?;
+            if self.0.connection.phase() == Phase::Fresh {
+                self.0.connection.begin_head();
+            }
             self.0.ahead.borrow_mut().extend_from_slice(buf.filled());
         }
     }
@@ -141,17 +168,11 @@ impl Socket {
             let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf));
             let length = buf.filled().len() - start;
             if read.is_err() || length == 0 {
-                if read.is_ok() && self.awaits_answer() && !self.connection.half_closed_for_long() {
-                    // The client may have closed its side only.
-                    return Poll::Pending;
-                }
                 self.connection.set_ended();
                 return Poll::Ready(read);
             }
             self.connection.received(length);
-            self.watch(&buf.filled()[start..])?;
         } else {
-            // It is counted and was looked at.
             let part = ahead.len().min(buf.remaining());
             buf.put_slice(&ahead[..part]);
             ahead.advance(part);
@@ -160,14 +181,8 @@ impl Socket {
                 *ahead = BytesMut::new();
             }
         }
+        self.watch(&buf.filled()[start..])?;
         Poll::Ready(Ok(()))
-    }
-
-    /// Whether all of a request is here, and its answer is not yet sent.
-    fn awaits_answer(&self) -> bool {
-        self.connection.phase() == Phase::Serving
-            && !self.connection.is_unread()
-            && matches!(&*self.watch.borrow(), Watch::Lines(_))
     }
 
     fn watch(&self, bytes: &[u8]) -> io::Result<()> {

@@ -36,6 +36,9 @@ pub(super) fn respond<S: Service>(
     let tunnel = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let tunnel = tunnel.filter(|_| from_extended_connect(&mut parts));
     let judged = framing::check(&mut parts, &worker.limits(), &connection);
+    if tunnel.is_some() {
+        parts.version = Version::HTTP_11;
+    }
     async move {
         let (mut answer, rejected) = match judged {
             Ok(()) => {
@@ -168,7 +171,6 @@ fn from_extended_connect(parts: &mut Parts) -> bool {
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(UPGRADE, upgrade);
     parts.method = Method::GET;
-    parts.version = Version::HTTP_11;
     true
 }
 

@@ -85,10 +85,20 @@ pub(super) async fn serve_connection<S: Service>(
         }
         // Over TLS, HTTP/2 is agreed on in the handshake.
         if !connection.secure {
-            match attended(&connection, poll_fn(|cx| io.poll_preface(cx))).await {
-                Ok(Ok(preface)) => http2 = preface,
-                Err(Interrupted::Rejected(error)) => return Box::pin(reject(io, error, &*service)).await,
-                Ok(Err(_)) | Err(_) => return,
+            let rejected = match attended(&connection, poll_fn(|cx| io.poll_preface(cx))).await {
+                Ok(Ok(preface)) => {
+                    http2 = preface;
+                    None
+                }
+                Ok(Err(_)) => match connection.take_command() {
+                    Some(ConnectionCommand::Reject(error)) => Some(error),
+                    _ => return,
+                },
+                Err(Interrupted::Rejected(error)) => Some(error),
+                Err(Interrupted::Aborted | Interrupted::Closed) => return,
+            };
+            if let Some(error) = rejected {
+                return Box::pin(reject(io, error, &*service)).await;
             }
         }
     }

@@ -109,6 +109,19 @@ fn an_answer_that_is_not_taken_is_cut() {
 }
 
 #[test]
+fn a_client_that_reads_slowly_is_alive() {
+    let gate = Gate::new(&limits(|limits| limits.write_timeout = 2 * SHORT));
+    let mut client = gate.client();
+    client.get("/endless").head();
+    let mut piece = vec![0; 100_000];
+    for _ in 0..30 {
+        std::thread::sleep(SHORT / 4);
+        std::io::Read::read_exact(&mut client.socket, &mut piece).expect("it goes on");
+    }
+    assert_eq!(gate.budget.open(), 1);
+}
+
+#[test]
 fn a_client_that_sends_on_after_the_last_answer_is_let_go() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();

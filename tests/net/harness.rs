@@ -178,6 +178,18 @@ impl Service for Echo {
             "/refuse" => (401, Kind::Whole(Some(Bytes::from_static(b"no")))),
             "/endless" => (200, Kind::Endless),
             "/first" => (200, Kind::First(Some(Bytes::from_static(b"first")))),
+            // Sends back what comes behind the answer.
+            "/tunnel" => {
+                let client = connection.on_upgrade();
+                tokio::task::spawn_local(async move {
+                    let Ok(client) = client.await else { return };
+                    let (mut from, mut to) = tokio::io::split(client);
+                    if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+                        let _ = tokio::io::AsyncWriteExt::shutdown(&mut to).await;
+                    }
+                });
+                (101, Kind::Whole(None))
+            }
             "/never" => std::future::pending().await,
             "/broken" => (200, Kind::Broken(Some(Bytes::from_static(b"part")))),
             "/worker" => {

@@ -262,6 +262,48 @@ fn a_body_that_nobody_reads_is_taken_for_a_while() {
     });
 }
 
+/// A tunnel by extended CONNECT (RFC 8441).
+async fn tunnel(speaker: &Speaker) -> (RecvStream, h2::SendStream<Bytes>) {
+    let mut requests = speaker.requests.clone().ready().await.unwrap();
+    while !requests.is_extended_connect_protocol_enabled() {
+        tokio::task::yield_now().await;
+    }
+    let mut request =
+        Request::connect("http://gate/tunnel").header("sec-websocket-version", "13").body(()).unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let (answer, sink) = requests.send_request(request, false).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key("upgrade"));
+    (answer.into_body(), sink)
+}
+
+#[test]
+fn a_stream_may_become_a_tunnel() {
+    check(&Limits::default(), async |gate| {
+        let speaker = Speaker::to(gate).await;
+        let (mut from, mut to) = tunnel(&speaker).await;
+        to.send_data(Bytes::from_static(b"there"), false).unwrap();
+        assert_eq!(from.data().await.unwrap().unwrap(), "there");
+        assert_eq!(speaker.get("/x").await.0, 200, "the others are not disturbed");
+        to.send_data(Bytes::from_static(b" and back"), true).unwrap();
+        assert_eq!(from.data().await.unwrap().unwrap(), " and back");
+        assert!(from.data().await.is_none(), "its end passes too");
+        // Whoever answers without a tunnel must not look as if there were one.
+        let mut request = Request::connect("http://gate/x").body(()).unwrap();
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (answer, _sink) = speaker.requests.clone().send_request(request, false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 501);
+        // A cut is never a clean end.
+        let (mut from, mut to) = tunnel(&speaker).await;
+        to.send_data(Bytes::from_static(b"x"), false).unwrap();
+        assert_eq!(from.data().await.unwrap().unwrap(), "x");
+        assert!(gate.sever() > 0);
+        assert_eq!(from.data().await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
+        assert_eq!(speaker.get("/x").await.0, 200, "the connection lives on");
+    });
+}
+
 #[test]
 fn an_idle_connection_is_told_to_go() {
     let limits = Limits { idle_timeout: Duration::from_millis(80), ..Limits::default() };

@@ -19,7 +19,7 @@ fn chunks() {
         ("an extension with a line feed", "5;a\nb\r\nhello\r\n0\r\n\r\n", bad),
         ("an extension ended by LF", "5;a\nhello\r\n0\r\n\r\n", bad),
         ("an extension with CR", "5;a\rb\r\nhello\r\n0\r\n\r\n", bad),
-        ("an extension with NUL", "5;a\0b\r\nhello\r\n0\r\n\r\n", bad),
+        ("an extension with NUL", "5;a\0b\r\nhello\r\n0\r\n\r\n", ok),
         ("a size ended by LF", "5\nhello\r\n0\r\n\r\n", bad),
         ("a size ended by CR", "5\rhello\r\n0\r\n\r\n", bad),
         ("data ended by LF", "5\r\nhello\n0\r\n\r\n", bad),
@@ -73,13 +73,13 @@ fn chunks() {
     .into_iter()
     .chain([
         ("a long extension", format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(900)), ok),
-        ("too long an extension", format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(5000)), bad),
+        ("too long an extension", format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(20_000)), bad),
         (
             "too many extensions",
             format!("{}0\r\n\r\n", "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(20_000)),
             Safe,
         ),
-        ("too many zeros", format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(5000)), bad),
+        ("too many zeros", format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(5000)), ok),
         ("too many trailers", format!("5\r\nhello\r\n0\r\n{}\r\n", "X: y\r\n".repeat(5000)), bad),
         ("a trailer too long", format!("5\r\nhello\r\n0\r\nX: {}\r\n\r\n", "y".repeat(40_000)), bad),
     ])
