@@ -74,7 +74,7 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
         &[length],
         stops,
         Some((400, "invalid_request")),
-        ("bad_body", 400),
+        ("client_closed", 400),
     );
     let stalls = |mut client: Wire| {
         client.send("half");

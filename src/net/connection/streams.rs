@@ -24,11 +24,16 @@ pub struct Streams {
     heard: Cell<Instant>,
     /// A stream's reset may not be on the wire yet, since when.
     reset: Cell<Option<Instant>>,
-    /// When the streams that the client cancelled are forgotten, [`PACE`] for each.
-    cancelled: Cell<Instant>,
+    /// Streams that the client cancelled while they were served: each costs as much as a request and
+    /// counts for none of the streams that are open.
+    cancelled: Pace,
     /// Frames that carry nothing, since the last one that did.
-    control_frames: Cell<u32>,
+    control_frames: Pace,
 }
+
+/// Counts what a client may do a thousand times at once, and 33 times a second in the long run, as with
+/// nghttp2: when all of it is forgotten.
+struct Pace(Cell<Instant>);
 
 /// Of a stream.
 pub struct Stream {
@@ -48,14 +53,17 @@ const MOST_WASTED: usize = 4 << 20;
 /// How long the reset of a stream may take to get on the wire before the connection is closed.
 const RESET: Duration = Duration::from_secs(1);
 
-/// A client may cancel a thousand streams at once that are being served already, and 33 a second in
-/// the long run, as with nghttp2: each costs as much as a request and counts for none of the streams
-/// that are open.
 const PACE: Duration = Duration::from_millis(30);
 const BURST: Duration = PACE.saturating_mul(1000);
 
-/// Frames that carry no request, no body and no leave to send one, in a row.
-const MOST_CONTROL_FRAMES: u32 = 1000;
+impl Pace {
+    /// False: too often, too fast.
+    fn count(&self, now: Instant) -> bool {
+        let forgotten = self.0.get().max(now) + PACE;
+        self.0.set(forgotten);
+        forgotten.saturating_duration_since(now) <= BURST
+    }
+}
 
 impl Streams {
     pub(super) fn new(now: Instant) -> Self {
@@ -64,8 +72,8 @@ impl Streams {
             head: Cell::new(None),
             heard: Cell::new(now),
             reset: Cell::new(None),
-            cancelled: Cell::new(now),
-            control_frames: Cell::new(0),
+            cancelled: Pace(Cell::new(now)),
+            control_frames: Pace(Cell::new(now)),
         }
     }
 
@@ -88,20 +96,12 @@ impl Streams {
     }
 
     /// False: too many control frames without anything useful between them.
-    pub(in crate::net) fn count_control_frame(&self) -> bool {
-        self.control_frames.set(self.control_frames.get() + 1);
-        self.control_frames.get() <= MOST_CONTROL_FRAMES
+    pub(in crate::net) fn count_control_frame(&self, now: Instant) -> bool {
+        self.control_frames.count(now)
     }
 
-    pub(in crate::net) fn was_useful(&self) {
-        self.control_frames.set(0);
-    }
-
-    /// False: the client cancels too many streams, too fast.
-    fn count_cancelled(&self, now: Instant) -> bool {
-        let forgotten = self.cancelled.get().max(now) + PACE;
-        self.cancelled.set(forgotten);
-        forgotten.saturating_duration_since(now) <= BURST
+    pub(in crate::net) fn was_useful(&self, now: Instant) {
+        self.control_frames.0.set(now);
     }
 
     /// Nothing of a stream outlives its connection.
@@ -141,7 +141,7 @@ impl Stream {
     /// Bytes of an answer are on their way.
     pub(in crate::net) fn was_useful(&self) {
         if let Some(streams) = self.connection.streams() {
-            streams.was_useful();
+            streams.was_useful(self.connection.clock.now());
         }
     }
 
@@ -191,7 +191,7 @@ impl OpenStream {
         let stream = Rc::new(Connection::of_stream(connection));
         if let Some(streams) = connection.streams() {
             streams.open.borrow_mut().push(stream.clone());
-            streams.was_useful();
+            streams.was_useful(connection.clock.now());
         }
         connection.enter(Phase::Serving);
         Self(stream)
@@ -205,7 +205,7 @@ impl OpenStream {
     pub(in crate::net) fn cancelled(&self) {
         let Some(stream) = self.0.stream() else { return };
         let now = self.0.clock.now();
-        if stream.connection.streams().is_some_and(|streams| !streams.count_cancelled(now)) {
+        if stream.connection.streams().is_some_and(|streams| !streams.cancelled.count(now)) {
             let error = RequestError::BadRequest("too many streams were reset");
             stream.connection.command(ConnectionCommand::Reject(error));
         }

@@ -60,8 +60,8 @@ impl Frames {
         self.walk(bytes, |event| match event {
             Event::Preface => connection.enter(Phase::Idle),
             Event::Fields { whole } => open = Some(!whole),
-            Event::Useful => streams.was_useful(),
-            Event::Control => within &= streams.count_control_frame(),
+            Event::Useful => streams.was_useful(now),
+            Event::Control => within &= streams.count_control_frame(now),
         });
         if let Some(open) = open {
             streams.set_head(open, now);
