@@ -1,8 +1,8 @@
-//! Sockets: listeners, accept, TLS, deadlines, connection limits, drain. Knows no domain.
+//! Sockets: listeners, accept, TLS, deadlines, connection limits, drain, and hyper over them. Knows
+//! no domain.
 //!
 //! A worker is one OS thread with a local runtime of its own; everything here that is not `Send`
-//! belongs to one worker. Whatever a client's head says about framing is judged here, once: nobody
-//! behind reads the message in another way.
+//! belongs to one worker. What hyper leaves open about framing is judged in [`framing`], once.
 
 mod accept;
 mod bind;
@@ -12,26 +12,25 @@ mod clock;
 mod connection;
 mod decoder;
 mod drain;
-mod h1;
-mod h2;
-mod head;
+mod framing;
+mod http1;
+mod http2;
 mod inherited;
-mod lifetime;
+mod io;
 mod limits;
 mod peer;
 mod proxy_protocol;
-mod refusal;
+mod request_error;
+mod respond;
 mod sending;
+mod serve;
 mod splice;
 mod stream;
 pub mod tls;
-mod tunnel;
+mod upgrade;
 mod worker;
 
-use std::{
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::rc::Rc;
 
 pub use self::{
     accept::serve,
@@ -39,69 +38,56 @@ pub use self::{
     body::{BodyError, RequestBody},
     chunked::Malformed,
     clock::{Clock, Deadline, Elapsed},
-    connection::Connection,
+    connection::{CloseReason, Connection},
     decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
     inherited::{InheritError, Inherited},
     limits::Limits,
     peer::Peer,
-    refusal::Refusal,
+    request_error::RequestError,
     sending::{Coding, SendError, Sending},
     splice::Splice,
-    tunnel::Upgraded,
+    upgrade::{OnUpgrade, Upgraded},
     worker::{Budget, Worker},
 };
-use crate::message::{Request, Response};
 
-/// What a listener serves: the proxy on workers, the admin Router on the control thread.
-pub trait Handler: 'static {
-    /// Dropped once its last byte has been handed to the kernel, or the connection is over: what
-    /// lives in it sees the whole answer.
+/// What a listener serves: the proxy on workers, the admin router on the control thread.
+pub trait Service: 'static {
+    /// Dropped once its last byte has been handed to the kernel (over HTTP/2: to h2), or the
+    /// connection is over: what lives in it sees the whole answer.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Unpin + 'static;
 
-    /// Called with a head that keeps every limit and whose framing is unambiguous. The future is
-    /// dropped when the client goes away or the connection is severed.
-    fn handle(
+    /// Called with a head that is within every limit and whose framing is unambiguous. The future is
+    /// dropped when the client goes away or the connection is aborted.
+    ///
+    /// An extended CONNECT of HTTP/2 (RFC 8441) arrives as the `GET` with `Upgrade` that it stands
+    /// for, and is answered with 101 as in HTTP/1.1.
+    fn call(
         self: Rc<Self>,
-        request: Request<RequestBody>,
-        connection: Rc<Connection>,
-    ) -> impl Future<Output = Response<Self::Body>> + 'static;
+        request: http::Request<RequestBody>,
+        client: Rc<Connection>,
+    ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
 
-    /// What comes after an answer of 101, which the kernel has: HTTP is over on this connection. The
-    /// future is dropped when the connection is severed; its end closes the connection.
-    fn tunnel(self: Rc<Self>, answered: Self::Body, client: Upgraded) -> impl Future<Output = ()> + 'static {
-        drop((answered, client));
-        std::future::ready(())
+    /// The answer to what never becomes a request; its status is `error.status()`. The connection
+    /// closes after it over HTTP/1. Also the place to count and log.
+    fn reject(&self, error: RequestError, connection: &Connection) -> http::Response<bytes::Bytes>;
+
+    /// Something happened to a connection. The place to count.
+    fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
+        let _ = (event, connection);
     }
+}
 
-    /// Moves what comes next of an answer's body into a splice, which does not read it. `None`: it
-    /// cannot be had so now, but as frames.
-    fn poll_pour(
-        body: &mut Self::Body,
-        cx: &mut Context<'_>,
-        splice: &mut Splice,
-    ) -> Poll<Option<Result<(), BoxError>>> {
-        let _ = (body, cx, splice);
-        Poll::Ready(None)
-    }
-
-    /// The answer to what never becomes a request; status `refusal.status()`. The connection
-    /// closes after it. Also the place to count and log.
-    fn refuse(&self, refusal: Refusal, connection: &Connection) -> Response<bytes::Bytes>;
-
-    /// A client has been let in: [`Self::closed`] follows, whatever becomes of the connection. The
-    /// place to count.
-    fn opened(&self) {}
-
-    /// What [`Self::opened`] told of is over.
-    fn closed(&self) {}
-
-    /// A trusted proxy's connection is closed, since it does not say soundly whom it is for. The
-    /// place to count and log.
-    fn unannounced(&self, _connection: &Connection, _why: &str) {}
-
-    /// A TLS handshake has ended, one way or the other. The place to count.
-    fn shaken(&self, _outcome: tls::Handshake, _connection: &Connection) {}
+/// What [`Service::observe`] is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionEvent<'a> {
+    /// A client has been let in; `Closed` follows, whatever becomes of the connection.
+    Opened,
+    Closed,
+    /// A TLS handshake has ended, one way or the other.
+    Handshake(tls::Handshake),
+    /// A trusted proxy's connection is closed because its PROXY header is missing or malformed: why.
+    MissingProxyHeader(&'a str),
 }
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

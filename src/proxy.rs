@@ -69,9 +69,8 @@ use crate::{
     assertion::Keyring,
     authz::answer::Reason,
     fence::Registry,
-    message,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{Connection, Handler, Refusal, RequestBody, Upgraded, tls::Handshake},
+    net::{Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
     state::State,
 };
 
@@ -226,20 +225,19 @@ impl Gateway {
     }
 }
 
-impl Handler for Gateway {
+impl Service for Gateway {
     type Body = Body;
 
-    async fn handle(
+    async fn call(
         self: Rc<Self>,
-        request: message::Request<RequestBody>,
+        request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> message::Response<Body> {
-        let request = Request::from(request);
+    ) -> Response<Body> {
         // The header fields go upstream; of the client's wishes only the form of an error is needed later.
         let form = Form::asked_for(&request);
         let form = BuiltinRoute::of(request.uri().path()).map_or(form, |route| form.of_route(route));
         let unread = !request.body().is_end_stream();
-        let response = match self.respond(request, connection).await {
+        match self.respond(request, connection).await {
             Ok(response) => response,
             Err((rejection, guard)) => {
                 let context = guard.context();
@@ -251,23 +249,16 @@ impl Handler for Gateway {
                 }
                 response.map(|text| Body::text(text, guard))
             }
-        };
-        response.into()
-    }
-
-    async fn tunnel(self: Rc<Self>, answered: Body, client: Upgraded) {
-        if let Some((tunnel, guard)) = answered.into_tunnel() {
-            tunnel.relay(client, guard, &self.scratch).await;
         }
     }
 
-    fn refuse(&self, refusal: Refusal, connection: &Connection) -> message::Response<Bytes> {
-        let rejection = Rejection::from(match refusal {
-            Refusal::BadRequest(_) => Reason::BadRequest,
-            Refusal::HeadTimeout => Reason::RequestTimeout,
-            Refusal::TargetTooLong => Reason::TargetTooLong,
-            Refusal::Misdirected => Reason::Misdirected,
-            Refusal::HeadTooLarge => Reason::HeadTooLarge,
+    fn reject(&self, error: RequestError, connection: &Connection) -> Response<Bytes> {
+        let rejection = Rejection::from(match error {
+            RequestError::BadRequest(_) => Reason::BadRequest,
+            RequestError::HeadTimeout => Reason::RequestTimeout,
+            RequestError::TargetTooLong => Reason::TargetTooLong,
+            RequestError::Misdirected => Reason::Misdirected,
+            RequestError::HeadTooLarge => Reason::HeadTooLarge,
         });
         self.metrics().client_refused(rejection.reason);
         let request_id = self.ids.make();
@@ -289,18 +280,21 @@ impl Handler for Gateway {
             duration: Duration::ZERO,
             upstream_wait: None,
         });
-        rejection.into_response(Form::Json, &request_id).into()
+        rejection.into_response(Form::Json, &request_id)
     }
 
-    fn opened(&self) {
-        self.metrics().connection_accepted();
+    fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
+        match event {
+            ConnectionEvent::Opened => self.metrics().connection_accepted(),
+            ConnectionEvent::Closed => self.metrics().connection_closed(),
+            ConnectionEvent::Handshake(outcome) => self.count_handshake(outcome),
+            ConnectionEvent::MissingProxyHeader(why) => self.missing_proxy_header(connection, why),
+        }
     }
+}
 
-    fn closed(&self) {
-        self.metrics().connection_closed();
-    }
-
-    fn shaken(&self, outcome: Handshake, _: &Connection) {
+impl Gateway {
+    fn count_handshake(&self, outcome: Handshake) {
         self.metrics().handshake(match outcome {
             Handshake::Full => HandshakeOutcome::Full,
             Handshake::Resumed => HandshakeOutcome::Resumed,
@@ -314,7 +308,7 @@ impl Handler for Gateway {
         });
     }
 
-    fn unannounced(&self, connection: &Connection, why: &str) {
+    fn missing_proxy_header(&self, connection: &Connection, why: &str) {
         self.metrics().missing_proxy_header();
         // A proxy set up wrongly does it with every connection: told once a minute.
         let (now, told) = (connection.clock().now(), &self.missing_header_logged);

@@ -58,7 +58,7 @@ impl fence::Entry for Entry {
     fn cut(&self, reason: Reason) {
         let request_id = &*self.caller.request_id;
         tracing::info!(request_id, reason = reason.code(), "an admin request was cut");
-        self.connection.sever();
+        self.connection.abort();
     }
 
     fn row(&self) -> LiveRow {

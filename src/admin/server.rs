@@ -17,7 +17,7 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::task::JoinHandle;
-use tower_service::Service;
+use tower_service::Service as _;
 
 use super::{
     Context,
@@ -33,9 +33,8 @@ use super::{
 use crate::{
     authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Live, Registry},
-    message,
     metrics::{History, Metrics, STEP, WorkerMetrics},
-    net::{BodyError, Connection, Handler, Peer, Refusal, RequestBody},
+    net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
 };
 
 /// The largest request body.
@@ -187,17 +186,17 @@ impl Server {
     }
 }
 
-impl Handler for Server {
+impl Service for Server {
     type Body = AnswerBody;
 
-    async fn handle(
+    async fn call(
         self: Rc<Self>,
-        request: message::Request<RequestBody>,
+        request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> message::Response<AnswerBody> {
+    ) -> Response<AnswerBody> {
         let began = Instant::now();
         let request_id: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
-        let (parts, body) = Request::from(request).into_parts();
+        let (parts, body) = request.into_parts();
         let accept: HeaderMap =
             parts.headers.get_all(header::ACCEPT).iter().map(|v| (header::ACCEPT, v.clone())).collect();
         let head = parts.method == Method::HEAD;
@@ -206,26 +205,26 @@ impl Handler for Server {
         let service = self.context.rules().service_by_key(BUILT_IN_SERVICE).map(|service| service.id);
         let status = response.status().as_u16();
         self.metrics.record(service, answered.reason, status, began.elapsed(), None, 0, 0);
-        response.map(|inner| AnswerBody { inner, live: answered.live }).into()
+        response.map(|inner| AnswerBody { inner, live: answered.live })
     }
 
-    fn refuse(&self, refusal: Refusal, _: &Connection) -> message::Response<Bytes> {
-        let reason = match refusal {
-            Refusal::BadRequest(_) => Reason::BadRequest,
-            Refusal::HeadTimeout => Reason::RequestTimeout,
-            Refusal::TargetTooLong => Reason::TargetTooLong,
-            Refusal::Misdirected => Reason::Misdirected,
-            Refusal::HeadTooLarge => Reason::HeadTooLarge,
+    fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
+        let reason = match error {
+            RequestError::BadRequest(_) => Reason::BadRequest,
+            RequestError::HeadTimeout => Reason::RequestTimeout,
+            RequestError::TargetTooLong => Reason::TargetTooLong,
+            RequestError::Misdirected => Reason::Misdirected,
+            RequestError::HeadTooLarge => Reason::HeadTooLarge,
         };
         self.metrics.client_refused(reason);
         let request_id = uuid::Uuid::now_v7().simple().to_string();
         let problem = Problem::from(reason.answer(None));
         let (_, headers, body) = problem.render(&HeaderMap::new(), &request_id);
         let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = refusal.status();
+        *response.status_mut() = error.status();
         *response.headers_mut() = headers;
         dress(response.headers_mut(), &request_id);
-        response.into()
+        response
     }
 }
 
@@ -323,6 +322,7 @@ async fn collect(headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Reason
         Err(error) if error.is::<LengthLimitError>() => Err(Reason::BodyTooLarge),
         Err(error) => match error.downcast_ref::<BodyError>() {
             Some(BodyError::Timeout) => Err(Reason::RequestTimeout),
+            Some(BodyError::Gone | BodyError::Aborted) => Err(Reason::ClientClosed),
             _ => Err(Reason::BadBody),
         },
     }
@@ -342,9 +342,9 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let severed = self.live.as_ref().is_some_and(|live| live.connection.severed());
+        let severed = self.live.as_ref().is_some_and(|live| live.connection.aborted());
         if severed {
-            return Poll::Ready(Some(Err(axum::Error::new(BodyError::Severed))));
+            return Poll::Ready(Some(Err(axum::Error::new(BodyError::Aborted))));
         }
         Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(cx)))
     }

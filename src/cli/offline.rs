@@ -19,7 +19,7 @@ use crate::{
     authz::secret::Digest,
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
-    net::{Connection, Handler, Peer, RequestBody},
+    net::{Connection, Peer, RequestBody, Service},
     store::{Actor, Store, model::LastUsed},
 };
 
@@ -74,9 +74,9 @@ impl Offline {
             .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
         self.tasks.block_on(&self.runtime, async {
             let connection = Rc::new(Connection::detached(Peer::Unix { uid: self.uid, pid: None }));
-            let response = self.server.clone().handle(request.into(), connection).await;
-            let status = response.status;
-            let body = response.body.collect().await;
+            let response = self.server.clone().call(request, connection).await;
+            let status = response.status();
+            let body = response.into_body().collect().await;
             let body = body.map_err(|_| Failure::failed("the answer broke off"))?.to_bytes();
             Ok(Answer::new(status, &body))
         })

@@ -18,7 +18,7 @@ pub const HEAD: &str = r#""32k""#;
 /// The largest cookie and the longest credential fit four times over.
 pub const FIELD: &str = r#""16k""#;
 /// Browsers send 20, chains of proxies add 10.
-pub const FIELDS: &str = "100";
+pub const FIELDS: &str = "200";
 /// Longer targets are refused by most upstreams anyway.
 pub const TARGET: &str = r#""16k""#;
 /// About 300 MB of memory when each is busy; two descriptors each.
@@ -29,11 +29,11 @@ pub const HEAD_TIMEOUT: &str = r#""10s""#;
 /// Two round trips; as for the head.
 pub const TLS_HANDSHAKE: &str = r#""10s""#;
 /// Between two requests of one client; the usual value of load balancers.
-pub const IDLE: &str = r#""60s""#;
+pub const IDLE: &str = r#""75s""#;
 /// A body that is wanted and does not come.
 pub const BODY: &str = r#""30s""#;
 /// An answer that is not taken.
-pub const WRITE: &str = r#""30s""#;
+pub const WRITE: &str = r#""60s""#;
 /// A client that is gone is found before an idle one would be closed.
 pub const PING: &str = r#""20s""#;
 

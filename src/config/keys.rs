@@ -93,10 +93,10 @@ const TIMEOUTS: &[Key] = &[
     key("head", Kind::Duration(1), "From the first byte of a request until its head is complete.")
         .or(d::HEAD_TIMEOUT),
     key("tls_handshake", Kind::Duration(1), "The TLS handshake.").or(d::TLS_HANDSHAKE),
-    key("idle", Kind::Duration(1), "Between two requests.").or(d::IDLE),
+    key("idle", Kind::Duration(1), "Between two requests. Longer than a balancer in front keeps connections.").or(d::IDLE),
     key("body", Kind::Duration(1), "Between two pieces of a request body, until the answer begins.")
         .or(d::BODY),
-    key("write", Kind::Duration(1), "An answer that the client does not take.").or(d::WRITE),
+    key("write", Kind::Duration(1), "An answer of which the client takes nothing.").or(d::WRITE),
     key(
         "ping",
         Kind::Duration(1),

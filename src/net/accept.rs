@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{
-    Connection, Drained, Draining, Handler, Listener, Peer, Worker,
+    Connection, ConnectionEvent, Drained, Draining, Listener, Peer, Service, Worker,
     bind::{Entrance, Socket},
     connection::Phase,
-    lifetime::{Accepted, Visit, attended, live},
     proxy_protocol::{self, AnnounceError, Announced},
+    serve::{Accepted, ConnectionGuard, Interrupted, attended, serve_connection},
     stream::Stream,
     tls::Certificates,
     worker::{Full, Lease},
@@ -24,10 +25,10 @@ use super::{
 
 /// Serves what comes in, on the worker's local runtime; returns when a drain has ended. The error is
 /// that the socket cannot be used at all.
-pub async fn serve<H: Handler>(
+pub async fn serve<S: Service>(
     worker: Rc<Worker>,
     listener: Listener,
-    handler: Rc<H>,
+    service: Rc<S>,
     mut draining: Draining,
 ) -> io::Result<Drained> {
     let (socket, entrance, _unlink) = listener.into_parts();
@@ -44,7 +45,7 @@ pub async fn serve<H: Handler>(
                 match arrival {
                     Ok(arrival) => {
                         starved = false;
-                        admit(&worker, &entrance, arrival, &handler, &draining).await;
+                        admit(&worker, &entrance, arrival, &service, &draining).await;
                     }
                     Err(error) if passing(&error) => {}
                     Err(error) => {
@@ -62,13 +63,13 @@ pub async fn serve<H: Handler>(
     // the next process does it.
     let backlog = if entrance.inherited { Vec::new() } else { door.backlog() };
     for arrival in backlog.into_iter().flatten() {
-        admit(&worker, &entrance, arrival, &handler, &draining).await;
+        admit(&worker, &entrance, arrival, &service, &draining).await;
     }
     worker.begin_drain();
     let cut = tokio::select! {
         biased;
         () = worker.emptied() => 0,
-        () = draining.deadline() => worker.sever_all(),
+        () = draining.deadline() => worker.abort_all(),
     };
     worker.emptied().await;
     Ok(Drained { cut })
@@ -87,6 +88,9 @@ struct Arrival {
 
 /// Out of descriptors or of places: nobody else can be let in before somebody leaves.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the kernel holds of an answer beyond what is on its way to the client.
+const UNSENT: u32 = 64 << 10;
 
 impl Door {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
@@ -130,6 +134,9 @@ impl Arrival {
     fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
         // Answers are written whole; waiting for more only delays them.
         let _ = stream.set_nodelay(true);
+        // Else the kernel takes megabytes and then nothing for as long as a slow client needs to take
+        // them, and nobody could tell it from one that has stopped reading.
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         let local = stream.local_addr().ok().map(canonical);
         Self { stream: Stream::Tcp(stream), peer: Peer::Inet(canonical(peer)), local }
     }
@@ -141,11 +148,11 @@ impl Arrival {
     }
 }
 
-async fn admit<H: Handler>(
+async fn admit<S: Service>(
     worker: &Rc<Worker>,
     entrance: &Entrance,
     arrival: Arrival,
-    handler: &Rc<H>,
+    service: &Rc<S>,
     draining: &Draining,
 ) {
     let Arrival { stream, peer, local } = arrival;
@@ -165,17 +172,18 @@ async fn admit<H: Handler>(
     let connection = Connection::new(peer, local, certificates.is_some(), worker.clock().clone());
     let connection = Rc::new(connection);
     let lease = worker.enlist(connection.clone(), place);
-    let visit = Visit::new(handler);
-    let (worker, handler) = (worker.clone(), handler.clone());
+    let guard = ConnectionGuard::new(service, &connection);
+    let (worker, service) = (worker.clone(), service.clone());
     if announced {
         tokio::task::spawn_local(async move {
-            if let Some((connection, lease)) = announce(&stream, connection, lease, &*handler).await {
-                live(accepted(stream, certificates), worker, connection, handler, lease, visit).await;
+            if let Some((connection, lease)) = announce(&stream, connection, lease, &*service).await {
+                let accepted = accepted(stream, certificates);
+                serve_connection(accepted, worker, connection, service, lease, guard).await;
             }
         });
     } else {
         let accepted = accepted(stream, certificates);
-        tokio::task::spawn_local(live(accepted, worker, connection, handler, lease, visit));
+        tokio::task::spawn_local(serve_connection(accepted, worker, connection, service, lease, guard));
     }
 }
 
@@ -187,15 +195,15 @@ fn accepted(stream: Stream, certificates: Option<Certificates>) -> Accepted {
 }
 
 /// Learns whom a trusted proxy's connection is for; from then on it is that client's.
-async fn announce<H: Handler>(
+async fn announce<S: Service>(
     stream: &Stream,
     proxy: Rc<Connection>,
     mut lease: Lease,
-    handler: &H,
+    service: &S,
 ) -> Option<(Rc<Connection>, Lease)> {
     proxy.enter(Phase::Handshake);
     let refuse = |why: &str| {
-        handler.unannounced(&proxy, why);
+        service.observe(ConnectionEvent::MissingProxyHeader(why), &proxy);
         stream.reset_on_close();
     };
     let peer = match attended(&proxy, proxy_protocol::read(stream)).await {
@@ -207,7 +215,7 @@ async fn announce<H: Handler>(
             refuse(&error.to_string());
             return None;
         }
-        Err(_) if proxy.severed() => {
+        Err(Interrupted::Aborted) => {
             stream.reset_on_close();
             return None;
         }

@@ -1,17 +1,19 @@
 //! Bodies as they pass a connection: the request's with its deadline, the answer's with its end.
 
 use std::{
+    cell::RefCell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 
-use super::{BoxError, h1::Line, h2::Inflow};
+use super::{BoxError, Connection};
 
-/// A request's body. `100 Continue` goes out when it is first polled.
+/// A request's body. `100 Continue` goes out over HTTP/1 when it is first polled.
 pub struct RequestBody(Source);
 
 /// Why a request's body ends early.
@@ -20,28 +22,35 @@ pub enum BodyError {
     /// Wanted, and not a byte came for `body_timeout`: 408.
     #[error("the request body did not come in time")]
     Timeout,
-    /// Broken off or malformed: 400.
-    #[error("the request body broke off or is malformed")]
+    /// Malformed: 400.
+    #[error("the request body is malformed")]
     Broken(#[source] BoxError),
+    /// The client went away before it had sent all.
+    #[error("the client went away")]
+    Gone,
     /// Nothing is taken from this client any more.
-    #[error("the connection was severed")]
-    Severed,
+    #[error("the connection was aborted")]
+    Aborted,
 }
 
+/// hyper's body, where the connection can drop it too.
+pub(super) type SharedIncoming = Rc<RefCell<Option<Incoming>>>;
+
 enum Source {
-    Line { line: Rc<Line>, turn: u64 },
-    Stream(Box<Inflow>),
+    Client { incoming: SharedIncoming, connection: Rc<Connection> },
     Memory(Option<Bytes>),
 }
 
 impl RequestBody {
-    /// Of the request that is the present one on this line.
-    pub(super) fn line(line: Rc<Line>) -> Self {
-        Self(Source::Line { turn: line.turn(), line })
-    }
-
-    pub(super) fn stream(inflow: Inflow) -> Self {
-        Self(Source::Stream(Box::new(inflow)))
+    /// The body of a client's request, which begins with this.
+    pub(super) fn begin(incoming: Incoming, connection: &Rc<Connection>) -> Self {
+        if incoming.is_end_stream() {
+            connection.begin_service(None);
+            return Self::full(Bytes::new());
+        }
+        let incoming = Rc::new(RefCell::new(Some(incoming)));
+        connection.begin_service(Some(incoming.clone()));
+        Self(Source::Client { incoming, connection: connection.clone() })
     }
 
     /// A body that is there already, for requests that no client sent.
@@ -59,27 +68,62 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
-            Source::Line { line, turn } => line.poll_body(cx, *turn),
-            Source::Stream(inflow) => inflow.poll_frame(cx),
-            Source::Memory(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        let (incoming, connection) = match &mut self.0 {
+            Source::Client { incoming, connection } => (incoming, connection),
+            Source::Memory(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        };
+        if connection.aborted() {
+            return Poll::Ready(Some(Err(BodyError::Aborted)));
         }
+        let mut held = incoming.borrow_mut();
+        let Some(body) = &mut *held else { return Poll::Ready(None) };
+        let frame = match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending if connection.await_body(cx) => {
+                return Poll::Ready(Some(Err(BodyError::Timeout)));
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        // A stream that was reset with NO_ERROR looks as if its body had ended.
+        let whole = frame.is_some() || connection.stream().is_none() || body.is_end_stream();
+        let over = match &frame {
+            Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
+            Some(Err(_)) => false,
+            None => whole,
+        };
+        drop(held);
+        if let (Some(Ok(frame)), Some(_)) = (&frame, connection.stream())
+            && let Some(data) = frame.data_ref()
+        {
+            connection.received(data.len());
+        }
+        connection.body_came();
+        if over {
+            incoming.take();
+            connection.close_body(true);
+        }
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(error)) => Some(Err(explain(error, connection))),
+            None if whole => None,
+            None => Some(Err(BodyError::Gone)),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Line { line, turn } => line.body_ended(*turn),
-            Source::Stream(inflow) => inflow.is_end_stream(),
+            Source::Client { incoming, .. } => {
+                incoming.borrow().as_ref().is_none_or(|incoming| incoming.is_end_stream())
+            }
             Source::Memory(bytes) => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Line { line, turn } => {
-                line.body_left(*turn).map_or_else(SizeHint::default, SizeHint::with_exact)
+            Source::Client { incoming, .. } => {
+                incoming.borrow().as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
             }
-            Source::Stream(inflow) => inflow.size_hint(),
             Source::Memory(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
@@ -87,12 +131,178 @@ impl Body for RequestBody {
     }
 }
 
+/// Tells a client that has gone from one whose body is malformed.
+fn explain(error: hyper::Error, connection: &Connection) -> BodyError {
+    // What is malformed over HTTP/2, h2 has reset already: there is nobody to answer.
+    let reset = connection.stream().is_some();
+    if connection.has_ended() || reset { BodyError::Gone } else { BodyError::Broken(error.into()) }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        match &self.0 {
-            Source::Line { line, turn } => line.drop_body(*turn),
-            Source::Stream(inflow) => inflow.connection().drop_body(),
-            Source::Memory(_) => {}
+        let Source::Client { incoming, connection } = &self.0 else { return };
+        let left = incoming.take();
+        match (connection.stream(), left) {
+            (Some(stream), Some(left)) if !left.is_end_stream() && !connection.aborted() => {
+                stream.leave(left)
+            }
+            _ => {}
+        }
+        connection.close_body(false);
+        if connection.stream().is_some() {
+            connection.wake();
+        }
+    }
+}
+
+/// An answer's body on its way to hyper, in pieces that h2 may hold one of. A service's body that
+/// hyper has taken in full is kept in `sent` over HTTP/1, until the kernel has it.
+pub(super) struct AnswerBody<B> {
+    content: Option<Content<B>>,
+    /// What is left of a frame that was larger than a piece.
+    rest: Bytes,
+    /// The answer has no body, whatever there is.
+    bodiless: bool,
+    /// hyper has all of it.
+    finished: bool,
+    connection: Rc<Connection>,
+    sent: Sent<B>,
+}
+
+/// Where the body of an answer waits that hyper has taken. One for each connection.
+pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
+
+enum Content<B> {
+    Service(B),
+    /// An answer to what is no request.
+    Text(Option<Bytes>),
+}
+
+/// The largest piece.
+const PIECE: usize = 16 << 10;
+
+impl<B> AnswerBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    pub(super) fn service(body: B, connection: Rc<Connection>, sent: Sent<B>) -> Self {
+        Self::new(Content::Service(body), connection, sent)
+    }
+
+    pub(super) fn text(text: Bytes, connection: Rc<Connection>, sent: Sent<B>) -> Self {
+        Self::new(Content::Text((!text.is_empty()).then_some(text)), connection, sent)
+    }
+
+    fn new(content: Content<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
+        let (content, rest) = (Some(content), Bytes::new());
+        let mut body = Self { content, rest, bodiless: false, finished: false, connection, sent };
+        body.finished = body.is_end_stream();
+        body
+    }
+
+    /// Sends none of it.
+    pub(super) fn omit(&mut self) {
+        (self.bodiless, self.finished) = (true, true);
+    }
+
+    /// The next piece of what there is.
+    fn take_piece(&mut self) -> Frame<Bytes> {
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        self.finished = self.is_end_stream();
+        if let Some(stream) = self.connection.stream() {
+            stream.was_useful();
+            // h2 asks for the next one when the client has taken this one.
+            self.connection.sent(piece.len());
+            self.connection.stall();
+        }
+        Frame::data(piece)
+    }
+}
+
+impl<B> Body for AnswerBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if this.connection.aborted() {
+            // The connection's or the stream's task ends.
+            return Poll::Pending;
+        }
+        if this.connection.stream().is_some() {
+            this.connection.sent(0);
+        }
+        while this.rest.is_empty() {
+            let frame = match &mut this.content {
+                Some(Content::Service(body)) => ready!(Pin::new(body).poll_frame(cx)),
+                Some(Content::Text(text)) => text.take().map(|text| Ok(Frame::data(text))),
+                None => None,
+            };
+            match frame.transpose().map_err(Into::into) {
+                Ok(None) => {
+                    this.finished = true;
+                    return Poll::Ready(None);
+                }
+                Ok(Some(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(other) => {
+                        this.finished |= other.is_trailers();
+                        return Poll::Ready(Some(Ok(other)));
+                    }
+                },
+                Err(error) => {
+                    let error: BoxError = error;
+                    tracing::debug!(%error, "an answer broke off");
+                    // It must not pass for a whole one.
+                    this.connection.abort();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Some(Ok(this.take_piece())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bodiless
+            || self.rest.is_empty()
+                && match &self.content {
+                    Some(Content::Service(body)) => body.is_end_stream(),
+                    Some(Content::Text(text)) => text.is_none(),
+                    None => true,
+                }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            _ if self.bodiless => SizeHint::with_exact(0),
+            // hyper asks before the first piece only.
+            Some(Content::Service(body)) => body.size_hint(),
+            Some(Content::Text(text)) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<B> Drop for AnswerBody<B> {
+    fn drop(&mut self) {
+        if self.connection.stream().is_some() {
+            if self.finished {
+                self.connection.end_answer();
+            }
+            return;
+        }
+        self.connection.end_answer();
+        if let Some(Content::Service(body)) = self.content.take() {
+            let before = self.sent.replace(Some(body));
+            drop(before);
         }
     }
 }

@@ -9,8 +9,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::HeaderValue;
-use jiff::fmt::rfc2822;
 use tokio::sync::Notify;
 
 use crate::authz::time::Timestamp;
@@ -39,7 +37,6 @@ struct Inner {
     wake: Notify,
     slots: RefCell<Slots>,
     observers: RefCell<Vec<Rc<dyn Fn()>>>,
-    date: RefCell<(i64, HeaderValue)>,
 }
 
 #[derive(Default)]
@@ -67,7 +64,6 @@ impl Clock {
             wake: Notify::new(),
             slots: RefCell::default(),
             observers: RefCell::default(),
-            date: RefCell::new((i64::MIN, HeaderValue::from_static(""))),
         }))
     }
 
@@ -80,19 +76,6 @@ impl Clock {
     pub fn wall(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    /// The wall clock as a Date field says it; made once a second.
-    pub(super) fn http_date(&self) -> HeaderValue {
-        let second = self.wall().as_millis().div_euclid(1000);
-        let mut date = self.0.date.borrow_mut();
-        if date.0 != second {
-            let now = jiff::Timestamp::from_second(second).unwrap_or_default();
-            let text = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
-            let value = text.ok().and_then(|text| HeaderValue::try_from(text).ok());
-            *date = (second, value.unwrap_or_else(|| HeaderValue::from_static("")));
-        }
-        date.1.clone()
     }
 
     pub fn deadline(&self) -> Deadline {

@@ -1,6 +1,7 @@
 //! A client's connection as its requests, its task and the ticker see it.
 
 mod phase;
+mod streams;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -10,48 +11,66 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use self::phase::{Order, Phase};
-use super::{
-    Limits, Peer, Refusal,
-    clock::Clock,
-    h2::{Branch, Trunk},
-    tls::Presented,
-};
+use tokio::sync::oneshot;
 
-/// A client's connection as its requests see it. Belongs to one worker.
+pub use self::phase::CloseReason;
+pub(super) use self::{
+    phase::{ConnectionCommand, Phase},
+    streams::{OpenStream, Stream, Streams},
+};
+use super::{Limits, OnUpgrade, Peer, Upgraded, body::SharedIncoming, clock::Clock, tls::TlsInfo};
+
+/// A client's connection as its requests see it; over HTTP/2, one stream of it. Belongs to one worker.
 pub struct Connection {
     pub peer: Peer,
     pub local: Option<SocketAddr>,
     /// TLS ends here.
     pub secure: bool,
     clock: Clock,
-    severed: Cell<bool>,
-    drained: Cell<bool>,
-    order: Cell<Option<Order>>,
+    aborted: Cell<bool>,
+    close_reason: Cell<Option<CloseReason>>,
+    command: Cell<Option<ConnectionCommand>>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     task: RefCell<Option<Waker>>,
-    /// Bytes for the client that it does not take, since when.
-    stalled: Cell<Option<Instant>>,
+    /// The client takes nothing of what is there for it, since when.
+    write_stalled: Cell<Option<Instant>>,
     /// A body that is wanted and does not come, since when.
-    wanted: Cell<Option<Instant>>,
+    body_wanted: Cell<Option<Instant>>,
     body_late: Cell<bool>,
     /// The answer has begun: the request's body may take its time.
-    unhurried: Cell<bool>,
+    body_timeout_off: Cell<bool>,
     body_task: RefCell<Option<Waker>>,
-    /// The handler wants no more of the request's body.
-    body_dropped: Cell<bool>,
-    /// Bytes of the present request are still to come from the wire.
+    /// The request's body, for `abort` to drop.
+    incoming: RefCell<Option<SharedIncoming>>,
+    /// The service holds the request's body, which has not ended.
+    body_open: Cell<bool>,
+    /// Bytes of the current request were not read by anybody.
     unread: Cell<bool>,
+    answer: Cell<Answer>,
+    /// The answer is a 101.
+    switching: Cell<bool>,
+    /// The client has closed its side, or the socket has failed.
+    ended: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    /// Of one that TLS ends on.
-    presented: OnceCell<Box<Presented>>,
-    /// Of one that carries HTTP/2's streams.
-    trunk: OnceCell<Box<Trunk>>,
-    /// Of one that is such a stream.
-    branch: Option<Box<Branch>>,
+    upgrade: RefCell<Option<oneshot::Sender<Upgraded>>>,
+    tls: OnceCell<Box<TlsInfo>>,
+    /// Of a connection that carries HTTP/2 streams.
+    streams: OnceCell<Box<Streams>>,
+    /// Of such a stream.
+    stream: Option<Box<Stream>>,
+}
+
+/// How far the current answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Open,
+    /// All of it is with hyper.
+    Ended,
+    /// All of it is with the kernel.
+    Flushed,
 }
 
 /// How long a client may go on sending what nobody reads after the last answer.
@@ -71,36 +90,42 @@ impl Connection {
             local,
             secure,
             clock,
-            severed: Cell::new(false),
-            drained: Cell::new(false),
-            order: Cell::new(None),
+            aborted: Cell::new(false),
+            close_reason: Cell::new(None),
+            command: Cell::new(None),
             phase: Cell::new(if secure { Phase::Handshake } else { Phase::Fresh }),
             since: Cell::new(since),
             task: RefCell::new(None),
-            stalled: Cell::new(None),
-            wanted: Cell::new(None),
+            write_stalled: Cell::new(None),
+            body_wanted: Cell::new(None),
             body_late: Cell::new(false),
-            unhurried: Cell::new(false),
+            body_timeout_off: Cell::new(false),
             body_task: RefCell::new(None),
-            body_dropped: Cell::new(false),
+            incoming: RefCell::new(None),
+            body_open: Cell::new(false),
             unread: Cell::new(false),
+            answer: Cell::new(Answer::Open),
+            switching: Cell::new(false),
+            ended: Cell::new(false),
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
-            presented: OnceCell::new(),
-            trunk: OnceCell::new(),
-            branch: None,
+            upgrade: RefCell::new(None),
+            tls: OnceCell::new(),
+            streams: OnceCell::new(),
+            stream: None,
         }
     }
 
-    /// A stream of HTTP/2, as handlers see it: severed alone, and counted for itself.
-    pub(super) fn stream(trunk: &Rc<Self>, branch: Branch) -> Self {
-        let stream = Self::new(trunk.peer, trunk.local, trunk.secure, trunk.clock.clone());
+    /// A stream of HTTP/2 as services see it: aborted alone, and counted for itself.
+    pub(super) fn of_stream(connection: &Rc<Self>) -> Self {
+        let stream =
+            Self::new(connection.peer, connection.local, connection.secure, connection.clock.clone());
         stream.phase.set(Phase::Serving);
-        Self { branch: Some(Box::new(branch)), ..stream }
+        Self { stream: Some(Box::new(Stream::new(connection.clone()))), ..stream }
     }
 
-    /// A connection that no socket belongs to, for tests of handlers.
+    /// A connection that no socket belongs to, for tests of services.
     pub fn detached(peer: Peer) -> Self {
         Self::new(peer, None, false, Clock::new())
     }
@@ -108,31 +133,42 @@ impl Connection {
     /// From now on no byte is taken from this client and none is handed to it; the connection's
     /// task closes it with a reset. Synchronous: when this returns, it holds.
     ///
-    /// A stream is reset, and its connection closed should the reset not get on the wire.
-    pub fn sever(&self) {
-        let before = self.severed.replace(true);
-        if let Some(branch) = &self.branch
+    /// An HTTP/2 stream is reset with CANCEL; its connection is closed if the reset cannot be
+    /// written within a second.
+    pub fn abort(&self) {
+        let before = self.aborted.replace(true);
+        if let Some(stream) = &self.stream
             && !before
         {
-            branch.reset();
+            stream.abort(self.clock.now());
         }
+        // h2 sends a reset only once nobody holds the stream's body any more.
+        let incoming = self.incoming.borrow().as_ref().and_then(|incoming| incoming.borrow_mut().take());
+        drop(incoming);
+        drop(self.upgrade.take());
         self.wake();
         self.wake_body();
     }
 
-    /// The time of a drain is over: what is still under way ends here.
-    pub(super) fn end_drain(&self) {
-        self.drained.set(!self.severed());
-        self.sever();
+    pub(super) fn close_for(&self, reason: CloseReason) {
+        if !self.aborted() {
+            self.close_reason.set(Some(reason));
+        }
+        self.abort();
     }
 
-    /// Whether it was a drain that ended it.
+    /// Why this end has closed the connection on its own; `None` if it did not.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason.get().or_else(|| self.stream.as_ref()?.connection().close_reason())
+    }
+
+    /// Whether a drain ended the connection.
     pub fn drained(&self) -> bool {
-        self.drained.get() || self.branch.as_ref().is_some_and(|branch| branch.trunk().drained())
+        self.close_reason() == Some(CloseReason::Drained)
     }
 
-    pub fn severed(&self) -> bool {
-        self.severed.get() || self.branch.as_ref().is_some_and(|branch| branch.trunk().severed())
+    pub fn aborted(&self) -> bool {
+        self.aborted.get() || self.stream.as_ref().is_some_and(|stream| stream.connection().aborted())
     }
 
     pub fn address(&self) -> IpAddr {
@@ -144,7 +180,8 @@ impl Connection {
         self.bytes_in.get()
     }
 
-    /// Bytes handed to the kernel for the client so far, over all its answers.
+    /// Bytes handed to the kernel for the client so far, over all its answers; of an HTTP/2 stream,
+    /// bytes of its answer that were handed to h2.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.get()
     }
@@ -154,25 +191,41 @@ impl Connection {
         &self.clock
     }
 
-    pub(super) fn present(&self, presented: Presented) {
-        assert!(self.presented.set(Box::new(presented)).is_ok(), "a connection is shaken once");
+    /// The client's end of what follows an answer of 101. Call before answering; the future fails
+    /// when the connection ends before the upgrade.
+    pub fn on_upgrade(&self) -> OnUpgrade {
+        let (sender, receiver) = oneshot::channel();
+        if !self.aborted() {
+            self.upgrade.replace(Some(sender));
+        }
+        OnUpgrade::new(receiver)
     }
 
-    /// Whether the host is not for this connection, since TLS named another one.
-    pub(super) fn misdirects<'h>(&self, host: impl FnOnce() -> Option<&'h [u8]>) -> bool {
-        self.presented.get().is_some_and(|presented| host().is_some_and(|host| !presented.fits(host)))
+    pub(super) fn take_upgrade(&self) -> Option<oneshot::Sender<Upgraded>> {
+        self.upgrade.take()
     }
 
-    pub(super) fn carry_streams(&self, trunk: Trunk) {
-        assert!(self.trunk.set(Box::new(trunk)).is_ok(), "a connection turns to HTTP/2 once");
+    pub(super) fn set_tls(&self, tls: TlsInfo) {
+        assert!(self.tls.set(Box::new(tls)).is_ok(), "a connection has one handshake");
     }
 
-    pub(super) fn trunk(&self) -> Option<&Trunk> {
-        self.trunk.get().map(|trunk| &**trunk)
+    /// Whether TLS named another host that the certificate shown is not valid for.
+    pub(super) fn misdirects(&self, host: &[u8]) -> bool {
+        let connection = self.stream.as_ref().map_or(self, |stream| stream.connection());
+        connection.tls.get().is_some_and(|tls| !tls.fits(host))
     }
 
-    pub(super) fn branch(&self) -> Option<&Branch> {
-        self.branch.as_deref()
+    pub(super) fn carry_streams(&self) {
+        let streams = Streams::new(self.clock.now());
+        assert!(self.streams.set(Box::new(streams)).is_ok(), "a connection turns to HTTP/2 once");
+    }
+
+    pub(super) fn streams(&self) -> Option<&Streams> {
+        self.streams.get().map(|streams| &**streams)
+    }
+
+    pub(super) fn stream(&self) -> Option<&Stream> {
+        self.stream.as_deref()
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -195,13 +248,30 @@ impl Connection {
         self.enter(Phase::Head);
     }
 
-    /// A head is whole and goes to the handler.
-    pub(super) fn begin_service(&self) {
-        self.phase.set(Phase::Serving);
-        self.body_dropped.set(false);
+    /// A head is whole and goes to the service, with this body if it has one.
+    pub(super) fn begin_service(&self, incoming: Option<SharedIncoming>) {
+        // Pipelined heads are not seen as they come.
+        if self.phase.replace(Phase::Serving) != Phase::Head {
+            self.clock.refresh();
+        }
+        self.body_open.set(incoming.is_some());
+        self.unread.set(incoming.is_some());
+        self.incoming.replace(incoming);
         self.body_late.set(false);
-        self.unhurried.set(false);
-        self.wanted.set(None);
+        self.body_timeout_off.set(false);
+        self.body_wanted.set(None);
+        self.answer.set(Answer::Open);
+        drop(self.upgrade.take());
+        self.switching.set(false);
+    }
+
+    /// The answer to the current request is a 101.
+    pub(super) fn switch(&self) {
+        self.switching.set(true);
+    }
+
+    pub(super) fn is_switching(&self) -> bool {
+        self.switching.get()
     }
 
     /// From now on only a client that takes nothing has a deadline here.
@@ -212,57 +282,88 @@ impl Connection {
 
     /// The answer has begun before the request has ended, as where both sides talk for as long as they
     /// like: from now on the answer's own deadlines say how long that lasts.
-    pub fn hurry_no_more(&self) {
-        self.unhurried.set(true);
-        self.wanted.set(None);
+    pub fn disarm_body_timeout(&self) {
+        self.body_timeout_off.set(true);
+        self.body_wanted.set(None);
     }
 
-    pub(super) fn drop_body(&self) {
-        self.body_dropped.set(true);
-        self.wanted.set(None);
+    /// The service holds the body no longer. `whole`: it has read all of it.
+    pub(super) fn close_body(&self, whole: bool) {
+        self.body_wanted.set(None);
+        if whole {
+            self.unread.set(false);
+        }
+        if self.body_open.replace(false) {
+            drop(self.incoming.take());
+            self.settle();
+        }
     }
 
-    pub(super) fn set_unread(&self, unread: bool) {
-        self.unread.set(unread);
+    /// Nobody will read the rest of the current request: the connection cannot go on after it.
+    pub(super) fn body_abandoned(&self) -> bool {
+        self.unread.get() && !self.body_open.get()
     }
 
     pub(super) fn is_unread(&self) -> bool {
         self.unread.get()
     }
 
+    pub(super) fn answer(&self) -> Answer {
+        self.answer.get()
+    }
+
+    pub(super) fn end_answer(&self) {
+        self.answer.set(Answer::Ended);
+    }
+
+    /// The kernel has everything that hyper wrote.
+    pub(super) fn flushed(&self) {
+        if self.answer.get() == Answer::Ended {
+            self.answer.set(Answer::Flushed);
+            self.settle();
+        }
+    }
+
+    /// An HTTP/1 exchange whose answer is sent and whose body is read is over.
+    fn settle(&self) {
+        let over = self.answer.get() == Answer::Flushed && !self.body_open.get();
+        if over && self.phase.get() == Phase::Serving && self.stream.is_none() {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// No byte will come from this client any more.
+    pub(super) fn set_ended(&self) {
+        self.ended.set(true);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get() || self.stream.as_ref().is_some_and(|stream| stream.connection().has_ended())
+    }
+
     /// The client has closed its side. True: so long ago that it is gone.
-    pub(super) fn sent_all(&self) -> bool {
+    pub(super) fn half_closed_for_long(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
         self.half_closed.set(Some(since));
         self.clock.now().saturating_duration_since(since) >= HALF_CLOSED
     }
 
-    /// Nobody will read the rest of the present request: the connection cannot go on after it.
-    pub(super) fn body_abandoned(&self) -> bool {
-        self.body_dropped.get() && self.unread.get()
-    }
-
     pub(super) fn received(&self, bytes: usize) {
         self.bytes_in.set(self.bytes_in.get() + bytes as u64);
-        if self.wanted.get().is_some() {
-            self.wanted.set(Some(self.clock.now()));
+        if self.body_wanted.get().is_some() {
+            self.body_wanted.set(Some(self.clock.now()));
         }
     }
 
     pub(super) fn sent(&self, bytes: usize) {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
-        self.stalled.set(None);
+        self.write_stalled.set(None);
     }
 
-    pub(super) fn send_stalls(&self) {
-        if self.stalled.get().is_none() {
-            self.stalled.set(Some(self.clock.now()));
+    pub(super) fn stall(&self) {
+        if self.write_stalled.get().is_none() {
+            self.write_stalled.set(Some(self.clock.now()));
         }
-    }
-
-    /// Whether bytes for the client wait for it to take them.
-    pub(super) fn stalls(&self) -> bool {
-        self.stalled.get().is_some()
     }
 
     /// The body is wanted and not there. True: it is overdue.
@@ -270,71 +371,77 @@ impl Connection {
         if self.body_late.get() {
             return true;
         }
-        if self.wanted.get().is_none() && !self.unhurried.get() {
-            self.wanted.set(Some(self.clock.now()));
+        if self.body_wanted.get().is_none() && !self.body_timeout_off.get() {
+            self.body_wanted.set(Some(self.clock.now()));
         }
-        register(&self.body_task, cx);
+        set_waker(&self.body_task, cx);
         false
     }
 
     pub(super) fn body_came(&self) {
-        self.wanted.set(None);
+        self.body_wanted.set(None);
     }
 
-    pub(super) fn attend(&self, cx: &mut Context<'_>) {
-        register(&self.task, cx);
+    /// Lets whatever happens to the connection wake this task.
+    pub(super) fn register(&self, cx: &mut Context<'_>) {
+        set_waker(&self.task, cx);
     }
 
-    pub(super) fn order(&self, order: Order) {
-        self.order.set(Some(order));
+    pub(super) fn command(&self, command: ConnectionCommand) {
+        self.command.set(Some(command));
         self.wake();
     }
 
-    pub(super) fn take_order(&self) -> Option<Order> {
-        self.order.take()
+    pub(super) fn take_command(&self) -> Option<ConnectionCommand> {
+        self.command.take()
     }
 
-    /// The worker drains: who has nothing under way goes at once.
-    pub(super) fn finish(&self) {
+    /// Whether an answer of our own is due in hyper's stead.
+    pub(super) fn is_rejected(&self) -> bool {
+        matches!(self.command.get(), Some(ConnectionCommand::Reject(_)))
+    }
+
+    /// The worker drains: who has nothing under way goes at once, the others learn of it.
+    pub(super) fn begin_drain(&self) {
         if self.phase.get() == Phase::Idle {
-            self.order(Order::Close);
-        } else if self.trunk().is_some() {
-            // Its streams go on, but the client must begin no others.
-            self.wake();
+            self.command.set(Some(ConnectionCommand::Close));
         }
+        self.wake();
     }
 
     /// The ticker's look at this connection.
     pub(super) fn check(&self, now: Instant, limits: &Limits, draining: bool) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
-        if self.stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
-            return self.sever();
+        if self.write_stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
+            return self.close_for(CloseReason::WriteTimeout);
         }
-        if let Some(trunk) = self.trunk() {
-            trunk.check(self, now, limits);
+        if let Some(streams) = self.streams() {
+            streams.check(self, now, limits);
         }
         if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
-            // The task asks the socket again and learns that it is gone.
+            // The task reads again and learns that the client is gone.
             self.wake();
         }
         let since = self.since.get();
         match self.phase.get() {
             Phase::Handshake if past(since, limits.tls_handshake_timeout) => {
-                self.order(Order::Close);
+                self.command(ConnectionCommand::Close);
             }
-            Phase::Fresh if draining && past(since, FRESH_IN_DRAIN) => self.order(Order::Close),
+            Phase::Fresh if draining && past(since, FRESH_IN_DRAIN) => {
+                self.command(ConnectionCommand::Close);
+            }
             Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
-                self.order(Order::Close);
+                self.command(ConnectionCommand::Close);
             }
             Phase::Head if past(since, limits.head_timeout) => {
-                self.order(Order::Refuse(Refusal::HeadTimeout));
+                self.command(ConnectionCommand::Reject(super::RequestError::HeadTimeout));
             }
-            Phase::Serving if self.wanted.get().is_some_and(|at| past(at, limits.body_timeout)) => {
-                self.wanted.set(None);
+            Phase::Serving if self.body_wanted.get().is_some_and(|at| past(at, limits.body_timeout)) => {
+                self.body_wanted.set(None);
                 self.body_late.set(true);
                 self.wake_body();
             }
-            Phase::Closing if past(since, LINGER) => self.order(Order::Close),
+            Phase::Closing if past(since, LINGER) => self.command(ConnectionCommand::Close),
             _ => {}
         }
     }
@@ -353,7 +460,7 @@ impl Connection {
     }
 }
 
-fn register(slot: &RefCell<Option<Waker>>, cx: &mut Context<'_>) {
+fn set_waker(slot: &RefCell<Option<Waker>>, cx: &mut Context<'_>) {
     let slot = &mut *slot.borrow_mut();
     if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *slot = Some(cx.waker().clone());

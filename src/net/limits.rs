@@ -23,11 +23,11 @@ pub struct Limits {
     /// From the first byte of a head until the service is called.
     pub head_timeout: Duration,
     pub tls_handshake_timeout: Duration,
-    /// Between requests.
+    /// Between requests. Longer than the 60 seconds for which balancers in front keep connections.
     pub idle_timeout: Duration,
     /// A request body that is wanted and does not come.
     pub body_timeout: Duration,
-    /// An answer that the client does not take.
+    /// An answer of which the client takes nothing.
     pub write_timeout: Duration,
     /// An HTTP/2 client that is not heard of for so long is pinged, and given up after twice the time.
     pub ping: Duration,
@@ -50,16 +50,16 @@ impl Default for Limits {
         Self {
             head: 32 << 10,
             field: 16 << 10,
-            fields: 100,
+            fields: 200,
             target: 16 << 10,
             connections: 10_000,
             connections_per_address: None,
             trusted_proxies: TrustedProxies::default(),
             head_timeout: Duration::from_secs(10),
             tls_handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             ping: Duration::from_secs(20),
         }
     }

@@ -15,7 +15,10 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
-use super::{Clock, Connection, Limits, connection::Order};
+use super::{
+    Clock, Connection, Limits,
+    connection::{CloseReason, ConnectionCommand},
+};
 
 /// What the sockets of one thread share.
 pub struct Worker {
@@ -133,7 +136,7 @@ impl Worker {
             .flatten()
             .filter_map(|connection| connection.idle_since().map(|since| (since, connection)));
         if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
-            connection.order(Order::Close);
+            connection.command(ConnectionCommand::Close);
         }
     }
 
@@ -144,7 +147,7 @@ impl Worker {
     /// From now on every connection finishes what it has under way and closes.
     pub(super) fn begin_drain(&self) {
         if !self.draining.replace(true) {
-            self.each(Connection::finish);
+            self.each(Connection::begin_drain);
         }
     }
 
@@ -155,8 +158,9 @@ impl Worker {
         }
     }
 
-    pub(super) fn sever_all(&self) -> usize {
-        self.each(Connection::end_drain)
+    /// The time of a drain is over: what is still under way ends here.
+    pub(super) fn abort_all(&self) -> usize {
+        self.each(|connection| connection.close_for(CloseReason::Drained))
     }
 
     fn check(&self) {

@@ -16,7 +16,6 @@ use crate::{
         context::RequestContext,
         grpc,
         permitted::LogGuard,
-        tunnel::Tunnel,
         upstream::{ResponseBody, ResponseError},
     },
 };
@@ -44,15 +43,14 @@ pub enum UploadError {
 /// An answer's body on its way to the client. Dropped when the client has it, or is gone.
 pub struct Body {
     kind: Kind,
-    guard: LogGuard,
+    /// `None` behind a 101: the tunnel has it.
+    guard: Option<LogGuard>,
 }
 
 enum Kind {
     /// An answer of our own; `None` once it is taken.
     Text(Option<Bytes>),
     Stream(Stream),
-    /// None, behind a 101; what follows it is a tunnel.
-    Tunnel(Box<Tunnel>),
     Ended,
 }
 
@@ -105,7 +103,7 @@ impl Source {
         self.context.outcome.set_client_error(match error {
             BodyError::Timeout => Reason::RequestTimeout,
             BodyError::Broken(_) => Reason::BadBody,
-            BodyError::Severed => Reason::ClientClosed,
+            BodyError::Gone | BodyError::Aborted => Reason::ClientClosed,
         });
         UploadError::Client(error)
     }
@@ -139,26 +137,23 @@ impl http_body::Body for Upload {
 impl Body {
     pub fn text(text: Bytes, guard: LogGuard) -> Self {
         guard.context().outcome.complete.set(true);
-        Self { kind: Kind::Text(Some(text)), guard }
+        Self { kind: Kind::Text(Some(text)), guard: Some(guard) }
     }
 
     /// `grpc`: the client is told of an answer that ends too early by trailers of gRPC.
     pub fn stream(response: ResponseBody, grpc: bool, guard: LogGuard) -> Self {
-        let mut body = Self { kind: Kind::Stream(Stream { response, grpc }), guard };
+        let mut body = Self { kind: Kind::Stream(Stream { response, grpc }), guard: Some(guard) };
         body.end_if_over();
         body
     }
 
-    pub fn tunnel(tunnel: Tunnel, guard: LogGuard) -> Self {
-        Self { kind: Kind::Tunnel(Box::new(tunnel)), guard }
+    /// No body, behind a 101.
+    pub fn none() -> Self {
+        Self { kind: Kind::Ended, guard: None }
     }
 
-    /// What follows once the client has the answer.
-    pub fn into_tunnel(self) -> Option<(Tunnel, LogGuard)> {
-        match self.kind {
-            Kind::Tunnel(tunnel) => Some((*tunnel, self.guard)),
-            Kind::Text(_) | Kind::Stream(_) | Kind::Ended => None,
-        }
+    fn context(&self) -> Option<&Rc<RequestContext>> {
+        self.guard.as_ref().map(LogGuard::context)
     }
 
     fn end_if_over(&mut self) {
@@ -168,7 +163,9 @@ impl Body {
     }
 
     fn end(&mut self) {
-        self.guard.context().outcome.complete.set(true);
+        if let Some(context) = self.context() {
+            context.outcome.complete.set(true);
+        }
         self.kind = Kind::Ended;
     }
 
@@ -193,7 +190,7 @@ impl Body {
 
     /// The answer has ended too early; the client is told as it understands.
     fn break_off(&mut self, error: &ResponseError) -> Result<Frame<Bytes>, Broken> {
-        let context = self.guard.context();
+        let Some(context) = self.guard.as_ref().map(LogGuard::context) else { return Err(Broken) };
         tracing::debug!(%error, "the upstream's answer broke off");
         let timed_out = matches!(error, ResponseError::TimedOut);
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
@@ -203,13 +200,15 @@ impl Body {
         if timed_out && matches!(kind, Kind::Stream(Stream { grpc: true, .. })) {
             return Ok(Frame::trailers(grpc::unavailable()));
         }
-        context.connection.sever();
+        context.connection.abort();
         Err(Broken)
     }
 
     fn count(&self, length: usize) {
-        let sent = &self.guard.context().outcome.bytes_out;
-        sent.set(sent.get() + length as u64);
+        if let Some(context) = self.context() {
+            let sent = &context.outcome.bytes_out;
+            sent.set(sent.get() + length as u64);
+        }
     }
 }
 
@@ -223,7 +222,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         match &mut this.kind {
-            Kind::Ended | Kind::Tunnel(_) => Poll::Ready(None),
+            Kind::Ended => Poll::Ready(None),
             Kind::Text(text) => {
                 let text = text.take().filter(|text| !text.is_empty());
                 Poll::Ready(text.map(|text| {
@@ -232,7 +231,7 @@ impl http_body::Body for Body {
                 }))
             }
             Kind::Stream(stream) => {
-                if this.guard.context().is_over() {
+                if this.guard.as_ref().is_some_and(|guard| guard.context().is_over()) {
                     this.kind = Kind::Ended;
                     return Poll::Ready(Some(Err(Broken)));
                 }
@@ -252,7 +251,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
             Kind::Stream(stream) => stream.response.is_end_stream(),
-            Kind::Ended | Kind::Tunnel(_) => true,
+            Kind::Ended => true,
         }
     }
 
@@ -260,7 +259,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Stream(stream) => stream.response.size_hint(),
-            Kind::Ended | Kind::Tunnel(_) => SizeHint::with_exact(0),
+            Kind::Ended => SizeHint::with_exact(0),
         }
     }
 }

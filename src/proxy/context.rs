@@ -133,7 +133,7 @@ impl RequestContext {
 
     /// The fence, an administrator or the client has ended the request: nothing may be sent any more.
     pub fn is_over(&self) -> bool {
-        self.outcome.cut.get().is_some() || self.connection.severed()
+        self.outcome.cut.get().is_some() || self.connection.aborted()
     }
 
     /// A number for the user, else for the address: an url is chosen by it where that is configured.
@@ -221,7 +221,7 @@ impl Entry for RequestContext {
 
     fn cut(&self, reason: Reason) {
         self.outcome.cut.set(Some(reason));
-        self.connection.sever();
+        self.connection.abort();
         self.outcome.cancel.cancel();
     }
 

@@ -50,7 +50,7 @@ impl Gateway {
         let context = guard.context();
         context.outcome.upstream_answered.set(Some(Instant::now()));
         context.outcome.status.set(head.status.as_u16());
-        context.connection.hurry_no_more();
+        context.connection.disarm_body_timeout();
         let headers = &mut head.headers;
         let named = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
         let protocols =
@@ -69,7 +69,10 @@ impl Gateway {
                 Body::stream(body, is_grpc, guard)
             }
             // The upstream speaks HTTP no longer; the client learns of it by the same response.
-            Err(upgraded) => Body::tunnel(Tunnel::new(upgraded, settings), guard),
+            Err(upgraded) => {
+                Tunnel::new(upgraded, settings).begin(guard);
+                Body::none()
+            }
         };
         Ok(Response::from_parts(head, body))
     }

@@ -48,8 +48,19 @@ impl Tunnel {
         Self { upstream, idle, stall }
     }
 
+    /// Relays once the client has its 101; without that the request is over.
+    pub fn begin(self, guard: LogGuard) {
+        let client = guard.context().connection.on_upgrade();
+        tokio::task::spawn_local(async move {
+            if let Ok(client) = client.await {
+                let gateway = Rc::clone(guard.context().gateway());
+                self.relay(client, guard, &gateway.scratch).await;
+            }
+        });
+    }
+
     /// Relays until the tunnel has ended, and says in the context how.
-    pub async fn relay(self, client: Upgraded, guard: LogGuard, scratch: &Scratch) {
+    async fn relay(self, client: Upgraded, guard: LogGuard, scratch: &Scratch) {
         let Self { upstream, idle, stall } = self;
         let context = Rc::clone(guard.context());
         let clock = context.clock();
@@ -177,7 +188,7 @@ impl Relay {
         if self.whole {
             self.upstream.finish();
         } else {
-            context.connection.sever();
+            context.connection.abort();
         }
     }
 }

@@ -208,7 +208,8 @@ fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
         for one in received {
             forwarded += 1;
             let path = one.target.split('?').next().unwrap();
-            let sent = target.split('?').next().unwrap();
+            // A fragment is cut off before anything is judged.
+            let sent = target.split(['?', '#']).next().unwrap();
             let sent = sent.strip_prefix("http://g").or(sent.strip_prefix("HTTP://g")).unwrap_or(sent);
             if let Some(fault) = one.fault {
                 failed.push(format!("{target}: {fault}"));

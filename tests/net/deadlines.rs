@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use permgate::net::{Limits, Refusal};
+use permgate::net::{Limits, RequestError};
 
 use crate::harness::{Ending, Gate, eventually};
 
@@ -36,7 +36,7 @@ fn a_slow_head_is_answered_408_though_bytes_keep_coming() {
         assert_eq!(client.answer(), (408, "refused 408 Request Timeout".to_owned()));
         drop(client);
         dripping.join().unwrap();
-        assert_eq!(gate.seen.refusals.lock().unwrap().pop(), Some(Refusal::HeadTimeout));
+        assert_eq!(gate.seen.refusals.lock().unwrap().pop(), Some(RequestError::HeadTimeout));
     }
 }
 
@@ -106,6 +106,19 @@ fn an_answer_that_is_not_taken_is_cut() {
     });
     assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0);
     assert_eq!(client.ending(), Ending::Reset);
+}
+
+#[test]
+fn a_client_that_reads_slowly_is_alive() {
+    let gate = Gate::new(&limits(|limits| limits.write_timeout = 2 * SHORT));
+    let mut client = gate.client();
+    client.get("/endless").head();
+    let mut piece = vec![0; 100_000];
+    for _ in 0..30 {
+        std::thread::sleep(SHORT / 4);
+        std::io::Read::read_exact(&mut client.socket, &mut piece).expect("it goes on");
+    }
+    assert_eq!(gate.budget.open(), 1);
 }
 
 #[test]

@@ -65,6 +65,21 @@ fn clients_that_vanish_leave_nothing_behind() {
 }
 
 #[test]
+fn a_client_that_leaves_in_an_upload_is_told_from_one_that_sends_nonsense() {
+    let gate = Gate::new(&Limits::default());
+    let check = |framing: &str, body: &str, expected: &str| {
+        let mut client = gate.client();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: g\r\n{framing}\r\n\r\n{body}"));
+        client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.answer().0, 400);
+        assert_eq!(gate.seen.body_errors.lock().unwrap().pop().unwrap(), expected, "{framing}");
+    };
+    check("Content-Length: 9", "x", "the client went away");
+    check("Transfer-Encoding: chunked", "5\r\nx", "the client went away");
+    check("Transfer-Encoding: chunked", "x\r\n", "the request body is malformed");
+}
+
+#[test]
 fn a_drain_finishes_what_is_under_way_and_nothing_else() {
     let gate = Gate::new(&Limits::default());
     let mut idle = gate.client();

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use permgate::authz::forwarding::TrustedProxies;
 use permgate::net::{
     Limits,
     tls::{Certificates, Clients, Handshake, Pair, Settings},
@@ -152,6 +153,57 @@ fn a_host_that_tls_did_not_name_is_misdirected() {
     check("an address", "two.test", "127.0.0.1", 421);
     let refused = gate.seen.refusals.lock().unwrap().len();
     assert_eq!(refused, 3, "each of them is told");
+}
+
+#[test]
+fn a_trusted_proxy_may_ask_one_connection_for_every_host() {
+    let place = Place::new();
+    let gate = place.gate(&["one", "two"], None);
+    let client = place.client(&version::TLS13, Shows::Nothing);
+    assert_eq!(ask(&gate, &client, "one.test", "two.test"), Some(421));
+    let networks = vec!["127.0.0.1/32".parse().unwrap()];
+    let trusted_proxies = TrustedProxies { networks, unix: false };
+    gate.set_limits(&Limits { trusted_proxies, ..Limits::default() });
+    assert_eq!(ask(&gate, &client, "one.test", "two.test"), Some(200));
+}
+
+#[test]
+fn of_two_certificates_for_a_name_the_client_gets_one_that_it_can_verify() {
+    let place = Place::new();
+    let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let params = CertificateParams::new(vec!["one.test".to_owned()]).unwrap();
+    let rsa = params.signed_by(&key, &place.authority).unwrap();
+    std::fs::write(place.file("rsa.crt"), rsa.pem()).unwrap();
+    std::fs::write(place.file("rsa.key"), key.serialize_pem()).unwrap();
+    let check = |row: &str, pairs: &[&str], only: Option<&str>, name: &str, expects_rsa: bool| {
+        let gate = place.gate(pairs, None);
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        if let Some(only) = only {
+            provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains(only));
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(place.authority.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&version::TLS12])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let session = ClientConnection::new(Arc::new(config), name.to_owned().try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(session, gate.client().socket);
+        let request = format!("GET /x HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{row}");
+        let shown = &stream.conn.peer_certificates().unwrap()[0];
+        assert_eq!(shown == rsa.der(), expects_rsa, "{row}");
+    };
+    for pairs in [["rsa", "one"], ["one", "rsa"]] {
+        check("either", &pairs, None, "one.test", false);
+        check("RSA alone", &pairs, Some("ECDHE_RSA"), "one.test", true);
+        check("ECDSA alone", &pairs, Some("ECDHE_ECDSA"), "one.test", false);
+        check("a name that one of them has", &pairs, None, "also.test", false);
+    }
 }
 
 #[test]

@@ -17,12 +17,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use permgate::message::{Request, Response};
 use permgate::net::{
-    Address, BodyError, Bound, BoxError, Budget, Connection, Drain, Drained, Handler, Limits, Listener,
-    Refusal, RequestBody, Worker, bind, drain, serve, tls::Handshake,
+    Address, BodyError, Bound, BoxError, Budget, Connection, ConnectionEvent, Drain, Drained, Limits,
+    Listener, RequestBody, RequestError, Service, Worker, bind, drain, serve, tls::Handshake,
 };
 
 pub use crate::wait::eventually;
@@ -31,7 +31,7 @@ pub use crate::wait::eventually;
 #[derive(Default)]
 pub struct Seen {
     pub requests: AtomicUsize,
-    pub refusals: Mutex<Vec<Refusal>>,
+    pub refusals: Mutex<Vec<RequestError>>,
     /// Why connections of trusted proxies were closed.
     pub unannounced: Mutex<Vec<String>>,
     pub handshakes: Mutex<Vec<Handshake>>,
@@ -100,7 +100,7 @@ impl Gate {
                                 Command::Limits(limits) => obeying.set_limits(limits),
                                 Command::Sever(told) => {
                                     let all = connections.take();
-                                    all.iter().for_each(|connection| connection.sever());
+                                    all.iter().for_each(|connection| connection.abort());
                                     told.send(all.len()).unwrap();
                                 }
                             }
@@ -139,10 +139,10 @@ impl Gate {
     }
 }
 
-impl Handler for Echo {
+impl Service for Echo {
     type Body = Reply;
 
-    async fn handle(
+    async fn call(
         self: Rc<Self>,
         request: Request<RequestBody>,
         connection: Rc<Connection>,
@@ -160,7 +160,7 @@ impl Handler for Echo {
             self.connections.borrow_mut().push(connection.clone());
         }
         let (head, mut body) = request.into_parts();
-        let (status, reply) = match head.target.path() {
+        let (status, reply) = match head.uri.path() {
             // Takes the body and sends it back.
             "/echo" => match body.collect().await {
                 Ok(all) => (200, Kind::Whole(Some(all.to_bytes()))),
@@ -178,6 +178,18 @@ impl Handler for Echo {
             "/refuse" => (401, Kind::Whole(Some(Bytes::from_static(b"no")))),
             "/endless" => (200, Kind::Endless),
             "/first" => (200, Kind::First(Some(Bytes::from_static(b"first")))),
+            // Sends back what comes behind the answer.
+            "/tunnel" => {
+                let client = connection.on_upgrade();
+                tokio::task::spawn_local(async move {
+                    let Ok(client) = client.await else { return };
+                    let (mut from, mut to) = tokio::io::split(client);
+                    if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+                        let _ = tokio::io::AsyncWriteExt::shutdown(&mut to).await;
+                    }
+                });
+                (101, Kind::Whole(None))
+            }
             "/never" => std::future::pending().await,
             "/broken" => (200, Kind::Broken(Some(Bytes::from_static(b"part")))),
             "/worker" => {
@@ -190,23 +202,25 @@ impl Handler for Echo {
         };
         self.seen.bodies.fetch_add(1, Ordering::SeqCst);
         let mut response = Response::new(Reply { kind: reply, seen: self.seen.clone() });
-        response.status = status.try_into().unwrap();
+        *response.status_mut() = status.try_into().unwrap();
         response
     }
 
-    fn refuse(&self, refusal: Refusal, _: &Connection) -> Response<Bytes> {
-        self.seen.refusals.lock().unwrap().push(refusal);
-        let mut response = Response::new(Bytes::from(format!("refused {}", refusal.status())));
-        response.status = refusal.status();
+    fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
+        self.seen.refusals.lock().unwrap().push(error);
+        let mut response = Response::new(Bytes::from(format!("refused {}", error.status())));
+        *response.status_mut() = error.status();
         response
     }
 
-    fn shaken(&self, outcome: Handshake, _: &Connection) {
-        self.seen.handshakes.lock().unwrap().push(outcome);
-    }
-
-    fn unannounced(&self, _: &Connection, why: &str) {
-        self.seen.unannounced.lock().unwrap().push(why.to_owned());
+    fn observe(&self, event: ConnectionEvent<'_>, _: &Connection) {
+        match event {
+            ConnectionEvent::Handshake(outcome) => self.seen.handshakes.lock().unwrap().push(outcome),
+            ConnectionEvent::MissingProxyHeader(why) => {
+                self.seen.unannounced.lock().unwrap().push(why.to_owned());
+            }
+            ConnectionEvent::Opened | ConnectionEvent::Closed => {}
+        }
     }
 }
 

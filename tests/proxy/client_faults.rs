@@ -51,7 +51,7 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
         client.reset();
         None
     };
-    check("gone within its body", "POST /api/x", &[length], half, None, ("bad_body", 400));
+    check("gone within its body", "POST /api/x", &[length], half, None, ("client_closed", 400));
     let broken = |mut client: Wire| {
         client.send("zz\r\n");
         Some(client)
@@ -74,7 +74,7 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
         &[length],
         stops,
         Some((400, "invalid_request")),
-        ("bad_body", 400),
+        ("client_closed", 400),
     );
     let stalls = |mut client: Wire| {
         client.send("half");

@@ -9,14 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
+    Reason, RecvStream, SendStream,
     client::{self, SendRequest},
 };
 use http::{Request, Response, request};
 use permgate::fence::Cut;
 use tokio::{runtime::Runtime, task::LocalSet};
 
-use crate::harness::{Gate, Setup};
+use crate::harness::{Ending, Gate, Origin, Setup, Wire, field};
 
 /// A client of one connection. It moves only while something is waited for.
 struct Speaker {
@@ -206,4 +206,61 @@ fn a_grpc_client_is_refused_in_grpc() {
     gate.restore();
     let answer = speaker.ask("/other", &own).unwrap();
     assert_eq!(answer.status(), 404, "others are answered as ever");
+}
+
+/// A WebSocket over HTTP/2 (RFC 8441): both ends of the client's stream, and the upstream's end.
+fn websocket(speaker: &Speaker, gate: &Gate, origin: &Origin) -> (RecvStream, SendStream<Bytes>, Wire) {
+    let (answer, sink) = speaker.wait(async {
+        let mut requests = speaker.requests.clone().ready().await.unwrap();
+        while !requests.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut request = Request::connect("http://gate.example/api/socket")
+            .header("authorization", format!("Bearer {}", gate.bearer))
+            .header("sec-websocket-version", "13")
+            .body(())
+            .unwrap();
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let sent = requests.send_request(request, false).unwrap();
+        // It is on its way once the settings of a ping have come back.
+        let _ = requests.ready().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        sent
+    });
+    let mut upstream = origin.accept();
+    let head = upstream.head();
+    assert!(head.starts_with("GET /api/socket HTTP/1.1\r\n"), "{head}");
+    assert_eq!((field(&head, "connection"), field(&head, "upgrade")), (Some("upgrade"), Some("websocket")));
+    assert_eq!(field(&head, "sec-websocket-key").map(str::len), Some(24));
+    upstream.send(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: x\r\n\r\n",
+    );
+    let answer = speaker.wait(answer).unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key("sec-websocket-accept"));
+    (answer.into_body(), sink, upstream)
+}
+
+#[test]
+fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let speaker = Speaker::to(&gate);
+    let (mut from, mut to, mut upstream) = websocket(&speaker, &gate, &origin);
+    let send = |to: &mut SendStream<Bytes>, text: &'static str| {
+        to.send_data(Bytes::from_static(text.as_bytes()), false).unwrap();
+        speaker.wait(async { tokio::time::sleep(Duration::from_millis(20)).await });
+    };
+    send(&mut to, "ping");
+    assert_eq!(upstream.bytes(4), "ping");
+    upstream.send("pong");
+    assert_eq!(speaker.wait(from.data()).unwrap().unwrap(), "pong");
+    assert_eq!(gate.live(), 1);
+    assert_eq!(gate.revoke(), Cut(1));
+    assert_eq!(speaker.wait(from.data()).unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
+    assert_eq!(upstream.ending(), Ending::Reset);
+    let (outcome, reason, status) = gate.told();
+    assert_eq!((outcome.as_str(), reason.as_str(), status), ("cut", "token_revoked", 101));
+    gate.is_empty_at_last();
 }

@@ -12,13 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
 use tokio::task::LocalSet;
 
-use crate::{
-    message::{Request, Response},
-    net::{self, Address, Budget, Connection, Drain, Handler, Limits, Refusal, RequestBody, Worker},
+use crate::net::{
+    self, Address, Budget, Connection, Drain, Limits, RequestBody, RequestError, Service, Worker,
 };
 
 /// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
@@ -32,27 +31,27 @@ pub enum ExampleBody {
 /// Between two events of the stream.
 const EVENT_EVERY: Duration = Duration::from_millis(100);
 
-impl Handler for Example {
+impl Service for Example {
     type Body = ExampleBody;
 
-    async fn handle(
+    async fn call(
         self: Rc<Self>,
         request: Request<RequestBody>,
         _connection: Rc<Connection>,
     ) -> Response<ExampleBody> {
-        let (kind, body) = if request.target.path() == "/api/stream" {
+        let (kind, body) = if request.uri().path() == "/api/stream" {
             ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
         } else {
             ("application/json", ExampleBody::Whole(Some(told(&request))))
         };
         let mut response = Response::new(body);
-        response.fields.set("content-type", &HeaderValue::from_static(kind));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         response
     }
 
-    fn refuse(&self, refusal: Refusal, _connection: &Connection) -> Response<Bytes> {
+    fn reject(&self, error: RequestError, _connection: &Connection) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
-        response.status = refusal.status();
+        *response.status_mut() = error.status();
         response
     }
 }
@@ -60,14 +59,14 @@ impl Handler for Example {
 /// The request line and fields as JSON: what a service behind permgate sees.
 fn told<B>(request: &Request<B>) -> Bytes {
     let fields: serde_json::Map<String, serde_json::Value> = request
-        .fields
+        .headers()
         .iter()
-        .map(|(name, value)| (String::from_utf8_lossy(name).into(), String::from_utf8_lossy(value).into()))
+        .map(|(name, value)| (name.as_str().into(), String::from_utf8_lossy(value.as_bytes()).into()))
         .collect();
     let text = serde_json::json!({
         "service": "example",
-        "method": request.method.as_str(),
-        "target": request.target.as_str(),
+        "method": request.method().as_str(),
+        "target": request.uri().to_string(),
         "fields": fields,
     });
     Bytes::from(format!("{text:#}\n"))

@@ -1,20 +1,20 @@
-//! Where a connection is, and what it is told to do.
+//! Where a connection is, what it is told to do, and why it was closed.
 
-use crate::net::Refusal;
+use crate::net::RequestError;
 
-/// Where a connection is in its life, which says what deadline holds.
+/// Where a connection is in its life, which decides the deadline that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Handshake,
     /// No byte has come yet.
     Fresh,
-    /// Between requests.
+    /// Between requests; over HTTP/2, without an open stream.
     Idle,
     /// Bytes of a head have come.
     Head,
-    /// The handler, its answer or the request's body are under way.
+    /// A request or its answer is under way.
     Serving,
-    /// What passes is HTTP no longer.
+    /// What passes is no longer HTTP.
     Tunnel,
     /// The last answer is out; what the client still sends is thrown away.
     Closing,
@@ -22,8 +22,22 @@ pub enum Phase {
 
 /// What the ticker or the drain tells the connection's task to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ConnectionCommand {
     /// Close; nothing is lost by it.
     Close,
-    Refuse(Refusal),
+    /// Answer with this error, then close.
+    Reject(RequestError),
+}
+
+/// Why this end has aborted a connection on its own, where no caller of `abort` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The time of a drain was over.
+    Drained,
+    /// The client took nothing of an answer for `write_timeout`.
+    WriteTimeout,
+    /// An HTTP/2 client with open streams answered no ping.
+    PingTimeout,
+    /// A stream's reset could not be written, so the connection carries nothing any more.
+    ResetBlocked,
 }

@@ -5,18 +5,18 @@ use std::{cell::RefCell, sync::Arc};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
 
-use super::{ByName, Shown, valid_for};
+use super::{Shown, SniResolver, valid_for};
 
 /// Of one connection.
-pub struct Presented {
-    keys: Arc<ByName>,
+pub struct TlsInfo {
+    keys: Arc<SniResolver>,
     /// The server name that the client asked for.
     name: Option<Box<str>>,
     /// The host that was found fit last: clients hardly ever change it.
     fit: RefCell<Option<Box<[u8]>>>,
 }
 
-impl Presented {
+impl TlsInfo {
     pub(in crate::net) fn new(shown: &Shown, name: Option<&str>) -> Self {
         Self { keys: shown.keys.clone(), name: name.map(Into::into), fit: RefCell::new(None) }
     }
@@ -41,15 +41,23 @@ impl Presented {
             return true;
         }
         let parse = |name: &str| ServerName::try_from(name.to_owned()).ok();
-        let shown = self.keys.choose(asked.and_then(parse).as_ref());
         let wanted = parse(host.trim_start_matches('[').trim_end_matches(']'));
-        match (shown, asked) {
-            (Some(shown), Some(_)) => wanted.is_some_and(|wanted| valid_for(shown, &wanted)),
-            (Some(shown), None) => {
-                let chosen = self.keys.choose(wanted.as_ref());
-                chosen.is_some_and(|chosen| Arc::<CertifiedKey>::ptr_eq(chosen, shown))
+        match asked {
+            // Which of several was shown depends on what the client can verify.
+            Some(asked) => {
+                let wanted_by =
+                    |key: &Arc<CertifiedKey>| wanted.as_ref().is_some_and(|name| valid_for(key, name));
+                let shown = self.keys.named(parse(asked).as_ref());
+                shown.iter().any(|key| wanted_by(key))
+                    || shown.is_empty() && self.keys.0.first().is_some_and(wanted_by)
             }
-            (None, _) => false,
+            None => {
+                let named = self.keys.named(wanted.as_ref());
+                named.is_empty()
+                    || named
+                        .iter()
+                        .any(|key| self.keys.0.first().is_some_and(|first| Arc::ptr_eq(key, first)))
+            }
         }
     }
 }

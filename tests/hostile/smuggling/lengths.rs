@@ -46,7 +46,8 @@ fn lengths_and_codings() {
         ("5\r", Refused(400)),
         ("\r\n 5", Refused(400)),
         ("5\r\n 0", Refused(400)),
-        ("5\n", Refused(400)),
+        // The head ends with it.
+        ("5\n", Safe),
     ]
     .map(|(value, fate)| (value.to_owned(), fate))
     .into();
@@ -69,7 +70,8 @@ fn lengths_and_codings() {
                 &stage,
                 &format!("{one} and {other}: {two}"),
                 &send(&stage, &head, b"hello"),
-                Refused(400),
+                // Equal lengths are one.
+                if one == two && other.contains('-') { Passes("hello") } else { Refused(400) },
             ));
         }
     }
@@ -123,7 +125,7 @@ fn lengths_and_codings() {
                 fate,
             ));
         }
-        // Beside a length never.
+        // Twice never.
         for (first, second) in [
             (format!("Transfer-Encoding: {value}"), "Content-Length: 5".to_owned()),
             ("Content-Length: 5".to_owned(), format!("Transfer-Encoding: {value}")),
@@ -138,7 +140,8 @@ fn lengths_and_codings() {
                 &stage,
                 &format!("{first:?} and {second:?}"),
                 &send(&stage, &head, chunked.as_bytes()),
-                Refused(400),
+                // Beside a length the coding holds, and the connection ends with the request.
+                if first.contains("Length") || second.contains("Length") { fate } else { Refused(400) },
             ));
         }
     }
@@ -180,7 +183,8 @@ fn lengths_and_codings() {
                 &stage,
                 &format!("{name:?} beside {length:?}"),
                 &send(&stage, &head, chunked.as_bytes()),
-                Refused(400),
+                // A bare LF ends a line, and what is forwarded is written anew.
+                if name.contains('\n') && !name.contains('\r') { Safe } else { Refused(400) },
             ));
         }
     }

@@ -1,25 +1,23 @@
 //! Why something that a client sent never became a request.
 
 use bytes::Bytes;
-use http::StatusCode;
-
-use crate::message::{Names, Response, ResponseHead, put_field};
+use http::{Response, StatusCode, header};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RequestError {
     /// 400; the word is for the log.
     BadRequest(&'static str),
     /// 408: the head did not come in time.
     HeadTimeout,
     /// 414.
     TargetTooLong,
-    /// 421: the host is not one that the connection's certificate was shown for.
+    /// 421: the connection's certificate is not valid for the host.
     Misdirected,
     /// 431: the head in all, one field, or their number.
     HeadTooLarge,
 }
 
-impl Refusal {
+impl RequestError {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -31,15 +29,21 @@ impl Refusal {
     }
 }
 
-/// The bytes of an answer after which the connection closes.
-pub(super) fn encode(response: Response<Bytes>) -> Vec<u8> {
-    let (ResponseHead { status, fields }, body) = response.into_parts();
+/// An HTTP/1.1 answer after which the connection closes, for where hyper writes none.
+pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
+    let (status, body) = (response.status(), response.body());
     let reason = status.canonical_reason().unwrap_or("Refused");
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    fields.put_but(Names::of(&["connection", "content-length"]), &mut bytes);
-    put_field(&mut bytes, b"connection", b"close");
-    put_field(&mut bytes, b"content-length", body.len().to_string().as_bytes());
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(&body);
+    for (name, value) in response.headers() {
+        if *name != header::CONNECTION && *name != header::CONTENT_LENGTH {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    bytes
+        .extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(body);
     bytes
 }

@@ -1,0 +1,318 @@
+//! What hyper and h2 leave open about a request's head: sizes, whose it is, and where it ends. Over both
+//! versions alike, and once: nobody behind reads the message in another way.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING},
+    request::Parts,
+};
+
+use super::{Connection, Limits, RequestError};
+
+/// Judges a head and brings it into one form: a target without host, one Host, one Cookie.
+pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
+    join_cookies(&mut parts.headers);
+    sizes(parts, limits)?;
+    body(&parts.headers)?;
+    host(parts)?;
+    if let Some(host) = parts.headers.get(HOST)
+        // A proxy that is trusted may use one connection for all of its hosts.
+        && !connection.peer.is_trusted(&limits.trusted_proxies)
+        && connection.misdirects(host.as_bytes())
+    {
+        return Err(RequestError::Misdirected);
+    }
+    if parts.method != Method::CONNECT
+        && let Some(target) = parts.uri.path_and_query()
+        && parts.uri.authority().is_some()
+    {
+        // RFC 9112, 3.2.1: an empty path is sent as `/`.
+        let target = match target.as_str() {
+            query if query.starts_with('?') => format!("/{query}"),
+            target => target.to_owned(),
+        };
+        parts.uri = Uri::try_from(target).map_err(|_| MALFORMED_TARGET)?;
+    }
+    Ok(())
+}
+
+const MALFORMED_TARGET: RequestError = RequestError::BadRequest("malformed request target");
+
+/// RFC 9113, 8.2.3: clients split the field so that its parts compress better.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // What was a value in parts is one as a whole.
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, cookie);
+    }
+}
+
+/// What `Name: value` has beside name and value, and what a whole line has.
+const COLON: usize = 2;
+const LINE: usize = 4;
+
+fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if target > limits.target {
+        return Err(RequestError::TargetTooLong);
+    }
+    let (mut head, mut largest) = (parts.method.as_str().len() + target + authority, 0);
+    for (name, value) in &parts.headers {
+        let text = name.as_str().len() + value.len();
+        head += text + LINE;
+        largest = largest.max(text + COLON);
+    }
+    if head > limits.head || largest > limits.field || parts.headers.len() > limits.fields {
+        return Err(RequestError::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// One reading of where the body ends.
+fn body(headers: &HeaderMap) -> Result<(), RequestError> {
+    if let Some(coding) = only(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
+        && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    {
+        return Err(RequestError::BadRequest("a Transfer-Encoding other than chunked"));
+    }
+    if let Some(length) = only(headers, &CONTENT_LENGTH, "more than one Content-Length")? {
+        let length = length.as_bytes();
+        let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+        if !digits || str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok()).is_none() {
+            return Err(RequestError::BadRequest("malformed Content-Length"));
+        }
+    }
+    if headers.keys().any(|name| folds(name, &TRANSFER_ENCODING) || folds(name, &CONTENT_LENGTH)) {
+        return Err(RequestError::BadRequest("a name that folds onto a framing field"));
+    }
+    Ok(())
+}
+
+/// Whether a name only becomes the other when `_` or `.` is read as `-`: some server behind would read
+/// it so. (Host, Connection and Authorization have no `-` that could be meant.)
+fn folds(name: &HeaderName, onto: &HeaderName) -> bool {
+    let (name, onto) = (name.as_str().as_bytes(), onto.as_str().as_bytes());
+    name.len() == onto.len()
+        && name != onto
+        && name
+            .iter()
+            .zip(onto)
+            .all(|(given, expected)| given == expected || *expected == b'-' && matches!(given, b'_' | b'.'))
+}
+
+fn only<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+    several: &'static str,
+) -> Result<Option<&'h HeaderValue>, RequestError> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(RequestError::BadRequest(several)),
+    }
+}
+
+/// One valid Host that agrees with the target's authority, which becomes it where there is none.
+fn host(parts: &mut Parts) -> Result<(), RequestError> {
+    let host = only(&parts.headers, &HOST, "more than one Host")?;
+    if host.is_some_and(|host| !valid_host(host.as_bytes())) {
+        return Err(RequestError::BadRequest("malformed Host"));
+    }
+    let http2 = parts.version == Version::HTTP_2;
+    let authority = match (&parts.method, parts.uri.path()) {
+        // RFC 9112, 3.2.3 and 3.2.4.
+        (&Method::CONNECT, _) | (&Method::OPTIONS, "*") => parts.uri.authority(),
+        (_, path) if parts.uri.authority().is_none() => {
+            if !path.starts_with('/') {
+                return Err(MALFORMED_TARGET);
+            }
+            None
+        }
+        _ => match parts.uri.scheme_str() {
+            Some("http" | "https") => parts.uri.authority(),
+            Some(_) if http2 => parts.uri.authority(),
+            // A relative path, or `host:port` without CONNECT.
+            _ => return Err(MALFORMED_TARGET),
+        },
+    };
+    match (host, authority) {
+        (None, None) if parts.version == Version::HTTP_10 => Ok(()),
+        (None, None) => Err(RequestError::BadRequest("no Host")),
+        (Some(_), None) => Ok(()),
+        (None, Some(_)) if !http2 => Err(RequestError::BadRequest("the target names a host, Host does not")),
+        (None, Some(authority)) => {
+            let authority = authority.as_str();
+            let host = HeaderValue::from_str(authority).ok().filter(|_| valid_host(authority.as_bytes()));
+            let host = host.ok_or(RequestError::BadRequest("malformed authority"))?;
+            parts.headers.insert(HOST, host);
+            Ok(())
+        }
+        (Some(host), Some(authority)) => {
+            let scheme = parts.uri.scheme_str();
+            if same_host(host.as_bytes(), authority.as_str().as_bytes(), scheme) {
+                Ok(())
+            } else {
+                Err(RequestError::BadRequest("the target and Host disagree"))
+            }
+        }
+    }
+}
+
+/// Whether both are the same host and port, where the scheme has a port of its own (RFC 9110, 4.2.3).
+fn same_host(one: &[u8], other: &[u8], scheme: Option<&str>) -> bool {
+    let usual: &[u8] = match scheme {
+        Some("https") => b"443",
+        _ => b"80",
+    };
+    let normal = |host: &'_ [u8]| {
+        let (name, port) = split_port(host);
+        let port = port.filter(|port| !port.is_empty()).unwrap_or(usual).to_vec();
+        (name.to_ascii_lowercase(), port)
+    };
+    one.eq_ignore_ascii_case(other) || normal(one) == normal(other)
+}
+
+fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let literal = host.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
+    match host[literal..].iter().position(|byte| *byte == b':') {
+        Some(colon) => (&host[..literal + colon], Some(&host[literal + colon + 1..])),
+        None => (host, None),
+    }
+}
+
+/// `host` or `host:port`: a registered name, an address, or a bracketed IPv6 address.
+fn valid_host(host: &[u8]) -> bool {
+    let (name, port) = split_port(host);
+    let sound_port = port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit));
+    let sound_name = match name.strip_prefix(b"[") {
+        Some(rest) => rest
+            .strip_suffix(b"]")
+            .and_then(|literal| str::from_utf8(literal).ok())
+            .is_some_and(|literal| literal.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => {
+            let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+            // A server may cut one dot off at the end: what is left must not be another name again.
+            !name.is_empty() && !name.windows(2).any(|two| two == b"..") && name.iter().all(sound)
+        }
+    };
+    sound_name && sound_port
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::net::Peer;
+
+    /// A head as it comes in and what becomes of it: its target with its fields, or a status.
+    fn check_as(
+        row: &str,
+        version: Version,
+        target: &str,
+        fields: &[(&str, String)],
+        expected: Result<&str, u16>,
+    ) {
+        let mut request = http::Request::builder().version(version).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, value);
+        }
+        let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+        let connection = Connection::detached(Peer::Inet((Ipv4Addr::LOCALHOST, 1).into()));
+        let judged = check(&mut parts, &Limits::default(), &connection);
+        let told = judged.map(|()| {
+            let fields: Vec<_> = parts
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+                .collect();
+            format!("{} {}", parts.uri, fields.join(", "))
+        });
+        let told = told.as_deref().map_err(|error| error.status().as_u16());
+        assert_eq!(told, expected, "{row}");
+    }
+
+    fn field(name: &'static str, value: &str) -> (&'static str, String) {
+        (name, value.to_owned())
+    }
+
+    #[test]
+    fn heads_of_http2_become_those_of_http1() {
+        let check = |row: &str, target: &str, fields: &[(&str, String)], expected| {
+            check_as(row, Version::HTTP_2, target, fields, expected);
+        };
+        check("an authority", "https://g.example/x?y=1", &[], Ok("/x?y=1 host: g.example"));
+        check("Host alone", "/x", &[field("host", "g:80")], Ok("/x host: g:80"));
+        check("both", "http://g/x", &[field("host", "G")], Ok("/x host: G"));
+        check("a port of http", "http://g:80/", &[field("host", "g")], Ok("/ host: g"));
+        check("and the reverse", "http://g/", &[field("host", "g:80")], Ok("/ host: g:80"));
+        check("a port of https", "https://g:443/", &[field("host", "g")], Ok("/ host: g"));
+        check("an empty port", "https://g/", &[field("host", "g:")], Ok("/ host: g:"));
+        check("IPv6", "http://[::1]:80/", &[field("host", "[::1]")], Ok("/ host: [::1]"));
+        check("the port of the other scheme", "http://g:443/", &[field("host", "g")], Err(400));
+        check("and mirrored", "https://g/", &[field("host", "g:80")], Err(400));
+        check("another port", "http://g:8080/", &[field("host", "g")], Err(400));
+        check("another name", "http://g/", &[field("host", "h:80")], Err(400));
+        check("two Hosts", "http://g/", &[field("host", "g"), field("host", "g")], Err(400));
+        check("a user", "http://u@g/", &[], Err(400));
+        check("neither", "/x", &[], Err(400));
+        let crumbs = [field("host", "g"), field("cookie", "a=1"), field("cookie", "b=2; c=3")];
+        check("crumbs", "/", &crumbs, Ok("/ host: g, cookie: a=1; b=2; c=3"));
+        let lengths = |one: &str, other: &str| {
+            [field("host", "g"), field("content-length", one), field("content-length", other)]
+        };
+        check("two lengths", "/", &lengths("1", "2"), Err(400));
+        check("a malformed one", "/", &[field("host", "g"), field("content-length", "+1")], Err(400));
+    }
+
+    #[test]
+    fn sizes_are_kept() {
+        let check = |row: &str, target: &str, fields: &[(&str, String)], expected| {
+            check_as(row, Version::HTTP_2, target, fields, expected);
+        };
+        let long = |name, length: usize| [field("host", "g"), (name, "x".repeat(length))];
+        let longest = "x".repeat((16 << 10) - 5);
+        let kept = format!("/ host: g, x-a: {longest}");
+        check("a field as long as may be", "/", &long("x-a", longest.len()), Ok(&kept));
+        check("a longer one", "/", &long("x-a", longest.len() + 1), Err(431));
+        let crumbs: Vec<_> = (0..9).map(|_| ("cookie", "x".repeat(2 << 10))).collect();
+        check("crumbs that are too long together", "http://g/", &crumbs, Err(431));
+        let many: Vec<_> = (0..201).map(|_| field("x-a", "1")).collect();
+        check("too many fields", "http://g/", &many, Err(431));
+        let large: Vec<_> = (0..5).map(|_| ("x-a", "x".repeat(8 << 10))).collect();
+        check("a head that is too large", "http://g/", &large, Err(431));
+        check("a target that is too long", &format!("http://g/{}", "x".repeat(16 << 10)), &[], Err(414));
+    }
+
+    #[test]
+    fn a_request_of_http1_has_one_host_and_one_end() {
+        let check = |row: &str, target: &str, fields: &[(&str, String)], expected| {
+            check_as(row, Version::HTTP_11, target, fields, expected);
+        };
+        let coded = |name, value: &str| [field("host", "g"), field(name, value)];
+        check(
+            "chunked",
+            "/",
+            &coded("transfer-encoding", "Chunked"),
+            Ok("/ host: g, transfer-encoding: Chunked"),
+        );
+        check("gzip, chunked", "/", &coded("transfer-encoding", "gzip, chunked"), Err(400));
+        check("transfer_encoding", "/", &coded("transfer_encoding", "chunked"), Err(400));
+        check("content.length", "/", &coded("content.length", "1"), Err(400));
+        check("content_type", "/", &coded("content_type", "a"), Ok("/ host: g, content_type: a"));
+        check("absolute", "http://g:80?x", &[field("host", "g")], Ok("/?x host: g"));
+        check("another scheme", "ftp://g/", &[field("host", "g")], Err(400));
+        check("a relative path", "a", &[field("host", "g")], Err(400));
+        check("no Host", "/", &[], Err(400));
+        check("only in the target", "http://g/", &[], Err(400));
+        check_as("no Host in HTTP/1.0", Version::HTTP_10, "/", &[], Ok("/ "));
+        for host in ["", ":80", "a..", "a/b", "u@a", "a, b", "a:8o", "[::1", "[::1]a", "a%2f", "a:80:80"] {
+            check(host, "/", &[field("host", host)], Err(400));
+        }
+    }
+}

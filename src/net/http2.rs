@@ -1,0 +1,194 @@
+//! HTTP/2 on one connection: hyper serves its streams, each in a task of its own that can be aborted
+//! alone.
+
+use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+
+use hyper::{rt::Executor, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::{
+    Limits, RequestError, Service, Worker,
+    body::Sent,
+    connection::{Answer, ConnectionCommand, OpenStream, Phase, Streams},
+    io::CancelIo,
+    respond::respond,
+};
+
+/// By ALPN.
+pub(super) const PROTOCOL: &[u8] = b"h2";
+
+/// Streams that a client may have open.
+const STREAMS: u32 = 100;
+/// What a client may send of one body, and of all, before any of it is taken.
+const STREAM_WINDOW: u32 = 64 << 10;
+const WINDOW: u32 = 1 << 20;
+/// Streams that a client has reset before they were looked at.
+const RESETS_BEFORE_ACCEPT: usize = 20;
+/// Streams that were reset since the client broke the protocol on them.
+const RESETS_FOR_ERRORS: usize = 100;
+/// What h2 holds of one answer.
+const SEND_BUFFER: usize = 16 << 10;
+
+/// What a field costs in HTTP/2's count beyond what it costs in HTTP/1.
+const FIELD_OVERHEAD: usize = 32 - 4;
+
+/// The GOAWAY code for a client that asks for too much, or too slowly.
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// Runs streams on the worker's local runtime. hyper hands a stream's task over right after it has called
+/// the service, which says here whose it is.
+#[derive(Clone, Default)]
+struct StreamExecutor {
+    current: Rc<Cell<Option<Rc<OpenStream>>>>,
+}
+
+/// Serves streams until the connection is over. What it returns is to be answered by the last bytes that
+/// the client gets.
+pub(super) async fn drive<S: Service>(
+    io: &CancelIo,
+    worker: &Rc<Worker>,
+    service: &Rc<S>,
+) -> Option<Vec<u8>> {
+    let connection = io.connection();
+    connection.carry_streams();
+    io.carry_http2();
+    let executor = StreamExecutor::default();
+    let (limits, current) = (worker.limits(), executor.current.clone());
+    let mut builder = http2::Builder::new(executor);
+    builder
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(field_section(&limits))
+        .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
+        .max_local_error_reset_streams(RESETS_FOR_ERRORS)
+        .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits.ping)
+        // Whoever is silent for so long is given up by the ticker, also where no byte can be written.
+        .keep_alive_timeout(2 * limits.ping);
+    let mut http = Box::pin(builder.serve_connection(
+        TokioIo::new(io.clone()),
+        service_fn(|request| {
+            connection.clock().refresh();
+            let open = Rc::new(OpenStream::new(connection));
+            current.set(Some(open.clone()));
+            let stream = open.get().clone();
+            respond(service.clone(), request, stream, Some(open), worker, Sent::default())
+        }),
+    ));
+    let mut leaving = false;
+    let last_words = poll_fn(|cx| {
+        connection.register(cx);
+        if connection.aborted() {
+            return Poll::Ready(None);
+        }
+        let mut leave = worker.draining();
+        match connection.take_command() {
+            Some(ConnectionCommand::Close) if leaving => return Poll::Ready(None),
+            Some(ConnectionCommand::Close) => leave = true,
+            Some(ConnectionCommand::Reject(error)) => {
+                service.reject(error, connection);
+                return Poll::Ready(io.is_between_writes().then(|| goaway(io.last_stream())));
+            }
+            None => {}
+        }
+        if leave && !leaving {
+            leaving = true;
+            http.as_mut().graceful_shutdown();
+        }
+        let over = http.as_mut().poll(cx);
+        if connection.is_rejected() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if leaving
+            && connection.streams().is_some_and(Streams::is_empty)
+            && connection.phase() != Phase::Closing
+        {
+            connection.enter(Phase::Closing);
+        }
+        over.map(|over| {
+            if over.is_err() && !connection.has_ended() && !connection.aborted() {
+                // The answer was the GOAWAY; this counts and logs.
+                service.reject(RequestError::BadRequest("a breach of HTTP/2"), connection);
+            }
+            None
+        })
+    })
+    .await;
+    drop(http);
+    // Nothing of a stream outlives its connection.
+    if let Some(streams) = connection.streams() {
+        streams.abort_all();
+        poll_fn(|cx| {
+            connection.register(cx);
+            if streams.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+    last_words
+}
+
+/// The largest field section that h2 may take in: what measures `head` in HTTP/1, measured its way.
+fn field_section(limits: &Limits) -> u32 {
+    u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX)
+}
+
+fn goaway(last_stream: u32) -> Vec<u8> {
+    let head = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+    [&head[..], &last_stream.to_be_bytes(), &ENHANCE_YOUR_CALM.to_be_bytes()].concat()
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
+    fn execute(&self, future: F) {
+        let Some(open) = self.current.take() else { return };
+        let (current, running) = (self.current.clone(), open.clone());
+        let task = tokio::task::spawn_local(async move {
+            let open = running;
+            {
+                let mut future = pin!(future);
+                poll_fn(|cx| {
+                    open.get().register(cx);
+                    if let Some(stream) = open.get().stream() {
+                        let _ = stream.poll_leftover(cx);
+                    }
+                    // For what the future hands over in its turn: an upgrade's task.
+                    current.set(Some(open.clone()));
+                    let done = future.as_mut().poll(cx);
+                    current.take();
+                    done
+                })
+                .await;
+            }
+            linger(&open).await;
+        });
+        if let Some(stream) = open.get().stream() {
+            stream.add_task(task.abort_handle());
+        }
+    }
+}
+
+/// Takes what the client still sends of a request that is answered, for a moment: many clients look
+/// for an answer only behind their body, and some take the reset that RFC 9113, 8.1 allows for a
+/// failure.
+async fn linger(open: &OpenStream) {
+    let stream = open.get();
+    if stream.answer() == Answer::Open && !stream.aborted() && !stream.has_ended() {
+        return open.cancelled();
+    }
+    // A tunnel has no deadline of this kind.
+    if stream.phase() != Phase::Serving || !stream.is_unread() {
+        return;
+    }
+    stream.enter(Phase::Closing);
+    poll_fn(|cx| {
+        stream.register(cx);
+        if stream.aborted() || stream.take_command().is_some() {
+            return Poll::Ready(());
+        }
+        stream.stream().map_or(Poll::Ready(()), |stream| stream.poll_leftover(cx))
+    })
+    .await;
+}

@@ -1,0 +1,313 @@
+//! What hyper reads and writes instead of the socket: stops dead when the connection is aborted, sees
+//! what the deadlines need to know, and keeps hyper's own bare refusals off the wire.
+
+mod frames;
+mod lines;
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use self::{frames::Frames, lines::Lines};
+use super::{
+    Connection, RequestError, Worker,
+    connection::{ConnectionCommand, Phase},
+    http2,
+    stream::Stream,
+};
+
+/// How an HTTP/2 client that knows what it wants begins in clear text.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A client's socket, shared by hyper and the connection's task.
+#[derive(Clone)]
+pub(super) struct CancelIo(Rc<Socket>);
+
+struct Socket {
+    stream: RefCell<Stream>,
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+    /// Read from the client already, and to be read again.
+    ahead: RefCell<BytesMut>,
+    watch: RefCell<Watch>,
+    /// The kernel has taken a part of what was last written.
+    partly_written: Cell<bool>,
+}
+
+/// What is looked for in the bytes that a client sends.
+enum Watch {
+    /// The lines of an HTTP/1 head.
+    Lines(Lines),
+    Frames(Frames),
+    Nothing,
+}
+
+impl CancelIo {
+    /// Carries HTTP/1 until told otherwise.
+    pub(super) fn new(stream: Stream, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+        Self(Rc::new(Socket {
+            stream: RefCell::new(stream),
+            connection,
+            worker,
+            ahead: RefCell::default(),
+            watch: RefCell::new(Watch::Lines(Lines::default())),
+            partly_written: Cell::new(false),
+        }))
+    }
+
+    pub(super) fn connection(&self) -> &Rc<Connection> {
+        &self.0.connection
+    }
+
+    pub(super) fn carry_http2(&self) {
+        self.0.watch.replace(Watch::Frames(Frames::default()));
+    }
+
+    pub(super) fn carry_anything(&self) {
+        self.0.watch.replace(Watch::Nothing);
+    }
+
+    /// The stream that the client opened last.
+    pub(super) fn last_stream(&self) -> u32 {
+        match &*self.0.watch.borrow() {
+            Watch::Frames(frames) => frames.last_stream(),
+            Watch::Lines(_) | Watch::Nothing => 0,
+        }
+    }
+
+    /// Whether the kernel has no part of a write, but all of it or nothing.
+    pub(super) fn is_between_writes(&self) -> bool {
+        !self.0.partly_written.get()
+    }
+
+    pub(super) fn agreed_on_http2(&self) -> bool {
+        self.0.stream.borrow().agreed_on() == Some(http2::PROTOCOL)
+    }
+
+    /// Puts bytes in front of those to come.
+    pub(super) fn unread(&self, bytes: &[u8]) {
+        let behind = self.0.ahead.replace(BytesMut::from(bytes));
+        self.0.ahead.borrow_mut().extend_from_slice(&behind);
+    }
+
+    /// Ready when there is something to read, without a buffer to read it into.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.borrow().poll_readable(cx)
+    }
+
+    /// Ready when an HTTP/1 client has gone away before it got its answer: hyper asks only for what it has
+    /// use for. Nothing is heard of that while the client still has a body to send, or has sent its next
+    /// request.
+    pub(super) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = &self.0.connection;
+        let waits = connection.phase() == Phase::Serving && !connection.is_unread();
+        if !waits || !self.0.ahead.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        let mut room = [MaybeUninit::uninit(); 4 << 10];
+        let mut buf = ReadBuf::uninit(&mut room);
+        let read = ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf));
+        match buf.filled().len() {
+            // It may have closed its side only and wait for the answer still.
+            0 if read.is_ok() && !connection.half_closed_for_long() => Poll::Pending,
+            0 => {
+                connection.set_ended();
+                Poll::Ready(())
+            }
+            length => {
+                connection.received(length);
+                self.0.ahead.borrow_mut().extend_from_slice(buf.filled());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether a client in clear text begins with HTTP/2's preface; what it said is read again.
+    pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            let length = {
+                let ahead = self.0.ahead.borrow();
+                if !PREFACE.starts_with(&ahead) || ahead.len() == PREFACE.len() {
+                    return Poll::Ready(Ok(*ahead == PREFACE));
+                }
+                ahead.len()
+            };
+            let mut room = [0; PREFACE.len()];
+            let mut buf = ReadBuf::new(&mut room[length..]);
+            ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            self.0.connection.received(buf.filled().len());
+            if self.0.connection.phase() == Phase::Fresh {
+                self.0.connection.begin_head();
+            }
+            self.0.ahead.borrow_mut().extend_from_slice(buf.filled());
+        }
+    }
+}
+
+impl Socket {
+    fn alive(&self) -> io::Result<()> {
+        if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.alive()?;
+        let start = buf.filled().len();
+        let mut ahead = self.ahead.borrow_mut();
+        if ahead.is_empty() {
+            let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf));
+            let length = buf.filled().len() - start;
+            if read.is_err() || length == 0 {
+                self.connection.set_ended();
+                return Poll::Ready(read);
+            }
+            self.connection.received(length);
+        } else {
+            let part = ahead.len().min(buf.remaining());
+            buf.put_slice(&ahead[..part]);
+            ahead.advance(part);
+            if ahead.is_empty() {
+                // Its memory is as large as a head, and a tunnel lives long.
+                *ahead = BytesMut::new();
+            }
+        }
+        self.watch(&buf.filled()[start..])?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn watch(&self, bytes: &[u8]) -> io::Result<()> {
+        let watched = match &mut *self.watch.borrow_mut() {
+            Watch::Nothing => Ok(()),
+            Watch::Frames(frames) => frames.follow(bytes, &self.connection),
+            Watch::Lines(lines) => {
+                if matches!(self.connection.phase(), Phase::Fresh | Phase::Idle) {
+                    *lines = Lines::default();
+                    self.connection.begin_head();
+                }
+                if self.connection.phase() == Phase::Head {
+                    lines.follow(bytes, &self.worker.limits())
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        watched.map_err(|error| {
+            self.connection.command(ConnectionCommand::Reject(error));
+            io::ErrorKind::InvalidData.into()
+        })
+    }
+
+    /// Whether these bytes are a refusal of hyper's own, which has neither a body nor been counted.
+    /// Ours is written in its stead.
+    fn replaces(&self, bytes: &[u8]) -> bool {
+        let serving = !matches!(self.connection.phase(), Phase::Fresh | Phase::Idle | Phase::Head);
+        if serving || !matches!(&*self.watch.borrow(), Watch::Lines(_)) {
+            return false;
+        }
+        let Some(status) = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.first_chunk()) else {
+            return false;
+        };
+        self.connection.command(ConnectionCommand::Reject(match status {
+            b"431" => RequestError::HeadTooLarge,
+            b"414" => RequestError::TargetTooLong,
+            _ => RequestError::BadRequest("malformed head"),
+        }));
+        true
+    }
+
+    fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let written = write(Pin::new(&mut *self.stream.borrow_mut()), cx);
+        match &written {
+            Poll::Ready(Ok(written)) => {
+                self.partly_written.set(*written < length);
+                self.connection.sent(*written);
+            }
+            Poll::Pending => self.connection.stall(),
+            Poll::Ready(Err(_)) => self.connection.set_ended(),
+        }
+        written
+    }
+}
+
+impl AsyncRead for CancelIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for CancelIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.alive()?;
+        if self.0.replaces(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.0.poll_write(cx, bytes.len(), |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.alive()?;
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if slices.first().is_some_and(|first| self.0.replaces(first)) {
+            return Poll::Ready(Ok(length));
+        }
+        self.0.poll_write(cx, length, |stream, cx| stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.stream.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.alive()?;
+        let flushed = Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx);
+        match &flushed {
+            // hyper flushes only what it has written in full.
+            Poll::Ready(Ok(())) => {
+                self.0.connection.flushed();
+                if let Some(streams) = self.0.connection.streams() {
+                    streams.flushed();
+                }
+            }
+            Poll::Pending => self.0.connection.stall(),
+            Poll::Ready(Err(_)) => self.0.connection.set_ended(),
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.alive()?;
+        // Our own answer is still to be written.
+        if self.0.connection.is_rejected() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // What was cut must not look as if it had ended.
+        if self.connection.aborted() {
+            self.stream.borrow().reset_on_close();
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Follows the frames of an HTTP/2 client: h2 has no deadline for a field section, and no bound on
+//! frames that ask for nothing.
+
+use crate::net::{Connection, RequestError, connection::Phase, io::PREFACE};
+
+/// How far a client's frames have come.
+pub(super) struct Frames {
+    head: [u8; HEAD],
+    filled: usize,
+    /// What is left of the preface, or of the current frame's payload.
+    left: usize,
+    kind: Kind,
+    preface: bool,
+    last_stream: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Other,
+    /// A part of a field section, not its last one.
+    Fields,
+    LastFields,
+}
+
+const HEAD: usize = 9;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const CONTINUATION: u8 = 0x9;
+const END_HEADERS: u8 = 0x4;
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            head: [0; HEAD],
+            filled: 0,
+            left: PREFACE.len(),
+            kind: Kind::Other,
+            preface: true,
+            last_stream: 0,
+        }
+    }
+}
+
+impl Frames {
+    pub(super) fn last_stream(&self) -> u32 {
+        self.last_stream
+    }
+
+    /// Tells the connection what these bytes mean to its deadlines and bounds.
+    pub(super) fn follow(&mut self, bytes: &[u8], connection: &Connection) -> Result<(), RequestError> {
+        let Some(streams) = connection.streams() else { return Ok(()) };
+        let now = connection.clock().refresh();
+        if connection.phase() == Phase::Fresh {
+            connection.enter(Phase::Head);
+        }
+        streams.hear(now);
+        let (mut within, mut open) = (true, None);
+        self.walk(bytes, |event| match event {
+            Event::Preface => connection.enter(Phase::Idle),
+            Event::Fields { whole } => open = Some(!whole),
+            Event::Useful => streams.was_useful(now),
+            Event::Control => within &= streams.count_control_frame(now),
+        });
+        if let Some(open) = open {
+            streams.set_head(open, now);
+        }
+        if within { Ok(()) } else { Err(RequestError::BadRequest("too many control frames")) }
+    }
+
+    fn walk(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Event)) {
+        loop {
+            let here = self.left.min(bytes.len());
+            (self.left, bytes) = (self.left - here, &bytes[here..]);
+            if self.left > 0 {
+                return;
+            }
+            if std::mem::take(&mut self.preface) {
+                tell(Event::Preface);
+            }
+            if std::mem::replace(&mut self.kind, Kind::Other) == Kind::LastFields {
+                tell(Event::Fields { whole: true });
+            }
+            let part = (HEAD - self.filled).min(bytes.len());
+            self.head[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
+            (self.filled, bytes) = (self.filled + part, &bytes[part..]);
+            if self.filled < HEAD {
+                return;
+            }
+            self.filled = 0;
+            let [high, middle, low, kind, flags, stream @ ..] = self.head;
+            self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            match kind {
+                HEADERS | CONTINUATION => {
+                    if kind == HEADERS {
+                        self.last_stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                        tell(Event::Useful);
+                    }
+                    tell(Event::Fields { whole: false });
+                    self.kind = if flags & END_HEADERS == 0 { Kind::Fields } else { Kind::LastFields };
+                }
+                DATA if self.left > 0 => tell(Event::Useful),
+                // h2 bounds both.
+                DATA | RST_STREAM => {}
+                _ => tell(Event::Control),
+            }
+        }
+    }
+}
+
+enum Event {
+    Preface,
+    /// A field section is under way, or over.
+    Fields {
+        whole: bool,
+    },
+    Useful,
+    Control,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(length: usize, kind: u8, flags: u8) -> Vec<u8> {
+        let length = u8::try_from(length).expect("a short one");
+        let mut bytes = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
+        bytes.resize(9 + usize::from(length), 0);
+        bytes
+    }
+
+    /// Whether a field section is open in the end, and how many control frames there were.
+    fn check(row: &str, frames: &[Vec<u8>], expected: (Option<bool>, u32)) {
+        let bytes = [&[0; PREFACE.len()][..], &frames.concat()].concat();
+        for pieces in [1, 3, bytes.len()] {
+            let (mut follower, mut open, mut control) = (Frames::default(), None, 0);
+            for piece in bytes.chunks(pieces) {
+                follower.walk(piece, |event| match event {
+                    Event::Fields { whole } => open = Some(!whole),
+                    Event::Control => control += 1,
+                    Event::Preface | Event::Useful => {}
+                });
+            }
+            assert_eq!((open, control), expected, "{row}, {pieces} at a time");
+        }
+    }
+
+    #[test]
+    fn a_field_section_is_open_until_its_last_byte() {
+        check("settings", &[frame(6, 4, 0)], (None, 1));
+        check("whole", &[frame(9, 1, 0x4)], (Some(false), 0));
+        check("whole and empty", &[frame(0, 1, 0x4)], (Some(false), 0));
+        check("not ended", &[frame(9, 1, 0)], (Some(true), 0));
+        check("continued", &[frame(9, 1, 0), frame(3, 9, 0)], (Some(true), 0));
+        check("continued and ended", &[frame(9, 1, 0), frame(3, 9, 0x4), frame(5, 0, 1)], (Some(false), 0));
+        check("cut off", &[frame(9, 1, 0x4)[..17].to_vec()], (Some(true), 0));
+        check("data whose flag means something else", &[frame(5, 0, 0x4)], (None, 0));
+        check("pings and what nobody knows", &[frame(8, 6, 0), frame(0, 0xbb, 0), frame(4, 8, 0)], (None, 3));
+    }
+}

@@ -1,0 +1,88 @@
+//! Follows the lines of an HTTP/1 head as they come, since hyper bounds the head as a whole only.
+
+use memchr::memchr;
+
+use crate::net::{Limits, RequestError};
+
+/// How far a head has come.
+#[derive(Default)]
+pub(super) struct Lines {
+    /// Bytes of the line that has not ended, and whether the last one is a CR.
+    line: usize,
+    cr: bool,
+    /// Lines that have ended, the request line first.
+    lines: usize,
+    /// Empty lines before the head.
+    leading: usize,
+    ended: bool,
+}
+
+/// Empty lines before a request line are passed over, as clients of old sent them.
+const LEADING_LINES: usize = 4;
+
+/// What a request line holds beside its target: method, blanks, version, CR.
+const REQUEST_LINE: usize = 64;
+
+impl Lines {
+    /// Whether the lines are within the limits so far.
+    pub(super) fn follow(&mut self, mut bytes: &[u8], limits: &Limits) -> Result<(), RequestError> {
+        while !self.ended {
+            let Some(end) = memchr(b'\n', bytes) else {
+                self.line += bytes.len();
+                self.cr = bytes.last().map_or(self.cr, |last| *last == b'\r');
+                return self.bound(self.line, limits);
+            };
+            let cr = if end > 0 { bytes[end - 1] == b'\r' } else { self.cr };
+            let line = self.line + end - usize::from(cr);
+            self.bound(line, limits)?;
+            match (line, self.lines) {
+                (0, 0) if self.leading == LEADING_LINES => {
+                    return Err(RequestError::BadRequest("empty lines before a request"));
+                }
+                (0, 0) => self.leading += 1,
+                (0, _) => self.ended = true,
+                _ => self.lines += 1,
+            }
+            (self.line, self.cr) = (0, false);
+            bytes = &bytes[end + 1..];
+        }
+        Ok(())
+    }
+
+    /// Roughly: what is whole is measured in `framing`.
+    fn bound(&self, line: usize, limits: &Limits) -> Result<(), RequestError> {
+        match self.lines {
+            0 if line > limits.target + REQUEST_LINE => Err(RequestError::TargetTooLong),
+            0 => Ok(()),
+            _ if line > limits.field + 1 => Err(RequestError::HeadTooLarge),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(row: &str, head: &str, expected: Option<u16>) {
+        let limits = Limits { target: 20, field: 30, ..Limits::default() };
+        for piece in [1, 7, head.len()] {
+            let mut lines = Lines::default();
+            let followed = head.as_bytes().chunks(piece).try_for_each(|part| lines.follow(part, &limits));
+            assert_eq!(followed.err().map(|error| error.status().as_u16()), expected, "{row}, by {piece}");
+        }
+    }
+
+    #[test]
+    fn lines_are_bounded_while_they_come() {
+        let long = "x".repeat(100);
+        check("a whole head", "GET / HTTP/1.1\r\nHost: g\r\n\r\n", None);
+        check("bare line feeds", "GET / HTTP/1.1\nHost: g\n\n", None);
+        check("a target without end", &format!("GET /{long}"), Some(414));
+        check("a field without end", &format!("GET / HTTP/1.1\r\nA: {long}"), Some(431));
+        check("a long field", &format!("GET / HTTP/1.1\r\nA: {long}\r\n"), Some(431));
+        check("a long body", &format!("GET / HTTP/1.1\r\nA: b\r\n\r\n{long}"), None);
+        check("empty lines in front", "\r\n\r\nGET / HTTP/1.1\r\n", None);
+        check("only empty lines", "\r\n\r\n\r\n\r\n\r\n", Some(400));
+    }
+}

@@ -1,0 +1,188 @@
+//! One request on its way from hyper to the service, and its answer on the way back.
+
+use std::{convert::Infallible, rc::Rc};
+
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+    },
+    request::Parts,
+};
+use http_body::Body as _;
+use hyper::{body::Incoming, ext::Protocol};
+
+use super::{
+    Connection, RequestBody, Service, Upgraded, Worker,
+    body::{AnswerBody, Sent},
+    connection::OpenStream,
+    framing,
+};
+
+type Answer<S> = Response<AnswerBody<<S as Service>::Body>>;
+
+/// Judges a request and has the service answer it. `open`: the HTTP/2 stream that it came by.
+pub(super) fn respond<S: Service>(
+    service: Rc<S>,
+    request: Request<Incoming>,
+    connection: Rc<Connection>,
+    open: Option<Rc<OpenStream>>,
+    worker: &Worker,
+    sent: Sent<S::Body>,
+) -> impl Future<Output = Result<Answer<S>, Infallible>> + use<S> {
+    let (mut parts, incoming) = request.into_parts();
+    let body = RequestBody::begin(incoming, &connection);
+    let method = parts.method.clone();
+    let tunnel = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let tunnel = tunnel.filter(|_| from_extended_connect(&mut parts));
+    let judged = framing::check(&mut parts, &worker.limits(), &connection);
+    if tunnel.is_some() {
+        parts.version = Version::HTTP_11;
+    }
+    async move {
+        let (mut answer, rejected) = match judged {
+            Ok(()) => {
+                let request = Request::from_parts(parts, body);
+                // On the heap: an idle connection holds no room for it.
+                let answer = Box::pin(service.call(request, connection.clone())).await;
+                (answer.map(|body| AnswerBody::service(body, connection.clone(), sent)), false)
+            }
+            Err(error) => {
+                drop(body);
+                let answer = service.reject(error, &connection);
+                (answer.map(|text| AnswerBody::text(text, connection.clone(), sent)), true)
+            }
+        };
+        frame(&mut answer, &method, &connection);
+        match open {
+            Some(open) => finish_http2::<S>(&mut answer, &method, tunnel, open),
+            None => finish_http1::<S>(&mut answer, &method, rejected, &connection),
+        }
+        Ok(answer)
+    }
+}
+
+/// Makes fields and body agree: hyper takes both at their word.
+fn frame<B>(answer: &mut Response<AnswerBody<B>>, method: &Method, connection: &Connection)
+where
+    AnswerBody<B>: http_body::Body,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<super::BoxError>> + Unpin,
+{
+    let status = answer.status();
+    let announced =
+        answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length: Option<u64> = match answer.body().is_end_stream() {
+        true => Some(0),
+        false => answer.body().size_hint().exact(),
+    };
+    answer.headers_mut().remove(TRANSFER_ENCODING);
+    answer.headers_mut().remove(CONTENT_LENGTH);
+    let kept = if status.is_informational() || status == StatusCode::NO_CONTENT {
+        answer.body_mut().omit();
+        None
+    } else if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        answer.body_mut().omit();
+        // What a GET would have got, where that is known.
+        announced.or(length.filter(|length| *length > 0))
+    } else {
+        if announced.is_some() && length.is_some() && announced != length {
+            // It is shorter than its fields say, and must not pass for whole.
+            connection.abort();
+        }
+        announced.filter(|_| length.is_none())
+    };
+    if let Some(length) = kept {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+fn finish_http1<S: Service>(
+    answer: &mut Answer<S>,
+    method: &Method,
+    rejected: bool,
+    connection: &Connection,
+) {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        connection.switch();
+        return;
+    }
+    refuse_tunnel::<S>(answer, method);
+    if rejected || connection.body_abandoned() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+fn finish_http2<S: Service>(
+    answer: &mut Answer<S>,
+    method: &Method,
+    tunnel: Option<hyper::upgrade::OnUpgrade>,
+    open: Rc<OpenStream>,
+) {
+    let connection = open.get().clone();
+    let headers = answer.headers_mut();
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    if let Some(id) = headers.get_mut(REQUEST_ID) {
+        // No two answers have the same: in the table of fields it would only push others out.
+        id.set_sensitive(true);
+    }
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return refuse_tunnel::<S>(answer, method);
+    }
+    let (Some(tunnel), Some(sender), Some(stream)) = (tunnel, connection.take_upgrade(), connection.stream())
+    else {
+        return connection.abort();
+    };
+    answer.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+    *answer.status_mut() = StatusCode::OK;
+    let upgraded = connection.clone();
+    let task = tokio::task::spawn_local(async move {
+        if let Ok(io) = tunnel.await {
+            // Who does not want it any more drops it, and so ends the stream.
+            let _ = sender.send(Upgraded::http2(io, upgraded, open));
+        }
+    });
+    stream.add_task(task.abort_handle());
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A success would tell the client of a CONNECT that it has a tunnel.
+fn refuse_tunnel<S: Service>(answer: &mut Answer<S>, method: &Method) {
+    if *method == Method::CONNECT && answer.status().is_success() {
+        *answer.status_mut() = StatusCode::NOT_IMPLEMENTED;
+        answer.headers_mut().remove(CONTENT_LENGTH);
+        answer.body_mut().omit();
+    }
+}
+
+/// Makes an extended CONNECT (RFC 8441) the request with `Upgrade` that it stands for. False: the request
+/// is none.
+fn from_extended_connect(parts: &mut Parts) -> bool {
+    if parts.version != Version::HTTP_2 || parts.method != Method::CONNECT {
+        return false;
+    }
+    let Some(protocol) = parts.extensions.remove::<Protocol>() else { return false };
+    let Ok(upgrade) = HeaderValue::from_str(protocol.as_str()) else { return false };
+    let websocket = protocol.as_str() == "websocket";
+    if websocket && let Some(key) = websocket_key() {
+        parts.headers.insert(SEC_WEBSOCKET_KEY, key);
+    }
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(UPGRADE, upgrade);
+    parts.method = Method::GET;
+    true
+}
+
+/// What HTTP/1.1 asks of a WebSocket's client and HTTP/2 does not: 16 random bytes in base64.
+fn websocket_key() -> Option<HeaderValue> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = *b"......................==";
+    getrandom::fill(&mut key[..22]).ok()?;
+    for byte in &mut key[..22] {
+        *byte = ALPHABET[usize::from(*byte & 63)];
+    }
+    // Four of its bits are beyond the 128.
+    key[21] = b"AQgw"[usize::from(key[21] & 3)];
+    HeaderValue::from_bytes(&key).ok()
+}

@@ -1,0 +1,134 @@
+//! A client's connection, or HTTP/2 stream, that is no longer HTTP's: what comes after an answer of
+//! 101. Counted, aborted and never stalled for longer than allowed, as before.
+
+use std::{
+    any::Any,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
+
+use super::{Connection, io::CancelIo};
+
+/// The client's end of a tunnel, in plain text.
+pub struct Upgraded {
+    io: Io,
+    connection: Rc<Connection>,
+    /// What ends with the connection.
+    _held: Box<dyn Any>,
+}
+
+/// The client's end of a tunnel to come; fails when the connection ends before.
+pub struct OnUpgrade(oneshot::Receiver<Upgraded>);
+
+/// The client did not stay for the upgrade.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the connection ended before it was upgraded")]
+pub struct NotUpgraded;
+
+enum Io {
+    Http1(CancelIo),
+    Http2(TokioIo<hyper::upgrade::Upgraded>),
+}
+
+impl OnUpgrade {
+    pub(super) fn new(receiver: oneshot::Receiver<Upgraded>) -> Self {
+        Self(receiver)
+    }
+}
+
+impl Future for OnUpgrade {
+    type Output = Result<Upgraded, NotUpgraded>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(|_| NotUpgraded)
+    }
+}
+
+impl Upgraded {
+    /// All of an HTTP/1 connection; `ahead`: what the client sent behind its request.
+    pub(super) fn http1(io: CancelIo, ahead: &[u8], held: impl Any) -> Self {
+        io.carry_anything();
+        io.unread(ahead);
+        let connection = io.connection().clone();
+        connection.begin_tunnel();
+        Self { io: Io::Http1(io), connection, _held: Box::new(held) }
+    }
+
+    pub(super) fn http2(io: hyper::upgrade::Upgraded, connection: Rc<Connection>, held: impl Any) -> Self {
+        connection.begin_tunnel();
+        Self { io: Io::Http2(TokioIo::new(io)), connection, _held: Box::new(held) }
+    }
+
+    /// Lets an abort wake this task.
+    fn watch(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.connection.register(cx);
+        if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Counts what was written to a stream; a socket counts for itself.
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Io::Http2(_) = self.io {
+            match &written {
+                Poll::Ready(Ok(bytes)) => self.connection.sent(*bytes),
+                Poll::Pending => self.connection.stall(),
+                Poll::Ready(Err(_)) => {}
+            }
+        }
+        written
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.watch(cx)?;
+        match &mut self.io {
+            Io::Http1(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Http2(io) => {
+                let before = buf.filled().len();
+                ready!(Pin::new(io).poll_read(cx, buf))?;
+                self.connection.received(buf.filled().len() - before);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.watch(cx)?;
+        let written = match &mut self.io {
+            Io::Http1(io) => Pin::new(io).poll_write(cx, bytes),
+            Io::Http2(io) => Pin::new(io).poll_write(cx, bytes),
+        };
+        self.wrote(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch(cx)?;
+        match &mut self.io {
+            Io::Http1(io) => Pin::new(io).poll_flush(cx),
+            // hyper's never waits for anything but the end.
+            Io::Http2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch(cx)?;
+        match &mut self.io {
+            Io::Http1(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Http2(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
