@@ -47,6 +47,8 @@ impl Gateway {
             }
             Err(reason) => return Err((reason.into(), guard)),
         };
+        // What the upstream speaks is no concern of the client's.
+        (head.version, head.extensions) = (Version::default(), http::Extensions::new());
         let context = guard.context();
         context.outcome.upstream_answered.set(Some(Instant::now()));
         context.outcome.status.set(head.status.as_u16());

@@ -235,7 +235,7 @@ fn who_does_not_read() {
 fn tiny_chunks() {
     let stage = Stage::apart();
     let before = memory();
-    let count = 60_000;
+    let count = 20_000;
     let body = "1\r\nx\r\n".repeat(count);
     let head = format!(
         "POST /api/x HTTP/1.1\r\nHost: g\r\n{}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
