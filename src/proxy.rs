@@ -21,6 +21,7 @@ mod tunnel;
 mod upgrade;
 mod upstream;
 mod uses;
+mod via;
 mod view;
 
 use std::{
@@ -44,7 +45,6 @@ use self::{
     refusals::RefusalSender,
     rejection::{Form, Rejection},
     request_id::{RequestId, RequestIds},
-    tunnel::Scratch,
     view::View,
 };
 pub use self::{
@@ -57,8 +57,8 @@ pub use self::{
         resolve::{Resolver, Resolving},
         settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
         shared::Upstreams,
-        tls::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
-        url::{Scheme, UpstreamUrl, UrlError},
+        tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
+        url::{Host, Scheme, UpstreamUrl, UrlError},
     },
     uses::{Use, UseTable, Uses},
 };
@@ -95,7 +95,6 @@ pub struct Gateway {
     ids: RequestIds,
     peers: Peers,
     unannounced_told: Cell<Option<Instant>>,
-    scratch: Scratch,
     host: KnownHost,
 }
 
@@ -109,7 +108,6 @@ impl Gateway {
             ids: RequestIds::new(),
             peers: Peers::default(),
             unannounced_told: Cell::default(),
-            scratch: Scratch::default(),
             host: KnownHost::default(),
         })
     }
@@ -247,7 +245,7 @@ impl Handler for Gateway {
 
     async fn tunnel(self: Rc<Self>, answered: Body, client: Upgraded) {
         if let Some((tunnel, finish)) = answered.into_tunnel() {
-            tunnel.relay(client, finish, &self.scratch).await;
+            tunnel.relay(client, finish).await;
         }
     }
 

@@ -228,7 +228,6 @@ impl Passage {
     pub fn into_finish(self) -> Finish {
         self.finish
     }
-
 }
 
 impl SendPermit for Passage {

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 
 use crate::{
-    authz::forwarding,
+    authz::{answer::Reason, forwarding},
     message::{Request, Response, ResponseHead},
     net::RequestBody,
     proxy::{
@@ -21,8 +21,12 @@ use crate::{
             Answer,
             settings::{UpstreamSettings, WeightedUrl},
         },
+        via,
     },
 };
+
+/// How often a request may come back: once or twice somebody may mean it.
+const MAX_ROUNDS: usize = 3;
 
 impl Gateway {
     pub(super) async fn forward(
@@ -32,6 +36,12 @@ impl Gateway {
     ) -> Result<Response<Body>, (Rejection, Finish)> {
         let upstream = Rc::clone(passage.upstream());
         let multiplexed = request.version == Version::HTTP_2;
+        if via::rounds(&request.fields) > MAX_ROUNDS {
+            let upstream = &upstream.settings().name;
+            tracing::warn!(%upstream, "a request came back again and again: the upstream is this gateway");
+            return Err((Reason::UpstreamInvalid.into(), passage.into_finish()));
+        }
+        via::append(&mut request);
         prepare(&mut request, upstream.settings());
         let exchange = Rc::clone(passage.exchange());
         let limit = exchange.upload_limit.get();
