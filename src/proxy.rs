@@ -23,6 +23,7 @@ mod tunnel;
 mod upgrade;
 mod upstream;
 mod uses;
+mod via;
 mod worker_state;
 
 use std::{
@@ -47,7 +48,6 @@ use self::{
     refusals::RefusalSender,
     rejection::{Form, Rejection},
     request_id::{RequestId, RequestIds},
-    tunnel::Scratch,
     worker_state::WorkerState,
 };
 pub use self::{
@@ -60,8 +60,8 @@ pub use self::{
         resolve::{Resolver, Resolving},
         settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
         shared::Upstreams,
-        tls::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
-        url::{Scheme, UpstreamUrl, UrlError},
+        tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
+        url::{Host, Scheme, UpstreamUrl, UrlError},
     },
     uses::{Use, UseTable, Uses},
 };
@@ -97,7 +97,6 @@ pub struct Gateway {
     ids: RequestIds,
     forwarded: ForwardedCache,
     missing_header_logged: Cell<Option<Instant>>,
-    scratch: Scratch,
     host: KnownHost,
 }
 
@@ -111,7 +110,6 @@ impl Gateway {
             ids: RequestIds::new(),
             forwarded: ForwardedCache::default(),
             missing_header_logged: Cell::default(),
-            scratch: Scratch::default(),
             host: KnownHost::default(),
         })
     }

@@ -71,6 +71,13 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         .iter()
         .map(|(name, section)| upstream::upstream(problems, name, section, directory, &system))
         .collect();
+    for ((_, section), upstream) in written.iter().zip(&upstreams) {
+        let own = upstream.iter().flat_map(|upstream| &upstream.urls);
+        if let Some(one) = own.map(|one| &one.url).find(|url| upstream::leads_to(url, &server.listen)) {
+            let message = format!("{one} is where this gateway listens itself: requests would go round");
+            problems.warn(&section.at("urls"), message, "name the service behind it");
+        }
+    }
 
     let written_services = root.named("service");
     let service_names: Vec<&str> = written_services.iter().map(|(name, _)| name.get_ref().as_str()).collect();

@@ -5,16 +5,16 @@ use std::{cell::OnceCell, num::NonZeroUsize, path::Path, sync::Arc};
 use http::{HeaderValue, StatusCode};
 
 use super::{
-    address::upstream_url,
+    address::{Listen, upstream_url},
     problem::Problems,
     section::{Entry, Section, Text},
     tls,
 };
 use crate::{
-    net::tls::Pair,
+    net::{Address, tls::Pair},
     proxy::{
-        Balance, Ejection, Health, HttpVersion, NoSystemRoots, Scheme, SystemRoots, TlsParts, Trust,
-        UpstreamSettings, UpstreamTls, WeightedUrl, parse_name,
+        Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, NoSystemRoots, Scheme, SystemRoots,
+        TlsParts, Trust, UpstreamSettings, UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
     },
 };
 
@@ -175,9 +175,29 @@ fn tls(
         }
     };
     let at = if written.is_written("cert") { written.at("cert") } else { written.at("ca") };
-    UpstreamTls::load(TlsParts { trust, pair, name })
+    let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
         .map_err(|error| problems.error(&at, tls::with_sources(&error), ""))
-        .ok()
+        .ok()?;
+    if let Some(one) = urls.iter().find(|one| loaded.authority_is_server(one.url.host())) {
+        let message = format!("the certificate in `tls.ca` is that of {} and {MADE_AS_AUTHORITY}", one.url);
+        problems.warn(&written.at("ca"), message, "connections fail if the upstream shows it");
+    }
+    Some(loaded)
+}
+
+/// Whether requests to this url come back to one of these addresses.
+pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
+    listen.iter().any(|listen| match (&listen.address, url.host()) {
+        (Address::Tcp(own), host) if own.port() == url.port() => match host {
+            Host::Address(ip) => *ip == own.ip() || own.ip().is_unspecified() && ip.is_loopback(),
+            Host::Name(name) => {
+                &**name == "localhost" && (own.ip().is_loopback() || own.ip().is_unspecified())
+            }
+            Host::Socket(_) => false,
+        },
+        (Address::Unix(own), Host::Socket(path)) => own.as_path() == &**path,
+        _ => false,
+    })
 }
 
 fn http_version(problems: &Problems<'_>, section: &Section<'_>, urls: &[WeightedUrl]) -> HttpVersion {

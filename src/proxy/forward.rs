@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use crate::{
-    authz::forwarding,
+    authz::{answer::Reason, forwarding},
     proxy::{
         Gateway,
         body::{Body, Upload},
@@ -19,8 +19,12 @@ use crate::{
             Answer, Upstream,
             settings::{UpstreamSettings, WeightedUrl},
         },
+        via,
     },
 };
+
+/// How often a request may come back: a chain may pass one gateway twice on purpose.
+const MAX_ROUNDS: usize = 3;
 
 impl Gateway {
     pub(super) async fn forward(
@@ -28,11 +32,17 @@ impl Gateway {
         upstream: &Upstream,
         permitted: Permitted,
     ) -> Result<Response<Body>, (Rejection, LogGuard)> {
-        let (mut is_http2, settings) = (false, upstream.settings());
-        let permitted = permitted.map(|request| {
+        let (mut is_http2, mut rounds, settings) = (false, 0, upstream.settings());
+        let permitted = permitted.map(|mut request| {
             is_http2 = request.version() == Version::HTTP_2;
+            rounds = via::rounds(request.headers());
+            via::append(&mut request);
             prepare(request, settings)
         });
+        if rounds > MAX_ROUNDS {
+            tracing::warn!(upstream = %settings.name, "a request came back repeatedly: the upstream is this gateway");
+            return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
+        }
         let (guard, answer) = upstream.send(permitted).await;
         let (mut head, body) = match answer {
             Ok(Answer::Response(response)) => {

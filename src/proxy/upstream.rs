@@ -43,11 +43,11 @@ mod transport;
 mod upgraded;
 pub mod url;
 
-use admission::{Admission, Permit, SlotQueue, Turn};
+use admission::{Permit, SharedLimit};
 use body::{BoxError, RequestBody};
 pub use call::CancelHandle;
 use connector::ConnectError;
-use endpoint::Endpoint;
+use endpoint::{Endpoint, Purpose};
 use load_balancer::LoadBalancer;
 pub use permitted::{Permitted, SendContext};
 use pooled::PooledConnection;
@@ -71,8 +71,8 @@ pub struct Upstream {
     settings: Arc<UpstreamSettings>,
     endpoints: Vec<Rc<Endpoint>>,
     balancer: LoadBalancer,
-    requests: Arc<SlotQueue>,
-    connections: Arc<SlotQueue>,
+    requests: Arc<SharedLimit>,
+    connections: Arc<SharedLimit>,
     /// Closes idle connections whose places are wanted elsewhere, where there are only so many.
     yielding: Option<AbortHandle>,
 }
@@ -83,8 +83,7 @@ struct Attempts {
     /// The bit of each place that could not be connected to.
     tried: u64,
     may_reuse: bool,
-    /// The connection is to leave HTTP.
-    upgrading: bool,
+    purpose: Purpose,
     was_full: bool,
     /// How long it may still wait in line.
     patience: Duration,
@@ -93,13 +92,14 @@ struct Attempts {
 impl Upstream {
     /// On the worker's local runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
-        let queue = settings.max_connections.map(|_| shared.connections.clone());
+        let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
-        let endpoints: Vec<_> =
-            urls.map(|(one, health)| Endpoint::new(&one.url, &settings, health, queue.clone())).collect();
+        let endpoints: Vec<_> = urls
+            .map(|(one, health)| Endpoint::new(&one.url, &settings, health, connections.clone()))
+            .collect();
         Rc::new(Self {
             balancer: LoadBalancer::new(&settings),
-            yielding: queue.map(|queue| yield_places(&queue, endpoints.clone())),
+            yielding: connections.map(|limit| yield_permits(&limit, endpoints.clone())),
             settings,
             endpoints,
             requests: shared.requests,
@@ -139,7 +139,11 @@ impl Upstream {
             tried: 0,
             // A tunnel keeps its connection for good; it takes none of those that wait for others.
             may_reuse: asked.is_none(),
-            upgrading: asked.is_some(),
+            purpose: match &asked {
+                None => Purpose::Requests,
+                Some(_) if http2::is_websocket(request.headers()) => Purpose::WebSocket,
+                Some(_) => Purpose::Upgrade,
+            },
             was_full: false,
             patience: self.settings.queue_timeout,
         };
@@ -152,13 +156,16 @@ impl Upstream {
             connection.attach(permit.cancel());
             permit.set_url(connection.endpoint().label());
             let failure = match connection.send(request, silence, repeatable).await {
-                Ok(response) if answer::acceptable(response.status(), response.headers(), asked.as_ref()) => {
+                Ok(mut response)
+                    if answer::acceptable(response.status(), response.headers(), asked.as_ref()) =>
+                {
                     connection.endpoint().health().succeeded();
                     if let Some(place) = place.take() {
                         connection.hold(place);
                     }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        let upgraded = connection.upgrade().await.ok_or(Reason::UpstreamInvalid)?;
+                        let upgraded =
+                            connection.upgrade(&mut response).await.ok_or(Reason::UpstreamInvalid)?;
                         return Ok(Answer::Upgraded(response.map(drop), Box::new(upgraded)));
                     }
                     let idle = if streams || is_stream(response.headers()) {
@@ -215,21 +222,11 @@ impl Upstream {
         permit: &dyn SendContext,
         attempts: &mut Attempts,
     ) -> Result<Permit, Reason> {
-        let mut waiter = match self.requests.enter(limit, self.settings.queue, 0) {
-            Ok(Admission::Permit(place)) => return Ok(place),
-            Ok(Admission::Wait(waiter)) => waiter,
-            Err(admission::Full) => return Err(Reason::UpstreamOverloaded),
-        };
-        let turn = async {
-            loop {
-                match (&mut waiter).await {
-                    Turn::Permit(place) => return place,
-                    // Nothing but places is given out here.
-                    Turn::Idle => waiter = waiter.again(),
-                }
-            }
-        };
-        attempts.wait(permit, turn).await
+        if let Some(place) = self.requests.try_acquire(limit) {
+            return Ok(place);
+        }
+        let waiting = self.requests.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
+        attempts.wait(permit, waiting.permit()).await
     }
 
     async fn connection(
@@ -268,7 +265,7 @@ impl Upstream {
             permit.metrics().upstream(UpstreamEvent::Connect);
             // In a box, as the waits: what is seldom needed is no part of every request's future.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
-            match Box::pin(endpoint.connect(within, clock, held, attempts.upgrading)).await {
+            match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
                 Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
                 // As many streams as it takes went to others meanwhile: once more in line.
@@ -300,21 +297,16 @@ impl Upstream {
         permit: &dyn SendContext,
         attempts: &mut Attempts,
     ) -> Result<Result<Permit, PooledConnection>, Reason> {
-        let mut waiter = match self.connections.enter(limit, self.settings.queue, endpoint.kind()) {
-            Ok(Admission::Permit(place)) => return Ok(Ok(place)),
-            Ok(Admission::Wait(waiter)) => waiter,
-            Err(admission::Full) => return Err(Reason::UpstreamOverloaded),
-        };
+        if let Some(place) = self.connections.try_acquire(limit) {
+            return Ok(Ok(place));
+        }
+        let waiting = self.connections.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
+        self.connections.ask_to_yield();
         let turn = async {
-            loop {
-                self.connections.ask_to_yield();
-                match (&mut waiter).await {
-                    Turn::Permit(place) => return Ok(place),
-                    Turn::Idle => match endpoint.reuse() {
-                        Some(connection) => return Err(connection),
-                        None => waiter = waiter.again(),
-                    },
-                }
+            tokio::select! {
+                biased;
+                connection = endpoint.wait_for_idle() => Err(connection),
+                place = waiting.permit() => Ok(place),
             }
         };
         attempts.wait(permit, turn).await
@@ -373,14 +365,14 @@ impl Attempts {
 
 /// Whoever waits on another worker, or for another url, can do nothing with a connection that lies
 /// idle here, but with its place.
-fn yield_places(queue: &Arc<SlotQueue>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
+fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
     let asked = Arc::new(Notify::new());
-    queue.add_yielder(&asked);
-    let queue = queue.clone();
+    limit.add_yielder(&asked);
+    let limit = limit.clone();
     let task = spawn_local(async move {
         loop {
             asked.notified().await;
-            if queue.waits() {
+            if limit.waiting() > 0 {
                 let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
             }
         }

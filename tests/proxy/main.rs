@@ -26,5 +26,6 @@ mod streams;
 mod telling;
 mod tunnels;
 mod upstream_faults;
+mod upstream_habits;
 #[path = "../support/wait.rs"]
 mod wait;

@@ -303,3 +303,103 @@ fn a_unix_socket_is_an_upstream_of_either_version() {
         server.join().unwrap();
     }
 }
+
+/// A call by gRPC whose upstream is silent for too long ends as gRPC says it, and not as a cut.
+#[test]
+fn a_quiet_call_of_grpc_ends_with_a_status() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).with(|setup| setup.upstream.stream_idle_timeout = SOON).start();
+    let bearer = format!("Bearer {}", gate.bearer);
+    let mut client = Frames::to(gate.address, &[]);
+    let pseudo =
+        [(":method", "POST"), (":scheme", "http"), (":authority", "gate.example"), (":path", "/api/x")];
+    let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", &bearer)];
+    client.trailers(1, &[&pseudo[..], &fields[..]].concat());
+    let mut upstream = origin.accept_h2(&[]);
+    assert_eq!(upstream.request(), (1, true));
+    upstream.head(1, &[(":status", "200"), ("content-type", "application/grpc")]);
+    let head = client.next();
+    assert_eq!((head.kind, head.flags & END_STREAM), (HEADERS, 0));
+    let trailers = client.next();
+    assert_eq!((trailers.kind, trailers.flags & END_STREAM), (HEADERS, END_STREAM));
+    assert_eq!(upstream.was_reset(1), CANCEL);
+    assert_eq!(gate.told().1, "upstream_timeout");
+}
+
+/// RFC 8441: a stream becomes a tunnel, and the fence cuts it as any other.
+#[test]
+fn a_websocket_goes_over_http_2_where_the_upstream_takes_it() {
+    const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+    let upgrade = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ];
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let mut client = gate.client();
+    client.send(gate.request("GET /api/socket", &upgrade));
+    let mut upstream = origin.accept_h2(&[(ENABLE_CONNECT_PROTOCOL, 1)]);
+    assert_eq!(upstream.request(), (1, false), "it stays open");
+    upstream.head(1, &[(":status", "200")]);
+    let head = client.head();
+    assert_eq!(status(&head), 101);
+    assert_eq!(field(&head, "upgrade"), Some("websocket"));
+    assert_eq!(field(&head, "sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    client.send("ping");
+    assert_eq!(upstream.next().payload, b"ping");
+    upstream.data(1, "pong");
+    assert_eq!(client.bytes(4), "pong");
+
+    let mut other = gate.client();
+    other.send(gate.request("GET /api/socket", &upgrade));
+    assert_eq!(upstream.request(), (3, false), "on the same connection");
+    upstream.head(3, &[(":status", "200")]);
+    assert_eq!(status(&other.head()), 101);
+    other.finish_sending();
+    let end = upstream.next();
+    assert_eq!((end.kind, end.stream, end.flags & END_STREAM), (DATA, 3, END_STREAM));
+    upstream.send(DATA, END_STREAM, 3, b"bye");
+    assert_eq!(other.bytes(3), "bye");
+    assert_eq!(other.ending(), Ending::Closed);
+    gate.line();
+
+    assert_eq!(gate.revoke().0, 1);
+    assert_eq!(upstream.was_reset(1), CANCEL);
+    assert_eq!(client.ending(), Ending::Reset);
+    gate.is_empty_at_last();
+}
+
+#[test]
+fn an_upstream_that_refuses_a_websocket_answers_as_ever() {
+    let origin = Origin::new();
+    let gate = h2c(&origin).start();
+    let mut client = gate.client();
+    let upgrade =
+        ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+    client.send(gate.request("GET /api/socket", &upgrade));
+    let mut upstream = origin.accept_h2(&[(8, 1)]);
+    assert_eq!(upstream.request(), (1, false));
+    upstream.head(1, &[(":status", "403"), ("content-length", "2")]).send(DATA, END_STREAM, 1, b"no");
+    let (status, _, body) = client.answer();
+    assert_eq!((status, body.as_str()), (403, "no"));
+}
+
+#[test]
+fn an_upstream_is_pinged_while_something_is_under_way() {
+    let origin = Origin::new();
+    let setup = h2c(&origin).with(|setup| setup.upstream.ping_interval = SOON);
+    let (gate, mut client, mut upstream) = warm(&origin, setup);
+    assert_eq!(upstream.pings(SOON * 5), 0, "nothing is under way");
+    client.send(gate.request("GET /api/x", &[]));
+    assert_eq!(upstream.request(), (3, true));
+    let pings = upstream.pings(SOON * 5);
+    assert!((1..=6).contains(&pings), "{pings}");
+    upstream.answer(3, "ok");
+    assert_eq!(client.answer().2, "ok");
+    upstream.pings(SOON * 2);
+    assert_eq!(upstream.pings(SOON * 5), 0, "it is over");
+    drop(client);
+    gate.is_empty_at_last();
+}

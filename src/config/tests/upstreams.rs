@@ -74,3 +74,24 @@ fn mistakes_are_told() {
         &["4:11 `upstream.up.balance` does not know \"least-request\" | did you mean \"least-requests\"?"],
     );
 }
+
+#[test]
+fn an_upstream_that_is_this_gateway_is_named() {
+    let check = |listen: &str, url: &str, expected: bool| {
+        let text =
+            SMALL.replace("http://127.0.0.1:8090", url) + &format!("[server]\nlisten = [\"{listen}\"]");
+        let warnings = read(&text).unwrap().warnings;
+        let named =
+            warnings.iter().filter(|one| one.message.contains("is where this gateway listens itself"));
+        assert_eq!(named.count(), usize::from(expected), "{listen}, {url}");
+    };
+    check("127.0.0.1:8090", "http://127.0.0.1:8090", true);
+    check("0.0.0.0:8090", "http://127.0.0.1:8090", true);
+    check("127.0.0.1:8090", "http://localhost:8090", true);
+    check("[::]:8090", "http://[::1]:8090", true);
+    check("unix:/run/gate.sock", "unix:/run/gate.sock", true);
+    check("127.0.0.1:8090", "http://127.0.0.1:8091", false);
+    check("127.0.0.1:8090", "http://127.0.0.2:8090", false);
+    check("127.0.0.1:8090", "http://app:8090", false);
+    check("unix:/run/gate.sock", "unix:/run/app.sock", false);
+}

@@ -3,6 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -106,6 +108,16 @@ impl Call {
         self.deadline.poll_expired(cx).map(|()| self.end(Ended::TimedOut))
     }
 
+    /// What a request comes to. `None`: the upstream was silent for too long, and the call has ended.
+    pub async fn answer<T>(&self, sent: impl Future<Output = T>) -> Option<T> {
+        let mut sent = pin!(sent);
+        poll_fn(|cx| match sent.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => self.poll_overdue(cx).map(|()| None),
+        })
+        .await
+    }
+
     /// Synchronous: from now on the socket of an HTTP/1 connection takes and gives no byte, and no
     /// piece of a body goes into an HTTP/2 stream.
     pub fn end(&self, ended: Ended) {
@@ -173,8 +185,11 @@ impl CancelHandle {
         self.cancelled.get()
     }
 
-    /// The request is on this call from now on.
+    /// The request is on this call from now on. One that was cut while it waited gets nowhere.
     pub(super) fn attach(&self, call: &Rc<Call>) {
+        if self.is_cancelled() {
+            call.end(Ended::Cancelled);
+        }
         *self.call.borrow_mut() = Some(Rc::clone(call));
     }
 

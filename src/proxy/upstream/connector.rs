@@ -10,6 +10,7 @@ use crate::{
     net::Clock,
     proxy::upstream::{
         admission::Permit,
+        dial::Socket,
         http1::Http1,
         http2::{Http2, Http2Error},
         http2_error,
@@ -93,14 +94,15 @@ impl Connector {
     /// HTTP, which HTTP/1.1 alone can do.
     pub async fn connect(
         &self,
-        transport: Transport,
+        socket: Socket,
         clock: &Clock,
         permit: Option<Permit>,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
-        let (transport, version) = match transport {
-            Transport::Tcp(stream) if self.is_secure => self.secure(stream, upgrading).await?,
-            other => (other, self.version),
+        let (transport, version): (Transport, _) = match socket {
+            Socket::Tcp(stream) if self.is_secure => self.secure(stream, upgrading).await?,
+            Socket::Tcp(stream) => (Box::new(stream), self.version),
+            Socket::Unix(stream) => (Box::new(stream), self.version),
         };
         if version == HttpVersion::Http2 {
             let http2 = Http2::start(transport, clock, self.idle, self.ping, permit).await;
@@ -126,7 +128,7 @@ impl Connector {
         if self.version == HttpVersion::Http2 && version != HttpVersion::Http2 {
             return Err(ConnectError::NoHttp2);
         }
-        Ok((Transport::Tls(Box::new(stream)), version))
+        Ok((Box::new(stream), version))
     }
 }
 

@@ -13,9 +13,14 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::proxy::upstream::{
     endpoint_health::EndpointHealth,
-    transport::Transport,
     url::{Host, UpstreamUrl},
 };
+
+/// An open socket.
+pub enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
 
 /// A worker's own, for one url.
 pub struct Dialer {
@@ -33,14 +38,14 @@ impl Dialer {
     }
 
     /// Within the caller's time; `within` is what is shared among the addresses.
-    pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<Transport> {
+    pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<Socket> {
         let stream = match url.host() {
-            Host::Socket(path) => return UnixStream::connect(path).await.map(Transport::Unix),
+            Host::Socket(path) => return UnixStream::connect(path).await.map(Socket::Unix),
             Host::Address(address) => TcpStream::connect((*address, url.port())).await?,
             Host::Name(name) => self.connect_by_name(name, within, now).await?,
         };
         stream.set_nodelay(true)?;
-        Ok(Transport::Tcp(stream))
+        Ok(Socket::Tcp(stream))
     }
 
     async fn connect_by_name(&self, name: &str, within: Duration, now: Instant) -> io::Result<TcpStream> {

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::{
     net::Clock,
     proxy::upstream::{
-        admission::{Permit, SlotQueue},
+        admission::{Permit, SharedLimit},
         connector::{ConnectError, Connector, NewConnection},
         dial::Dialer,
         endpoint_health::EndpointHealth,
@@ -46,8 +46,28 @@ pub struct Endpoint {
     generation: Cell<u64>,
     in_use: Cell<usize>,
     /// Where connections are counted, if they are.
-    connections: Option<Arc<SlotQueue>>,
+    connections: Option<Arc<SharedLimit>>,
+    /// Requests that wait for one of these connections, or for a permit to make one.
+    waiting: Cell<usize>,
+    /// A connection has become idle, or has room for a stream.
+    idle: Notify,
+    /// How many in a row were kept for those who wait here while others waited, too.
+    kept: Cell<u32>,
 }
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Requests,
+    /// To leave HTTP, which HTTP/1.1 alone can do; it is nobody else's then.
+    Upgrade,
+    /// As [`Purpose::Upgrade`], or a stream of HTTP/2 that becomes a tunnel (RFC 8441).
+    WebSocket,
+}
+
+/// A connection is kept for those who wait at the same endpoint, which saves making another, but only
+/// so often in a row while others wait.
+const MAX_KEPT: u32 = 16;
 
 /// A connection in the making that several requests wait for.
 #[derive(Default)]
@@ -60,12 +80,12 @@ struct PendingConnect {
 pub struct InUse(Rc<Endpoint>);
 
 impl Endpoint {
-    /// `connections`: the queue of those who wait for a connection, where there are only so many.
+    /// `connections`: how many there may be, if that is limited.
     pub fn new(
         url: &UpstreamUrl,
         settings: &UpstreamSettings,
         health: Arc<EndpointHealth>,
-        connections: Option<Arc<SlotQueue>>,
+        connections: Option<Arc<SharedLimit>>,
     ) -> Rc<Self> {
         let connector = Connector::new(url, settings);
         Rc::new(Self {
@@ -84,6 +104,9 @@ impl Endpoint {
             logged: RefCell::default(),
             in_use: Cell::new(0),
             connections,
+            waiting: Cell::new(0),
+            idle: Notify::new(),
+            kept: Cell::new(0),
         })
     }
 
@@ -100,9 +123,29 @@ impl Endpoint {
         self.in_use.get()
     }
 
-    /// What its connections are called in the queue of those who wait for one.
-    pub fn kind(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+    /// Waits for an idle connection.
+    pub async fn wait_for_idle(self: &Rc<Self>) -> PooledConnection {
+        let _waiter = Waiter::enter(self);
+        loop {
+            self.idle.notified().await;
+            if let Some(connection) = self.reuse() {
+                return connection;
+            }
+        }
+    }
+
+    /// Whether a connection that is idle now stays: nobody else waits for its permit, or somebody
+    /// waits here, who hears of it.
+    fn keeps_idle(&self) -> bool {
+        let Some(limit) = &self.connections else { return true };
+        let (here, everywhere) = (self.waiting.get(), limit.waiting());
+        if here == 0 || everywhere > here && self.kept.get() >= MAX_KEPT {
+            self.kept.set(0);
+            return everywhere == 0;
+        }
+        self.kept.set(if everywhere > here { self.kept.get() + 1 } else { 0 });
+        self.idle.notify_one();
+        true
     }
 
     /// An idle connection that is still open, or a stream of a shared one.
@@ -123,6 +166,12 @@ impl Endpoint {
         Some(PooledConnection::new(self.enter(), Protocol::Http2(stream), true))
     }
 
+    /// A stream of a shared connection that can become a tunnel (RFC 8441).
+    fn tunnel_stream(self: &Rc<Self>) -> Option<PooledConnection> {
+        let takes = self.shared.borrow().iter().any(|http2| http2.takes_extended_connect());
+        if takes { self.share() } else { None }
+    }
+
     /// The upstream wants HTTP/1.1 (RFC 9113, 7: HTTP_1_1_REQUIRED): new connections offer nothing
     /// else, unless the configuration wants HTTP/2.
     pub(super) fn disable_http2(&self) {
@@ -139,11 +188,7 @@ impl Endpoint {
 
     /// `generation`: of the addresses when it was taken.
     pub(super) fn keep(&self, http1: Box<Http1>, generation: u64) {
-        let wanted_elsewhere = || {
-            let queue = self.connections.as_ref();
-            queue.is_some_and(|queue| queue.waits() && !queue.notify_waiter(self.kind()))
-        };
-        if generation == self.health.generation() && !wanted_elsewhere() {
+        if generation == self.health.generation() && self.keeps_idle() {
             let keep_for = http1.keep_for(self.idle_timeout);
             self.pool.insert(http1, keep_for);
         }
@@ -162,23 +207,27 @@ impl Endpoint {
     /// A shared connection has room for one more: a request that waits hears of it, and if none waits
     /// here, a connection that nobody uses gives its place up.
     pub(super) fn notify_waiter(&self) {
-        let Some(queue) = self.connections.as_ref().filter(|queue| queue.waits()) else { return };
-        if !queue.notify_waiter(self.kind()) {
+        if !self.keeps_idle() {
             self.retire_idle();
         }
     }
 
     /// A new connection; or, where one can be shared, a stream of the one that is made just now.
-    /// `permit`: the connection's place, where there are only so many. `upgrading`: it is to leave
-    /// HTTP, so that it is nobody else's.
+    /// `permit`: the connection's place, where there are only so many.
     pub async fn connect(
         self: &Rc<Self>,
         within: Duration,
         clock: &Clock,
         mut permit: Option<Permit>,
-        upgrading: bool,
+        purpose: Purpose,
     ) -> Result<PooledConnection, ConnectError> {
         let in_use = self.enter();
+        let upgrading = purpose != Purpose::Requests;
+        if purpose == Purpose::WebSocket
+            && let Some(stream) = self.tunnel_stream()
+        {
+            return Ok(stream);
+        }
         let begun = Instant::now();
         while self.speaks.get() != HttpVersion::Http1 && !upgrading && !self.http1_only.get() {
             if let Some(connection) = self.share() {
@@ -256,8 +305,8 @@ impl Endpoint {
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
         let opening = async {
-            let transport = self.dialer.connect(&self.url, within, clock.now()).await?;
-            self.connector.connect(transport, clock, permit, upgrading).await
+            let socket = self.dialer.connect(&self.url, within, clock.now()).await?;
+            self.connector.connect(socket, clock, permit, upgrading).await
         };
         let outcome = tokio::time::timeout(within, opening).await;
         let connected = outcome.unwrap_or(Err(ConnectError::TooSlow(within)));
@@ -310,6 +359,26 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.shared.get_mut().drain(..).for_each(|http2| http2.retire());
+    }
+}
+
+/// Counts among those who wait here.
+struct Waiter<'e>(&'e Endpoint);
+
+impl<'e> Waiter<'e> {
+    fn enter(endpoint: &'e Endpoint) -> Self {
+        endpoint.waiting.set(endpoint.waiting.get() + 1);
+        Self(endpoint)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+        // A connection that was kept for it may be of use to others.
+        if let Some(limit) = self.0.connections.as_ref().filter(|limit| limit.waiting() > 0) {
+            limit.ask_to_yield();
+        }
     }
 }
 

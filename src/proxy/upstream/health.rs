@@ -1,7 +1,7 @@
 //! Asks a url again and again whether it serves, over the same connections that requests go by, and
 //! without anybody's credentials.
 
-use std::{fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -12,7 +12,7 @@ use crate::{
     proxy::upstream::{
         body::RequestBody,
         connector::ConnectError,
-        endpoint::Endpoint,
+        endpoint::{Endpoint, Purpose},
         endpoint_health::EndpointHealth,
         response::ResponseBody,
         settings::{Health, UpstreamSettings},
@@ -70,7 +70,7 @@ async fn ask(
     request.headers_mut().insert(header::HOST, host.clone());
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
     let mut connection =
-        endpoint.connect(check.timeout, clock, None, false).await.map_err(Unhealthy::Connect)?;
+        endpoint.connect(check.timeout, clock, None, Purpose::Requests).await.map_err(Unhealthy::Connect)?;
     let answer = connection.send(request, check.timeout, false).await;
     let answer = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?;
     let status = answer.status();
@@ -89,26 +89,20 @@ async fn read_to_end(answer: Response<ResponseBody>) {
     let mut body = answer.into_body();
     let mut left = MAX_ANSWER;
     while let Some(Ok(frame)) = body.frame().await {
-        let length = frame.data_ref().map_or(0, |data| data.len());
+        let length = frame.data_ref().map_or(0, bytes::Bytes::len);
         let Some(rest) = left.checked_sub(length) else { return };
         left = rest;
     }
 }
 
+#[derive(Debug, thiserror::Error)]
 enum Unhealthy {
-    Connect(ConnectError),
+    #[error("cannot connect: {0}")]
+    Connect(#[source] ConnectError),
+    #[error("{}", .0.code())]
     Answer(Reason),
+    #[error("answered {0}")]
     Status(StatusCode),
+    #[error("no answer within {0:?}")]
     Silent(Duration),
-}
-
-impl fmt::Display for Unhealthy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) => write!(f, "cannot connect: {error}"),
-            Self::Answer(reason) => f.write_str(reason.code()),
-            Self::Status(status) => write!(f, "answered {status}"),
-            Self::Silent(time) => write!(f, "no answer within {time:?}"),
-        }
-    }
 }

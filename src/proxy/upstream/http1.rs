@@ -2,10 +2,7 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
-    pin::pin,
     rc::Rc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -42,6 +39,8 @@ pub struct Http1 {
     /// The socket, once HTTP is over on it, and what was read behind the head.
     upgraded: oneshot::Receiver<(Io, Bytes)>,
     last_used: Instant,
+    /// A second request was answered on it, so that the upstream does keep it open.
+    proven: bool,
     /// For how long the upstream keeps it, as its last answer said.
     announced: Option<Duration>,
 }
@@ -51,8 +50,8 @@ const MAX_FIELDS: usize = 1000;
 /// Slightly more than a head, which has to be in the buffer whole.
 const BUFFER: usize = HEAD_LIMIT + (2 << 10);
 
-/// A connection that was used so lately was not closed by the upstream for being idle: of its
-/// requests no copy is kept.
+/// A connection that was used so lately is not closed by the upstream for being idle: once it is known
+/// to keep connections at all, no copy is kept of requests that might have to be sent again.
 const SURELY_OPEN: Duration = Duration::from_secs(1);
 
 impl Http1 {
@@ -87,7 +86,17 @@ impl Http1 {
         call.add_task(task.abort_handle());
         let last_used = clock.now();
         let clock = clock.clone();
-        Ok(Self { sender, call, clock, interim, upgrading, upgraded, last_used, announced: None })
+        Ok(Self {
+            sender,
+            call,
+            clock,
+            interim,
+            upgrading,
+            upgraded,
+            last_used,
+            proven: false,
+            announced: None,
+        })
     }
 
     pub fn call(&self) -> &Rc<Call> {
@@ -119,23 +128,23 @@ impl Http1 {
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
         let now = self.clock.now();
-        let rested = now.saturating_duration_since(self.last_used) > SURELY_OPEN;
-        let copy = (reused && repeatable && rested).then(|| copy(&request));
+        let surely_open = self.proven && now.saturating_duration_since(self.last_used) <= SURELY_OPEN;
+        let copy = (reused && repeatable && !surely_open).then(|| copy(&request));
         self.upgrading.set(request.headers().contains_key(header::UPGRADE));
         request.body().attach(&self.call, None);
         self.interim.reset();
         let interim = self.interim.clone();
         hyper::ext::on_informational(&mut request, move |_| interim.count());
         self.call.begin(silence);
-        let mut sent = pin!(self.sender.try_send_request(request));
-        let outcome = poll_fn(|cx| match sent.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => self.call.poll_overdue(cx).map(|()| None),
-        });
-        match outcome.await {
+        let sent = self.sender.try_send_request(request);
+        match self.call.answer(sent).await {
+            Some(Ok(_)) if self.interim.too_many() => {
+                Err(Failure { again: None, reason: Reason::UpstreamInvalid })
+            }
             Some(Ok(response)) => {
                 self.call.answered();
                 self.last_used = now;
+                self.proven |= reused;
                 self.announced = announced(response.headers());
                 Ok(response)
             }

@@ -2,6 +2,7 @@
 //! whether it takes more, and when it ends.
 
 mod stream;
+mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-pub use self::stream::Http2Stream;
+pub use self::{stream::Http2Stream, websocket::is_asked_for as is_websocket};
 use crate::{
     net::{Clock, Deadline},
     proxy::upstream::{
@@ -80,8 +81,8 @@ pub enum Http2Error {
 
 type HyperConnection = Connection<TokioIo<Io>, RequestBody, StreamExecutor>;
 
-/// Spawns hyper's tasks on the worker and gives each call the one that sends its body, so that the
-/// end of the call ends that task whatever it waits for.
+/// Spawns hyper's tasks on the worker and gives each call those that send its body or carry its
+/// tunnel, so that the end of the call ends them whatever they wait for.
 #[derive(Clone, Default)]
 pub struct StreamExecutor(Rc<RefCell<Option<Rc<Call>>>>);
 
@@ -94,10 +95,20 @@ impl StreamExecutor {
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, future: F) {
-        let task = tokio::task::spawn_local(future);
-        if let Some(call) = self.0.take() {
-            call.add_task(task.abort_handle());
-        }
+        let Some(call) = self.0.take() else {
+            tokio::task::spawn_local(future);
+            return;
+        };
+        // What this task spawns in its turn, as it does for a tunnel, belongs to the same call.
+        let (executor, of_call) = (self.clone(), Rc::clone(&call));
+        let mut future = Box::pin(future);
+        let task = tokio::task::spawn_local(poll_fn(move |cx| {
+            executor.next_is_for(&of_call);
+            let polled = future.as_mut().poll(cx);
+            executor.0.take();
+            polled
+        }));
+        call.add_task(task.abort_handle());
     }
 }
 

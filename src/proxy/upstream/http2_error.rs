@@ -1,6 +1,6 @@
 //! What an HTTP/2 upstream has said by an error: the only place that reads or makes errors of `h2`.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use h2::Reason;
 
@@ -26,7 +26,12 @@ pub enum Failure {
 
 /// Reads the error of hyper's that a request failed by.
 pub fn classify(error: &hyper::Error) -> Failure {
-    let Some(error) = source(error) else { return Failure::Other };
+    if socket_error(error).is_some() {
+        return Failure::Broken;
+    }
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return Failure::Other;
+    };
     match error.reason() {
         Some(Reason::HTTP_1_1_REQUIRED) if error.is_remote() => {
             Failure::Http11Required { whole: !error.is_reset() }
@@ -34,21 +39,16 @@ pub fn classify(error: &hyper::Error) -> Failure {
         Some(Reason::REFUSED_STREAM) if error.is_remote() && error.is_reset() => Failure::Refused,
         _ if error.is_remote() && error.is_go_away() => Failure::GoneAway,
         _ if error.is_library() => Failure::Protocol,
-        _ if error.is_io() => Failure::Broken,
         _ => Failure::Other,
     }
 }
 
-/// The error of the socket, if that is what ended a handshake.
-pub fn socket_error(error: &hyper::Error) -> Option<&std::io::Error> {
-    source(error)?.get_io()
+/// The error of the socket, if that is what hyper's is about.
+pub fn socket_error(error: &hyper::Error) -> Option<&io::Error> {
+    error.source()?.downcast_ref()
 }
 
 /// For a body that ends early: the stream is reset with CANCEL.
 pub fn cancelled() -> BoxError {
     h2::Error::from(Reason::CANCEL).into()
-}
-
-fn source(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source()?.downcast_ref()
 }

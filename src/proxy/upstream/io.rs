@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::proxy::upstream::{
     admission::Permit,
     call::{Call, Ended},
-    transport::Transport,
+    transport::{Stream, Transport},
 };
 
 /// More interim answers than this before one answer: the upstream is not sane.
@@ -89,7 +89,15 @@ impl Io {
 
     /// A failed write turns into waiting: the read side tells how the exchange ends, be it with an
     /// early answer or with an error. Without this a 413 that is followed by a reset gets lost.
-    fn written(&mut self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
+    fn poll_out<T>(
+        &mut self,
+        out: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.check()?;
+        if self.write_failed {
+            return Poll::Pending;
+        }
+        let result = ready!(out(Pin::new(&mut *self.stream)));
         if result.is_err() && self.interim.is_some() {
             self.write_failed = true;
             return Poll::Pending;
@@ -126,12 +134,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.check()?;
-        if self.write_failed {
-            return Poll::Pending;
-        }
-        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        self.written(result)
+        self.poll_out(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -139,12 +142,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        if self.write_failed {
-            return Poll::Pending;
-        }
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
-        self.written(result)
+        self.poll_out(|stream| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -152,16 +150,10 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        if self.write_failed {
-            return Poll::Pending;
-        }
-        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx)).map(|()| 0);
-        self.written(flushed).map_ok(drop)
+        self.poll_out(|stream| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.poll_out(|stream| stream.poll_shutdown(cx))
     }
 }

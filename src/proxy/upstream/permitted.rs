@@ -37,8 +37,8 @@ impl<G, T> Permitted<G, T> {
         Self { guard, request }
     }
 
-    pub fn guard(&self) -> &G {
-        &self.guard
+    pub fn into_guard(self) -> G {
+        self.guard
     }
 
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Permitted<G, U> {

@@ -84,6 +84,9 @@ impl PooledConnection {
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
+        if self.call.ended().is_some() {
+            return Err(Failure { again: None, reason: Reason::UpstreamReset });
+        }
         match self.protocol.as_mut().expect("a connection has its protocol until it is given back") {
             Protocol::Http1(http1) => http1.send(request, silence, self.reused, repeatable).await,
             Protocol::Http2(stream) => {
@@ -97,18 +100,24 @@ impl PooledConnection {
         }
     }
 
-    /// After an answer of 101: the connection itself, as a tunnel.
-    pub async fn upgrade(mut self) -> Option<Upgraded> {
+    /// After an answer of 101: the connection itself, or the stream, as a tunnel.
+    pub async fn upgrade(mut self, response: &mut Response<Incoming>) -> Option<Upgraded> {
         match self.protocol.take()? {
             Protocol::Http1(http1) => {
                 let (io, early) = http1.into_upgraded().await?;
-                Some(Upgraded::new(io, early, self))
+                Some(Upgraded::http1(io, early, self))
             }
             stream @ Protocol::Http2(_) => {
                 self.protocol = Some(stream);
-                None
+                let tunnel = hyper::upgrade::on(response).await.ok()?;
+                Some(Upgraded::http2(tunnel, self))
             }
         }
+    }
+
+    /// After a tunnel that both sides have ended: a shared connection stays.
+    pub(super) fn finish_tunnel(&mut self) {
+        self.protocol.take();
     }
 
     /// After the last byte of an answer. A connection that is not ready at this moment (its

@@ -17,7 +17,7 @@ use crate::{
     proxy::{
         settings::Settings,
         upstream::{
-            admission::SlotQueue,
+            admission::SharedLimit,
             endpoint_health::EndpointHealth,
             health,
             resolve::{self, Resolver, SystemResolver},
@@ -39,8 +39,8 @@ pub struct Upstreams {
 pub struct SharedUpstream {
     /// In the order of the urls.
     pub endpoints: Vec<Arc<EndpointHealth>>,
-    pub requests: Arc<SlotQueue>,
-    pub connections: Arc<SlotQueue>,
+    pub requests: Arc<SharedLimit>,
+    pub connections: Arc<SharedLimit>,
 }
 
 /// How soon a reload is seen when no worker has seen it.
@@ -51,8 +51,8 @@ struct Known {
     /// As they are looked after.
     settings: Option<Arc<UpstreamSettings>>,
     endpoints: HashMap<String, Arc<EndpointHealth>>,
-    requests: Arc<SlotQueue>,
-    connections: Arc<SlotQueue>,
+    requests: Arc<SharedLimit>,
+    connections: Arc<SharedLimit>,
 }
 
 impl Upstreams {
@@ -151,7 +151,7 @@ impl UpstreamReadings for Upstreams {
         let reading = |known: &mut Known| {
             let settings = known.settings.clone()?;
             let SharedUpstream { endpoints, requests, connections } = known.shared(&settings);
-            let figures = |queue: &SlotQueue, limit: Option<NonZeroUsize>| limit.map(|_| queue.figures());
+            let figures = |limit: &SharedLimit, set: Option<NonZeroUsize>| set.map(|_| limit.figures());
             let url = |(one, health): (&WeightedUrl, Arc<EndpointHealth>)| UrlReading {
                 url: one.url.to_string(),
                 up: health.is_up(),

@@ -5,10 +5,14 @@ use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, RootCertStore,
-    client::{ClientSessionMemoryCache, Resumption},
+    client::{
+        ClientSessionMemoryCache, Resumption, WebPkiServerVerifier, danger::ServerCertVerifier as _,
+        verify_server_name,
+    },
     crypto::aws_lc_rs,
+    server::ParsedCertificate,
 };
-use rustls_pki_types::{DnsName, ServerName};
+use rustls_pki_types::{CertificateDer, DnsName, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -23,6 +27,8 @@ pub struct UpstreamTls {
     config: Arc<ClientConfig>,
     /// Expected in the upstream's certificate, instead of the url's host.
     name: Option<ServerName<'static>>,
+    /// The certificates of `Trust::File`.
+    authorities: Vec<CertificateDer<'static>>,
     files: Vec<PathBuf>,
     digest: [u8; 32],
 }
@@ -92,6 +98,7 @@ impl UpstreamTls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut digest = blake3::Hasher::new();
         let files = parts.files();
+        let mut authorities = Vec::new();
         let roots = match &parts.trust {
             Trust::System(system) => {
                 digest.update(&system.digest);
@@ -100,6 +107,7 @@ impl UpstreamTls {
             Trust::File(path) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(path, &mut digest)? {
+                    authorities.push(certificate.clone());
                     roots
                         .add(certificate)
                         .map_err(|source| TlsError::Authorities { path: path.clone(), source })?;
@@ -120,7 +128,8 @@ impl UpstreamTls {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
-        Ok(Self { config: Arc::new(config), name: parts.name, files, digest: *digest.finalize().as_bytes() })
+        let digest = *digest.finalize().as_bytes();
+        Ok(Self { config: Arc::new(config), name: parts.name, authorities, files, digest })
     }
 
     /// What it was read from, the system's authorities left out.
@@ -131,6 +140,29 @@ impl UpstreamTls {
     /// Whom the upstream's certificate has to name.
     pub fn expected(&self, host: &Host) -> Option<ServerName<'static>> {
         self.name.clone().or_else(|| server_name(host))
+    }
+
+    /// Whether an authority is named as the upstream itself: an upstream that shows it is refused, since
+    /// an authority is no server.
+    pub fn authority_is_server(&self, host: &Host) -> bool {
+        self.expected(host).is_some_and(|name| {
+            self.authorities.iter().any(|certificate| {
+                let parsed = ParsedCertificate::try_from(certificate);
+                parsed.is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
+                    && self.refuses_authority(certificate, &name)
+            })
+        })
+    }
+
+    fn refuses_authority(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.authorities.iter().cloned());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verdict = verifier.map(|verifier| {
+            verifier.verify_server_cert(certificate, &[], name, &[], rustls_pki_types::UnixTime::now())
+        });
+        matches!(verdict, Ok(Err(rustls::Error::InvalidCertificate(why))) if is_authority(&why))
     }
 
     /// For handshakes that offer this. What may be resumed is shared.
@@ -195,6 +227,14 @@ pub fn explain(error: &io::Error) -> Option<String> {
     })
 }
 
+/// What is wrong with a certificate that `openssl req -x509` makes unless it is told otherwise.
+pub const MADE_AS_AUTHORITY: &str = "made as an authority: add basicConstraints=critical,CA:FALSE";
+
+/// rustls has no variant of its own for a server that shows an authority's certificate.
+fn is_authority(why: &CertificateError) -> bool {
+    matches!(why, CertificateError::Other(why) if format!("{why:?}").contains("CaUsedAsEndEntity"))
+}
+
 fn fault(why: &CertificateError) -> String {
     use CertificateError as C;
     match why {
@@ -207,6 +247,7 @@ fn fault(why: &CertificateError) -> String {
             format!("is for another name: {} is expected, it names {presented}", expected.to_str())
         }
         C::Revoked => "was revoked".to_owned(),
+        why if is_authority(why) => format!("is {MADE_AS_AUTHORITY}"),
         other => format!("is refused: {other}"),
     }
 }
@@ -217,6 +258,27 @@ mod tests {
 
     fn check(error: rustls::Error, expected: &str) {
         assert_eq!(explain(&io::Error::new(io::ErrorKind::InvalidData, error)).as_deref(), Some(expected));
+    }
+
+    /// A certificate as `openssl req -x509` makes one for a server, and a proper one.
+    #[test]
+    fn a_server_that_is_made_as_an_authority_is_told_apart() {
+        let check = |is_ca: rcgen::IsCa, name: &str, expected: bool| {
+            let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+            parameters.is_ca = is_ca;
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            let certificate = parameters.self_signed(&key).expect("a certificate");
+            std::fs::write(file.path(), certificate.pem()).expect("written");
+            let trust = Trust::File(file.path().to_owned());
+            let tls = UpstreamTls::load(TlsParts { trust, pair: None, name: None }).expect("sound");
+            assert_eq!(tls.authority_is_server(&Host::Name("a.test".into())), expected, "{name}");
+        };
+        let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        check(authority, "a.test", true);
+        check(authority, "ca.test", false);
+        check(rcgen::IsCa::ExplicitNoCa, "a.test", false);
+        check(rcgen::IsCa::NoCa, "a.test", false);
     }
 
     #[test]

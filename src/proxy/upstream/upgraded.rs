@@ -1,33 +1,50 @@
 //! A connection on which the upstream speaks HTTP no longer.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::{Buf, Bytes};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::upstream::{call::Ended, io::Io, pooled::PooledConnection};
 
 /// The upstream's end of a tunnel. Dropped before [`Upgraded::finish`], it is reset.
 pub struct Upgraded {
-    io: Io,
+    io: Box<dyn Duplex>,
     /// What it has said in its new protocol already.
     early: Bytes,
     connection: PooledConnection,
     finished: bool,
 }
 
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+
 impl Upgraded {
-    pub(super) fn new(io: Io, early: Bytes, connection: PooledConnection) -> Self {
-        Self { io, early, connection, finished: false }
+    pub(super) fn http1(io: Io, early: Bytes, connection: PooledConnection) -> Self {
+        Self { io: Box::new(io), early, connection, finished: false }
+    }
+
+    pub(super) fn http2(io: hyper::upgrade::Upgraded, connection: PooledConnection) -> Self {
+        Self { io: Box::new(TokioIo::new(io)), early: Bytes::new(), connection, finished: false }
     }
 
     /// It did not break off.
     pub fn finish(&mut self) {
         self.finished = true;
+        self.connection.finish_tunnel();
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.connection.call().ended() {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
     }
 }
 
@@ -46,7 +63,8 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.early.is_empty() && self.connection.call().ended().is_none() {
+        self.check()?;
+        if !self.early.is_empty() {
             let length = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..length]);
             self.early.advance(length);
@@ -62,26 +80,17 @@ impl AsyncRead for Upgraded {
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -144,6 +144,30 @@ impl Frames {
         }
     }
 
+    /// Pings that come within this time; each is answered.
+    pub fn pings(&mut self, within: Duration) -> usize {
+        let until = std::time::Instant::now() + within;
+        let mut pings = 0;
+        while let Some(left) =
+            until.checked_duration_since(std::time::Instant::now()).filter(|left| !left.is_zero())
+        {
+            self.socket.set_read_timeout(Some(left)).unwrap();
+            match self.read_frame() {
+                Ok(Some(frame)) if frame.kind == PING && frame.flags & ACK == 0 => {
+                    pings += 1;
+                    self.send(PING, ACK, 0, &frame.payload);
+                }
+                Ok(Some(frame)) => {
+                    assert!(matches!(frame.kind, SETTINGS | WINDOW_UPDATE | PING), "{frame:?}")
+                }
+                Ok(None) => panic!("the connection ended"),
+                Err(_) => break,
+            }
+        }
+        self.socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        pings
+    }
+
     fn read_frame(&mut self) -> std::io::Result<Option<Frame>> {
         if !self.has(9)? {
             return Ok(None);

@@ -1,11 +1,14 @@
 //! One request over HTTP/2: a stream of a shared connection.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use http::{HeaderMap, Request, Response, Uri, Version, header, request, uri};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
-use super::Http2;
+use super::{
+    Http2,
+    websocket::{self, Handshake},
+};
 use crate::{
     authz::answer::Reason,
     proxy::upstream::{
@@ -58,20 +61,24 @@ impl Http2Stream {
         };
         head.uri = target;
         head.version = Version::HTTP_2;
+        let tunnel = self.connection.takes_extended_connect() && websocket::is_asked_for(&head.headers);
+        let handshake = if tunnel { Handshake::begin(&mut head) } else { None };
         remove_connection_fields(&mut head.headers);
         let Some(mut sender) = self.sender.take() else {
             return Err(Failure { again: Some(kept), reason: Reason::UpstreamReset });
         };
         body.attach(&self.call, Some(&self.connection.executor));
+        if handshake.is_some() {
+            self.connection.executor.next_is_for(&self.call);
+        }
         self.call.begin(silence);
-        let mut sent = pin!(sender.try_send_request(Request::from_parts(head, body)));
-        let outcome = poll_fn(|cx| match sent.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => self.call.poll_overdue(cx).map(|()| None),
-        });
-        let (unsent, error) = match outcome.await {
-            Some(Ok(response)) => {
+        let sent = sender.try_send_request(Request::from_parts(head, body));
+        let (unsent, error) = match self.call.answer(sent).await {
+            Some(Ok(mut response)) => {
                 self.call.answered();
+                if let Some(handshake) = handshake {
+                    handshake.end(&mut response);
+                }
                 return Ok(response);
             }
             Some(Err(mut error)) => (error.take_message().is_some(), error.into_error()),

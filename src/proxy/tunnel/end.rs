@@ -1,0 +1,91 @@
+//! One end of a tunnel, watched: what it has taken, whether it keeps bytes waiting, whether it failed.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is known of an end while it is lent to the copying.
+pub struct Traffic<'e> {
+    written: &'e Cell<u64>,
+    blocked: Cell<bool>,
+    failed: Cell<bool>,
+}
+
+pub struct End<'t, S> {
+    pub stream: S,
+    traffic: &'t Traffic<'t>,
+}
+
+impl<'e> Traffic<'e> {
+    /// `written` counts the bytes that the end has taken.
+    pub fn new(written: &'e Cell<u64>) -> Self {
+        Self { written, blocked: Cell::new(false), failed: Cell::new(false) }
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Whether it keeps bytes waiting.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    fn note<T>(&self, outcome: &Poll<io::Result<T>>) {
+        if let Poll::Ready(Err(_)) = outcome {
+            self.failed.set(true);
+        }
+    }
+}
+
+impl<'t, S> End<'t, S> {
+    pub fn new(stream: S, traffic: &'t Traffic<'t>) -> Self {
+        Self { stream, traffic }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.traffic.note(&read);
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for End<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.traffic.blocked.set(written.is_pending());
+        self.traffic.note(&written);
+        if let Poll::Ready(Ok(count)) = written {
+            self.traffic.written.set(self.traffic.written() + count as u64);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.traffic.blocked.set(flushed.is_pending());
+        self.traffic.note(&flushed);
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.traffic.note(&shut);
+        shut
+    }
+}

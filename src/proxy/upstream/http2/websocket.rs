@@ -1,0 +1,84 @@
+//! A WebSocket over HTTP/2: the upgrade of HTTP/1.1 as an extended CONNECT, and its answer back
+//! (RFC 8441).
+
+use aws_lc_rs::digest;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
+    request::Parts,
+};
+use hyper::ext::Protocol;
+
+/// What the client's handshake is to be answered with.
+pub struct Handshake {
+    accept: HeaderValue,
+}
+
+const WEBSOCKET: &str = "websocket";
+/// RFC 6455, 4.2.2.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Whether a request asks for a WebSocket, and for nothing else.
+pub fn is_asked_for(headers: &HeaderMap) -> bool {
+    let asked = headers.get(UPGRADE).map(HeaderValue::as_bytes);
+    asked.is_some_and(|asked| asked.eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+}
+
+impl Handshake {
+    /// Makes an extended CONNECT of a request that [asks](is_asked_for) for a WebSocket.
+    pub fn begin(head: &mut Parts) -> Option<Self> {
+        let key = head.headers.remove(SEC_WEBSOCKET_KEY)?;
+        let accept = HeaderValue::try_from(accept(key.as_bytes())).ok()?;
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        head.method = Method::CONNECT;
+        head.extensions.insert(Protocol::from_static(WEBSOCKET));
+        Some(Self { accept })
+    }
+
+    /// The answer of HTTP/1.1 that a 200 means; any other is passed on.
+    pub fn end<B>(self, response: &mut Response<B>) {
+        if response.status() != StatusCode::OK {
+            return;
+        }
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let fields: [(HeaderName, HeaderValue); 3] = [
+            (CONNECTION, HeaderValue::from_static("upgrade")),
+            (UPGRADE, HeaderValue::from_static(WEBSOCKET)),
+            (SEC_WEBSOCKET_ACCEPT, self.accept),
+        ];
+        response.headers_mut().extend(fields);
+    }
+}
+
+fn accept(key: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key);
+    context.update(GUID);
+    base64(context.finish().as_ref())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().enumerate().fold(0_u32, |bits, (at, byte)| bits | u32::from(*byte) << (16 - 8 * at));
+        for at in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_accepted_as_the_rfc_says() {
+        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!([base64(b"f"), base64(b"fo"), base64(b"foo")], ["Zg==", "Zm8=", "Zm9v"]);
+    }
+}

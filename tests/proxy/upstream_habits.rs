@@ -1,0 +1,204 @@
+//! What upstreams in the field do that others took for faults, and what they ask of their clients.
+
+use std::time::Duration;
+
+use permgate::proxy::Health;
+
+use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually, field, fields, status};
+
+const SOON: Duration = Duration::from_millis(150);
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+fn asked(gate: &Gate, line: &str, with: &[&str]) -> Wire {
+    let mut client = gate.client();
+    client.send(gate.request(line, with));
+    client
+}
+
+#[test]
+fn a_method_that_means_content_has_a_length() {
+    let check = |line: &str, expected: Option<&str>| {
+        let origin = Origin::new();
+        let gate = origin.start();
+        let mut client = asked(&gate, line, &[]);
+        let mut upstream = origin.accept();
+        let head = upstream.head();
+        assert_eq!(
+            (field(&head, "content-length"), field(&head, "transfer-encoding")),
+            (expected, None),
+            "{line}"
+        );
+        upstream.send(OK);
+        assert_eq!(client.answer().2, "ok", "{line}");
+    };
+    check("POST /api/x", Some("0"));
+    check("PUT /api/x", Some("0"));
+    check("PATCH /api/x", Some("0"));
+    check("GET /api/x", None);
+    check("DELETE /api/x", None);
+    check("OPTIONS /api/x", None);
+}
+
+#[test]
+fn a_blank_before_a_colon_is_dropped() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\nX-Xss-Protection : 1\r\ncontent-length\t: 2\r\n\r\nok");
+    let (status, head, body) = client.answer();
+    assert_eq!((status, body.as_str()), (200, "ok"));
+    assert_eq!(field(&head, "x-xss-protection"), Some("1"));
+    assert!(!head.contains(" :"), "{head}");
+}
+
+#[test]
+fn a_head_is_bounded_by_its_bytes_alone() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let cookies: Vec<String> = (0..150).map(|at| format!("c{at}={}", "v".repeat(40))).collect();
+    let lines: String = cookies.iter().map(|cookie| format!("Set-Cookie: {cookie}\r\n")).collect();
+    upstream.send(format!("HTTP/1.1 200 OK\r\n{lines}content-length: 2\r\n\r\nok"));
+    let (status, head, _) = client.answer();
+    assert_eq!((status, fields(&head, "set-cookie")), (200, cookies.iter().map(String::as_str).collect()));
+}
+
+#[test]
+fn an_interim_answer_gives_the_upstream_more_time() {
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.upstream.first_byte_timeout = SOON * 2).start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    for _ in 0..6 {
+        std::thread::sleep(SOON);
+        upstream.send("HTTP/1.1 102 Processing\r\n\r\n");
+    }
+    upstream.send(OK);
+    assert_eq!(client.answer().2, "ok");
+    client.send(gate.request("GET /api/x", &[]));
+    upstream.head();
+    upstream.send("HTTP/1.1 102 Processing\r\n\r\n");
+    assert_eq!(client.refused(), (504, "gateway_timeout".into()), "after the last one");
+}
+
+/// What an upstream announces of its patience is heeded: no request goes out on a connection that
+/// it is about to close.
+#[test]
+fn a_connection_is_kept_as_long_as_the_upstream_says() {
+    let check = |announced: &str, reused: bool| {
+        let origin = Origin::new();
+        let gate = origin.start();
+        let mut client = gate.asked();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send(format!("HTTP/1.1 200 OK\r\n{announced}content-length: 2\r\n\r\nok"));
+        assert_eq!(client.answer().2, "ok");
+        std::thread::sleep(Duration::from_millis(800));
+        client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
+        let mut second = if reused { upstream } else { origin.accept() };
+        second.head();
+        second.send(OK);
+        assert_eq!(client.answer().2, "ok", "{announced}");
+    };
+    check("", true);
+    check("Keep-Alive: timeout=5, max=9\r\n", true);
+    check("Keep-Alive: timeout=1\r\n", false);
+    check("keep-alive: max=9, timeout=0\r\n", false);
+}
+
+#[test]
+fn a_health_checks_answer_is_read_to_its_end() {
+    let origin = Origin::new();
+    let _gate = origin
+        .setup()
+        .with(|setup| {
+            setup.upstream.health = Some(Health {
+                path: "/health".parse().unwrap(),
+                interval: Duration::from_secs(60),
+                timeout: Duration::from_secs(5),
+                rise: 1,
+                fall: 1,
+                status: None,
+            });
+        })
+        .start();
+    let mut check = origin.accept();
+    check.head();
+    let length = 512 << 10;
+    check.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")).send("x".repeat(length));
+    assert_eq!(check.ending(), Ending::Closed, "in peace");
+}
+
+/// An answer of this kind to this request is quiet for longer than others may be.
+fn check_quiet(line: &str, kind: &str, expected: bool) {
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.upstream.body_timeout = SOON).start();
+    let mut client = asked(&gate, line, &[]);
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 4\r\n\r\nok"));
+    assert_eq!(status(&client.head()), 200, "{line}");
+    client.until("ok");
+    std::thread::sleep(SOON * 4);
+    if expected {
+        upstream.send("ay");
+        client.until("ay");
+    } else {
+        assert_eq!(client.ending(), Ending::Reset, "{line}, {kind}");
+        assert_eq!(gate.told().1, "upstream_timeout");
+    }
+}
+
+#[test]
+fn streams_may_be_quiet() {
+    check_quiet("GET /api/x", "text/event-stream", true);
+    check_quiet("GET /api/x", "text/event-stream; charset=utf-8", true);
+    check_quiet("GET /api/x?a=1&watch=true", "application/json", true);
+    check_quiet("GET /api/x?watch=1", "application/json", true);
+    check_quiet("GET /api/x?watch=false", "application/json", false);
+    check_quiet("GET /api/x?stopwatch=1", "application/json", false);
+    check_quiet("GET /api/x", "text/event-streams", false);
+    check_quiet("GET /api/x", "application/json", false);
+}
+
+#[test]
+fn a_stream_that_is_quiet_for_too_long_ends() {
+    let origin = Origin::new();
+    let gate: Gate = Setup::start(origin.setup().with(|setup| setup.upstream.stream_idle_timeout = SOON));
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n");
+    client.until("data: 1");
+    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(gate.told().1, "upstream_timeout");
+    eventually("gone", || gate.live() == 0);
+}
+
+#[test]
+fn a_request_that_comes_back_again_and_again_is_stopped() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = asked(&gate, "GET /api/x", &["Via: 1.0 front"]);
+    let mut upstream = origin.accept();
+    let head = upstream.head();
+    upstream.send(OK);
+    client.answer();
+    let [front, own] = fields(&head, "via")[..] else { panic!("two entries: {head}") };
+    assert_eq!(front, "1.0 front");
+    assert!(own.starts_with("1.1 permgate-"), "{own}");
+    client.send(
+        gate.request("GET /api/x", &[&format!("Via: {own}, 1.1 front, {own}"), &format!("Via: {own}")]),
+    );
+    assert_eq!(fields(&upstream.head(), "via").len(), 3);
+    upstream.send(OK);
+    assert_eq!(client.answer().0, 200, "somebody may mean it");
+    client.send(gate.request("GET /api/x", &[&format!("Via: {own}, {own}, {own}, {own}")]));
+    assert_eq!(client.refused(), (502, "bad_gateway".into()));
+    assert!(!origin.has_more());
+}
