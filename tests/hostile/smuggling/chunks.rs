@@ -99,7 +99,11 @@ fn chunks() {
             let head = "POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}\r\nTransfer-Encoding: chunked\r\n\r\n";
             let heard = send(&stage, head, format!("{body}{HIDDEN}").as_bytes());
             // hyper reads the request as a part of the trailers, which end with it.
-            let fate = if row.ends_with("LF") && body.contains("0\r\n") && !body.contains("0\n") { Safe } else { fate };
+            let fate = if row.ends_with("LF") && body.contains("0\r\n") && !body.contains("0\n") {
+                Safe
+            } else {
+                fate
+            };
             failed.extend(check(&stage, &format!("{row}, and a request behind"), &heard, fate));
         }
     }
