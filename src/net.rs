@@ -15,7 +15,6 @@ mod drain;
 mod framing;
 mod http1;
 mod http2;
-mod inherited;
 mod io;
 mod limits;
 mod peer;
@@ -24,6 +23,7 @@ mod request_error;
 mod respond;
 mod sending;
 mod serve;
+mod socket_activation;
 mod splice;
 mod stream;
 pub mod tls;
@@ -41,11 +41,11 @@ pub use self::{
     connection::{CloseReason, Connection},
     decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
-    inherited::{InheritError, Inherited},
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
     sending::{Coding, SendError, Sending},
+    socket_activation::{InheritError, Inherited},
     splice::Splice,
     upgrade::{OnUpgrade, Upgraded},
     worker::{Budget, Worker},

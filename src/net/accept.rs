@@ -14,13 +14,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{
     Connection, ConnectionEvent, Drained, Draining, Listener, Peer, Service, Worker,
-    bind::{Entrance, Socket},
+    bind::{ListenerConfig, Socket},
     connection::Phase,
-    proxy_protocol::{self, AnnounceError, Announced},
-    serve::{Accepted, ConnectionGuard, Interrupted, attended, serve_connection},
+    proxy_protocol::{self, ProxyHeader, ProxyHeaderError},
+    serve::{ClientSocket, ConnectionGuard, Interrupted, attended, serve_connection},
     stream::Stream,
     tls::Certificates,
-    worker::{Full, Lease},
+    worker::{ConnectionSlot, LimitReached},
 };
 
 /// Serves what comes in, on the worker's local runtime; returns when a drain has ended. The error is
@@ -31,21 +31,21 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     mut draining: Draining,
 ) -> io::Result<Drained> {
-    let (socket, entrance, _unlink) = listener.into_parts();
-    let door = match socket {
-        Socket::Tcp(socket) => Door::Tcp(TcpListener::from_std(socket)?),
-        Socket::Unix(socket) => Door::Unix(UnixListener::from_std(socket)?),
+    let (socket, config, _unlink) = listener.into_parts();
+    let transport = match socket {
+        Socket::Tcp(socket) => Transport::Tcp(TcpListener::from_std(socket)?),
+        Socket::Unix(socket) => Transport::Unix(UnixListener::from_std(socket)?),
     };
     let mut starved = false;
     loop {
         tokio::select! {
             biased;
             () = draining.begun() => break,
-            arrival = poll_fn(|cx| door.poll_accept(cx)) => {
-                match arrival {
-                    Ok(arrival) => {
+            accepted = poll_fn(|cx| transport.poll_accept(cx)) => {
+                match accepted {
+                    Ok(accepted) => {
                         starved = false;
-                        admit(&worker, &entrance, arrival, &service, &draining).await;
+                        admit(&worker, &config, accepted, &service, &draining).await;
                     }
                     Err(error) if passing(&error) => {}
                     Err(error) => {
@@ -61,9 +61,9 @@ pub async fn serve<S: Service>(
     }
     // Who has got through the handshake with the kernel is served still; before an inherited socket,
     // the next process does it.
-    let backlog = if entrance.inherited { Vec::new() } else { door.backlog() };
-    for arrival in backlog.into_iter().flatten() {
-        admit(&worker, &entrance, arrival, &service, &draining).await;
+    let backlog = if config.inherited { Vec::new() } else { transport.backlog() };
+    for accepted in backlog.into_iter().flatten() {
+        admit(&worker, &config, accepted, &service, &draining).await;
     }
     worker.begin_drain();
     let cut = tokio::select! {
@@ -75,12 +75,12 @@ pub async fn serve<S: Service>(
     Ok(Drained { cut })
 }
 
-enum Door {
+enum Transport {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-struct Arrival {
+struct Accepted {
     stream: Stream,
     peer: Peer,
     local: Option<SocketAddr>,
@@ -92,28 +92,28 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel holds of an answer beyond what is on its way to the client.
 const UNSENT: u32 = 64 << 10;
 
-impl Door {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
+impl Transport {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener) => listener
                 .poll_accept(cx)
-                .map(|accepted| accepted.map(|(stream, peer)| Arrival::tcp(stream, peer))),
+                .map(|accepted| accepted.map(|(stream, peer)| Accepted::tcp(stream, peer))),
             Self::Unix(listener) => listener
                 .poll_accept(cx)
-                .map(|accepted| accepted.and_then(|(stream, _)| Arrival::unix(stream))),
+                .map(|accepted| accepted.and_then(|(stream, _)| Accepted::unix(stream))),
         }
     }
 
-    /// Closes the door behind those who stand before it already. The kernel is asked, since the
+    /// Closes the transport behind those who stand before it already. The kernel is asked, since the
     /// runtime learns of them only by and by.
-    fn backlog(self) -> Vec<io::Result<Arrival>> {
+    fn backlog(self) -> Vec<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener) => {
                 let Ok(listener) = listener.into_std() else { return Vec::new() };
                 std::iter::from_fn(|| listener.accept().ok())
                     .map(|(stream, peer)| {
                         stream.set_nonblocking(true)?;
-                        Ok(Arrival::tcp(TcpStream::from_std(stream)?, peer))
+                        Ok(Accepted::tcp(TcpStream::from_std(stream)?, peer))
                     })
                     .collect()
             }
@@ -122,7 +122,7 @@ impl Door {
                 std::iter::from_fn(|| listener.accept().ok())
                     .map(|(stream, _)| {
                         stream.set_nonblocking(true)?;
-                        Arrival::unix(UnixStream::from_std(stream)?)
+                        Accepted::unix(UnixStream::from_std(stream)?)
                     })
                     .collect()
             }
@@ -130,7 +130,7 @@ impl Door {
     }
 }
 
-impl Arrival {
+impl Accepted {
     fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
         // Answers are written whole; waiting for more only delays them.
         let _ = stream.set_nodelay(true);
@@ -150,67 +150,67 @@ impl Arrival {
 
 async fn admit<S: Service>(
     worker: &Rc<Worker>,
-    entrance: &Entrance,
-    arrival: Arrival,
+    config: &ListenerConfig,
+    accepted: Accepted,
     service: &Rc<S>,
     draining: &Draining,
 ) {
-    let Arrival { stream, peer, local } = arrival;
-    let announced = entrance.announced && peer.is_trusted(&worker.limits().trusted_proxies);
-    let place = loop {
-        match worker.place(peer.counted()) {
-            Ok(place) => break place,
-            Err(Full::ThisAddress) => return stream.reset_on_close(),
-            Err(Full::Everybody) if draining.has_begun() => return stream.reset_on_close(),
-            Err(Full::Everybody) => {
+    let Accepted { stream, peer, local } = accepted;
+    let expects_header = config.proxy_protocol && peer.is_trusted(&worker.limits().trusted_proxies);
+    let permit = loop {
+        match worker.permit(peer.counted()) {
+            Ok(permit) => break permit,
+            Err(LimitReached::ThisAddress) => return stream.reset_on_close(),
+            Err(LimitReached::Everybody) if draining.has_begun() => return stream.reset_on_close(),
+            Err(LimitReached::Everybody) => {
                 worker.make_room();
                 tokio::time::sleep(PAUSE).await;
             }
         }
     };
-    let certificates = entrance.certificates.clone().filter(|_| matches!(stream, Stream::Tcp(_)));
+    let certificates = config.certificates.clone().filter(|_| matches!(stream, Stream::Tcp(_)));
     let connection = Connection::new(peer, local, certificates.is_some(), worker.clock().clone());
     let connection = Rc::new(connection);
-    let lease = worker.enlist(connection.clone(), place);
+    let slot = worker.enlist(connection.clone(), permit);
     let guard = ConnectionGuard::new(service, &connection);
     let (worker, service) = (worker.clone(), service.clone());
-    if announced {
+    if expects_header {
         tokio::task::spawn_local(async move {
-            if let Some((connection, lease)) = announce(&stream, connection, lease, &*service).await {
-                let accepted = accepted(stream, certificates);
-                serve_connection(accepted, worker, connection, service, lease, guard).await;
+            if let Some((connection, slot)) = read_proxy_header(&stream, connection, slot, &*service).await {
+                let socket = client_socket(stream, certificates);
+                serve_connection(socket, worker, connection, service, slot, guard).await;
             }
         });
     } else {
-        let accepted = accepted(stream, certificates);
-        tokio::task::spawn_local(serve_connection(accepted, worker, connection, service, lease, guard));
+        let socket = client_socket(stream, certificates);
+        tokio::task::spawn_local(serve_connection(socket, worker, connection, service, slot, guard));
     }
 }
 
-fn accepted(stream: Stream, certificates: Option<Certificates>) -> Accepted {
+fn client_socket(stream: Stream, certificates: Option<Certificates>) -> ClientSocket {
     match (stream, certificates) {
-        (Stream::Tcp(socket), Some(certificates)) => Accepted::Tls(certificates.present(), socket),
-        (stream, _) => Accepted::Plain(stream),
+        (Stream::Tcp(socket), Some(certificates)) => ClientSocket::Tls(certificates.present(), socket),
+        (stream, _) => ClientSocket::Plain(stream),
     }
 }
 
 /// Learns whom a trusted proxy's connection is for; from then on it is that client's.
-async fn announce<S: Service>(
+async fn read_proxy_header<S: Service>(
     stream: &Stream,
     proxy: Rc<Connection>,
-    mut lease: Lease,
+    mut slot: ConnectionSlot,
     service: &S,
-) -> Option<(Rc<Connection>, Lease)> {
+) -> Option<(Rc<Connection>, ConnectionSlot)> {
     proxy.enter(Phase::Handshake);
     let refuse = |why: &str| {
         service.observe(ConnectionEvent::MissingProxyHeader(why), &proxy);
         stream.reset_on_close();
     };
     let peer = match attended(&proxy, proxy_protocol::read(stream)).await {
-        Ok(Ok(Announced::Client(client))) => Peer::Inet(client),
-        Ok(Ok(Announced::Unnamed)) => Peer::Unnamed(proxy.address()),
-        Ok(Ok(Announced::Own)) => proxy.peer,
-        Ok(Err(AnnounceError::Silent | AnnounceError::Io(_))) => return None,
+        Ok(Ok(ProxyHeader::Client(client))) => Peer::Inet(client),
+        Ok(Ok(ProxyHeader::Unnamed)) => Peer::Unnamed(proxy.address()),
+        Ok(Ok(ProxyHeader::Own)) => proxy.peer,
+        Ok(Err(ProxyHeaderError::Silent | ProxyHeaderError::Io(_))) => return None,
         Ok(Err(error)) => {
             refuse(&error.to_string());
             return None;
@@ -225,11 +225,11 @@ async fn announce<S: Service>(
         }
     };
     let client = Rc::new(Connection::new(peer, proxy.local, proxy.secure, proxy.clock().clone()));
-    if !lease.hand_over(client.clone()) {
+    if !slot.hand_over(client.clone()) {
         stream.reset_on_close();
         return None;
     }
-    Some((client, lease))
+    Some((client, slot))
 }
 
 /// IPv4 as such, also when it comes through an IPv6 socket: rules and logs know one form.

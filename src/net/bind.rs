@@ -37,7 +37,7 @@ pub struct Bound(Kind);
 pub struct Listener {
     socket: Socket,
     certificates: Option<Certificates>,
-    announced: bool,
+    proxy_protocol: bool,
     /// Others accept from it when this process no longer does.
     inherited: bool,
     unlink: Option<Arc<Unlink>>,
@@ -54,9 +54,9 @@ pub enum BindError {
 }
 
 /// What a connection passes before its first request.
-pub(super) struct Entrance {
+pub(super) struct ListenerConfig {
     pub certificates: Option<Certificates>,
-    pub announced: bool,
+    pub proxy_protocol: bool,
     pub inherited: bool,
 }
 
@@ -161,7 +161,7 @@ impl Bound {
             Kind::Inherited(_) => true,
             Kind::Unix { unlink, .. } => unlink.is_none(),
         };
-        Ok(Listener { socket, certificates: None, announced: false, inherited, unlink })
+        Ok(Listener { socket, certificates: None, proxy_protocol: false, inherited, unlink })
     }
 }
 
@@ -175,14 +175,14 @@ impl Listener {
     /// Connections of trusted proxies begin with the PROXY protocol's header, before TLS. Others
     /// are never asked for one.
     pub fn with_proxy_protocol(mut self) -> Self {
-        self.announced = true;
+        self.proxy_protocol = true;
         self
     }
 
-    pub(super) fn into_parts(self) -> (Socket, Entrance, Option<Arc<Unlink>>) {
-        let Self { certificates, announced, inherited, .. } = self;
-        let entrance = Entrance { certificates, announced, inherited };
-        (self.socket, entrance, self.unlink)
+    pub(super) fn into_parts(self) -> (Socket, ListenerConfig, Option<Arc<Unlink>>) {
+        let Self { certificates, proxy_protocol, inherited, .. } = self;
+        let config = ListenerConfig { certificates, proxy_protocol, inherited };
+        (self.socket, config, self.unlink)
     }
 }
 

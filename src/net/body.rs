@@ -112,9 +112,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Client { incoming, .. } => {
-                incoming.borrow().as_ref().is_none_or(|incoming| incoming.is_end_stream())
-            }
+            Source::Client { incoming, .. } => incoming.borrow().as_ref().is_none_or(Body::is_end_stream),
             Source::Memory(bytes) => bytes.is_none(),
         }
     }
@@ -142,11 +140,11 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         let Source::Client { incoming, connection } = &self.0 else { return };
         let left = incoming.take();
-        match (connection.stream(), left) {
-            (Some(stream), Some(left)) if !left.is_end_stream() && !connection.aborted() => {
-                stream.leave(left)
-            }
-            _ => {}
+        if let (Some(stream), Some(left)) = (connection.stream(), left)
+            && !left.is_end_stream()
+            && !connection.aborted()
+        {
+            stream.leave(left);
         }
         connection.close_body(false);
         if connection.stream().is_some() {

@@ -387,6 +387,11 @@ impl Connection {
         set_waker(&self.task, cx);
     }
 
+    /// Lets an abort wake whoever holds the tunnel: the connection's own tasks may go on beside it.
+    pub(super) fn register_tunnel(&self, cx: &mut Context<'_>) {
+        set_waker(&self.body_task, cx);
+    }
+
     pub(super) fn command(&self, command: ConnectionCommand) {
         self.command.set(Some(command));
         self.wake();

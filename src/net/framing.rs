@@ -51,6 +51,9 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Longer than any method there is.
+const MAX_METHOD: usize = 32;
+
 /// What `Name: value` has beside name and value, and what a whole line has.
 const COLON: usize = 2;
 const LINE: usize = 4;
@@ -60,6 +63,10 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     if target > limits.target {
         return Err(RequestError::TargetTooLong);
+    }
+    // Whatever somebody puts there by mistake, such as a token, is in no log line.
+    if parts.method.as_str().len() > MAX_METHOD {
+        return Err(RequestError::BadRequest("malformed request line"));
     }
     let (mut head, mut largest) = (parts.method.as_str().len() + target + authority, 0);
     for (name, value) in &parts.headers {

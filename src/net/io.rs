@@ -112,20 +112,13 @@ impl CancelIo {
         if !waits || !self.0.ahead.borrow().is_empty() {
             return Poll::Pending;
         }
-        let mut room = [MaybeUninit::uninit(); 4 << 10];
-        let mut buf = ReadBuf::uninit(&mut room);
-        let read = ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf));
-        match buf.filled().len() {
+        match ready!(self.read_ahead(cx)) {
+            Ok(1..) => Poll::Pending,
             // It may have closed its side only and wait for the answer still.
-            0 if read.is_ok() && !connection.half_closed_for_long() => Poll::Pending,
-            0 => {
+            Ok(0) if !connection.half_closed_for_long() => Poll::Pending,
+            Ok(0) | Err(_) => {
                 connection.set_ended();
                 Poll::Ready(())
-            }
-            length => {
-                connection.received(length);
-                self.0.ahead.borrow_mut().extend_from_slice(buf.filled());
-                Poll::Pending
             }
         }
     }
@@ -133,25 +126,32 @@ impl CancelIo {
     /// Whether a client in clear text begins with HTTP/2's preface; what it said is read again.
     pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
-            let length = {
+            {
                 let ahead = self.0.ahead.borrow();
-                if !PREFACE.starts_with(&ahead) || ahead.len() == PREFACE.len() {
-                    return Poll::Ready(Ok(*ahead == PREFACE));
+                let seen = ahead.len().min(PREFACE.len());
+                if ahead[..seen] != PREFACE[..seen] || seen == PREFACE.len() {
+                    return Poll::Ready(Ok(ahead.starts_with(PREFACE)));
                 }
-                ahead.len()
-            };
-            let mut room = [0; PREFACE.len()];
-            let mut buf = ReadBuf::new(&mut room[length..]);
-            ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
+            }
+            let read = self.read_ahead(cx);
+            if ready!(read)? == 0 {
                 return Poll::Ready(Ok(false));
             }
-            self.0.connection.received(buf.filled().len());
             if self.0.connection.phase() == Phase::Fresh {
                 self.0.connection.begin_head();
             }
-            self.0.ahead.borrow_mut().extend_from_slice(buf.filled());
         }
+    }
+
+    /// Reads what is to be read again.
+    fn read_ahead(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); 4 << 10];
+        let mut buf = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf))?;
+        let read = buf.filled();
+        self.0.connection.received(read.len());
+        self.0.ahead.borrow_mut().extend_from_slice(read);
+        Poll::Ready(Ok(read.len()))
     }
 }
 

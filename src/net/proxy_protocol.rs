@@ -12,7 +12,7 @@ use super::stream::Stream;
 
 /// For whom a proxy has made a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announced {
+pub(super) enum ProxyHeader {
     Client(SocketAddr),
     /// For somebody whose address it does not tell.
     Unnamed,
@@ -21,7 +21,7 @@ pub(super) enum Announced {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AnnounceError {
+pub(super) enum ProxyHeaderError {
     #[error("the PROXY header is malformed: {0}")]
     Malformed(&'static str),
     #[error("the connection ended within the PROXY header")]
@@ -34,28 +34,28 @@ pub(super) enum AnnounceError {
 }
 
 /// Reads the header; whoever calls sees to the deadline.
-pub(super) async fn read(stream: &Stream) -> Result<Announced, AnnounceError> {
+pub(super) async fn read(stream: &Stream) -> Result<ProxyHeader, ProxyHeaderError> {
     let mut header = Vec::new();
     let mut ahead = vec![0; LONGEST];
     loop {
         let seen = stream.receive(&mut ahead, RecvFlags::PEEK).await?;
         if seen == 0 {
-            return Err(if header.is_empty() { AnnounceError::Silent } else { AnnounceError::Ended });
+            return Err(if header.is_empty() { ProxyHeaderError::Silent } else { ProxyHeaderError::Ended });
         }
         let before = header.len();
         header.extend_from_slice(&ahead[..seen]);
-        let (len, announced) = match parse(&header) {
+        let (len, proxy_header) = match parse(&header) {
             Verdict::Partial => (header.len(), None),
-            Verdict::Whole(len, announced) => (len, Some(announced)),
-            Verdict::Malformed(why) => return Err(AnnounceError::Malformed(why)),
+            Verdict::Whole(len, proxy_header) => (len, Some(proxy_header)),
+            Verdict::Malformed(why) => return Err(ProxyHeaderError::Malformed(why)),
         };
         // What was seen is there: it is the header's own part alone that is taken.
         let mut left = len - before;
         while left > 0 {
             left -= stream.receive(&mut ahead[..left], RecvFlags::empty()).await?;
         }
-        if let Some(announced) = announced {
-            return Ok(announced);
+        if let Some(proxy_header) = proxy_header {
+            return Ok(proxy_header);
         }
     }
 }

@@ -24,11 +24,11 @@ use super::{
     request_error::encode,
     stream::Stream,
     tls::{Handshake, Shown, TlsInfo},
-    worker::Lease,
+    worker::ConnectionSlot,
 };
 
 /// A socket as it was accepted.
-pub(super) enum Accepted {
+pub(super) enum ClientSocket {
     Plain(Stream),
     Tls(Arc<Shown>, TcpStream),
 }
@@ -60,21 +60,23 @@ impl<S: Service> Drop for ConnectionGuard<S> {
 }
 
 pub(super) async fn serve_connection<S: Service>(
-    accepted: Accepted,
+    socket: ClientSocket,
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     service: Rc<S>,
-    lease: Lease,
+    slot: ConnectionSlot,
     guard: ConnectionGuard<S>,
 ) {
-    let held = (lease, guard);
-    let stream = match accepted {
-        Accepted::Plain(stream) => stream,
+    let held = (slot, guard);
+    let stream = match socket {
+        ClientSocket::Plain(stream) => stream,
         // Not inside this future: every connection would carry the room for a handshake.
-        Accepted::Tls(shown, socket) => match Box::pin(shake(shown, socket, &connection, &*service)).await {
-            Some(stream) => stream,
-            None => return,
-        },
+        ClientSocket::Tls(shown, socket) => {
+            match Box::pin(shake(shown, socket, &connection, &*service)).await {
+                Some(stream) => stream,
+                None => return,
+            }
+        }
     };
     let io = CancelIo::new(stream, connection.clone(), worker.clone());
     let mut http2 = io.agreed_on_http2();

@@ -1,7 +1,7 @@
 //! TLS of a listener: certificates from PEM, chosen by server name, replaced while it serves;
 //! client certificates where they are asked for.
 
-mod presented;
+mod sni;
 mod validity;
 
 use std::{path::PathBuf, sync::Arc};
@@ -18,7 +18,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, pem::PemObject};
 
-pub(super) use self::presented::TlsInfo;
+pub(super) use self::sni::TlsInfo;
 pub use self::validity::Expiry;
 use super::http2;
 

@@ -69,7 +69,7 @@ impl Upgraded {
 
     /// Lets an abort wake this task.
     fn watch(&self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.connection.register(cx);
+        self.connection.register_tunnel(cx);
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 

@@ -38,22 +38,22 @@ pub struct Budget {
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A connection's place in the budget and in its worker's list; given back when dropped.
-pub(super) struct Lease {
+/// A connection's place in its worker's list, with its permit; given back when dropped.
+pub(super) struct ConnectionSlot {
     worker: Rc<Worker>,
     slot: usize,
-    place: Place,
+    permit: ConnectionPermit,
 }
 
-/// A connection's place in the budget.
-pub(super) struct Place {
+/// A connection's permit in the budget.
+pub(super) struct ConnectionPermit {
     budget: Arc<Budget>,
     address: Option<IpAddr>,
 }
 
-/// Why there is no place.
+/// Why there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum LimitReached {
     /// For anybody, for now.
     Everybody,
     ThisAddress,
@@ -112,11 +112,15 @@ impl Worker {
         connections.slots.len() - connections.free.len()
     }
 
-    pub(super) fn place(&self, address: Option<IpAddr>) -> Result<Place, Full> {
-        self.budget.place(&self.limits.borrow(), address)
+    pub(super) fn permit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, LimitReached> {
+        self.budget.permit(&self.limits.borrow(), address)
     }
 
-    pub(super) fn enlist(self: &Rc<Self>, connection: Rc<Connection>, place: Place) -> Lease {
+    pub(super) fn enlist(
+        self: &Rc<Self>,
+        connection: Rc<Connection>,
+        permit: ConnectionPermit,
+    ) -> ConnectionSlot {
         let connections = &mut *self.connections.borrow_mut();
         let slot = connections.free.pop().unwrap_or_else(|| {
             connections.slots.push(None);
@@ -124,7 +128,7 @@ impl Worker {
         });
         connections.slots[slot] = Some(connection);
         self.clock.watch();
-        Lease { worker: self.clone(), slot, place }
+        ConnectionSlot { worker: self.clone(), slot, permit }
     }
 
     /// Lets the connection go that has been idle for the longest time.
@@ -190,18 +194,22 @@ impl Budget {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn place(self: &Arc<Self>, limits: &Limits, address: Option<IpAddr>) -> Result<Place, Full> {
+    fn permit(
+        self: &Arc<Self>,
+        limits: &Limits,
+        address: Option<IpAddr>,
+    ) -> Result<ConnectionPermit, LimitReached> {
         let most = limits.connections.min(self.most);
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full::Everybody);
+            return Err(LimitReached::Everybody);
         }
-        let mut place = Place { budget: self.clone(), address: None };
-        if place.counts_for(limits, address) { Ok(place) } else { Err(Full::ThisAddress) }
+        let mut permit = ConnectionPermit { budget: self.clone(), address: None };
+        if permit.counts_for(limits, address) { Ok(permit) } else { Err(LimitReached::ThisAddress) }
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Counts for this address from now on, unless that has enough of them.
     fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
@@ -219,12 +227,12 @@ impl Place {
     }
 }
 
-impl Lease {
-    /// A trusted proxy, which counts for no address, has named the client: the place is that
+impl ConnectionSlot {
+    /// A trusted proxy, which counts for no address, has named the client: the permit is that
     /// client's, unless it has enough of them.
     pub(super) fn hand_over(&mut self, client: Rc<Connection>) -> bool {
         let address = client.peer.counted();
-        if !self.place.counts_for(&self.worker.limits.borrow(), address) {
+        if !self.permit.counts_for(&self.worker.limits.borrow(), address) {
             return false;
         }
         self.worker.connections.borrow_mut().slots[self.slot] = Some(client);
@@ -232,7 +240,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let last = {
             let connections = &mut *self.worker.connections.borrow_mut();
@@ -247,7 +255,7 @@ impl Drop for Lease {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.budget.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address {

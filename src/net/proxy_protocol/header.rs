@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Announced;
+use super::ProxyHeader;
 
 pub(super) enum Verdict {
     Partial,
     /// So many bytes are the header's.
-    Whole(usize, Announced),
+    Whole(usize, ProxyHeader),
     Malformed(&'static str),
 }
 
@@ -46,12 +46,12 @@ fn binary(bytes: &[u8]) -> Verdict {
     }
     let Some(block) = rest.get(..length) else { return Verdict::Partial };
     // Behind the addresses come extensions, which nobody here asks for.
-    let announced = match (fixed[12], fixed[13]) {
+    let proxy_header = match (fixed[12], fixed[13]) {
         // LOCAL: whatever follows is to be passed over.
-        (0x20, _) => Announced::Own,
+        (0x20, _) => ProxyHeader::Own,
         // No family, or a unix socket, whose path says nothing of a client.
-        (0x21, 0x00) => Announced::Unnamed,
-        (0x21, 0x31) if block.len() >= 216 => Announced::Unnamed,
+        (0x21, 0x00) => ProxyHeader::Unnamed,
+        (0x21, 0x31) if block.len() >= 216 => ProxyHeader::Unnamed,
         (0x21, 0x11) => match block {
             [a, b, c, d, _, _, _, _, high, low, _, _, ..] => {
                 client(Ipv4Addr::new(*a, *b, *c, *d).into(), u16::from_be_bytes([*high, *low]))
@@ -68,7 +68,7 @@ fn binary(bytes: &[u8]) -> Verdict {
         (0x21, _) => return Verdict::Malformed("a family or protocol that is no stream's"),
         _ => return Verdict::Malformed("an unknown version or command"),
     };
-    Verdict::Whole(FIXED + length, announced)
+    Verdict::Whole(FIXED + length, proxy_header)
 }
 
 fn line(bytes: &[u8]) -> Verdict {
@@ -81,15 +81,15 @@ fn line(bytes: &[u8]) -> Verdict {
     let Some(text) = text else { return Verdict::Malformed("a line that does not end with CR LF") };
     // Of an unknown client the rest of the line is to be passed over.
     if text == b"UNKNOWN" || text.starts_with(b"UNKNOWN ") {
-        return Verdict::Whole(end + 1, Announced::Unnamed);
+        return Verdict::Whole(end + 1, ProxyHeader::Unnamed);
     }
     match std::str::from_utf8(text).ok().and_then(source) {
-        Some(announced) => Verdict::Whole(end + 1, announced),
+        Some(proxy_header) => Verdict::Whole(end + 1, proxy_header),
         None => Verdict::Malformed("a line that does not name two addresses and two ports"),
     }
 }
 
-fn source(text: &str) -> Option<Announced> {
+fn source(text: &str) -> Option<ProxyHeader> {
     let mut words = text.split(' ');
     let family = words.next()?;
     let mut address = || -> Option<IpAddr> {
@@ -111,8 +111,8 @@ fn port(word: &str) -> Option<u16> {
     if plain { word.parse().ok() } else { None }
 }
 
-fn client(address: IpAddr, port: u16) -> Announced {
-    Announced::Client(SocketAddr::new(address.to_canonical(), port))
+fn client(address: IpAddr, port: u16) -> ProxyHeader {
+    ProxyHeader::Client(SocketAddr::new(address.to_canonical(), port))
 }
 
 #[cfg(test)]
@@ -126,12 +126,12 @@ mod tests {
         let told = |bytes: &[u8]| match parse(bytes) {
             Verdict::Partial => "partial".to_owned(),
             Verdict::Malformed(_) => "malformed".to_owned(),
-            Verdict::Whole(len, announced) => {
+            Verdict::Whole(len, proxy_header) => {
                 assert_eq!(len, header.len(), "{name}: its bytes and no more");
-                match announced {
-                    Announced::Client(client) => client.to_string(),
-                    Announced::Unnamed => "unnamed".to_owned(),
-                    Announced::Own => "own".to_owned(),
+                match proxy_header {
+                    ProxyHeader::Client(client) => client.to_string(),
+                    ProxyHeader::Unnamed => "unnamed".to_owned(),
+                    ProxyHeader::Own => "own".to_owned(),
                 }
             }
         };
