@@ -10,7 +10,6 @@ pub mod authz;
 pub mod cli;
 pub mod config;
 pub mod fence;
-pub mod message;
 pub mod metrics;
 pub mod net;
 pub mod proxy;

@@ -7,10 +7,8 @@
 mod accept;
 mod bind;
 mod body;
-mod chunked;
 mod clock;
 mod connection;
-mod decoder;
 mod drain;
 mod framing;
 mod http1;
@@ -21,10 +19,8 @@ mod peer;
 mod proxy_protocol;
 mod request_error;
 mod respond;
-mod sending;
 mod serve;
 mod socket_activation;
-mod splice;
 mod stream;
 pub mod tls;
 mod upgrade;
@@ -36,17 +32,13 @@ pub use self::{
     accept::serve,
     bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
-    chunked::Malformed,
     clock::{Clock, Deadline, Elapsed},
     connection::{CloseReason, Connection},
-    decoder::{Decoder, Piece},
     drain::{Drain, Drained, Draining, drain},
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
-    sending::{Coding, SendError, Sending},
     socket_activation::{InheritError, Inherited},
-    splice::Splice,
     upgrade::{OnUpgrade, Upgraded},
     worker::{Budget, Worker},
 };

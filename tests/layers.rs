@@ -9,23 +9,18 @@ use std::{
 };
 
 /// Module, the modules it may use, and why.
-const FLOORS: [(&str, &[&str], &str); 13] = [
-    ("message", &[], "what everybody who handles requests and answers shares"),
-    ("authz", &["message"], "the decision is pure and knows nobody"),
+const FLOORS: [(&str, &[&str], &str); 12] = [
+    ("authz", &[], "the decision is pure and knows nobody"),
     ("state", &["authz"], "holds what the decision reads"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz"], "counts by reason and service"),
-    ("net", &["message", "authz"], "knows no domain; only the types of a point in time and of whom to trust"),
+    ("net", &["authz"], "knows no domain; only the types of a point in time and of whom to trust"),
     ("assertion", &["authz"], "signs what the decision came to; the keys are its own"),
     ("store", &["authz", "state", "fence", "metrics"], "the only publisher"),
-    (
-        "proxy",
-        &["message", "authz", "state", "fence", "metrics", "net", "assertion", "store"],
-        "a request's way",
-    ),
+    ("proxy", &["authz", "state", "fence", "metrics", "net", "assertion", "store"], "a request's way"),
     (
         "admin",
-        &["message", "authz", "state", "fence", "metrics", "net", "store"],
+        &["authz", "state", "fence", "metrics", "net", "store"],
         "never proxy: what both need lies below",
     ),
     (
@@ -40,7 +35,7 @@ const FLOORS: [(&str, &[&str], &str); 13] = [
     ),
     (
         "cli",
-        &["message", "authz", "state", "fence", "metrics", "net", "store", "proxy", "admin", "config", "app"],
+        &["authz", "state", "fence", "metrics", "net", "store", "proxy", "admin", "config", "app"],
         "the top floor",
     ),
 ];

@@ -324,12 +324,7 @@ fn a_url_that_fails_is_left_out_and_the_last_one_never() {
         upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
         assert_eq!(client.answer().2, "ok");
     }
-    let page = gate.metrics.render(permgate::metrics::Readings {
-        tokens: 0,
-        imported: 0,
-        writable: true,
-        ready: true,
-    });
+    let page = gate.figures();
     let failed = page.lines().find(|line| line.starts_with("permgate_upstream_connects_failed_total"));
     let ejected = page.lines().find(|line| line.starts_with("permgate_upstream_ejections_total"));
     assert_eq!(ejected, Some("permgate_upstream_ejections_total 1"), "{page}");
