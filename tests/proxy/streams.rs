@@ -248,11 +248,8 @@ fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     let gate = origin.start();
     let speaker = Speaker::to(&gate);
     let (mut from, mut to, mut upstream) = websocket(&speaker, &gate, &origin);
-    let send = |to: &mut SendStream<Bytes>, text: &'static str| {
-        to.send_data(Bytes::from_static(text.as_bytes()), false).unwrap();
-        speaker.wait(async { tokio::time::sleep(Duration::from_millis(20)).await });
-    };
-    send(&mut to, "ping");
+    to.send_data(Bytes::from_static(b"ping"), false).unwrap();
+    speaker.wait(async { tokio::time::sleep(Duration::from_millis(20)).await });
     assert_eq!(upstream.bytes(4), "ping");
     upstream.send("pong");
     assert_eq!(speaker.wait(from.data()).unwrap().unwrap(), "pong");
@@ -262,5 +259,6 @@ fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     assert_eq!(upstream.ending(), Ending::Reset);
     let (outcome, reason, status) = gate.told();
     assert_eq!((outcome.as_str(), reason.as_str(), status), ("cut", "token_revoked", 101));
+    drop((from, to, speaker));
     gate.is_empty_at_last();
 }
