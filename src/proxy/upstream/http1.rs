@@ -39,8 +39,8 @@ pub struct Http1 {
     /// The socket, once HTTP is over on it, and what was read behind the head.
     upgraded: oneshot::Receiver<(Io, Bytes)>,
     last_used: Instant,
-    /// A second request was answered on it, so that the upstream does keep it open.
-    proven: bool,
+    /// Requests that were answered on it.
+    served: u32,
     /// For how long the upstream keeps it, as its last answer said.
     announced: Option<Duration>,
 }
@@ -50,9 +50,11 @@ const MAX_FIELDS: usize = 1000;
 /// Slightly more than a head, which has to be in the buffer whole.
 const BUFFER: usize = HEAD_LIMIT + (2 << 10);
 
-/// A connection that was used so lately is not closed by the upstream for being idle: once it is known
-/// to keep connections at all, no copy is kept of requests that might have to be sent again.
+/// A connection that was used so lately is not closed by the upstream for being idle. Once it has
+/// served so many requests, so that the upstream does keep connections, no copy is kept of those that
+/// might have to be sent again.
 const SURELY_OPEN: Duration = Duration::from_secs(1);
+const PROVEN: u32 = 8;
 
 impl Http1 {
     /// hyper's side of it is a task of its own. `permit`: its place among the upstream's
@@ -86,17 +88,7 @@ impl Http1 {
         call.add_task(task.abort_handle());
         let last_used = clock.now();
         let clock = clock.clone();
-        Ok(Self {
-            sender,
-            call,
-            clock,
-            interim,
-            upgrading,
-            upgraded,
-            last_used,
-            proven: false,
-            announced: None,
-        })
+        Ok(Self { sender, call, clock, interim, upgrading, upgraded, last_used, served: 0, announced: None })
     }
 
     pub fn call(&self) -> &Rc<Call> {
@@ -128,7 +120,8 @@ impl Http1 {
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
         let now = self.clock.now();
-        let surely_open = self.proven && now.saturating_duration_since(self.last_used) <= SURELY_OPEN;
+        let surely_open =
+            self.served >= PROVEN && now.saturating_duration_since(self.last_used) <= SURELY_OPEN;
         let copy = (reused && repeatable && !surely_open).then(|| copy(&request));
         self.upgrading.set(request.headers().contains_key(header::UPGRADE));
         request.body().attach(&self.call, None);
@@ -144,7 +137,7 @@ impl Http1 {
             Some(Ok(response)) => {
                 self.call.answered();
                 self.last_used = now;
-                self.proven |= reused;
+                self.served = self.served.saturating_add(1);
                 self.announced = announced(response.headers());
                 Ok(response)
             }

@@ -158,7 +158,7 @@ impl Frames {
                     self.send(PING, ACK, 0, &frame.payload);
                 }
                 Ok(Some(frame)) => {
-                    assert!(matches!(frame.kind, SETTINGS | WINDOW_UPDATE | PING), "{frame:?}")
+                    assert!(matches!(frame.kind, SETTINGS | WINDOW_UPDATE | PING), "{frame:?}");
                 }
                 Ok(None) => panic!("the connection ended"),
                 Err(_) => break,
