@@ -23,6 +23,7 @@ mod address;
 mod admin;
 mod assertion;
 pub mod defaults;
+mod fields;
 pub mod key;
 pub mod keys;
 mod limits;

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     authz::{
+        cookies,
         decide::Permit,
         destination::{self, Destination},
         rules::Authorization,
@@ -16,11 +17,13 @@ use crate::{
 };
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
+pub use dropped::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind, patterns};
 pub use identity::{ASSERTION, Claims, Identities};
-use names::{STOPPED, Side, crosses, may_be_listed};
+use names::{Side, crosses, may_be_listed};
 pub use names::{framing_alias, method_override, misleads};
 
 mod client;
+mod dropped;
 mod identity;
 mod names;
 
@@ -64,7 +67,8 @@ pub fn edit_request(
 ) -> Result<(), IdentityTooLarge> {
     let service = permit.owner().service;
     let side = if hop.peer_trusted { Side::TrustedRequest } else { Side::Request };
-    let takes_trailers = drop_fields(fields, side);
+    let takes_trailers = drop_fields(fields, side, &service.spec.fields);
+    drop_own_cookies(fields);
     match &service.spec.authorization {
         Authorization::Strip => fields.remove("authorization"),
         // Of a bearer that is forwarded anonymously the upstream is not to hear: the token is not
@@ -94,24 +98,25 @@ pub fn edit_request(
 }
 
 /// Drops from a request's trailers what [`edit_request`] would not let through as a header.
-pub fn edit_request_trailers(trailers: &mut HeaderMap) {
-    edit_trailers(trailers, Side::RequestTrailers);
+pub fn edit_request_trailers(trailers: &mut HeaderMap, policy: &FieldPolicy) {
+    edit_trailers(trailers, Side::RequestTrailers, policy);
 }
 
 /// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
 pub fn edit_response(fields: &mut Fields, request_id: &[u8]) {
-    drop_fields(fields, Side::Response);
+    drop_fields(fields, Side::Response, &FieldPolicy::default());
+    fields.retain(|name, value| name != b"set-cookie" || !cookies::sets_own(value));
     fields.add_text(REQUEST_ID, request_id);
 }
 
 /// Drops from an answer's trailers what frames, routes or concerns one connection.
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
-    edit_trailers(trailers, Side::ResponseTrailers);
+    edit_trailers(trailers, Side::ResponseTrailers, &FieldPolicy::default());
 }
 
-fn edit_trailers(trailers: &mut HeaderMap, side: Side) {
+fn edit_trailers(trailers: &mut HeaderMap, side: Side, policy: &FieldPolicy) {
     let mut fields = Fields::from(&*trailers);
-    drop_fields(&mut fields, side);
+    drop_fields(&mut fields, side, policy);
     *trailers = (&fields).into();
 }
 
@@ -184,20 +189,34 @@ fn accepts_trailers(fields: &Fields) -> bool {
 
 /// Drops what `Connection` names and what does not cross this side; makes `Trailer` anew. Whether
 /// `TE` said that trailers are taken.
-fn drop_fields(fields: &mut Fields, side: Side) -> bool {
+fn drop_fields(fields: &mut Fields, side: Side, policy: &FieldPolicy) -> bool {
     // Most have nothing of it. What is looked for below does not cross.
-    let drops = side.is_trailers() || fields.like(STOPPED).any(|name| !crosses(name, side));
+    let drops = fields.iter().any(|(name, _)| !crosses(name, side, policy));
     if !drops && !fields.has("trailer") {
         return false;
     }
     // Before `Connection` is obeyed, which has to name `TE`.
     let takes_trailers = accepts_trailers(fields);
     let listed = listed(fields);
-    fields.retain(|name, _| crosses(name, side) && !listed.iter().any(|listed| listed == name));
+    fields.retain(|name, _| crosses(name, side, policy) && !listed.iter().any(|listed| listed == name));
     if fields.has("trailer") {
-        remake_trailer(fields, side);
+        remake_trailer(fields, side, policy);
     }
     takes_trailers
+}
+
+/// Browsers send the cookies of the admin listener to every port of its host.
+fn drop_own_cookies(fields: &mut Fields) {
+    let others: Vec<_> =
+        fields.all("cookie").map(|value| (cookies::without_own(value), value.to_vec())).collect();
+    if others.iter().all(|(without, _)| without.is_none()) {
+        return;
+    }
+    fields.remove("cookie");
+    for value in others.into_iter().map(|(without, value)| without.unwrap_or(value)).filter(|v| !v.is_empty())
+    {
+        fields.append(b"cookie", &value);
+    }
 }
 
 fn drop_bearer(fields: &mut Fields) {
@@ -220,12 +239,12 @@ fn listed(fields: &Fields) -> Vec<Vec<u8>> {
 }
 
 /// The trailers that may pass, and those alone.
-fn remake_trailer(fields: &mut Fields, side: Side) {
+fn remake_trailer(fields: &mut Fields, side: Side, policy: &FieldPolicy) {
     let mut names = String::new();
     for name in fields.all("trailer").flat_map(|value| value.split(|byte| *byte == b',')) {
         let name = name.trim_ascii().to_ascii_lowercase();
         if let Ok(name) = HeaderName::from_bytes(&name)
-            && crosses(name.as_str().as_bytes(), side.trailers())
+            && crosses(name.as_str().as_bytes(), side.trailers(), policy)
         {
             names.push_str(if names.is_empty() { "" } else { ", " });
             names.push_str(name.as_str());

@@ -63,6 +63,12 @@ const SERVER: &[Key] = &[
         "\"required\": connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.",
     )
     .or(d::PROXY_PROTOCOL),
+    key(
+        "drop_fields",
+        Kind::Texts,
+        "Request fields that no upstream gets, beside those of the list: \"X-Tenant\", \"X-Tenant-*\".",
+    )
+    .or(d::DROP_FIELDS),
     key("workers", Kind::Count(1, 1024), "Worker threads; one per core unless written. Not reloadable."),
     key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless written."),
     key("drain", Kind::Duration(0), "How long requests in flight may last after SIGTERM.").or(d::DRAIN),
@@ -325,6 +331,11 @@ const SERVICE: &[Key] = &[
         .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups told to the upstream; the readers unless written."),
     key(
+        "pass_fields",
+        Kind::TableOrTables(PASS_FIELD),
+        "Unsafe: fields of the list that pass, `{ name = \"X-Remote-User\", from = \"trusted\" }`; from trusted proxies or from \"anybody\".",
+    ),
+    key(
         "allow",
         Kind::Words(&["letter-case", "empty-segments", "encoded-slashes", "path-parameters"]),
         "Unsafe: readings of a path that need not agree, for upstreams known not to read so.",
@@ -335,6 +346,12 @@ const SERVICE: &[Key] = &[
         Kind::TableOrTables(LIMIT),
         "Limits of this service, beside those over all: `per`, `rate`, `burst`, `concurrent`.",
     ),
+];
+
+const PASS_FIELD: &[Key] = &[
+    key("name", Kind::Text, "The field's name.").required(),
+    key("from", Kind::Word(&["trusted", "anybody"]), "From trusted proxies alone, or from anybody.")
+        .required(),
 ];
 
 const LIMIT: &[Key] = &[
