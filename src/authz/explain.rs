@@ -200,6 +200,7 @@ mod tests {
             upgrade: false,
             method_override: false,
             destination: None,
+            stated_hosts: &[],
         }
     }
 

@@ -18,12 +18,14 @@ use crate::{
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use dropped::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind, patterns};
+pub use hop::stated_hosts;
 pub use identity::{ASSERTION, Claims, Identities};
 use names::{Side, crosses, may_be_listed};
 pub use names::{framing_alias, method_override, misleads};
 
 mod client;
 mod dropped;
+mod hop;
 mod identity;
 mod names;
 
@@ -31,6 +33,7 @@ mod names;
 #[derive(Clone, Debug)]
 pub struct PeerFields {
     address: Option<HeaderValue>,
+    ip: Option<IpAddr>,
     /// The beginning of our element of `Forwarded`.
     element: String,
     proto: HeaderValue,
@@ -83,7 +86,7 @@ pub fn edit_request(
         fields.set("te", &HeaderValue::from_static("trailers"));
     }
     if hop.peer_trusted {
-        add_hop(fields, hop);
+        hop::add(fields, hop);
     } else {
         hop.peer.tell(fields, hop.host);
     }
@@ -125,13 +128,10 @@ impl PeerFields {
     pub fn new(address: Option<IpAddr>, secure: bool) -> Self {
         let proto = if secure { "https" } else { "http" };
         let text = address.map(|address| address.to_canonical().to_string());
-        let node = match (&text, address.map(|address| address.to_canonical())) {
-            (Some(text), Some(IpAddr::V6(_))) => format!("\"[{text}]\""),
-            (Some(text), _) => text.clone(),
-            (None, _) => "unknown".to_owned(),
-        };
+        let node = hop::node(address);
         Self {
             address: text.and_then(|text| HeaderValue::from_str(&text).ok()),
+            ip: address,
             element: format!("for={node};proto={proto}"),
             proto: HeaderValue::from_static(proto),
             told: RefCell::default(),
@@ -253,41 +253,6 @@ fn remake_trailer(fields: &mut Fields, side: Side, policy: &FieldPolicy) {
     fields.remove("trailer");
     if !names.is_empty() {
         fields.add("trailer", &HeaderValue::try_from(names).expect("field names are visible ASCII"));
-    }
-}
-
-/// `Forwarded` and `X-Forwarded-*`: a trusted proxy's are kept and added to.
-fn add_hop(fields: &mut Fields, hop: &Hop<'_>) {
-    if let Some(address) = &hop.peer.address {
-        append(fields, FORWARDED_FOR, address);
-    }
-    let host = hop.host.filter(|host| is_host(host)).and_then(|host| HeaderValue::from_bytes(host).ok());
-    append(fields, FORWARDED, &hop.peer.element(host.as_ref()));
-    keep_one(fields, FORWARDED_PROTO, Some(&hop.peer.proto), |proto| matches!(proto, b"http" | b"https"));
-    keep_one(fields, FORWARDED_HOST, host.as_ref(), is_host);
-    keep_one(fields, FORWARDED_PORT, None, |port| {
-        matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
-    });
-}
-
-/// Joins what is there and the new value to one list.
-fn append(fields: &mut Fields, name: &'static str, value: &HeaderValue) {
-    let mut list = Vec::new();
-    for part in fields.all(name).chain([value.as_bytes()]).filter(|part| !part.is_empty()) {
-        list.extend_from_slice(if list.is_empty() { b"" } else { b", " });
-        list.extend_from_slice(part);
-    }
-    fields.set(name, &HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
-}
-
-/// Keeps a single sound value, else puts ours there.
-fn keep_one(fields: &mut Fields, name: &'static str, ours: Option<&HeaderValue>, sound: fn(&[u8]) -> bool) {
-    if fields.only(name).is_some_and(sound) {
-        return;
-    }
-    fields.remove(name);
-    if let Some(ours) = ours {
-        fields.add(name, ours);
     }
 }
 

@@ -337,7 +337,7 @@ const SERVICE: &[Key] = &[
     ),
     key(
         "allow",
-        Kind::Words(&["letter-case", "empty-segments", "encoded-slashes", "path-parameters"]),
+        Kind::Words(&["letter-case", "empty-segments", "encoded-slashes", "path-parameters", "invalid-utf8"]),
         "Unsafe: readings of a path that need not agree, for upstreams known not to read so.",
     ),
     key("max_body", Kind::Size, "Largest request body; the server's unless written."),

@@ -245,6 +245,7 @@ fn allowance(word: &str) -> Option<Allowance> {
         "empty-segments" => Some(Allowance::EmptySegments),
         "encoded-slashes" => Some(Allowance::EncodedSlashes),
         "path-parameters" => Some(Allowance::PathParameters),
+        "invalid-utf8" => Some(Allowance::InvalidUtf8),
         _ => None,
     }
 }

@@ -59,6 +59,10 @@ impl Gateway {
         exchange.client.set(client.map_err(|_| Reason::BadRequest)?);
         exchange.upgrade.set(fields.has("upgrade"));
         exchange.method_override.set(forwarding::method_override(fields));
+        if trusted {
+            let hosts = forwarding::stated_hosts(fields);
+            exchange.stated_hosts.set(hosts).expect("an exchange is authorized once");
+        }
         let host = exchange.host.get().and_then(|host| host.field());
         if let Some(destination) = Destination::from_fields(fields, host) {
             exchange.destination.set(destination).expect("an exchange is authorized once");

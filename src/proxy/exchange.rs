@@ -52,6 +52,8 @@ pub struct Exchange {
     pub method_override: Cell<bool>,
     /// The second target of the request, if it names one.
     pub destination: OnceCell<Destination>,
+    /// Hosts that a trusted proxy names beside the request's own.
+    pub stated_hosts: OnceCell<Vec<String>>,
     pub request_id: RequestId,
     pub began: Instant,
     pub at: Timestamp,
@@ -110,6 +112,7 @@ impl Exchange {
             upgrade: Cell::new(false),
             method_override: Cell::new(false),
             destination: OnceCell::new(),
+            stated_hosts: OnceCell::new(),
             request_id,
             began: clock.now(),
             at: clock.wall(),
@@ -147,6 +150,7 @@ impl Exchange {
             upgrade: self.upgrade.get(),
             method_override: self.method_override.get(),
             destination,
+            stated_hosts: self.stated_hosts.get().map(Vec::as_slice).unwrap_or_default(),
         }
     }
 

@@ -241,8 +241,14 @@ impl Taken {
 }
 
 impl Fields {
-    /// Beside the upstream's own, if it has any.
+    /// In the place of the upstream's own: a list of both is no list of either (RFC 9651), and a client
+    /// that obeys one of them would break the other.
     pub fn tell(&self, fields: &mut message::Fields) {
+        let theirs = |name: &[u8]| {
+            let name = name.strip_prefix(b"x-").unwrap_or(name);
+            name.starts_with(b"ratelimit") || name.starts_with(b"rate-limit")
+        };
+        fields.retain(|name, _| !theirs(name));
         fields.add(RATE_LIMIT, &self.state);
         fields.add(RATE_LIMIT_POLICY, &self.policy);
     }
@@ -295,5 +301,32 @@ fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_limits_stand_alone() {
+        let ours = Fields {
+            state: HeaderValue::from_static("\"1/s\";r=0;t=1"),
+            policy: HeaderValue::from_static("\"1/s\";q=1;w=1"),
+        };
+        let mut fields = message::Fields::default();
+        for name in [
+            "ratelimit",
+            "ratelimit-policy",
+            "ratelimit-remaining",
+            "x-ratelimit-limit",
+            "x-rate-limit-reset",
+        ] {
+            fields.add(name, &HeaderValue::from_static("9"));
+        }
+        fields.add("x-rating", &HeaderValue::from_static("9"));
+        ours.tell(&mut fields);
+        let names: Vec<&[u8]> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"x-rating"[..], b"ratelimit", b"ratelimit-policy"]);
     }
 }

@@ -35,6 +35,7 @@ fn query() -> Query<'static> {
         upgrade: false,
         method_override: false,
         destination: None,
+        stated_hosts: &[],
     }
 }
 
@@ -186,6 +187,50 @@ fn a_trusted_proxy_is_added_to() {
             ("x-forwarded-proto", Some("https")),
             ("x-forwarded-host", Some("a.example")),
             ("x-forwarded-port", Some("443")),
+        ],
+    );
+    check(
+        "X-Forwarded-* without Forwarded",
+        &[
+            ("x-forwarded-for", "10.0.0.1, 2001:db8::1, x"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a.example"),
+        ],
+        &[(
+            "forwarded",
+            Some(
+                "for=10.0.0.1;proto=https;host=\"a.example\", for=\"[2001:db8::1]\", for=unknown, \
+                 for=192.0.2.1;proto=http;host=\"example.org:8080\"",
+            ),
+        )],
+    );
+    check(
+        "a scheme alone",
+        &[("x-forwarded-proto", "wss")],
+        &[
+            ("x-forwarded-proto", Some("wss")),
+            ("forwarded", Some("for=192.0.2.1;proto=wss;host=\"example.org:8080\"")),
+        ],
+    );
+    check(
+        "Forwarded without X-Forwarded-*",
+        &[
+            ("forwarded", "for=10.0.0.1;proto=https;host=a.example, for=\"[2001:db8::1]:80\""),
+            ("forwarded", "for=_x"),
+        ],
+        &[
+            ("x-forwarded-for", Some("10.0.0.1, 2001:db8::1, unknown, 192.0.2.1")),
+            ("x-forwarded-proto", Some("https")),
+            ("x-forwarded-host", Some("a.example")),
+        ],
+    );
+    check(
+        "Forwarded that says nothing sound",
+        &[("forwarded", "proto=gopher;host=\"a b\"")],
+        &[
+            ("x-forwarded-for", Some("unknown, 192.0.2.1")),
+            ("x-forwarded-proto", Some("http")),
+            ("x-forwarded-host", Some("example.org:8080")),
         ],
     );
     check(

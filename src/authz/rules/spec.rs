@@ -64,6 +64,8 @@ pub enum Allowance {
     EncodedSlashes,
     /// Readings that cut `;params` need not agree.
     PathParameters,
+    /// Escapes need not decode to UTF-8.
+    InvalidUtf8,
 }
 
 /// A set of allowances.
