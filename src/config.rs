@@ -30,6 +30,7 @@ mod limits;
 mod oidc;
 mod problem;
 mod public;
+mod punycode;
 mod resolve;
 pub mod schema;
 mod secret;

@@ -316,7 +316,11 @@ const SERVICE: &[Key] = &[
     key("upstream", Kind::Text, "Name of an [upstream.NAME].").required(),
     key("paths", Kind::Texts, "Absolute prefixes of whole segments, 1 to 32, without trailing slash.")
         .required(),
-    key("hosts", Kind::Texts, "Host names; any unless written."),
+    key(
+        "hosts",
+        Kind::Texts,
+        "Host names; any unless written. Letters beyond ASCII in the form that is sent: \"xn--bcher-kva.example\".",
+    ),
     key("readers", Kind::Texts, "Groups that may read this service; nobody unless written."),
     key("methods", Kind::Texts, "Methods that pass; all but TRACE and CONNECT unless written."),
     key("read_methods", Kind::Texts, "What a read-only token may use: \"METHOD\" or \"METHOD /prefix\".")

@@ -104,7 +104,7 @@ impl Source {
                     let service = self.exchange.service.get().and_then(|id| rules.service(id));
                     match service {
                         Some(service) => {
-                            forwarding::edit_request_trailers(&mut trailers, &service.spec.fields)
+                            forwarding::edit_request_trailers(&mut trailers, &service.spec.fields);
                         }
                         None => trailers.clear(),
                     }

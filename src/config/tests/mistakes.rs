@@ -72,6 +72,16 @@ fn errors_name_place_fault_and_remedy() {
         ],
     );
     check(
+        "hosts that no client sends",
+        "",
+        "hosts = [\"b\u{fc}cher.example\", \"a..b\", \"[::x]\"]",
+        &[
+            "8:10 \"b\u{fc}cher.example\" has letters beyond ASCII, which clients send in another form | write \"xn--bcher-kva.example\"",
+            "8:28 \"a..b\" is not a host name | write the name alone, such as \"youtrack.example.com\"",
+            "8:36 \"[::x]\" is not a host name | write the name alone, such as \"youtrack.example.com\"",
+        ],
+    );
+    check(
         "from nobody",
         "",
         "pass_fields = { name = \"Remote-User\" }",
