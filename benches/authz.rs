@@ -64,6 +64,7 @@ fn decision(bencher: Bencher<'_, '_>) {
         upgrade: false,
         method_override: false,
         destination: None,
+        stated_hosts: &[],
     };
     let now = Timestamp::from_millis(0);
     let facts = Facts { rules: &rules, directory: &directory, token: Some(&token), imports: false, now };

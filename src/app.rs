@@ -59,7 +59,7 @@ pub enum Outcome {
 /// What a gateway makes of the process's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signals {
-    /// SIGTERM and SIGINT drain, SIGHUP reloads.
+    /// SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR1 opens the access log again, SIGUSR2 does nothing.
     Heeded,
     /// They are somebody else's.
     Ignored,

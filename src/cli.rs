@@ -73,7 +73,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM; SIGHUP reloads
+    /// Serve until SIGTERM; SIGHUP reloads, SIGUSR1 reopens the access log
     Run,
     /// Validate the configuration as `run` would and tell every mistake
     Check(check::Check),

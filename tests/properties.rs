@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
     decide::{Credential, Facts, Query, decide},
     forwarding::{
-        Hop, Identities, PeerFields, client_address, edit_request, edit_request_trailers, framing_alias,
+        FieldPolicy, Hop, Identities, PeerFields, client_address, edit_request, edit_request_trailers,
+        framing_alias,
     },
     path::{Reading, RequestPath},
     rules::{Origin, PublicPath, PublicSpec, Rules, ServiceId, ServiceIds, ServiceKey, Settings},
@@ -178,6 +179,7 @@ impl Power {
             upgrade: false,
             method_override: false,
             destination: None,
+            stated_hosts: &[],
         };
         let now = Timestamp::from_millis(0);
         let facts = Facts { rules, directory: &directory, token: Some(&token), imports: false, now };
@@ -221,15 +223,20 @@ proptest! {
         let Ok(parsed) = RequestPath::parse(&path) else { return Ok(()) };
         prop_assert_eq!(parsed.literal(), path.as_str());
         let Ok(Some(owner)) = rules.owner(&parsed, None, &Method::GET) else { return Ok(()) };
+        // A literal `.` segment stays, and no reading makes another one.
+        let dotted = path.split('/').any(|segment| segment == ".");
+        let is_refused = |segment: &str| segment == ".." || segment == "." && !dotted;
         for decoded in 0..=2 {
             for fold in [false, true] {
                 let read = careless(&path, decoded, fold);
                 prop_assert_eq!(owner.prefix, owner_of(&read), "{} as {}", &path, &read);
-                prop_assert!(!read.split('/').any(|s| s == "." || s == ".."), "{} as {}", &path, &read);
+                prop_assert!(!read.split('/').any(is_refused), "{} as {}", &path, &read);
+                let bare: Vec<&str> = read.split('/').skip(1).filter(|segment| *segment != ".").collect();
+                prop_assert_eq!(owner.prefix, owner_of(&format!("/{}", bare.join("/"))), "{} as {}", &path, &read);
             }
         }
         for reading in parsed.readings().iter().map(Reading::text) {
-            let dots = reading.split(['/', '\\']).any(|s| s == "." || s == "..");
+            let dots = reading.split(['/', '\\']).any(is_refused);
             prop_assert!(!dots, "{} as {}", &path, reading);
         }
     }
@@ -287,6 +294,7 @@ proptest! {
             method: &Method::GET, host: None, path: RequestPath::parse("/x"), token_in_url: false, credential,
             client: [127, 0, 0, 1].into(), upgrade: false, method_override: false,
             destination: None,
+            stated_hosts: &[],
         };
         let now = Timestamp::from_millis(0);
         let facts = Facts { rules: &rules, directory: &directory, token: Some(&token), imports: false, now };
@@ -301,7 +309,7 @@ proptest! {
         let peer = PeerFields::new(None, true);
         let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r", destination: None };
         edit_request(&mut headers, &permit, &Identities::new(&directory), &hop).unwrap();
-        edit_request_trailers(&mut trailers);
+        edit_request_trailers(&mut trailers, &FieldPolicy::default());
         let ours = ["x-permgate-user", "x-permgate-user-id", "x-permgate-token-id", "x-permgate-service", "x-request-id"];
         for name in headers.keys() {
             let folded = name.as_str().replace(['_', '.'], "-");

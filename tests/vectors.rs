@@ -92,6 +92,7 @@ impl World {
             upgrade: false,
             method_override: method_override(&headers),
             destination: None,
+            stated_hosts: &[],
         };
         let token = query.credential.digest().and_then(|digest| self.tokens.get(digest));
         let facts = Facts { rules: &self.rules, directory: &self.directory, token, imports: false, now };

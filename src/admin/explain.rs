@@ -72,6 +72,7 @@ pub(super) fn explained(
         upgrade: false,
         method_override: false,
         destination: None,
+        stated_hosts: &[],
     };
     let facts = Facts {
         rules: &snapshot.rules,

@@ -89,12 +89,15 @@ pub struct Control {
     pub requests: mpsc::UnboundedReceiver<Request>,
 }
 
-/// SIGTERM, SIGINT and SIGHUP; silent when they are ignored.
-struct Sources(Option<[Signal; 3]>);
+/// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2; silent when they are ignored.
+struct Sources(Option<[Signal; 5]>);
 
 enum Asked {
     Stop,
     Reload,
+    ReopenLogs,
+    /// By default SIGUSR2 would end the process; nothing else becomes of it.
+    Nothing,
 }
 
 pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
@@ -195,6 +198,8 @@ impl Control {
                 asked = signals.next() => match asked {
                     Asked::Stop => return Outcome::Drained,
                     Asked::Reload => self.reload(),
+                    Asked::ReopenLogs => self.reloader.reopen_logs(),
+                    Asked::Nothing => {}
                 },
                 request = self.requests.recv() => match request {
                     Some(Request::Stop) | None => return Outcome::Drained,
@@ -301,16 +306,23 @@ impl Sources {
         if signals == Signals::Ignored {
             return Ok(Self(None));
         }
-        let [term, int, hup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        Ok(Self(Some([signal(term)?, signal(int)?, signal(hup)?])))
+        Ok(Self(Some([
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::user_defined1())?,
+            signal(SignalKind::user_defined2())?,
+        ])))
     }
 
     async fn next(&mut self) -> Asked {
-        let Some([term, int, hup]) = &mut self.0 else { return std::future::pending().await };
+        let Some([term, int, hup, usr1, usr2]) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
             _ = term.recv() => Asked::Stop,
             _ = int.recv() => Asked::Stop,
             _ = hup.recv() => Asked::Reload,
+            _ = usr1.recv() => Asked::ReopenLogs,
+            _ = usr2.recv() => Asked::Nothing,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::authz::{
     answer::{Answer, Reason},
     destination::Destination,
     path::{PathError, RequestPath},
-    rules::{Owner, Rules, Service},
+    rules::{Disagreement, Owner, Rules, Service},
     secret::Form,
     subject::{Access, Directory, Ending, Subject, Token},
     time::Timestamp,
@@ -28,6 +28,8 @@ pub struct Query<'a> {
     pub method: &'a Method,
     /// Lower case, without port.
     pub host: Option<&'a str>,
+    /// Hosts that a trusted proxy names beside it.
+    pub stated_hosts: &'a [String],
     pub path: Result<RequestPath<'a>, PathError>,
     /// A permgate token stands in path or query.
     pub token_in_url: bool,
@@ -66,6 +68,8 @@ pub struct Permit<'a> {
 #[derive(Clone, Debug)]
 pub struct Denial<'a> {
     pub reason: Reason,
+    /// What is wrong with the path, where that is the reason.
+    pub path: Option<PathError>,
     /// The service, where the decision came that far.
     pub owner: Option<Owner<'a>>,
     /// The subject, where the bearer was recognised (for the log and the audit).
@@ -83,7 +87,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     facts: Facts<'a>,
     observer: &mut impl Observer,
 ) -> Result<Permit<'a>, Denial<'a>> {
-    let mut denial = Denial { reason: Reason::MethodNotSupported, owner: None, subject: None };
+    let mut denial = Denial { reason: Reason::MethodNotSupported, path: None, owner: None, subject: None };
     let supported = !matches!(*query.method, Method::TRACE | Method::CONNECT);
     observer.saw("method", || Told::method(query, supported));
     if !supported {
@@ -91,11 +95,23 @@ pub(in crate::authz) fn decide_observed<'a>(
     }
 
     observer.saw("path", || Told::path(query));
-    let Ok(path) = &query.path else { return Err(denial.with(Reason::BadPath)) };
+    let path = match &query.path {
+        Ok(path) => path,
+        Err(error) => return Err(denial.for_path(*error)),
+    };
     let owner = facts.rules.owner(path, query.host, query.method);
     observer.saw("owner", || Told::owner(query, &owner));
-    let Ok(owner) = owner else { return Err(denial.with(Reason::AmbiguousPath)) };
-    denial.owner = owner;
+    denial.owner = match owner {
+        Ok(owner) => owner,
+        Err(Disagreement::InvalidUtf8) => return Err(denial.for_path(PathError::Utf8)),
+        Err(Disagreement::Reading(_)) => return Err(denial.with(Reason::AmbiguousPath)),
+    };
+    let owner = denial.owner;
+    if let Some(owner) = &denial.owner
+        && !facts.rules.is_owner_on(owner, path, query.stated_hosts, query.method)
+    {
+        return Err(denial.with(Reason::BadRequest));
+    }
     let second = SecondTarget::of(query, facts.rules).map_err(|reason| denial.clone().with(reason))?;
 
     observer.saw("url", || Told::url(query.token_in_url));
@@ -260,6 +276,9 @@ impl<'a> Denial<'a> {
     pub fn answer(&self) -> Answer {
         let service = self.owner.map(|owner| owner.service);
         let mut answer = self.reason.answer(service.map(|service| service.spec.key.as_str()));
+        if let Some(error) = self.path {
+            answer.description = answer.description.replacen(". ", &format!(": {error}. "), 1);
+        }
         if self.reason == Reason::MethodNotAllowed {
             let methods = service.and_then(|service| service.spec.methods.as_deref()).unwrap_or_default();
             answer.allow = Some(methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "));
@@ -271,11 +290,15 @@ impl<'a> Denial<'a> {
     pub fn is_particular(&self) -> bool {
         let may_name =
             matches!(self.reason, Reason::ScopeDenied | Reason::ReadOnlyScope | Reason::MethodNotAllowed);
-        may_name && self.owner.is_some()
+        may_name && self.owner.is_some() || self.path.is_some()
     }
 
     fn with(self, reason: Reason) -> Self {
         Self { reason, ..self }
+    }
+
+    fn for_path(self, error: PathError) -> Self {
+        Self { reason: Reason::BadPath, path: Some(error), ..self }
     }
 
     /// The same for a target of which this is the owner.

@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use crate::authz::{
     answer::{Answer, Reason},
     decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
-    forwarding::{ASSERTION, Claims, Hop, Identities, PeerFields, edit_request},
+    forwarding::{
+        ASSERTION, Claims, FieldPattern, FieldPolicy, Hop, Identities, PassFrom, PeerFields, edit_request,
+        patterns,
+    },
     path::RequestPath,
     rules::{Authorization, Origin, ServiceKey},
     secret::{Digest, Form, TokenId, redact},
@@ -133,7 +136,7 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         upstream: spec.upstream.to_string(),
         path: redact(path).into_owned(),
         set: set.chain(assertion).collect(),
-        dropped: stripped.into_iter().chain(DROPPED).map(str::to_owned).collect(),
+        dropped: stripped.into_iter().map(str::to_owned).chain(dropped(&spec.fields)).collect(),
     })
 }
 
@@ -146,25 +149,27 @@ fn signed(claims: &Claims<'_>) -> String {
     )
 }
 
-/// What [`edit_request`] lets no client send, told for people.
-const DROPPED: [&str; 17] = [
-    "proxy-authorization",
-    "x-permgate-*",
-    "x-forwarded-*",
-    "forwarded",
-    "x-request-id",
-    "x-original-url",
-    "x-original-uri",
-    "x-rewrite-url",
+/// What [`edit_request`] lets no client send, for people.
+fn dropped(policy: &FieldPolicy) -> Vec<String> {
+    let passes =
+        |name: &str| policy.pass.iter().any(|field| *field.name == *name && field.from == PassFrom::Anybody);
+    let mut names: Vec<&str> = OF_ONE_CONNECTION.into_iter().chain(patterns()).collect();
+    names.extend(policy.drop.iter().map(FieldPattern::as_str));
+    names.into_iter().filter(|name| !passes(name)).map(str::to_owned).collect()
+}
+
+/// Dropped because they concern the client's connection alone.
+const OF_ONE_CONNECTION: [&str; 10] = [
     "connection",
+    "expect",
+    "http2-settings",
     "keep-alive",
+    "proxy-auth*",
     "proxy-connection",
-    "transfer-encoding",
     "te",
     "trailer",
+    "transfer-encoding",
     "upgrade",
-    "http2-settings",
-    "expect",
 ];
 
 #[cfg(test)]
@@ -189,6 +194,7 @@ mod tests {
             upgrade: false,
             method_override: false,
             destination: None,
+            stated_hosts: &[],
         }
     }
 

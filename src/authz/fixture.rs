@@ -43,6 +43,7 @@ pub fn service(key: &str, paths: &[&str]) -> ServiceSpec {
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
+        fields: Default::default(),
         max_body: None,
         origin: origin(10),
     }

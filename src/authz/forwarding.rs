@@ -6,6 +6,7 @@ use std::{cell::RefCell, net::IpAddr, ops::Deref};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::authz::{
+    cookies,
     decide::Permit,
     destination::{self, Destination},
     rules::Authorization,
@@ -13,11 +14,15 @@ use crate::authz::{
 };
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
+pub use dropped::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind, patterns};
+pub use hop::stated_hosts;
 pub use identity::{ASSERTION, Claims, Identities};
 use names::{Side, crosses, may_be_listed};
 pub use names::{framing_alias, method_override, misleads};
 
 mod client;
+mod dropped;
+mod hop;
 mod identity;
 mod names;
 
@@ -25,6 +30,7 @@ mod names;
 #[derive(Clone, Debug)]
 pub struct PeerFields {
     address: Option<HeaderValue>,
+    ip: Option<IpAddr>,
     /// The beginning of our element of `Forwarded`.
     element: String,
     proto: HeaderValue,
@@ -63,7 +69,8 @@ pub fn edit_request(
 ) -> Result<(), IdentityTooLarge> {
     let service = permit.owner().service;
     let side = if hop.peer_trusted { Side::TrustedRequest } else { Side::Request };
-    let accepts_trailers = drop_fields(headers, side);
+    let accepts_trailers = drop_fields(headers, side, &service.spec.fields);
+    drop_own_cookies(headers);
     match &service.spec.authorization {
         Authorization::Strip => {
             headers.remove(header::AUTHORIZATION);
@@ -80,7 +87,7 @@ pub fn edit_request(
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if hop.peer_trusted {
-        add_hop(headers, hop);
+        hop::add(headers, hop);
     } else {
         hop.peer.set_forwarded(headers, hop.host);
     }
@@ -95,19 +102,20 @@ pub fn edit_request(
 }
 
 /// Drops from a request's trailers what [`edit_request`] would not let through as a header.
-pub fn edit_request_trailers(trailers: &mut HeaderMap) {
-    drop_fields(trailers, Side::RequestTrailers);
+pub fn edit_request_trailers(trailers: &mut HeaderMap, policy: &FieldPolicy) {
+    drop_fields(trailers, Side::RequestTrailers, policy);
 }
 
 /// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
 pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
-    drop_fields(headers, Side::Response);
+    drop_fields(headers, Side::Response, &FieldPolicy::default());
+    drop_own_set_cookies(headers);
     set_request_id(headers, request_id);
 }
 
 /// Drops from a response's trailers what frames, routes or concerns one connection.
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
-    drop_fields(trailers, Side::ResponseTrailers);
+    drop_fields(trailers, Side::ResponseTrailers, &FieldPolicy::default());
 }
 
 /// Sets `X-Request-Id`. An id that is no field value, which its form rules out, is left out.
@@ -122,13 +130,10 @@ impl PeerFields {
     pub fn new(address: Option<IpAddr>, secure: bool) -> Self {
         let proto = if secure { "https" } else { "http" };
         let text = address.map(|address| address.to_canonical().to_string());
-        let node = match (&text, address.map(|address| address.to_canonical())) {
-            (Some(text), Some(IpAddr::V6(_))) => format!("\"[{text}]\""),
-            (Some(text), _) => text.clone(),
-            (None, _) => "unknown".to_owned(),
-        };
+        let node = hop::node(address);
         Self {
             address: text.and_then(|text| HeaderValue::from_str(&text).ok()),
+            ip: address,
             element: format!("for={node};proto={proto}"),
             proto: HeaderValue::from_static(proto),
             cached: RefCell::default(),
@@ -201,9 +206,9 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 
 /// Drops what `Connection` names and what does not cross this side, and makes `Trailer` anew. Returns
 /// whether `TE` said that trailers are accepted.
-fn drop_fields(headers: &mut HeaderMap, side: Side) -> bool {
+fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> bool {
     let mut dropped: Vec<HeaderName> =
-        headers.keys().filter(|name| !crosses(name.as_str().as_bytes(), side)).cloned().collect();
+        headers.keys().filter(|name| !crosses(name.as_str().as_bytes(), side, policy)).cloned().collect();
     if dropped.is_empty() && !headers.contains_key(header::TRAILER) {
         return false;
     }
@@ -217,8 +222,36 @@ fn drop_fields(headers: &mut HeaderMap, side: Side) -> bool {
     for name in dropped {
         headers.remove(name);
     }
-    remake_trailer(headers, side);
+    remake_trailer(headers, side, policy);
     accepts_trailers
+}
+
+/// Browsers send the cookies of the admin listener to every port of its host.
+fn drop_own_cookies(headers: &mut HeaderMap) {
+    edit_values(headers, header::COOKIE, cookies::without_own);
+}
+
+/// An upstream does not set the cookies of the admin listener.
+fn drop_own_set_cookies(headers: &mut HeaderMap) {
+    edit_values(headers, header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
+}
+
+/// Replaces the values that `edit` changes; an empty one is dropped.
+fn edit_values(headers: &mut HeaderMap, name: HeaderName, edit: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let values: Vec<_> = headers.get_all(&name).iter().map(|value| (edit(value.as_bytes()), value)).collect();
+    if values.iter().all(|(edited, _)| edited.is_none()) {
+        return;
+    }
+    let edited = |(edited, value): (Option<Vec<u8>>, &HeaderValue)| match edited {
+        None => Some(value.clone()),
+        Some(edited) if edited.is_empty() => None,
+        Some(edited) => HeaderValue::from_maybe_shared(edited).ok(),
+    };
+    let kept: Vec<_> = values.into_iter().filter_map(edited).collect();
+    headers.remove(&name);
+    for value in kept {
+        headers.append(&name, value);
+    }
 }
 
 fn drop_bearer(headers: &mut HeaderMap) {
@@ -232,59 +265,19 @@ fn drop_bearer(headers: &mut HeaderMap) {
 }
 
 /// `Trailer` names the trailers that may cross, and no others.
-fn remake_trailer(headers: &mut HeaderMap, side: Side) {
+fn remake_trailer(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) {
     if !headers.contains_key(header::TRAILER) {
         return;
     }
     let names = list_elements(headers, header::TRAILER).filter_map(|name| HeaderName::from_bytes(name).ok());
-    let names: Vec<_> = names.filter(|name| crosses(name.as_str().as_bytes(), side.trailers())).collect();
+    let names: Vec<_> =
+        names.filter(|name| crosses(name.as_str().as_bytes(), side.trailers(), policy)).collect();
     headers.remove(header::TRAILER);
     if !names.is_empty() {
         let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
         let value = HeaderValue::try_from(names.join(", ")).expect("field names are visible ASCII");
         headers.insert(header::TRAILER, value);
     }
-}
-
-/// `Forwarded` and `X-Forwarded-*`: a trusted proxy's are kept and added to.
-fn add_hop(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    if let Some(address) = &hop.peer.address {
-        append(headers, FORWARDED_FOR, address);
-    }
-    let host = valid_host(hop.host);
-    append(headers, header::FORWARDED, &hop.peer.element(host.as_ref()));
-    keep_one(headers, FORWARDED_PROTO, Some(&hop.peer.proto), |proto| matches!(proto, b"http" | b"https"));
-    keep_one(headers, FORWARDED_HOST, host.as_ref(), is_host);
-    keep_one(headers, FORWARDED_PORT, None, |port| {
-        matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
-    });
-}
-
-/// Joins the values that are there and the new one to one list.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
-    let mut list = Vec::new();
-    let values = headers.get_all(&name).into_iter().chain([value]).map(HeaderValue::as_bytes);
-    for part in values.filter(|part| !part.is_empty()) {
-        list.extend_from_slice(if list.is_empty() { b"" } else { b", " });
-        list.extend_from_slice(part);
-    }
-    headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
-}
-
-/// Keeps a single valid value, else puts ours in its place.
-fn keep_one(
-    headers: &mut HeaderMap,
-    name: HeaderName,
-    ours: Option<&HeaderValue>,
-    is_valid: fn(&[u8]) -> bool,
-) {
-    if only_value(headers, name.clone()).is_some_and(is_valid) {
-        return;
-    }
-    match ours {
-        Some(ours) => headers.insert(name, ours.clone()),
-        None => headers.remove(name),
-    };
 }
 
 fn valid_host(host: Option<&[u8]>) -> Option<HeaderValue> {

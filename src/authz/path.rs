@@ -1,5 +1,7 @@
 //! One view of a path: what is judged is what is forwarded, and every reading of it is looked at.
 
+use std::fmt;
+
 pub use readings::Reading;
 
 mod readings;
@@ -10,6 +12,8 @@ mod readings;
 pub struct RequestPath<'a> {
     literal: &'a str,
     capitals: bool,
+    /// Its escapes decode to UTF-8.
+    utf8: bool,
     /// Other plausible readings; empty for a path without suspicious bytes.
     readings: Vec<Reading>,
 }
@@ -19,13 +23,13 @@ pub struct RequestPath<'a> {
 pub enum PathError {
     #[error("the path does not start with \"/\"")]
     NotAbsolute,
-    #[error("the path has a byte that RFC 3986 does not allow there")]
-    Byte,
-    #[error("the path has a malformed % escape")]
+    #[error("the path has {}", Unescaped(*.0))]
+    Byte(u8),
+    #[error("the path has a \"%\" that two hexadecimal digits do not follow")]
     Escape,
     #[error("the path has an encoded control character")]
     Control,
-    #[error("the path decodes to invalid UTF-8")]
+    #[error("the path has escapes that are not UTF-8")]
     Utf8,
     #[error("the path has a \".\" or \"..\" segment")]
     DotSegment,
@@ -46,16 +50,22 @@ impl<'a> RequestPath<'a> {
             previous = class;
         }
         if seen & FORBIDDEN != 0 {
-            return Err(PathError::Byte);
+            let refused = |byte: &u8| CLASS[usize::from(*byte)] & FORBIDDEN != 0;
+            return Err(PathError::Byte(path.bytes().find(refused).unwrap_or_default()));
         }
         let suspicious =
             seen & (ESCAPE | PARAMETER | DOUBLE_SLASH) != 0 || seen & TAIL != 0 && readings::has_tail(path);
-        let readings = if suspicious { readings::all(path)? } else { Vec::new() };
-        Ok(Self { literal: path, capitals: seen & CAPITAL != 0, readings })
+        let (readings, utf8) = if suspicious { readings::all(path)? } else { (Vec::new(), true) };
+        Ok(Self { literal: path, capitals: seen & CAPITAL != 0, utf8, readings })
     }
 
     pub fn literal(&self) -> &'a str {
         self.literal
+    }
+
+    /// Whether its escapes decode to UTF-8: a service has to allow others.
+    pub fn is_utf8(&self) -> bool {
+        self.utf8
     }
 
     /// Whether folding letters to lower case changes the literal path.
@@ -79,7 +89,8 @@ const CAPITAL: u8 = 1 << 4;
 const TAIL: u8 = 1 << 5;
 const FORBIDDEN: u8 = 1 << 7;
 
-/// RFC 3986 `pchar` and `/`, by what they can be read as.
+/// RFC 3986 `pchar` and `/`, by what they can be read as, and what browsers do not escape although
+/// they should (`[ ] | ^ { }`), which no server reads as anything but itself.
 const CLASS: [u8; 256] = {
     let mut class = [FORBIDDEN; 256];
     let mut byte = 0;
@@ -92,12 +103,30 @@ const CLASS: [u8; 256] = {
             b'.' | b'+' => TAIL,
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' | b'@' => 0,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b',' | b'=' => 0,
+            b'[' | b']' | b'|' | b'^' | b'{' | b'}' => 0,
             _ => FORBIDDEN,
         };
         byte += 1;
     }
     class
 };
+
+/// A byte that stands in a path as it is and must not, for people.
+struct Unescaped(u8);
+
+impl fmt::Display for Unescaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            b' ' => f.write_str("a space, which has to be written as %20"),
+            b'#' => f.write_str("a fragment (\"#\"), which clients do not send"),
+            byte if byte.is_ascii_graphic() => {
+                write!(f, "{:?}, which has to be written as %{byte:02X}", char::from(byte).to_string())
+            }
+            byte if byte.is_ascii() => f.write_str("a control character"),
+            _ => f.write_str("a character beyond ASCII, which has to be percent-encoded"),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -111,30 +140,71 @@ mod tests {
         for path in ["", "api", "*", "?x", "http://h/api"] {
             check(path, PathError::NotAbsolute);
         }
-        for byte in (0..=0x20u8).chain(*b"\\#?\"<>^|{}[]`\x7f") {
-            check(&format!("/a{}b", char::from(byte)), PathError::Byte);
+        for byte in (0..=0x20u8).chain(*b"\\#?\"<>`\x7f") {
+            check(&format!("/a{}b", char::from(byte)), PathError::Byte(byte));
         }
-        check("/é", PathError::Byte);
+        check("/é", PathError::Byte(0xc3));
         for path in ["/%", "/%z", "/%zz", "/%2", "/a%2/b", "/%u002e/x", "/%-1", "/%%32e"] {
             check(path, PathError::Escape);
         }
-        for path in ["/%00", "/a%0d%0aX", "/%09", "/%7F", "/%1f", "/%C2%85", "/a%2500", "/a%252500b"] {
+        for path in [
+            "/%00",
+            "/a%0d%0aX",
+            "/%09",
+            "/%7F",
+            "/%1f",
+            "/%C2%85",
+            "/a%2500",
+            "/a%252500b",
+            "/%85",
+            "/%ed%a0%80",
+            "/%9f",
+        ] {
             check(path, PathError::Control);
         }
-        for path in
-            ["/%ff", "/%c0%ae%c0%ae/x", "/%c0%af", "/%e0%80%ae", "/%f0%80%80%ae", "/%ed%a0%80", "/%D0"]
-        {
+        for path in [
+            "/%c0%ae%c0%ae/x",
+            "/%c0%af",
+            "/%c1%a8",
+            "/%e0%80%ae",
+            "/%e0%9f%bf",
+            "/%f0%80%80%ae",
+            "/%ff%c0%80",
+        ] {
             check(path, PathError::Utf8);
         }
-        check(&format!("/{}", "%25".repeat(5000) + &"%2f;/./%ef%bc%8f".repeat(4000)), PathError::DotSegment);
+        check(&format!("/{}", "%25".repeat(5000) + &"%2f;/../%ef%bc%8f".repeat(4000)), PathError::DotSegment);
     }
 
     #[test]
     fn a_dot_segment_in_any_reading_is_refused() {
         let dots = [
-            ".",
             "..",
             "...",
+            "./..",
+            ".%2f.",
+            "./%2e",
+            "%2f.%2f",
+            ".;/.",
+            "%2e",
+            ".%e2%80%a8",
+            "..%e2%80%a8",
+            "..%e2%80%a9",
+            "%e2%80%8e..",
+            ".%e2%80%af.",
+            "..%e3%80%80",
+            "..%e1%9a%80",
+            "..%ef%bb%bf",
+            "%f3%a0%80%81..",
+            "..%d8%9c",
+            "..%e2%81%a5",
+            "%c2%ad.%c2%ad.",
+            "..%25e2%2580%25a8",
+            "%ef%bc%8e%e2%80%a8%ef%bc%8e",
+            "..%ff",
+            "%e9%2f..",
+            "..%a0",
+            ".%ad.",
             "%2e",
             "%2E%2e",
             ".%2e",
@@ -212,6 +282,10 @@ mod tests {
             "/C++x",
             "/a.b+c",
             "/.hidden",
+            "/a[1].txt",
+            "/a|b",
+            "/{id}",
+            "/^x",
         ];
         for path in plain {
             let parsed = RequestPath::parse(path).unwrap();
@@ -243,6 +317,15 @@ mod tests {
             "/%3Fx",
             "/%E3%81%82%E3%80%82",
             "/a;v=1/b%20c%2Fd//e.%3Fx",
+            "/debian/./Packages",
+            "/./x",
+            "/a/.",
+            "/.",
+            "/caf%E9",
+            "/%ff",
+            "/%D0",
+            "/%C3%A9%E9",
+            "/a%E2%80%A8b",
             "/jar:file%3A%2F%2Fx",
             "/https%3A%2F%2Fexample.org%2Fa%3Fb=c%23d",
         ];
@@ -283,6 +366,46 @@ mod tests {
         check("/%C5%BFervice", "/service");
         check("/ap%C4%B1", "/apI");
         check("/ap%C2%ADi", "/api");
+        check("/ap%E2%80%A8i", "/api");
+        check("/a/./b", "/a/b");
+        check("/./a/././b", "/a/b");
+        check("/a/.", "/a/");
+        check("/a/.", "/a");
+        check("/./a%2fb", "/a/b");
+        check("/./a%2fb", "/./a/b");
+        check("/caf%E9", "/caf\u{e9}");
+        check("/ap%FFi", "/api");
+        check("/ap%FFi", "/ap\u{ff}i");
+        check("/ap%25FFi", "/api");
+    }
+
+    #[test]
+    fn a_path_says_whether_it_is_utf8() {
+        let check = |path: &str, utf8: bool| {
+            assert_eq!(RequestPath::parse(path).unwrap().is_utf8(), utf8, "{path}");
+        };
+        check("/a", true);
+        check("/caf%C3%A9", true);
+        check("/caf%E9", false);
+        check("/%C3%A9/%E9", false);
+        check("/%C0", false);
+        check("/caf%25E9", true);
+    }
+
+    #[test]
+    fn what_was_refused_is_named() {
+        let check = |path: &str, named: &str| {
+            let message = RequestPath::parse(path).unwrap_err().to_string();
+            assert!(message.contains(named), "{path}: {message}");
+        };
+        check("/a<b", "\"<\", which has to be written as %3C");
+        check("/a\"b", "%22");
+        check("/a b", "%20");
+        check("/a`b", "%60");
+        check("/a\\b", "%5C");
+        check("/é", "beyond ASCII");
+        check("/a%zz", "two hexadecimal digits");
+        check("/a/../b", "\"..\" segment");
     }
 
     #[test]

@@ -82,10 +82,13 @@ pub struct Owner<'r> {
     pub reading: bool,
 }
 
-/// The literal path has an owner and another reading lands elsewhere.
+/// Why nobody can be said to own a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disagreement {
-    pub reading: String,
+pub enum Disagreement {
+    /// The literal path has an owner and another reading lands elsewhere.
+    Reading(String),
+    /// It is not UTF-8, and no owner allows that.
+    InvalidUtf8,
 }
 
 /// A contradiction between rules, told with both places.
@@ -127,10 +130,15 @@ impl Rules {
             _ => None,
         };
         let find = |path: &str, letters: Letters| self.find(own, path, letters, method);
-        let Some(owner) = find(path.literal(), Letters::Exact) else { return Ok(None) };
+        let owner = find(path.literal(), Letters::Exact);
+        let allows = |owner: &Owner<'_>| owner.service.allow.contains(Allowance::InvalidUtf8);
+        if !path.is_utf8() && !owner.as_ref().is_some_and(allows) {
+            return Err(Disagreement::InvalidUtf8);
+        }
+        let Some(owner) = owner else { return Ok(None) };
         let agrees = |reading: &str, letters: Letters| {
             let same = find(reading, letters).is_some_and(|other| owner.is_same(&other));
-            if same { Ok(()) } else { Err(Disagreement { reading: reading.to_owned() }) }
+            if same { Ok(()) } else { Err(Disagreement::Reading(reading.to_owned())) }
         };
         let fold = !owner.service.allow.contains(Allowance::LetterCase);
         if fold && (self.capitals || path.has_capitals()) {
@@ -143,6 +151,21 @@ impl Rules {
             }
         }
         Ok(Some(owner))
+    }
+
+    /// Whether a path belongs to the same owner on these hosts, too.
+    pub fn is_owner_on(
+        &self,
+        owner: &Owner<'_>,
+        path: &RequestPath<'_>,
+        hosts: &[String],
+        method: &Method,
+    ) -> bool {
+        let same = |host: &String| {
+            self.owner(path, Some(host), method)
+                .is_ok_and(|other| other.is_some_and(|other| owner.is_same(&other)))
+        };
+        self.hosts.is_empty() || hosts.iter().all(same)
     }
 
     fn find<'r>(

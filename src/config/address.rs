@@ -1,10 +1,12 @@
 //! Addresses as written: what to listen on, networks, upstream URLs.
 
-use std::{net::IpAddr, path::Path};
+use std::{borrow::Cow, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 
+use super::punycode;
 use crate::{
+    authz::host::canonical,
     net::Address,
     proxy::{UpstreamUrl, UrlError},
 };
@@ -130,18 +132,13 @@ pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, 
     })
 }
 
-/// A host name as a `Host` field has it, without port, in lower case.
+/// A host name as a `Host` field has it, without port, in the spelling that is compared.
 pub(super) fn host(text: &str) -> Result<String, Wrong> {
     const FORM: &str = "write the name alone, such as \"youtrack.example.com\"";
-    let name = text.to_ascii_lowercase();
-    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let sound = match bare {
-        Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            (1..=253).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-                && !name.starts_with(['.', '-'])
-        }
-    };
-    if sound { Ok(name) } else { Err((format!("{text:?} is not a host name"), FORM.into())) }
+    if let Some(sent) = (!text.is_ascii()).then(|| punycode::host(text)).flatten() {
+        let message = format!("{text:?} has letters beyond ASCII, which clients send in another form");
+        return Err((message, format!("write {sent:?}")));
+    }
+    let name = canonical(text).filter(|name| name.len() <= 253 && !name.starts_with(['.', '-', '~']));
+    name.map(Cow::into_owned).ok_or_else(|| (format!("{text:?} is not a host name"), FORM.into()))
 }

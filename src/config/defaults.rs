@@ -6,6 +6,8 @@ pub const LISTEN: &str = r#"["127.0.0.1:8080"]"#;
 pub const TLS_CLIENT_CERTIFICATE: &str = r#""required""#;
 /// Nobody may say on whose behalf a request comes until somebody is named.
 pub const TRUSTED_PROXIES: &str = "[]";
+/// The list has what well-known products believe; what else an upstream believes, its operator knows.
+pub const DROP_FIELDS: &str = "[]";
 /// A header that clients could write themselves is not looked for.
 pub const PROXY_PROTOCOL: &str = r#""off""#;
 /// The owner alone; a proxy of another user needs its group let in.

@@ -64,6 +64,12 @@ const SERVER: &[Key] = &[
         "\"required\": connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.",
     )
     .or(d::PROXY_PROTOCOL),
+    key(
+        "drop_fields",
+        Kind::Texts,
+        "Request fields that no upstream gets, beside those of the list: \"X-Tenant\", \"X-Tenant-*\".",
+    )
+    .or(d::DROP_FIELDS),
     key("workers", Kind::Count(1, 1024), "Worker threads; one per core unless written. Not reloadable."),
     key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless written."),
     key("drain", Kind::Duration(0), "How long requests in flight may last after SIGTERM.").or(d::DRAIN),
@@ -330,7 +336,11 @@ const SERVICE: &[Key] = &[
     key("upstream", Kind::Text, "Name of an [upstream.NAME].").required(),
     key("paths", Kind::Texts, "Absolute prefixes of whole segments, 1 to 32, without trailing slash.")
         .required(),
-    key("hosts", Kind::Texts, "Host names; any unless written."),
+    key(
+        "hosts",
+        Kind::Texts,
+        "Host names; any unless written. Letters beyond ASCII in the form that is sent: \"xn--bcher-kva.example\".",
+    ),
     key("readers", Kind::Texts, "Groups that may read this service; nobody unless written."),
     key("methods", Kind::Texts, "Methods that pass; all but TRACE and CONNECT unless written."),
     key("read_methods", Kind::Texts, "What a read-only token may use: \"METHOD\" or \"METHOD /prefix\".")
@@ -345,8 +355,13 @@ const SERVICE: &[Key] = &[
         .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups told to the upstream; the readers unless written."),
     key(
+        "pass_fields",
+        Kind::TableOrTables(PASS_FIELD),
+        "Unsafe: fields of the list that pass, `{ name = \"X-Remote-User\", from = \"trusted\" }`; from trusted proxies or from \"anybody\".",
+    ),
+    key(
         "allow",
-        Kind::Words(&["letter-case", "empty-segments", "encoded-slashes", "path-parameters"]),
+        Kind::Words(&["letter-case", "empty-segments", "encoded-slashes", "path-parameters", "invalid-utf8"]),
         "Unsafe: readings of a path that need not agree, for upstreams known not to read so.",
     ),
     key("max_body", Kind::Size, "Largest request body; the server's unless written."),
@@ -355,6 +370,12 @@ const SERVICE: &[Key] = &[
         Kind::TableOrTables(LIMIT),
         "Limits of this service, beside those over all: `per`, `rate`, `burst`, `concurrent`.",
     ),
+];
+
+const PASS_FIELD: &[Key] = &[
+    key("name", Kind::Text, "The field's name.").required(),
+    key("from", Kind::Word(&["trusted", "anybody"]), "From trusted proxies alone, or from anybody.")
+        .required(),
 ];
 
 const LIMIT: &[Key] = &[

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 use super::{
     Admin, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
-    admin, assertion, keys,
+    admin, assertion, fields, keys,
     problem::Problems,
     public::warn_of_risks,
     section::{Section, Text},
@@ -79,11 +79,14 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         }
     }
 
+    let dropped = fields::dropped(problems, &root.table("server"));
     let written_services = root.named("service");
     let service_names: Vec<&str> = written_services.iter().map(|(name, _)| name.get_ref().as_str()).collect();
     let services: Vec<_> = written_services
         .iter()
-        .map(|(name, section)| service::service(problems, name, section, &upstream_names, directory))
+        .map(|(name, section)| {
+            service::service(problems, name, section, &upstream_names, &dropped, directory)
+        })
         .collect();
     let public: Vec<_> = root
         .tables("public")

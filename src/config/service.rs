@@ -6,12 +6,14 @@ use http::Method;
 
 use super::{
     address::{Wrong, host},
+    fields,
     problem::Problems,
     secret,
     section::{Section, Text},
     suggest::{closest, did_you_mean},
 };
 use crate::authz::{
+    forwarding::FieldPattern,
     path::RequestPath,
     rules::{
         Allowance, Authorization, BUILT_IN_SERVICE, Identity, Origin, PublicPath, PublicSpec, ReadMethod,
@@ -30,6 +32,7 @@ pub(super) fn service(
     name: &Text,
     section: &Section<'_>,
     upstreams: &[&str],
+    dropped: &Arc<[FieldPattern]>,
     directory: &Path,
 ) -> Option<ServiceSpec> {
     // Everything is looked at before anything missing ends it.
@@ -49,6 +52,7 @@ pub(super) fn service(
     let hosts = collect(problems, section.texts("hosts"), host);
     let identity_groups = section.texts_if_any("identity_groups").map(|texts| group_names(problems, &texts));
     let allow = section.texts("allow").iter().filter_map(|word| allowance(word.get_ref())).collect();
+    let fields = fields::policy(problems, section, dropped);
     let authorization = authorization(problems, section, directory);
     let title = section.text("title").map_or_else(|| name.get_ref().clone(), |t| line(problems, &t, 200));
     let about = section.text("about").map(|t| line(problems, &t, 500)).unwrap_or_default();
@@ -67,6 +71,7 @@ pub(super) fn service(
         identity: section.text("identity").map_or(Identity::None, |word| identity(word.get_ref())),
         identity_groups,
         allow,
+        fields,
         max_body: section.size("max_body"),
         origin: origin(problems, section),
     })
@@ -240,6 +245,7 @@ fn allowance(word: &str) -> Option<Allowance> {
         "empty-segments" => Some(Allowance::EmptySegments),
         "encoded-slashes" => Some(Allowance::EncodedSlashes),
         "path-parameters" => Some(Allowance::PathParameters),
+        "invalid-utf8" => Some(Allowance::InvalidUtf8),
         _ => None,
     }
 }

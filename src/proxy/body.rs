@@ -91,7 +91,15 @@ impl Source {
             }
             Err(other) => Ok(match other.into_trailers() {
                 Ok(mut trailers) => {
-                    forwarding::edit_request_trailers(&mut trailers);
+                    let rules = &self.context.state.snapshot.rules;
+                    // A body is read of permitted requests alone, and those have a service.
+                    let service = self.context.outcome.service.get().and_then(|id| rules.service(id));
+                    match service {
+                        Some(service) => {
+                            forwarding::edit_request_trailers(&mut trailers, &service.spec.fields);
+                        }
+                        None => trailers.clear(),
+                    }
                     Frame::trailers(trailers)
                 }
                 Err(other) => other,

@@ -108,6 +108,7 @@ impl RequestContext {
             upgrade: self.facts.upgrade,
             method_override: self.facts.method_override,
             destination: self.facts.destination.as_ref(),
+            stated_hosts: &self.facts.stated_hosts,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
         answer::Reason,
         decide::Credential,
         destination::Destination,
-        forwarding::{client_address, method_override},
+        forwarding::{client_address, method_override, stated_hosts},
     },
     net::Connection,
     proxy::{Gateway, framing::HostName, trusts, worker_state::WorkerState},
@@ -27,6 +27,8 @@ pub struct RequestFacts {
     pub method_override: bool,
     /// WebDAV's second target.
     pub destination: Option<Destination>,
+    /// Hosts that a trusted proxy names beside the request's own.
+    pub stated_hosts: Vec<String>,
 }
 
 impl RequestFacts {
@@ -48,6 +50,7 @@ impl RequestFacts {
             upgrade: headers.contains_key(header::UPGRADE),
             method_override: method_override(headers),
             destination: Destination::from_headers(headers, host.field()),
+            stated_hosts: if trusted { stated_hosts(headers) } else { Vec::new() },
             host: Some(host),
         })
     }
@@ -61,6 +64,7 @@ impl RequestFacts {
             upgrade: false,
             method_override: false,
             destination: None,
+            stated_hosts: Vec::new(),
         }
     }
 

@@ -1,17 +1,17 @@
 //! What a head must be at this level: of one host.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{borrow::Cow, cell::RefCell, rc::Rc};
 
 use http::{HeaderMap, Request, Version, header};
 
-use crate::authz::{answer::Reason, forwarding};
+use crate::authz::{answer::Reason, forwarding, host::Authority};
 
 /// The host a request is for: lower case, without port; empty for HTTP/1.0 without Host.
 #[derive(Debug)]
 pub struct HostName {
     field: Option<Box<[u8]>>,
     length: usize,
-    /// Where the client's spelling differs from the lower-case one.
+    /// Where the client's spelling differs from the one that is compared.
     folded: Option<Box<str>>,
 }
 
@@ -74,30 +74,11 @@ fn one_coding(headers: &HeaderMap) -> bool {
 }
 
 fn parse(text: &[u8]) -> Option<HostName> {
-    let length = split(text)?;
-    let upper = text[..length].iter().any(u8::is_ascii_uppercase);
-    let folded = upper.then(|| String::from_utf8_lossy(&text[..length]).to_ascii_lowercase().into());
-    Some(HostName { field: Some(text.into()), length, folded })
-}
-
-/// The length of the host in a valid `host[:port]`.
-fn split(text: &[u8]) -> Option<usize> {
-    let length = if text.first() == Some(&b'[') {
-        let end = text.iter().position(|byte| *byte == b']')?;
-        std::str::from_utf8(&text[1..end]).ok()?.parse::<std::net::Ipv6Addr>().ok()?;
-        end + 1
-    } else {
-        let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
-        let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        // A server may cut one dot off at the end: what is left must not be another name again.
-        let one_name = !text[..end].windows(2).any(|two| two == b"..");
-        (end > 0 && one_name && text[..end].iter().all(sound)).then_some(end)?
+    let (length, folded) = match Authority::parse(text)?.host {
+        Cow::Borrowed(host) => (host.len(), None),
+        Cow::Owned(host) => (0, Some(host.into())),
     };
-    match &text[length..] {
-        [] => Some(length),
-        [b':', port @ ..] => (port.len() <= 5 && port.iter().all(u8::is_ascii_digit)).then_some(length),
-        _ => None,
-    }
+    Some(HostName { field: Some(text.into()), length, folded })
 }
 
 #[cfg(test)]
@@ -129,6 +110,10 @@ mod tests {
         check("case is folded", new, "/", &["A.Example:8080"], Ok(Some("a.example")));
         check("a port is cut", new, "/", &["a.example:8080"], Ok(Some("a.example")));
         check("IPv6", new, "/", &["[::1]:80"], Ok(Some("[::1]")));
+        check("IPv6 in another spelling", new, "/", &["[0:0::0001]:80"], Ok(Some("[::1]")));
+        check("a dot behind", new, "/", &["a.example."], Ok(Some("a.example")));
+        check("two dots within", new, "/", &["a..b"], bad);
+        check("a port beyond all", new, "/", &["a:99999"], bad);
         check("none", new, "/", &[], bad);
         check("none in HTTP/1.0", old, "/", &[], Ok(None));
         check("two, the same", new, "/", &["a", "a"], bad);

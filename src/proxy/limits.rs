@@ -238,10 +238,19 @@ impl LimitPermit {
 }
 
 impl Fields {
-    /// Beside the upstream's own, if it has any.
+    /// In place of the upstream's own: a list of both would be neither's (RFC 9651), and a client that
+    /// obeys one of them would break the other.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
-        headers.append(RATE_LIMIT, self.state.clone());
-        headers.append(RATE_LIMIT_POLICY, self.policy.clone());
+        let is_limit = |name: &HeaderName| {
+            let name = name.as_str().strip_prefix("x-").unwrap_or(name.as_str());
+            name.starts_with("ratelimit") || name.starts_with("rate-limit")
+        };
+        let theirs: Vec<_> = headers.keys().filter(|name| is_limit(name)).cloned().collect();
+        for name in theirs {
+            headers.remove(name);
+        }
+        headers.insert(RATE_LIMIT, self.state.clone());
+        headers.insert(RATE_LIMIT_POLICY, self.policy.clone());
     }
 }
 
@@ -292,5 +301,33 @@ fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_limits_stand_alone() {
+        let ours = Fields {
+            state: HeaderValue::from_static("\"1/s\";r=0;t=1"),
+            policy: HeaderValue::from_static("\"1/s\";q=1;w=1"),
+        };
+        let mut headers = HeaderMap::new();
+        for name in [
+            "ratelimit",
+            "ratelimit-policy",
+            "ratelimit-remaining",
+            "x-ratelimit-limit",
+            "x-rate-limit-reset",
+        ] {
+            headers.insert(name, HeaderValue::from_static("9"));
+        }
+        headers.insert("x-rating", HeaderValue::from_static("9"));
+        ours.set_headers(&mut headers);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["ratelimit", "ratelimit-policy", "x-rating"]);
     }
 }

@@ -51,6 +51,7 @@ fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
+        fields: Default::default(),
         max_body: None,
         origin: Origin { file: "gateway.toml".into(), line: 1 },
     }

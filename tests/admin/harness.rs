@@ -308,6 +308,7 @@ fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
+        fields: Default::default(),
         max_body: None,
         origin: Origin { file: "gateway.toml".into(), line: 10 + u32::try_from(at).unwrap() },
     }

@@ -17,7 +17,7 @@ const IDENTITY: [&str; 6] = [
 ];
 
 /// What only a trusted proxy says, or what re-routes behind the decision.
-const ROUTING: [&str; 24] = [
+const ROUTING: [&str; 58] = [
     "Forwarded",
     "X-Forwarded-For",
     "X-Forwarded-Host",
@@ -42,10 +42,45 @@ const ROUTING: [&str; 24] = [
     "True-Client-IP",
     "X-Host",
     "X-HTTP-Host-Override",
+    "X-Original-Method",
+    "X-Envoy-Original-Path",
+    "X-Accel-Redirect",
+    "X-Accel-Mapping",
+    "X-Sendfile-Type",
+    "X-HTTP-DestinationURL",
+    "New-Uri",
+    "Proxy",
+    "Remote-User",
+    "Remote-Groups",
+    "X-Remote-User",
+    "X-Remote-Extra-Scopes",
+    "X-Auth-User",
+    "X-Auth-Roles",
+    "X-Auth-Request-Email",
+    "X-Authenticated-UserId",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Client-Cert",
+    "X-WebAuth-User",
+    "X-Authentik-Username",
+    "X-Goog-Authenticated-User-Email",
+    "X-Goog-IAP-JWT-Assertion",
+    "Cf-Access-Jwt-Assertion",
+    "Tailscale-User-Login",
+    "X-SSL-Client-Cert",
+    "SSL-Client-Verify",
+    "X-Client-Cert",
+    "X-ARR-ClientCert",
+    "CF-Connecting-IP",
+    "Fastly-Client-IP",
+    "X-Originating-IP",
+    "X-ProxyUser-IP",
+    "Front-End-Https",
+    "X-Url-Scheme",
 ];
 
-const HOP_BY_HOP: [&str; 8] = [
+const HOP_BY_HOP: [&str; 9] = [
     "Proxy-Authorization",
+    "Proxy-Authenticate",
     "Proxy-Connection",
     "Keep-Alive",
     "TE",

@@ -3,7 +3,7 @@
 use crate::{readings::reaches, stage::Stage};
 
 /// Ways to write `..`.
-const UP: [&str; 27] = [
+const UP: [&str; 40] = [
     "..",
     "%2e%2e",
     ".%2E",
@@ -29,6 +29,19 @@ const UP: [&str; 27] = [
     "%e2%80%a5",
     "%uff0e%uff0e",
     ".%e2%80%8b.",
+    "..%e2%80%a8",
+    "..%e2%80%a9",
+    "%e2%80%8f..",
+    ".%e2%80%af.",
+    "..%e3%80%80",
+    "..%e1%9a%80",
+    "..%ef%bb%bf",
+    "..%f3%a0%80%81",
+    "..%c2%ad",
+    "..%ff",
+    ".%e9.",
+    "..%a0",
+    "./..",
     "..%23",
     "...",
 ];
@@ -238,6 +251,32 @@ fn services_side_by_side() {
 fn a_service_inside_of_one_that_owns_everything() {
     let stage = Stage::nested();
     assert!(check(&stage, &["/hub/api", "/hub/rest", "/api/admin"], "") > 1500);
+}
+
+#[test]
+fn what_browsers_and_package_managers_send_passes_untouched() {
+    let stage = Stage::apart();
+    let check = |stage: &Stage, target: &str, status: u16| {
+        let fields = format!("Host: g\r\n{}", stage.bearer());
+        let (answer, received) = stage.once("GET", target.as_bytes(), &fields);
+        let body = String::from_utf8_lossy(&answer.body);
+        assert_eq!(answer.status, status, "{target}: {body}");
+        assert!(received.iter().all(|one| one.target == target), "{target}: {received:?}");
+        body.into_owned()
+    };
+    for target in ["/api/a[1].txt", "/api/a|b", "/api/^x", "/api/{id}", "/api/./Packages", "/api/x/."] {
+        check(&stage, target, 200);
+    }
+    check(&stage, "/api/caf%E9", 400);
+    for (target, named) in [("/api/../x", "segment"), ("/api/a%zz", "hexadecimal"), ("/api/%ff", "UTF-8")] {
+        let body = check(&stage, target, 400);
+        assert!(body.contains(named), "{target}: {body}");
+    }
+    let tolerant = Stage::with("\"/api\"]\nallow = [\"invalid-utf8\"", "", "");
+    check(&tolerant, "/api/caf%E9", 200);
+    check(&tolerant, "/api/..%ff/hub/api/x", 400);
+    check(&tolerant, "/api/%85", 400);
+    check(&tolerant, "/api/%c0%ae", 400);
 }
 
 #[test]

@@ -37,6 +37,10 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
     assert!(words.contains("is valid"), "{words}");
     process.signal(Signal::HUP);
     process.words.wait_for("configuration reloaded");
+    // By default these would end a process.
+    process.signal(Signal::USR1);
+    process.signal(Signal::USR2);
+    assert_eq!(process.status("/api/x", &token), 200);
 }
 
 #[test]

@@ -125,6 +125,13 @@ fn every_refusal_is_401_or_403_and_says_why() {
         "original_unclear",
         false,
     );
+    check(
+        "an identity of another product",
+        &[GET, API, "Remote-User: root"],
+        unclear,
+        "original_unclear",
+        false,
+    );
     check("under an alias", &[GET, API, "X_Permgate_User: root"], unclear, "original_unclear", false);
     check("another target", &[GET, API, "X-Rewrite-URL: /hub"], unclear, "original_unclear", false);
     let copy = "X-Original-Method: COPY";

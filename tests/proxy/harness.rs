@@ -134,6 +134,7 @@ impl Setup {
                 identity: Identity::Headers,
                 identity_groups: None,
                 allow: Vec::new(),
+                fields: Default::default(),
                 max_body: None,
                 origin: place(),
             },

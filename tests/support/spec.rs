@@ -21,6 +21,7 @@ pub fn service(key: &str, paths: &[&str], readers: &[&str]) -> ServiceSpec {
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
+        fields: Default::default(),
         max_body: None,
         origin: Origin { file: "gateway.toml".into(), line: 1 },
     }

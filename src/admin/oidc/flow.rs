@@ -6,10 +6,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::base64;
-use crate::admin::{error::Problem, session::secret::Secret};
-
-const SECURE: &str = "__Host-permgate-flow";
-const PLAIN: &str = "permgate-flow";
+use crate::{
+    admin::{error::Problem, session::secret::Secret},
+    authz::cookies,
+};
 
 /// How long somebody may take at the provider, in seconds.
 const PATIENCE: u32 = 600;
@@ -89,7 +89,8 @@ fn written(value: &str, max_age: u32, secure: bool) -> Option<HeaderValue> {
 }
 
 fn cookie_name(secure: bool) -> &'static str {
-    if secure { SECURE } else { PLAIN }
+    let [bound, plain] = cookies::FLOW;
+    if secure { bound } else { plain }
 }
 
 #[cfg(test)]

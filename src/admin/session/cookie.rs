@@ -3,12 +3,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use super::secret::Secret;
-use crate::store::ABSOLUTE;
-
-/// With TLS the name itself binds the cookie to this host and to TLS: no neighbour under the same
-/// domain can put one here.
-const SECURE: &str = "__Host-permgate";
-const PLAIN: &str = "permgate";
+use crate::{authz::cookies, store::ABSOLUTE};
 
 /// What the browser sent; nothing when there are several, since nobody knows who set which.
 pub(in crate::admin) fn read(headers: &HeaderMap, secure: bool) -> Option<Secret> {
@@ -38,7 +33,8 @@ fn written(value: &str, secure: bool, max_age: i64) -> String {
 }
 
 fn name(secure: bool) -> &'static str {
-    if secure { SECURE } else { PLAIN }
+    let [bound, plain] = cookies::SESSION;
+    if secure { bound } else { plain }
 }
 
 #[cfg(test)]

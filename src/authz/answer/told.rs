@@ -43,8 +43,8 @@ impl Told {
             }
             Reason::BadPath => bad_request(
                 "The path is not acceptable",
-                "Send it without \".\" and \"..\" segments, control characters, malformed escapes, and \
-                 characters that must be percent-encoded",
+                "Send it without \"..\" segments, control characters, malformed escapes, and characters that \
+                 must be percent-encoded",
             ),
             Reason::AmbiguousPath => bad_request(
                 "Servers may read this path in different ways that lead to different services",

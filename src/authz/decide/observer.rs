@@ -69,7 +69,10 @@ impl Told {
                 told.by(&owner.service.spec.origin)
             }
             Ok(None) => Self::new(looked_at, "belongs to no service"),
-            Err(Disagreement { reading }) => Self::new(
+            Err(Disagreement::InvalidUtf8) => {
+                Self::new(looked_at, "is not UTF-8, which its service does not allow")
+            }
+            Err(Disagreement::Reading(reading)) => Self::new(
                 looked_at,
                 format!("some servers read \"{}\", which has another owner", redact(reading)),
             ),

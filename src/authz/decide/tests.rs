@@ -21,6 +21,7 @@ fn query(path: &str) -> Query<'_> {
         upgrade: false,
         method_override: false,
         destination: None,
+        stated_hosts: &[],
     }
 }
 
@@ -342,4 +343,24 @@ fn a_public_rule_opens_its_own_paths_alone() {
     check("/a/y", SENT, Reason::Ok);
     check("/b/open/y", SENT, Reason::OkAnonymous);
     check("/b/y", SENT, Reason::ScopeDenied);
+}
+
+#[test]
+fn hosts_that_a_trusted_proxy_names_have_the_same_owner_or_the_request_is_refused() {
+    let mut admin = service("admin", &["/admin"]);
+    admin.hosts = vec!["admin.example".to_owned()];
+    let mut own = service("own", &["/api"]);
+    own.hosts = vec!["own.example".to_owned()];
+    let case = Case::of(Fixture::of(vec![service("any", &["/api", "/admin"]), admin, own], Vec::new()));
+    let check = |path: &'static str, hosts: &[&str], expected: Reason| {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let asked = Query { host: Some("public.example"), stated_hosts: &hosts, ..query(path) };
+        assert_eq!(case.reason(&asked), expected, "{path} {hosts:?}");
+    };
+    check("/api", &[], Reason::Ok);
+    check("/api", &["public.example", "other.example", "admin.example"], Reason::Ok);
+    check("/admin", &["other.example"], Reason::Ok);
+    check("/admin", &["admin.example"], Reason::BadRequest);
+    check("/admin", &["other.example", "admin.example."], Reason::BadRequest);
+    check("/api", &["own.example"], Reason::BadRequest);
 }

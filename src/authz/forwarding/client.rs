@@ -120,7 +120,26 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
 }
 
 /// The address of the one `for` of a sound element.
-fn element_for(element: &[u8]) -> Option<IpAddr> {
+pub(super) fn element_for(element: &[u8]) -> Option<IpAddr> {
+    node(&parameter(element, b"for")?)
+}
+
+/// The addresses that `X-Forwarded-For` names from left to right, `None` for what is no address.
+pub(super) fn listed_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let values = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    values.flat_map(|value| value.split(|b| *b == b',')).map(node).collect()
+}
+
+/// The elements of `Forwarded` from left to right.
+pub(super) fn elements(headers: &HeaderMap) -> Vec<&[u8]> {
+    let values = headers.get_all(header::FORWARDED).iter().rev().map(HeaderValue::as_bytes);
+    let mut elements: Vec<_> = values.flat_map(|value| Elements { left: Some(value) }).collect();
+    elements.reverse();
+    elements
+}
+
+/// The one value of a parameter of a sound element; the name is in lower case.
+pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, [u8]>> {
     let mut told = None;
     let mut rest = element.trim_ascii();
     while !rest.is_empty() {
@@ -138,11 +157,11 @@ fn element_for(element: &[u8]) -> Option<IpAddr> {
             Some((b';', more)) => more.trim_ascii_start(),
             Some(_) => return None,
         };
-        if name.eq_ignore_ascii_case(b"for") && told.replace(value).is_some() {
+        if name.eq_ignore_ascii_case(wanted) && told.replace(value).is_some() {
             return None;
         }
     }
-    node(&told?)
+    told
 }
 
 /// What a quoted string says, from behind its opening quote, and what follows its end.

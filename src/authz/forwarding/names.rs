@@ -3,6 +3,9 @@
 
 use http::HeaderMap;
 
+use super::dropped::{self, FieldPolicy, Kind};
+use crate::authz::destination;
+
 /// Which way fields go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -14,24 +17,34 @@ pub enum Side {
     ResponseTrailers,
 }
 
-/// Whether a field crosses the gateway. `Authorization` is for the caller.
-pub fn crosses(name: &[u8], side: Side) -> bool {
-    match name {
-        // The one of them that nearly every message has.
-        b"content-length" if !side.is_trailers() => true,
-        b"connection" | b"proxy-authorization" | b"te" | b"transfer-encoding" | b"upgrade" => false,
-        b"keep-alive" | b"proxy-connection" | b"http2-settings" => false,
+/// Whether a field crosses the gateway. `Authorization`, `Destination` and cookies are for the caller.
+pub fn crosses(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
+    if concerns_one_connection(name) || side.is_trailers() && is_never_a_trailer(name) {
+        return false;
+    }
+    match side {
+        Side::Request | Side::TrustedRequest => {
+            name != b"expect"
+                && name != destination::NAME.as_str().as_bytes()
+                && !policy.drops(name, side == Side::TrustedRequest)
+        }
+        Side::RequestTrailers => !policy.drops_trailer(name),
         // Set anew.
-        b"x-request-id" => false,
-        b"destination" => matches!(side, Side::Response | Side::ResponseTrailers),
-        b"expect" if matches!(side, Side::Request | Side::TrustedRequest) => false,
-        b"forwarded" if side == Side::Request => false,
-        [b'n', ..] if folds_to(name, "new-uri") => matches!(side, Side::Response | Side::ResponseTrailers),
-        _ if side.is_trailers() && is_never_a_trailer(name) => false,
-        [b'x', ..] if side != Side::Response && is_ours(name, side) => false,
-        [b't', b'r', b'u', ..] if is_client_address(name, side) => false,
-        [b't' | b'c' | b'p' | b'k' | b'f' | b'h', ..] if has_alias_byte(name) && is_alias(name) => false,
-        _ => true,
+        Side::Response => name != b"x-request-id",
+        Side::ResponseTrailers => !folds_to(name, "x-request-id"),
+    }
+}
+
+/// Hop-by-hop fields (RFC 9110, 7.6.1), and names that fold onto one or onto a length.
+fn concerns_one_connection(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'c') => name == b"connection" || name != b"content-length" && folds_to(name, "content-length"),
+        Some(b'h') => folds_to(name, "http2-settings"),
+        Some(b'k') => folds_to(name, "keep-alive"),
+        Some(b'p') => starts_folded(name, "proxy-auth") || folds_to(name, "proxy-connection"),
+        Some(b't') => name == b"te" || folds_to(name, "transfer-encoding"),
+        Some(b'u') => name == b"upgrade",
+        _ => false,
     }
 }
 
@@ -60,12 +73,15 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 /// sends on: it would tell the upstream of another identity or another target. `told` are those
 /// that this proxy sets itself.
 pub fn misleads(headers: &HeaderMap, told: &[&str]) -> bool {
-    const ORIGINAL: [&str; 2] = ["x-original-method", "x-original-upgrade"];
-    const SAID: [&[u8]; 3] = [b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl"];
     names(headers).any(|name| {
-        let ours = is_ours(name, Side::TrustedRequest) && !SAID.contains(&name);
-        (ours || folds_to(name, "new-uri") || ORIGINAL.iter().any(|original| folds_to(name, original)))
-            && !told.iter().any(|told| told.as_bytes() == name)
+        let misleads = match dropped::kind(name) {
+            None => false,
+            // As a header it is set anew.
+            Some(Kind::Ours) => name != b"x-request-id",
+            Some(Kind::Identity | Kind::Reroute) => true,
+            Some(Kind::Hop) => has_alias_byte(name) || name == b"x-forwarded-prefix",
+        };
+        misleads && !told.iter().any(|told| told.as_bytes() == name)
     })
 }
 
@@ -73,60 +89,16 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.keys().map(|name| name.as_str().as_bytes())
 }
 
-/// Fields that only the gateway may set, and those that re-route an upstream behind the decision.
-fn is_ours(name: &[u8], side: Side) -> bool {
-    const REROUTING: [&str; 7] = [
-        "x-original-url",
-        "x-original-uri",
-        "x-original-host",
-        "x-rewrite-url",
-        "x-request-id",
-        "x-host",
-        "x-http-host-override",
-    ];
-    const SAID_BY_PROXIES: [&[u8]; 4] =
-        [b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port"];
-    if side == Side::ResponseTrailers {
-        return folds_to(name, "x-request-id");
-    }
-    if name == b"x-request-id" {
-        // As a header it is set anew.
-        return side == Side::RequestTrailers;
-    }
-    match name.get(2) {
-        Some(b'p') => starts_folded(name, "x-permgate"),
-        Some(b'f') => {
-            starts_folded(name, "x-forwarded")
-                && !(side == Side::TrustedRequest && SAID_BY_PROXIES.contains(&name))
-        }
-        Some(b'o' | b'r' | b'h') if REROUTING.iter().any(|field| folds_to(name, field)) => true,
-        Some(b'h') if starts_folded(name, "x-http-destination") => true,
-        Some(b'r' | b'c') => is_client_address(name, side),
-        _ => false,
-    }
-}
-
-/// Other names for the client's address: as `Forwarded`, a trusted proxy's word alone.
-fn is_client_address(name: &[u8], side: Side) -> bool {
-    const ADDRESSES: [&str; 4] = ["x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"];
-    match side {
-        Side::Request | Side::RequestTrailers => ADDRESSES.iter().any(|field| folds_to(name, field)),
-        // Under an alias it is nobody's word.
-        Side::TrustedRequest => has_alias_byte(name) && ADDRESSES.iter().any(|field| folds_to(name, field)),
-        Side::Response | Side::ResponseTrailers => false,
-    }
-}
-
 /// RFC 9110, 6.5.1: what frames, routes, authenticates or describes the message cannot come after it.
 fn is_never_a_trailer(name: &[u8]) -> bool {
-    const NEVER: [&str; 19] = [
+    const NEVER: [&str; 18] = [
         "transfer-encoding",
         "content-length",
         "host",
         "trailer",
         "expect",
         "authorization",
-        "proxy-authenticate",
+        "destination",
         "www-authenticate",
         "cookie",
         "set-cookie",
@@ -138,24 +110,10 @@ fn is_never_a_trailer(name: &[u8]) -> bool {
         "max-forwards",
         "range",
         "location",
-        "te",
     ];
     NEVER.iter().any(|field| folds_to(name, field))
         || starts_folded(name, "x-http-method")
         || folds_to(name, "x-method-override")
-}
-
-/// Names that fold onto a field with a fate of its own.
-fn is_alias(name: &[u8]) -> bool {
-    const ALIASED: [&str; 6] = [
-        "transfer-encoding",
-        "content-length",
-        "proxy-authorization",
-        "proxy-connection",
-        "keep-alive",
-        "http2-settings",
-    ];
-    ALIASED.iter().any(|field| folds_to(name, field))
 }
 
 /// Of a name that folds onto another one: whether it is not that name itself.
@@ -163,11 +121,11 @@ fn has_alias_byte(name: &[u8]) -> bool {
     name.iter().any(|b| matches!(b, b'_' | b'.'))
 }
 
-fn folds_to(name: &[u8], field: &str) -> bool {
+pub(super) fn folds_to(name: &[u8], field: &str) -> bool {
     name.len() == field.len() && starts_folded(name, field)
 }
 
-fn starts_folded(name: &[u8], start: &str) -> bool {
+pub(super) fn starts_folded(name: &[u8], start: &str) -> bool {
     let fold = |b: &u8| if matches!(b, b'_' | b'.') { b'-' } else { *b };
     name.len() >= start.len() && name.iter().map(fold).zip(start.bytes()).all(|(sent, ours)| sent == ours)
 }

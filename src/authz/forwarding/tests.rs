@@ -35,6 +35,7 @@ fn query() -> Query<'static> {
         upgrade: false,
         method_override: false,
         destination: None,
+        stated_hosts: &[],
     }
 }
 
@@ -113,12 +114,28 @@ fn the_upstream_gets_what_it_may() {
         "x-rewrite.url",
         "x-request-id",
         "x_request_id",
+        "destination",
+        "remote_user",
+        "x-auth-request-email",
+        "cf-connecting-ip",
+        "proxy",
+        "proxy-authenticate",
+        "x-accel-mapping",
     ] {
         dropped(name);
     }
-    for name in
-        ["accept", "cookie", "x-permission", "x-forward", "x-custom_name", "range", "content-length", "x"]
-    {
+    for name in [
+        "accept",
+        "cookie",
+        "x-auth-token",
+        "cf-ray",
+        "x-permission",
+        "x-forward",
+        "x-custom_name",
+        "range",
+        "content-length",
+        "x",
+    ] {
         kept(name);
     }
     check(
@@ -173,6 +190,50 @@ fn a_trusted_proxy_is_added_to() {
         ],
     );
     check(
+        "X-Forwarded-* without Forwarded",
+        &[
+            ("x-forwarded-for", "10.0.0.1, 2001:db8::1, x"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a.example"),
+        ],
+        &[(
+            "forwarded",
+            Some(
+                "for=10.0.0.1;proto=https;host=\"a.example\", for=\"[2001:db8::1]\", for=unknown, \
+                 for=192.0.2.1;proto=http;host=\"example.org:8080\"",
+            ),
+        )],
+    );
+    check(
+        "a scheme alone",
+        &[("x-forwarded-proto", "wss")],
+        &[
+            ("x-forwarded-proto", Some("wss")),
+            ("forwarded", Some("for=192.0.2.1;proto=wss;host=\"example.org:8080\"")),
+        ],
+    );
+    check(
+        "Forwarded without X-Forwarded-*",
+        &[
+            ("forwarded", "for=10.0.0.1;proto=https;host=a.example, for=\"[2001:db8::1]:80\""),
+            ("forwarded", "for=_x"),
+        ],
+        &[
+            ("x-forwarded-for", Some("10.0.0.1, 2001:db8::1, unknown, 192.0.2.1")),
+            ("x-forwarded-proto", Some("https")),
+            ("x-forwarded-host", Some("a.example")),
+        ],
+    );
+    check(
+        "Forwarded that says nothing sound",
+        &[("forwarded", "proto=gopher;host=\"a b\"")],
+        &[
+            ("x-forwarded-for", Some("unknown, 192.0.2.1")),
+            ("x-forwarded-proto", Some("http")),
+            ("x-forwarded-host", Some("example.org:8080")),
+        ],
+    );
+    check(
         "what makes no sense",
         &[("x-forwarded-proto", "gopher"), ("x-forwarded-host", "a b"), ("x-forwarded-port", "x")],
         &[
@@ -192,6 +253,50 @@ fn a_trusted_proxy_is_added_to() {
         &[("connection", "x-forwarded-for, forwarded"), ("x-forwarded-for", "10.0.0.1")],
         &[("x-forwarded-for", Some("10.0.0.1, 192.0.2.1"))],
     );
+}
+
+#[test]
+fn a_service_may_let_a_field_through() {
+    let fixture = Fixture::with(|youtrack| {
+        let pass = |name: &str, from| PassField { name: name.into(), from };
+        youtrack.fields = FieldPolicy {
+            drop: [FieldPattern::parse("x-tenant").unwrap()].into(),
+            pass: vec![pass("remote-user", PassFrom::Trusted), pass("x-real-ip", PassFrom::Anybody)],
+        };
+    });
+    let fields = [
+        ("remote-user", "a"),
+        ("remote_user", "b"),
+        ("x-real-ip", "c"),
+        ("x-tenant", "d"),
+        ("cf-connecting-ip", "e"),
+        ("cf_connecting_ip", "f"),
+    ];
+    let check = |trusted: bool, expected: &[&str]| {
+        let sent = sent(&fixture, &fields, trusted).unwrap();
+        let passed = fields.iter().filter(|(name, _)| sent.contains_key(*name));
+        assert_eq!(passed.map(|(_, value)| *value).collect::<Vec<_>>(), expected, "{trusted}");
+    };
+    check(false, &["c"]);
+    check(true, &["a", "c", "e"]);
+}
+
+#[test]
+fn our_cookies_are_nobodys_affair() {
+    let fixture = Fixture::new();
+    let cookies = |fields: &[(&str, &str)]| {
+        let sent = sent(&fixture, fields, false).unwrap();
+        let values = sent.get_all("cookie").iter().map(|value| value.to_str().unwrap().to_owned());
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(cookies(&[("cookie", "a=b;c=d")]), ["a=b;c=d"]);
+    assert_eq!(cookies(&[("cookie", "a=b; permgate=1; c=d")]), ["a=b; c=d"]);
+    assert_eq!(cookies(&[("cookie", "__Host-permgate=1"), ("cookie", "a=b")]), ["a=b"]);
+    let set = ["permgate=1; Path=/", "a=b", "=permgate=1", "__Host-permgate-flow=1; Secure", "b=permgate"];
+    let mut headers = map(&set.map(|value| ("set-cookie", value)));
+    edit_response(&mut headers, b"r1");
+    let kept: Vec<_> = headers.get_all("set-cookie").iter().map(HeaderValue::as_bytes).collect();
+    assert_eq!(kept, [&b"a=b"[..], b"b=permgate"]);
 }
 
 #[test]
@@ -270,11 +375,14 @@ fn trailers_frame_route_and_identify_nothing() {
         ("x-http-method-override", "PUT"),
         ("te", "x"),
         ("trailer", "y"),
+        ("destination", "/b"),
+        ("remote-user", "root"),
+        ("x-real-ip", "1"),
         ("x-request-id", "z"),
         ("forwarded", "f"),
     ];
     let mut request = map(&fields);
-    edit_request_trailers(&mut request);
+    edit_request_trailers(&mut request, &FieldPolicy::default());
     assert_eq!(told(&request), told(&map(&[("x-sum", "1")])));
     let mut response =
         map(&[("grpc-status", "0"), ("content-length", "1"), ("set-cookie", "a"), ("connection", "close")]);

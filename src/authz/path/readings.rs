@@ -12,6 +12,8 @@ pub struct Reading {
     text: String,
     needs: Allowances,
     decoded: u8,
+    /// The literal `.` segments of the path still stand in it.
+    keeps_dots: bool,
 }
 
 /// Beyond these a path is refused: the closure of a path that people use has at most some dozens.
@@ -31,22 +33,31 @@ impl Reading {
     }
 }
 
-/// Every reading of a literal path but itself; refuses what no service may get.
-pub fn all(literal: &str) -> Result<Vec<Reading>, PathError> {
-    check_escapes(literal)?;
-    let mut readings = vec![Reading { text: literal.to_owned(), needs: Allowances::NONE, decoded: 0 }];
+/// Every reading of a literal path but itself, and whether the path decodes to UTF-8; refuses what
+/// no service may get.
+pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
+    let utf8 = check_escapes(literal)?;
+    let reading =
+        |text: String, keeps_dots| Reading { text, needs: Allowances::NONE, decoded: 0, keeps_dots };
+    let without = without_dot_segments(literal);
+    let mut readings = vec![reading(literal.to_owned(), !without.is_empty())];
+    // Whatever else becomes a dot segment shows among the readings of what is left without them.
+    readings.extend(without.into_iter().map(|text| reading(text, false)));
     let mut bytes = 0;
     let mut at = 0;
     while at < readings.len() {
         let from = readings[at].clone();
-        if from.text.split('/').any(is_dot_segment) {
+        let is_refused = |segment: &str| is_dot_segment(segment) && !(from.keeps_dots && segment == ".");
+        if from.text.split('/').any(is_refused) {
             return Err(PathError::DotSegment);
         }
         if from.text.contains('\0') {
             return Err(PathError::Control);
         }
         for next in steps(&from) {
-            let known = |r: &Reading| r.text == next.text && r.needs.is_subset_of(next.needs);
+            let known = |r: &Reading| {
+                r.text == next.text && r.needs.is_subset_of(next.needs) && r.keeps_dots <= next.keeps_dots
+            };
             if readings.iter().any(known) {
                 continue;
             }
@@ -59,7 +70,19 @@ pub fn all(literal: &str) -> Result<Vec<Reading>, PathError> {
         at += 1;
     }
     readings.remove(0);
-    Ok(readings)
+    Ok((readings, utf8))
+}
+
+/// The path without its literal `.` segments, as most servers read it: with a slash where the last
+/// one stood and without. Nothing: it has none.
+fn without_dot_segments(literal: &str) -> Vec<String> {
+    let segments = || literal.split('/').skip(1);
+    if !segments().any(|segment| segment == ".") {
+        return Vec::new();
+    }
+    let kept: Vec<&str> = segments().filter(|segment| *segment != ".").collect();
+    let bare = format!("/{}", kept.join("/"));
+    if literal.ends_with("/.") && bare != "/" { vec![format!("{bare}/"), bare] } else { vec![bare] }
 }
 
 /// Whether a segment ends in what some servers cut off, or is a dot segment.
@@ -67,16 +90,31 @@ pub fn has_tail(path: &str) -> bool {
     path.split('/').any(|segment| segment.ends_with(is_tail))
 }
 
-/// What the bytes of a literal path must hold to: sound escapes, no controls, UTF-8.
-fn check_escapes(literal: &str) -> Result<(), PathError> {
+/// What the bytes of a literal path must be: sound escapes, no controls, nothing overlong. Whether
+/// they are UTF-8.
+fn check_escapes(literal: &str) -> Result<bool, PathError> {
     let mut escapes = literal.split('%');
     escapes.next();
     if !escapes.all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit())) {
         return Err(PathError::Escape);
     }
     let decoded: Vec<u8> = percent_encoding::percent_decode_str(literal).collect();
-    let decoded = String::from_utf8(decoded).map_err(|_| PathError::Utf8)?;
-    if decoded.contains(char::is_control) { Err(PathError::Control) } else { Ok(()) }
+    // No sound character has such a pair.
+    let overlong =
+        |two: &[u8]| matches!(two, [0xc0..=0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]);
+    if decoded.windows(2).any(overlong) {
+        return Err(PathError::Utf8);
+    }
+    let mut utf8 = true;
+    for chunk in decoded.utf8_chunks() {
+        utf8 &= chunk.invalid().is_empty();
+        // As Latin-1 has them.
+        let control = |byte: &u8| (0x80..=0x9f).contains(byte);
+        if chunk.valid().contains(char::is_control) || chunk.invalid().iter().any(control) {
+            return Err(PathError::Control);
+        }
+    }
+    Ok(utf8)
 }
 
 /// Everything one step away.
@@ -84,11 +122,15 @@ fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
     let text = from.text.as_str();
     let step = |next: Option<String>, needs: Option<Allowance>| {
         let needs = needs.map_or(from.needs, |allowance| from.needs.with(allowance));
-        next.filter(|next| next != text).map(|text| Reading { text, needs, decoded: from.decoded })
+        next.filter(|next| next != text).map(|text| Reading { text, needs, ..*from })
     };
-    let decoded = (from.decoded < MAX_DECODED).then(|| decode(text)).flatten();
-    [
-        step(decoded, None).map(|next| Reading { decoded: from.decoded + 1, ..next }),
+    let decoded = if from.decoded < MAX_DECODED { decode(text) } else { Vec::new() };
+    let decoded: Vec<_> = decoded
+        .into_iter()
+        .filter_map(|decoded| step(Some(decoded), None))
+        .map(|next| Reading { decoded: from.decoded + 1, ..next })
+        .collect();
+    let others = [
         step(separate(text), Some(Allowance::EncodedSlashes)),
         step(text.contains('\\').then(|| text.replace('\\', "/")), None),
         step(merge(text), Some(Allowance::EmptySegments)),
@@ -96,17 +138,17 @@ fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
         step(cut_parameters(text), Some(Allowance::PathParameters)),
         step(text.find(['?', '#']).map(|at| text[..at].to_owned()), None),
         step(cut_tails(text), None),
-        step(text.contains(char::is_control).then(|| text.replace(char::is_control, "")), None),
+        step(text.contains(is_hidden).then(|| text.replace(is_hidden, "")), None),
         step((!text.is_ascii()).then(|| fold(text)), None),
-    ]
-    .into_iter()
-    .flatten()
+    ];
+    decoded.into_iter().chain(others.into_iter().flatten())
 }
 
-/// Decodes every escape once, but for separators: those are a step of their own.
-fn decode(text: &str) -> Option<String> {
+/// Decodes every escape once, but for separators: those are a step of their own. Where that is not
+/// UTF-8, the bytes are read as unknown characters, as Latin-1 and as absent.
+fn decode(text: &str) -> Vec<String> {
     if !text.contains('%') {
-        return None;
+        return Vec::new();
     }
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -131,7 +173,14 @@ fn decode(text: &str) -> Option<String> {
             at += 1;
         }
     }
-    Some(generous_utf8(&decoded))
+    match String::from_utf8(decoded) {
+        Ok(text) => vec![text],
+        Err(error) => {
+            let bytes = error.as_bytes();
+            let unknown = generous_utf8(bytes, |_| Some(char::REPLACEMENT_CHARACTER));
+            vec![unknown, generous_utf8(bytes, |byte| Some(byte.into())), generous_utf8(bytes, |_| None)]
+        }
+    }
 }
 
 fn hex(bytes: &[u8], from: usize, digits: usize) -> Option<u32> {
@@ -139,12 +188,10 @@ fn hex(bytes: &[u8], from: usize, digits: usize) -> Option<u32> {
     digits.iter().try_fold(0, |value, digit| Some(value * 16 + char::from(*digit).to_digit(16)?))
 }
 
-/// UTF-8 as a careless decoder takes it: overlong forms stand for their character. The literal
-/// path's own bytes are sound UTF-8; those of a path decoded twice need not be.
-fn generous_utf8(bytes: &[u8]) -> String {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return text.to_owned();
-    }
+/// UTF-8 as a careless decoder takes it: overlong forms stand for their character, and a byte that
+/// is part of no character for what `invalid` makes of it. The literal path's own bytes have no
+/// overlong forms; those of a path decoded twice may.
+fn generous_utf8(bytes: &[u8], invalid: impl Fn(u8) -> Option<char>) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
@@ -153,13 +200,20 @@ fn generous_utf8(bytes: &[u8]) -> String {
             byte @ 0xc0..0xe0 => (2, byte & 0x1f),
             byte @ 0xe0..0xf0 => (3, byte & 0x0f),
             byte @ 0xf0..0xf8 => (4, byte & 0x07),
-            _ => (1, 0xff),
+            _ => (0, 0),
         };
         let tail = bytes.get(at + 1..at + length).filter(|tail| tail.iter().all(|b| b & 0xc0 == 0x80));
         let value = tail.map(|tail| tail.iter().fold(u32::from(head), |v, b| v << 6 | u32::from(b & 0x3f)));
-        let char = value.filter(|_| head != 0xff).and_then(char::from_u32);
-        text.push(char.unwrap_or(char::REPLACEMENT_CHARACTER));
-        at += if tail.is_some() { length } else { 1 };
+        match value.and_then(char::from_u32) {
+            Some(char) => {
+                text.push(char);
+                at += length;
+            }
+            None => {
+                text.extend(invalid(bytes[at]));
+                at += 1;
+            }
+        }
     }
     text
 }
@@ -221,9 +275,26 @@ fn is_tail(char: char) -> bool {
     matches!(char, '.' | ' ' | '+')
 }
 
-/// `.` and `..`, also once trailing dots or spaces are cut off, or controls left out.
+/// `.` and `..`, also once trailing dots or spaces are cut off, or what nobody sees is left out.
 fn is_dot_segment(segment: &str) -> bool {
-    segment.contains('.') && segment.chars().all(|c| is_tail(c) || c.is_control())
+    segment.contains('.') && segment.chars().all(|c| is_tail(c) || is_hidden(c))
+}
+
+/// Characters that some servers leave out: those of the categories Zs (but the plain space), Zl, Zp, Cf and
+/// Cc of Unicode 17, and others that are ignored when text is shown (`Default_Ignorable_Code_Point`).
+fn is_hidden(char: char) -> bool {
+    match char {
+        ' '..='~' => false,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{a0}' | '\u{ad}' => true,
+        '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' => true,
+        '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{1680}' => true,
+        '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2000}'..='\u{200f}' => true,
+        '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{3000}' | '\u{3164}' => true,
+        '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' => true,
+        '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' => true,
+        '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' => true,
+        _ => false,
+    }
 }
 
 /// Compatibility forms: full-width letters, dots and slashes and their like, characters that are
@@ -235,8 +306,7 @@ fn fold(text: &str) -> String {
             '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{2571}' => folded.push('/'),
             '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{2572}' => folded.push('\\'),
             '\u{3002}' => folded.push('.'),
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}' => {}
-            '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' => {}
+            char if is_hidden(char) => {}
             char if !char.is_ascii() && char.to_uppercase().all(|c| c.is_ascii()) => {
                 folded.extend(char.to_uppercase());
             }

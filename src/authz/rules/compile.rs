@@ -228,6 +228,7 @@ fn built_in() -> ServiceSpec {
         identity: Identity::None,
         identity_groups: None,
         allow: Vec::new(),
+        fields: Default::default(),
         max_body: None,
         origin: Origin { file: "built in".into(), line: 0 },
     }

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 use http::Method;
 
-use crate::authz::forwarding::TrustedProxies;
+use crate::authz::forwarding::{FieldPolicy, TrustedProxies};
 
 /// A service's scope word: `[a-z][a-z0-9-]{0,62}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,8 @@ pub enum Allowance {
     EncodedSlashes,
     /// Readings that cut `;params` need not agree.
     PathParameters,
+    /// Escapes need not decode to UTF-8.
+    InvalidUtf8,
 }
 
 /// A set of allowances.
@@ -99,6 +101,8 @@ pub struct ServiceSpec {
     /// Group names told to the upstream; `None`: the readers.
     pub identity_groups: Option<Vec<String>>,
     pub allow: Vec<Allowance>,
+    /// Which of a client's fields the upstream gets.
+    pub fields: FieldPolicy,
     /// Bytes; `None`: the server's.
     pub max_body: Option<u64>,
     pub origin: Origin,

@@ -265,6 +265,39 @@ fn an_allowance_relaxes_one_kind_of_reading_for_one_service() {
 }
 
 #[test]
+fn a_path_that_is_not_utf8_needs_an_owner_that_allows_it() {
+    let mut services = gateway();
+    services[1].allow = vec![Allowance::InvalidUtf8];
+    let (allowing, strict) = (compile(services, vec![]).unwrap(), compile(gateway(), vec![]).unwrap());
+    let check = |path: &str, owner: &str| {
+        assert_eq!(told(&allowing, path, None, &Method::GET), owner, "{path}");
+        assert_eq!(told(&strict, path, None, &Method::GET), "ambiguous", "{path}");
+    };
+    check("/api/caf%E9", "youtrack");
+    check("/api/%ff", "youtrack");
+    check("/api/reports%ff", "ambiguous");
+    check("/api/r%ffeports", "ambiguous");
+    check("/api/reports/%e9", "ambiguous");
+    check("/nobody/%e9", "ambiguous");
+}
+
+#[test]
+fn a_literal_dot_segment_is_judged_by_agreement() {
+    let rules = compile(gateway(), vec![]).unwrap();
+    let check = |path: &str, owner: &str| assert_eq!(told(&rules, path, None, &Method::GET), owner, "{path}");
+    check("/api/./x", "youtrack");
+    check("/api/.", "youtrack");
+    check("/api/x/./.", "youtrack");
+    check("/api/reports/./x", "reports");
+    check("/api/./reports/x", "ambiguous");
+    check("/./api/x", "ambiguous");
+    check("/./x", "root");
+    check("/api/./..", "refused");
+    check("/api/./%2e/x", "refused");
+    check("/api/.%2freports", "refused");
+}
+
+#[test]
 fn capitals_in_prefixes_count() {
     let rules = compile(vec![service("root", &["/"]), service("shout", &["/API"])], vec![]).unwrap();
     let check = |path: &str, owner: &str| assert_eq!(told(&rules, path, None, &Method::GET), owner, "{path}");

@@ -52,6 +52,42 @@ fn errors_name_place_fault_and_remedy() {
         &["6:10 \"/app/../x\" can never match: the path has a \".\" or \"..\" segment | "],
     );
     check(
+        "fields to drop that are needed, or none",
+        "",
+        "[server]\ndrop_fields = [\"X-Tenant-*\", \"Host\", \"co*\", \"a b\", \"\"]",
+        &[
+            "9:30 \"Host\" would drop host, which has a fate of its own | ",
+            "9:38 \"co*\" would drop content-length, which has a fate of its own | ",
+            "9:45 \"a b\" is not a field name | write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin so",
+            "9:52 \"\" is not a field name | write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin so",
+        ],
+    );
+    check(
+        "fields that never pass",
+        "",
+        "[[service.app.pass_fields]]\nname = \"X-Permgate-User\"\nfrom = \"trusted\"\n[[service.app.pass_fields]]\nname = \"Remote_User\"\nfrom = \"trusted\"",
+        &[
+            "9:8 \"X-Permgate-User\" never passes: permgate sets it itself | leave it out",
+            "12:8 \"Remote_User\" is not one field's name | write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass",
+        ],
+    );
+    check(
+        "hosts that no client sends",
+        "",
+        "hosts = [\"b\u{fc}cher.example\", \"a..b\", \"[::x]\"]",
+        &[
+            "8:10 \"b\u{fc}cher.example\" has letters beyond ASCII, which clients send in another form | write \"xn--bcher-kva.example\"",
+            "8:28 \"a..b\" is not a host name | write the name alone, such as \"youtrack.example.com\"",
+            "8:36 \"[::x]\" is not a host name | write the name alone, such as \"youtrack.example.com\"",
+        ],
+    );
+    check(
+        "from nobody",
+        "",
+        "pass_fields = { name = \"Remote-User\" }",
+        &["8:15 [service.app.pass_fields] lacks `from` | add `from = \"...\"`"],
+    );
+    check(
         "a header that anybody may send",
         "",
         "[admin]\nuser_header = \"X-User\"",

@@ -1,0 +1,80 @@
+//! The gateway's own cookies: browsers send them to every port of a host, so that they come to the
+//! proxy listener too, where no upstream may see or set them.
+
+/// The session of the admin page, with TLS and without. With TLS the name itself binds the cookie
+/// to this host and to TLS: no neighbour under the same domain can put one here.
+pub const SESSION: [&str; 2] = ["__Host-permgate", "permgate"];
+/// A sign-in that is under way at an OpenID provider, with TLS and without.
+pub const FLOW: [&str; 2] = ["__Host-permgate-flow", "permgate-flow"];
+
+/// The `Cookie` value without the gateway's own cookies. `None`: none of them is in it.
+pub fn without_own(value: &[u8]) -> Option<Vec<u8>> {
+    if !may_name_own(value) {
+        return None;
+    }
+    let pairs = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let (own, others): (Vec<_>, Vec<_>) = pairs.partition(|pair| is_own(pair));
+    (!own.is_empty()).then(|| others.join(&b"; "[..]))
+}
+
+/// Whether a `Set-Cookie` value sets one of the gateway's own cookies.
+pub fn sets_own(value: &[u8]) -> bool {
+    may_name_own(value) && is_own(value.split(|byte| *byte == b';').next().unwrap_or_default())
+}
+
+/// Browsers send a cookie without a name as its value alone, so that `=permgate=x` is one of ours.
+fn is_own(pair: &[u8]) -> bool {
+    let edge = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'=';
+    let start = pair.iter().position(|byte| !edge(byte)).unwrap_or(pair.len());
+    let name = pair[start..].split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+    SESSION.iter().chain(&FLOW).any(|own| own.as_bytes().eq_ignore_ascii_case(name))
+}
+
+fn may_name_own(value: &[u8]) -> bool {
+    value.windows(OWN.len()).any(|window| window.eq_ignore_ascii_case(OWN))
+}
+
+/// What all of their names have in them.
+const OWN: &[u8] = b"permgate";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_cookies_are_taken_out_of_what_a_client_sends() {
+        let check = |value: &str, expected: Option<&str>| {
+            let found = without_own(value.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{value}");
+        };
+        check("", None);
+        check("a=b; c=d", None);
+        check("a=permgate; permgates=1; my-permgate=2", None);
+        check("permgate=1", Some(""));
+        check("__Host-permgate=1", Some(""));
+        check("permgate-flow=1; __Host-permgate-flow=2", Some(""));
+        check("a=b;permgate=1 ;c=d", Some("a=b; c=d"));
+        check("a=b; permgate=1; permgate=2; c=\"d\"", Some("a=b; c=\"d\""));
+        check("permgate", Some(""));
+        check("=permgate=1; a", Some("a"));
+    }
+
+    #[test]
+    fn own_cookies_are_seen_in_what_an_upstream_sets() {
+        for value in [
+            "permgate=1",
+            " permgate = 1; Path=/",
+            "__Host-permgate=1; Secure; Path=/",
+            "__host-permgate=1",
+            "permgate-flow=1",
+            "=permgate=1",
+            "permgate",
+            "permgate; Path=/",
+        ] {
+            assert!(sets_own(value.as_bytes()), "{value}");
+        }
+        for value in ["", "a=permgate", "a=b; permgate=1", "permgate2=1", "=a=permgate"] {
+            assert!(!sets_own(value.as_bytes()), "{value}");
+        }
+    }
+}

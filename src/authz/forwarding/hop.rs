@@ -1,0 +1,127 @@
+//! `Forwarded` and `X-Forwarded-*` of a trusted proxy: kept, added to, and told in both forms, so that
+//! whoever reads one of them learns the same as whoever reads the other.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
+
+use super::{
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Hop,
+    client::{element_for, elements, listed_addresses, parameter},
+    is_host, only_value, valid_host,
+};
+use crate::authz::host::Authority;
+
+/// Adds our hop to what a trusted proxy says.
+pub fn add(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    let host = valid_host(hop.host);
+    let (said, said_otherwise) =
+        (headers.contains_key(FORWARDED), OTHERWISE.iter().any(|name| headers.contains_key(name)));
+    if said && !said_otherwise {
+        translate_elements(headers);
+    }
+    let addresses = listed_addresses(headers);
+    keep_one(headers, FORWARDED_PROTO, Some(&hop.peer.proto), is_scheme);
+    keep_one(headers, FORWARDED_HOST, host.as_ref(), is_host);
+    keep_one(headers, FORWARDED_PORT, None, |port| {
+        matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
+    });
+    let ours = hop.peer.element(host.as_ref());
+    if !said && said_otherwise {
+        let first = first_element(headers, addresses.first().copied().unwrap_or(hop.peer.ip));
+        let rest = addresses.iter().skip(1).map(|address| format!("for={}", node(*address)));
+        let list = std::iter::once(first).chain(rest).collect::<Vec<_>>().join(", ");
+        if let Ok(list) = HeaderValue::try_from(list) {
+            headers.insert(FORWARDED, list);
+        }
+        if !addresses.is_empty() {
+            append(headers, FORWARDED, &ours);
+        }
+    } else {
+        append(headers, FORWARDED, &ours);
+    }
+    if let Some(address) = &hop.peer.address {
+        append(headers, FORWARDED_FOR, address);
+    }
+}
+
+/// The hosts that a trusted proxy names beside the one that the request is for, in canonical form.
+pub fn stated_hosts(headers: &HeaderMap) -> Vec<String> {
+    let named = elements(headers).into_iter().filter_map(|element| parameter(element, b"host"));
+    let named: Vec<_> =
+        named.chain(headers.get_all(FORWARDED_HOST).iter().map(|host| host.as_bytes().into())).collect();
+    let canonical = |host: &std::borrow::Cow<'_, [u8]>| Some(Authority::parse(host)?.host.into_owned());
+    named.iter().filter_map(canonical).collect()
+}
+
+/// A node of `Forwarded` (RFC 7239, 6).
+pub fn node(address: Option<IpAddr>) -> String {
+    match address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// What says in other fields what `Forwarded` says.
+const OTHERWISE: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+
+/// `X-Forwarded-*` of what the elements of `Forwarded` say; scheme and host are those of the first one,
+/// which the client asked for.
+fn translate_elements(headers: &mut HeaderMap) {
+    let elements = elements(headers);
+    let name = |element: &&[u8]| element_for(element).map_or_else(|| "unknown".to_owned(), |a| a.to_string());
+    let list = elements.iter().map(name).collect::<Vec<_>>().join(", ");
+    let of_first = |name| parameter(elements.first()?, name).and_then(|v| HeaderValue::from_bytes(&v).ok());
+    let (proto, host) = (of_first(b"proto"), of_first(b"host"));
+    let values =
+        [(FORWARDED_FOR, HeaderValue::try_from(list).ok()), (FORWARDED_PROTO, proto), (FORWARDED_HOST, host)];
+    for (name, value) in values.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        headers.append(name, value);
+    }
+}
+
+/// The element of the hop that the client itself made, by what `X-Forwarded-*` say of it.
+fn first_element(headers: &HeaderMap, address: Option<IpAddr>) -> String {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
+    let mut element = format!("for={}", node(address));
+    if let Some(proto) = text(FORWARDED_PROTO) {
+        element = element + ";proto=" + proto;
+    }
+    if let Some(host) = text(FORWARDED_HOST) {
+        element = element + ";host=\"" + host + "\"";
+    }
+    element
+}
+
+/// What a client speaks, by RFC 7239 a scheme; WebSocket's are those that some proxies write for an Upgrade.
+fn is_scheme(proto: &[u8]) -> bool {
+    [&b"http"[..], b"https", b"ws", b"wss"].iter().any(|scheme| proto.eq_ignore_ascii_case(scheme))
+}
+
+/// Joins the values that are there and the new one to one list.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    let mut list = Vec::new();
+    let values = headers.get_all(&name).into_iter().chain([value]).map(HeaderValue::as_bytes);
+    for part in values.filter(|part| !part.is_empty()) {
+        list.extend_from_slice(if list.is_empty() { b"" } else { b", " });
+        list.extend_from_slice(part);
+    }
+    headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
+}
+
+/// Keeps a single valid value, else puts ours in its place.
+fn keep_one(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    ours: Option<&HeaderValue>,
+    is_valid: fn(&[u8]) -> bool,
+) {
+    if only_value(headers, name.clone()).is_some_and(is_valid) {
+        return;
+    }
+    match ours {
+        Some(ours) => headers.insert(name, ours.clone()),
+        None => headers.remove(name),
+    };
+}

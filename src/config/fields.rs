@@ -1,0 +1,87 @@
+//! `server.drop_fields` and `service.NAME.pass_fields`: which of a client's fields upstreams get.
+
+use std::sync::Arc;
+
+use super::{
+    address::Wrong,
+    problem::Problems,
+    section::{Section, Text},
+    service::collect,
+};
+use crate::authz::forwarding::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind};
+
+/// What is dropped for every service, beside the list.
+pub(super) fn dropped(problems: &Problems<'_>, server: &Section<'_>) -> Arc<[FieldPattern]> {
+    collect(problems, server.texts("drop_fields"), pattern).into()
+}
+
+pub(super) fn policy(
+    problems: &Problems<'_>,
+    service: &Section<'_>,
+    drop: &Arc<[FieldPattern]>,
+) -> FieldPolicy {
+    let tables = service.tables("pass_fields");
+    let pass = tables.iter().filter_map(|table| {
+        let from = match table.text("from")?.get_ref().as_str() {
+            "trusted" => PassFrom::Trusted,
+            "anybody" => PassFrom::Anybody,
+            _ => return None,
+        };
+        passed(problems, &table.text("name")?, from, drop)
+    });
+    FieldPolicy { pass: pass.collect(), drop: Arc::clone(drop) }
+}
+
+/// The fields that forwarding needs: without them nothing of a request is as it was judged.
+const NEEDED: [&str; 11] = [
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "authorization",
+    "cookie",
+];
+
+fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
+    let lower = text.to_ascii_lowercase();
+    let Some(pattern) = FieldPattern::parse(&lower) else {
+        let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin so";
+        return Err((format!("{text:?} is not a field name"), advice.into()));
+    };
+    match NEEDED.iter().find(|needed| pattern.fits(needed.as_bytes())) {
+        Some(needed) => {
+            Err((format!("{text:?} would drop {needed}, which has a fate of its own"), String::new()))
+        }
+        None => Ok(pattern),
+    }
+}
+
+fn passed(problems: &Problems<'_>, name: &Text, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
+    let field = name.get_ref().to_ascii_lowercase();
+    let at = name.span();
+    if FieldPattern::parse(&field).is_none_or(|pattern| pattern.as_str() != field) || field.ends_with('*') {
+        let message = format!("{:?} is not one field's name", name.get_ref());
+        problems.error(&at, message, "write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass");
+        return None;
+    }
+    let listed = kind(field.as_bytes());
+    let set_anew = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    if listed == Some(Kind::Ours) || set_anew.contains(&field.as_str()) {
+        let message = format!("{:?} never passes: permgate sets it itself", name.get_ref());
+        problems.error(&at, message, "leave it out");
+        return None;
+    }
+    if listed.is_none() && !drop.iter().any(|pattern| pattern.fits(field.as_bytes())) {
+        problems.warn(&at, format!("{:?} passes anyway, or never", name.get_ref()), "leave it out");
+    }
+    if from == PassFrom::Anybody && matches!(listed, Some(Kind::Identity | Kind::Reroute)) {
+        let message = format!("anybody with a token can send {:?}", name.get_ref());
+        problems.warn(&at, message, "the upstream must not believe it; or write `from = \"trusted\"`");
+    }
+    Some(PassField { name: field.into(), from })
+}
