@@ -21,6 +21,7 @@ pub(crate) mod embedded;
 pub(crate) mod engine;
 pub mod import;
 mod load;
+pub mod log;
 pub mod model;
 mod read;
 pub mod record;

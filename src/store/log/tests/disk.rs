@@ -1,0 +1,472 @@
+//! A disk in memory that keeps apart what a process sees (the cache), what survives a power cut, and
+//! what was changed in between. A cut keeps any sectors of what was not synced, in any order.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::Random;
+use crate::store::log::files::{Directory, File};
+
+/// A handle; all clones are the same disk.
+#[derive(Clone)]
+pub(crate) struct Disk(Arc<Mutex<State>>);
+
+/// What this disk, or who uses it, gets wrong: so that the simulation can be shown to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weakness {
+    None,
+    /// Syncs of files do nothing.
+    Files,
+    /// Syncs of directories do nothing.
+    Directories,
+}
+
+#[derive(Clone)]
+struct State {
+    nodes: Vec<Node>,
+    sector: usize,
+    weakness: Weakness,
+    random: Random,
+    /// Changes and syncs until the power goes.
+    until_cut: Option<usize>,
+    off: bool,
+    /// Syncs until one fails.
+    until_failure: Option<usize>,
+    /// What creating and writing files fails with from now on.
+    refusal: Option<io::ErrorKind>,
+}
+
+#[derive(Clone)]
+enum Node {
+    File { cache: Vec<u8>, durable: Vec<u8>, pending: Vec<(usize, Vec<u8>)> },
+    Directory { cache: Names, durable: Names, pending: Vec<Change> },
+}
+
+type Names = BTreeMap<String, usize>;
+
+#[derive(Clone)]
+enum Change {
+    Link(String, usize),
+    Rename(String, String, usize),
+    Unlink(String, usize),
+}
+
+impl Change {
+    fn apply(&self, names: &mut Names) {
+        match self {
+            Self::Link(name, node) => drop(names.insert(name.clone(), *node)),
+            Self::Rename(from, to, node) => {
+                if names.get(from) == Some(node) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *node);
+            }
+            Self::Unlink(name, node) => {
+                if names.get(name) == Some(node) {
+                    names.remove(name);
+                }
+            }
+        }
+    }
+}
+
+/// How much of what was not synced a cut keeps.
+#[derive(Clone, Copy)]
+enum Kept {
+    Nothing,
+    All,
+    /// The first few changes.
+    Prefix(usize),
+    Any,
+    /// Any sectors, some of them only in part.
+    Shorn,
+}
+
+impl Kept {
+    fn draw(random: &mut Random, changes: usize) -> Self {
+        match random.below(8) {
+            0 => Self::Nothing,
+            1 => Self::All,
+            2 => Self::Prefix(random.below(changes + 1)),
+            3 | 4 => Self::Any,
+            _ => Self::Shorn,
+        }
+    }
+
+    fn keeps(self, change: usize, random: &mut Random) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::Prefix(count) => change < count,
+            Self::Any | Self::Shorn => random.one_in(2),
+        }
+    }
+}
+
+impl Disk {
+    pub(crate) fn new(sector: usize, weakness: Weakness, seed: u64) -> Self {
+        let root = Node::Directory { cache: Names::new(), durable: Names::new(), pending: Vec::new() };
+        Self(Arc::new(Mutex::new(State {
+            nodes: vec![root],
+            sector,
+            weakness,
+            random: Random(seed),
+            until_cut: None,
+            off: false,
+            until_failure: None,
+            refusal: None,
+        })))
+    }
+
+    pub(crate) fn root(&self) -> Box<dyn Directory> {
+        Box::new(OpenDirectory { disk: self.clone(), node: 0, path: PathBuf::from("/disk") })
+    }
+
+    /// Another disk with the same content.
+    pub(crate) fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.state().clone())))
+    }
+
+    /// The power goes at the `n`th change or sync from now on, which may be kept in part.
+    pub(crate) fn cut_after(&self, n: usize) {
+        self.state().until_cut = Some(n);
+    }
+
+    /// The `n`th sync from now on fails. What it leaves out is never written again.
+    pub(crate) fn fail_sync_after(&self, n: usize) {
+        self.state().until_failure = Some(n);
+    }
+
+    /// Makes all writing fail, or work again.
+    pub(crate) fn refuse_writes(&self, kind: Option<io::ErrorKind>) {
+        self.state().refusal = kind;
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.state().off
+    }
+
+    /// The process ends; what the cache has stays.
+    pub(crate) fn kill(&self) {
+        let mut state = self.state();
+        (state.off, state.until_cut) = (false, None);
+    }
+
+    /// The power goes now; then it is back, and only what the disk has is there.
+    pub(crate) fn power_cut(&self) {
+        let mut state = self.state();
+        (state.off, state.until_cut) = (false, None);
+        let State { nodes, random, sector, .. } = &mut *state;
+        for node in nodes {
+            node.persist_some(*sector, random);
+            node.forget_cache();
+        }
+    }
+
+    /// Every file by its path, changed by `edit` both in the cache and on the disk.
+    pub(crate) fn edit(&self, path: &str, edit: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let mut at = 0;
+        for name in path.split('/') {
+            let Node::Directory { cache, .. } = &state.nodes[at] else {
+                panic!("no directory before {name}")
+            };
+            at = cache[name];
+        }
+        let Node::File { cache, durable, pending } = &mut state.nodes[at] else {
+            panic!("{path} is no file")
+        };
+        edit(cache);
+        pending.clear();
+        *durable = cache.clone();
+    }
+
+    /// The content of a file in the root, as a process sees it.
+    pub(crate) fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        let Node::Directory { cache: names, .. } = &state.nodes[0] else { panic!("the root is a directory") };
+        let Node::File { cache, .. } = &state.nodes[names[name]] else { panic!("{name} is no file") };
+        cache.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl State {
+    /// Whether this step still happens with the power on. An error when the power is off.
+    fn step(&mut self) -> io::Result<bool> {
+        if self.off {
+            return Err(no_power());
+        }
+        if let Some(left) = &mut self.until_cut {
+            if *left <= 1 {
+                self.off = true;
+                return Ok(false);
+            }
+            *left -= 1;
+        }
+        Ok(true)
+    }
+
+    fn sync(&mut self, node: usize) -> io::Result<()> {
+        if !self.step()? {
+            return Err(no_power());
+        }
+        let State { nodes, random, sector, weakness, until_failure, .. } = self;
+        let node = &mut nodes[node];
+        if let Some(left) = until_failure {
+            *left -= 1;
+            if *left == 0 {
+                *until_failure = None;
+                node.persist_some(*sector, random);
+                return Err(io::Error::from_raw_os_error(5));
+            }
+        }
+        match (&*node, weakness) {
+            (Node::File { .. }, Weakness::Files) | (Node::Directory { .. }, Weakness::Directories) => {}
+            _ => node.persist_all(),
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, directory: usize, change: Change) -> io::Result<()> {
+        let on = self.step()?;
+        let Node::Directory { cache, pending, .. } = &mut self.nodes[directory] else {
+            panic!("no directory")
+        };
+        change.apply(cache);
+        pending.push(change);
+        if on { Ok(()) } else { Err(no_power()) }
+    }
+
+    fn names(&self, directory: usize) -> io::Result<&Names> {
+        if self.off {
+            return Err(no_power());
+        }
+        let Node::Directory { cache, .. } = &self.nodes[directory] else { panic!("no directory") };
+        Ok(cache)
+    }
+
+    fn find(&self, directory: usize, name: &str) -> io::Result<usize> {
+        self.names(directory)?.get(name).copied().ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn make(&mut self, directory: usize, name: &str, node: Node) -> io::Result<usize> {
+        if self.names(directory)?.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if let Some(kind) = self.refusal {
+            return Err(kind.into());
+        }
+        self.nodes.push(node);
+        let made = self.nodes.len() - 1;
+        self.change(directory, Change::Link(name.to_owned(), made))?;
+        Ok(made)
+    }
+}
+
+impl Node {
+    fn persist_all(&mut self) {
+        match self {
+            Self::File { cache, durable, pending } => {
+                // Not the cache as a whole: what a failed sync left out stays out.
+                for (offset, bytes) in pending.drain(..) {
+                    write(durable, offset, &bytes);
+                }
+                if durable.len() < cache.len() {
+                    durable.resize(cache.len(), 0);
+                }
+            }
+            Self::Directory { durable, pending, .. } => {
+                pending.drain(..).for_each(|change| change.apply(durable));
+            }
+        }
+    }
+
+    fn persist_some(&mut self, sector: usize, random: &mut Random) {
+        match self {
+            Self::File { durable, pending, .. } => {
+                let kept = Kept::draw(random, pending.len());
+                let end = pending.iter().map(|(offset, bytes)| offset + bytes.len()).max().unwrap_or(0);
+                for (change, (offset, bytes)) in pending.drain(..).enumerate() {
+                    let mut at = 0;
+                    while at < bytes.len() {
+                        let next = bytes.len().min(at + sector - (offset + at) % sector);
+                        if kept.keeps(change, random) {
+                            let shorn = matches!(kept, Kept::Shorn) && random.one_in(2);
+                            // Often early: that is where what matters of a small change stands.
+                            let bound = if random.one_in(2) { 128 } else { next - at };
+                            let to = if shorn { at + random.below(bound.min(next - at)) } else { next };
+                            write(durable, offset + at, &bytes[at..to]);
+                        }
+                        at = next;
+                    }
+                }
+                // The size may be there without the data.
+                if durable.len() < end && random.one_in(2) {
+                    durable.resize(end, 0);
+                }
+            }
+            Self::Directory { durable, pending, .. } => {
+                let kept = Kept::draw(random, pending.len());
+                for (at, change) in pending.drain(..).enumerate() {
+                    if kept.keeps(at, random) {
+                        change.apply(durable);
+                    }
+                }
+            }
+        }
+    }
+
+    fn forget_cache(&mut self) {
+        match self {
+            Self::File { cache, durable, .. } => cache.clone_from(durable),
+            Self::Directory { cache, durable, .. } => cache.clone_from(durable),
+        }
+    }
+}
+
+fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+fn no_power() -> io::Error {
+    io::Error::other("no power")
+}
+
+struct OpenDirectory {
+    disk: Disk,
+    node: usize,
+    path: PathBuf,
+}
+
+impl OpenDirectory {
+    fn file(&self, node: usize) -> Box<dyn File> {
+        Box::new(OpenFile { disk: self.disk.clone(), node })
+    }
+
+    fn directory(&self, node: usize, name: &str) -> Box<dyn Directory> {
+        Box::new(Self { disk: self.disk.clone(), node, path: self.path.join(name) })
+    }
+}
+
+impl Directory for OpenDirectory {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.disk.state().names(self.node)?.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let node = Node::File { cache: Vec::new(), durable: Vec::new(), pending: Vec::new() };
+        let made = self.disk.state().make(self.node, name, node)?;
+        Ok(self.file(made))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let found = self.disk.state().find(self.node, name)?;
+        Ok(self.file(found))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let node = state.find(self.node, from)?;
+        state.change(self.node, Change::Rename(from.to_owned(), to.to_owned(), node))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let node = state.find(self.node, name)?;
+        state.change(self.node, Change::Unlink(name.to_owned(), node))
+    }
+
+    fn create_directory(&self, name: &str) -> io::Result<Box<dyn Directory>> {
+        let node = Node::Directory { cache: Names::new(), durable: Names::new(), pending: Vec::new() };
+        let made = self.disk.state().make(self.node, name, node)?;
+        Ok(self.directory(made, name))
+    }
+
+    fn open_directory(&self, name: &str) -> io::Result<Box<dyn Directory>> {
+        let state = self.disk.state();
+        let found = state.find(self.node, name)?;
+        match state.nodes[found] {
+            Node::Directory { .. } => Ok(self.directory(found, name)),
+            Node::File { .. } => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn remove_directory(&self, name: &str) -> io::Result<()> {
+        let directory = self.open_directory(name)?;
+        for child in directory.list()? {
+            match directory.open_directory(&child) {
+                Ok(_) => directory.remove_directory(&child)?,
+                Err(_) => directory.remove(&child)?,
+            }
+        }
+        self.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.state().sync(self.node)
+    }
+}
+
+struct OpenFile {
+    disk: Disk,
+    node: usize,
+}
+
+impl File for OpenFile {
+    fn size(&self) -> io::Result<u64> {
+        let state = self.disk.state();
+        if state.off {
+            return Err(no_power());
+        }
+        let Node::File { cache, .. } = &state.nodes[self.node] else { panic!("no file") };
+        Ok(cache.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.disk.state();
+        if state.off {
+            return Err(no_power());
+        }
+        let Node::File { cache, .. } = &state.nodes[self.node] else { panic!("no file") };
+        let offset = offset as usize;
+        let bytes = cache.get(offset..offset + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.state();
+        if let Some(kind) = state.refusal {
+            return Err(kind.into());
+        }
+        let on = state.step()?;
+        let Node::File { cache, pending, .. } = &mut state.nodes[self.node] else { panic!("no file") };
+        write(cache, offset as usize, bytes);
+        pending.push((offset as usize, bytes.to_vec()));
+        if on { Ok(()) } else { Err(no_power()) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.state().sync(self.node)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.state().sync(self.node)
+    }
+}
