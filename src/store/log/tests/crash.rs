@@ -163,9 +163,9 @@ fn live(seed: u64, weakness: Weakness, seen: &mut Seen) -> Result<(), String> {
     // The same again while opening, then for good.
     for round in 0..3 {
         if random.one_in(5) {
-            disk.kill()
+            disk.kill();
         } else {
-            disk.power_cut()
+            disk.power_cut();
         }
         if round < 2 {
             disk.cut_after(1 + random.below(16));
