@@ -19,6 +19,7 @@ pub(crate) mod conformance;
 pub(crate) mod durability;
 pub(crate) mod embedded;
 pub(crate) mod engine;
+pub mod generation;
 pub mod import;
 mod load;
 pub mod log;

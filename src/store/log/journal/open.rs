@@ -108,6 +108,14 @@ impl Journal {
         let mut recovery = Recovery::default();
         let covered = last.covered(&mut recovery)?;
         let leftovers = take_leftovers(&mut files, &last, covered.oldest)?;
+        let oldest = files.first().unwrap_or(&last);
+        if oldest.header.after.next() > covered.oldest {
+            let what = format!(
+                "the journal began at position {}, and the file before this one is missing",
+                covered.oldest
+            );
+            return Err(oldest.damage(0, what).into());
+        }
         let mut full = Vec::new();
         for (at, found) in files.iter().enumerate() {
             let next = &files.get(at + 1).unwrap_or(&last).header;

@@ -20,6 +20,8 @@ pub(super) struct Scan<'a> {
     pub(super) head: Head,
     pub(super) size: u64,
     buffer: Vec<u8>,
+    /// How much of the buffer the last batch takes.
+    length: usize,
 }
 
 impl<'a> Scan<'a> {
@@ -31,7 +33,7 @@ impl<'a> Scan<'a> {
         head: Head,
     ) -> Result<Self, Failure> {
         let size = file.size().map_err(|e| Failure::new("read the size of", path, e))?;
-        Ok(Self { file, path, store, offset, head, size, buffer: Vec::new() })
+        Ok(Self { file, path, store, offset, head, size, buffer: Vec::new(), length: 0 })
     }
 
     /// The next batch. When it does not verify, the scan stays where it is.
@@ -39,14 +41,10 @@ impl<'a> Scan<'a> {
         let (offset, follows, store) = (self.offset, self.head, self.store);
         let damage = |what: String| Damage { file: self.path.to_owned(), offset, what };
         let position = follows.next();
-        let length = match load(self.file, self.path, offset, self.size, &mut self.buffer)? {
-            Ok(length) => length,
-            Err(e) => return Err(damage(format!("position {position} cannot be read: {e}")).into()),
-        };
-        let entry = match entry::decode(&self.buffer) {
-            Ok(entry) => entry,
-            Err(e) => return Err(damage(format!("position {position} cannot be read: {e}")).into()),
-        };
+        let loaded = load(self.file, self.path, offset, self.size, &mut self.buffer)?;
+        let decoded = loaded.and_then(|batch| Ok((batch.len(), entry::decode(batch)?)));
+        let (length, entry) =
+            decoded.map_err(|e| damage(format!("position {position} cannot be read: {e}")))?;
         if entry.store != store {
             return Err(
                 damage(format!("the entry belongs to the store {}, not to {store}", entry.store)).into()
@@ -60,13 +58,14 @@ impl<'a> Scan<'a> {
             .into());
         }
         self.offset += length as u64;
+        self.length = length;
         self.head = entry.head();
         Ok(entry)
     }
 
     /// The batch that [`next`](Scan::next) has just returned, in whole blocks.
     pub(super) fn batch(&self) -> &[u8] {
-        &self.buffer
+        &self.buffer[..self.length]
     }
 
     /// Looks through everything behind the last batch that verified.
@@ -81,12 +80,11 @@ impl<'a> Scan<'a> {
                 continue;
             }
             remainder.written = true;
-            if entry::encoded_length(block).is_err()
-                || load(self.file, self.path, offset, self.size, &mut self.buffer)?.is_err()
-            {
+            if entry::encoded_length(block).is_err() {
                 continue;
             }
-            let found = entry::decode(&self.buffer).ok();
+            let loaded = load(self.file, self.path, offset, self.size, &mut self.buffer)?;
+            let found = loaded.and_then(entry::decode).ok();
             if found.is_some_and(|entry| entry.store == self.store && entry.position > self.head.position) {
                 remainder.later = Some(offset);
                 break;
@@ -131,23 +129,24 @@ pub(super) struct Remainder {
     pub(super) later: Option<u64>,
 }
 
-/// Reads the batch at `offset` into the buffer, which it fills with whole blocks.
-fn load(
+/// Reads the batch at `offset`, in whole blocks. The buffer only grows.
+fn load<'b>(
     file: &dyn File,
     path: &Path,
     offset: u64,
     size: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<Result<usize, DecodeError>, Failure> {
+    buffer: &'b mut Vec<u8>,
+) -> Result<Result<&'b [u8], DecodeError>, Failure> {
     let fill = |buffer: &mut Vec<u8>, from: usize, to: usize| {
-        buffer.resize(to, 0);
-        file.read_exact_at(&mut buffer[from..], offset + from as u64)
-            .map_err(|e| Failure::new("read", path, e))
+        if buffer.len() < to {
+            buffer.resize(to, 0);
+        }
+        let read = file.read_exact_at(&mut buffer[from..to], offset + from as u64);
+        read.map_err(|e| Failure::new("read", path, e))
     };
     if offset + BLOCK as u64 > size {
         return Ok(Err(DecodeError::CutOff));
     }
-    buffer.clear();
     fill(buffer, 0, BLOCK)?;
     let length = match entry::encoded_length(buffer) {
         Ok(length) => blocks(length),
@@ -159,5 +158,5 @@ fn load(
     if length > BLOCK {
         fill(buffer, BLOCK, length)?;
     }
-    Ok(Ok(length))
+    Ok(Ok(&buffer[..length]))
 }

@@ -1,5 +1,6 @@
 //! Crash states of the journal: whatever a kill, a failed sync or a power cut leaves behind opens
-//! again, with everything that was acknowledged and nothing that was not.
+//! again, with everything that was acknowledged and nothing that was not. `PERMGATE_CRASH_STATES` sets how
+//! many lives of a journal are tried.
 
 use super::*;
 
@@ -137,7 +138,10 @@ fn live(seed: u64, weakness: Weakness, seen: &mut Seen) -> Result<(), String> {
     if failing {
         disk.fail_sync_after(1 + random.below(40));
     }
-    disk.cut_after(1 + random.below(180));
+    match random.below(2) {
+        0 => disk.cut_after(1 + random.below(180)),
+        _ => disk.cut_at_sync(1 + random.below(60)),
+    }
     let mut log = None;
     while !disk.is_off() {
         let Some(mut open) = log.take() else {
@@ -211,7 +215,7 @@ fn violations(seeds: std::ops::Range<u64>, weakness: Weakness) -> (Vec<String>, 
 
 #[test]
 fn no_crash_loses_or_alters_what_was_acknowledged() {
-    let count = std::env::var("PERMGATE_CRASH_STATES").map_or(300, |text| text.parse().unwrap());
+    let count = std::env::var("PERMGATE_CRASH_STATES").map_or(500, |text| text.parse().unwrap());
     let (found, seen) = violations(0..count, Weakness::None);
     assert!(found.is_empty(), "{} of {count}:\n{}", found.len(), found.join("\n"));
     println!("{count} lives: {seen:?}");
@@ -236,11 +240,42 @@ fn no_crash_of_many_loses_or_alters_what_was_acknowledged() {
     println!("{seen:?}");
 }
 
+/// Trimming writes a slot just after an append has written the other one.
 #[test]
-fn the_simulation_notices_when_files_are_not_synced() {
-    let (found, _) = violations(0..60, Weakness::Files);
+fn a_cut_while_trimming_never_tears_both_slots() {
+    let random = &mut Random(1);
+    let disk = Disk::new(512, Weakness::None, 1);
+    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
+    let mut head = Head::EMPTY;
+    for _ in 0..4 {
+        head = log.append(head, &[1; 15_000]).unwrap();
+    }
+    log.close().unwrap();
+    for round in 0..400 {
+        let disk = disk.copy();
+        disk.reseed(random.next());
+        let (mut log, _) = super::open(&disk).unwrap();
+        let head = log.append(head, b"the last one").unwrap();
+        disk.cut_at_sync(1 + round % 3);
+        log.trim(head.position).unwrap_err();
+        drop(log);
+        disk.shearing_power_cut();
+        let (log, _) = super::open(&disk).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        assert_eq!(log.head().unwrap(), head, "round {round}");
+    }
+}
+
+#[test]
+fn the_simulation_notices_when_batches_are_not_synced() {
+    let (found, _) = violations(0..60, Weakness::Batches);
     assert!(found.len() > 10, "{found:?}");
     assert!(found.iter().any(|violation| violation.contains("LOST")), "{found:?}");
+}
+
+#[test]
+fn the_simulation_notices_when_new_files_are_not_synced() {
+    let (found, _) = violations(0..60, Weakness::NewFiles);
+    assert!(found.len() > 10, "{found:?}");
 }
 
 #[test]

@@ -51,8 +51,11 @@ fn flipped_bits_are_found_or_harmless() {
         for name in journal_files(&disk) {
             let size = disk.content(&name).len();
             let mut found = 0;
-            for _ in 0..300 {
-                let (at, bit) = (random.below(size), random.below(8));
+            // What was written last is what a torn batch looks like.
+            let used = disk.content(&name).iter().rposition(|&byte| byte != 0).unwrap() + 1;
+            for number in 0..400 {
+                let at = if number < 300 { random.below(size) } else { used - 1 - random.below(100) };
+                let bit = random.below(8);
                 let copy = disk.copy();
                 copy.edit(&name, |content| content[at] ^= 1 << bit);
                 found += usize::from(refused(&copy, &entries, &format!("{name}: bit {bit} of byte {at}")));
@@ -94,17 +97,11 @@ fn zeroed_blocks_are_found_or_harmless() {
 fn a_missing_file_is_found() {
     let (disk, entries) = filled(7, true);
     let names = journal_files(&disk);
-    // The oldest one looks as if it had been trimmed: whoever needs its entries finds that they are gone.
-    for name in &names[1..] {
+    for name in &names {
         let copy = disk.copy();
         copy.root().remove(name).unwrap();
         assert!(refused(&copy, &entries, name), "{name}");
     }
-    let copy = disk.copy();
-    copy.root().remove(&names[0]).unwrap();
-    let (log, _) = open(&copy).unwrap();
-    assert!(log.first().unwrap() > entries[0].position);
-    assert!(matches!(log.read(entries[0].position, 1), Err(ReadError::Trimmed { .. })));
 }
 
 #[test]

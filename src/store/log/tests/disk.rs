@@ -19,8 +19,10 @@ pub(crate) struct Disk(Arc<Mutex<State>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weakness {
     None,
-    /// Syncs of files do nothing.
-    Files,
+    /// `fdatasync` does nothing, which is what makes a batch durable.
+    Batches,
+    /// `fsync` of files does nothing, which is what makes a new file durable before it has its name.
+    NewFiles,
     /// Syncs of directories do nothing.
     Directories,
 }
@@ -33,6 +35,8 @@ struct State {
     random: Random,
     /// Changes and syncs until the power goes.
     until_cut: Option<usize>,
+    /// Syncs until the power goes.
+    until_cut_sync: Option<usize>,
     off: bool,
     /// Syncs until one fails.
     until_failure: Option<usize>,
@@ -116,6 +120,7 @@ impl Disk {
             weakness,
             random: Random(seed),
             until_cut: None,
+            until_cut_sync: None,
             off: false,
             until_failure: None,
             refusal: None,
@@ -131,9 +136,19 @@ impl Disk {
         Self(Arc::new(Mutex::new(self.state().clone())))
     }
 
+    /// What the disk does by chance is other from now on.
+    pub(crate) fn reseed(&self, seed: u64) {
+        self.state().random = Random(seed);
+    }
+
     /// The power goes at the `n`th change or sync from now on, which may be kept in part.
     pub(crate) fn cut_after(&self, n: usize) {
         self.state().until_cut = Some(n);
+    }
+
+    /// The power goes at the `n`th sync from now on.
+    pub(crate) fn cut_at_sync(&self, n: usize) {
+        self.state().until_cut_sync = Some(n);
     }
 
     /// The `n`th sync from now on fails. What it leaves out is never written again.
@@ -153,16 +168,25 @@ impl Disk {
     /// The process ends; what the cache has stays.
     pub(crate) fn kill(&self) {
         let mut state = self.state();
-        (state.off, state.until_cut) = (false, None);
+        (state.off, state.until_cut, state.until_cut_sync) = (false, None, None);
     }
 
     /// The power goes now; then it is back, and only what the disk has is there.
     pub(crate) fn power_cut(&self) {
+        self.cut(None);
+    }
+
+    /// A power cut that leaves some of the sectors that were being written in part.
+    pub(crate) fn shearing_power_cut(&self) {
+        self.cut(Some(Kept::Shorn));
+    }
+
+    fn cut(&self, kept: Option<Kept>) {
         let mut state = self.state();
-        (state.off, state.until_cut) = (false, None);
+        (state.off, state.until_cut, state.until_cut_sync) = (false, None, None);
         let State { nodes, random, sector, .. } = &mut *state;
         for node in nodes {
-            node.persist_some(*sector, random);
+            node.persist_some(*sector, random, kept);
             node.forget_cache();
         }
     }
@@ -214,9 +238,16 @@ impl State {
         Ok(true)
     }
 
-    fn sync(&mut self, node: usize) -> io::Result<()> {
+    fn sync(&mut self, node: usize, without: Weakness) -> io::Result<()> {
         if !self.step()? {
             return Err(no_power());
+        }
+        if let Some(left) = &mut self.until_cut_sync {
+            *left -= 1;
+            if *left == 0 {
+                self.off = true;
+                return Err(no_power());
+            }
         }
         let State { nodes, random, sector, weakness, until_failure, .. } = self;
         let node = &mut nodes[node];
@@ -224,13 +255,12 @@ impl State {
             *left -= 1;
             if *left == 0 {
                 *until_failure = None;
-                node.persist_some(*sector, random);
+                node.persist_some(*sector, random, None);
                 return Err(io::Error::from_raw_os_error(5));
             }
         }
-        match (&*node, weakness) {
-            (Node::File { .. }, Weakness::Files) | (Node::Directory { .. }, Weakness::Directories) => {}
-            _ => node.persist_all(),
+        if *weakness != without {
+            node.persist_all();
         }
         Ok(())
     }
@@ -279,9 +309,7 @@ impl Node {
                 for (offset, bytes) in pending.drain(..) {
                     write(durable, offset, &bytes);
                 }
-                if durable.len() < cache.len() {
-                    durable.resize(cache.len(), 0);
-                }
+                grow(durable, cache.len());
             }
             Self::Directory { durable, pending, .. } => {
                 pending.drain(..).for_each(|change| change.apply(durable));
@@ -289,10 +317,10 @@ impl Node {
         }
     }
 
-    fn persist_some(&mut self, sector: usize, random: &mut Random) {
+    fn persist_some(&mut self, sector: usize, random: &mut Random, kept: Option<Kept>) {
         match self {
             Self::File { durable, pending, .. } => {
-                let kept = Kept::draw(random, pending.len());
+                let kept = kept.unwrap_or_else(|| Kept::draw(random, pending.len()));
                 let end = pending.iter().map(|(offset, bytes)| offset + bytes.len()).max().unwrap_or(0);
                 for (change, (offset, bytes)) in pending.drain(..).enumerate() {
                     let mut at = 0;
@@ -309,12 +337,12 @@ impl Node {
                     }
                 }
                 // The size may be there without the data.
-                if durable.len() < end && random.one_in(2) {
-                    durable.resize(end, 0);
+                if random.one_in(2) {
+                    grow(durable, end);
                 }
             }
             Self::Directory { durable, pending, .. } => {
-                let kept = Kept::draw(random, pending.len());
+                let kept = kept.unwrap_or_else(|| Kept::draw(random, pending.len()));
                 for (at, change) in pending.drain(..).enumerate() {
                     if kept.keeps(at, random) {
                         change.apply(durable);
@@ -334,10 +362,13 @@ impl Node {
 
 fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
+    grow(content, end);
     content[offset..end].copy_from_slice(bytes);
+}
+
+/// As `resize`, which takes its time without optimisation.
+fn grow(content: &mut Vec<u8>, size: usize) {
+    content.append(&mut vec![0; size.saturating_sub(content.len())]);
 }
 
 fn no_power() -> io::Error {
@@ -419,7 +450,7 @@ impl Directory for OpenDirectory {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.state().sync(self.node)
+        self.disk.state().sync(self.node, Weakness::Directories)
     }
 }
 
@@ -463,10 +494,10 @@ impl File for OpenFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.state().sync(self.node)
+        self.disk.state().sync(self.node, Weakness::Batches)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.disk.state().sync(self.node)
+        self.disk.state().sync(self.node, Weakness::NewFiles)
     }
 }
