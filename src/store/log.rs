@@ -115,6 +115,7 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// `action` is a verb that fits behind "cannot".
     pub fn new(action: &'static str, path: impl Into<PathBuf>, reason: io::Error) -> Self {
         Self { action, path: path.into(), reason: Arc::new(reason) }
     }

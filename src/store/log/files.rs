@@ -36,9 +36,11 @@ pub trait Directory: Send + Sync {
 
 /// An open file. Offsets and sizes are in bytes.
 pub trait File: Send + Sync {
+    /// How long the file is.
     fn size(&self) -> io::Result<u64>;
     /// Fills the buffer; an `UnexpectedEof` when the file ends before.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of the bytes, which reach the disk at the next sync or at any time before.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Returns when the disk has the content and what is needed to read it (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;

@@ -108,13 +108,13 @@ impl Journal {
         let mut recovery = Recovery::default();
         let covered = last.covered(&mut recovery)?;
         let leftovers = take_leftovers(&mut files, &last, covered.oldest)?;
-        let oldest = files.first().unwrap_or(&last);
-        if oldest.header.after.next() > covered.oldest {
-            let what = format!(
-                "the journal began at position {}, and the file before this one is missing",
-                covered.oldest
-            );
-            return Err(oldest.damage(0, what).into());
+        let first = files.first().unwrap_or(&last);
+        let oldest = first.header.after.next();
+        if oldest > covered.oldest {
+            let began = covered.oldest;
+            let what =
+                format!("the journal began at position {began}, and the file before this one is missing");
+            return Err(first.damage(0, what).into());
         }
         let mut full = Vec::new();
         for (at, found) in files.iter().enumerate() {
@@ -126,7 +126,6 @@ impl Journal {
         let sequence = last.header.sequence + 1;
         let capacity = create::capacity(options.file_size, end - ENTRIES);
         let header = Header { store, sequence, after: last.header.after, capacity };
-        let oldest = files.first().unwrap_or(&last).header.after.next();
         let new = NewFile::new(&*directory, header, Slot { store, head, oldest, full: false });
         let active = new.create(&mut |file, segment| last.copy(head, file, segment))?;
         let remove = |name: &str| {

@@ -85,7 +85,7 @@ impl<'a> Scan<'a> {
             }
             let loaded = load(self.file, self.path, offset, self.size, &mut self.buffer)?;
             let found = loaded.and_then(entry::decode).ok();
-            if found.is_some_and(|entry| entry.store == self.store && entry.position > self.head.position) {
+            if found.is_some_and(|entry| entry.store != self.store || entry.position > self.head.position) {
                 remainder.later = Some(offset);
                 break;
             }
