@@ -70,7 +70,7 @@ use crate::{
     authz::answer::Reason,
     fence::Registry,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
+    net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
     state::State,
 };
 
@@ -187,8 +187,11 @@ impl Gateway {
         let done = &context.outcome;
         let (reason, outcome) = match done.cut() {
             Some(reason) => (reason, "cut"),
-            None if !done.complete.get() && context.connection.drained() => (Reason::ShuttingDown, "cut"),
-            None if !done.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+            None if !done.complete.get() => match context.connection.close_reason() {
+                Some(CloseReason::Drained) => (Reason::ShuttingDown, "cut"),
+                Some(CloseReason::WriteTimeout) => (Reason::ClientTooSlow, outcome(Reason::ClientTooSlow)),
+                _ => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+            },
             None => (done.reason.get(), outcome(done.reason.get())),
         };
         // 499: what other proxies write for a client that did not wait.

@@ -162,11 +162,6 @@ impl Connection {
         self.close_reason.get().or_else(|| self.stream.as_ref()?.connection().close_reason())
     }
 
-    /// Whether a drain ended the connection.
-    pub fn drained(&self) -> bool {
-        self.close_reason() == Some(CloseReason::Drained)
-    }
-
     pub fn aborted(&self) -> bool {
         self.aborted.get() || self.stream.as_ref().is_some_and(|stream| stream.connection().aborted())
     }
