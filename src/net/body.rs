@@ -79,7 +79,7 @@ impl Body for RequestBody {
         let Some(body) = &mut *held else { return Poll::Ready(None) };
         let frame = match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending if connection.await_body(cx) => {
+            Poll::Pending if connection.exchange.await_body(cx, connection.clock().now()) => {
                 return Poll::Ready(Some(Err(BodyError::Timeout)));
             }
             Poll::Pending => return Poll::Pending,
@@ -97,7 +97,7 @@ impl Body for RequestBody {
         {
             connection.received(data.len());
         }
-        connection.body_came();
+        connection.exchange.end_wait();
         if over {
             incoming.take();
             connection.close_body(true);
@@ -293,11 +293,11 @@ impl<B> Drop for AnswerBody<B> {
     fn drop(&mut self) {
         if self.connection.stream().is_some() {
             if self.finished {
-                self.connection.end_answer();
+                self.connection.exchange.end_answer();
             }
             return;
         }
-        self.connection.end_answer();
+        self.connection.exchange.end_answer();
         if let Some(Content::Service(body)) = self.content.take() {
             let before = self.sent.replace(Some(body));
             drop(before);

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     RequestError, Service, Worker,
     body::Sent,
-    connection::{Answer, ConnectionCommand, Phase},
+    connection::{AnswerState, ConnectionCommand, Phase},
     io::CancelIo,
     respond::respond,
 };
@@ -20,12 +20,9 @@ pub(super) enum Outcome {
     Over {
         unread: bool,
     },
-    /// Nothing was under way.
-    Closed,
-    Rejected(RequestError),
     /// The client has its 101, and these bytes came behind its request.
     Upgraded(Bytes),
-    Aborted,
+    Interrupted(ConnectionCommand),
 }
 
 /// hyper's buffers: what an idle connection keeps of a large body.
@@ -51,14 +48,9 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     );
     let mut draining = false;
     let outcome = poll_fn(|cx| {
-        connection.register(cx);
-        if connection.aborted() {
-            return Poll::Ready(Outcome::Aborted);
-        }
-        match connection.take_command() {
-            Some(ConnectionCommand::Close) => return Poll::Ready(Outcome::Closed),
-            Some(ConnectionCommand::Reject(error)) => return Poll::Ready(Outcome::Rejected(error)),
-            None => {}
+        let interrupted = |command| Poll::Ready(Outcome::Interrupted(command));
+        if let Some(command) = connection.poll_command(cx) {
+            return interrupted(command);
         }
         let mut over = Pin::new(&mut http).poll(cx);
         if worker.draining() && !draining && over.is_pending() {
@@ -67,35 +59,32 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
             Pin::new(&mut http).graceful_shutdown();
             over = Pin::new(&mut http).poll(cx);
         }
+        let answer = connection.exchange.answer();
         // Whatever lives in an answer's body ends when the kernel has the answer.
-        if connection.answer() == Answer::Flushed {
+        if answer == AnswerState::Flushed {
             sent.take();
         }
-        if connection.aborted() {
-            return Poll::Ready(Outcome::Aborted);
-        }
-        if let Some(ConnectionCommand::Reject(error)) = connection.take_command() {
-            return Poll::Ready(Outcome::Rejected(error));
+        if let Some(command) = connection.poll_command(cx) {
+            return interrupted(command);
         }
         if over.is_pending() && draining && connection.phase() == Phase::Idle {
-            return Poll::Ready(Outcome::Closed);
+            return interrupted(ConnectionCommand::Close);
         }
         if over.is_pending() && io.poll_disconnect(cx).is_ready() {
-            return Poll::Ready(Outcome::Aborted);
+            return interrupted(ConnectionCommand::Abort);
         }
         over.map(|result| match (connection.phase(), result) {
             // hyper gave a head up without a word.
             (Phase::Head, Err(_)) if !connection.has_ended() => {
-                Outcome::Rejected(RequestError::BadRequest("malformed head"))
+                Outcome::Interrupted(ConnectionCommand::Reject(RequestError::BadRequest("malformed head")))
             }
+            (Phase::Switching, Ok(())) if answer == AnswerState::Flushed => Outcome::Upgraded(Bytes::new()),
             // An answer that broke off must not pass for a whole one. Nor does hyper wait for a client
             // that leaves no room for so much as a 101.
-            (Phase::Serving, Err(_)) => Outcome::Aborted,
-            (_, Ok(())) if connection.is_switching() && connection.answer() != Answer::Flushed => {
-                Outcome::Aborted
+            (Phase::Serving, Err(_)) | (Phase::Switching, _) => {
+                Outcome::Interrupted(ConnectionCommand::Abort)
             }
-            (_, Ok(())) if connection.is_switching() => Outcome::Upgraded(Bytes::new()),
-            _ => Outcome::Over { unread: connection.is_unread() },
+            _ => Outcome::Over { unread: connection.exchange.is_unread() },
         })
     })
     .await;
@@ -103,6 +92,6 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     match outcome {
         Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
         Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
-        other => other,
+        interrupted => interrupted,
     }
 }

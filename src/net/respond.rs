@@ -15,7 +15,7 @@ use hyper::{body::Incoming, ext::Protocol};
 use super::{
     Connection, RequestBody, Service, Upgraded, Worker,
     body::{AnswerBody, Sent},
-    connection::OpenStream,
+    connection::{OpenStream, Phase},
     framing,
 };
 
@@ -103,11 +103,11 @@ fn finish_http1<S: Service>(
     connection: &Connection,
 ) {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        connection.switch();
+        connection.enter(Phase::Switching);
         return;
     }
     refuse_tunnel::<S>(answer, method);
-    if rejected || connection.body_abandoned() {
+    if rejected || connection.exchange.is_abandoned() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
@@ -129,7 +129,8 @@ fn finish_http2<S: Service>(
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return refuse_tunnel::<S>(answer, method);
     }
-    let (Some(tunnel), Some(sender), Some(stream)) = (tunnel, connection.take_upgrade(), connection.stream())
+    let (Some(tunnel), Some(sender), Some(stream)) =
+        (tunnel, connection.exchange.take_upgrade(), connection.stream())
     else {
         return connection.abort();
     };
