@@ -31,7 +31,7 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     mut draining: Draining,
 ) -> io::Result<Drained> {
-    let (socket, config, _unlink) = listener.into_parts();
+    let Listener { socket, config, unlink: _unlink } = listener;
     let transport = match socket {
         bind::Socket::Tcp(socket) => Transport::Tcp(TcpListener::from_std(socket)?),
         bind::Socket::Unix(socket) => Transport::Unix(UnixListener::from_std(socket)?),

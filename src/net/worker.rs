@@ -13,6 +13,7 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{
@@ -25,7 +26,7 @@ pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
     budget: Arc<Budget>,
-    connections: RefCell<Connections>,
+    connections: RefCell<Slab<Rc<Connection>>>,
     draining: Cell<bool>,
     emptied: Notify,
 }
@@ -41,7 +42,7 @@ pub struct Budget {
 /// A connection's place in its worker's list, with its permit; given back when dropped.
 pub(super) struct ConnectionSlot {
     worker: Rc<Worker>,
-    slot: usize,
+    key: usize,
     permit: ConnectionPermit,
 }
 
@@ -59,12 +60,6 @@ pub(super) enum LimitReached {
     ThisAddress,
 }
 
-#[derive(Default)]
-struct Connections {
-    slots: Vec<Option<Rc<Connection>>>,
-    free: Vec<usize>,
-}
-
 /// Descriptors kept for listeners, the store and the logs. Of the others, every connection needs
 /// one for itself and one for its upstream.
 const RESERVE: usize = 64;
@@ -76,7 +71,7 @@ impl Worker {
             limits: RefCell::new(Rc::new(Limits::default())),
             clock: Clock::new(),
             budget,
-            connections: RefCell::default(),
+            connections: RefCell::new(Slab::new()),
             draining: Cell::new(false),
             emptied: Notify::new(),
         });
@@ -108,8 +103,7 @@ impl Worker {
 
     /// How many connections are open here.
     pub fn connections(&self) -> usize {
-        let connections = self.connections.borrow();
-        connections.slots.len() - connections.free.len()
+        self.connections.borrow().len()
     }
 
     pub(super) fn permit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, LimitReached> {
@@ -121,24 +115,17 @@ impl Worker {
         connection: Rc<Connection>,
         permit: ConnectionPermit,
     ) -> ConnectionSlot {
-        let connections = &mut *self.connections.borrow_mut();
-        let slot = connections.free.pop().unwrap_or_else(|| {
-            connections.slots.push(None);
-            connections.slots.len() - 1
-        });
-        connections.slots[slot] = Some(connection);
+        let key = self.connections.borrow_mut().insert(connection);
         self.clock.watch();
-        ConnectionSlot { worker: self.clone(), slot, permit }
+        ConnectionSlot { worker: self.clone(), key, permit }
     }
 
     /// Lets the connection go that has been idle for the longest time.
     pub(super) fn make_room(&self) {
         let connections = self.connections.borrow();
         let idle = connections
-            .slots
             .iter()
-            .flatten()
-            .filter_map(|connection| connection.idle_since().map(|since| (since, connection)));
+            .filter_map(|(_, connection)| connection.idle_since().map(|since| (since, connection)));
         if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
             connection.command(ConnectionCommand::Close);
         }
@@ -175,7 +162,7 @@ impl Worker {
     fn each(&self, mut visit: impl FnMut(&Connection)) -> usize {
         // Visits wake tasks but run none, so the list stays as it is.
         let connections = self.connections.borrow();
-        connections.slots.iter().flatten().map(|connection| visit(connection)).count()
+        connections.iter().map(|(_, connection)| visit(connection)).count()
     }
 }
 
@@ -235,21 +222,17 @@ impl ConnectionSlot {
         if !self.permit.counts_for(&self.worker.limits.borrow(), address) {
             return false;
         }
-        self.worker.connections.borrow_mut().slots[self.slot] = Some(client);
+        self.worker.connections.borrow_mut()[self.key] = client;
         true
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let last = {
-            let connections = &mut *self.worker.connections.borrow_mut();
-            connections.slots[self.slot] = None;
-            connections.free.push(self.slot);
-            connections.slots.len() == connections.free.len()
-        };
+        let connection = self.worker.connections.borrow_mut().remove(self.key);
+        drop(connection);
         self.worker.clock.unwatch();
-        if last {
+        if self.worker.connections() == 0 {
             self.worker.emptied.notify_waiters();
         }
     }
