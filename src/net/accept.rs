@@ -173,7 +173,7 @@ async fn admit<S: Service>(
     let slot = worker.enlist(connection.clone(), permit);
     let guard = ConnectionGuard::new(service, &connection);
     let (worker, service) = (worker.clone(), service.clone());
-    let tls = move || certificates.as_ref().map(Certificates::present);
+    let tls = move || certificates.as_ref().map(Certificates::current);
     if expects_header {
         tokio::task::spawn_local(async move {
             if let Some((connection, slot)) = read_proxy_header(&socket, connection, slot, &*service).await {

@@ -23,7 +23,7 @@ use super::{
     io::CancelIo,
     request_error::encode,
     stream::{Socket, Stream},
-    tls::{Handshake, Shown, TlsInfo},
+    tls::{Handshake, ServerConfig, TlsInfo},
     worker::ConnectionSlot,
 };
 
@@ -49,7 +49,7 @@ impl<S: Service> Drop for ConnectionGuard<S> {
 /// Serves a client; `tls`: after a handshake, which a unix socket never has.
 pub(super) async fn serve_connection<S: Service>(
     socket: Socket,
-    tls: Option<Arc<Shown>>,
+    tls: Option<Arc<ServerConfig>>,
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     service: Rc<S>,
@@ -61,7 +61,7 @@ pub(super) async fn serve_connection<S: Service>(
     let stream: Box<dyn Stream> = match (socket, tls) {
         // Boxed: every connection would carry the room for a handshake.
         (Socket::Tcp(socket), Some(tls)) => {
-            match Box::pin(shake(tls, socket, &connection, &*service)).await {
+            match Box::pin(handshake(tls, socket, &connection, &*service)).await {
                 Some(stream) => {
                     http2 = stream.get_ref().1.alpn_protocol() == Some(http2::PROTOCOL);
                     Box::new(stream)
@@ -107,17 +107,17 @@ pub(super) async fn serve_connection<S: Service>(
     }
 }
 
-async fn shake<S: Service>(
-    shown: Arc<Shown>,
+async fn handshake<S: Service>(
+    tls: Arc<ServerConfig>,
     socket: TcpStream,
     connection: &Connection,
     service: &S,
 ) -> Option<TlsStream<TcpStream>> {
-    let acceptor = TlsAcceptor::from(shown.config.clone());
+    let acceptor = TlsAcceptor::from(tls.config.clone());
     let (outcome, stream) = match attended(connection, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
-            connection.set_tls(TlsInfo::new(&shown, session.server_name()));
+            connection.set_tls(TlsInfo::new(&tls, session.server_name()));
             connection.enter(Phase::Fresh);
             (Handshake::of_session(session), Some(stream))
         }

@@ -1,5 +1,5 @@
-//! A worker's connections: the list that the ticker goes through, the present limits, the budget
-//! that all workers share.
+//! A worker's connections: the list that the ticker goes through, the current limits, and the limit on
+//! connections that all workers share.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,14 +25,14 @@ use super::{
 pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
-    budget: Arc<Budget>,
+    limit: Arc<ConnectionLimit>,
     connections: RefCell<Slab<Rc<Connection>>>,
     draining: Cell<bool>,
     emptied: Notify,
 }
 
 /// Connections over all workers. Written when a connection begins or ends, never per request.
-pub struct Budget {
+pub struct ConnectionLimit {
     open: AtomicUsize,
     /// What the process's limit of open files leaves room for.
     most: usize,
@@ -46,9 +46,9 @@ pub(super) struct ConnectionSlot {
     permit: ConnectionPermit,
 }
 
-/// A connection's permit in the budget.
+/// A connection's permit in the limit.
 pub(super) struct ConnectionPermit {
-    budget: Arc<Budget>,
+    limit: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
 }
 
@@ -66,11 +66,11 @@ const RESERVE: usize = 64;
 
 impl Worker {
     /// Starts the ticker: call on the thread's local runtime.
-    pub fn new(limits: Limits, budget: Arc<Budget>) -> Rc<Self> {
+    pub fn new(limits: Limits, limit: Arc<ConnectionLimit>) -> Rc<Self> {
         let worker = Rc::new(Self {
             limits: RefCell::new(Rc::new(Limits::default())),
             clock: Clock::new(),
-            budget,
+            limit,
             connections: RefCell::new(Slab::new()),
             draining: Cell::new(false),
             emptied: Notify::new(),
@@ -107,7 +107,7 @@ impl Worker {
     }
 
     pub(super) fn permit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, LimitReached> {
-        self.budget.permit(&self.limits.borrow(), address)
+        self.limit.permit(&self.limits.borrow(), address)
     }
 
     pub(super) fn enlist(
@@ -166,7 +166,7 @@ impl Worker {
     }
 }
 
-impl Budget {
+impl ConnectionLimit {
     /// Raises the process's soft limit of open files to the hard one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -191,7 +191,7 @@ impl Budget {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::Everybody);
         }
-        let mut permit = ConnectionPermit { budget: self.clone(), address: None };
+        let mut permit = ConnectionPermit { limit: self.clone(), address: None };
         if permit.counts_for(limits, address) { Ok(permit) } else { Err(LimitReached::ThisAddress) }
     }
 }
@@ -202,7 +202,7 @@ impl ConnectionPermit {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
-            let mut addresses = self.budget.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             let count = addresses.entry(address).or_default();
             if *count >= most {
                 return false;
@@ -240,9 +240,9 @@ impl Drop for ConnectionSlot {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.budget.open.fetch_sub(1, Ordering::Relaxed);
+        self.limit.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address {
-            let mut addresses = self.budget.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(count) = addresses.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {
