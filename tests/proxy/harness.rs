@@ -28,7 +28,7 @@ use permgate::{
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
     metrics::{Format, Metrics, Readings},
-    net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
+    net::{Address, ConnectionLimit, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
         BadTokens, Gateway, Parts, Settings, TokenLookup, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
         access_log::{AccessLog, LogTarget},
@@ -59,7 +59,7 @@ pub struct Gate {
     pub address: SocketAddr,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
-    pub budget: Arc<Budget>,
+    pub budget: Arc<ConnectionLimit>,
     pub metrics: Arc<Metrics>,
     pub uses: Arc<Uses>,
     pub keyring: Arc<Keyring>,
@@ -213,7 +213,8 @@ impl Setup {
         let access_log = AccessLog::start(LogTarget::File(log.clone()), metrics.clone()).unwrap();
         metrics.ask_upstreams(upstreams.clone());
         let (sender, refusals) = refusals::channel(metrics.clone());
-        let (fence, uses, budget) = (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<Uses>::default(), Budget::new());
+        let (fence, uses, budget) =
+            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<Uses>::default(), ConnectionLimit::new());
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
         let listener = bound.listener().unwrap();
