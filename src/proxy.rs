@@ -52,7 +52,7 @@ use self::{
 };
 pub use self::{
     bad_tokens::BadTokens,
-    body::Body,
+    body::ResponseBody,
     builtin::{FrontProxy, TokenLookup},
     context::RequestContext,
     settings::{BadTokenLimit, Settings},
@@ -169,7 +169,7 @@ impl Gateway {
         self: &Rc<Self>,
         request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+    ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
             // Boxed: few requests are for the gateway itself, and all would be as large.
@@ -224,13 +224,13 @@ impl Gateway {
 }
 
 impl Service for Gateway {
-    type Body = Body;
+    type Body = ResponseBody;
 
     async fn call(
         self: Rc<Self>,
         request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         // The header fields go upstream; of the client's wishes only the form of an error is needed later.
         let form = Form::asked_for(&request);
         let form = BuiltinRoute::of(request.uri().path()).map_or(form, |route| form.of_route(route));
@@ -245,7 +245,7 @@ impl Service for Gateway {
                 if unread {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                response.map(|text| Body::text(text, guard))
+                response.map(|text| ResponseBody::text(text, guard))
             }
         }
     }

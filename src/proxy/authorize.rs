@@ -19,7 +19,7 @@ use crate::{
     proxy::{
         Gateway,
         bad_tokens::is_bad_token,
-        body::Upload,
+        body::request_body,
         context::RequestContext,
         limits::LimitPermit,
         permitted::{LogGuard, Permitted},
@@ -54,7 +54,8 @@ impl Gateway {
                 upgrade::set(request.headers_mut(), protocols);
             }
             let guard = LogGuard::enter(&permit, context, limits);
-            let request = request.map(|body| Upload::new(body, Rc::clone(context), body_limit));
+            let first_byte = upstream.settings().first_byte_timeout;
+            let request = request.map(|body| request_body(body, context, body_limit, first_byte));
             Ok((Rc::clone(upstream), Permitted::new(permit, guard, request)))
         })
     }

@@ -10,15 +10,14 @@ use crate::{
     metrics::WorkerMetrics,
     net::Clock,
     proxy::{
-        body::Upload,
         context::RequestContext,
         limits::LimitPermit,
-        upstream::{self, CancelHandle, SendContext},
+        upstream::{self, CancelHandle, OutgoingBody, SendContext},
     },
 };
 
 /// A permitted request that the fence can reach.
-pub type Permitted = upstream::Permitted<LogGuard, Request<Upload>>;
+pub type Permitted = upstream::Permitted<LogGuard, Request<OutgoingBody>>;
 
 /// Lives until the response's last byte. When dropped it gives back the request's place under the
 /// limits, writes metrics and the log line, and then leaves the live registry.

@@ -7,9 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body;
+use http_body::Body as _;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, spawn_local},
@@ -19,7 +18,6 @@ use crate::{authz::answer::Reason, metrics::UpstreamEvent};
 
 mod admission;
 mod answer;
-mod body;
 mod call;
 mod connector;
 mod dial;
@@ -29,13 +27,14 @@ mod health;
 mod http1;
 mod http2;
 mod http2_error;
+mod incoming;
 mod io;
 pub mod load_balancer;
+mod outgoing;
 mod permitted;
 mod pool;
 mod pooled;
 pub mod resolve;
-mod response;
 pub mod settings;
 pub mod shared;
 pub mod tls;
@@ -44,14 +43,14 @@ mod upgraded;
 pub mod url;
 
 use admission::{Permit, SharedLimit};
-use body::{BoxError, RequestBody};
 pub use call::CancelHandle;
 use connector::ConnectError;
 use endpoint::{Endpoint, Purpose};
+pub use incoming::{IncomingBody, IncomingError};
 use load_balancer::LoadBalancer;
+pub use outgoing::{BoxError, OutgoingBody};
 pub use permitted::{Permitted, SendContext};
 use pooled::PooledConnection;
-pub use response::{ResponseBody, ResponseError};
 use settings::UpstreamSettings;
 use shared::SharedUpstream;
 pub use upgraded::Upgraded;
@@ -61,7 +60,7 @@ const HEAD_LIMIT: usize = 64 << 10;
 
 /// What an upstream has answered.
 pub enum Answer {
-    Response(Response<ResponseBody>),
+    Response(Response<IncomingBody>),
     /// The head of a 101, and the connection, on which it speaks HTTP no longer.
     Upgraded(Response<()>, Box<Upgraded>),
 }
@@ -113,25 +112,23 @@ impl Upstream {
 
     /// Sends what was permitted and waits for the head of the answer. The answer's body holds the
     /// connection until its last byte.
-    pub async fn send<G, B>(&self, permitted: Permitted<G, Request<B>>) -> (G, Result<Answer, Reason>)
-    where
-        G: SendContext,
-        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
-    {
+    pub async fn send<G: SendContext>(
+        &self,
+        permitted: Permitted<G, Request<OutgoingBody>>,
+    ) -> (G, Result<Answer, Reason>) {
         let Permitted { guard, request } = permitted;
         let answer = self.exchange(&guard, request).await;
         (guard, answer)
     }
 
-    async fn exchange<B>(&self, permit: &dyn SendContext, request: Request<B>) -> Result<Answer, Reason>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
-    {
+    async fn exchange(
+        &self,
+        permit: &dyn SendContext,
+        mut request: Request<OutgoingBody>,
+    ) -> Result<Answer, Reason> {
         let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
         let (silence, idle) = self.patience(&request);
         let streams = idle == self.settings.stream_idle_timeout;
-        let first_byte = self.settings.first_byte_timeout;
-        let mut request = request.map(|body| RequestBody::new(body, first_byte));
         // Only what was made anew after a permit stands there.
         let asked = request.headers().get(header::UPGRADE).cloned();
         let mut attempts = Attempts {
@@ -174,7 +171,7 @@ impl Upstream {
                         idle
                     };
                     return Ok(Answer::Response(
-                        response.map(|incoming| ResponseBody::new(incoming, connection, idle)),
+                        response.map(|incoming| IncomingBody::new(incoming, connection, idle)),
                     ));
                 }
                 Ok(_) => {
@@ -202,7 +199,7 @@ impl Upstream {
 
     /// How long the upstream may be silent before its answer, and within it. A gRPC client may open
     /// a call and say nothing for long, and so may the upstream then.
-    fn patience<B: Body>(&self, request: &Request<B>) -> (Duration, Duration) {
+    fn patience(&self, request: &Request<OutgoingBody>) -> (Duration, Duration) {
         let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *self.settings;
         if is_stream(request.headers()) {
             let open = !request.body().is_end_stream();

@@ -10,11 +10,11 @@ use crate::{
     authz::answer::Reason,
     net::Clock,
     proxy::upstream::{
-        body::RequestBody,
+        outgoing::OutgoingBody,
         connector::ConnectError,
         endpoint::{Endpoint, Purpose},
         endpoint_health::EndpointHealth,
-        response::ResponseBody,
+        incoming::IncomingBody,
         settings::{Health, UpstreamSettings},
     },
 };
@@ -65,7 +65,7 @@ async fn ask(
     check: &Health,
     clock: &Clock,
 ) -> Result<(), Unhealthy> {
-    let mut request = Request::new(RequestBody::empty());
+    let mut request = Request::new(OutgoingBody::empty());
     *request.uri_mut() = check.path.clone().into();
     request.headers_mut().insert(header::HOST, host.clone());
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
@@ -74,7 +74,7 @@ async fn ask(
     let answer = connection.send(request, check.timeout, false).await;
     let answer = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?;
     let status = answer.status();
-    read_to_end(answer.map(|incoming| ResponseBody::new(incoming, connection, check.timeout))).await;
+    read_to_end(answer.map(|incoming| IncomingBody::new(incoming, connection, check.timeout))).await;
     // The next check makes a connection of its own.
     while endpoint.close_one() {}
     let sound = match check.status {
@@ -85,7 +85,7 @@ async fn ask(
 }
 
 /// The upstream need not log an answer that nobody took; one without an end is broken off.
-async fn read_to_end(answer: Response<ResponseBody>) {
+async fn read_to_end(answer: Response<IncomingBody>) {
     let mut body = answer.into_body();
     let mut left = MAX_ANSWER;
     while let Some(Ok(frame)) = body.frame().await {

@@ -21,7 +21,7 @@ use crate::{
     proxy::upstream::{
         HEAD_LIMIT,
         admission::Permit,
-        body::RequestBody,
+        outgoing::OutgoingBody,
         call::{Call, Ended},
         io::{Interim, Io},
         pooled::Failure,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub struct Http1 {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<OutgoingBody>,
     call: Rc<Call>,
     clock: Clock,
     interim: Interim,
@@ -114,7 +114,7 @@ impl Http1 {
     /// the request; `repeatable`: doing the request twice does no harm.
     pub async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
+        mut request: Request<OutgoingBody>,
         silence: Duration,
         reused: bool,
         repeatable: bool,
@@ -170,7 +170,7 @@ impl Http1 {
 }
 
 /// A copy of a request without a body.
-pub fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+pub fn copy(request: &Request<OutgoingBody>) -> Request<OutgoingBody> {
     let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

@@ -25,7 +25,7 @@ use crate::{
     proxy::upstream::{
         HEAD_LIMIT,
         admission::Permit,
-        body::RequestBody,
+        outgoing::OutgoingBody,
         call::{Call, Ended},
         io::Io,
         transport::Transport,
@@ -55,7 +55,7 @@ const MAX_RESETS_REMEMBERED: usize = 4096;
 
 pub struct Http2 {
     /// `None`: takes no more requests and closes after the last one.
-    sender: RefCell<Option<SendRequest<RequestBody>>>,
+    sender: RefCell<Option<SendRequest<OutgoingBody>>>,
     connection: RefCell<Option<HyperConnection>>,
     executor: StreamExecutor,
     /// Of the connection as a whole.
@@ -79,7 +79,7 @@ pub enum Http2Error {
     Broken(#[from] hyper::Error),
 }
 
-type HyperConnection = Connection<TokioIo<Io>, RequestBody, StreamExecutor>;
+type HyperConnection = Connection<TokioIo<Io>, OutgoingBody, StreamExecutor>;
 
 /// Spawns hyper's tasks on the worker and gives each call those that send its body or carry its
 /// tunnel, so that the end of the call ends them whatever they wait for.

@@ -9,7 +9,7 @@ use crate::{
     authz::answer::Reason,
     proxy::upstream::{
         admission::Permit,
-        body::RequestBody,
+        outgoing::OutgoingBody,
         call::{Call, CancelHandle, Ended},
         endpoint::{Endpoint, InUse},
         http1::Http1,
@@ -39,7 +39,7 @@ pub enum Protocol {
 /// A request that got no answer.
 pub struct Failure {
     /// The request, where sending it once more does no harm.
-    pub again: Option<Request<RequestBody>>,
+    pub again: Option<Request<OutgoingBody>>,
     pub reason: Reason,
 }
 
@@ -80,7 +80,7 @@ impl PooledConnection {
     /// `repeatable`: doing it twice does no harm.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Request<OutgoingBody>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     authz::answer::Reason,
     proxy::upstream::{
-        body::RequestBody,
+        outgoing::OutgoingBody,
         call::Call,
         http1::copy,
         http2_error::{self, Failure as Http2Failure},
@@ -24,7 +24,7 @@ use crate::{
 pub struct Http2Stream {
     connection: Rc<Http2>,
     /// Taken by the request; while it is held the connection stays.
-    sender: Option<SendRequest<RequestBody>>,
+    sender: Option<SendRequest<OutgoingBody>>,
     secure: bool,
     reused: bool,
     http11_required: bool,
@@ -32,7 +32,7 @@ pub struct Http2Stream {
 }
 
 impl Http2Stream {
-    pub(super) fn new(connection: Rc<Http2>, sender: SendRequest<RequestBody>, secure: bool) -> Self {
+    pub(super) fn new(connection: Rc<Http2>, sender: SendRequest<OutgoingBody>, secure: bool) -> Self {
         let (call, reused) = (Call::new(connection.clock()), connection.used.get());
         Self { connection, sender: Some(sender), secure, reused, http11_required: false, call }
     }
@@ -49,7 +49,7 @@ impl Http2Stream {
     /// `repeatable`: doing it twice does no harm.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Request<OutgoingBody>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {

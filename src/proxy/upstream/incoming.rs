@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use crate::proxy::upstream::{call::Ended, pooled::PooledConnection};
 
-pub struct ResponseBody {
+pub struct IncomingBody {
     incoming: Incoming,
     /// `None`: the last byte is here.
     connection: Option<PooledConnection>,
@@ -24,7 +24,7 @@ pub struct ResponseBody {
 
 /// Why an answer's body ends early.
 #[derive(Debug, thiserror::Error)]
-pub enum ResponseError {
+pub enum IncomingError {
     #[error("the answer broke off")]
     Broken(#[from] hyper::Error),
     #[error("the answer ended before its end")]
@@ -35,7 +35,7 @@ pub enum ResponseError {
     Cancelled,
 }
 
-impl ResponseBody {
+impl IncomingBody {
     pub(super) fn new(incoming: Incoming, connection: PooledConnection, idle: Duration) -> Self {
         let mut body = Self { incoming, connection: Some(connection), idle };
         if body.incoming.is_end_stream() {
@@ -51,34 +51,34 @@ impl ResponseBody {
         }
     }
 
-    fn fail(&mut self, error: ResponseError) -> ResponseError {
+    fn fail(&mut self, error: IncomingError) -> IncomingError {
         let ended = self.connection.take().and_then(|connection| connection.call().ended());
         match ended {
-            Some(Ended::TimedOut) => ResponseError::TimedOut,
-            Some(Ended::Cancelled) => ResponseError::Cancelled,
+            Some(Ended::TimedOut) => IncomingError::TimedOut,
+            Some(Ended::Cancelled) => IncomingError::Cancelled,
             Some(Ended::Dropped) | None => error,
         }
     }
 }
 
-impl Body for ResponseBody {
+impl Body for IncomingBody {
     type Data = Bytes;
-    type Error = ResponseError;
+    type Error = IncomingError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         let this = &mut *self;
         let Some(connection) = &this.connection else { return Poll::Ready(None) };
         let call = connection.call();
         if call.ended().is_some() {
-            return Poll::Ready(Some(Err(this.fail(ResponseError::Cancelled))));
+            return Poll::Ready(Some(Err(this.fail(IncomingError::Cancelled))));
         }
         let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
             call.await_body(this.idle);
             ready!(call.poll_overdue(cx));
-            return Poll::Ready(Some(Err(this.fail(ResponseError::TimedOut))));
+            return Poll::Ready(Some(Err(this.fail(IncomingError::TimedOut))));
         };
         call.disarm();
         Poll::Ready(match frame {
@@ -95,7 +95,7 @@ impl Body for ResponseBody {
             Some(Err(error)) => Some(Err(this.fail(error.into()))),
             // A stream of HTTP/2 that was reset without an error must not pass for a whole answer.
             None if connection.is_http2() && !this.incoming.is_end_stream() => {
-                Some(Err(this.fail(ResponseError::Truncated)))
+                Some(Err(this.fail(IncomingError::Truncated)))
             }
             None => {
                 this.end();

@@ -18,7 +18,7 @@ use crate::proxy::upstream::{call::Call, http2::StreamExecutor, http2_error};
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// `None`: there is none, as in most requests.
-pub struct RequestBody(Option<Rc<Source>>);
+pub struct OutgoingBody(Option<Rc<Source>>);
 
 /// Shared with whoever sends the request, who may send it once more while nothing was taken.
 struct Source {
@@ -41,14 +41,11 @@ struct Route {
 /// What is handed to HTTP/2 at once: after a cut no more than this may still leave.
 const PIECE: usize = 16 << 10;
 
-impl RequestBody {
+impl OutgoingBody {
     pub fn new<B>(body: B, first_byte: Duration) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
     {
-        if body.is_end_stream() {
-            return Self(None);
-        }
         Self(Some(Rc::new(Source {
             body: RefCell::new(Box::pin(body.map_err(Into::into))),
             rest: RefCell::default(),
@@ -58,7 +55,7 @@ impl RequestBody {
         })))
     }
 
-    pub const fn empty() -> Self {
+    pub fn empty() -> Self {
         Self(None)
     }
 
@@ -134,7 +131,7 @@ impl Source {
     }
 }
 
-impl Body for RequestBody {
+impl Body for OutgoingBody {
     type Data = Bytes;
     type Error = BoxError;
 
