@@ -124,28 +124,6 @@ impl Gateway {
         Rc::clone(&current)
     }
 
-    fn state(&self) -> &State {
-        &self.parts.state
-    }
-    fn registry(&self) -> &Rc<Registry<RequestContext>> {
-        &self.parts.registry
-    }
-    fn metrics(&self) -> &WorkerMetrics {
-        &self.parts.metrics
-    }
-    fn uses(&self) -> &UseTable {
-        &self.parts.uses
-    }
-    fn refusals(&self) -> &RefusalSender {
-        &self.parts.refusals
-    }
-    fn bad_tokens(&self) -> &BadTokens {
-        &self.parts.bad_tokens
-    }
-    fn keyring(&self) -> &Keyring {
-        &self.parts.keyring
-    }
-
     /// What is known of a request before anything is decided. An error: its head cannot be judged.
     fn begin(
         self: &Rc<Self>,
@@ -189,7 +167,7 @@ impl Gateway {
             Some(reason) => (reason, "cut"),
             None if !done.complete.get() && context.connection.drained() => (Reason::ShuttingDown, "cut"),
             None if !done.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
-            None => (done.reason.get(), outcome(done.reason.get())),
+            None => (done.reason(), outcome(done.reason())),
         };
         // 499: what other proxies write for a client that did not wait.
         let status = if done.status.get() == 0 { 499 } else { done.status.get() };
@@ -197,7 +175,7 @@ impl Gateway {
         let upstream_wait = done.upstream_answered.get().map(|at| at - context.began);
         let (bytes_in, bytes_out) = (done.bytes_in.get(), done.bytes_out.get());
         let service = done.service.get();
-        self.metrics().record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
+        self.parts.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
         if !self.parts.log.is_on() {
             return;
         }
@@ -239,7 +217,7 @@ impl Service for Gateway {
             Ok(response) => response,
             Err((rejection, guard)) => {
                 let context = guard.context();
-                context.outcome.reason.set(rejection.reason);
+                context.outcome.reason.set(Some(rejection.reason));
                 context.outcome.status.set(rejection.status().as_u16());
                 let mut response = rejection.into_response(form, &context.request_id);
                 if unread {
@@ -258,7 +236,7 @@ impl Service for Gateway {
             RequestError::Misdirected => Reason::Misdirected,
             RequestError::HeadTooLarge => Reason::HeadTooLarge,
         });
-        self.metrics().client_refused(rejection.reason);
+        self.parts.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
         self.parts.log.write(&Line {
             at: connection.clock().wall(),
@@ -283,8 +261,8 @@ impl Service for Gateway {
 
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
         match event {
-            ConnectionEvent::Opened => self.metrics().connection_accepted(),
-            ConnectionEvent::Closed => self.metrics().connection_closed(),
+            ConnectionEvent::Opened => self.parts.metrics.connection_accepted(),
+            ConnectionEvent::Closed => self.parts.metrics.connection_closed(),
             ConnectionEvent::Handshake(outcome) => self.count_handshake(outcome),
             ConnectionEvent::MissingProxyHeader(why) => self.missing_proxy_header(connection, why),
         }
@@ -293,7 +271,7 @@ impl Service for Gateway {
 
 impl Gateway {
     fn count_handshake(&self, outcome: Handshake) {
-        self.metrics().handshake(match outcome {
+        self.parts.metrics.handshake(match outcome {
             Handshake::Full => HandshakeOutcome::Full,
             Handshake::Resumed => HandshakeOutcome::Resumed,
             Handshake::TimedOut => HandshakeOutcome::TimedOut,
@@ -307,7 +285,7 @@ impl Gateway {
     }
 
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
-        self.metrics().missing_proxy_header();
+        self.parts.metrics.missing_proxy_header();
         // A proxy set up wrongly does it with every connection: told once a minute.
         let (now, told) = (connection.clock().now(), &self.missing_header_logged);
         if told.get().is_none_or(|told| now.saturating_duration_since(told) >= MISSING_HEADER_LOGGED) {

@@ -78,13 +78,13 @@ impl Gateway {
                 rules: &state.snapshot.rules,
                 directory: &state.snapshot.directory,
                 token,
-                imports: self.state().index().imported() > 0,
+                imports: self.parts.state.index().imported() > 0,
                 now,
             };
             then(decide::decide(&query, facts))
         };
         match query.credential.digest() {
-            Some(digest) => self.state().index().with(digest, decide),
+            Some(digest) => self.parts.state.index().with(digest, decide),
             None => decide(None),
         }
     }
@@ -121,7 +121,7 @@ impl Gateway {
         }
         if let Some(subject) = permit.subject() {
             let one = Use { at: context.at, from: context.facts.client, service };
-            self.uses().record(subject.digest, one);
+            self.parts.uses.record(subject.digest, one);
         }
         Ok(limits.map(Box::new))
     }
@@ -133,7 +133,7 @@ impl Gateway {
             request_id: context.request_id.as_str(),
             at: context.at,
         };
-        self.keyring().sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
+        self.parts.keyring.sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
     }
 
     /// Audits and counts a denial, and makes it a rejection.
@@ -141,7 +141,7 @@ impl Gateway {
         context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
         let client = context.facts.client;
         if refusals::is_audited(denial.reason) {
-            self.refusals().send(Refused {
+            self.parts.refusals.send(Refused {
                 at: context.at,
                 reason: denial.reason,
                 token: context.outcome.token.get(),
@@ -152,7 +152,7 @@ impl Gateway {
         }
         if is_bad_token(denial.reason)
             && let Some(limit) = context.state.settings.bad_tokens
-            && let Some(wait) = self.bad_tokens().count(client, limit, context.clock().now())
+            && let Some(wait) = self.parts.bad_tokens.count(client, limit, context.clock().now())
         {
             return Rejection::too_many(wait);
         }

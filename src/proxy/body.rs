@@ -132,7 +132,7 @@ impl ResponseBody {
         let Some(guard) = &self.guard else { return Err(Broken) };
         let context = guard.context();
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        context.outcome.reason.set(context.outcome.client_error().unwrap_or(upstream));
+        context.outcome.reason.set(context.outcome.client_error().or(Some(upstream)));
         if timed_out && self.grpc {
             return Ok(Frame::trailers(grpc::unavailable()));
         }

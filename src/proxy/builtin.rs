@@ -85,7 +85,7 @@ impl Gateway {
         match answered {
             Ok(response) => {
                 let outcome = &guard.context().outcome;
-                outcome.reason.set(Reason::Answered);
+                outcome.reason.set(Some(Reason::Answered));
                 outcome.status.set(response.status().as_u16());
                 Ok(response.map(|text| ResponseBody::text(text, guard)))
             }

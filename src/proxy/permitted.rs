@@ -40,7 +40,7 @@ impl LogGuard {
         limits: Option<Box<LimitPermit>>,
     ) -> Self {
         context.outcome.set_permit(permit);
-        let live = context.gateway().registry().enter(Rc::clone(context));
+        let live = context.gateway.parts.registry.enter(Rc::clone(context));
         context.metrics().entered();
         Self { context: Rc::clone(context), limits, live: Some(live) }
     }
@@ -87,6 +87,6 @@ impl Drop for LogGuard {
             self.context.metrics().left();
         }
         drop(self.limits.take());
-        self.context.gateway().log(&self.context);
+        self.context.gateway.log(&self.context);
     }
 }

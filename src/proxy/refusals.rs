@@ -49,17 +49,8 @@ pub struct Refusals {
     hours: HashMap<Key, Hour>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    who: Who,
-    reason: Reason,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Who {
-    Token(TokenId),
-    Address(IpAddr),
-}
+/// The token, or the address where no token was recognised; and what was wrong.
+type Key = (Result<TokenId, IpAddr>, Reason);
 
 struct Hour {
     ends: Timestamp,
@@ -109,8 +100,7 @@ impl Refusals {
             told
         });
         while let Ok(refused) = self.receiver.try_recv() {
-            let who = refused.token.map_or(Who::Address(refused.client), Who::Token);
-            let key = Key { who, reason: refused.reason };
+            let key = (refused.token.ok_or(refused.client), refused.reason);
             if let Some(hour) = self.hours.get_mut(&key) {
                 hour.unheard += 1;
                 hour.last = refused;

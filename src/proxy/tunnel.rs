@@ -99,9 +99,9 @@ fn record(outcome: Outcome, context: &RequestContext) {
     context.outcome.complete.set(outcome != Outcome::ClientFailed);
     match outcome {
         Outcome::Complete | Outcome::ClientFailed => {}
-        Outcome::Idle => context.outcome.reason.set(Reason::TunnelIdle),
-        Outcome::Stalled => context.outcome.reason.set(Reason::UpstreamTimeout),
-        Outcome::UpstreamFailed => context.outcome.reason.set(Reason::UpstreamReset),
+        Outcome::Idle => context.outcome.reason.set(Some(Reason::TunnelIdle)),
+        Outcome::Stalled => context.outcome.reason.set(Some(Reason::UpstreamTimeout)),
+        Outcome::UpstreamFailed => context.outcome.reason.set(Some(Reason::UpstreamReset)),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    io,
     pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -131,6 +132,11 @@ impl Call {
 
     pub fn ended(&self) -> Option<Ended> {
         self.ended.get()
+    }
+
+    /// For whoever reads or writes: an error once the call has ended.
+    pub fn check(&self) -> io::Result<()> {
+        if self.ended().is_some() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     /// What is aborted when the call ends.

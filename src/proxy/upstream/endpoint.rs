@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     net::Clock,
@@ -39,7 +39,7 @@ pub struct Endpoint {
     speaks: Cell<HttpVersion>,
     /// The upstream has asked for HTTP/1.1 and takes it.
     http1_only: Cell<bool>,
-    pending: RefCell<Option<Rc<PendingConnect>>>,
+    pending: RefCell<Option<PendingConnect>>,
     /// What is wrong with it, as the log has it already.
     logged: RefCell<Option<String>>,
     /// Of the addresses that the idle connections lead to.
@@ -69,12 +69,8 @@ pub enum Purpose {
 /// so often in a row while others wait.
 const MAX_KEPT: u32 = 16;
 
-/// A connection in the making that several requests wait for.
-#[derive(Default)]
-struct PendingConnect {
-    outcome: RefCell<Option<Result<(), ConnectError>>>,
-    done: Notify,
-}
+/// A connection in the making that several requests wait for: how it ended.
+type PendingConnect = watch::Receiver<Option<Result<(), ConnectError>>>;
 
 /// A request counts at its endpoint from the making of its connection to its end.
 pub struct InUse(Rc<Endpoint>);
@@ -265,13 +261,10 @@ impl Endpoint {
         permit: Option<Permit>,
     ) -> Result<(), ConnectError> {
         let under_way = self.pending.borrow().clone();
-        let pending = under_way.unwrap_or_else(|| self.begin_connect(within, clock.clone(), permit));
-        loop {
-            if let Some(outcome) = &*pending.outcome.borrow() {
-                return outcome.clone();
-            }
-            pending.done.notified().await;
-        }
+        let mut pending = under_way.unwrap_or_else(|| self.begin_connect(within, clock.clone(), permit));
+        // The task ends with an outcome, or with the worker.
+        let outcome = pending.wait_for(Option::is_some).await;
+        outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or(Err(ConnectError::Full))
     }
 
     fn begin_connect(
@@ -279,10 +272,10 @@ impl Endpoint {
         within: Duration,
         clock: Clock,
         permit: Option<Permit>,
-    ) -> Rc<PendingConnect> {
-        let pending = Rc::<PendingConnect>::default();
-        *self.pending.borrow_mut() = Some(Rc::clone(&pending));
-        let (endpoint, waited_for) = (Rc::clone(self), Rc::clone(&pending));
+    ) -> PendingConnect {
+        let (sender, pending) = watch::channel(None);
+        *self.pending.borrow_mut() = Some(pending.clone());
+        let endpoint = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let generation = endpoint.health.generation();
             let connected = endpoint.open(within, &clock, permit, false).await;
@@ -291,8 +284,7 @@ impl Endpoint {
                 NewConnection::Http2(http2) => endpoint.insert(http2),
             });
             endpoint.pending.take();
-            *waited_for.outcome.borrow_mut() = Some(outcome);
-            waited_for.done.notify_waiters();
+            let _ = sender.send(Some(outcome));
         });
         pending
     }

@@ -107,7 +107,9 @@ impl Http1 {
 
     /// How long it may be kept unused: so long, or a little less than the upstream says that it does.
     pub fn keep_for(&self, idle: Duration) -> Duration {
-        self.announced.map_or(idle, |announced| idle.min(announced.saturating_sub(margin(announced))))
+        // The upstream counts from another moment.
+        let margin = |announced: Duration| Duration::from_secs(1).min(announced / 2);
+        self.announced.map_or(idle, |announced| idle.min(announced - margin(announced)))
     }
 
     /// Only a connection that is `reused` can have been given up by the upstream at the moment of
@@ -131,9 +133,7 @@ impl Http1 {
         self.call.begin(silence);
         let sent = self.sender.try_send_request(request);
         match self.call.answer(sent).await {
-            Some(Ok(_)) if self.interim.too_many() => {
-                Err(Failure { again: None, reason: Reason::UpstreamInvalid })
-            }
+            Some(Ok(_)) if self.interim.too_many() => Err(Reason::UpstreamInvalid.into()),
             Some(Ok(response)) => {
                 self.call.answered();
                 self.last_used = now;
@@ -148,7 +148,7 @@ impl Http1 {
                 let again = unsent.or_else(|| copy.filter(|_| unanswered));
                 Err(Failure { again, reason: self.reason(&error) })
             }
-            None => Err(Failure { again: None, reason: Reason::UpstreamTimeout }),
+            None => Err(Reason::UpstreamTimeout.into()),
         }
     }
 
@@ -188,11 +188,6 @@ fn announced(headers: &HeaderMap) -> Option<Duration> {
         let seconds = value.trim().trim_matches('"').parse().ok()?;
         name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
     })
-}
-
-/// So much earlier than announced a connection is given up: the upstream counts from another moment.
-fn margin(announced: Duration) -> Duration {
-    Duration::from_secs(1).min(announced / 2)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::header;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -84,7 +84,8 @@ impl Body for IncomingBody {
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    remove_framing(trailers);
+                    // A length among trailers means nothing.
+                    trailers.remove(header::CONTENT_LENGTH);
                 }
                 // Nothing follows trailers.
                 if frame.is_trailers() || this.incoming.is_end_stream() {
@@ -111,9 +112,4 @@ impl Body for IncomingBody {
     fn size_hint(&self) -> SizeHint {
         if self.connection.is_none() { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
     }
-}
-
-/// A length among trailers means nothing.
-fn remove_framing(trailers: &mut HeaderMap) {
-    trailers.remove(header::CONTENT_LENGTH);
 }

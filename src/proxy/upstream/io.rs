@@ -68,13 +68,6 @@ impl Io {
         self.interim = None;
     }
 
-    fn check(&self) -> io::Result<()> {
-        match self.call.ended() {
-            None => Ok(()),
-            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-        }
-    }
-
     fn check_interim(&mut self) -> io::Result<()> {
         let Some((interim, seen)) = &mut self.interim else { return Ok(()) };
         if interim.too_many() {
@@ -93,7 +86,7 @@ impl Io {
         &mut self,
         out: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        self.check()?;
+        self.call.check()?;
         if self.write_failed {
             return Poll::Pending;
         }
@@ -121,7 +114,7 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.call.check()?;
         self.check_interim()?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);

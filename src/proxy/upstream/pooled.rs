@@ -43,6 +43,12 @@ pub struct Failure {
     pub reason: Reason,
 }
 
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { again: None, reason }
+    }
+}
+
 impl PooledConnection {
     pub(super) fn new(endpoint: InUse, protocol: Protocol, reused: bool) -> Self {
         let call = Rc::clone(match &protocol {
@@ -85,7 +91,7 @@ impl PooledConnection {
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
         if self.call.ended().is_some() {
-            return Err(Failure { again: None, reason: Reason::UpstreamReset });
+            return Err(Reason::UpstreamReset.into());
         }
         match self.protocol.as_mut().expect("a connection has its protocol until it is given back") {
             Protocol::Http1(http1) => http1.send(request, silence, self.reused, repeatable).await,

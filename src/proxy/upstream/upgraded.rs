@@ -39,13 +39,6 @@ impl Upgraded {
         self.finished = true;
         self.connection.finish_tunnel();
     }
-
-    fn check(&self) -> io::Result<()> {
-        match self.connection.call().ended() {
-            None => Ok(()),
-            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-        }
-    }
 }
 
 impl Drop for Upgraded {
@@ -63,7 +56,7 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.connection.call().check()?;
         if !self.early.is_empty() {
             let length = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..length]);
@@ -80,17 +73,17 @@ impl AsyncRead for Upgraded {
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.connection.call().check()?;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.connection.call().check()?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.connection.call().check()?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
