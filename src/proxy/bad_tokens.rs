@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{authz::answer::Reason, proxy::{limits::network, settings::BadTokenLimit}};
+use crate::{
+    authz::answer::Reason,
+    proxy::{limits::network, settings::BadTokenLimit},
+};
 
 /// Shared by the workers, written only when a bad token came.
 #[derive(Default)]

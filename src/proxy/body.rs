@@ -33,6 +33,8 @@ pub fn request_body(
     if body.is_end_stream() {
         return OutgoingBody::empty();
     }
+    // `map_frame` does not pass it on.
+    let length = body.size_hint();
     let (passing, failing) = (Rc::clone(context), Rc::clone(context));
     let body = body.map_frame(move |frame| pass_request_frame(frame, &passing));
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
@@ -45,7 +47,7 @@ pub fn request_body(
         });
         error
     });
-    OutgoingBody::new(body, first_byte)
+    OutgoingBody::new(body, length, first_byte)
 }
 
 fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Frame<Bytes> {

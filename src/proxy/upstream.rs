@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::{
     sync::Notify,
@@ -126,7 +126,7 @@ impl Upstream {
         permit: &dyn SendContext,
         mut request: Request<OutgoingBody>,
     ) -> Result<Answer, Reason> {
-        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let (silence, idle) = self.patience(&request);
         let streams = idle == self.settings.stream_idle_timeout;
         // Only what was made anew after a permit stands there.
@@ -245,20 +245,17 @@ impl Upstream {
                 permit.metrics().upstream(UpstreamEvent::Reuse);
                 return Ok(connection);
             }
-            let held = match self.settings.max_connections {
-                // Whoever makes a connection to be shared has its place.
-                _ if endpoint.is_connecting() => None,
-                None => None,
-                Some(limit) => {
-                    match Box::pin(self.place_or_idle(limit.get(), endpoint, permit, attempts)).await? {
-                        Ok(place) => Some(place),
-                        Err(connection) => {
-                            permit.metrics().upstream(UpstreamEvent::Reuse);
-                            return Ok(connection);
-                        }
+            let mut held = None;
+            // A shared connection in the making already has its permit.
+            if let Some(limit) = self.settings.max_connections.filter(|_| !endpoint.is_connecting()) {
+                match Box::pin(self.permit_or_idle(limit.get(), endpoint, permit, attempts)).await? {
+                    Ok(permit) => held = Some(permit),
+                    Err(connection) => {
+                        permit.metrics().upstream(UpstreamEvent::Reuse);
+                        return Ok(connection);
                     }
                 }
-            };
+            }
             permit.metrics().upstream(UpstreamEvent::Connect);
             // In a box, as the waits: what is seldom needed is no part of every request's future.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
@@ -286,8 +283,8 @@ impl Upstream {
         }
     }
 
-    /// A place for a new connection; or an idle one, when that comes first.
-    async fn place_or_idle(
+    /// A permit for a new connection, or an idle connection if one becomes free first.
+    async fn permit_or_idle(
         &self,
         limit: usize,
         endpoint: &Rc<Endpoint>,
@@ -375,10 +372,6 @@ fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> Abor
         }
     });
     task.abort_handle()
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }
 
 /// Whether a message is of a kind whose body may be quiet for long.

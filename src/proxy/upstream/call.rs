@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::task::AbortHandle;
@@ -28,6 +28,8 @@ pub struct Call {
     /// Bytes read from the socket for this call.
     received: Cell<u64>,
     reader: RefCell<Option<Waker>>,
+    /// Since when the socket has taken nothing of what is to be written.
+    blocked_since: Cell<Option<Instant>>,
     /// Tasks of hyper's that carry the call: they end with it.
     tasks: RefCell<Vec<AbortHandle>>,
 }
@@ -52,6 +54,7 @@ impl Call {
             silence: Cell::new(None),
             received: Cell::new(0),
             reader: RefCell::default(),
+            blocked_since: Cell::new(None),
             tasks: RefCell::default(),
         })
     }
@@ -151,6 +154,18 @@ impl Call {
     /// Whether all tasks of the call are over.
     pub fn is_done(&self) -> bool {
         self.tasks.borrow().iter().all(AbortHandle::is_finished)
+    }
+
+    /// Whether the socket takes what is written to it.
+    pub fn set_blocked(&self, blocked: bool) {
+        if blocked != self.blocked_since.get().is_some() {
+            self.blocked_since.set(blocked.then(Instant::now));
+        }
+    }
+
+    /// For how long the socket has taken nothing; zero if it does.
+    pub fn blocked_for(&self) -> Duration {
+        self.blocked_since.get().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// The socket has given so many bytes.

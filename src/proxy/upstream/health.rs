@@ -10,11 +10,11 @@ use crate::{
     authz::answer::Reason,
     net::Clock,
     proxy::upstream::{
-        outgoing::OutgoingBody,
         connector::ConnectError,
         endpoint::{Endpoint, Purpose},
         endpoint_health::EndpointHealth,
         incoming::IncomingBody,
+        outgoing::OutgoingBody,
         settings::{Health, UpstreamSettings},
     },
 };

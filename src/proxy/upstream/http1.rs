@@ -21,9 +21,9 @@ use crate::{
     proxy::upstream::{
         HEAD_LIMIT,
         admission::Permit,
-        outgoing::OutgoingBody,
         call::{Call, Ended},
         io::{Interim, Io},
+        outgoing::OutgoingBody,
         pooled::Failure,
         transport::Transport,
     },

@@ -90,7 +90,9 @@ impl Io {
         if self.write_failed {
             return Poll::Pending;
         }
-        let result = ready!(out(Pin::new(&mut *self.stream)));
+        let polled = out(Pin::new(&mut *self.stream));
+        self.call.set_blocked(polled.is_pending());
+        let result = ready!(polled);
         if result.is_err() && self.interim.is_some() {
             self.write_failed = true;
             return Poll::Pending;

@@ -23,6 +23,7 @@ pub struct OutgoingBody(Option<Rc<Source>>);
 /// Shared with whoever sends the request, who may send it once more while nothing was taken.
 struct Source {
     body: RefCell<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>,
+    length: SizeHint,
     /// What is left of a piece that was too large.
     rest: RefCell<Bytes>,
     taken: Cell<bool>,
@@ -42,11 +43,12 @@ struct Route {
 const PIECE: usize = 16 << 10;
 
 impl OutgoingBody {
-    pub fn new<B>(body: B, first_byte: Duration) -> Self
+    pub fn new<B>(body: B, length: SizeHint, first_byte: Duration) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
     {
         Self(Some(Rc::new(Source {
+            length,
             body: RefCell::new(Box::pin(body.map_err(Into::into))),
             rest: RefCell::default(),
             taken: Cell::new(false),
@@ -149,6 +151,6 @@ impl Body for OutgoingBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.body.borrow().size_hint())
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.length.clone())
     }
 }

@@ -9,11 +9,11 @@ use crate::{
     authz::answer::Reason,
     proxy::upstream::{
         admission::Permit,
-        outgoing::OutgoingBody,
         call::{Call, CancelHandle, Ended},
         endpoint::{Endpoint, InUse},
         http1::Http1,
         http2::Http2Stream,
+        outgoing::OutgoingBody,
         upgraded::Upgraded,
     },
 };

@@ -12,10 +12,10 @@ use super::{
 use crate::{
     authz::answer::Reason,
     proxy::upstream::{
-        outgoing::OutgoingBody,
         call::Call,
         http1::copy,
         http2_error::{self, Failure as Http2Failure},
+        outgoing::OutgoingBody,
         pooled::Failure,
     },
 };
@@ -119,7 +119,7 @@ impl Http2Stream {
 
 impl Drop for Http2Stream {
     fn drop(&mut self) {
-        self.connection.leave();
+        self.connection.leave(self.call.ended());
     }
 }
 
