@@ -13,6 +13,7 @@ mod forward;
 mod forwarded_cache;
 mod framing;
 mod grpc;
+mod last_used;
 pub mod limits;
 mod permitted;
 pub mod refusals;
@@ -22,7 +23,6 @@ mod settings;
 mod tunnel;
 mod upgrade;
 mod upstream;
-mod uses;
 mod via;
 mod worker_state;
 
@@ -46,7 +46,7 @@ use self::{
     limits::Counts,
     permitted::LogGuard,
     refusals::RefusalSender,
-    rejection::{Form, Rejection},
+    rejection::{ErrorFormat, Rejection},
     request_id::{RequestId, RequestIds},
     worker_state::WorkerState,
 };
@@ -55,6 +55,7 @@ pub use self::{
     body::ResponseBody,
     builtin::{FrontProxy, TokenLookup},
     context::RequestContext,
+    last_used::{LastUsedTable, LastUsedTables, Use},
     settings::{BadTokenLimit, Settings},
     upstream::{
         resolve::{Resolver, Resolving},
@@ -63,7 +64,6 @@ pub use self::{
         tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
         url::{Host, Scheme, UpstreamUrl, UrlError},
     },
-    uses::{Use, UseTable, Uses},
 };
 use crate::{
     assertion::Keyring,
@@ -81,7 +81,7 @@ pub struct Parts {
     pub registry: Rc<Registry<RequestContext>>,
     pub metrics: WorkerMetrics,
     pub log: Rc<LogWriter>,
-    pub uses: Arc<UseTable>,
+    pub uses: Arc<LastUsedTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
@@ -209,9 +209,9 @@ impl Service for Gateway {
         request: Request<RequestBody>,
         connection: Rc<Connection>,
     ) -> Response<ResponseBody> {
-        // The header fields go upstream; of the client's wishes only the form of an error is needed later.
-        let form = Form::asked_for(&request);
-        let form = BuiltinRoute::of(request.uri().path()).map_or(form, |route| form.of_route(route));
+        // The header fields go upstream; of the client's wishes only the format of an error is needed later.
+        let format = ErrorFormat::requested(&request);
+        let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.of_route(route));
         let unread = !request.body().is_end_stream();
         match self.respond(request, connection).await {
             Ok(response) => response,
@@ -219,7 +219,7 @@ impl Service for Gateway {
                 let context = guard.context();
                 context.outcome.reason.set(Some(rejection.reason));
                 context.outcome.status.set(rejection.status().as_u16());
-                let mut response = rejection.into_response(form, &context.request_id);
+                let mut response = rejection.into_response(format, &context.request_id);
                 if unread {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -256,7 +256,7 @@ impl Service for Gateway {
             duration: Duration::ZERO,
             upstream_wait: None,
         });
-        rejection.into_response(Form::Json, &request_id)
+        rejection.into_response(ErrorFormat::Json, &request_id)
     }
 
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
@@ -287,9 +287,9 @@ impl Gateway {
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
         self.parts.metrics.missing_proxy_header();
         // A proxy set up wrongly does it with every connection: told once a minute.
-        let (now, told) = (connection.clock().now(), &self.missing_header_logged);
-        if told.get().is_none_or(|told| now.saturating_duration_since(told) >= MISSING_HEADER_LOGGED) {
-            told.set(Some(now));
+        let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
+        if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {
+            logged.set(Some(now));
             tracing::warn!(proxy = %connection.address(), "a connection of a trusted proxy is closed: {why}");
         }
     }

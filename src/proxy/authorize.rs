@@ -21,13 +21,13 @@ use crate::{
         bad_tokens::is_bad_token,
         body::request_body,
         context::RequestContext,
+        last_used::Use,
         limits::LimitPermit,
         permitted::{LogGuard, Permitted},
-        refusals::{self, Refused},
+        refusals::{self, AuditSample},
         rejection::Rejection,
         trusts, upgrade,
         upstream::Upstream,
-        uses::Use,
         worker_state::WorkerState,
     },
 };
@@ -141,7 +141,7 @@ impl Gateway {
         context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
         let client = context.facts.client;
         if refusals::is_audited(denial.reason) {
-            self.parts.refusals.send(Refused {
+            self.parts.refusals.send(AuditSample {
                 at: context.at,
                 reason: denial.reason,
                 token: context.outcome.token.get(),

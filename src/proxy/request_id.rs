@@ -72,9 +72,9 @@ mod tests {
 
     #[test]
     fn only_one_sound_id_is_taken_over() {
-        fn check(row: &str, told: &[&str], expected: bool) {
+        fn check(row: &str, sent: &[&str], expected: bool) {
             let mut headers = HeaderMap::new();
-            for id in told {
+            for id in sent {
                 headers.append("x-request-id", HeaderValue::from_str(id).expect("a field value"));
             }
             assert_eq!(RequestId::from_headers(&headers).is_some(), expected, "{row}");

@@ -30,7 +30,7 @@ use crate::{
 /// One for the process. What it knows of an upstream and of a url outlives reloads that keep them.
 pub struct Upstreams {
     resolver: Box<dyn Resolver>,
-    known: Mutex<HashMap<Arc<str>, Known>>,
+    known: Mutex<HashMap<Arc<str>, UpstreamState>>,
     /// A worker has seen settings that nobody looks after yet.
     news: Notify,
 }
@@ -47,7 +47,7 @@ pub struct SharedUpstream {
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct Known {
+struct UpstreamState {
     /// As they are looked after.
     settings: Option<Arc<UpstreamSettings>>,
     endpoints: HashMap<String, Arc<EndpointHealth>>,
@@ -128,12 +128,12 @@ impl Upstreams {
         known.shared(settings)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, UpstreamState>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl UpstreamState {
     fn shared(&mut self, settings: &UpstreamSettings) -> SharedUpstream {
         let health = |one: &WeightedUrl| self.endpoints.entry(one.url.to_string()).or_default().clone();
         SharedUpstream {
@@ -148,7 +148,7 @@ impl UpstreamReadings for Upstreams {
     fn read(&self) -> Vec<UpstreamReading> {
         let now = Instant::now();
         let mut known = self.known();
-        let reading = |known: &mut Known| {
+        let reading = |known: &mut UpstreamState| {
             let settings = known.settings.clone()?;
             let SharedUpstream { endpoints, requests, connections } = known.shared(&settings);
             let figures = |limit: &SharedLimit, set: Option<NonZeroUsize>| set.map(|_| limit.figures());
