@@ -1,5 +1,5 @@
-//! The way to an upstream, and the only door: [`Upstream::send`] asks for a [`Permitted`] request,
-//! which only a permit makes.
+//! Sending requests to an upstream. [`Upstream::send`] is the only entry: it takes a [`Permitted`]
+//! request, which only a permit can make.
 
 use std::{
     rc::Rc,
@@ -55,13 +55,13 @@ use settings::UpstreamSettings;
 use shared::SharedUpstream;
 pub use upgraded::Upgraded;
 
-/// The bound of an answer's head.
+/// Bytes that the head of a response may have.
 const HEAD_LIMIT: usize = 64 << 10;
 
-/// What an upstream has answered.
+/// An upstream's response.
 pub enum Answer {
     Response(Response<IncomingBody>),
-    /// The head of a 101, and the connection, on which it speaks HTTP no longer.
+    /// The head of a 101, and the connection that has left HTTP.
     Upgraded(Response<()>, Box<Upgraded>),
 }
 
@@ -72,24 +72,24 @@ pub struct Upstream {
     balancer: LoadBalancer,
     requests: Arc<SharedLimit>,
     connections: Arc<SharedLimit>,
-    /// Closes idle connections whose places are wanted elsewhere, where there are only so many.
+    /// With a connection limit: closes idle connections whose permits are wanted elsewhere.
     yielding: Option<AbortHandle>,
 }
 
 /// What is left to try for one request.
 struct Attempts {
     retries: u32,
-    /// The bit of each place that could not be connected to.
+    /// A bit for each endpoint that could not be connected to.
     tried: u64,
     may_reuse: bool,
     purpose: Purpose,
     was_full: bool,
-    /// How long it may still wait in line.
+    /// How long the request may still wait for permits.
     patience: Duration,
 }
 
 impl Upstream {
-    /// On the worker's local runtime.
+    /// Call it on the worker's local runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
@@ -110,7 +110,7 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends what was permitted and waits for the head of the answer. The answer's body holds the
+    /// Sends a permitted request and waits for the head of the response. The response's body keeps the
     /// connection until its last byte.
     pub async fn send<G: SendContext>(
         &self,
@@ -129,12 +129,12 @@ impl Upstream {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let (silence, idle) = self.patience(&request);
         let streams = idle == self.settings.stream_idle_timeout;
-        // Only what was made anew after a permit stands there.
+        // An Upgrade field here was written after the permit, never copied from the client.
         let asked = request.headers().get(header::UPGRADE).cloned();
         let mut attempts = Attempts {
             retries: self.settings.retries,
             tried: 0,
-            // A tunnel keeps its connection for good; it takes none of those that wait for others.
+            // A tunnel never gives its connection back, so it does not take one from the pool.
             may_reuse: asked.is_none(),
             purpose: match &asked {
                 None => Purpose::Requests,
@@ -191,14 +191,14 @@ impl Upstream {
             };
             request = same;
             attempts.retries -= 1;
-            // A new connection cannot have been given up just before.
+            // A new connection cannot have been closed for being idle.
             attempts.may_reuse = false;
             permit.metrics().upstream(UpstreamEvent::Retry);
         }
     }
 
-    /// How long the upstream may be silent before its answer, and within it. A gRPC client may open
-    /// a call and say nothing for long, and so may the upstream then.
+    /// How long the upstream may be silent before its response, and within it. A gRPC client may open a
+    /// call and stay quiet for a long time, and the upstream with it.
     fn patience(&self, request: &Request<OutgoingBody>) -> (Duration, Duration) {
         let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *self.settings;
         if is_stream(request.headers()) {
@@ -212,7 +212,7 @@ impl Upstream {
         (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
     }
 
-    /// A place among the requests under way, of which there are only so many.
+    /// A permit under `max_in_flight`.
     async fn admit(
         &self,
         limit: usize,
@@ -257,12 +257,12 @@ impl Upstream {
                 }
             }
             permit.metrics().upstream(UpstreamEvent::Connect);
-            // In a box, as the waits: what is seldom needed is no part of every request's future.
+            // Boxed, as the waits are: most requests reuse a connection, and their futures stay small.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
                 Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
-                // As many streams as it takes went to others meanwhile: once more in line.
+                // Others took all of its streams: wait once more.
                 Err(ConnectError::Full) if !attempts.was_full => {
                     attempts.was_full = true;
                     continue;
@@ -274,7 +274,7 @@ impl Upstream {
                     self.count_failure(endpoint, permit);
                 }
             }
-            // Nothing was sent yet, so another url may be asked, whatever the method.
+            // Nothing was sent yet, so another url may be tried whatever the method is.
             if attempts.retries == 0 {
                 return Err(Reason::UpstreamConnect);
             }
@@ -306,7 +306,7 @@ impl Upstream {
         attempts.wait(permit, turn).await
     }
 
-    /// One that serves; if none does, one that its health checks do not speak against.
+    /// An endpoint that serves; if none does, one that is only ejected and not down.
     fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
             return (tried == 0 && only.health().is_up()).then_some(0);
@@ -344,7 +344,7 @@ impl Drop for Upstream {
 }
 
 impl Attempts {
-    /// Waits in line, all in all no longer than the upstream's `queue_timeout`.
+    /// Waits, with all other waits of the request together, for at most `queue_timeout`.
     async fn wait<T>(
         &mut self,
         permit: &dyn SendContext,
@@ -357,8 +357,8 @@ impl Attempts {
     }
 }
 
-/// Whoever waits on another worker, or for another url, can do nothing with a connection that lies
-/// idle here, but with its place.
+/// A request that waits on another worker, or for another url, cannot use a connection that is idle
+/// here, but it can use the permit.
 fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
     let asked = Arc::new(Notify::new());
     limit.add_yielder(&asked);
@@ -374,7 +374,7 @@ fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> Abor
     task.abort_handle()
 }
 
-/// Whether a message is of a kind whose body may be quiet for long.
+/// Whether a message's media type is one whose body may be quiet for a long time.
 fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let starts = |known: &[u8]| {

@@ -1,5 +1,5 @@
-//! An answer's body as it comes from the upstream. It holds the connection: after the last byte
-//! that goes back to the pool, and one that is dropped before is broken off.
+//! A response's body as it comes from the upstream. It owns the connection, which goes back to the pool
+//! after the last byte; dropped before, the request is aborted.
 
 use std::{
     pin::Pin,
@@ -16,22 +16,22 @@ use crate::proxy::upstream::{call::Ended, pooled::PooledConnection};
 
 pub struct IncomingBody {
     incoming: Incoming,
-    /// `None`: the last byte is here.
+    /// `None` after the last byte.
     connection: Option<PooledConnection>,
     /// How long the upstream may be silent while more is wanted.
     idle: Duration,
 }
 
-/// Why an answer's body ends early.
+/// Why a response's body ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum IncomingError {
-    #[error("the answer broke off")]
+    #[error("the response broke off")]
     Broken(#[from] hyper::Error),
-    #[error("the answer ended before its end")]
+    #[error("the response was truncated")]
     Truncated,
     #[error("the upstream was silent for too long")]
     TimedOut,
-    #[error("the answer was cut")]
+    #[error("the request was cut")]
     Cancelled,
 }
 
@@ -44,7 +44,7 @@ impl IncomingBody {
         body
     }
 
-    /// After the last byte the connection goes back at once, not when the client has read it.
+    /// Gives the connection back after the last byte, without waiting for the client to read it.
     fn end(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
@@ -94,7 +94,7 @@ impl Body for IncomingBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(this.fail(error.into()))),
-            // A stream of HTTP/2 that was reset without an error must not pass for a whole answer.
+            // RST_STREAM(NO_ERROR) must not pass for the end of a complete response.
             None if connection.is_http2() && !this.incoming.is_end_stream() => {
                 Some(Err(this.fail(IncomingError::Truncated)))
             }
