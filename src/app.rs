@@ -28,7 +28,7 @@ use crate::{
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, ConnectionLimit, InheritError, tls},
-    proxy::{BadTokens, Upstreams, Uses, access_log::AccessLog, limits::Counts, refusals},
+    proxy::{BadTokens, LastUsedTables, Upstreams, access_log::AccessLog, limits::Counts, refusals},
     store::{OpenError, Store},
 };
 
@@ -124,7 +124,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin)?);
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
-    let uses = Arc::new(Uses::default());
+    let uses = Arc::new(LastUsedTables::default());
     let connection_limit = ConnectionLimit::new();
     let bad_tokens = Arc::new(BadTokens::default());
     let upstreams = Upstreams::new();

@@ -13,6 +13,7 @@ mod forward;
 mod forwarded_cache;
 mod grpc;
 mod host;
+mod last_used;
 pub mod limits;
 mod permitted;
 pub mod refusals;
@@ -22,7 +23,6 @@ mod settings;
 mod tunnel;
 mod upgrade;
 mod upstream;
-mod uses;
 mod via;
 mod worker_state;
 
@@ -46,15 +46,16 @@ use self::{
     limits::Counts,
     permitted::LogGuard,
     refusals::RefusalSender,
-    rejection::{Form, Rejection},
+    rejection::{ErrorFormat, Rejection},
     request_id::{RequestId, RequestIds},
     worker_state::WorkerState,
 };
 pub use self::{
     bad_tokens::BadTokens,
-    body::Body,
+    body::ResponseBody,
     builtin::{FrontProxy, TokenLookup},
     context::RequestContext,
+    last_used::{LastUsedTable, LastUsedTables, Use},
     settings::{BadTokenLimit, Settings},
     upstream::{
         resolve::{Resolver, Resolving},
@@ -63,7 +64,6 @@ pub use self::{
         tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
         url::{Host, Scheme, UpstreamUrl, UrlError},
     },
-    uses::{Use, UseTable, Uses},
 };
 use crate::{
     assertion::Keyring,
@@ -81,7 +81,7 @@ pub struct Parts {
     pub registry: Rc<Registry<RequestContext>>,
     pub metrics: WorkerMetrics,
     pub log: Rc<LogWriter>,
-    pub uses: Arc<UseTable>,
+    pub uses: Arc<LastUsedTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
@@ -124,28 +124,6 @@ impl Gateway {
         Rc::clone(&current)
     }
 
-    fn state(&self) -> &State {
-        &self.parts.state
-    }
-    fn registry(&self) -> &Rc<Registry<RequestContext>> {
-        &self.parts.registry
-    }
-    fn metrics(&self) -> &WorkerMetrics {
-        &self.parts.metrics
-    }
-    fn uses(&self) -> &UseTable {
-        &self.parts.uses
-    }
-    fn refusals(&self) -> &RefusalSender {
-        &self.parts.refusals
-    }
-    fn bad_tokens(&self) -> &BadTokens {
-        &self.parts.bad_tokens
-    }
-    fn keyring(&self) -> &Keyring {
-        &self.parts.keyring
-    }
-
     /// What is known of a request before anything is decided. An error: its head cannot be judged.
     fn begin(
         self: &Rc<Self>,
@@ -170,7 +148,7 @@ impl Gateway {
         self: &Rc<Self>,
         request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+    ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
             // Boxed: few requests are for the gateway itself, and all would be as large.
@@ -193,7 +171,7 @@ impl Gateway {
                 Some(CloseReason::WriteTimeout) => (Reason::ClientTooSlow, outcome(Reason::ClientTooSlow)),
                 _ => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
             },
-            None => (done.reason.get(), outcome(done.reason.get())),
+            None => (done.reason(), outcome(done.reason())),
         };
         // 499: what other proxies write for a client that did not wait.
         let status = if done.status.get() == 0 { 499 } else { done.status.get() };
@@ -201,7 +179,7 @@ impl Gateway {
         let upstream_wait = done.upstream_answered.get().map(|at| at - context.began);
         let (bytes_in, bytes_out) = (done.bytes_in.get(), done.bytes_out.get());
         let service = done.service.get();
-        self.metrics().record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
+        self.parts.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
         if !self.parts.log.is_on() {
             return;
         }
@@ -228,28 +206,28 @@ impl Gateway {
 }
 
 impl Service for Gateway {
-    type Body = Body;
+    type Body = ResponseBody;
 
     async fn call(
         self: Rc<Self>,
         request: Request<RequestBody>,
         connection: Rc<Connection>,
-    ) -> Response<Body> {
-        // The header fields go upstream; of the client's wishes only the form of an error is needed later.
-        let form = Form::asked_for(&request);
-        let form = BuiltinRoute::of(request.uri().path()).map_or(form, |route| form.of_route(route));
+    ) -> Response<ResponseBody> {
+        // The header fields go upstream; of the client's wishes only the format of an error is needed later.
+        let format = ErrorFormat::requested(&request);
+        let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.of_route(route));
         let unread = !request.body().is_end_stream();
         match self.respond(request, connection).await {
             Ok(response) => response,
             Err((rejection, guard)) => {
                 let context = guard.context();
-                context.outcome.reason.set(rejection.reason);
+                context.outcome.reason.set(Some(rejection.reason));
                 context.outcome.status.set(rejection.status().as_u16());
-                let mut response = rejection.into_response(form, &context.request_id);
+                let mut response = rejection.into_response(format, &context.request_id);
                 if unread {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                response.map(|text| Body::text(text, guard))
+                response.map(|text| ResponseBody::text(text, guard))
             }
         }
     }
@@ -262,7 +240,7 @@ impl Service for Gateway {
             RequestError::Misdirected => Reason::Misdirected,
             RequestError::HeadTooLarge => Reason::HeadTooLarge,
         });
-        self.metrics().client_refused(rejection.reason);
+        self.parts.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
         self.parts.log.write(&Line {
             at: connection.clock().wall(),
@@ -282,13 +260,13 @@ impl Service for Gateway {
             duration: Duration::ZERO,
             upstream_wait: None,
         });
-        rejection.into_response(Form::Json, &request_id)
+        rejection.into_response(ErrorFormat::Json, &request_id)
     }
 
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
         match event {
-            ConnectionEvent::Opened => self.metrics().connection_accepted(),
-            ConnectionEvent::Closed => self.metrics().connection_closed(),
+            ConnectionEvent::Opened => self.parts.metrics.connection_accepted(),
+            ConnectionEvent::Closed => self.parts.metrics.connection_closed(),
             ConnectionEvent::Handshake(outcome) => self.count_handshake(outcome),
             ConnectionEvent::MissingProxyHeader(why) => self.missing_proxy_header(connection, why),
         }
@@ -297,7 +275,7 @@ impl Service for Gateway {
 
 impl Gateway {
     fn count_handshake(&self, outcome: Handshake) {
-        self.metrics().handshake(match outcome {
+        self.parts.metrics.handshake(match outcome {
             Handshake::Full => HandshakeOutcome::Full,
             Handshake::Resumed => HandshakeOutcome::Resumed,
             Handshake::TimedOut => HandshakeOutcome::TimedOut,
@@ -311,11 +289,11 @@ impl Gateway {
     }
 
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
-        self.metrics().missing_proxy_header();
+        self.parts.metrics.missing_proxy_header();
         // A proxy set up wrongly does it with every connection: told once a minute.
-        let (now, told) = (connection.clock().now(), &self.missing_header_logged);
-        if told.get().is_none_or(|told| now.saturating_duration_since(told) >= MISSING_HEADER_LOGGED) {
-            told.set(Some(now));
+        let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
+        if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {
+            logged.set(Some(now));
             tracing::warn!(proxy = %connection.address(), "a connection of a trusted proxy is closed: {why}");
         }
     }

@@ -32,8 +32,8 @@ use crate::{
     metrics::Metrics,
     net::{self, ConnectionLimit, Drain, Limits, Listener, Worker},
     proxy::{
-        Upstreams, Uses,
-        refusals::{RefusalEvent, RefusalSender, Refusals, Refused},
+        LastUsedTables, Upstreams,
+        refusals::{AuditSample, RefusalEvent, RefusalSender, Refusals},
     },
     state::State,
     store::{Actor, Store, Who, model::AuditEvent},
@@ -78,7 +78,7 @@ pub struct Control {
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
     pub metrics: Arc<Metrics>,
-    pub uses: Arc<Uses>,
+    pub uses: Arc<LastUsedTables>,
     pub upstreams: Arc<Upstreams>,
     pub refusals: Refusals,
     pub refusal_sender: RefusalSender,
@@ -337,7 +337,7 @@ async fn due(watchdog: Option<&Watchdog>) {
 
 /// The event of refusals that are told together; the store gives it its place in the chain.
 fn audited(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
-    let Refused { at, reason, token, client, service, request_id } = &event.refused;
+    let AuditSample { at, reason, token, client, service, request_id } = &event.sample;
     let service =
         service.and_then(|id| rules.service(id)).map(|service| service.spec.key.as_str().to_owned());
     AuditEvent {

@@ -6,8 +6,8 @@ use crate::{
     admin,
     authz::secret::Digest,
     proxy::{
-        Use, UseTable, Uses,
-        refusals::{RefusalSender, Refused, is_audited},
+        LastUsedTable, LastUsedTables, Use,
+        refusals::{AuditSample, RefusalSender, is_audited},
     },
     state::State,
     store::model::LastUsed,
@@ -15,8 +15,8 @@ use crate::{
 
 /// Lends the proxy's tables to the admin listener, which does not know the proxy.
 pub struct AdminUses {
-    pub all: Arc<Uses>,
-    pub own: Arc<UseTable>,
+    pub all: Arc<LastUsedTables>,
+    pub own: Arc<LastUsedTable>,
     pub state: Arc<State>,
     pub refusals: RefusalSender,
 }
@@ -37,7 +37,7 @@ impl admin::Uses for AdminUses {
         if !is_audited(refused.reason) {
             return;
         }
-        self.refusals.send(Refused {
+        self.refusals.send(AuditSample {
             at: SystemTime::now().into(),
             reason: refused.reason,
             token: refused.token,
@@ -73,7 +73,7 @@ mod tests {
             attachment: Arc::new(()),
         });
         let (sender, mut due) = refusals::channel(Metrics::new(Arc::default()));
-        let all = Arc::new(Uses::default());
+        let all = Arc::new(LastUsedTables::default());
         let uses = AdminUses { own: all.worker(), all, state, refusals: sender };
         let mut check = |reason: Reason, events: usize| {
             let client = [192, 0, 2, 1].into();

@@ -15,8 +15,8 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, ConnectionLimit, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Gateway, Parts, TokenLookup, Upstreams, UseTable, access_log::AccessLog, limits::Counts,
-        refusals::RefusalSender,
+        BadTokens, Gateway, LastUsedTable, Parts, TokenLookup, Upstreams, access_log::AccessLog,
+        limits::Counts, refusals::RefusalSender,
     },
     state::State,
 };
@@ -28,7 +28,7 @@ pub struct Seed {
     pub state: Arc<State>,
     pub metrics: WorkerMetrics,
     pub log: Arc<AccessLog>,
-    pub uses: Arc<UseTable>,
+    pub uses: Arc<LastUsedTable>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     authz::rules::{ServiceKey, ServiceSpec},
-    proxy::limits::{Limit, Limits, Per, Rate},
+    proxy::limits::{Limit, LimitKey, Limits, Rate},
 };
 
 /// Counts are in memory: what takes longer than this to come back means nothing.
@@ -37,10 +37,10 @@ pub(super) fn limits(
 /// `None` where it limits nothing; that has been reported.
 fn limit(problems: &Problems<'_>, section: &Section<'_>) -> Option<Limit> {
     let per = match section.text("per")?.get_ref().as_str() {
-        "token" => Per::Token,
-        "user" => Per::User,
-        "address" => Per::Address,
-        "service" => Per::Service,
+        "token" => LimitKey::Token,
+        "user" => LimitKey::User,
+        "address" => LimitKey::Address,
+        "service" => LimitKey::Service,
         _ => return None,
     };
     let number = |key| section.count(key).and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?));

@@ -35,18 +35,16 @@ pub enum LogTarget {
 /// The log's thread; shared by the workers. Dropping the last handle writes what is left.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
-    orders: Arc<Orders>,
+    order: Arc<Mutex<Option<Order>>>,
     off: AtomicBool,
     metrics: Arc<Metrics>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread is to do before the next lines.
-#[derive(Default)]
-struct Orders {
-    given: AtomicBool,
-    /// `None`: open the present file again.
-    sink: Mutex<Option<Sink>>,
+/// What the thread has to do before it writes the next lines.
+enum Order {
+    Reopen,
+    Retarget(Sink),
 }
 
 /// Whole lines, and where the emptied buffer goes back to.
@@ -80,15 +78,14 @@ impl AccessLog {
         let (chunks, waiting) = sync_channel::<Chunk>(WAITING);
         let off = AtomicBool::new(target == LogTarget::Off);
         let mut sink = Sink::open(target)?;
-        let orders = Arc::<Orders>::default();
-        let obeyed = Arc::clone(&orders);
+        let order = Arc::<Mutex<Option<Order>>>::default();
+        let given = Arc::clone(&order);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Chunk { mut text, home }) = waiting.recv() {
-                if obeyed.given.swap(false, Ordering::AcqRel) {
-                    match lock(&obeyed.sink).take() {
-                        Some(other) => sink = other,
-                        None => sink.reopen(),
-                    }
+                match lock(&given).take() {
+                    Some(Order::Retarget(other)) => sink = other,
+                    Some(Order::Reopen) => sink.reopen(),
+                    None => {}
                 }
                 sink.write(&text);
                 text.clear();
@@ -96,19 +93,18 @@ impl AccessLog {
                 let _ = home.try_send(text);
             }
         })?;
-        Ok(Arc::new(Self { chunks, orders, off, metrics, thread: Some(thread) }))
+        Ok(Arc::new(Self { chunks, order, off, metrics, thread: Some(thread) }))
     }
 
     /// Before the next lines: SIGHUP, after the file was moved away.
     pub fn reopen(&self) {
-        self.orders.given.store(true, Ordering::Release);
+        lock(&self.order).get_or_insert(Order::Reopen);
     }
 
     /// From the next lines on they go elsewhere. An error: nothing has changed.
     pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
         let off = target == LogTarget::Off;
-        *lock(&self.orders.sink) = Some(Sink::open(target)?);
-        self.orders.given.store(true, Ordering::Release);
+        *lock(&self.order) = Some(Order::Retarget(Sink::open(target)?));
         self.off.store(off, Ordering::Relaxed);
         Ok(())
     }

@@ -19,15 +19,15 @@ use crate::{
     proxy::{
         Gateway,
         bad_tokens::is_bad_token,
-        body::Upload,
+        body::request_body,
         context::RequestContext,
+        last_used::Use,
         limits::LimitPermit,
         permitted::{LogGuard, Permitted},
-        refusals::{self, Refused},
+        refusals::{self, AuditSample},
         rejection::Rejection,
         trusts, upgrade,
         upstream::Upstream,
-        uses::Use,
         worker_state::WorkerState,
     },
 };
@@ -54,7 +54,8 @@ impl Gateway {
                 upgrade::set(request.headers_mut(), protocols);
             }
             let guard = LogGuard::enter(&permit, context, limits);
-            let request = request.map(|body| Upload::new(body, Rc::clone(context), body_limit));
+            let first_byte = upstream.settings().first_byte_timeout;
+            let request = request.map(|body| request_body(body, context, body_limit, first_byte));
             Ok((Rc::clone(upstream), Permitted::new(permit, guard, request)))
         })
     }
@@ -77,13 +78,13 @@ impl Gateway {
                 rules: &state.snapshot.rules,
                 directory: &state.snapshot.directory,
                 token,
-                imports: self.state().index().imported() > 0,
+                imports: self.parts.state.index().imported() > 0,
                 now,
             };
             then(decide::decide(&query, facts))
         };
         match query.credential.digest() {
-            Some(digest) => self.state().index().with(digest, decide),
+            Some(digest) => self.parts.state.index().with(digest, decide),
             None => decide(None),
         }
     }
@@ -120,7 +121,7 @@ impl Gateway {
         }
         if let Some(subject) = permit.subject() {
             let one = Use { at: context.at, from: context.facts.client, service };
-            self.uses().record(subject.digest, one);
+            self.parts.uses.record(subject.digest, one);
         }
         Ok(limits.map(Box::new))
     }
@@ -132,7 +133,7 @@ impl Gateway {
             request_id: context.request_id.as_str(),
             at: context.at,
         };
-        self.keyring().sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
+        self.parts.keyring.sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
     }
 
     /// Audits and counts a denial, and makes it a rejection.
@@ -140,7 +141,7 @@ impl Gateway {
         context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
         let client = context.facts.client;
         if refusals::is_audited(denial.reason) {
-            self.refusals().send(Refused {
+            self.parts.refusals.send(AuditSample {
                 at: context.at,
                 reason: denial.reason,
                 token: context.outcome.token.get(),
@@ -151,7 +152,7 @@ impl Gateway {
         }
         if is_bad_token(denial.reason)
             && let Some(limit) = context.state.settings.bad_tokens
-            && let Some(wait) = self.bad_tokens().count(client, limit, context.clock().now())
+            && let Some(wait) = self.parts.bad_tokens.count(client, limit, context.clock().now())
         {
             return Rejection::too_many(wait);
         }

@@ -3,12 +3,15 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::{authz::answer::Reason, proxy::settings::BadTokenLimit};
+use crate::{
+    authz::answer::Reason,
+    proxy::{limits::network, settings::BadTokenLimit},
+};
 
 /// Shared by the workers, written only when a bad token came.
 #[derive(Default)]
@@ -58,13 +61,6 @@ pub fn is_bad_token(reason: Reason) -> bool {
             | Reason::TokenRotated
             | Reason::TokenExpired
     )
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
-//! Bodies on their way through: counted, bounded, their trailers filtered, never boxed.
+//! Bodies on their way through: counted, bounded, and with their trailers filtered.
 
 use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 
 use crate::{
     authz::{answer::Reason, forwarding},
@@ -16,211 +18,132 @@ use crate::{
         context::RequestContext,
         grpc,
         permitted::LogGuard,
-        upstream::{ResponseBody, ResponseError},
+        upstream::{BoxError, IncomingBody, IncomingError, OutgoingBody},
     },
 };
 
-/// A request's body on its way to the upstream. In a box: most requests have none, and many hands
-/// hold them.
-pub struct Upload(Option<Box<Source>>);
-
-struct Source {
+/// The client's body as the upstream gets it. What goes wrong with it is recorded in the context.
+/// `limit` is in bytes; `first_byte`: how long the upstream may take to answer the whole body.
+pub fn request_body(
     body: RequestBody,
-    context: Rc<RequestContext>,
-    /// Bytes that may still come.
-    left: u64,
+    context: &Rc<RequestContext>,
+    limit: Option<u64>,
+    first_byte: Duration,
+) -> OutgoingBody {
+    if body.is_end_stream() {
+        return OutgoingBody::empty();
+    }
+    // `map_frame` does not pass it on.
+    let length = body.size_hint();
+    let (passing, failing) = (Rc::clone(context), Rc::clone(context));
+    let body = body.map_frame(move |frame| pass_request_frame(frame, &passing));
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let body = Limited::new(body, limit).map_err(move |error| {
+        failing.outcome.set_client_error(match error.downcast_ref() {
+            Some(BodyError::Timeout) => Reason::RequestTimeout,
+            Some(BodyError::Broken(_)) => Reason::BadBody,
+            Some(BodyError::Gone | BodyError::Aborted) => Reason::ClientClosed,
+            None => Reason::BodyTooLarge,
+        });
+        error
+    });
+    OutgoingBody::new(body, length, first_byte)
 }
 
-/// Why an upload ends early; the context knows the reason.
-#[derive(Debug, thiserror::Error)]
-pub enum UploadError {
-    #[error("the client's body failed")]
-    Client(#[source] BodyError),
-    #[error("the client's body is too large")]
-    TooLarge,
+fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Frame<Bytes> {
+    if let Some(data) = frame.data_ref() {
+        let received = &context.outcome.bytes_in;
+        received.set(received.get() + data.len() as u64);
+    }
+    if let Some(trailers) = frame.trailers_mut() {
+        let rules = &context.state.snapshot.rules;
+        // Only the bodies of permitted requests are read, and those have a service.
+        match context.outcome.service.get().and_then(|id| rules.service(id)) {
+            Some(service) => forwarding::edit_request_trailers(trailers, &service.spec.fields),
+            None => trailers.clear(),
+        }
+    }
+    frame
 }
 
-/// An answer's body on its way to the client. Dropped when the client has it, or is gone.
-pub struct Body {
-    kind: Kind,
-    /// `None` behind a 101: the tunnel has it.
+/// A response's body on its way to the client: the gateway's own text, or the upstream's body.
+/// Dropped when the client has read it, or has gone.
+pub struct ResponseBody {
+    body: Either<Full<Bytes>, IncomingBody>,
+    /// The client understands gRPC trailers.
+    grpc: bool,
+    ended: bool,
+    /// `None` after a 101, when the tunnel owns it.
     guard: Option<LogGuard>,
 }
 
-enum Kind {
-    /// An answer of our own; `None` once it is taken.
-    Text(Option<Bytes>),
-    Stream(Stream),
-    Ended,
-}
-
-struct Stream {
-    response: ResponseBody,
-    /// The client understands trailers of gRPC.
-    grpc: bool,
-}
-
-/// The answer broke off; the client's connection is severed, so that it never looks complete.
+/// The response broke off. The client's connection is aborted, so that the response never looks
+/// complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the answer broke off")]
+#[error("the response broke off")]
 pub struct Broken;
 
-impl Upload {
-    pub fn new(body: RequestBody, context: Rc<RequestContext>, limit: Option<u64>) -> Self {
-        if body.is_end_stream() {
-            return Self(None);
-        }
-        Self(Some(Box::new(Source { body, context, left: limit.unwrap_or(u64::MAX) })))
-    }
-}
-
-impl Source {
-    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadError> {
-        match frame.into_data() {
-            Ok(data) => {
-                let length = data.len() as u64;
-                self.context.outcome.bytes_in.set(self.context.outcome.bytes_in.get() + length);
-                match self.left.checked_sub(length) {
-                    Some(left) => self.left = left,
-                    None => {
-                        self.context.outcome.set_client_error(Reason::BodyTooLarge);
-                        return Err(UploadError::TooLarge);
-                    }
-                }
-                Ok(Frame::data(data))
-            }
-            Err(other) => Ok(match other.into_trailers() {
-                Ok(mut trailers) => {
-                    let rules = &self.context.state.snapshot.rules;
-                    // A body is read of permitted requests alone, and those have a service.
-                    let service = self.context.outcome.service.get().and_then(|id| rules.service(id));
-                    match service {
-                        Some(service) => {
-                            forwarding::edit_request_trailers(&mut trailers, &service.spec.fields);
-                        }
-                        None => trailers.clear(),
-                    }
-                    Frame::trailers(trailers)
-                }
-                Err(other) => other,
-            }),
-        }
-    }
-
-    fn fail(&self, error: BodyError) -> UploadError {
-        self.context.outcome.set_client_error(match error {
-            BodyError::Timeout => Reason::RequestTimeout,
-            BodyError::Broken(_) => Reason::BadBody,
-            BodyError::Gone | BodyError::Aborted => Reason::ClientClosed,
-        });
-        UploadError::Client(error)
-    }
-}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = UploadError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Some(source) = &mut self.0 else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut source.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| match frame {
-            Ok(frame) => source.take(frame),
-            Err(error) => Err(source.fail(error)),
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|source| source.body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.body.size_hint())
-    }
-}
-
-impl Body {
+impl ResponseBody {
     pub fn text(text: Bytes, guard: LogGuard) -> Self {
         guard.context().outcome.complete.set(true);
-        Self { kind: Kind::Text(Some(text)), guard: Some(guard) }
+        let ended = text.is_empty();
+        Self { body: Either::Left(Full::new(text)), grpc: false, ended, guard: Some(guard) }
     }
 
-    /// `grpc`: the client is told of an answer that ends too early by trailers of gRPC.
-    pub fn stream(response: ResponseBody, grpc: bool, guard: LogGuard) -> Self {
-        let mut body = Self { kind: Kind::Stream(Stream { response, grpc }), guard: Some(guard) };
-        body.end_if_over();
+    /// `grpc`: a client of gRPC learns from trailers that the response ended too early.
+    pub fn stream(body: IncomingBody, grpc: bool, guard: LogGuard) -> Self {
+        let mut body = Self { body: Either::Right(body), grpc, ended: false, guard: Some(guard) };
+        if body.body.is_end_stream() {
+            body.end();
+        }
         body
     }
 
-    /// No body, behind a 101.
+    /// No body, for a 101.
     pub fn none() -> Self {
-        Self { kind: Kind::Ended, guard: None }
-    }
-
-    fn context(&self) -> Option<&Rc<RequestContext>> {
-        self.guard.as_ref().map(LogGuard::context)
-    }
-
-    fn end_if_over(&mut self) {
-        if matches!(&self.kind, Kind::Stream(stream) if stream.response.is_end_stream()) {
-            self.end();
-        }
+        Self { body: Either::Left(Full::default()), grpc: false, ended: true, guard: None }
     }
 
     fn end(&mut self) {
-        if let Some(context) = self.context() {
-            context.outcome.complete.set(true);
+        if let Some(guard) = &self.guard {
+            guard.context().outcome.complete.set(true);
         }
-        self.kind = Kind::Ended;
+        self.ended = true;
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        match frame.into_data() {
-            Ok(data) => {
-                self.count(data.len());
-                self.end_if_over();
-                Frame::data(data)
-            }
-            Err(other) => match other.into_trailers() {
-                Ok(mut trailers) => {
-                    forwarding::edit_response_trailers(&mut trailers);
-                    // Nothing follows them, and a server need not ask whether something does.
-                    self.end();
-                    Frame::trailers(trailers)
-                }
-                Err(other) => other,
-            },
+    fn pass(&mut self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let (Some(data), Some(guard)) = (frame.data_ref(), &self.guard) {
+            let sent = &guard.context().outcome.bytes_out;
+            sent.set(sent.get() + data.len() as u64);
         }
+        if let Some(trailers) = frame.trailers_mut() {
+            forwarding::edit_response_trailers(trailers);
+        }
+        // Nothing follows trailers, and a server need not ask whether something does.
+        if frame.is_trailers() || self.body.is_end_stream() {
+            self.end();
+        }
+        frame
     }
 
-    /// The answer has ended too early; the client is told as it understands.
-    fn break_off(&mut self, error: &ResponseError) -> Result<Frame<Bytes>, Broken> {
-        let Some(context) = self.guard.as_ref().map(LogGuard::context) else { return Err(Broken) };
-        tracing::debug!(%error, "the upstream's answer broke off");
-        let timed_out = matches!(error, ResponseError::TimedOut);
+    /// The upstream's response has ended too early: tells the client in a way that it understands.
+    fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Broken> {
+        tracing::debug!(%error, "the upstream's response broke off");
+        self.end();
+        let timed_out = matches!(error.downcast_ref(), Some(IncomingError::TimedOut));
+        let Some(guard) = &self.guard else { return Err(Broken) };
+        let context = guard.context();
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        context.outcome.reason.set(context.outcome.client_error().unwrap_or(upstream));
-        context.outcome.complete.set(true);
-        let kind = std::mem::replace(&mut self.kind, Kind::Ended);
-        if timed_out && matches!(kind, Kind::Stream(Stream { grpc: true, .. })) {
+        context.outcome.reason.set(context.outcome.client_error().or(Some(upstream)));
+        if timed_out && self.grpc {
             return Ok(Frame::trailers(grpc::unavailable()));
         }
         context.connection.abort();
         Err(Broken)
     }
-
-    fn count(&self, length: usize) {
-        if let Some(context) = self.context() {
-            let sent = &context.outcome.bytes_out;
-            sent.set(sent.get() + length as u64);
-        }
-    }
 }
 
-impl http_body::Body for Body {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Broken;
 
@@ -228,46 +151,28 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let this = &mut *self;
-        match &mut this.kind {
-            Kind::Ended => Poll::Ready(None),
-            Kind::Text(text) => {
-                let text = text.take().filter(|text| !text.is_empty());
-                Poll::Ready(text.map(|text| {
-                    this.count(text.len());
-                    Ok(Frame::data(text))
-                }))
-            }
-            Kind::Stream(stream) => {
-                if this.guard.as_ref().is_some_and(|guard| guard.context().is_over()) {
-                    this.kind = Kind::Ended;
-                    return Poll::Ready(Some(Err(Broken)));
-                }
-                Poll::Ready(match ready!(Pin::new(&mut stream.response).poll_frame(cx)) {
-                    Some(Ok(frame)) => Some(Ok(this.pass(frame))),
-                    Some(Err(error)) => Some(this.break_off(&error)),
-                    None => {
-                        this.end();
-                        None
-                    }
-                })
-            }
+        if self.ended {
+            return Poll::Ready(None);
         }
+        if self.guard.as_ref().is_some_and(|guard| guard.context().is_over()) {
+            self.ended = true;
+            return Poll::Ready(Some(Err(Broken)));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => Some(Ok(self.pass(frame))),
+            Some(Err(error)) => Some(self.break_off(&error)),
+            None => {
+                self.end();
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Kind::Stream(stream) => stream.response.is_end_stream(),
-            Kind::Ended => true,
-        }
+        self.ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Stream(stream) => stream.response.size_hint(),
-            Kind::Ended => SizeHint::with_exact(0),
-        }
+        if self.ended { SizeHint::with_exact(0) } else { self.body.size_hint() }
     }
 }

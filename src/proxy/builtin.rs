@@ -17,7 +17,7 @@ use crate::{
     },
     net::RequestBody,
     proxy::{
-        Gateway, body::Body, context::RequestContext, permitted::LogGuard, rejection::Rejection,
+        Gateway, body::ResponseBody, context::RequestContext, permitted::LogGuard, rejection::Rejection,
         request_id::RequestId, worker_state::WorkerState,
     },
 };
@@ -67,7 +67,7 @@ impl Gateway {
         context: Rc<RequestContext>,
         readable: Result<(), Reason>,
         request: &Request<RequestBody>,
-    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+    ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, answered) = match (route, context.state.settings.forward_auth) {
             (BuiltinRoute::Auth, Some(proxy)) => self.forward_auth(proxy, context, request),
             _ => {
@@ -85,9 +85,9 @@ impl Gateway {
         match answered {
             Ok(response) => {
                 let outcome = &guard.context().outcome;
-                outcome.reason.set(Reason::Answered);
+                outcome.reason.set(Some(Reason::Answered));
                 outcome.status.set(response.status().as_u16());
-                Ok(response.map(|text| Body::text(text, guard)))
+                Ok(response.map(|text| ResponseBody::text(text, guard)))
             }
             Err(rejection) => Err((rejection, guard)),
         }

@@ -35,7 +35,7 @@ use crate::{
 
 /// Made for every request, the refused ones too. All but the outcome is immutable.
 pub struct RequestContext {
-    gateway: Rc<Gateway>,
+    pub gateway: Rc<Gateway>,
     pub state: Rc<WorkerState>,
     pub connection: Rc<Connection>,
     pub method: Method,
@@ -48,6 +48,7 @@ pub struct RequestContext {
 }
 
 /// What came of a request so far; metrics and log read it at the end.
+#[derive(Default)]
 pub struct Outcome {
     pub service: Cell<Option<ServiceId>>,
     pub token: Cell<Option<TokenId>>,
@@ -56,7 +57,8 @@ pub struct Outcome {
     identified: Cell<bool>,
     /// When the decision may change by itself.
     deadline: Cell<Option<Timestamp>>,
-    pub reason: Cell<Reason>,
+    /// `None`: neither permitted nor rejected yet.
+    pub reason: Cell<Option<Reason>>,
     /// 0: no response has begun.
     pub status: Cell<u16>,
     /// The response, or the refusal, was handed over to its last byte.
@@ -91,7 +93,7 @@ impl RequestContext {
             request_id,
             began,
             at,
-            outcome: Outcome::new(),
+            outcome: Outcome::default(),
         })
     }
 
@@ -124,12 +126,8 @@ impl RequestContext {
         self.connection.clock()
     }
 
-    pub fn gateway(&self) -> &Rc<Gateway> {
-        &self.gateway
-    }
-
     pub fn metrics(&self) -> &WorkerMetrics {
-        self.gateway.metrics()
+        &self.gateway.parts.metrics
     }
 
     /// The fence, an administrator or the client has ended the request: nothing may be sent any more.
@@ -151,31 +149,16 @@ impl RequestContext {
 }
 
 impl Outcome {
-    fn new() -> Self {
-        Self {
-            service: Cell::default(),
-            token: Cell::default(),
-            user: Cell::default(),
-            identified: Cell::default(),
-            deadline: Cell::default(),
-            reason: Cell::new(Reason::ClientClosed),
-            status: Cell::default(),
-            complete: Cell::default(),
-            cut: Cell::default(),
-            client_error: Cell::default(),
-            cancel: Rc::default(),
-            upstream: RefCell::default(),
-            upstream_answered: Cell::default(),
-            bytes_in: Cell::default(),
-            bytes_out: Cell::default(),
-        }
+    /// What is logged and counted. A request that nothing came of is one whose client did not wait.
+    pub fn reason(&self) -> Reason {
+        self.reason.get().unwrap_or(Reason::ClientClosed)
     }
 
     pub fn set_permit(&self, permit: &Permit<'_>) {
         self.service.set(Some(permit.owner().service.id));
         self.identified.set(permit.subject().is_some());
         self.deadline.set(permit.deadline());
-        self.reason.set(permit.reason());
+        self.reason.set(Some(permit.reason()));
     }
 
     /// Why the fence or an administrator has ended the request.

@@ -43,7 +43,7 @@ impl RequestFacts {
         let settings = &state.snapshot.rules.settings;
         let (peer, trusted) = (connection.address(), trusts(state, connection));
         let client = client_address(headers, peer, trusted, &settings.trusted_proxies);
-        let has_imports = gateway.state().index().imported() > 0;
+        let has_imports = gateway.parts.state.index().imported() > 0;
         Ok(Self {
             client: client.map_err(|_| Reason::BadRequest)?,
             credential: Credential::from_headers(headers, settings.perm_alias, has_imports),

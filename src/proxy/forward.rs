@@ -9,14 +9,14 @@ use crate::{
     authz::{answer::Reason, forwarding},
     proxy::{
         Gateway,
-        body::{Body, Upload},
+        body::ResponseBody,
         grpc,
         permitted::{LogGuard, Permitted},
         rejection::Rejection,
         tunnel::Tunnel,
         upgrade,
         upstream::{
-            Answer, Upstream,
+            Answer, OutgoingBody, Upstream,
             settings::{UpstreamSettings, WeightedUrl},
         },
         via,
@@ -31,7 +31,7 @@ impl Gateway {
         &self,
         upstream: &Upstream,
         permitted: Permitted,
-    ) -> Result<Response<Body>, (Rejection, LogGuard)> {
+    ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (mut is_http2, mut rounds, settings) = (false, 0, upstream.settings());
         let permitted = permitted.map(|mut request| {
             is_http2 = request.version() == Version::HTTP_2;
@@ -78,12 +78,12 @@ impl Gateway {
             Ok(body) => {
                 let kind = headers.get(header::CONTENT_TYPE);
                 let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
-                Body::stream(body, is_grpc, guard)
+                ResponseBody::stream(body, is_grpc, guard)
             }
             // The upstream speaks HTTP no longer; the client learns of it by the same response.
             Err(upgraded) => {
                 Tunnel::new(upgraded, settings).begin(guard);
-                Body::none()
+                ResponseBody::none()
             }
         };
         Ok(Response::from_parts(head, body))
@@ -91,7 +91,7 @@ impl Gateway {
 }
 
 /// Makes the request line anew, and what frames the body, for the upstream's connection.
-fn prepare(mut request: Request<Upload>, settings: &UpstreamSettings) -> Request<Upload> {
+fn prepare(mut request: Request<OutgoingBody>, settings: &UpstreamSettings) -> Request<OutgoingBody> {
     let is_old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
     let is_empty = request.body().is_end_stream();
     let has_length = request.body().size_hint().exact().is_some();

@@ -7,9 +7,9 @@ use crate::authz::forwarding::PeerFields;
 /// A worker's own. A bounded memory: who comes to a place that is taken has it, since making the
 /// fields anew costs little.
 #[derive(Default)]
-pub struct ForwardedCache(RefCell<Vec<Option<Known>>>);
+pub struct ForwardedCache(RefCell<Vec<Option<Entry>>>);
 
-type Known = ((IpAddr, bool), PeerFields);
+type Entry = ((IpAddr, bool), PeerFields);
 
 const PLACES: usize = 1024;
 

@@ -105,13 +105,13 @@ mod tests {
             let mut http = Response::new(Bytes::from_static(b"text"));
             *http.status_mut() = answer.status;
             http.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            let told = refusal(reason, "100 % sure\nö", http);
-            assert_eq!(told.status(), 200);
-            let field = |name: &str| told.headers()[name].to_str().expect("visible ASCII").to_owned();
+            let response = refusal(reason, "100 % sure\nö", http);
+            assert_eq!(response.status(), 200);
+            let field = |name: &str| response.headers()[name].to_str().expect("visible ASCII").to_owned();
             assert_eq!(field("grpc-status"), expected.to_string(), "{reason:?}");
             assert_eq!(field("grpc-message"), "100 %25 sure%0A%C3%B6");
             assert_eq!(field("www-authenticate"), "Bearer");
-            assert!(told.body().is_empty());
+            assert!(response.body().is_empty());
         };
         check(Reason::MissingCredentials, 16);
         check(Reason::TokenRevoked, 16);

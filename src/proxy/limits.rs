@@ -2,8 +2,8 @@
 //! address or service. The workers share one count of each, so that a limit is exact; where none is
 //! configured nothing is counted.
 
-mod gauge;
-mod meter;
+mod concurrency;
+mod rate;
 mod table;
 
 use std::{
@@ -19,7 +19,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use self::{gauge::Gauge, meter::Meter, table::Who};
+use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
 use crate::authz::{
     answer::Reason,
     decide::Permit,
@@ -29,7 +29,7 @@ use crate::authz::{
 /// A limit as written: a rate, a cap, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    pub per: Per,
+    pub per: LimitKey,
     pub rate: Option<Rate>,
     /// How many requests at one time.
     pub concurrent: Option<NonZeroU32>,
@@ -37,7 +37,7 @@ pub struct Limit {
 
 /// Of whom a limit keeps count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Per {
+pub enum LimitKey {
     Token,
     User,
     /// IPv6: one /64.
@@ -64,28 +64,28 @@ pub struct Limits {
 /// What is counted in this process. A limit that a reload leaves as it was keeps its count.
 #[derive(Debug, Default)]
 pub struct Counts {
-    meters: Mutex<HashMap<(Option<ServiceKey>, Per, Rate), Weak<Meter>>>,
+    rates: Mutex<HashMap<(Option<ServiceKey>, LimitKey, Rate), Weak<RateLimit>>>,
     /// Not by the cap: whoever is inside is counted under a new cap too.
-    gauges: Mutex<HashMap<(Option<ServiceKey>, Per), Weak<Gauge>>>,
+    concurrency: Mutex<HashMap<(Option<ServiceKey>, LimitKey), Weak<ConcurrencyLimit>>>,
 }
 
 /// The limits of one service, with their counts.
-pub struct Limited {
-    limits: Vec<Counted>,
+pub struct ServiceLimits {
+    limits: Vec<ActiveLimit>,
     policy: HeaderValue,
 }
 
-struct Counted {
-    per: Per,
-    rate: Option<(Arc<Meter>, String)>,
-    cap: Option<(Arc<Gauge>, NonZeroU32)>,
+struct ActiveLimit {
+    per: LimitKey,
+    rate: Option<(Arc<RateLimit>, String)>,
+    cap: Option<(Arc<ConcurrencyLimit>, NonZeroU32)>,
 }
 
 /// What one request has held: its places under the caps are free again when this is dropped.
 #[derive(Debug, Default)]
 pub struct LimitPermit {
-    places: Vec<(Arc<Gauge>, Who)>,
-    rates: Vec<(Arc<Meter>, Who)>,
+    places: Vec<(Arc<ConcurrencyLimit>, CountKey)>,
+    rates: Vec<(Arc<RateLimit>, CountKey)>,
     /// The answer's `RateLimit` and `RateLimit-Policy`.
     fields: Option<Fields>,
 }
@@ -113,7 +113,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 
 impl Counts {
     /// The limits of every service, by its number; `None` where there are none.
-    pub fn of(&self, limits: &Limits, rules: &Rules) -> Vec<Option<Rc<Limited>>> {
+    pub fn of(&self, limits: &Limits, rules: &Rules) -> Vec<Option<Rc<ServiceLimits>>> {
         let mut all = Vec::new();
         if limits.everywhere.is_empty() && limits.services.is_empty() {
             return all;
@@ -124,19 +124,20 @@ impl Counts {
             let own = own.map(|limit| self.counted(Some(&service.spec.key), limit));
             let at = usize::from(service.id.0);
             all.resize(all.len().max(at + 1), None);
-            all[at] = Limited::new(everywhere.chain(own).collect()).map(Rc::new);
+            all[at] = ServiceLimits::new(everywhere.chain(own).collect()).map(Rc::new);
         }
         all
     }
 
-    fn counted(&self, service: Option<&ServiceKey>, limit: &Limit) -> Counted {
+    fn counted(&self, service: Option<&ServiceKey>, limit: &Limit) -> ActiveLimit {
         let Limit { per, rate, concurrent } = *limit;
-        let meter = |rate: Rate| {
-            let meter = shared(&self.meters, (service.cloned(), per, rate), || Meter::new(rate));
-            (meter, format!("{rate} per {per}"))
+        let rate_limit = |rate: Rate| {
+            let rate_limit = shared(&self.rates, (service.cloned(), per, rate), || RateLimit::new(rate));
+            (rate_limit, format!("{rate} per {per}"))
         };
-        let gauge = |cap| (shared(&self.gauges, (service.cloned(), per), Gauge::default), cap);
-        Counted { per, rate: rate.map(meter), cap: concurrent.map(gauge) }
+        let concurrency =
+            |cap| (shared(&self.concurrency, (service.cloned(), per), ConcurrencyLimit::default), cap);
+        ActiveLimit { per, rate: rate.map(rate_limit), cap: concurrent.map(concurrency) }
     }
 }
 
@@ -152,14 +153,14 @@ fn shared<K: Eq + Hash, V>(all: &Mutex<HashMap<K, Weak<V>>>, key: K, make: impl 
     new
 }
 
-impl Limited {
-    fn new(limits: Vec<Counted>) -> Option<Self> {
+impl ServiceLimits {
+    fn new(limits: Vec<ActiveLimit>) -> Option<Self> {
         if limits.is_empty() {
             return None;
         }
         let mut policy = String::new();
-        for (meter, name) in limits.iter().filter_map(|limit| limit.rate.as_ref()) {
-            let (quota, window) = (meter.burst(), meter.fills_in().as_secs().max(1));
+        for (rate_limit, name) in limits.iter().filter_map(|limit| limit.rate.as_ref()) {
+            let (quota, window) = (rate_limit.burst(), rate_limit.fills_in().as_secs().max(1));
             push(&mut policy, format_args!("\"{name}\";q={quota};w={window}"));
         }
         let policy = HeaderValue::try_from(policy).expect("names and numbers are visible ASCII");
@@ -171,9 +172,9 @@ impl Limited {
         let mut held = LimitPermit::default();
         let mut state = String::new();
         for limit in &self.limits {
-            let Some(who) = limit.per.who(permit, client) else { continue };
-            if let Some((gauge, cap)) = &limit.cap {
-                let Some(who) = gauge.enter(who, *cap) else {
+            let Some(key) = limit.per.count_key(permit, client) else { continue };
+            if let Some((concurrency, cap)) = &limit.cap {
+                let Some(key) = concurrency.enter(key, *cap) else {
                     held.give_back();
                     return Err(Exceeded {
                         reason: Reason::ConcurrencyLimited,
@@ -181,14 +182,14 @@ impl Limited {
                         fields: None,
                     });
                 };
-                held.places.push((Arc::clone(gauge), who));
+                held.places.push((Arc::clone(concurrency), key));
             }
-            if let Some((meter, name)) = &limit.rate {
-                match meter.take(who, now) {
+            if let Some((rate_limit, name)) = &limit.rate {
+                match rate_limit.take(key, now) {
                     Ok(left) => {
                         let (rest, full) = (left.rest, seconds(left.full_in));
                         push(&mut state, format_args!("\"{name}\";r={rest};t={full}"));
-                        held.rates.push((Arc::clone(meter), left.who));
+                        held.rates.push((Arc::clone(rate_limit), left.key));
                     }
                     Err(wait) => {
                         held.give_back();
@@ -210,15 +211,15 @@ impl Limited {
     }
 }
 
-impl Per {
+impl LimitKey {
     /// `None`: the anonymous have no token and are no user.
-    fn who(self, permit: &Permit<'_>, client: IpAddr) -> Option<Who> {
+    fn count_key(self, permit: &Permit<'_>, client: IpAddr) -> Option<CountKey> {
         let Service { id, .. } = permit.owner().service;
         match self {
-            Self::Token => Some(Who::Token(permit.subject()?.token.id)),
-            Self::User => Some(Who::User(permit.subject()?.user.ix)),
-            Self::Address => Some(Who::Address(network(client))),
-            Self::Service => Some(Who::Service(*id)),
+            Self::Token => Some(CountKey::Token(permit.subject()?.token.id)),
+            Self::User => Some(CountKey::User(permit.subject()?.user.ix)),
+            Self::Address => Some(CountKey::Address(network(client))),
+            Self::Service => Some(CountKey::Service(*id)),
         }
     }
 }
@@ -226,7 +227,7 @@ impl Per {
 impl LimitPermit {
     /// The request is refused after all: as if it had not come.
     pub fn give_back(&mut self) {
-        self.rates.drain(..).for_each(|(meter, who)| meter.give_back(who));
+        self.rates.drain(..).for_each(|(rate_limit, key)| rate_limit.give_back(key));
     }
 
     /// What the client is told of a request that passed.
@@ -256,11 +257,11 @@ impl Fields {
 
 impl Drop for LimitPermit {
     fn drop(&mut self) {
-        self.places.drain(..).for_each(|(gauge, who)| gauge.leave(who));
+        self.places.drain(..).for_each(|(concurrency, key)| concurrency.leave(key));
     }
 }
 
-impl fmt::Display for Per {
+impl fmt::Display for LimitKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Token => "token",
@@ -297,7 +298,8 @@ pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// What an address is counted as: an IPv6 client has a /64 to itself.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),

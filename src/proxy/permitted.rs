@@ -10,15 +10,14 @@ use crate::{
     metrics::WorkerMetrics,
     net::Clock,
     proxy::{
-        body::Upload,
         context::RequestContext,
         limits::LimitPermit,
-        upstream::{self, CancelHandle, SendContext},
+        upstream::{self, CancelHandle, OutgoingBody, SendContext},
     },
 };
 
 /// A permitted request that the fence can reach.
-pub type Permitted = upstream::Permitted<LogGuard, Request<Upload>>;
+pub type Permitted = upstream::Permitted<LogGuard, Request<OutgoingBody>>;
 
 /// Lives until the response's last byte. When dropped it gives back the request's place under the
 /// limits, writes metrics and the log line, and then leaves the live registry.
@@ -41,7 +40,7 @@ impl LogGuard {
         limits: Option<Box<LimitPermit>>,
     ) -> Self {
         context.outcome.set_permit(permit);
-        let live = context.gateway().registry().enter(Rc::clone(context));
+        let live = context.gateway.parts.registry.enter(Rc::clone(context));
         context.metrics().entered();
         Self { context: Rc::clone(context), limits, live: Some(live) }
     }
@@ -88,6 +87,6 @@ impl Drop for LogGuard {
             self.context.metrics().left();
         }
         drop(self.limits.take());
-        self.context.gateway().log(&self.context);
+        self.context.gateway.log(&self.context);
     }
 }

@@ -1,5 +1,5 @@
-//! Refusals that the audit log hears of: over a bounded channel, so that a stranger cannot make us
-//! write, one event for each (token or address, reason) and hour, with a count.
+//! Samples refusals for the audit log, so that nobody outside can make it grow: one event with a count per
+//! token or address, reason and hour. Samples travel over a bounded channel.
 
 use std::{
     collections::HashMap,
@@ -15,9 +15,9 @@ use crate::{
     metrics::Metrics,
 };
 
-/// A refusal as a worker saw it.
+/// One refusal, as a worker saw it.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub struct AuditSample {
     pub at: Timestamp,
     pub reason: Reason,
     /// `None`: no token was recognised; the address stands for it.
@@ -27,54 +27,45 @@ pub struct Refused {
     pub request_id: String,
 }
 
-/// What the audit log is to hear: the refusal that opened the hour, and how many there were since
-/// the last event about the same, this one included.
+/// An event for the audit log: a refusal, and how many of the same key there were since the last event,
+/// this one included.
 #[derive(Clone, Debug)]
 pub struct RefusalEvent {
-    pub refused: Refused,
+    pub sample: AuditSample,
     pub count: u64,
 }
 
 /// A worker's end.
 #[derive(Clone)]
 pub struct RefusalSender {
-    sender: SyncSender<Refused>,
+    sender: SyncSender<AuditSample>,
     metrics: Arc<Metrics>,
 }
 
 /// The control runtime's end.
 pub struct Refusals {
-    receiver: Receiver<Refused>,
+    receiver: Receiver<AuditSample>,
     metrics: Arc<Metrics>,
-    hours: HashMap<Key, Hour>,
+    windows: HashMap<Key, Window>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    who: Who,
-    reason: Reason,
-}
+/// The token, or the address where no token was recognised; and what was wrong.
+type Key = (Result<TokenId, IpAddr>, Reason);
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Who {
-    Token(TokenId),
-    Address(IpAddr),
-}
-
-struct Hour {
+struct Window {
     ends: Timestamp,
-    /// Since the event that opened the hour.
-    unheard: u64,
-    last: Refused,
+    /// Refusals since the event that opened the window.
+    suppressed: u64,
+    last: AuditSample,
 }
 
-const WAITING: usize = 1024;
-const KEYS: usize = 10_000;
-const HOUR_SECONDS: i64 = 3600;
+const CHANNEL_SIZE: usize = 1024;
+const MAX_KEYS: usize = 10_000;
+const WINDOW_SECONDS: i64 = 3600;
 
 pub fn channel(metrics: Arc<Metrics>) -> (RefusalSender, Refusals) {
-    let (sender, receiver) = sync_channel(WAITING);
-    let refusals = Refusals { receiver, metrics: Arc::clone(&metrics), hours: HashMap::new() };
+    let (sender, receiver) = sync_channel(CHANNEL_SIZE);
+    let refusals = Refusals { receiver, metrics: Arc::clone(&metrics), windows: HashMap::new() };
     (RefusalSender { sender, metrics }, refusals)
 }
 
@@ -84,8 +75,8 @@ pub fn is_audited(reason: Reason) -> bool {
 
 impl RefusalSender {
     /// Never waits: what finds the channel full is counted and dropped.
-    pub fn send(&self, refused: Refused) {
-        if self.sender.try_send(refused).is_err() {
+    pub fn send(&self, sample: AuditSample) {
+        if self.sender.try_send(sample).is_err() {
             self.metrics.refusals_dropped.add(1);
         }
     }
@@ -95,29 +86,28 @@ impl Refusals {
     /// What has become due by `now`; call it every few seconds.
     pub fn due(&mut self, now: Timestamp) -> Vec<RefusalEvent> {
         let mut events = Vec::new();
-        self.hours.retain(|_, hour| {
-            if hour.ends > now {
+        self.windows.retain(|_, window| {
+            if window.ends > now {
                 return true;
             }
-            if hour.unheard > 0 {
-                events.push(RefusalEvent { refused: hour.last.clone(), count: hour.unheard });
+            if window.suppressed > 0 {
+                events.push(RefusalEvent { sample: window.last.clone(), count: window.suppressed });
             }
-            // What is told now opens an hour of its own.
-            let told = hour.unheard > 0;
-            hour.ends = now.plus_seconds(HOUR_SECONDS);
-            hour.unheard = 0;
-            told
+            // An event opens the next window.
+            let reported = window.suppressed > 0;
+            window.ends = now.plus_seconds(WINDOW_SECONDS);
+            window.suppressed = 0;
+            reported
         });
-        while let Ok(refused) = self.receiver.try_recv() {
-            let who = refused.token.map_or(Who::Address(refused.client), Who::Token);
-            let key = Key { who, reason: refused.reason };
-            if let Some(hour) = self.hours.get_mut(&key) {
-                hour.unheard += 1;
-                hour.last = refused;
-            } else if self.hours.len() < KEYS {
-                let ends = now.plus_seconds(HOUR_SECONDS);
-                self.hours.insert(key, Hour { ends, unheard: 0, last: refused.clone() });
-                events.push(RefusalEvent { refused, count: 1 });
+        while let Ok(sample) = self.receiver.try_recv() {
+            let key = (sample.token.ok_or(sample.client), sample.reason);
+            if let Some(window) = self.windows.get_mut(&key) {
+                window.suppressed += 1;
+                window.last = sample;
+            } else if self.windows.len() < MAX_KEYS {
+                let ends = now.plus_seconds(WINDOW_SECONDS);
+                self.windows.insert(key, Window { ends, suppressed: 0, last: sample.clone() });
+                events.push(RefusalEvent { sample, count: 1 });
             } else {
                 self.metrics.refusals_dropped.add(1);
             }
@@ -136,7 +126,7 @@ mod tests {
         let (sender, mut refusals) = channel(Arc::clone(&metrics));
         let at = |seconds: i64| Timestamp::from_millis(0).plus_seconds(seconds);
         let send = |client: &str, reason: Reason| {
-            sender.send(Refused {
+            sender.send(AuditSample {
                 at: at(0),
                 reason,
                 token: None,
@@ -164,7 +154,7 @@ mod tests {
         check("a silent hour ends silently", 7300, &[]);
         send("192.0.2.1", Reason::TokenInUrl);
         check("and the next begins anew", 7300, &[1]);
-        for _ in 0..WAITING + 5 {
+        for _ in 0..CHANNEL_SIZE + 5 {
             send("192.0.2.9", Reason::TokenInUrl);
         }
         assert_eq!(metrics.refusals_dropped.value(), 5);

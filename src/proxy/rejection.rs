@@ -4,6 +4,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use serde_json::json;
 
 use crate::{
     authz::{
@@ -32,7 +33,7 @@ pub struct Rejection {
 }
 
 /// What a reason alone comes to, as JSON. Made once: refusals come in floods.
-struct Usual {
+struct CachedAnswer {
     answer: Answer,
     headers: HeaderMap,
     /// The body up to the request's id, and behind it.
@@ -40,11 +41,12 @@ struct Usual {
 }
 
 /// By [`Reason`].
-static USUAL: LazyLock<Vec<Usual>> = LazyLock::new(|| Reason::ALL.into_iter().map(Usual::new).collect());
+static CACHED: LazyLock<Vec<CachedAnswer>> =
+    LazyLock::new(|| Reason::ALL.into_iter().map(CachedAnswer::new).collect());
 
 /// How a refusal is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ErrorFormat {
     Json,
     /// RFC 9457.
     Problem,
@@ -57,10 +59,10 @@ const RETRY_UNAVAILABLE: u32 = 1;
 impl Rejection {
     /// Makes what is told of each reason, so that the first refusal does not wait for that.
     pub fn prepare() {
-        LazyLock::force(&USUAL);
+        LazyLock::force(&CACHED);
     }
 
-    fn told(reason: Reason, answer: Option<Box<Answer>>) -> Self {
+    fn with_answer(reason: Reason, answer: Option<Box<Answer>>) -> Self {
         let mut rejection = Self { reason, answer, retry_after: None, limits: None };
         let unavailable = rejection.status() == StatusCode::SERVICE_UNAVAILABLE;
         rejection.retry_after = unavailable.then_some(RETRY_UNAVAILABLE);
@@ -75,7 +77,7 @@ impl Rejection {
     pub fn method_not_allowed(allow: &str) -> Self {
         let reason = Reason::MethodNotAllowed;
         let answer = Answer { allow: Some(allow.to_owned()), ..reason.answer(None) };
-        Self::told(reason, Some(Box::new(answer)))
+        Self::with_answer(reason, Some(Box::new(answer)))
     }
 
     /// For a proxy that takes no other refusals than 401 and 403; the body still says which it is.
@@ -88,23 +90,23 @@ impl Rejection {
     }
 
     fn answer(&self) -> &Answer {
-        self.answer.as_deref().unwrap_or(&Usual::of(self.reason).answer)
+        self.answer.as_deref().unwrap_or(&CachedAnswer::of(self.reason).answer)
     }
 
     pub fn status(&self) -> StatusCode {
         self.answer().status
     }
 
-    pub fn into_response(self, form: Form, request_id: &RequestId) -> Response<Bytes> {
+    pub fn into_response(self, format: ErrorFormat, request_id: &RequestId) -> Response<Bytes> {
         let answer = self.answer();
-        let mut response = if form == Form::Json && self.answer.is_none() {
-            let Usual { headers, body: (before, behind), .. } = Usual::of(self.reason);
+        let mut response = if format == ErrorFormat::Json && self.answer.is_none() {
+            let CachedAnswer { headers, body: (before, behind), .. } = CachedAnswer::of(self.reason);
             let body = [before.as_bytes(), request_id.as_bytes(), behind.as_bytes()].concat();
             let mut response = Response::new(body.into());
             *response.headers_mut() = headers.clone();
             response
         } else {
-            let problem = form == Form::Problem;
+            let problem = format == ErrorFormat::Problem;
             let mut response = Response::new(text(answer, request_id.as_str(), problem).into());
             *response.headers_mut() = headers(answer, problem);
             response
@@ -118,13 +120,17 @@ impl Rejection {
         if let Some(limits) = &self.limits {
             limits.set_headers(headers);
         }
-        if form == Form::Grpc { grpc::refusal(self.reason, &answer.description, response) } else { response }
+        if format == ErrorFormat::Grpc {
+            grpc::refusal(self.reason, &answer.description, response)
+        } else {
+            response
+        }
     }
 }
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self::told(reason, None)
+        Self::with_answer(reason, None)
     }
 }
 
@@ -137,11 +143,11 @@ impl From<Exceeded> for Rejection {
 
 impl From<Denial<'_>> for Rejection {
     fn from(denial: Denial<'_>) -> Self {
-        Self::told(denial.reason, denial.is_particular().then(|| Box::new(denial.answer())))
+        Self::with_answer(denial.reason, denial.is_particular().then(|| Box::new(denial.answer())))
     }
 }
 
-impl Usual {
+impl CachedAnswer {
     fn new(reason: Reason) -> Self {
         const ID: &str = "\0";
         let answer = reason.answer(None);
@@ -152,12 +158,12 @@ impl Usual {
     }
 
     fn of(reason: Reason) -> &'static Self {
-        &USUAL[reason as usize]
+        &CACHED[reason as usize]
     }
 }
 
-impl Form {
-    pub fn asked_for<B>(request: &Request<B>) -> Self {
+impl ErrorFormat {
+    pub fn requested<B>(request: &Request<B>) -> Self {
         if grpc::asks(request) {
             Self::Grpc
         } else if asks_for_problem(request.headers()) {
@@ -204,43 +210,20 @@ fn headers(answer: &Answer, problem: bool) -> HeaderMap {
     headers
 }
 
-/// One object of strings and the status, its members in the order of their names.
+/// A JSON object whose members are in the order of their names.
 fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
-    let title = answer.status.canonical_reason().unwrap_or_default();
-    let mut body = String::with_capacity(TEXT);
-    body.push('{');
+    let mut body = json!({
+        "error": answer.error,
+        "error_description": answer.description,
+        "request_id": request_id,
+        "status": answer.status.as_u16(),
+    });
     if problem {
-        put_text(&mut body, "\"detail\":", &answer.description);
-        body.push(',');
+        body["detail"] = answer.description.as_str().into();
+        body["title"] = answer.status.canonical_reason().unwrap_or_default().into();
+        body["type"] = "about:blank".into();
     }
-    put_text(&mut body, "\"error\":", answer.error);
-    put_text(&mut body, ",\"error_description\":", &answer.description);
-    put_text(&mut body, ",\"request_id\":", request_id);
-    body.push_str(",\"status\":");
-    body.push_str(answer.status.as_str());
-    if problem {
-        put_text(&mut body, ",\"title\":", title);
-        body.push_str(",\"type\":\"about:blank\"");
-    }
-    body.push('}');
-    body
-}
-
-/// Room for most of them.
-const TEXT: usize = 512;
-
-/// A member that is a string. Refusals come in floods, and hardly one has anything to escape.
-fn put_text(body: &mut String, name: &str, text: &str) {
-    body.push_str(name);
-    let escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
-    // All bytes, since hardly a text has one: compilers look at sixteen in a step then.
-    if text.bytes().fold(false, |found, byte| found | escaped(byte)) {
-        body.push_str(&serde_json::Value::from(text).to_string());
-    } else {
-        body.push('"');
-        body.push_str(text);
-        body.push('"');
-    }
+    body.to_string()
 }
 
 #[cfg(test)]
@@ -254,7 +237,7 @@ mod tests {
         for reason in Reason::ALL {
             let answer = reason.answer(Some("tracker"));
             for problem in [false, true] {
-                let told: serde_json::Value =
+                let parsed: serde_json::Value =
                     serde_json::from_str(&text(&answer, id.as_str(), problem)).expect("JSON");
                 let mut expected = serde_json::json!({
                     "error": answer.error,
@@ -267,24 +250,24 @@ mod tests {
                     expected["title"] = answer.status.canonical_reason().into();
                     expected["type"] = "about:blank".into();
                 }
-                assert_eq!(told, expected, "{reason:?}");
+                assert_eq!(parsed, expected, "{reason:?}");
             }
-            let usual = Rejection::from(reason).into_response(Form::Json, &id).into_parts().1;
+            let usual = Rejection::from(reason).into_response(ErrorFormat::Json, &id).into_parts().1;
             assert_eq!(usual, text(&reason.answer(None), id.as_str(), false), "{reason:?}");
         }
     }
 
     #[test]
     fn a_refusal_to_a_proxy_that_asks_never_looks_like_a_permit() {
-        let check = |route, form: Form, status: u16| {
+        let check = |route, format: ErrorFormat, status: u16| {
             let response = Rejection::from(Reason::TokenRevoked)
                 .for_proxy()
-                .into_response(form.of_route(route), &RequestIds::new().make());
-            assert_eq!(response.status(), status, "{route:?} {form:?}");
+                .into_response(format.of_route(route), &RequestIds::new().make());
+            assert_eq!(response.status(), status, "{route:?} {format:?}");
         };
-        for form in [Form::Json, Form::Problem, Form::Grpc] {
-            check(BuiltinRoute::Auth, form, 401);
+        for format in [ErrorFormat::Json, ErrorFormat::Problem, ErrorFormat::Grpc] {
+            check(BuiltinRoute::Auth, format, 401);
         }
-        check(BuiltinRoute::Whoami, Form::Grpc, 200);
+        check(BuiltinRoute::Whoami, ErrorFormat::Grpc, 200);
     }
 }

@@ -70,14 +70,22 @@ impl Tunnel {
         let to_client = Traffic::new(&context.outcome.bytes_out);
         let mut client = End::new(client, &to_client);
         let mut upstream = End::new(self.upstream, &to_upstream);
-        let mut watch = Watch::new(context.clock(), self.idle, self.stall);
+        let mut idle = Stillness::new(context.clock(), self.idle);
+        let mut stall = Stillness::new(context.clock(), self.stall);
         let outcome = {
             let mut copy = pin!(copy_bidirectional(&mut client, &mut upstream));
             poll_fn(|cx| match copy.as_mut().poll(cx) {
                 Poll::Ready(Ok(_)) => Poll::Ready(Outcome::Complete),
                 Poll::Ready(Err(_)) if to_client.has_failed() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Ready(Err(_)) => Poll::Ready(Outcome::UpstreamFailed),
-                Poll::Pending => watch.poll(cx, &to_upstream, &to_client),
+                Poll::Pending => {
+                    if !to_upstream.is_blocked() {
+                        stall.restart(to_upstream.written());
+                    } else if stall.poll(cx, to_upstream.written()).is_ready() {
+                        return Poll::Ready(Outcome::Stalled);
+                    }
+                    idle.poll(cx, to_upstream.written() + to_client.written()).map(|()| Outcome::Idle)
+                }
             })
             .await
         };
@@ -99,69 +107,45 @@ fn record(outcome: Outcome, context: &RequestContext) {
     context.outcome.complete.set(outcome != Outcome::ClientFailed);
     match outcome {
         Outcome::Complete | Outcome::ClientFailed => {}
-        Outcome::Idle => context.outcome.reason.set(Reason::TunnelIdle),
-        Outcome::Stalled => context.outcome.reason.set(Reason::UpstreamTimeout),
-        Outcome::UpstreamFailed => context.outcome.reason.set(Reason::UpstreamReset),
+        Outcome::Idle => context.outcome.reason.set(Some(Reason::TunnelIdle)),
+        Outcome::Stalled => context.outcome.reason.set(Some(Reason::UpstreamTimeout)),
+        Outcome::UpstreamFailed => context.outcome.reason.set(Some(Reason::UpstreamReset)),
     }
 }
 
-/// The two deadlines of a tunnel.
-struct Watch<'c> {
+/// Whether a count of bytes has stood still for too long.
+struct Stillness<'c> {
     clock: &'c Clock,
-    idle: (Deadline, Duration),
-    /// When a byte passed last, and how many had by then.
-    moved: (Instant, u64),
-    stall: (Deadline, Duration),
-    /// Since the upstream takes nothing: how much it had taken.
-    stalled_at: Option<u64>,
+    deadline: Deadline,
+    limit: Duration,
+    /// The count, and when it last changed.
+    last: (u64, Instant),
 }
 
-impl<'c> Watch<'c> {
-    fn new(clock: &'c Clock, idle: Duration, stall: Duration) -> Self {
-        let (idle, stall) = ((clock.deadline(), idle), (clock.deadline(), stall));
-        idle.0.arm(idle.1);
-        Self { clock, idle, moved: (clock.now(), 0), stall, stalled_at: None }
+impl<'c> Stillness<'c> {
+    fn new(clock: &'c Clock, limit: Duration) -> Self {
+        let deadline = clock.deadline();
+        deadline.arm(limit);
+        Self { clock, deadline, limit, last: (0, clock.now()) }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        to_upstream: &Traffic<'_>,
-        to_client: &Traffic<'_>,
-    ) -> Poll<Outcome> {
-        let total = to_upstream.written() + to_client.written();
-        if total != self.moved.1 {
-            self.moved = (self.clock.now(), total);
-        }
-        if self.poll_stall(cx, to_upstream).is_ready() {
-            return Poll::Ready(Outcome::Stalled);
-        }
-        self.poll_idle(cx).map(|()| Outcome::Idle)
+    fn restart(&mut self, count: u64) {
+        self.last = (count, self.clock.now());
     }
 
-    fn poll_stall(&mut self, cx: &mut Context<'_>, to_upstream: &Traffic<'_>) -> Poll<()> {
-        let (deadline, stall) = &self.stall;
-        let stalled_at = to_upstream.is_blocked().then(|| to_upstream.written());
-        if stalled_at != self.stalled_at {
-            self.stalled_at = stalled_at;
-            match stalled_at {
-                Some(_) => deadline.arm(*stall),
-                None => deadline.disarm(),
+    /// The deadline is moved only once it has passed, not with every byte.
+    fn poll(&mut self, cx: &mut Context<'_>, count: u64) -> Poll<()> {
+        if count != self.last.0 {
+            self.restart(count);
+        }
+        loop {
+            ready!(self.deadline.poll_expired(cx));
+            let left = self.limit.saturating_sub(self.clock.now().saturating_duration_since(self.last.1));
+            if left.is_zero() {
+                return Poll::Ready(());
             }
+            self.deadline.arm(left);
         }
-        if stalled_at.is_some() { deadline.poll_expired(cx) } else { Poll::Pending }
-    }
-
-    /// The deadline is moved only when it has passed, not with every byte.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (deadline, idle) = &self.idle;
-        ready!(deadline.poll_expired(cx));
-        let rested = self.clock.now().saturating_duration_since(self.moved.0);
-        let Some(left) = idle.checked_sub(rested).filter(|left| !left.is_zero()) else {
-            return Poll::Ready(());
-        };
-        deadline.arm(left);
-        deadline.poll_expired(cx)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The way to an upstream, and the only door: [`Upstream::send`] asks for a [`Permitted`] request,
-//! which only a permit makes.
+//! Sending requests to an upstream. [`Upstream::send`] is the only entry: it takes a [`Permitted`]
+//! request, which only a permit can make.
 
 use std::{
     rc::Rc,
@@ -7,9 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, spawn_local},
@@ -19,7 +18,6 @@ use crate::{authz::answer::Reason, metrics::UpstreamEvent};
 
 mod admission;
 mod answer;
-mod body;
 mod call;
 mod connector;
 mod dial;
@@ -29,13 +27,14 @@ mod health;
 mod http1;
 mod http2;
 mod http2_error;
+mod incoming;
 mod io;
 pub mod load_balancer;
+mod outgoing;
 mod permitted;
 mod pool;
 mod pooled;
 pub mod resolve;
-mod response;
 pub mod settings;
 pub mod shared;
 pub mod tls;
@@ -44,25 +43,25 @@ mod upgraded;
 pub mod url;
 
 use admission::{Permit, SharedLimit};
-use body::{BoxError, RequestBody};
 pub use call::CancelHandle;
 use connector::ConnectError;
 use endpoint::{Endpoint, Purpose};
+pub use incoming::{IncomingBody, IncomingError};
 use load_balancer::LoadBalancer;
+pub use outgoing::{BoxError, OutgoingBody};
 pub use permitted::{Permitted, SendContext};
 use pooled::PooledConnection;
-pub use response::{ResponseBody, ResponseError};
 use settings::UpstreamSettings;
 use shared::SharedUpstream;
 pub use upgraded::Upgraded;
 
-/// The bound of an answer's head.
+/// Bytes that the head of a response may have.
 const HEAD_LIMIT: usize = 64 << 10;
 
-/// What an upstream has answered.
+/// An upstream's response.
 pub enum Answer {
-    Response(Response<ResponseBody>),
-    /// The head of a 101, and the connection, on which it speaks HTTP no longer.
+    Response(Response<IncomingBody>),
+    /// The head of a 101, and the connection that has left HTTP.
     Upgraded(Response<()>, Box<Upgraded>),
 }
 
@@ -73,24 +72,24 @@ pub struct Upstream {
     balancer: LoadBalancer,
     requests: Arc<SharedLimit>,
     connections: Arc<SharedLimit>,
-    /// Closes idle connections whose places are wanted elsewhere, where there are only so many.
+    /// With a connection limit: closes idle connections whose permits are wanted elsewhere.
     yielding: Option<AbortHandle>,
 }
 
 /// What is left to try for one request.
 struct Attempts {
     retries: u32,
-    /// The bit of each place that could not be connected to.
+    /// A bit for each endpoint that could not be connected to.
     tried: u64,
     may_reuse: bool,
     purpose: Purpose,
     was_full: bool,
-    /// How long it may still wait in line.
+    /// How long the request may still wait for permits.
     patience: Duration,
 }
 
 impl Upstream {
-    /// On the worker's local runtime.
+    /// Call it on the worker's local runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
@@ -111,33 +110,31 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends what was permitted and waits for the head of the answer. The answer's body holds the
+    /// Sends a permitted request and waits for the head of the response. The response's body keeps the
     /// connection until its last byte.
-    pub async fn send<G, B>(&self, permitted: Permitted<G, Request<B>>) -> (G, Result<Answer, Reason>)
-    where
-        G: SendContext,
-        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
-    {
+    pub async fn send<G: SendContext>(
+        &self,
+        permitted: Permitted<G, Request<OutgoingBody>>,
+    ) -> (G, Result<Answer, Reason>) {
         let Permitted { guard, request } = permitted;
         let answer = self.exchange(&guard, request).await;
         (guard, answer)
     }
 
-    async fn exchange<B>(&self, permit: &dyn SendContext, request: Request<B>) -> Result<Answer, Reason>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
-    {
-        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+    async fn exchange(
+        &self,
+        permit: &dyn SendContext,
+        mut request: Request<OutgoingBody>,
+    ) -> Result<Answer, Reason> {
+        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let (silence, idle) = self.patience(&request);
         let streams = idle == self.settings.stream_idle_timeout;
-        let first_byte = self.settings.first_byte_timeout;
-        let mut request = request.map(|body| RequestBody::new(body, first_byte));
-        // Only what was made anew after a permit stands there.
+        // An Upgrade field here was written after the permit, never copied from the client.
         let asked = request.headers().get(header::UPGRADE).cloned();
         let mut attempts = Attempts {
             retries: self.settings.retries,
             tried: 0,
-            // A tunnel keeps its connection for good; it takes none of those that wait for others.
+            // A tunnel never gives its connection back, so it does not take one from the pool.
             may_reuse: asked.is_none(),
             purpose: match &asked {
                 None => Purpose::Requests,
@@ -174,7 +171,7 @@ impl Upstream {
                         idle
                     };
                     return Ok(Answer::Response(
-                        response.map(|incoming| ResponseBody::new(incoming, connection, idle)),
+                        response.map(|incoming| IncomingBody::new(incoming, connection, idle)),
                     ));
                 }
                 Ok(_) => {
@@ -194,15 +191,15 @@ impl Upstream {
             };
             request = same;
             attempts.retries -= 1;
-            // A new connection cannot have been given up just before.
+            // A new connection cannot have been closed for being idle.
             attempts.may_reuse = false;
             permit.metrics().upstream(UpstreamEvent::Retry);
         }
     }
 
-    /// How long the upstream may be silent before its answer, and within it. A gRPC client may open
-    /// a call and say nothing for long, and so may the upstream then.
-    fn patience<B: Body>(&self, request: &Request<B>) -> (Duration, Duration) {
+    /// How long the upstream may be silent before its response, and within it. A gRPC client may open a
+    /// call and stay quiet for a long time, and the upstream with it.
+    fn patience(&self, request: &Request<OutgoingBody>) -> (Duration, Duration) {
         let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *self.settings;
         if is_stream(request.headers()) {
             let open = !request.body().is_end_stream();
@@ -215,7 +212,7 @@ impl Upstream {
         (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
     }
 
-    /// A place among the requests under way, of which there are only so many.
+    /// A permit under `max_in_flight`.
     async fn admit(
         &self,
         limit: usize,
@@ -248,27 +245,24 @@ impl Upstream {
                 permit.metrics().upstream(UpstreamEvent::Reuse);
                 return Ok(connection);
             }
-            let held = match self.settings.max_connections {
-                // Whoever makes a connection to be shared has its place.
-                _ if endpoint.is_connecting() => None,
-                None => None,
-                Some(limit) => {
-                    match Box::pin(self.place_or_idle(limit.get(), endpoint, permit, attempts)).await? {
-                        Ok(place) => Some(place),
-                        Err(connection) => {
-                            permit.metrics().upstream(UpstreamEvent::Reuse);
-                            return Ok(connection);
-                        }
+            let mut held = None;
+            // A shared connection in the making already has its permit.
+            if let Some(limit) = self.settings.max_connections.filter(|_| !endpoint.is_connecting()) {
+                match Box::pin(self.permit_or_idle(limit.get(), endpoint, permit, attempts)).await? {
+                    Ok(permit) => held = Some(permit),
+                    Err(connection) => {
+                        permit.metrics().upstream(UpstreamEvent::Reuse);
+                        return Ok(connection);
                     }
                 }
-            };
+            }
             permit.metrics().upstream(UpstreamEvent::Connect);
-            // In a box, as the waits: what is seldom needed is no part of every request's future.
+            // Boxed, as the waits are: most requests reuse a connection, and their futures stay small.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
                 Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
-                // As many streams as it takes went to others meanwhile: once more in line.
+                // Others took all of its streams: wait once more.
                 Err(ConnectError::Full) if !attempts.was_full => {
                     attempts.was_full = true;
                     continue;
@@ -280,7 +274,7 @@ impl Upstream {
                     self.count_failure(endpoint, permit);
                 }
             }
-            // Nothing was sent yet, so another url may be asked, whatever the method.
+            // Nothing was sent yet, so another url may be tried whatever the method is.
             if attempts.retries == 0 {
                 return Err(Reason::UpstreamConnect);
             }
@@ -289,8 +283,8 @@ impl Upstream {
         }
     }
 
-    /// A place for a new connection; or an idle one, when that comes first.
-    async fn place_or_idle(
+    /// A permit for a new connection, or an idle connection if one becomes free first.
+    async fn permit_or_idle(
         &self,
         limit: usize,
         endpoint: &Rc<Endpoint>,
@@ -312,7 +306,7 @@ impl Upstream {
         attempts.wait(permit, turn).await
     }
 
-    /// One that serves; if none does, one that its health checks do not speak against.
+    /// An endpoint that serves; if none does, one that is only ejected and not down.
     fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
             return (tried == 0 && only.health().is_up()).then_some(0);
@@ -350,7 +344,7 @@ impl Drop for Upstream {
 }
 
 impl Attempts {
-    /// Waits in line, all in all no longer than the upstream's `queue_timeout`.
+    /// Waits, with all other waits of the request together, for at most `queue_timeout`.
     async fn wait<T>(
         &mut self,
         permit: &dyn SendContext,
@@ -363,8 +357,8 @@ impl Attempts {
     }
 }
 
-/// Whoever waits on another worker, or for another url, can do nothing with a connection that lies
-/// idle here, but with its place.
+/// A request that waits on another worker, or for another url, cannot use a connection that is idle
+/// here, but it can use the permit.
 fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
     let asked = Arc::new(Notify::new());
     limit.add_yielder(&asked);
@@ -380,11 +374,7 @@ fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> Abor
     task.abort_handle()
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
-}
-
-/// Whether a message is of a kind whose body may be quiet for long.
+/// Whether a message's media type is one whose body may be quiet for a long time.
 fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let starts = |known: &[u8]| {

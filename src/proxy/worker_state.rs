@@ -10,7 +10,7 @@ use crate::{
         subject::{Directory, UserIx},
     },
     proxy::{
-        limits::{Counts, Limited},
+        limits::{Counts, ServiceLimits},
         settings::Settings,
         upstream::{Upstream, shared::Upstreams},
     },
@@ -26,7 +26,7 @@ pub struct WorkerState {
     /// By service id; ids are small and dense.
     services: Vec<Option<Rc<Upstream>>>,
     /// Likewise; empty where nothing is limited.
-    limits: Vec<Option<Rc<Limited>>>,
+    limits: Vec<Option<Rc<ServiceLimits>>>,
 }
 
 impl WorkerState {
@@ -76,7 +76,7 @@ impl WorkerState {
         self.services.get(usize::from(service.0))?.as_ref()
     }
 
-    pub fn limits(&self, service: ServiceId) -> Option<&Rc<Limited>> {
+    pub fn limits(&self, service: ServiceId) -> Option<&Rc<ServiceLimits>> {
         self.limits.get(usize::from(service.0))?.as_ref()
     }
 

@@ -9,7 +9,7 @@ use permgate::{
     },
     proxy::{
         FrontProxy,
-        limits::{Limit, Per, Rate},
+        limits::{Limit, LimitKey, Rate},
     },
 };
 use serde_json::Value;
@@ -237,7 +237,7 @@ fn a_decision_counts_under_the_limits() {
         let once = std::num::NonZeroU32::MIN;
         let rate = Rate { count: once, window: Duration::from_secs(3600), burst: once };
         setup.settings.limits.everywhere =
-            vec![Limit { per: Per::Token, rate: Some(rate), concurrent: None }];
+            vec![Limit { per: LimitKey::Token, rate: Some(rate), concurrent: None }];
     });
     assert_eq!(ask(&gate, &[GET, API]).0, 200);
     gate.line();

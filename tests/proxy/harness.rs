@@ -30,7 +30,8 @@ use permgate::{
     metrics::{Format, Metrics, Readings},
     net::{Address, ConnectionLimit, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
-        BadTokens, Gateway, Parts, Settings, TokenLookup, UpstreamSettings, UpstreamUrl, Upstreams, Uses,
+        BadTokens, Gateway, LastUsedTables, Parts, Settings, TokenLookup, UpstreamSettings, UpstreamUrl,
+        Upstreams,
         access_log::{AccessLog, LogTarget},
         refusals::{self, Refusals},
     },
@@ -61,7 +62,7 @@ pub struct Gate {
     pub fence: Arc<Fence>,
     pub budget: Arc<ConnectionLimit>,
     pub metrics: Arc<Metrics>,
-    pub uses: Arc<Uses>,
+    pub uses: Arc<LastUsedTables>,
     pub keyring: Arc<Keyring>,
     pub refusals: RefCell<Refusals>,
     pub bearer: String,
@@ -214,7 +215,7 @@ impl Setup {
         metrics.ask_upstreams(upstreams.clone());
         let (sender, refusals) = refusals::channel(metrics.clone());
         let (fence, uses, budget) =
-            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<Uses>::default(), ConnectionLimit::new());
+            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<LastUsedTables>::default(), ConnectionLimit::new());
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
         let listener = bound.listener().unwrap();

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use permgate::{
     authz::rules::ServiceKey,
-    proxy::limits::{Limit, Per, Rate},
+    proxy::limits::{Limit, LimitKey, Rate},
 };
 
 use crate::harness::{Gate, Origin, Setup, Wire, eventually, field, fields};
@@ -15,16 +15,16 @@ fn number(n: u32) -> NonZeroU32 {
 }
 
 /// So many in a window, all of them at once.
-fn rate(per: Per, count: u32, window: Duration) -> Limit {
+fn rate(per: LimitKey, count: u32, window: Duration) -> Limit {
     let rate = Rate { count: number(count), window, burst: number(count) };
     Limit { per, rate: Some(rate), concurrent: None }
 }
 
-fn hourly(per: Per, count: u32) -> Limit {
+fn hourly(per: LimitKey, count: u32) -> Limit {
     rate(per, count, Duration::from_secs(3600))
 }
 
-fn cap(per: Per, count: u32) -> Limit {
+fn cap(per: LimitKey, count: u32) -> Limit {
     Limit { per, rate: None, concurrent: Some(number(count)) }
 }
 
@@ -61,7 +61,7 @@ const ANONYMOUS: &str = "GET /api/public HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
 fn count_is_kept_of_whom_the_limit_says() {
-    let check = |per: Per, anonymous_counts: bool| {
+    let check = |per: LimitKey, anonymous_counts: bool| {
         let origin = Origin::new();
         let gate = limited(origin.setup().public("/api/public"), &[hourly(per, 2)]).start();
         let request = gate.request("GET /api/x", &[]);
@@ -78,16 +78,16 @@ fn count_is_kept_of_whom_the_limit_says() {
         client.send("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n");
         assert_eq!(client.refused().0, 401, "{per}");
     };
-    check(Per::Token, false);
-    check(Per::User, false);
-    check(Per::Address, true);
-    check(Per::Service, true);
+    check(LimitKey::Token, false);
+    check(LimitKey::User, false);
+    check(LimitKey::Address, true);
+    check(LimitKey::Service, true);
 }
 
 #[test]
 fn an_address_is_the_one_that_trusted_proxies_tell() {
     let origin = Origin::new();
-    let setup = limited(origin.setup(), &[hourly(Per::Address, 1)]);
+    let setup = limited(origin.setup(), &[hourly(LimitKey::Address, 1)]);
     let gate = setup
         .with(|setup| setup.rules.trusted_proxies.networks = vec!["127.0.0.0/8".parse().unwrap()])
         .start();
@@ -102,8 +102,8 @@ fn an_address_is_the_one_that_trusted_proxies_tell() {
 #[test]
 fn the_client_is_told_and_who_waits_so_long_passes() {
     let origin = Origin::new();
-    let second = rate(Per::Token, 1, Duration::from_secs(1));
-    let gate = limited(origin.setup(), &[second, hourly(Per::User, 100)]).start();
+    let second = rate(LimitKey::Token, 1, Duration::from_secs(1));
+    let gate = limited(origin.setup(), &[second, hourly(LimitKey::User, 100)]).start();
     let request = gate.request("GET /api/x", &[]);
     let head = passes(&gate, &origin, &request);
     let policy = "\"1/s per token\";q=1;w=1, \"100/h per user\";q=100;w=3600";
@@ -125,19 +125,19 @@ fn the_client_is_told_and_who_waits_so_long_passes() {
 #[test]
 fn a_limit_that_a_reload_leaves_alone_keeps_its_count() {
     let origin = Origin::new();
-    let gate = limited(origin.setup(), &[hourly(Per::Token, 1)]).start();
+    let gate = limited(origin.setup(), &[hourly(LimitKey::Token, 1)]).start();
     let request = gate.request("GET /api/x", &[]);
     passes(&gate, &origin, &request);
-    gate.reload(limited(origin.setup(), &[hourly(Per::Token, 1), hourly(Per::User, 5)]));
+    gate.reload(limited(origin.setup(), &[hourly(LimitKey::Token, 1), hourly(LimitKey::User, 5)]));
     refused(&gate, &request);
-    gate.reload(limited(origin.setup(), &[hourly(Per::Token, 2)]));
+    gate.reload(limited(origin.setup(), &[hourly(LimitKey::Token, 2)]));
     passes(&gate, &origin, &request);
     gate.reload(origin.setup());
     for _ in 0..3 {
         let head = passes(&gate, &origin, &request);
         assert!(!head.contains("ratelimit"), "{head}");
     }
-    let everywhere = |setup: &mut Setup| setup.settings.limits.everywhere = vec![hourly(Per::User, 1)];
+    let everywhere = |setup: &mut Setup| setup.settings.limits.everywhere = vec![hourly(LimitKey::User, 1)];
     gate.reload(origin.setup().with(everywhere));
     passes(&gate, &origin, &request);
     refused(&gate, &request);
@@ -146,7 +146,7 @@ fn a_limit_that_a_reload_leaves_alone_keeps_its_count() {
 #[test]
 fn a_place_is_free_again_however_the_exchange_ends() {
     let origin = Origin::new();
-    let gate = limited(origin.setup(), &[cap(Per::Token, 1)]).start();
+    let gate = limited(origin.setup(), &[cap(LimitKey::Token, 1)]).start();
     let check = |row: &str, end: &dyn Fn(Wire, Wire)| {
         let client = gate.asked();
         let mut upstream = origin.accept();
@@ -192,19 +192,19 @@ fn a_place_is_free_again_however_the_exchange_ends() {
 #[test]
 fn a_new_cap_counts_who_is_inside_already() {
     let origin = Origin::new();
-    let gate = limited(origin.setup(), &[cap(Per::User, 2)]).start();
+    let gate = limited(origin.setup(), &[cap(LimitKey::User, 2)]).start();
     let (_first, mut one) = (gate.asked(), origin.accept());
     one.head();
-    gate.reload(limited(origin.setup(), &[cap(Per::User, 1)]));
+    gate.reload(limited(origin.setup(), &[cap(LimitKey::User, 1)]));
     refused(&gate, &gate.request("GET /api/x", &[]));
-    gate.reload(limited(origin.setup(), &[cap(Per::User, 3)]));
+    gate.reload(limited(origin.setup(), &[cap(LimitKey::User, 3)]));
     passes(&gate, &origin, &gate.request("GET /api/x", &[]));
 }
 
 #[test]
 fn a_request_that_one_limit_refuses_is_counted_by_none() {
     let origin = Origin::new();
-    let gate = limited(origin.setup(), &[hourly(Per::User, 2), cap(Per::Token, 1)]).start();
+    let gate = limited(origin.setup(), &[hourly(LimitKey::User, 2), cap(LimitKey::Token, 1)]).start();
     let mut client = gate.asked();
     let mut upstream = origin.accept();
     upstream.head();

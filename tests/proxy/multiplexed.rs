@@ -8,7 +8,7 @@ use permgate::proxy::HttpVersion;
 
 use crate::harness::{
     Ending, Gate, Origin, Setup, Wire, field,
-    frames::{CANCEL, DATA, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR},
+    frames::{CANCEL, DATA, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, WINDOW_UPDATE},
     status,
 };
 
@@ -151,6 +151,31 @@ fn a_cut_resets_one_stream_and_leaves_the_others() {
     open.until("goes on");
     open.until("0\r\n\r\n");
     assert!(!origin.has_more());
+    drop((client, open));
+    gate.is_empty_at_last();
+}
+
+/// A reset cannot reach an upstream that takes nothing: its connection ends instead.
+#[test]
+fn a_cut_ends_a_connection_that_is_blocked() {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const LARGEST: u32 = 0x7fff_ffff;
+    let origin = Origin::new();
+    let gate = h2c(&origin).public("/api/open").start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("4000000\r\n");
+    let mut upstream = origin.accept_h2(&[(INITIAL_WINDOW_SIZE, LARGEST)]);
+    upstream.send(WINDOW_UPDATE, 0, 0, &(LARGEST - 0xffff).to_be_bytes());
+    assert_eq!(upstream.request(), (1, false));
+    client.fill_up(&[b'x'; 16 << 10]);
+    assert_eq!(gate.revoke().0, 1);
+    // This request is given the blocked connection, and is sent once more when that has ended.
+    let mut open = gate.client();
+    open.send("GET /api/open HTTP/1.1\r\nHost: gate.example\r\n\r\n");
+    let mut second = origin.accept_h2(&[]);
+    assert_eq!(second.request(), (1, true));
+    second.answer(1, "ok");
+    assert_eq!(open.answer().2, "ok");
     drop((client, open));
     gate.is_empty_at_last();
 }

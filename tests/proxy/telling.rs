@@ -84,6 +84,6 @@ fn a_revoked_token_that_is_used_is_audited() {
         !events.is_empty()
     });
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].refused.reason, Reason::TokenRevoked);
-    assert_eq!(events[0].refused.token.unwrap().as_str(), &gate.bearer[4..16]);
+    assert_eq!(events[0].sample.reason, Reason::TokenRevoked);
+    assert_eq!(events[0].sample.token.unwrap().as_str(), &gate.bearer[4..16]);
 }

@@ -1,6 +1,6 @@
 //! One line: fixed fields in a fixed order, formatted without an allocation.
 
-use std::{io::Write, net::IpAddr, time::Duration};
+use std::{fmt, io::Write as _, net::IpAddr, time::Duration};
 
 use crate::authz::{
     answer::Reason,
@@ -52,8 +52,7 @@ impl Line<'_> {
         plain(to, b",\"service\":", self.service.map(str::as_bytes));
         plain(to, b",\"token_id\":", self.token_id.as_ref().map(|id| &id.as_bytes()[..]));
         text(to, b",\"user\":", self.user);
-        to.extend_from_slice(b",\"client\":\"");
-        address(to, self.client);
+        append(to, format_args!(",\"client\":\"{}", self.client));
         text(to, b"\",\"upstream\":", self.upstream);
         number(to, b",\"bytes_in\":", self.bytes_in);
         number(to, b",\"bytes_out\":", self.bytes_out);
@@ -71,9 +70,7 @@ impl Stamp {
             self.text = time.strftime("%Y-%m-%dT%H:%M:%S.").to_string();
             self.second = Some(second);
         }
-        to.extend_from_slice(self.text.as_bytes());
-        padded(to, milli.unsigned_abs());
-        to.push(b'Z');
+        append(to, format_args!("{}{milli:03}Z", self.text));
     }
 }
 
@@ -103,7 +100,7 @@ fn escaped(to: &mut Vec<u8>, key: &[u8], value: &str) {
         if is_plain(byte) {
             to.push(byte);
         } else {
-            let _ = write!(to, "\\u{byte:04x}");
+            append(to, format_args!("\\u{byte:04x}"));
         }
     }
     to.push(b'"');
@@ -115,51 +112,20 @@ fn is_plain(byte: u8) -> bool {
 
 fn number(to: &mut Vec<u8>, key: &[u8], value: u64) {
     to.extend_from_slice(key);
-    digits(to, value);
-}
-
-/// Most are of version 4, which is worth a way past the formatting machinery.
-fn address(to: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            for (place, octet) in address.octets().into_iter().enumerate() {
-                if place > 0 {
-                    to.push(b'.');
-                }
-                digits(to, u64::from(octet));
-            }
-        }
-        // An address writes itself; a Vec takes all of it.
-        IpAddr::V6(address) => drop(write!(to, "{address}")),
-    }
+    append(to, format_args!("{value}"));
 }
 
 /// Whole milliseconds and three places.
 fn milliseconds(to: &mut Vec<u8>, key: &[u8], value: Option<Duration>) {
     to.extend_from_slice(key);
-    let Some(value) = value else { return to.extend_from_slice(b"null") };
-    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-    digits(to, micros / 1000);
-    to.push(b'.');
-    padded(to, micros % 1000);
-}
-
-fn digits(to: &mut Vec<u8>, mut value: u64) {
-    let mut text = [0; 20];
-    let mut from = text.len();
-    loop {
-        from -= 1;
-        text[from] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return to.extend_from_slice(&text[from..]);
-        }
+    match value.map(|value| value.as_micros()) {
+        Some(micros) => append(to, format_args!("{}.{:03}", micros / 1000, micros % 1000)),
+        None => to.extend_from_slice(b"null"),
     }
 }
 
-/// Below 1000, three places.
-fn padded(to: &mut Vec<u8>, value: u64) {
-    to.extend([100, 10, 1].map(|place| b'0' + (value / place % 10) as u8));
+fn append(to: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    to.write_fmt(text).expect("a Vec takes all of it");
 }
 
 #[cfg(test)]

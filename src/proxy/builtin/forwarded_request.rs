@@ -50,7 +50,7 @@ impl FrontProxy {
     /// The one original request; whatever is missing, told twice or told in two ways is refused.
     pub fn forwarded_request<B>(self, request: &Request<B>) -> Result<ForwardedRequest, Reason> {
         let headers = request.headers();
-        if forwarding::misleads(headers, self.tells()) {
+        if forwarding::misleads(headers, self.own_fields()) {
             return Err(Reason::OriginalUnclear);
         }
         let (method, target, host) = match self {
@@ -71,7 +71,7 @@ impl FrontProxy {
     }
 
     /// The fields that this proxy sets itself, whatever its clients send.
-    fn tells(self) -> &'static [&'static str] {
+    fn own_fields(self) -> &'static [&'static str] {
         match self {
             FrontProxy::Nginx => &[METHOD, URI, URL, UPGRADE],
             FrontProxy::Traefik | FrontProxy::Caddy => &[FORWARDED_METHOD, FORWARDED_URI, UPGRADE],
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     /// Method, host and target, or why not.
-    fn told(
+    fn read(
         proxy: FrontProxy,
         line: &str,
         fields: &[(&'static str, &str)],
@@ -151,7 +151,7 @@ mod tests {
         fields: &[(&'static str, &str)],
         expected: Result<(&str, &str, &str), Reason>,
     ) {
-        let found = told(proxy, "GET /.permgate/auth", fields);
+        let found = read(proxy, "GET /.permgate/auth", fields);
         let expected = expected.map(|(m, h, t)| (m.to_owned(), h.to_owned(), t.to_owned()));
         assert_eq!(found, expected, "{row}");
     }
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn envoy_asks_with_the_request_itself() {
         let check = |line: &str, more: &[(&'static str, &str)], expected: Result<(&str, &str), Reason>| {
-            let found = told(FrontProxy::Envoy, line, &[&[("host", "a.example")], more].concat());
+            let found = read(FrontProxy::Envoy, line, &[&[("host", "a.example")], more].concat());
             let expected = expected.map(|(m, t)| (m.to_owned(), "a.example".to_owned(), t.to_owned()));
             assert_eq!(found, expected, "{line}");
         };
@@ -235,7 +235,7 @@ mod tests {
         ];
         let check = |name: &'static str, misleads: bool| {
             let fields = [&sound[..], &[(name, "1")]].concat();
-            let found = told(FrontProxy::Traefik, "GET /.permgate/auth", &fields);
+            let found = read(FrontProxy::Traefik, "GET /.permgate/auth", &fields);
             assert_eq!(found.is_err(), misleads, "{name}");
         };
         for name in [

@@ -15,7 +15,9 @@ use crate::{
         subject::{Access, Directory, Ending, Subject},
         time::Timestamp,
     },
-    proxy::{Gateway, context::RequestContext, rejection::Rejection, uses::Use, worker_state::WorkerState},
+    proxy::{
+        Gateway, context::RequestContext, last_used::Use, rejection::Rejection, worker_state::WorkerState,
+    },
     store::{
         ReadError, Store,
         model::{TokenRecord, UserKind},
@@ -62,15 +64,15 @@ impl Gateway {
         let body = self.authenticate(&state, context, now, |subject| {
             if let Some(service) = state.snapshot.rules.service_by_key(BUILT_IN_SERVICE) {
                 let one = Use { at: now, from: context.facts.client, service: service.id };
-                self.uses().record(subject.digest, one);
+                self.parts.uses.record(subject.digest, one);
             }
-            tell(subject, &record, kind, &state)
+            render(subject, &record, kind, &state)
         })?;
         Ok(json(&body, &context.request_id))
     }
 }
 
-fn tell(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &WorkerState) -> Value {
+fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &WorkerState) -> Value {
     let (rules, directory) = (&state.snapshot.rules, &state.snapshot.directory);
     let Subject { token, user, .. } = subject;
     // What the decision goes by; the record only lends the words, of services that are gone too.
@@ -114,8 +116,8 @@ fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory
     match decide::authorize(&subject, service, access == Access::Read) {
         Err(reason) => unreached(spec.key.as_str(), access, reason, &reason.answer(None).description),
         Ok(()) => {
-            let told = service.identity_groups().iter().filter(|_| spec.identity != Identity::None);
-            let groups: Vec<&String> = told.filter(|group| subject.user.is_in(group, directory)).collect();
+            let shown = service.identity_groups().iter().filter(|_| spec.identity != Identity::None);
+            let groups: Vec<&String> = shown.filter(|group| subject.user.is_in(group, directory)).collect();
             json!({
                 "service": spec.key.as_str(),
                 "title": spec.title,

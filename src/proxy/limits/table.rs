@@ -11,7 +11,7 @@ use std::{
 use crate::authz::{rules::ServiceId, secret::TokenId, subject::UserIx};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum CountKey {
     Token(TokenId),
     User(UserIx),
     Address(IpAddr),
@@ -28,7 +28,7 @@ pub struct Table<V> {
 
 #[derive(Debug)]
 struct Part<V> {
-    counts: HashMap<Who, V>,
+    counts: HashMap<CountKey, V>,
     /// With so many, those that say nothing any more are looked for.
     sweep_at: usize,
 }
@@ -44,35 +44,35 @@ impl<V: Copy + Default> Table<V> {
     /// was, and the answer.
     pub fn change<R>(
         &self,
-        who: Who,
+        key: CountKey,
         idle: impl Fn(V) -> bool,
         change: impl FnOnce(V) -> (Option<V>, R),
-    ) -> (Who, R) {
-        let at = match who {
-            Who::Others(part) => part,
-            who => (self.hasher.hash_one(who) % PARTS as u64) as usize,
+    ) -> (CountKey, R) {
+        let at = match key {
+            CountKey::Others(part) => part,
+            key => (self.hasher.hash_one(key) % PARTS as u64) as usize,
         };
         let mut part = self.parts[at].lock().unwrap_or_else(PoisonError::into_inner);
-        let mut who = who;
-        if !part.counts.contains_key(&who) {
+        let mut key = key;
+        if !part.counts.contains_key(&key) {
             if part.counts.len() >= part.sweep_at {
                 part.counts.retain(|_, count| !idle(*count));
                 part.sweep_at = (part.counts.len() * 2).clamp(FIRST_SWEEP, MOST);
             }
             if part.counts.len() >= MOST {
-                who = Who::Others(at);
+                key = CountKey::Others(at);
             }
         }
-        let present = part.counts.get(&who).copied().unwrap_or_default();
+        let present = part.counts.get(&key).copied().unwrap_or_default();
         let (count, answer) = change(present);
         if let Some(count) = count {
             if idle(count) {
-                part.counts.remove(&who);
+                part.counts.remove(&key);
             } else {
-                part.counts.insert(who, count);
+                part.counts.insert(key, count);
             }
         }
-        (who, answer)
+        (key, answer)
     }
 
     #[cfg(test)]

@@ -1,5 +1,4 @@
-//! So many at one time over all workers, and first come first served for those who wait. Touched
-//! only where a limit is configured.
+//! A limit over all workers, first come first served. Used only where a limit is configured.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -8,8 +7,8 @@ use std::sync::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Of the requests, or the connections, of one upstream. Survives reloads, its number does not: the
-/// one that was given last is valid.
+/// Limits the requests, or the connections, of one upstream. Outlives reloads, which may change the number:
+/// the last one given applies.
 pub struct SharedLimit {
     permits: Arc<Semaphore>,
     count: Mutex<Count>,
@@ -20,21 +19,21 @@ pub struct SharedLimit {
 #[derive(Default)]
 struct Count {
     limit: usize,
-    /// Permits that are out beyond a limit that was lowered: they do not come back.
+    /// Permits in use beyond a limit that was lowered: they are not returned to the semaphore.
     excess: usize,
 }
 
-/// Given back when dropped; then the first who waits has it.
+/// Released when dropped; the first waiter gets it.
 pub struct Permit {
     limit: Arc<SharedLimit>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// As many wait as may.
+/// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Counts as waiting.
+/// A place in the queue.
 pub struct Waiting(Arc<SharedLimit>);
 
 impl Default for SharedLimit {
@@ -49,26 +48,26 @@ impl Default for SharedLimit {
 }
 
 impl SharedLimit {
-    /// A permit, if one of `limit` is free and nobody waits for it.
+    /// A permit, if fewer than `limit` are in use and nobody waits.
     pub fn try_acquire(self: &Arc<Self>, limit: usize) -> Option<Permit> {
         self.set(limit);
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(Permit { limit: Arc::clone(self), permit: Some(permit) })
     }
 
-    /// No more than `room` may wait.
+    /// Joins the queue, which has room for `room` waiters.
     pub fn wait(self: &Arc<Self>, room: usize) -> Result<Waiting, Full> {
         let before = self.waiting.fetch_add(1, Relaxed);
         let waiting = Waiting(Arc::clone(self));
         if before < room { Ok(waiting) } else { Err(Full) }
     }
 
-    /// How many wait.
+    /// The length of the queue.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// Who is notified when somebody waits: an idle connection has a permit that another could use.
+    /// Adds a worker that is notified when somebody waits: its idle connections have permits.
     pub fn add_yielder(&self, yielder: &Arc<Notify>) {
         let mut yielders = self.yielders();
         yielders.retain(|other| other.strong_count() > 0);
@@ -79,7 +78,7 @@ impl SharedLimit {
         self.yielders().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 
-    /// How many permits are out, and how many wait.
+    /// Permits in use, and the length of the queue.
     pub fn figures(&self) -> (usize, usize) {
         let count = self.count();
         ((count.limit + count.excess).saturating_sub(self.permits.available_permits()), self.waiting())
@@ -109,9 +108,9 @@ impl SharedLimit {
 }
 
 impl Waiting {
-    /// Ends when it is this one's turn.
+    /// Waits for its turn.
     pub async fn permit(&self) -> Permit {
-        // It is never closed.
+        // The semaphore is never closed.
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.ok();
         Permit { limit: Arc::clone(&self.0), permit }
     }

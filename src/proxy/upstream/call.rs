@@ -1,40 +1,42 @@
-//! One request on one connection: until when the upstream may be silent, and the switch that ends
-//! the request at once.
+//! One request on one connection: how long the upstream may be silent, and the handle that ends the
+//! request at once.
 
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    io,
     pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::task::AbortHandle;
 
 use crate::net::{Clock, Deadline};
 
-/// Shared by whoever waits for the answer, the body on its way up, and the socket. On HTTP/1 there
-/// is one for each connection, which serves one request after the other; on HTTP/2 one for each
-/// stream.
+/// Shared by the request, its body and the socket. On HTTP/1 there is one per connection, which serves
+/// one request after the other; on HTTP/2 one per stream, and one for the connection as a whole.
 pub struct Call {
     ended: Cell<Option<Ended>>,
     deadline: Deadline,
-    /// The deadline is about something that is awaited now.
+    /// Something is awaited now, and the deadline runs.
     armed: Cell<bool>,
-    /// How long the upstream may be silent before its answer; `None` once that has begun.
+    /// How long the upstream may be silent before its response; `None` once that has begun.
     silence: Cell<Option<Duration>>,
-    /// Bytes read from the socket for this call.
+    /// Bytes that were read from the socket for this call.
     received: Cell<u64>,
     reader: RefCell<Option<Waker>>,
-    /// Tasks of hyper's that carry the call: they end with it.
+    /// Since when the socket accepts no bytes; `None`: it does.
+    blocked_since: Cell<Option<Instant>>,
+    /// hyper's tasks for this call, which end with it.
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
 /// Why the gateway itself ended a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The fence has cut it: no byte is read and none is written from now on.
+    /// The fence has cut the request: no byte is read or written from now on.
     Cancelled,
     /// The upstream was silent for too long.
     TimedOut,
@@ -51,6 +53,7 @@ impl Call {
             silence: Cell::new(None),
             received: Cell::new(0),
             reader: RefCell::default(),
+            blocked_since: Cell::new(None),
             tasks: RefCell::default(),
         })
     }
@@ -61,21 +64,21 @@ impl Call {
         self.await_answer(silence);
     }
 
-    /// Starts anew the time within which the answer has to begin.
+    /// Restarts the time within which the response has to begin.
     pub fn await_answer(&self, silence: Duration) {
         self.silence.set(Some(silence));
         self.arm(silence);
     }
 
-    /// The upstream still takes the request, or says that it works on it: while the answer has not
-    /// begun, its time starts anew.
+    /// The upstream has read more of the request, or sent an interim response: restarts the time within
+    /// which the response has to begin.
     pub fn progressed(&self) {
         if let Some(silence) = self.silence.get() {
             self.arm(silence);
         }
     }
 
-    /// The answer has begun.
+    /// The response has begun.
     pub fn answered(&self) {
         self.silence.set(None);
         self.disarm();
@@ -85,7 +88,7 @@ impl Call {
         self.silence.get().is_none()
     }
 
-    /// More of the answer is awaited; the time for it runs from the first time this is said.
+    /// More of the response is awaited; the time for it runs from the first call.
     pub fn await_body(&self, idle: Duration) {
         if !self.armed.get() {
             self.arm(idle);
@@ -108,7 +111,7 @@ impl Call {
         self.deadline.poll_expired(cx).map(|()| self.end(Ended::TimedOut))
     }
 
-    /// What a request comes to. `None`: the upstream was silent for too long, and the call has ended.
+    /// Waits for the response. `None`: the upstream was silent for too long, and the call has ended.
     pub async fn answer<T>(&self, sent: impl Future<Output = T>) -> Option<T> {
         let mut sent = pin!(sent);
         poll_fn(|cx| match sent.as_mut().poll(cx) {
@@ -118,8 +121,8 @@ impl Call {
         .await
     }
 
-    /// Synchronous: from now on the socket of an HTTP/1 connection takes and gives no byte, and no
-    /// piece of a body goes into an HTTP/2 stream.
+    /// Takes effect synchronously: from now on no byte is read from or written to an HTTP/1 connection,
+    /// and no piece of a body goes into an HTTP/2 stream.
     pub fn end(&self, ended: Ended) {
         if self.ended.get().is_none() {
             self.ended.set(Some(ended));
@@ -133,7 +136,12 @@ impl Call {
         self.ended.get()
     }
 
-    /// What is aborted when the call ends.
+    /// Call it before reading or writing. An error: the call has ended.
+    pub fn check(&self) -> io::Result<()> {
+        if self.ended().is_some() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Adds a task that is aborted when the call ends.
     pub fn add_task(&self, task: AbortHandle) {
         if self.ended.get().is_some() {
             task.abort();
@@ -147,7 +155,19 @@ impl Call {
         self.tasks.borrow().iter().all(AbortHandle::is_finished)
     }
 
-    /// The socket has given so many bytes.
+    /// Call it after each write: whether the socket accepted no byte.
+    pub fn set_blocked(&self, blocked: bool) {
+        if blocked != self.blocked_since.get().is_some() {
+            self.blocked_since.set(blocked.then(Instant::now));
+        }
+    }
+
+    /// For how long the socket has accepted no bytes; zero if it does.
+    pub fn blocked_for(&self) -> Duration {
+        self.blocked_since.get().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Counts bytes that were read from the socket.
     pub fn count_received(&self, bytes: usize) {
         self.received.set(self.received.get() + bytes as u64);
         if let Some(reader) = self.reader.take() {
@@ -159,13 +179,13 @@ impl Call {
         self.received.get() > 0
     }
 
-    /// Wakes this task when the socket has given something.
+    /// Wakes this task when something was read from the socket.
     pub fn wake_on_read(&self, cx: &Context<'_>) {
         *self.reader.borrow_mut() = Some(cx.waker().clone());
     }
 }
 
-/// By this a request is cut, whatever it is on: a queue, a connection in the making, a call.
+/// Cuts a request, whether it waits in a queue, for a connection, or for a response.
 #[derive(Default)]
 pub struct CancelHandle {
     cancelled: Cell<bool>,
@@ -173,7 +193,7 @@ pub struct CancelHandle {
 }
 
 impl CancelHandle {
-    /// Synchronous: from now on no byte is read from the upstream and none is written to it.
+    /// Takes effect synchronously: from now on no byte is read from the upstream or written to it.
     pub fn cancel(&self) {
         self.cancelled.set(true);
         if let Some(call) = self.call.take() {
@@ -185,7 +205,7 @@ impl CancelHandle {
         self.cancelled.get()
     }
 
-    /// The request is on this call from now on. One that was cut while it waited gets nowhere.
+    /// The request uses this call from now on. If it was cut while it waited, the call ends.
     pub(super) fn attach(&self, call: &Rc<Call>) {
         if self.is_cancelled() {
             call.end(Ended::Cancelled);
@@ -193,7 +213,7 @@ impl CancelHandle {
         *self.call.borrow_mut() = Some(Rc::clone(call));
     }
 
-    /// The connection is no longer this request's.
+    /// The connection no longer belongs to this request.
     pub(super) fn detach(&self) {
         self.call.take();
     }

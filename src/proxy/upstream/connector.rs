@@ -1,4 +1,4 @@
-//! From an open socket to a connection that speaks HTTP, and which one it is.
+//! Makes an open socket a connection that speaks HTTP/1.1 or HTTP/2.
 
 use std::{io, rc::Rc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// How one url is spoken to.
+/// The protocol settings of one url.
 pub struct Connector {
     version: HttpVersion,
     is_secure: bool,
@@ -30,10 +30,10 @@ pub struct Connector {
     ping: Duration,
 }
 
-/// What a handshake of TLS needs.
+/// What a TLS handshake needs.
 struct Secure {
     connector: TlsConnector,
-    /// For a connection whose protocol is to be switched: that is HTTP/1.1's alone.
+    /// For a connection that is to switch protocols, which only HTTP/1.1 can do.
     upgrading: TlsConnector,
     expected: ServerName<'static>,
 }
@@ -44,7 +44,7 @@ pub enum NewConnection {
     Http2(Rc<Http2>),
 }
 
-/// Why there is no connection; told to everybody who waits for it.
+/// Why there is no connection. Cloned for every request that waits for it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("not connected after {} ms", .0.as_millis())]
@@ -90,8 +90,8 @@ impl Connector {
         self.is_secure
     }
 
-    /// `permit`: the connection's place, where there are only so many. `upgrading`: it is to leave
-    /// HTTP, which HTTP/1.1 alone can do.
+    /// `permit`: that of the connection, where connections are limited. `upgrading`: the connection is to
+    /// switch protocols, which only HTTP/1.1 can do.
     pub async fn connect(
         &self,
         socket: Socket,
@@ -109,7 +109,7 @@ impl Connector {
             return http2.map(NewConnection::Http2).map_err(ConnectError::of_http2);
         }
         let http1 = Http1::start(transport, clock, permit).await;
-        // Nothing is read or written by it, so that nothing can fail.
+        // The handshake of HTTP/1.1 reads and writes nothing, so it cannot fail.
         http1
             .map(|http1| NewConnection::Http1(Box::new(http1)))
             .map_err(|error| io::Error::other(error).into())
@@ -133,7 +133,7 @@ impl Connector {
 }
 
 impl ConnectError {
-    /// A client's certificate may be refused only after the handshake.
+    /// TLS may refuse a client certificate after the handshake, when HTTP/2 has begun.
     fn of_http2(error: Http2Error) -> Self {
         let socket = match &error {
             Http2Error::Broken(error) => http2_error::socket_error(error),

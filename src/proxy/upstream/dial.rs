@@ -1,5 +1,4 @@
-//! From a url to an open socket: every address that its name leads to is tried, the one that
-//! just failed last.
+//! Opens a socket to a url: tries every address of its name, those that failed recently last.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,14 +21,14 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A worker's own, for one url.
+/// One worker's, for one url.
 pub struct Dialer {
     health: Arc<EndpointHealth>,
     next: Cell<usize>,
     failed: RefCell<Vec<(SocketAddr, Instant)>>,
 }
 
-/// How long an address that failed comes last.
+/// How long an address that failed is tried last.
 const AVOID: Duration = Duration::from_secs(10);
 
 impl Dialer {
@@ -37,7 +36,7 @@ impl Dialer {
         Self { health, next: Cell::new(0), failed: RefCell::default() }
     }
 
-    /// Within the caller's time; `within` is what is shared among the addresses.
+    /// `within` is shared among the addresses; the caller enforces it as a whole.
     pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<Socket> {
         let stream = match url.host() {
             Host::Socket(path) => return UnixStream::connect(path).await.map(Socket::Unix),
@@ -56,7 +55,7 @@ impl Dialer {
         let order = self.order(&addresses, now);
         let mut last = io::Error::from(io::ErrorKind::TimedOut);
         for (tried, address) in order.iter().enumerate() {
-            // Whoever does not answer leaves the others their part of the time.
+            // An address that does not answer must leave time for the others.
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             let share = left / u32::try_from(order.len() - tried).unwrap_or(u32::MAX);
             let outcome = tokio::time::timeout(share, TcpStream::connect(address)).await;
@@ -71,7 +70,7 @@ impl Dialer {
         Err(last)
     }
 
-    /// Each time another one comes first, so that all have their share.
+    /// Rotates the addresses, so that all get their share.
     fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
         let failed = self.failed.borrow();
         let failed =

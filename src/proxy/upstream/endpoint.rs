@@ -1,5 +1,5 @@
-//! One url of an upstream in one worker: its idle connections and the shared ones, and how many
-//! requests they serve.
+//! One url of an upstream in one worker: its idle HTTP/1.1 connections, its shared HTTP/2 connections, and
+//! how many requests are under way.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     net::Clock,
@@ -35,23 +35,23 @@ pub struct Endpoint {
     idle_timeout: Duration,
     pool: Rc<Pool>,
     shared: RefCell<Vec<Rc<Http2>>>,
-    /// What the last connection spoke: whether one is worth waiting for, to share it.
+    /// What the last connection spoke: a connection in the making is worth waiting for if it can be shared.
     speaks: Cell<HttpVersion>,
-    /// The upstream has asked for HTTP/1.1 and takes it.
+    /// The upstream answered HTTP_1_1_REQUIRED, so new connections offer HTTP/1.1 only.
     http1_only: Cell<bool>,
-    pending: RefCell<Option<Rc<PendingConnect>>>,
-    /// What is wrong with it, as the log has it already.
+    pending: RefCell<Option<PendingConnect>>,
+    /// The connect error that was logged last.
     logged: RefCell<Option<String>>,
-    /// Of the addresses that the idle connections lead to.
+    /// The generation of addresses that the idle connections lead to.
     generation: Cell<u64>,
     in_use: Cell<usize>,
-    /// Where connections are counted, if they are.
+    /// The limit on connections, if there is one.
     connections: Option<Arc<SharedLimit>>,
     /// Requests that wait for one of these connections, or for a permit to make one.
     waiting: Cell<usize>,
     /// A connection has become idle, or has room for a stream.
     idle: Notify,
-    /// How many in a row were kept for those who wait here while others waited, too.
+    /// How many connections in a row were kept for waiters here while there were waiters elsewhere.
     kept: Cell<u32>,
 }
 
@@ -59,28 +59,24 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Requests,
-    /// To leave HTTP, which HTTP/1.1 alone can do; it is nobody else's then.
+    /// To switch protocols, which only HTTP/1.1 can do; the connection serves nobody else.
     Upgrade,
-    /// As [`Purpose::Upgrade`], or a stream of HTTP/2 that becomes a tunnel (RFC 8441).
+    /// [`Purpose::Upgrade`], or an HTTP/2 stream that becomes a tunnel (RFC 8441).
     WebSocket,
 }
 
-/// A connection is kept for those who wait at the same endpoint, which saves making another, but only
-/// so often in a row while others wait.
+/// Keeping a connection for a waiter at the same endpoint saves making another one, but this is done
+/// only so often in a row while there are waiters elsewhere.
 const MAX_KEPT: u32 = 16;
 
-/// A connection in the making that several requests wait for.
-#[derive(Default)]
-struct PendingConnect {
-    outcome: RefCell<Option<Result<(), ConnectError>>>,
-    done: Notify,
-}
+/// The outcome of a connection in the making, which several requests wait for.
+type PendingConnect = watch::Receiver<Option<Result<(), ConnectError>>>;
 
-/// A request counts at its endpoint from the making of its connection to its end.
+/// Counts a request at its endpoint, from connecting to its end.
 pub struct InUse(Rc<Endpoint>);
 
 impl Endpoint {
-    /// `connections`: how many there may be, if that is limited.
+    /// `connections`: the limit on connections, if there is one.
     pub fn new(
         url: &UpstreamUrl,
         settings: &UpstreamSettings,
@@ -118,7 +114,7 @@ impl Endpoint {
         &self.health
     }
 
-    /// Requests under way here, those that are still connecting too.
+    /// Requests under way here, including those that are still connecting.
     pub fn in_use(&self) -> usize {
         self.in_use.get()
     }
@@ -134,8 +130,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether a connection that is idle now stays: nobody else waits for its permit, or somebody
-    /// waits here, who hears of it.
+    /// Whether to keep a connection that has just become idle: yes if nobody waits elsewhere for its permit,
+    /// or if somebody waits here, who is woken.
     fn keeps_idle(&self) -> bool {
         let Some(limit) = &self.connections else { return true };
         let (here, everywhere) = (self.waiting.get(), limit.waiting());
@@ -186,7 +182,7 @@ impl Endpoint {
         self.pending.borrow().is_some()
     }
 
-    /// `generation`: of the addresses when it was taken.
+    /// Puts a connection back into the pool. `generation`: that of the addresses when it was taken.
     pub(super) fn keep(&self, http1: Box<Http1>, generation: u64) {
         if generation == self.health.generation() && self.keeps_idle() {
             let keep_for = http1.keep_for(self.idle_timeout);
@@ -194,7 +190,7 @@ impl Endpoint {
         }
     }
 
-    /// Closes the idle connection that was used least lately; whether there was one.
+    /// Closes the least recently used idle connection; whether there was one.
     pub fn close_one(&self) -> bool {
         self.pool.close_one() || self.retire_idle()
     }
@@ -204,16 +200,16 @@ impl Endpoint {
         idle.map(|at| self.shared.borrow_mut().swap_remove(at).retire()).is_some()
     }
 
-    /// A shared connection has room for one more: a request that waits hears of it, and if none waits
-    /// here, a connection that nobody uses gives its place up.
+    /// A shared connection has room for a stream: wakes a request that waits here. If none does, a
+    /// connection that nobody uses gives up its permit.
     pub(super) fn notify_waiter(&self) {
         if !self.keeps_idle() {
             self.retire_idle();
         }
     }
 
-    /// A new connection; or, where one can be shared, a stream of the one that is made just now.
-    /// `permit`: the connection's place, where there are only so many.
+    /// A new connection, or a stream of a shared one that is being made. `permit`: that of the connection,
+    /// where connections are limited.
     pub async fn connect(
         self: &Rc<Self>,
         within: Duration,
@@ -244,7 +240,7 @@ impl Endpoint {
         let http1_only = self.http1_only.get();
         let connected = self.open(within, clock, permit, upgrading || http1_only).await;
         if http1_only && connected.is_err() {
-            // It may not take that either: the next connection offers any version again.
+            // HTTP/1.1 alone may be what fails: the next connection offers both versions again.
             self.http1_only.set(false);
         }
         match connected? {
@@ -256,8 +252,8 @@ impl Endpoint {
         }
     }
 
-    /// Waits for the connection that is being made, if need be by a task of its own: the client
-    /// that asked for it may go, and others wait for it.
+    /// Waits for the connection that is being made. A task of its own makes it, since the client that
+    /// wanted it first may leave while others still wait.
     async fn wait_for_pending(
         self: &Rc<Self>,
         within: Duration,
@@ -265,13 +261,10 @@ impl Endpoint {
         permit: Option<Permit>,
     ) -> Result<(), ConnectError> {
         let under_way = self.pending.borrow().clone();
-        let pending = under_way.unwrap_or_else(|| self.begin_connect(within, clock.clone(), permit));
-        loop {
-            if let Some(outcome) = &*pending.outcome.borrow() {
-                return outcome.clone();
-            }
-            pending.done.notified().await;
-        }
+        let mut pending = under_way.unwrap_or_else(|| self.begin_connect(within, clock.clone(), permit));
+        // The task ends with an outcome, or with the worker.
+        let outcome = pending.wait_for(Option::is_some).await;
+        outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or(Err(ConnectError::Full))
     }
 
     fn begin_connect(
@@ -279,10 +272,10 @@ impl Endpoint {
         within: Duration,
         clock: Clock,
         permit: Option<Permit>,
-    ) -> Rc<PendingConnect> {
-        let pending = Rc::<PendingConnect>::default();
-        *self.pending.borrow_mut() = Some(Rc::clone(&pending));
-        let (endpoint, waited_for) = (Rc::clone(self), Rc::clone(&pending));
+    ) -> PendingConnect {
+        let (sender, pending) = watch::channel(None);
+        *self.pending.borrow_mut() = Some(pending.clone());
+        let endpoint = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let generation = endpoint.health.generation();
             let connected = endpoint.open(within, &clock, permit, false).await;
@@ -291,8 +284,7 @@ impl Endpoint {
                 NewConnection::Http2(http2) => endpoint.insert(http2),
             });
             endpoint.pending.take();
-            *waited_for.outcome.borrow_mut() = Some(outcome);
-            waited_for.done.notify_waiters();
+            let _ = sender.send(Some(outcome));
         });
         pending
     }
@@ -321,7 +313,7 @@ impl Endpoint {
         Ok(connected)
     }
 
-    /// Once, not for every request that fails by it.
+    /// Logs an error once, not for every request that it fails.
     fn log(&self, error: Option<&ConnectError>) {
         let text = error.map(ConnectError::to_string);
         let mut logged = self.logged.borrow_mut();
@@ -342,7 +334,7 @@ impl Endpoint {
         InUse(Rc::clone(self))
     }
 
-    /// The name leads elsewhere now: what is idle is made anew when it is wanted.
+    /// Closes idle connections when the name leads to other addresses.
     fn forget_vanished(&self) {
         let generation = self.health.generation();
         if self.generation.replace(generation) != generation {
@@ -362,7 +354,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// Counts among those who wait here.
+/// Counts a request that waits at an endpoint.
 struct Waiter<'e>(&'e Endpoint);
 
 impl<'e> Waiter<'e> {
@@ -375,7 +367,7 @@ impl<'e> Waiter<'e> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
-        // A connection that was kept for it may be of use to others.
+        // Others may have a use for a connection that was kept for this waiter.
         if let Some(limit) = self.0.connections.as_ref().filter(|limit| limit.waiting() > 0) {
             limit.ask_to_yield();
         }

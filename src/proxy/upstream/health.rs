@@ -3,18 +3,18 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 
 use crate::{
     authz::answer::Reason,
     net::Clock,
     proxy::upstream::{
-        body::RequestBody,
         connector::ConnectError,
         endpoint::{Endpoint, Purpose},
         endpoint_health::EndpointHealth,
-        response::ResponseBody,
+        incoming::IncomingBody,
+        outgoing::OutgoingBody,
         settings::{Health, UpstreamSettings},
     },
 };
@@ -65,7 +65,7 @@ async fn ask(
     check: &Health,
     clock: &Clock,
 ) -> Result<(), Unhealthy> {
-    let mut request = Request::new(RequestBody::empty());
+    let mut request = Request::new(OutgoingBody::empty());
     *request.uri_mut() = check.path.clone().into();
     request.headers_mut().insert(header::HOST, host.clone());
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
@@ -74,7 +74,9 @@ async fn ask(
     let answer = connection.send(request, check.timeout, false).await;
     let answer = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?;
     let status = answer.status();
-    read_to_end(answer.map(|incoming| ResponseBody::new(incoming, connection, check.timeout))).await;
+    let body = IncomingBody::new(answer.into_body(), connection, check.timeout);
+    // The upstream need not log a response that nobody read; one without an end is broken off.
+    let _ = Limited::new(body, MAX_ANSWER).collect().await;
     // The next check makes a connection of its own.
     while endpoint.close_one() {}
     let sound = match check.status {
@@ -82,17 +84,6 @@ async fn ask(
         None => status.is_success() || status.is_redirection(),
     };
     if sound { Ok(()) } else { Err(Unhealthy::Status(status)) }
-}
-
-/// The upstream need not log an answer that nobody took; one without an end is broken off.
-async fn read_to_end(answer: Response<ResponseBody>) {
-    let mut body = answer.into_body();
-    let mut left = MAX_ANSWER;
-    while let Some(Ok(frame)) = body.frame().await {
-        let length = frame.data_ref().map_or(0, bytes::Bytes::len);
-        let Some(rest) = left.checked_sub(length) else { return };
-        left = rest;
-    }
 }
 
 #[derive(Debug, thiserror::Error)]

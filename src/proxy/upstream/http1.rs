@@ -1,4 +1,4 @@
-//! HTTP/1.1 to an upstream: a connection of hyper's that one request has to itself.
+//! HTTP/1.1 to an upstream: a hyper connection that serves one request at a time.
 
 use std::{
     cell::Cell,
@@ -21,44 +21,43 @@ use crate::{
     proxy::upstream::{
         HEAD_LIMIT,
         admission::Permit,
-        body::RequestBody,
         call::{Call, Ended},
         io::{Interim, Io},
+        outgoing::OutgoingBody,
         pooled::Failure,
         transport::Transport,
     },
 };
 
 pub struct Http1 {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<OutgoingBody>,
     call: Rc<Call>,
     clock: Clock,
     interim: Interim,
-    /// The request that is under way asks to leave HTTP.
+    /// The current request asks for another protocol.
     upgrading: Rc<Cell<bool>>,
-    /// The socket, once HTTP is over on it, and what was read behind the head.
+    /// After a 101: the socket, and what was read behind the head.
     upgraded: oneshot::Receiver<(Io, Bytes)>,
     last_used: Instant,
-    /// Requests that were answered on it.
+    /// Responses so far.
     served: u32,
-    /// For how long the upstream keeps it, as its last answer said.
+    /// For how long the upstream keeps the connection, as announced in the last response.
     announced: Option<Duration>,
 }
 
-/// More fields than this cannot be in a head that is within its bound of bytes and means anything.
+/// The limit on fields is meant to be out of reach: the head's size in bytes is what counts.
 const MAX_FIELDS: usize = 1000;
-/// Slightly more than a head, which has to be in the buffer whole.
+/// Slightly more than a head, which has to fit into the buffer.
 const BUFFER: usize = HEAD_LIMIT + (2 << 10);
 
-/// A connection that was used so lately is not closed by the upstream for being idle. Once it has
-/// served so many requests, so that the upstream does keep connections, no copy is kept of those that
-/// might have to be sent again.
+/// A request is copied in case it has to be sent again, unless the connection is surely open: it was used
+/// this recently, and has served enough requests to show that the upstream keeps connections open.
 const SURELY_OPEN: Duration = Duration::from_secs(1);
 const PROVEN: u32 = 8;
 
 impl Http1 {
-    /// hyper's side of it is a task of its own. `permit`: its place among the upstream's
-    /// connections, where there are only so many.
+    /// Spawns the task that drives the connection. `permit`: that of the connection, where connections are
+    /// limited.
     pub async fn start(
         transport: Transport,
         clock: &Clock,
@@ -99,22 +98,24 @@ impl Http1 {
         &self.clock
     }
 
-    /// Whether the next request may have it: nothing is under way, and the upstream has kept it open,
-    /// in silence.
+    /// Whether the next request may use the connection: nothing is under way, and the upstream has neither
+    /// closed it nor sent anything.
     pub fn is_ready(&self) -> bool {
         self.sender.is_ready() && self.call.ended().is_none()
     }
 
-    /// How long it may be kept unused: so long, or a little less than the upstream says that it does.
+    /// How long the connection may be idle: `idle`, or a little less than the upstream announced.
     pub fn keep_for(&self, idle: Duration) -> Duration {
-        self.announced.map_or(idle, |announced| idle.min(announced.saturating_sub(margin(announced))))
+        // The upstream's time starts at another moment.
+        let margin = |announced: Duration| Duration::from_secs(1).min(announced / 2);
+        self.announced.map_or(idle, |announced| idle.min(announced - margin(announced)))
     }
 
-    /// Only a connection that is `reused` can have been given up by the upstream at the moment of
-    /// the request; `repeatable`: doing the request twice does no harm.
+    /// `reused`: the upstream may have closed the connection at the moment of the request. `repeatable`: the
+    /// request is idempotent and has no body.
     pub async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
+        mut request: Request<OutgoingBody>,
         silence: Duration,
         reused: bool,
         repeatable: bool,
@@ -131,9 +132,7 @@ impl Http1 {
         self.call.begin(silence);
         let sent = self.sender.try_send_request(request);
         match self.call.answer(sent).await {
-            Some(Ok(_)) if self.interim.too_many() => {
-                Err(Failure { again: None, reason: Reason::UpstreamInvalid })
-            }
+            Some(Ok(_)) if self.interim.too_many() => Err(Reason::UpstreamInvalid.into()),
             Some(Ok(response)) => {
                 self.call.answered();
                 self.last_used = now;
@@ -148,7 +147,7 @@ impl Http1 {
                 let again = unsent.or_else(|| copy.filter(|_| unanswered));
                 Err(Failure { again, reason: self.reason(&error) })
             }
-            None => Err(Failure { again: None, reason: Reason::UpstreamTimeout }),
+            None => Err(Reason::UpstreamTimeout.into()),
         }
     }
 
@@ -160,8 +159,8 @@ impl Http1 {
         }
     }
 
-    /// After an answer of 101: the socket itself. `None`: it broke off, or the upstream has switched
-    /// before it had the whole request.
+    /// After a 101: the socket. `None`: the connection failed, or the upstream switched before it had read
+    /// the whole request.
     pub async fn into_upgraded(self) -> Option<(Io, Bytes)> {
         let (mut io, early) = self.upgraded.await.ok()?;
         io.begin_tunnel();
@@ -169,8 +168,8 @@ impl Http1 {
     }
 }
 
-/// A copy of a request without a body.
-pub fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+/// A copy of a request that shares the body, of which nothing was read yet.
+pub fn copy(request: &Request<OutgoingBody>) -> Request<OutgoingBody> {
     let mut copy = Request::new(request.body().again());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -188,11 +187,6 @@ fn announced(headers: &HeaderMap) -> Option<Duration> {
         let seconds = value.trim().trim_matches('"').parse().ok()?;
         name.trim().eq_ignore_ascii_case("timeout").then(|| Duration::from_secs(seconds))
     })
-}
-
-/// So much earlier than announced a connection is given up: the upstream counts from another moment.
-fn margin(announced: Duration) -> Duration {
-    Duration::from_secs(1).min(announced / 2)
 }
 
 #[cfg(test)]

@@ -25,9 +25,9 @@ use crate::{
     proxy::upstream::{
         HEAD_LIMIT,
         admission::Permit,
-        body::RequestBody,
         call::{Call, Ended},
         io::Io,
+        outgoing::OutgoingBody,
         transport::Transport,
     },
 };
@@ -45,6 +45,8 @@ const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW / 32 * 256 * 2
 const SEND_BUFFER: usize = 16 << 10;
 /// How long the upstream may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the upstream may take nothing after a stream was cut.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a farewell may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,7 @@ const MAX_RESETS_REMEMBERED: usize = 4096;
 
 pub struct Http2 {
     /// `None`: takes no more requests and closes after the last one.
-    sender: RefCell<Option<SendRequest<RequestBody>>>,
+    sender: RefCell<Option<SendRequest<OutgoingBody>>>,
     connection: RefCell<Option<HyperConnection>>,
     executor: StreamExecutor,
     /// Of the connection as a whole.
@@ -79,7 +81,7 @@ pub enum Http2Error {
     Broken(#[from] hyper::Error),
 }
 
-type HyperConnection = Connection<TokioIo<Io>, RequestBody, StreamExecutor>;
+type HyperConnection = Connection<TokioIo<Io>, OutgoingBody, StreamExecutor>;
 
 /// Spawns hyper's tasks on the worker and gives each call those that send its body or carry its
 /// tunnel, so that the end of the call ends them whatever they wait for.
@@ -188,7 +190,10 @@ impl Http2 {
         Some(Http2Stream::new(Rc::clone(self), sender, secure))
     }
 
-    fn leave(&self) {
+    fn leave(&self, ended: Option<Ended>) {
+        if ended == Some(Ended::Cancelled) {
+            tokio::task::spawn_local(close_if_blocked(Rc::clone(&self.call)));
+        }
         self.used.set(true);
         self.active.set(self.active.get() - 1);
         if self.active.get() == 0 {
@@ -250,6 +255,18 @@ impl Http2 {
         }
         *slot = None;
         Poll::Ready(())
+    }
+}
+
+/// After a cut: a connection that cannot send the stream's reset ends as a whole.
+async fn close_if_blocked(call: Rc<Call>) {
+    loop {
+        tokio::time::sleep(BLOCKED_TIMEOUT).await;
+        match call.blocked_for() {
+            Duration::ZERO => return,
+            blocked if blocked >= BLOCKED_TIMEOUT => return call.end(Ended::Cancelled),
+            _ => {}
+        }
     }
 }
 

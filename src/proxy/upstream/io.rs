@@ -1,5 +1,5 @@
-//! The bytes between the worker and an upstream, watched: the call's switch is looked at before
-//! every byte, and a failed write does not hide an answer that was already sent.
+//! The socket to an upstream. Every read and write first checks whether the call has ended, and a failed
+//! write does not hide a response that the upstream had already sent.
 
 use std::{
     io,
@@ -20,22 +20,22 @@ use crate::proxy::upstream::{
     transport::{Stream, Transport},
 };
 
-/// More interim answers than this before one answer: the upstream is not sane.
+/// Interim responses before one response; more of them are a fault of the upstream.
 const MAX_INTERIM: u32 = 16;
 
-/// Interim answers (1xx) to the present request; hyper counts them here and goes on, the socket
-/// sees it with its next read.
+/// The number of interim responses (1xx) to the current request. hyper's callback counts and cannot stop
+/// the exchange, so the next read of the socket checks the number.
 #[derive(Clone, Default)]
 pub struct Interim(Arc<AtomicU32>);
 
 pub struct Io {
     stream: Transport,
     call: Rc<Call>,
-    /// HTTP/1 alone.
+    /// Only for HTTP/1: the counter, and its last known value.
     interim: Option<(Interim, u32)>,
-    /// The upstream takes no more; what it has answered is still to be read.
+    /// Writing has failed; what the upstream has sent is still read.
     write_failed: bool,
-    /// Among the upstream's connections; given back with the socket.
+    /// Under the limit on connections; released with the socket.
     _permit: Option<Permit>,
 }
 
@@ -63,16 +63,9 @@ impl Io {
         self
     }
 
-    /// HTTP is over on it: no answer is to come that a failed write could hide.
+    /// The connection has left HTTP: no response is to come that a failed write could hide.
     pub fn begin_tunnel(&mut self) {
         self.interim = None;
-    }
-
-    fn check(&self) -> io::Result<()> {
-        match self.call.ended() {
-            None => Ok(()),
-            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-        }
     }
 
     fn check_interim(&mut self) -> io::Result<()> {
@@ -87,17 +80,19 @@ impl Io {
         Ok(())
     }
 
-    /// A failed write turns into waiting: the read side tells how the exchange ends, be it with an
-    /// early answer or with an error. Without this a 413 that is followed by a reset gets lost.
+    /// After a failed write, waits: reading shows how the exchange ends, with an early response or with an
+    /// error. Otherwise a 413 that is followed by a reset would be lost.
     fn poll_out<T>(
         &mut self,
         out: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        self.check()?;
+        self.call.check()?;
         if self.write_failed {
             return Poll::Pending;
         }
-        let result = ready!(out(Pin::new(&mut *self.stream)));
+        let polled = out(Pin::new(&mut *self.stream));
+        self.call.set_blocked(polled.is_pending());
+        let result = ready!(polled);
         if result.is_err() && self.interim.is_some() {
             self.write_failed = true;
             return Poll::Pending;
@@ -108,7 +103,7 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // The upstream must not take half a request for a whole one.
+        // The upstream must not mistake half a request for a complete one.
         if matches!(self.call.ended(), Some(Ended::Cancelled | Ended::TimedOut)) {
             self.stream.reset_on_close();
         }
@@ -121,7 +116,7 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.call.check()?;
         self.check_interim()?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);

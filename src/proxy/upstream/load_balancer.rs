@@ -126,9 +126,9 @@ mod tests {
             let balancer = balancer(Balance::RoundRobin, weights);
             let turns =
                 (0..expected.len()).map(|_| balancer.choose(|place| !out.contains(&place), |_| 0, none));
-            let told: String =
+            let chosen: String =
                 turns.map(|turn| turn.map_or('-', |place| (b'a' + place as u8) as char)).collect();
-            assert_eq!(told, expected, "{row}");
+            assert_eq!(chosen, expected, "{row}");
         };
         check("equal", &[1, 1, 1], &[], "abcabc");
         check("three to one", &[3, 1], &[], "aabaaaba");

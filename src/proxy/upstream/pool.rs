@@ -1,4 +1,4 @@
-//! The HTTP/1.1 connections of a url that wait for another request.
+//! The idle HTTP/1.1 connections of a url.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,7 +11,7 @@ use crate::{net::Clock, proxy::upstream::http1::Http1};
 
 #[derive(Default)]
 pub struct Pool {
-    /// Last in, first out: the connection that was just used is warm, the others may age.
+    /// Last in, first out: recently used connections are warm, the others age and go.
     idle: RefCell<Vec<Idle>>,
     swept: Cell<bool>,
 }
@@ -21,11 +21,11 @@ struct Idle {
     until: Instant,
 }
 
-/// Connections that nobody takes are looked at this often: too old ones go, and closed ones.
+/// How often connections that are too old, or closed by the upstream, are removed.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Pool {
-    /// The connection that was used last and is still open.
+    /// The most recently used connection that is still open.
     pub fn take(&self) -> Option<Box<Http1>> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
@@ -35,7 +35,7 @@ impl Pool {
         }
     }
 
-    /// Closes the one that was used least lately; whether there was one.
+    /// Closes the least recently used connection; whether there was one.
     pub fn close_one(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         !idle.is_empty() && {
@@ -63,7 +63,7 @@ impl Idle {
     }
 }
 
-/// Until there is nothing left to look after.
+/// Removes unusable connections until the pool is empty.
 async fn sweep(pool: Weak<Pool>, every: Duration, clock: Clock) {
     let deadline = clock.deadline();
     loop {

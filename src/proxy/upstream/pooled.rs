@@ -1,4 +1,4 @@
-//! A connection to an upstream that one request has until the answer's last byte.
+//! A connection to an upstream that one request owns until the response's last byte.
 
 use std::{rc::Rc, time::Duration};
 
@@ -9,24 +9,24 @@ use crate::{
     authz::answer::Reason,
     proxy::upstream::{
         admission::Permit,
-        body::RequestBody,
         call::{Call, CancelHandle, Ended},
         endpoint::{Endpoint, InUse},
         http1::Http1,
         http2::Http2Stream,
+        outgoing::OutgoingBody,
         upgraded::Upgraded,
     },
 };
 
-/// Goes back by [`PooledConnection::give_back`]; dropped, the request is broken off.
+/// [`PooledConnection::give_back`] returns it to its pool; dropping it aborts the request.
 pub struct PooledConnection {
     endpoint: InUse,
     protocol: Option<Protocol>,
     call: Rc<Call>,
     reused: bool,
-    /// Of the endpoint's addresses when the connection was taken.
+    /// The generation of the endpoint's addresses when the connection was taken.
     generation: u64,
-    /// Among the upstream's requests, where there are only so many.
+    /// Under `max_in_flight`, where that is set.
     permit: Option<Permit>,
     cancel: Option<Rc<CancelHandle>>,
 }
@@ -36,11 +36,17 @@ pub enum Protocol {
     Http2(Http2Stream),
 }
 
-/// A request that got no answer.
+/// A request that got no response.
 pub struct Failure {
-    /// The request, where sending it once more does no harm.
-    pub again: Option<Request<RequestBody>>,
+    /// The request, if it is safe to send it again.
+    pub again: Option<Request<OutgoingBody>>,
     pub reason: Reason,
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { again: None, reason }
+    }
 }
 
 impl PooledConnection {
@@ -65,32 +71,32 @@ impl PooledConnection {
         matches!(self.protocol, Some(Protocol::Http2(_)))
     }
 
-    /// Keeps the request's place among the upstream's requests until the end.
+    /// Keeps the request's permit under `max_in_flight` until the end.
     pub fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
     }
 
-    /// From now on a cut of the request ends this connection, or stream, too.
+    /// From now on a cut of the request ends this connection or stream.
     pub fn attach(&mut self, cancel: &Rc<CancelHandle>) {
         cancel.attach(&self.call);
         self.cancel = Some(Rc::clone(cancel));
     }
 
-    /// Sends and waits for the head of the answer; the upstream may be silent for so long.
-    /// `repeatable`: doing it twice does no harm.
+    /// Sends a request and waits for the head of the response. `silence`: how long the upstream may be
+    /// silent. `repeatable`: the request is idempotent and has no body.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Request<OutgoingBody>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
         if self.call.ended().is_some() {
-            return Err(Failure { again: None, reason: Reason::UpstreamReset });
+            return Err(Reason::UpstreamReset.into());
         }
         match self.protocol.as_mut().expect("a connection has its protocol until it is given back") {
             Protocol::Http1(http1) => http1.send(request, silence, self.reused, repeatable).await,
             Protocol::Http2(stream) => {
-                // In a box, as all that is of HTTP/2 alone.
+                // Boxed, so that HTTP/1.1 requests have small futures.
                 let outcome = Box::pin(stream.send(request, silence, repeatable)).await;
                 if stream.requires_http11() {
                     self.endpoint.disable_http2();
@@ -100,7 +106,7 @@ impl PooledConnection {
         }
     }
 
-    /// After an answer of 101: the connection itself, or the stream, as a tunnel.
+    /// After a 101: the connection, or the stream, as a tunnel.
     pub async fn upgrade(mut self, response: &mut Response<Incoming>) -> Option<Upgraded> {
         match self.protocol.take()? {
             Protocol::Http1(http1) => {
@@ -115,14 +121,14 @@ impl PooledConnection {
         }
     }
 
-    /// After a tunnel that both sides have ended: a shared connection stays.
+    /// Both sides have ended the tunnel. A shared connection stays open.
     pub(super) fn finish_tunnel(&mut self) {
         self.protocol.take();
     }
 
-    /// After the last byte of an answer. A connection that is not ready at this moment (its
-    /// request is still under way, or it is to be closed) is of no use to another request, and a
-    /// stream whose request is still under way is reset.
+    /// Call it after the last byte of a response. A connection that is not ready now (its request is still
+    /// under way, or the upstream closes it) is closed, and a stream whose request is still under way is
+    /// reset.
     pub fn give_back(mut self) {
         self.call.disarm();
         match self.protocol.take() {

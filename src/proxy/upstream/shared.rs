@@ -1,5 +1,5 @@
-//! What the workers share of the upstreams, and who looks after it. Nothing here is written per
-//! request, but for the places of a configured limit.
+//! What the workers share of the upstreams, and the tasks that maintain it. Nothing here is written per
+//! request, except for permits where a limit is configured.
 
 use std::{
     any::Any,
@@ -27,11 +27,11 @@ use crate::{
     state::State,
 };
 
-/// One for the process. What it knows of an upstream and of a url outlives reloads that keep them.
+/// One per process. The state of an upstream and of a url outlives reloads that keep them.
 pub struct Upstreams {
     resolver: Box<dyn Resolver>,
-    known: Mutex<HashMap<Arc<str>, Known>>,
-    /// A worker has seen settings that nobody looks after yet.
+    known: Mutex<HashMap<Arc<str>, UpstreamState>>,
+    /// A worker has read settings that have no tasks yet.
     news: Notify,
 }
 
@@ -43,12 +43,12 @@ pub struct SharedUpstream {
     pub connections: Arc<SharedLimit>,
 }
 
-/// How soon a reload is seen when no worker has seen it.
+/// How soon a reload is noticed when no worker reports it.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct Known {
-    /// As they are looked after.
+struct UpstreamState {
+    /// The settings that the tasks run with.
     settings: Option<Arc<UpstreamSettings>>,
     endpoints: HashMap<String, Arc<EndpointHealth>>,
     requests: Arc<SharedLimit>,
@@ -64,7 +64,7 @@ impl Upstreams {
         Arc::new(Self { resolver: Box::new(resolver), known: Mutex::default(), news: Notify::new() })
     }
 
-    /// Looks names up and asks for health, as long as it is polled: in one place of the process.
+    /// Resolves names and checks health for as long as it is polled; run it once per process.
     pub async fn care(self: Arc<Self>, state: Arc<State>, clock: Clock) {
         let mut cared: HashMap<Arc<str>, (Arc<UpstreamSettings>, JoinSet<()>)> = HashMap::new();
         let mut attachment: Option<Arc<dyn Any + Send + Sync>> = None;
@@ -81,12 +81,12 @@ impl Upstreams {
                 }
                 attachment = Some(published);
             }
-            // A worker that has seen a reload says so; otherwise it is seen in time.
+            // A worker that reads a reload notifies; if none does, the reload is noticed in time.
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
         }
     }
 
-    /// Of these from now on, and of no others.
+    /// Keeps the state of these upstreams and drops that of others.
     fn follow(&self, settings: &Settings) {
         let mut known = self.known();
         known.retain(|name, _| settings.upstreams.contains_key(name));
@@ -96,7 +96,7 @@ impl Upstreams {
             known.endpoints.retain(|url, _| urls.contains(url));
             known.settings = Some(upstream.clone());
             if upstream.health.is_none() {
-                // Nobody would say so any more.
+                // No check is left that could set it up again.
                 known.endpoints.values().for_each(|health| health.set_up(true));
             }
         }
@@ -128,12 +128,12 @@ impl Upstreams {
         known.shared(settings)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, UpstreamState>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl UpstreamState {
     fn shared(&mut self, settings: &UpstreamSettings) -> SharedUpstream {
         let health = |one: &WeightedUrl| self.endpoints.entry(one.url.to_string()).or_default().clone();
         SharedUpstream {
@@ -148,7 +148,7 @@ impl UpstreamReadings for Upstreams {
     fn read(&self) -> Vec<UpstreamReading> {
         let now = Instant::now();
         let mut known = self.known();
-        let reading = |known: &mut Known| {
+        let reading = |known: &mut UpstreamState| {
             let settings = known.settings.clone()?;
             let SharedUpstream { endpoints, requests, connections } = known.shared(&settings);
             let figures = |limit: &SharedLimit, set: Option<NonZeroUsize>| set.map(|_| limit.figures());

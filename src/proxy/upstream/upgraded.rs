@@ -1,4 +1,4 @@
-//! A connection on which the upstream speaks HTTP no longer.
+//! A connection to an upstream that has switched protocols.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use crate::proxy::upstream::{call::Ended, io::Io, pooled::PooledConnection};
 /// The upstream's end of a tunnel. Dropped before [`Upgraded::finish`], it is reset.
 pub struct Upgraded {
     io: Box<dyn Duplex>,
-    /// What it has said in its new protocol already.
+    /// What was read behind the head of the 101.
     early: Bytes,
     connection: PooledConnection,
     finished: bool,
@@ -34,23 +34,16 @@ impl Upgraded {
         Self { io: Box::new(TokioIo::new(io)), early: Bytes::new(), connection, finished: false }
     }
 
-    /// It did not break off.
+    /// The tunnel ended as both sides wanted.
     pub fn finish(&mut self) {
         self.finished = true;
         self.connection.finish_tunnel();
-    }
-
-    fn check(&self) -> io::Result<()> {
-        match self.connection.call().ended() {
-            None => Ok(()),
-            Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-        }
     }
 }
 
 impl Drop for Upgraded {
     fn drop(&mut self) {
-        // Cut, drained or failed: what broke off must not look as if it had ended.
+        // The upstream must not mistake a tunnel that was cut, drained or failed for one that ended.
         if !self.finished {
             self.connection.call().end(Ended::Cancelled);
         }
@@ -63,13 +56,13 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.connection.call().check()?;
         if !self.early.is_empty() {
             let length = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early[..length]);
             self.early.advance(length);
             if self.early.is_empty() {
-                // A tunnel lives long; what it held goes now.
+                // A tunnel lives long: free the buffer now.
                 self.early = Bytes::new();
             }
             return Poll::Ready(Ok(()));
@@ -80,17 +73,17 @@ impl AsyncRead for Upgraded {
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.connection.call().check()?;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.connection.call().check()?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.connection.call().check()?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderMap, Request, Response, Uri, Version, header, request, uri};
+use http::{Request, Response, Uri, Version, header, request, uri};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
 use super::{
@@ -12,10 +12,10 @@ use super::{
 use crate::{
     authz::answer::Reason,
     proxy::upstream::{
-        body::RequestBody,
         call::Call,
         http1::copy,
         http2_error::{self, Failure as Http2Failure},
+        outgoing::OutgoingBody,
         pooled::Failure,
     },
 };
@@ -24,7 +24,7 @@ use crate::{
 pub struct Http2Stream {
     connection: Rc<Http2>,
     /// Taken by the request; while it is held the connection stays.
-    sender: Option<SendRequest<RequestBody>>,
+    sender: Option<SendRequest<OutgoingBody>>,
     secure: bool,
     reused: bool,
     http11_required: bool,
@@ -32,7 +32,7 @@ pub struct Http2Stream {
 }
 
 impl Http2Stream {
-    pub(super) fn new(connection: Rc<Http2>, sender: SendRequest<RequestBody>, secure: bool) -> Self {
+    pub(super) fn new(connection: Rc<Http2>, sender: SendRequest<OutgoingBody>, secure: bool) -> Self {
         let (call, reused) = (Call::new(connection.clock()), connection.used.get());
         Self { connection, sender: Some(sender), secure, reused, http11_required: false, call }
     }
@@ -49,21 +49,20 @@ impl Http2Stream {
     /// `repeatable`: doing it twice does no harm.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Request<OutgoingBody>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
         // A refused stream may go again whatever its method, so that its head is kept.
         let kept = copy(&request);
         let (mut head, body) = request.into_parts();
-        let Some(target) = target(&head, self.secure) else {
-            return Err(Failure { again: None, reason: Reason::BadRequest });
-        };
-        head.uri = target;
+        head.uri = target(&head, self.secure).ok_or(Reason::BadRequest)?;
         head.version = Version::HTTP_2;
         let tunnel = self.connection.takes_extended_connect() && websocket::is_asked_for(&head.headers);
         let handshake = if tunnel { Handshake::begin(&mut head) } else { None };
-        remove_connection_fields(&mut head.headers);
+        for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+            head.headers.remove(name);
+        }
         let Some(mut sender) = self.sender.take() else {
             return Err(Failure { again: Some(kept), reason: Reason::UpstreamReset });
         };
@@ -82,7 +81,7 @@ impl Http2Stream {
                 return Ok(response);
             }
             Some(Err(mut error)) => (error.take_message().is_some(), error.into_error()),
-            None => return Err(Failure { again: None, reason: Reason::UpstreamTimeout }),
+            None => return Err(Reason::UpstreamTimeout.into()),
         };
         let (harmless, reason) = self.judge(&error, repeatable);
         let again = (unsent || harmless) && kept.body().is_untouched();
@@ -120,7 +119,7 @@ impl Http2Stream {
 
 impl Drop for Http2Stream {
     fn drop(&mut self) {
-        self.connection.leave();
+        self.connection.leave(self.call.ended());
     }
 }
 
@@ -131,11 +130,4 @@ fn target(head: &request::Parts, secure: bool) -> Option<Uri> {
     parts.authority = Some(uri::Authority::try_from(head.headers.get(header::HOST)?.as_bytes()).ok()?);
     parts.path_and_query = head.uri.path_and_query().cloned();
     Uri::from_parts(parts).ok()
-}
-
-/// What was made for HTTP/1.1 and HTTP/2 must not carry.
-fn remove_connection_fields(headers: &mut HeaderMap) {
-    for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-        headers.remove(name);
-    }
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::{
     Rate,
-    table::{Table, Who},
+    table::{CountKey, Table},
 };
 
 #[derive(Debug)]
-pub struct Meter {
+pub struct RateLimit {
     /// Nanoseconds since `epoch` at which the key has its whole burst again.
     full_at: Table<u64>,
     epoch: Instant,
@@ -22,14 +22,14 @@ pub struct Meter {
 
 /// After a request that passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Remaining {
     /// Whose count it was.
-    pub who: Who,
+    pub key: CountKey,
     pub rest: u64,
     pub full_in: Duration,
 }
 
-impl Meter {
+impl RateLimit {
     pub fn new(rate: Rate) -> Self {
         let interval = nanos(rate.window) / u64::from(rate.count.get());
         let interval = interval.max(1);
@@ -46,11 +46,11 @@ impl Meter {
         Duration::from_nanos(self.tolerance)
     }
 
-    /// Takes one, or tells how long to wait for it.
-    pub fn take(&self, who: Who, now: Instant) -> Result<Left, Duration> {
+    /// Takes one, or returns how long to wait for it.
+    pub fn take(&self, key: CountKey, now: Instant) -> Result<Remaining, Duration> {
         let now = nanos(now.saturating_duration_since(self.epoch));
-        let (who, taken) = self.full_at.change(
-            who,
+        let (key, taken) = self.full_at.change(
+            key,
             |full_at| full_at <= now,
             |full_at| {
                 let next = full_at.max(now).saturating_add(self.interval);
@@ -63,13 +63,13 @@ impl Meter {
         let next = taken?;
         let owed = next - now;
         let rest = self.tolerance.saturating_sub(owed) / self.interval;
-        Ok(Left { who, rest, full_in: Duration::from_nanos(owed) })
+        Ok(Remaining { key, rest, full_in: Duration::from_nanos(owed) })
     }
 
-    /// As if the last one had not been taken. `who` as [`Left`] tells.
-    pub fn give_back(&self, who: Who) {
+    /// As if the last one had not been taken. `key` is that of [`Remaining`].
+    pub fn give_back(&self, key: CountKey) {
         self.full_at.change(
-            who,
+            key,
             |full_at| full_at == 0,
             |full_at| (Some(full_at.saturating_sub(self.interval)), ()),
         );
@@ -86,22 +86,26 @@ mod tests {
 
     use super::*;
 
-    fn meter(count: u32, window: u64, burst: u32) -> Meter {
+    fn rate_limit(count: u32, window: u64, burst: u32) -> RateLimit {
         let number = |n| NonZeroU32::new(n).unwrap();
-        Meter::new(Rate { count: number(count), window: Duration::from_secs(window), burst: number(burst) })
+        RateLimit::new(Rate {
+            count: number(count),
+            window: Duration::from_secs(window),
+            burst: number(burst),
+        })
     }
 
-    fn who(n: u32) -> Who {
-        Who::Address(Ipv4Addr::from(n).into())
+    fn key(n: u32) -> CountKey {
+        CountKey::Address(Ipv4Addr::from(n).into())
     }
 
     #[test]
     fn so_many_in_a_time_and_so_many_at_once() {
-        let meter = meter(2, 10, 3);
-        let start = meter.epoch;
-        // (row, who, milliseconds, what is left or how many milliseconds to wait)
+        let rate_limit = rate_limit(2, 10, 3);
+        let start = rate_limit.epoch;
+        // (row, key, milliseconds, what is left or how many milliseconds to wait)
         let check = |row: &str, of: u32, at: u64, expected: Result<u64, u64>| {
-            let taken = meter.take(who(of), start + Duration::from_millis(at));
+            let taken = rate_limit.take(key(of), start + Duration::from_millis(at));
             let told = taken.map(|left| left.rest).map_err(|wait| u64::try_from(wait.as_millis()).unwrap());
             assert_eq!(told, expected, "{row}");
         };
@@ -116,33 +120,33 @@ mod tests {
         check("one at a time from here on", 1, 5000, Err(5000));
         check("a pause gives it all back", 1, 60_000, Ok(2));
         check("and no more than that", 1, 60_000, Ok(1));
-        let left = meter.take(who(1), start + Duration::from_millis(60_000)).unwrap();
+        let left = rate_limit.take(key(1), start + Duration::from_millis(60_000)).unwrap();
         check("empty", 1, 60_000, Err(5000));
-        meter.give_back(left.who);
+        rate_limit.give_back(left.key);
         check("given back", 1, 60_000, Ok(0));
     }
 
     #[test]
     fn keys_are_forgotten_and_never_without_bound() {
-        let meter = meter(1, 1, 1);
-        let start = meter.epoch;
+        let rate_limit = rate_limit(1, 1, 1);
+        let start = rate_limit.epoch;
         for n in 0..300_000 {
-            assert!(meter.take(who(n), start).is_ok() || n > 200_000, "{n}");
+            assert!(rate_limit.take(key(n), start).is_ok() || n > 200_000, "{n}");
         }
-        assert!(meter.full_at.len() <= 262_144 + 16, "{}", meter.full_at.len());
-        assert!(meter.take(who(299_999), start).is_err(), "who finds no room shares a count");
+        assert!(rate_limit.full_at.len() <= 262_144 + 16, "{}", rate_limit.full_at.len());
+        assert!(rate_limit.take(key(299_999), start).is_err(), "who finds no room shares a count");
         for n in 300_000..301_000 {
-            let _ = meter.take(who(n), start + Duration::from_secs(10));
+            let _ = rate_limit.take(key(n), start + Duration::from_secs(10));
         }
-        assert!(meter.full_at.len() <= 1016, "{}", meter.full_at.len());
+        assert!(rate_limit.full_at.len() <= 1016, "{}", rate_limit.full_at.len());
     }
 
     #[test]
     fn many_threads_take_no_more_than_there_is() {
-        let meter = meter(1, 3600, 1000);
-        let start = meter.epoch;
+        let rate_limit = rate_limit(1, 3600, 1000);
+        let start = rate_limit.epoch;
         let passed: usize = std::thread::scope(|scope| {
-            let take = || (0..2000).filter(|_| meter.take(who(1), start).is_ok()).count();
+            let take = || (0..2000).filter(|_| rate_limit.take(key(1), start).is_ok()).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });

@@ -1,5 +1,5 @@
-//! A request's body as hyper takes it: in pieces, each of which gives the upstream more time, and
-//! ended by a reset when the call is cut.
+//! A request's body as hyper reads it: in pieces, each of which gives the upstream more time, and with an
+//! error that resets the stream when the call ends.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,39 +17,38 @@ use crate::proxy::upstream::{call::Call, http2::StreamExecutor, http2_error};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// `None`: there is none, as in most requests.
-pub struct RequestBody(Option<Rc<Source>>);
+/// `None`: no body, as in most requests.
+pub struct OutgoingBody(Option<Rc<Source>>);
 
-/// Shared with whoever sends the request, who may send it once more while nothing was taken.
+/// Shared with a copy of the request, which may be sent again while nothing was read.
 struct Source {
     body: RefCell<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>,
-    /// What is left of a piece that was too large.
+    length: SizeHint,
+    /// The rest of a piece that was too large.
     rest: RefCell<Bytes>,
     taken: Cell<bool>,
     call: RefCell<Option<Route>>,
-    /// How long the upstream may be silent once it has the whole body.
+    /// How long the upstream may be silent after the whole body.
     first_byte: Duration,
 }
 
-/// What the body goes into.
+/// Where the body is sent.
 struct Route {
     call: Rc<Call>,
-    /// HTTP/2: learns which call the task belongs to that sends the body.
+    /// Only for HTTP/2: learns to which call the task belongs that sends the body.
     executor: Option<StreamExecutor>,
 }
 
-/// What is handed to HTTP/2 at once: after a cut no more than this may still leave.
+/// The largest piece that is handed to HTTP/2: no more than this may leave after a cut.
 const PIECE: usize = 16 << 10;
 
-impl RequestBody {
-    pub fn new<B>(body: B, first_byte: Duration) -> Self
+impl OutgoingBody {
+    pub fn new<B>(body: B, length: SizeHint, first_byte: Duration) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
     {
-        if body.is_end_stream() {
-            return Self(None);
-        }
         Self(Some(Rc::new(Source {
+            length,
             body: RefCell::new(Box::pin(body.map_err(Into::into))),
             rest: RefCell::default(),
             taken: Cell::new(false),
@@ -58,16 +57,16 @@ impl RequestBody {
         })))
     }
 
-    pub const fn empty() -> Self {
+    pub fn empty() -> Self {
         Self(None)
     }
 
-    /// The same body once more, while nothing was taken from it.
+    /// The same body, to be sent again if nothing was read from it.
     pub fn again(&self) -> Self {
         Self(self.0.clone())
     }
 
-    /// Whether sending it (once more) sends all of it.
+    /// Whether nothing was read, so that sending the body again would send all of it.
     pub fn is_untouched(&self) -> bool {
         self.0.as_ref().is_none_or(|source| !source.taken.get())
     }
@@ -95,7 +94,7 @@ impl Source {
         let frame = if rest.is_empty() {
             match ready!(self.body.borrow_mut().as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                // Whoever owns the body knows what was wrong; the upstream is told to forget it.
+                // The owner of the body records what was wrong; the upstream gets a reset.
                 Some(Err(_)) => return Poll::Ready(Some(Err(http2_error::cancelled()))),
                 None => {
                     self.sent_whole(route.as_ref());
@@ -134,7 +133,7 @@ impl Source {
     }
 }
 
-impl Body for RequestBody {
+impl Body for OutgoingBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -152,6 +151,6 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.body.borrow().size_hint())
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.length.clone())
     }
 }

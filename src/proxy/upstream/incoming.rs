@@ -1,5 +1,5 @@
-//! An answer's body as it comes from the upstream. It holds the connection: after the last byte
-//! that goes back to the pool, and one that is dropped before is broken off.
+//! A response's body as it comes from the upstream. It owns the connection, which goes back to the pool
+//! after the last byte; dropped before, the request is aborted.
 
 use std::{
     pin::Pin,
@@ -8,34 +8,34 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::header;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::proxy::upstream::{call::Ended, pooled::PooledConnection};
 
-pub struct ResponseBody {
+pub struct IncomingBody {
     incoming: Incoming,
-    /// `None`: the last byte is here.
+    /// `None` after the last byte.
     connection: Option<PooledConnection>,
     /// How long the upstream may be silent while more is wanted.
     idle: Duration,
 }
 
-/// Why an answer's body ends early.
+/// Why a response's body ends early.
 #[derive(Debug, thiserror::Error)]
-pub enum ResponseError {
-    #[error("the answer broke off")]
+pub enum IncomingError {
+    #[error("the response broke off")]
     Broken(#[from] hyper::Error),
-    #[error("the answer ended before its end")]
+    #[error("the response was truncated")]
     Truncated,
     #[error("the upstream was silent for too long")]
     TimedOut,
-    #[error("the answer was cut")]
+    #[error("the request was cut")]
     Cancelled,
 }
 
-impl ResponseBody {
+impl IncomingBody {
     pub(super) fn new(incoming: Incoming, connection: PooledConnection, idle: Duration) -> Self {
         let mut body = Self { incoming, connection: Some(connection), idle };
         if body.incoming.is_end_stream() {
@@ -44,47 +44,48 @@ impl ResponseBody {
         body
     }
 
-    /// After the last byte the connection goes back at once, not when the client has read it.
+    /// Gives the connection back after the last byte, without waiting for the client to read it.
     fn end(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
         }
     }
 
-    fn fail(&mut self, error: ResponseError) -> ResponseError {
+    fn fail(&mut self, error: IncomingError) -> IncomingError {
         let ended = self.connection.take().and_then(|connection| connection.call().ended());
         match ended {
-            Some(Ended::TimedOut) => ResponseError::TimedOut,
-            Some(Ended::Cancelled) => ResponseError::Cancelled,
+            Some(Ended::TimedOut) => IncomingError::TimedOut,
+            Some(Ended::Cancelled) => IncomingError::Cancelled,
             Some(Ended::Dropped) | None => error,
         }
     }
 }
 
-impl Body for ResponseBody {
+impl Body for IncomingBody {
     type Data = Bytes;
-    type Error = ResponseError;
+    type Error = IncomingError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         let this = &mut *self;
         let Some(connection) = &this.connection else { return Poll::Ready(None) };
         let call = connection.call();
         if call.ended().is_some() {
-            return Poll::Ready(Some(Err(this.fail(ResponseError::Cancelled))));
+            return Poll::Ready(Some(Err(this.fail(IncomingError::Cancelled))));
         }
         let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
             call.await_body(this.idle);
             ready!(call.poll_overdue(cx));
-            return Poll::Ready(Some(Err(this.fail(ResponseError::TimedOut))));
+            return Poll::Ready(Some(Err(this.fail(IncomingError::TimedOut))));
         };
         call.disarm();
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    remove_framing(trailers);
+                    // A length among trailers means nothing.
+                    trailers.remove(header::CONTENT_LENGTH);
                 }
                 // Nothing follows trailers.
                 if frame.is_trailers() || this.incoming.is_end_stream() {
@@ -93,9 +94,9 @@ impl Body for ResponseBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(this.fail(error.into()))),
-            // A stream of HTTP/2 that was reset without an error must not pass for a whole answer.
+            // RST_STREAM(NO_ERROR) must not pass for the end of a complete response.
             None if connection.is_http2() && !this.incoming.is_end_stream() => {
-                Some(Err(this.fail(ResponseError::Truncated)))
+                Some(Err(this.fail(IncomingError::Truncated)))
             }
             None => {
                 this.end();
@@ -111,9 +112,4 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         if self.connection.is_none() { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
     }
-}
-
-/// A length among trailers means nothing.
-fn remove_framing(trailers: &mut HeaderMap) {
-    trailers.remove(header::CONTENT_LENGTH);
 }

@@ -28,20 +28,20 @@ pub struct Use {
 
 /// Every worker's table.
 #[derive(Default)]
-pub struct Uses {
-    tables: Mutex<Vec<Arc<UseTable>>>,
+pub struct LastUsedTables {
+    tables: Mutex<Vec<Arc<LastUsedTable>>>,
 }
 
 /// One worker's: its lock is free but for the moment of a flush.
 #[derive(Default)]
-pub struct UseTable(Mutex<Table>);
+pub struct LastUsedTable(Mutex<Table>);
 
 type Table = HashMap<Digest, Use, BuildHasherDefault<DigestHasher>>;
 
-impl Uses {
+impl LastUsedTables {
     /// A new worker's table.
-    pub fn worker(&self) -> Arc<UseTable> {
-        let table = Arc::new(UseTable::default());
+    pub fn worker(&self) -> Arc<LastUsedTable> {
+        let table = Arc::new(LastUsedTable::default());
         lock(&self.tables).push(Arc::clone(&table));
         table
     }
@@ -57,18 +57,18 @@ impl Uses {
                 }
             }
         }
-        all.into_iter().map(|(digest, one)| (digest, one.told(rules))).collect()
+        all.into_iter().map(|(digest, one)| (digest, one.with_service_key(rules))).collect()
     }
 
     /// The latest use that was not taken out yet.
     pub fn last(&self, digest: &Digest, rules: &Rules) -> Option<LastUsed> {
         let tables = lock(&self.tables);
         let uses = tables.iter().filter_map(|table| lock(&table.0).get(digest).copied());
-        uses.max_by_key(|one| one.at).map(|one| one.told(rules))
+        uses.max_by_key(|one| one.at).map(|one| one.with_service_key(rules))
     }
 }
 
-impl UseTable {
+impl LastUsedTable {
     pub fn record(&self, digest: Digest, one: Use) {
         lock(&self.0).insert(digest, one);
     }
@@ -76,7 +76,7 @@ impl UseTable {
 
 impl Use {
     /// A service that a reload has removed meanwhile has no name any more.
-    fn told(self, rules: &Rules) -> LastUsed {
+    fn with_service_key(self, rules: &Rules) -> LastUsed {
         let service = rules.service(self.service).map_or("", |service| service.spec.key.as_str());
         LastUsed { at: self.at, from: self.from, service: service.to_owned() }
     }
