@@ -28,35 +28,7 @@ pub(super) enum Outcome {
 /// hyper's buffers: what an idle connection keeps of a large body.
 const BUFFER: usize = 64 << 10;
 
-/// Fields that hyper parses on the stack. For a higher limit it allocates tables for every head.
-const FIELDS_ON_STACK: usize = 100;
-
 pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &Rc<S>) -> Outcome {
-    let mut fields = worker.limits().fields.min(FIELDS_ON_STACK);
-    loop {
-        let (outcome, ahead) = serve(io, worker, service, fields).await;
-        let most = worker.limits().fields;
-        if io.take_refused_as_too_large() && fields < most {
-            // A head that hyper refuses is still in its buffer: once more, with all that is allowed.
-            fields = most;
-            io.replay_head(&ahead);
-            continue;
-        }
-        return match outcome {
-            Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
-            Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
-            interrupted => interrupted,
-        };
-    }
-}
-
-/// Serves requests of so many fields at most. What the client sent beyond them is returned beside.
-async fn serve<S: Service>(
-    io: &CancelIo,
-    worker: &Rc<Worker>,
-    service: &Rc<S>,
-    fields: usize,
-) -> (Outcome, Bytes) {
     let connection = io.connection();
     let sent: Sent<S::Body> = Sent::default();
     let limits = worker.limits();
@@ -67,7 +39,7 @@ async fn serve<S: Service>(
         .half_close(true)
         .max_buf_size(BUFFER.max(limits.head))
         .max_header_size(limits.head)
-        .max_headers(fields);
+        .max_headers(limits.fields);
     let mut http = builder.serve_connection(
         TokioIo::new(io.clone()),
         service_fn(|request| {
@@ -116,5 +88,10 @@ async fn serve<S: Service>(
         })
     })
     .await;
-    (outcome, http.into_parts().read_buf)
+    let ahead = http.into_parts().read_buf;
+    match outcome {
+        Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
+        Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
+        interrupted => interrupted,
+    }
 }

@@ -39,8 +39,6 @@ struct Socket {
     watch: RefCell<Watch>,
     /// The kernel has taken a part of what was last written.
     partly_written: Cell<bool>,
-    /// hyper has refused a head with 431.
-    refused_as_too_large: Cell<bool>,
 }
 
 /// What is looked for in the bytes that a client sends.
@@ -61,7 +59,6 @@ impl CancelIo {
             ahead: RefCell::default(),
             watch: RefCell::new(Watch::Lines(Lines::default())),
             partly_written: Cell::new(false),
-            refused_as_too_large: Cell::new(false),
         }))
     }
 
@@ -88,16 +85,6 @@ impl CancelIo {
     /// Whether the kernel has no part of a write, but all of it or nothing.
     pub(super) fn is_between_writes(&self) -> bool {
         !self.0.partly_written.get()
-    }
-
-    pub(super) fn take_refused_as_too_large(&self) -> bool {
-        self.0.refused_as_too_large.take()
-    }
-
-    /// Lets a head be read again.
-    pub(super) fn replay_head(&self, head: &[u8]) {
-        self.0.watch.replace(Watch::Lines(Lines::default()));
-        self.unread(head);
     }
 
     /// Puts bytes in front of those to come.
@@ -219,7 +206,6 @@ impl Socket {
         let Some(status) = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.first_chunk()) else {
             return false;
         };
-        self.refused_as_too_large.set(status == b"431");
         self.connection.command(ConnectionCommand::Reject(match status {
             b"431" => RequestError::HeadTooLarge,
             b"414" => RequestError::TargetTooLong,
