@@ -235,6 +235,7 @@ impl Service for Gateway {
     fn reject(&self, error: RequestError, connection: &Connection) -> Response<Bytes> {
         let rejection = Rejection::from(match error {
             RequestError::BadRequest(_) => Reason::BadRequest,
+            RequestError::UnknownProtocol => Reason::UnknownProtocol,
             RequestError::HeadTimeout => Reason::RequestTimeout,
             RequestError::TargetTooLong => Reason::TargetTooLong,
             RequestError::Misdirected => Reason::Misdirected,

@@ -15,6 +15,8 @@ pub enum Reason {
     /// The gateway itself answered.
     Answered,
     MethodNotSupported,
+    /// 501: an extended CONNECT for something else than a WebSocket.
+    UnknownProtocol,
     BadPath,
     AmbiguousPath,
     /// 400: a WebDAV `Destination` that cannot be judged.
@@ -106,11 +108,12 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 53] = [
+    pub const ALL: [Reason; 54] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
         Reason::MethodNotSupported,
+        Reason::UnknownProtocol,
         Reason::BadPath,
         Reason::AmbiguousPath,
         Reason::BadDestination,
@@ -169,6 +172,7 @@ impl Reason {
             Reason::OkAnonymous => "ok_anonymous",
             Reason::Answered => "answered",
             Reason::MethodNotSupported => "method_not_supported",
+            Reason::UnknownProtocol => "unknown_protocol",
             Reason::BadPath => "bad_path",
             Reason::AmbiguousPath => "ambiguous_path",
             Reason::BadDestination => "bad_destination",

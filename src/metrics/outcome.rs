@@ -33,6 +33,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::ConcurrencyLimited
         | Reason::CutByAdmin => "denied",
         Reason::MethodNotSupported
+        | Reason::UnknownProtocol
         | Reason::BadPath
         | Reason::BadDestination
         | Reason::AmbiguousPath

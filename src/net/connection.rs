@@ -233,6 +233,10 @@ impl Connection {
     pub(super) fn close_body(&self, whole: bool) {
         self.exchange.close_body(whole);
         self.settle();
+        if self.exchange.is_abandoned() {
+            // The connection ends with the answer: what the client still sends is no head.
+            self.wake();
+        }
     }
 
     /// The kernel has everything that hyper wrote.

@@ -130,7 +130,6 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
         }
         _ => match parts.uri.scheme_str() {
             Some("http" | "https") => parts.uri.authority(),
-            Some(_) if http2 => parts.uri.authority(),
             // A relative path, or `host:port` without CONNECT.
             _ => return Err(MALFORMED_TARGET),
         },

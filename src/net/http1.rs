@@ -70,6 +70,10 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         if over.is_pending() && draining && connection.phase() == Phase::Idle {
             return interrupted(ConnectionCommand::Close);
         }
+        if answer == AnswerState::Flushed && connection.exchange.is_abandoned() {
+            // hyper would read on, and take the rest of the body for the next head.
+            return Poll::Ready(Outcome::Over { unread: true });
+        }
         if over.is_pending() && io.poll_disconnect(cx).is_ready() {
             return interrupted(ConnectionCommand::Abort);
         }

@@ -7,6 +7,8 @@ use http::{Response, StatusCode, header};
 pub enum RequestError {
     /// 400; the word is for the log.
     BadRequest(&'static str),
+    /// 501: an extended CONNECT (RFC 8441) for something else than a WebSocket.
+    UnknownProtocol,
     /// 408: the head did not come in time.
     HeadTimeout,
     /// 414.
@@ -21,6 +23,7 @@ impl RequestError {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::UnknownProtocol => StatusCode::NOT_IMPLEMENTED,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,

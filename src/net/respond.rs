@@ -14,7 +14,7 @@ use http_body_util::{Either, Full};
 use hyper::{body::Incoming, ext::Protocol};
 
 use super::{
-    Connection, RequestBody, Service, Upgraded, Worker,
+    Connection, RequestBody, RequestError, Service, Upgraded, Worker,
     body::{AnswerBody, Sent},
     connection::{OpenStream, Phase},
     framing,
@@ -36,7 +36,11 @@ pub(super) fn respond<S: Service>(
     let method = parts.method.clone();
     let tunnel = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let tunnel = tunnel.filter(|_| from_extended_connect(&mut parts));
-    let judged = framing::check(&mut parts, &worker.limits(), &connection);
+    let judged = if tunnel.is_some() && !is_websocket(&parts) {
+        Err(RequestError::UnknownProtocol)
+    } else {
+        framing::check(&mut parts, &worker.limits(), &connection)
+    };
     if tunnel.is_some() {
         parts.version = Version::HTTP_11;
     }
@@ -175,6 +179,11 @@ fn from_extended_connect(parts: &mut Parts) -> bool {
     parts.headers.insert(UPGRADE, upgrade);
     parts.method = Method::GET;
     true
+}
+
+/// Whether the protocol of a CONNECT that was made a request with `Upgrade` is one that is forwarded.
+fn is_websocket(parts: &Parts) -> bool {
+    parts.headers.get(UPGRADE).is_some_and(|protocol| protocol == "websocket")
 }
 
 /// What HTTP/1.1 asks of a WebSocket's client and HTTP/2 does not: 16 random bytes in base64.

@@ -64,9 +64,12 @@ impl Gateway {
         context.outcome.status.set(head.status.as_u16());
         context.connection.disarm_body_timeout();
         let headers = &mut head.headers;
-        let named = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
-        let protocols =
-            if context.facts.upgrade && named { headers.get(header::UPGRADE).cloned() } else { None };
+        let protocols = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED => {
+                headers.get(header::UPGRADE).cloned()
+            }
+            _ => None,
+        };
         forwarding::edit_response(headers, context.request_id.as_bytes());
         if let Some(protocols) = protocols {
             upgrade::set(headers, protocols);

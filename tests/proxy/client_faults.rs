@@ -156,3 +156,25 @@ fn a_client_that_leaves_while_it_is_answered_stops_the_upstream() {
     assert_eq!(gate.told(), ("rejected".into(), "client_closed".into(), 200));
     gate.is_empty_at_last();
 }
+
+#[test]
+fn the_rest_of_a_body_after_an_early_answer_is_no_request() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    for pause in [0, 1, 5] {
+        let mut client = gate.client();
+        client.send(gate.request("POST /api/x", &["Content-Length: 200000"]));
+        client.send("begins");
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        drop(upstream);
+        assert_eq!(client.answer().2, "ok");
+        std::thread::sleep(Duration::from_millis(pause));
+        client.send([b'x'; 60_000]);
+        client.ending();
+        assert_eq!(client.rest(), "", "a second answer to one request");
+        gate.line();
+    }
+    assert!(!gate.log_text().contains("target_too_long"), "{}", gate.log_text());
+}

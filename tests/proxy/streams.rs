@@ -243,6 +243,28 @@ fn websocket(speaker: &Speaker, gate: &Gate, origin: &Origin) -> (RecvStream, Se
 }
 
 #[test]
+fn another_protocol_over_http2_gets_no_tunnel() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let speaker = Speaker::to(&gate);
+    let answer = speaker.wait(async {
+        let mut requests = speaker.requests.clone().ready().await.unwrap();
+        while !requests.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let authorization = format!("Bearer {}", gate.bearer);
+        let mut request = Request::connect("http://gate.example/api/socket")
+            .header("authorization", authorization)
+            .body(())
+            .unwrap();
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("foo"));
+        requests.send_request(request, false).unwrap().0.await.unwrap()
+    });
+    assert_eq!(answer.status(), 501);
+    assert!(!origin.has_more(), "nothing is sent to the upstream");
+}
+
+#[test]
 fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     let origin = Origin::new();
     let gate = origin.start();

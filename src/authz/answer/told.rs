@@ -239,6 +239,12 @@ impl Told {
                 "The gateway is shutting down",
                 "Try again",
             ),
+            Reason::UnknownProtocol => plain(
+                S::NOT_IMPLEMENTED,
+                "not_implemented",
+                "The gateway opens no tunnel for this protocol",
+                "An extended CONNECT (RFC 8441) is for WebSockets: its :protocol is websocket",
+            ),
             Reason::ClientClosed => bad_request("The client closed the connection", ""),
             Reason::ClientTooSlow => bad_request("The client took nothing of the answer for too long", ""),
             Reason::TunnelIdle => plain(S::OK, "ok", "The tunnel was at rest for too long", ""),

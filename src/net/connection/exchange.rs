@@ -168,8 +168,8 @@ impl Exchange {
         }
     }
 
-    /// Whether the answer is sent and the service no longer holds the body.
+    /// Whether the answer is sent and the request was read to its end.
     pub(super) fn is_over(&self) -> bool {
-        self.answer.get() == AnswerState::Flushed && self.body.get() != BodyState::Open
+        self.answer.get() == AnswerState::Flushed && self.body.get() == BodyState::Read
     }
 }

@@ -81,7 +81,11 @@ impl Http2Stream {
                 return Ok(response);
             }
             Some(Err(mut error)) => (error.take_message().is_some(), error.into_error()),
-            None => return Err(Reason::UpstreamTimeout.into()),
+            None => {
+                // The peer may be gone without a word: it gets no new streams.
+                self.connection.retire();
+                return Err(Reason::UpstreamTimeout.into());
+            }
         };
         let (harmless, reason) = self.judge(&error, repeatable);
         let again = (unsent || harmless) && kept.body().is_untouched();
