@@ -65,7 +65,7 @@ pub enum TlsError {
     Empty,
     #[error("failed to read {path}")]
     Pem { path: PathBuf, source: rustls_pki_types::pem::Error },
-    #[error("{0} contains no certificate")]
+    #[error("{0} holds no certificate")]
     NoCertificate(PathBuf),
     #[error("failed to use {cert} with {key}")]
     Unusable { cert: PathBuf, key: PathBuf, source: rustls::Error },
