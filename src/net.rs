@@ -60,25 +60,25 @@ pub trait Service: 'static {
         client: Rc<Connection>,
     ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
 
-    /// The answer to what never becomes a request; its status is `error.status()`. The connection
-    /// closes after it over HTTP/1. Also the place to count and log.
+    /// Counts and logs an error before a request, and answers it with `error.status()`. An HTTP/1 connection
+    /// closes after it.
     fn reject(&self, error: RequestError, connection: &Connection) -> http::Response<bytes::Bytes>;
 
-    /// Something happened to a connection. The place to count.
+    /// Counts or logs an event of a connection.
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
         let _ = (event, connection);
     }
 }
 
-/// What [`Service::observe`] is told of.
+/// An event that [`Service::observe`] gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionEvent<'a> {
-    /// A client has been let in; `Closed` follows, whatever becomes of the connection.
+    /// A connection was accepted; `Closed` always follows.
     Opened,
     Closed,
-    /// A TLS handshake has ended, one way or the other.
+    /// A TLS handshake has succeeded or failed.
     Handshake(tls::Handshake),
-    /// A trusted proxy's connection is closed because its PROXY header is missing or malformed: why.
+    /// A trusted proxy's connection is closed because its PROXY header is missing or malformed, as this says.
     MissingProxyHeader(&'a str),
 }
 

@@ -23,7 +23,7 @@ use super::{
     worker::{ConnectionSlot, LimitReached},
 };
 
-/// Serves what comes in, on the worker's local runtime; returns when a drain has ended. The error is
+/// Accepts and serves connections on the worker's local runtime until a drain has ended. The error means
 /// that the socket cannot be used at all.
 pub async fn serve<S: Service>(
     worker: Rc<Worker>,
@@ -49,7 +49,7 @@ pub async fn serve<S: Service>(
                     }
                     Err(error) if passing(&error) => {}
                     Err(error) => {
-                        // Said once, not with every attempt.
+                        // Logged once, not with every attempt.
                         if !std::mem::replace(&mut starved, true) {
                             tracing::warn!(%error, "cannot accept connections");
                         }
@@ -59,8 +59,8 @@ pub async fn serve<S: Service>(
             }
         }
     }
-    // Who has got through the handshake with the kernel is served still; before an inherited socket,
-    // the next process does it.
+    // The kernel has accepted these connections, so they are still served; on an inherited socket, that
+    // is up to the next process.
     let backlog = if config.inherited { Vec::new() } else { transport.backlog() };
     for accepted in backlog.into_iter().flatten() {
         admit(&worker, &config, accepted, &service, &draining).await;
@@ -85,10 +85,10 @@ struct Accepted {
     peer: Peer,
 }
 
-/// Out of descriptors or of places: nobody else can be let in before somebody leaves.
+/// How long accept pauses when descriptors or connections run out.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the kernel holds of an answer beyond what is on its way to the client.
+/// Bytes of an answer that the kernel queues beyond those in flight.
 const UNSENT: u32 = 64 << 10;
 
 impl Transport {
@@ -103,8 +103,8 @@ impl Transport {
         }
     }
 
-    /// Closes the transport behind those who stand before it already. The kernel is asked, since the
-    /// runtime learns of them only by and by.
+    /// Closes the listener, but first takes every connection that waits there. This asks the kernel: the
+    /// runtime learns of them only one after the other.
     fn backlog(self) -> Vec<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener) => {
@@ -131,12 +131,12 @@ impl Transport {
 
 impl Accepted {
     fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        // Answers are written whole; waiting for more only delays them.
+        // Answers are written whole, so that Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
-        // Else the kernel takes megabytes and then nothing for as long as a slow client needs to take
-        // them, and nobody could tell it from one that has stopped reading.
+        // Otherwise the kernel takes megabytes and then nothing while a slow client reads them, which
+        // looks like a client that has stopped reading.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        // IPv4 as such, also when it comes through an IPv6 socket: rules and logs know one form.
+        // Rules and logs know one form of an IPv4 address, also where it came through an IPv6 socket.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Self { socket: Socket::Tcp(stream), peer: Peer::Inet(peer) }
     }
@@ -185,7 +185,7 @@ async fn admit<S: Service>(
     }
 }
 
-/// Learns whom a trusted proxy's connection is for; from then on it is that client's.
+/// Reads the PROXY header of a trusted proxy; from then on the connection belongs to the client it names.
 async fn read_proxy_header<S: Service>(
     socket: &Socket,
     proxy: Rc<Connection>,
@@ -218,7 +218,7 @@ async fn read_proxy_header<S: Service>(
     Some((client, slot))
 }
 
-/// The one connection is at fault, not the listener.
+/// Whether the error concerns one connection and not the listener.
 fn passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -22,7 +22,7 @@ use super::tls::Certificates;
 pub enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
-    /// Whatever a supervisor passes under this name.
+    /// A socket that a supervisor passes under this name.
     Inherited(String),
 }
 
@@ -30,7 +30,7 @@ pub enum Address {
 #[error("not an address: expected IP:PORT, unix:PATH or systemd:NAME")]
 pub struct AddressError;
 
-/// An address that belongs to this process. Keep it until every listener is made.
+/// An address that this process has bound. Keep it until every listener is made.
 pub struct Bound(Kind);
 
 /// One worker's socket; `Send`, and not tied to a runtime before it is served.
@@ -50,11 +50,11 @@ pub enum BindError {
     Io { address: Address, source: io::Error },
 }
 
-/// What a connection passes before its first request.
+/// How a listener's connections begin, before their first request.
 pub(super) struct ListenerConfig {
     pub certificates: Option<Certificates>,
     pub proxy_protocol: bool,
-    /// Others accept from the socket when this process no longer does.
+    /// Another process goes on accepting from the socket when this one stops.
     pub inherited: bool,
 }
 
@@ -75,7 +75,7 @@ enum Kind {
         address: SocketAddr,
         _hold: RawSocket,
     },
-    /// Listening already, by systemd's hand.
+    /// Passed by systemd, and listening already.
     Inherited(TcpListener),
     Unix {
         address: PathBuf,
@@ -87,10 +87,10 @@ enum Kind {
 /// Connections that wait for a worker to accept them.
 const BACKLOG: i32 = 4096;
 
-/// Owner only: who may connect is the operator.
+/// Owner only: whoever can connect is the operator.
 const OWNER_ONLY: u32 = 0o600;
 
-/// Takes the address, or says who has it. Port 0 is settled here. A unix socket is its owner's.
+/// Binds the address, and chooses a port for port 0. Only its owner can connect to a unix socket.
 pub fn bind(address: &Address) -> Result<Bound, BindError> {
     bind_with_mode(address, OWNER_ONLY)
 }
@@ -115,7 +115,7 @@ pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> 
             let unlink = Some(Arc::new(Unlink { path: path.clone(), made: file_of(path) }));
             Ok(Bound(Kind::Unix { address: path.clone(), socket, unlink }))
         }
-        // It is bound already, by whoever passes it.
+        // The process that passes it has bound it.
         Address::Inherited(_) => Err(failed(io::ErrorKind::Unsupported.into())),
     }
 }
@@ -127,7 +127,7 @@ impl Bound {
         Ok(Self(Kind::Inherited(socket)))
     }
 
-    /// As `inherited_tcp`; its file is not ours to remove.
+    /// As `inherited_tcp`; the socket's file stays when the listeners are gone.
     pub fn inherited_unix(socket: UnixListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
@@ -143,7 +143,7 @@ impl Bound {
         })
     }
 
-    /// A socket for one worker. From now on connections wait there: serve it.
+    /// A socket for one worker, which must serve it: from now on connections queue there.
     pub fn listener(&self) -> io::Result<Listener> {
         let (socket, inherited, unlink) = match &self.0 {
             Kind::Own { address, .. } => {
@@ -162,14 +162,14 @@ impl Bound {
 }
 
 impl Listener {
-    /// TLS ends here. A unix socket has none.
+    /// Serves TLS, except on a unix socket.
     pub fn with_tls(mut self, certificates: impl Into<Option<Certificates>>) -> Self {
         self.config.certificates = certificates.into();
         self
     }
 
     /// Connections of trusted proxies begin with the PROXY protocol's header, before TLS. Others
-    /// are never asked for one.
+    /// never do.
     pub fn with_proxy_protocol(mut self) -> Self {
         self.config.proxy_protocol = true;
         self
@@ -196,7 +196,7 @@ fn unix_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket.into())
 }
 
-/// Removes the socket file of a process that is gone; anything else is not ours.
+/// Removes the socket file of a process that is gone, and nothing else.
 fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
     let failed = |source| BindError::Io { address: address.clone(), source };
     let kind = match std::fs::symlink_metadata(path) {
@@ -212,7 +212,7 @@ fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed)
         }
-        // Full or forbidden: somebody lives there.
+        // Its queue is full, or this process may not connect: another process listens.
         Err(_) => Err(BindError::InUse(address.clone())),
     }
 }
@@ -223,14 +223,14 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
 
 impl Drop for Unlink {
     fn drop(&mut self) {
-        // It may be gone, or the directory with it; nothing depends on it.
+        // The file or its directory may be gone already, which does not matter.
         if self.made.is_some() && file_of(&self.path) == self.made {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// As `FileDescriptorName=` takes it.
+/// Whether systemd takes this as a `FileDescriptorName=`.
 fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }

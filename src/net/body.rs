@@ -20,21 +20,21 @@ pub struct RequestBody(Source);
 /// Why a request's body ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// Wanted, and not a byte came for `body_timeout`: 408.
+    /// The service waited and nothing came for `body_timeout`: 408.
     #[error("the request body did not come in time")]
     Timeout,
     /// Malformed: 400.
     #[error("the request body is malformed")]
     Broken(#[source] BoxError),
-    /// The client went away before it had sent all.
+    /// The client went away before the end.
     #[error("the client went away")]
     Gone,
-    /// Nothing is taken from this client any more.
+    /// The connection was aborted.
     #[error("the connection was aborted")]
     Aborted,
 }
 
-/// hyper's body, where the connection can drop it too.
+/// hyper's body, which an abort of the connection can drop.
 pub(super) type SharedIncoming = Rc<RefCell<Option<Incoming>>>;
 
 enum Source {
@@ -43,7 +43,7 @@ enum Source {
 }
 
 impl RequestBody {
-    /// The body of a client's request, which begins with this.
+    /// The body of a client's request; begins the exchange on its connection.
     pub(super) fn begin(incoming: Incoming, connection: &Rc<Connection>) -> Self {
         if incoming.is_end_stream() {
             connection.begin_service(None);
@@ -54,7 +54,7 @@ impl RequestBody {
         Self(Source::Client { incoming, connection: connection.clone() })
     }
 
-    /// A body that is there already, for requests that no client sent.
+    /// A body from memory, for requests that no client sent.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Source::Memory(Full::new(bytes.into())))
     }
@@ -129,9 +129,9 @@ impl Body for RequestBody {
     }
 }
 
-/// Tells a client that has gone from one whose body is malformed.
+/// Distinguishes a client that has gone from one whose body is malformed.
 fn explain(error: hyper::Error, connection: &Connection) -> BodyError {
-    // What is malformed over HTTP/2, h2 has reset already: there is nobody to answer.
+    // h2 has reset a malformed stream already: there is nobody to answer.
     let reset = connection.stream().is_some();
     if connection.has_ended() || reset { BodyError::Gone } else { BodyError::Broken(error.into()) }
 }
@@ -160,7 +160,7 @@ pub(super) struct AnswerBody<B> {
     content: Option<AnswerContent<B>>,
     /// What is left of a frame that was larger than a piece.
     rest: Bytes,
-    /// The answer has no body, whatever there is.
+    /// The answer is sent without its body.
     bodiless: bool,
     /// hyper has all of it.
     finished: bool,
@@ -168,13 +168,13 @@ pub(super) struct AnswerBody<B> {
     sent: Sent<B>,
 }
 
-/// Where the body of an answer waits that hyper has taken. One for each connection.
+/// Keeps a body that hyper has read in full until the kernel has all of it. One for each connection.
 pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
 
 /// A service's body, or the text of a rejection.
 pub(super) type AnswerContent<B> = Either<B, Full<Bytes>>;
 
-/// The largest piece.
+/// The largest piece, in bytes.
 const PIECE: usize = 16 << 10;
 
 impl<B> AnswerBody<B>
@@ -186,18 +186,18 @@ where
         Self { content: Some(content), rest: Bytes::new(), bodiless: false, finished, connection, sent }
     }
 
-    /// Sends none of it.
+    /// Sends the answer without its body.
     pub(super) fn omit(&mut self) {
         (self.bodiless, self.finished) = (true, true);
     }
 
-    /// The next piece of what there is.
+    /// The next piece of the current frame.
     fn take_piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         self.finished = self.is_end_stream();
         if let Some(stream) = self.connection.stream() {
             stream.was_useful();
-            // h2 asks for the next one when the client has taken this one.
+            // h2 polls for the next piece once it has passed this one on.
             self.connection.sent(piece.len());
             self.connection.stall();
         }
@@ -218,7 +218,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         if this.connection.aborted() {
-            // The connection's or the stream's task ends.
+            // The task that polls this is about to end.
             return Poll::Pending;
         }
         if this.connection.stream().is_some() {
@@ -240,7 +240,7 @@ where
                 },
                 Err(error) => {
                     tracing::debug!(%error, "an answer broke off");
-                    // It must not pass for a whole one.
+                    // It must not look complete.
                     this.connection.abort();
                     return Poll::Pending;
                 }

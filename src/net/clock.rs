@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::authz::time::Timestamp;
 
-/// Belongs to one worker. Its ticker runs while there is something to watch.
+/// A worker's coarse clock. Its ticker runs while there are connections or armed deadlines.
 #[derive(Clone)]
 pub struct Clock(Rc<Inner>);
 
@@ -103,7 +103,7 @@ impl Clock {
         now
     }
 
-    /// Lets ticks come often enough for a timeout of this length.
+    /// Makes ticks frequent enough for a timeout of this length.
     pub(super) fn refine(&self, timeout: Duration) {
         if timeout < self.0.tick.get() * 4 {
             self.0.tick.set((timeout / 4).clamp(FINEST, COARSEST));
@@ -153,7 +153,7 @@ impl Clock {
 }
 
 impl Deadline {
-    /// From now on; an earlier arming is replaced.
+    /// Starts anew; replaces an earlier deadline.
     pub fn arm(&self, after: Duration) {
         self.clock.refine(after);
         let rested = self.clock.0.watched.get() == 0;

@@ -29,7 +29,7 @@ use super::{Limits, OnUpgrade, Peer, RequestError, body::SharedIncoming, clock::
 /// A client's connection as its requests see it; over HTTP/2, one stream of it. Belongs to one worker.
 pub struct Connection {
     pub peer: Peer,
-    /// TLS ends here.
+    /// The client speaks TLS to this process.
     pub secure: bool,
     pub(super) exchange: Exchange,
     clock: Clock,
@@ -39,7 +39,7 @@ pub struct Connection {
     phase: Cell<Phase>,
     phase_began: Cell<Instant>,
     task: RefCell<Option<Waker>>,
-    /// Since when the client has taken nothing of what is there for it.
+    /// Since when the client has taken nothing of its answer.
     write_stalled: Cell<Option<Instant>>,
     /// The client has closed its side, or the socket has failed.
     ended: Cell<bool>,
@@ -47,9 +47,9 @@ pub struct Connection {
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     tls: OnceCell<Box<TlsInfo>>,
-    /// What a connection that carries HTTP/2 streams has beside.
+    /// Set on a connection that carries HTTP/2 streams.
     streams: OnceCell<Box<Streams>>,
-    /// What such a stream has beside.
+    /// Set on one of those streams.
     stream: Option<Box<Stream>>,
 }
 
@@ -87,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// A stream of HTTP/2 as services see it: aborted alone, and counted for itself.
+    /// An HTTP/2 stream as a service sees it, which is aborted and counted on its own.
     fn of_stream(connection: &Rc<Self>) -> Self {
         let stream = Some(Box::new(Stream::new(connection.clone())));
         let phase = Cell::new(Phase::Serving);
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// From now on no byte is taken from this client and none is handed to it; the connection's
-    /// task closes it with a reset. Synchronous: when this returns, it holds.
+    /// task closes it with a reset. This has taken effect when it returns.
     ///
     /// An HTTP/2 stream is reset with CANCEL; its connection is closed if the reset cannot be
     /// written within a second.
@@ -165,7 +165,7 @@ impl Connection {
         assert!(self.tls.set(Box::new(tls)).is_ok(), "a connection has one handshake");
     }
 
-    /// Whether TLS named another host that the certificate shown is not valid for.
+    /// Whether the TLS handshake was for another host, and its certificate is not valid for this one.
     pub(super) fn misdirects(&self, host: &[u8]) -> bool {
         self.carrier().tls.get().is_some_and(|tls| !tls.fits(host))
     }
@@ -202,15 +202,15 @@ impl Connection {
         matches!(self.phase.get(), Phase::Fresh | Phase::Idle).then(|| self.phase_began.get())
     }
 
-    /// The first bytes of a head are here; the clock is fresh for the request from now on.
+    /// The first bytes of a head have come. Refreshes the clock for the request.
     pub(super) fn begin_head(&self) {
         self.clock.refresh();
         self.enter(Phase::Head);
     }
 
-    /// A head is whole and goes to the service, with this body if it has one.
+    /// A whole head goes to the service, with this body if it has one.
     pub(super) fn begin_service(&self, incoming: Option<SharedIncoming>) {
-        // Pipelined heads are not seen as they come.
+        // A pipelined head came with the request before it.
         if self.phase.replace(Phase::Serving) != Phase::Head {
             self.clock.refresh();
         }
@@ -255,7 +255,7 @@ impl Connection {
         }
     }
 
-    /// No byte will come from this client any more.
+    /// The client sends nothing any more.
     pub(super) fn set_ended(&self) {
         self.ended.set(true);
     }
@@ -264,7 +264,7 @@ impl Connection {
         self.ended.get() || self.carrier().ended.get()
     }
 
-    /// The client has closed its side. True: so long ago that it is gone.
+    /// The client has closed its side. True: so long ago that it counts as gone.
     pub(super) fn half_closed_for_long(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
         self.half_closed.set(Some(since));
@@ -292,7 +292,7 @@ impl Connection {
         set_waker(&self.task, cx);
     }
 
-    /// What this task is told to do, now or when it is woken.
+    /// What this task is told to do. A later command wakes it.
     pub(super) fn poll_command(&self, cx: &Context<'_>) -> Option<ConnectionCommand> {
         self.register(cx);
         if self.aborted() { Some(ConnectionCommand::Abort) } else { self.command.take() }
@@ -303,12 +303,12 @@ impl Connection {
         self.wake();
     }
 
-    /// Whether an answer of our own is due in hyper's stead.
+    /// Whether our own answer is to replace hyper's.
     pub(super) fn is_rejected(&self) -> bool {
         matches!(self.command.get(), Some(ConnectionCommand::Reject(_)))
     }
 
-    /// The worker drains: who has nothing under way goes at once, the others learn of it.
+    /// The worker drains: an idle connection closes at once, the others are woken.
     pub(super) fn begin_drain(&self) {
         if self.phase.get() == Phase::Idle {
             self.command.set(Some(ConnectionCommand::Close));
@@ -316,7 +316,7 @@ impl Connection {
         self.wake();
     }
 
-    /// The ticker's look at this connection.
+    /// Applies the deadlines. Called by the ticker.
     pub(super) fn check(&self, now: Instant, limits: &Limits, draining: bool) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if self.write_stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
@@ -326,7 +326,7 @@ impl Connection {
             streams.check(self, now, limits);
         }
         if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
-            // The task reads again and learns that the client is gone.
+            // The task reads again and finds that the client is gone.
             self.wake();
         }
         let since = self.phase_began.get();

@@ -11,7 +11,7 @@ pub struct Drain(watch::Sender<Option<Instant>>);
 #[derive(Clone)]
 pub struct Draining(watch::Receiver<Option<Instant>>);
 
-/// How a listener's service has ended.
+/// How serving a listener has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     /// Connections with something under way that were cut at the deadline.

@@ -10,14 +10,14 @@ use http::{
 use super::{Connection, Limits, RequestError};
 use crate::authz::{forwarding::framing_alias, host::Authority};
 
-/// Judges a head and brings it into one form: a target without host, one Host, one Cookie.
+/// Checks a head and normalizes it: a target without host, one Host, one Cookie.
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
     join_cookies(&mut parts.headers);
     sizes(parts, limits)?;
     body(&parts.headers)?;
     host(parts)?;
     if let Some(host) = parts.headers.get(HOST)
-        // A proxy that is trusted may use one connection for all of its hosts.
+        // A trusted proxy may use one connection for all of its hosts.
         && !connection.peer.is_trusted(&limits.trusted_proxies)
         && connection.misdirects(host.as_bytes())
     {
@@ -46,16 +46,16 @@ fn join_cookies(headers: &mut HeaderMap) {
         return;
     }
     let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    // What was a value in parts is one as a whole.
+    // Joining valid values gives a valid one.
     if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, cookie);
     }
 }
 
-/// Longer than any method there is.
+/// Bytes; longer than any registered method.
 const MAX_METHOD: usize = 32;
 
-/// What `Name: value` has beside name and value, and what a whole line has.
+/// Bytes of `Name: value` beside name and value, and of the whole line.
 const COLON: usize = 2;
 const LINE: usize = 4;
 
@@ -65,7 +65,7 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     if target > limits.target {
         return Err(RequestError::TargetTooLong);
     }
-    // Whatever somebody puts there by mistake, such as a token, is in no log line.
+    // A token that was put there by mistake must not get into the log.
     if parts.method.as_str().len() > MAX_METHOD {
         return Err(RequestError::BadRequest("malformed request line"));
     }
@@ -81,7 +81,7 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// One reading of where the body ends.
+/// Whether there is one reading of where the body ends.
 fn body(headers: &HeaderMap) -> Result<(), RequestError> {
     if let Some(coding) = only(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
@@ -113,7 +113,7 @@ fn only<'h>(
     }
 }
 
-/// One valid Host that agrees with the target's authority, which becomes it where there is none.
+/// Requires one valid Host that agrees with the target's authority, and sets it from that over HTTP/2.
 fn host(parts: &mut Parts) -> Result<(), RequestError> {
     let host = only(&parts.headers, &HOST, "more than one Host")?;
     let parse = |text, malformed| Authority::parse(text).ok_or(RequestError::BadRequest(malformed));

@@ -16,16 +16,16 @@ use super::{
 
 /// How the part of a connection that hyper serves has ended.
 pub(super) enum Outcome {
-    /// As HTTP says; `unread`: the client has sent, or sends, what nobody reads.
+    /// The regular end. `unread`: the client has sent, or still sends, bytes that nobody reads.
     Over {
         unread: bool,
     },
-    /// The client has its 101, and these bytes came behind its request.
+    /// The client has its 101; these bytes came behind its request.
     Upgraded(Bytes),
     Interrupted(ConnectionCommand),
 }
 
-/// hyper's buffers: what an idle connection keeps of a large body.
+/// The size of hyper's buffers, which an idle connection keeps after a large body.
 const BUFFER: usize = 64 << 10;
 
 pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &Rc<S>) -> Outcome {
@@ -35,7 +35,7 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
-        // Disconnects are ours to see: a client may close its side and wait for the answer.
+        // A client may close its side and wait for the answer: `poll_disconnect` detects those that leave.
         .half_close(true)
         .max_buf_size(BUFFER.max(limits.head))
         .max_header_size(limits.head)
@@ -54,13 +54,13 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         }
         let mut over = Pin::new(&mut http).poll(cx);
         if worker.draining() && !draining && over.is_pending() {
-            // After hyper has read what was there: it closes what it takes for unused.
+            // Only after hyper has read what was there: it closes a connection that it takes for unused.
             draining = true;
             Pin::new(&mut http).graceful_shutdown();
             over = Pin::new(&mut http).poll(cx);
         }
         let answer = connection.exchange.answer();
-        // Whatever lives in an answer's body ends when the kernel has the answer.
+        // An answer's body lives until the kernel has the answer.
         if answer == AnswerState::Flushed {
             sent.take();
         }
@@ -78,13 +78,13 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
             return interrupted(ConnectionCommand::Abort);
         }
         over.map(|result| match (connection.phase(), result) {
-            // hyper gave a head up without a word.
+            // hyper gave up on a head without an answer.
             (Phase::Head, Err(_)) if !connection.has_ended() => {
                 Outcome::Interrupted(ConnectionCommand::Reject(RequestError::BadRequest("malformed head")))
             }
             (Phase::Switching, Ok(())) if answer == AnswerState::Flushed => Outcome::Upgraded(Bytes::new()),
-            // An answer that broke off must not pass for a whole one. Nor does hyper wait for a client
-            // that leaves no room for so much as a 101.
+            // An answer that broke off must not look complete. And hyper does not wait for a client whose
+            // socket has no room for a 101.
             (Phase::Serving, Err(_)) | (Phase::Switching, _) => {
                 Outcome::Interrupted(ConnectionCommand::Abort)
             }

@@ -19,31 +19,31 @@ pub(super) const PROTOCOL: &[u8] = b"h2";
 
 /// Streams that a client may have open.
 const STREAMS: u32 = 100;
-/// What a client may send of one body, and of all, before any of it is taken.
+/// Bytes that a client may send of one body, and of all, before the service reads any.
 const STREAM_WINDOW: u32 = 64 << 10;
 const WINDOW: u32 = 1 << 20;
-/// Streams that a client has reset before they were looked at.
+/// Streams that a client may reset before they are accepted.
 const RESETS_BEFORE_ACCEPT: usize = 20;
-/// Streams that were reset since the client broke the protocol on them.
+/// Streams that h2 may reset because of protocol errors.
 const RESETS_FOR_ERRORS: usize = 100;
-/// What h2 holds of one answer.
+/// Bytes of one answer that h2 buffers.
 const SEND_BUFFER: usize = 16 << 10;
 
-/// What a field costs in HTTP/2's count beyond what it costs in HTTP/1.
+/// Bytes by which HTTP/2's size of a field exceeds HTTP/1's.
 const FIELD_OVERHEAD: usize = 32 - 4;
 
-/// The GOAWAY code for a client that asks for too much, or too slowly.
+/// ENHANCE_YOUR_CALM: the GOAWAY code for a client that asks for too much, or too slowly.
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// Runs streams on the worker's local runtime. hyper hands a stream's task over right after it has called
-/// the service, which says here whose it is.
+/// Runs streams on the worker's local runtime. hyper spawns a stream's task right after it has called
+/// the service, which stores the stream here.
 #[derive(Clone, Default)]
 struct StreamExecutor {
     current: Rc<Cell<Option<Rc<OpenStream>>>>,
 }
 
-/// Serves streams until the connection is over. What it returns is to be answered by the last bytes that
-/// the client gets.
+/// Serves streams until the connection is over. Returns a last frame for the client where hyper has not
+/// written one.
 pub(super) async fn drive<S: Service>(
     io: &CancelIo,
     worker: &Rc<Worker>,
@@ -66,7 +66,7 @@ pub(super) async fn drive<S: Service>(
         .enable_connect_protocol()
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.ping)
-        // Whoever is silent for so long is given up by the ticker, also where no byte can be written.
+        // The ticker gives up silent clients, also where no byte can be written.
         .keep_alive_timeout(2 * limits.ping);
     let mut http = Box::pin(builder.serve_connection(
         TokioIo::new(io.clone()),
@@ -105,7 +105,7 @@ pub(super) async fn drive<S: Service>(
         }
         over.map(|over| {
             if over.is_err() && !connection.has_ended() && !connection.aborted() {
-                // The answer was the GOAWAY; this counts and logs.
+                // hyper has sent a GOAWAY; this counts and logs.
                 service.reject(RequestError::BadRequest("a breach of HTTP/2"), connection);
             }
             None
@@ -123,7 +123,7 @@ pub(super) async fn drive<S: Service>(
     last_words
 }
 
-/// The largest field section that h2 may take in: what measures `head` in HTTP/1, measured its way.
+/// The largest field section that h2 accepts: the limit of a head, in HTTP/2's way of counting.
 fn field_section(limits: &Limits) -> u32 {
     u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX)
 }
@@ -146,7 +146,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
                     if let Some(stream) = open.get().stream() {
                         let _ = stream.poll_leftover(cx);
                     }
-                    // For what the future hands over in its turn: an upgrade's task.
+                    // For a task that the future spawns in its turn, as for an upgrade.
                     current.set(Some(open.clone()));
                     let done = future.as_mut().poll(cx);
                     current.take();
@@ -162,7 +162,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     }
 }
 
-/// Takes what the client still sends of a request that is answered, for a moment: many clients look
+/// Reads on for a moment after an answer that did not need the whole request: many clients look
 /// for an answer only behind their body, and some take the reset that RFC 9113, 8.1 allows for a
 /// failure.
 async fn linger(open: &OpenStream) {

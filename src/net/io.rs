@@ -23,25 +23,25 @@ use super::{
     stream::Stream,
 };
 
-/// How an HTTP/2 client that knows what it wants begins in clear text.
+/// How an HTTP/2 client with prior knowledge begins.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's socket, shared by hyper and the connection's task.
 #[derive(Clone)]
-pub(super) struct CancelIo(Rc<Socket>);
+pub(super) struct CancelIo(Rc<Inner>);
 
-struct Socket {
+struct Inner {
     stream: RefCell<Box<dyn Stream>>,
     connection: Rc<Connection>,
     worker: Rc<Worker>,
-    /// Read from the client already, and to be read again.
+    /// Bytes that were read from the client and are to be read again.
     ahead: RefCell<BytesMut>,
     watch: RefCell<Watch>,
     /// The kernel has taken a part of what was last written.
     partly_written: Cell<bool>,
 }
 
-/// What is looked for in the bytes that a client sends.
+/// What the bytes of a client are checked for.
 enum Watch {
     /// The lines of an HTTP/1 head.
     Lines(Lines),
@@ -52,7 +52,7 @@ enum Watch {
 impl CancelIo {
     /// Carries HTTP/1 until told otherwise.
     pub(super) fn new(stream: Box<dyn Stream>, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
-        Self(Rc::new(Socket {
+        Self(Rc::new(Inner {
             stream: RefCell::new(stream),
             connection,
             worker,
@@ -87,14 +87,14 @@ impl CancelIo {
         !self.0.partly_written.get()
     }
 
-    /// Puts bytes in front of those to come.
+    /// Makes these bytes the next to be read.
     pub(super) fn unread(&self, bytes: &[u8]) {
         let behind = self.0.ahead.replace(BytesMut::from(bytes));
         self.0.ahead.borrow_mut().extend_from_slice(&behind);
     }
 
-    /// Ready when an HTTP/1 client has gone away before it got its answer: hyper asks only for what it has
-    /// use for. Nothing is heard of that while the client still has a body to send, or has sent its next
+    /// Ready when an HTTP/1 client has gone away before it got its answer, which hyper does not look for.
+    /// Unknown while the client still has a body to send, or has sent its next
     /// request.
     pub(super) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = &self.0.connection;
@@ -104,7 +104,7 @@ impl CancelIo {
         }
         match ready!(self.read_ahead(cx)) {
             Ok(1..) => Poll::Pending,
-            // It may have closed its side only and wait for the answer still.
+            // It may have closed only its side and still wait for the answer.
             Ok(0) if !connection.half_closed_for_long() => Poll::Pending,
             Ok(0) | Err(_) => {
                 connection.set_ended();
@@ -113,7 +113,7 @@ impl CancelIo {
         }
     }
 
-    /// Whether a client in clear text begins with HTTP/2's preface; what it said is read again.
+    /// Whether a client in clear text begins with HTTP/2's preface. The bytes are read again.
     pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             {
@@ -132,7 +132,7 @@ impl CancelIo {
         }
     }
 
-    /// Reads what is to be read again.
+    /// Reads bytes that are to be read again.
     fn read_ahead(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); 4 << 10];
         let mut buf = ReadBuf::uninit(&mut room);
@@ -144,7 +144,7 @@ impl CancelIo {
     }
 }
 
-impl Socket {
+impl Inner {
     fn alive(&self) -> io::Result<()> {
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
@@ -166,7 +166,7 @@ impl Socket {
             buf.put_slice(&ahead[..part]);
             ahead.advance(part);
             if ahead.is_empty() {
-                // Its memory is as large as a head, and a tunnel lives long.
+                // It may be as large as a head, and a tunnel lives long.
                 *ahead = BytesMut::new();
             }
         }
@@ -196,8 +196,8 @@ impl Socket {
         })
     }
 
-    /// Whether these bytes are a refusal of hyper's own, which has neither a body nor been counted.
-    /// Ours is written in its stead.
+    /// Whether these bytes are hyper's own refusal, which has no body and was not counted: ours replaces
+    /// it.
     fn replaces(&self, bytes: &[u8]) -> bool {
         let serving = !matches!(self.connection.phase(), Phase::Fresh | Phase::Idle | Phase::Head);
         if serving || !matches!(&*self.watch.borrow(), Watch::Lines(_)) {
@@ -279,7 +279,7 @@ impl AsyncWrite for CancelIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.alive()?;
-        // Our own answer is still to be written.
+        // Our own answer is yet to be written.
         if self.0.connection.is_rejected() {
             return Poll::Ready(Ok(()));
         }
@@ -287,9 +287,9 @@ impl AsyncWrite for CancelIo {
     }
 }
 
-impl Drop for Socket {
+impl Drop for Inner {
     fn drop(&mut self) {
-        // What was cut must not look as if it had ended.
+        // A connection that was cut must not look complete.
         if self.connection.aborted() {
             self.stream.borrow().reset_on_close();
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::authz::forwarding::TrustedProxies;
 
-/// Limits and timeouts (architecture.md, "Limits and timeouts by default").
+/// Limits and timeouts.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Request line and fields together, bytes.
@@ -25,16 +25,16 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// Between requests. Longer than the 60 seconds for which balancers in front keep connections.
     pub idle_timeout: Duration,
-    /// A request body that is wanted and does not come.
+    /// How long the service waits for more of a request's body.
     pub body_timeout: Duration,
-    /// An answer of which the client takes nothing.
+    /// How long a client may take nothing of its answer.
     pub write_timeout: Duration,
-    /// An HTTP/2 client that is not heard of for so long is pinged, and given up after twice the time.
+    /// An HTTP/2 client that is silent for this long is pinged, and given up after twice the time.
     pub ping: Duration,
 }
 
 impl Limits {
-    /// The shortest of all timeouts: what the ticker must be able to tell.
+    /// The shortest of all timeouts, which the ticker must resolve.
     pub(super) fn finest(&self) -> Duration {
         self.head_timeout
             .min(self.tls_handshake_timeout)

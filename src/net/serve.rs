@@ -27,7 +27,7 @@ use super::{
     worker::ConnectionSlot,
 };
 
-/// A connection as its service counts it: one whose task is dropped ends too.
+/// Reports a connection to its service, and its end also where the task is dropped.
 pub(super) struct ConnectionGuard<S: Service> {
     service: Rc<S>,
     connection: Rc<Connection>,
@@ -46,7 +46,7 @@ impl<S: Service> Drop for ConnectionGuard<S> {
     }
 }
 
-/// Serves a client; `tls`: after a handshake, which a unix socket never has.
+/// Serves a client; with `tls`, after a handshake, which a unix socket never has.
 pub(super) async fn serve_connection<S: Service>(
     socket: Socket,
     tls: Option<Arc<ServerConfig>>,
@@ -102,7 +102,7 @@ pub(super) async fn serve_connection<S: Service>(
         }
         Outcome::Over { unread: true } => Box::pin(close(io, &[])).await,
         Outcome::Over { unread: false } | Outcome::Interrupted(ConnectionCommand::Close) => {
-            farewell(io).await
+            farewell(io).await;
         }
     }
 }
@@ -128,7 +128,7 @@ async fn handshake<S: Service>(
     stream
 }
 
-/// Waits, unless the connection's task is told to do something else.
+/// Waits for `work`, unless the connection's task is told to do something else.
 pub(super) async fn attended<F: Future>(
     connection: &Connection,
     work: F,
@@ -141,17 +141,17 @@ pub(super) async fn attended<F: Future>(
     .await
 }
 
-/// Tells a TLS client that this end is meant, if that can be said without waiting.
+/// Sends TLS's close_notify, if that is possible without waiting.
 async fn farewell(mut io: CancelIo) {
     let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
 }
 
-/// So much of what nobody wants is read after a last answer: more than the sockets of a client that
-/// was surprised by it hold already.
+/// Bytes that are read and dropped after a last answer: more than the socket buffers of a client that
+/// still sends contain.
 const LINGER: usize = 4 << 20;
 
-/// Writes a last answer and reads on for a moment, so that bytes still under way from the client
-/// do not make the kernel take the answer back.
+/// Writes a last answer and reads on for a moment: bytes still in flight from the client would make
+/// the kernel reset the connection before the client has read the answer.
 async fn close(mut io: CancelIo, answer: &[u8]) {
     let connection = io.connection().clone();
     io.carry_anything();
@@ -159,7 +159,7 @@ async fn close(mut io: CancelIo, answer: &[u8]) {
     let closing = async {
         io.write_all(answer).await?;
         io.shutdown().await?;
-        // Not inside the future: every connection would carry it.
+        // On the heap: every connection would carry it in its future.
         let mut waste = vec![0; 4 << 10];
         let mut read = 0;
         while read < LINGER {

@@ -8,7 +8,7 @@ use socket2::SockRef;
 
 use super::Bound;
 
-/// What was passed and is not taken yet.
+/// The sockets that were passed to this process.
 pub struct Inherited {
     names: Vec<String>,
     sockets: ListenFd,
@@ -31,10 +31,10 @@ pub enum InheritError {
 }
 
 impl Inherited {
-    /// Before other threads run: the variables are taken away, since they are meant for nobody
+    /// Call before other threads run: it removes the variables, since they are meant for nobody
     /// else. Sockets that are meant for another process are not touched.
     pub fn from_environment() -> Result<Self, InheritError> {
-        // Held to LISTEN_PID, and closed on exec from here on, also those that nobody takes.
+        // Checks LISTEN_PID, and sets close-on-exec, also on sockets that nobody takes.
         if sd_notify::listen_fds().map_err(InheritError::Environment)?.len() == 0 {
             return Ok(Self::none());
         }
@@ -68,7 +68,7 @@ impl Inherited {
         }
     }
 
-    /// Names of sockets that nobody has taken: connections would wait there for ever.
+    /// Names of sockets that nobody has taken, where connections would wait for ever.
     pub fn left(&self) -> impl Iterator<Item = &str> {
         self.names.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(name, _)| name.as_str())
     }

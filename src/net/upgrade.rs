@@ -21,7 +21,7 @@ use super::{Connection, io::CancelIo};
 pub struct Upgraded {
     io: Io,
     connection: Rc<Connection>,
-    /// What ends with the connection.
+    /// The connection's slot and guard, which end with it.
     _held: Box<dyn Any>,
 }
 
@@ -34,7 +34,7 @@ enum Io {
 }
 
 impl Upgraded {
-    /// All of an HTTP/1 connection; `ahead`: what the client sent behind its request.
+    /// An HTTP/1 connection; `ahead`: what the client sent behind its request.
     pub(super) fn http1(io: CancelIo, ahead: &[u8], held: impl Any) -> Self {
         io.carry_anything();
         io.unread(ahead);
@@ -48,13 +48,13 @@ impl Upgraded {
         Self { io: Io::Http2(TokioIo::new(io)), connection, _held: Box::new(held) }
     }
 
-    /// Lets an abort wake this task.
+    /// Makes an abort wake this task.
     fn watch(&self, cx: &mut Context<'_>) -> io::Result<()> {
         self.connection.exchange.watch_body(cx);
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// Counts what was written to a stream; a socket counts for itself.
+    /// Counts the bytes written to an HTTP/2 stream; `CancelIo` counts those of a socket.
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Io::Http2(_) = self.io {
             match &written {
@@ -100,7 +100,7 @@ impl AsyncWrite for Upgraded {
         self.watch(cx)?;
         match &mut self.io {
             Io::Http1(io) => Pin::new(io).poll_flush(cx),
-            // hyper's never waits for anything but the end.
+            // hyper's waits for nothing but the end.
             Io::Http2(_) => Poll::Ready(Ok(())),
         }
     }

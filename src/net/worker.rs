@@ -21,7 +21,7 @@ use super::{
     connection::{CloseReason, ConnectionCommand},
 };
 
-/// What the sockets of one thread share.
+/// What the connections of one thread share.
 pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
@@ -31,36 +31,36 @@ pub struct Worker {
     emptied: Notify,
 }
 
-/// Connections over all workers. Written when a connection begins or ends, never per request.
+/// The limit on connections over all workers. Written when a connection begins or ends, never per request.
 pub struct ConnectionLimit {
     open: AtomicUsize,
-    /// What the process's limit of open files leaves room for.
+    /// As many as the process's limit of open files allows.
     most: usize,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A connection's place in its worker's list, with its permit; given back when dropped.
+/// A connection's entry in its worker's list, with its permit; both are released when dropped.
 pub(super) struct ConnectionSlot {
     worker: Rc<Worker>,
     key: usize,
     permit: ConnectionPermit,
 }
 
-/// A connection's permit in the limit.
+/// The permit of one connection.
 pub(super) struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
 }
 
-/// Why there is no permit.
+/// Why a connection gets no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LimitReached {
-    /// For anybody, for now.
+    /// No more connections at all.
     Everybody,
     ThisAddress,
 }
 
-/// Descriptors kept for listeners, the store and the logs. Of the others, every connection needs
+/// Descriptors reserved for listeners, the store and the logs. Of the others, every connection needs
 /// one for itself and one for its upstream.
 const RESERVE: usize = 64;
 
@@ -87,7 +87,7 @@ impl Worker {
         worker
     }
 
-    /// Takes effect at once, for connections that are open too.
+    /// Takes effect at once, also for open connections.
     pub fn set_limits(&self, limits: Limits) {
         self.clock.refine(limits.finest());
         self.limits.replace(Rc::new(limits));
@@ -120,7 +120,7 @@ impl Worker {
         ConnectionSlot { worker: self.clone(), key, permit }
     }
 
-    /// Lets the connection go that has been idle for the longest time.
+    /// Closes the connection that has been idle for the longest time.
     pub(super) fn make_room(&self) {
         let connections = self.connections.borrow();
         let idle = connections
@@ -149,7 +149,7 @@ impl Worker {
         }
     }
 
-    /// The time of a drain is over: what is still under way ends here.
+    /// Aborts every connection when the time of a drain is over. Returns their number.
     pub(super) fn abort_all(&self) -> usize {
         self.each(|connection| connection.close_for(CloseReason::Drained))
     }
@@ -197,7 +197,7 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// Counts for this address from now on, unless that has enough of them.
+    /// Counts for this address from now on. False: the address has reached its limit.
     fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
@@ -215,8 +215,8 @@ impl ConnectionPermit {
 }
 
 impl ConnectionSlot {
-    /// A trusted proxy, which counts for no address, has named the client: the permit is that
-    /// client's, unless it has enough of them.
+    /// Makes a trusted proxy's connection, which counted for no address, the client's that it names. False:
+    /// the client has reached its limit.
     pub(super) fn hand_over(&mut self, client: Rc<Connection>) -> bool {
         let address = client.peer.counted();
         if !self.permit.counts_for(&self.worker.limits.borrow(), address) {

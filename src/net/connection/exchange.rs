@@ -112,7 +112,7 @@ impl Exchange {
         false
     }
 
-    /// Lets an abort wake this task.
+    /// Makes an abort wake this task.
     pub(in crate::net) fn watch_body(&self, cx: &Context<'_>) {
         set_waker(&self.body_task, cx);
     }

@@ -16,38 +16,38 @@ use tokio::task::AbortHandle;
 use super::{CloseReason, Connection, ConnectionCommand, Phase};
 use crate::net::{Limits, RequestError};
 
-/// Of a connection that carries streams.
+/// The HTTP/2 part of a connection that carries streams.
 pub struct Streams {
     open: RefCell<Vec<Rc<Connection>>>,
-    /// A field section has begun and not ended, since when.
+    /// Since when a field section has been incomplete.
     head: Cell<Option<Instant>>,
     heard: Cell<Instant>,
-    /// A stream's reset may not be on the wire yet, since when.
+    /// Since when a stream's reset may have waited to be written.
     reset: Cell<Option<Instant>>,
-    /// Streams that the client cancelled while they were served: each costs as much as a request and
-    /// counts for none of the streams that are open.
+    /// Streams that the client cancelled while they were served. Each costs as much as a request, and none
+    /// counts as an open stream.
     cancelled: Pace,
-    /// Frames that carry nothing, since the last one that did.
+    /// Control frames since the last useful frame.
     control_frames: Pace,
 }
 
-/// Counts what a client may do a thousand times at once, and 33 times a second in the long run, as with
-/// nghttp2: when all of it is forgotten.
+/// A rate limit: a thousand times at once, and 33 times a second in the long run, as in nghttp2. Stores
+/// when the count is back at zero.
 struct Pace(Cell<Instant>);
 
-/// Of a stream.
+/// The HTTP/2 part of a stream.
 pub struct Stream {
     connection: Rc<Connection>,
     tasks: RefCell<Vec<AbortHandle>>,
-    /// What the client still sends of a request that nobody reads, and how much of it was thrown away.
+    /// The rest of a request that the service did not read, and how many bytes of it were dropped.
     leftover: RefCell<Option<Incoming>>,
     wasted: Cell<usize>,
 }
 
-/// A stream's entry in its connection's list; dropping it leaves.
+/// A stream's entry in its connection's list; dropping it removes the stream.
 pub struct OpenStream(Rc<Connection>);
 
-/// So much of a body that nobody reads is taken, as behind a last answer in HTTP/1.1.
+/// Bytes of an unread body that are dropped, as after a last answer in HTTP/1.1.
 const MOST_WASTED: usize = 4 << 20;
 
 /// How long the reset of a stream may take to get on the wire before the connection is closed.
@@ -57,7 +57,7 @@ const PACE: Duration = Duration::from_millis(30);
 const BURST: Duration = PACE.saturating_mul(1000);
 
 impl Pace {
-    /// False: too often, too fast.
+    /// False: the limit is exceeded.
     fn count(&self, now: Instant) -> bool {
         let forgotten = self.0.get().max(now) + PACE;
         self.0.set(forgotten);
@@ -90,7 +90,7 @@ impl Streams {
         self.head.set(open.then(|| self.head.get().unwrap_or(now)));
     }
 
-    /// Everything that h2 had to write is with the kernel.
+    /// The kernel has everything that h2 wrote.
     pub(in crate::net) fn flushed(&self) {
         self.reset.set(None);
     }
@@ -110,7 +110,7 @@ impl Streams {
         open.iter().for_each(|stream| stream.abort());
     }
 
-    /// The ticker's look at what only such a connection has.
+    /// Applies the deadlines of HTTP/2. Called by the ticker.
     pub(super) fn check(&self, connection: &Connection, now: Instant, limits: &Limits) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if self.reset.get().is_some_and(|since| past(since, RESET)) {
@@ -138,14 +138,14 @@ impl Stream {
         &self.connection
     }
 
-    /// Bytes of an answer are on their way.
+    /// The stream sends bytes of its answer.
     pub(in crate::net) fn was_useful(&self) {
         if let Some(streams) = self.connection.streams() {
             streams.was_useful(self.connection.clock.now());
         }
     }
 
-    /// A task that runs for this stream, and ends with it.
+    /// Adds a task that runs for this stream and is aborted with it.
     pub(in crate::net) fn add_task(&self, task: AbortHandle) {
         if self.connection.aborted() {
             task.abort();
@@ -153,7 +153,7 @@ impl Stream {
         self.tasks.borrow_mut().push(task);
     }
 
-    /// Makes h2 reset the stream: nobody holds it once its tasks are gone.
+    /// Makes h2 reset the stream, by aborting the tasks that hold it.
     pub(super) fn abort(&self, now: Instant) {
         self.tasks.take().iter().for_each(AbortHandle::abort);
         drop(self.leftover.take());
@@ -161,18 +161,18 @@ impl Stream {
             && streams.reset.get().is_none()
         {
             streams.reset.set(Some(now));
-            // Whether the reset got on the wire shows with the next flush.
+            // The next flush shows whether the reset was written.
             self.connection.wake();
         }
     }
 
-    /// Nobody reads the rest of the request's body.
+    /// Takes the rest of a request's body, which the service does not read.
     pub(in crate::net) fn leave(&self, incoming: Incoming) {
         self.leftover.replace(Some(incoming));
     }
 
-    /// Throws away what comes of a body that nobody reads, so that the client has its window back. Ready
-    /// when nothing more of it comes, or so much has that the client is to be told to stop.
+    /// Drops what comes of a body that the service does not read, so that the client gets its window back.
+    /// Ready at its end, or when so much has come that the client is to be told to stop.
     pub(in crate::net) fn poll_leftover(&self, cx: &mut Context<'_>) -> Poll<()> {
         let leftover = &mut *self.leftover.borrow_mut();
         let Some(body) = leftover else { return Poll::Ready(()) };
@@ -215,7 +215,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let Some(stream) = self.0.stream() else { return };
-        // Whoever still holds the connection must not hold h2's stream with it.
+        // A service that still has the connection must not keep h2's stream open.
         drop((self.0.exchange.take_upgrade(), stream.tasks.take(), stream.leftover.take()));
         if let Some(streams) = stream.connection.streams() {
             let mut open = streams.open.borrow_mut();

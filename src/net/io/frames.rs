@@ -48,7 +48,7 @@ impl Frames {
         self.last_stream
     }
 
-    /// Tells the connection what these bytes mean to its deadlines and bounds.
+    /// Applies these bytes to the connection's deadlines and limits.
     pub(super) fn follow(&mut self, bytes: &[u8], connection: &Connection) -> Result<(), RequestError> {
         let Some(streams) = connection.streams() else { return Ok(()) };
         let now = connection.clock().refresh();
@@ -69,7 +69,7 @@ impl Frames {
         if within { Ok(()) } else { Err(RequestError::BadRequest("too many control frames")) }
     }
 
-    fn walk(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Event)) {
+    fn walk(&mut self, mut bytes: &[u8], mut emit: impl FnMut(Event)) {
         loop {
             let here = self.left.min(bytes.len());
             (self.left, bytes) = (self.left - here, &bytes[here..]);
@@ -77,10 +77,10 @@ impl Frames {
                 return;
             }
             if std::mem::take(&mut self.preface) {
-                tell(Event::Preface);
+                emit(Event::Preface);
             }
             if std::mem::replace(&mut self.kind, Kind::Other) == Kind::LastFields {
-                tell(Event::Fields { whole: true });
+                emit(Event::Fields { whole: true });
             }
             let part = (HEAD - self.filled).min(bytes.len());
             self.head[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
@@ -95,15 +95,15 @@ impl Frames {
                 HEADERS | CONTINUATION => {
                     if kind == HEADERS {
                         self.last_stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-                        tell(Event::Useful);
+                        emit(Event::Useful);
                     }
-                    tell(Event::Fields { whole: false });
+                    emit(Event::Fields { whole: false });
                     self.kind = if flags & END_HEADERS == 0 { Kind::Fields } else { Kind::LastFields };
                 }
-                DATA if self.left > 0 => tell(Event::Useful),
+                DATA if self.left > 0 => emit(Event::Useful),
                 // h2 bounds both.
                 DATA | RST_STREAM => {}
-                _ => tell(Event::Control),
+                _ => emit(Event::Control),
             }
         }
     }

@@ -17,10 +17,10 @@ pub(super) struct Lines {
     ended: bool,
 }
 
-/// Empty lines before a request line are passed over, as clients of old sent them.
+/// Empty lines that may come before a request line, as old clients send them.
 const LEADING_LINES: usize = 4;
 
-/// What a request line holds beside its target: method, blanks, version, CR.
+/// Bytes of a request line beside its target: method, blanks, version, CR.
 const REQUEST_LINE: usize = 64;
 
 impl Lines {
@@ -49,7 +49,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Roughly: what is whole is measured in `framing`.
+    /// A rough bound: `framing` measures whole heads.
     fn bound(&self, line: usize, limits: &Limits) -> Result<(), RequestError> {
         match self.lines {
             0 if line > limits.target + REQUEST_LINE => Err(RequestError::TargetTooLong),

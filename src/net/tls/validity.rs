@@ -7,11 +7,11 @@ use rustls_pki_types::CertificateDer;
 
 use crate::authz::time::Timestamp;
 
-/// A certificate's end.
+/// When a certificate expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub cert: PathBuf,
-    /// The earliest of its chain: what is behind it is of no use without it.
+    /// The earliest in its chain, which is invalid from then on.
     pub at: Timestamp,
 }
 
