@@ -27,7 +27,7 @@ use crate::{
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
-    net::{self, Address, BindError, Budget, InheritError, tls},
+    net::{self, Address, BindError, ConnectionLimit, InheritError, tls},
     proxy::{BadTokens, LastUsedTables, Upstreams, access_log::AccessLog, limits::Counts, refusals},
     store::{OpenError, Store},
 };
@@ -125,7 +125,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
     let uses = Arc::new(LastUsedTables::default());
-    let budget = Budget::new();
+    let connection_limit = ConnectionLimit::new();
     let bad_tokens = Arc::new(BadTokens::default());
     let upstreams = Upstreams::new();
     metrics.ask_upstreams(upstreams.clone());
@@ -159,7 +159,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             keyring: keyring.clone(),
             upstreams: upstreams.clone(),
             counts: counts.clone(),
-            budget: budget.clone(),
+            connection_limit: connection_limit.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
             pulse: watchdog.as_mut().map(Watchdog::pulse),

@@ -40,7 +40,7 @@ pub use self::{
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},
     upgrade::{OnUpgrade, Upgraded},
-    worker::{Budget, Worker},
+    worker::{ConnectionLimit, Worker},
 };
 
 /// What a listener serves: the proxy on workers, the admin router on the control thread.

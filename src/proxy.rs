@@ -10,8 +10,8 @@ mod context;
 mod facts;
 mod forward;
 mod forwarded_cache;
-mod framing;
 mod grpc;
+mod host;
 mod last_used;
 pub mod limits;
 mod permitted;
@@ -41,7 +41,7 @@ use self::{
     builtin::BuiltinRoute,
     facts::RequestFacts,
     forwarded_cache::ForwardedCache,
-    framing::KnownHost,
+    host::HostCache,
     limits::Counts,
     permitted::LogGuard,
     refusals::RefusalSender,
@@ -69,7 +69,7 @@ use crate::{
     authz::answer::Reason,
     fence::Registry,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
+    net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
     state::State,
 };
 
@@ -96,7 +96,7 @@ pub struct Gateway {
     ids: RequestIds,
     forwarded: ForwardedCache,
     missing_header_logged: Cell<Option<Instant>>,
-    host: KnownHost,
+    hosts: HostCache,
 }
 
 impl Gateway {
@@ -109,7 +109,7 @@ impl Gateway {
             ids: RequestIds::new(),
             forwarded: ForwardedCache::default(),
             missing_header_logged: Cell::default(),
-            host: KnownHost::default(),
+            hosts: HostCache::default(),
         })
     }
 
@@ -132,8 +132,9 @@ impl Gateway {
         let state = self.worker_state();
         let sent = trusts(&state, &connection).then(|| RequestId::from_headers(request.headers())).flatten();
         let request_id = sent.unwrap_or_else(|| self.ids.make());
-        let facts = framing::host(request, &self.host)
-            .and_then(|host| RequestFacts::read(self, &state, &connection, request.headers(), host));
+        let host = self.hosts.of(request.headers());
+        let facts =
+            host.and_then(|host| RequestFacts::read(self, &state, &connection, request.headers(), host));
         let (facts, readable) = match facts {
             Ok(facts) => (facts, Ok(())),
             Err(reason) => (RequestFacts::unreadable(connection.address()), Err(reason)),
@@ -164,8 +165,11 @@ impl Gateway {
         let done = &context.outcome;
         let (reason, outcome) = match done.cut() {
             Some(reason) => (reason, "cut"),
-            None if !done.complete.get() && context.connection.drained() => (Reason::ShuttingDown, "cut"),
-            None if !done.complete.get() => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+            None if !done.complete.get() => match context.connection.close_reason() {
+                Some(CloseReason::Drained) => (Reason::ShuttingDown, "cut"),
+                Some(CloseReason::WriteTimeout) => (Reason::ClientTooSlow, outcome(Reason::ClientTooSlow)),
+                _ => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+            },
             None => (done.reason(), outcome(done.reason())),
         };
         // 499, as other proxies log a client that did not wait.

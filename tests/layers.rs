@@ -14,7 +14,11 @@ const FLOORS: [(&str, &[&str], &str); 12] = [
     ("state", &["authz"], "holds what the decision reads"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz"], "counts by reason and service"),
-    ("net", &["authz"], "knows no domain; only the types of a point in time and of whom to trust"),
+    (
+        "net",
+        &["authz"],
+        "knows no domain; only points in time, whom to trust, and how hosts and names are read",
+    ),
     ("assertion", &["authz"], "signs what the decision came to; the keys are its own"),
     ("store", &["authz", "state", "fence", "metrics"], "the only publisher"),
     ("proxy", &["authz", "state", "fence", "metrics", "net", "assertion", "store"], "a request's way"),

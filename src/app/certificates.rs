@@ -125,7 +125,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
-    use crate::net::tls::Pair;
+    use crate::net::tls::CertifiedKeyFiles;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -150,7 +150,7 @@ mod tests {
         params.not_after = date_time_ymd(2040, 1, 1);
         std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
         std::fs::write(&key, pair.serialize_pem()).unwrap();
-        let settings = Settings { pairs: vec![Pair { cert, key }], clients: None };
+        let settings = Settings { pairs: vec![CertifiedKeyFiles { cert, key }], clients: None };
         let proxy = load(&settings).unwrap();
         let shown =
             Shown { proxy, admin: None, metrics: Metrics::new(Arc::default()), told: Mutex::default() };

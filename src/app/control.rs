@@ -30,7 +30,7 @@ use crate::{
     authz::rules::Rules,
     fence::Fence,
     metrics::Metrics,
-    net::{self, Budget, Drain, Limits, Listener, Worker},
+    net::{self, ConnectionLimit, Drain, Limits, Listener, Worker},
     proxy::{
         LastUsedTables, Upstreams,
         refusals::{AuditSample, RefusalEvent, RefusalSender, Refusals},
@@ -119,7 +119,7 @@ impl Control {
     async fn run(mut self, mut signals: Sources) -> Outcome {
         let (admin_drain, admin_draining) = net::drain();
         let server = admin::Server::new(self.context());
-        let worker = Worker::new(Limits::default(), Budget::new());
+        let worker = Worker::new(Limits::default(), ConnectionLimit::new());
         for listener in std::mem::take(&mut self.listeners) {
             let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
             tokio::task::spawn_local(served);

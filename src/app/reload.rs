@@ -310,11 +310,11 @@ mod tests {
             Arc::default(),
         );
         let reload = async || {
-            let before = certificates.present();
+            let before = certificates.current();
             let outcome = reloader
                 .reload(Actor { who: Who::Operator, parent: None, session: None, request_id: None })
                 .await;
-            (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.present()))
+            (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.current()))
         };
         write("two");
         assert_eq!(reload().await, (true, true), "(reloaded, new certificates)");

@@ -13,7 +13,7 @@ use crate::{
     assertion::Keyring,
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
-    net::{self, Budget, Draining, Limits, Listener, Worker},
+    net::{self, ConnectionLimit, Draining, Limits, Listener, Worker},
     proxy::{
         BadTokens, Gateway, LastUsedTable, Parts, TokenLookup, Upstreams, access_log::AccessLog,
         limits::Counts, refusals::RefusalSender,
@@ -35,7 +35,7 @@ pub struct Seed {
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
     pub counts: Arc<Counts>,
-    pub budget: Arc<Budget>,
+    pub connection_limit: Arc<ConnectionLimit>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
     /// Where somebody watches.
@@ -68,7 +68,7 @@ fn run(seed: Seed) -> io::Result<()> {
 
 async fn serve(seed: Seed) -> io::Result<()> {
     let mut limits = seed.limits;
-    let worker = Worker::new(limits.borrow_and_update().clone(), seed.budget);
+    let worker = Worker::new(limits.borrow_and_update().clone(), seed.connection_limit);
     let registry = Registry::new(seed.participant);
     tokio::task::spawn_local(registry.clone().run());
     let gateway = Gateway::new(Parts {

@@ -84,6 +84,8 @@ pub enum Reason {
     ShuttingDown,
     /// The client went away first; no answer.
     ClientClosed,
+    /// The client took nothing of its answer for `write_timeout`; no answer.
+    ClientTooSlow,
     /// An administrator cut this one request; no answer.
     CutByAdmin,
     /// Nothing passed through a tunnel for too long; its answer was 101.
@@ -104,7 +106,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 52] = [
+    pub const ALL: [Reason; 53] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -155,6 +157,7 @@ impl Reason {
         Reason::AssertionFailed,
         Reason::ShuttingDown,
         Reason::ClientClosed,
+        Reason::ClientTooSlow,
         Reason::CutByAdmin,
         Reason::TunnelIdle,
     ];
@@ -212,14 +215,15 @@ impl Reason {
             Reason::AssertionFailed => "assertion_failed",
             Reason::ShuttingDown => "shutting_down",
             Reason::ClientClosed => "client_closed",
+            Reason::ClientTooSlow => "client_too_slow",
             Reason::CutByAdmin => "cut_by_admin",
             Reason::TunnelIdle => "tunnel_idle",
         }
     }
 
     /// The answer. `service` is the key told in `scope="..."` and in the description's advice; only
-    /// the two reasons that may name it do. The two `Ok`s, `Answered` and `ClientClosed` are
-    /// never sent.
+    /// the two reasons that may name it do. The two `Ok`s, `Answered`, `ClientClosed` and
+    /// `ClientTooSlow` are never sent.
     pub fn answer(self, service: Option<&str>) -> Answer {
         let told = Told::of(self);
         let challenge = match told.challenge {

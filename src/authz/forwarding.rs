@@ -228,17 +228,17 @@ fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> boo
 
 /// Browsers send the cookies of the admin listener to every port of its host.
 fn drop_own_cookies(headers: &mut HeaderMap) {
-    edit_values(headers, header::COOKIE, cookies::without_own);
+    edit_values(headers, &header::COOKIE, cookies::without_own);
 }
 
 /// An upstream does not set the cookies of the admin listener.
 fn drop_own_set_cookies(headers: &mut HeaderMap) {
-    edit_values(headers, header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
+    edit_values(headers, &header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
 }
 
 /// Replaces the values that `edit` changes; an empty one is dropped.
-fn edit_values(headers: &mut HeaderMap, name: HeaderName, edit: impl Fn(&[u8]) -> Option<Vec<u8>>) {
-    let values: Vec<_> = headers.get_all(&name).iter().map(|value| (edit(value.as_bytes()), value)).collect();
+fn edit_values(headers: &mut HeaderMap, name: &HeaderName, edit: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let values: Vec<_> = headers.get_all(name).iter().map(|value| (edit(value.as_bytes()), value)).collect();
     if values.iter().all(|(edited, _)| edited.is_none()) {
         return;
     }
@@ -248,9 +248,9 @@ fn edit_values(headers: &mut HeaderMap, name: HeaderName, edit: impl Fn(&[u8]) -
         Some(edited) => HeaderValue::from_maybe_shared(edited).ok(),
     };
     let kept: Vec<_> = values.into_iter().filter_map(edited).collect();
-    headers.remove(&name);
+    headers.remove(name);
     for value in kept {
-        headers.append(&name, value);
+        headers.append(name, value);
     }
 }
 

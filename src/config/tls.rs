@@ -9,15 +9,15 @@ use super::{
     problem::Problems,
     section::{Section, Text},
 };
-use crate::net::tls::{Certificates, Clients, Pair, Settings};
+use crate::net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings};
 
 /// The certificates of a listener, and whether clients are asked for theirs.
 pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Settings {
-    let pairs: Vec<Pair> = section
+    let pairs: Vec<CertifiedKeyFiles> = section
         .tables("tls")
         .iter()
         .filter_map(|tls| {
-            let pair = Pair {
+            let pair = CertifiedKeyFiles {
                 cert: file(problems, tls, "cert", directory)?,
                 key: file(problems, tls, "key", directory)?,
             };
@@ -28,7 +28,7 @@ pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory:
     let clients = section.is_written("tls_client_ca").then(|| {
         let authorities = file(problems, section, "tls_client_ca", directory)?;
         let required = section.text("tls_client_certificate").is_none_or(|text| text.get_ref() == "required");
-        Some(Clients { authorities, required })
+        Some(ClientAuth { authorities, required })
     });
     let settings = Settings { pairs, clients: clients.flatten() };
     if section.is_written("tls_client_ca") && !section.is_written("tls") {

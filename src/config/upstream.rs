@@ -11,7 +11,7 @@ use super::{
     tls,
 };
 use crate::{
-    net::{Address, tls::Pair},
+    net::{Address, tls::CertifiedKeyFiles},
     proxy::{
         Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, NoSystemRoots, Scheme, SystemRoots,
         TlsParts, Trust, UpstreamSettings, UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
@@ -160,7 +160,7 @@ fn tls(
         }
     }
     let pair = match written.is_written("cert") {
-        true => Some(Pair { cert: file("cert")?, key: file("key")? }),
+        true => Some(CertifiedKeyFiles { cert: file("cert")?, key: file("key")? }),
         false => None,
     };
     let name = match written.text("server_name") {

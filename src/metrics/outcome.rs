@@ -45,7 +45,8 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::TargetTooLong
         | Reason::Misdirected
         | Reason::HeadTooLarge
-        | Reason::ClientClosed => "rejected",
+        | Reason::ClientClosed
+        | Reason::ClientTooSlow => "rejected",
         Reason::IdentityTooLarge
         | Reason::UpstreamConnect
         | Reason::UpstreamReset

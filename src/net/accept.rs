@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{
     Connection, ConnectionEvent, Drained, Draining, Listener, Peer, Service, Worker,
-    bind::{ListenerConfig, Socket},
-    connection::Phase,
+    bind::{self, ListenerConfig},
+    connection::{ConnectionCommand, Phase},
     proxy_protocol::{self, ProxyHeader, ProxyHeaderError},
-    serve::{ClientSocket, ConnectionGuard, Interrupted, attended, serve_connection},
-    stream::Stream,
+    serve::{ConnectionGuard, attended, serve_connection},
+    stream::Socket,
     tls::Certificates,
     worker::{ConnectionSlot, LimitReached},
 };
@@ -31,10 +31,10 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     mut draining: Draining,
 ) -> io::Result<Drained> {
-    let (socket, config, _unlink) = listener.into_parts();
+    let Listener { socket, config, unlink: _unlink } = listener;
     let transport = match socket {
-        Socket::Tcp(socket) => Transport::Tcp(TcpListener::from_std(socket)?),
-        Socket::Unix(socket) => Transport::Unix(UnixListener::from_std(socket)?),
+        bind::Socket::Tcp(socket) => Transport::Tcp(TcpListener::from_std(socket)?),
+        bind::Socket::Unix(socket) => Transport::Unix(UnixListener::from_std(socket)?),
     };
     let mut starved = false;
     loop {
@@ -81,9 +81,8 @@ enum Transport {
 }
 
 struct Accepted {
-    stream: Stream,
+    socket: Socket,
     peer: Peer,
-    local: Option<SocketAddr>,
 }
 
 /// Out of descriptors or of places: nobody else can be let in before somebody leaves.
@@ -137,14 +136,15 @@ impl Accepted {
         // Else the kernel takes megabytes and then nothing for as long as a slow client needs to take
         // them, and nobody could tell it from one that has stopped reading.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        let local = stream.local_addr().ok().map(canonical);
-        Self { stream: Stream::Tcp(stream), peer: Peer::Inet(canonical(peer)), local }
+        // IPv4 as such, also when it comes through an IPv6 socket: rules and logs know one form.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Self { socket: Socket::Tcp(stream), peer: Peer::Inet(peer) }
     }
 
     fn unix(stream: UnixStream) -> io::Result<Self> {
         let peer = stream.peer_cred()?;
         let peer = Peer::Unix { uid: peer.uid(), pid: peer.pid() };
-        Ok(Self { stream: Stream::Unix(stream), peer, local: None })
+        Ok(Self { socket: Socket::Unix(stream), peer })
     }
 }
 
@@ -155,48 +155,39 @@ async fn admit<S: Service>(
     service: &Rc<S>,
     draining: &Draining,
 ) {
-    let Accepted { stream, peer, local } = accepted;
+    let Accepted { socket, peer } = accepted;
     let expects_header = config.proxy_protocol && peer.is_trusted(&worker.limits().trusted_proxies);
     let permit = loop {
         match worker.permit(peer.counted()) {
             Ok(permit) => break permit,
-            Err(LimitReached::ThisAddress) => return stream.reset_on_close(),
-            Err(LimitReached::Everybody) if draining.has_begun() => return stream.reset_on_close(),
+            Err(LimitReached::ThisAddress) => return socket.reset_on_close(),
+            Err(LimitReached::Everybody) if draining.has_begun() => return socket.reset_on_close(),
             Err(LimitReached::Everybody) => {
                 worker.make_room();
                 tokio::time::sleep(PAUSE).await;
             }
         }
     };
-    let certificates = config.certificates.clone().filter(|_| matches!(stream, Stream::Tcp(_)));
-    let connection = Connection::new(peer, local, certificates.is_some(), worker.clock().clone());
-    let connection = Rc::new(connection);
+    let certificates = config.certificates.clone().filter(|_| matches!(socket, Socket::Tcp(_)));
+    let connection = Rc::new(Connection::new(peer, certificates.is_some(), worker.clock().clone()));
     let slot = worker.enlist(connection.clone(), permit);
     let guard = ConnectionGuard::new(service, &connection);
     let (worker, service) = (worker.clone(), service.clone());
+    let tls = move || certificates.as_ref().map(Certificates::current);
     if expects_header {
         tokio::task::spawn_local(async move {
-            if let Some((connection, slot)) = read_proxy_header(&stream, connection, slot, &*service).await {
-                let socket = client_socket(stream, certificates);
-                serve_connection(socket, worker, connection, service, slot, guard).await;
+            if let Some((connection, slot)) = read_proxy_header(&socket, connection, slot, &*service).await {
+                serve_connection(socket, tls(), worker, connection, service, slot, guard).await;
             }
         });
     } else {
-        let socket = client_socket(stream, certificates);
-        tokio::task::spawn_local(serve_connection(socket, worker, connection, service, slot, guard));
-    }
-}
-
-fn client_socket(stream: Stream, certificates: Option<Certificates>) -> ClientSocket {
-    match (stream, certificates) {
-        (Stream::Tcp(socket), Some(certificates)) => ClientSocket::Tls(certificates.present(), socket),
-        (stream, _) => ClientSocket::Plain(stream),
+        tokio::task::spawn_local(serve_connection(socket, tls(), worker, connection, service, slot, guard));
     }
 }
 
 /// Learns whom a trusted proxy's connection is for; from then on it is that client's.
 async fn read_proxy_header<S: Service>(
-    stream: &Stream,
+    socket: &Socket,
     proxy: Rc<Connection>,
     mut slot: ConnectionSlot,
     service: &S,
@@ -204,37 +195,27 @@ async fn read_proxy_header<S: Service>(
     proxy.enter(Phase::Handshake);
     let refuse = |why: &str| {
         service.observe(ConnectionEvent::MissingProxyHeader(why), &proxy);
-        stream.reset_on_close();
+        socket.reset_on_close();
+        None
     };
-    let peer = match attended(&proxy, proxy_protocol::read(stream)).await {
+    let peer = match attended(&proxy, proxy_protocol::read(socket)).await {
         Ok(Ok(ProxyHeader::Client(client))) => Peer::Inet(client),
         Ok(Ok(ProxyHeader::Unnamed)) => Peer::Unnamed(proxy.address()),
         Ok(Ok(ProxyHeader::Own)) => proxy.peer,
         Ok(Err(ProxyHeaderError::Silent | ProxyHeaderError::Io(_))) => return None,
-        Ok(Err(error)) => {
-            refuse(&error.to_string());
+        Ok(Err(error)) => return refuse(&error.to_string()),
+        Err(ConnectionCommand::Abort) => {
+            socket.reset_on_close();
             return None;
         }
-        Err(Interrupted::Aborted) => {
-            stream.reset_on_close();
-            return None;
-        }
-        Err(_) => {
-            refuse("no PROXY header came in time");
-            return None;
-        }
+        Err(_) => return refuse("no PROXY header came in time"),
     };
-    let client = Rc::new(Connection::new(peer, proxy.local, proxy.secure, proxy.clock().clone()));
+    let client = Rc::new(Connection::new(peer, proxy.secure, proxy.clock().clone()));
     if !slot.hand_over(client.clone()) {
-        stream.reset_on_close();
+        socket.reset_on_close();
         return None;
     }
     Some((client, slot))
-}
-
-/// IPv4 as such, also when it comes through an IPv6 socket: rules and logs know one form.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The one connection is at fault, not the listener.

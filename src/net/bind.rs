@@ -35,12 +35,9 @@ pub struct Bound(Kind);
 
 /// One worker's socket; `Send`, and not tied to a runtime before it is served.
 pub struct Listener {
-    socket: Socket,
-    certificates: Option<Certificates>,
-    proxy_protocol: bool,
-    /// Others accept from it when this process no longer does.
-    inherited: bool,
-    unlink: Option<Arc<Unlink>>,
+    pub(super) socket: Socket,
+    pub(super) config: ListenerConfig,
+    pub(super) unlink: Option<Arc<Unlink>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +54,7 @@ pub enum BindError {
 pub(super) struct ListenerConfig {
     pub certificates: Option<Certificates>,
     pub proxy_protocol: bool,
+    /// Others accept from the socket when this process no longer does.
     pub inherited: bool,
 }
 
@@ -147,42 +145,34 @@ impl Bound {
 
     /// A socket for one worker. From now on connections wait there: serve it.
     pub fn listener(&self) -> io::Result<Listener> {
-        let (socket, unlink) = match &self.0 {
+        let (socket, inherited, unlink) = match &self.0 {
             Kind::Own { address, .. } => {
                 let socket = tcp_socket(*address, true)?;
                 socket.listen(BACKLOG)?;
-                (Socket::Tcp(socket.into()), None)
+                (Socket::Tcp(socket.into()), false, None)
             }
-            Kind::Inherited(socket) => (Socket::Tcp(socket.try_clone()?), None),
-            Kind::Unix { socket, unlink, .. } => (Socket::Unix(socket.try_clone()?), unlink.clone()),
+            Kind::Inherited(socket) => (Socket::Tcp(socket.try_clone()?), true, None),
+            Kind::Unix { socket, unlink, .. } => {
+                (Socket::Unix(socket.try_clone()?), unlink.is_none(), unlink.clone())
+            }
         };
-        let inherited = match &self.0 {
-            Kind::Own { .. } => false,
-            Kind::Inherited(_) => true,
-            Kind::Unix { unlink, .. } => unlink.is_none(),
-        };
-        Ok(Listener { socket, certificates: None, proxy_protocol: false, inherited, unlink })
+        let config = ListenerConfig { certificates: None, proxy_protocol: false, inherited };
+        Ok(Listener { socket, config, unlink })
     }
 }
 
 impl Listener {
     /// TLS ends here. A unix socket has none.
     pub fn with_tls(mut self, certificates: impl Into<Option<Certificates>>) -> Self {
-        self.certificates = certificates.into();
+        self.config.certificates = certificates.into();
         self
     }
 
     /// Connections of trusted proxies begin with the PROXY protocol's header, before TLS. Others
     /// are never asked for one.
     pub fn with_proxy_protocol(mut self) -> Self {
-        self.proxy_protocol = true;
+        self.config.proxy_protocol = true;
         self
-    }
-
-    pub(super) fn into_parts(self) -> (Socket, ListenerConfig, Option<Arc<Unlink>>) {
-        let Self { certificates, proxy_protocol, inherited, .. } = self;
-        let config = ListenerConfig { certificates, proxy_protocol, inherited };
-        (self.socket, config, self.unlink)
     }
 }
 

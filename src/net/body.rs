@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
 use super::{BoxError, Connection};
@@ -38,7 +39,7 @@ pub(super) type SharedIncoming = Rc<RefCell<Option<Incoming>>>;
 
 enum Source {
     Client { incoming: SharedIncoming, connection: Rc<Connection> },
-    Memory(Option<Bytes>),
+    Memory(Full<Bytes>),
 }
 
 impl RequestBody {
@@ -55,8 +56,7 @@ impl RequestBody {
 
     /// A body that is there already, for requests that no client sent.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        Self(Source::Memory((!bytes.is_empty()).then_some(bytes)))
+        Self(Source::Memory(Full::new(bytes.into())))
     }
 }
 
@@ -70,7 +70,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (incoming, connection) = match &mut self.0 {
             Source::Client { incoming, connection } => (incoming, connection),
-            Source::Memory(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Memory(body) => {
+                return Pin::new(body).poll_frame(cx).map_err(|never| match never {});
+            }
         };
         if connection.aborted() {
             return Poll::Ready(Some(Err(BodyError::Aborted)));
@@ -79,7 +81,7 @@ impl Body for RequestBody {
         let Some(body) = &mut *held else { return Poll::Ready(None) };
         let frame = match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending if connection.await_body(cx) => {
+            Poll::Pending if connection.exchange.await_body(cx, connection.clock().now()) => {
                 return Poll::Ready(Some(Err(BodyError::Timeout)));
             }
             Poll::Pending => return Poll::Pending,
@@ -97,7 +99,7 @@ impl Body for RequestBody {
         {
             connection.received(data.len());
         }
-        connection.body_came();
+        connection.exchange.end_wait();
         if over {
             incoming.take();
             connection.close_body(true);
@@ -113,7 +115,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Client { incoming, .. } => incoming.borrow().as_ref().is_none_or(Body::is_end_stream),
-            Source::Memory(bytes) => bytes.is_none(),
+            Source::Memory(body) => body.is_end_stream(),
         }
     }
 
@@ -122,9 +124,7 @@ impl Body for RequestBody {
             Source::Client { incoming, .. } => {
                 incoming.borrow().as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
             }
-            Source::Memory(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
+            Source::Memory(body) => body.size_hint(),
         }
     }
 }
@@ -156,7 +156,8 @@ impl Drop for RequestBody {
 /// An answer's body on its way to hyper, in pieces that h2 may hold one of. A service's body that
 /// hyper has taken in full is kept in `sent` over HTTP/1, until the kernel has it.
 pub(super) struct AnswerBody<B> {
-    content: Option<Content<B>>,
+    /// `None` when it has been dropped.
+    content: Option<AnswerContent<B>>,
     /// What is left of a frame that was larger than a piece.
     rest: Bytes,
     /// The answer has no body, whatever there is.
@@ -170,11 +171,8 @@ pub(super) struct AnswerBody<B> {
 /// Where the body of an answer waits that hyper has taken. One for each connection.
 pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
 
-enum Content<B> {
-    Service(B),
-    /// An answer to what is no request.
-    Text(Option<Bytes>),
-}
+/// A service's body, or the text of a rejection.
+pub(super) type AnswerContent<B> = Either<B, Full<Bytes>>;
 
 /// The largest piece.
 const PIECE: usize = 16 << 10;
@@ -183,19 +181,9 @@ impl<B> AnswerBody<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    pub(super) fn service(body: B, connection: Rc<Connection>, sent: Sent<B>) -> Self {
-        Self::new(Content::Service(body), connection, sent)
-    }
-
-    pub(super) fn text(text: Bytes, connection: Rc<Connection>, sent: Sent<B>) -> Self {
-        Self::new(Content::Text((!text.is_empty()).then_some(text)), connection, sent)
-    }
-
-    fn new(content: Content<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
-        let (content, rest) = (Some(content), Bytes::new());
-        let mut body = Self { content, rest, bodiless: false, finished: false, connection, sent };
-        body.finished = body.is_end_stream();
-        body
+    pub(super) fn new(content: AnswerContent<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
+        let finished = content.is_end_stream();
+        Self { content: Some(content), rest: Bytes::new(), bodiless: false, finished, connection, sent }
     }
 
     /// Sends none of it.
@@ -237,12 +225,8 @@ where
             this.connection.sent(0);
         }
         while this.rest.is_empty() {
-            let frame = match &mut this.content {
-                Some(Content::Service(body)) => ready!(Pin::new(body).poll_frame(cx)),
-                Some(Content::Text(text)) => text.take().map(|text| Ok(Frame::data(text))),
-                None => None,
-            };
-            match frame.transpose().map_err(Into::into) {
+            let Some(content) = &mut this.content else { return Poll::Ready(None) };
+            match ready!(Pin::new(content).poll_frame(cx)).transpose() {
                 Ok(None) => {
                     this.finished = true;
                     return Poll::Ready(None);
@@ -255,7 +239,6 @@ where
                     }
                 },
                 Err(error) => {
-                    let error: BoxError = error;
                     tracing::debug!(%error, "an answer broke off");
                     // It must not pass for a whole one.
                     this.connection.abort();
@@ -267,24 +250,14 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bodiless
-            || self.rest.is_empty()
-                && match &self.content {
-                    Some(Content::Service(body)) => body.is_end_stream(),
-                    Some(Content::Text(text)) => text.is_none(),
-                    None => true,
-                }
+        self.bodiless || self.rest.is_empty() && self.content.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            _ if self.bodiless => SizeHint::with_exact(0),
             // hyper asks before the first piece only.
-            Some(Content::Service(body)) => body.size_hint(),
-            Some(Content::Text(text)) => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
-            }
-            None => SizeHint::with_exact(0),
+            Some(content) if !self.bodiless => content.size_hint(),
+            _ => SizeHint::with_exact(0),
         }
     }
 }
@@ -293,14 +266,13 @@ impl<B> Drop for AnswerBody<B> {
     fn drop(&mut self) {
         if self.connection.stream().is_some() {
             if self.finished {
-                self.connection.end_answer();
+                self.connection.exchange.end_answer();
             }
             return;
         }
-        self.connection.end_answer();
-        if let Some(Content::Service(body)) = self.content.take() {
-            let before = self.sent.replace(Some(body));
-            drop(before);
+        self.connection.exchange.end_answer();
+        if let Some(Either::Left(body)) = self.content.take() {
+            drop(self.sent.replace(Some(body)));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::authz::time::Timestamp;
@@ -21,7 +22,7 @@ pub struct Clock(Rc<Inner>);
 /// late. Reusable: hold one per upstream connection.
 pub struct Deadline {
     clock: Clock,
-    slot: usize,
+    key: usize,
 }
 
 /// A `timeout` ran out.
@@ -35,14 +36,8 @@ struct Inner {
     /// Connections and armed deadlines.
     watched: Cell<usize>,
     wake: Notify,
-    slots: RefCell<Slots>,
+    slots: RefCell<Slab<Slot>>,
     observers: RefCell<Vec<Rc<dyn Fn()>>>,
-}
-
-#[derive(Default)]
-struct Slots {
-    all: Vec<Slot>,
-    free: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -79,12 +74,8 @@ impl Clock {
     }
 
     pub fn deadline(&self) -> Deadline {
-        let slots = &mut *self.0.slots.borrow_mut();
-        let slot = slots.free.pop().unwrap_or_else(|| {
-            slots.all.push(Slot::default());
-            slots.all.len() - 1
-        });
-        Deadline { clock: self.clone(), slot }
+        let key = self.0.slots.borrow_mut().insert(Slot::default());
+        Deadline { clock: self.clone(), key }
     }
 
     pub async fn timeout<F: Future>(&self, after: Duration, work: F) -> Result<F::Output, Elapsed> {
@@ -149,7 +140,7 @@ impl Clock {
 
     fn expire(&self, now: Instant) {
         let mut woken = Vec::new();
-        for slot in &mut self.0.slots.borrow_mut().all {
+        for (_, slot) in self.0.slots.borrow_mut().iter_mut() {
             if slot.due.is_some_and(|due| due <= now) {
                 slot.due = None;
                 slot.expired = true;
@@ -168,7 +159,7 @@ impl Deadline {
         let rested = self.clock.0.watched.get() == 0;
         let now = if rested { self.clock.refresh() } else { self.clock.now() };
         let fresh = {
-            let slot = &mut self.clock.0.slots.borrow_mut().all[self.slot];
+            let slot = &mut self.clock.0.slots.borrow_mut()[self.key];
             slot.expired = false;
             slot.due.replace(now + after).is_none()
         };
@@ -179,7 +170,7 @@ impl Deadline {
 
     pub fn disarm(&self) {
         let armed = {
-            let slot = &mut self.clock.0.slots.borrow_mut().all[self.slot];
+            let slot = &mut self.clock.0.slots.borrow_mut()[self.key];
             slot.expired = false;
             slot.due.take().is_some()
         };
@@ -190,13 +181,11 @@ impl Deadline {
 
     /// Ready once an armed deadline has passed, until it is armed or disarmed again.
     pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let slot = &mut self.clock.0.slots.borrow_mut().all[self.slot];
+        let slot = &mut self.clock.0.slots.borrow_mut()[self.key];
         if slot.expired {
             return Poll::Ready(());
         }
-        if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            slot.waker = Some(cx.waker().clone());
-        }
+        slot.waker.get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
         Poll::Pending
     }
 }
@@ -204,9 +193,8 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.disarm();
-        let slots = &mut *self.clock.0.slots.borrow_mut();
-        slots.all[self.slot] = Slot::default();
-        slots.free.push(self.slot);
+        let slot = self.clock.0.slots.borrow_mut().remove(self.key);
+        drop(slot);
     }
 }
 
@@ -281,7 +269,7 @@ mod tests {
             drop(deadline);
             assert_eq!(clock.0.watched.get(), 0);
             clock.deadline().arm(LONG);
-            assert_eq!(clock.0.slots.borrow().all.len(), 1, "places are used again");
+            assert_eq!(clock.0.slots.borrow().vacant_key(), 0, "places are used again");
         });
     }
 

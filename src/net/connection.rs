@@ -1,11 +1,12 @@
 //! A client's connection as its requests, its task and the ticker see it.
 
+mod exchange;
 mod phase;
 mod streams;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
     task::{Context, Waker},
     time::{Duration, Instant},
@@ -15,62 +16,41 @@ use tokio::sync::oneshot;
 
 pub use self::phase::CloseReason;
 pub(super) use self::{
+    exchange::AnswerState,
     phase::{ConnectionCommand, Phase},
-    streams::{OpenStream, Stream, Streams},
+    streams::OpenStream,
 };
-use super::{Limits, OnUpgrade, Peer, Upgraded, body::SharedIncoming, clock::Clock, tls::TlsInfo};
+use self::{
+    exchange::Exchange,
+    streams::{Stream, Streams},
+};
+use super::{Limits, OnUpgrade, Peer, RequestError, body::SharedIncoming, clock::Clock, tls::TlsInfo};
 
 /// A client's connection as its requests see it; over HTTP/2, one stream of it. Belongs to one worker.
 pub struct Connection {
     pub peer: Peer,
-    pub local: Option<SocketAddr>,
     /// TLS ends here.
     pub secure: bool,
+    pub(super) exchange: Exchange,
     clock: Clock,
     aborted: Cell<bool>,
     close_reason: Cell<Option<CloseReason>>,
     command: Cell<Option<ConnectionCommand>>,
     phase: Cell<Phase>,
-    since: Cell<Instant>,
+    phase_began: Cell<Instant>,
     task: RefCell<Option<Waker>>,
-    /// The client takes nothing of what is there for it, since when.
+    /// Since when the client has taken nothing of what is there for it.
     write_stalled: Cell<Option<Instant>>,
-    /// A body that is wanted and does not come, since when.
-    body_wanted: Cell<Option<Instant>>,
-    body_late: Cell<bool>,
-    /// The answer has begun: the request's body may take its time.
-    body_timeout_off: Cell<bool>,
-    body_task: RefCell<Option<Waker>>,
-    /// The request's body, for `abort` to drop.
-    incoming: RefCell<Option<SharedIncoming>>,
-    /// The service holds the request's body, which has not ended.
-    body_open: Cell<bool>,
-    /// Bytes of the current request were not read by anybody.
-    unread: Cell<bool>,
-    answer: Cell<Answer>,
-    /// The answer is a 101.
-    switching: Cell<bool>,
     /// The client has closed its side, or the socket has failed.
     ended: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    upgrade: RefCell<Option<oneshot::Sender<Upgraded>>>,
     tls: OnceCell<Box<TlsInfo>>,
-    /// Of a connection that carries HTTP/2 streams.
+    /// What a connection that carries HTTP/2 streams has beside.
     streams: OnceCell<Box<Streams>>,
-    /// Of such a stream.
+    /// What such a stream has beside.
     stream: Option<Box<Stream>>,
-}
-
-/// How far the current answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Open,
-    /// All of it is with hyper.
-    Ended,
-    /// All of it is with the kernel.
-    Flushed,
 }
 
 /// How long a client may go on sending what nobody reads after the last answer.
@@ -83,34 +63,24 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
 
 impl Connection {
-    pub(super) fn new(peer: Peer, local: Option<SocketAddr>, secure: bool, clock: Clock) -> Self {
-        let since = clock.refresh();
+    pub(super) fn new(peer: Peer, secure: bool, clock: Clock) -> Self {
+        let now = clock.refresh();
         Self {
             peer,
-            local,
             secure,
+            exchange: Exchange::default(),
             clock,
             aborted: Cell::new(false),
             close_reason: Cell::new(None),
             command: Cell::new(None),
             phase: Cell::new(if secure { Phase::Handshake } else { Phase::Fresh }),
-            since: Cell::new(since),
+            phase_began: Cell::new(now),
             task: RefCell::new(None),
             write_stalled: Cell::new(None),
-            body_wanted: Cell::new(None),
-            body_late: Cell::new(false),
-            body_timeout_off: Cell::new(false),
-            body_task: RefCell::new(None),
-            incoming: RefCell::new(None),
-            body_open: Cell::new(false),
-            unread: Cell::new(false),
-            answer: Cell::new(Answer::Open),
-            switching: Cell::new(false),
             ended: Cell::new(false),
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
-            upgrade: RefCell::new(None),
             tls: OnceCell::new(),
             streams: OnceCell::new(),
             stream: None,
@@ -118,16 +88,15 @@ impl Connection {
     }
 
     /// A stream of HTTP/2 as services see it: aborted alone, and counted for itself.
-    pub(super) fn of_stream(connection: &Rc<Self>) -> Self {
-        let stream =
-            Self::new(connection.peer, connection.local, connection.secure, connection.clock.clone());
-        stream.phase.set(Phase::Serving);
-        Self { stream: Some(Box::new(Stream::new(connection.clone()))), ..stream }
+    fn of_stream(connection: &Rc<Self>) -> Self {
+        let stream = Some(Box::new(Stream::new(connection.clone())));
+        let phase = Cell::new(Phase::Serving);
+        Self { stream, phase, ..Self::new(connection.peer, connection.secure, connection.clock.clone()) }
     }
 
     /// A connection that no socket belongs to, for tests of services.
     pub fn detached(peer: Peer) -> Self {
-        Self::new(peer, None, false, Clock::new())
+        Self::new(peer, false, Clock::new())
     }
 
     /// From now on no byte is taken from this client and none is handed to it; the connection's
@@ -142,12 +111,8 @@ impl Connection {
         {
             stream.abort(self.clock.now());
         }
-        // h2 sends a reset only once nobody holds the stream's body any more.
-        let incoming = self.incoming.borrow().as_ref().and_then(|incoming| incoming.borrow_mut().take());
-        drop(incoming);
-        drop(self.upgrade.take());
+        self.exchange.abort();
         self.wake();
-        self.wake_body();
     }
 
     pub(super) fn close_for(&self, reason: CloseReason) {
@@ -159,16 +124,11 @@ impl Connection {
 
     /// Why this end has closed the connection on its own; `None` if it did not.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.close_reason.get().or_else(|| self.stream.as_ref()?.connection().close_reason())
-    }
-
-    /// Whether a drain ended the connection.
-    pub fn drained(&self) -> bool {
-        self.close_reason() == Some(CloseReason::Drained)
+        self.close_reason.get().or(self.carrier().close_reason.get())
     }
 
     pub fn aborted(&self) -> bool {
-        self.aborted.get() || self.stream.as_ref().is_some_and(|stream| stream.connection().aborted())
+        self.aborted.get() || self.carrier().aborted.get()
     }
 
     pub fn address(&self) -> IpAddr {
@@ -196,13 +156,9 @@ impl Connection {
     pub fn on_upgrade(&self) -> OnUpgrade {
         let (sender, receiver) = oneshot::channel();
         if !self.aborted() {
-            self.upgrade.replace(Some(sender));
+            self.exchange.set_upgrade(sender);
         }
-        OnUpgrade::new(receiver)
-    }
-
-    pub(super) fn take_upgrade(&self) -> Option<oneshot::Sender<Upgraded>> {
-        self.upgrade.take()
+        receiver
     }
 
     pub(super) fn set_tls(&self, tls: TlsInfo) {
@@ -211,13 +167,12 @@ impl Connection {
 
     /// Whether TLS named another host that the certificate shown is not valid for.
     pub(super) fn misdirects(&self, host: &[u8]) -> bool {
-        let connection = self.stream.as_ref().map_or(self, |stream| stream.connection());
-        connection.tls.get().is_some_and(|tls| !tls.fits(host))
+        self.carrier().tls.get().is_some_and(|tls| !tls.fits(host))
     }
 
-    pub(super) fn carry_streams(&self) {
-        let streams = Streams::new(self.clock.now());
-        assert!(self.streams.set(Box::new(streams)).is_ok(), "a connection turns to HTTP/2 once");
+    /// From now on this connection carries HTTP/2.
+    pub(super) fn carry_streams(&self) -> &Streams {
+        self.streams.get_or_init(|| Box::new(Streams::new(self.clock.now())))
     }
 
     pub(super) fn streams(&self) -> Option<&Streams> {
@@ -228,18 +183,23 @@ impl Connection {
         self.stream.as_deref()
     }
 
+    /// The connection that carries this stream, or this one.
+    fn carrier(&self) -> &Self {
+        self.stream().map_or(self, Stream::connection)
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.phase.get()
     }
 
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(self.clock.now());
+        self.phase_began.set(self.clock.now());
     }
 
     /// Since when nothing has been under way that closing would lose.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        matches!(self.phase.get(), Phase::Fresh | Phase::Idle).then(|| self.since.get())
+        matches!(self.phase.get(), Phase::Fresh | Phase::Idle).then(|| self.phase_began.get())
     }
 
     /// The first bytes of a head are here; the clock is fresh for the request from now on.
@@ -254,24 +214,7 @@ impl Connection {
         if self.phase.replace(Phase::Serving) != Phase::Head {
             self.clock.refresh();
         }
-        self.body_open.set(incoming.is_some());
-        self.unread.set(incoming.is_some());
-        self.incoming.replace(incoming);
-        self.body_late.set(false);
-        self.body_timeout_off.set(false);
-        self.body_wanted.set(None);
-        self.answer.set(Answer::Open);
-        drop(self.upgrade.take());
-        self.switching.set(false);
-    }
-
-    /// The answer to the current request is a 101.
-    pub(super) fn switch(&self) {
-        self.switching.set(true);
-    }
-
-    pub(super) fn is_switching(&self) -> bool {
-        self.switching.get()
+        self.exchange.begin(incoming);
     }
 
     /// From now on only a client that takes nothing has a deadline here.
@@ -280,54 +223,30 @@ impl Connection {
         self.enter(Phase::Tunnel);
     }
 
-    /// The answer has begun before the request has ended, as where both sides talk for as long as they
-    /// like: from now on the answer's own deadlines say how long that lasts.
+    /// From now on the request's body may take its time: the answer has begun, and its own deadlines say
+    /// how long the exchange lasts.
     pub fn disarm_body_timeout(&self) {
-        self.body_timeout_off.set(true);
-        self.body_wanted.set(None);
+        self.exchange.disarm_body_timeout();
     }
 
-    /// The service holds the body no longer. `whole`: it has read all of it.
+    /// The service no longer holds the body; `whole`: it has read all of it.
     pub(super) fn close_body(&self, whole: bool) {
-        self.body_wanted.set(None);
-        if whole {
-            self.unread.set(false);
-        }
-        if self.body_open.replace(false) {
-            drop(self.incoming.take());
-            self.settle();
-        }
-    }
-
-    /// Nobody will read the rest of the current request: the connection cannot go on after it.
-    pub(super) fn body_abandoned(&self) -> bool {
-        self.unread.get() && !self.body_open.get()
-    }
-
-    pub(super) fn is_unread(&self) -> bool {
-        self.unread.get()
-    }
-
-    pub(super) fn answer(&self) -> Answer {
-        self.answer.get()
-    }
-
-    pub(super) fn end_answer(&self) {
-        self.answer.set(Answer::Ended);
+        self.exchange.close_body(whole);
+        self.settle();
     }
 
     /// The kernel has everything that hyper wrote.
     pub(super) fn flushed(&self) {
-        if self.answer.get() == Answer::Ended {
-            self.answer.set(Answer::Flushed);
-            self.settle();
+        self.exchange.flushed();
+        self.settle();
+        if let Some(streams) = self.streams() {
+            streams.flushed();
         }
     }
 
-    /// An HTTP/1 exchange whose answer is sent and whose body is read is over.
+    /// An HTTP/1 connection whose exchange is over waits for the next one.
     fn settle(&self) {
-        let over = self.answer.get() == Answer::Flushed && !self.body_open.get();
-        if over && self.phase.get() == Phase::Serving && self.stream.is_none() {
+        if self.phase.get() == Phase::Serving && self.stream.is_none() && self.exchange.is_over() {
             self.enter(Phase::Idle);
         }
     }
@@ -338,7 +257,7 @@ impl Connection {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.get() || self.stream.as_ref().is_some_and(|stream| stream.connection().has_ended())
+        self.ended.get() || self.carrier().ended.get()
     }
 
     /// The client has closed its side. True: so long ago that it is gone.
@@ -350,9 +269,7 @@ impl Connection {
 
     pub(super) fn received(&self, bytes: usize) {
         self.bytes_in.set(self.bytes_in.get() + bytes as u64);
-        if self.body_wanted.get().is_some() {
-            self.body_wanted.set(Some(self.clock.now()));
-        }
+        self.exchange.received(self.clock.now());
     }
 
     pub(super) fn sent(&self, bytes: usize) {
@@ -366,39 +283,20 @@ impl Connection {
         }
     }
 
-    /// The body is wanted and not there. True: it is overdue.
-    pub(super) fn await_body(&self, cx: &mut Context<'_>) -> bool {
-        if self.body_late.get() {
-            return true;
-        }
-        if self.body_wanted.get().is_none() && !self.body_timeout_off.get() {
-            self.body_wanted.set(Some(self.clock.now()));
-        }
-        set_waker(&self.body_task, cx);
-        false
-    }
-
-    pub(super) fn body_came(&self) {
-        self.body_wanted.set(None);
-    }
-
-    /// Lets whatever happens to the connection wake this task.
-    pub(super) fn register(&self, cx: &mut Context<'_>) {
+    /// Wakes this task when something happens to the connection.
+    pub(super) fn register(&self, cx: &Context<'_>) {
         set_waker(&self.task, cx);
     }
 
-    /// Lets an abort wake whoever holds the tunnel: the connection's own tasks may go on beside it.
-    pub(super) fn register_tunnel(&self, cx: &mut Context<'_>) {
-        set_waker(&self.body_task, cx);
+    /// What this task is told to do, now or when it is woken.
+    pub(super) fn poll_command(&self, cx: &Context<'_>) -> Option<ConnectionCommand> {
+        self.register(cx);
+        if self.aborted() { Some(ConnectionCommand::Abort) } else { self.command.take() }
     }
 
     pub(super) fn command(&self, command: ConnectionCommand) {
         self.command.set(Some(command));
         self.wake();
-    }
-
-    pub(super) fn take_command(&self) -> Option<ConnectionCommand> {
-        self.command.take()
     }
 
     /// Whether an answer of our own is due in hyper's stead.
@@ -427,7 +325,7 @@ impl Connection {
             // The task reads again and learns that the client is gone.
             self.wake();
         }
-        let since = self.since.get();
+        let since = self.phase_began.get();
         match self.phase.get() {
             Phase::Handshake if past(since, limits.tls_handshake_timeout) => {
                 self.command(ConnectionCommand::Close);
@@ -439,12 +337,10 @@ impl Connection {
                 self.command(ConnectionCommand::Close);
             }
             Phase::Head if past(since, limits.head_timeout) => {
-                self.command(ConnectionCommand::Reject(super::RequestError::HeadTimeout));
+                self.command(ConnectionCommand::Reject(RequestError::HeadTimeout));
             }
-            Phase::Serving if self.body_wanted.get().is_some_and(|at| past(at, limits.body_timeout)) => {
-                self.body_wanted.set(None);
-                self.body_late.set(true);
-                self.wake_body();
+            Phase::Serving if self.exchange.waits_since().is_some_and(|at| past(at, limits.body_timeout)) => {
+                self.exchange.expire_body();
             }
             Phase::Closing if past(since, LINGER) => self.command(ConnectionCommand::Close),
             _ => {}
@@ -456,18 +352,8 @@ impl Connection {
             waker.wake_by_ref();
         }
     }
-
-    fn wake_body(&self) {
-        let waker = self.body_task.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
 }
 
-fn set_waker(slot: &RefCell<Option<Waker>>, cx: &mut Context<'_>) {
-    let slot = &mut *slot.borrow_mut();
-    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        *slot = Some(cx.waker().clone());
-    }
+fn set_waker(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
+    slot.borrow_mut().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
 }

@@ -8,6 +8,7 @@ use http::{
 };
 
 use super::{Connection, Limits, RequestError};
+use crate::authz::{forwarding::framing_alias, host::Authority};
 
 /// Judges a head and brings it into one form: a target without host, one Host, one Cookie.
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
@@ -94,22 +95,10 @@ fn body(headers: &HeaderMap) -> Result<(), RequestError> {
             return Err(RequestError::BadRequest("malformed Content-Length"));
         }
     }
-    if headers.keys().any(|name| folds(name, &TRANSFER_ENCODING) || folds(name, &CONTENT_LENGTH)) {
+    if framing_alias(headers) {
         return Err(RequestError::BadRequest("a name that folds onto a framing field"));
     }
     Ok(())
-}
-
-/// Whether a name only becomes the other when `_` or `.` is read as `-`: some server behind would read
-/// it so. (Host, Connection and Authorization have no `-` that could be meant.)
-fn folds(name: &HeaderName, onto: &HeaderName) -> bool {
-    let (name, onto) = (name.as_str().as_bytes(), onto.as_str().as_bytes());
-    name.len() == onto.len()
-        && name != onto
-        && name
-            .iter()
-            .zip(onto)
-            .all(|(given, expected)| given == expected || *expected == b'-' && matches!(given, b'_' | b'.'))
 }
 
 fn only<'h>(
@@ -127,9 +116,8 @@ fn only<'h>(
 /// One valid Host that agrees with the target's authority, which becomes it where there is none.
 fn host(parts: &mut Parts) -> Result<(), RequestError> {
     let host = only(&parts.headers, &HOST, "more than one Host")?;
-    if host.is_some_and(|host| !valid_host(host.as_bytes())) {
-        return Err(RequestError::BadRequest("malformed Host"));
-    }
+    let parse = |text, malformed| Authority::parse(text).ok_or(RequestError::BadRequest(malformed));
+    let named = host.map(|host| parse(host.as_bytes(), "malformed Host")).transpose()?;
     let http2 = parts.version == Version::HTTP_2;
     let authority = match (&parts.method, parts.uri.path()) {
         // RFC 9112, 3.2.3 and 3.2.4.
@@ -147,67 +135,23 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
             _ => return Err(MALFORMED_TARGET),
         },
     };
-    match (host, authority) {
-        (None, None) if parts.version == Version::HTTP_10 => Ok(()),
-        (None, None) => Err(RequestError::BadRequest("no Host")),
-        (Some(_), None) => Ok(()),
-        (None, Some(_)) if !http2 => Err(RequestError::BadRequest("the target names a host, Host does not")),
-        (None, Some(authority)) => {
-            let authority = authority.as_str();
-            let host = HeaderValue::from_str(authority).ok().filter(|_| valid_host(authority.as_bytes()));
-            let host = host.ok_or(RequestError::BadRequest("malformed authority"))?;
+    let Some(authority) = authority.map(http::uri::Authority::as_str) else {
+        let optional = parts.version == Version::HTTP_10;
+        return if named.is_some() || optional { Ok(()) } else { Err(RequestError::BadRequest("no Host")) };
+    };
+    let target = parse(authority.as_bytes(), "malformed authority")?;
+    // The port of the scheme is meant where none is written (RFC 9110, 4.2.3).
+    let port = if parts.uri.scheme_str() == Some("https") { 443 } else { 80 };
+    match named {
+        Some(named) if named.is_same(&target, port) => Ok(()),
+        Some(_) => Err(RequestError::BadRequest("the target and Host disagree")),
+        None if http2 => {
+            let host = HeaderValue::from_str(authority).map_err(|_| MALFORMED_TARGET)?;
             parts.headers.insert(HOST, host);
             Ok(())
         }
-        (Some(host), Some(authority)) => {
-            let scheme = parts.uri.scheme_str();
-            if same_host(host.as_bytes(), authority.as_str().as_bytes(), scheme) {
-                Ok(())
-            } else {
-                Err(RequestError::BadRequest("the target and Host disagree"))
-            }
-        }
+        None => Err(RequestError::BadRequest("the target names a host, Host does not")),
     }
-}
-
-/// Whether both are the same host and port, where the scheme has a port of its own (RFC 9110, 4.2.3).
-fn same_host(one: &[u8], other: &[u8], scheme: Option<&str>) -> bool {
-    let usual: &[u8] = match scheme {
-        Some("https") => b"443",
-        _ => b"80",
-    };
-    let normal = |host: &'_ [u8]| {
-        let (name, port) = split_port(host);
-        let port = port.filter(|port| !port.is_empty()).unwrap_or(usual).to_vec();
-        (name.to_ascii_lowercase(), port)
-    };
-    one.eq_ignore_ascii_case(other) || normal(one) == normal(other)
-}
-
-fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let literal = host.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
-    match host[literal..].iter().position(|byte| *byte == b':') {
-        Some(colon) => (&host[..literal + colon], Some(&host[literal + colon + 1..])),
-        None => (host, None),
-    }
-}
-
-/// `host` or `host:port`: a registered name, an address, or a bracketed IPv6 address.
-fn valid_host(host: &[u8]) -> bool {
-    let (name, port) = split_port(host);
-    let sound_port = port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit));
-    let sound_name = match name.strip_prefix(b"[") {
-        Some(rest) => rest
-            .strip_suffix(b"]")
-            .and_then(|literal| str::from_utf8(literal).ok())
-            .is_some_and(|literal| literal.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => {
-            let sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-            // A server may cut one dot off at the end: what is left must not be another name again.
-            !name.is_empty() && !name.windows(2).any(|two| two == b"..") && name.iter().all(sound)
-        }
-    };
-    sound_name && sound_port
 }
 
 #[cfg(test)]
@@ -317,8 +261,14 @@ mod tests {
         check("a relative path", "a", &[field("host", "g")], Err(400));
         check("no Host", "/", &[], Err(400));
         check("only in the target", "http://g/", &[], Err(400));
+        check("two, the same", "/", &[field("host", "g"), field("host", "g")], Err(400));
+        let two = [field("host", "g"), field("host", "h")];
+        check_as("two in HTTP/1.0", Version::HTTP_10, "/", &two, Err(400));
         check_as("no Host in HTTP/1.0", Version::HTTP_10, "/", &[], Ok("/ "));
-        for host in ["", ":80", "a..", "a/b", "u@a", "a, b", "a:8o", "[::1", "[::1]a", "a%2f", "a:80:80"] {
+        for host in [
+            "", ":80", "a..", "a..b", "a/b", "u@a", "a, b", "a:8o", "a:99999", "[::1", "[::1]a", "a%2f",
+            "a:80:80",
+        ] {
             check(host, "/", &[field("host", host)], Err(400));
         }
     }

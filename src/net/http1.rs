@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     RequestError, Service, Worker,
     body::Sent,
-    connection::{Answer, ConnectionCommand, Phase},
+    connection::{AnswerState, ConnectionCommand, Phase},
     io::CancelIo,
     respond::respond,
 };
@@ -20,18 +20,43 @@ pub(super) enum Outcome {
     Over {
         unread: bool,
     },
-    /// Nothing was under way.
-    Closed,
-    Rejected(RequestError),
     /// The client has its 101, and these bytes came behind its request.
     Upgraded(Bytes),
-    Aborted,
+    Interrupted(ConnectionCommand),
 }
 
 /// hyper's buffers: what an idle connection keeps of a large body.
 const BUFFER: usize = 64 << 10;
 
+/// Fields that hyper parses on the stack. For a higher limit it allocates tables for every head.
+const FIELDS_ON_STACK: usize = 100;
+
 pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &Rc<S>) -> Outcome {
+    let mut fields = worker.limits().fields.min(FIELDS_ON_STACK);
+    loop {
+        let (outcome, ahead) = serve(io, worker, service, fields).await;
+        let most = worker.limits().fields;
+        if io.take_refused_as_too_large() && fields < most {
+            // A head that hyper refuses is still in its buffer: once more, with all that is allowed.
+            fields = most;
+            io.replay_head(&ahead);
+            continue;
+        }
+        return match outcome {
+            Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
+            Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
+            interrupted => interrupted,
+        };
+    }
+}
+
+/// Serves requests of so many fields at most. What the client sent beyond them is returned beside.
+async fn serve<S: Service>(
+    io: &CancelIo,
+    worker: &Rc<Worker>,
+    service: &Rc<S>,
+    fields: usize,
+) -> (Outcome, Bytes) {
     let connection = io.connection();
     let sent: Sent<S::Body> = Sent::default();
     let limits = worker.limits();
@@ -42,7 +67,7 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         .half_close(true)
         .max_buf_size(BUFFER.max(limits.head))
         .max_header_size(limits.head)
-        .max_headers(limits.fields);
+        .max_headers(fields);
     let mut http = builder.serve_connection(
         TokioIo::new(io.clone()),
         service_fn(|request| {
@@ -51,14 +76,9 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     );
     let mut draining = false;
     let outcome = poll_fn(|cx| {
-        connection.register(cx);
-        if connection.aborted() {
-            return Poll::Ready(Outcome::Aborted);
-        }
-        match connection.take_command() {
-            Some(ConnectionCommand::Close) => return Poll::Ready(Outcome::Closed),
-            Some(ConnectionCommand::Reject(error)) => return Poll::Ready(Outcome::Rejected(error)),
-            None => {}
+        let interrupted = |command| Poll::Ready(Outcome::Interrupted(command));
+        if let Some(command) = connection.poll_command(cx) {
+            return interrupted(command);
         }
         let mut over = Pin::new(&mut http).poll(cx);
         if worker.draining() && !draining && over.is_pending() {
@@ -67,42 +87,34 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
             Pin::new(&mut http).graceful_shutdown();
             over = Pin::new(&mut http).poll(cx);
         }
+        let answer = connection.exchange.answer();
         // Whatever lives in an answer's body ends when the kernel has the answer.
-        if connection.answer() == Answer::Flushed {
+        if answer == AnswerState::Flushed {
             sent.take();
         }
-        if connection.aborted() {
-            return Poll::Ready(Outcome::Aborted);
-        }
-        if let Some(ConnectionCommand::Reject(error)) = connection.take_command() {
-            return Poll::Ready(Outcome::Rejected(error));
+        if let Some(command) = connection.poll_command(cx) {
+            return interrupted(command);
         }
         if over.is_pending() && draining && connection.phase() == Phase::Idle {
-            return Poll::Ready(Outcome::Closed);
+            return interrupted(ConnectionCommand::Close);
         }
         if over.is_pending() && io.poll_disconnect(cx).is_ready() {
-            return Poll::Ready(Outcome::Aborted);
+            return interrupted(ConnectionCommand::Abort);
         }
         over.map(|result| match (connection.phase(), result) {
             // hyper gave a head up without a word.
             (Phase::Head, Err(_)) if !connection.has_ended() => {
-                Outcome::Rejected(RequestError::BadRequest("malformed head"))
+                Outcome::Interrupted(ConnectionCommand::Reject(RequestError::BadRequest("malformed head")))
             }
+            (Phase::Switching, Ok(())) if answer == AnswerState::Flushed => Outcome::Upgraded(Bytes::new()),
             // An answer that broke off must not pass for a whole one. Nor does hyper wait for a client
             // that leaves no room for so much as a 101.
-            (Phase::Serving, Err(_)) => Outcome::Aborted,
-            (_, Ok(())) if connection.is_switching() && connection.answer() != Answer::Flushed => {
-                Outcome::Aborted
+            (Phase::Serving, Err(_)) | (Phase::Switching, _) => {
+                Outcome::Interrupted(ConnectionCommand::Abort)
             }
-            (_, Ok(())) if connection.is_switching() => Outcome::Upgraded(Bytes::new()),
-            _ => Outcome::Over { unread: connection.is_unread() },
+            _ => Outcome::Over { unread: connection.exchange.is_unread() },
         })
     })
     .await;
-    let ahead = http.into_parts().read_buf;
-    match outcome {
-        Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
-        Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
-        other => other,
-    }
+    (outcome, http.into_parts().read_buf)
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::{
     Limits, RequestError, Service, Worker,
     body::Sent,
-    connection::{Answer, ConnectionCommand, OpenStream, Phase, Streams},
+    connection::{AnswerState, ConnectionCommand, OpenStream, Phase},
     io::CancelIo,
     respond::respond,
 };
@@ -50,7 +50,7 @@ pub(super) async fn drive<S: Service>(
     service: &Rc<S>,
 ) -> Option<Vec<u8>> {
     let connection = io.connection();
-    connection.carry_streams();
+    let streams = connection.carry_streams();
     io.carry_http2();
     let executor = StreamExecutor::default();
     let (limits, current) = (worker.limits(), executor.current.clone());
@@ -80,12 +80,9 @@ pub(super) async fn drive<S: Service>(
     ));
     let mut leaving = false;
     let last_words = poll_fn(|cx| {
-        connection.register(cx);
-        if connection.aborted() {
-            return Poll::Ready(None);
-        }
         let mut leave = worker.draining();
-        match connection.take_command() {
+        match connection.poll_command(cx) {
+            Some(ConnectionCommand::Abort) => return Poll::Ready(None),
             Some(ConnectionCommand::Close) if leaving => return Poll::Ready(None),
             Some(ConnectionCommand::Close) => leave = true,
             Some(ConnectionCommand::Reject(error)) => {
@@ -103,10 +100,7 @@ pub(super) async fn drive<S: Service>(
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if leaving
-            && connection.streams().is_some_and(Streams::is_empty)
-            && connection.phase() != Phase::Closing
-        {
+        if leaving && streams.is_empty() && connection.phase() != Phase::Closing {
             connection.enter(Phase::Closing);
         }
         over.map(|over| {
@@ -120,14 +114,12 @@ pub(super) async fn drive<S: Service>(
     .await;
     drop(http);
     // Nothing of a stream outlives its connection.
-    if let Some(streams) = connection.streams() {
-        streams.abort_all();
-        poll_fn(|cx| {
-            connection.register(cx);
-            if streams.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
+    streams.abort_all();
+    poll_fn(|cx| {
+        connection.register(cx);
+        if streams.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
     last_words
 }
 
@@ -175,17 +167,16 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 /// failure.
 async fn linger(open: &OpenStream) {
     let stream = open.get();
-    if stream.answer() == Answer::Open && !stream.aborted() && !stream.has_ended() {
+    if stream.exchange.answer() == AnswerState::Open && !stream.aborted() && !stream.has_ended() {
         return open.cancelled();
     }
     // A tunnel has no deadline of this kind.
-    if stream.phase() != Phase::Serving || !stream.is_unread() {
+    if stream.phase() != Phase::Serving || !stream.exchange.is_unread() {
         return;
     }
     stream.enter(Phase::Closing);
     poll_fn(|cx| {
-        stream.register(cx);
-        if stream.aborted() || stream.take_command().is_some() {
+        if stream.poll_command(cx).is_some() {
             return Poll::Ready(());
         }
         stream.stream().map_or(Poll::Ready(()), |stream| stream.poll_leftover(cx))

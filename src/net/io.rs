@@ -20,7 +20,6 @@ use self::{frames::Frames, lines::Lines};
 use super::{
     Connection, RequestError, Worker,
     connection::{ConnectionCommand, Phase},
-    http2,
     stream::Stream,
 };
 
@@ -32,7 +31,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct CancelIo(Rc<Socket>);
 
 struct Socket {
-    stream: RefCell<Stream>,
+    stream: RefCell<Box<dyn Stream>>,
     connection: Rc<Connection>,
     worker: Rc<Worker>,
     /// Read from the client already, and to be read again.
@@ -40,6 +39,8 @@ struct Socket {
     watch: RefCell<Watch>,
     /// The kernel has taken a part of what was last written.
     partly_written: Cell<bool>,
+    /// hyper has refused a head with 431.
+    refused_as_too_large: Cell<bool>,
 }
 
 /// What is looked for in the bytes that a client sends.
@@ -52,7 +53,7 @@ enum Watch {
 
 impl CancelIo {
     /// Carries HTTP/1 until told otherwise.
-    pub(super) fn new(stream: Stream, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
+    pub(super) fn new(stream: Box<dyn Stream>, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
         Self(Rc::new(Socket {
             stream: RefCell::new(stream),
             connection,
@@ -60,6 +61,7 @@ impl CancelIo {
             ahead: RefCell::default(),
             watch: RefCell::new(Watch::Lines(Lines::default())),
             partly_written: Cell::new(false),
+            refused_as_too_large: Cell::new(false),
         }))
     }
 
@@ -88,8 +90,14 @@ impl CancelIo {
         !self.0.partly_written.get()
     }
 
-    pub(super) fn agreed_on_http2(&self) -> bool {
-        self.0.stream.borrow().agreed_on() == Some(http2::PROTOCOL)
+    pub(super) fn take_refused_as_too_large(&self) -> bool {
+        self.0.refused_as_too_large.take()
+    }
+
+    /// Lets a head be read again.
+    pub(super) fn replay_head(&self, head: &[u8]) {
+        self.0.watch.replace(Watch::Lines(Lines::default()));
+        self.unread(head);
     }
 
     /// Puts bytes in front of those to come.
@@ -98,17 +106,12 @@ impl CancelIo {
         self.0.ahead.borrow_mut().extend_from_slice(&behind);
     }
 
-    /// Ready when there is something to read, without a buffer to read it into.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.stream.borrow().poll_readable(cx)
-    }
-
     /// Ready when an HTTP/1 client has gone away before it got its answer: hyper asks only for what it has
     /// use for. Nothing is heard of that while the client still has a body to send, or has sent its next
     /// request.
     pub(super) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = &self.0.connection;
-        let waits = connection.phase() == Phase::Serving && !connection.is_unread();
+        let waits = connection.phase() == Phase::Serving && !connection.exchange.is_unread();
         if !waits || !self.0.ahead.borrow().is_empty() {
             return Poll::Pending;
         }
@@ -124,18 +127,17 @@ impl CancelIo {
     }
 
     /// Whether a client in clear text begins with HTTP/2's preface; what it said is read again.
-    pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             {
                 let ahead = self.0.ahead.borrow();
                 let seen = ahead.len().min(PREFACE.len());
                 if ahead[..seen] != PREFACE[..seen] || seen == PREFACE.len() {
-                    return Poll::Ready(Ok(ahead.starts_with(PREFACE)));
+                    return Poll::Ready(ahead.starts_with(PREFACE));
                 }
             }
-            let read = self.read_ahead(cx);
-            if ready!(read)? == 0 {
-                return Poll::Ready(Ok(false));
+            if !matches!(ready!(self.read_ahead(cx)), Ok(1..)) {
+                return Poll::Ready(false);
             }
             if self.0.connection.phase() == Phase::Fresh {
                 self.0.connection.begin_head();
@@ -217,6 +219,7 @@ impl Socket {
         let Some(status) = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.first_chunk()) else {
             return false;
         };
+        self.refused_as_too_large.set(status == b"431");
         self.connection.command(ConnectionCommand::Reject(match status {
             b"431" => RequestError::HeadTooLarge,
             b"414" => RequestError::TargetTooLong,
@@ -229,7 +232,7 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         length: usize,
-        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut Box<dyn Stream>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let written = write(Pin::new(&mut *self.stream.borrow_mut()), cx);
         match &written {
@@ -281,12 +284,7 @@ impl AsyncWrite for CancelIo {
         let flushed = Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx);
         match &flushed {
             // hyper flushes only what it has written in full.
-            Poll::Ready(Ok(())) => {
-                self.0.connection.flushed();
-                if let Some(streams) = self.0.connection.streams() {
-                    streams.flushed();
-                }
-            }
+            Poll::Ready(Ok(())) => self.0.connection.flushed(),
             Poll::Pending => self.0.connection.stall(),
             Poll::Ready(Err(_)) => self.0.connection.set_ended(),
         }

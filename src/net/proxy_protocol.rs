@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr};
 use rustix::net::RecvFlags;
 
 use self::header::{LONGEST, Verdict, parse};
-use super::stream::Stream;
+use super::stream::Socket;
 
 /// For whom a proxy has made a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,11 @@ pub(super) enum ProxyHeaderError {
 }
 
 /// Reads the header; whoever calls sees to the deadline.
-pub(super) async fn read(stream: &Stream) -> Result<ProxyHeader, ProxyHeaderError> {
+pub(super) async fn read(socket: &Socket) -> Result<ProxyHeader, ProxyHeaderError> {
     let mut header = Vec::new();
     let mut ahead = vec![0; LONGEST];
     loop {
-        let seen = stream.receive(&mut ahead, RecvFlags::PEEK).await?;
+        let seen = socket.receive(&mut ahead, RecvFlags::PEEK).await?;
         if seen == 0 {
             return Err(if header.is_empty() { ProxyHeaderError::Silent } else { ProxyHeaderError::Ended });
         }
@@ -52,7 +52,7 @@ pub(super) async fn read(stream: &Stream) -> Result<ProxyHeader, ProxyHeaderErro
         // What was seen is there: it is the header's own part alone that is taken.
         let mut left = len - before;
         while left > 0 {
-            left -= stream.receive(&mut ahead[..left], RecvFlags::empty()).await?;
+            left -= socket.receive(&mut ahead[..left], RecvFlags::empty()).await?;
         }
         if let Some(proxy_header) = proxy_header {
             return Ok(proxy_header);

@@ -10,12 +10,13 @@ use http::{
     request::Parts,
 };
 use http_body::Body as _;
+use http_body_util::{Either, Full};
 use hyper::{body::Incoming, ext::Protocol};
 
 use super::{
     Connection, RequestBody, Service, Upgraded, Worker,
     body::{AnswerBody, Sent},
-    connection::OpenStream,
+    connection::{OpenStream, Phase},
     framing,
 };
 
@@ -40,19 +41,20 @@ pub(super) fn respond<S: Service>(
         parts.version = Version::HTTP_11;
     }
     async move {
-        let (mut answer, rejected) = match judged {
+        let (answer, rejected) = match judged {
             Ok(()) => {
                 let request = Request::from_parts(parts, body);
                 // On the heap: an idle connection holds no room for it.
                 let answer = Box::pin(service.call(request, connection.clone())).await;
-                (answer.map(|body| AnswerBody::service(body, connection.clone(), sent)), false)
+                (answer.map(Either::Left), false)
             }
             Err(error) => {
                 drop(body);
                 let answer = service.reject(error, &connection);
-                (answer.map(|text| AnswerBody::text(text, connection.clone(), sent)), true)
+                (answer.map(|text| Either::Right(Full::new(text))), true)
             }
         };
+        let mut answer = answer.map(|content| AnswerBody::new(content, connection.clone(), sent));
         frame(&mut answer, &method, &connection);
         match open {
             Some(open) => finish_http2::<S>(&mut answer, &method, tunnel, open),
@@ -103,11 +105,11 @@ fn finish_http1<S: Service>(
     connection: &Connection,
 ) {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        connection.switch();
+        connection.enter(Phase::Switching);
         return;
     }
     refuse_tunnel::<S>(answer, method);
-    if rejected || connection.body_abandoned() {
+    if rejected || connection.exchange.is_abandoned() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
@@ -129,7 +131,8 @@ fn finish_http2<S: Service>(
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return refuse_tunnel::<S>(answer, method);
     }
-    let (Some(tunnel), Some(sender), Some(stream)) = (tunnel, connection.take_upgrade(), connection.stream())
+    let (Some(tunnel), Some(sender), Some(stream)) =
+        (tunnel, connection.exchange.take_upgrade(), connection.stream())
     else {
         return connection.abort();
     };

@@ -13,37 +13,24 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    Connection, ConnectionEvent, RequestError, Service, Upgraded, Worker,
+    Connection, ConnectionEvent, Service, Upgraded, Worker,
     connection::{ConnectionCommand, Phase},
     http1::{self, Outcome},
     http2,
     io::CancelIo,
     request_error::encode,
-    stream::Stream,
-    tls::{Handshake, Shown, TlsInfo},
+    stream::{Socket, Stream},
+    tls::{Handshake, ServerConfig, TlsInfo},
     worker::ConnectionSlot,
 };
-
-/// A socket as it was accepted.
-pub(super) enum ClientSocket {
-    Plain(Stream),
-    Tls(Arc<Shown>, TcpStream),
-}
 
 /// A connection as its service counts it: one whose task is dropped ends too.
 pub(super) struct ConnectionGuard<S: Service> {
     service: Rc<S>,
     connection: Rc<Connection>,
-}
-
-/// Why waiting has ended early.
-pub(super) enum Interrupted {
-    Aborted,
-    Closed,
-    Rejected(RequestError),
 }
 
 impl<S: Service> ConnectionGuard<S> {
@@ -59,8 +46,10 @@ impl<S: Service> Drop for ConnectionGuard<S> {
     }
 }
 
+/// Serves a client; `tls`: after a handshake, which a unix socket never has.
 pub(super) async fn serve_connection<S: Service>(
-    socket: ClientSocket,
+    socket: Socket,
+    tls: Option<Arc<ServerConfig>>,
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     service: Rc<S>,
@@ -68,76 +57,69 @@ pub(super) async fn serve_connection<S: Service>(
     guard: ConnectionGuard<S>,
 ) {
     let held = (slot, guard);
-    let stream = match socket {
-        ClientSocket::Plain(stream) => stream,
-        // Not inside this future: every connection would carry the room for a handshake.
-        ClientSocket::Tls(shown, socket) => {
-            match Box::pin(shake(shown, socket, &connection, &*service)).await {
-                Some(stream) => stream,
+    let mut http2 = false;
+    let stream: Box<dyn Stream> = match (socket, tls) {
+        // Boxed: every connection would carry the room for a handshake.
+        (Socket::Tcp(socket), Some(tls)) => {
+            match Box::pin(handshake(tls, socket, &connection, &*service)).await {
+                Some(stream) => {
+                    http2 = stream.get_ref().1.alpn_protocol() == Some(http2::PROTOCOL);
+                    Box::new(stream)
+                }
                 None => return,
             }
         }
+        (Socket::Tcp(socket), None) => Box::new(socket),
+        (Socket::Unix(socket), _) => Box::new(socket),
     };
     let io = CancelIo::new(stream, connection.clone(), worker.clone());
-    let mut http2 = io.agreed_on_http2();
-    if !http2 {
-        // State and buffers are made for who has something to say.
-        if attended(&connection, poll_fn(|cx| io.poll_readable(cx))).await.is_err() {
+    // Over TLS, HTTP/2 is agreed on in the handshake.
+    let version = match connection.secure {
+        true => Ok(http2),
+        false => attended(&connection, poll_fn(|cx| io.poll_preface(cx))).await,
+    };
+    let outcome = match version {
+        Ok(true) => {
+            if let Some(last_words) = Box::pin(http2::drive(&io, &worker, &service)).await {
+                Box::pin(close(io, &last_words)).await;
+            }
             return;
         }
-        // Over TLS, HTTP/2 is agreed on in the handshake.
-        if !connection.secure {
-            let rejected = match attended(&connection, poll_fn(|cx| io.poll_preface(cx))).await {
-                Ok(Ok(preface)) => {
-                    http2 = preface;
-                    None
-                }
-                Ok(Err(_)) => match connection.take_command() {
-                    Some(ConnectionCommand::Reject(error)) => Some(error),
-                    _ => return,
-                },
-                Err(Interrupted::Rejected(error)) => Some(error),
-                Err(Interrupted::Aborted | Interrupted::Closed) => return,
-            };
-            if let Some(error) = rejected {
-                return Box::pin(reject(io, error, &*service)).await;
-            }
+        Ok(false) => http1::drive(&io, &worker, &service).await,
+        Err(command) => Outcome::Interrupted(command),
+    };
+    match outcome {
+        Outcome::Interrupted(ConnectionCommand::Abort) => {}
+        Outcome::Interrupted(ConnectionCommand::Reject(error)) => {
+            let answer = encode(&service.reject(error, &connection));
+            Box::pin(close(io, &answer)).await;
         }
-    }
-    if http2 {
-        let last_words = Box::pin(http2::drive(&io, &worker, &service)).await;
-        if let Some(last_words) = last_words {
-            Box::pin(close(io, &last_words)).await;
-        }
-        return;
-    }
-    match http1::drive(&io, &worker, &service).await {
-        Outcome::Aborted => {}
-        Outcome::Rejected(error) => Box::pin(reject(io, error, &*service)).await,
         Outcome::Upgraded(ahead) => {
-            if let Some(sender) = connection.take_upgrade() {
-                // Who does not want it any more drops it, and so closes the connection.
+            if let Some(sender) = connection.exchange.take_upgrade() {
+                // A receiver that is gone drops it, which closes the connection.
                 let _ = sender.send(Upgraded::http1(io, &ahead, held));
             }
         }
         Outcome::Over { unread: true } => Box::pin(close(io, &[])).await,
-        Outcome::Over { unread: false } | Outcome::Closed => farewell(io).await,
+        Outcome::Over { unread: false } | Outcome::Interrupted(ConnectionCommand::Close) => {
+            farewell(io).await
+        }
     }
 }
 
-async fn shake<S: Service>(
-    shown: Arc<Shown>,
+async fn handshake<S: Service>(
+    tls: Arc<ServerConfig>,
     socket: TcpStream,
     connection: &Connection,
     service: &S,
-) -> Option<Stream> {
-    let acceptor = TlsAcceptor::from(shown.config.clone());
+) -> Option<TlsStream<TcpStream>> {
+    let acceptor = TlsAcceptor::from(tls.config.clone());
     let (outcome, stream) = match attended(connection, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
-            connection.set_tls(TlsInfo::new(&shown, session.server_name()));
+            connection.set_tls(TlsInfo::new(&tls, session.server_name()));
             connection.enter(Phase::Fresh);
-            (Handshake::of_session(session), Some(Stream::Tls(Box::new(stream))))
+            (Handshake::of_session(session), Some(stream))
         }
         Ok(Err(error)) => (Handshake::of_error(&error), None),
         Err(_) => (Handshake::TimedOut, None),
@@ -146,20 +128,15 @@ async fn shake<S: Service>(
     stream
 }
 
-/// Waits, unless the connection is aborted or told to end.
-pub(super) async fn attended<F: Future>(connection: &Connection, work: F) -> Result<F::Output, Interrupted> {
+/// Waits, unless the connection's task is told to do something else.
+pub(super) async fn attended<F: Future>(
+    connection: &Connection,
+    work: F,
+) -> Result<F::Output, ConnectionCommand> {
     let mut work = pin!(work);
-    poll_fn(|cx| {
-        connection.register(cx);
-        if connection.aborted() {
-            return Poll::Ready(Err(Interrupted::Aborted));
-        }
-        match connection.take_command() {
-            Some(ConnectionCommand::Close) => return Poll::Ready(Err(Interrupted::Closed)),
-            Some(ConnectionCommand::Reject(error)) => return Poll::Ready(Err(Interrupted::Rejected(error))),
-            None => {}
-        }
-        work.as_mut().poll(cx).map(Ok)
+    poll_fn(|cx| match connection.poll_command(cx) {
+        Some(command) => Poll::Ready(Err(command)),
+        None => work.as_mut().poll(cx).map(Ok),
     })
     .await
 }
@@ -167,12 +144,6 @@ pub(super) async fn attended<F: Future>(connection: &Connection, work: F) -> Res
 /// Tells a TLS client that this end is meant, if that can be said without waiting.
 async fn farewell(mut io: CancelIo) {
     let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
-}
-
-/// Answers in hyper's stead.
-async fn reject<S: Service>(io: CancelIo, error: RequestError, service: &S) {
-    let answer = encode(&service.reject(error, io.connection()));
-    close(io, &answer).await;
 }
 
 /// So much of what nobody wants is read after a last answer: more than the sockets of a client that

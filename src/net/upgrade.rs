@@ -26,30 +26,11 @@ pub struct Upgraded {
 }
 
 /// The client's end of a tunnel to come; fails when the connection ends before.
-pub struct OnUpgrade(oneshot::Receiver<Upgraded>);
-
-/// The client did not stay for the upgrade.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the connection ended before it was upgraded")]
-pub struct NotUpgraded;
+pub type OnUpgrade = oneshot::Receiver<Upgraded>;
 
 enum Io {
     Http1(CancelIo),
     Http2(TokioIo<hyper::upgrade::Upgraded>),
-}
-
-impl OnUpgrade {
-    pub(super) fn new(receiver: oneshot::Receiver<Upgraded>) -> Self {
-        Self(receiver)
-    }
-}
-
-impl Future for OnUpgrade {
-    type Output = Result<Upgraded, NotUpgraded>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_err(|_| NotUpgraded)
-    }
 }
 
 impl Upgraded {
@@ -69,7 +50,7 @@ impl Upgraded {
 
     /// Lets an abort wake this task.
     fn watch(&self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.connection.register_tunnel(cx);
+        self.connection.exchange.watch_body(cx);
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 

@@ -1,5 +1,5 @@
-//! A worker's connections: the list that the ticker goes through, the present limits, the budget
-//! that all workers share.
+//! A worker's connections: the list that the ticker goes through, the current limits, and the limit on
+//! connections that all workers share.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{
@@ -24,14 +25,14 @@ use super::{
 pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
-    budget: Arc<Budget>,
-    connections: RefCell<Connections>,
+    limit: Arc<ConnectionLimit>,
+    connections: RefCell<Slab<Rc<Connection>>>,
     draining: Cell<bool>,
     emptied: Notify,
 }
 
 /// Connections over all workers. Written when a connection begins or ends, never per request.
-pub struct Budget {
+pub struct ConnectionLimit {
     open: AtomicUsize,
     /// What the process's limit of open files leaves room for.
     most: usize,
@@ -41,13 +42,13 @@ pub struct Budget {
 /// A connection's place in its worker's list, with its permit; given back when dropped.
 pub(super) struct ConnectionSlot {
     worker: Rc<Worker>,
-    slot: usize,
+    key: usize,
     permit: ConnectionPermit,
 }
 
-/// A connection's permit in the budget.
+/// A connection's permit in the limit.
 pub(super) struct ConnectionPermit {
-    budget: Arc<Budget>,
+    limit: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
 }
 
@@ -59,24 +60,18 @@ pub(super) enum LimitReached {
     ThisAddress,
 }
 
-#[derive(Default)]
-struct Connections {
-    slots: Vec<Option<Rc<Connection>>>,
-    free: Vec<usize>,
-}
-
 /// Descriptors kept for listeners, the store and the logs. Of the others, every connection needs
 /// one for itself and one for its upstream.
 const RESERVE: usize = 64;
 
 impl Worker {
     /// Starts the ticker: call on the thread's local runtime.
-    pub fn new(limits: Limits, budget: Arc<Budget>) -> Rc<Self> {
+    pub fn new(limits: Limits, limit: Arc<ConnectionLimit>) -> Rc<Self> {
         let worker = Rc::new(Self {
             limits: RefCell::new(Rc::new(Limits::default())),
             clock: Clock::new(),
-            budget,
-            connections: RefCell::default(),
+            limit,
+            connections: RefCell::new(Slab::new()),
             draining: Cell::new(false),
             emptied: Notify::new(),
         });
@@ -108,12 +103,11 @@ impl Worker {
 
     /// How many connections are open here.
     pub fn connections(&self) -> usize {
-        let connections = self.connections.borrow();
-        connections.slots.len() - connections.free.len()
+        self.connections.borrow().len()
     }
 
     pub(super) fn permit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, LimitReached> {
-        self.budget.permit(&self.limits.borrow(), address)
+        self.limit.permit(&self.limits.borrow(), address)
     }
 
     pub(super) fn enlist(
@@ -121,24 +115,17 @@ impl Worker {
         connection: Rc<Connection>,
         permit: ConnectionPermit,
     ) -> ConnectionSlot {
-        let connections = &mut *self.connections.borrow_mut();
-        let slot = connections.free.pop().unwrap_or_else(|| {
-            connections.slots.push(None);
-            connections.slots.len() - 1
-        });
-        connections.slots[slot] = Some(connection);
+        let key = self.connections.borrow_mut().insert(connection);
         self.clock.watch();
-        ConnectionSlot { worker: self.clone(), slot, permit }
+        ConnectionSlot { worker: self.clone(), key, permit }
     }
 
     /// Lets the connection go that has been idle for the longest time.
     pub(super) fn make_room(&self) {
         let connections = self.connections.borrow();
         let idle = connections
-            .slots
             .iter()
-            .flatten()
-            .filter_map(|connection| connection.idle_since().map(|since| (since, connection)));
+            .filter_map(|(_, connection)| connection.idle_since().map(|since| (since, connection)));
         if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
             connection.command(ConnectionCommand::Close);
         }
@@ -175,11 +162,11 @@ impl Worker {
     fn each(&self, mut visit: impl FnMut(&Connection)) -> usize {
         // Visits wake tasks but run none, so the list stays as it is.
         let connections = self.connections.borrow();
-        connections.slots.iter().flatten().map(|connection| visit(connection)).count()
+        connections.iter().map(|(_, connection)| visit(connection)).count()
     }
 }
 
-impl Budget {
+impl ConnectionLimit {
     /// Raises the process's soft limit of open files to the hard one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -204,7 +191,7 @@ impl Budget {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::Everybody);
         }
-        let mut permit = ConnectionPermit { budget: self.clone(), address: None };
+        let mut permit = ConnectionPermit { limit: self.clone(), address: None };
         if permit.counts_for(limits, address) { Ok(permit) } else { Err(LimitReached::ThisAddress) }
     }
 }
@@ -215,7 +202,7 @@ impl ConnectionPermit {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
-            let mut addresses = self.budget.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             let count = addresses.entry(address).or_default();
             if *count >= most {
                 return false;
@@ -235,21 +222,17 @@ impl ConnectionSlot {
         if !self.permit.counts_for(&self.worker.limits.borrow(), address) {
             return false;
         }
-        self.worker.connections.borrow_mut().slots[self.slot] = Some(client);
+        self.worker.connections.borrow_mut()[self.key] = client;
         true
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let last = {
-            let connections = &mut *self.worker.connections.borrow_mut();
-            connections.slots[self.slot] = None;
-            connections.free.push(self.slot);
-            connections.slots.len() == connections.free.len()
-        };
+        let connection = self.worker.connections.borrow_mut().remove(self.key);
+        drop(connection);
         self.worker.clock.unwatch();
-        if last {
+        if self.worker.connections() == 0 {
             self.worker.emptied.notify_waiters();
         }
     }
@@ -257,9 +240,9 @@ impl Drop for ConnectionSlot {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.budget.open.fetch_sub(1, Ordering::Relaxed);
+        self.limit.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(address) = self.address {
-            let mut addresses = self.budget.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(count) = addresses.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {

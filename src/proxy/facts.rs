@@ -12,7 +12,7 @@ use crate::{
         forwarding::{client_address, method_override, stated_hosts},
     },
     net::Connection,
-    proxy::{Gateway, framing::HostName, trusts, worker_state::WorkerState},
+    proxy::{Gateway, host::HostName, trusts, worker_state::WorkerState},
 };
 
 /// Everything that the client controls beside method and target. Judged again whenever the state
@@ -38,7 +38,7 @@ impl RequestFacts {
         state: &WorkerState,
         connection: &Connection,
         headers: &HeaderMap,
-        host: Rc<HostName>,
+        host: Option<Rc<HostName>>,
     ) -> Result<Self, Reason> {
         let settings = &state.snapshot.rules.settings;
         let (peer, trusted) = (connection.address(), trusts(state, connection));
@@ -49,9 +49,9 @@ impl RequestFacts {
             credential: Credential::from_headers(headers, settings.perm_alias, has_imports),
             upgrade: headers.contains_key(header::UPGRADE),
             method_override: method_override(headers),
-            destination: Destination::from_headers(headers, host.field()),
+            destination: Destination::from_headers(headers, host.as_ref().map(|host| host.field())),
             stated_hosts: if trusted { stated_hosts(headers) } else { Vec::new() },
-            host: Some(host),
+            host,
         })
     }
 
@@ -70,11 +70,11 @@ impl RequestFacts {
 
     /// The host in lower case and without port.
     pub fn host_name(&self) -> Option<&str> {
-        self.host.as_ref().and_then(|host| host.as_str())
+        self.host.as_ref().map(|host| host.as_str())
     }
 
     /// The host as the client sent it.
     pub fn host_field(&self) -> Option<&[u8]> {
-        self.host.as_ref().and_then(|host| host.field())
+        self.host.as_ref().map(|host| host.field())
     }
 }

@@ -26,7 +26,7 @@ use permgate::{
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
-    net::{Address, Budget, Drain, Limits, Worker, bind, drain, serve},
+    net::{Address, ConnectionLimit, Drain, Limits, Worker, bind, drain, serve},
     store::{Actor, Configuration, Policy, Settings, Store, model::LastUsed},
 };
 use serde_json::{Value, json};
@@ -130,7 +130,7 @@ impl Fixture {
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let (tcp, unix) = (bind(&"127.0.0.1:0".parse().unwrap()).unwrap(), bind(&unix).unwrap());
-                let worker = Worker::new(Limits::default(), Budget::new());
+                let worker = Worker::new(Limits::default(), ConnectionLimit::new());
                 let server = admin::Server::new(context);
                 let address = tcp.local().unwrap();
                 let over_tcp =

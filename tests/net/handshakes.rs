@@ -11,7 +11,7 @@ use std::{
 use permgate::authz::forwarding::TrustedProxies;
 use permgate::net::{
     Limits,
-    tls::{Certificates, Clients, Handshake, Pair, Settings},
+    tls::{Certificates, CertifiedKeyFiles, ClientAuth, Handshake, Settings},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version};
@@ -55,11 +55,11 @@ impl Place {
     }
 
     fn gate(&self, pairs: &[&str], required: Option<bool>) -> Gate {
-        let pair = |name: &&str| Pair {
+        let pair = |name: &&str| CertifiedKeyFiles {
             cert: self.file(&format!("{name}.crt")),
             key: self.file(&format!("{name}.key")),
         };
-        let clients = required.map(|required| Clients { authorities: self.file("ca.pem"), required });
+        let clients = required.map(|required| ClientAuth { authorities: self.file("ca.pem"), required });
         let settings = Settings { pairs: pairs.iter().map(pair).collect(), clients };
         let certificates = Certificates::load(&settings).unwrap();
         let limits = Limits { tls_handshake_timeout: Duration::from_millis(300), ..Limits::default() };
@@ -283,7 +283,7 @@ fn http2_is_spoken_where_both_know_it() {
 fn the_end_of_a_certificate_is_known() {
     let place = Place::new();
     let settings = Settings {
-        pairs: vec![Pair { cert: place.file("one.crt"), key: place.file("one.key") }],
+        pairs: vec![CertifiedKeyFiles { cert: place.file("one.crt"), key: place.file("one.key") }],
         clients: None,
     };
     let expiries = Certificates::load(&settings).unwrap().expiries();

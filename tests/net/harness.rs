@@ -21,8 +21,8 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use permgate::net::{
-    Address, BodyError, Bound, BoxError, Budget, Connection, ConnectionEvent, Drain, Drained, Limits,
-    Listener, RequestBody, RequestError, Service, Worker, bind, drain, serve, tls::Handshake,
+    Address, BodyError, Bound, BoxError, Connection, ConnectionEvent, ConnectionLimit, Drain, Drained,
+    Limits, Listener, RequestBody, RequestError, Service, Worker, bind, drain, serve, tls::Handshake,
 };
 
 pub use crate::wait::eventually;
@@ -45,7 +45,7 @@ pub struct Seen {
 pub struct Gate {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,
-    pub budget: Arc<Budget>,
+    pub budget: Arc<ConnectionLimit>,
     pub drain: Option<Drain>,
     workers: Vec<JoinHandle<Drained>>,
     commands: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
@@ -79,7 +79,7 @@ impl Gate {
             // Who made a unix socket knows where it is.
             Address::Unix(_) | Address::Inherited(_) => ([0, 0, 0, 0], 0).into(),
         };
-        let (seen, budget) = (Arc::<Seen>::default(), Budget::new());
+        let (seen, budget) = (Arc::<Seen>::default(), ConnectionLimit::new());
         let (drain, draining) = drain();
         let (mut threads, mut commands) = (Vec::new(), Vec::new());
         for _ in 0..workers {

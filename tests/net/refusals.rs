@@ -151,6 +151,21 @@ fn sizes_are_kept_to_the_byte() {
     // One of the two hundred is Host.
     check(&gate, "as many fields as may be", get(&fields(199)), 0);
     check(&gate, "one field more", get(&fields(200)), 431);
+    for (count, piece) in [(98, 1000), (99, 1000), (100, 1000), (100, 1), (199, 7)] {
+        let mut client = gate.client();
+        assert_eq!(client.send(get("")).answer().0, 200);
+        for piece in get(&fields(count)).as_bytes().chunks(piece) {
+            client.send(piece);
+        }
+        assert_eq!(client.answer().0, 200, "{count} fields, {piece} bytes at a time");
+        client.send([get(&fields(3)), get(&fields(199))].concat());
+        assert_eq!((client.answer().0, client.answer().0), (200, 200), "{count} fields, and pipelined");
+    }
+    let mut client = gate.client();
+    client.send([get(""), get(&fields(199)), get("")].concat());
+    for _ in 0..3 {
+        assert_eq!(client.answer().0, 200, "the second one of three has many fields");
+    }
     let field = |len: usize| format!("A: {}\r\n", "v".repeat(len - 3));
     check(&gate, "the longest field", get(&field(16 << 10)), 0);
     check(&gate, "a longer field", get(&field((16 << 10) + 1)), 431);

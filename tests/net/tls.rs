@@ -4,7 +4,7 @@ use std::{net::TcpStream, path::PathBuf, sync::Arc, time::Duration};
 
 use permgate::net::{
     Limits,
-    tls::{Certificates, Pair, Settings, TlsError},
+    tls::{Certificates, CertifiedKeyFiles, Settings, TlsError},
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -15,15 +15,15 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs").join(name)
 }
 
-fn pair(name: &str) -> Pair {
-    Pair { cert: file(&format!("{name}.crt")), key: file(&format!("{name}.key")) }
+fn pair(name: &str) -> CertifiedKeyFiles {
+    CertifiedKeyFiles { cert: file(&format!("{name}.crt")), key: file(&format!("{name}.key")) }
 }
 
 pub fn certificates(names: &[&str]) -> Certificates {
     Certificates::load(&shown(names.iter().map(|name| pair(name)).collect())).unwrap()
 }
 
-fn shown(pairs: Vec<Pair>) -> Settings {
+fn shown(pairs: Vec<CertifiedKeyFiles>) -> Settings {
     Settings { pairs, clients: None }
 }
 
@@ -71,7 +71,9 @@ fn the_certificate_is_the_one_of_the_name() {
 #[test]
 fn pairs_that_cannot_be_used_are_told_apart() {
     let load = |cert: &str, key: &str| {
-        Certificates::load(&shown(vec![Pair { cert: file(cert), key: file(key) }])).err().unwrap()
+        Certificates::load(&shown(vec![CertifiedKeyFiles { cert: file(cert), key: file(key) }]))
+            .err()
+            .unwrap()
     };
     assert!(matches!(load("one.crt", "two.key"), TlsError::Unusable { .. }));
     assert!(matches!(load("none.crt", "one.key"), TlsError::Pem { .. }));

@@ -127,6 +127,22 @@ fn a_body_that_says_it_is_too_large_does_not_reach_the_upstream() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_is_told_from_one_that_leaves() {
+    let origin = Origin::new();
+    let soon = Duration::from_millis(100);
+    let gate = origin.setup().with(|setup| setup.limits.write_timeout = soon).start();
+    let mut client = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(64 << 10));
+    while std::io::Write::write_all(&mut upstream.socket, chunk.as_bytes()).is_ok() {}
+    assert_eq!(gate.told(), ("rejected".into(), "client_too_slow".into(), 200));
+    assert_eq!(client.ending(), Ending::Reset);
+    gate.is_empty_at_last();
+}
+
+#[test]
 fn a_client_that_leaves_while_it_is_answered_stops_the_upstream() {
     let origin = Origin::new();
     let gate = origin.start();

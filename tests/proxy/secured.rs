@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use permgate::{
-    net::tls::Pair,
+    net::tls::CertifiedKeyFiles,
     proxy::{HttpVersion, TlsParts, Trust, UpstreamTls, UpstreamUrl, parse_name},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -123,7 +123,8 @@ impl Place {
     }
 
     fn tls(&self, shows: bool, name: Option<&str>) -> UpstreamTls {
-        let pair = shows.then(|| Pair { cert: self.file("gateway.crt"), key: self.file("gateway.key") });
+        let pair = shows
+            .then(|| CertifiedKeyFiles { cert: self.file("gateway.crt"), key: self.file("gateway.key") });
         let name = name.map(|name| parse_name(name).unwrap());
         UpstreamTls::load(TlsParts { trust: Trust::File(self.file("ca.pem")), pair, name }).unwrap()
     }

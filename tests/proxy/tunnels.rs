@@ -302,7 +302,7 @@ fn a_tunnel_ends_as_its_sides_do() {
             drop(upstream);
             (Some(client), Ending::Reset)
         },
-        ("rejected", "client_closed"),
+        ("rejected", "client_too_slow"),
     );
     check_end(
         "the upstream takes nothing",

@@ -240,6 +240,7 @@ impl Told {
                 "Try again",
             ),
             Reason::ClientClosed => bad_request("The client closed the connection", ""),
+            Reason::ClientTooSlow => bad_request("The client took nothing of the answer for too long", ""),
             Reason::TunnelIdle => plain(S::OK, "ok", "The tunnel was at rest for too long", ""),
             Reason::CutByAdmin => bad_request("An administrator cut the request", ""),
         }

@@ -1,4 +1,4 @@
-//! Where a connection is, what it is told to do, and why it was closed.
+//! Where a connection is in its life, what its task is told to do, and why it was closed.
 
 use crate::net::RequestError;
 
@@ -14,15 +14,19 @@ pub enum Phase {
     Head,
     /// A request or its answer is under way.
     Serving,
+    /// The answer is a 101, which is on its way.
+    Switching,
     /// What passes is no longer HTTP.
     Tunnel,
     /// The last answer is out; what the client still sends is thrown away.
     Closing,
 }
 
-/// What the ticker or the drain tells the connection's task to do.
+/// What a connection's task is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionCommand {
+    /// Reset the connection.
+    Abort,
     /// Close; nothing is lost by it.
     Close,
     /// Answer with this error, then close.

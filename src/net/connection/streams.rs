@@ -216,7 +216,7 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         let Some(stream) = self.0.stream() else { return };
         // Whoever still holds the connection must not hold h2's stream with it.
-        drop((self.0.upgrade.take(), stream.tasks.take(), stream.leftover.take()));
+        drop((self.0.exchange.take_upgrade(), stream.tasks.take(), stream.leftover.take()));
         if let Some(streams) = stream.connection.streams() {
             let mut open = streams.open.borrow_mut();
             if let Some(at) = open.iter().position(|open| Rc::ptr_eq(open, &self.0)) {

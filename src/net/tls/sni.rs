@@ -1,24 +1,29 @@
-//! What a client was shown, and whether a request's host is one that it was shown for.
+//! The choice of a certificate by server name, and whether a request's host is one that the chosen
+//! certificate is valid for.
 
 use std::{cell::RefCell, sync::Arc};
 
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::ServerName;
+use rustls::{
+    SignatureAlgorithm, SignatureScheme,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{DnsName, ServerName};
 
-use super::{Shown, SniResolver, valid_for};
+use super::ServerConfig;
 
-/// Of one connection.
+/// The handshake of one connection, as far as its requests depend on it.
 pub struct TlsInfo {
     keys: Arc<SniResolver>,
     /// The server name that the client asked for.
     name: Option<Box<str>>,
-    /// The host that was found fit last: clients hardly ever change it.
+    /// The last host that fits: clients hardly ever change it.
     fit: RefCell<Option<Box<[u8]>>>,
 }
 
 impl TlsInfo {
-    pub(in crate::net) fn new(shown: &Shown, name: Option<&str>) -> Self {
-        Self { keys: shown.keys.clone(), name: name.map(Into::into), fit: RefCell::new(None) }
+    pub(in crate::net) fn new(config: &ServerConfig, name: Option<&str>) -> Self {
+        Self { keys: config.keys.clone(), name: name.map(Into::into), fit: RefCell::new(None) }
     }
 
     /// Whether the host is one that this connection may be used for (RFC 9110, 15.5.20): the name
@@ -43,7 +48,7 @@ impl TlsInfo {
         let parse = |name: &str| ServerName::try_from(name.to_owned()).ok();
         let wanted = parse(host.trim_start_matches('[').trim_end_matches(']'));
         match asked {
-            // Which of several was shown depends on what the client can verify.
+            // Which of several certificates it got depends on what the client can verify.
             Some(asked) => {
                 let wanted_by =
                     |key: &Arc<CertifiedKey>| wanted.as_ref().is_some_and(|name| valid_for(key, name));
@@ -68,4 +73,51 @@ fn bare(host: &str) -> &str {
     let end = host[after_bracket..].find(':').map_or(host.len(), |colon| after_bracket + colon);
     let host = &host[..end];
     host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Chooses a certificate by the server name and by the signatures that the client can verify.
+#[derive(Debug)]
+pub(super) struct SniResolver(Vec<Arc<CertifiedKey>>);
+
+impl SniResolver {
+    pub(super) fn new(keys: Vec<Arc<CertifiedKey>>) -> Self {
+        Self(keys)
+    }
+
+    /// Those that are valid for the name; none where there is no choice.
+    fn named(&self, name: Option<&ServerName<'_>>) -> Vec<&Arc<CertifiedKey>> {
+        let Some(name) = name.filter(|_| self.0.len() > 1) else { return Vec::new() };
+        self.0.iter().filter(|key| valid_for(key, name)).collect()
+    }
+
+    /// A certificate for the name that the client can verify, preferably without RSA, whose handshake
+    /// costs ten times as much. Without a name, or for an unknown one, the first that it can verify.
+    fn choose(
+        &self,
+        name: Option<&ServerName<'_>>,
+        schemes: &[SignatureScheme],
+    ) -> Option<&Arc<CertifiedKey>> {
+        let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        let named = self.named(name);
+        let by_name = named.iter().copied().filter(usable);
+        match named.first() {
+            Some(first) => {
+                by_name.min_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA).or(Some(first))
+            }
+            None => self.0.iter().find(usable).or(self.0.first()),
+        }
+    }
+}
+
+impl ResolvesServerCert for SniResolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| DnsName::try_from(name.to_owned()).ok());
+        self.choose(name.map(ServerName::DnsName).as_ref(), hello.signature_schemes()).cloned()
+    }
+}
+
+fn valid_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let parsed = key.end_entity_cert().map(rustls::server::ParsedCertificate::try_from);
+    let Ok(Ok(cert)) = parsed else { return false };
+    rustls::client::verify_server_name(&cert, name).is_ok()
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQue
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    proxy::framing::{self, HostName, KnownHost},
+    proxy::host::{HostCache, HostName},
 };
 
 /// Which proxy asks; each tells the original request in its own way.
@@ -29,7 +29,8 @@ pub enum FrontProxy {
 pub struct ForwardedRequest {
     pub method: Method,
     pub target: Uri,
-    pub host: Rc<HostName>,
+    /// `None`: HTTP/1.0 without Host.
+    pub host: Option<Rc<HostName>>,
     pub upgrade: bool,
 }
 
@@ -55,13 +56,13 @@ impl FrontProxy {
         let (method, target, host) = match self {
             FrontProxy::Nginx => by_original(request)?,
             FrontProxy::Traefik | FrontProxy::Caddy => {
-                let host = Rc::new(framing::host_name(needed(headers, FORWARDED_HOST)?)?);
+                let host = Some(Rc::new(HostName::parse(needed(headers, FORWARDED_HOST)?)?));
                 (method(needed(headers, FORWARDED_METHOD)?)?, text(needed(headers, FORWARDED_URI)?)?, host)
             }
             FrontProxy::Envoy => {
                 let target = request.uri().path_and_query().map_or("", |target| target.as_str());
                 let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
-                (request.method().clone(), target, framing::host(request, &KnownHost::default())?)
+                (request.method().clone(), target, HostCache::default().of(headers)?)
             }
         };
         let named = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
@@ -80,16 +81,12 @@ impl FrontProxy {
 }
 
 /// A target beside Host, a URL, or both, which then say the same.
-fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Rc<HostName>), Reason> {
+fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Option<Rc<HostName>>), Reason> {
     let headers = request.headers();
     let method = method(needed(headers, METHOD)?)?;
     let target = one(headers, URI)?.map(text).transpose()?;
     let Some(url) = one(headers, URL)?.map(text).transpose()? else {
-        return Ok((
-            method,
-            target.ok_or(Reason::OriginalUnclear)?,
-            framing::host(request, &KnownHost::default())?,
-        ));
+        return Ok((method, target.ok_or(Reason::OriginalUnclear)?, HostCache::default().of(headers)?));
     };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let rest = rest.ok_or(Reason::OriginalUnclear)?;
@@ -97,7 +94,7 @@ fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Rc<HostName>), 
     if target.is_some_and(|target| target != at) {
         return Err(Reason::OriginalUnclear);
     }
-    Ok((method, at, Rc::new(framing::host_name(host.as_bytes())?)))
+    Ok((method, at, Some(Rc::new(HostName::parse(host.as_bytes())?))))
 }
 
 /// The value of a field that is there at most once.
@@ -144,7 +141,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let original = proxy.forwarded_request(&request.body(()).unwrap())?;
-        let host = original.host.as_str().unwrap_or_default().to_owned();
+        let host = original.host.map_or_else(String::new, |host| host.as_str().to_owned());
         Ok((original.method.to_string(), host, original.target.to_string()))
     }
 

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    net::tls::{Pair, TlsError, certificates, certified},
+    net::tls::{CertifiedKeyFiles, TlsError, load_certificates, load_certified_key},
     proxy::upstream::{settings::HttpVersion, url::Host},
 };
 
@@ -38,7 +38,7 @@ pub struct UpstreamTls {
 pub struct TlsParts {
     pub trust: Trust,
     /// Shown to an upstream that asks for it.
-    pub pair: Option<Pair>,
+    pub pair: Option<CertifiedKeyFiles>,
     pub name: Option<ServerName<'static>>,
 }
 
@@ -106,7 +106,7 @@ impl UpstreamTls {
             }
             Trust::File(path) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates(path, &mut digest)? {
+                for certificate in load_certificates(path, &mut digest)? {
                     authorities.push(certificate.clone());
                     roots
                         .add(certificate)
@@ -115,7 +115,8 @@ impl UpstreamTls {
                 Arc::new(roots)
             }
         };
-        let shown = parts.pair.as_ref().map(|pair| certified(pair, &provider, &mut digest)).transpose()?;
+        let shown =
+            parts.pair.as_ref().map(|pair| load_certified_key(pair, &provider, &mut digest)).transpose()?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?

@@ -1,0 +1,274 @@
+//! Which directory below STORE is the store: `CURRENT` names `gen-N`, and is replaced by a rename
+//! within STORE. So a new generation is built beside the old one and takes its place in one step, on a
+//! mount point and behind a symlink as well.
+//!
+//! A store whose creation was cut off begins anew: `CURRENT` says so before anything else is made. Where
+//! anything else lies, no store is made.
+
+use std::{io, path::PathBuf};
+
+use super::log::{Failure, StoreId, files::Directory};
+
+const CURRENT: &str = "CURRENT";
+const UNFINISHED: &str = "CURRENT.new";
+const PREFIX: &str = "gen-";
+/// What a file system makes in its root.
+const LOST_AND_FOUND: &str = "lost+found";
+/// Longer than any `CURRENT`.
+const MAX_SIZE: u64 = 4096;
+
+/// Why STORE does not open. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    #[error(
+        "{directory} is not a permgate store: it has {names} and no CURRENT; name an empty directory as [store] path. If a store has lost its CURRENT, move all of this away and restore the newest backup with `permgate store restore`"
+    )]
+    NotAStore { directory: PathBuf, names: String },
+    #[error(
+        "{file} is damaged; move the content of its directory away and restore the newest backup with `permgate store restore`"
+    )]
+    Damaged { file: PathBuf },
+    #[error(
+        "{file} has version {found}, this permgate reads {VERSION}; run the newer permgate that wrote it"
+    )]
+    Newer { file: PathBuf, found: String },
+    #[error(
+        "{directory} is missing, yet CURRENT names it; restore the newest backup with `permgate store restore`"
+    )]
+    Missing { directory: PathBuf },
+    #[error(transparent)]
+    Io(#[from] Failure),
+}
+
+const VERSION: &str = "1";
+
+/// What lies in STORE.
+pub enum Contents {
+    /// Nothing of a store, or the remains of a creation that was cut off.
+    Empty,
+    /// A whole store.
+    Store { id: StoreId, generation: u64, directory: Box<dyn Directory> },
+}
+
+/// The directory STORE. The caller holds its lock.
+pub struct Generations {
+    store: Box<dyn Directory>,
+    /// Names that belong to the caller, such as its lock.
+    own: &'static [&'static str],
+}
+
+/// A generation that is being built.
+pub struct NewGeneration {
+    id: StoreId,
+    number: u64,
+    directory: Box<dyn Directory>,
+}
+
+impl NewGeneration {
+    /// Where its files go. They, and this directory, are to be synced before the switch.
+    pub fn directory(&self) -> &dyn Directory {
+        &*self.directory
+    }
+}
+
+/// What `CURRENT` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Current {
+    id: StoreId,
+    /// 0 while the first one is being made.
+    generation: u64,
+}
+
+impl Generations {
+    /// `own` are names in STORE that belong to the caller, such as its lock.
+    pub fn new(store: Box<dyn Directory>, own: &'static [&'static str]) -> Self {
+        Self { store, own }
+    }
+
+    /// What lies in STORE. Changes nothing.
+    pub fn read(&self) -> Result<Contents, GenerationError> {
+        match self.current()? {
+            None => self.refuse_strangers().map(|()| Contents::Empty),
+            Some(Current { generation: 0, .. }) => Ok(Contents::Empty),
+            Some(Current { id, generation }) => {
+                let name = generation_name(generation);
+                let directory = self.store.open_directory(&name).map_err(|e| match e.kind() {
+                    io::ErrorKind::NotFound => {
+                        GenerationError::Missing { directory: self.store.path().join(&name) }
+                    }
+                    _ => self.failure("open", &name)(e).into(),
+                })?;
+                Ok(Contents::Store { id, generation, directory })
+            }
+        }
+    }
+
+    /// Begins a generation beside the present one, or the first one of a new store. Whatever was begun
+    /// before and never switched to is removed.
+    pub fn begin(&self) -> Result<NewGeneration, GenerationError> {
+        let current = match self.current()? {
+            Some(current) => current,
+            None => {
+                self.refuse_strangers()?;
+                let id =
+                    StoreId::random().map_err(|e| Failure::new("make an id for", self.store.path(), e))?;
+                let current = Current { id, generation: 0 };
+                self.write_current(current)?;
+                current
+            }
+        };
+        self.remove_others(current.generation)?;
+        let number = current.generation + 1;
+        let name = generation_name(number);
+        let directory = self.store.create_directory(&name).map_err(self.failure("create", &name))?;
+        Ok(NewGeneration { id: current.id, number, directory })
+    }
+
+    /// Puts a generation, all of whose files are synced, in the place of the present one, which is then
+    /// removed. When this fails, [`read`](Generations::read) says which of the two is the store; both
+    /// are whole.
+    pub fn switch(&self, new: &NewGeneration) -> Result<(), GenerationError> {
+        let path = new.directory.path();
+        new.directory.sync().map_err(|e| Failure::new("sync the directory", path, e))?;
+        self.sync()?;
+        self.write_current(Current { id: new.id, generation: new.number })?;
+        self.remove_others(new.number)
+    }
+
+    /// Removes every generation but one, and a `CURRENT` that was never finished.
+    pub fn remove_others(&self, present: u64) -> Result<(), GenerationError> {
+        let mut removed = false;
+        for name in self.names()? {
+            if name == UNFINISHED {
+                self.store.remove(&name).map_err(self.failure("remove", &name))?;
+            } else if parse_name(&name).is_some_and(|number| number != present) {
+                self.store.remove_directory(&name).map_err(self.failure("remove", &name))?;
+            } else {
+                continue;
+            }
+            removed = true;
+        }
+        if removed {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// The id of a store that exists or is being made.
+    pub fn id(&self) -> Result<Option<StoreId>, GenerationError> {
+        Ok(self.current()?.map(|current| current.id))
+    }
+
+    fn current(&self) -> Result<Option<Current>, GenerationError> {
+        let file = match self.store.open(CURRENT) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(self.failure("open", CURRENT)(e).into()),
+        };
+        let path = || self.store.path().join(CURRENT);
+        let size = file.size().map_err(self.failure("read the size of", CURRENT))?;
+        if size > MAX_SIZE {
+            return Err(GenerationError::Damaged { file: path() });
+        }
+        let mut content = vec![0; usize::try_from(size).unwrap_or_default()];
+        file.read_exact_at(&mut content, 0).map_err(self.failure("read", CURRENT))?;
+        match Current::decode(&content) {
+            Ok(current) => Ok(Some(current)),
+            Err(None) => Err(GenerationError::Damaged { file: path() }),
+            Err(Some(found)) => Err(GenerationError::Newer { file: path(), found }),
+        }
+    }
+
+    fn write_current(&self, current: Current) -> Result<(), GenerationError> {
+        if let Err(e) = self.store.remove(UNFINISHED)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(self.failure("remove", UNFINISHED)(e).into());
+        }
+        let file = self.store.create(UNFINISHED).map_err(self.failure("create", UNFINISHED))?;
+        file.write_all_at(current.encode().as_bytes(), 0).map_err(self.failure("write to", UNFINISHED))?;
+        file.sync_all().map_err(self.failure("sync", UNFINISHED))?;
+        self.store.rename(UNFINISHED, CURRENT).map_err(self.failure("replace", CURRENT))?;
+        self.sync()
+    }
+
+    /// Without `CURRENT`, anything but what others leave in an empty directory may be a store, or
+    /// somebody else's.
+    fn refuse_strangers(&self) -> Result<(), GenerationError> {
+        let mut names = self.names()?;
+        names.retain(|name| {
+            name != UNFINISHED && name != LOST_AND_FOUND && !self.own.contains(&name.as_str())
+        });
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.sort();
+        names.truncate(5);
+        Err(GenerationError::NotAStore { directory: self.store.path().to_owned(), names: names.join(", ") })
+    }
+
+    fn names(&self) -> Result<Vec<String>, Failure> {
+        self.store.list().map_err(|e| Failure::new("list the directory", self.store.path(), e))
+    }
+
+    fn sync(&self) -> Result<(), GenerationError> {
+        let synced = self.store.sync();
+        Ok(synced.map_err(|e| Failure::new("sync the directory", self.store.path(), e))?)
+    }
+
+    fn failure(&self, action: &'static str, name: &str) -> impl Fn(io::Error) -> Failure {
+        let path = self.store.path().join(name);
+        move |e| Failure::new(action, &path, e)
+    }
+}
+
+fn generation_name(number: u64) -> String {
+    format!("{PREFIX}{number}")
+}
+
+fn parse_name(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (generation_name(number) == name).then_some(number)
+}
+
+impl Current {
+    /// Text, so that a person can read it.
+    fn encode(self) -> String {
+        let body = format!("permgate store {VERSION}\nid {}\ngeneration {}\n", self.id, self.generation);
+        let checksum = blake3::hash(body.as_bytes());
+        format!("{body}checksum {checksum}\n")
+    }
+
+    /// An error names the version when another one wrote this.
+    fn decode(content: &[u8]) -> Result<Self, Option<String>> {
+        let text = std::str::from_utf8(content).map_err(|_| None)?;
+        let checksum = text.find("checksum ").ok_or(None)?;
+        let (body, end) = text.split_at(checksum);
+        if end != format!("checksum {}\n", blake3::hash(body.as_bytes())) {
+            return Err(None);
+        }
+        let mut lines = body.lines();
+        let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name));
+        let version = field("permgate store ").ok_or(None)?;
+        if version != VERSION {
+            return Err(Some(version.to_owned()));
+        }
+        let id = field("id ").and_then(parse_id).ok_or(None)?;
+        let generation = field("generation ").and_then(|number| number.parse().ok()).ok_or(None)?;
+        Ok(Self { id, generation })
+    }
+}
+
+fn parse_id(text: &str) -> Option<StoreId> {
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(StoreId(bytes))
+}
+
+#[cfg(test)]
+mod tests;

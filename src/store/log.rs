@@ -1,0 +1,180 @@
+//! The ordered log in front of the store: every change is an entry here before it is anything else.
+//! [`journal`] keeps it in local files, [`memory`] in memory, for tests. What the operations of an
+//! entry mean is the caller's affair.
+
+use std::{fmt, io, path::PathBuf, sync::Arc};
+
+#[cfg(test)]
+mod conformance;
+pub mod entry;
+pub mod files;
+pub mod journal;
+pub mod memory;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use entry::Entry;
+
+/// The most bytes of operations that one entry takes.
+pub const MAX_OPERATIONS: usize = 1 << 20;
+
+/// Entries in one order, each bound to the one before by its hash. One entry is one batch: callers
+/// that want to share a sync put their operations into one batch.
+///
+/// Calls block until the disk (or the network) has answered. Several writers may share a log; the
+/// head that [`append`](Log::append) expects decides between them.
+pub trait Log: Send {
+    /// The store that every entry belongs to.
+    fn store(&self) -> StoreId;
+
+    /// The position of the oldest entry that can still be read; one more than the head's when there
+    /// is none.
+    fn first(&self) -> Result<u64, ReadError>;
+
+    /// The newest entry that was acknowledged. Position 0 stands for an empty log.
+    fn head(&self) -> Result<Head, ReadError>;
+
+    /// Entries from position `from` on, in order and verified, up to the head: as many as fit into
+    /// `bytes` of operations, but at least one. Empty when `from` is one more than the head's position.
+    fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError>;
+
+    /// Appends one entry behind `expected` and returns the new head when the entry is durable.
+    fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError>;
+
+    /// Gives back the room of entries before position `below`. Some of them may stay readable.
+    fn trim(&mut self, below: u64) -> Result<(), TrimError>;
+
+    /// Why no append is taken any more; `None` while appends are taken. Only opening the log again
+    /// helps. Reading goes on.
+    fn failure(&self) -> Option<Failure>;
+}
+
+/// Which store a log belongs to: 16 random bytes, chosen when the store is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StoreId(pub [u8; 16]);
+
+impl StoreId {
+    /// A new id. Fails when the operating system has no randomness.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+/// BLAKE3 over an entry, which includes the hash of the entry before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryHash(pub [u8; 32]);
+
+impl EntryHash {
+    /// What the first entry of a store names as the hash before it.
+    pub const NONE: Self = Self([0; 32]);
+}
+
+impl fmt::Display for EntryHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// A point in the log: an entry's position, counted from 1, and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub position: u64,
+    pub hash: EntryHash,
+}
+
+impl Head {
+    /// Before the first entry.
+    pub const EMPTY: Self = Self { position: 0, hash: EntryHash::NONE };
+
+    /// The position behind this one.
+    pub fn next(self) -> u64 {
+        self.position.saturating_add(1)
+    }
+}
+
+/// A call to the operating system that failed, with its reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {reason}")]
+pub struct Failure {
+    /// A verb that fits behind "cannot".
+    pub action: &'static str,
+    pub path: PathBuf,
+    pub reason: Arc<io::Error>,
+}
+
+impl Failure {
+    /// `action` is a verb that fits behind "cannot".
+    pub fn new(action: &'static str, path: impl Into<PathBuf>, reason: io::Error) -> Self {
+        Self { action, path: path.into(), reason: Arc::new(reason) }
+    }
+}
+
+/// Bytes that were acknowledged once, or cannot have been written by an interrupted append, and do
+/// not verify.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{file} is damaged at byte {offset}: {what}; nothing was changed. Copy the store directory and check the disk, then restore the newest backup with `permgate store restore`"
+)]
+pub struct Damage {
+    pub file: PathBuf,
+    /// In bytes from the start of the file.
+    pub offset: u64,
+    pub what: String,
+}
+
+/// Why an entry was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another entry came first. Nothing was appended: apply the entries behind the expected head and
+    /// plan again.
+    #[error("the log's head is at position {}, not at the expected one", head.position)]
+    Moved { head: Head },
+    #[error("a batch has {bytes} bytes, the log takes up to {MAX_OPERATIONS}")]
+    TooLarge { bytes: usize },
+    /// Nothing was appended and the log is as it was: the same append may work later, once there is
+    /// room on the disk.
+    #[error("nothing was written: {0}")]
+    NotWritten(Failure),
+    /// The entry may or may not be found when the log is opened again. Until then no append is taken.
+    #[error("the change may or may not have been made, and none is taken until a restart: {0}")]
+    Unclear(Failure),
+    /// Nothing was appended, since an earlier call failed. No append is taken until the log is opened
+    /// again.
+    #[error("no change is taken until a restart: {0}")]
+    Stopped(Failure),
+}
+
+/// Why entries could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("position {from} was trimmed; the log begins at {first}")]
+    Trimmed { from: u64, first: u64 },
+    #[error("position {from} is beyond the head of the log, {head}")]
+    Ahead { from: u64, head: u64 },
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    #[error(transparent)]
+    Io(#[from] Failure),
+}
+
+/// Why entries were not trimmed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrimError {
+    #[error("cannot trim up to position {below}: the head of the log is {head}")]
+    Ahead { below: u64, head: u64 },
+    /// Some of the entries may be gone.
+    #[error(transparent)]
+    Io(#[from] Failure),
+}

@@ -1,0 +1,134 @@
+//! The few things that a store does to files and directories, as traits: tests put a disk that loses
+//! power behind them.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// A directory. Names are single components.
+///
+/// A change of names lasts only after [`sync`](Directory::sync).
+pub trait Directory: Send + Sync {
+    /// Where it is, for messages.
+    fn path(&self) -> &Path;
+    /// The names in it, in no order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes a file that is not there yet, for reading and writing, of mode 0600.
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>>;
+    /// Gives a file another name, in place of whatever had that name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes a directory that is not there yet, of mode 0700.
+    fn create_directory(&self, name: &str) -> io::Result<Box<dyn Directory>>;
+    /// Opens a directory within this one.
+    fn open_directory(&self, name: &str) -> io::Result<Box<dyn Directory>>;
+    /// Removes a directory within this one and all that is in it.
+    fn remove_directory(&self, name: &str) -> io::Result<()>;
+    /// Returns when the disk has every change of names made so far.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// An open file. Offsets and sizes are in bytes.
+pub trait File: Send + Sync {
+    /// How long the file is.
+    fn size(&self) -> io::Result<u64>;
+    /// Fills the buffer; an `UnexpectedEof` when the file ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of the bytes, which reach the disk at the next sync or at any time before.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Returns when the disk has the content and what is needed to read it (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Returns when the disk has the content and everything about the file (`fsync`).
+    fn sync_all(&self) -> io::Result<()>;
+}
+
+/// A directory of the operating system.
+#[derive(Clone, Debug)]
+pub struct OsDirectory {
+    path: PathBuf,
+}
+
+impl OsDirectory {
+    /// A directory that exists, or that later calls report as missing.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+impl Directory for OsDirectory {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        Ok(Box::new(options.open(self.path.join(name))?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn create_directory(&self, name: &str) -> io::Result<Box<dyn Directory>> {
+        let path = self.path.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Box::new(Self { path }))
+    }
+
+    fn open_directory(&self, name: &str) -> io::Result<Box<dyn Directory>> {
+        let path = self.path.join(name);
+        if !fs::metadata(&path)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Box::new(Self { path }))
+    }
+
+    fn remove_directory(&self, name: &str) -> io::Result<()> {
+        fs::remove_dir_all(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.path)?.sync_all()
+    }
+}
+
+impl File for fs::File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        fs::File::sync_data(self)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        fs::File::sync_all(self)
+    }
+}

@@ -1,0 +1,284 @@
+//! The log as files of one directory, for one process. Files are written in full with zeros before
+//! they are used, and never used twice; each batch stands on fresh blocks of 4 KiB, so that no write
+//! touches an acknowledged one.
+//!
+//! A commit: write the batch, `fdatasync`, write the position into one of two alternating slots,
+//! answer. The sync of the next batch makes the slot durable. So when the journal is opened, a batch
+//! that does not verify was torn by a crash only if no slot covers it and no valid later batch stands
+//! behind it: that one is dropped, whole, and reported. Everything else that does not verify is damage,
+//! and the journal does not open.
+//!
+//! One case cannot be told apart: damage to the very last acknowledged batch together with a power cut
+//! that lost the slot which covered it looks the same as a torn batch.
+
+use std::path::PathBuf;
+
+use super::{
+    AppendError, Entry, Failure, Head, Log, MAX_OPERATIONS, ReadError, StoreId, TrimError, entry,
+    files::{Directory, File},
+};
+use create::{CreateError, NewFile};
+use layout::{ENTRIES, Header, SLOTS, Slot, blocks};
+use segment::Segment;
+
+mod create;
+mod layout;
+mod open;
+mod scan;
+mod segment;
+
+pub use open::{Dropped, OpenError, Recovery};
+
+/// How a journal uses the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of one file. A batch that does not fit gets a larger file.
+    pub file_size: u64,
+}
+
+impl Default for Options {
+    /// Some four thousand small batches a file: seconds of full load between two rotations, each of
+    /// which takes a few hundredths of a second.
+    fn default() -> Self {
+        Self { file_size: 16 << 20 }
+    }
+}
+
+/// A log in local files. The caller sees to it that no other process opens the directory.
+pub struct Journal {
+    directory: Box<dyn Directory>,
+    options: Options,
+    store: StoreId,
+    /// Files that take no more, oldest first.
+    full: Vec<Segment>,
+    active: Active,
+    head: Head,
+    failed: Option<Failure>,
+    /// The batch that is being written, kept for its allocation.
+    buffer: Vec<u8>,
+}
+
+/// The newest file.
+struct Active {
+    segment: Segment,
+    file: Box<dyn File>,
+    path: PathBuf,
+    capacity: u64,
+    /// Where the next batch begins.
+    end: u64,
+    /// Which slot is written next.
+    slot: usize,
+}
+
+impl Journal {
+    /// Makes the slot of the last batch durable, so that damage to that batch is found whatever happens
+    /// to the power afterwards. Nothing acknowledged is lost without it.
+    pub fn close(self) -> Result<(), Failure> {
+        match self.failed {
+            Some(failure) => Err(failure),
+            None => self.active.sync(),
+        }
+    }
+
+    /// Starts the next file, for a batch of `length` bytes at the least.
+    fn rotate(&mut self, length: usize) -> Result<(), AppendError> {
+        let capacity = create::capacity(self.options.file_size, length as u64);
+        let sequence = self.active.segment.sequence + 1;
+        let header = Header { store: self.store, sequence, after: self.head, capacity };
+        let next =
+            match NewFile::new(&*self.directory, header, self.slot(self.head)).create(&mut create::empty) {
+                Ok(next) => next,
+                Err(CreateError::NotWritten(failure)) => return Err(AppendError::NotWritten(failure)),
+                Err(CreateError::Unsynced(failure)) => return Err(self.stop(failure)),
+            };
+        let slot = Slot { full: true, ..self.slot(self.head) };
+        if let Err(failure) = self.active.write_slot(slot).and_then(|()| self.active.sync()) {
+            return Err(self.stop(failure));
+        }
+        let old = std::mem::replace(&mut self.active, next);
+        if old.end > ENTRIES {
+            self.full.push(old.segment);
+            return Ok(());
+        }
+        // The new file begins where the empty one does, and replaces it.
+        self.remove_file(&old.segment)
+            .and_then(|()| self.sync_directory())
+            .map_err(|failure| self.stop(failure))
+    }
+
+    /// Takes no append from now on; the one at hand has written nothing.
+    fn stop(&mut self, failure: Failure) -> AppendError {
+        self.failed = Some(failure.clone());
+        AppendError::Stopped(failure)
+    }
+
+    fn slot(&self, head: Head) -> Slot {
+        Slot { store: self.store, head, oldest: self.oldest(), full: false }
+    }
+
+    fn oldest(&self) -> u64 {
+        self.full.first().unwrap_or(&self.active.segment).after.next()
+    }
+
+    fn remove_file(&self, segment: &Segment) -> Result<(), Failure> {
+        let name = layout::file_name(segment.sequence);
+        let removed = self.directory.remove(&name);
+        removed.map_err(|e| Failure::new("remove", self.directory.path().join(name), e))
+    }
+
+    fn sync_directory(&self) -> Result<(), Failure> {
+        self.directory.sync().map_err(|e| Failure::new("sync the directory", self.directory.path(), e))
+    }
+
+    /// Appends up to `bytes` of the entries from `from` on that one file has, up to position `last`.
+    fn read_file(
+        &self,
+        segment: &Segment,
+        from: u64,
+        last: u64,
+        left: &mut usize,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), ReadError> {
+        let path = self.directory.path().join(layout::file_name(segment.sequence));
+        let name = layout::file_name(segment.sequence);
+        let file = self.directory.open(&name).map_err(|e| Failure::new("open", &path, e))?;
+        let mut scan = segment.scan(from, &*file, &path, self.store)?;
+        while scan.head.position < last {
+            let entry = scan.next()?;
+            if entry.position < from {
+                continue;
+            }
+            let size = entry::HEADER + entry.operations.len();
+            if size > *left && !entries.is_empty() {
+                *left = 0;
+                break;
+            }
+            *left = left.saturating_sub(size);
+            entries.push(entry.to_entry());
+        }
+        Ok(())
+    }
+}
+
+impl Active {
+    /// Returns when the batch, which follows `after`, is durable.
+    fn commit(&mut self, batch: &[u8], after: Head, slot: Slot) -> Result<(), Failure> {
+        self.file.write_all_at(batch, self.end).map_err(|e| Failure::new("write to", &self.path, e))?;
+        self.sync()?;
+        self.write_slot(slot)?;
+        self.segment.note(self.end, after);
+        self.end += batch.len() as u64;
+        Ok(())
+    }
+
+    fn write_slot(&mut self, slot: Slot) -> Result<(), Failure> {
+        let written = self.file.write_all_at(&slot.encode(), SLOTS[self.slot]);
+        written.map_err(|e| Failure::new("write to", &self.path, e))?;
+        self.slot = 1 - self.slot;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        self.file.sync_data().map_err(|e| Failure::new("sync", &self.path, e))
+    }
+}
+
+impl Log for Journal {
+    fn store(&self) -> StoreId {
+        self.store
+    }
+
+    fn first(&self) -> Result<u64, ReadError> {
+        Ok(self.oldest())
+    }
+
+    fn head(&self) -> Result<Head, ReadError> {
+        Ok(self.head)
+    }
+
+    fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let first = self.oldest();
+        if from < first {
+            return Err(ReadError::Trimmed { from, first });
+        }
+        if from > self.head.next() {
+            return Err(ReadError::Ahead { from, head: self.head.position });
+        }
+        let mut entries = Vec::new();
+        let mut left = bytes;
+        let mut segments = self.full.iter().chain([&self.active.segment]).peekable();
+        while let Some(segment) = segments.next() {
+            let last = segments.peek().map_or(self.head, |next| next.after).position;
+            let from = from.max(segment.after.next());
+            if from <= last && (left > 0 || entries.is_empty()) {
+                self.read_file(segment, from, last, &mut left, &mut entries)?;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
+        if let Some(failure) = &self.failed {
+            return Err(AppendError::Stopped(failure.clone()));
+        }
+        if expected != self.head {
+            return Err(AppendError::Moved { head: self.head });
+        }
+        if operations.len() > MAX_OPERATIONS {
+            return Err(AppendError::TooLarge { bytes: operations.len() });
+        }
+        let length = blocks(entry::HEADER + operations.len());
+        if self.active.end + length as u64 > self.active.capacity {
+            self.rotate(length)?;
+        }
+        self.buffer.clear();
+        let position = self.head.next();
+        let hash = entry::encode(self.store, position, self.head.hash, operations, &mut self.buffer);
+        self.buffer.resize(length, 0);
+        let head = Head { position, hash };
+        match self.active.commit(&self.buffer, self.head, self.slot(head)) {
+            Ok(()) => {
+                self.head = head;
+                Ok(head)
+            }
+            Err(failure) => {
+                self.failed = Some(failure.clone());
+                Err(AppendError::Unclear(failure))
+            }
+        }
+    }
+
+    fn trim(&mut self, below: u64) -> Result<(), TrimError> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone().into());
+        }
+        if below > self.head.next() {
+            return Err(TrimError::Ahead { below, head: self.head.position });
+        }
+        let nexts = self.full.iter().skip(1).chain([&self.active.segment]);
+        let all_before = |(_, next): &(&Segment, &Segment)| next.after.next() <= below;
+        let count = self.full.iter().zip(nexts).take_while(all_before).count();
+        if count == 0 {
+            return Ok(());
+        }
+        let gone: Vec<Segment> = self.full.drain(..count).collect();
+        let slot = self.slot(self.head);
+        // Both slots must not be in flight at once. Once this one is durable it does not matter which of
+        // the removals a crash undoes.
+        let noted = self.active.sync().and_then(|()| self.active.write_slot(slot));
+        if let Err(failure) = noted.and_then(|()| self.active.sync()) {
+            self.failed = Some(failure.clone());
+            return Err(failure.into());
+        }
+        gone.iter().try_for_each(|segment| self.remove_file(segment))?;
+        if let Err(failure) = self.sync_directory() {
+            self.failed = Some(failure.clone());
+            return Err(failure.into());
+        }
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.failed.clone()
+    }
+}

@@ -1,0 +1,101 @@
+//! Makes a journal file: under another name, whole, synced, and only then under its own.
+
+use super::{
+    Active,
+    layout::{self, BLOCK, ENTRIES, Header, SLOTS, Slot},
+    segment::Segment,
+};
+use crate::store::log::{
+    Failure,
+    files::{Directory, File},
+};
+
+const ZEROS: usize = 256 << 10;
+
+/// A file to be made.
+pub(super) struct NewFile<'a> {
+    directory: &'a dyn Directory,
+    header: Header,
+    /// What both slots say in the beginning.
+    slot: Slot,
+}
+
+pub(super) enum CreateError {
+    /// There is no new file.
+    NotWritten(Failure),
+    /// What the disk has is unknown.
+    Unsynced(Failure),
+}
+
+/// Writes the batches that a new file begins with and returns where they end.
+pub(super) type Fill<'f, E> = dyn FnMut(&dyn File, &mut Segment) -> Result<u64, E> + 'f;
+
+impl<'a> NewFile<'a> {
+    pub(super) fn new(directory: &'a dyn Directory, header: Header, slot: Slot) -> Self {
+        Self { directory, header, slot }
+    }
+
+    /// Returns when the file would survive a power cut.
+    pub(super) fn create<E: From<CreateError>>(&self, fill: &mut Fill<'_, E>) -> Result<Active, E> {
+        let Header { sequence, capacity, .. } = self.header;
+        let (name, unfinished) = (layout::file_name(sequence), layout::unfinished_name(sequence));
+        let (directory, path) = (self.directory, self.directory.path().join(&name));
+        // A crash, or a full disk, may have left one.
+        drop(directory.remove(&unfinished));
+        let file = directory
+            .create(&unfinished)
+            .map_err(|e| CreateError::NotWritten(Failure::new("create", &path, e)))?;
+        let mut segment = Segment::new(&self.header);
+        let end =
+            self.write(&*file, &mut segment, fill).inspect_err(|_| drop(directory.remove(&unfinished)))?;
+        let unsynced = |action| {
+            let path = &path;
+            move |e| CreateError::Unsynced(Failure::new(action, path, e))
+        };
+        file.sync_all().map_err(unsynced("sync"))?;
+        directory.rename(&unfinished, &name).map_err(unsynced("rename to"))?;
+        directory.sync().map_err(unsynced("sync the directory of"))?;
+        Ok(Active { segment, file, path, capacity, end, slot: 0 })
+    }
+
+    fn write<E: From<CreateError>>(
+        &self,
+        file: &dyn File,
+        segment: &mut Segment,
+        fill: &mut Fill<'_, E>,
+    ) -> Result<u64, E> {
+        let write = |bytes: &[u8], offset| {
+            file.write_all_at(bytes, offset).map_err(|e| {
+                let path = self.directory.path().join(layout::unfinished_name(self.header.sequence));
+                CreateError::NotWritten(Failure::new("write to", path, e))
+            })
+        };
+        let slot = self.slot.encode();
+        write(&self.header.encode(), 0)?;
+        for offset in SLOTS {
+            write(&slot, offset)?;
+        }
+        let end = fill(file, segment)?;
+        // Room that is written, not only reserved: then a batch changes nothing but its own blocks, and
+        // its sync waits for nothing else.
+        let zeros = vec![0; ZEROS];
+        let mut offset = end;
+        while offset < self.header.capacity {
+            let left = self.header.capacity - offset;
+            let length = usize::try_from(left).map_or(ZEROS, |left| left.min(ZEROS));
+            write(&zeros[..length], offset)?;
+            offset += length as u64;
+        }
+        Ok(end)
+    }
+}
+
+/// For a file that begins without batches.
+pub(super) fn empty(_: &dyn File, _: &mut Segment) -> Result<u64, CreateError> {
+    Ok(ENTRIES)
+}
+
+/// The size of a file that has room for `batches` bytes of batches, in whole blocks.
+pub(super) fn capacity(file_size: u64, batches: u64) -> u64 {
+    file_size.max(ENTRIES + batches).next_multiple_of(BLOCK as u64)
+}

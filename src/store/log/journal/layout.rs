@@ -1,0 +1,176 @@
+//! What stands where in a journal file: one block of header, two position slots of a block each, then
+//! batches, each on blocks of its own. All numbers are little-endian.
+
+use crate::store::log::{EntryHash, Head, StoreId, entry::array};
+
+/// Everything is written in whole blocks, so that no write shares a sector with an earlier one.
+pub(super) const BLOCK: usize = 4096;
+pub(super) const SLOTS: [u64; 2] = [BLOCK as u64, 2 * BLOCK as u64];
+/// Where the first batch begins.
+pub(super) const ENTRIES: u64 = 3 * BLOCK as u64;
+
+const HEADER_MAGIC: [u8; 8] = *b"pgjournl";
+const SLOT_MAGIC: [u8; 8] = *b"pgjrslot";
+/// Raised when an older permgate could no longer read what this one writes.
+pub(super) const VERSION: u32 = 1;
+const PREFIX: &str = "journal-";
+/// Behind the name of a file that is not whole yet.
+const UNFINISHED: &str = ".new";
+
+pub(super) fn file_name(sequence: u64) -> String {
+    format!("{PREFIX}{sequence:010}")
+}
+
+pub(super) fn unfinished_name(sequence: u64) -> String {
+    file_name(sequence) + UNFINISHED
+}
+
+/// What a name in the journal's directory stands for; `None` for what is not the journal's.
+pub(super) enum Name {
+    File(u64),
+    Unfinished,
+}
+
+impl Name {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let whole = name.strip_suffix(UNFINISHED);
+        let sequence = whole.unwrap_or(name).strip_prefix(PREFIX)?.parse().ok()?;
+        if file_name(sequence) != whole.unwrap_or(name) {
+            return None;
+        }
+        Some(if whole.is_some() { Self::Unfinished } else { Self::File(sequence) })
+    }
+}
+
+/// Rounds up to whole blocks.
+pub(super) const fn blocks(bytes: usize) -> usize {
+    bytes.div_ceil(BLOCK) * BLOCK
+}
+
+/// The first block of a file. Never written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) store: StoreId,
+    /// The number in the file's name.
+    pub(super) sequence: u64,
+    /// What the first entry in the file follows.
+    pub(super) after: Head,
+    /// The size of the file in bytes, all of which is written before the file gets its name.
+    pub(super) capacity: u64,
+}
+
+impl Header {
+    const CHECKSUM: usize = 84;
+
+    pub(super) fn encode(&self) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        block[..8].copy_from_slice(&HEADER_MAGIC);
+        block[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        block[12..28].copy_from_slice(&self.store.0);
+        block[28..36].copy_from_slice(&self.sequence.to_le_bytes());
+        block[36..44].copy_from_slice(&self.after.position.to_le_bytes());
+        block[44..76].copy_from_slice(&self.after.hash.0);
+        block[76..84].copy_from_slice(&self.capacity.to_le_bytes());
+        seal(&mut block, Self::CHECKSUM);
+        block
+    }
+
+    pub(super) fn decode(block: &[u8; BLOCK]) -> Result<Self, HeaderError> {
+        if block[..8] != HEADER_MAGIC {
+            return Err(HeaderError::Invalid);
+        }
+        if !is_sealed(block, Self::CHECKSUM) {
+            return Err(HeaderError::Invalid);
+        }
+        // Only a version that verifies is worth telling: the checksum's place does not change.
+        let version = u32::from_le_bytes(array(block, 8));
+        if version != VERSION {
+            return Err(HeaderError::Version(version));
+        }
+        Ok(Self {
+            store: StoreId(array(block, 12)),
+            sequence: u64::from_le_bytes(array(block, 28)),
+            after: Head { position: u64::from_le_bytes(array(block, 36)), hash: EntryHash(array(block, 44)) },
+            capacity: u64::from_le_bytes(array(block, 76)),
+        })
+    }
+}
+
+pub(super) enum HeaderError {
+    Invalid,
+    Version(u32),
+}
+
+/// The acknowledged head, as one of two alternating blocks says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) store: StoreId,
+    pub(super) head: Head,
+    /// Entries before this position were trimmed. A crash may bring their files back.
+    pub(super) oldest: u64,
+    /// Another file follows; this one takes no more.
+    pub(super) full: bool,
+}
+
+impl Slot {
+    const CHECKSUM: usize = 73;
+
+    pub(super) fn encode(&self) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        block[..8].copy_from_slice(&SLOT_MAGIC);
+        block[8..24].copy_from_slice(&self.store.0);
+        block[24..32].copy_from_slice(&self.head.position.to_le_bytes());
+        block[32..64].copy_from_slice(&self.head.hash.0);
+        block[64..72].copy_from_slice(&self.oldest.to_le_bytes());
+        block[72] = u8::from(self.full);
+        seal(&mut block, Self::CHECKSUM);
+        block
+    }
+
+    /// `None` when the block does not verify.
+    pub(super) fn decode(block: &[u8; BLOCK]) -> Option<Self> {
+        if block[..8] != SLOT_MAGIC || !is_sealed(block, Self::CHECKSUM) {
+            return None;
+        }
+        Some(Self {
+            store: StoreId(array(block, 8)),
+            head: Head { position: u64::from_le_bytes(array(block, 24)), hash: EntryHash(array(block, 32)) },
+            oldest: u64::from_le_bytes(array(block, 64)),
+            full: block[72] != 0,
+        })
+    }
+}
+
+fn seal(block: &mut [u8; BLOCK], at: usize) {
+    let checksum = blake3::hash(&block[..at]);
+    block[at..at + 32].copy_from_slice(checksum.as_bytes());
+}
+
+fn is_sealed(block: &[u8; BLOCK], at: usize) -> bool {
+    blake3::hash(&block[..at]) == array(block, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Head = Head { position: 41, hash: EntryHash([3; 32]) };
+
+    #[test]
+    fn headers_and_slots_read_back() {
+        let header = Header { store: StoreId([1; 16]), sequence: 7, after: HEAD, capacity: 65_536 };
+        assert!(matches!(Header::decode(&header.encode()), Ok(read) if read == header));
+        let slot = Slot { store: StoreId([1; 16]), head: HEAD, oldest: 3, full: true };
+        assert_eq!(Slot::decode(&slot.encode()), Some(slot));
+        assert_eq!(Slot::decode(&[0; BLOCK]), None);
+    }
+
+    #[test]
+    fn names_are_read_strictly() {
+        assert!(matches!(Name::parse(&file_name(12)), Some(Name::File(12))));
+        assert!(matches!(Name::parse(&unfinished_name(12)), Some(Name::Unfinished)));
+        for other in ["journal-12", "journal-0000000012.bak", "journal-+000000012", "lost+found", "sled"] {
+            assert!(Name::parse(other).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The log in memory, for tests: handles share it as writers share a log over a network, and it can be
+//! made to fail.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{AppendError, Entry, Failure, Head, Log, MAX_OPERATIONS, ReadError, StoreId, TrimError, entry};
+
+/// One writer's handle. What one handle appends, all see.
+pub struct MemoryLog {
+    shared: Arc<Mutex<Shared>>,
+    failed: Option<Failure>,
+}
+
+/// What the next append comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is appended, and the writer is told so.
+    NotWritten,
+    /// Nothing is appended, but the writer cannot know.
+    Lost,
+    /// The entry is appended, but the writer cannot know.
+    Unanswered,
+}
+
+struct Shared {
+    store: StoreId,
+    /// What the oldest of the entries follows.
+    after: Head,
+    entries: Vec<Entry>,
+    fault: Option<Fault>,
+}
+
+impl MemoryLog {
+    /// An empty log whose first entry follows `after`.
+    pub fn new(store: StoreId, after: Head) -> Self {
+        let shared = Shared { store, after, entries: Vec::new(), fault: None };
+        Self { shared: Arc::new(Mutex::new(shared)), failed: None }
+    }
+
+    /// Another handle to the same log, as a writer has it that has just started.
+    pub fn reopen(&self) -> Self {
+        Self { shared: self.shared.clone(), failed: None }
+    }
+
+    /// Makes the next append of any handle fail.
+    pub fn inject(&self, fault: Fault) {
+        self.shared().fault = Some(fault);
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn head(&self) -> Head {
+        self.entries.last().map_or(self.after, Entry::head)
+    }
+
+    fn push(&mut self, operations: &[u8]) -> Head {
+        let Head { position, hash: previous } = self.head();
+        let position = position + 1;
+        let hash = entry::encode(self.store, position, previous, operations, &mut Vec::new());
+        self.entries.push(Entry { position, previous, hash, operations: operations.to_vec() });
+        self.head()
+    }
+}
+
+impl Log for MemoryLog {
+    fn store(&self) -> StoreId {
+        self.shared().store
+    }
+
+    fn first(&self) -> Result<u64, ReadError> {
+        Ok(self.shared().after.next())
+    }
+
+    fn head(&self) -> Result<Head, ReadError> {
+        Ok(self.shared().head())
+    }
+
+    fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let shared = self.shared();
+        let (first, head) = (shared.after.next(), shared.head());
+        if from < first {
+            return Err(ReadError::Trimmed { from, first });
+        }
+        if from > head.next() {
+            return Err(ReadError::Ahead { from, head: head.position });
+        }
+        let mut entries = Vec::new();
+        let mut left = bytes;
+        for entry in shared.entries.iter().filter(|entry| entry.position >= from) {
+            let size = entry::HEADER + entry.operations.len();
+            if size > left && !entries.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(size);
+            entries.push(entry.clone());
+        }
+        Ok(entries)
+    }
+
+    fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
+        if let Some(failure) = &self.failed {
+            return Err(AppendError::Stopped(failure.clone()));
+        }
+        let mut shared = self.shared();
+        let head = shared.head();
+        if expected != head {
+            return Err(AppendError::Moved { head });
+        }
+        if operations.len() > MAX_OPERATIONS {
+            return Err(AppendError::TooLarge { bytes: operations.len() });
+        }
+        let fault = shared.fault.take();
+        let failure = |reason| Failure::new("append to", PathBuf::from("memory"), io::Error::other(reason));
+        match fault {
+            None => return Ok(shared.push(operations)),
+            Some(Fault::NotWritten) => return Err(AppendError::NotWritten(failure("injected: not written"))),
+            Some(Fault::Lost) => {}
+            Some(Fault::Unanswered) => drop(shared.push(operations)),
+        }
+        drop(shared);
+        let failure = failure("injected: no answer");
+        self.failed = Some(failure.clone());
+        Err(AppendError::Unclear(failure))
+    }
+
+    fn trim(&mut self, below: u64) -> Result<(), TrimError> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone().into());
+        }
+        let mut shared = self.shared();
+        let head = shared.head();
+        if below > head.next() {
+            return Err(TrimError::Ahead { below, head: head.position });
+        }
+        let gone = shared.entries.partition_point(|entry| entry.position < below);
+        if gone > 0 {
+            shared.after = shared.entries[gone - 1].head();
+            shared.entries.drain(..gone);
+        }
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.failed.clone()
+    }
+}
