@@ -1,6 +1,5 @@
-//! A request's way through a worker: judged in `authorize`, sent by `upstream`, told by
-//! [`access_log`]. The outer half is here: request id, log line, and the one map from a rejection
-//! to an answer.
+//! A request's way through a worker: `authorize` judges it, `upstream` sends it, [`access_log`] logs it.
+//! The outer half is here: request id, log line, and the one map from a rejection to a response.
 
 pub mod access_log;
 mod authorize;
@@ -74,7 +73,7 @@ use crate::{
     state::State,
 };
 
-/// What a worker's gateway is made of.
+/// What a worker's gateway needs.
 pub struct Parts {
     pub state: Arc<State>,
     /// The worker's own; the composition runs it.
@@ -124,7 +123,7 @@ impl Gateway {
         Rc::clone(&current)
     }
 
-    /// What is known of a request before anything is decided. An error: its head cannot be judged.
+    /// Reads what is needed to decide about a request. An error: its head cannot be judged.
     fn begin(
         self: &Rc<Self>,
         request: &Request<RequestBody>,
@@ -151,7 +150,7 @@ impl Gateway {
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
-            // Boxed: few requests are for the gateway itself, and all would be as large.
+            // Boxed, so that this rare case does not enlarge every request's future.
             return Box::pin(self.answer(route, context, readable, &request)).await;
         }
         let permitted = readable.map_err(Rejection::from).and_then(|()| self.authorize(&context, request));
@@ -173,7 +172,7 @@ impl Gateway {
             },
             None => (done.reason(), outcome(done.reason())),
         };
-        // 499: what other proxies write for a client that did not wait.
+        // 499, as other proxies log a client that did not wait.
         let status = if done.status.get() == 0 { 499 } else { done.status.get() };
         let duration = context.began.elapsed();
         let upstream_wait = done.upstream_answered.get().map(|at| at - context.began);
@@ -213,7 +212,7 @@ impl Service for Gateway {
         request: Request<RequestBody>,
         connection: Rc<Connection>,
     ) -> Response<ResponseBody> {
-        // The header fields go upstream; of the client's wishes only the format of an error is needed later.
+        // The header fields go upstream, so the format for errors is read before.
         let format = ErrorFormat::requested(&request);
         let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.of_route(route));
         let unread = !request.body().is_end_stream();
@@ -291,7 +290,7 @@ impl Gateway {
 
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
         self.parts.metrics.missing_proxy_header();
-        // A proxy set up wrongly does it with every connection: told once a minute.
+        // A misconfigured proxy does this on every connection: log it once a minute.
         let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
         if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {
             logged.set(Some(now));
@@ -302,7 +301,7 @@ impl Gateway {
 
 const MISSING_HEADER_LOGGED: Duration = Duration::from_secs(60);
 
-/// Whether what the peer says of its clients is believed.
+/// Whether the peer is a trusted proxy.
 fn trusts(state: &WorkerState, connection: &Connection) -> bool {
     connection.peer.is_trusted(&state.snapshot.rules.settings.trusted_proxies)
 }

@@ -1,5 +1,5 @@
-//! The access log: one JSON line for each request, formatted into a buffer that is used again and
-//! written by a thread of its own. A sink that stalls loses lines, counted; it never holds a worker.
+//! The access log: one JSON line per request, formatted into a reused buffer and written by a thread of its
+//! own. If the target stalls, lines are dropped and counted; workers never wait.
 
 mod line;
 mod sink;
@@ -47,7 +47,7 @@ enum Order {
     Retarget(Sink),
 }
 
-/// Whole lines, and where the emptied buffer goes back to.
+/// Whole lines, and the channel that takes the empty buffer back.
 struct Chunk {
     text: Vec<u8>,
     home: SyncSender<Vec<u8>>,
@@ -59,17 +59,17 @@ pub struct LogWriter {
     text: RefCell<Vec<u8>>,
     lines: Cell<u64>,
     stamp: RefCell<line::Stamp>,
-    /// A hand-over is planned.
+    /// A timed hand-over is pending.
     planned: Cell<bool>,
     home: SyncSender<Vec<u8>>,
     emptied: Receiver<Vec<u8>>,
 }
 
-/// Handed over when so much is there, or after [`LATEST`].
+/// Lines are handed over when there is this much, or after [`LATEST`].
 const CHUNK: usize = 32 << 10;
 const LATEST: Duration = Duration::from_millis(100);
 
-/// Chunks that may wait for the thread: 4 MiB with all workers.
+/// Chunks that may wait for the thread: 4 MiB over all workers.
 const WAITING: usize = 128;
 
 impl AccessLog {
@@ -89,19 +89,19 @@ impl AccessLog {
                 }
                 sink.write(&text);
                 text.clear();
-                // The worker may have gone or have buffers enough.
+                // The worker may be gone or have enough buffers.
                 let _ = home.try_send(text);
             }
         })?;
         Ok(Arc::new(Self { chunks, order, off, metrics, thread: Some(thread) }))
     }
 
-    /// Before the next lines: SIGHUP, after the file was moved away.
+    /// Reopens the file before the next lines: on SIGHUP, after it was moved away.
     pub fn reopen(&self) {
         lock(&self.order).get_or_insert(Order::Reopen);
     }
 
-    /// From the next lines on they go elsewhere. An error: nothing has changed.
+    /// Writes the next lines to another target. After an error nothing has changed.
     pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
         let off = target == LogTarget::Off;
         *lock(&self.order) = Some(Order::Retarget(Sink::open(target)?));
@@ -126,7 +126,7 @@ impl AccessLog {
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        // The thread ends when nobody can send any more; the real sender has to go first.
+        // The thread ends when the last sender is dropped, so this one has to go before the join.
         let (closed, _) = sync_channel(0);
         self.chunks = closed;
         if let Some(thread) = self.thread.take() {
@@ -136,7 +136,7 @@ impl Drop for AccessLog {
 }
 
 impl LogWriter {
-    /// Whether lines go anywhere: else none has to be put together.
+    /// Whether lines are written at all.
     pub fn is_on(&self) -> bool {
         !self.log.off.load(Ordering::Relaxed)
     }
@@ -160,7 +160,7 @@ impl LogWriter {
         }
     }
 
-    /// Never waits: lines that the thread has no room for are counted and dropped.
+    /// Never waits: if the channel is full, lines are dropped and counted.
     pub fn hand_over(&self) {
         let mut text = self.text.borrow_mut();
         let lines = self.lines.replace(0);

@@ -1,5 +1,5 @@
-//! The inner half: from a request to a permitted one or a rejection, in one synchronous block, so that
-//! no change can slip between the decision and the entry in the live registry.
+//! Makes a request a permitted one, or a rejection, in one synchronous block, so that no change can come
+//! between the decision and the entry in the live registry.
 
 use std::rc::Rc;
 
@@ -33,7 +33,7 @@ use crate::{
 };
 
 impl Gateway {
-    /// Judges the request and makes its header fields those that the upstream gets.
+    /// Judges the request and edits its header fields for the upstream.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
@@ -60,7 +60,7 @@ impl Gateway {
         })
     }
 
-    /// Asks the pure core, with what the client sent and what the state is now.
+    /// Calls the pure decision with what the client sent and the current state.
     pub(super) fn decide<R>(
         &self,
         state: &WorkerState,
@@ -89,8 +89,8 @@ impl Gateway {
         }
     }
 
-    /// Makes the header fields those of a permitted request, which takes its place under the limits,
-    /// and records the use of its token.
+    /// Edits the header fields of a permitted request, counts it under the limits, and records the use of
+    /// its token.
     pub(super) fn edit_request(
         &self,
         permit: &Permit<'_>,
@@ -136,7 +136,7 @@ impl Gateway {
         self.parts.keyring.sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
     }
 
-    /// Audits and counts a denial, and makes it a rejection.
+    /// Audits and counts a denial, and turns it into a rejection.
     pub(super) fn deny(&self, denial: Denial<'_>, context: &RequestContext) -> Rejection {
         context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
         let client = context.facts.client;

@@ -1,5 +1,5 @@
-//! Counts bad tokens by address. Only who sends bad ones is ever asked to wait: a valid token is
-//! not looked up here.
+//! Counts bad tokens by address. Only clients that send bad tokens ever have to wait: valid tokens are not
+//! looked up here.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use crate::{
     proxy::{limits::network, settings::BadTokenLimit},
 };
 
-/// Shared by the workers, written only when a bad token came.
+/// Shared by the workers; written only for bad tokens.
 #[derive(Default)]
 pub struct BadTokens {
     counted: Mutex<HashMap<IpAddr, Window>>,
@@ -24,12 +24,12 @@ struct Window {
     count: u32,
 }
 
-/// Beyond so many addresses new ones are not counted until old ones have passed: memory is bounded,
-/// and a stranger with many addresses gains nothing but guesses at 256 bits.
+/// With this many addresses new ones are not counted until old windows end: memory is bounded, and whoever
+/// has more addresses gains nothing but guesses at 256 bits.
 const MOST: usize = 65_536;
 
 impl BadTokens {
-    /// Counts one; how long to wait when there were too many.
+    /// Counts a bad token. Returns how long to wait if there were too many.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let from = network(from);
@@ -48,7 +48,7 @@ impl BadTokens {
     }
 }
 
-/// Whether the refusal was about a token that is none (any more).
+/// Whether a denial is about a token that is not, or no longer, valid.
 pub fn is_bad_token(reason: Reason) -> bool {
     matches!(
         reason,

@@ -33,7 +33,7 @@ pub fn request_body(
     if body.is_end_stream() {
         return OutgoingBody::empty();
     }
-    // `map_frame` does not pass it on.
+    // `map_frame` does not forward the size hint.
     let length = body.size_hint();
     let (passing, failing) = (Rc::clone(context), Rc::clone(context));
     let body = body.map_frame(move |frame| pass_request_frame(frame, &passing));
@@ -126,7 +126,7 @@ impl ResponseBody {
         frame
     }
 
-    /// The upstream's response has ended too early: tells the client in a way that it understands.
+    /// The upstream's response ended too early: ends the client's with gRPC trailers, or by an abort.
     fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Broken> {
         tracing::debug!(%error, "the upstream's response broke off");
         self.end();

@@ -1,5 +1,5 @@
-//! What the gateway itself answers on the proxy listener: the paths under the reserved prefix,
-//! which belong to no service and are never forwarded.
+//! The gateway's own routes on the proxy listener: the paths under the reserved prefix, which belong to no
+//! service and are never forwarded.
 
 use std::rc::Rc;
 
@@ -30,24 +30,24 @@ mod forwarded_request;
 mod jwks;
 mod whoami;
 
-/// Who answers a path under the reserved prefix.
+/// The route of a path under the reserved prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinRoute {
-    /// `/.permgate/auth`, for proxies; Envoy's requests go on behind it.
+    /// `/.permgate/auth`, for proxies; Envoy appends the original path.
     Auth,
     /// `/.permgate/whoami`
     Whoami,
     /// `/.permgate/jwks.json`
     Jwks,
-    /// Nobody: 404, and that only after authentication.
+    /// No route: 404, and only after authentication.
     Unknown,
 }
 
 type Answer = Result<Response<Bytes>, Rejection>;
 
 impl BuiltinRoute {
-    /// By the literal path alone. `None`: the path is not under the prefix. That no other reading
-    /// leads into it or out of it is the agreement rule's affair: the prefix is nobody's there.
+    /// By the literal path alone. `None`: the path is not under the prefix. The decision refuses paths of
+    /// which another reading leads into the prefix or out of it.
     pub fn of(path: &str) -> Option<Self> {
         match path.strip_prefix(RESERVED_PREFIX)? {
             "/auth" => Some(BuiltinRoute::Auth),
@@ -93,7 +93,7 @@ impl Gateway {
         }
     }
 
-    /// Logged under the built-in service: the request has to do with no other.
+    /// Logs the request under the built-in service.
     fn set_builtin_service(&self, context: &RequestContext) {
         let service = context.state.snapshot.rules.service_by_key(BUILT_IN_SERVICE);
         context.outcome.service.set(service.map(|service| service.id));
@@ -104,8 +104,8 @@ impl Gateway {
         self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
     }
 
-    /// Rows 1 to 5 of the decision. Nobody owns a path under the prefix: the decision about a valid
-    /// token comes as far as row 6.
+    /// Steps 1 to 5 of the decision. No service owns a path under the prefix, so the decision about a valid
+    /// token gets as far as step 6.
     fn authenticate<R>(
         &self,
         state: &WorkerState,
@@ -116,13 +116,13 @@ impl Gateway {
         self.decide(state, context, now, |decided| match decided {
             Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
             Err(denial) => Err(self.deny(denial, context)),
-            // No rule can give the prefix away; if one did, nothing would be answered.
+            // No rule can own the prefix; if one did, there would be no answer.
             Ok(_) => Err(Reason::NoService.into()),
         })
     }
 }
 
-/// An answer in JSON, about whoever asked and for nobody else.
+/// A JSON response that must not be cached.
 fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     let headers = response.headers_mut();

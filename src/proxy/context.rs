@@ -1,5 +1,5 @@
-//! One request from its head to the last byte of its response: what the client sent, and what came
-//! of it. The fence judges it again by the same inputs.
+//! One request from its head to the last byte of its response: what the client sent, and the outcome.
+//! The fence judges the request again by the same inputs.
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// Made for every request, the refused ones too. All but the outcome is immutable.
+/// Made for every request, including those that are refused. Only the outcome changes.
 pub struct RequestContext {
     pub gateway: Rc<Gateway>,
     pub state: Rc<WorkerState>,
@@ -47,21 +47,21 @@ pub struct RequestContext {
     pub outcome: Outcome,
 }
 
-/// What came of a request so far; metrics and log read it at the end.
+/// The outcome of a request so far; metrics and log read it at the end.
 #[derive(Default)]
 pub struct Outcome {
     pub service: Cell<Option<ServiceId>>,
     pub token: Cell<Option<TokenId>>,
     pub user: Cell<Option<UserIx>>,
-    /// The upstream is told who the user is.
+    /// The upstream gets the user's identity.
     identified: Cell<bool>,
-    /// When the decision may change by itself.
+    /// When the permit expires.
     deadline: Cell<Option<Timestamp>>,
     /// `None`: neither permitted nor rejected yet.
     pub reason: Cell<Option<Reason>>,
     /// 0: no response has begun.
     pub status: Cell<u16>,
-    /// The response, or the refusal, was handed over to its last byte.
+    /// The last byte of the response was handed to the client's connection.
     pub complete: Cell<bool>,
     cut: Cell<Option<Reason>>,
     client_error: Cell<Option<Reason>>,
@@ -97,7 +97,7 @@ impl RequestContext {
         })
     }
 
-    /// The decision's inputs, the same at every judgement.
+    /// The inputs of the decision, the same whenever it is made again.
     pub fn query(&self) -> Query<'_> {
         let in_destination = self.facts.destination.as_ref().is_some_and(Destination::has_token);
         Query {
@@ -135,7 +135,7 @@ impl RequestContext {
         self.outcome.cut.get().is_some() || self.connection.aborted()
     }
 
-    /// A number for the user, else for the address: an url is chosen by it where that is configured.
+    /// A hash of the user, or of the address if there is no user, for `balance = "hash"`.
     pub fn hash(&self) -> u64 {
         let user = self.outcome.user.get().filter(|_| self.outcome.identified.get());
         match user.and_then(|user| self.state.snapshot.directory.user(user)) {
@@ -149,7 +149,7 @@ impl RequestContext {
 }
 
 impl Outcome {
-    /// What is logged and counted. A request that nothing came of is one whose client did not wait.
+    /// The reason to log and count. Without any, the client did not wait.
     pub fn reason(&self) -> Reason {
         self.reason.get().unwrap_or(Reason::ClientClosed)
     }
@@ -166,7 +166,7 @@ impl Outcome {
         self.cut.get()
     }
 
-    /// What was wrong with the client's body: it then explains why the request failed.
+    /// What was wrong with the client's body, which explains why the request failed.
     pub fn client_error(&self) -> Option<Reason> {
         self.client_error.get()
     }
@@ -190,8 +190,8 @@ impl Entry for RequestContext {
         self.gateway.decide(&self.gateway.worker_state(), self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
-            // A permit for something else is none for this request: another service owns the path
-            // now, or the identity that the upstream was told is no longer valid.
+            // A permit for something else does not count: another service owns the path now, or the
+            // identity that the upstream got is no longer valid.
             if self.outcome.service.get() != Some(*id) {
                 return Err(Reason::NoService);
             }

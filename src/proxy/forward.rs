@@ -1,4 +1,4 @@
-//! A permitted request's way to its upstream and the response's way back: what is made anew on both.
+//! Sends a permitted request to its upstream and makes the response the client's.
 
 use std::{mem, time::Instant};
 
@@ -57,7 +57,7 @@ impl Gateway {
             }
             Err(reason) => return Err((reason.into(), guard)),
         };
-        // What the upstream speaks is no concern of the client's.
+        // The upstream's HTTP version does not concern the client.
         (head.version, head.extensions) = (Version::default(), http::Extensions::new());
         let context = guard.context();
         context.outcome.upstream_answered.set(Some(Instant::now()));
@@ -83,7 +83,7 @@ impl Gateway {
                 let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
                 ResponseBody::stream(body, is_grpc, guard)
             }
-            // The upstream speaks HTTP no longer; the client learns of it by the same response.
+            // The tunnel begins once the client has this 101.
             Err(upgraded) => {
                 Tunnel::new(upgraded, settings).begin(guard);
                 ResponseBody::none()
@@ -93,7 +93,7 @@ impl Gateway {
     }
 }
 
-/// Makes the request line anew, and what frames the body, for the upstream's connection.
+/// Sets the version, Host and the body's framing for the upstream's connection.
 fn prepare(mut request: Request<OutgoingBody>, settings: &UpstreamSettings) -> Request<OutgoingBody> {
     let is_old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
     let is_empty = request.body().is_end_stream();
@@ -106,14 +106,14 @@ fn prepare(mut request: Request<OutgoingBody>, settings: &UpstreamSettings) -> R
         && !headers.contains_key(header::HOST)
         && let Some(WeightedUrl { url, .. }) = settings.urls.first()
     {
-        // HTTP/1.0 may lack what HTTP/1.1 must have.
+        // HTTP/1.0 may come without Host, which HTTP/1.1 requires.
         headers.insert(header::HOST, url.authority());
     }
     if !is_empty && !has_length {
-        // Said outright: without a length, a GET passes for one without a body.
+        // Explicit, since hyper takes a GET without a length for one without a body.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // RFC 9110, 8.6: some servers insist on a length otherwise.
+    // RFC 9110, 8.6: some servers require a length.
     if may_have_content && is_empty && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }

@@ -1,11 +1,11 @@
-//! What each client address contributes to the fields of its requests, made once.
+//! A cache of the forwarded fields of each client address.
 
 use std::{cell::RefCell, net::IpAddr};
 
 use crate::authz::forwarding::PeerFields;
 
-/// A worker's own. A bounded memory: who comes to a place that is taken has it, since making the
-/// fields anew costs little.
+/// One per worker, of fixed size: an address replaces another one in the same slot, since making the fields
+/// again costs little.
 #[derive(Default)]
 pub struct ForwardedCache(RefCell<Vec<Option<Entry>>>);
 
@@ -29,7 +29,7 @@ impl ForwardedCache {
     }
 }
 
-/// Neighbours in a network differ in their last bytes, networks in the first ones.
+/// Mixes all bytes: addresses of one network differ in the last ones, networks in the first ones.
 fn place_of(address: IpAddr) -> usize {
     let bits = match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),

@@ -1,5 +1,5 @@
-//! When and by whom each token was last used: a table for each worker, written without a shared
-//! line, read by the flusher and the admin listener.
+//! When and from where each token was last used: one table per worker, so that workers do not contend, read
+//! by the flusher and the admin listener.
 
 use std::{
     collections::HashMap,
@@ -26,13 +26,13 @@ pub struct Use {
     pub service: ServiceId,
 }
 
-/// Every worker's table.
+/// The tables of all workers.
 #[derive(Default)]
 pub struct LastUsedTables {
     tables: Mutex<Vec<Arc<LastUsedTable>>>,
 }
 
-/// One worker's: its lock is free but for the moment of a flush.
+/// One worker's table. Its lock is contended only during a flush.
 #[derive(Default)]
 pub struct LastUsedTable(Mutex<Table>);
 
@@ -46,7 +46,7 @@ impl LastUsedTables {
         table
     }
 
-    /// Takes out what was recorded since the last time; the latest use of each token.
+    /// Removes and returns what was recorded since the last call: the latest use of each token.
     pub fn take(&self, rules: &Rules) -> Vec<(Digest, LastUsed)> {
         let mut all = Table::default();
         for table in lock(&self.tables).iter() {
@@ -60,7 +60,7 @@ impl LastUsedTables {
         all.into_iter().map(|(digest, one)| (digest, one.with_service_key(rules))).collect()
     }
 
-    /// The latest use that was not taken out yet.
+    /// The latest use that was not taken yet.
     pub fn last(&self, digest: &Digest, rules: &Rules) -> Option<LastUsed> {
         let tables = lock(&self.tables);
         let uses = tables.iter().filter_map(|table| lock(&table.0).get(digest).copied());
@@ -75,7 +75,7 @@ impl LastUsedTable {
 }
 
 impl Use {
-    /// A service that a reload has removed meanwhile has no name any more.
+    /// A service that a reload has removed has no key: empty.
     fn with_service_key(self, rules: &Rules) -> LastUsed {
         let service = rules.service(self.service).map_or("", |service| service.spec.key.as_str());
         LastUsed { at: self.at, from: self.from, service: service.to_owned() }
@@ -83,6 +83,6 @@ impl Use {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section leaves the table sound.
+    // Every critical section leaves the table valid.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,5 @@
-//! Rate limits, quotas and caps on concurrency, as the configuration has them for one token, user,
-//! address or service. The workers share one count of each, so that a limit is exact; where none is
-//! configured nothing is counted.
+//! Rate limits, quotas and concurrency limits, configured per token, user, address or service. The workers
+//! share one count of each, so a limit is exact; without configured limits nothing is counted.
 
 mod concurrency;
 mod rate;
@@ -26,7 +25,7 @@ use crate::authz::{
     rules::{Rules, Service, ServiceKey},
 };
 
-/// A limit as written: a rate, a cap, or both.
+/// A limit as configured: a rate, a concurrency limit, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub per: LimitKey,
@@ -35,7 +34,7 @@ pub struct Limit {
     pub concurrent: Option<NonZeroU32>,
 }
 
-/// Of whom a limit keeps count.
+/// What a limit counts by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LimitKey {
     Token,
@@ -45,7 +44,7 @@ pub enum LimitKey {
     Service,
 }
 
-/// So many requests in a time, evenly given back; so many at once after a pause.
+/// `count` requests per `window`, and up to `burst` at once after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     pub count: NonZeroU32,
@@ -53,19 +52,19 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
-/// Every limit of a configuration.
+/// All limits of a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// One count over all services.
+    /// Limits with one count over all services.
     pub everywhere: Vec<Limit>,
     pub services: HashMap<ServiceKey, Vec<Limit>>,
 }
 
-/// What is counted in this process. A limit that a reload leaves as it was keeps its count.
+/// The counts of this process. A limit that a reload does not change keeps its count.
 #[derive(Debug, Default)]
 pub struct Counts {
     rates: Mutex<HashMap<(Option<ServiceKey>, LimitKey, Rate), Weak<RateLimit>>>,
-    /// Not by the cap: whoever is inside is counted under a new cap too.
+    /// The number is not part of the key: requests under way count when it changes, too.
     concurrency: Mutex<HashMap<(Option<ServiceKey>, LimitKey), Weak<ConcurrencyLimit>>>,
 }
 
@@ -81,12 +80,12 @@ struct ActiveLimit {
     cap: Option<(Arc<ConcurrencyLimit>, NonZeroU32)>,
 }
 
-/// What one request has held: its places under the caps are free again when this is dropped.
+/// What one request has taken. Dropping it releases its places under concurrency limits.
 #[derive(Debug, Default)]
 pub struct LimitPermit {
     places: Vec<(Arc<ConcurrencyLimit>, CountKey)>,
     rates: Vec<(Arc<RateLimit>, CountKey)>,
-    /// The answer's `RateLimit` and `RateLimit-Policy`.
+    /// The response's `RateLimit` and `RateLimit-Policy`.
     fields: Option<Fields>,
 }
 
@@ -97,7 +96,7 @@ pub struct Fields {
     policy: HeaderValue,
 }
 
-/// Why not now.
+/// A limit that is reached, and how long to wait.
 #[derive(Debug)]
 pub struct Exceeded {
     pub reason: Reason,
@@ -105,14 +104,14 @@ pub struct Exceeded {
     pub fields: Option<Fields>,
 }
 
-/// Nobody knows when a place gets free.
+/// Nobody knows when a request will end.
 const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 impl Counts {
-    /// The limits of every service, by its number; `None` where there are none.
+    /// The limits of every service, indexed by service id; `None` for a service without limits.
     pub fn of(&self, limits: &Limits, rules: &Rules) -> Vec<Option<Rc<ServiceLimits>>> {
         let mut all = Vec::new();
         if limits.everywhere.is_empty() && limits.services.is_empty() {
@@ -141,7 +140,7 @@ impl Counts {
     }
 }
 
-/// The one that somebody still uses, else a new one.
+/// The value that somebody still uses, or a new one.
 fn shared<K: Eq + Hash, V>(all: &Mutex<HashMap<K, Weak<V>>>, key: K, make: impl FnOnce() -> V) -> Arc<V> {
     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(present) = all.get(&key).and_then(Weak::upgrade) {
@@ -204,7 +203,7 @@ impl ServiceLimits {
         Ok(held)
     }
 
-    /// `None`: no rate is counted of this request.
+    /// `None`: no rate applies to this request.
     fn fields(&self, state: String) -> Option<Fields> {
         let state = HeaderValue::try_from(state).ok().filter(|state| !state.is_empty())?;
         Some(Fields { state, policy: self.policy.clone() })
@@ -212,7 +211,7 @@ impl ServiceLimits {
 }
 
 impl LimitKey {
-    /// `None`: the anonymous have no token and are no user.
+    /// `None`: an anonymous request has neither token nor user.
     fn count_key(self, permit: &Permit<'_>, client: IpAddr) -> Option<CountKey> {
         let Service { id, .. } = permit.owner().service;
         match self {
@@ -225,12 +224,12 @@ impl LimitKey {
 }
 
 impl LimitPermit {
-    /// The request is refused after all: as if it had not come.
+    /// The request is refused after all: uncounts it.
     pub fn give_back(&mut self) {
         self.rates.drain(..).for_each(|(rate_limit, key)| rate_limit.give_back(key));
     }
 
-    /// What the client is told of a request that passed.
+    /// Sets the rate limit fields of a response.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
         if let Some(ours) = &self.fields {
             ours.set_headers(headers);
@@ -239,8 +238,8 @@ impl LimitPermit {
 }
 
 impl Fields {
-    /// In place of the upstream's own: a list of both would be neither's (RFC 9651), and a client that
-    /// obeys one of them would break the other.
+    /// Replaces the upstream's own fields: a list of both means nothing (RFC 9651), and a client that obeys
+    /// one limit would break the other.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
         let is_limit = |name: &HeaderName| {
             let name = name.as_str().strip_prefix("x-").unwrap_or(name.as_str());
@@ -272,7 +271,7 @@ impl fmt::Display for LimitKey {
     }
 }
 
-/// `100/s`, as it would be written.
+/// As in the configuration: `100/s`.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/", self.count)?;
@@ -287,13 +286,13 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A member of a list (RFC 9651).
+/// Appends a member to a list (RFC 9651).
 fn push(list: &mut String, member: fmt::Arguments<'_>) {
     list.push_str(if list.is_empty() { "" } else { ", " });
     let _ = list.write_fmt(member);
 }
 
-/// Never too soon.
+/// Whole seconds, rounded up.
 pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }

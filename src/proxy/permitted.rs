@@ -19,8 +19,8 @@ use crate::{
 /// A permitted request that the fence can reach.
 pub type Permitted = upstream::Permitted<LogGuard, Request<OutgoingBody>>;
 
-/// Lives until the response's last byte. When dropped it gives back the request's place under the
-/// limits, writes metrics and the log line, and then leaves the live registry.
+/// Lives until the response's last byte. Dropping it releases the request's limits, writes metrics and the
+/// log line, and then leaves the live registry.
 pub struct LogGuard {
     context: Rc<RequestContext>,
     limits: Option<Box<LimitPermit>>,
@@ -33,7 +33,7 @@ impl LogGuard {
         Self { context, limits: None, live: None }
     }
 
-    /// For a permitted request: it enters the live registry.
+    /// For a permitted request, which enters the live registry.
     pub fn enter(
         permit: &Permit<'_>,
         context: &Rc<RequestContext>,
@@ -49,7 +49,7 @@ impl LogGuard {
         &self.context
     }
 
-    /// The request's place under the configured limits.
+    /// What the request has taken of the configured limits.
     pub fn limits(&self) -> Option<&LimitPermit> {
         self.limits.as_deref()
     }

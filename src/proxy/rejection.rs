@@ -1,4 +1,4 @@
-//! Every outcome that is not forwarded, and the one map from it to what the client gets.
+//! Every outcome that is not forwarded, and the one map from it to a response.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -20,31 +20,31 @@ use crate::{
     },
 };
 
-/// Why a request is not forwarded, with what is told.
+/// Why a request is not forwarded, and what the client gets.
 #[derive(Debug)]
 pub struct Rejection {
     pub reason: Reason,
-    /// Where it is not what the reason alone comes to.
+    /// `None`: the answer follows from the reason alone.
     answer: Option<Box<Answer>>,
     /// Seconds.
     retry_after: Option<u32>,
-    /// Boxed: hardly a refusal has them, and all would be as large.
+    /// Boxed: few rejections have them.
     limits: Option<Box<limits::Fields>>,
 }
 
-/// What a reason alone comes to, as JSON. Made once: refusals come in floods.
+/// The answer that follows from a reason alone, as JSON. Made once, since rejections come in floods.
 struct CachedAnswer {
     answer: Answer,
     headers: HeaderMap,
-    /// The body up to the request's id, and behind it.
+    /// The body before and after the request id.
     body: (Box<str>, Box<str>),
 }
 
-/// By [`Reason`].
+/// Indexed by [`Reason`].
 static CACHED: LazyLock<Vec<CachedAnswer>> =
     LazyLock::new(|| Reason::ALL.into_iter().map(CachedAnswer::new).collect());
 
-/// How a refusal is told.
+/// The format of a rejection's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorFormat {
     Json,
@@ -53,11 +53,11 @@ pub enum ErrorFormat {
     Grpc,
 }
 
-/// After a 503 of ours.
+/// Seconds to wait after a 503 of the gateway.
 const RETRY_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
-    /// Makes what is told of each reason, so that the first refusal does not wait for that.
+    /// Fills the cache, so that the first rejection need not.
     pub fn prepare() {
         LazyLock::force(&CACHED);
     }
@@ -73,14 +73,14 @@ impl Rejection {
         Self { retry_after: Some(whole(wait)), ..Self::from(Reason::TooManyBadTokens) }
     }
 
-    /// What is the gateway's own takes no other methods than these.
+    /// For a route of the gateway itself, which accepts only these methods.
     pub fn method_not_allowed(allow: &str) -> Self {
         let reason = Reason::MethodNotAllowed;
         let answer = Answer { allow: Some(allow.to_owned()), ..reason.answer(None) };
         Self::with_answer(reason, Some(Box::new(answer)))
     }
 
-    /// For a proxy that takes no other refusals than 401 and 403; the body still says which it is.
+    /// For a proxy that understands only 401 and 403; the body still has the reason.
     pub fn for_proxy(mut self) -> Self {
         if self.status() != StatusCode::UNAUTHORIZED {
             let answer = Answer { status: StatusCode::FORBIDDEN, ..self.answer().clone() };
@@ -152,8 +152,8 @@ impl CachedAnswer {
         const ID: &str = "\0";
         let answer = reason.answer(None);
         let body = text(&answer, ID, false);
-        // No text holds a zero, escaped as it is.
-        let (before, behind) = body.split_once("\\u0000").expect("the body tells the request's id");
+        // No other text contains a NUL, which JSON escapes.
+        let (before, behind) = body.split_once("\\u0000").expect("the body contains the request id");
         Self { headers: headers(&answer, false), body: (before.into(), behind.into()), answer }
     }
 
@@ -173,18 +173,18 @@ impl ErrorFormat {
         }
     }
 
-    /// gRPC's refusals have status 200, which a proxy that asks takes for a permit.
+    /// A gRPC error has status 200, which a proxy that asks for a decision would take for a permit.
     pub fn of_route(self, route: BuiltinRoute) -> Self {
         if route == BuiltinRoute::Auth && self == Self::Grpc { Self::Json } else { self }
     }
 }
 
-/// Never too soon, never at once.
+/// Whole seconds, rounded up, at least one.
 fn whole(wait: Duration) -> u32 {
     u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
 
-/// Whether `Accept` names the form of RFC 9457.
+/// Whether `Accept` names `application/problem+json` (RFC 9457).
 fn asks_for_problem(headers: &HeaderMap) -> bool {
     let named = |value: &[u8]| {
         let kinds = value.split(|byte| *byte == b',');
@@ -192,7 +192,7 @@ fn asks_for_problem(headers: &HeaderMap) -> bool {
             .map(|kind| kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
             .any(|kind| kind.eq_ignore_ascii_case(b"application/problem+json"))
     };
-    // Hardly a value is long enough to name it.
+    // Most values are too short to contain it.
     let values = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes);
     values.filter(|value| value.len() >= "application/problem+json".len()).any(named)
 }

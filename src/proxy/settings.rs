@@ -1,5 +1,5 @@
-//! What the proxy reads beside the rules; published with them as the snapshot's attachment, so
-//! that both change at one instant.
+//! The proxy's settings beside the rules, published with them in one snapshot, so that both change at
+//! once.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -7,18 +7,18 @@ use crate::proxy::{builtin::FrontProxy, limits::Limits, upstream::settings::Upst
 
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// By name; every service's is there.
+    /// By name. Contains the upstream of every service.
     pub upstreams: HashMap<Arc<str>, Arc<UpstreamSettings>>,
-    /// Bytes of a request's body; a service's own limit goes before. `None`: no limit.
+    /// The limit of a request's body in bytes, unless a service has its own. `None`: no limit.
     pub max_body: Option<u64>,
-    /// `None`: nobody is counted.
+    /// `None`: bad tokens are not counted.
     pub bad_tokens: Option<BadTokenLimit>,
     pub limits: Limits,
     /// The proxy that asks for decisions; `None`: nobody may ask.
     pub forward_auth: Option<FrontProxy>,
 }
 
-/// From one address (IPv6: one /64) no more than so many bad tokens in a window.
+/// How many bad tokens an address (IPv6: a /64) may send in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadTokenLimit {
     pub count: NonZeroU32,

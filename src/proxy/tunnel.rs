@@ -1,4 +1,4 @@
-//! What follows an upstream's 101: bytes both ways until both sides have ended, one has failed,
+//! A tunnel after an upstream's 101: copies bytes both ways until both sides have ended, one has failed,
 //! nothing has moved for too long, or the fence cuts it.
 
 mod end;
@@ -24,23 +24,23 @@ use crate::{
     },
 };
 
-/// An upstream that has switched protocols; it waits until its 101 has reached the client.
+/// An upstream that has switched protocols, while its 101 is on its way to the client.
 pub struct Tunnel {
     upstream: Box<Upgraded>,
-    /// How long nothing may move.
+    /// How long the tunnel may be idle.
     idle: Duration,
-    /// How long the upstream may take nothing of what it is sent.
+    /// How long the upstream may keep sent bytes waiting.
     stall: Duration,
 }
 
 /// How a tunnel ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Both sides have said all.
+    /// Both sides have ended.
     Complete,
     ClientFailed,
     UpstreamFailed,
-    /// The upstream takes nothing any more.
+    /// The upstream no longer reads.
     Stalled,
     Idle,
 }
@@ -51,7 +51,7 @@ impl Tunnel {
         Self { upstream, idle, stall }
     }
 
-    /// Relays once the client has its 101; without that the request is over.
+    /// Relays once the client has the 101; if the client leaves before, the request is over.
     pub fn begin(self, guard: LogGuard) {
         let client = guard.context().connection.on_upgrade();
         tokio::task::spawn_local(async move {
@@ -61,10 +61,10 @@ impl Tunnel {
         });
     }
 
-    /// Relays until the tunnel has ended, and writes down in the context how.
+    /// Relays until the tunnel ends, and records in the context how it did.
     async fn relay(self, client: impl AsyncRead + AsyncWrite + Unpin, guard: LogGuard) {
         let context = Rc::clone(guard.context());
-        // Dropped last: no socket is left when the log tells of it and the fence counts it.
+        // Dropped last: both sockets are closed before the request is logged and the fence counts it.
         let _open = OpenTunnel::begin(guard);
         let to_upstream = Traffic::new(&context.outcome.bytes_in);
         let to_client = Traffic::new(&context.outcome.bytes_out);
@@ -96,13 +96,13 @@ impl Tunnel {
             context.connection.abort();
         }
         if outcome == Outcome::Idle {
-            // A TLS client is told that this is meant, if that can be said without waiting.
+            // Sends a TLS client close_notify, if that is possible without waiting.
             let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_shutdown(cx))).await;
         }
     }
 }
 
-/// A side that is not at fault sees the other's failure as a reset.
+/// Records the outcome.
 fn record(outcome: Outcome, context: &RequestContext) {
     context.outcome.complete.set(outcome != Outcome::ClientFailed);
     match outcome {

@@ -1,16 +1,16 @@
-//! What a client's `Upgrade` comes to: the protocols that the upstream is asked for, made anew.
+//! The `Upgrade` field for the upstream, written anew from the client's.
 
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Body;
 
 use crate::authz::forwarding::list_elements;
 
-/// Protocols that carry requests of their own: nobody would judge those.
+/// Protocols that carry requests, which nobody would authorize.
 const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
 
-/// The `Upgrade` that the upstream gets; `None`: the request stays HTTP, and the client's wish is
-/// passed over, as RFC 9110 lets any server do. So is one of HTTP/1.0, and one with a body, whose
-/// bytes nobody could tell from the tunnel's.
+/// The `Upgrade` field for the upstream. `None`: the upgrade is ignored, as RFC 9110 allows any server. That
+/// includes upgrades in HTTP/1.0, and in requests with a body, which could not be told from the tunnel's
+/// bytes.
 pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let meant = request.version() == Version::HTTP_11
@@ -37,13 +37,13 @@ pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
     if asked.is_empty() { None } else { HeaderValue::from_bytes(&asked).ok() }
 }
 
-/// Says it, as only a head can that was made anew.
+/// Sets `Upgrade` and the `Connection` that goes with it.
 pub fn set(headers: &mut HeaderMap, protocols: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocols);
 }
 
-/// Whether a list of protocols has this one.
+/// Whether a list of protocols contains this one.
 pub fn names(asked: &HeaderValue, protocol: &[u8]) -> bool {
     split(asked.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol))
 }

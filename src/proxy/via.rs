@@ -1,4 +1,4 @@
-//! `Via` (RFC 9110, 7.6.3): by it a request that comes back is known.
+//! Loop detection by `Via` (RFC 9110, 7.6.3).
 
 use std::sync::LazyLock;
 
@@ -6,15 +6,15 @@ use http::{HeaderMap, HeaderValue, Request, Version, header};
 
 use crate::authz::forwarding::list_elements;
 
-/// This process, as it calls itself: another gateway in front or behind is none of a loop.
+/// This process's name in `Via`. Every gateway has its own, so a chain of gateways is not a loop.
 static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     let mut id = [0; 4];
-    // Without randomness it is one name for all: longer chains than needed are refused then.
+    // Without randomness all have the same name, and only long chains of gateways are refused.
     let _ = getrandom::fill(&mut id);
     format!("permgate-{:08x}", u32::from_be_bytes(id))
 });
 
-/// By the version that a request was received in.
+/// The entry for each version of a received request.
 static ENTRIES: LazyLock<[HeaderValue; 3]> = LazyLock::new(|| {
     ["1.0", "1.1", "2.0"].map(|version| {
         HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)).expect("a pseudonym is visible ASCII")
@@ -30,7 +30,7 @@ pub fn rounds(headers: &HeaderMap) -> usize {
     list_elements(headers, header::VIA).filter(|entry| received_by(entry)).count()
 }
 
-/// Says that the request has gone through this gateway.
+/// Adds this gateway's entry.
 pub fn append<B>(request: &mut Request<B>) {
     let [http10, http11, http2] = &*ENTRIES;
     let entry = match request.version() {

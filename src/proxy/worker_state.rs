@@ -1,5 +1,5 @@
-//! A worker's own copy of what is published: the snapshot behind a plain pointer, so that a
-//! request writes no counter that other workers write, and the upstreams that the rules name.
+//! A worker's own copy of the published state: the snapshot behind a plain pointer, so that a request writes
+//! no reference count that other workers write, and the upstreams that the rules name.
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
@@ -25,19 +25,19 @@ pub struct WorkerState {
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
     services: Vec<Option<Rc<Upstream>>>,
-    /// Likewise; empty where nothing is limited.
+    /// By service id; empty if nothing is limited.
     limits: Vec<Option<Rc<ServiceLimits>>>,
 }
 
 impl WorkerState {
-    /// Of what is published now. Upstreams whose settings stay keep their connections.
+    /// Reads the published state. Upstreams whose settings do not change keep their connections.
     pub fn read(
         state: &State,
         common: &Upstreams,
         counts: &Counts,
         before: Option<&WorkerState>,
     ) -> Rc<Self> {
-        // First the version: a change in between makes this view older than it is, never newer.
+        // The version first: after a change in between, this state counts as outdated, never as current.
         let version = state.version();
         let snapshot = state.snapshot();
         let settings = Arc::clone(&snapshot.attachment)

@@ -8,17 +8,17 @@ use crate::authz::{
     time::Timestamp,
 };
 
-/// What a line tells. `None` is written as `null`.
+/// The fields of a line. `None` is written as `null`.
 #[derive(Debug)]
 pub struct Line<'a> {
     pub at: Timestamp,
-    /// Of a form that needs no escaping.
+    /// Needs no escaping.
     pub request_id: &'a [u8],
     pub outcome: &'a str,
     pub reason: Reason,
     pub status: u16,
     pub method: &'a str,
-    /// Without query; a token in it is redacted here.
+    /// Without the query. A token in the path is redacted.
     pub path: &'a str,
     pub service: Option<&'a str>,
     pub token_id: Option<TokenId>,
@@ -31,7 +31,7 @@ pub struct Line<'a> {
     pub upstream_wait: Option<Duration>,
 }
 
-/// The last second that was formatted: most lines share it with the one before.
+/// The last second that was formatted, since most lines share it with the one before.
 #[derive(Debug, Default)]
 pub struct Stamp {
     second: Option<i64>,
@@ -42,7 +42,7 @@ impl Line<'_> {
     pub fn format(&self, to: &mut Vec<u8>, stamp: &mut Stamp) {
         to.extend_from_slice(b"{\"time\":\"");
         stamp.format(self.at, to);
-        // Ids, codes and words of our own have nothing to escape.
+        // Ids, codes and our own words need no escaping.
         plain(to, b"\",\"request_id\":", Some(self.request_id));
         plain(to, b",\"outcome\":", Some(self.outcome.as_bytes()));
         plain(to, b",\"reason\":", Some(self.reason.code().as_bytes()));
@@ -74,7 +74,7 @@ impl Stamp {
     }
 }
 
-/// A value that has nothing to escape.
+/// A value that needs no escaping.
 fn plain(to: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     to.extend_from_slice(key);
     let Some(value) = value else { return to.extend_from_slice(b"null") };
@@ -84,7 +84,7 @@ fn plain(to: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
 }
 
 fn text(to: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
-    // All bytes are looked at, without a way out between them: that makes vector instructions of it.
+    // No early exit, so that the compiler vectorizes this.
     let sound = |value: &str| value.bytes().fold(true, |all, byte| all & is_plain(byte));
     match value {
         Some(value) if !sound(value) => escaped(to, key, value),

@@ -1,4 +1,4 @@
-//! Where the log's thread writes to.
+//! The target that the log's thread writes to.
 
 use std::{
     fs::{File, OpenOptions},
@@ -26,7 +26,7 @@ impl Sink {
         })
     }
 
-    /// A file that cannot be opened again keeps going to the old one.
+    /// If the file cannot be opened again, lines still go to the old one.
     pub fn reopen(&mut self) {
         if let Self::File { path, file } = self {
             match append(path) {

@@ -8,7 +8,7 @@ use super::table::{CountKey, Table};
 pub struct ConcurrencyLimit(Table<u32>);
 
 impl ConcurrencyLimit {
-    /// The key to leave with, which [`ConcurrencyLimit::leave`] takes; `None`: the limit is reached.
+    /// Returns the key for [`ConcurrencyLimit::leave`]. `None`: the limit is reached.
     pub fn enter(&self, key: CountKey, cap: NonZeroU32) -> Option<CountKey> {
         let (key, entered) = self.0.change(key, is_empty, |inside| match inside < cap.get() {
             true => (Some(inside + 1), true),

@@ -1,4 +1,4 @@
-//! A rate, by the generic cell rate algorithm: one number a key, exact whoever counts, and what was
+//! A rate limit by the generic cell rate algorithm: one number per key, exact over all workers, and what was
 //! taken can be given back.
 
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use super::{
 
 #[derive(Debug)]
 pub struct RateLimit {
-    /// Nanoseconds since `epoch` at which the key has its whole burst again.
+    /// When the key has its whole burst again, in nanoseconds since `epoch`.
     full_at: Table<u64>,
     epoch: Instant,
     rate: Rate,
     /// Nanoseconds that one request costs.
     interval: u64,
-    /// Nanoseconds that may be owed.
+    /// Nanoseconds of a whole burst.
     tolerance: u64,
 }
 
-/// After a request that passed.
+/// What remains after a request that was allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remaining {
-    /// Whose count it was.
+    /// The key that was counted, to give back with.
     pub key: CountKey,
     pub rest: u64,
     pub full_in: Duration,
@@ -41,7 +41,7 @@ impl RateLimit {
         self.rate.burst.get()
     }
 
-    /// How long an empty one takes.
+    /// How long it takes to regain the whole burst.
     pub fn fills_in(&self) -> Duration {
         Duration::from_nanos(self.tolerance)
     }
@@ -66,7 +66,7 @@ impl RateLimit {
         Ok(Remaining { key, rest, full_in: Duration::from_nanos(owed) })
     }
 
-    /// As if the last one had not been taken. `key` is that of [`Remaining`].
+    /// Undoes a take. `key` is that of [`Remaining`].
     pub fn give_back(&self, key: CountKey) {
         self.full_at.change(
             key,

@@ -1,5 +1,5 @@
-//! Counts by whom they are of, in several parts, so that workers seldom wait for one another.
-//! Bounded: whoever comes when it is full shares one count with everybody else who did.
+//! A bounded table of counts, in several parts so that workers seldom contend. Keys that find a part full
+//! share one count.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ pub enum CountKey {
     User(UserIx),
     Address(IpAddr),
     Service(ServiceId),
-    /// Those for whom there was no room, by part.
+    /// The keys that found no room, by part.
     Others(usize),
 }
 
@@ -29,7 +29,7 @@ pub struct Table<V> {
 #[derive(Debug)]
 struct Part<V> {
     counts: HashMap<CountKey, V>,
-    /// With so many, those that say nothing any more are looked for.
+    /// With this many counts, idle ones are removed.
     sweep_at: usize,
 }
 
@@ -39,9 +39,9 @@ const MOST: usize = 16_384;
 const FIRST_SWEEP: usize = 64;
 
 impl<V: Copy + Default> Table<V> {
-    /// Changes one count: `change` gets it, the default where there is none, and answers with what
-    /// it is to be, if it is to be another. `idle` tells which counts say nothing. Whose count it
-    /// was, and the answer.
+    /// Changes one count. `change` gets the count, or the default, and returns the new one if it changes,
+    /// and a result. `idle`: whether a count may be forgotten. Returns the key that was counted, and the
+    /// result.
     pub fn change<R>(
         &self,
         key: CountKey,

@@ -1,4 +1,4 @@
-//! One end of a tunnel, watched: what it has taken, whether it keeps bytes waiting, whether it failed.
+//! One end of a tunnel, with a record of bytes written, of whether bytes wait, and of failure.
 
 use std::{
     cell::Cell,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is known of an end while it is lent to the copying.
+/// The record of an end, readable while the copy owns the end.
 pub struct Traffic<'e> {
     written: &'e Cell<u64>,
     blocked: Cell<bool>,
@@ -22,7 +22,7 @@ pub struct End<'t, S> {
 }
 
 impl<'e> Traffic<'e> {
-    /// `written` counts the bytes that the end has taken.
+    /// `written` counts the bytes that were written to the end.
     pub fn new(written: &'e Cell<u64>) -> Self {
         Self { written, blocked: Cell::new(false), failed: Cell::new(false) }
     }
@@ -31,7 +31,7 @@ impl<'e> Traffic<'e> {
         self.written.get()
     }
 
-    /// Whether it keeps bytes waiting.
+    /// Whether bytes wait to be written.
     pub fn is_blocked(&self) -> bool {
         self.blocked.get()
     }

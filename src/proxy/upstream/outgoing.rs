@@ -151,6 +151,6 @@ impl Body for OutgoingBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.length.clone())
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.length)
     }
 }
