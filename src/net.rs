@@ -2,7 +2,7 @@
 //! no domain.
 //!
 //! A worker is one OS thread with a local runtime of its own; everything here that is not `Send`
-//! belongs to one worker. What hyper leaves open about framing is judged in [`framing`], once.
+//! belongs to one worker. What hyper leaves open about framing is judged in `framing`, once.
 
 mod accept;
 mod bind;

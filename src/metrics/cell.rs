@@ -29,7 +29,7 @@ pub(super) const BOUNDS: [u64; 16] = [
     60_000_000_000,
 ];
 
-/// Durations in buckets by [`BOUNDS`].
+/// Durations in buckets with fixed bounds.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
