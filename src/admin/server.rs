@@ -37,9 +37,8 @@ use crate::{
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
 };
 
-/// The largest request body of whoever is known, and of anybody.
+/// The largest request body.
 const MAX_BODY: usize = 1 << 20;
-const MAX_ANONYMOUS_BODY: usize = 16 << 10;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -101,8 +100,7 @@ impl Server {
             Err((reason, problem)) => return Answered { response: Err(problem), reason, live: None },
         };
         let (caller, live) = entered.map_or((None, None), |(caller, live)| (Some(caller), Some(live)));
-        let limit = if caller.is_some() { MAX_BODY } else { MAX_ANONYMOUS_BODY };
-        let body = match collect(&parts.headers, body, limit).await {
+        let body = match collect(&parts.headers, body).await {
             Ok(body) => body,
             Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
         };
@@ -315,12 +313,12 @@ fn dress(headers: &mut HeaderMap, request_id: &str) {
 }
 
 /// All of a request's body: whoever changes something reads nothing more once it has begun.
-async fn collect(headers: &HeaderMap, body: RequestBody, limit: usize) -> Result<Bytes, Reason> {
+async fn collect(headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Reason> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > limit as u64) {
+    if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
         return Err(Reason::BodyTooLarge);
     }
-    match Limited::new(body, limit).collect().await {
+    match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Reason::BodyTooLarge),
         Err(error) => match error.downcast_ref::<BodyError>() {
