@@ -180,7 +180,7 @@ prefix = "/svc00/public"
 def total(path):
     """Of functions of the worker's; 0 for another thread."""
     text = path.read_text()
-    if "permgate::net::lifetime::" not in text:
+    if "permgate::net::serve::" not in text:
         return 0
     return int(re.search(r"^(?:totals|summary): (\d+)", text, re.M)[1])
 
