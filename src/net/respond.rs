@@ -35,12 +35,13 @@ pub(super) fn respond<S: Service>(
     let body = RequestBody::begin(incoming, &connection);
     let method = parts.method.clone();
     let tunnel = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let tunnel = tunnel.filter(|_| from_extended_connect(&mut parts));
-    let judged = if tunnel.is_some() && !is_websocket(&parts) {
-        Err(RequestError::UnknownProtocol)
-    } else {
-        framing::check(&mut parts, &worker.limits(), &connection)
+    let protocol = parts.extensions.remove::<Protocol>().filter(|_| tunnel.is_some());
+    let judged = match &protocol {
+        Some(protocol) => from_extended_connect(&mut parts, protocol),
+        None => Ok(()),
     };
+    let judged = judged.and_then(|()| framing::check(&mut parts, &worker.limits(), &connection));
+    let tunnel = tunnel.filter(|_| protocol.is_some());
     if tunnel.is_some() {
         parts.version = Version::HTTP_11;
     }
@@ -163,27 +164,18 @@ fn refuse_tunnel<S: Service>(answer: &mut Answer<S>, method: &Method) {
     }
 }
 
-/// Makes an extended CONNECT (RFC 8441) the request with `Upgrade` that it stands for. False: the request
-/// is none.
-fn from_extended_connect(parts: &mut Parts) -> bool {
-    if parts.version != Version::HTTP_2 || parts.method != Method::CONNECT {
-        return false;
+/// Makes an extended CONNECT (RFC 8441) the WebSocket request with `Upgrade` that it stands for.
+fn from_extended_connect(parts: &mut Parts, protocol: &Protocol) -> Result<(), RequestError> {
+    if protocol.as_str() != "websocket" {
+        return Err(RequestError::UnknownProtocol);
     }
-    let Some(protocol) = parts.extensions.remove::<Protocol>() else { return false };
-    let Ok(upgrade) = HeaderValue::from_str(protocol.as_str()) else { return false };
-    let websocket = protocol.as_str() == "websocket";
-    if websocket && let Some(key) = websocket_key() {
+    if let Some(key) = websocket_key() {
         parts.headers.insert(SEC_WEBSOCKET_KEY, key);
     }
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.headers.insert(UPGRADE, upgrade);
+    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     parts.method = Method::GET;
-    true
-}
-
-/// Whether the protocol of a CONNECT that was made a request with `Upgrade` is one that is forwarded.
-fn is_websocket(parts: &Parts) -> bool {
-    parts.headers.get(UPGRADE).is_some_and(|protocol| protocol == "websocket")
+    Ok(())
 }
 
 /// What HTTP/1.1 asks of a WebSocket's client and HTTP/2 does not: 16 random bytes in base64.
