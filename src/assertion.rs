@@ -4,11 +4,11 @@
 //! method and path. The keys rotate by time: the next one is published ahead of its first use, the
 //! old one until its last assertion has expired.
 
-mod base64;
 mod file;
 mod key;
 mod keyring;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use http::HeaderValue;
 use serde::Serialize;
 
@@ -67,7 +67,7 @@ fn sign(
         groups: &claims.groups,
         token_id: claims.token.as_str(),
         htm: bound.method,
-        path_sha256: &base64::url(hash.as_ref()),
+        path_sha256: &BASE64_URL_SAFE_NO_PAD.encode(hash),
         iat: issued_at,
         nbf: issued_at,
         exp: issued_at + lifetime,
@@ -77,10 +77,10 @@ fn sign(
     let mut text = String::with_capacity(key.header().len() + payload.len() * 4 / 3 + 96);
     text.push_str(key.header());
     text.push('.');
-    base64::push_url(&mut text, &payload);
+    BASE64_URL_SAFE_NO_PAD.encode_string(&payload, &mut text);
     let signature = key.sign(text.as_bytes())?;
     text.push('.');
-    base64::push_url(&mut text, signature.as_ref());
+    BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut text);
     let mut value = HeaderValue::try_from(text).map_err(|_| Unsigned)?;
     // Who reads it in a log could use it for some seconds.
     value.set_sensitive(true);

@@ -169,7 +169,7 @@ fn what_else_may_befall_the_keys() {
 #[test]
 fn the_operators_own_keys() {
     let pem = |algorithm| Key::generate(algorithm).unwrap().to_pem();
-    let text = pem(Algorithm::Es256) + &pem(Algorithm::EdDsa);
+    let text = [pem(Algorithm::Es256).as_str(), pem(Algorithm::EdDsa).as_str()].concat();
     let keys: std::sync::Arc<[_]> =
         read_pem(text.as_bytes()).unwrap().into_iter().map(std::sync::Arc::new).collect();
     let keyring = Keyring::default();
@@ -189,6 +189,9 @@ fn the_operators_own_keys() {
     let check =
         |pem: &str, expected: &str| assert_eq!(read_pem(pem.as_bytes()).unwrap_err().to_string(), expected);
     check("", "it holds no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected");
-    check(&base64::pem("PRIVATE KEY", b"nonsense"), "it holds a key that is neither Ed25519 nor P-256");
+    check(
+        &super::key::pem_of("PRIVATE KEY", b"nonsense"),
+        "it holds a key that is neither Ed25519 nor P-256",
+    );
     check("-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n", "failed to read PEM");
 }
