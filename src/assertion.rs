@@ -49,6 +49,12 @@ struct Payload<'a> {
     jti: &'a str,
 }
 
+/// How far back an assertion begins, in seconds: a verifier's clock may be behind ours.
+const CLOCK_SKEW: i64 = 5;
+/// From its beginning to its end, in seconds: longer, and an assertion that somebody has copied is worth
+/// something.
+const LONGEST: i64 = 30;
+
 /// The field value for one request. Nothing of it is kept: a permission that is gone is never told.
 fn sign(
     key: &Key,
@@ -58,7 +64,8 @@ fn sign(
     bound: &Bound<'_>,
 ) -> Result<HeaderValue, Unsigned> {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bound.path.as_bytes());
-    let issued_at = bound.at.as_millis().div_euclid(1000);
+    let now = bound.at.as_millis().div_euclid(1000);
+    let begins = now - CLOCK_SKEW;
     let payload = Payload {
         iss: issuer,
         aud: claims.service,
@@ -68,9 +75,9 @@ fn sign(
         token_id: claims.token.as_str(),
         htm: bound.method,
         path_sha256: &BASE64_URL_SAFE_NO_PAD.encode(hash),
-        iat: issued_at,
-        nbf: issued_at,
-        exp: issued_at + lifetime,
+        iat: begins,
+        nbf: begins,
+        exp: (now + lifetime).min(begins + LONGEST),
         jti: bound.request_id,
     };
     let payload = serde_json::to_vec(&payload).map_err(|_| Unsigned)?;
