@@ -86,8 +86,9 @@ pub trait Configuration: Send + Sync {
     /// The text with every secret replaced.
     fn text(&self) -> String;
 
-    /// The start-up validation of another text; nothing changes.
-    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>>;
+    /// The start-up validation of another text; nothing changes. Without `outside` the files and environment
+    /// variables that it names are not looked at. Takes as long as they are large: never on the control thread.
+    fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>>;
 
     /// Reads the file again and replaces everything, or nothing; counts it too, since a signal asks
     /// for the same.

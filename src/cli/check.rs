@@ -20,7 +20,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let (errors, warnings, services) = match Config::load(&global.config) {
-            Ok(config) => (Vec::new(), config.warnings, config.services.len()),
+            Ok(config) => (config.exposed, config.warnings, config.services.len()),
             Err(errors) => (errors.0, Vec::new(), 0),
         };
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());

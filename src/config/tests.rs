@@ -18,6 +18,7 @@ use crate::{
 
 mod mistakes;
 mod oidc;
+mod outside;
 mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");
