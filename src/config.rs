@@ -138,7 +138,7 @@ impl Config {
             public: self.public.clone(),
             rules: self.rules.clone(),
             attachment,
-            policy: self.policy,
+            policy: self.policy.clone(),
         }
     }
 

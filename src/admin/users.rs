@@ -136,12 +136,8 @@ async fn create(
         None => None,
     };
     let name = body.name.unwrap_or_else(|| body.login.clone());
-    let new = NewUser { login: body.login, name, email: body.email, kind };
-    let mut changed = context.store.create_user(caller.actor(), new).await?;
-    if password.is_some() {
-        let login = changed.record.login.clone();
-        changed = context.store.set_password(caller.actor(), login, password).await?;
-    }
+    let new = NewUser { login: body.login, name, email: body.email, kind, password };
+    let changed = context.store.create_user(caller.actor(), new).await?;
     let location = HeaderValue::try_from(format!("/v1/users/{}", changed.record.login));
     let mut response = changed_answer(&context, StatusCode::CREATED, &changed);
     if let Ok(location) = location {

@@ -11,6 +11,7 @@ mod lists;
 mod nouns;
 mod operations;
 mod pages;
+mod power;
 #[cfg(feature = "sso")]
 mod provider;
 mod rules;
