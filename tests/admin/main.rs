@@ -7,6 +7,7 @@ mod exchange;
 mod fencing;
 mod hardening;
 mod harness;
+mod invitations;
 mod lists;
 mod nouns;
 mod operations;
