@@ -32,7 +32,7 @@ pub(super) struct Offline {
 
 impl Offline {
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
-        let config = target::load(&global.config)?;
+        let config = target::load(global.config())?;
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = config.configuration(config.attachment());
         let (store, state) = Store::open(&config.store, configuration, fence.clone())

@@ -18,7 +18,7 @@ use crate::{
 const LOG_VARIABLE: &str = "PERMGATE_LOG";
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let config = Config::load(&global.config).map_err(|errors| Failure::usage(errors.to_string()))?;
+    let config = Config::load(global.config()).map_err(|errors| Failure::usage(errors.to_string()))?;
     log_to_stderr(&config.log.level);
     keep_memory_private();
     let running = app::start(config, Signals::Heeded).map_err(|error| match error {
