@@ -13,12 +13,11 @@ mod forwarded_cache;
 mod grpc;
 mod host;
 mod last_used;
-pub mod limits;
+mod limits;
 mod permitted;
 pub mod refusals;
 mod rejection;
 mod request_id;
-mod settings;
 mod tunnel;
 mod upgrade;
 mod upstream;
@@ -42,7 +41,6 @@ use self::{
     facts::RequestFacts,
     forwarded_cache::ForwardedCache,
     host::HostCache,
-    limits::Counts,
     permitted::LogGuard,
     refusals::RefusalSender,
     rejection::{ErrorFormat, Rejection},
@@ -52,16 +50,13 @@ use self::{
 pub use self::{
     bad_tokens::BadTokens,
     body::ResponseBody,
-    builtin::{FrontProxy, TokenLookup},
+    builtin::TokenLookup,
     context::RequestContext,
     last_used::{LastUsedTable, LastUsedTables, Use},
-    settings::{BadTokenLimit, Settings},
+    limits::Counts,
     upstream::{
         resolve::{Resolver, Resolving},
-        settings::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
         shared::Upstreams,
-        tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
-        url::{Host, Scheme, UpstreamUrl, UrlError},
     },
 };
 use crate::{

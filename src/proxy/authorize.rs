@@ -43,7 +43,7 @@ impl Gateway {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
             let service = permit.owner().service;
             context.outcome.service.set(Some(service.id));
-            let body_limit = service.spec.max_body.or(context.state.settings.max_body);
+            let body_limit = service.spec.max_body.or(context.state.snapshot.proxy.max_body);
             if body_limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
                 return Err(Reason::BodyTooLarge.into());
             }
@@ -151,7 +151,7 @@ impl Gateway {
             });
         }
         if is_bad_token(denial.reason)
-            && let Some(limit) = context.state.settings.bad_tokens
+            && let Some(limit) = context.state.snapshot.proxy.bad_tokens
             && let Some(wait) = self.parts.bad_tokens.count(client, limit, context.clock().now())
         {
             return Rejection::too_many(wait);

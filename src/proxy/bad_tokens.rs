@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    authz::answer::Reason,
-    proxy::{limits::network, settings::BadTokenLimit},
-};
+use crate::{authz::answer::Reason, proxy::limits::network, settings::BadTokenLimit};
 
 /// Shared by the workers; written only for bad tokens.
 #[derive(Default)]

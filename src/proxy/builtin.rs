@@ -22,7 +22,6 @@ use crate::{
     },
 };
 
-pub use forwarded_request::FrontProxy;
 pub use whoami::TokenLookup;
 
 mod auth;
@@ -68,7 +67,7 @@ impl Gateway {
         readable: Result<(), Reason>,
         request: &Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
-        let (context, answered) = match (route, context.state.settings.forward_auth) {
+        let (context, answered) = match (route, context.state.snapshot.proxy.forward_auth) {
             (BuiltinRoute::Auth, Some(proxy)) => self.forward_auth(proxy, context, request),
             _ => {
                 let answered = match (readable, route) {

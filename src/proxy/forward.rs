@@ -15,12 +15,10 @@ use crate::{
         rejection::Rejection,
         tunnel::Tunnel,
         upgrade,
-        upstream::{
-            Answer, OutgoingBody, Upstream,
-            settings::{UpstreamSettings, WeightedUrl},
-        },
+        upstream::{Answer, OutgoingBody, Upstream},
         via,
     },
+    settings::{UpstreamSettings, WeightedUrl},
 };
 
 /// How often a request may come back: a chain may pass one gateway twice on purpose.

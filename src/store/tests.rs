@@ -62,7 +62,7 @@ fn configuration(services: Vec<ServiceSpec>) -> Configuration {
         services,
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
-        attachment: Arc::new(()),
+        proxy: Arc::default(),
         policy: Policy::default(),
     }
 }

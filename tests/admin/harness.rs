@@ -286,7 +286,7 @@ fn configuration(rows: &[Row], max_lifetime: Option<Duration>) -> Configuration 
         services: rows.iter().enumerate().map(|(at, row)| service(at, row)).collect(),
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
-        attachment: Arc::new(()),
+        proxy: Arc::default(),
         policy: Policy { max_lifetime, ..Policy::default() },
     }
 }

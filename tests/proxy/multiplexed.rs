@@ -4,7 +4,7 @@ mod faults;
 
 use std::time::Duration;
 
-use permgate::proxy::HttpVersion;
+use permgate::settings::HttpVersion;
 
 use crate::harness::{
     Ending, Gate, Origin, Setup, Wire, field,
@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_millis(100);
 fn h2c(origin: &Origin) -> Setup {
     origin.setup().with(|setup| {
         let url = format!("h2c://{}", origin.address);
-        setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+        setup.upstream.urls = vec![permgate::settings::UpstreamUrl::parse(&url).unwrap().into()];
     })
 }
 
@@ -318,7 +318,7 @@ fn a_unix_socket_is_an_upstream_of_either_version() {
         });
         let setup = Setup::to(&[]).with(|setup| {
             let url = format!("unix:{}", path.display());
-            setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+            setup.upstream.urls = vec![permgate::settings::UpstreamUrl::parse(&url).unwrap().into()];
             setup.upstream.http = http;
             setup.upstream.idle_timeout = SOON;
         });
