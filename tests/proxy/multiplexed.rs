@@ -42,9 +42,10 @@ fn warm(origin: &Origin, setup: Setup) -> (Gate, Wire, Frames) {
 fn exchanges_share_one_connection() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
-    let (mut one, mut other) = (gate.asked(), gate.asked());
+    let mut one = gate.asked();
     let mut upstream = origin.accept_h2(&[]);
     assert_eq!(upstream.request(), (1, true));
+    let mut other = gate.asked();
     assert_eq!(upstream.request(), (3, true));
     upstream.head(3, &[(":status", "201"), ("content-length", "5")]).head(1, &[(":status", "200")]);
     upstream.data(1, "un").send(DATA, END_STREAM, 3, b"other");
