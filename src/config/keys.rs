@@ -343,7 +343,7 @@ const SERVICE: &[Key] = &[
     ),
     key("readers", Kind::Texts, "Groups that may read this service; nobody unless written."),
     key("methods", Kind::Texts, "Methods that pass; all but TRACE and CONNECT unless written."),
-    key("read_methods", Kind::Texts, "What a read-only token may use: \"METHOD\" or \"METHOD /prefix\".")
+    key("read_methods", Kind::Texts, "What a read-only token may use: \"METHOD\", \"METHOD /prefix\", \"METHOD /a/*/b\" (any one segment) or \"METHOD */end\".")
         .or(d::READ_METHODS),
     key(
         "authorization",
@@ -351,6 +351,14 @@ const SERVICE: &[Key] = &[
         "\"strip\", \"keep\", or what replaces it: \"file:PATH\", \"env:NAME\".",
     )
     .or(d::AUTHORIZATION),
+    key(
+        "credentials",
+        Kind::Texts,
+        "Where a token may stand: \"bearer\", \"basic\" (as the password), \"raw\" (alone in Authorization), \"header:NAME\", \"websocket\".",
+    )
+    .or(d::CREDENTIALS),
+    key("registry", Kind::Flag, "A container registry: clients sign in at /.permgate/registry; errors below /v2/ are OCI's.")
+        .or(d::REGISTRY),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream is told who asks.")
         .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups told to the upstream; the readers unless written."),
