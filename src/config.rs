@@ -23,6 +23,7 @@ use crate::{
 mod address;
 mod admin;
 mod assertion;
+mod credentials;
 pub mod defaults;
 mod fields;
 pub mod key;

@@ -48,6 +48,8 @@ fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: Vec::new(),
         authorization: Authorization::Strip,
+        credentials: crate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),

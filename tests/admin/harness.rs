@@ -305,6 +305,8 @@ fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).to_vec(),
         authorization: Authorization::Strip,
+        credentials: permgate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
