@@ -20,7 +20,8 @@ use crate::{
     fence::Cut,
     metrics::Metrics,
     net::Limits,
-    proxy::{UpstreamSettings, UpstreamTls, access_log::AccessLog},
+    proxy::access_log::AccessLog,
+    settings::{UpstreamSettings, UpstreamTls},
     state::State,
     store::{Actor, Store, Who},
 };
@@ -118,7 +119,7 @@ impl Reloader {
         if let Some(assertion) = next.assertion.clone() {
             self.tend(assertion).await.map_err(|error| self.refused(with_cause(&error)))?;
         }
-        let configuration = next.configuration(next.attachment());
+        let configuration = next.configuration();
         let cut = self.store.replace_configuration(actor, configuration).await.map_err(|error| {
             self.keyring.restore(keys);
             ReloadError::Change(error)
@@ -201,7 +202,7 @@ impl Reloader {
             return;
         }
         let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
-        let configuration = next.configuration(next.attachment());
+        let configuration = next.configuration();
         if let Err(error) = self.store.replace_configuration(actor, configuration).await {
             return failed(&error);
         }
@@ -317,7 +318,7 @@ mod tests {
         };
         write("one");
         let config = Config::load(&file).unwrap();
-        let rules = config.configuration(config.attachment());
+        let rules = config.configuration();
         let (store, state) = Store::open(&config.store, rules, Fence::new(ACKNOWLEDGE_TIMEOUT)).unwrap();
         let metrics = Metrics::new(store.metrics());
         let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();

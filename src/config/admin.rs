@@ -18,7 +18,7 @@ use crate::{
     admin::{SignIn, UserHeader},
     authz::administration::names,
     net::Address,
-    proxy::{NoSystemRoots, SystemRoots},
+    settings::{NoSystemRoots, SystemRoots},
 };
 
 pub(super) fn admin(
