@@ -86,6 +86,12 @@ pub trait Configuration: Send + Sync {
     /// The text with every secret replaced.
     fn text(&self) -> String;
 
+    /// The text of the file as it is now, with every secret replaced: what a reload would take over. The
+    /// error says why it cannot be.
+    fn file(&self) -> Result<String, String> {
+        Ok(self.text())
+    }
+
     /// The start-up validation of another text; nothing changes.
     fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>>;
 

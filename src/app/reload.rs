@@ -237,6 +237,10 @@ impl Configuration for Shared {
         self.0.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn file(&self) -> Result<String, String> {
+        Config::load(&self.0.file).map(|config| config.text).map_err(|errors| errors.to_string())
+    }
+
     fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>> {
         config::parse(text, &self.0.file).map(|_| ()).map_err(|errors| told(&errors))
     }
