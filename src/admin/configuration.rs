@@ -28,8 +28,8 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/reload", post(reload))
 }
 
-/// The files that a text names are read: one text at a time.
-static CHECKS: Offload = Offload::new::<1, 8>();
+/// Configurations are read and compared, with the files that they name: one at a time.
+pub(in crate::admin) static FILES: Offload = Offload::new::<1, 8>();
 
 /// The text of a `gateway.toml`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -53,7 +53,7 @@ async fn check(
     // Whether a file exists, and what is wrong with it, is for those who could replace everything here.
     let outside = caller.may(Permission::AdminWrite);
     let configuration = context.configuration.clone();
-    let checked = CHECKS.run(move || configuration.check(&body.text, outside)).await?;
+    let checked = FILES.run(move || configuration.check(&body.text, outside)).await?;
     let errors = checked.err().unwrap_or_default();
     Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors, "files_read": outside})))
 }

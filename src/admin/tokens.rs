@@ -15,11 +15,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use self::view::{addresses, scope, state_word};
+use self::view::{addresses, scope};
 pub(super) use self::{
     import::Imported,
-    list::{Filters, page},
-    view::last_used,
+    view::{last_used, state_word},
 };
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},

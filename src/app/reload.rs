@@ -252,6 +252,10 @@ impl Configuration for Shared {
         self.0.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn file(&self) -> Result<String, String> {
+        Config::load(&self.0.file).map(|config| config.text).map_err(|errors| errors.to_string())
+    }
+
     fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>> {
         let checked = match outside {
             true => config::parse(text, &self.0.file).and_then(|config| match config.exposed {

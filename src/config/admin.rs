@@ -63,7 +63,7 @@ pub(super) fn admin(
         hosts,
         tls,
         allow_remote: allowed,
-        sign_in: SignIn { url, address, header, provider, gateway },
+        sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
 }
 

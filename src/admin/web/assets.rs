@@ -27,6 +27,9 @@ pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
 pub static TOKENS: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("tokens.js", include_str!("../../../web/tokens.js"), "text/javascript; charset=utf-8")
 });
+pub static PEOPLE: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("people.js", include_str!("../../../web/people.js"), "text/javascript; charset=utf-8")
+});
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon.svg", include_str!("../../../web/icon.svg"), "image/svg+xml"));
 
@@ -41,7 +44,7 @@ impl Asset {
 }
 
 pub async fn send(Path(name): Path<String>) -> Response {
-    let all: [&Asset; 4] = [&STYLE, &SCRIPT, &TOKENS, &ICON];
+    let all: [&Asset; 5] = [&STYLE, &SCRIPT, &TOKENS, &PEOPLE, &ICON];
     let found = all.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&*name));
     let Some(asset) = found else { return Problem::not_found("asset").into_response() };
     let fields = [(header::CONTENT_TYPE, asset.form), (header::CACHE_CONTROL, FOR_GOOD)];
