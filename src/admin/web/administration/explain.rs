@@ -103,6 +103,7 @@ fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<To
         token_id: filled(asked.token_id.clone()).map(|id| id.trim().to_owned()),
         user: filled(asked.user.clone()).map(|login| login.trim().to_owned()),
         client,
+        carrier: None,
     };
     let explanation = explained(context, &reader.caller, &request)?;
     let service = explanation.service.as_ref().map(|key| key.as_str().to_owned());
