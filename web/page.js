@@ -57,7 +57,7 @@ const permgate = {
           meta.content = (await permgate.call("POST", "/v1/session", body, {}, false)).csrf;
           dialog.close("renewed");
         } catch (error) {
-          wrong.textContent = error.message;
+          wrong.textContent = sentence(error.message);
           wrong.hidden = false;
           password.select();
         }
@@ -205,8 +205,9 @@ function wrong(form, error) {
   let name = error.field ?? FIELDS[code];
   if (!name && /^allow_ips/.test(error.message)) name = "allow_ips";
   if (name === "name" && !form.elements.name && form.elements.login) name = "login";
-  const field = name && (form.querySelector(`[data-field=${name}]`) ?? form.elements[name]);
-  if (field instanceof Element) {
+  const around = name && (form.querySelector(`[data-field=${name}]`) ?? form.elements[name]?.closest(".field"));
+  const field = around?.querySelector("input:not([type=search]), select, textarea");
+  if (field) {
     field.closest("details")?.setAttribute("open", "");
     const text = document.createElement("p");
     text.className = "field-error";
@@ -214,9 +215,8 @@ function wrong(form, error) {
     text.textContent = sentence(error.message);
     field.setAttribute("aria-invalid", "true");
     field.setAttribute("aria-describedby", text.id);
-    (field.matches("fieldset") ? field : field.closest(".field") ?? field.parentNode).append(text);
-    const target = field.matches("fieldset") ? field.querySelector("input") : field;
-    target.focus();
+    around.append(text);
+    field.focus();
     return text.scrollIntoView({ block: "nearest" });
   }
   const place = form.querySelector(".wrong");

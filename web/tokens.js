@@ -61,7 +61,7 @@
   };
   permgate.takes.rotate = (form, said) => {
     form.closest("dialog")?.close();
-    showOnce(said, form.dataset);
+    showOnce(said, { ...form.dataset, verb: "rotated" });
   };
 
   /** One line that says what the token would be. */
@@ -119,7 +119,7 @@
   };
 
   /** The text, once. */
-  function showOnce(said, { path = "", host = "" }) {
+  function showOnce(said, { path = "", host = "", verb = "created" }) {
     const dialog = document.getElementById("made");
     const find = (name) => document.getElementById(`made-${name}`);
     const base = host ? `https://${host}` : dialog.dataset.gateway || "https://GATEWAY";
@@ -137,7 +137,7 @@
       if (!now?.last_used_at) return;
       clearInterval(watch);
       waiting.className = "waiting seen";
-      status.textContent = `First request seen ✓ (${now.last_used_service ?? "permgate"}, from ${now.last_used_ip})`;
+      status.textContent = `First request seen ✓ ${now.last_used_service ?? "permgate"}, from ${now.last_used_ip}`;
     }, 1500);
     const leave = () => {
       if (copied) return dialog.close();
@@ -168,7 +168,7 @@
       clearInterval(watch);
       find("text").value = find("curl").value = "";
       permgate.visit(location.href);
-      permgate.toast(`Token “${said.name}” created.${said.cut > 0 ? ` ${said.cut} requests in flight were cut.` : ""}`);
+      permgate.toast(`Token “${said.name}” ${verb}.${said.cut > 0 ? ` ${said.cut} requests in flight were cut.` : ""}`);
     };
     dialog.showModal();
     find("text").focus();

@@ -142,6 +142,16 @@ impl TokenRow {
         }
     }
 
+    /// As many services as a row has room for, and how many others there are, with their names.
+    pub fn few(&self) -> &[Entry] {
+        &self.scope[..self.scope.len().min(2)]
+    }
+
+    pub fn rest(&self) -> Option<(usize, String)> {
+        let rest: Vec<&str> = self.scope.iter().skip(2).map(|entry| entry.service.as_str()).collect();
+        (!rest.is_empty()).then(|| (rest.len(), rest.join(", ")))
+    }
+
     /// What revoking it does, for the question before.
     pub fn consequence(&self) -> String {
         let live = match self.live {

@@ -339,7 +339,7 @@ impl TokenRow {
         let when = |moment: &Option<Moment>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();
         Some(match self.view.state.as_str() {
             "pending" => ("info", format!("starts {}", when(&self.begins))),
-            "rotating" => ("warn", format!("replaced, works until {}", when(&self.grace))),
+            "rotating" => ("warn", format!("replaced, ends {}", when(&self.grace))),
             "rotated" => ("", "replaced".to_owned()),
             "revoked" => ("bad", "revoked".to_owned()),
             "expired" => ("", format!("expired {}", when(&self.expires))),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Failed, May, Named, Reader, Shell, filled, render};
 use crate::{
     admin::{Context, ExplainRequest, error::Problem, explain::explained, pages::Params, web::words},
-    authz::{answer::Reason, explain::Explanation, subject::Permission},
+    authz::{answer::Reason, explain::{Explanation, Step}, subject::Permission},
 };
 
 #[derive(Template)]
@@ -41,6 +41,18 @@ struct Told {
     reason: String,
     service: Option<String>,
     remedies: Vec<Remedy>,
+}
+
+impl Told {
+    /// The step that decided against the request.
+    fn failed(&self) -> Option<&Step> {
+        self.explanation.steps.last().filter(|_| self.explanation.outcome.is_err())
+    }
+
+    fn passed(&self) -> &[Step] {
+        let steps = &self.explanation.steps;
+        &steps[..steps.len() - usize::from(self.failed().is_some())]
+    }
 }
 
 /// What makes the request work: a call of the API, or a page to go to.

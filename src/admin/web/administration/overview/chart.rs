@@ -92,7 +92,9 @@ fn ceiling(value: u64) -> u64 {
 
 /// A line over the hour in a box of 120 by 28, as the `d` of a path; its points are minutes.
 pub fn spark(counts: &[u64]) -> String {
-    let sums: Vec<u64> = counts.rchunks(6).map(|part| part.iter().sum()).rev().collect();
+    let mut sums: Vec<u64> = counts.rchunks(6).map(|part| part.iter().sum()).collect();
+    sums.resize(MINUTES, 0);
+    sums.reverse();
     let top = sums.iter().copied().max().unwrap_or(0).max(1);
     let last = sums.len().saturating_sub(1).max(1);
     let mut line = String::new();
@@ -140,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_sparkline_goes_from_edge_to_edge() {
-        assert_eq!(spark(&[0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0]), "M0.0 26.0L120.0 2.0");
-        assert_eq!(spark(&[]), "");
+        let line = spark(&[0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0]);
+        assert!(line.starts_with("M0.0 26.0L2.0 26.0") && line.ends_with("L118.0 26.0L120.0 2.0"), "{line}");
+        assert_eq!(line.matches('L').count(), MINUTES - 1);
     }
 }
