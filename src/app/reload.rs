@@ -124,6 +124,7 @@ impl Reloader {
         for warning in &next.warnings {
             tracing::warn!("{warning}");
         }
+        super::warn_of_readers(&next, &self.store);
         if next.log.access != present.log.access
             && let Err(error) = self.log.retarget(next.log.access.clone())
         {

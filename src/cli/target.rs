@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Global, failure::Failure};
+use super::{
+    Global,
+    failure::{Failure, unreadable},
+};
 use crate::{config::Config, net::Address};
 
 /// A place to connect to.
@@ -92,9 +95,9 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// The configuration, or every mistake in it.
+/// The configuration, or every error in it.
 pub(super) fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|errors| Failure::usage(format!("the configuration is not valid\n{errors}")))
+    Config::load(path).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
 /// From the file that was named, else from the environment.
@@ -110,7 +113,7 @@ pub(super) fn token(global: &Global) -> Result<Option<String>, Failure> {
     match read() {
         Ok(text) if text.trim().is_empty() => Err(Failure::usage(format!("{} is empty", path.display()))),
         Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) => Err(Failure::usage(format!("the token file {}: {error}", path.display()))),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 
