@@ -26,6 +26,9 @@ pub(super) struct Explain {
     /// As this user, with a token that is granted for the service
     #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
+    /// With the token in this carrier: bearer, basic, raw, websocket or header:NAME
+    #[arg(long, value_name = "CARRIER", requires = "token_id")]
+    carrier: Option<String>,
     /// From this client address
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
@@ -44,7 +47,9 @@ impl Explain {
         let mut body =
             Map::from_iter([("method".to_owned(), json!(method)), ("url".to_owned(), json!(self.url))]);
         let client = self.client.map(|client| client.to_string());
-        for (field, value) in [("token_id", &token), ("user", &self.user), ("client", &client)] {
+        for (field, value) in
+            [("token_id", &token), ("user", &self.user), ("carrier", &self.carrier), ("client", &client)]
+        {
             if let Some(value) = value {
                 body.insert(field.to_owned(), json!(value));
             }

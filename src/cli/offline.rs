@@ -40,7 +40,7 @@ impl Offline {
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let config = target::load(&global.config)?;
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
-        let configuration = config.configuration(config.attachment());
+        let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
             .map_err(|error| Failure::failed(chain(&error)))?;
         // The operator is who may read the store's files: who runs this.

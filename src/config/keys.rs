@@ -356,7 +356,7 @@ const SERVICE: &[Key] = &[
     ),
     key("readers", Kind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", Kind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
-    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"` or `\"METHOD /prefix\"`.")
+    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"`.")
         .or(d::READ_METHODS),
     key(
         "authorization",
@@ -364,6 +364,14 @@ const SERVICE: &[Key] = &[
         "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or what replaces it: `\"file:PATH\"`, `\"env:NAME\"`.",
     )
     .or(d::AUTHORIZATION),
+    key(
+        "credentials",
+        Kind::Texts,
+        "Where a token may stand: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in Authorization), `\"header:NAME\"`, `\"websocket\"`.",
+    )
+    .or(d::CREDENTIALS),
+    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`; errors below `/v2/` are OCI's.")
+        .or(d::REGISTRY),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream learns who is asking; `jwt` is a signed assertion.")
         .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups that the upstream learns about; the readers unless set."),

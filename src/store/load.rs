@@ -56,7 +56,7 @@ pub(crate) fn open(
     let engine = Arc::new(Engine::open_unlocated(settings)?);
     let now = clock();
     let mut ids = ServiceIds::default();
-    let Configuration { services, public, rules, attachment, policy } = configuration;
+    let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
 
@@ -66,7 +66,7 @@ pub(crate) fn open(
     }
     let accounts = accounts(&engine)?;
     let directory = Arc::new(compile(&accounts, &rules));
-    let state = State::new(Snapshot { rules: rules.clone(), directory, attachment: attachment.clone() });
+    let state = State::new(Snapshot { rules: rules.clone(), directory, proxy: proxy.clone() });
     let imported = index(&engine, &accounts, &mut ids, &state)?;
     state.index().set_imported(imported);
 
@@ -81,7 +81,7 @@ pub(crate) fn open(
         clock,
         metrics: Arc::default(),
     });
-    let standing = Standing { accounts, rules, attachment, policy, imported, audit };
+    let standing = Standing { accounts, rules, proxy, policy, imported, audit };
     let desk = Desk {
         engine,
         state: state.clone(),
