@@ -13,9 +13,10 @@ use std::{
 };
 
 use exchange::{Answer, ask, stream};
-use upstream::ExampleServer;
+use http::HeaderValue;
+use upstream::{ExampleServer, SignIn};
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use crate::{
     app::{self, Place, Running, Signals, StartError},
     config,
@@ -37,7 +38,7 @@ enum DemoError {
 struct Demo {
     // Before the directory: the store closes while its files are there.
     running: Running,
-    _example: ExampleServer,
+    example: ExampleServer,
     _dir: tempfile::TempDir,
     proxy: SocketAddr,
     socket: PathBuf,
@@ -75,7 +76,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     match sound {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::silent()),
-        Err(error) => Err(Failure::failed(error.to_string())),
+        Err(error) => Err(Failure::failed(chain(&error))),
     }
 }
 
@@ -83,9 +84,12 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 fn serve() -> Result<(), DemoError> {
     let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
-    println!("The page, already signed in:");
-    for (login, what) in [("alice", "her tokens"), ("root", "administration")] {
-        println!("  {what:<15} http://{}/sign-in#{login}:{}", demo.page, demo.password);
+    println!(
+        "The page is on http://{}. Open it signed in, or sign in with the password {}:",
+        demo.page, demo.password
+    );
+    for (login, link) in demo.sign_in_links()? {
+        println!("{link}  as {login}");
     }
     println!();
     for line in &LINES {
@@ -95,19 +99,19 @@ fn serve() -> Result<(), DemoError> {
         "# a stream, and its end: run this in one shell ...\n{}\n",
         demo.curl(STREAM, true).replace(" -i ", " -iN ")
     );
-    println!("# ... and revoke the token in another; the answer says how many streams were cut");
+    println!("# ... and revoke the token in another one; the answer says how many streams were cut");
     println!(
         "curl -X DELETE --unix-socket {} http://localhost/v1/tokens/{}\n",
         demo.socket.display(),
         demo.token_id
     );
     println!(
-        "# why was it decided so?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
+        "# why was a request refused?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
         demo.socket.display(),
         demo.proxy,
         demo.token_id
     );
-    eprintln!("press Ctrl-C to stop; everything is removed then");
+    eprintln!("Press Ctrl-C to stop; everything is removed then.");
     demo.running.wait();
     Ok(())
 }
@@ -165,11 +169,29 @@ impl Demo {
             return Err(DemoError::SetUp("the page listens on no TCP address".to_owned()));
         };
         let socket = dir.path().join("permgate.sock");
-        let mut random = [0; 9];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let password = random()?;
         let (token_id, token) = set_up(&socket, &password)?;
-        Ok(Self { running, _example: example, _dir: dir, proxy, page, socket, password, token, token_id })
+        Ok(Self { running, example, _dir: dir, proxy, page, socket, password, token, token_id })
+    }
+
+    /// Login and link of alice, who has tokens, and of root, who administers.
+    fn sign_in_links(&self) -> Result<Vec<(&'static str, String)>, DemoError> {
+        let (mut shown, mut offered) = (Vec::new(), Vec::new());
+        for login in ["alice", "root"] {
+            let body = serde_json::json!({"login": login, "password": self.password}).to_string();
+            let socket = std::net::TcpStream::connect(self.page)?;
+            let answer = ask(socket, "POST", "/v1/session", "", Some(&body))?;
+            let cookie = answer.field("set-cookie").and_then(|value| HeaderValue::try_from(value).ok());
+            let page = HeaderValue::try_from(format!("http://{}/", self.page)).map_err(io::Error::other)?;
+            let Some(cookie) = cookie else {
+                return Err(DemoError::SetUp(format!("{login} could not sign in: {}", answer.status)));
+            };
+            let path = format!("/sign-in/{}", random()?);
+            shown.push((login, format!("http://{}{path}", self.example.address)));
+            offered.push(SignIn { path, cookie, page });
+        }
+        self.example.offer(offered);
+        Ok(shown)
     }
 
     fn introduction(&self) -> String {
@@ -178,8 +200,8 @@ impl Demo {
         let _ = write!(
             text,
             "The gateway is on http://{}, in front of an example service.\n\
-             `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
-             alice may read youtrack; her token {} is granted for youtrack.\n",
+             The service `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
+             alice may read youtrack; her token {} is granted for it.\n",
             self.proxy, self.token_id
         );
         text
@@ -215,7 +237,7 @@ impl Demo {
     }
 }
 
-/// The YouTrack example of the README, on these addresses.
+/// The example of the repository's `gateway.toml`, on these addresses.
 fn configuration(listen: SocketAddr, page: SocketAddr, example: SocketAddr) -> String {
     format!(
         r#"version = 1
@@ -275,6 +297,13 @@ fn set_up(socket: &Path, password: &str) -> Result<(String, String), DemoError> 
         (Some(id), Some(text)) => Ok((id.to_owned(), text.to_owned())),
         _ => Err(DemoError::SetUp("the answer holds no token".to_owned())),
     }
+}
+
+/// A word that nobody guesses.
+fn random() -> io::Result<String> {
+    let mut random = [0; 9];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A call as the operator, which has to succeed.
