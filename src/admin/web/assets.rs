@@ -72,6 +72,9 @@ mod tests {
 
     #[test]
     fn comments_and_indentation_are_left_out() {
-        assert_eq!(packed("/** What. */\na {\n  b: c;\n}\n\n// No.\n  // No.\nx // y\n"), "a {\nb: c;\n}\nx // y\n");
+        assert_eq!(
+            packed("/** What. */\na {\n  b: c;\n}\n\n// No.\n  // No.\nx // y\n"),
+            "a {\nb: c;\n}\nx // y\n"
+        );
     }
 }

@@ -8,7 +8,11 @@ use serde::Deserialize;
 use super::{Failed, May, Named, Reader, Shell, filled, render};
 use crate::{
     admin::{Context, ExplainRequest, error::Problem, explain::explained, pages::Params, web::words},
-    authz::{answer::Reason, explain::{Explanation, Step}, subject::Permission},
+    authz::{
+        answer::Reason,
+        explain::{Explanation, Step},
+        subject::Permission,
+    },
 };
 
 #[derive(Template)]
