@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -17,7 +18,7 @@ use super::{
     error::Problem,
     passwords,
     session::secret::Secret,
-    wire::{Json, Time, answer, ok},
+    wire::{Json, Time, ok, secret_answer},
 };
 use crate::{authz::secret::Digest, store::model::InvitationRecord};
 
@@ -34,17 +35,21 @@ pub(super) fn routes() -> Router<Context> {
 pub struct InvitationView {
     /// Login.
     pub user: String,
-    pub invitation: String,
+    #[schema(value_type = String)]
+    pub invitation: Zeroizing<String>,
     /// The page that takes it. The text stands behind `#`, which no browser sends and nobody logs.
-    pub link: String,
+    #[schema(value_type = String)]
+    pub link: Zeroizing<String>,
     pub expires_at: Time,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Redeem {
-    invitation: String,
-    password: String,
+    #[schema(value_type = String)]
+    invitation: Zeroizing<String>,
+    #[schema(value_type = String)]
+    password: Zeroizing<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -63,11 +68,11 @@ async fn invite(
     let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?;
     let view = InvitationView {
         user: user.login,
-        link: format!("{}/invitation#{}", context.sign_in.base(), secret.expose()),
-        invitation: secret.expose().to_owned(),
+        link: Zeroizing::new(format!("{}/invitation#{}", context.sign_in.base(), secret.expose())),
+        invitation: Zeroizing::new(secret.expose().to_owned()),
         expires_at: Time(invitation.expires_at),
     };
-    Ok(answer(StatusCode::CREATED, &view))
+    Ok(secret_answer(StatusCode::CREATED, &view))
 }
 
 /// Open: the text is the credential. It is looked for before anything is derived, so that a stranger

@@ -5,7 +5,10 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 
 use super::{Failed, Reader, Shell, render};
-use crate::{admin::Context, authz::subject::Permission};
+use crate::{
+    admin::{Context, configuration::FILES},
+    authz::subject::Permission,
+};
 
 mod diff;
 
@@ -28,13 +31,13 @@ enum Pending {
 pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let text = context.configuration.text();
-    let configuration = context.configuration.clone();
-    let file = tokio::task::spawn_blocking(move || configuration.file()).await;
-    let pending = match file.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(file) if file == text => Pending::Same,
-        Ok(file) => Pending::Changed(diff::lines(&text, &file)),
+    let (configuration, present) = (context.configuration.clone(), text.clone());
+    let pending = FILES.run(move || match configuration.file() {
+        Ok(file) if file == present => Pending::Same,
+        Ok(file) => Pending::Changed(diff::lines(&present, &file)),
         Err(error) => Pending::Unreadable(error),
-    };
+    });
+    let pending = pending.await?;
     let page = ConfigurationPage {
         shell: reader.shell("Configuration", "/configuration"),
         text,
