@@ -32,7 +32,10 @@ mod time;
 mod token;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
@@ -58,7 +61,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The configuration file
+    /// The configuration file; without one here, that of the machine is used, /etc/permgate/gateway.toml
     #[arg(
         short,
         long,
@@ -196,8 +199,24 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Where a package puts the configuration.
+const MACHINE_CONFIG: &str = "/etc/permgate/gateway.toml";
+
+impl Global {
+    /// The machine's own configuration, where none was named and there is none here.
+    fn found(mut self) -> Self {
+        let unnamed = self.config == Path::new("gateway.toml") && !self.config.exists();
+        if unnamed && Path::new(MACHINE_CONFIG).exists() {
+            self.config = MACHINE_CONFIG.into();
+        }
+        self
+    }
+}
+
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    // A new file is written here, whatever the machine has.
+    let global = if matches!(command, Command::Init(_)) { global } else { global.found() };
     match command {
         Command::Init(init) => init.run(&global),
         Command::Run => run::run(&global),

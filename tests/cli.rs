@@ -484,7 +484,7 @@ fn readers_that_are_no_group_are_noticed() {
     check(at, "--offline group create developers", 0);
     let (_, words) = check(at, "--offline check --strict", 2);
     assert!(
-        words.contains("gateway.toml:10:12") && words.contains("did you mean \"developers\"?"),
+        words.contains("gateway.toml:11:12") && words.contains("did you mean \"developers\"?"),
         "{words}"
     );
     let _gateway = serve(at);
