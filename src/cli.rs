@@ -61,17 +61,9 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The configuration file; without one here, that of the machine is used, /etc/permgate/gateway.toml
-    #[arg(
-        short,
-        long,
-        global = true,
-        hide_short_help = true,
-        value_name = "FILE",
-        env = "PERMGATE_CONFIG",
-        default_value = "gateway.toml"
-    )]
-    pub(crate) config: PathBuf,
+    /// The configuration file: gateway.toml here, else /etc/permgate/gateway.toml. One found here is sent no token
+    #[arg(short, long, global = true, hide_short_help = true, value_name = "FILE", env = "PERMGATE_CONFIG")]
+    config: Option<PathBuf>,
     /// The admin listener to talk to, unix:PATH or http://HOST:PORT; the configuration's unless given
     #[arg(
         long,
@@ -100,6 +92,13 @@ pub(crate) struct Global {
         default_value_t = Format::Table
     )]
     pub(crate) output: Format,
+}
+
+impl Global {
+    /// The file that was named, or the one in the working directory.
+    pub(crate) fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("gateway.toml"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -205,9 +204,8 @@ const MACHINE_CONFIG: &str = "/etc/permgate/gateway.toml";
 impl Global {
     /// The machine's own configuration, where none was named and there is none here.
     fn found(mut self) -> Self {
-        let unnamed = self.config == Path::new("gateway.toml") && !self.config.exists();
-        if unnamed && Path::new(MACHINE_CONFIG).exists() {
-            self.config = MACHINE_CONFIG.into();
+        if self.config.is_none() && !self.config().exists() && Path::new(MACHINE_CONFIG).exists() {
+            self.config = Some(MACHINE_CONFIG.into());
         }
         self
     }

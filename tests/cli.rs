@@ -307,6 +307,78 @@ fn tokens_are_found_before_they_leak() {
     assert!(words.contains("nowhere"), "{words}");
 }
 
+/// Low 11 of the review of 2026-11-28.
+#[test]
+fn a_token_is_sent_to_where_it_was_told_to_be() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let place = place(&CONFIG.replace("unix:admin.sock", &address.to_string()));
+    fs::write(place.path().join("token"), "pgt_secret").unwrap();
+    // Whoever listens there answers nothing: a connection that is closed at once.
+    let run = |line: &str, variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
+        for name in ["PERMGATE_CONFIG", "PERMGATE_ADMIN", "PERMGATE_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.args(line.split(' ')).current_dir(place.path()).envs(variables.iter().copied());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut sent = None;
+        let code = loop {
+            if let Ok((mut stream, _)) = listener.accept() {
+                let mut bytes = [0; 4096];
+                stream.set_nonblocking(false).unwrap();
+                let length = std::io::Read::read(&mut stream, &mut bytes).unwrap();
+                sent = Some(String::from_utf8_lossy(&bytes[..length]).contains("pgt_secret"));
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status.code().unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        let mut words = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut words).unwrap();
+        (code, sent, words)
+    };
+    let token = ("PERMGATE_TOKEN", "pgt_secret");
+    for line in ["user list", "user ban ann --reason x", "token revoke abcdefghijkl"] {
+        let (code, sent, words) = run(line, &[token]);
+        assert_eq!((code, sent), (2, None), "{line}: {words}");
+        assert!(words.contains("-c gateway.toml"), "{words}");
+    }
+    let (code, sent, words) = run("user list --token-file token", &[]);
+    assert_eq!((code, sent), (2, None), "{words}");
+    let admin = address.to_string();
+    for (line, variables) in [
+        ("user list -c gateway.toml", &[token][..]),
+        ("user list -c gateway.toml --token-file token", &[]),
+        ("user list", &[token, ("PERMGATE_CONFIG", "gateway.toml")]),
+        ("user list", &[token, ("PERMGATE_ADMIN", &admin)]),
+        (&format!("user list --admin {admin}"), &[token]),
+    ] {
+        assert_eq!(run(line, variables).1, Some(true), "{line}");
+    }
+    assert_eq!(run("user list", &[]).1, Some(false), "without a token there is nothing to keep back");
+    assert_eq!(run("health", &[token]).1, Some(false), "health needs none and sends none");
+}
+
+/// Low 12.
+#[test]
+fn a_secret_that_others_can_read_is_an_error_in_check() {
+    let text = format!("{CONFIG}authorization = \"file:cred\"\n[metrics]\nold_names = false\n");
+    let place = place(&text);
+    let cred = place.path().join("cred");
+    fs::write(&cred, "Bearer abc\n").unwrap();
+    for (mode, code) in
+        [(0o600, 0), (0o640, 0), (0o400, 0), (0o644, 2), (0o604, 2), (0o602, 2), (0o666, 2), (0o444, 2)]
+    {
+        fs::set_permissions(&cred, fs::Permissions::from_mode(mode)).unwrap();
+        let (_, words) = check(place.path(), "check", code);
+        assert_eq!(words.contains("every user of this machine"), code == 2, "{mode:o}: {words}");
+        check(place.path(), "check --strict", code);
+    }
+}
+
 #[test]
 fn the_first_administrator_is_invited_before_anything_runs() {
     let place = place(CONFIG);
@@ -565,4 +637,89 @@ fn a_missing_file_is_named_in_one_form() {
     assert!(words.contains("cannot read missing: No such file or directory\n"), "{words}");
     let (_, words) = check(at, "user list --admin unix:missing.sock", 5);
     assert!(words.contains("unix:missing.sock: No such file or directory\n"), "{words}");
+}
+
+/// An upstream that answers every request with 200, until the test ends.
+fn stub() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.by_ref().any(|line| line.is_empty()) {
+                let mut stream = &stream;
+                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+/// The lines of a document's console blocks, run one after another as they are written: only addresses are replaced, and
+/// clients connect by a unix socket, since ports are not the test's to choose. A comment that begins with a status is what
+/// the line must print.
+fn follow(page: &str) -> usize {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let binary = Path::new(env!("CARGO_BIN_EXE_permgate")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let upstream = stub();
+    let mut gateway = None;
+    let mut token = String::new();
+    let (mut statuses, mut code) = (0, false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            code = line == "```console";
+        }
+        let Some(line) = line.strip_prefix("$ ").filter(|_| code) else { continue };
+        if line.starts_with("cargo ") {
+            continue;
+        }
+        if line.starts_with("permgate run") {
+            gateway = Some(serve(at));
+            continue;
+        }
+        if line.contains("permgate reload") {
+            let file = at.join("gateway.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text.replace("\"all-users\"", "\"developers\"")).unwrap();
+        }
+        let line = line.replace("http://127.0.0.1:8090", &format!("http://{upstream}"));
+        let line = line.replace("permgate init", "permgate init --listen unix:http.sock --page 127.0.0.1:0");
+        let script = format!(
+            "curl() {{ command curl -s --unix-socket http.sock \"$@\"; }}\n{line}\ncode=$?\necho \"TOKEN=$TOKEN\"; exit $code"
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(at)
+            .env("PATH", &path)
+            .env("TOKEN", &token)
+            .env_remove("PERMGATE_CONFIG")
+            .env_remove("PERMGATE_ADMIN")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        token = text.lines().find_map(|line| line.strip_prefix("TOKEN=")).unwrap().to_owned();
+        let expected: Option<u16> =
+            line.split_once(" # ").and_then(|(_, comment)| comment.trim().get(..3)?.parse().ok());
+        if let Some(status) = expected {
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{text}\n{words}");
+            statuses += 1;
+        }
+        let denied = line.contains("explain") && output.status.code() == Some(3);
+        assert!(output.status.success() || denied, "{line}\n{text}\n{words}");
+    }
+    assert!(gateway.is_some());
+    statuses
+}
+
+#[test]
+fn the_quick_starts_are_run_as_they_are_written() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("## Sixty seconds").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert_eq!(follow(section), 2, "200 and 403");
+    follow(include_str!("../docs/getting-started.md"));
 }

@@ -23,11 +23,11 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let (errors, warnings, services) = match Config::load(&global.config) {
+        let (errors, warnings, services) = match Config::load(global.config()) {
             Ok(mut config) => {
                 let unknown = unknown_readers(global, &config);
                 config.warnings.extend(unknown);
-                (Vec::new(), config.warnings, config.services.len())
+                (config.exposed, config.warnings, config.services.len())
             }
             Err(errors) => (errors.0, Vec::new(), 0),
         };
@@ -59,7 +59,7 @@ impl Check {
         let counted = count(errors.len(), "error");
         if failed {
             let counted = if errors.is_empty() { count(warnings.len(), "warning") } else { counted };
-            return Err(Failure::usage(format!("{} has {counted}", global.config.display())));
+            return Err(Failure::usage(format!("{} has {counted}", global.config().display())));
         }
         let services = count(services, "service");
         let warnings = if warnings.is_empty() {
@@ -67,7 +67,7 @@ impl Check {
         } else {
             format!(", {}", count(warnings.len(), "warning"))
         };
-        say(&format!("{} is valid: {services}{warnings}", global.config.display()));
+        say(&format!("{} is valid: {services}{warnings}", global.config().display()));
         Ok(())
     }
 }

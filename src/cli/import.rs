@@ -93,7 +93,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
 
 /// Straight into the store: a line that was taken before is skipped there, so `--skip` is not needed.
 fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
-    let config = target::load(&global.config)?;
+    let config = target::load(global.config())?;
     let (input, length) = open(&import.file)?;
     let progress = bar(length);
     let services: HashSet<&str> = config.services.iter().map(|service| service.key.as_str()).collect();

@@ -56,7 +56,7 @@ const LIFETIME: &str = "90d";
 
 impl Init {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
-        let file = &global.config;
+        let file = global.config();
         let exists = |file: &Path| {
             Failure::usage(format!("{} exists: name another file with -c FILE, or edit it", file.display()))
         };
@@ -136,7 +136,7 @@ impl First {
 
     fn steps(&self, global: &Global, curl: &str) -> String {
         let Self { login, link, .. } = self;
-        let shown = quoted(&global.config.display().to_string());
+        let shown = quoted(&global.config().display().to_string());
         let run = if shown == "gateway.toml" {
             "permgate run".to_owned()
         } else {

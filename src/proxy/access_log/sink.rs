@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -83,8 +84,9 @@ fn readable(lines: &[u8]) -> String {
     text
 }
 
+/// Logins, addresses and paths are not for every user of the machine. A file that is there keeps its mode.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 #[cfg(test)]
