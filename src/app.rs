@@ -122,7 +122,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
     let admin = listeners::admin(&config.admin, &mut inherited)?;
     for name in inherited.left() {
-        tracing::warn!("nobody accepts from the socket passed as {name:?}: no `listen` names systemd:{name}");
+        tracing::warn!("the socket passed as {name:?} is not used: no `listen` names systemd:{name}");
     }
     let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin)?);
 

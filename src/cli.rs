@@ -61,7 +61,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The configuration file [default: gateway.toml, to which no token is sent]
+    /// The configuration file: gateway.toml here, else /etc/permgate/gateway.toml. One found here is sent no token
     #[arg(short, long, global = true, hide_short_help = true, value_name = "FILE", env = "PERMGATE_CONFIG")]
     config: Option<PathBuf>,
     /// The admin listener to talk to, unix:PATH or http://HOST:PORT; the configuration's unless given
@@ -198,8 +198,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Where a package puts the configuration.
+const MACHINE_CONFIG: &str = "/etc/permgate/gateway.toml";
+
+impl Global {
+    /// The machine's own configuration, where none was named and there is none here.
+    fn found(mut self) -> Self {
+        if self.config.is_none() && !self.config().exists() && Path::new(MACHINE_CONFIG).exists() {
+            self.config = Some(MACHINE_CONFIG.into());
+        }
+        self
+    }
+}
+
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    // A new file is written here, whatever the machine has.
+    let global = if matches!(command, Command::Init(_)) { global } else { global.found() };
     match command {
         Command::Init(init) => init.run(&global),
         Command::Run => run::run(&global),

@@ -638,3 +638,88 @@ fn a_missing_file_is_named_in_one_form() {
     let (_, words) = check(at, "user list --admin unix:missing.sock", 5);
     assert!(words.contains("unix:missing.sock: No such file or directory\n"), "{words}");
 }
+
+/// An upstream that answers every request with 200, until the test ends.
+fn stub() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.by_ref().any(|line| line.is_empty()) {
+                let mut stream = &stream;
+                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+/// The lines of a document's console blocks, run one after another as they are written: only addresses are replaced, and
+/// clients connect by a unix socket, since ports are not the test's to choose. A comment that begins with a status is what
+/// the line must print.
+fn follow(page: &str) -> usize {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let binary = Path::new(env!("CARGO_BIN_EXE_permgate")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let upstream = stub();
+    let mut gateway = None;
+    let mut token = String::new();
+    let (mut statuses, mut code) = (0, false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            code = line == "```console";
+        }
+        let Some(line) = line.strip_prefix("$ ").filter(|_| code) else { continue };
+        if line.starts_with("cargo ") {
+            continue;
+        }
+        if line.starts_with("permgate run") {
+            gateway = Some(serve(at));
+            continue;
+        }
+        if line.contains("permgate reload") {
+            let file = at.join("gateway.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text.replace("\"all-users\"", "\"developers\"")).unwrap();
+        }
+        let line = line.replace("http://127.0.0.1:8090", &format!("http://{upstream}"));
+        let line = line.replace("permgate init", "permgate init --listen unix:http.sock --page 127.0.0.1:0");
+        let script = format!(
+            "curl() {{ command curl -s --unix-socket http.sock \"$@\"; }}\n{line}\ncode=$?\necho \"TOKEN=$TOKEN\"; exit $code"
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(at)
+            .env("PATH", &path)
+            .env("TOKEN", &token)
+            .env_remove("PERMGATE_CONFIG")
+            .env_remove("PERMGATE_ADMIN")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        token = text.lines().find_map(|line| line.strip_prefix("TOKEN=")).unwrap().to_owned();
+        let expected: Option<u16> =
+            line.split_once(" # ").and_then(|(_, comment)| comment.trim().get(..3)?.parse().ok());
+        if let Some(status) = expected {
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{text}\n{words}");
+            statuses += 1;
+        }
+        let denied = line.contains("explain") && output.status.code() == Some(3);
+        assert!(output.status.success() || denied, "{line}\n{text}\n{words}");
+    }
+    assert!(gateway.is_some());
+    statuses
+}
+
+#[test]
+fn the_quick_starts_are_run_as_they_are_written() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("## Sixty seconds").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert_eq!(follow(section), 2, "200 and 403");
+    follow(include_str!("../docs/getting-started.md"));
+}

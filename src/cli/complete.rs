@@ -55,6 +55,6 @@ fn records(path: &str) -> Option<Vec<Value>> {
         }
     }
     words.push("health".to_owned());
-    let global = Cli::try_parse_from(words).ok()?.global;
+    let global = Cli::try_parse_from(words).ok()?.global.found();
     Client::new(&global).ok()?.list(path, Some(MOST)).ok()
 }

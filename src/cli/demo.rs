@@ -13,8 +13,7 @@ use std::{
 };
 
 use exchange::{Answer, ask, stream};
-use http::HeaderValue;
-use upstream::{ExampleServer, SignIn};
+use upstream::ExampleServer;
 
 use super::failure::{Failure, chain};
 use crate::{
@@ -38,7 +37,7 @@ enum DemoError {
 struct Demo {
     // Before the directory: the store closes while its files are there.
     running: Running,
-    example: ExampleServer,
+    _example: ExampleServer,
     _dir: tempfile::TempDir,
     proxy: SocketAddr,
     socket: PathBuf,
@@ -84,12 +83,9 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 fn serve() -> Result<(), DemoError> {
     let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
-    println!(
-        "The page is on http://{}. Open it signed in, or sign in with the password {}:",
-        demo.page, demo.password
-    );
-    for (login, link) in demo.sign_in_links()? {
-        println!("{link}  as {login}");
+    println!("The page, already signed in:");
+    for (login, what) in [("alice", "her tokens"), ("root", "administration")] {
+        println!("  {what:<15} http://{}/sign-in#{login}:{}", demo.page, demo.password);
     }
     println!();
     for line in &LINES {
@@ -169,29 +165,11 @@ impl Demo {
             return Err(DemoError::SetUp("the page listens on no TCP address".to_owned()));
         };
         let socket = dir.path().join("permgate.sock");
-        let password = random()?;
+        let mut random = [0; 9];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let (token_id, token) = set_up(&socket, &password)?;
-        Ok(Self { running, example, _dir: dir, proxy, page, socket, password, token, token_id })
-    }
-
-    /// Login and link of alice, who has tokens, and of root, who administers.
-    fn sign_in_links(&self) -> Result<Vec<(&'static str, String)>, DemoError> {
-        let (mut shown, mut offered) = (Vec::new(), Vec::new());
-        for login in ["alice", "root"] {
-            let body = serde_json::json!({"login": login, "password": self.password}).to_string();
-            let socket = std::net::TcpStream::connect(self.page)?;
-            let answer = ask(socket, "POST", "/v1/session", "", Some(&body))?;
-            let cookie = answer.field("set-cookie").and_then(|value| HeaderValue::try_from(value).ok());
-            let page = HeaderValue::try_from(format!("http://{}/", self.page)).map_err(io::Error::other)?;
-            let Some(cookie) = cookie else {
-                return Err(DemoError::SetUp(format!("{login} could not sign in: {}", answer.status)));
-            };
-            let path = format!("/sign-in/{}", random()?);
-            shown.push((login, format!("http://{}{path}", self.example.address)));
-            offered.push(SignIn { path, cookie, page });
-        }
-        self.example.offer(offered);
-        Ok(shown)
+        Ok(Self { running, _example: example, _dir: dir, proxy, page, socket, password, token, token_id })
     }
 
     fn introduction(&self) -> String {
@@ -297,13 +275,6 @@ fn set_up(socket: &Path, password: &str) -> Result<(String, String), DemoError> 
         (Some(id), Some(text)) => Ok((id.to_owned(), text.to_owned())),
         _ => Err(DemoError::SetUp("the answer holds no token".to_owned())),
     }
-}
-
-/// A word that nobody guesses.
-fn random() -> io::Result<String> {
-    let mut random = [0; 9];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A call as the operator, which has to succeed.

@@ -37,13 +37,6 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// No core dump, and no other process of the same user looks into this one: tokens and keys are in it.
-fn keep_memory_private() {
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "core dumps stay possible: they would hold tokens and keys");
-    }
-}
-
 /// What a person at a terminal does next.
 fn greet(global: &Global, running: &Running) {
     let list = |places: &[app::Place]| places.iter().map(app::Place::url).collect::<Vec<_>>().join("  ");
@@ -70,6 +63,13 @@ fn log(running: &Running) {
         );
     }
     tracing::info!("ready");
+}
+
+/// No core dump, and no other process of the same user looks into this one: tokens and keys are in it.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps stay possible: they would hold tokens and keys");
+    }
 }
 
 /// Text for a person at a terminal, JSON lines for whatever collects them.

@@ -11,7 +11,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Answer {
     pub status: u16,
-    head: Vec<u8>,
     body: Vec<u8>,
 }
 
@@ -36,8 +35,7 @@ pub fn ask(
     socket.read_to_end(&mut bytes)?;
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = status(&bytes).ok_or_else(|| io::Error::other("not an HTTP answer"))?;
-    let body = bytes.split_off(end + 4);
-    Ok(Answer { status, head: bytes, body })
+    Ok(Answer { status, body: bytes.split_off(end + 4) })
 }
 
 /// Sends a request and reads the head of its answer, which has to be 200.
@@ -65,13 +63,6 @@ fn status(head: &[u8]) -> Option<u16> {
 impl Answer {
     pub fn json(&self) -> Option<serde_json::Value> {
         serde_json::from_slice(&self.body).ok()
-    }
-
-    /// The value of a field.
-    pub fn field(&self, name: &str) -> Option<String> {
-        let head = String::from_utf8_lossy(&self.head);
-        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
-        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
     }
 
     /// What a refusal says of itself.

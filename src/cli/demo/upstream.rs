@@ -1,5 +1,4 @@
-//! The example service behind the demo's gateway: shows what reached it, and streams without end. It also signs a
-//! browser in to the page, since a cookie of one port of a host is sent to every other.
+//! The example service behind the demo's gateway: tells what reached it, and streams without end.
 
 use std::{
     convert::Infallible,
@@ -7,17 +6,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
-    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, LOCATION, SET_COOKIE},
-};
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
 use tokio::task::LocalSet;
 
@@ -25,18 +20,8 @@ use crate::net::{
     self, Address, Connection, ConnectionLimit, Drain, Limits, RequestBody, RequestError, Service, Worker,
 };
 
-/// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second; a path that
-/// [`SignIn`] names with its redirect.
-pub struct Example {
-    sign_in: Arc<OnceLock<Vec<SignIn>>>,
-}
-
-/// A link that opens the page with a session. Its path is a secret.
-pub struct SignIn {
-    pub path: String,
-    pub cookie: HeaderValue,
-    pub page: HeaderValue,
-}
+/// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
+pub struct Example;
 
 pub enum ExampleBody {
     Whole(Option<Bytes>),
@@ -54,18 +39,10 @@ impl Service for Example {
         request: Request<RequestBody>,
         _connection: Rc<Connection>,
     ) -> Response<ExampleBody> {
-        let links = self.sign_in.get().map(Vec::as_slice).unwrap_or_default();
-        if let Some(link) = links.iter().find(|link| request.uri().path() == link.path) {
-            let mut response = Response::new(ExampleBody::Whole(None));
-            *response.status_mut() = StatusCode::SEE_OTHER;
-            response.headers_mut().insert(SET_COOKIE, link.cookie.clone());
-            response.headers_mut().insert(LOCATION, link.page.clone());
-            return response;
-        }
         let (kind, body) = if request.uri().path() == "/api/stream" {
             ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
         } else {
-            ("application/json", ExampleBody::Whole(Some(echo(&request))))
+            ("application/json", ExampleBody::Whole(Some(told(&request))))
         };
         let mut response = Response::new(body);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -80,7 +57,7 @@ impl Service for Example {
 }
 
 /// The request line and fields as JSON: what a service behind permgate sees.
-fn echo<B>(request: &Request<B>) -> Bytes {
+fn told<B>(request: &Request<B>) -> Bytes {
     let fields: serde_json::Map<String, serde_json::Value> = request
         .headers()
         .iter()
@@ -117,7 +94,6 @@ impl Body for ExampleBody {
 /// The example on a thread of its own; ends when dropped.
 pub struct ExampleServer {
     pub address: SocketAddr,
-    sign_in: Arc<OnceLock<Vec<SignIn>>>,
     drain: Option<Drain>,
     thread: Option<JoinHandle<()>>,
 }
@@ -128,23 +104,16 @@ impl ExampleServer {
         let Address::Tcp(address) = bound.local()? else { return Err(io::ErrorKind::Unsupported.into()) };
         let listener = bound.listener()?;
         let (drain, draining) = net::drain();
-        let sign_in = Arc::<OnceLock<Vec<SignIn>>>::default();
-        let example = Example { sign_in: sign_in.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("example".to_owned()).spawn(move || {
             LocalSet::new().block_on(&runtime, async {
                 let worker = Worker::new(Limits::default(), ConnectionLimit::new());
-                if let Err(error) = net::serve(worker, listener, Rc::new(example), draining).await {
+                if let Err(error) = net::serve(worker, listener, Rc::new(Example), draining).await {
                     tracing::error!("the example service has ended: {error}");
                 }
             });
         })?;
-        Ok(Self { address, sign_in, drain: Some(drain), thread: Some(thread) })
-    }
-
-    /// Offers these links from now on; once.
-    pub fn offer(&self, links: Vec<SignIn>) {
-        let _ = self.sign_in.set(links);
+        Ok(Self { address, drain: Some(drain), thread: Some(thread) })
     }
 }
 
