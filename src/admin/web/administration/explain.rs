@@ -11,7 +11,6 @@ use crate::{
     authz::{
         answer::Reason,
         explain::{Explanation, Step},
-        rules::ServiceKey,
         subject::Permission,
     },
 };
