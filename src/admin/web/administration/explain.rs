@@ -11,6 +11,7 @@ use crate::{
     authz::{
         answer::Reason,
         explain::{Explanation, Step},
+        rules::ServiceKey,
         subject::Permission,
     },
 };
@@ -110,7 +111,7 @@ fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<To
         carrier: None,
     };
     let explanation = explained(context, &reader.caller, &request)?;
-    let service = explanation.service.as_ref().map(|key| key.as_str().to_owned());
+    let service = explanation.service.as_ref().map(ToString::to_string);
     let owner = match (&request.user, &request.token_id) {
         (Some(login), _) => Some(login.clone()),
         (None, Some(id)) => owner_of(context, id),
@@ -136,7 +137,7 @@ fn remedies(
     let page = |label: String, link: String| Remedy { label, call: None, link: Some(link) };
     let user = owner.map(|login| Named::new("/users", login));
     let own = owner.is_some_and(|login| *login == *reader.user.login);
-    let service = told.service.as_ref().map(|key| key.as_str());
+    let service = told.service.as_ref().map(ServiceKey::as_str);
     let may = May::of(reader);
     let line = |label: &str| {
         let line = told.origin.as_ref().map_or(1, |origin| origin.line);
