@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     ChangeError,
-    engine::{CommitError, Engine, Op},
+    engine::{CommitError, Engine},
     model::TokenRecord,
+    op::Op,
     sessions::Sessions,
 };
 use crate::{
