@@ -90,8 +90,10 @@ impl Engine {
             log.append(entry)?;
         }
         let head = log.head;
-        // The change is durable by now, yet what is read does not have it: a restart mends that.
-        self.replica.commit(staged, head).map_err(|e: ApplyError| log.fail(e.to_string()))?;
+        let applied = self.replica.commit(staged, head);
+        applied.map_err(|error: ApplyError| {
+            log.fail(format!("the change is durable, but is not seen before a restart: {error}"))
+        })?;
         drop(log);
         self.checkpoint_when_due();
         Ok(())

@@ -2,10 +2,11 @@
 //! is read here and never written. A store of it is migrated when it is first opened, and what it was is
 //! kept whole in `released` beside the new generation:
 //!
-//! 1. `released/format` says what `format` says;
-//! 2. `format` says 2, which the released permgate refuses;
-//! 3. the rows become a checkpoint in a new generation, which `CURRENT` then names;
-//! 4. `data` moves to `released/data`.
+//! 1. the rows become a checkpoint in a new generation;
+//! 2. `released/format` says what `format` says;
+//! 3. `format` says 2, which the released permgate refuses;
+//! 4. `CURRENT` names the new generation;
+//! 5. `data` moves to `released/data`, and `format` goes.
 //!
 //! Cut off anywhere, either the old rows are all there and the next opening begins anew, or the new
 //! generation is the store.
@@ -83,11 +84,11 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
         return Err(damaged("its data file is missing or empty").into());
     }
     tracing::info!(store = %path.display(), "the store is migrated to the present layout; what it was stays in `released`");
-    keep_marker(path, &marker)?;
     let generations = Generations::new(Box::new(OsDirectory::new(path)), OWN);
     let new = generations.begin(Some(store))?;
     let head = copy(&data, &marker, store, new.directory().path())?;
     Generation::begin(&new, head, settings)?;
+    keep_marker(path, &marker)?;
     generations.switch(&new)?;
     Ok(())
 }

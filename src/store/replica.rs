@@ -120,7 +120,7 @@ impl Replica {
         let state_row = if self.finished.load(Ordering::Acquire) { Some(state.encode()?) } else { None };
         let work = || {
             copying.iter_mut().try_for_each(|copying| copying.keep(trees, &rows))?;
-            trees.write(rows, state_row)
+            trees.write(rows, state_row.as_deref())
         };
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
         let mut counts = self.counts.write().unwrap_or_else(PoisonError::into_inner);
@@ -209,11 +209,7 @@ impl Trees {
     }
 
     /// One transaction over the tables that change, so that a crash leaves all of it or nothing.
-    fn write(
-        &self,
-        rows: [stage::Rows; Table::ALL.len()],
-        state: Option<Vec<u8>>,
-    ) -> Result<(), sled::Error> {
+    fn write(&self, rows: [stage::Rows; Table::ALL.len()], state: Option<&[u8]>) -> Result<(), sled::Error> {
         let mut trees = Vec::new();
         let mut batches = Vec::new();
         for (table, rows) in Table::ALL.into_iter().zip(rows) {
@@ -225,7 +221,7 @@ impl Trees {
                     None => batch.remove(key),
                 }
             }
-            if let Some(state) = state.as_deref().filter(|_| table == Table::Meta) {
+            if let Some(state) = state.filter(|_| table == Table::Meta) {
                 batch.insert(tables::STATE, state);
             }
             if changes {

@@ -291,7 +291,7 @@ impl Generation {
 
     fn apply(&self, replica: &Replica, ops: &[Op], head: Head) -> Result<(), OpenError> {
         let staged = replica.stage(ops).map_err(|e: StageError| self.damaged(e.to_string()))?;
-        replica.commit(staged, head).map_err(|e| self.unwritable(e))
+        replica.commit(staged, head).map_err(|e| self.unwritable(&e))
     }
 
     /// Makes the replica from the newest checkpoint that is whole, or from nothing, and the journal.
@@ -355,7 +355,7 @@ impl Generation {
             head = reader.head;
             self.apply(&replica, &ops, head)?;
         }
-        replica.finish(head).map_err(|e| self.unwritable(e))?;
+        replica.finish(head).map_err(|e| self.unwritable(&e))?;
         self.redo(&replica, journal)?;
         Ok(replica)
     }
@@ -374,7 +374,7 @@ impl Generation {
         OpenError::Damaged { path: self.path.parent().unwrap_or(&self.path).to_owned(), why }
     }
 
-    fn unwritable(&self, error: ApplyError) -> OpenError {
+    fn unwritable(&self, error: &ApplyError) -> OpenError {
         OpenError::Write { path: self.path.clone(), why: error.to_string() }
     }
 }

@@ -276,14 +276,14 @@ fn a_directory_that_cannot_be_trusted_is_refused() {
     check(
         "an older journal",
         &|p| {
-            let old = fs::read(journal(p)).unwrap();
+            let (name, old) = (journal(p), fs::read(journal(p)).unwrap());
             let engine = p.open().unwrap();
             commit(&engine, 200);
             engine.close();
             p.journals().iter().for_each(|file| fs::remove_file(file).unwrap());
-            fs::write(p.generation().join("journal-1"), old).unwrap();
+            fs::write(name, old).unwrap();
         },
-        "",
+        "ends at position 200, yet position 201 was acknowledged",
     );
     check("a malformed CURRENT", &|p| fs::write(p.path().join("CURRENT"), "hello").unwrap(), "damaged");
     check("no CURRENT", &|p| fs::remove_file(p.path().join("CURRENT")).unwrap(), "not a permgate store");

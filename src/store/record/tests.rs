@@ -66,7 +66,13 @@ fn version_1_reads_the_same_for_ever() {
     };
     check("role", &role.encode().unwrap(), "01016b014b010b7570646174652d73656c6601");
     check("last use", &used().encode().unwrap(), "019a010120010db800000000000000000000000103687562");
-    check("token", &full().encode().unwrap(), "01");
+    check(
+        "token",
+        &full().encode().unwrap(),
+        "0130303030303030303030303303616e6e0102036875620008796f75747261636b0102000a000000\
+         080120010db800000000000000000000000020010d010d010d013030303030303030303030320d01\
+         03626f6207546f6b656e2033046e6f7465d00f0103626f620104303030303030303030303033ffffffffffffffffff01",
+    );
     assert_eq!(UserRecord::decode(&user().encode().unwrap()), Ok(user()));
     assert_eq!(LastUsed::decode(&used().encode().unwrap()), Ok(used()));
     for token in [full(), token(1, "ann")] {

@@ -24,7 +24,7 @@ use crate::{
         change::{Actor, Policy, Who},
         engine::Engine,
         model::{IdempotencyRecord, IdentityRecord, InvitationRecord, SessionRecord, TokenRecord},
-        op::Op,
+        op::{Op, Whom},
         sessions::Sessions,
     },
 };
@@ -243,6 +243,18 @@ impl Desk {
             Who::User(id) => match self.standing.accounts.user_by_id(id) {
                 Some(user) => user.record.login.clone(),
                 None => id.clone(),
+            },
+        }
+    }
+
+    /// From whom something is taken, by what lasts.
+    pub(crate) fn whom(&self, affected: Affected) -> Whom {
+        match affected {
+            Affected::Everybody => Whom::Everybody,
+            Affected::Token(digest) => Whom::Token(digest),
+            Affected::User(ix) => match self.standing.accounts.user(ix) {
+                Some(user) => Whom::User(user.record.id.clone()),
+                None => Whom::Everybody,
             },
         }
     }
