@@ -96,7 +96,7 @@ fn look_up(bencher: Bencher<'_, '_>, first: u64, found: bool) {
 
 static INDEX: LazyLock<Arc<State>> = LazyLock::new(|| {
     let snapshot =
-        Snapshot { rules: Arc::new(rules()), directory: Arc::new(directory()), attachment: Arc::new(()) };
+        Snapshot { rules: Arc::new(rules()), directory: Arc::new(directory()), proxy: Arc::default() };
     let state = State::new(snapshot);
     (0..TOKENS).for_each(|number| state.index().put(numbered(number), token()));
     state

@@ -104,7 +104,7 @@ fn configuration() -> Configuration {
         services: (0..SERVICES).map(spec).collect(),
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
-        attachment: Arc::new(()),
+        proxy: Arc::default(),
         policy: Policy::default(),
     }
 }

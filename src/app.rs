@@ -28,7 +28,7 @@ use crate::{
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, ConnectionLimit, InheritError, tls},
-    proxy::{BadTokens, LastUsedTables, Upstreams, access_log::AccessLog, limits::Counts, refusals},
+    proxy::{BadTokens, Counts, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
 
@@ -103,8 +103,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let mut watchdog = Watchdog::new(supervisor);
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The lock of the store comes first: a second process is told so before it takes an address.
-    let (store, state) =
-        Store::open(&config.store, config.configuration(config.attachment()), fence.clone())?;
+    let (store, state) = Store::open(&config.store, config.configuration(), fence.clone())?;
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
         keyring.tend(assertion, SystemTime::now().into())?;

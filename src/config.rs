@@ -3,7 +3,6 @@
 //! `keys` names every key in the terms of `key`, `shape` holds a file against it, `resolve` gives the rest its meaning.
 
 use std::{
-    any::Any,
     fs, io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -16,13 +15,15 @@ use crate::{
     authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
     metrics,
     net::{self, tls::Settings as TlsSettings},
-    proxy::{self, access_log::LogTarget},
+    proxy::access_log::LogTarget,
+    settings::ProxySettings,
     store,
 };
 
 mod address;
 mod admin;
 mod assertion;
+mod credentials;
 pub mod defaults;
 mod fields;
 pub mod key;
@@ -59,7 +60,7 @@ pub struct Config {
     pub admin: Admin,
     pub store: store::Settings,
     pub policy: store::Policy,
-    pub proxy: proxy::Settings,
+    pub proxy: ProxySettings,
     /// `None`: no service asks for assertions.
     pub assertion: Option<crate::assertion::Settings>,
     /// In the order of the file.
@@ -123,18 +124,13 @@ impl Config {
         parse(&text, path)
     }
 
-    /// What is published with the rules: the proxy's settings.
-    pub fn attachment(&self) -> Arc<dyn Any + Send + Sync> {
-        Arc::new(self.proxy.clone())
-    }
-
     /// What the store compiles and publishes.
-    pub fn configuration(&self, attachment: Arc<dyn Any + Send + Sync>) -> store::Configuration {
+    pub fn configuration(&self) -> store::Configuration {
         store::Configuration {
             services: self.services.clone(),
             public: self.public.clone(),
             rules: self.rules.clone(),
-            attachment,
+            proxy: Arc::new(self.proxy.clone()),
             policy: self.policy,
         }
     }

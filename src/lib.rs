@@ -13,5 +13,6 @@ pub mod fence;
 pub mod metrics;
 pub mod net;
 pub mod proxy;
+pub mod settings;
 pub mod state;
 pub mod store;

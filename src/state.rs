@@ -1,8 +1,7 @@
-//! What workers read: the snapshot (rules, users, groups, grants) and the token index. Written by
-//! one publisher alone, the store's writer thread.
+//! What workers read: the snapshot (rules, users, groups, grants, the proxy's settings) and the token
+//! index. Written by one publisher alone, the store's writer thread.
 
 use std::{
-    any::Any,
     hash::{BuildHasher as _, BuildHasherDefault},
     sync::{
         Arc,
@@ -12,10 +11,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use crate::authz::{
-    rules::Rules,
-    secret::Digest,
-    subject::{Directory, Token},
+use crate::{
+    authz::{
+        rules::Rules,
+        secret::Digest,
+        subject::{Directory, Token},
+    },
+    settings::ProxySettings,
 };
 
 /// One consistent view of everything but tokens. Read it before the index.
@@ -23,8 +25,7 @@ use crate::authz::{
 pub struct Snapshot {
     pub rules: Arc<Rules>,
     pub directory: Arc<Directory>,
-    /// What the composition publishes together with the rules (upstreams, limits); opaque here.
-    pub attachment: Arc<dyn Any + Send + Sync>,
+    pub proxy: Arc<ProxySettings>,
 }
 
 /// What workers share; nothing here is written per request.

@@ -9,9 +9,8 @@ use std::{
 };
 
 /// Module, the modules it may use, and why.
-const FLOORS: [(&str, &[&str], &str); 12] = [
+const FLOORS: [(&str, &[&str], &str); 13] = [
     ("authz", &[], "the decision is pure and knows nobody"),
-    ("state", &["authz"], "holds what the decision reads"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz"], "counts by reason and service"),
     (
@@ -19,9 +18,15 @@ const FLOORS: [(&str, &[&str], &str); 12] = [
         &["authz"],
         "knows no domain; only points in time, whom to trust, and how hosts and names are read",
     ),
+    ("settings", &["authz", "net"], "what config builds and workers obey; TLS files are read by net"),
+    ("state", &["authz", "settings"], "holds what the workers read"),
     ("assertion", &["authz"], "signs what the decision came to; the keys are its own"),
-    ("store", &["authz", "state", "fence", "metrics"], "the only publisher"),
-    ("proxy", &["authz", "state", "fence", "metrics", "net", "assertion", "store"], "a request's way"),
+    ("store", &["authz", "settings", "state", "fence", "metrics"], "the only publisher"),
+    (
+        "proxy",
+        &["authz", "settings", "state", "fence", "metrics", "net", "assertion", "store"],
+        "a request's way",
+    ),
     (
         "admin",
         &["authz", "state", "fence", "metrics", "net", "store"],
@@ -29,12 +34,24 @@ const FLOORS: [(&str, &[&str], &str); 12] = [
     ),
     (
         "config",
-        &["authz", "metrics", "net", "assertion", "store", "proxy", "admin"],
+        &["authz", "metrics", "net", "settings", "assertion", "store", "proxy", "admin"],
         "builds the settings that the floors below own",
     ),
     (
         "app",
-        &["authz", "state", "fence", "metrics", "net", "assertion", "store", "proxy", "admin", "config"],
+        &[
+            "authz",
+            "settings",
+            "state",
+            "fence",
+            "metrics",
+            "net",
+            "assertion",
+            "store",
+            "proxy",
+            "admin",
+            "config",
+        ],
         "composes everything but the command line",
     ),
     (

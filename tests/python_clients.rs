@@ -67,9 +67,9 @@ fn pyjwt_verifies_an_assertion_as_the_readme_shows() {
             ("the other one", "GET", "/api/x", other, "alice"),
         ];
         let keys = format!("http://{}/.permgate/jwks.json", gateway.proxy);
-        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/forwarding.md");
         let mut command = script(&interpreter, "verifier.py");
-        let (mut verifier, mut told) = spawn(command.args([readme, &keys, algorithm]).stdin(Stdio::piped()));
+        let (mut verifier, mut told) = spawn(command.args([page, &keys, algorithm]).stdin(Stdio::piped()));
         let mut stdin = verifier.0.stdin.take().unwrap();
         for (_, method, path, assertion, _) in &verdicts {
             writeln!(stdin, "{}", serde_json::json!([method, path, assertion])).unwrap();

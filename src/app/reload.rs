@@ -16,7 +16,8 @@ use crate::{
     fence::Cut,
     metrics::Metrics,
     net::Limits,
-    proxy::{UpstreamSettings, UpstreamTls, access_log::AccessLog},
+    proxy::access_log::AccessLog,
+    settings::{UpstreamSettings, UpstreamTls},
     state::State,
     store::{Actor, Store, Who},
 };
@@ -112,7 +113,7 @@ impl Reloader {
         if let Some(assertion) = next.assertion.clone() {
             self.tend(assertion).await.map_err(|error| self.refused(with_cause(&error)))?;
         }
-        let configuration = next.configuration(next.attachment());
+        let configuration = next.configuration();
         let cut = self.store.replace_configuration(actor, configuration).await.map_err(|error| {
             self.keyring.restore(keys);
             ReloadError::Change(error)
@@ -193,7 +194,7 @@ impl Reloader {
             return;
         }
         let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
-        let configuration = next.configuration(next.attachment());
+        let configuration = next.configuration();
         if let Err(error) = self.store.replace_configuration(actor, configuration).await {
             return failed(&error);
         }
@@ -290,7 +291,7 @@ mod tests {
         };
         write("one");
         let config = Config::load(&file).unwrap();
-        let rules = config.configuration(config.attachment());
+        let rules = config.configuration();
         let (store, state) = Store::open(&config.store, rules, Fence::new(ACKNOWLEDGE_TIMEOUT)).unwrap();
         let metrics = Metrics::new(store.metrics());
         let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();

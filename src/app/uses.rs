@@ -70,7 +70,7 @@ mod tests {
         let state = State::new(Snapshot {
             rules: Arc::new(rules),
             directory: Arc::new(Directory::default()),
-            attachment: Arc::new(()),
+            proxy: Arc::default(),
         });
         let (sender, mut due) = refusals::channel(Metrics::new(Arc::default()));
         let all = Arc::new(LastUsedTables::default());

@@ -15,8 +15,8 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, ConnectionLimit, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Gateway, LastUsedTable, Parts, TokenLookup, Upstreams, access_log::AccessLog,
-        limits::Counts, refusals::RefusalSender,
+        BadTokens, Counts, Gateway, LastUsedTable, Parts, TokenLookup, Upstreams, access_log::AccessLog,
+        refusals::RefusalSender,
     },
     state::State,
 };

@@ -23,6 +23,9 @@ pub(super) struct Explain {
     /// As this user, with a token that fits
     #[arg(long, value_name = "LOGIN")]
     user: Option<String>,
+    /// With the token in this carrier: bearer, basic, raw, websocket or header:NAME
+    #[arg(long, value_name = "CARRIER", requires = "token_id")]
+    carrier: Option<String>,
     /// From this address
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
@@ -33,7 +36,12 @@ impl Explain {
         let mut body =
             Map::from_iter([("method".to_owned(), json!(self.method)), ("url".to_owned(), json!(self.url))]);
         let client = self.client.map(|client| client.to_string());
-        for (field, value) in [("token_id", &self.token_id), ("user", &self.user), ("client", &client)] {
+        for (field, value) in [
+            ("token_id", &self.token_id),
+            ("user", &self.user),
+            ("carrier", &self.carrier),
+            ("client", &client),
+        ] {
             if let Some(value) = value {
                 body.insert(field.to_owned(), json!(value));
             }

@@ -35,7 +35,7 @@ impl Offline {
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let config = target::load(&global.config)?;
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
-        let configuration = config.configuration(config.attachment());
+        let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
             .map_err(|error| Failure::failed(error.to_string()))?;
         // The operator is who may read the store's files: who runs this.

@@ -8,7 +8,7 @@ use super::punycode;
 use crate::{
     authz::host::canonical,
     net::Address,
-    proxy::{UpstreamUrl, UrlError},
+    settings::{UpstreamUrl, UrlError},
 };
 
 /// Where to listen, as it is written.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     admin::{SignIn, UserHeader},
     net::Address,
-    proxy::{NoSystemRoots, SystemRoots},
+    settings::{NoSystemRoots, SystemRoots},
 };
 
 pub(super) fn admin(

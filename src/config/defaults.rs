@@ -101,6 +101,9 @@ pub const QUEUE_TIMEOUT: &str = r#""1s""#;
 /// The reading methods of RFC 9110 that change nothing.
 pub const READ_METHODS: &str = r#"["GET", "HEAD", "OPTIONS"]"#;
 pub const AUTHORIZATION: &str = r#""strip""#;
+/// The one that no browser sends by itself and every cache knows to be private.
+pub const CREDENTIALS: &str = r#"["bearer"]"#;
+pub const REGISTRY: &str = "false";
 pub const IDENTITY: &str = r#""headers""#;
 
 /// What upstreams expect as `iss`; one name for all gateways of a team, unless they tell them apart.

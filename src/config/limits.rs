@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     authz::rules::{ServiceKey, ServiceSpec},
-    proxy::limits::{Limit, LimitKey, Limits, Rate},
+    settings::{Limit, LimitKey, Limits, Rate},
 };
 
 /// Counts are in memory: what takes longer than this to come back means nothing.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names, rules::Secret},
-    proxy::{self, HttpVersion, NoSystemRoots, SystemRoots, TlsParts, UpstreamTls},
+    settings::{self, HttpVersion, NoSystemRoots, SystemRoots, TlsParts, UpstreamTls},
 };
 
 /// `url` is the page's. `None` where something essential is missing; that has been reported.
@@ -163,8 +163,8 @@ fn trust(
         false => None,
     };
     let trust = match (&authorities, system.get_or_init(SystemRoots::load)) {
-        (Some(file), _) => proxy::Trust::File(file.clone()),
-        (None, Ok(roots)) => proxy::Trust::System(roots.clone()),
+        (Some(file), _) => settings::Trust::File(file.clone()),
+        (None, Ok(roots)) => settings::Trust::System(roots.clone()),
         (None, Err(error)) => {
             let advice = "install them (ca-certificates), or name a file in `ca`";
             problems.error(&section.at, error.to_string(), advice);

@@ -29,7 +29,8 @@ use crate::{
     },
     metrics,
     net::{self, Address},
-    proxy::{self, BadTokenLimit, FrontProxy, UpstreamSettings, access_log::LogTarget},
+    proxy::access_log::LogTarget,
+    settings::{BadTokenLimit, FrontProxy, ProxySettings, UpstreamSettings},
     store,
 };
 
@@ -136,7 +137,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             max_tokens: tokens.count("max_per_user")?,
             audit_retention: store_section.duration("audit_retention"),
         },
-        proxy: proxy::Settings {
+        proxy: ProxySettings {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
             max_body: root.table("server").size("max_body"),
             forward_auth: forward_auth(problems, root, &rules.trusted_proxies),

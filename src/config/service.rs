@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{
     address::{Wrong, host},
-    fields,
+    credentials, fields,
     problem::Problems,
     secret,
     section::{Section, Text},
@@ -54,6 +54,7 @@ pub(super) fn service(
     let allow = section.texts("allow").iter().filter_map(|word| allowance(word.get_ref())).collect();
     let fields = fields::policy(problems, section, dropped);
     let authorization = authorization(problems, section, directory);
+    let credentials = credentials::credentials(problems, section);
     let title = section.text("title").map_or_else(|| name.get_ref().clone(), |t| line(problems, &t, 200));
     let about = section.text("about").map(|t| line(problems, &t, 500)).unwrap_or_default();
     Some(ServiceSpec {
@@ -68,6 +69,8 @@ pub(super) fn service(
         methods,
         read_methods,
         authorization: authorization?,
+        credentials,
+        registry: section.flag("registry"),
         identity: section.text("identity").map_or(Identity::None, |word| identity(word.get_ref())),
         identity_groups,
         allow,
@@ -203,9 +206,12 @@ fn read_method(text: &str) -> Result<ReadMethod, Wrong> {
     let Some((word, prefix)) = text.split_once(' ') else {
         return Ok(ReadMethod { method: method(text)?, prefix: None });
     };
-    let sound = prefix == "/" || (prefix.starts_with('/') && !prefix.ends_with('/'));
-    if !sound || RequestPath::parse(prefix).is_err() {
-        return Err((format!("{text:?} is not a method with a prefix"), "write \"POST /api/search\"".into()));
+    let plain = prefix.strip_prefix('*').unwrap_or(prefix);
+    let sound = prefix == "/" || (plain.starts_with('/') && !plain.ends_with('/'));
+    if !sound || RequestPath::parse(plain).is_err() {
+        let advice = "write \"POST /api/search\", \"POST /api/*/search\" for any one segment, or \"POST */search\" for \
+                      the end of a path";
+        return Err((format!("{text:?} is not a method with a prefix"), advice.into()));
     }
     Ok(ReadMethod { method: method(word)?, prefix: Some(prefix.to_owned()) })
 }

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     authz::rules::{Authorization, BUILT_IN_SERVICE, Identity},
     net,
-    proxy::{Ejection, UpstreamSettings, UpstreamUrl, access_log::LogTarget},
+    proxy::access_log::LogTarget,
+    settings::{Ejection, UpstreamSettings, UpstreamUrl},
 };
 
 mod mistakes;

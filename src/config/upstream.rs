@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     net::{Address, tls::CertifiedKeyFiles},
-    proxy::{
+    settings::{
         Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, NoSystemRoots, Scheme, SystemRoots,
         TlsParts, Trust, UpstreamSettings, UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
     },

@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    authz::answer::Reason,
-    proxy::{limits::network, settings::BadTokenLimit},
-};
+use crate::{authz::answer::Reason, proxy::limits::network, settings::BadTokenLimit};
 
 /// Shared by the workers; written only for bad tokens.
 #[derive(Default)]
@@ -53,6 +50,7 @@ pub fn is_bad_token(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::MalformedAuthorization
+            | Reason::MalformedCredential
             | Reason::MalformedToken
             | Reason::ChecksumMismatch
             | Reason::UnknownToken

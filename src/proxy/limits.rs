@@ -19,46 +19,14 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
-use crate::authz::{
-    answer::Reason,
-    decide::Permit,
-    rules::{Rules, Service, ServiceKey},
+use crate::{
+    authz::{
+        answer::Reason,
+        decide::Permit,
+        rules::{Rules, Service, ServiceKey},
+    },
+    settings::{Limit, LimitKey, Limits, Rate},
 };
-
-/// A limit as configured: a rate, a concurrency limit, or both.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    pub per: LimitKey,
-    pub rate: Option<Rate>,
-    /// How many requests at one time.
-    pub concurrent: Option<NonZeroU32>,
-}
-
-/// What a limit counts by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LimitKey {
-    Token,
-    User,
-    /// IPv6: one /64.
-    Address,
-    Service,
-}
-
-/// `count` requests per `window`, and up to `burst` at once after a pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Rate {
-    pub count: NonZeroU32,
-    pub window: Duration,
-    pub burst: NonZeroU32,
-}
-
-/// All limits of a configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Limits with one count over all services.
-    pub everywhere: Vec<Limit>,
-    pub services: HashMap<ServiceKey, Vec<Limit>>,
-}
 
 /// The counts of this process. A limit that a reload does not change keeps its count.
 #[derive(Debug, Default)]
@@ -257,32 +225,6 @@ impl Fields {
 impl Drop for LimitPermit {
     fn drop(&mut self) {
         self.places.drain(..).for_each(|(concurrency, key)| concurrency.leave(key));
-    }
-}
-
-impl fmt::Display for LimitKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Token => "token",
-            Self::User => "user",
-            Self::Address => "address",
-            Self::Service => "service",
-        })
-    }
-}
-
-/// As in the configuration: `100/s`.
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/", self.count)?;
-        match self.window.as_millis() {
-            1_000 => f.write_str("s"),
-            60_000 => f.write_str("m"),
-            3_600_000 => f.write_str("h"),
-            86_400_000 => f.write_str("d"),
-            millis if millis.is_multiple_of(1000) => write!(f, "{}s", millis / 1000),
-            millis => write!(f, "{millis}ms"),
-        }
     }
 }
 

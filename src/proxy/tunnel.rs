@@ -17,11 +17,8 @@ use self::end::{End, Traffic};
 use crate::{
     authz::answer::Reason,
     net::{Clock, Deadline},
-    proxy::{
-        context::RequestContext,
-        permitted::LogGuard,
-        upstream::{Upgraded, settings::UpstreamSettings},
-    },
+    proxy::{context::RequestContext, permitted::LogGuard, upstream::Upgraded},
+    settings::UpstreamSettings,
 };
 
 /// An upstream that has switched protocols, while its 101 is on its way to the client.

@@ -14,7 +14,7 @@ use tokio::{
     task::{AbortHandle, spawn_local},
 };
 
-use crate::{authz::answer::Reason, metrics::UpstreamEvent};
+use crate::{authz::answer::Reason, metrics::UpstreamEvent, settings::UpstreamSettings};
 
 mod admission;
 mod answer;
@@ -35,12 +35,10 @@ mod permitted;
 mod pool;
 mod pooled;
 pub mod resolve;
-pub mod settings;
 pub mod shared;
-pub mod tls;
+mod tls;
 mod transport;
 mod upgraded;
-pub mod url;
 
 use admission::{Permit, SharedLimit};
 pub use call::CancelHandle;
@@ -51,7 +49,6 @@ use load_balancer::LoadBalancer;
 pub use outgoing::{BoxError, OutgoingBody};
 pub use permitted::{Permitted, SendContext};
 use pooled::PooledConnection;
-use settings::UpstreamSettings;
 use shared::SharedUpstream;
 pub use upgraded::Upgraded;
 

@@ -10,8 +10,8 @@ use crate::{
         subject::{Directory, UserIx},
     },
     proxy::{
-        limits::{Counts, ServiceLimits},
-        settings::Settings,
+        Counts,
+        limits::ServiceLimits,
         upstream::{Upstream, shared::Upstreams},
     },
     state::{Snapshot, State},
@@ -20,7 +20,6 @@ use crate::{
 pub struct WorkerState {
     version: u64,
     pub snapshot: Arc<Snapshot>,
-    pub settings: Arc<Settings>,
     pub identities: Identities<Arc<Directory>>,
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
@@ -40,11 +39,9 @@ impl WorkerState {
         // The version first: after a change in between, this state counts as outdated, never as current.
         let version = state.version();
         let snapshot = state.snapshot();
-        let settings = Arc::clone(&snapshot.attachment)
-            .downcast::<Settings>()
-            .expect("the composition publishes proxy settings with the rules");
         let kept = |name: &str| before.and_then(|view| view.upstreams.get(name));
-        let upstreams: HashMap<_, _> = settings
+        let upstreams: HashMap<_, _> = snapshot
+            .proxy
             .upstreams
             .iter()
             .map(|(name, wanted)| {
@@ -58,14 +55,12 @@ impl WorkerState {
         let mut services = Vec::new();
         for service in snapshot.rules.services() {
             let at = usize::from(service.id.0);
-            if services.len() <= at {
-                services.resize(at + 1, None);
-            }
+            services.resize(services.len().max(at + 1), None);
             services[at] = upstreams.get(&service.spec.upstream).cloned();
         }
         let identities = Identities::new(Arc::clone(&snapshot.directory));
-        let limits = counts.of(&settings.limits, &snapshot.rules);
-        Rc::new(Self { version, snapshot, settings, identities, upstreams, services, limits })
+        let limits = counts.of(&snapshot.proxy.limits, &snapshot.rules);
+        Rc::new(Self { version, snapshot, identities, upstreams, services, limits })
     }
 
     pub fn is_current(&self, state: &State) -> bool {

@@ -1,6 +1,6 @@
 //! What the verbs take and answer.
 
-use std::{any::Any, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -14,6 +14,7 @@ use crate::{
         time::Timestamp,
     },
     fence::Cut,
+    settings::ProxySettings,
 };
 
 /// Where and how. Built by `config`.
@@ -29,8 +30,8 @@ pub struct Configuration {
     pub services: Vec<ServiceSpec>,
     pub public: Vec<PublicSpec>,
     pub rules: RuleSettings,
-    /// Published with the snapshot, opaque here.
-    pub attachment: Arc<dyn Any + Send + Sync>,
+    /// Published with the rules.
+    pub proxy: Arc<ProxySettings>,
     pub policy: Policy,
 }
 

@@ -1,6 +1,6 @@
 //! From the engine's rows to what workers read: one scan, before anything is published.
 
-use std::{any::Any, collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -23,6 +23,7 @@ use crate::{
         time::Timestamp,
     },
     fence::Fence,
+    settings::ProxySettings,
     state::{Snapshot, State},
 };
 
@@ -58,14 +59,14 @@ pub(crate) fn open(
     let mut engine = Engine::open_unloaded(settings)?;
     let now = clock();
     let mut ids = ServiceIds::default();
-    let Configuration { services, public, rules, attachment, policy } = configuration;
+    let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
-    let loaded = match load(&engine, &rules, &mut ids, &attachment, now)? {
+    let loaded = match load(&engine, &rules, &mut ids, &proxy, now)? {
         Ok(loaded) => loaded,
         Err(damage) => {
             engine.rebuild(&damage.to_string())?;
-            let again = load(&engine, &rules, &mut ids, &attachment, now)?;
+            let again = load(&engine, &rules, &mut ids, &proxy, now)?;
             again.map_err(|damage| ReadError(damage.to_string()))?
         }
     };
@@ -83,7 +84,7 @@ pub(crate) fn open(
         clock,
         metrics: Arc::default(),
     });
-    let standing = Standing { accounts, rules, attachment, policy, imported, audit };
+    let standing = Standing { accounts, rules, proxy, policy, imported, audit };
     let desk = Desk {
         engine,
         state: state.clone(),
@@ -114,7 +115,7 @@ fn load(
     engine: &Engine,
     rules: &Arc<Rules>,
     ids: &mut ServiceIds,
-    attachment: &Arc<dyn Any + Send + Sync>,
+    proxy: &Arc<ProxySettings>,
     now: Timestamp,
 ) -> Result<Result<Loaded, Damage>, OpenError> {
     let mut audit = AuditHead::load(engine)?;
@@ -123,7 +124,7 @@ fn load(
     }
     let accounts = accounts(engine)?;
     let directory = Arc::new(compile(&accounts, rules));
-    let state = State::new(Snapshot { rules: rules.clone(), directory, attachment: attachment.clone() });
+    let state = State::new(Snapshot { rules: rules.clone(), directory, proxy: proxy.clone() });
     let imported = match index(engine, &accounts, ids, &state)? {
         Ok(imported) => imported,
         Err(damage) => return Ok(Err(damage)),

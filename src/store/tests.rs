@@ -48,6 +48,8 @@ fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: Vec::new(),
         authorization: Authorization::Strip,
+        credentials: crate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
@@ -62,7 +64,7 @@ fn configuration(services: Vec<ServiceSpec>) -> Configuration {
         services,
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
-        attachment: Arc::new(()),
+        proxy: Arc::default(),
         policy: Policy::default(),
     }
 }

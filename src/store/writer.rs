@@ -307,7 +307,7 @@ impl Writer {
         self.shared.state.publish(Snapshot {
             rules: standing.rules.clone(),
             directory: Arc::new(directory),
-            attachment: standing.attachment.clone(),
+            proxy: standing.proxy.clone(),
         });
     }
 

@@ -286,7 +286,7 @@ fn configuration(rows: &[Row], max_lifetime: Option<Duration>) -> Configuration 
         services: rows.iter().enumerate().map(|(at, row)| service(at, row)).collect(),
         public: Vec::new(),
         rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
-        attachment: Arc::new(()),
+        proxy: Arc::default(),
         policy: Policy { max_lifetime, ..Policy::default() },
     }
 }
@@ -305,6 +305,8 @@ fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).to_vec(),
         authorization: Authorization::Strip,
+        credentials: permgate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use permgate::proxy::BadTokenLimit;
+use permgate::settings::BadTokenLimit;
 use serde_json::Value;
 
 use crate::harness::{Ending, Origin, Wire, field};

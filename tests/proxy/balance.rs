@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use permgate::proxy::Balance;
+use permgate::settings::Balance;
 
 use crate::harness::{Gate, Origin, Server, Setup, Wire, eventually, nobody};
 

@@ -7,10 +7,7 @@ use permgate::{
         rules::PublicPath,
         subject::{Access, Scope},
     },
-    proxy::{
-        FrontProxy,
-        limits::{Limit, LimitKey, Rate},
-    },
+    settings::{FrontProxy, Limit, LimitKey, Rate},
 };
 use serde_json::Value;
 

@@ -30,11 +30,11 @@ use permgate::{
     metrics::{Format, Metrics, Readings},
     net::{Address, ConnectionLimit, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
-        BadTokens, Gateway, LastUsedTables, Parts, Settings, TokenLookup, UpstreamSettings, UpstreamUrl,
-        Upstreams,
+        BadTokens, Gateway, LastUsedTables, Parts, TokenLookup, Upstreams,
         access_log::{AccessLog, LogTarget},
         refusals::{self, Refusals},
     },
+    settings::{ProxySettings, UpstreamSettings, UpstreamUrl},
     state::{Snapshot, State},
     store::{ReadError, model::TokenRecord},
 };
@@ -47,7 +47,7 @@ pub use wire::{Ending, Origin, Wire, field, fields, nobody, status};
 /// How a gateway is to be, before it runs.
 pub struct Setup {
     pub upstream: UpstreamSettings,
-    pub settings: Settings,
+    pub settings: ProxySettings,
     pub rules: RuleSettings,
     pub service: ServiceSpec,
     pub public: Vec<PublicSpec>,
@@ -119,7 +119,7 @@ impl Setup {
         let reading = |name: &str| ReadMethod { method: name.parse().unwrap(), prefix: None };
         Self {
             upstream: UpstreamSettings::new("origin", urls),
-            settings: Settings::default(),
+            settings: ProxySettings::default(),
             rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
             service: ServiceSpec {
                 key: ServiceKey::parse("main").unwrap(),
@@ -132,6 +132,8 @@ impl Setup {
                 methods: None,
                 read_methods: ["GET", "HEAD", "OPTIONS"].map(reading).into(),
                 authorization: Authorization::Strip,
+                credentials: permgate::authz::carriers::Carriers::BEARER,
+                registry: false,
                 identity: Identity::Headers,
                 identity_groups: None,
                 allow: Vec::new(),
@@ -180,7 +182,7 @@ impl Setup {
         let directory = Arc::new(compile(&accounts, &rules));
         let mut settings = self.settings;
         settings.upstreams.insert("origin".into(), Arc::new(self.upstream));
-        Snapshot { rules: Arc::new(rules), directory, attachment: Arc::new(settings) }
+        Snapshot { rules: Arc::new(rules), directory, proxy: Arc::new(settings) }
     }
 
     pub fn start(self) -> Gate {

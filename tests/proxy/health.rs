@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use permgate::proxy::Health;
+use permgate::settings::Health;
 
 use crate::harness::{Gate, Server, Setup, eventually, field};
 
@@ -75,7 +75,7 @@ fn a_url_that_refuses_connections_is_down() {
     let b = Server::new("b");
     let gone = crate::harness::nobody();
     let setup = checked(&[&b]).with(|setup| {
-        let url = permgate::proxy::UpstreamUrl::parse(&format!("http://{gone}")).unwrap();
+        let url = permgate::settings::UpstreamUrl::parse(&format!("http://{gone}")).unwrap();
         setup.upstream.urls.push(url.into());
     });
     let gate = setup.start();

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use permgate::{
     authz::rules::ServiceKey,
-    proxy::limits::{Limit, LimitKey, Rate},
+    settings::{Limit, LimitKey, Rate},
 };
 
 use crate::harness::{Gate, Origin, Setup, Wire, eventually, field, fields};

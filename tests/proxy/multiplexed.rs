@@ -4,7 +4,7 @@ mod faults;
 
 use std::time::Duration;
 
-use permgate::proxy::HttpVersion;
+use permgate::settings::HttpVersion;
 
 use crate::harness::{
     Ending, Gate, Origin, Setup, Wire, field,
@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_millis(100);
 fn h2c(origin: &Origin) -> Setup {
     origin.setup().with(|setup| {
         let url = format!("h2c://{}", origin.address);
-        setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+        setup.upstream.urls = vec![permgate::settings::UpstreamUrl::parse(&url).unwrap().into()];
     })
 }
 
@@ -42,9 +42,10 @@ fn warm(origin: &Origin, setup: Setup) -> (Gate, Wire, Frames) {
 fn exchanges_share_one_connection() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
-    let (mut one, mut other) = (gate.asked(), gate.asked());
+    let mut one = gate.asked();
     let mut upstream = origin.accept_h2(&[]);
     assert_eq!(upstream.request(), (1, true));
+    let mut other = gate.asked();
     assert_eq!(upstream.request(), (3, true));
     upstream.head(3, &[(":status", "201"), ("content-length", "5")]).head(1, &[(":status", "200")]);
     upstream.data(1, "un").send(DATA, END_STREAM, 3, b"other");
@@ -318,7 +319,7 @@ fn a_unix_socket_is_an_upstream_of_either_version() {
         });
         let setup = Setup::to(&[]).with(|setup| {
             let url = format!("unix:{}", path.display());
-            setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+            setup.upstream.urls = vec![permgate::settings::UpstreamUrl::parse(&url).unwrap().into()];
             setup.upstream.http = http;
             setup.upstream.idle_timeout = SOON;
         });

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use permgate::proxy::{Resolver, Resolving, UpstreamUrl, Upstreams};
+use permgate::{
+    proxy::{Resolver, Resolving, Upstreams},
+    settings::UpstreamUrl,
+};
 
 use crate::harness::{Gate, Origin, Server, Setup, eventually, nobody};
 

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use permgate::{
     net::tls::CertifiedKeyFiles,
-    proxy::{HttpVersion, TlsParts, Trust, UpstreamTls, UpstreamUrl, parse_name},
+    settings::{HttpVersion, TlsParts, Trust, UpstreamTls, UpstreamUrl, parse_name},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, server::WebPkiClientVerifier};

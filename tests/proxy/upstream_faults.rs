@@ -359,7 +359,7 @@ fn an_upstream_may_have_a_name() {
     let origin = Origin::new();
     let setup = origin.setup().with(|setup| {
         let url = format!("http://localhost:{}", origin.address.port());
-        setup.upstream.urls = vec![permgate::proxy::UpstreamUrl::parse(&url).unwrap().into()];
+        setup.upstream.urls = vec![permgate::settings::UpstreamUrl::parse(&url).unwrap().into()];
     });
     let gate = setup.start();
     warm(&origin, &gate);

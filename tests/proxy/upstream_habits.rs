@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use permgate::proxy::Health;
+use permgate::settings::Health;
 
 use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually, field, fields, status};
 

@@ -1,6 +1,6 @@
-"""Runs the verifier that the README shows, with PyJWT; only address and algorithm are replaced.
+"""Runs the verifier that docs/forwarding.md shows, with PyJWT; only address and algorithm are replaced.
 
-`verifier.py README KEYS_URL ALGORITHM` reads lines of JSON, each `[method, path, assertion]`, and prints for each
+`verifier.py PAGE KEYS_URL ALGORITHM` reads lines of JSON, each `[method, path, assertion]`, and prints for each
 the login, or the name of the exception.
 """
 
@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import jwt
 
-readme, keys_url, algorithm = sys.argv[1:]
-blocks = open(readme, encoding="utf-8").read().split("```python\n")[1:]
+page, keys_url, algorithm = sys.argv[1:]
+blocks = open(page, encoding="utf-8").read().split("```python\n")[1:]
 [shown] = [block.split("```")[0] for block in blocks if "PyJWKClient" in block]
 name = "https://gateway.example.com/.permgate/jwks.json"
 assert name in shown

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::proxy::Balance;
+use crate::settings::Balance;
 
 const URLS: &str = r#"urls = ["http://127.0.0.1:8090"]"#;
 

@@ -6,14 +6,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 
-use super::{
-    Answer,
-    forwarded_request::{ForwardedRequest, FrontProxy},
-};
+use super::{Answer, forwarded_request::ForwardedRequest};
 use crate::{
     authz::{answer::Reason, decide::Permit},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, facts::RequestFacts, rejection::Rejection, trusts},
+    settings::FrontProxy,
 };
 
 /// What the identity is told in; other fields concern a request that is not sent from here.

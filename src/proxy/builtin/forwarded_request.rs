@@ -8,21 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQue
 use crate::{
     authz::{answer::Reason, forwarding},
     proxy::host::{HostCache, HostName},
+    settings::FrontProxy,
 };
-
-/// Which proxy asks; each tells the original request in its own way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrontProxy {
-    /// `auth_request`: X-ForwardedRequest-Method and X-ForwardedRequest-URI beside the client's own Host, or
-    /// X-ForwardedRequest-URL, which names the host.
-    Nginx,
-    /// `ForwardAuth`: X-Forwarded-Method, -Host and -Uri.
-    Traefik,
-    /// `forward_auth`: as Traefik.
-    Caddy,
-    /// `ext_authz` over HTTP: the request's own method and Host, and its target behind the path.
-    Envoy,
-}
 
 /// What is decided about instead of the request that asks.
 #[derive(Debug)]

@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    Rate,
-    table::{CountKey, Table},
-};
+use super::table::{CountKey, Table};
+use crate::settings::Rate;
 
 #[derive(Debug)]
 pub struct RateLimit {

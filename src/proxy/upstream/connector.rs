@@ -13,12 +13,10 @@ use crate::{
         dial::Socket,
         http1::Http1,
         http2::{Http2, Http2Error},
-        http2_error,
-        settings::{HttpVersion, UpstreamSettings},
-        tls,
+        http2_error, tls,
         transport::Transport,
-        url::{Scheme, UpstreamUrl},
     },
+    settings::{HttpVersion, Scheme, UpstreamSettings, UpstreamUrl},
 };
 
 /// The protocol settings of one url.

@@ -10,9 +10,9 @@ use std::{
 
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::proxy::upstream::{
-    endpoint_health::EndpointHealth,
-    url::{Host, UpstreamUrl},
+use crate::{
+    proxy::upstream::endpoint_health::EndpointHealth,
+    settings::{Host, UpstreamUrl},
 };
 
 /// An open socket.

@@ -21,9 +21,8 @@ use crate::{
         http2::Http2,
         pool::Pool,
         pooled::{PooledConnection, Protocol},
-        settings::{HttpVersion, UpstreamSettings},
-        url::UpstreamUrl,
     },
+    settings::{HttpVersion, UpstreamSettings, UpstreamUrl},
 };
 
 pub struct Endpoint {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::proxy::upstream::settings::Ejection;
+use crate::settings::Ejection;
 
 /// Shared by the workers that send to the url and by what looks after it.
 pub struct EndpointHealth {

@@ -15,8 +15,8 @@ use crate::{
         endpoint_health::EndpointHealth,
         incoming::IncomingBody,
         outgoing::OutgoingBody,
-        settings::{Health, UpstreamSettings},
     },
+    settings::{Health, UpstreamSettings},
 };
 
 /// What is read of an answer's body.

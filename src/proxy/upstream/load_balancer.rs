@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use crate::proxy::upstream::settings::{Balance, UpstreamSettings};
+use crate::settings::{Balance, UpstreamSettings};
 
 /// A worker's own, for one upstream.
 pub struct LoadBalancer {
@@ -102,7 +102,7 @@ fn chance(key: u64, seed: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::upstream::{settings::WeightedUrl, url::UpstreamUrl};
+    use crate::settings::{UpstreamUrl, WeightedUrl};
 
     fn balancer(balance: Balance, weights: &[u32]) -> LoadBalancer {
         let url = |place: usize| UpstreamUrl::parse(&format!("http://10.0.0.{place}:80")).expect("a url");

@@ -3,7 +3,7 @@
 
 use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 
-use crate::proxy::upstream::{endpoint_health::EndpointHealth, settings::UpstreamSettings};
+use crate::{proxy::upstream::endpoint_health::EndpointHealth, settings::UpstreamSettings};
 
 /// Where names lead.
 pub trait Resolver: Send + Sync {

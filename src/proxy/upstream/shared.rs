@@ -2,7 +2,6 @@
 //! request, except for permits where a limit is configured.
 
 use std::{
-    any::Any,
     collections::HashMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,16 +13,13 @@ use tokio::{sync::Notify, task::JoinSet};
 use crate::{
     metrics::{UpstreamReading, UpstreamReadings, UrlReading},
     net::Clock,
-    proxy::{
-        settings::Settings,
-        upstream::{
-            admission::SharedLimit,
-            endpoint_health::EndpointHealth,
-            health,
-            resolve::{self, Resolver, SystemResolver},
-            settings::{UpstreamSettings, WeightedUrl},
-        },
+    proxy::upstream::{
+        admission::SharedLimit,
+        endpoint_health::EndpointHealth,
+        health,
+        resolve::{self, Resolver, SystemResolver},
     },
+    settings::{ProxySettings, UpstreamSettings, WeightedUrl},
     state::State,
 };
 
@@ -67,19 +63,17 @@ impl Upstreams {
     /// Resolves names and checks health for as long as it is polled; run it once per process.
     pub async fn care(self: Arc<Self>, state: Arc<State>, clock: Clock) {
         let mut cared: HashMap<Arc<str>, (Arc<UpstreamSettings>, JoinSet<()>)> = HashMap::new();
-        let mut attachment: Option<Arc<dyn Any + Send + Sync>> = None;
+        let mut followed: Option<Arc<ProxySettings>> = None;
         loop {
-            let published = state.snapshot().attachment.clone();
-            if !attachment.as_ref().is_some_and(|known| Arc::ptr_eq(known, &published))
-                && let Ok(settings) = published.clone().downcast::<Settings>()
-            {
+            let settings = state.snapshot().proxy.clone();
+            if !followed.as_ref().is_some_and(|known| Arc::ptr_eq(known, &settings)) {
                 self.follow(&settings);
                 cared.retain(|name, (known, _)| settings.upstreams.get(name) == Some(known));
                 for (name, wanted) in &settings.upstreams {
                     let cared = cared.entry(name.clone());
                     cared.or_insert_with(|| (wanted.clone(), self.care_for(wanted, &clock)));
                 }
-                attachment = Some(published);
+                followed = Some(settings);
             }
             // A worker that reads a reload notifies; if none does, the reload is noticed in time.
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
@@ -87,7 +81,7 @@ impl Upstreams {
     }
 
     /// Keeps the state of these upstreams and drops that of others.
-    fn follow(&self, settings: &Settings) {
+    fn follow(&self, settings: &ProxySettings) {
         let mut known = self.known();
         known.retain(|name, _| settings.upstreams.contains_key(name));
         for upstream in settings.upstreams.values() {

@@ -2,7 +2,6 @@
 //! batch see what earlier ones put down, though nothing is durable yet.
 
 use std::{
-    any::Any,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -17,6 +16,7 @@ use crate::{
         time::Timestamp,
     },
     fence::Affected,
+    settings::ProxySettings,
     state::State,
     store::{
         ChangeError, ReadError,
@@ -49,7 +49,7 @@ pub(crate) struct Desk {
 pub(crate) struct Standing {
     pub accounts: Accounts,
     pub rules: Arc<Rules>,
-    pub attachment: Arc<dyn Any + Send + Sync>,
+    pub proxy: Arc<ProxySettings>,
     pub policy: Policy,
     pub imported: u64,
     pub audit: AuditHead,

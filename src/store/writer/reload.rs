@@ -27,7 +27,7 @@ impl Desk {
         let change = json!({"services": rules.services().len()});
         self.note(actor, "config.reload", "config".into(), Some(change));
         self.standing.rules = Arc::new(rules);
-        self.standing.attachment = new.attachment.clone();
+        self.standing.proxy = new.proxy.clone();
         self.standing.policy = new.policy;
         self.pending.everybody = true;
         self.affected = Some(Affected::Everybody);

@@ -103,6 +103,7 @@ pub async fn explain(
             token_id: filled(asked.token_id.clone()),
             user: filled(asked.user.clone()),
             client,
+            carrier: None,
         };
         explained(&context, &reader.caller, &request)
     });

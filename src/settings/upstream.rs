@@ -1,10 +1,10 @@
-//! What `[upstream.NAME]` comes to.
+//! `[upstream.NAME]`, valid.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode, uri::PathAndQuery};
 
-use crate::proxy::upstream::{tls::UpstreamTls, url::UpstreamUrl};
+use crate::settings::{UpstreamTls, UpstreamUrl};
 
 /// One upstream, valid.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,50 @@
+//! The proxy's settings beside the rules: upstreams, limits and forward-auth. They are published with
+//! the rules in one snapshot, so that both change at once. `config` builds them, `proxy` obeys them.
+
+mod limits;
+pub mod tls;
+mod upstream;
+mod url;
+
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+
+pub use self::{
+    limits::{Limit, LimitKey, Limits, Rate},
+    tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
+    upstream::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
+    url::{Host, Scheme, UpstreamUrl, UrlError},
+};
+
+#[derive(Clone, Debug, Default)]
+pub struct ProxySettings {
+    /// By name. Contains the upstream of every service.
+    pub upstreams: HashMap<Arc<str>, Arc<UpstreamSettings>>,
+    /// The limit of a request's body in bytes, unless a service has its own. `None`: no limit.
+    pub max_body: Option<u64>,
+    /// `None`: bad tokens are not counted.
+    pub bad_tokens: Option<BadTokenLimit>,
+    pub limits: Limits,
+    /// The proxy that asks for decisions; `None`: nobody may ask.
+    pub forward_auth: Option<FrontProxy>,
+}
+
+/// How many bad tokens an address (IPv6: a /64) may send in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadTokenLimit {
+    pub count: NonZeroU32,
+    pub window: Duration,
+}
+
+/// Which proxy asks; each tells the original request in its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontProxy {
+    /// `auth_request`: X-Original-Method and X-Original-URI beside the client's own Host, or
+    /// X-Original-URL, which names the host.
+    Nginx,
+    /// `ForwardAuth`: X-Forwarded-Method, -Host and -Uri.
+    Traefik,
+    /// `forward_auth`: as Traefik.
+    Caddy,
+    /// `ext_authz` over HTTP: the request's own method and Host, and its target behind the path.
+    Envoy,
+}

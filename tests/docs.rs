@@ -1,0 +1,283 @@
+//! The documents keep up with the code: every key and command is described, every link leads somewhere.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::CommandFactory;
+use permgate::config::{
+    key::{Key, Kind},
+    keys::ROOT,
+};
+
+const BEGIN: &str = "<!-- keys: made from src/config/keys.rs, do not edit -->\n";
+const END: &str = "<!-- end of keys -->";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 200, "README.md has {lines} lines: move what is not an overview into docs/");
+}
+
+#[test]
+fn the_reference_of_keys_is_the_table_of_keys() {
+    let page = read("docs/configuration.md");
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let expected = [before, BEGIN, &reference(), END, after].concat();
+    if page == expected {
+        return;
+    }
+    if std::env::var_os("PERMGATE_WRITE_DOCS").is_some() {
+        fs::write(root().join("docs/configuration.md"), expected).unwrap();
+        return;
+    }
+    panic!(
+        "docs/configuration.md is behind src/config/keys.rs: run PERMGATE_WRITE_DOCS=1 cargo test --test docs"
+    );
+}
+
+/// A section for each table of `gateway.toml`, with a row for each of its keys.
+fn reference() -> String {
+    let mut text = String::new();
+    table(&mut text, "Top level", "", "", &ROOT.iter().collect::<Vec<_>>());
+    for key in ROOT {
+        section(&mut text, key, "");
+    }
+    text
+}
+
+fn section(text: &mut String, key: &Key, prefix: &str) {
+    let Some(keys) = children(key) else { return };
+    let (heading, path) = match key.kind {
+        Kind::Named(_) => (format!("`[{prefix}{}.NAME]`", key.name), format!("{prefix}{}.NAME.", key.name)),
+        Kind::Tables(_) => (format!("`[[{prefix}{}]]`", key.name), format!("{prefix}{}.", key.name)),
+        Kind::TableOrTables(_) => {
+            (format!("`[{prefix}{0}]` or `[[{prefix}{0}]]`", key.name), format!("{prefix}{}.", key.name))
+        }
+        _ => (format!("`[{prefix}{}]`", key.name), format!("{prefix}{}.", key.name)),
+    };
+    table(text, &heading, key.about, &path, &keys.iter().collect::<Vec<_>>());
+    for key in keys {
+        section(text, key, &path);
+    }
+}
+
+fn table(text: &mut String, heading: &str, about: &str, prefix: &str, keys: &[&Key]) {
+    *text += &format!("\n### {heading}\n\n");
+    if !about.is_empty() {
+        *text += &format!("{about}\n\n");
+    }
+    let rows: Vec<String> = keys
+        .iter()
+        .filter(|key| !matches!(key.kind, Kind::Table(_) | Kind::Named(_) | Kind::Tables(_)))
+        .map(|key| row(prefix, key))
+        .collect();
+    if !rows.is_empty() {
+        *text += &format!("| key | default | form | meaning |\n|---|---|---|---|\n{}", rows.concat());
+    }
+}
+
+fn row(prefix: &str, key: &Key) -> String {
+    let default = match (key.default, key.required) {
+        (Some(default), _) => format!("`{}`", spaced(default)),
+        (None, true) => "required".to_owned(),
+        (None, false) => String::new(),
+    };
+    let words =
+        |words: &[&str]| words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ");
+    let form = match key.kind {
+        Kind::Text | Kind::Secret => "text".to_owned(),
+        Kind::Flag => "`true`, `false`".to_owned(),
+        Kind::Count(from, to) if from == to => from.to_string(),
+        Kind::Count(from, to) => format!("{from} to {to}"),
+        Kind::Duration(_) => "duration".to_owned(),
+        Kind::Size => "size".to_owned(),
+        Kind::Word(list) => words(list),
+        Kind::Words(list) => format!("list of {}", words(list)),
+        Kind::Texts => "list of texts".to_owned(),
+        Kind::TextsOrTables(_) => "list of texts or tables".to_owned(),
+        Kind::TableOrTables(_) => "table, or list of tables".to_owned(),
+        Kind::Table(_) | Kind::Tables(_) | Kind::Named(_) => unreachable!("has a section instead of a row"),
+    };
+    format!("| `{prefix}{}` | {default} | {form} | {} |\n", key.name, key.about)
+}
+
+/// As `gateway.toml` has it: a blank behind each comma.
+fn spaced(default: &str) -> String {
+    default.replace("\",\"", "\", \"")
+}
+
+fn children(key: &Key) -> Option<&'static [Key]> {
+    match key.kind {
+        Kind::Table(keys)
+        | Kind::Named(keys)
+        | Kind::Tables(keys)
+        | Kind::TableOrTables(keys)
+        | Kind::TextsOrTables(keys) => Some(keys),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_key_is_in_the_reference_with_its_default() {
+    let page = read("docs/configuration.md");
+    let mut missing = Vec::new();
+    keys(&permgate::config::schema::schema(), "", &mut |key, default| {
+        let row = match default {
+            Some(value) => format!("| `{key}` | `{}` |", written(value)),
+            None => format!("| `{key}` | "),
+        };
+        if !page.contains(&row) {
+            missing.push(row);
+        }
+    });
+    assert!(missing.is_empty(), "docs/configuration.md does not have {missing:#?}");
+}
+
+/// As `gateway.toml` would have it.
+fn written(value: &serde_json::Value) -> String {
+    match value.as_array() {
+        Some(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", ")),
+        None => value.to_string(),
+    }
+}
+
+/// Every key of the schema that is no table, as the reference writes it.
+fn keys(node: &serde_json::Value, prefix: &str, visit: &mut impl FnMut(&str, Option<&serde_json::Value>)) {
+    for (name, inner) in node["properties"].as_object().into_iter().flatten() {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let tables = [&inner["items"], inner];
+        if let Some(table) = tables.into_iter().find(|node| node["properties"].is_object()) {
+            keys(table, &path, visit);
+        } else if inner["additionalProperties"].is_object() {
+            keys(&inner["additionalProperties"], &format!("{path}.NAME"), visit);
+        } else {
+            visit(&path, inner.get("default"));
+        }
+    }
+}
+
+#[test]
+fn every_command_is_in_the_reference() {
+    let page = read("docs/cli.md");
+    for command in permgate::cli::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        assert!(page.contains(&format!("`{name}")), "docs/cli.md does not describe `permgate {name}`");
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let verb = verb.get_name();
+            assert!(page.contains(verb), "docs/cli.md does not describe `permgate {name} {verb}`");
+        }
+    }
+}
+
+/// All documents, relative to the repository.
+fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+        .map(PathBuf::from)
+        .into_iter()
+        .filter(|path| root().join(path).exists())
+        .collect();
+    let mut directories = vec![PathBuf::from("docs")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(root().join(&directory)).unwrap() {
+            let path = directory.join(entry.unwrap().file_name());
+            if root().join(&path).is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_page_is_in_the_summary() {
+    let summary = read("docs/SUMMARY.md");
+    let listed: BTreeSet<PathBuf> = links(&summary).map(|link| Path::new("docs").join(link)).collect();
+    let pages: BTreeSet<PathBuf> = documents()
+        .into_iter()
+        .filter(|path| path.starts_with("docs") && !path.ends_with("SUMMARY.md"))
+        .collect();
+    assert_eq!(listed, pages, "docs/SUMMARY.md lists the pages of docs/");
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let anchors: BTreeMap<PathBuf, BTreeSet<String>> =
+        documents().into_iter().map(|path| (path.clone(), anchors(&read(path.to_str().unwrap())))).collect();
+    let mut broken = Vec::new();
+    for page in anchors.keys() {
+        for link in links(&read(page.to_str().unwrap())) {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { page.clone() } else { normal(&page.with_file_name(file)) };
+            let outside = page.starts_with("docs") && !target.starts_with("docs");
+            let known = anchors.get(&target).is_some_and(|known| anchor.is_empty() || known.contains(anchor))
+                || (anchor.is_empty() && root().join(&target).exists());
+            if outside || !known {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere, or out of the book: {broken:#?}");
+}
+
+/// `a/../b` is `b`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        if part.as_os_str() == ".." {
+            normal.pop();
+        } else {
+            normal.push(part);
+        }
+    }
+    normal
+}
+
+/// The text without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut code = false;
+    let lines = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !code && !fence
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+fn links(text: &str) -> impl Iterator<Item = String> {
+    let text = prose(text);
+    let found: Vec<String> = text
+        .match_indices("](")
+        .filter_map(|(at, _)| text[at + 2..].split_once(')').map(|(link, _)| link.to_owned()))
+        .collect();
+    found.into_iter()
+}
+
+/// The names that headings have in links.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = prose(text);
+    let headings = headings.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title.chars().filter(|&c| c.is_alphanumeric() || "-_ ".contains(c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
