@@ -94,7 +94,7 @@ pub enum StartError {
 
 /// Starts and returns once every listener accepts.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
-    for warning in &config.warnings {
+    for warning in config.exposed.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
     // Before the first thread: the variables of the environment that name them are taken away.

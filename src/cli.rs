@@ -25,7 +25,10 @@ mod target;
 mod token;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -47,16 +50,9 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 /// What every command understands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// The configuration
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "PERMGATE_CONFIG",
-        default_value = "gateway.toml"
-    )]
-    pub(crate) config: PathBuf,
+    /// The configuration [default: gateway.toml, to which no token is sent]
+    #[arg(short, long, global = true, value_name = "FILE", env = "PERMGATE_CONFIG")]
+    config: Option<PathBuf>,
     /// The admin listener: unix:PATH or http://HOST:PORT; else as the configuration says
     #[arg(long, global = true, value_name = "ADDRESS", env = target::ADMIN_VARIABLE, num_args = 0..=1, default_missing_value = "")]
     pub(crate) admin: Option<String>,
@@ -69,6 +65,13 @@ pub(crate) struct Global {
     /// How data is printed
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+impl Global {
+    /// The file that was named, or the one in the working directory.
+    pub(crate) fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("gateway.toml"))
+    }
 }
 
 #[derive(Debug, Subcommand)]

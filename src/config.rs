@@ -47,6 +47,7 @@ pub mod units;
 mod upstream;
 
 pub use address::{Listen, Scheme};
+use problem::Outside;
 pub use problem::{Errors, Problem};
 
 /// A configuration that starts.
@@ -69,6 +70,8 @@ pub struct Config {
     pub rules: RuleSettings,
     pub log: Log,
     pub metrics: metrics::Settings,
+    /// Secrets that others may read: `check` refuses them, `run` warns of them.
+    pub exposed: Vec<Problem>,
     /// Valid, but perhaps not what was meant.
     pub warnings: Vec<Problem>,
 }
@@ -131,7 +134,7 @@ impl Config {
             public: self.public.clone(),
             rules: self.rules.clone(),
             proxy: Arc::new(self.proxy.clone()),
-            policy: self.policy,
+            policy: self.policy.clone(),
         }
     }
 
@@ -162,7 +165,13 @@ impl Config {
 /// Judges a text as the content of `path`, which is not read; relative paths are relative to it.
 /// Never panics, whatever the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
-    resolve::parse(text, path)
+    resolve::parse(text, path, Outside::Read)
+}
+
+/// As [`parse`], and blind to everything but the text: whether it names files and environment variables that
+/// exist, nobody learns. A file could still make it invalid.
+pub fn check_text(text: &str, path: &Path) -> Result<(), Errors> {
+    resolve::parse(text, path, Outside::Ignored).map(drop)
 }
 
 /// The text of a configuration, fit to be shown: what may be a secret is blotted out.

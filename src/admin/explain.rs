@@ -16,7 +16,7 @@ use super::{
 use crate::authz::{
     carriers::{Carried, Carrier},
     decide::{Credential, Facts, Query},
-    explain::{self, Explanation},
+    explain::{self, Explanation, STAND_IN},
     path::RequestPath,
     rules::{Origin, Rules, ServiceKey},
     secret::{self, Digest, Form},
@@ -112,6 +112,7 @@ pub(super) fn explained(
             explain::explain(&query, facts)
         }
     };
+    let explanation = if body.user.is_some() { without_token(explanation) } else { explanation };
     Ok(told_to(caller, &snapshot.rules, explanation))
 }
 
@@ -140,6 +141,21 @@ fn sent_in(carrier: Carrier, form: Form, digest: Digest, rules: &Rules, query: &
         }
     };
     rules.credential(query.path.as_ref().ok(), query.host, query.method, authorization, &others).0
+}
+
+/// Who asks about a user asks about no token: the one that stood for it has no id to be told.
+fn without_token(mut told: Explanation) -> Explanation {
+    let named = |text: &mut String| *text = text.replace(&format!("token {STAND_IN}"), "a valid token");
+    for step in &mut told.steps {
+        named(&mut step.looked_at);
+        named(&mut step.result);
+    }
+    if let Ok(forwarded) = &mut told.outcome {
+        for (_, value) in &mut forwarded.set {
+            *value = value.replace(STAND_IN, "(the token's id)");
+        }
+    }
+    told
 }
 
 /// Who may not see the configuration is told nothing of a service that they cannot read, nor which

@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -48,7 +49,8 @@ pub(super) fn routes() -> Router<Context> {
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct SignIn {
     login: String,
-    password: String,
+    #[schema(value_type = String)]
+    password: Zeroizing<String>,
 }
 
 /// Who is signed in, and until when.

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::unix::fs::MetadataExt as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -157,7 +156,8 @@ impl Control {
             ready: self.ready.clone(),
             hosts: self.hosts.clone(),
             sign_in: self.sign_in.clone(),
-            own_uid: own_uid(),
+            // Not the owner of /proc/self, which is root where core dumps are off.
+            own_uid: rustix::process::geteuid().as_raw(),
         })
     }
 
@@ -354,9 +354,4 @@ fn audited(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
         prev: [0; 32],
         hash: [0; 32],
     }
-}
-
-/// The user that this process runs as. Where it cannot be told, root alone is the operator.
-fn own_uid() -> u32 {
-    std::fs::metadata("/proc/self").map_or(0, |process| process.uid())
 }

@@ -19,8 +19,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let (errors, warnings, services) = match Config::load(&global.config) {
-            Ok(config) => (Vec::new(), config.warnings, config.services.len()),
+        let (errors, warnings, services) = match Config::load(global.config()) {
+            Ok(config) => (config.exposed, config.warnings, config.services.len()),
             Err(errors) => (errors.0, Vec::new(), 0),
         };
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
@@ -51,7 +51,7 @@ impl Check {
         let counted = count(errors.len(), "error");
         if failed {
             let counted = if errors.is_empty() { count(warnings.len(), "warning") } else { counted };
-            return Err(Failure::usage(format!("{} has {counted}", global.config.display())));
+            return Err(Failure::usage(format!("{} has {counted}", global.config().display())));
         }
         let services = count(services, "service");
         let warnings = if warnings.is_empty() {
@@ -59,7 +59,7 @@ impl Check {
         } else {
             format!(", {}", count(warnings.len(), "warning"))
         };
-        say(&format!("{} is valid: {services}{warnings}", global.config.display()));
+        say(&format!("{} is valid: {services}{warnings}", global.config().display()));
         Ok(())
     }
 }

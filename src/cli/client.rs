@@ -57,8 +57,17 @@ impl Client {
             }
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
+        Self::listener(global, target::token(global)?.as_deref().map(String::as_str))
+    }
+
+    /// For what anybody may ask.
+    pub(super) fn without_token(global: &Global) -> Result<Self, Failure> {
+        Self::listener(global, None)
+    }
+
+    fn listener(global: &Global, token: Option<&str>) -> Result<Self, Failure> {
         let targets = Target::candidates(global)?;
-        let authorization = match target::token(global)? {
+        let authorization = match token {
             None => None,
             Some(token) => {
                 let unfit = |_| Failure::usage("the token to ask with has bytes that no token has");

@@ -2,6 +2,7 @@
 //! with `--script` all of them tried.
 
 mod exchange;
+mod sample;
 mod upstream;
 
 use std::{
@@ -82,10 +83,11 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 fn serve() -> Result<(), DemoError> {
     let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
-    println!(
-        "The page is on http://{}: sign in as alice, or as root for administration, with {}\n",
-        demo.page, demo.password
-    );
+    println!("The page, already signed in:");
+    for (login, what) in [("alice", "her tokens"), ("root", "administration")] {
+        println!("  {what:<15} http://{}/sign-in#{login}:{}", demo.page, demo.password);
+    }
+    println!();
     for line in &LINES {
         println!("# {}: {}\n{}\n", line.what, line.status, demo.curl(line.target, line.bearer));
     }
@@ -149,7 +151,8 @@ impl Demo {
         let example = ExampleServer::start()?;
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, configuration(listen, page, example.address))?;
-        let config = config::Config::load(&file).map_err(StartError::from)?;
+        let mut config = config::Config::load(&file).map_err(StartError::from)?;
+        config.admin.sign_in.demo = true;
         let running = app::start(config, signals)?;
         let tcp = |place: &Place| match place.address {
             Address::Tcp(address) => Some(address),
@@ -263,6 +266,9 @@ fn set_up(socket: &Path, password: &str) -> Result<(String, String), DemoError> 
     admin(socket, "POST", "/v1/groups", Some(r#"{"name": "developers"}"#))?;
     admin(socket, "POST", "/v1/groups", Some(r#"{"name": "hub-admins"}"#))?;
     admin(socket, "PUT", "/v1/groups/developers/members/alice", None)?;
+    for (method, target, body) in sample::calls() {
+        admin(socket, method, &target, body.map(|body| body.to_string()).as_deref())?;
+    }
     let new = r#"{"name": "demo", "scope": [{"service": "youtrack"}]}"#;
     let made = admin(socket, "POST", "/v1/users/alice/tokens", Some(new))?;
     match (made["id"].as_str(), made["token"].as_str()) {

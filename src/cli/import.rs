@@ -82,7 +82,7 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
 
 /// Straight into the store: a line that was taken before is skipped there, so `--skip` is not needed.
 fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
-    let config = target::load(&global.config)?;
+    let config = target::load(global.config())?;
     let unreadable = |error| Failure::usage(format!("{}: {error}", import.file.display()));
     let file = File::open(&import.file).map_err(unreadable)?;
     let progress = bar(file.metadata().map_err(unreadable)?.len());

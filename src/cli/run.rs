@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -17,8 +18,9 @@ use crate::{
 const LOG_VARIABLE: &str = "PERMGATE_LOG";
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let config = Config::load(&global.config).map_err(|errors| Failure::usage(errors.to_string()))?;
+    let config = Config::load(global.config()).map_err(|errors| Failure::usage(errors.to_string()))?;
     log_to_stderr(&config.log.level);
+    keep_memory_private();
     let running = app::start(config, Signals::Heeded).map_err(|error| match error {
         StartError::Config(errors) => Failure::usage(errors.to_string()),
         other => Failure::failed(other.to_string()),
@@ -34,6 +36,13 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     }
 }
 
+/// No core dump, and no other process of the same user looks into this one: tokens and keys are in it.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps stay possible: they would hold tokens and keys");
+    }
+}
+
 /// Text for a person at a terminal, JSON lines for whatever collects them.
 fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
@@ -42,5 +51,18 @@ fn log_to_stderr(level: &str) {
         lines.with_ansi(colours(&std::io::stderr())).with_target(false).init();
     } else {
         lines.json().flatten_event(true).with_target(false).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::dumpable_behavior;
+
+    use super::*;
+
+    #[test]
+    fn core_dumps_are_off() {
+        keep_memory_private();
+        assert_eq!(dumpable_behavior().ok(), Some(DumpableBehavior::NotDumpable));
     }
 }

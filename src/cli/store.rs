@@ -81,7 +81,7 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
 }
 
 fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Result<(), Failure> {
-    let config = target::load(&global.config)?;
+    let config = target::load(global.config())?;
     let unreadable = |error| Failure::usage(format!("{}: {error}", file.display()));
     let input = BufReader::new(File::open(file).map_err(unreadable)?);
     let progress = spinner();

@@ -1,6 +1,6 @@
 //! `[admin]`: where the admin listener is, and how people come in.
 
-use std::{cell::OnceCell, path::Path};
+use std::{cell::OnceCell, path::Path, sync::Arc};
 
 use http::{HeaderName, header};
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     admin::{SignIn, UserHeader},
+    authz::administration::names,
     net::Address,
     settings::{NoSystemRoots, SystemRoots},
 };
@@ -62,8 +63,17 @@ pub(super) fn admin(
         hosts,
         tls,
         allow_remote: allowed,
-        sign_in: SignIn { url, address, header, provider, gateway },
+        sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
+}
+
+/// In lower case: logins are compared so.
+pub(super) fn reserved_logins(problems: &Problems<'_>, section: &Section<'_>) -> Arc<[String]> {
+    let login = |text: &str| match names::login(text) {
+        Ok(login) => Ok(login.to_ascii_lowercase()),
+        Err(refusal) => Err((refusal.message, String::new())),
+    };
+    collect(problems, section.texts("reserved_logins"), login).into()
 }
 
 /// The URL of the first listener that has one. A port that the kernel chooses is not known here.

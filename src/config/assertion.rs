@@ -2,7 +2,12 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{address::Wrong, problem::Problems, secret, section::Section};
+use super::{
+    address::Wrong,
+    problem::{Outside, Problems},
+    secret,
+    section::{Section, Text},
+};
 use crate::{
     assertion::{Algorithm, Settings, Source, read_pem},
     authz::rules::ServiceSpec,
@@ -36,7 +41,7 @@ pub(super) fn assertion(
         problems.error(&section.at("lifetime"), "`assertion.lifetime` must be at most 30s", "");
     }
     let source = match section.text("keys") {
-        Some(keys) => match given(keys.get_ref(), directory) {
+        Some(keys) => match given(problems, &keys, directory) {
             Ok(source) => {
                 let made = ["algorithm", "rotate", "publish_ahead"];
                 for key in made.into_iter().filter(|key| section.is_written(key)) {
@@ -68,12 +73,16 @@ fn made(problems: &Problems<'_>, section: &Section<'_>, store: &Path) -> Option<
     Some(Source::Made { file: store.join(KEYS_FILE), algorithm, rotate, ahead })
 }
 
-fn given(reference: &str, directory: &Path) -> Result<Source, Wrong> {
-    let Some(path) = reference.strip_prefix("file:") else {
+fn given(problems: &Problems<'_>, reference: &Text, directory: &Path) -> Result<Source, Wrong> {
+    let Some(path) = reference.get_ref().strip_prefix("file:") else {
         let advice = "write \"file:PATH\"; if a secret stood here, replace it";
         return Err(("keys are not written into this file".into(), advice.into()));
     };
     let path = directory.join(path);
+    if problems.outside == Outside::Ignored {
+        return Ok(Source::Given(Arc::default()));
+    }
+    problems.require_private(&reference.span(), &path);
     let bytes = secret::read_file(&path).map_err(|error| {
         let message = format!("the file {} cannot be read: {error}", path.display());
         (message, "put a PKCS#8 private key there, readable by permgate alone".to_owned())

@@ -43,6 +43,8 @@ pub const PING: &str = r#""20s""#;
 pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;
 /// Beside the addresses listened on and `localhost`, which are always in it.
 pub const ADMIN_HOSTS: &str = "[]";
+/// What software behind a gateway calls its first account.
+pub const RESERVED_LOGINS: &str = r#"["admin", "root", "administrator"]"#;
 pub const ALLOW_REMOTE: &str = "false";
 
 pub const OIDC_TITLE: &str = "\"single sign-on\"";

@@ -143,6 +143,12 @@ const ADMIN: &[Key] = &[
         Kind::Table(OIDC),
         "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
     ),
+    key(
+        "reserved_logins",
+        Kind::Texts,
+        "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
+    )
+    .or(d::RESERVED_LOGINS),
     key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
         .or(d::ALLOW_REMOTE),
 ];

@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::{
     address::Wrong,
-    problem::Problems,
+    problem::{Outside, Problems},
     secret,
     section::{Entry, Section, Text},
     service::collect,
@@ -52,7 +52,7 @@ pub(super) fn provider(
     let client_id = line(problems, section, "client_id");
     let client_secret = section.text("client_secret").map(|text| {
         let at = text.span();
-        client_secret(text.get_ref(), directory)
+        client_secret(problems, &text, directory)
             .map_err(|(message, advice)| problems.error(&at, message, advice))
     });
     let trust = if plain { Some(None) } else { trust(problems, section, directory, system).map(Some) };
@@ -113,12 +113,12 @@ fn scope(text: &str) -> Result<String, Wrong> {
     Err((format!("{text:?} is not a scope"), "write one word for each".to_owned()))
 }
 
-fn client_secret(text: &str, directory: &Path) -> Result<Secret, Wrong> {
-    if !text.starts_with("file:") && !text.starts_with("env:") {
+fn client_secret(problems: &Problems<'_>, text: &Text, directory: &Path) -> Result<Secret, Wrong> {
+    if !["file:", "env:"].iter().any(|kind| text.get_ref().starts_with(kind)) {
         let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
         return Err(("a credential is not written into this file".to_owned(), advice.to_owned()));
     }
-    secret::read(text, directory)
+    secret::read(problems, text, directory)
 }
 
 /// One line of text that is not empty.
@@ -162,6 +162,9 @@ fn trust(
         true => Some(tls::file(problems, section, "ca", directory)?),
         false => None,
     };
+    if problems.outside == Outside::Ignored {
+        return None;
+    }
     let trust = match (&authorities, system.get_or_init(SystemRoots::load)) {
         (Some(file), _) => settings::Trust::File(file.clone()),
         (None, Ok(roots)) => settings::Trust::System(roots.clone()),

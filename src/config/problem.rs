@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, told for people: file, line, column, the line itself, what to
 //! do. Never shows a secret, not even one that was written where none belongs.
 
-use std::{cell::RefCell, fmt, ops::Range, sync::Arc};
+use std::{cell::RefCell, fmt, ops::Range, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use crate::authz::secret::redact;
 
@@ -26,17 +26,35 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors(pub Vec<Problem>);
 
+/// Whether what a text names outside itself, files and environment variables, is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    Read,
+    /// The text is somebody's who may not learn what there is.
+    Ignored,
+}
+
 /// Collects problems while a text is read.
 pub(super) struct Problems<'t> {
     file: Arc<str>,
     text: &'t str,
+    pub(super) outside: Outside,
     errors: RefCell<Vec<Problem>>,
+    exposed: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
 
+/// What was found, each in the order of the file.
+pub(super) struct Found {
+    pub(super) errors: Vec<Problem>,
+    pub(super) exposed: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+}
+
 impl<'t> Problems<'t> {
-    pub(super) fn new(file: Arc<str>, text: &'t str) -> Self {
-        Self { file, text, errors: RefCell::default(), warnings: RefCell::default() }
+    pub(super) fn new(file: Arc<str>, text: &'t str, outside: Outside) -> Self {
+        let (errors, exposed, warnings) = Default::default();
+        Self { file, text, outside, errors, exposed, warnings }
     }
 
     pub(super) fn file(&self) -> &Arc<str> {
@@ -51,6 +69,19 @@ impl<'t> Problems<'t> {
     pub(super) fn warn(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
         let problem = self.locate(span, &message.into(), advice.into());
         self.warnings.borrow_mut().push(problem);
+    }
+
+    /// Reports a file with a secret that users of the machine may read, or change, who are neither its owner
+    /// nor in its group.
+    pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
+        let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+        if self.outside == Outside::Read && mode & 0o006 != 0 {
+            let message =
+                format!("every user of this machine can read or change {} (mode {mode:04o})", path.display());
+            let advice = "`chmod 600` it, or 640 with a group of its own, and replace the secret".to_owned();
+            let problem = self.locate(span, &message, advice);
+            self.exposed.borrow_mut().push(problem);
+        }
     }
 
     /// A problem that is known by its line alone.
@@ -85,15 +116,14 @@ impl<'t> Problems<'t> {
         self.errors.borrow().len()
     }
 
-    /// Errors and warnings, each in the order of the file.
-    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<Problem>) {
+    pub(super) fn into_found(self) -> Found {
         let sorted = |cell: RefCell<Vec<Problem>>| {
             let mut problems = cell.into_inner();
             problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
             problems.dedup();
             problems
         };
-        (sorted(self.errors), sorted(self.warnings))
+        Found { errors: sorted(self.errors), exposed: sorted(self.exposed), warnings: sorted(self.warnings) }
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {

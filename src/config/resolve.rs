@@ -16,7 +16,7 @@ use super::{
     Admin, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
     admin, assertion, fields, keys,
-    problem::Problems,
+    problem::{Found, Outside, Problems},
     public::warn_of_risks,
     section::{Section, Text},
     service::{self, collect},
@@ -34,8 +34,8 @@ use crate::{
     store,
 };
 
-pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
-    let problems = Problems::new(Arc::from(path.display().to_string()), text);
+pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config, Errors> {
+    let problems = Problems::new(Arc::from(path.display().to_string()), text, outside);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
         let at = error.span().unwrap_or(0..0);
@@ -49,9 +49,9 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let config = if broken == 0 { resolve(&problems, &root, path, directory) } else { None };
     let unfit = problems.has_errors();
-    let (errors, warnings) = problems.into_parts();
+    let Found { errors, exposed, warnings } = problems.into_found();
     match config {
-        Some(config) if !unfit => Ok(Config { text: text.to_owned(), warnings, ..config }),
+        Some(config) if !unfit => Ok(Config { text: text.to_owned(), exposed, warnings, ..config }),
         _ => Err(Errors(errors)),
     }
 }
@@ -136,6 +136,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             max_lifetime: tokens.duration("max_lifetime"),
             max_tokens: tokens.count("max_per_user")?,
             audit_retention: store_section.duration("audit_retention"),
+            reserved_logins: admin::reserved_logins(problems, &root.table("admin")),
         },
         proxy: ProxySettings {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
@@ -150,6 +151,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         rules,
         log: log(&root.table("log"), directory)?,
         metrics: metrics(problems, &root.table("metrics")),
+        exposed: Vec::new(),
         warnings: Vec::new(),
     })
 }

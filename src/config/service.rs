@@ -225,7 +225,7 @@ fn authorization(problems: &Problems<'_>, section: &Section<'_>, directory: &Pat
             problems.warn(&text.span(), message, "whoever runs the upstream can then act with the token");
             Some(Authorization::Keep)
         }
-        reference => match secret::read(reference, directory) {
+        _ => match secret::read(problems, &text, directory) {
             Ok(secret) => Some(Authorization::Replace(secret)),
             Err((message, advice)) => {
                 problems.error(&text.span(), message, advice);

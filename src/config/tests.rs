@@ -19,6 +19,7 @@ use crate::{
 
 mod mistakes;
 mod oidc;
+mod outside;
 mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    problem::Problems,
+    problem::{Outside, Problems},
     section::{Section, Text},
 };
 use crate::net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings};
@@ -19,7 +19,7 @@ pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory:
         .filter_map(|tls| {
             let pair = CertifiedKeyFiles {
                 cert: file(problems, tls, "cert", directory)?,
-                key: file(problems, tls, "key", directory)?,
+                key: key_file(problems, tls, directory)?,
             };
             let alone = Settings { pairs: vec![pair.clone()], clients: None };
             loadable(problems, &alone, &tls.at("cert")).then_some(pair)
@@ -44,6 +44,13 @@ pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory:
     settings
 }
 
+/// The file of a private key.
+pub(super) fn key_file(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<PathBuf> {
+    let path = file(problems, section, "key", directory)?;
+    problems.require_private(&section.at("key"), &path);
+    Some(path)
+}
+
 pub(super) fn file(
     problems: &Problems<'_>,
     section: &Section<'_>,
@@ -52,6 +59,9 @@ pub(super) fn file(
 ) -> Option<PathBuf> {
     let text: Text = section.text(name)?;
     let path: PathBuf = directory.join(text.get_ref());
+    if problems.outside == Outside::Ignored {
+        return Some(path);
+    }
     match path.metadata() {
         Ok(metadata) if metadata.is_file() => Some(path),
         Ok(_) => {
@@ -66,6 +76,9 @@ pub(super) fn file(
 }
 
 fn loadable(problems: &Problems<'_>, settings: &Settings, at: &Range<usize>) -> bool {
+    if problems.outside == Outside::Ignored {
+        return true;
+    }
     match Certificates::load(settings) {
         Ok(_) => true,
         Err(error) => {

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     address::{Listen, upstream_url},
-    problem::Problems,
+    problem::{Outside, Problems},
     section::{Entry, Section, Text},
     tls,
 };
@@ -140,18 +140,6 @@ fn tls(
         return None;
     }
     let file = |name| tls::file(problems, &written, name, directory);
-    let trust = if written.is_written("ca") {
-        Trust::File(file("ca")?)
-    } else {
-        match system.get_or_init(SystemRoots::load) {
-            Ok(roots) => Trust::System(roots.clone()),
-            Err(error) => {
-                let advice = "install them (ca-certificates), or name a file in `tls.ca`";
-                problems.error(&section.at("urls"), error.to_string(), advice);
-                return None;
-            }
-        }
-    };
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if written.is_written(one) && !written.is_written(other) {
             let message = format!("`tls.{one}` without `tls.{other}`: nothing could be shown");
@@ -160,7 +148,10 @@ fn tls(
         }
     }
     let pair = match written.is_written("cert") {
-        true => Some(CertifiedKeyFiles { cert: file("cert")?, key: file("key")? }),
+        true => Some(CertifiedKeyFiles {
+            cert: file("cert")?,
+            key: tls::key_file(problems, &written, directory)?,
+        }),
         false => None,
     };
     let name = match written.text("server_name") {
@@ -172,6 +163,21 @@ fn tls(
                 problems.error(&text.span(), message, "write a host name or an address");
             }
             Some(name?)
+        }
+    };
+    if problems.outside == Outside::Ignored {
+        return None;
+    }
+    let trust = if written.is_written("ca") {
+        Trust::File(file("ca")?)
+    } else {
+        match system.get_or_init(SystemRoots::load) {
+            Ok(roots) => Trust::System(roots.clone()),
+            Err(error) => {
+                let advice = "install them (ca-certificates), or name a file in `tls.ca`";
+                problems.error(&section.at("urls"), error.to_string(), advice);
+                return None;
+            }
         }
     };
     let at = if written.is_written("cert") { written.at("cert") } else { written.at("ca") };

@@ -95,7 +95,7 @@ fn named(owner: &str, name: &str) -> NewToken {
 }
 
 fn person(login: &str) -> NewUser {
-    NewUser { login: login.into(), name: login.into(), email: None, kind: UserKind::Human }
+    NewUser { login: login.into(), name: login.into(), email: None, kind: UserKind::Human, password: None }
 }
 
 fn code<T>(result: Result<T, ChangeError>) -> String {

@@ -342,6 +342,9 @@ where
     fn plan(&mut self, desk: &mut Desk) {
         desk.affected = None;
         self.planned = Some((self.plan)(desk));
+        if self.is_planned() {
+            desk.drop_orphaned_invitations();
+        }
         self.affected = desk.affected.take();
     }
 

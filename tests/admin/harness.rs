@@ -336,7 +336,7 @@ impl admin::Configuration for Around {
         "version = 1\n".into()
     }
 
-    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>> {
+    fn check(&self, text: &str, _outside: bool) -> Result<(), Vec<ConfigurationError>> {
         if text.starts_with("version = 1") { Ok(()) } else { Err(vec![bad_file()]) }
     }
 

@@ -80,6 +80,7 @@ impl Desk {
             rules: &self.standing.rules,
             now: self.now,
             max_lifetime: self.standing.policy.max_lifetime,
+            reserved_logins: &self.standing.policy.reserved_logins,
         }
     }
 

@@ -187,7 +187,7 @@ impl Desk {
                     deleted_at: None,
                     revision: 1,
                 };
-                let record = users::create(&self.world(), &Acting::operator(&self.standing.rules), record)?;
+                let record = users::provision(&self.world(), record)?;
                 let change = json!({"id": record.id, "name": record.name, "kind": "human"});
                 self.told(new, "user.create", format!("user:{}", record.login), change);
                 self.put_user(record.clone());
