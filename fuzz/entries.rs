@@ -16,7 +16,7 @@ use permgate::{
     },
     config,
     net::proxy_protocol::{self, Verdict},
-    proxy::FrontProxy,
+    settings::FrontProxy,
     store::{log::entry, record},
 };
 

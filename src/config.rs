@@ -33,13 +33,14 @@ mod oidc;
 mod problem;
 mod public;
 mod punycode;
+mod readers;
 mod resolve;
 pub mod schema;
 mod secret;
 mod section;
 mod service;
 mod shape;
-mod suggest;
+pub mod suggest;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -122,7 +123,9 @@ impl Config {
                 io::ErrorKind::NotFound => "name the file with `-c FILE` or PERMGATE_CONFIG",
                 _ => "",
             };
-            Errors::of_file(&shown, format!("the configuration cannot be read: {error}"), advice)
+            let text = error.to_string();
+            let reason = text.split_once(" (os error ").map_or(text.as_str(), |(reason, _)| reason);
+            Errors::of_file(&shown, format!("cannot be read: {reason}"), advice)
         })?;
         parse(&text, path)
     }

@@ -107,7 +107,8 @@ const permgate = {
 
   /** Shows another state of a page in place: the content is replaced, the frame stays. */
   async visit(url, { push = false, focus = true } = {}) {
-    const answer = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+    const answer = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" }).catch(() => null);
+    if (!answer) return location.assign(url);
     if (answer.redirected && new URL(answer.url).pathname === "/sign-in") return location.assign(answer.url);
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
     const [now, then] = [document.getElementById("content"), next.getElementById("content")];
@@ -190,6 +191,7 @@ function cut(said) {
 const FIELDS = {
   invalid_name: "name", name_taken: "name", empty_scope: "scope", duplicate_service: "scope",
   service_not_readable: "scope", cannot_widen: "scope", expiry_in_past: "expiry", lifetime_too_long: "expiry",
+  wrong_password: "current",
 };
 
 function clear(form) {
@@ -392,7 +394,8 @@ function picked() {
 
 async function revokePicked() {
   const boxes = picked();
-  const names = boxes.slice(0, 5).map((box) => box.dataset.name).join(", ");
+  const name = (box) => box.ariaLabel.replace(/^Select /, "");
+  const names = boxes.slice(0, 5).map(name).join(", ");
   const many = boxes.length === 1 ? "1 token" : `${boxes.length} tokens`;
   const text = `${names}${boxes.length > 5 ? ` and ${boxes.length - 5} more` : ""}. Requests with them are refused from then on, and those in flight are cut. This cannot be undone.`;
   if (!(await permgate.confirm({ title: `Revoke ${many}?`, text, action: `Revoke ${many}` }))) return;
@@ -402,7 +405,7 @@ async function revokePicked() {
     try {
       sum.cut += (await permgate.call("DELETE", `/v1/tokens/${box.value}`)).cut;
     } catch (error) {
-      failed ??= `“${box.dataset.name}” was not revoked: ${error.message}`;
+      failed ??= `“${name(box)}” was not revoked: ${error.message}`;
     }
   }
   await permgate.visit(location.href);

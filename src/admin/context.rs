@@ -186,7 +186,7 @@ impl Context {
     /// Whether requests are taken, and why not.
     pub fn ready(&self) -> Result<(), &'static str> {
         if self.fence.is_broken() {
-            return Err("a worker has not taken a change over");
+            return Err("a worker has not applied a change");
         }
         if self.ready.load(Ordering::Acquire) { Ok(()) } else { Err("not serving") }
     }

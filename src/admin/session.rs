@@ -136,7 +136,8 @@ async fn show(State(context): State<Context>, caller: Caller) -> Result<Response
 }
 
 async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
-    let Some(user) = caller.user() else { return Err(Problem::not_found("user: the operator is none")) };
+    caller.login("me")?;
+    let Some(user) = caller.user() else { return Err(Problem::not_found("user")) };
     let rows = context.store.sessions_of(&user.id).into_iter();
     let items = rows.map(|record| SessionRow {
         current: caller.session() == Some(record.digest),

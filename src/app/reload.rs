@@ -131,6 +131,7 @@ impl Reloader {
         for warning in next.exposed.iter().chain(&next.warnings) {
             tracing::warn!("{warning}");
         }
+        super::warn_of_readers(&next, &self.store);
         if next.log.access != present.log.access
             && let Err(error) = self.log.retarget(next.log.access.clone())
         {

@@ -5,14 +5,18 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
+    client::Client,
     failure::{Failure, say},
     output::{Format, pretty, print},
 };
-use crate::config::{Config, Problem};
+use crate::{
+    config::{Config, Problem},
+    net::Address,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Fail on warnings too
+    /// Also fail on warnings
     #[arg(long)]
     strict: bool,
 }
@@ -20,7 +24,11 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let (errors, warnings, services) = match Config::load(global.config()) {
-            Ok(config) => (config.exposed, config.warnings, config.services.len()),
+            Ok(mut config) => {
+                let unknown = unknown_readers(global, &config);
+                config.warnings.extend(unknown);
+                (config.exposed, config.warnings, config.services.len())
+            }
             Err(errors) => (errors.0, Vec::new(), 0),
         };
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
@@ -62,6 +70,18 @@ impl Check {
         say(&format!("{} is valid: {services}{warnings}", global.config().display()));
         Ok(())
     }
+}
+
+/// Readers that are no group. Groups are in the store: where no gateway answers on the unix socket, it is not known
+/// which there are, and nothing is said.
+fn unknown_readers(global: &Global, config: &Config) -> Vec<Problem> {
+    let socket = config.admin.listen.iter().any(|listen| matches!(listen.address, Address::Unix(_)));
+    if !socket && global.admin.is_none() && !global.offline {
+        return Vec::new();
+    }
+    let groups = Client::new(global).and_then(|client| client.list("/v1/groups?limit=1000", None));
+    let Ok(groups) = groups else { return Vec::new() };
+    config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
 }
 
 fn record(problem: &Problem) -> Value {

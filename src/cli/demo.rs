@@ -15,7 +15,7 @@ use std::{
 use exchange::{Answer, ask, stream};
 use upstream::ExampleServer;
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use crate::{
     app::{self, Place, Running, Signals, StartError},
     config,
@@ -75,7 +75,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     match sound {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::silent()),
-        Err(error) => Err(Failure::failed(error.to_string())),
+        Err(error) => Err(Failure::failed(chain(&error))),
     }
 }
 
@@ -95,19 +95,19 @@ fn serve() -> Result<(), DemoError> {
         "# a stream, and its end: run this in one shell ...\n{}\n",
         demo.curl(STREAM, true).replace(" -i ", " -iN ")
     );
-    println!("# ... and revoke the token in another; the answer says how many streams were cut");
+    println!("# ... and revoke the token in another one; the answer says how many streams were cut");
     println!(
         "curl -X DELETE --unix-socket {} http://localhost/v1/tokens/{}\n",
         demo.socket.display(),
         demo.token_id
     );
     println!(
-        "# why was it decided so?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
+        "# why was a request refused?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
         demo.socket.display(),
         demo.proxy,
         demo.token_id
     );
-    eprintln!("press Ctrl-C to stop; everything is removed then");
+    eprintln!("Press Ctrl-C to stop; everything is removed then.");
     demo.running.wait();
     Ok(())
 }
@@ -178,8 +178,8 @@ impl Demo {
         let _ = write!(
             text,
             "The gateway is on http://{}, in front of an example service.\n\
-             `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
-             alice may read youtrack; her token {} is granted for youtrack.\n",
+             The service `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
+             alice may read youtrack; her token {} is granted for it.\n",
             self.proxy, self.token_id
         );
         text
@@ -215,7 +215,7 @@ impl Demo {
     }
 }
 
-/// The YouTrack example of the README, on these addresses.
+/// The example of the repository's `gateway.toml`, on these addresses.
 fn configuration(listen: SocketAddr, page: SocketAddr, example: SocketAddr) -> String {
     format!(
         r#"version = 1

@@ -12,7 +12,12 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::{runtime::Runtime, task::LocalSet};
 
-use super::{Global, client::Answer, failure::Failure, target};
+use super::{
+    Global,
+    client::Answer,
+    failure::{Failure, chain},
+    target,
+};
 use crate::{
     admin::{self, Context, Parts, Server},
     authz::secret::Digest,
@@ -36,7 +41,7 @@ impl Offline {
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
-            .map_err(|error| Failure::failed(error.to_string()))?;
+            .map_err(|error| Failure::failed(chain(&error)))?;
         // The operator is who may read the store's files: who runs this.
         let uid = rustix::process::geteuid().as_raw();
         let context = Context::new(Parts {
@@ -76,7 +81,7 @@ impl Offline {
             let response = self.server.clone().call(request, connection).await;
             let status = response.status();
             let body = response.into_body().collect().await;
-            let body = body.map_err(|_| Failure::failed("the answer broke off"))?.to_bytes();
+            let body = body.map_err(|_| Failure::failed("the response broke off"))?.to_bytes();
             Ok(Answer::new(status, &body))
         })
     }

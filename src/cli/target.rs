@@ -8,7 +8,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Global, failure::Failure};
+use super::{
+    Global,
+    failure::{Failure, unreadable},
+};
 use crate::{config::Config, net::Address};
 
 /// A place to connect to.
@@ -94,9 +97,9 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// The configuration, or every mistake in it.
+/// The configuration, or every error in it.
 pub(super) fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|errors| Failure::usage(format!("the configuration is not valid\n{errors}")))
+    Config::load(path).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
 /// From the file that was named, else from the environment. Whoever can put a `gateway.toml` into a directory
@@ -124,7 +127,7 @@ fn read_token(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
     match read() {
         Ok(text) if text.trim().is_empty() => Err(Failure::usage(format!("{} is empty", path.display()))),
         Ok(text) => Ok(Some(trimmed(text))),
-        Err(error) => Err(Failure::usage(format!("the token file {}: {error}", path.display()))),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 

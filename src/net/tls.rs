@@ -203,14 +203,14 @@ pub fn load_certified_key(
 
 /// The certificates of a PEM file, at least one.
 pub fn load_certificates(
-    path: &PathBuf,
+    path: &Path,
     digest: &mut blake3::Hasher,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = read_pem(path)
         .and_then(|text| CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>())
-        .map_err(|source| TlsError::Pem { path: path.clone(), source })?;
+        .map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
     if found.is_empty() {
-        return Err(TlsError::NoCertificate(path.clone()));
+        return Err(TlsError::NoCertificate(path.to_owned()));
     }
     for certificate in &found {
         digest.update(certificate);

@@ -137,7 +137,7 @@ fn a_checked_text_reads_files_for_administrators_alone() {
     let upstream = Upstream::plain();
     let place = Place::new(&services(upstream.address));
     let process = place.run();
-    let mut token = |login: &str, permission: &str| {
+    let token = |login: &str, permission: &str| {
         place.check(&format!("user create {login}"), 0);
         place.check(&format!("role create {login} --permission {permission}"), 0);
         place.check(&format!("grant add {login} --user {login}"), 0);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use http::{Request, header};
+use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
@@ -20,7 +20,7 @@ pub async fn read(
     request: Request<RequestBody>,
     context: &Rc<RequestContext>,
 ) -> Result<HashMap<String, String>, Reason> {
-    let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let kind = kind.and_then(|kind| kind.split(|byte| *byte == b';').next()).unwrap_or_default();
     if !kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
         return Err(Reason::BadRequest);

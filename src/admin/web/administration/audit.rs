@@ -56,6 +56,8 @@ pub struct Asked {
     target: Option<String>,
     /// The beginning of the event's name.
     event: Option<String>,
+    /// The code of a refusal's reason.
+    reason: Option<String>,
     /// Days, in UTC; both count.
     from: Option<String>,
     to: Option<String>,
@@ -91,6 +93,7 @@ struct Filter {
     actor: Option<String>,
     target: Option<String>,
     event: Option<String>,
+    reason: Option<String>,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 }
@@ -156,6 +159,7 @@ async fn find(context: &Context, asked: &Asked, limit: usize) -> Result<Found, F
         actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
         target: asked.target.as_ref().map(|text| text.to_lowercase()),
         event: asked.event.clone(),
+        reason: asked.reason.clone(),
         from: asked.from.as_deref().map(|text| midnight(text, 0)).transpose()?,
         to: asked.to.as_deref().map(|text| midnight(text, 1)).transpose()?,
     };
@@ -202,6 +206,7 @@ impl Filter {
             && (has(&event.target, &self.target)
                 || event.change.as_deref().is_some_and(|change| has(change, &self.target)))
             && self.event.as_deref().is_none_or(|kind| event.event.starts_with(kind))
+            && self.reason.as_deref().is_none_or(|reason| event.reason.as_deref() == Some(reason))
             && self.to.is_none_or(|to| event.at < to)
     }
 }
@@ -219,6 +224,7 @@ impl Asked {
             actor: filled(self.actor),
             target: filled(self.target),
             event: filled(self.event),
+            reason: filled(self.reason),
             from: filled(self.from),
             to: filled(self.to),
             ..self
@@ -230,6 +236,7 @@ impl Asked {
             ("actor", &self.actor),
             ("target", &self.target),
             ("event", &self.event),
+            ("reason", &self.reason),
             ("from", &self.from),
             ("to", &self.to),
         ];

@@ -136,7 +136,7 @@ fn remedies(
     let page = |label: String, link: String| Remedy { label, call: None, link: Some(link) };
     let user = owner.map(|login| Named::new("/users", login));
     let own = owner.is_some_and(|login| *login == *reader.user.login);
-    let service = told.service.as_ref().map(|key| key.as_str());
+    let service = told.service.as_ref().map(ServiceKey::as_str);
     let may = May::of(reader);
     let line = |label: &str| {
         let line = told.origin.as_ref().map_or(1, |origin| origin.line);

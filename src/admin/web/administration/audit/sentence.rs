@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn names_lead_to_their_pages() {
         let check = |written: &str, link: Option<&str>| {
-            assert_eq!(thing(written, None).link.as_deref(), link, "{written}")
+            assert_eq!(thing(written, None).link.as_deref(), link, "{written}");
         };
         check("user:ann", Some("/users/ann"));
         check("group:all staff", Some("/groups/all%20staff"));
