@@ -39,7 +39,7 @@ pub struct Header {
 pub enum BackupError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("cannot write the backup: {0}")]
+    #[error("cannot write the backup")]
     Write(#[from] io::Error),
     #[error("the backup was stopped")]
     Stopped,
@@ -57,8 +57,8 @@ pub enum StreamError {
     Damaged(u64),
     #[error("it holds a row that cannot be restored: {0}")]
     Row(String),
-    #[error("cannot read the backup: {0}")]
-    Io(io::Error),
+    #[error("cannot read the backup")]
+    Io(#[source] io::Error),
 }
 
 #[derive(Serialize, Deserialize)]

@@ -135,7 +135,10 @@ impl Job {
         match self.write_and_trim() {
             Ok(()) | Err(CheckpointError::Backup(BackupError::Stopped)) => {}
             // The journal keeps what the checkpoint would have spared it.
-            Err(error) => tracing::warn!(%error, "a checkpoint of the store could not be written"),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "a checkpoint of the store could not be written");
+            }
         }
     }
 
