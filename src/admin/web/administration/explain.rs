@@ -11,6 +11,7 @@ use crate::{
     authz::{
         answer::Reason,
         explain::{Explanation, Step},
+        rules::ServiceKey,
         subject::Permission,
     },
 };
