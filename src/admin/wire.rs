@@ -56,10 +56,13 @@ impl<T> Page<T> {
     }
 }
 
-/// An answer in JSON.
+/// An answer in JSON. It ends with a newline, since people read it on terminals.
 pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+        }
         Err(error) => unwritable(&error),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::Client,
-    failure::{Failure, say},
+    failure::{Failure, painted, say},
     output::{Format, pretty, print},
 };
 use crate::{
@@ -49,10 +49,10 @@ impl Check {
             }
             Format::Table | Format::Id => {
                 for error in &errors {
-                    say(&format!("error: {error}\n"));
+                    say(&format!("{} {error}\n", painted("error:", "1;31", &std::io::stderr())));
                 }
                 for warning in &warnings {
-                    say(&format!("warning: {warning}\n"));
+                    say(&format!("{} {warning}\n", painted("warning:", "1;33", &std::io::stderr())));
                 }
             }
         }

@@ -247,7 +247,7 @@ fn headers(answer: &Answer, format: ErrorFormat) -> HeaderMap {
     headers
 }
 
-/// A JSON object whose members are in the order of their names.
+/// A JSON object whose members are in the order of their names, and a newline, since people read it on terminals.
 fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
     let mut body = json!({
         "error": answer.error,
@@ -260,7 +260,7 @@ fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
         body["title"] = answer.status.canonical_reason().unwrap_or_default().into();
         body["type"] = "about:blank".into();
     }
-    body.to_string()
+    format!("{body}\n")
 }
 
 #[cfg(test)]

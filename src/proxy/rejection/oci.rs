@@ -15,5 +15,6 @@ pub fn body(answer: &Answer, request_id: &str) -> String {
         _ => "UNSUPPORTED",
     };
     let detail = json!({"error": answer.error, "request_id": request_id, "status": answer.status.as_u16()});
-    json!({"errors": [{"code": code, "message": answer.description, "detail": detail}]}).to_string()
+    let body = json!({"errors": [{"code": code, "message": answer.description, "detail": detail}]});
+    format!("{body}\n")
 }
