@@ -56,7 +56,8 @@ pub(in crate::admin) struct Redeem {
 #[serde(deny_unknown_fields)]
 #[schema(as = InvitationText)]
 pub(in crate::admin) struct Check {
-    invitation: String,
+    #[schema(value_type = String)]
+    invitation: Zeroizing<String>,
 }
 
 async fn invite(

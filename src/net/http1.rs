@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 
@@ -95,59 +95,7 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     let ahead = http.into_parts().read_buf;
     match outcome {
         Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
-        Outcome::Over { unread } => {
-            let unread = unread || !ahead.is_empty();
-            overwrite(ahead);
-            Outcome::Over { unread }
-        }
-        interrupted => {
-            overwrite(ahead);
-            interrupted
-        }
-    }
-}
-
-/// Overwrites the buffer that hyper has read into: the heads of the connection's requests are in it, with their
-/// tokens. Left as it is while a request still refers to it.
-fn overwrite(read: Bytes) -> Option<BytesMut> {
-    let mut buffer = read.try_into_mut().ok()?;
-    buffer.clear();
-    buffer.resize(buffer.capacity(), 0);
-    buffer.clear();
-    // Asked for more than there is behind what was read, it takes the room in front of that back.
-    buffer.reserve(buffer.capacity() + 1);
-    buffer.resize(buffer.capacity(), 0);
-    // Without a reader, the compiler might find that nothing needs to be written.
-    std::hint::black_box(&buffer[..]);
-    Some(buffer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_of_a_buffer_is_overwritten() {
-        // As hyper does: read, take the head off the front, hand out fields of it.
-        let mut buffer = BytesMut::with_capacity(8192);
-        buffer.extend_from_slice(b"GET / HTTP/1.1\r\nAuthorization: Bearer secret\r\n\r\nGET");
-        let capacity = buffer.capacity();
-        let head = buffer.split_to(49).freeze();
-        let field = head.slice(16..44);
-        drop(head);
-        assert!(overwrite(buffer.freeze()).is_none(), "a request still refers to it");
-        drop(field);
-
-        let mut buffer = BytesMut::with_capacity(8192);
-        buffer.extend_from_slice(b"GET / HTTP/1.1\r\nAuthorization: Bearer secret\r\n\r\nGET");
-        let again = buffer.as_ptr();
-        drop(buffer.split_to(49).freeze());
-        let overwritten = overwrite(buffer.freeze()).unwrap();
-        assert_eq!(
-            (overwritten.as_ptr(), overwritten.len()),
-            (again, capacity),
-            "from its first byte to its last"
-        );
-        assert!(overwritten.iter().all(|byte| *byte == 0));
+        Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
+        interrupted => interrupted,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use super::{engine::Op, model::*, *};
+use super::{model::*, op::Op, *};
 use crate::{
     authz::{
         rules::{Authorization, Identity, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},

@@ -146,6 +146,7 @@ fn a_checked_text_reads_files_for_administrators_alone() {
     let (viewer, admin) = (token("viewer", "admin-read"), token("boss", "admin-write"));
     std::fs::write(place.path().join("cred"), "Bearer abc").unwrap();
     std::fs::write(place.path().join("two-lines"), "a\nb\n").unwrap();
+    std::fs::set_permissions(place.path().join("cred"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let base = place.read();
     let check = |token: &str, reference: &str| {
         let text = format!("{base}authorization = \"{reference}\"\n");

@@ -19,8 +19,8 @@ use crate::{
         ChangeError,
         audit::Entry,
         change::{Actor, ProvidedSession, Who},
-        engine::Op,
         model::{IdentityRecord, SessionRecord, SignedInBy},
+        op::Op,
     },
 };
 

@@ -17,8 +17,8 @@ use crate::{
     store::{
         ChangeError,
         change::{Actor, NewSession, Who},
-        engine::Op,
         model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
+        op::Op,
     },
 };
 

@@ -13,8 +13,8 @@ use crate::{
     store::{
         ChangeError, audit,
         change::{Actor, NewUser, UserEdit},
-        engine::Op,
         model::{Revocation, RevokeReason},
+        op::Op,
     },
 };
 

@@ -111,7 +111,7 @@ fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<To
         carrier: None,
     };
     let explanation = explained(context, &reader.caller, &request)?;
-    let service = explanation.service.as_ref().map(|key| key.as_str().to_owned());
+    let service = explanation.service.as_ref().map(ToString::to_string);
     let owner = match (&request.user, &request.token_id) {
         (Some(login), _) => Some(login.clone()),
         (None, Some(id)) => owner_of(context, id),

@@ -1,15 +1,12 @@
-//! The `format` file: what the directory is, in which format, and how far its history had come, so
-//! that a data file that lost its tail or was swapped is noticed.
+//! The `format` file of the released layout: which store the directory is, and how far its history had
+//! come.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
-
-/// What this permgate writes; it reads every format up to it.
-pub(super) const FORMAT: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Marker {
@@ -24,13 +21,17 @@ pub(super) struct Marker {
 #[derive(Debug)]
 pub(super) enum ReadMarkerError {
     Absent,
+    /// [`Marker::write_migrating`] has been there.
+    Migrating,
     Newer(u32),
     Malformed,
     Io(io::Error),
 }
 
-const FILE: &str = "format";
+pub(super) const FILE: &str = "format";
 const TITLE: &str = "permgate store";
+/// What makes the released permgate refuse: it reads format 1.
+const MIGRATING: u32 = 2;
 
 impl Marker {
     pub(super) fn read(directory: &Path) -> Result<Self, ReadMarkerError> {
@@ -55,7 +56,8 @@ impl Marker {
         let format: u32 = field("format")?.parse().map_err(|_| ReadMarkerError::Malformed)?;
         match format {
             0 => return Err(ReadMarkerError::Malformed),
-            1..=FORMAT => {}
+            1 => {}
+            MIGRATING => return Err(ReadMarkerError::Migrating),
             newer => return Err(ReadMarkerError::Newer(newer)),
         }
         let store = field("store")?.to_owned();
@@ -68,19 +70,30 @@ impl Marker {
         Ok(Self { store, revision, ready })
     }
 
-    /// Replaces the file whole, or not at all.
+    /// As the released permgate wrote it.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
-        let new = directory.join("format.new");
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new)?;
         let state = if self.ready { "ready" } else { "creating" };
         let Self { store, revision, .. } = self;
-        write!(file, "{TITLE}\nformat {FORMAT}\nstore {store}\nrevision {revision}\nstate {state}\n")?;
-        file.sync_all()?;
-        fs::rename(new, directory.join(FILE))?;
-        super::directory::sync(directory)
+        let text = format!("{TITLE}\nformat 1\nstore {store}\nrevision {revision}\nstate {state}\n");
+        replace(directory, &text)
     }
+
+    /// In the place of the marker while its store is migrated.
+    pub(super) fn write_migrating(directory: &Path) -> io::Result<()> {
+        replace(directory, &format!("{TITLE}\nformat {MIGRATING}\n"))
+    }
+}
+
+/// Replaces the file whole, or not at all.
+fn replace(directory: &Path, text: &str) -> io::Result<()> {
+    let new = directory.join("format.new");
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, directory.join(FILE))?;
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -106,8 +119,9 @@ mod tests {
         check("format 0", b"permgate store\nformat 0\n", "Malformed");
         check("newer, whatever follows", b"permgate store\nformat 9\nrows 3\n", "Newer(9)");
         for end in 0..whole.len() - 1 {
-            let cut = Marker::parse(&whole[..end]);
-            assert!(end + 1 >= whole.len() || cut.is_err(), "cut at {end}");
+            assert!(Marker::parse(&whole[..end]).is_err(), "cut at {end}");
         }
+        Marker::write_migrating(directory.path()).unwrap();
+        assert!(matches!(Marker::read(directory.path()), Err(ReadMarkerError::Migrating)));
     }
 }
