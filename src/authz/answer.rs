@@ -48,6 +48,10 @@ pub enum Reason {
     ReadOnlyScope,
     /// 403: the address that asks for a decision is no trusted proxy's.
     ProxyNotTrusted,
+    /// 403: the owner may not change their own tokens, or this token cannot be rotated.
+    RotationDenied,
+    /// 400: a token of another issuer that no rule exchanges.
+    ExchangeRefused,
     /// 403: the proxy that asks does not tell exactly one original request.
     OriginalUnclear,
     /// 405 with Allow: a method outside the service's `methods`.
@@ -114,7 +118,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 57] = [
+    pub const ALL: [Reason; 59] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -146,6 +150,8 @@ impl Reason {
         Reason::ScopeDenied,
         Reason::ReadOnlyScope,
         Reason::ProxyNotTrusted,
+        Reason::RotationDenied,
+        Reason::ExchangeRefused,
         Reason::OriginalUnclear,
         Reason::MethodNotAllowed,
         Reason::BadRequest,
@@ -208,6 +214,8 @@ impl Reason {
             Reason::ScopeDenied => "scope_denied",
             Reason::ReadOnlyScope => "read_only_scope",
             Reason::ProxyNotTrusted => "proxy_not_trusted",
+            Reason::RotationDenied => "rotation_denied",
+            Reason::ExchangeRefused => "exchange_refused",
             Reason::OriginalUnclear => "original_unclear",
             Reason::MethodNotAllowed => "method_not_allowed",
             Reason::BadRequest => "bad_request",

@@ -31,6 +31,11 @@ pub const ROOT: &[Key] = &[
     key("metrics", Kind::Table(METRICS), "What `/metrics` reports."),
     key("upstream", Kind::Named(UPSTREAM), "Where requests are sent. The name is yours to choose."),
     key("service", Kind::Named(SERVICE), "What a token may be scoped to. The name is the scope word."),
+    key(
+        "exchange",
+        Kind::Named(EXCHANGE),
+        "Who gets a short token for an OpenID Connect token of a CI system, by `POST /.permgate/token`.",
+    ),
     key("public", Kind::Tables(PUBLIC), "Paths that need no token. There is no other way past one."),
     key("limits", Kind::TableOrTables(LIMIT), "Limits over all services."),
 ];
@@ -202,7 +207,40 @@ const TOKENS: &[Key] = &[
     key("perm_alias", Kind::Flag, "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.")
         .or(d::PERM_ALIAS),
     key("max_lifetime", Kind::Duration(1000), "The longest lifetime of a new token; unlimited unless set."),
+    key("self_rotation", Kind::Flag, "A token may replace itself by `POST /.permgate/rotate`.")
+        .or(d::SELF_ROTATION),
+    key(
+        "announce_end",
+        Kind::Duration(1000),
+        "Answers carry `Deprecation` and `Sunset` for so long before their token ends, and while it is in its grace; never unless set.",
+    ),
     key("max_per_user", Kind::Count(1, 1_000_000), "Live tokens per user.").or(d::MAX_PER_USER),
+];
+
+const EXCHANGE: &[Key] = &[
+    key("issuer", Kind::Text, "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.")
+        .required(),
+    key("audience", Kind::Text, "One of the claim `aud`.").required(),
+    key("claims", Kind::TableOrTables(CLAIM), "What the token says, each exactly; at least one.").required(),
+    key("account", Kind::Text, "Login of the service account that the tokens act for.").required(),
+    key("scope", Kind::Texts, "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
+    key("lifetime", Kind::Duration(1000), "Of a token that is given; 1h at most.").or(d::EXCHANGE_LIFETIME),
+    key(
+        "max_tokens",
+        Kind::Count(1, 100_000),
+        "Live tokens at one time; they do not count for `tokens.max_per_user`.",
+    )
+    .or(d::EXCHANGE_TOKENS),
+    key(
+        "ca",
+        Kind::Text,
+        "PEM file: the authorities that are trusted for the issuer; the system's unless set.",
+    ),
+];
+
+const CLAIM: &[Key] = &[
+    key("name", Kind::Text, "The claim's name.").required(),
+    key("value", Kind::Text, "Its value, exactly; flags and numbers as text.").required(),
 ];
 
 const ASSERTION: &[Key] = &[
@@ -362,7 +400,11 @@ const SERVICE: &[Key] = &[
     ),
     key("readers", Kind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", Kind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
-    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"`.")
+    key(
+        "read_methods",
+        Kind::Texts,
+        "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).",
+    )
         .or(d::READ_METHODS),
     key(
         "authorization",
@@ -373,11 +415,15 @@ const SERVICE: &[Key] = &[
     key(
         "credentials",
         Kind::Texts,
-        "Where a token may stand: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in Authorization), `\"header:NAME\"`, `\"websocket\"`.",
+        "Where a token may be: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in `Authorization`), `\"header:NAME\"`, `\"websocket\"`.",
     )
     .or(d::CREDENTIALS),
-    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`; errors below `/v2/` are OCI's.")
-        .or(d::REGISTRY),
+    key(
+        "registry",
+        Kind::Flag,
+        "A container registry: clients sign in at `/.permgate/registry`, and errors below `/v2/` have OCI's form.",
+    )
+    .or(d::REGISTRY),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream learns who is asking; `jwt` is a signed assertion.")
         .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups that the upstream learns about; the readers unless set."),
@@ -418,7 +464,10 @@ const LIMIT: &[Key] = &[
         Kind::Count(1, 10_000_000),
         "How many may come at once after a pause; the rate's number unless set.",
     ),
-    key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included; 429 beyond."),
+    key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included."),
+    key("queue", Kind::Count(0, 10_000), "How many beyond `concurrent` may wait for a place; 429 beyond.")
+        .or(d::LIMIT_QUEUE),
+    key("queue_timeout", Kind::Duration(1), "How long they may wait; 429 beyond.").or(d::LIMIT_QUEUE_TIMEOUT),
 ];
 
 const PUBLIC: &[Key] = &[

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 use super::{
     Admin, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
-    admin, assertion, fields, keys,
+    admin, assertion, exchange, fields, keys,
     problem::{Found, Outside, Problems},
     public::warn_of_risks,
     section::{Section, Text},
@@ -120,6 +120,12 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         problems.error_on_line(error.origin.line, error.message);
     }
 
+    let exchange: Vec<_> = root
+        .named("exchange")
+        .iter()
+        .map(|(name, section)| exchange::rule(problems, name, section, &sound_services, directory, &system))
+        .collect();
+
     let store_section = root.table("store");
     let store_path = directory.join(store_section.text("path")?.get_ref());
     let is_written = root.is_written("assertion");
@@ -144,6 +150,9 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             forward_auth: forward_auth(problems, root, &rules.trusted_proxies),
             bad_tokens: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
             limits: super::limits::limits(problems, root, &written_services, &sound_services),
+            self_rotation: tokens.flag("self_rotation"),
+            announce_end: tokens.duration("announce_end"),
+            exchange: exchange.into_iter().flatten().map(Arc::new).collect(),
         },
         assertion,
         services: sound_services,
