@@ -1,5 +1,7 @@
 //! The documents keep up with the code: every key and command is described, every link leads somewhere.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
