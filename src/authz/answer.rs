@@ -84,6 +84,8 @@ pub enum Reason {
     UpstreamUnavailable,
     /// 503: too many requests are under way, and too many wait.
     UpstreamOverloaded,
+    /// 503: all requests together use as much of the process as they may.
+    OverBudget,
     /// 503, never 401 or 403.
     StoreUnavailable,
     /// 503: the request could not be signed for the upstream.
@@ -114,7 +116,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 57] = [
+    pub const ALL: [Reason; 58] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -165,6 +167,7 @@ impl Reason {
         Reason::UpstreamTimeout,
         Reason::UpstreamUnavailable,
         Reason::UpstreamOverloaded,
+        Reason::OverBudget,
         Reason::StoreUnavailable,
         Reason::AssertionFailed,
         Reason::ShuttingDown,
@@ -227,6 +230,7 @@ impl Reason {
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamUnavailable => "upstream_unavailable",
             Reason::UpstreamOverloaded => "upstream_overloaded",
+            Reason::OverBudget => "over_budget",
             Reason::StoreUnavailable => "store_unavailable",
             Reason::AssertionFailed => "assertion_failed",
             Reason::ShuttingDown => "shutting_down",
