@@ -88,6 +88,8 @@ pub enum Reason {
     UpstreamUnavailable,
     /// 503: too many requests are under way, and too many wait.
     UpstreamOverloaded,
+    /// 503: all requests together use as much of the process as they may.
+    OverBudget,
     /// 503, never 401 or 403.
     StoreUnavailable,
     /// 503: the request could not be signed for the upstream.
@@ -118,7 +120,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 59] = [
+    pub const ALL: [Reason; 60] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -171,6 +173,7 @@ impl Reason {
         Reason::UpstreamTimeout,
         Reason::UpstreamUnavailable,
         Reason::UpstreamOverloaded,
+        Reason::OverBudget,
         Reason::StoreUnavailable,
         Reason::AssertionFailed,
         Reason::ShuttingDown,
@@ -235,6 +238,7 @@ impl Reason {
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamUnavailable => "upstream_unavailable",
             Reason::UpstreamOverloaded => "upstream_overloaded",
+            Reason::OverBudget => "over_budget",
             Reason::StoreUnavailable => "store_unavailable",
             Reason::AssertionFailed => "assertion_failed",
             Reason::ShuttingDown => "shutting_down",

@@ -45,6 +45,8 @@ pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;
 pub const ADMIN_HOSTS: &str = "[]";
 /// What software behind a gateway calls its first account.
 pub const RESERVED_LOGINS: &str = r#"["admin", "root", "administrator"]"#;
+/// Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
+pub const ADMIN_METRICS: &str = "\"local\"";
 pub const ALLOW_REMOTE: &str = "false";
 
 pub const OIDC_TITLE: &str = "\"single sign-on\"";

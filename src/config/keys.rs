@@ -6,10 +6,13 @@ use super::{
     key::{Key, Kind, key},
 };
 
+mod admin;
+mod budgets;
+
 pub const ROOT: &[Key] = &[
     key("version", Kind::Count(1, 1), "The version of this file's format: 1.").required(),
     key("server", Kind::Table(SERVER), "What clients connect to."),
-    key("admin", Kind::Table(ADMIN), "The admin listener: page, API, health, metrics."),
+    key("admin", Kind::Table(admin::ADMIN), "The admin listener: page, API, health, metrics."),
     key("store", Kind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
     key("tokens", Kind::Table(TOKENS), "Rules for all tokens."),
     key(
@@ -79,6 +82,11 @@ const SERVER: &[Key] = &[
     key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless set."),
     key("drain", Kind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(d::DRAIN),
     key("limits", Kind::Table(LIMITS), "Sizes and counts."),
+    key(
+        "budgets",
+        Kind::Table(budgets::BUDGETS),
+        "What all clients together may use; derived from `ulimit -n` and memory unless set, see `permgate check`.",
+    ),
     key("timeouts", Kind::Table(TIMEOUTS), "Deadlines for clients."),
 ];
 
@@ -114,82 +122,6 @@ const TIMEOUTS: &[Key] = &[
         "After this time without a byte, an HTTP/2 client with requests under way is pinged; it is given up after twice the time.",
     )
     .or(d::PING),
-];
-
-const ADMIN: &[Key] = &[
-    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(d::ADMIN_LISTEN),
-    key("tls", Kind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
-    key("tls_client_ca", Kind::Text, "As `server.tls_client_ca`."),
-    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
-        .or(d::TLS_CLIENT_CERTIFICATE),
-    key(
-        "hosts",
-        Kind::Texts,
-        "Host names that the admin listener answers to, beside its own addresses and localhost. Not reloadable.",
-    )
-    .or(d::ADMIN_HOSTS),
-    key(
-        "url",
-        Kind::Text,
-        "Where browsers reach the admin listener: used in invitation links; https makes cookies Secure. Not reloadable.",
-    ),
-    key(
-        "user_header",
-        Kind::Text,
-        "Header field in which a proxy in front names the user; needs `user_header_from`. Not reloadable.",
-    ),
-    key(
-        "user_header_from",
-        Kind::Texts,
-        "Addresses and networks of the proxies from which `user_header` is believed.",
-    ),
-    key(
-        "oidc",
-        Kind::Table(OIDC),
-        "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
-    ),
-    key(
-        "reserved_logins",
-        Kind::Texts,
-        "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
-    )
-    .or(d::RESERVED_LOGINS),
-    key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
-        .or(d::ALLOW_REMOTE),
-];
-
-const OIDC: &[Key] = &[
-    key("issuer", Kind::Text, "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
-        .required(),
-    key("client_id", Kind::Text, "The name under which permgate is registered at the provider.").required(),
-    key(
-        "client_secret",
-        Kind::Secret,
-        "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
-    ),
-    key("title", Kind::Text, "The provider's name on the sign-in button.").or(d::OIDC_TITLE),
-    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or(d::OIDC_SCOPES),
-    key("login_claim", Kind::Text, "The claim that becomes the login of a new account.")
-        .or(d::OIDC_LOGIN_CLAIM),
-    key("groups_claim", Kind::Text, "The claim that lists groups.").or(d::OIDC_GROUPS_CLAIM),
-    key(
-        "groups",
-        Kind::TextsOrTables(OIDC_GROUP),
-        "Groups whose members the provider's claim decides; `{ claim = \"...\", group = \"...\" }` where the provider's name differs.",
-    )
-    .or(d::OIDC_GROUPS),
-    key(
-        "link_logins",
-        Kind::Flag,
-        "Unsafe: whoever has a login at the provider takes over the account with that login here.",
-    )
-    .or(d::OIDC_LINK_LOGINS),
-    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
-];
-
-const OIDC_GROUP: &[Key] = &[
-    key("claim", Kind::Text, "The provider's name for the group.").required(),
-    key("group", Kind::Text, "The group's name here.").required(),
 ];
 
 const STORE: &[Key] = &[

@@ -243,6 +243,12 @@ impl Told {
                 "The service has too much to do",
                 "Wait as long as Retry-After says",
             ),
+            Reason::OverBudget => plain(
+                S::SERVICE_UNAVAILABLE,
+                "service_unavailable",
+                "The gateway has too much to do",
+                "Wait as long as Retry-After says",
+            ),
             Reason::StoreUnavailable => plain(
                 S::SERVICE_UNAVAILABLE,
                 "service_unavailable",
