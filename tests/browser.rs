@@ -43,6 +43,7 @@ fn people_manage_tokens_in_the_page() {
 
     let told = stage::run(
         Command::new(python)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/flow.py"))
             .args([format!("http://{}", gateway.proxy), format!("http://{}", gateway.admin)])
             .arg(PASSWORD)

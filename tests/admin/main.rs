@@ -11,6 +11,7 @@ mod invitations;
 mod lists;
 mod nouns;
 mod operations;
+mod page_lists;
 mod pages;
 mod power;
 #[cfg(feature = "sso")]
