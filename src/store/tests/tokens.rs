@@ -243,6 +243,41 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
 }
 
 #[tokio::test]
+async fn slices_of_tokens_pass_over_what_is_gone() {
+    let bench = Bench::peopled().await;
+    let mut there = Vec::new();
+    for at in 0..24 {
+        let new = named("alice", &format!("a{at}"));
+        let token = bench.store.create_token(operator(), new, None).await.unwrap().record;
+        if at % 3 == 0 {
+            there.push(token.id);
+        } else {
+            bench.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
+        }
+    }
+    there.sort();
+    let owner = match bench.by("alice").who {
+        Who::User(id) => id,
+        Who::Operator => unreachable!(),
+    };
+    for skip in 0..10 {
+        for top in 0..10 {
+            let slice = bench.store.slice_of_tokens(&owner, skip, top).unwrap();
+            let ids: Vec<_> = slice.items.iter().map(|record| record.id).collect();
+            let expected: Vec<_> = there.iter().copied().skip(skip).take(top).collect();
+            assert_eq!((ids, slice.total), (expected, there.len()), "{skip} {top}");
+        }
+    }
+    bench.store.rotate_token(operator(), there[0], None, None).await.unwrap();
+    let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
+    assert_eq!((all.items.len(), all.total), (9, 9), "a token in its grace is there still");
+    bench.pass(3600);
+    let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
+    assert_eq!((all.items.len(), all.total), (8, 8));
+    assert_eq!(bench.store.slice_of_tokens("nobody", 0, 100).unwrap().total, 0);
+}
+
+#[tokio::test]
 async fn pages_of_tokens() {
     let bench = Bench::peopled().await;
     for at in 0..7 {
