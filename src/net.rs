@@ -7,6 +7,7 @@
 mod accept;
 mod bind;
 mod body;
+mod budget;
 mod clock;
 mod connection;
 mod drain;
@@ -32,6 +33,7 @@ pub use self::{
     accept::serve,
     bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
+    budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Share},
     clock::{Clock, Deadline, Elapsed},
     connection::{CloseReason, Connection},
     drain::{Drain, Drained, Draining, drain},
@@ -40,7 +42,7 @@ pub use self::{
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},
     upgrade::{OnUpgrade, Upgraded},
-    worker::{ConnectionLimit, Worker},
+    worker::Worker,
 };
 
 /// What a listener serves: the proxy on workers, the admin router on the control thread.

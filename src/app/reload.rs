@@ -10,6 +10,8 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
     certificates::{Next, Shown},
+    exchange,
+    own_address::OwnAddresses,
     supervisor::Supervisor,
     watch::Watch,
 };
@@ -19,7 +21,7 @@ use crate::{
     config::{self, Config, Errors, Problem},
     fence::Cut,
     metrics::Metrics,
-    net::Limits,
+    net::{Budgets, Limits, Machine},
     proxy::access_log::AccessLog,
     settings::{UpstreamSettings, UpstreamTls},
     state::State,
@@ -41,6 +43,9 @@ pub struct Reloader {
     watch: Watch,
     supervisor: Supervisor,
     keyring: Arc<Keyring>,
+    /// Of the proxy and of the admin listener.
+    budgets: [Arc<Budgets>; 2],
+    own: OwnAddresses,
 }
 
 impl Reloader {
@@ -56,6 +61,8 @@ impl Reloader {
         watch: Watch,
         supervisor: Supervisor,
         keyring: Arc<Keyring>,
+        budgets: [Arc<Budgets>; 2],
+        own: OwnAddresses,
     ) -> Arc<Self> {
         Arc::new(Self {
             file: config.file.clone(),
@@ -70,6 +77,8 @@ impl Reloader {
             watch,
             supervisor,
             keyring,
+            budgets,
+            own,
         })
     }
 
@@ -109,6 +118,11 @@ impl Reloader {
                 "{key} cannot be switched on or off by a reload: stop permgate and start it again"
             )));
         }
+        let (own, upstreams) = (self.own.clone(), next.proxy.upstreams.clone());
+        let checked = tokio::task::spawn_blocking(move || own.check(upstreams.values())).await;
+        if let Ok(Err(error)) = checked {
+            return Err(self.refused(error.to_string()));
+        }
         // Read before anything changes, shown only once the rules are accepted.
         let certificates = self
             .read_certificates(&next)
@@ -124,6 +138,7 @@ impl Reloader {
             self.keyring.restore(keys);
             ReloadError::Change(error)
         })?;
+        let ended = exchange::end_orphans(&self.store, &self.state).await;
         self.certificates.show(&certificates);
         self.follow(&next);
         self.metrics.set(next.metrics);
@@ -137,10 +152,16 @@ impl Reloader {
         {
             tracing::error!("the access log stays where it was: {error}");
         }
+        let [proxy, admin] = &self.budgets;
+        let limits = next.budget_limits(Machine::raised());
+        proxy.set(&limits);
+        admin.set(&limits.of_admin());
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());
         next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
         *present = next;
+        // The configuration is in force; what its rules gave before must have ended, too.
+        ended.map_err(ReloadError::Change)?;
         Ok(cut)
     }
 
@@ -341,6 +362,8 @@ mod tests {
             crate::app::watch::watch().0,
             Supervisor::of(Signals::Ignored),
             Arc::default(),
+            [Budgets::of_process(), Budgets::of_process()],
+            OwnAddresses::default(),
         );
         let reload = async || {
             let before = certificates.current();

@@ -13,10 +13,10 @@ use crate::{
     assertion::Keyring,
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
-    net::{self, ConnectionLimit, Draining, Limits, Listener, Worker},
+    net::{self, Budgets, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Counts, Gateway, LastUsedTable, Parts, TokenLookup, Upstreams, access_log::AccessLog,
-        refusals::RefusalSender,
+        BadTokens, Counts, Gateway, IssuerKeys, LastUsedTable, Parts, TokenLookup, Upstreams,
+        access_log::AccessLog, refusals::RefusalSender,
     },
     state::State,
 };
@@ -32,10 +32,11 @@ pub struct Seed {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
+    pub issuers: Arc<IssuerKeys>,
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
     pub counts: Arc<Counts>,
-    pub connection_limit: Arc<ConnectionLimit>,
+    pub budgets: Arc<Budgets>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
     /// Where somebody watches.
@@ -68,7 +69,7 @@ fn run(seed: Seed) -> io::Result<()> {
 
 async fn serve(seed: Seed) -> io::Result<()> {
     let mut limits = seed.limits;
-    let worker = Worker::new(limits.borrow_and_update().clone(), seed.connection_limit);
+    let worker = Worker::new(limits.borrow_and_update().clone(), seed.budgets);
     let registry = Registry::new(seed.participant);
     tokio::task::spawn_local(registry.clone().run());
     let gateway = Gateway::new(Parts {
@@ -80,6 +81,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         refusals: seed.refusals,
         bad_tokens: seed.bad_tokens,
         records: seed.records,
+        issuers: seed.issuers,
         keyring: seed.keyring,
         upstreams: seed.upstreams,
         counts: seed.counts,

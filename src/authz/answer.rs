@@ -48,6 +48,10 @@ pub enum Reason {
     ReadOnlyScope,
     /// 403: the address that asks for a decision is no trusted proxy's.
     ProxyNotTrusted,
+    /// 403: the owner may not change their own tokens, or this token cannot be rotated.
+    RotationDenied,
+    /// 400: a token of another issuer that no rule exchanges.
+    ExchangeRefused,
     /// 403: the proxy that asks does not tell exactly one original request.
     OriginalUnclear,
     /// 405 with Allow: a method outside the service's `methods`.
@@ -84,6 +88,8 @@ pub enum Reason {
     UpstreamUnavailable,
     /// 503: too many requests are under way, and too many wait.
     UpstreamOverloaded,
+    /// 503: all requests together use as much of the process as they may.
+    OverBudget,
     /// 503, never 401 or 403.
     StoreUnavailable,
     /// 503: the request could not be signed for the upstream.
@@ -114,7 +120,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 57] = [
+    pub const ALL: [Reason; 60] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -146,6 +152,8 @@ impl Reason {
         Reason::ScopeDenied,
         Reason::ReadOnlyScope,
         Reason::ProxyNotTrusted,
+        Reason::RotationDenied,
+        Reason::ExchangeRefused,
         Reason::OriginalUnclear,
         Reason::MethodNotAllowed,
         Reason::BadRequest,
@@ -165,6 +173,7 @@ impl Reason {
         Reason::UpstreamTimeout,
         Reason::UpstreamUnavailable,
         Reason::UpstreamOverloaded,
+        Reason::OverBudget,
         Reason::StoreUnavailable,
         Reason::AssertionFailed,
         Reason::ShuttingDown,
@@ -208,6 +217,8 @@ impl Reason {
             Reason::ScopeDenied => "scope_denied",
             Reason::ReadOnlyScope => "read_only_scope",
             Reason::ProxyNotTrusted => "proxy_not_trusted",
+            Reason::RotationDenied => "rotation_denied",
+            Reason::ExchangeRefused => "exchange_refused",
             Reason::OriginalUnclear => "original_unclear",
             Reason::MethodNotAllowed => "method_not_allowed",
             Reason::BadRequest => "bad_request",
@@ -227,6 +238,7 @@ impl Reason {
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamUnavailable => "upstream_unavailable",
             Reason::UpstreamOverloaded => "upstream_overloaded",
+            Reason::OverBudget => "over_budget",
             Reason::StoreUnavailable => "store_unavailable",
             Reason::AssertionFailed => "assertion_failed",
             Reason::ShuttingDown => "shutting_down",

@@ -6,16 +6,16 @@ use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
-    address::{Listen, Wrong, host, is_local, network},
+    address::{self, Listen, Wrong, host, is_local, network},
     oidc,
     problem::Problems,
-    resolve::listen,
+    resolve::{listen, trusted_proxies},
     section::Section,
     service::collect,
     tls,
 };
 use crate::{
-    admin::{SignIn, UserHeader},
+    admin::{MetricsAccess, SignIn, UserHeader},
     authz::administration::names,
     net::Address,
     settings::{NoSystemRoots, SystemRoots},
@@ -57,12 +57,15 @@ pub(super) fn admin(
         gateway.map(|(url, _)| url).or_else(|| reached(!server.tls.pairs.is_empty(), &server.listen));
     let header = user_header(problems, section);
     let url = url.map(|(url, _)| url);
+    let metrics = metrics(problems, section, directory);
     let provider = oidc::provider(problems, section, url.as_deref(), directory, system);
     Admin {
         listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         hosts,
         tls,
         allow_remote: allowed,
+        trusted_proxies: trusted_proxies(problems, section),
+        metrics,
         sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
 }
@@ -74,6 +77,28 @@ pub(super) fn reserved_logins(problems: &Problems<'_>, section: &Section<'_>) ->
         Err(refusal) => Err((refusal.message, String::new())),
     };
     collect(problems, section.texts("reserved_logins"), login).into()
+}
+
+/// Who gets `/metrics` without a token.
+fn metrics(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> MetricsAccess {
+    let Some(text) = section.text("metrics") else { return MetricsAccess::default() };
+    match text.get_ref().as_str() {
+        "local" => return MetricsAccess::Local,
+        "socket" => return MetricsAccess::Socket,
+        "listener" => return MetricsAccess::Listener,
+        _ => {}
+    }
+    match address::listen(text.get_ref(), directory) {
+        Ok(Listen { address: address @ (Address::Tcp(_) | Address::Unix(_)), scheme: None }) => {
+            MetricsAccess::Apart(address)
+        }
+        Ok(_) | Err(_) => {
+            let message = format!("{:?} says not who gets /metrics", text.get_ref());
+            let advice = "write \"local\", \"socket\", \"listener\", \"IP:PORT\" or \"unix:PATH\"";
+            problems.error(&text.span(), message, advice);
+            MetricsAccess::default()
+        }
+    }
 }
 
 /// The URL of the first listener that has one. A port that the kernel chooses is not known here.

@@ -45,6 +45,8 @@ pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;
 pub const ADMIN_HOSTS: &str = "[]";
 /// What software behind a gateway calls its first account.
 pub const RESERVED_LOGINS: &str = r#"["admin", "root", "administrator"]"#;
+/// Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
+pub const ADMIN_METRICS: &str = "\"local\"";
 pub const ALLOW_REMOTE: &str = "false";
 
 pub const OIDC_TITLE: &str = "\"single sign-on\"";
@@ -99,6 +101,18 @@ pub const RESOLVE: &str = r#""30s""#;
 pub const QUEUE: &str = "100";
 /// Who waits longer is better told so.
 pub const QUEUE_TIMEOUT: &str = r#""1s""#;
+
+/// A package manager opens a few dozen connections at once and gives up after a few refusals.
+pub const LIMIT_QUEUE: &str = "100";
+/// Shorter than any client's own patience.
+pub const LIMIT_QUEUE_TIMEOUT: &str = r#""5s""#;
+
+/// A pipeline asks for it; a thief would like it, too.
+pub const SELF_ROTATION: &str = "false";
+/// Longer than most jobs run.
+pub const EXCHANGE_LIFETIME: &str = r#""15m""#;
+/// A busy project has a few hundred jobs an hour.
+pub const EXCHANGE_TOKENS: &str = "500";
 
 /// The reading methods of RFC 9110 that change nothing.
 pub const READ_METHODS: &str = r#"["GET", "HEAD", "OPTIONS"]"#;

@@ -6,10 +6,13 @@ use super::{
     key::{Key, Kind, key},
 };
 
+mod admin;
+mod budgets;
+
 pub const ROOT: &[Key] = &[
     key("version", Kind::Count(1, 1), "The version of this file's format: 1.").required(),
     key("server", Kind::Table(SERVER), "What clients connect to."),
-    key("admin", Kind::Table(ADMIN), "The admin listener: page, API, health, metrics."),
+    key("admin", Kind::Table(admin::ADMIN), "The admin listener: page, API, health, metrics."),
     key("store", Kind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
     key("tokens", Kind::Table(TOKENS), "Rules for all tokens."),
     key(
@@ -31,6 +34,11 @@ pub const ROOT: &[Key] = &[
     key("metrics", Kind::Table(METRICS), "What `/metrics` reports."),
     key("upstream", Kind::Named(UPSTREAM), "Where requests are sent. The name is yours to choose."),
     key("service", Kind::Named(SERVICE), "What a token may be scoped to. The name is the scope word."),
+    key(
+        "exchange",
+        Kind::Named(EXCHANGE),
+        "Who gets a short token for an OpenID Connect token of a CI system, by `POST /.permgate/token`.",
+    ),
     key("public", Kind::Tables(PUBLIC), "Paths that need no token. There is no other way past one."),
     key("limits", Kind::TableOrTables(LIMIT), "Limits over all services."),
 ];
@@ -74,6 +82,11 @@ const SERVER: &[Key] = &[
     key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless set."),
     key("drain", Kind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(d::DRAIN),
     key("limits", Kind::Table(LIMITS), "Sizes and counts."),
+    key(
+        "budgets",
+        Kind::Table(budgets::BUDGETS),
+        "What all clients together may use; derived from `ulimit -n` and memory unless set, see `permgate check`.",
+    ),
     key("timeouts", Kind::Table(TIMEOUTS), "Deadlines for clients."),
 ];
 
@@ -111,82 +124,6 @@ const TIMEOUTS: &[Key] = &[
     .or(d::PING),
 ];
 
-const ADMIN: &[Key] = &[
-    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(d::ADMIN_LISTEN),
-    key("tls", Kind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
-    key("tls_client_ca", Kind::Text, "As `server.tls_client_ca`."),
-    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
-        .or(d::TLS_CLIENT_CERTIFICATE),
-    key(
-        "hosts",
-        Kind::Texts,
-        "Host names that the admin listener answers to, beside its own addresses and localhost. Not reloadable.",
-    )
-    .or(d::ADMIN_HOSTS),
-    key(
-        "url",
-        Kind::Text,
-        "Where browsers reach the admin listener: used in invitation links; https makes cookies Secure. Not reloadable.",
-    ),
-    key(
-        "user_header",
-        Kind::Text,
-        "Header field in which a proxy in front names the user; needs `user_header_from`. Not reloadable.",
-    ),
-    key(
-        "user_header_from",
-        Kind::Texts,
-        "Addresses and networks of the proxies from which `user_header` is believed.",
-    ),
-    key(
-        "oidc",
-        Kind::Table(OIDC),
-        "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
-    ),
-    key(
-        "reserved_logins",
-        Kind::Texts,
-        "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
-    )
-    .or(d::RESERVED_LOGINS),
-    key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
-        .or(d::ALLOW_REMOTE),
-];
-
-const OIDC: &[Key] = &[
-    key("issuer", Kind::Text, "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
-        .required(),
-    key("client_id", Kind::Text, "The name under which permgate is registered at the provider.").required(),
-    key(
-        "client_secret",
-        Kind::Secret,
-        "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
-    ),
-    key("title", Kind::Text, "The provider's name on the sign-in button.").or(d::OIDC_TITLE),
-    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or(d::OIDC_SCOPES),
-    key("login_claim", Kind::Text, "The claim that becomes the login of a new account.")
-        .or(d::OIDC_LOGIN_CLAIM),
-    key("groups_claim", Kind::Text, "The claim that lists groups.").or(d::OIDC_GROUPS_CLAIM),
-    key(
-        "groups",
-        Kind::TextsOrTables(OIDC_GROUP),
-        "Groups whose members the provider's claim decides; `{ claim = \"...\", group = \"...\" }` where the provider's name differs.",
-    )
-    .or(d::OIDC_GROUPS),
-    key(
-        "link_logins",
-        Kind::Flag,
-        "Unsafe: whoever has a login at the provider takes over the account with that login here.",
-    )
-    .or(d::OIDC_LINK_LOGINS),
-    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
-];
-
-const OIDC_GROUP: &[Key] = &[
-    key("claim", Kind::Text, "The provider's name for the group.").required(),
-    key("group", Kind::Text, "The group's name here.").required(),
-];
-
 const STORE: &[Key] = &[
     key("path", Kind::Text, "The store's directory. Not reloadable.").or(d::STORE_PATH),
     key("ballast", Kind::Size, "Size of the file that is given back when the disk is full. Not reloadable.")
@@ -202,7 +139,40 @@ const TOKENS: &[Key] = &[
     key("perm_alias", Kind::Flag, "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.")
         .or(d::PERM_ALIAS),
     key("max_lifetime", Kind::Duration(1000), "The longest lifetime of a new token; unlimited unless set."),
+    key("self_rotation", Kind::Flag, "A token may replace itself by `POST /.permgate/rotate`.")
+        .or(d::SELF_ROTATION),
+    key(
+        "announce_end",
+        Kind::Duration(1000),
+        "Answers carry `Deprecation` and `Sunset` for so long before their token ends, and while it is in its grace; never unless set.",
+    ),
     key("max_per_user", Kind::Count(1, 1_000_000), "Live tokens per user.").or(d::MAX_PER_USER),
+];
+
+const EXCHANGE: &[Key] = &[
+    key("issuer", Kind::Text, "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.")
+        .required(),
+    key("audience", Kind::Text, "One of the claim `aud`.").required(),
+    key("claims", Kind::TableOrTables(CLAIM), "What the token says, each exactly; at least one.").required(),
+    key("account", Kind::Text, "Login of the service account that the tokens act for.").required(),
+    key("scope", Kind::Texts, "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
+    key("lifetime", Kind::Duration(1000), "Of a token that is given; 1h at most.").or(d::EXCHANGE_LIFETIME),
+    key(
+        "max_tokens",
+        Kind::Count(1, 100_000),
+        "Live tokens at one time; they do not count for `tokens.max_per_user`.",
+    )
+    .or(d::EXCHANGE_TOKENS),
+    key(
+        "ca",
+        Kind::Text,
+        "PEM file: the authorities that are trusted for the issuer; the system's unless set.",
+    ),
+];
+
+const CLAIM: &[Key] = &[
+    key("name", Kind::Text, "The claim's name.").required(),
+    key("value", Kind::Text, "Its value, exactly; flags and numbers as text.").required(),
 ];
 
 const ASSERTION: &[Key] = &[
@@ -362,7 +332,11 @@ const SERVICE: &[Key] = &[
     ),
     key("readers", Kind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", Kind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
-    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"`.")
+    key(
+        "read_methods",
+        Kind::Texts,
+        "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).",
+    )
         .or(d::READ_METHODS),
     key(
         "authorization",
@@ -373,11 +347,15 @@ const SERVICE: &[Key] = &[
     key(
         "credentials",
         Kind::Texts,
-        "Where a token may stand: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in Authorization), `\"header:NAME\"`, `\"websocket\"`.",
+        "Where a token may be: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in `Authorization`), `\"header:NAME\"`, `\"websocket\"`.",
     )
     .or(d::CREDENTIALS),
-    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`; errors below `/v2/` are OCI's.")
-        .or(d::REGISTRY),
+    key(
+        "registry",
+        Kind::Flag,
+        "A container registry: clients sign in at `/.permgate/registry`, and errors below `/v2/` have OCI's form.",
+    )
+    .or(d::REGISTRY),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream learns who is asking; `jwt` is a signed assertion.")
         .or(d::IDENTITY),
     key("identity_groups", Kind::Texts, "Groups that the upstream learns about; the readers unless set."),
@@ -418,7 +396,10 @@ const LIMIT: &[Key] = &[
         Kind::Count(1, 10_000_000),
         "How many may come at once after a pause; the rate's number unless set.",
     ),
-    key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included; 429 beyond."),
+    key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included."),
+    key("queue", Kind::Count(0, 10_000), "How many beyond `concurrent` may wait for a place; 429 beyond.")
+        .or(d::LIMIT_QUEUE),
+    key("queue_timeout", Kind::Duration(1), "How long they may wait; 429 beyond.").or(d::LIMIT_QUEUE_TIMEOUT),
 ];
 
 const PUBLIC: &[Key] = &[

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     authz::rules::{ServiceKey, ServiceSpec},
-    settings::{Limit, LimitKey, Limits, Rate},
+    settings::{Limit, LimitKey, Limits, Queue, Rate},
 };
 
 /// Counts are in memory: what takes longer than this to come back means nothing.
@@ -62,7 +62,16 @@ fn limit(problems: &Problems<'_>, section: &Section<'_>) -> Option<Limit> {
             return None;
         }
     };
-    (rate.is_some() || concurrent.is_some()).then_some(Limit { per, rate, concurrent })
+    for key in ["queue", "queue_timeout"] {
+        if concurrent.is_none() && section.is_written(key) {
+            problems.error(&section.at(key), format!("`{key}` is of no use without `concurrent`"), "");
+        }
+    }
+    let queue = Queue {
+        length: section.count("queue").unwrap_or_default(),
+        timeout: section.duration("queue_timeout").unwrap_or_default(),
+    };
+    (rate.is_some() || concurrent.is_some()).then_some(Limit { per, rate, concurrent, queue })
 }
 
 fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong> {

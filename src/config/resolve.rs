@@ -13,9 +13,9 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Admin, Config, Errors, Log, Server,
+    Admin, Budgets, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
-    admin, assertion, fields, keys,
+    admin, assertion, exchange, fields, keys,
     problem::{Found, Outside, Problems},
     public::warn_of_risks,
     section::{Section, Text},
@@ -23,6 +23,7 @@ use super::{
     shape, tls, upstream,
 };
 use crate::{
+    admin::MetricsAccess,
     authz::{
         forwarding::TrustedProxies,
         rules::{PublicSpec, Rules, ServiceIds, Settings as RuleSettings},
@@ -30,7 +31,7 @@ use crate::{
     metrics,
     net::{self, Address},
     proxy::access_log::LogTarget,
-    settings::{BadTokenLimit, FrontProxy, ProxySettings, UpstreamSettings},
+    settings::{BadTokenLimit, FrontProxy, ProxySettings, UpstreamSettings, UpstreamUrl},
     store,
 };
 
@@ -59,7 +60,7 @@ pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config,
 /// `None` where something essential is missing; that has been reported.
 fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: &Path) -> Option<Config> {
     let trusted_proxies = trusted_proxies(problems, &root.table("server"));
-    let server = server(problems, &root.table("server"), &trusted_proxies, directory);
+    let server = server(problems, root, &trusted_proxies, directory);
     let system = OnceCell::new();
     let admin = admin::admin(problems, root, &server, directory, &system);
     distinct(problems, root, &server, &admin);
@@ -73,10 +74,11 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         .map(|(name, section)| upstream::upstream(problems, name, section, directory, &system))
         .collect();
     for ((_, section), upstream) in written.iter().zip(&upstreams) {
-        let own = upstream.iter().flat_map(|upstream| &upstream.urls);
-        if let Some(one) = own.map(|one| &one.url).find(|url| upstream::leads_to(url, &server.listen)) {
+        let listen = [&server.listen, &admin.listen];
+        let own = |url: &&UpstreamUrl| listen.iter().any(|listen| upstream::leads_to(url, listen));
+        if let Some(one) = upstream.iter().flat_map(|one| &one.urls).map(|one| &one.url).find(own) {
             let message = format!("{one} is where this gateway listens itself: requests would go round");
-            problems.warn(&section.at("urls"), message, "name the service behind it");
+            problems.error(&section.at("urls"), message, "name the service behind it");
         }
     }
 
@@ -120,6 +122,12 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
         problems.error_on_line(error.origin.line, error.message);
     }
 
+    let exchange: Vec<_> = root
+        .named("exchange")
+        .iter()
+        .map(|(name, section)| exchange::rule(problems, name, section, &sound_services, directory, &system))
+        .collect();
+
     let store_section = root.table("store");
     let store_path = directory.join(store_section.text("path")?.get_ref());
     let is_written = root.is_written("assertion");
@@ -145,6 +153,9 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             forward_auth: forward_auth(problems, root, &rules.trusted_proxies),
             bad_tokens: if root.is_written("limiter") { limiter(&root.table("limiter")) } else { None },
             limits: super::limits::limits(problems, root, &written_services, &sound_services),
+            self_rotation: tokens.flag("self_rotation"),
+            announce_end: tokens.duration("announce_end"),
+            exchange: exchange.into_iter().flatten().map(Arc::new).collect(),
         },
         assertion,
         services: sound_services,
@@ -159,10 +170,11 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
 
 fn server(
     problems: &Problems<'_>,
-    section: &Section<'_>,
+    root: &Section<'_>,
     trusted_proxies: &TrustedProxies,
     directory: &Path,
 ) -> Server {
+    let section = &root.table("server");
     let listen = listen(problems, section, directory);
     let tls = tls::resolve(problems, section, directory);
     let certificates = section.is_written("tls");
@@ -191,6 +203,7 @@ fn server(
         workers: section.count("workers").and_then(NonZeroUsize::new),
         drain: section.duration("drain").unwrap_or_default(),
         limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(problems, section) },
+        budgets: budgets(root),
     }
 }
 
@@ -219,10 +232,24 @@ fn forward_auth(
     }
 }
 
-fn trusted_proxies(problems: &Problems<'_>, server: &Section<'_>) -> TrustedProxies {
+pub(super) fn trusted_proxies(problems: &Problems<'_>, server: &Section<'_>) -> TrustedProxies {
     let (unix, networks): (Vec<_>, Vec<_>) =
         server.texts("trusted_proxies").into_iter().partition(|text| text.get_ref() == "unix");
     TrustedProxies { networks: collect(problems, networks, network), unix: !unix.is_empty() }
+}
+
+fn budgets(root: &Section<'_>) -> Budgets {
+    let (section, admin) = (root.table("server").table("budgets"), root.table("admin"));
+    let bytes = |section: &Section<'_>, name| section.size(name).and_then(|size| usize::try_from(size).ok());
+    Budgets {
+        upstream_connections: section.count("upstream_connections"),
+        streams: section.count("streams"),
+        tunnels: section.count("tunnels"),
+        send_buffers: bytes(&section, "send_buffers"),
+        receive_buffers: bytes(&section, "receive_buffers"),
+        admin_connections: admin.count("connections"),
+        bodies: bytes(&admin, "bodies"),
+    }
 }
 
 fn limits(problems: &Problems<'_>, server: &Section<'_>) -> net::Limits {
@@ -304,6 +331,9 @@ pub(super) fn listen(
 fn distinct(problems: &Problems<'_>, root: &Section<'_>, server: &Server, admin: &Admin) {
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
+    if let MetricsAccess::Apart(address) = &admin.metrics {
+        seen.insert(address);
+    }
     for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {
         for Listen { address, .. } in addresses {
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);

@@ -195,7 +195,11 @@ fn tls(
 pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
     listen.iter().any(|listen| match (&listen.address, url.host()) {
         (Address::Tcp(own), host) if own.port() == url.port() => match host {
-            Host::Address(ip) => *ip == own.ip() || own.ip().is_unspecified() && ip.is_loopback(),
+            Host::Address(ip) => {
+                let (ip, own) = (ip.to_canonical(), own.ip().to_canonical());
+                let here = own.is_loopback() || own.is_unspecified();
+                ip == own || own.is_unspecified() && ip.is_loopback() || here && ip.is_unspecified()
+            }
             Host::Name(name) => {
                 &**name == "localhost" && (own.ip().is_loopback() || own.ip().is_unspecified())
             }

@@ -31,6 +31,8 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::ScopeDenied
         | Reason::ReadOnlyScope
         | Reason::ProxyNotTrusted
+        | Reason::RotationDenied
+        | Reason::ExchangeRefused
         | Reason::TooManyBadTokens
         | Reason::RateLimited
         | Reason::ConcurrencyLimited
@@ -58,6 +60,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::UpstreamTimeout
         | Reason::UpstreamUnavailable
         | Reason::UpstreamOverloaded
+        | Reason::OverBudget
         | Reason::StoreUnavailable
         | Reason::AssertionFailed
         | Reason::ShuttingDown => "failed",

@@ -143,6 +143,16 @@ impl Told {
                 "Decisions are told to trusted proxies alone",
                 "Add the proxy's address to server.trusted_proxies",
             ),
+            Reason::RotationDenied => plain(
+                S::FORBIDDEN,
+                "permission_denied",
+                "The access token cannot be rotated",
+                "Ask an administrator for the permission Update Self, or make a new token",
+            ),
+            Reason::ExchangeRefused => bad_request(
+                "The token is not exchanged",
+                "See that its issuer, audience and claims are those of a rule of exchange, and send each token once",
+            ),
             Reason::OriginalUnclear => plain(
                 S::FORBIDDEN,
                 "forbidden",
@@ -231,6 +241,12 @@ impl Told {
                 S::SERVICE_UNAVAILABLE,
                 "service_unavailable",
                 "The service has too much to do",
+                "Wait as long as Retry-After says",
+            ),
+            Reason::OverBudget => plain(
+                S::SERVICE_UNAVAILABLE,
+                "service_unavailable",
+                "The gateway has too much to do",
                 "Wait as long as Retry-After says",
             ),
             Reason::StoreUnavailable => plain(

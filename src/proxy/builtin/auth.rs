@@ -52,9 +52,13 @@ impl Gateway {
         if !trusts(state, connection) {
             return Err(Reason::ProxyNotTrusted);
         }
-        let ForwardedRequest { method, target, host, upgrade } = proxy.forwarded_request(request)?;
-        let facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
-        let facts = RequestFacts { upgrade, ..facts };
+        let ForwardedRequest { method, target, host, asked_by, upgrade } =
+            proxy.forwarded_request(request)?;
+        let mut facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
+        facts.upgrade = upgrade;
+        // A second statement of the host, unless it names this gateway alone.
+        let stated = asked_by.filter(|host| state.snapshot.rules.names_host(host.as_str()));
+        facts.stated_hosts.extend(stated.map(|host| host.as_str().to_owned()));
         let mut judged = Request::new(());
         *judged.method_mut() = method;
         *judged.uri_mut() = target;
@@ -66,7 +70,8 @@ impl Gateway {
     fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext) -> Answer {
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
-        self.edit_request(permit, context, &mut headers)?;
+        let limits = self.take_limits(permit, context, None)?;
+        self.edit_request(permit, context, &mut headers, limits)?;
         let mut response = Response::new(Bytes::new());
         let answered = headers.iter().filter(|(name, _)| is_answered(name));
         response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));

@@ -1,0 +1,101 @@
+//! The keys of `[admin]`.
+
+use super::{Key, Kind, TLS, d, key};
+
+pub(super) const ADMIN: &[Key] = &[
+    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(d::ADMIN_LISTEN),
+    key("tls", Kind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
+    key("tls_client_ca", Kind::Text, "As `server.tls_client_ca`."),
+    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
+        .or(d::TLS_CLIENT_CERTIFICATE),
+    key(
+        "hosts",
+        Kind::Texts,
+        "Host names that the admin listener answers to, beside its own addresses and localhost. Not reloadable.",
+    )
+    .or(d::ADMIN_HOSTS),
+    key(
+        "url",
+        Kind::Text,
+        "Where browsers reach the admin listener: used in invitation links; https makes cookies Secure. Not reloadable.",
+    ),
+    key(
+        "user_header",
+        Kind::Text,
+        "Header field in which a proxy in front names the user; needs `user_header_from`. Not reloadable.",
+    ),
+    key(
+        "user_header_from",
+        Kind::Texts,
+        "Addresses and networks of the proxies from which `user_header` is believed.",
+    ),
+    key(
+        "oidc",
+        Kind::Table(OIDC),
+        "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
+    ),
+    key(
+        "reserved_logins",
+        Kind::Texts,
+        "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
+    )
+    .or(d::RESERVED_LOGINS),
+    key(
+        "trusted_proxies",
+        Kind::Texts,
+        "Networks of proxies in front whose `Forwarded` or `X-Forwarded-For` names the client; `\"unix\"`: peers on unix sockets. Not reloadable.",
+    )
+    .or(d::TRUSTED_PROXIES),
+    key(
+        "metrics",
+        Kind::Text,
+        "Who gets `/metrics` without a token: `\"local\"` (this machine, but not through a proxy), `\"socket\"` (the unix socket), `\"listener\"` (whoever reaches it), or an address to listen on for nothing else. Not reloadable.",
+    )
+    .or(d::ADMIN_METRICS),
+    key(
+        "connections",
+        Kind::Count(8, 100_000),
+        "Connections, which clients of the proxy cannot use up; derived from `ulimit -n` unless set.",
+    ),
+    key(
+        "bodies",
+        Kind::Size,
+        "Request bodies that are gathered in memory, all together; derived from the memory unless set.",
+    ),
+    key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
+        .or(d::ALLOW_REMOTE),
+];
+
+const OIDC: &[Key] = &[
+    key("issuer", Kind::Text, "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
+        .required(),
+    key("client_id", Kind::Text, "The name under which permgate is registered at the provider.").required(),
+    key(
+        "client_secret",
+        Kind::Secret,
+        "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
+    ),
+    key("title", Kind::Text, "The provider's name on the sign-in button.").or(d::OIDC_TITLE),
+    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or(d::OIDC_SCOPES),
+    key("login_claim", Kind::Text, "The claim that becomes the login of a new account.")
+        .or(d::OIDC_LOGIN_CLAIM),
+    key("groups_claim", Kind::Text, "The claim that lists groups.").or(d::OIDC_GROUPS_CLAIM),
+    key(
+        "groups",
+        Kind::TextsOrTables(OIDC_GROUP),
+        "Groups whose members the provider's claim decides; `{ claim = \"...\", group = \"...\" }` where the provider's name differs.",
+    )
+    .or(d::OIDC_GROUPS),
+    key(
+        "link_logins",
+        Kind::Flag,
+        "Unsafe: whoever has a login at the provider takes over the account with that login here.",
+    )
+    .or(d::OIDC_LINK_LOGINS),
+    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
+];
+
+const OIDC_GROUP: &[Key] = &[
+    key("claim", Kind::Text, "The provider's name for the group.").required(),
+    key("group", Kind::Text, "The group's name here.").required(),
+];
