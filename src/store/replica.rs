@@ -126,7 +126,7 @@ impl Replica {
             if stage::is_large(&rows) {
                 trees.write_large(rows, state_row)
             } else {
-                trees.write(rows, state_row)
+                trees.write(rows, state_row.as_deref())
             }
         };
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
@@ -216,11 +216,7 @@ impl Trees {
     }
 
     /// One transaction over the tables that change, so that a crash leaves all of it or nothing.
-    fn write(
-        &self,
-        rows: [stage::Rows; Table::ALL.len()],
-        state: Option<Vec<u8>>,
-    ) -> Result<(), sled::Error> {
+    fn write(&self, rows: [stage::Rows; Table::ALL.len()], state: Option<&[u8]>) -> Result<(), sled::Error> {
         let mut trees = Vec::new();
         let mut batches = Vec::new();
         for (table, rows) in Table::ALL.into_iter().zip(rows) {
@@ -232,7 +228,7 @@ impl Trees {
                     None => batch.remove(key),
                 }
             }
-            if let Some(state) = state.as_deref().filter(|_| table == Table::Meta) {
+            if let Some(state) = state.filter(|_| table == Table::Meta) {
                 batch.insert(tables::STATE, state);
             }
             if changes {
