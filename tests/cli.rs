@@ -689,7 +689,7 @@ fn follow(page: &str) -> usize {
         let line = line.replace("http://127.0.0.1:8090", &format!("http://{upstream}"));
         let line = line.replace("permgate init", "permgate init --listen unix:http.sock --page 127.0.0.1:0");
         let script = format!(
-            "curl() {{ command curl -s --unix-socket http.sock \"$@\"; }}\n{line}\ncode=$?\necho \"TOKEN=$TOKEN\"; exit $code"
+            "curl() {{ command curl -s --unix-socket http.sock \"$@\"; }}\n{line}\ncode=$?\nprintf '\\nTOKEN=%s\\n' \"$TOKEN\"; exit $code"
         );
         let output = Command::new("sh")
             .args(["-c", &script])
@@ -702,7 +702,8 @@ fn follow(page: &str) -> usize {
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        token = text.lines().find_map(|line| line.strip_prefix("TOKEN=")).unwrap().to_owned();
+        let told = text.lines().find_map(|line| line.strip_prefix("TOKEN="));
+        token = told.unwrap_or_else(|| panic!("{line}\n{text}\n{words}")).to_owned();
         let expected: Option<u16> =
             line.split_once(" # ").and_then(|(_, comment)| comment.trim().get(..3)?.parse().ok());
         if let Some(status) = expected {

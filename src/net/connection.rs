@@ -63,6 +63,9 @@ pub struct Connection {
     stream: Option<Box<Stream>>,
 }
 
+/// How long after connecting a client may take to begin when others wait for the place.
+const BEGINS: Duration = Duration::from_millis(250);
+
 /// How long a handshake or a head may take when others wait for the place.
 const DAWDLES: Duration = Duration::from_secs(1);
 
@@ -208,16 +211,26 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Since when nothing has been under way that closing would lose.
+    /// Since when nothing has been under way that closing would lose. Whoever has just connected is about to
+    /// send something.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        matches!(self.phase.get(), Phase::Fresh | Phase::Idle).then(|| self.phase_began.get())
+        let since = match self.phase.get() {
+            Phase::Idle => Duration::ZERO,
+            Phase::Fresh => BEGINS,
+            _ => return None,
+        };
+        self.lasts_for(since)
     }
 
     /// Since when a handshake or a head has been on its way, if that is longer than it takes.
     pub(super) fn dawdles_since(&self) -> Option<Instant> {
+        matches!(self.phase.get(), Phase::Handshake | Phase::Head).then(|| self.lasts_for(DAWDLES))?
+    }
+
+    /// Since when the present phase has lasted, if that is at least this long.
+    fn lasts_for(&self, at_least: Duration) -> Option<Instant> {
         let since = self.phase_began.get();
-        let late = self.clock.now().saturating_duration_since(since) >= DAWDLES;
-        (late && matches!(self.phase.get(), Phase::Handshake | Phase::Head)).then_some(since)
+        (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
     }
 
     /// Somebody has signed in: from now on it makes no room for others unless it is idle.
@@ -225,10 +238,11 @@ impl Connection {
         self.carrier().has_user.set(true);
     }
 
-    /// Since when a connection on which nobody has signed in is where it is.
+    /// Since when a connection of the network on which nobody has signed in is where it is.
     pub(super) fn stranger_since(&self) -> Option<Instant> {
-        let waits = !matches!(self.phase.get(), Phase::Closing);
-        (waits && !self.has_user.get()).then(|| self.phase_began.get())
+        let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
+        let ends = self.phase.get() == Phase::Closing;
+        if stays || ends { None } else { self.lasts_for(BEGINS) }
     }
 
     /// What the client has of the budget of request bodies in memory.

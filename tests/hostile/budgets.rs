@@ -57,6 +57,7 @@ urls = ["http://{}"]
 [service.slow]
 upstream = "slow"
 paths = ["/slow"]
+readers = ["developers"]
 [service.other]
 upstream = "other"
 paths = ["/other"]
@@ -90,10 +91,12 @@ prefix = "/other"
     assert_eq!(metric(&gateway, "permgate_budget_limit{budget=\"upstream_connections\"}"), 16);
     assert!(metric(&gateway, "permgate_budget_refusals_total{budget=\"upstream_connections\"}") >= 16);
     drop(hogs);
-    // Tunnels that the upstream does not grant yet count as well.
-    let wish = "Connection: upgrade\r\nUpgrade: websocket\r\n";
-    let hogs: Vec<TcpStream> = (0..10).map(|_| ask("/slow", wish)).collect();
-    let head = format!("GET /slow HTTP/1.1\r\nHost: g\r\n{wish}Connection: close\r\n\r\n");
+    // Tunnels that the upstream does not grant yet count as well. Nobody gets one without a token.
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "slow", &["slow"]);
+    let wish = format!("Authorization: Bearer {token}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n");
+    let hogs: Vec<TcpStream> = (0..10).map(|_| ask("/slow", &wish)).collect();
+    let head = format!("GET /slow HTTP/1.1\r\nHost: g\r\n{wish}\r\n");
     let heard = loop {
         let heard = converse(gateway.proxy, head.as_bytes(), false);
         if let Some(answer) = heard.answers().first() {
@@ -163,7 +166,7 @@ fn metrics_are_for_whom_the_key_names() {
     let gateway = start("metrics = \"listener\"");
     assert_eq!(scrape(&gateway, &[("Host", "gate.example"), ("Via", "1.1 a")]), 200);
     let gateway = start("metrics = \"unix:metrics.sock\"");
-    assert_eq!((scrape(&gateway, &[here]), over_unix(&gateway, &[]).status), (401, 401));
+    assert_eq!((scrape(&gateway, &[here]), over_unix(&gateway, &[("Via", "1.1 a")]).status), (401, 401));
     let apart = |target: &str| {
         Client::unix(&gateway.dir.path().join("metrics.sock")).request(
             "GET",

@@ -186,7 +186,7 @@ mod tests {
         for number in 0..ADDRESS {
             assert_eq!(attempts.begin(unknown(&number.to_string()), here, now), Ok(()));
         }
-        let ann = |from: &[IpAddr]| Attempt::by_password("ann", here, from.to_vec().into_iter());
+        let ann = |from: &[IpAddr]| Attempt::by_password("ann", here, from.iter().copied());
         assert!(attempts.begin(ann(&[]), here, now).is_err(), "known nowhere");
         assert!(attempts.begin(ann(&[there]), here, now).is_err(), "known elsewhere");
         for _ in 0..PAIR {

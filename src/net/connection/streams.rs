@@ -58,9 +58,9 @@ const MOST_WASTED: usize = 4 << 20;
 const RESET: Duration = Duration::from_secs(1);
 
 /// Control frames that a useful frame makes up for: a client answers a piece of an answer with two updates of
-/// windows, and a request may come with a handful of priorities. All of them would be too many: one byte of
-/// a body now and then would let any number pass.
-const USEFUL: u32 = 10;
+/// windows, and a request may come with a handful of priorities and pings. All of them would be too many: one
+/// byte of a body now and then would let any number pass.
+const USEFUL: u32 = 25;
 
 const PACE: Duration = Duration::from_millis(30);
 const BURST: Duration = PACE.saturating_mul(1000);
