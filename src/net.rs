@@ -11,6 +11,7 @@ mod budget;
 mod clock;
 mod connection;
 mod drain;
+mod fetch;
 mod framing;
 mod http1;
 mod http2;
@@ -37,6 +38,7 @@ pub use self::{
     clock::{Clock, Deadline, Elapsed},
     connection::{CloseReason, Connection},
     drain::{Drain, Drained, Draining, drain},
+    fetch::fetch,
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
