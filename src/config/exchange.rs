@@ -5,16 +5,14 @@ use std::{cell::OnceCell, path::Path};
 use http::Uri;
 
 use super::{
-    problem::{Outside, Problems},
+    problem::Problems,
     section::{Section, Text},
     suggest::{closest, did_you_mean},
     tls,
 };
 use crate::{
     authz::{rules::ServiceSpec, subject::Access},
-    settings::{
-        ExchangeRule, MAX_EXCHANGED_LIFETIME, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls,
-    },
+    settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME, NoSystemRoots, SystemRoots},
 };
 
 /// Names stand in the audit log and in lists.
@@ -60,7 +58,7 @@ pub(super) fn rule(
     let issuer = issuer?.into_inner();
     let tls = match issuer.starts_with("http://") {
         true => None,
-        false => Some(trust(problems, section, directory, system)?),
+        false => Some(tls::issuer(problems, section, directory, system)?),
     };
     Some(ExchangeRule {
         name: text.clone(),
@@ -119,33 +117,4 @@ fn scope(problems: &Problems<'_>, section: &Section<'_>, services: &[ServiceSpec
     }
     scope.sort();
     scope
-}
-
-fn trust(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    directory: &Path,
-    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
-) -> Option<UpstreamTls> {
-    let authorities = match section.is_written("ca") {
-        true => Some(tls::file(problems, section, "ca", directory)?),
-        false => None,
-    };
-    if problems.outside == Outside::Ignored {
-        return None;
-    }
-    let trust = if let Some(file) = authorities {
-        Trust::File(file)
-    } else {
-        match system.get_or_init(SystemRoots::load) {
-            Ok(roots) => Trust::System(roots.clone()),
-            Err(error) => {
-                let advice = "install them (ca-certificates), or name a file in `ca`";
-                problems.error(&section.at, error.to_string(), advice);
-                return None;
-            }
-        }
-    };
-    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
-    loaded.map_err(|error| problems.error(&section.at("ca"), tls::with_sources(&error), "")).ok()
 }

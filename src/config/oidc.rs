@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::{
     address::Wrong,
-    problem::{Outside, Problems},
+    problem::Problems,
     secret,
     section::{Entry, Section, Text},
     service::collect,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names, rules::Secret},
-    settings::{self, HttpVersion, NoSystemRoots, SystemRoots, TlsParts, UpstreamTls},
+    settings::{HttpVersion, NoSystemRoots, SystemRoots},
 };
 
 /// `url` is the page's. `None` where something essential is missing; that has been reported.
@@ -158,24 +158,7 @@ fn trust(
     directory: &Path,
     system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
 ) -> Option<Trust> {
-    let authorities = match section.is_written("ca") {
-        true => Some(tls::file(problems, section, "ca", directory)?),
-        false => None,
-    };
-    if problems.outside == Outside::Ignored {
-        return None;
-    }
-    let trust = match (&authorities, system.get_or_init(SystemRoots::load)) {
-        (Some(file), _) => settings::Trust::File(file.clone()),
-        (None, Ok(roots)) => settings::Trust::System(roots.clone()),
-        (None, Err(error)) => {
-            let advice = "install them (ca-certificates), or name a file in `ca`";
-            problems.error(&section.at, error.to_string(), advice);
-            return None;
-        }
-    };
-    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
-    let loaded =
-        loaded.map_err(|error| problems.error(&section.at("ca"), tls::with_sources(&error), "")).ok()?;
-    Some(Trust { connector: loaded.connector(HttpVersion::Http1), authorities })
+    let tls = tls::issuer(problems, section, directory, system)?;
+    let authorities = tls.files().first().cloned();
+    Some(Trust { connector: tls.connector(HttpVersion::Http1), authorities })
 }

@@ -1,6 +1,7 @@
 //! TLS of a listener, as it is written: its certificates, and whose certificates clients show.
 
 use std::{
+    cell::OnceCell,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -9,7 +10,10 @@ use super::{
     problem::{Outside, Problems},
     section::{Section, Text},
 };
-use crate::net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings};
+use crate::{
+    net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
+    settings::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls},
+};
 
 /// The certificates of a listener, and whether clients are asked for theirs.
 pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Settings {
@@ -73,6 +77,45 @@ pub(super) fn file(
             None
         }
     }
+}
+
+/// Whom `ca` says to trust, or the system's authorities. `key` is how the advice calls it.
+pub(super) fn authorities(
+    problems: &Problems<'_>,
+    section: &Section<'_>,
+    (at, key): (&Range<usize>, &str),
+    directory: &Path,
+    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
+) -> Option<Trust> {
+    if section.is_written("ca") {
+        return Some(Trust::File(file(problems, section, "ca", directory)?));
+    }
+    if problems.outside == Outside::Ignored {
+        return None;
+    }
+    match system.get_or_init(SystemRoots::load) {
+        Ok(roots) => Some(Trust::System(roots.clone())),
+        Err(error) => {
+            let advice = format!("install them (ca-certificates), or name a file in `{key}`");
+            problems.error(at, error.to_string(), advice);
+            None
+        }
+    }
+}
+
+/// How an issuer of tokens is reached over TLS.
+pub(super) fn issuer(
+    problems: &Problems<'_>,
+    section: &Section<'_>,
+    directory: &Path,
+    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
+) -> Option<UpstreamTls> {
+    let trust = authorities(problems, section, (&section.at, "ca"), directory, system)?;
+    if problems.outside == Outside::Ignored {
+        return None;
+    }
+    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
+    loaded.map_err(|error| problems.error(&section.at("ca"), with_sources(&error), "")).ok()
 }
 
 fn loadable(problems: &Problems<'_>, settings: &Settings, at: &Range<usize>) -> bool {

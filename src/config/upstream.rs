@@ -14,7 +14,7 @@ use crate::{
     net::{Address, tls::CertifiedKeyFiles},
     settings::{
         Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, NoSystemRoots, Scheme, SystemRoots,
-        TlsParts, Trust, UpstreamSettings, UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
+        TlsParts, UpstreamSettings, UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
     },
 };
 
@@ -168,18 +168,8 @@ fn tls(
     if problems.outside == Outside::Ignored {
         return None;
     }
-    let trust = if written.is_written("ca") {
-        Trust::File(file("ca")?)
-    } else {
-        match system.get_or_init(SystemRoots::load) {
-            Ok(roots) => Trust::System(roots.clone()),
-            Err(error) => {
-                let advice = "install them (ca-certificates), or name a file in `tls.ca`";
-                problems.error(&section.at("urls"), error.to_string(), advice);
-                return None;
-            }
-        }
-    };
+    let from = (&section.at("urls"), "tls.ca");
+    let trust = tls::authorities(problems, &written, from, directory, system)?;
     let at = if written.is_written("cert") { written.at("cert") } else { written.at("ca") };
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
         .map_err(|error| problems.error(&at, tls::with_sources(&error), ""))
