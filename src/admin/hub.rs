@@ -18,7 +18,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    offload::Offload,
+    offload::READS,
     pages::Params,
     tokens::{SEES_TOKENS, parse},
     users::SEES_USERS,
@@ -109,9 +109,6 @@ const DEFAULT_TOP: usize = 100;
 const MAX_TOP: usize = 1_000;
 const MAX_SKIP: usize = 10_000;
 
-/// Lists of tokens: what is passed over is read, too.
-static LISTS: Offload = Offload::new::<1, 32>();
-
 async fn services(
     State(context): State<Context>,
     caller: Caller,
@@ -163,7 +160,7 @@ async fn list(
         let rows = found.items.iter().map(|record| view(&context, owner, record));
         query.page("permanenttokens", range, found.total, rows)
     };
-    LISTS.run(read).await?
+    READS.run(read).await?
 }
 
 async fn create(

@@ -11,7 +11,7 @@ use super::{
         Context,
         caller::Caller,
         error::Problem,
-        offload::Offload,
+        offload::READS,
         pages::{self, Paging},
         wire::{Page, Span, Time, ok},
     },
@@ -21,9 +21,6 @@ use crate::{
     authz::secret::TokenId,
     store::{TokenFilter, TokenState},
 };
-
-/// A filter that fits few looks at many rows.
-static LISTS: Offload = Offload::new::<1, 32>();
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +45,7 @@ pub(super) async fn of_user(
         return Err(Problem::invalid("The path names the user already"));
     }
     let owner = Some(caller.login(&login)?);
-    LISTS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
+    READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
 /// Of everybody, for whom may see that; else one's own.
@@ -61,7 +58,7 @@ pub(super) async fn all(
     let sees_all = SEES_TOKENS.into_iter().any(|permission| caller.may(permission));
     let own = || caller.user().map(|user| user.login.to_string());
     let owner = if sees_all { owner } else { owner.or_else(own) };
-    LISTS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
+    READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
 /// Of this user, or of everybody.
