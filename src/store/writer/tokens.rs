@@ -156,6 +156,7 @@ impl Desk {
         grace: Option<Duration>,
         once: Option<&Idempotency>,
         text: Text,
+        author: Option<String>,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
             return Ok((first, false));
@@ -184,7 +185,7 @@ impl Desk {
             id: text.id,
             digest: text.digest,
             imported: false,
-            author: Desk::author(actor),
+            author,
             created_at: self.now,
             last_used: None,
             revision: 1,
