@@ -16,6 +16,9 @@ const PAIR: u32 = 10;
 const ADDRESS: u32 = 50;
 /// Of one login from everywhere: high, since it locks the right person out too.
 const LOGIN: u32 = 100;
+/// Of codes from one address that the provider does not take: nobody types a code.
+#[cfg(feature = "sso")]
+const CODES: u32 = 10;
 /// Counters that are kept at most; beyond that the oldest are forgotten.
 const KEPT: usize = 30_000;
 
@@ -100,7 +103,7 @@ fn keys(attempt: Attempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
     let (login, known) = match attempt {
         Attempt::Password { login, known } => (login, known),
         #[cfg(feature = "sso")]
-        Attempt::Provider => return vec![(Key::Provider(client), ADDRESS)],
+        Attempt::Provider => return vec![(Key::Provider(client), CODES)],
     };
     let login = *blake3::hash(login.to_ascii_lowercase().as_bytes()).as_bytes();
     let pair = (Key::Pair(login, client), PAIR);
