@@ -23,7 +23,7 @@ use crate::{
 mod address;
 mod admin;
 mod assertion;
-pub mod defaults;
+mod document;
 mod fields;
 pub mod key;
 pub mod keys;

@@ -4,7 +4,7 @@ use std::{env, fs::File, io::Read, path::Path};
 
 use http::HeaderValue;
 
-use super::address::Wrong;
+use super::section::Wrong;
 use crate::authz::rules::Secret;
 
 /// A credential is short; whatever is longer is another file by mistake.

@@ -1,76 +1,59 @@
 //! TLS of a listener, as it is written: its certificates, and whose certificates clients show.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::ops::Range;
 
-use super::{
-    problem::Problems,
-    section::{Section, Text},
+use super::section::Section;
+use crate::{
+    net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
+    settings::Trust,
 };
-use crate::net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings};
 
 /// The certificates of a listener, and whether clients are asked for theirs.
-pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Settings {
+pub(super) fn resolve(section: &Section<'_>) -> Settings {
     let pairs: Vec<CertifiedKeyFiles> = section
         .tables("tls")
         .iter()
         .filter_map(|tls| {
-            let pair = CertifiedKeyFiles {
-                cert: file(problems, tls, "cert", directory)?,
-                key: file(problems, tls, "key", directory)?,
-            };
+            let pair = CertifiedKeyFiles { cert: tls.file("cert")?, key: tls.file("key")? };
             let alone = Settings { pairs: vec![pair.clone()], clients: None };
-            loadable(problems, &alone, &tls.at("cert")).then_some(pair)
+            loadable(&alone, tls, "cert").then_some(pair)
         })
         .collect();
     let clients = section.is_written("tls_client_ca").then(|| {
-        let authorities = file(problems, section, "tls_client_ca", directory)?;
-        let required = section.text("tls_client_certificate").is_none_or(|text| text.get_ref() == "required");
+        let authorities = section.file("tls_client_ca")?;
+        let required = section.text("tls_client_certificate").is_none_or(|text| text.value == "required");
         Some(ClientAuth { authorities, required })
     });
     let settings = Settings { pairs, clients: clients.flatten() };
     if section.is_written("tls_client_ca") && !section.is_written("tls") {
         let message = "`tls_client_ca` without `tls`: nobody would be asked for a certificate";
-        problems.error(&section.at("tls_client_ca"), message, "set `tls`");
+        section.error("tls_client_ca", message, "set `tls`");
     } else if settings.clients.is_some() && !settings.pairs.is_empty() {
-        loadable(problems, &settings, &section.at("tls_client_ca"));
+        loadable(&settings, section, "tls_client_ca");
     }
     if section.is_written("tls_client_certificate") && !section.is_written("tls_client_ca") {
         let message = "`tls_client_certificate` without `tls_client_ca`: nobody says whose are good";
-        problems.error(&section.at("tls_client_certificate"), message, "set `tls_client_ca`");
+        section.error("tls_client_certificate", message, "set `tls_client_ca`");
     }
     settings
 }
 
-pub(super) fn file(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    name: &str,
-    directory: &Path,
-) -> Option<PathBuf> {
-    let text: Text = section.text(name)?;
-    let path: PathBuf = directory.join(text.get_ref());
-    match path.metadata() {
-        Ok(metadata) if metadata.is_file() => Some(path),
-        Ok(_) => {
-            problems.error(&text.span(), format!("{} is not a file", path.display()), "");
-            None
-        }
-        Err(error) => {
-            problems.error(&text.span(), format!("{} cannot be read: {error}", path.display()), "");
-            None
-        }
-    }
+fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
+    Certificates::load(settings).map_err(|error| section.error(name, with_sources(&error), "")).is_ok()
 }
 
-fn loadable(problems: &Problems<'_>, settings: &Settings, at: &Range<usize>) -> bool {
-    match Certificates::load(settings) {
-        Ok(_) => true,
+/// The authorities of `ca`, else the system's; an error about those is reported at `at`. `None`: neither can
+/// be used.
+pub(super) fn trust(section: &Section<'_>, at: &Range<usize>, key: &str) -> Option<Trust> {
+    if section.is_written("ca") {
+        return section.file("ca").map(Trust::File);
+    }
+    match section.document.system_roots() {
+        Ok(roots) => Some(Trust::System(roots.clone())),
         Err(error) => {
-            problems.error(at, with_sources(&error), "");
-            false
+            let advice = format!("install them (ca-certificates), or name a file in `{key}`");
+            section.document.error(at, error.to_string(), advice);
+            None
         }
     }
 }

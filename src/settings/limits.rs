@@ -39,14 +39,15 @@ pub struct Limits {
     pub services: HashMap<ServiceKey, Vec<Limit>>,
 }
 
-impl fmt::Display for LimitKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl LimitKey {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Token => "token",
             Self::User => "user",
             Self::Address => "address",
             Self::Service => "service",
-        })
+        }
     }
 }
 

@@ -1,0 +1,79 @@
+//! `[admin]`.
+
+use super::TLS;
+use crate::config::key::{Key, Kind, key};
+
+pub(super) const ADMIN: &[Key] = &[
+    // Loopback and a socket whose peer the kernel vouches for.
+    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(r#"["127.0.0.1:8081", "unix:permgate.sock"]"#),
+    key("tls", Kind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
+    key("tls_client_ca", Kind::Text, "As `server.tls_client_ca`."),
+    // Whoever names authorities wants to know who comes.
+    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
+        .or(r#""required""#),
+    // Beside the addresses listened on and `localhost`, which are always in it.
+    key(
+        "hosts",
+        Kind::Texts,
+        "Host names that the admin listener answers to, beside its own addresses and localhost. Not reloadable.",
+    )
+    .or("[]"),
+    key(
+        "url",
+        Kind::Text,
+        "Where browsers reach the admin listener: used in invitation links; https makes cookies Secure. Not reloadable.",
+    ),
+    key(
+        "user_header",
+        Kind::Text,
+        "Header field in which a proxy in front names the user; needs `user_header_from`. Not reloadable.",
+    ),
+    key(
+        "user_header_from",
+        Kind::Texts,
+        "Addresses and networks of the proxies from which `user_header` is believed.",
+    ),
+    key(
+        "oidc",
+        Kind::Table(OIDC),
+        "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
+    ),
+    key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
+        .or("false"),
+];
+
+const OIDC: &[Key] = &[
+    key("issuer", Kind::Text, "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
+        .required(),
+    key("client_id", Kind::Text, "The name under which permgate is registered at the provider.").required(),
+    key(
+        "client_secret",
+        Kind::Secret,
+        "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
+    ),
+    key("title", Kind::Text, "The provider's name on the sign-in button.").or("\"single sign-on\""),
+    // OpenID Connect Core, 5.4: login, name and address are in these.
+    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or("[\"openid\", \"profile\", \"email\"]"),
+    key("login_claim", Kind::Text, "The claim that becomes the login of a new account.")
+        .or("\"preferred_username\""),
+    key("groups_claim", Kind::Text, "The claim that lists groups.").or("\"groups\""),
+    // The provider decides about nobody's power unless told so.
+    key(
+        "groups",
+        Kind::TextsOrTables(OIDC_GROUP),
+        "Groups whose members the provider's claim decides; `{ claim = \"...\", group = \"...\" }` where the provider's name differs.",
+    )
+    .or("[]"),
+    key(
+        "link_logins",
+        Kind::Flag,
+        "Unsafe: whoever has a login at the provider takes over the account with that login here.",
+    )
+    .or("false"),
+    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
+];
+
+const OIDC_GROUP: &[Key] = &[
+    key("claim", Kind::Text, "The provider's name for the group.").required(),
+    key("group", Kind::Text, "The group's name here.").required(),
+];
