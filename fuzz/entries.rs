@@ -3,17 +3,21 @@
 #[path = "../tests/support/spec.rs"]
 mod spec;
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use permgate::{
     authz::{
+        cookies,
         decide::Credential,
+        forwarding::{TrustedProxies, client_address},
         path::RequestPath,
         secret::{contains_token, redact},
     },
     config,
-    store::record,
+    net::proxy_protocol::{self, Verdict},
+    settings::FrontProxy,
+    store::{log::entry, record},
 };
 
 /// What is judged is what was sent, and no reading of it has a dot segment.
@@ -53,6 +57,96 @@ pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(errors) = config::parse(text, Path::new("gateway.toml")) {
         assert!(!errors.to_string().is_empty());
+    }
+}
+
+/// A PROXY header ends where it ends, however much of what is behind it has come.
+pub fn proxy_header(bytes: &[u8]) {
+    match proxy_protocol::parse(bytes) {
+        whole @ Verdict::Whole(length, _) => {
+            assert!(length <= bytes.len());
+            assert_eq!(proxy_protocol::parse(&bytes[..length]), whole);
+            for cut in 0..length {
+                assert_eq!(proxy_protocol::parse(&bytes[..cut]), Verdict::Partial);
+            }
+        }
+        Verdict::Partial => assert!(bytes.len() < 4096),
+        Verdict::Malformed(why) => assert!(!why.is_empty()),
+    }
+}
+
+/// What a stranger wrote in front never hides what the trusted proxy adds behind it, and nobody else is heard.
+pub fn forwarded(bytes: &[u8]) {
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    let proxies: TrustedProxies = ["10.0.0.0/8".parse().expect("a network")].into_iter().collect();
+    let client = IpAddr::from([203, 0, 113, 9]);
+    let lines = [(header::FORWARDED, ", for=203.0.113.9"), (X_FORWARDED_FOR, ", 203.0.113.9")];
+    for (name, added) in lines {
+        for bytes in [bytes.to_vec(), [bytes, added.as_bytes()].concat()] {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+            let headers = HeaderMap::from_iter([(name.clone(), value)]);
+            assert_eq!(client_address(&headers, PEER, false, &proxies), Ok(PEER));
+            let told = client_address(&headers, PEER, true, &proxies);
+            if bytes.ends_with(added.as_bytes()) {
+                assert_eq!(told, Ok(client));
+            }
+            assert!(told.is_ok_and(|told| told == told.to_canonical()));
+        }
+    }
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// No cookie of ours is left, and none of the others goes.
+pub fn cookies(bytes: &[u8]) {
+    if let Some(left) = cookies::without_own(bytes) {
+        assert!(cookies::without_own(&left).is_none());
+        assert!(left.len() < bytes.len() + 2 * bytes.iter().filter(|byte| **byte == b';').count());
+        for pair in left.split(|byte| *byte == b';') {
+            assert!(!cookies::sets_own(pair));
+        }
+    }
+    let pairs = bytes.split(|byte| *byte == b';');
+    let own = pairs.filter(|pair| cookies::sets_own(pair)).count();
+    assert_eq!(own > 0, cookies::without_own(bytes).is_some());
+}
+
+/// A proxy's question is about one request with an absolute path, or it is refused. The input: a target, then
+/// fields, a line each.
+pub fn forward_auth(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let target = lines.next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
+    let Ok(mut request) = Request::builder().uri(target).body(()) else { return };
+    for line in lines {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) =
+            (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]));
+        if let (Ok(name), Ok(value)) = (name, value) {
+            request.headers_mut().append(name, value);
+        }
+    }
+    for proxy in [FrontProxy::Nginx, FrontProxy::Traefik, FrontProxy::Caddy, FrontProxy::Envoy] {
+        if let Ok(asked) = proxy.forwarded_request(&request) {
+            assert!(asked.target.path().starts_with('/') && asked.target.authority().is_none());
+        }
+    }
+}
+
+/// What verifies is what was written; one changed bit does not.
+pub fn journal_entry(bytes: &[u8]) {
+    let (store, previous) =
+        (permgate::store::log::StoreId([7; 16]), permgate::store::log::EntryHash([9; 32]));
+    let mut written = Vec::new();
+    let hash = entry::encode(store, 3, previous, bytes, &mut written);
+    let read = entry::decode(&written).expect("what was written verifies");
+    assert_eq!((read.hash, read.position, read.operations), (hash, 3, bytes));
+    let at = bytes.first().map_or(0, |byte| usize::from(*byte)) % written.len();
+    written[at] ^= 1 << (bytes.len() % 8);
+    assert!(entry::decode(&written).is_err());
+    if let Ok(read) = entry::decode(bytes) {
+        let mut again = Vec::new();
+        entry::encode(read.store, read.position, read.previous, read.operations, &mut again);
+        assert!(bytes.starts_with(&again));
     }
 }
 

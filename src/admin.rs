@@ -39,6 +39,7 @@ mod hub;
 mod identities;
 mod invitations;
 mod live;
+mod offload;
 #[cfg(feature = "sso")]
 mod oidc;
 mod openapi;

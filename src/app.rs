@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     assertion::{Keyring, KeyringError},
+    authz::subject::Permission,
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
@@ -43,6 +44,7 @@ use worker::Seed;
 pub struct Running {
     proxy: Vec<Place>,
     admin: Vec<Place>,
+    administered: bool,
     requests: mpsc::UnboundedSender<Request>,
     control: Option<JoinHandle<Outcome>>,
 }
@@ -94,7 +96,7 @@ pub enum StartError {
 
 /// Starts and returns once every listener accepts.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
-    for warning in &config.warnings {
+    for warning in config.exposed.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
     // Before the first thread: the variables of the environment that name them are taken away.
@@ -108,6 +110,8 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     if let Some(assertion) = &config.assertion {
         keyring.tend(assertion, SystemTime::now().into())?;
     }
+    let administered = has_administrator(&store);
+    warn_of_readers(&config, &store);
     let metrics = Metrics::new(store.metrics());
     metrics.set(config.metrics);
     metrics.name_services(&state.snapshot().rules);
@@ -118,7 +122,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
     let admin = listeners::admin(&config.admin, &mut inherited)?;
     for name in inherited.left() {
-        tracing::warn!("nobody accepts from the socket passed as {name:?}: no `listen` names systemd:{name}");
+        tracing::warn!("the socket passed as {name:?} is not used: no `listen` names systemd:{name}");
     }
     let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin)?);
 
@@ -212,7 +216,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         requests: asked,
     };
     let control = control::spawn(control).map_err(StartError::Thread)?;
-    Ok(Running { proxy: proxy_places, admin: admin_places, requests, control: Some(control) })
+    Ok(Running { proxy: proxy_places, admin: admin_places, administered, requests, control: Some(control) })
 }
 
 impl Running {
@@ -223,6 +227,11 @@ impl Running {
 
     pub fn admin(&self) -> &[Place] {
         &self.admin
+    }
+
+    /// Whether somebody held `admin-write` when it started.
+    pub fn has_administrator(&self) -> bool {
+        self.administered
     }
 
     /// Drains and ends.
@@ -247,6 +256,20 @@ impl Drop for Running {
         let _ = self.requests.send(Request::Stop);
         self.join();
     }
+}
+
+fn warn_of_readers(config: &Config, store: &Store) {
+    let accounts = store.accounts();
+    for warning in config.unknown_readers(accounts.groups().map(|group| group.record.name.as_str())) {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn has_administrator(store: &Store) -> bool {
+    let accounts = store.accounts();
+    let mut active =
+        accounts.users().filter(|user| user.record.banned.is_none() && user.record.deleted_at.is_none());
+    active.any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 
 fn list(places: &[Place]) -> String {

@@ -4,11 +4,11 @@
 //! method and path. The keys rotate by time: the next one is published ahead of its first use, the
 //! old one until its last assertion has expired.
 
-mod base64;
 mod file;
 mod key;
 mod keyring;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use http::HeaderValue;
 use serde::Serialize;
 
@@ -49,6 +49,12 @@ struct Payload<'a> {
     jti: &'a str,
 }
 
+/// How far back an assertion begins, in seconds: a verifier's clock may be behind ours.
+const CLOCK_SKEW: i64 = 5;
+/// From its beginning to its end, in seconds: longer, and an assertion that somebody has copied is worth
+/// something.
+const LONGEST: i64 = 30;
+
 /// The field value for one request. Nothing of it is kept: a permission that is gone is never told.
 fn sign(
     key: &Key,
@@ -58,7 +64,8 @@ fn sign(
     bound: &Bound<'_>,
 ) -> Result<HeaderValue, Unsigned> {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bound.path.as_bytes());
-    let issued_at = bound.at.as_millis().div_euclid(1000);
+    let now = bound.at.as_millis().div_euclid(1000);
+    let begins = now - CLOCK_SKEW;
     let payload = Payload {
         iss: issuer,
         aud: claims.service,
@@ -67,20 +74,20 @@ fn sign(
         groups: &claims.groups,
         token_id: claims.token.as_str(),
         htm: bound.method,
-        path_sha256: &base64::url(hash.as_ref()),
-        iat: issued_at,
-        nbf: issued_at,
-        exp: issued_at + lifetime,
+        path_sha256: &BASE64_URL_SAFE_NO_PAD.encode(hash),
+        iat: begins,
+        nbf: begins,
+        exp: (now + lifetime).min(begins + LONGEST),
         jti: bound.request_id,
     };
     let payload = serde_json::to_vec(&payload).map_err(|_| Unsigned)?;
     let mut text = String::with_capacity(key.header().len() + payload.len() * 4 / 3 + 96);
     text.push_str(key.header());
     text.push('.');
-    base64::push_url(&mut text, &payload);
+    BASE64_URL_SAFE_NO_PAD.encode_string(&payload, &mut text);
     let signature = key.sign(text.as_bytes())?;
     text.push('.');
-    base64::push_url(&mut text, signature.as_ref());
+    BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut text);
     let mut value = HeaderValue::try_from(text).map_err(|_| Unsigned)?;
     // Who reads it in a log could use it for some seconds.
     value.set_sensitive(true);

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod administration;
 pub mod answer;
+pub mod carriers;
 pub mod cookies;
 pub mod decide;
 pub mod destination;

@@ -1,17 +1,21 @@
-//! The command line: noun and verb. Data alone on stdout, words on stderr, a secret never as an
-//! argument.
+//! The command line: noun and verb. Only data goes to stdout; words go to stderr; a secret is never an argument.
 
 mod audit;
 mod check;
 mod client;
+mod complete;
 mod completion;
+mod confirm;
 mod demo;
 mod explain;
 mod failure;
 mod grant;
 mod group;
 mod health;
+mod help;
+mod hint;
 mod import;
+mod init;
 mod man;
 mod offline;
 mod output;
@@ -20,14 +24,21 @@ mod role;
 mod run;
 mod scan;
 mod schema;
+mod service;
+mod status;
 mod store;
 mod target;
+mod time;
 mod token;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
 use self::{failure::Failure, output::Format};
 
@@ -42,89 +53,132 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 denied, 4 not found, \
-                          5 admin listener not reached";
+                          5 admin listener not reached\n\n\
+                          `permgate COMMAND --help` explains a command, `permgate --help` also lists the options \
+                          that every command takes.";
 
-/// What every command understands.
+/// Options that every command takes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The configuration
+    /// The configuration file: gateway.toml here, else /etc/permgate/gateway.toml. One found here is sent no token
+    #[arg(short, long, global = true, hide_short_help = true, value_name = "FILE", env = "PERMGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// The admin listener to talk to, unix:PATH or http://HOST:PORT; the configuration's unless given
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_name = "ADDRESS",
+        env = target::ADMIN_VARIABLE,
+        num_args = 0..=1,
+        default_missing_value = ""
+    )]
+    pub(crate) admin: Option<String>,
+    /// A file with the token to use; PERMGATE_TOKEN unless given. A unix socket needs none
+    #[arg(long, global = true, hide_short_help = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Open the store itself, while no gateway runs on it
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) offline: bool,
+    /// How data is printed
     #[arg(
         short,
         long,
         global = true,
-        value_name = "FILE",
-        env = "PERMGATE_CONFIG",
-        default_value = "gateway.toml"
+        hide_short_help = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = Format::Table
     )]
-    pub(crate) config: PathBuf,
-    /// The admin listener: unix:PATH or http://HOST:PORT; else as the configuration says
-    #[arg(long, global = true, value_name = "ADDRESS", env = target::ADMIN_VARIABLE, num_args = 0..=1, default_missing_value = "")]
-    pub(crate) admin: Option<String>,
-    /// A file with the token to ask with; else PERMGATE_TOKEN; a unix socket needs none
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// Open the store itself; only while no gateway runs on it
-    #[arg(long, global = true)]
-    pub(crate) offline: bool,
-    /// How data is printed
-    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+impl Global {
+    /// The file that was named, or the one in the working directory.
+    pub(crate) fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("gateway.toml"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a configuration and create the first administrator
+    Init(init::Init),
     /// Serve until SIGTERM; SIGHUP reloads, SIGUSR1 reopens the access log
     Run,
-    /// Validate the configuration as `run` would and tell every mistake
+    /// Validate the configuration and report every error
     Check(check::Check),
-    /// Try it out: an example upstream, a gateway and the lines to type
+    /// Try it out: an example upstream, a gateway, its page, and lines to type
     Demo {
         /// Run the lines, show each outcome, and fail if one is not as it should be
         #[arg(long)]
         script: bool,
     },
-    /// Tell how a request would be decided, step by step
+    /// Show whether the gateway serves, and what it did in the last hour
+    Status,
+    /// Show how a request would be decided, step by step
     Explain(explain::Explain),
-    /// Put the changed configuration in force, all of it or nothing
+    /// Apply the changed configuration, all of it or nothing
     Reload,
-    /// Ask whether the gateway takes requests
+    /// Check whether the gateway takes requests
     Health,
     /// Print the JSON Schema of the configuration
     Schema,
     /// Find tokens in files, diffs and standard input, offline; for a pre-commit hook
-    ///
-    /// Exit codes: 0 nothing was found, 1 something was, 2 usage, or a path that cannot be read.
+    #[command(
+        after_help = "Exit codes: 0 nothing was found, 1 something was, 2 usage, or a path that cannot be read"
+    )]
     Scan(scan::Scan),
-    /// Permanent tokens
+    /// Manage permanent tokens
     #[command(subcommand)]
     Token(token::Token),
-    /// Accounts that own tokens
+    /// Manage the accounts that own tokens
     #[command(subcommand)]
     User(user::User),
-    /// Groups, which services name as their readers
+    /// Manage groups; a service names the groups that may read it
     #[command(subcommand)]
     Group(group::Group),
-    /// Roles: named sets of permissions
+    /// Manage roles, which are named sets of permissions
     #[command(subcommand)]
     Role(role::Role),
-    /// Roles given to users and groups
+    /// Manage who holds which role
     #[command(subcommand)]
     Grant(grant::Grant),
-    /// What was changed, and by whom
+    /// Show the services that a token can be granted for
+    #[command(subcommand)]
+    Service(service::Service),
+    /// Show what was changed, and by whom
     #[command(subcommand)]
     Audit(audit::Audit),
-    /// Backup and restore
+    /// Back up the store, or restore it
     #[command(subcommand)]
     Store(store::Store),
+    /// Show whose token is used, and what it may do
+    Whoami,
+    /// Print the version and how this binary was built
+    Version,
     /// Print a completion script
     Completion(completion::Completion),
     /// Print the manual page, or write the pages of all commands into a directory
     Man(man::Man),
 }
 
-/// Parses the arguments, runs the command, says what went wrong.
+/// The command tree, as help, man pages and completions show it.
+pub fn command() -> clap::Command {
+    help::dress(Cli::command())
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches()?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+}
+
+/// Parses the arguments, runs the command, reports what went wrong.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    // Ends the process, where a shell asks for completions.
+    CompleteEnv::with_factory(command).var(completion::VARIABLE).complete();
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, on stdout; the rest is usage.
@@ -144,12 +198,29 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Where a package puts the configuration.
+const MACHINE_CONFIG: &str = "/etc/permgate/gateway.toml";
+
+impl Global {
+    /// The machine's own configuration, where none was named and there is none here.
+    fn found(mut self) -> Self {
+        if self.config.is_none() && !self.config().exists() && Path::new(MACHINE_CONFIG).exists() {
+            self.config = Some(MACHINE_CONFIG.into());
+        }
+        self
+    }
+}
+
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    // A new file is written here, whatever the machine has.
+    let global = if matches!(command, Command::Init(_)) { global } else { global.found() };
     match command {
+        Command::Init(init) => init.run(&global),
         Command::Run => run::run(&global),
         Command::Demo { script } => demo::run(script),
         Command::Check(check) => check.run(&global),
+        Command::Status => status::run(&global),
         Command::Explain(explain) => explain.run(&global),
         Command::Reload => reload::run(&global),
         Command::Health => health::run(&global),
@@ -160,28 +231,36 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Group(group) => group.run(&global),
         Command::Role(role) => role.run(&global),
         Command::Grant(grant) => grant.run(&global),
+        Command::Service(service) => service.run(&global),
         Command::Audit(audit) => audit.run(&global),
         Command::Store(store) => store.run(&global),
+        Command::Whoami => token::whoami(&global),
+        Command::Version => version(),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
     }
 }
 
+/// Version, optional parts and target, for a bug report.
+fn version() -> Result<(), Failure> {
+    let parts = if cfg!(feature = "sso") { ", with sso" } else { "" };
+    let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
+    output::print(&format!("permgate {version} ({arch}-{os}{parts})"))
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_commands_are_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn what_parses_and_what_does_not() {
         let check = |line: &str, expected: bool| {
-            let parsed = Cli::try_parse_from(line.split(' '));
+            let parsed = command().try_get_matches_from(line.split(' '));
             assert_eq!(parsed.is_ok(), expected, "{line}: {:?}", parsed.err().map(|e| e.to_string()));
         };
         check("permgate run", true);
@@ -201,6 +280,18 @@ mod tests {
         check("permgate scan - src", true);
         check("permgate user add ann --admin", true);
         check("permgate user add --admin ann", true);
+        check("permgate user create ann --administrator", true);
+        check("permgate user create bot --administrator --kind service", false);
+        check("permgate token ls", true);
+        check("permgate token rm laptop --user ann", true);
+        check("permgate token create --user ann --name ci --scope youtrack --expires-in 90", false);
+        check("permgate token create --user ann --name ci --scope youtrack --expires-at 2027-01-01", true);
+        check("permgate token list --unused-for 90", false);
+        check("permgate token rotate laptop --grace 3600", false);
+        check("permgate user rm zoe --yes", true);
+        check("permgate service list", true);
+        check("permgate man pages", true);
+        check("permgate man --all pages", true);
         check("permgate --offline user add ann --admin", true);
         check("permgate user add bot --kind service --invite", false);
         check("permgate user ban ann", false);

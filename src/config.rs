@@ -23,6 +23,7 @@ use crate::{
 mod address;
 mod admin;
 mod assertion;
+mod credentials;
 mod document;
 mod fields;
 pub mod key;
@@ -32,13 +33,14 @@ mod oidc;
 mod problem;
 mod public;
 mod punycode;
+mod readers;
 mod resolve;
 pub mod schema;
 mod secret;
 mod section;
 mod service;
 mod shape;
-mod suggest;
+pub mod suggest;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -46,6 +48,7 @@ pub mod units;
 mod upstream;
 
 pub use address::{Listen, Scheme};
+use document::Outside;
 pub use problem::{Errors, Problem};
 
 /// A configuration that starts.
@@ -68,6 +71,8 @@ pub struct Config {
     pub rules: RuleSettings,
     pub log: Log,
     pub metrics: metrics::Settings,
+    /// Secrets that others may read: `check` refuses them, `run` warns of them.
+    pub exposed: Vec<Problem>,
     /// Valid, but perhaps not what was meant.
     pub warnings: Vec<Problem>,
 }
@@ -118,7 +123,9 @@ impl Config {
                 io::ErrorKind::NotFound => "name the file with `-c FILE` or PERMGATE_CONFIG",
                 _ => "",
             };
-            Errors::of_file(&shown, format!("the configuration cannot be read: {error}"), advice)
+            let text = error.to_string();
+            let reason = text.split_once(" (os error ").map_or(text.as_str(), |(reason, _)| reason);
+            Errors::of_file(&shown, format!("cannot be read: {reason}"), advice)
         })?;
         parse(&text, path)
     }
@@ -130,7 +137,7 @@ impl Config {
             public: self.public.clone(),
             rules: self.rules.clone(),
             proxy: Arc::new(self.proxy.clone()),
-            policy: self.policy,
+            policy: self.policy.clone(),
         }
     }
 
@@ -161,7 +168,13 @@ impl Config {
 /// Judges a text as the content of `path`, which is not read; relative paths are relative to it.
 /// Never panics, whatever the text.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
-    resolve::parse(text, path)
+    resolve::parse(text, path, Outside::Read)
+}
+
+/// As [`parse`], and blind to everything but the text: whether it names files and environment variables that
+/// exist, nobody learns. A file could still make it invalid.
+pub fn check_text(text: &str, path: &Path) -> Result<(), Errors> {
+    resolve::parse(text, path, Outside::Ignored).map(drop)
 }
 
 /// The text of a configuration, fit to be shown: what may be a secret is blotted out.

@@ -111,6 +111,11 @@ impl Metrics {
         let _ = self.upstreams.set(upstreams);
     }
 
+    /// The state of the upstreams at this moment.
+    pub fn upstreams(&self) -> Vec<UpstreamReading> {
+        self.upstreams.get().map(|upstreams| upstreams.read()).unwrap_or_default()
+    }
+
     pub fn set_certificates(&self, ends: Vec<(String, i64)>) {
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
@@ -126,7 +131,7 @@ impl Metrics {
             metrics: self.clone(),
             workers: self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             services: self.services.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            upstreams: self.upstreams.get().map(|upstreams| upstreams.read()).unwrap_or_default(),
+            upstreams: self.upstreams(),
             readings,
         });
         let mut collectors: Vec<Box<dyn Collector>> = vec![Box::new(scrape.clone())];

@@ -16,7 +16,7 @@ mod http2;
 mod io;
 mod limits;
 mod peer;
-mod proxy_protocol;
+pub mod proxy_protocol;
 mod request_error;
 mod respond;
 mod serve;

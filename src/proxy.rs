@@ -6,6 +6,7 @@ mod authorize;
 mod bad_tokens;
 mod body;
 mod builtin;
+mod challenge;
 mod context;
 mod facts;
 mod forward;
@@ -61,7 +62,7 @@ pub use self::{
 };
 use crate::{
     assertion::Keyring,
-    authz::answer::Reason,
+    authz::{answer::Reason, carriers::Carrier},
     fence::Registry,
     metrics::{HandshakeOutcome, WorkerMetrics, outcome},
     net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
@@ -146,7 +147,7 @@ impl Gateway {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
             // Boxed, so that this rare case does not enlarge every request's future.
-            return Box::pin(self.answer(route, context, readable, &request)).await;
+            return Box::pin(self.answer(route, context, readable, request)).await;
         }
         let permitted = readable.map_err(Rejection::from).and_then(|()| self.authorize(&context, request));
         match permitted {
@@ -174,10 +175,15 @@ impl Gateway {
         let (bytes_in, bytes_out) = (done.bytes_in.get(), done.bytes_out.get());
         let service = done.service.get();
         self.parts.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
+        let carrier = context.carrier();
+        if let Some(kind) = carrier.as_ref().and_then(Carrier::kind) {
+            self.parts.metrics.carried(kind);
+        }
         if !self.parts.log.is_on() {
             return;
         }
         let upstream = done.upstream.borrow();
+        let carrier = carrier.map(|carrier| carrier.to_string());
         self.parts.log.write(&Line {
             at: context.at,
             request_id: context.request_id.as_bytes(),
@@ -189,6 +195,7 @@ impl Gateway {
             service: context.state.service_key(service),
             token_id: done.token.get(),
             user: context.state.login(done.user.get()),
+            carrier: carrier.as_deref(),
             client: context.facts.client,
             upstream: upstream.as_deref(),
             bytes_in,
@@ -217,7 +224,10 @@ impl Service for Gateway {
                 let context = guard.context();
                 context.outcome.reason.set(Some(rejection.reason));
                 context.outcome.status.set(rejection.status().as_u16());
+                let format = if challenge::in_registry(context) { format.in_registry() } else { format };
                 let mut response = rejection.into_response(format, &context.request_id);
+                let status = response.status();
+                challenge::set(response.headers_mut(), status, context);
                 if unread {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -248,6 +258,7 @@ impl Service for Gateway {
             service: None,
             token_id: None,
             user: None,
+            carrier: None,
             client: connection.address(),
             upstream: None,
             bytes_in: 0,

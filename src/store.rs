@@ -5,7 +5,7 @@
 //! stands; an error says what was refused and that nothing changed, but for the two of
 //! [`ChangeError`] that say otherwise.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -13,19 +13,21 @@ use crate::{fence::Fence, metrics::StoreMetrics, state::State};
 
 mod audit;
 pub mod backup;
+pub(crate) mod ballast;
 mod change;
 #[cfg(test)]
 pub(crate) mod conformance;
-pub(crate) mod durability;
-pub(crate) mod embedded;
 pub(crate) mod engine;
 pub mod generation;
 pub mod import;
 mod load;
 pub mod log;
 pub mod model;
+mod op;
 mod read;
 pub mod record;
+mod released;
+mod replica;
 pub mod restore;
 mod sessions;
 mod verbs;
@@ -87,7 +89,13 @@ impl Store {
         out: &mut dyn std::io::Write,
         tell: &mut dyn FnMut(backup::Progress),
     ) -> Result<(backup::Header, backup::Progress), backup::BackupError> {
-        backup::write(self.engine(), (self.shared.clock)(), out, tell)
+        let mut told = |progress| {
+            tell(progress);
+            ControlFlow::Continue(())
+        };
+        let (_, header, progress) =
+            backup::write(self.engine().replica(), (self.shared.clock)(), out, &mut told)?;
+        Ok((header, progress))
     }
 
     pub(crate) fn engine(&self) -> &engine::Engine {

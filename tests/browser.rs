@@ -29,7 +29,7 @@ fn people_manage_tokens_in_the_page() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
-    for login in ["alice", "nobody", "root"] {
+    for login in ["alice", "nobody", "newcomer", "root"] {
         if login != "alice" {
             gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
         }
@@ -38,10 +38,12 @@ fn people_manage_tokens_in_the_page() {
     }
     gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
     gateway.must("POST", "/v1/grants", Some(r#"{"role": "contributor", "user": "alice"}"#));
+    gateway.must("POST", "/v1/grants", Some(r#"{"role": "contributor", "user": "newcomer"}"#));
     gateway.must("POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "root"}"#));
 
     let told = stage::run(
         Command::new(python)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/flow.py"))
             .args([format!("http://{}", gateway.proxy), format!("http://{}", gateway.admin)])
             .arg(PASSWORD)

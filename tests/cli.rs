@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -307,6 +307,78 @@ fn tokens_are_found_before_they_leak() {
     assert!(words.contains("nowhere"), "{words}");
 }
 
+/// Low 11 of the review of 2026-11-28.
+#[test]
+fn a_token_is_sent_to_where_it_was_told_to_be() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let place = place(&CONFIG.replace("unix:admin.sock", &address.to_string()));
+    fs::write(place.path().join("token"), "pgt_secret").unwrap();
+    // Whoever listens there answers nothing: a connection that is closed at once.
+    let run = |line: &str, variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
+        for name in ["PERMGATE_CONFIG", "PERMGATE_ADMIN", "PERMGATE_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.args(line.split(' ')).current_dir(place.path()).envs(variables.iter().copied());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut sent = None;
+        let code = loop {
+            if let Ok((mut stream, _)) = listener.accept() {
+                let mut bytes = [0; 4096];
+                stream.set_nonblocking(false).unwrap();
+                let length = std::io::Read::read(&mut stream, &mut bytes).unwrap();
+                sent = Some(String::from_utf8_lossy(&bytes[..length]).contains("pgt_secret"));
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status.code().unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        let mut words = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut words).unwrap();
+        (code, sent, words)
+    };
+    let token = ("PERMGATE_TOKEN", "pgt_secret");
+    for line in ["user list", "user ban ann --reason x", "token revoke abcdefghijkl"] {
+        let (code, sent, words) = run(line, &[token]);
+        assert_eq!((code, sent), (2, None), "{line}: {words}");
+        assert!(words.contains("-c gateway.toml"), "{words}");
+    }
+    let (code, sent, words) = run("user list --token-file token", &[]);
+    assert_eq!((code, sent), (2, None), "{words}");
+    let admin = address.to_string();
+    for (line, variables) in [
+        ("user list -c gateway.toml", &[token][..]),
+        ("user list -c gateway.toml --token-file token", &[]),
+        ("user list", &[token, ("PERMGATE_CONFIG", "gateway.toml")]),
+        ("user list", &[token, ("PERMGATE_ADMIN", &admin)]),
+        (&format!("user list --admin {admin}"), &[token]),
+    ] {
+        assert_eq!(run(line, variables).1, Some(true), "{line}");
+    }
+    assert_eq!(run("user list", &[]).1, Some(false), "without a token there is nothing to keep back");
+    assert_eq!(run("health", &[token]).1, Some(false), "health needs none and sends none");
+}
+
+/// Low 12.
+#[test]
+fn a_secret_that_others_can_read_is_an_error_in_check() {
+    let text = format!("{CONFIG}authorization = \"file:cred\"\n[metrics]\nold_names = false\n");
+    let place = place(&text);
+    let cred = place.path().join("cred");
+    fs::write(&cred, "Bearer abc\n").unwrap();
+    for (mode, code) in
+        [(0o600, 0), (0o640, 0), (0o400, 0), (0o644, 2), (0o604, 2), (0o602, 2), (0o666, 2), (0o444, 2)]
+    {
+        fs::set_permissions(&cred, fs::Permissions::from_mode(mode)).unwrap();
+        let (_, words) = check(place.path(), "check", code);
+        assert_eq!(words.contains("every user of this machine"), code == 2, "{mode:o}: {words}");
+        check(place.path(), "check --strict", code);
+    }
+}
+
 #[test]
 fn the_first_administrator_is_invited_before_anything_runs() {
     let place = place(CONFIG);
@@ -320,4 +392,334 @@ fn the_first_administrator_is_invited_before_anything_runs() {
     check(at, "--offline user invite ann", 0);
     check(at, "--offline --admin unix:x user list", 2);
     check(at, "--offline --admin unix:x user add eve --admin", 2);
+}
+
+/// A gateway, with what it says.
+fn told_by(directory: &Path, lines: &[&str]) -> Vec<String> {
+    lines.iter().map(|line| check(directory, line, 0).1).collect()
+}
+
+#[test]
+fn init_leads_to_the_first_request() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let (_, words) = check(at, "init", 2);
+    assert!(words.contains("--upstream"), "nobody can be asked: {words}");
+    check(at, "init --upstream 127.0.0.1:1 --path /api", 2);
+    check(at, "init --upstream http://127.0.0.1:1 --path api/", 2);
+    assert!(
+        !at.join("gateway.toml").exists() && !at.join("permgate-data").exists(),
+        "a mistake leaves nothing"
+    );
+    let line = "init --upstream http://127.0.0.1:1 --path /api --path /rest --service tracker --administrator ann \
+                --listen 127.0.0.1:0 --page 127.0.0.1:0";
+    let (data, words) = check(at, line, 0);
+    let token = data.split("Bearer ").nth(1).unwrap().split('"').next().unwrap();
+    assert!(token.starts_with("pgt_") && token.len() == 66 && !words.contains(token), "{data}\n{words}");
+    assert!(data.contains("permgate run") && data.contains("/invitation#"), "{data}");
+    check(at, "init --upstream http://127.0.0.1:1", 2);
+    check(at, "check --strict", 0);
+    let id = &token[4..16];
+    let (told, _) = check(at, &format!("--offline explain get /api/x --token-id {id}"), 0);
+    assert!(told.contains("permitted") || told.contains("ok"), "{told}");
+    let (roles, _) = check(at, "--offline grant list", 0);
+    assert!(roles.contains("system-admin") && roles.contains("ann"), "{roles}");
+    let (data, _) = check(at, "-c other.toml init --upstream unix:app.sock --administrator bob -o json", 0);
+    let made: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(made["administrator"], "bob", "beside a store that is there already: {data}");
+}
+
+#[test]
+fn names_are_taken_where_ids_are() {
+    let place = place(CONFIG);
+    let at = place.path();
+    for line in ["user create ann", "user create bob", "group create staff"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    for user in ["ann", "bob"] {
+        check(at, &format!("--offline token create --user {user} --name laptop --scope app"), 0);
+    }
+    let (_, words) = check(at, "--offline token show laptop", 2);
+    assert!(words.contains("2 tokens are called \"laptop\"") && words.contains("ann"), "{words}");
+    let (record, _) = check(at, "--offline token show LAPTOP --user bob -o json", 0);
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let id = record["id"].as_str().unwrap();
+    check(at, &format!("--offline token show {id}"), 0);
+    check(at, &format!("--offline token show pgt_{id}_..."), 0);
+    check(at, "--offline explain GET /app --token laptop", 2);
+    let (_, words) = check(at, "--offline token rm laptop --user bob", 0);
+    assert!(words.contains(id), "{words}");
+    check(at, "--offline explain GET /app --token laptop", 0);
+    let (_, words) = check(at, "--offline token edit laptob --note x", 4);
+    assert!(words.contains("did you mean \"laptop\""), "{words}");
+    let (_, words) = check(at, "--offline token rotate laptop --user ann", 0);
+    assert!(words.contains("created token"), "{words}");
+}
+
+#[test]
+fn a_refusal_says_which_name_was_wrong_and_what_to_do() {
+    let place = place(&CONFIG.replace("all-users", "developers"));
+    let at = place.path();
+    for line in ["user create alice", "group create developers"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    let told = |line: &str, code: i32, part: &str| {
+        let (_, words) = check(at, &format!("--offline {line}"), code);
+        assert!(words.contains(part), "{line}: {words}");
+    };
+    told("token create --name x --scope app", 2, "--user LOGIN");
+    told("token create --user alcie --name x --scope app", 4, "no user \"alcie\": did you mean \"alice\"?");
+    told("token create --user alice --name x --scope ap", 3, "no service \"ap\": did you mean \"app\"?");
+    told("token create --user alice --name x --scope app", 3, "permgate group add developers alice");
+    told("token create --user alice --name x --scope app --expires-in 90", 2, "90d");
+    told("token create --user alice --name x --scope app --expires-at soon", 2, "2027-01-31");
+    told("user show alcie", 4, "did you mean \"alice\"?");
+    told("group add developerz alice", 4, "no group \"developerz\": did you mean \"developers\"?");
+    told("group add developers alcie", 4, "no user \"alcie\": did you mean \"alice\"?");
+    told("grant add system-admn --user alice", 4, "no role \"system-admn\": did you mean \"system-admin\"?");
+    told("grant add observer --group developerz", 4, "did you mean \"developers\"?");
+    told("explain GET /app --user alcie", 4, "did you mean \"alice\"?");
+    told("token list --user alcie", 4, "did you mean \"alice\"?");
+    check(at, "--offline group add developers alice", 0);
+    check(at, "--offline token create --user alice --name x --scope app --expires-at 2037-01-01", 0);
+    let (listed, _) = check(at, "--offline token list", 0);
+    assert!(listed.contains("2037-01-01T00:00:00Z"), "{listed}");
+}
+
+#[test]
+fn what_cannot_be_undone_is_confirmed() {
+    let place = place(CONFIG);
+    let at = place.path();
+    for line in ["user create ann", "group create staff", "role create auditor --permission read-audit"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    for line in ["user delete ann", "group rm staff", "role delete auditor"] {
+        let (_, words) = check(at, &format!("--offline {line}"), 2);
+        assert!(words.contains("--yes"), "{words}");
+    }
+    check(at, "--offline user delete nobody", 4);
+    // On a terminal it asks; whatever is no yes is a no.
+    let terminal = |answer: &str, line: &str| {
+        let line = format!(
+            "printf '{answer}\\n' | script -qec '{} --offline {line}' /dev/null",
+            env!("CARGO_BIN_EXE_permgate")
+        );
+        let output = Command::new("sh").args(["-c", &line]).current_dir(at).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = terminal("n", "user delete ann");
+    assert!(said.contains("Delete ann and revoke 0 tokens, for good? [y/N]"), "{said}");
+    check(at, "--offline user show ann", 0);
+    terminal("y", "user delete ann");
+    check(at, "--offline user show ann", 4);
+    check(at, "--offline group delete staff --yes", 0);
+    check(at, "--offline role rm auditor -y", 0);
+}
+
+#[test]
+fn lists_are_sorted_and_an_empty_one_says_so() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let (data, words) = check(at, "--offline token list", 0);
+    assert_eq!((data.as_str(), words.as_str()), ("", "no tokens\n"));
+    let (data, words) = check(at, "--offline token list -o json", 0);
+    assert_eq!((data.as_str(), words.as_str()), ("[]\n", ""));
+    let said =
+        told_by(at, &["--offline user create zoe", "--offline user create Bob", "--offline user create ann"]);
+    assert_eq!(said, ["created zoe\n", "created Bob\n", "created ann\n"]);
+    for (user, name) in [("zoe", "b"), ("ann", "z"), ("zoe", "a")] {
+        check(at, &format!("--offline token create --user {user} --name {name} --scope app"), 0);
+    }
+    let column = |line: &str, field: &str| -> Vec<String> {
+        let (data, _) = check(at, line, 0);
+        let rows = data.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        rows.map(|row| row[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(column("--offline user ls -o jsonl", "login"), ["ann", "Bob", "zoe"]);
+    assert_eq!(column("--offline token ls -o jsonl", "name"), ["z", "a", "b"]);
+    assert_eq!(column("--offline service list -o jsonl", "key"), ["app", "permgate"]);
+    let (table, _) = check(at, "--offline audit tail -n 1", 0);
+    assert!(
+        table.contains("name a") && !table.contains(".000Z"),
+        "who and what was changed is told: {table}"
+    );
+}
+
+#[test]
+fn readers_that_are_no_group_are_noticed() {
+    let place = place(&format!(
+        "{}[metrics]\nold_names = false\n",
+        CONFIG.replace("\"all-users\"", "\"developerz\"")
+    ));
+    let at = place.path();
+    check(at, "check --strict", 0);
+    check(at, "--offline group create developers", 0);
+    let (_, words) = check(at, "--offline check --strict", 2);
+    assert!(
+        words.contains("gateway.toml:11:12") && words.contains("did you mean \"developers\"?"),
+        "{words}"
+    );
+    let _gateway = serve(at);
+    let (_, words) = check(at, "check --strict", 2);
+    assert!(words.contains("developerz"), "{words}");
+    let (_, words) = check(at, "check", 0);
+    assert!(words.contains("1 warning"), "{words}");
+}
+
+/// What `permgate run` says, on a terminal and elsewhere, until it is ready.
+#[test]
+fn a_start_says_when_it_is_ready_and_what_is_missing() {
+    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"unix:admin.sock\", \"127.0.0.1:0\"]"));
+    let at = place.path();
+    let line = format!("exec script -qefc '{} run' /dev/null", env!("CARGO_BIN_EXE_permgate"));
+    let mut child = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(at)
+        .env_remove("PERMGATE_CONFIG")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = Vec::new();
+    for line in lines {
+        said.push(line);
+        if said.last().unwrap().contains("user create NAME") {
+            break;
+        }
+    }
+    // The terminal's end is a hangup, which reloads: the process is asked to end.
+    child.stdin.take().unwrap().write_all(b"\x03").unwrap();
+    child.wait().unwrap();
+    let text = said.join("\n");
+    assert!(text.contains("ready; press Ctrl-C") && text.contains("http://127.0.0.1:"), "{text}");
+    assert!(!text.contains('{'), "no JSON on a terminal: {text}");
+}
+
+#[test]
+fn completions_come_from_the_store() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let _gateway = serve(at);
+    check(at, "user create ann", 0);
+    check(at, "user create anton", 0);
+    let complete = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_permgate"))
+            .args(["--", "permgate"])
+            .args(words)
+            .current_dir(at)
+            .env("PERMGATE_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
+            .env("_CLAP_IFS", "\n")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found = complete(&["user", "show", "an"]);
+    assert_eq!(found.lines().collect::<Vec<_>>(), ["ann", "anton"], "{found}");
+    assert!(complete(&["user", "cre"]).contains("create"));
+    assert!(complete(&["token", "create", "--scope", "a"]).contains("app"));
+    assert_eq!(complete(&["-c", "missing.toml", "user", "show", "an"]), "");
+}
+
+#[test]
+fn a_missing_file_is_named_in_one_form() {
+    let place = place(CONFIG);
+    let at = place.path();
+    for line in ["user list --token-file missing", "token import missing", "store restore missing"] {
+        let (_, words) = check(at, line, 2);
+        assert!(words.contains("cannot read missing: No such file or directory\n"), "{line}: {words}");
+    }
+    let (_, words) = check(at, "user list -c missing", 2);
+    assert!(words.contains("missing: cannot be read: No such file or directory"), "{words}");
+    let (_, words) = check(at, "scan missing", 2);
+    assert!(words.contains("cannot read missing: No such file or directory\n"), "{words}");
+    let (_, words) = check(at, "user list --admin unix:missing.sock", 5);
+    assert!(words.contains("unix:missing.sock: No such file or directory\n"), "{words}");
+}
+
+/// An upstream that answers every request with 200, until the test ends.
+fn stub() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.by_ref().any(|line| line.is_empty()) {
+                let mut stream = &stream;
+                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+/// The lines of a document's console blocks, run one after another as they are written: only addresses are replaced, and
+/// clients connect by a unix socket, since ports are not the test's to choose. A comment that begins with a status is what
+/// the line must print.
+fn follow(page: &str) -> usize {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let binary = Path::new(env!("CARGO_BIN_EXE_permgate")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let upstream = stub();
+    let mut gateway = None;
+    let mut token = String::new();
+    let (mut statuses, mut code) = (0, false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            code = line == "```console";
+        }
+        let Some(line) = line.strip_prefix("$ ").filter(|_| code) else { continue };
+        if line.starts_with("cargo ") {
+            continue;
+        }
+        if line.starts_with("permgate run") {
+            gateway = Some(serve(at));
+            continue;
+        }
+        if line.contains("permgate reload") {
+            let file = at.join("gateway.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text.replace("\"all-users\"", "\"developers\"")).unwrap();
+        }
+        let line = line.replace("http://127.0.0.1:8090", &format!("http://{upstream}"));
+        let line = line.replace("permgate init", "permgate init --listen unix:http.sock --page 127.0.0.1:0");
+        let script = format!(
+            "curl() {{ command curl -s --unix-socket http.sock \"$@\"; }}\n{line}\ncode=$?\necho \"TOKEN=$TOKEN\"; exit $code"
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(at)
+            .env("PATH", &path)
+            .env("TOKEN", &token)
+            .env_remove("PERMGATE_CONFIG")
+            .env_remove("PERMGATE_ADMIN")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        token = text.lines().find_map(|line| line.strip_prefix("TOKEN=")).unwrap().to_owned();
+        let expected: Option<u16> =
+            line.split_once(" # ").and_then(|(_, comment)| comment.trim().get(..3)?.parse().ok());
+        if let Some(status) = expected {
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{text}\n{words}");
+            statuses += 1;
+        }
+        let denied = line.contains("explain") && output.status.code() == Some(3);
+        assert!(output.status.success() || denied, "{line}\n{text}\n{words}");
+    }
+    assert!(gateway.is_some());
+    statuses
+}
+
+#[test]
+fn the_quick_starts_are_run_as_they_are_written() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("## Sixty seconds").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert_eq!(follow(section), 2, "200 and 403");
+    follow(include_str!("../docs/getting-started.md"));
 }

@@ -1,5 +1,7 @@
 //! The documents keep up with the code: every key and command is described, every link leads somewhere.
 
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -280,4 +282,47 @@ fn anchors(text: &str) -> BTreeSet<String> {
             kept.map(|c| if c == ' ' { '-' } else { c }).collect()
         })
         .collect()
+}
+
+/// Whole configurations, wherever they are shown or shipped.
+#[test]
+fn every_configuration_that_is_shown_is_valid() {
+    let mut shown: Vec<(String, String)> = Vec::new();
+    for path in documents() {
+        let text = read(path.to_str().unwrap());
+        let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+        let whole = blocks.filter(|block| block.starts_with("version = 1"));
+        shown.extend(whole.map(|block| (path.display().to_string(), block)));
+    }
+    assert!(shown.len() >= 6, "the task pages have whole configurations");
+    for path in ["deploy/packaging/gateway.toml", "deploy/packaging/container.toml"] {
+        shown.push((path.to_owned(), read(path)));
+    }
+    for (path, key) in
+        [("deploy/compose.yaml", "content: |"), ("deploy/kubernetes/permgate.yaml", "gateway.toml: |")]
+    {
+        shown.push((path.to_owned(), indented(&read(path), key)));
+    }
+    for (path, text) in shown {
+        let place = tempfile::tempdir().unwrap();
+        for (at, _) in text.match_indices("\"file:") {
+            let name = text[at + "\"file:".len()..].split('"').next().unwrap();
+            fs::write(place.path().join(name), "Bearer secret").unwrap();
+        }
+        let file = place.path().join("gateway.toml");
+        fs::write(&file, &text).unwrap();
+        if let Err(errors) = permgate::config::Config::load(&file) {
+            panic!("{path}: {errors}\n{text}");
+        }
+    }
+}
+
+/// The lines below `key` that are indented further.
+fn indented(text: &str, key: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| line.trim() != key);
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let outer = depth(lines.next().unwrap());
+    let inner: Vec<&str> = lines.take_while(|line| line.is_empty() || depth(line) > outer).collect();
+    let depth = inner.first().map(|line| depth(line)).unwrap();
+    inner.iter().map(|line| format!("{}\n", line.get(depth..).unwrap_or_default())).collect()
 }

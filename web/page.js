@@ -1,44 +1,147 @@
-// Calls of the API for forms, dialogs that open and close, lists that filter and sort, and times in
-// the viewer's own zone. Nothing here decides anything: the API does.
+// Calls the API, keeps lists up to date without loading the page again, and says what came of it.
+// Nothing here decides anything: the API does.
 "use strict";
 
 const permgate = {
-  /** Asks the API; throws an error with what it says when that is no success. */
-  async call(method, path, body, fields = {}) {
-    const token = document.querySelector('meta[name="csrf"]');
+  /** Asks the API. Throws an error with its answer when that is no success. A session that has ended is renewed. */
+  async call(method, path, body, fields = {}, again = true) {
+    const meta = document.querySelector('meta[name="csrf"]');
     const headers = { ...fields, Accept: "application/json" };
-    if (token) headers["X-CSRF-Token"] = token.content;
+    if (meta) headers["X-CSRF-Token"] = meta.content;
     if (body !== undefined) headers["Content-Type"] = "application/json";
     const sent = body === undefined ? undefined : JSON.stringify(body);
     let answer;
     try {
       answer = await fetch(path, { method, headers, body: sent, credentials: "same-origin" });
     } catch {
-      throw new Error("permgate did not answer: is it running, and is the network?");
+      throw new Error("permgate did not answer. Check that it is running and that you are online, then try again.");
     }
     const said = await answer.json().catch(() => ({}));
     if (answer.ok) return said;
-    const error = new Error(said.error_description || `The answer was ${answer.status}`);
+    if (again && meta && (answer.status === 401 || said.error === "csrf") && (await permgate.renew(answer.status))) {
+      return permgate.call(method, path, body, fields, false);
+    }
+    const error = new Error(said.error_description || `The request failed with status ${answer.status}.`);
     error.said = said;
+    error.status = answer.status;
     throw error;
   },
 
-  /** Tells it aloud and at the foot of the page; survives one reload when it is kept. */
-  say(text, kept = false) {
-    if (kept) sessionStorage.setItem("said", text);
-    else document.getElementById("said").textContent = text;
+  /** Signs in again inside the page, so that nothing that was typed is lost. Resolves to whether it worked. */
+  async renew(status) {
+    const meta = document.querySelector('meta[name="csrf"]');
+    // Another tab may have signed in again already.
+    const present = await fetch("/v1/session", { headers: { Accept: "application/json" } }).catch(() => null);
+    const session = present?.ok ? await present.json() : null;
+    const dialog = document.getElementById("renew");
+    if (session && session.user === dialog?.dataset.login) {
+      meta.content = session.csrf;
+      return true;
+    }
+    if (!dialog || status !== 401) return false;
+    const form = dialog.querySelector("form");
+    const wrong = form.querySelector(".wrong");
+    wrong.hidden = true;
+    dialog.showModal();
+    return new Promise((resolve) => {
+      dialog.onclose = () => {
+        form.elements.password.value = "";
+        resolve(dialog.returnValue === "renewed");
+        dialog.returnValue = "";
+      };
+      form.onsubmit = async (event) => {
+        event.preventDefault();
+        const { login, password } = form.elements;
+        try {
+          const body = { login: login.value, password: password.value };
+          meta.content = (await permgate.call("POST", "/v1/session", body, {}, false)).csrf;
+          dialog.close("renewed");
+        } catch (error) {
+          wrong.textContent = sentence(error.message);
+          wrong.hidden = false;
+          password.select();
+        }
+      };
+    });
   },
 
-  /** What a form says, as the API's JSON. */
+  /** A message at the foot of the page, for six seconds or until it is closed. `undo` is a call that takes it back. */
+  toast(text, { undo, bad } = {}) {
+    const place = document.getElementById("toasts");
+    const toast = document.createElement("div");
+    toast.className = bad ? "toast bad" : "toast";
+    const said = document.createElement("p");
+    said.textContent = text;
+    toast.append(said);
+    const button = (label, act) => {
+      const made = document.createElement("button");
+      made.type = "button";
+      made.textContent = label;
+      made.onclick = act;
+      toast.append(made);
+      return made;
+    };
+    if (undo) {
+      button("Undo", async () => {
+        toast.remove();
+        try {
+          await permgate.call(undo.method, undo.path, undo.body);
+          await permgate.visit(location.href);
+          permgate.toast("Undone.");
+        } catch (error) {
+          permgate.toast(error.message, { bad: true });
+        }
+      });
+    }
+    button("×", () => toast.remove()).setAttribute("aria-label", "Close this message");
+    // A modal dialog covers everything outside of it but popovers that open later.
+    if (place.showPopover) {
+      if (place.matches(":popover-open")) place.hidePopover();
+      place.showPopover();
+    }
+    place.append(toast);
+    let left = setTimeout(() => toast.remove(), 6000);
+    toast.onpointerenter = toast.onfocusin = () => clearTimeout(left);
+    toast.onpointerleave = toast.onfocusout = () => (left = setTimeout(() => toast.remove(), 3000));
+  },
+
+  /** Shows another state of a page in place: the content is replaced, the frame stays. */
+  async visit(url, { push = false, focus = true } = {}) {
+    const answer = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" }).catch(() => null);
+    if (!answer) return location.assign(url);
+    if (answer.redirected && new URL(answer.url).pathname === "/sign-in") return location.assign(answer.url);
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const [now, then] = [document.getElementById("content"), next.getElementById("content")];
+    if (!then) return location.assign(url);
+    if (push) history.pushState(null, "", url);
+    const held = now.contains(document.activeElement) ? document.activeElement : null;
+    const id = held?.id;
+    const range = held?.matches("input[type=search]") ? [held.selectionStart, held.selectionEnd] : null;
+    const marks = new Set([...now.querySelectorAll("details[open][id]")].map((one) => one.id));
+    now.replaceChildren(...then.childNodes);
+    document.title = next.title;
+    enhance(now);
+    for (const mark of marks) if (document.getElementById(mark)) document.getElementById(mark).open = true;
+    const same = id && document.getElementById(id);
+    if (same) {
+      same.focus({ preventScroll: true });
+      if (range) same.setSelectionRange(...range);
+    } else if (focus && held) {
+      const heading = now.querySelector("h1");
+      heading.tabIndex = -1;
+      heading.focus({ preventScroll: true });
+    }
+  },
+
+  /** What a form says, as the API's JSON. Fields whose name ends in `_` are for the page alone. */
   body(form) {
     const body = {};
     for (const field of form.elements) {
       if (!field.name || field.name.endsWith("_") || field.disabled || (field.type === "radio" && !field.checked)) continue;
       const kind = field.dataset.as;
       if (field.type === "checkbox") {
-        if (kind === "flag") body[field.name] = field.checked;
-        else if (field.checked) (body[field.name] ??= []).push(field.value);
-        else body[field.name] ??= [];
+        body[field.name] ??= [];
+        if (field.checked) body[field.name].push(field.value);
       } else if (kind === "list") {
         body[field.name] = field.value.split(/[\s,]+/).filter(Boolean);
       } else if (kind === "null") {
@@ -50,142 +153,202 @@ const permgate = {
     return body;
   },
 
-  /** What a call came to, in a sentence. */
-  told(form, said) {
-    const cut = said.cut === undefined ? "" : `: ${said.cut} ${said.cut === 1 ? "request" : "requests"} in flight cut`;
-    return `${form.dataset.told || "Done"}${cut}.`;
-  },
-
-  wrong(form, error) {
-    const place = form.querySelector(".wrong");
-    if (!place) return permgate.say(error.message);
-    const errors = (error.said?.errors || []).map((e) => `\n${e.file}${e.line ? `:${e.line}` : ""}: ${e.message}`);
-    place.textContent = error.message + errors.join("");
-    place.hidden = false;
+  /** Asks before something that hurts. Resolves to whether it is wanted. */
+  confirm({ title, text, action, mild }) {
+    const dialog = document.getElementById("confirm");
+    dialog.querySelector("h2").textContent = title;
+    dialog.querySelector(".dialog-body p").textContent = text;
+    const yes = dialog.querySelector("[value=yes]");
+    yes.textContent = action;
+    yes.className = mild ? "primary" : "danger";
+    dialog.returnValue = "";
+    dialog.showModal();
+    dialog.querySelector("[value=no]").focus();
+    return new Promise((resolve) => (dialog.onclose = () => resolve(dialog.returnValue === "yes")));
   },
 
   /** Scripts of single pages shape bodies and take answers of the forms that they name here. */
   shapes: {},
-  takes: {
-    check: (_, said) => {
-      const errors = said.errors.map((e) => `${e.file}${e.line ? `:${e.line}:${e.column}` : ""}: ${e.message}`);
-      show("checked", said.valid ? "It is valid." : errors.join("\n"), said.valid);
-    },
-    verify: (_, said) =>
-      show("verified", said.valid ? `The chain is whole: ${said.events} events.`
-        : `The chain is broken at event ${said.seq}: ${said.error}`, said.valid),
-  },
+  takes: {},
 };
-
-function show(id, text, good) {
-  const place = document.getElementById(id);
-  place.textContent = text;
-  place.classList.toggle("bad", !good);
-  place.hidden = false;
-}
-
-async function submit(event) {
-  const form = event.target.closest("form[data-call]");
-  if (!form) return;
-  event.preventDefault();
-  const wrong = form.querySelector(".wrong");
-  if (wrong) wrong.hidden = true;
-  const [method, template] = form.dataset.call.split(" ");
-  const path = template.replace(/\{(\w+)\}/g, (_, name) =>
-    encodeURIComponent(form.elements[name]?.value ?? form.closest("dialog")?.dataset[name] ?? ""));
-  const button = event.submitter;
-  if (button) button.disabled = true;
-  try {
-    let body = permgate.body(form);
-    for (const [, name] of template.matchAll(/\{(\w+)\}/g)) delete body[name];
-    if (form.dataset.fragment) body[form.dataset.fragment] = location.hash.slice(1);
-    const shape = permgate.shapes[form.id];
-    if (shape) body = shape(form, body);
-    const bare = method === "DELETE" || method === "GET" || (method !== "PATCH" && Object.keys(body).length === 0);
-    const fields = form.dataset.revision ? { "If-Match": `"${form.dataset.revision}"` } : {};
-    const said = await permgate.call(method, path, bare ? undefined : body, fields);
-    const take = permgate.takes[form.id];
-    if (take) return take(form, said);
-    if (form.dataset.shows) {
-      const place = form.querySelector("[data-shown]");
-      place.value = said[form.dataset.shows];
-      place.parentNode.hidden = false;
-      return place.select();
-    }
-    const then = form.dataset.then || "reload";
-    permgate.say(permgate.told(form, said), form.dataset.told !== undefined);
-    if (then === "reload") location.reload();
-    else location.assign(then);
-  } catch (error) {
-    permgate.wrong(form, error);
-  } finally {
-    if (button) button.disabled = false;
-  }
-}
 
 function click(event) {
   const opener = event.target.closest("[data-opens]");
   if (opener) {
     const dialog = document.getElementById(opener.dataset.opens);
     Object.assign(dialog.dataset, opener.dataset);
-    for (const place of dialog.querySelectorAll("[data-fill]")) {
-      place.textContent = opener.dataset[place.dataset.fill] ?? "";
-    }
-    const wrong = dialog.querySelector(".wrong");
-    if (wrong) wrong.hidden = true;
+    for (const place of dialog.querySelectorAll("[data-fill]")) place.textContent = opener.dataset[place.dataset.fill] ?? "";
+    for (const form of dialog.querySelectorAll("form")) clear(form);
     dialog.showModal();
+    dialog.dispatchEvent(new Event("opened"));
   }
   if (event.target.closest("[data-closes]")) event.target.closest("dialog").close();
-  const header = event.target.closest("table[data-sortable] thead button");
-  if (header) sort(header.closest("th"));
+  const copies = event.target.closest("[data-copies]");
+  if (copies) copy(document.getElementById(copies.dataset.copies), copies);
+  const link = event.target.closest("a[data-soft]");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
+    event.preventDefault();
+    permgate.visit(link.href, { push: true });
+  }
+  for (const add of document.querySelectorAll("details.add[open]")) if (!add.contains(event.target)) add.open = false;
 }
 
-function sort(header) {
-  const table = header.closest("table");
-  const column = [...header.parentNode.children].indexOf(header);
-  const down = header.getAttribute("aria-sort") === "ascending";
-  for (const other of header.parentNode.children) other.removeAttribute("aria-sort");
-  header.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const key = (row) => row.children[column].dataset.value ?? row.children[column].textContent.trim();
-  const order = new Intl.Collator(undefined, { numeric: true }).compare;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => (down ? order(key(b), key(a)) : order(key(a), key(b))));
-  table.tBodies[0].append(...rows);
+/** Copies a field's text. Without TLS a browser has no clipboard for scripts, but copies a selection still. */
+async function copy(field, button) {
+  field.focus();
+  field.select();
+  let copied = true;
+  try {
+    if (navigator.clipboard) await navigator.clipboard.writeText(field.value);
+    else copied = document.execCommand("copy");
+  } catch {
+    copied = false;
+  }
+  const before = (button.dataset.label ??= button.textContent);
+  button.textContent = copied ? "Copied ✓" : "Press Ctrl+C";
+  setTimeout(() => (button.textContent = before), 2500);
+  field.dispatchEvent(new CustomEvent("copied", { detail: copied, bubbles: true }));
 }
 
+/** The filters of a list are in its address. */
+function search(form) {
+  const query = new URLSearchParams(new FormData(form));
+  for (const [name, value] of [...query]) if (value === "") query.delete(name);
+  const url = `${form.getAttribute("action")}${query.size ? `?${query}` : ""}`;
+  history.replaceState(null, "", url);
+  return permgate.visit(url, { focus: false });
+}
+
+/** Rows of a list that is here as a whole, by what stands in them. */
 function filter(place) {
-  const table = document.getElementById(place.dataset.filters);
-  const words = (place.querySelector("input[type=search]")?.value ?? "").toLowerCase().split(/\s+/);
-  const state = place.querySelector("select")?.value ?? "";
+  const rows = document.getElementById(place.dataset.filters).querySelectorAll("[data-row]");
+  const words = place.querySelector("input").value.toLowerCase().split(/\s+/);
   let shown = 0;
-  for (const row of table.tBodies[0].rows) {
+  for (const row of rows) {
     const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word)) || (state !== "" && row.dataset.state !== state);
+    row.hidden = !words.every((word) => text.includes(word));
     shown += row.hidden ? 0 : 1;
   }
-  place.querySelector("[role=status]").textContent = `${shown} of ${table.tBodies[0].rows.length}`;
+  const status = place.querySelector("[role=status]");
+  if (status) status.textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
 }
 
+/** Picked rows of a list, and the bar that does something with all of them. */
+function picked() {
+  const boxes = [...document.querySelectorAll("[data-pick]:checked")];
+  const bar = document.getElementById("bulk");
+  if (!bar) return boxes;
+  bar.hidden = boxes.length === 0;
+  bar.querySelector("[data-count]").textContent = `${boxes.length} selected`;
+  return boxes;
+}
+
+async function revokePicked() {
+  const boxes = picked();
+  const name = (box) => box.ariaLabel.replace(/^Select /, "");
+  const names = boxes.slice(0, 5).map(name).join(", ");
+  const many = boxes.length === 1 ? "1 token" : `${boxes.length} tokens`;
+  const text = `${names}${boxes.length > 5 ? ` and ${boxes.length - 5} more` : ""}. Requests with them are refused from then on, and those in flight are cut. This cannot be undone.`;
+  if (!(await permgate.confirm({ title: `Revoke ${many}?`, text, action: `Revoke ${many}` }))) return;
+  const sum = { cut: 0 };
+  let failed = null;
+  for (const box of boxes) {
+    try {
+      sum.cut += (await permgate.call("DELETE", `/v1/tokens/${box.value}`)).cut;
+    } catch (error) {
+      failed ??= `“${name(box)}” was not revoked: ${error.message}`;
+    }
+  }
+  await permgate.visit(location.href);
+  permgate.toast(failed ? sentence(failed) : `${many} revoked.${cut(sum)}`, { bad: failed !== null });
+}
+
+/** Titles of times in the viewer's own zone. */
 function local(time) {
   const at = new Date(time.dateTime);
   if (Number.isNaN(at.getTime())) return;
-  time.textContent = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }).format(at);
+  time.title = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" }).format(at);
 }
 
-document.addEventListener("submit", submit);
-document.addEventListener("click", click);
-document.addEventListener("DOMContentLoaded", () => {
-  for (const time of document.querySelectorAll("time")) local(time);
-  for (const place of document.querySelectorAll("[data-filters]")) {
+/** Content that has just come, first or later. */
+function enhance(root) {
+  for (const button of root.querySelectorAll("[data-ready]")) button.disabled = false;
+  for (const time of root.querySelectorAll("time")) local(time);
+  for (const place of root.querySelectorAll("[data-filters]")) {
     place.addEventListener("input", () => filter(place));
-    filter(place);
   }
-  for (const header of document.querySelectorAll("table[data-sortable] thead th:not([data-fixed])")) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...header.childNodes);
-    header.append(button);
+  for (const form of root.querySelectorAll("form[data-search]")) {
+    let wait;
+    form.addEventListener("input", () => {
+      clearTimeout(wait);
+      wait = setTimeout(() => search(form), 250);
+    });
   }
-  const said = sessionStorage.getItem("said");
-  sessionStorage.removeItem("said");
-  if (said) permgate.say(said);
+  for (const ready of Object.values(permgate.ready)) ready(root);
+  picked();
+}
+
+/** What scripts of single pages do with content that has just come. */
+permgate.ready = {};
+
+/** A part of the page that is read again every few seconds, while somebody looks and does nothing with it. */
+async function beat() {
+  const live = document.querySelector("[data-refresh]");
+  if (!live || document.hidden || document.querySelector("dialog[open], details.add[open], [data-pick]:checked")) return;
+  if (Date.now() - (beat.last ?? beat.began) < Number(live.dataset.refresh) * 1000 || beat.busy) return;
+  beat.busy = true;
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!answer.ok || answer.redirected) return;
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(live.id);
+    if (!next || live.contains(document.activeElement) || !live.isConnected) return;
+    live.replaceChildren(...next.childNodes);
+    enhance(live);
+    for (const place of document.querySelectorAll("[data-filters]")) filter(place);
+  } catch {
+    // The next beat tries again.
+  } finally {
+    beat.busy = false;
+    beat.last = Date.now();
+  }
+}
+beat.began = Date.now();
+
+document.addEventListener("click", click);
+document.addEventListener("change", (event) => {
+  const { target } = event;
+  if (target.matches("[data-pick-all]")) {
+    for (const box of document.querySelectorAll("[data-pick]")) box.checked = target.checked;
+  }
+  if (target.matches("[data-pick], [data-pick-all]")) picked();
+  if (target.matches("[data-sends]")) target.form.requestSubmit();
+});
+document.addEventListener("keydown", (event) => {
+  const box = document.querySelector("main input[type=search]");
+  const typing = event.target.closest("input, textarea, select, dialog");
+  if (event.key === "/" && box && !typing) {
+    event.preventDefault();
+    box.focus();
+  }
+  if (event.key === "Escape") {
+    const add = event.target.closest("details.add[open]");
+    if (add) {
+      add.open = false;
+      add.querySelector("summary").focus();
+    }
+  }
+});
+window.addEventListener("popstate", () => permgate.visit(location.href));
+document.addEventListener("DOMContentLoaded", () => {
+  enhance(document);
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-revoke-picked]")) revokePicked();
+  });
+  const kept = sessionStorage.getItem("toast");
+  sessionStorage.removeItem("toast");
+  if (kept) {
+    const message = JSON.parse(kept);
+    permgate.toast(message.text, message);
+  }
+  setInterval(beat, 1000);
 });

@@ -163,7 +163,11 @@ impl Claim {
             Credential::UnsupportedScheme => return Err(plain(Reason::UnsupportedScheme)),
             Credential::Ambiguous => return Err(plain(Reason::AmbiguousAuthorization)),
             Credential::Malformed => return Err(plain(Reason::MalformedAuthorization)),
-            Credential::Bearer { digest, .. } => *digest,
+            Credential::AmbiguousCarrier => return Err(plain(Reason::AmbiguousCredential)),
+            Credential::MalformedCarrier => return Err(plain(Reason::MalformedCredential)),
+            Credential::Bearer { digest, .. }
+            | Credential::Carried { digest, .. }
+            | Credential::Elsewhere { digest, .. } => *digest,
         };
         // The snapshot first, then the index: a token is never newer than its owner.
         let snapshot = context.state.snapshot();

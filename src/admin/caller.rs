@@ -142,7 +142,11 @@ impl Caller {
     pub fn login(&self, written: &str) -> Result<String, Problem> {
         match (written, self.user()) {
             ("me", Some(user)) => Ok(user.login.to_string()),
-            ("me", None) => Err(Problem::not_found("user: the operator is none")),
+            ("me", None) => Err(Problem::new(
+                http::StatusCode::NOT_FOUND,
+                "not_found",
+                "The operator socket has no account of its own: name a user by login",
+            )),
             _ => Ok(written.to_owned()),
         }
     }

@@ -86,8 +86,15 @@ pub trait Configuration: Send + Sync {
     /// The text with every secret replaced.
     fn text(&self) -> String;
 
-    /// The start-up validation of another text; nothing changes.
-    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>>;
+    /// The text of the file as it is now, with every secret replaced: what a reload would take over. The
+    /// error says why it cannot be. Never on the control thread.
+    fn file(&self) -> Result<String, String> {
+        Ok(self.text())
+    }
+
+    /// The start-up validation of another text; nothing changes. Without `outside` the files and environment
+    /// variables that it names are not looked at. Takes as long as they are large: never on the control thread.
+    fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>>;
 
     /// Reads the file again and replaces everything, or nothing; counts it too, since a signal asks
     /// for the same.
@@ -179,7 +186,7 @@ impl Context {
     /// Whether requests are taken, and why not.
     pub fn ready(&self) -> Result<(), &'static str> {
         if self.fence.is_broken() {
-            return Err("a worker has not taken a change over");
+            return Err("a worker has not applied a change");
         }
         if self.ready.load(Ordering::Acquire) { Ok(()) } else { Err("not serving") }
     }

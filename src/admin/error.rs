@@ -114,7 +114,7 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        (self.status, headers, body.to_string().into_bytes())
+        (self.status, headers, format!("{body}\n").into_bytes())
     }
 }
 

@@ -14,11 +14,12 @@ use super::{
     wire::{Json, Time, ok},
 };
 use crate::authz::{
+    carriers::{Carried, Carrier},
     decide::{Credential, Facts, Query},
-    explain::{self, Explanation},
+    explain::{self, Explanation, STAND_IN},
     path::RequestPath,
     rules::{Origin, Rules, ServiceKey},
-    secret::{self, Form},
+    secret::{self, Digest, Form},
     subject::{Permission, UserIx},
 };
 
@@ -38,6 +39,10 @@ pub struct ExplainRequest {
     pub token_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub user: Option<String>,
+    /// Where the token of `token_id` stands, as in `service.NAME.credentials`: `basic`, `header:X-Api-Key`;
+    /// else where the service of the path looks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub carrier: Option<String>,
     /// The address to come from; else the caller's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>)]
@@ -90,7 +95,8 @@ pub(super) fn explained(
                 caller.require(Permission::AdminRead)?;
             }
             let form = if record.imported { Form::Foreign } else { Form::Own };
-            let credential = Credential::Bearer { form, digest: Some(record.digest) };
+            let carrier = carrier(&snapshot.rules, &query, body.carrier.as_deref())?;
+            let credential = sent_in(carrier, form, record.digest, &snapshot.rules, &query);
             let query = Query { credential, ..query };
             context
                 .state
@@ -106,7 +112,50 @@ pub(super) fn explained(
             explain::explain(&query, facts)
         }
     };
+    let explanation = if body.user.is_some() { without_token(explanation) } else { explanation };
     Ok(told_to(caller, &snapshot.rules, explanation))
+}
+
+/// The carrier that was asked for, else the first one that the service of the path accepts.
+fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> Result<Carrier, Problem> {
+    if let Some(asked) = asked {
+        let advice = "The carrier is bearer, basic, raw, websocket or header:NAME";
+        return Carrier::parse(asked).ok_or_else(|| Problem::invalid(advice));
+    }
+    let path = query.path.as_ref().ok();
+    let owner = path.and_then(|path| rules.owner(path, query.host, query.method).ok().flatten());
+    let first = owner.and_then(|owner| owner.service.spec.credentials.iter().next());
+    Ok(first.unwrap_or(Carrier::Bearer))
+}
+
+/// The credential that counts when the token stands in this carrier alone.
+fn sent_in(carrier: Carrier, form: Form, digest: Digest, rules: &Rules, query: &Query<'_>) -> Credential {
+    let digest = Some(digest);
+    let (authorization, others) = match carrier.kind() {
+        None => (Credential::Bearer { form, digest }, Vec::new()),
+        Some(kind) => {
+            let absent =
+                if kind.is_authorization() { Credential::UnsupportedScheme } else { Credential::Missing };
+            let credential = Credential::Carried { kind, form, digest };
+            (absent, vec![Carried { carrier, credential }])
+        }
+    };
+    rules.credential(query.path.as_ref().ok(), query.host, query.method, authorization, &others).0
+}
+
+/// Who asks about a user asks about no token: the one that stood for it has no id to be told.
+fn without_token(mut told: Explanation) -> Explanation {
+    let named = |text: &mut String| *text = text.replace(&format!("token {STAND_IN}"), "a valid token");
+    for step in &mut told.steps {
+        named(&mut step.looked_at);
+        named(&mut step.result);
+    }
+    if let Ok(forwarded) = &mut told.outcome {
+        for (_, value) in &mut forwarded.set {
+            *value = value.replace(STAND_IN, "(the token's id)");
+        }
+    }
+    told
 }
 
 /// Who may not see the configuration is told nothing of a service that they cannot read, nor which

@@ -9,6 +9,7 @@ use axum::{
     response::Response,
     routing::get,
 };
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -20,7 +21,7 @@ use super::{
     pages::Params,
     tokens::{SEES_TOKENS, parse},
     users::SEES_USERS,
-    wire::{Json, Time, ok},
+    wire::{Json, Time, forget, ok, secret_answer},
 };
 use crate::{
     authz::{
@@ -180,7 +181,10 @@ async fn create(
     let mut view = view(&context, owner, &made.record);
     // The only answer with the text in it.
     view["token"] = made.text.map(|text| text.expose().to_owned()).into();
-    Ok(ok(&fields.pick(view)))
+    let mut picked = fields.pick(view);
+    let response = secret_answer(StatusCode::OK, &picked);
+    forget(picked["token"].take());
+    Ok(response)
 }
 
 async fn show(

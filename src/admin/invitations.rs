@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -17,11 +18,15 @@ use super::{
     error::Problem,
     passwords,
     session::secret::Secret,
-    wire::{Json, Time, answer, ok},
+    wire::{Json, Time, ok, secret_answer},
 };
+use crate::{authz::secret::Digest, store::model::InvitationRecord};
 
 pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/users/{login}/invitation", post(invite)).route("/v1/invitation", post(redeem))
+    Router::new()
+        .route("/v1/users/{login}/invitation", post(invite))
+        .route("/v1/invitation", post(redeem))
+        .route("/v1/invitation/check", post(check))
 }
 
 /// The only answer with the text in it.
@@ -30,17 +35,29 @@ pub(super) fn routes() -> Router<Context> {
 pub struct InvitationView {
     /// Login.
     pub user: String,
-    pub invitation: String,
+    #[schema(value_type = String)]
+    pub invitation: Zeroizing<String>,
     /// The page that takes it. The text stands behind `#`, which no browser sends and nobody logs.
-    pub link: String,
+    #[schema(value_type = String)]
+    pub link: Zeroizing<String>,
     pub expires_at: Time,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Redeem {
-    invitation: String,
-    password: String,
+    #[schema(value_type = String)]
+    invitation: Zeroizing<String>,
+    #[schema(value_type = String)]
+    password: Zeroizing<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = InvitationText)]
+pub(in crate::admin) struct Check {
+    #[schema(value_type = String)]
+    invitation: Zeroizing<String>,
 }
 
 async fn invite(
@@ -52,22 +69,36 @@ async fn invite(
     let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?;
     let view = InvitationView {
         user: user.login,
-        link: format!("{}/invitation#{}", context.sign_in.base(), secret.expose()),
-        invitation: secret.expose().to_owned(),
+        link: Zeroizing::new(format!("{}/invitation#{}", context.sign_in.base(), secret.expose())),
+        invitation: Zeroizing::new(secret.expose().to_owned()),
         expires_at: Time(invitation.expires_at),
     };
-    Ok(answer(StatusCode::CREATED, &view))
+    Ok(secret_answer(StatusCode::CREATED, &view))
 }
 
 /// Open: the text is the credential. It is looked for before anything is derived, so that a stranger
 /// cannot keep the machine busy.
 async fn redeem(State(context): State<Context>, Json(body): Json<Redeem>) -> Result<Response, Problem> {
-    let digest = Secret::parse(&body.invitation).map(|secret| secret.digest());
-    let Some(digest) = digest.filter(|digest| context.store.invitation(digest).is_some()) else {
-        let text = "The invitation does not hold, or no longer: ask for another one";
-        return Err(Problem::denied(text));
-    };
+    let (digest, _) = valid(&context, &body.invitation)?;
     let phc = passwords::derive(body.password).await?;
     let changed = context.store.redeem(digest, phc).await?;
     Ok(ok(&json!({"user": changed.record.login, "password": true, "cut": changed.cut.0})))
+}
+
+/// Open, too: before somebody types a password, the page says whom the link is for.
+async fn check(State(context): State<Context>, Json(body): Json<Check>) -> Result<Response, Problem> {
+    let (_, record) = valid(&context, &body.invitation)?;
+    let accounts = context.store.accounts();
+    let user = accounts.user_by_id(&record.user).ok_or_else(|| Problem::not_found("user"))?;
+    let (login, name) = (&user.record.login, &user.record.name);
+    Ok(ok(&json!({"user": login, "name": name, "expires_at": Time(record.expires_at)})))
+}
+
+fn valid(context: &Context, text: &str) -> Result<(Digest, InvitationRecord), Problem> {
+    let digest = Secret::parse(text).map(|secret| secret.digest());
+    let found = digest.and_then(|digest| Some((digest, context.store.invitation(&digest)?)));
+    found.ok_or_else(|| {
+        let text = "This invitation is invalid or has expired. Ask an administrator for a new one";
+        Problem::denied(text)
+    })
 }

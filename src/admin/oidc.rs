@@ -17,7 +17,6 @@ use self::{
 use super::{sign_in::Provider, wire::Time};
 use crate::authz::time::Timestamp;
 
-mod base64;
 mod claims;
 mod client;
 mod exchange;

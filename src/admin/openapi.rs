@@ -1,7 +1,15 @@
 //! `/openapi.json`: the API told by itself, OpenAPI 3.1. The schemas are those of the types that are
 //! read and written; that no call is left out is a test.
 
-use axum::{Router, response::Response, routing::get};
+use std::sync::LazyLock;
+
+use axum::{
+    Router,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use http::header;
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem,
     PathsBuilder,
@@ -9,7 +17,7 @@ use utoipa::openapi::{
     security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
 };
 
-use super::{Context, wire::ok};
+use super::{Context, error::Problem};
 
 mod calls;
 mod examples;
@@ -19,8 +27,11 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/openapi.json", get(show))
 }
 
-async fn show() -> Response {
-    ok(&document())
+async fn show() -> Result<Response, Problem> {
+    static DOCUMENT: LazyLock<Option<Bytes>> =
+        LazyLock::new(|| serde_json::to_vec(&document()).ok().map(Bytes::from));
+    let document = DOCUMENT.clone().ok_or_else(|| Problem::not_found("document"))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], document).into_response())
 }
 
 /// The whole of it.

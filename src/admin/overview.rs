@@ -46,7 +46,10 @@ pub struct Overview {
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Series {
     pub requests: Vec<u64>,
+    /// Those that were neither forwarded nor answered.
     pub refused: Vec<u64>,
+    /// Of those, the ones that an upstream or the gateway is to blame for.
+    pub failed: Vec<u64>,
     /// Milliseconds below which half of the requests took, and 95 of 100; none where there were none.
     pub p50: Vec<Option<f64>>,
     pub p95: Vec<Option<f64>>,
@@ -99,6 +102,7 @@ impl Series {
     fn push(&mut self, counted: &RequestStats) {
         self.requests.push(counted.requests());
         self.refused.push(counted.refused());
+        self.failed.push(counted.failed());
         self.p50.push(counted.quantile(0.5));
         self.p95.push(counted.quantile(0.95));
     }

@@ -60,9 +60,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        axum::extract::Query::try_from_uri(&parts.uri)
-            .map(|query| Self(query.0))
-            .map_err(|error| Problem::invalid(format!("The query string: {}", error.body_text())))
+        axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
+            let text = error.body_text();
+            let text = text.trim_start_matches("Failed to deserialize query string: ");
+            Problem::invalid(format!("The query string: {text}"))
+        })
     }
 }
 

@@ -1,13 +1,7 @@
 //! `PUT /v1/users/{login}/password`, and what sign-in needs: derived and verified beside this thread,
 //! one at a time.
 
-use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::LazyLock, time::Instant};
 
 use argon2::{
     Argon2, PasswordHash, PasswordVerifier,
@@ -22,13 +16,15 @@ use axum::{
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     Context,
     caller::{Caller, Identity},
     error::Problem,
+    offload::Offload,
     wire::{Json, ok},
 };
 
@@ -39,11 +35,11 @@ pub(super) fn routes() -> Router<Context> {
 /// Shorter ones are guessed, and longer ones are no password.
 const LENGTH: std::ops::RangeInclusive<usize> = 12..=1024;
 
+/// A decomposed text may be longer than what it is normalized to.
+const LONGEST_SENT: usize = 4 * *LENGTH.end();
+
 /// Each derivation takes 19 MiB and a core for a while: one at a time.
-static DERIVING: Semaphore = Semaphore::const_new(1);
-/// Who waits for a turn; beyond so many, nobody is let in to wait.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-const MAX_WAITING: usize = 32;
+static DERIVING: Offload = Offload::new::<1, 32>();
 
 /// What is verified where there is no password to compare with, so that it takes as long.
 static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));
@@ -52,9 +48,11 @@ static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has thi
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Password {
-    password: Option<String>,
+    #[schema(value_type = Option<String>)]
+    password: Option<Zeroizing<String>>,
     /// The present one, for oneself: a screen that was left unlocked is not an account.
-    current: Option<String>,
+    #[schema(value_type = Option<String>)]
+    current: Option<Zeroizing<String>>,
 }
 
 async fn set(
@@ -89,51 +87,43 @@ async fn set(
     Ok(ok(&json!({"user": changed.record.login, "password": set, "cut": changed.cut.0})))
 }
 
-/// The PHC string.
-pub(super) async fn derive(password: String) -> Result<String, Problem> {
+/// The PHC string. A keyboard decides whether a letter comes composed: NFC makes it one (RFC 8265, 4.2.2).
+pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Problem> {
+    let password = composed(&password);
     if !LENGTH.contains(&password.len()) {
         let text = format!("A password has {} to {} bytes", LENGTH.start(), LENGTH.end());
         return Err(Problem::value(text));
     }
-    aside(move || hash(password.as_bytes())).await?.ok_or_else(failed)
+    DERIVING.run(move || hash(password.as_bytes())).await?.ok_or_else(failed)
 }
 
-/// The PHC string, if it is of this password. Takes as long without one.
-pub(super) async fn verify(password: String, phc: Option<String>) -> Result<Option<String>, Problem> {
-    let verified = aside(move || {
+/// The PHC string, if it is of this password. Takes as long without one. Hashes that were made before
+/// passwords were normalized are of the text as it was sent.
+pub(super) async fn verify(
+    password: Zeroizing<String>,
+    phc: Option<String>,
+) -> Result<Option<String>, Problem> {
+    if password.len() > LONGEST_SENT {
+        return Ok(None);
+    }
+    let verified = DERIVING.run(move || {
         let nobody = NOBODY.as_deref()?;
         let compared = PasswordHash::new(phc.as_deref().unwrap_or(nobody)).ok()?;
-        let fits = Argon2::default().verify_password(password.as_bytes(), &compared).is_ok();
-        Some(phc.filter(|_| fits && *LENGTH.end() >= password.len()))
+        let fits = |text: &str| {
+            *LENGTH.end() >= text.len()
+                && Argon2::default().verify_password(text.as_bytes(), &compared).is_ok()
+        };
+        let fits = fits(&composed(&password)) || !is_nfc(&password) && fits(&password);
+        Some(phc.filter(|_| fits))
     });
     verified.await?.ok_or_else(failed)
 }
 
-/// Off this thread, when it is one's turn.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    let _place = Place::take()?;
-    let _turn = DERIVING.acquire().await.map_err(|_| failed())?;
-    tokio::task::spawn_blocking(work).await.map_err(|_| failed())
-}
-
-/// A place among those who wait.
-struct Place;
-
-impl Place {
-    fn take() -> Result<Self, Problem> {
-        let place = Self;
-        if WAITING.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
-            return Ok(place);
-        }
-        let text = "Too many passwords are being verified at this moment";
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).retry_after(1))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-    }
+/// In NFC, without a smaller copy left behind by a text that grew.
+fn composed(password: &str) -> Zeroizing<String> {
+    let mut composed = Zeroizing::new(String::with_capacity(3 * password.len()));
+    composed.extend(password.nfc());
+    composed
 }
 
 fn hash(password: &[u8]) -> Option<String> {
@@ -155,15 +145,33 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_password_fits_however_its_letters_are_composed() {
+        let (composed, decomposed) = ("b\u{fc}cher und k\u{e4}se", "bu\u{308}cher und ka\u{308}se");
+        let fits = async |password: &str, phc: &String| {
+            verify(password.to_owned().into(), Some(phc.clone())).await.unwrap().is_some()
+        };
+        for set in [composed, decomposed] {
+            let phc = derive(set.to_owned().into()).await.unwrap();
+            for typed in [composed, decomposed] {
+                assert!(fits(typed, &phc).await, "{set:?}, {typed:?}");
+            }
+            assert!(!fits("bucher und kase", &phc).await);
+        }
+        let before = hash(decomposed.as_bytes()).unwrap();
+        assert!(fits(decomposed, &before).await, "a hash made before");
+        assert!(!fits(composed, &before).await);
+    }
+
+    #[tokio::test]
     async fn nobody_is_verified_as_long_as_somebody() {
-        let phc = derive("correct horse battery staple".to_owned()).await.unwrap();
+        let phc = derive("correct horse battery staple".to_owned().into()).await.unwrap();
         // The derivation for nobody is made at the first use.
-        verify(String::new(), None).await.unwrap();
+        verify(String::new().into(), None).await.unwrap();
         let least = async |phc: Option<&String>| {
             let mut least = Duration::MAX;
             for _ in 0..5 {
                 let began = Instant::now();
-                let verified = verify("another passphrase".to_owned(), phc.cloned()).await.unwrap();
+                let verified = verify("another passphrase".to_owned().into(), phc.cloned()).await.unwrap();
                 least = least.min(began.elapsed());
                 assert_eq!(verified, None);
             }

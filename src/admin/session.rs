@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -48,7 +49,8 @@ pub(super) fn routes() -> Router<Context> {
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct SignIn {
     login: String,
-    password: String,
+    #[schema(value_type = String)]
+    password: Zeroizing<String>,
 }
 
 /// Who is signed in, and until when.
@@ -134,7 +136,8 @@ async fn show(State(context): State<Context>, caller: Caller) -> Result<Response
 }
 
 async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
-    let Some(user) = caller.user() else { return Err(Problem::not_found("user: the operator is none")) };
+    caller.login("me")?;
+    let Some(user) = caller.user() else { return Err(Problem::not_found("user")) };
     let rows = context.store.sessions_of(&user.id).into_iter();
     let items = rows.map(|record| SessionRow {
         current: caller.session() == Some(record.digest),

@@ -21,6 +21,8 @@ pub struct SignIn {
     pub provider: Option<Provider>,
     /// Where clients reach the services, for lines that people copy.
     pub gateway: Option<String>,
+    /// This is `permgate demo`: links may sign in by themselves, and `/design` shows the components.
+    pub demo: bool,
 }
 
 /// A field in which a proxy in front names the user who is signed in there.

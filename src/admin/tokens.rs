@@ -15,11 +15,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use self::view::{addresses, scope, state_word};
+use self::view::{addresses, scope};
 pub(super) use self::{
     import::Imported,
-    list::{Filters, page},
-    view::last_used,
+    view::{last_used, state_word},
 };
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},
@@ -29,7 +28,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    wire::{Hashed, Json, Span, Time, emptied, if_match, revised},
+    wire::{Hashed, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged},
 };
 use crate::{
     authz::{secret::TokenId, subject::Permission},
@@ -188,7 +187,9 @@ fn made_answer(context: &Context, made: Made) -> Response {
     let mut response = match &text {
         Some(text) => {
             body["token"] = text.expose().into();
-            revised(StatusCode::CREATED, revision, &body)
+            let response = secret_answer(StatusCode::CREATED, &body);
+            forget(body["token"].take());
+            tagged(response, revision)
         }
         // The first answer had it; nothing was made now.
         None => {

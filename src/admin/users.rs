@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -81,7 +82,8 @@ pub(in crate::admin) struct Create {
     #[serde(default)]
     kind: KindWord,
     email: Option<String>,
-    password: Option<String>,
+    #[schema(value_type = Option<String>)]
+    password: Option<Zeroizing<String>>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -122,24 +124,20 @@ async fn create(
         KindWord::Human => UserKind::Human,
         KindWord::Service => UserKind::Service,
     };
-    let phc = match body.password {
+    let password = match body.password {
         Some(_) if kind == UserKind::Service => {
             return Err(Problem::value("A service account has no password, tokens only"));
         }
         Some(password) => {
-            // Asked first, so that no account is left behind whose password is refused.
+            // Asked first: deriving is expensive.
             caller.require(Permission::UpdateUser)?;
             Some(passwords::derive(password).await?)
         }
         None => None,
     };
     let name = body.name.unwrap_or_else(|| body.login.clone());
-    let new = NewUser { login: body.login, name, email: body.email, kind };
-    let mut changed = context.store.create_user(caller.actor(), new).await?;
-    if phc.is_some() {
-        let login = changed.record.login.clone();
-        changed = context.store.set_password(caller.actor(), login, phc).await?;
-    }
+    let new = NewUser { login: body.login, name, email: body.email, kind, password };
+    let changed = context.store.create_user(caller.actor(), new).await?;
     let location = HeaderValue::try_from(format!("/v1/users/{}", changed.record.login));
     let mut response = changed_answer(&context, StatusCode::CREATED, &changed);
     if let Ok(location) = location {

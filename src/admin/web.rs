@@ -1,11 +1,12 @@
 //! The page: what people see in a browser, rendered here from the same values as the API's answers.
 //! Every change is a call of the API, made by the page's script with the session's CSRF token.
 //!
-//! A new page is a template in `web/` that extends `layout.html`, a struct that derives `Template`
-//! and has a `shell`, a handler that takes a [`Reader`], and a route in [`routes`].
+//! A new page is a template that extends `layout.html`, a struct that derives `Template` and has a
+//! `shell`, a handler that takes a [`Reader`], and a route in [`routes`]. `docs/page.md` says more.
 
 mod administration;
 mod assets;
+mod design;
 mod docs;
 mod entrance;
 mod profile;
@@ -14,10 +15,13 @@ mod provider;
 mod shell;
 mod time;
 mod token;
+mod token_list;
+mod words;
 
-use axum::{Router, routing::get};
+use axum::{Router, middleware, routing::get};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use self::shell::{Failed, Reader, Shell, render};
+use self::shell::{Failed, Reader, Shell, problems_as_pages, render};
 use super::Context;
 
 pub(super) use self::shell::not_found;
@@ -35,5 +39,12 @@ pub(super) fn routes() -> Router<Context> {
         .route("/tokens/{id}", get(token::show))
         .route("/assets/{name}", get(assets::send))
         .route("/docs", get(docs::show))
+        .route("/design", get(design::show))
         .merge(administration::routes())
+        .route_layer(middleware::from_fn(problems_as_pages))
+}
+
+/// `/users/ann`, whatever is in the name.
+fn link(section: &str, name: &str) -> String {
+    format!("{section}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }

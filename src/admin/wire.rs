@@ -14,9 +14,13 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat, schema::Type},
 };
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::Problem;
 use crate::authz::{secret, time::Timestamp};
+
+/// A token's record with its longest scope, networks and note.
+const LONGEST_SECRET_ANSWER: usize = 16 << 10;
 
 /// A JSON request body: fields that are not known are refused.
 pub struct Json<T>(pub T);
@@ -52,16 +56,40 @@ impl<T> Page<T> {
     }
 }
 
-/// An answer in JSON.
+/// An answer in JSON. It ends with a newline, since people read it on terminals.
 pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "failed to write an answer");
-            let text = "The answer could not be written";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response()
         }
+        Err(error) => unwritable(&error),
     }
+}
+
+/// An answer in JSON with a secret in it: what is ours of it is overwritten once it has been sent.
+pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
+    // A buffer that grew would leave a smaller copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET_ANSWER));
+    match serde_json::to_writer(&mut *bytes, body) {
+        Ok(()) => {
+            (status, [(header::CONTENT_TYPE, "application/json")], Bytes::from_owner(bytes)).into_response()
+        }
+        Err(error) => unwritable(&error),
+    }
+}
+
+/// Overwrites the text of a secret that had to stand in a value.
+pub fn forget(value: serde_json::Value) {
+    if let serde_json::Value::String(mut text) = value {
+        text.zeroize();
+    }
+}
+
+fn unwritable(error: &serde_json::Error) -> Response {
+    tracing::error!(%error, "failed to write an answer");
+    let text = "The answer could not be written";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
 }
 
 pub fn ok(body: &impl Serialize) -> Response {
@@ -70,7 +98,11 @@ pub fn ok(body: &impl Serialize) -> Response {
 
 /// An answer with the record's revision as its `ETag`.
 pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
-    let mut response = answer(status, body);
+    tagged(answer(status, body), revision)
+}
+
+/// The answer with the record's revision as its `ETag`.
+pub fn tagged(mut response: Response, revision: u64) -> Response {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }

@@ -56,14 +56,6 @@ impl Shown {
             .find_map(|(key, shown, next)| (shown.is_some() == next.pairs.is_empty()).then_some(key))
     }
 
-    /// Reads what is to be shown next; the key is the one that is at fault.
-    pub fn read(&self, config: &Config) -> Result<Next, (&'static str, Box<TlsError>)> {
-        Ok(Next {
-            proxy: load(&config.server.tls).map_err(|error| ("server.tls", error.into()))?,
-            admin: load(&config.admin.tls).map_err(|error| ("admin.tls", error.into()))?,
-        })
-    }
-
     /// For handshakes from now on. False: nothing has changed.
     pub fn show(&self, next: &Next) -> bool {
         let replace = |shown: &Option<Certificates>, next: &Option<Certificates>| {
@@ -107,6 +99,16 @@ impl Shown {
             told.insert(expiry.cert.clone(), (standing, now));
         }
         self.metrics.set_certificates(ends);
+    }
+}
+
+impl Next {
+    /// Reads what is to be shown next; the key is the one that is at fault.
+    pub fn read(server: &Settings, admin: &Settings) -> Result<Self, (&'static str, Box<TlsError>)> {
+        Ok(Self {
+            proxy: load(server).map_err(|error| ("server.tls", error.into()))?,
+            admin: load(admin).map_err(|error| ("admin.tls", error.into()))?,
+        })
     }
 }
 

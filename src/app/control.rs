@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::unix::fs::MetadataExt as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -157,7 +156,8 @@ impl Control {
             ready: self.ready.clone(),
             hosts: self.hosts.clone(),
             sign_in: self.sign_in.clone(),
-            own_uid: own_uid(),
+            // Not the owner of /proc/self, which is root where core dumps are off.
+            own_uid: rustix::process::geteuid().as_raw(),
         })
     }
 
@@ -178,11 +178,11 @@ impl Control {
                 biased;
                 () = &mut broken => {
                     self.ready.store(false, Ordering::Release);
-                    tracing::error!("a worker does not take changes over: ending, so that a supervisor starts a sound process");
-                    self.supervisor.stopping("a worker does not take changes over");
+                    tracing::error!("a worker does not apply changes: exiting, so that the supervisor starts a healthy process");
+                    self.supervisor.stopping("a worker does not apply changes");
                     // The caller's 503 goes out first.
                     tokio::time::sleep(LAST_ANSWERS).await;
-                    return Outcome::Failed("a worker has not taken a change over".to_owned());
+                    return Outcome::Failed("a worker has not applied a change".to_owned());
                 }
                 // No test without a hook in the writer provokes it: its engine's panics are errors.
                 () = &mut writer_ended => {
@@ -228,7 +228,7 @@ impl Control {
 
     async fn fail(&self, why: String) -> Outcome {
         self.ready.store(false, Ordering::Release);
-        tracing::error!("{why}: ending, so that a supervisor starts a sound process");
+        tracing::error!("{why}: exiting, so that the supervisor starts a healthy process");
         self.supervisor.stopping(&why);
         Outcome::Failed(why)
     }
@@ -281,7 +281,7 @@ impl Control {
             if !uses.is_empty()
                 && let Err(error) = store.record_use(uses).await
             {
-                tracing::warn!("last uses are not recorded: {error}");
+                tracing::warn!("failed to record when tokens were last used: {error}");
             }
         }
     }
@@ -295,7 +295,7 @@ impl Control {
             if !events.is_empty()
                 && let Err(error) = store.record_refusals(events).await
             {
-                tracing::warn!("refusals are not audited: {error}");
+                tracing::warn!("failed to audit refusals: {error}");
             }
         }
     }
@@ -354,9 +354,4 @@ fn audited(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
         prev: [0; 32],
         hash: [0; 32],
     }
-}
-
-/// The user that this process runs as. Where it cannot be told, root alone is the operator.
-fn own_uid() -> u32 {
-    std::fs::metadata("/proc/self").map_or(0, |process| process.uid())
 }

@@ -84,6 +84,16 @@ impl Door {
     }
 }
 
+impl Place {
+    /// As a browser or `--admin` takes it.
+    pub fn url(&self) -> String {
+        match (&self.address, self.secure) {
+            (Address::Tcp(address), false) => format!("http://{address}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.secure { "https://" } else { "" };

@@ -8,7 +8,11 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use super::{certificates::Shown, supervisor::Supervisor, watch::Watch};
+use super::{
+    certificates::{Next, Shown},
+    supervisor::Supervisor,
+    watch::Watch,
+};
 use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
     assertion::{self, Keyring, KeyringError},
@@ -93,7 +97,9 @@ impl Reloader {
     }
 
     async fn replace(&self, present: &mut Config, actor: Actor) -> Result<Cut, ReloadError> {
-        let next = Config::load(&self.file).map_err(|errors| ReloadError::Invalid(told(&errors)))?;
+        let file = self.file.clone();
+        let next = aside(move || Config::load(&file)).await.map_err(|why| self.refused(why))?;
+        let next = next.map_err(|errors| ReloadError::Invalid(told(&errors)))?;
         if let Some(key) = present.unreloadable_change(&next) {
             return Err(self
                 .refused(format!("{key} cannot be changed by a reload: stop permgate and start it again")));
@@ -105,9 +111,9 @@ impl Reloader {
         }
         // Read before anything changes, shown only once the rules are accepted.
         let certificates = self
-            .certificates
-            .read(&next)
-            .map_err(|(key, error)| self.refused(format!("{key}: {}", with_cause(&error))))?;
+            .read_certificates(&next)
+            .await
+            .map_err(|(key, error)| self.refused(format!("{key}: {error}")))?;
         // Keys come before the rules that want them, and go back when those are not accepted.
         let keys = self.keyring.present();
         if let Some(assertion) = next.assertion.clone() {
@@ -122,9 +128,10 @@ impl Reloader {
         self.follow(&next);
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
-        for warning in &next.warnings {
+        for warning in next.exposed.iter().chain(&next.warnings) {
             tracing::warn!("{warning}");
         }
+        super::warn_of_readers(&next, &self.store);
         if next.log.access != present.log.access
             && let Err(error) = self.log.retarget(next.log.access.clone())
         {
@@ -159,7 +166,7 @@ impl Reloader {
     /// The certificates' files may have changed: they are read again, the last good ones stay.
     pub async fn refresh_certificates(&self) {
         let mut present = self.present.lock().await;
-        match self.certificates.read(&present) {
+        match self.read_certificates(&present).await {
             Ok(next) => {
                 if self.certificates.show(&next) {
                     tracing::info!("certificates replaced");
@@ -168,7 +175,7 @@ impl Reloader {
             }
             Err((key, error)) => {
                 self.metrics.certificate_reloads_failed.add(1);
-                tracing::error!("the certificates stay as they were: {key}: {}", with_cause(&error));
+                tracing::error!("the certificates stay as they were: {key}: {error}");
             }
         }
         self.follow(&present);
@@ -183,9 +190,11 @@ impl Reloader {
             self.metrics.certificate_reloads_failed.add(1);
             tracing::error!("the certificates for upstreams stay as they were: {error}");
         };
-        let next = match config::parse(&present.text, &self.file) {
-            Ok(next) => next,
-            Err(errors) => return failed(&errors),
+        let (text, file) = (present.text.clone(), self.file.clone());
+        let next = match aside(move || config::parse(&text, &file)).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(errors)) => return failed(&errors),
+            Err(why) => return failed(&why),
         };
         let same = |(name, settings): (&Arc<str>, &Arc<UpstreamSettings>)| {
             present.proxy.upstreams.get(name).is_some_and(|before| before.tls == settings.tls)
@@ -206,6 +215,13 @@ impl Reloader {
     /// Time has passed: a certificate may be about to expire.
     pub fn tell_of_certificates(&self) {
         self.certificates.tell(SystemTime::now().into());
+    }
+
+    /// What both listeners are to show next; the key is the one that is at fault.
+    async fn read_certificates(&self, config: &Config) -> Result<Next, (&'static str, String)> {
+        let (server, admin) = (config.server.tls.clone(), config.admin.tls.clone());
+        let read = aside(move || Next::read(&server, &admin)).await.map_err(|why| ("tls", why))?;
+        read.map_err(|(key, error)| (key, with_cause(&error)))
     }
 
     fn follow(&self, config: &Config) {
@@ -237,14 +253,30 @@ impl Configuration for Shared {
         self.0.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>> {
-        config::parse(text, &self.0.file).map(|_| ()).map_err(|errors| told(&errors))
+    fn file(&self) -> Result<String, String> {
+        Config::load(&self.0.file).map(|config| config.text).map_err(|errors| errors.to_string())
+    }
+
+    fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>> {
+        let checked = match outside {
+            true => config::parse(text, &self.0.file).and_then(|config| match config.exposed {
+                exposed if exposed.is_empty() => Ok(()),
+                exposed => Err(Errors(exposed)),
+            }),
+            false => config::check_text(text, &self.0.file),
+        };
+        checked.map_err(|errors| told(&errors))
     }
 
     fn reload(&self, actor: Actor) -> Reloading {
         let reloader = self.0.clone();
         Box::pin(async move { reloader.reload(actor).await })
     }
+}
+
+/// Off the thread that revocations need: files may be large, and disks slow.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| "it was interrupted".to_owned())
 }
 
 fn told(errors: &Errors) -> Vec<ConfigurationError> {

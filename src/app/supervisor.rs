@@ -66,7 +66,7 @@ impl Supervisor {
         if self.heard
             && let Err(error) = sd_notify::notify(states)
         {
-            tracing::warn!(%error, "the service manager does not hear");
+            tracing::warn!(%error, "failed to notify the service manager");
         }
     }
 }
@@ -101,7 +101,7 @@ impl Watchdog {
         let silent = self.pulses.iter().position(|(pulse, seen)| pulse.count() == *seen);
         if let Some(worker) = silent {
             if !std::mem::replace(&mut self.late, true) {
-                tracing::error!("worker {worker} gives no sign of life: nor does this process until it does");
+                tracing::error!("worker {worker} is stuck: the watchdog is not notified until it moves");
             }
             return false;
         }

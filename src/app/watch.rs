@@ -47,7 +47,7 @@ impl Watch {
         let directories: HashSet<PathBuf> = files.iter().flat_map(|file| directories(file)).collect();
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         if let Err(error) = self.watch(directories) {
-            tracing::warn!(%error, "certificates are not watched: they are read again on SIGHUP alone");
+            tracing::warn!(%error, "failed to watch the certificates' files: they are read again only on SIGHUP");
         }
     }
 

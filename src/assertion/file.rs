@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{Key, keyring::Scheduled, read_pem};
 use crate::authz::time::Timestamp;
@@ -26,7 +27,7 @@ struct StoredKey {
     kid: String,
     /// Milliseconds since 1970.
     signs_from: i64,
-    pem: String,
+    pem: Zeroizing<String>,
 }
 
 const VERSION: u32 = 1;
@@ -34,7 +35,7 @@ const VERSION: u32 = 1;
 /// Empty where there is no file.
 pub fn load(path: &Path) -> io::Result<Vec<Scheduled>> {
     let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+        Ok(bytes) => Zeroizing::new(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
@@ -59,7 +60,7 @@ pub fn save(path: &Path, keys: &[Scheduled]) -> io::Result<()> {
         pem: key.key.to_pem(),
     };
     let stored = Stored { version: VERSION, keys: keys.iter().map(one).collect() };
-    let mut text = serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?;
+    let mut text = Zeroizing::new(serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?);
     text.push(b'\n');
     let new = path.with_extension("new");
     // Made anew, so that the mode is ours whatever lay there.

@@ -6,10 +6,12 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, Signature},
 };
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
-use super::{Unsigned, base64};
+use super::Unsigned;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -25,7 +27,7 @@ pub struct Key {
     id: String,
     /// The first part of every assertion.
     header: String,
-    pkcs8: Vec<u8>,
+    pkcs8: Zeroizing<Vec<u8>>,
 }
 
 enum Pair {
@@ -81,7 +83,12 @@ impl Key {
             .map_err(|_| KeyError::Kind)?;
         let id = thumbprint(&pair);
         let header = json!({"alg": pair.algorithm().name(), "kid": id, "typ": "JWT"}).to_string();
-        Ok(Self { header: base64::url(header.as_bytes()), id, pair, pkcs8: der.to_vec() })
+        Ok(Self {
+            header: BASE64_URL_SAFE_NO_PAD.encode(header),
+            id,
+            pair,
+            pkcs8: Zeroizing::new(der.to_vec()),
+        })
     }
 
     /// The RFC 7638 thumbprint.
@@ -103,8 +110,8 @@ impl Key {
     }
 
     /// For the file of keys alone.
-    pub(super) fn to_pem(&self) -> String {
-        base64::pem("PRIVATE KEY", &self.pkcs8)
+    pub(super) fn to_pem(&self) -> Zeroizing<String> {
+        pem_of("PRIVATE KEY", &self.pkcs8)
     }
 
     pub(super) fn header(&self) -> &str {
@@ -132,14 +139,15 @@ impl Pair {
     fn public(&self) -> Value {
         match self {
             Self::Ed25519(pair) => {
-                let x = base64::url(pair.public_key().as_ref());
+                let x = BASE64_URL_SAFE_NO_PAD.encode(pair.public_key());
                 json!({"crv": "Ed25519", "kty": "OKP", "x": x})
             }
             Self::P256(pair) => {
                 // An uncompressed point: a byte 4, then both coordinates.
                 let point = pair.public_key().as_ref();
                 let (x, y) = point[1..].split_at(32);
-                json!({"crv": "P-256", "kty": "EC", "x": base64::url(x), "y": base64::url(y)})
+                let [x, y] = [x, y].map(|coordinate| BASE64_URL_SAFE_NO_PAD.encode(coordinate));
+                json!({"crv": "P-256", "kty": "EC", "x": x, "y": y})
             }
         }
     }
@@ -149,7 +157,20 @@ impl Pair {
 fn thumbprint(pair: &Pair) -> String {
     let members = pair.public().to_string();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
-    base64::url(digest.as_ref())
+    BASE64_URL_SAFE_NO_PAD.encode(digest)
+}
+
+/// A section of a PEM file (RFC 7468).
+pub(super) fn pem_of(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(BASE64_STANDARD.encode(der));
+    let mut text = Zeroizing::new(String::with_capacity(body.len() * 66 / 64 + 2 * label.len() + 64));
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    for line in body.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
 }
 
 impl fmt::Debug for Key {

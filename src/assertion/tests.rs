@@ -67,9 +67,10 @@ fn an_assertion_is_signed_and_bound_to_one_request() {
             "htm": "GET",
             // printf %s /api/a%2Fb | openssl dgst -sha256 -binary | basenc --base64url
             "path_sha256": "4sLrwNZxGO7sdDS3ztM_UKhh-nKcgU1_QNrivOX3yuk",
-            "iat": 1_800_000_000,
-            "nbf": 1_800_000_000,
-            "exp": 1_800_000_030,
+            // A verifier's clock may be behind.
+            "iat": 1_799_999_995,
+            "nbf": 1_799_999_995,
+            "exp": 1_800_000_025,
             "jti": "r-1",
         });
         assert_eq!(told, expected, "{algorithm:?}");
@@ -82,6 +83,24 @@ fn an_assertion_is_signed_and_bound_to_one_request() {
         assert_ne!(payload, other);
         let forged = HeaderValue::try_from(format!("{header}.{other}.{signature}")).unwrap();
         assert!(verify(&forged, &keyring.jwks().unwrap()).is_err(), "{algorithm:?}: another path's claims");
+    }
+}
+
+#[test]
+fn a_verifier_may_be_behind_and_thirty_seconds_are_all_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    for lifetime in [1, 5, 24, 25, 26, 30] {
+        let keyring = Keyring::default();
+        let seconds = std::time::Duration::from_secs(lifetime);
+        let settings =
+            Settings { lifetime: seconds, ..made(&directory.path().join("keys"), Algorithm::EdDsa) };
+        keyring.tend(&settings, NOW).unwrap();
+        let assertion = keyring.sign(&claims(), &bound(NOW)).unwrap();
+        let told = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
+        let claim = |name: &str| told[name].as_i64().unwrap() - 1_800_000_000;
+        assert!(claim("nbf") <= -2 && claim("iat") == claim("nbf"), "{lifetime}: {told}");
+        assert!(claim("exp") > 0 && claim("exp") - claim("nbf") <= 30, "{lifetime}: {told}");
+        assert!(claim("exp") <= lifetime as i64, "{lifetime}: {told}");
     }
 }
 
@@ -169,7 +188,7 @@ fn what_else_may_befall_the_keys() {
 #[test]
 fn the_operators_own_keys() {
     let pem = |algorithm| Key::generate(algorithm).unwrap().to_pem();
-    let text = pem(Algorithm::Es256) + &pem(Algorithm::EdDsa);
+    let text = [pem(Algorithm::Es256).as_str(), pem(Algorithm::EdDsa).as_str()].concat();
     let keys: std::sync::Arc<[_]> =
         read_pem(text.as_bytes()).unwrap().into_iter().map(std::sync::Arc::new).collect();
     let keyring = Keyring::default();
@@ -189,6 +208,9 @@ fn the_operators_own_keys() {
     let check =
         |pem: &str, expected: &str| assert_eq!(read_pem(pem.as_bytes()).unwrap_err().to_string(), expected);
     check("", "it holds no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected");
-    check(&base64::pem("PRIVATE KEY", b"nonsense"), "it holds a key that is neither Ed25519 nor P-256");
+    check(
+        &super::key::pem_of("PRIVATE KEY", b"nonsense"),
+        "it holds a key that is neither Ed25519 nor P-256",
+    );
     check("-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n", "failed to read PEM");
 }

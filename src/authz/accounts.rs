@@ -64,9 +64,18 @@ struct Groups {
     by_name: HashMap<String, GroupIx>,
 }
 
-/// How names are compared: NFC, without regard to case.
+/// How names are compared: NFC, without regard to case and to the zero-width joiners that a name may have.
 pub fn fold(name: &str) -> String {
-    if name.is_ascii() { name.to_ascii_lowercase() } else { name.nfc().collect::<String>().to_lowercase() }
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    // A mark behind a joiner may compose with the letter in front of it.
+    name.chars().filter(|c| !is_joiner(*c)).nfc().collect::<String>().to_lowercase()
+}
+
+/// U+200C and U+200D: they change how letters are drawn, and tell no two names apart.
+pub(super) const fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
 }
 
 impl Accounts {

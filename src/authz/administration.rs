@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::authz::{
     accounts::{Account, Accounts, Power},
     rules::Rules,
-    subject::{Access, Permission, Token, UserIx},
+    subject::{Access, Ending, Permission, Token, UserIx},
     time::Timestamp,
 };
 
@@ -28,6 +28,8 @@ pub struct World<'a> {
     pub now: Timestamp,
     /// The longest life a new token may have.
     pub max_lifetime: Option<Duration>,
+    /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
+    pub reserved_logins: &'a [String],
 }
 
 /// Who acts, with all they can do.
@@ -43,6 +45,11 @@ pub struct Acting<'a> {
 impl<'a> Acting<'a> {
     pub fn operator(rules: &Rules) -> Self {
         Self { user: None, power: Power::operator(rules), parent: None }
+    }
+
+    /// Who may do nothing.
+    pub(super) fn nobody() -> Self {
+        Self { user: None, power: Power::default(), parent: None }
     }
 
     /// Refused when the account has been banned or deleted since it was recognised.
@@ -100,19 +107,28 @@ impl<'a> Acting<'a> {
         }
     }
 
-    /// A password opens all that the account can do, for good: no token takes it that cannot do as
-    /// much itself.
+    /// Taking hold of an account, and giving power, outlasts the request: a token may do so only where
+    /// it can do as much as its owner, for good and from anywhere.
     pub(super) fn require_unbounded(&self) -> Result<(), Refusal> {
         let unbounded = |token: &Token| {
             token.expires_at.is_none()
+                && token.end == Ending::None
                 && token.allow_ips.is_empty()
                 && self.power.readable.iter().all(|id| token.scope.access(id) == Some(Access::Full))
         };
         if self.parent.is_none_or(unbounded) {
             return Ok(());
         }
-        let message = "a token that does less than its owner does not set the owner's password";
+        let message = "this gives lasting power, which a token cannot do that expires, was replaced, is bound \
+                       to addresses, or does not cover every service that its owner can read: sign in, or use \
+                       a token without these limits";
         refuse(RefusalCode::ExceedsParentToken, message)
+    }
+
+    /// For a change that gives this power to somebody.
+    pub(super) fn require_gift(&self, power: &Power) -> Result<(), Refusal> {
+        self.require_cover(power)?;
+        if power.is_none() { Ok(()) } else { self.require_unbounded() }
     }
 
     /// The subset rule about somebody's whole power; oneself is no question.

@@ -23,9 +23,13 @@ pub enum Reason {
     BadDestination,
     TokenInUrl,
     AmbiguousAuthorization,
+    /// 400: more than one carrier, or one in a folded spelling.
+    AmbiguousCredential,
     MissingCredentials,
     UnsupportedScheme,
     MalformedAuthorization,
+    /// 400: a carrier other than Authorization.
+    MalformedCredential,
     MalformedToken,
     ChecksumMismatch,
     UnknownToken,
@@ -37,6 +41,8 @@ pub enum Reason {
     OwnerBanned,
     IpNotAllowed,
     NoService,
+    /// 401: the token is valid and stands where this service does not look for one.
+    WrongCarrier,
     ReadServiceDenied,
     ScopeDenied,
     ReadOnlyScope,
@@ -108,7 +114,7 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 54] = [
+    pub const ALL: [Reason; 57] = [
         Reason::Ok,
         Reason::OkAnonymous,
         Reason::Answered,
@@ -119,9 +125,11 @@ impl Reason {
         Reason::BadDestination,
         Reason::TokenInUrl,
         Reason::AmbiguousAuthorization,
+        Reason::AmbiguousCredential,
         Reason::MissingCredentials,
         Reason::UnsupportedScheme,
         Reason::MalformedAuthorization,
+        Reason::MalformedCredential,
         Reason::MalformedToken,
         Reason::ChecksumMismatch,
         Reason::UnknownToken,
@@ -133,6 +141,7 @@ impl Reason {
         Reason::OwnerBanned,
         Reason::IpNotAllowed,
         Reason::NoService,
+        Reason::WrongCarrier,
         Reason::ReadServiceDenied,
         Reason::ScopeDenied,
         Reason::ReadOnlyScope,
@@ -178,9 +187,11 @@ impl Reason {
             Reason::BadDestination => "bad_destination",
             Reason::TokenInUrl => "token_in_url",
             Reason::AmbiguousAuthorization => "ambiguous_authorization",
+            Reason::AmbiguousCredential => "ambiguous_credential",
             Reason::MissingCredentials => "missing_credentials",
             Reason::UnsupportedScheme => "unsupported_scheme",
             Reason::MalformedAuthorization => "malformed_authorization",
+            Reason::MalformedCredential => "malformed_credential",
             Reason::MalformedToken => "malformed_token",
             Reason::ChecksumMismatch => "checksum_mismatch",
             Reason::UnknownToken => "unknown_token",
@@ -192,6 +203,7 @@ impl Reason {
             Reason::OwnerBanned => "owner_banned",
             Reason::IpNotAllowed => "ip_not_allowed",
             Reason::NoService => "no_service",
+            Reason::WrongCarrier => "wrong_carrier",
             Reason::ReadServiceDenied => "read_service_denied",
             Reason::ScopeDenied => "scope_denied",
             Reason::ReadOnlyScope => "read_only_scope",

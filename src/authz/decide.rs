@@ -6,6 +6,7 @@ use http::Method;
 
 use crate::authz::{
     answer::{Answer, Reason},
+    carriers::CarrierKind,
     destination::Destination,
     path::{PathError, RequestPath},
     rules::{Disagreement, Owner, Rules, Service},
@@ -60,6 +61,8 @@ pub struct Facts<'a> {
 pub struct Permit<'a> {
     owner: Owner<'a>,
     subject: Option<Subject<'a>>,
+    /// `None`: `Authorization: Bearer`, or nothing.
+    carrier: Option<CarrierKind>,
     /// The instant at which the decision may change by itself (expiry, end of grace).
     deadline: Option<Timestamp>,
 }
@@ -124,17 +127,19 @@ pub(in crate::authz) fn decide_observed<'a>(
     match query.credential {
         Credential::Ambiguous => return Err(denial.with(Reason::AmbiguousAuthorization)),
         Credential::Malformed => return Err(denial.with(Reason::MalformedAuthorization)),
+        Credential::AmbiguousCarrier => return Err(denial.with(Reason::AmbiguousCredential)),
+        Credential::MalformedCarrier => return Err(denial.with(Reason::MalformedCredential)),
         Credential::Missing | Credential::UnsupportedScheme => {
             if let Some(owner) = public {
                 method_allowed(query, owner, observer).map_err(|reason| denial.clone().with(reason))?;
                 second.accepts(query, owner).map_err(|refused| denial.of(refused))?;
-                return Ok(Permit { owner, subject: None, deadline: None });
+                return Ok(Permit { owner, subject: None, carrier: None, deadline: None });
             }
             let missing = query.credential == Credential::Missing;
             let reason = if missing { Reason::MissingCredentials } else { Reason::UnsupportedScheme };
             return Err(denial.with(reason));
         }
-        Credential::Bearer { .. } => {}
+        Credential::Bearer { .. } | Credential::Carried { .. } | Credential::Elsewhere { .. } => {}
     }
 
     let recognised = recognise(&query.credential, facts);
@@ -154,6 +159,9 @@ pub(in crate::authz) fn decide_observed<'a>(
 
     observer.saw("service", || Told::service(owner));
     let Some(owner) = owner else { return Err(denial.with(Reason::NoService)) };
+    if let Credential::Elsewhere { .. } = query.credential {
+        return Err(denial.with(Reason::WrongCarrier));
+    }
     if let Err(reason) = method_allowed(query, owner, observer) {
         return Err(denial.with(reason));
     }
@@ -175,7 +183,7 @@ pub(in crate::authz) fn decide_observed<'a>(
         Err(refused) => return Err(denial.of(refused)),
     };
     second.accepts(query, owner).map_err(|refused| denial.of(refused))?;
-    Ok(Permit { owner, subject, deadline })
+    Ok(Permit { owner, subject, carrier: query.credential.kind(), deadline })
 }
 
 /// Rows 5a to 5i: the subject of a credential that holds now.
@@ -204,7 +212,12 @@ pub fn authorize(subject: &Subject<'_>, service: &Service, reading: bool) -> Res
 
 /// Rows 5a to 5c: whose token it is.
 fn recognise<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a>, Reason> {
-    let Credential::Bearer { form, digest } = credential else { return Err(Reason::MissingCredentials) };
+    let (Credential::Bearer { form, digest }
+    | Credential::Carried { form, digest, .. }
+    | Credential::Elsewhere { form, digest }) = credential
+    else {
+        return Err(Reason::MissingCredentials);
+    };
     match form {
         Form::ChecksumMismatch => return Err(Reason::ChecksumMismatch),
         Form::Foreign if !facts.imports => return Err(Reason::MalformedToken),
@@ -320,6 +333,11 @@ impl<'a> Permit<'a> {
     /// `None`: anonymous, by a public rule.
     pub fn subject(&self) -> Option<Subject<'a>> {
         self.subject
+    }
+
+    /// The carrier, other than `Authorization: Bearer`, that held the token.
+    pub fn carrier(&self) -> Option<CarrierKind> {
+        self.carrier
     }
 
     pub fn deadline(&self) -> Option<Timestamp> {

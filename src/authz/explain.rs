@@ -70,6 +70,9 @@ pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
     Explanation { steps, reason, service, origin, outcome }
 }
 
+/// The id of the token that stands for a user's: it is nobody's.
+pub const STAND_IN: &str = "000000000000";
+
 /// Explains as if the user sent a sound token whose scope fits: what the account itself may do.
 /// The query's credential and the facts' token are not looked at.
 pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explanation {
@@ -84,7 +87,7 @@ pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explan
         return explain(query, facts);
     };
     let token = Token {
-        id: TokenId::parse("000000000000").expect("twelve base62 characters"),
+        id: TokenId::parse(STAND_IN).expect("twelve base62 characters"),
         owner: user,
         scope,
         not_before: None,

@@ -40,6 +40,8 @@ pub fn service(key: &str, paths: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
         authorization: Authorization::Strip,
+        credentials: crate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),

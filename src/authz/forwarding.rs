@@ -6,6 +6,7 @@ use std::{cell::RefCell, net::IpAddr, ops::Deref};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::authz::{
+    carriers::{self, Carriers},
     cookies,
     decide::Permit,
     destination::{self, Destination},
@@ -15,9 +16,10 @@ use crate::authz::{
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use dropped::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind, patterns};
-pub use hop::stated_hosts;
+pub use hop::{is_secure, stated_hosts};
 pub use identity::{ASSERTION, Claims, Identities};
 use names::{Side, crosses, may_be_listed};
+pub(in crate::authz) use names::{folds_onto, is_reserved};
 pub use names::{framing_alias, method_override, misleads};
 
 mod client;
@@ -71,7 +73,16 @@ pub fn edit_request(
     let side = if hop.peer_trusted { Side::TrustedRequest } else { Side::Request };
     let accepts_trailers = drop_fields(headers, side, &service.spec.fields);
     drop_own_cookies(headers);
-    match &service.spec.authorization {
+    let authorization = &service.spec.authorization;
+    // The token came in another field, so this one is the application's own.
+    let is_theirs =
+        permit.subject().is_some() && permit.carrier().is_some_and(|kind| !kind.is_authorization());
+    if service.spec.credentials != Carriers::BEARER {
+        let in_authorization = is_theirs || permit.subject().is_none();
+        carriers::strip(headers, &service.spec.credentials, in_authorization);
+    }
+    match authorization {
+        Authorization::Strip if is_theirs => {}
         Authorization::Strip => {
             headers.remove(header::AUTHORIZATION);
         }

@@ -6,13 +6,16 @@ use http::{HeaderValue, Method};
 
 use crate::authz::path::RequestPath;
 
+pub use credentials::HostCarriers;
+use credentials::HostCredentials;
 pub use spec::{
     Allowance, Allowances, Authorization, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Secret,
     ServiceId, ServiceIds, ServiceKey, ServiceSpec, Settings,
 };
-use table::{Letters, Table, covers};
+use table::{Letters, Table, fits};
 
 mod compile;
+mod credentials;
 mod spec;
 mod table;
 
@@ -43,6 +46,8 @@ pub struct Rules {
     hosts: HashMap<Box<str>, Lettered<Option<Claim>>>,
     /// Some prefix has capitals: then lower-case paths are looked up folded as well.
     capitals: bool,
+    /// `None`: every service has the default, `Authorization: Bearer`.
+    told: Option<Box<HostCredentials>>,
 }
 
 /// The same table twice: as written, and in lower case.
@@ -262,7 +267,7 @@ impl Service {
 
     fn reads(&self, method: &Method, path: &str, letters: Letters) -> bool {
         self.spec.read_methods.iter().any(|read| {
-            read.method == *method && read.prefix.as_ref().is_none_or(|prefix| covers(prefix, path, letters))
+            read.method == *method && read.prefix.as_ref().is_none_or(|prefix| fits(prefix, path, letters))
         })
     }
 }

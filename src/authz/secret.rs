@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 pub use leak::{contains_token, find_tokens, redact};
 
 mod leak;
@@ -14,8 +16,9 @@ pub struct TokenId([u8; 12]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// A new token's text. Shown once: no `Display`, a redacted `Debug`, no way back from [`Digest`].
-pub struct TokenText(String);
+/// A new token's text. Shown once: no `Display`, a redacted `Debug`, no way back from [`Digest`], overwritten
+/// when dropped.
+pub struct TokenText(Zeroizing<String>);
 
 /// What a bearer's text is, before any look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +55,11 @@ const MAX_BEARER: usize = 512;
 impl TokenText {
     /// Makes a text from uniformly random bytes (rejection sampling; asks `fill` for more as needed).
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
-        let random: [u8; ID + SECRET] = draw(fill);
+        let random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(draw(fill));
         let mut id = [0; ID];
         id.copy_from_slice(&random[..ID]);
-        let mut text = String::with_capacity(LENGTH);
+        // Never grown: a smaller copy would be left behind.
+        let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         text.push_str(PREFIX);
         text.extend(random[..ID].iter().map(|b| char::from(*b)));
         text.push('_');
@@ -151,8 +155,8 @@ fn draw<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
     let mut drawn = [0; N];
     let mut have = 0;
     while have < N {
-        let mut bytes = [0; 64];
-        fill(&mut bytes);
+        let mut bytes = Zeroizing::new([0; 64]);
+        fill(bytes.as_mut_slice());
         // 248 is the largest multiple of 62 in a byte: beyond it some characters would be likelier.
         let fair = bytes.iter().filter(|b| **b < 248).map(|b| ALPHABET[usize::from(*b % 62)]);
         for (place, character) in drawn[have..].iter_mut().zip(fair) {

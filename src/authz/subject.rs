@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use ipnet::IpNet;
 
 use crate::authz::{
+    accounts::fold,
     rules::ServiceId,
     secret::{Digest, TokenId},
     time::Timestamp,
@@ -331,7 +332,7 @@ fn same_name(one: &str, other: &str) -> bool {
     if one.is_ascii() && other.is_ascii() {
         return one.eq_ignore_ascii_case(other);
     }
-    one.chars().flat_map(char::to_lowercase).eq(other.chars().flat_map(char::to_lowercase))
+    fold(one) == fold(other)
 }
 
 impl Directory {

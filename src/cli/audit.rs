@@ -8,22 +8,23 @@ use super::{
     Global,
     client::{Client, escape},
     failure::{Failure, say},
-    output::{Columns, Format},
+    output::{Columns, Format, View},
 };
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
-    /// Print the latest events, the oldest of them first
+    /// Print the latest events, oldest first
     Tail(Tail),
-    /// Compute the hash of every event again: nothing was changed, nothing is missing in between
+    /// Verify the chain of hashes: no event was changed, none is missing in between
     Verify,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Tail {
-    /// How many
+    /// How many events
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     lines: usize,
-    /// Go on with events as they come
+    /// Continue with new events as they come
     #[arg(short, long)]
     follow: bool,
 }
@@ -36,7 +37,9 @@ const COLUMNS: Columns = &[
     ("TARGET", "target"),
     ("OUTCOME", "outcome"),
     ("REASON", "reason"),
+    ("CHANGE", "change"),
 ];
+const VIEW: View = View { nouns: "events", sort: &[], columns: COLUMNS };
 
 /// How soon a followed event shows.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -97,8 +100,8 @@ fn print_after(
     }
     events.truncate(most);
     events.reverse();
-    if !events.is_empty() {
-        global.output.list(&events, COLUMNS)?;
+    if !events.is_empty() || last.is_none() {
+        global.output.list(events.clone(), VIEW)?;
     }
     Ok(events.last().and_then(|event| event["seq"].as_u64()).or(last))
 }

@@ -5,22 +5,30 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    failure::{Failure, say},
+    client::Client,
+    failure::{Failure, painted, say},
     output::{Format, pretty, print},
 };
-use crate::config::{Config, Problem};
+use crate::{
+    config::{Config, Problem},
+    net::Address,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Fail on warnings too
+    /// Also fail on warnings
     #[arg(long)]
     strict: bool,
 }
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let (errors, warnings, services) = match Config::load(&global.config) {
-            Ok(config) => (Vec::new(), config.warnings, config.services.len()),
+        let (errors, warnings, services) = match Config::load(global.config()) {
+            Ok(mut config) => {
+                let unknown = unknown_readers(global, &config);
+                config.warnings.extend(unknown);
+                (config.exposed, config.warnings, config.services.len())
+            }
             Err(errors) => (errors.0, Vec::new(), 0),
         };
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
@@ -41,17 +49,17 @@ impl Check {
             }
             Format::Table | Format::Id => {
                 for error in &errors {
-                    say(&format!("error: {error}\n"));
+                    say(&format!("{} {error}\n", painted("error:", "1;31", &std::io::stderr())));
                 }
                 for warning in &warnings {
-                    say(&format!("warning: {warning}\n"));
+                    say(&format!("{} {warning}\n", painted("warning:", "1;33", &std::io::stderr())));
                 }
             }
         }
         let counted = count(errors.len(), "error");
         if failed {
             let counted = if errors.is_empty() { count(warnings.len(), "warning") } else { counted };
-            return Err(Failure::usage(format!("{} has {counted}", global.config.display())));
+            return Err(Failure::usage(format!("{} has {counted}", global.config().display())));
         }
         let services = count(services, "service");
         let warnings = if warnings.is_empty() {
@@ -59,9 +67,21 @@ impl Check {
         } else {
             format!(", {}", count(warnings.len(), "warning"))
         };
-        say(&format!("{} is valid: {services}{warnings}", global.config.display()));
+        say(&format!("{} is valid: {services}{warnings}", global.config().display()));
         Ok(())
     }
+}
+
+/// Readers that are no group. Groups are in the store: where no gateway answers on the unix socket, it is not known
+/// which there are, and nothing is said.
+fn unknown_readers(global: &Global, config: &Config) -> Vec<Problem> {
+    let socket = config.admin.listen.iter().any(|listen| matches!(listen.address, Address::Unix(_)));
+    if !socket && global.admin.is_none() && !global.offline {
+        return Vec::new();
+    }
+    let groups = Client::new(global).and_then(|client| client.list("/v1/groups?limit=1000", None));
+    let Ok(groups) = groups else { return Vec::new() };
+    config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
 }
 
 fn record(problem: &Problem) -> Value {

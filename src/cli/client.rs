@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Global,
-    failure::{Failure, say},
+    failure::{Failure, reason, say},
     offline::Offline,
     target::{self, Target},
 };
@@ -53,15 +53,26 @@ impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         if global.offline {
             if global.admin.as_deref().is_some_and(|address| address.contains(':')) {
-                return Err(Failure::usage("--offline opens the store itself: leave --admin ADDRESS out"));
+                return Err(Failure::usage("--offline opens the store itself: omit --admin ADDRESS"));
             }
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
+        Self::listener(global, target::token(global)?.as_deref().map(String::as_str))
+    }
+
+    /// For what anybody may ask.
+    pub(super) fn without_token(global: &Global) -> Result<Self, Failure> {
+        Self::listener(global, None)
+    }
+
+    fn listener(global: &Global, token: Option<&str>) -> Result<Self, Failure> {
         let targets = Target::candidates(global)?;
-        let authorization = match target::token(global)? {
+        let authorization = match token {
             None => None,
             Some(token) => {
-                let unfit = |_| Failure::usage("the token to ask with has bytes that no token has");
+                let unfit = |_| {
+                    Failure::usage("PERMGATE_TOKEN, or the token file, contains characters that no token has")
+                };
                 let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(unfit)?;
                 value.set_sensitive(true);
                 Some(value)
@@ -102,7 +113,9 @@ impl Client {
                 Some(cursor) => self.get(&format!("{path}{mark}cursor={}", escape(cursor)))?,
             };
             let Some(items) = page["items"].as_array() else {
-                return Err(Failure::failed("the admin listener answered with something that is no list"));
+                return Err(Failure::failed(
+                    "the admin listener did not answer with a list: is this address a permgate?",
+                ));
             };
             records.extend(items.iter().cloned());
             let next = page["next"].as_str().map(str::to_owned);
@@ -183,12 +196,12 @@ impl Listener {
             };
             match tokio::time::timeout(CONNECT, connecting).await {
                 Ok(Ok(connection)) => return Ok((connection, target.clone())),
-                Ok(Err(error)) => tried.push(format!("{target}: {error}")),
+                Ok(Err(error)) => tried.push(format!("{target}: {}", reason(&error))),
                 Err(_) => tried.push(format!("{target}: no connection within {} s", CONNECT.as_secs())),
             }
         }
-        let message = format!("the admin listener is not reached\n  {}", tried.join("\n  "));
-        let advice = "is `permgate run` running? -c FILE or --admin ADDRESS names another one";
+        let message = format!("cannot reach the admin listener\n  {}", tried.join("\n  "));
+        let advice = "Is `permgate run` running? Name another one with -c FILE or --admin ADDRESS";
         Err(Failure::unreachable(format!("{message}\n  {advice}")))
     }
 
@@ -248,7 +261,7 @@ impl Listener {
 }
 
 fn broken_off(target: &Target, error: &dyn std::fmt::Display) -> Failure {
-    Failure::failed(format!("{target}: the answer broke off: {error}"))
+    Failure::failed(format!("{target}: the response broke off: {error}"))
 }
 
 impl Answer {
@@ -261,7 +274,7 @@ impl Answer {
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// What the listener said, and what to do about it.
+/// What the listener said, and what to do about it: the exit code follows from the status.
 pub(super) fn refusal(answer: &Answer) -> Failure {
     let Answer { status, body } = answer;
     let code = body["error"].as_str().unwrap_or(status.canonical_reason().unwrap_or("refused"));
@@ -274,9 +287,9 @@ pub(super) fn refusal(answer: &Answer) -> Failure {
         message.push_str(&told(error));
     }
     if *status == StatusCode::UNAUTHORIZED {
-        message.push_str("\n  set PERMGATE_TOKEN, or --token-file, to a token whose scope has `permgate`");
+        message.push_str("\n  Set PERMGATE_TOKEN or --token-file to a token whose scope includes `permgate`");
     }
-    Failure::of_status(status.as_u16(), message)
+    Failure::of_status(status.as_u16(), message).with_error(code)
 }
 
 /// An error of a configuration as the listener tells it.
@@ -297,7 +310,7 @@ pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-/// Says how many requests in flight a change has cut.
+/// Reports how many requests in flight a change has cut.
 pub(super) fn tell_cut(answer: &Value) {
     match answer["cut"].as_u64() {
         None | Some(0) => {}

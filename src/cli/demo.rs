@@ -2,6 +2,7 @@
 //! with `--script` all of them tried.
 
 mod exchange;
+mod sample;
 mod upstream;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use exchange::{Answer, ask, stream};
 use upstream::ExampleServer;
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 use crate::{
     app::{self, Place, Running, Signals, StartError},
     config,
@@ -74,7 +75,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     match sound {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::silent()),
-        Err(error) => Err(Failure::failed(error.to_string())),
+        Err(error) => Err(Failure::failed(chain(&error))),
     }
 }
 
@@ -82,10 +83,11 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 fn serve() -> Result<(), DemoError> {
     let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
-    println!(
-        "The page is on http://{}: sign in as alice, or as root for administration, with {}\n",
-        demo.page, demo.password
-    );
+    println!("The page, already signed in:");
+    for (login, what) in [("alice", "her tokens"), ("root", "administration")] {
+        println!("  {what:<15} http://{}/sign-in#{login}:{}", demo.page, demo.password);
+    }
+    println!();
     for line in &LINES {
         println!("# {}: {}\n{}\n", line.what, line.status, demo.curl(line.target, line.bearer));
     }
@@ -93,19 +95,19 @@ fn serve() -> Result<(), DemoError> {
         "# a stream, and its end: run this in one shell ...\n{}\n",
         demo.curl(STREAM, true).replace(" -i ", " -iN ")
     );
-    println!("# ... and revoke the token in another; the answer says how many streams were cut");
+    println!("# ... and revoke the token in another one; the answer says how many streams were cut");
     println!(
         "curl -X DELETE --unix-socket {} http://localhost/v1/tokens/{}\n",
         demo.socket.display(),
         demo.token_id
     );
     println!(
-        "# why was it decided so?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
+        "# why was a request refused?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
         demo.socket.display(),
         demo.proxy,
         demo.token_id
     );
-    eprintln!("press Ctrl-C to stop; everything is removed then");
+    eprintln!("Press Ctrl-C to stop; everything is removed then.");
     demo.running.wait();
     Ok(())
 }
@@ -149,7 +151,8 @@ impl Demo {
         let example = ExampleServer::start()?;
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, configuration(listen, page, example.address))?;
-        let config = config::Config::load(&file).map_err(StartError::from)?;
+        let mut config = config::Config::load(&file).map_err(StartError::from)?;
+        config.admin.sign_in.demo = true;
         let running = app::start(config, signals)?;
         let tcp = |place: &Place| match place.address {
             Address::Tcp(address) => Some(address),
@@ -175,8 +178,8 @@ impl Demo {
         let _ = write!(
             text,
             "The gateway is on http://{}, in front of an example service.\n\
-             `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
-             alice may read youtrack; her token {} is granted for youtrack.\n",
+             The service `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
+             alice may read youtrack; her token {} is granted for it.\n",
             self.proxy, self.token_id
         );
         text
@@ -212,7 +215,7 @@ impl Demo {
     }
 }
 
-/// The YouTrack example of the README, on these addresses.
+/// The example of the repository's `gateway.toml`, on these addresses.
 fn configuration(listen: SocketAddr, page: SocketAddr, example: SocketAddr) -> String {
     format!(
         r#"version = 1
@@ -263,6 +266,9 @@ fn set_up(socket: &Path, password: &str) -> Result<(String, String), DemoError> 
     admin(socket, "POST", "/v1/groups", Some(r#"{"name": "developers"}"#))?;
     admin(socket, "POST", "/v1/groups", Some(r#"{"name": "hub-admins"}"#))?;
     admin(socket, "PUT", "/v1/groups/developers/members/alice", None)?;
+    for (method, target, body) in sample::calls() {
+        admin(socket, method, &target, body.map(|body| body.to_string()).as_deref())?;
+    }
     let new = r#"{"name": "demo", "scope": [{"service": "youtrack"}]}"#;
     let made = admin(socket, "POST", "/v1/users/alice/tokens", Some(new))?;
     match (made["id"].as_str(), made["token"].as_str()) {

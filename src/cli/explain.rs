@@ -8,42 +8,60 @@ use serde_json::{Map, Value, json};
 use super::{
     Global,
     client::Client,
+    complete,
     failure::Failure,
+    hint::{self, Named},
     output::{Format, pretty, print},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
+    /// The request's method; small letters will do
     method: String,
-    /// A path, or a URL whose host is looked at too
+    /// A path, or a URL whose host counts, too
     url: String,
-    /// As the holder of this token
-    #[arg(long, value_name = "ID", conflicts_with = "user")]
+    /// As the holder of this token: its id or name
+    #[arg(long, visible_alias = "token", value_name = "TOKEN", conflicts_with = "user", add = complete::tokens())]
     token_id: Option<String>,
-    /// As this user, with a token that fits
-    #[arg(long, value_name = "LOGIN")]
+    /// As this user, with a token that is granted for the service
+    #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
-    /// From this address
+    /// With the token in this carrier: bearer, basic, raw, websocket or header:NAME
+    #[arg(long, value_name = "CARRIER", requires = "token_id")]
+    carrier: Option<String>,
+    /// From this client address
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
 }
 
 impl Explain {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        let listener = Client::new(global)?;
+        let token = match &self.token_id {
+            Some(token) => Some(hint::token_id(&listener, token, None)?),
+            None => None,
+        };
+        // Methods have capitals; nobody asks about another method called `get`.
+        let lower = self.method.bytes().all(|byte| byte.is_ascii_lowercase());
+        let method = if lower { self.method.to_ascii_uppercase() } else { self.method.clone() };
         let mut body =
-            Map::from_iter([("method".to_owned(), json!(self.method)), ("url".to_owned(), json!(self.url))]);
+            Map::from_iter([("method".to_owned(), json!(method)), ("url".to_owned(), json!(self.url))]);
         let client = self.client.map(|client| client.to_string());
-        for (field, value) in [("token_id", &self.token_id), ("user", &self.user), ("client", &client)] {
+        for (field, value) in
+            [("token_id", &token), ("user", &self.user), ("carrier", &self.carrier), ("client", &client)]
+        {
             if let Some(value) = value {
                 body.insert(field.to_owned(), json!(value));
             }
         }
-        let answer = Client::new(global)?.post("/v1/explain", &Value::Object(body))?;
+        let answer = listener.post("/v1/explain", &Value::Object(body)).map_err(|failure| {
+            hint::missing(&listener, failure, self.user.as_deref().map(Named::User).as_slice())
+        })?;
         match global.output {
             Format::Json => print(&pretty(&answer))?,
             Format::Jsonl => print(&answer.to_string())?,
             Format::Id => print(answer["reason"].as_str().unwrap_or_default())?,
-            Format::Table => tell(&answer)?,
+            Format::Table => show(&answer)?,
         }
         // A pipeline that asks beforehand wants to fail here.
         if answer["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
@@ -51,7 +69,7 @@ impl Explain {
 }
 
 /// The steps as a numbered table, then the outcome and what the client or the upstream would get.
-fn tell(answer: &Value) -> Result<(), Failure> {
+fn show(answer: &Value) -> Result<(), Failure> {
     let steps = answer["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
     let width = |field: &str| steps.iter().map(|step| text(&step[field]).chars().count()).max().unwrap_or(0);
     let (names, looked_at) = (width("step"), width("looked_at").min(LOOKED_AT_MOST));

@@ -7,6 +7,8 @@ use std::io::{IsTerminal, Write};
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    /// The listener's `error`; empty where it did not say one.
+    error: String,
 }
 
 pub(super) const FAILED: u8 = 1;
@@ -16,17 +18,21 @@ const NOT_FOUND: u8 = 4;
 const UNREACHABLE: u8 = 5;
 
 impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), error: String::new() }
+    }
+
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into() }
+        Self::new(FAILED, message)
     }
 
     /// Usage, or a configuration that is not valid.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: message.into() }
+        Self::new(USAGE, message)
     }
 
     pub(super) fn unreachable(message: impl Into<String>) -> Self {
-        Self { code: UNREACHABLE, message: message.into() }
+        Self::new(UNREACHABLE, message)
     }
 
     /// An answer of the admin listener that is not a success.
@@ -37,17 +43,31 @@ impl Failure {
             400 | 422 => USAGE,
             _ => FAILED,
         };
-        Self { code, message: message.into() }
+        Self::new(code, message)
     }
 
     /// As [`Failure::failed`], where a message says it all and has been printed.
     pub(super) fn silent() -> Self {
-        Self { code: FAILED, message: String::new() }
+        Self::new(FAILED, "")
     }
 
     /// A decision that was asked for and is a no; it has been printed.
     pub(super) fn denied() -> Self {
-        Self { code: DENIED, message: String::new() }
+        Self::new(DENIED, "")
+    }
+
+    /// With the listener's own code.
+    pub(super) fn with_error(self, error: &str) -> Self {
+        Self { error: error.to_owned(), ..self }
+    }
+
+    /// The same failure, better explained.
+    pub(super) fn reworded(self, message: String) -> Self {
+        Self { message, ..self }
+    }
+
+    pub(super) fn error(&self) -> &str {
+        &self.error
     }
 
     pub(super) fn code(&self) -> u8 {
@@ -58,20 +78,53 @@ impl Failure {
         if self.message.is_empty() {
             return;
         }
-        let label = if colours(&std::io::stderr()) { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        let label = painted("error:", "1;31", &std::io::stderr());
         say(&format!("{label} {}", self.message));
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::failed(error.to_string())
+        Self::failed(reason(&error))
     }
+}
+
+/// What the operating system said, without its number.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((reason, _)) => reason.to_owned(),
+        None => text,
+    }
+}
+
+/// The same words about every file that cannot be read.
+pub(super) fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("cannot read {}: {}", path.display(), reason(error)))
+}
+
+/// An error with its causes, each of them once.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// A line on stderr; whoever closed it does not want to read it.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Text in the colour of this code (SGR), where `stream` shows colours.
+pub(crate) fn painted(text: &str, code: &str, stream: &impl IsTerminal) -> String {
+    if colours(stream) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// Colours are for terminals whose user has not declined them (no-color.org).

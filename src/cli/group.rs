@@ -6,45 +6,63 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::{Client, escape, tell_cut},
+    complete,
+    confirm::confirm,
     failure::{Failure, say},
-    output::Columns,
+    hint::{self, Named},
+    output::{Columns, View},
     token::present,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Group {
-    /// Make a group
+    /// Create a group
     Create {
         name: String,
-        /// Its members become members of this one too
+        /// A group whose members the members of the new one are, too
         #[arg(long, value_name = "GROUP")]
         parent: Option<String>,
     },
     /// List groups
+    #[command(visible_alias = "ls")]
     List,
     /// Show one group
-    Show { name: String },
+    Show {
+        #[arg(add = complete::groups())]
+        name: String,
+    },
     /// Rename or move a group
     Edit {
+        #[arg(add = complete::groups())]
         name: String,
+        /// Another name
         #[arg(long, value_name = "NAME")]
         rename: Option<String>,
-        /// Empty takes it away
+        /// Another parent; an empty one removes it
         #[arg(long, value_name = "GROUP")]
         parent: Option<String>,
     },
     /// Delete a group
-    Delete { name: String },
-    /// Make users members
-    Add {
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(add = complete::groups())]
         name: String,
-        #[arg(required = true)]
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Add users to a group
+    Add {
+        #[arg(add = complete::groups())]
+        name: String,
+        #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
         logins: Vec<String>,
     },
-    /// End the membership of users
+    /// Remove users from a group
     Remove {
+        #[arg(add = complete::groups())]
         name: String,
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
         logins: Vec<String>,
     },
 }
@@ -57,42 +75,71 @@ const COLUMNS: Columns = &[
     ("MEMBERS", "members"),
 ];
 
+const VIEW: View = View { nouns: "groups", sort: &["name"], columns: COLUMNS };
+
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let show = |record: &Value| {
+        let changed = |record: &Value, sentence: &str| {
+            global.output.changed(record, COLUMNS, sentence)?;
             tell_cut(record);
-            global.output.record(record, COLUMNS)
+            Ok(())
         };
+        let hinted = |failure: Failure, group: &str| hint::missing(&client, failure, &[Named::Group(group)]);
         match self {
             Self::Create { name, parent } => {
-                let body = present([("name", Some(json!(name))), ("parent", parent.map(Value::String))]);
-                show(&client.post("/v1/groups", &Value::Object(body))?)
+                let body =
+                    present([("name", Some(json!(name))), ("parent", parent.clone().map(Value::String))]);
+                let record = client
+                    .post("/v1/groups", &Value::Object(body))
+                    .map_err(|failure| hinted(failure, parent.as_deref().unwrap_or_default()))?;
+                changed(&record, &format!("created {name}"))
             }
-            Self::List => global.output.list(&client.list("/v1/groups?limit=1000", None)?, COLUMNS),
-            Self::Show { name } => show(&client.get(&path(&name))?),
+            Self::List => global.output.list(client.list("/v1/groups?limit=1000", None)?, VIEW),
+            Self::Show { name } => {
+                let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
+                global.output.record(&record, COLUMNS)
+            }
             Self::Edit { name, rename, parent } => {
                 let parent = parent.map(|parent| if parent.is_empty() { Value::Null } else { json!(parent) });
-                let body = present([("name", rename.map(Value::String)), ("parent", parent)]);
+                let body = present([("name", rename.clone().map(Value::String)), ("parent", parent.clone())]);
                 if body.is_empty() {
                     return Err(Failure::usage("nothing to change: give --rename or --parent"));
                 }
-                show(&client.patch(&path(&name), &Value::Object(body))?)
+                let parent = parent.as_ref().and_then(Value::as_str).unwrap_or_default();
+                let record = client.patch(&path(&name), &Value::Object(body)).map_err(|failure| {
+                    hint::missing(&client, failure, &[Named::Group(&name), Named::Group(parent)])
+                })?;
+                let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
+                changed(&record, &format!("changed {name}{renamed}"))
             }
-            Self::Delete { name } => {
-                let answer = client.delete(&path(&name))?;
+            Self::Delete { name, yes } => {
+                if !yes {
+                    let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
+                    let members = record["members"].as_array().map_or(0, Vec::len);
+                    let members =
+                        if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
+                    confirm(&format!("Delete the group {name} with {members}?"), yes)?;
+                }
+                let answer = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;
                 say(&format!("deleted {name}"));
                 tell_cut(&answer);
                 Ok(())
             }
             Self::Add { name, logins } => logins.iter().try_for_each(|login| {
-                tell_cut(&client.put(&member(&name, login))?);
-                say(&format!("{login} is in {name}"));
+                let answer = client.put(&member(&name, login)).map_err(|failure| {
+                    hint::missing(&client, failure, &[Named::Group(&name), Named::User(login)])
+                })?;
+                say(&format!("added {login} to {name}"));
+                tell_cut(&answer);
                 Ok(())
             }),
             Self::Remove { name, logins } => logins.iter().try_for_each(|login| {
-                tell_cut(&client.delete(&member(&name, login))?);
-                say(&format!("{login} is not in {name}"));
+                let answer = client.delete(&member(&name, login)).map_err(|failure| {
+                    hint::missing(&client, failure, &[Named::Group(&name), Named::User(login)])
+                })?;
+                say(&format!("removed {login} from {name}"));
+                tell_cut(&answer);
                 Ok(())
             }),
         }

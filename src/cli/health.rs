@@ -10,8 +10,13 @@ use super::{
     output::{Format, pretty, print},
 };
 
+/// Anybody may ask whether it is ready; the offline store is asked as ever.
+fn client(global: &Global) -> Result<Client, Failure> {
+    if global.offline { Client::new(global) } else { Client::without_token(global) }
+}
+
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let answer = Client::new(global)?.send(&Method::GET, "/readyz", None)?;
+    let answer = client(global)?.send(&Method::GET, "/readyz", None)?;
     let status = answer.body["status"].as_str().unwrap_or("unknown");
     match global.output {
         Format::Json => print(&pretty(&answer.body))?,

@@ -1,12 +1,12 @@
 //! `permgate token import FILE`: NDJSON through the listener, a chunk at a time, or offline straight
-//! into the store. A line that cannot be taken is told by its number and stops no other.
+//! into the store. A line that cannot be imported is reported by its number and stops no other.
 
 use std::{
     collections::HashSet,
-    error::Error as _,
     fmt::Write as _,
     fs::File,
-    io::{BufRead, BufReader, IsTerminal},
+    io::{self, BufRead, BufReader, IsTerminal, Read},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::{Answer, Client, escape, refusal},
-    failure::{Failure, say},
+    failure::{Failure, chain, say, unreadable},
     output::Format,
     target,
     token::{Import, present},
@@ -58,9 +58,7 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
     if global.offline {
         return offline(global, import);
     }
-    let unreadable = |error| Failure::usage(format!("{}: {error}", import.file.display()));
-    let file = File::open(&import.file).map_err(unreadable)?;
-    let length = file.metadata().map_err(unreadable)?.len();
+    let (input, length) = open(&import.file)?;
     let mut importer = Importer {
         client: Client::new(global)?,
         make_owners: import.make_owners,
@@ -72,20 +70,32 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
         done: import.skip,
         global,
     };
-    let outcome = importer.read(BufReader::new(file), import);
+    let outcome = importer.read(BufReader::new(input), import);
     importer.progress.finish_and_clear();
     let Importer { imported, bad, done, .. } = importer;
     say(&format!("{imported} tokens imported, {bad} lines refused, {done} lines read"));
-    outcome.inspect_err(|_| say(&format!("go on with `--skip {done}`")))?;
+    outcome.inspect_err(|_| say(&format!("continue with `--skip {done}`")))?;
     if bad > 0 { Err(Failure::failed(format!("{bad} lines were refused"))) } else { Ok(()) }
+}
+
+/// The file, or standard input, and how long it is.
+fn open(path: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
+    if path.as_os_str() == "-" {
+        return Ok((Box::new(io::stdin()), 0));
+    }
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) = opened.map_err(|error| unreadable(path, &error))?;
+    if metadata.is_dir() {
+        return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
+    }
+    Ok((Box::new(file), metadata.len()))
 }
 
 /// Straight into the store: a line that was taken before is skipped there, so `--skip` is not needed.
 fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
-    let config = target::load(&global.config)?;
-    let unreadable = |error| Failure::usage(format!("{}: {error}", import.file.display()));
-    let file = File::open(&import.file).map_err(unreadable)?;
-    let progress = bar(file.metadata().map_err(unreadable)?.len());
+    let config = target::load(global.config())?;
+    let (input, length) = open(&import.file)?;
+    let progress = bar(length);
     let services: HashSet<&str> = config.services.iter().map(|service| service.key.as_str()).collect();
     let options = Options {
         make_owners: import.make_owners,
@@ -102,13 +112,10 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
             }
         }
     };
-    let input = BufReader::with_capacity(1 << 20, file);
+    let input = BufReader::with_capacity(1 << 20, input);
     let report = store_import::offline(&config.store, &options, input, &mut tell);
     progress.finish_and_clear();
-    let report = report.map_err(|error| {
-        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Failure::failed(format!("{error}{source}"))
-    })?;
+    let report = report.map_err(|error| Failure::failed(chain(&error)))?;
     say(&format!(
         "{} tokens, {} users, {} groups, {} memberships imported; {} lines were there already, {} refused, {} read",
         report.tokens, report.users, report.groups, report.members, report.skipped, report.bad, report.lines
@@ -223,7 +230,7 @@ impl Importer<'_> {
         self.bad += 1;
         let told = match self.bad {
             ..=TOLD => format!("line {number}: {why}"),
-            bad if bad == TOLD + 1 => "more lines were refused; -o id tells all".to_owned(),
+            bad if bad == TOLD + 1 => "more lines were refused; -o id reports all".to_owned(),
             _ => String::new(),
         };
         let all = self.global.output != Format::Table;
@@ -266,7 +273,7 @@ fn token_body(token: ImportedToken) -> Result<Value, String> {
 
 /// On a terminal only: logs keep the words.
 fn bar(length: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if length == 0 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(length);

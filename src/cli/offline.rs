@@ -2,7 +2,6 @@
 //! the same rules and writes the same audit log with a gateway and without.
 
 use std::{
-    os::unix::fs::MetadataExt,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -13,7 +12,12 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::{runtime::Runtime, task::LocalSet};
 
-use super::{Global, client::Answer, failure::Failure, target};
+use super::{
+    Global,
+    client::Answer,
+    failure::{Failure, chain},
+    target,
+};
 use crate::{
     admin::{self, Context, Parts, Server},
     authz::secret::Digest,
@@ -33,13 +37,13 @@ pub(super) struct Offline {
 
 impl Offline {
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
-        let config = target::load(&global.config)?;
+        let config = target::load(global.config())?;
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
-            .map_err(|error| Failure::failed(error.to_string()))?;
+            .map_err(|error| Failure::failed(chain(&error)))?;
         // The operator is who may read the store's files: who runs this.
-        let uid = std::fs::metadata("/proc/self")?.uid();
+        let uid = rustix::process::geteuid().as_raw();
         let context = Context::new(Parts {
             metrics: Metrics::new(Arc::default()),
             store: store.clone(),
@@ -77,7 +81,7 @@ impl Offline {
             let response = self.server.clone().call(request, connection).await;
             let status = response.status();
             let body = response.into_body().collect().await;
-            let body = body.map_err(|_| Failure::failed("the answer broke off"))?.to_bytes();
+            let body = body.map_err(|_| Failure::failed("the response broke off"))?.to_bytes();
             Ok(Answer::new(status, &body))
         })
     }
@@ -107,7 +111,7 @@ impl admin::Configuration for Nothing {
         String::new()
     }
 
-    fn check(&self, _: &str) -> Result<(), Vec<admin::ConfigurationError>> {
+    fn check(&self, _: &str, _: bool) -> Result<(), Vec<admin::ConfigurationError>> {
         Err(vec![none()])
     }
 

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::failure::{Failure, painted, say};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,14 +24,45 @@ pub(crate) enum Format {
 /// Header and field of each column; the first one is a record's name.
 pub(crate) type Columns = &'static [(&'static str, &'static str)];
 
+/// How a list of records is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    /// What the records are, as in "no tokens".
+    pub(crate) nouns: &'static str,
+    /// Fields by which they are sorted, without regard to case; none: as they come.
+    pub(crate) sort: &'static [&'static str],
+    pub(crate) columns: Columns,
+}
+
 impl Format {
-    /// A list of records.
-    pub(super) fn list(self, records: &[Value], columns: Columns) -> Result<(), Failure> {
+    /// A list of records. An empty one is no table, but words.
+    pub(super) fn list(self, mut records: Vec<Value>, view: View) -> Result<(), Failure> {
+        let View { nouns, sort, columns } = view;
+        if !sort.is_empty() {
+            records.sort_by_cached_key(|record| {
+                sort.iter().map(|field| cell(&record[*field]).to_lowercase()).collect::<Vec<_>>()
+            });
+        }
         match self {
-            Self::Table => table(records, columns),
-            Self::Json => print(&pretty(&Value::Array(records.to_vec()))),
+            Self::Table if records.is_empty() => {
+                say(&format!("no {nouns}"));
+                Ok(())
+            }
+            Self::Table => table(&records, columns),
+            Self::Json => print(&pretty(&Value::Array(records))),
             Self::Jsonl => records.iter().try_for_each(|record| print(&record.to_string())),
             Self::Id => records.iter().try_for_each(|record| print(&name(record, columns))),
+        }
+    }
+
+    /// A record that a command has changed: for people a sentence, on stderr, since they know the rest.
+    pub(super) fn changed(self, record: &Value, columns: Columns, sentence: &str) -> Result<(), Failure> {
+        match self {
+            Self::Table => {
+                say(sentence);
+                Ok(())
+            }
+            other => other.record(record, columns),
         }
     }
 
@@ -64,7 +95,10 @@ fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {
     for record in records {
         table.add_row(columns.iter().map(|(_, field)| cell(&record[*field])));
     }
-    print(&table.trim_fmt())
+    let text = table.trim_fmt();
+    let (header, rows) = text.split_once('\n').unwrap_or((&text, ""));
+    print(&painted(header, "1", &io::stdout()))?;
+    print(rows)
 }
 
 /// A record, a field a line; what is empty is left out.
@@ -90,7 +124,10 @@ fn plain() -> Table {
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => match whole_seconds(text) {
+            Some(seconds) => format!("{seconds}Z"),
+            None => text.clone(),
+        },
         Value::Bool(flag) => if *flag { "yes" } else { "no" }.to_owned(),
         Value::Number(number) => number.to_string(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
@@ -99,10 +136,25 @@ fn cell(value: &Value) -> String {
             (Some(Value::String(service)), Some(Value::String(access))) if fields.len() == 2 => {
                 if access == "full" { service.clone() } else { format!("{service}:{access}") }
             }
-            _ => value.to_string(),
+            _ => pairs(fields),
         },
     };
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// What is known of a thing, without what says nothing and without ids, which nobody reads.
+fn pairs(fields: &serde_json::Map<String, Value>) -> String {
+    let told = fields.iter().filter(|(name, _)| *name != "id").map(|(name, value)| (name, cell(value)));
+    let told = told.filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name} {value}"));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// `2026-01-31T12:00:00` of `2026-01-31T12:00:00.123Z`: nobody reads milliseconds in a table.
+fn whole_seconds(text: &str) -> Option<&str> {
+    let seconds = text.strip_suffix('Z')?.get(..19)?;
+    let digits = text.get(20..text.len() - 1)?;
+    let time = text.as_bytes()[10] == b'T' && text.as_bytes()[19] == b'.' && digits.len() == 3;
+    (time && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(seconds)
 }
 
 pub(super) fn pretty(value: &Value) -> String {
@@ -126,6 +178,10 @@ mod tests {
             json!([{"service": "hub", "access": "read"}, {"service": "yt", "access": "full"}]),
             "hub:read, yt",
         );
+        check(json!("2026-01-31T12:00:00.123Z"), "2026-01-31T12:00:00Z");
+        check(json!("2026-01-31T12:00:00Z"), "2026-01-31T12:00:00Z");
+        check(json!("ä2026-01-31T12:00:0.123Z"), "ä2026-01-31T12:00:0.123Z");
+        check(json!({"id": "0190", "name": "ci", "note": null, "scope": ["a", "b"]}), "name ci, scope a, b");
         check(json!("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
     }
 }

@@ -6,31 +6,45 @@ use serde_json::json;
 use super::{
     Global,
     client::{Client, escape, tell_cut},
+    complete,
+    confirm::confirm,
     failure::{Failure, say},
-    output::Columns,
+    hint::{self, Named},
+    output::{Columns, View},
 };
 use crate::authz::subject::Permission;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Role {
-    /// Make a role
+    /// Create a role
     Create {
+        /// What it is called in commands, such as auditor
         key: String,
-        /// The key unless given
+        /// What it is called for people; the key unless given
         #[arg(long)]
         name: Option<String>,
-        /// Such as read-service; several times for several
+        /// A permission, such as read-service; may be repeated
         #[arg(long, value_name = "PERMISSION", value_parser = permission)]
         permission: Vec<String>,
     },
     /// List roles
+    #[command(visible_alias = "ls")]
     List,
-    /// Delete a role and its grants
-    Delete { key: String },
+    /// Delete a role, and take it from all who hold it
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(add = complete::roles())]
+        key: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 const COLUMNS: Columns =
     &[("KEY", "key"), ("NAME", "name"), ("PERMISSIONS", "permissions"), ("BUILT IN", "built_in")];
+
+const VIEW: View = View { nouns: "roles", sort: &["key"], columns: COLUMNS };
 
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
@@ -39,11 +53,15 @@ impl Role {
             Self::Create { key, name, permission } => {
                 let name = name.as_ref().unwrap_or(&key);
                 let body = json!({ "key": key, "name": name, "permissions": permission });
-                global.output.record(&client.post("/v1/roles", &body)?, COLUMNS)
+                let record = client.post("/v1/roles", &body)?;
+                global.output.changed(&record, COLUMNS, &format!("created {key}"))
             }
-            Self::List => global.output.list(&client.list("/v1/roles?limit=1000", None)?, COLUMNS),
-            Self::Delete { key } => {
-                let answer = client.delete(&format!("/v1/roles/{}", escape(&key)))?;
+            Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
+            Self::Delete { key, yes } => {
+                confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
+                let answer = client
+                    .delete(&format!("/v1/roles/{}", escape(&key)))
+                    .map_err(|failure| hint::missing(&client, failure, &[Named::Role(&key)]))?;
                 say(&format!("deleted {key}"));
                 tell_cut(&answer);
                 Ok(())

@@ -2,14 +2,16 @@
 
 use std::io::IsTerminal;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tracing_subscriber::EnvFilter;
 
 use super::{
     Global,
-    failure::{Failure, colours},
+    failure::{Failure, chain, colours, painted, say},
+    hint::quoted,
 };
 use crate::{
-    app::{self, Outcome, Signals, StartError},
+    app::{self, Outcome, Running, Signals, StartError},
     config::Config,
 };
 
@@ -17,20 +19,56 @@ use crate::{
 const LOG_VARIABLE: &str = "PERMGATE_LOG";
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let config = Config::load(&global.config).map_err(|errors| Failure::usage(errors.to_string()))?;
+    let config = Config::load(global.config()).map_err(|errors| Failure::usage(errors.to_string()))?;
     log_to_stderr(&config.log.level);
+    keep_memory_private();
     let running = app::start(config, Signals::Heeded).map_err(|error| match error {
         StartError::Config(errors) => Failure::usage(errors.to_string()),
-        other => Failure::failed(other.to_string()),
+        other => Failure::failed(chain(&other)),
     })?;
+    if std::io::stderr().is_terminal() {
+        greet(global, &running);
+    } else {
+        log(&running);
+    }
+    match running.wait() {
+        Outcome::Drained => Ok(()),
+        Outcome::Failed(why) => Err(Failure::failed(why)),
+    }
+}
+
+/// What a person at a terminal does next.
+fn greet(global: &Global, running: &Running) {
+    let list = |places: &[app::Place]| places.iter().map(app::Place::url).collect::<Vec<_>>().join("  ");
+    say(&format!("{}; press Ctrl-C to stop", painted("ready", "1;32", &std::io::stderr())));
+    say(&format!("  services   {}", list(running.proxy())));
+    say(&format!("  admin      {}", list(running.admin())));
+    if !running.has_administrator() {
+        let file = quoted(&global.config().display().to_string());
+        let file = if file == "gateway.toml" { String::new() } else { format!("-c {file} ") };
+        say("There is no administrator yet. Create one in another terminal:");
+        say(&format!("  permgate {file}user create NAME --administrator"));
+    }
+}
+
+fn log(running: &Running) {
     for (kind, places) in [("proxy", running.proxy()), ("admin", running.admin())] {
         for place in places {
             tracing::info!("{kind} listener on {place}");
         }
     }
-    match running.wait() {
-        Outcome::Drained => Ok(()),
-        Outcome::Failed(why) => Err(Failure::failed(why)),
+    if !running.has_administrator() {
+        tracing::warn!(
+            "there is no administrator: create one with `permgate user create NAME --administrator`"
+        );
+    }
+    tracing::info!("ready");
+}
+
+/// No core dump, and no other process of the same user looks into this one: tokens and keys are in it.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps stay possible: they would hold tokens and keys");
     }
 }
 
@@ -39,8 +77,21 @@ fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
-        lines.with_ansi(colours(&std::io::stderr())).with_target(false).init();
+        lines.with_ansi(colours(&std::io::stderr())).with_target(false).without_time().init();
     } else {
         lines.json().flatten_event(true).with_target(false).init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::dumpable_behavior;
+
+    use super::*;
+
+    #[test]
+    fn core_dumps_are_off() {
+        keep_memory_private();
+        assert_eq!(dumpable_behavior().ok(), Some(DumpableBehavior::NotDumpable));
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    failure::{Failure, say},
-    output::{Columns, Format, print},
+    failure::{Failure, reason, say},
+    output::{Columns, Format, View, print},
 };
 use crate::authz::secret::{LENGTH, find_tokens};
 
@@ -35,6 +35,8 @@ const CHUNK: usize = 1 << 16;
 
 const COLUMNS: Columns = &[("ID", "id"), ("PATH", "path"), ("LINE", "line"), ("COLUMN", "column")];
 
+const VIEW: View = View { nouns: "tokens", sort: &[], columns: COLUMNS };
+
 impl Scan {
     /// Exit code 0: nothing was found; 1: something was; 2: a path could not be read.
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
@@ -51,11 +53,14 @@ impl Scan {
             }
         }
         if matches!(scan.output, Format::Json) {
-            global.output.list(&scan.records, COLUMNS)?;
+            global.output.list(scan.records, VIEW)?;
         }
         match (scan.found, scan.unread) {
             (0, 0) => Ok(()),
-            (0, unread) => Err(Failure::usage(format!("{unread} paths could not be read"))),
+            (0, unread) => Err(Failure::usage(match unread {
+                1 => "1 path could not be read".to_owned(),
+                _ => format!("{unread} paths could not be read"),
+            })),
             (found, _) => {
                 let them = if found == 1 { "1 token".to_owned() } else { format!("{found} tokens") };
                 Err(Failure::failed(format!("{them} found: revoke each with `permgate token revoke ID`")))
@@ -140,7 +145,7 @@ impl Progress {
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         self.unread += 1;
-        say(&format!("{}: {error}", path.display().to_string().escape_debug()));
+        say(&format!("cannot read {}: {}", path.display().to_string().escape_debug(), reason(error)));
     }
 }
 

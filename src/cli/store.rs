@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use super::{
     Global,
     client::Client,
-    failure::{Failure, say},
+    failure::{Failure, chain, reason, say, unreadable},
     target,
 };
 use crate::store::{backup::Progress, restore};
@@ -46,7 +46,7 @@ impl Store {
 
 /// Under another name until it is whole and durable; a file that is there is not written over.
 fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
-    let unwritable = |error| Failure::failed(format!("{} cannot be written: {error}", file.display()));
+    let unwritable = |error| Failure::failed(format!("cannot write {}: {}", file.display(), reason(&error)));
     if file.try_exists().map_err(unwritable)? {
         return Err(Failure::usage(format!("{} exists: choose another name", file.display())));
     }
@@ -68,7 +68,7 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
         Client::Offline(offline) => {
             let copied =
                 offline.store().backup(&mut out, &mut |at: Progress| progress.set_position(at.bytes));
-            copied.map(|(_, written)| written.bytes).map_err(|error| Failure::failed(error.to_string()))
+            copied.map(|(_, written)| written.bytes).map_err(|error| Failure::failed(chain(&error)))
         }
     };
     progress.finish_and_clear();
@@ -81,14 +81,13 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
 }
 
 fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Result<(), Failure> {
-    let config = target::load(&global.config)?;
-    let unreadable = |error| Failure::usage(format!("{}: {error}", file.display()));
-    let input = BufReader::new(File::open(file).map_err(unreadable)?);
+    let config = target::load(global.config())?;
+    let input = BufReader::new(File::open(file).map_err(|error| unreadable(file, &error))?);
     let progress = spinner();
     let options = restore::Options { accept_lost_revocations, now: SystemTime::now().into() };
     let outcome = restore::offline(&config.store, &options, input, &mut |at| progress.set_position(at.rows));
     progress.finish_and_clear();
-    let restored = outcome.map_err(|error| Failure::failed(error.to_string()))?;
+    let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;
     say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
     say(&format!("{} tokens and {} users stay ended", restored.revoked, restored.users));
     say(

@@ -6,7 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Global, failure::Failure};
+use zeroize::Zeroizing;
+
+use super::{
+    Global,
+    failure::{Failure, unreadable},
+};
 use crate::{config::Config, net::Address};
 
 /// A place to connect to.
@@ -30,7 +35,7 @@ impl Target {
         if let Some(address) = &global.admin {
             return Self::parse(address).map(|target| vec![target]);
         }
-        let config = load(&global.config)?;
+        let config = load(global.config())?;
         // The command line speaks plain text.
         let certificates = !config.admin.tls.pairs.is_empty();
         let plain = config.admin.listen.iter().filter(|listen| !listen.takes_tls(certificates));
@@ -39,7 +44,7 @@ impl Target {
         if targets.is_empty() {
             let message = format!(
                 "{} names no admin listener with a fixed address and without TLS",
-                global.config.display()
+                global.config().display()
             );
             return Err(Failure::usage(format!("{message}: name it with --admin")));
         }
@@ -92,25 +97,37 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// The configuration, or every mistake in it.
+/// The configuration, or every error in it.
 pub(super) fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|errors| Failure::usage(format!("the configuration is not valid\n{errors}")))
+    Config::load(path).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
-/// From the file that was named, else from the environment.
-pub(super) fn token(global: &Global) -> Result<Option<String>, Failure> {
+/// From the file that was named, else from the environment. Whoever can put a `gateway.toml` into a directory
+/// does not thereby learn the tokens of those who work there: the place that a token is sent to is named.
+pub(super) fn token(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
+    let token = read_token(global)?;
+    if token.is_some() && global.admin.is_none() && global.config.is_none() {
+        let message = "the token is not sent to where a gateway.toml in the working directory says";
+        let advice = "name the file with -c gateway.toml, or the address with --admin ADDRESS";
+        return Err(Failure::usage(format!("{message}\n  {advice}")));
+    }
+    Ok(token)
+}
+
+fn read_token(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
+    let trimmed = |text: Zeroizing<String>| Zeroizing::new(text.trim().to_owned());
     let Some(path) = &global.token_file else {
-        let written = env::var(TOKEN_VARIABLE).ok();
-        return Ok(written.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()));
+        let written = env::var(TOKEN_VARIABLE).ok().map(Zeroizing::new).map(trimmed);
+        return Ok(written.filter(|text| !text.is_empty()));
     };
     let read = || match fs::metadata(path)?.len() {
-        0..=LONGEST_TOKEN => fs::read_to_string(path),
+        0..=LONGEST_TOKEN => fs::read_to_string(path).map(Zeroizing::new),
         _ => Err(std::io::Error::other("it is too long to be a token")),
     };
     match read() {
         Ok(text) if text.trim().is_empty() => Err(Failure::usage(format!("{} is empty", path.display()))),
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) => Err(Failure::usage(format!("the token file {}: {error}", path.display()))),
+        Ok(text) => Ok(Some(trimmed(text))),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 
@@ -148,7 +165,7 @@ mod tests {
             );
             fs::write(&file, text).expect("it is written");
             let global = Global {
-                config: file.clone(),
+                config: Some(file.clone()),
                 admin: None,
                 token_file: None,
                 offline: false,

@@ -1,4 +1,4 @@
-//! `permgate token ...`. The text of a token goes to stdout once, when it is made.
+//! `permgate token ...`. The text of a token goes to stdout once, when it is created.
 
 use std::path::PathBuf;
 
@@ -8,108 +8,143 @@ use serde_json::{Map, Value, json};
 use super::{
     Global,
     client::{Client, escape, tell_cut},
+    complete,
     failure::{Failure, say},
+    hint::{self, Named},
     import,
-    output::{Columns, Format, print},
+    output::{Columns, Format, View, print},
+    time,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
-    /// Make a token and print its text, this once
+    /// Create a token and print its text, which is shown only once
     Create(Create),
     /// List tokens
+    #[command(visible_alias = "ls")]
     List(List),
     /// Show one token
-    Show { id: String },
-    /// Narrow, rename or shorten a token
+    Show(Which),
+    /// Reduce the scope of a token, rename it, or let it expire earlier
     Edit(Edit),
-    /// Replace a token by a new one and print its text, this once
+    /// Replace a token by a new one and print its text, which is shown only once
     Rotate {
-        id: String,
-        /// How long the old one still holds: 0s to 7d
-        #[arg(long, value_name = "DURATION")]
+        #[command(flatten)]
+        which: Which,
+        /// How long the old text stays valid: 0s to 7d
+        #[arg(long, value_name = "DURATION", value_parser = time::duration)]
         grace: Option<String>,
     },
-    /// Revoke tokens; what they hold open is cut before this answers
+    /// Revoke tokens; what they hold open is cut before this returns
+    #[command(visible_alias = "rm")]
     Revoke {
-        #[arg(required = true)]
-        ids: Vec<String>,
+        /// Ids or names
+        #[arg(required = true, value_name = "TOKEN", add = complete::tokens())]
+        tokens: Vec<String>,
+        /// The owner, where a name could be somebody else's token
+        #[arg(long, value_name = "LOGIN", add = complete::logins())]
+        user: Option<String>,
     },
-    /// Tell who the token in use belongs to
+    /// Show whose token this command uses, and what it may do
     Whoami,
-    /// Register tokens by digest, from NDJSON
+    /// Register existing secrets by their digests, from lines of JSON
     Import(Import),
+}
+
+/// One token.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Its id or its name
+    #[arg(value_name = "TOKEN", add = complete::tokens())]
+    token: String,
+    /// Its owner, where the name could be somebody else's token
+    #[arg(long, value_name = "LOGIN", add = complete::logins())]
+    user: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// Login of the owner
-    #[arg(long, value_name = "LOGIN", default_value = "me")]
+    /// Login of the owner; yourself unless given
+    #[arg(long, value_name = "LOGIN", default_value = "me", hide_default_value = true, add = complete::logins())]
     user: String,
+    /// What the token is for; unique among the owner's tokens
     #[arg(long)]
     name: String,
-    /// A service, or SERVICE:read; several times for several
-    #[arg(long, value_name = "SERVICE[:read]", required = true)]
+    /// A service, or SERVICE:read for reading only; may be repeated
+    #[arg(long, value_name = "SERVICE[:read]", required = true, add = complete::services())]
     scope: Vec<String>,
-    /// Such as 90d; never unless given
-    #[arg(long, value_name = "DURATION", conflicts_with = "expires_at")]
+    /// How long it is valid, such as 90d; without an end unless given
+    #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = time::duration)]
     expires_in: Option<String>,
-    /// Such as 2030-01-31T00:00:00Z
-    #[arg(long, value_name = "TIME")]
+    /// When it expires: 2027-01-31 or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time::moment)]
     expires_at: Option<String>,
-    #[arg(long, value_name = "TIME")]
+    /// When it becomes valid: 2027-01-31 or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time::moment)]
     not_before: Option<String>,
-    /// An address or a network it may be used from; several times for several
+    /// An address or network from which it may be used; may be repeated; anywhere unless given
     #[arg(long, value_name = "NETWORK")]
     allow_ip: Vec<String>,
+    /// A remark for people
     #[arg(long)]
     note: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    #[arg(long, value_name = "LOGIN")]
+    /// Only those of this user
+    #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
-    #[arg(long)]
+    /// Only those whose scope has this service
+    #[arg(long, add = complete::services())]
     service: Option<String>,
-    #[arg(long, value_name = "DURATION")]
+    /// Only those that were not used for so long, such as 90d
+    #[arg(long, value_name = "DURATION", value_parser = time::duration)]
     unused_for: Option<String>,
-    #[arg(long, value_name = "DURATION")]
+    /// Only those that expire within this time, such as 14d
+    #[arg(long, value_name = "DURATION", value_parser = time::duration)]
     expiring_in: Option<String>,
-    /// pending, active, expired, rotating, rotated, revoked or suspended
-    #[arg(long)]
+    /// Only those in this state
+    #[arg(long, value_parser = ["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"])]
     state: Option<String>,
-    /// At most so many
+    /// How many at most
     #[arg(long)]
     limit: Option<usize>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Edit {
-    id: String,
+    #[command(flatten)]
+    which: Which,
+    /// Another name
     #[arg(long)]
     name: Option<String>,
+    /// Another remark
     #[arg(long)]
     note: Option<String>,
-    /// The whole new scope, not wider than the old one
-    #[arg(long, value_name = "SERVICE[:read]")]
+    /// The whole new scope, no wider than the old one; may be repeated
+    #[arg(long, value_name = "SERVICE[:read]", add = complete::services())]
     scope: Vec<String>,
-    #[arg(long, value_name = "DURATION", conflicts_with = "expires_at")]
+    /// An earlier end, counted from now, such as 7d
+    #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = time::duration)]
     expires_in: Option<String>,
-    #[arg(long, value_name = "TIME")]
+    /// An earlier end: 2027-01-31 or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time::moment)]
     expires_at: Option<String>,
+    /// The whole new list of networks, no wider than the old one; may be repeated
     #[arg(long, value_name = "NETWORK")]
     allow_ip: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// Lines of {"digest", "owner", "name", "scope": ["SERVICE[:read]"], "expires_at"?}, {"user"} or {"group", "members"}
+    /// Lines of {"digest", "owner", "name", "scope": ["SERVICE[:read]"], "expires_at"?}, {"user"} or {"group",
+    /// "members"}; - is standard input
     pub(super) file: PathBuf,
-    /// Make owners that do not exist
+    /// Create owners that do not exist
     #[arg(long)]
     pub(super) make_owners: bool,
-    /// Start behind this line, where an interrupted import has ended
+    /// Skip this many lines, where an interrupted import has ended
     #[arg(long, value_name = "LINE", default_value_t = 0)]
     pub(super) skip: u64,
 }
@@ -124,6 +159,8 @@ const COLUMNS: Columns = &[
     ("LAST USED", "last_used_at"),
 ];
 
+const VIEW: View = View { nouns: "tokens", sort: &["user", "name", "created_at"], columns: COLUMNS };
+
 impl Token {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         match self {
@@ -131,38 +168,54 @@ impl Token {
             Self::Create(create) => create.run(global),
             Self::List(list) => list.run(global),
             Self::Edit(edit) => edit.run(global),
-            Self::Show { id } => {
-                let record = Client::new(global)?.get(&path(&id))?;
+            Self::Show(which) => {
+                let client = Client::new(global)?;
+                let record = client.get(&which.path(&client)?)?;
                 global.output.record(&record, COLUMNS)
             }
-            Self::Rotate { id, grace } => {
-                let body = Value::Object(present([("grace", grace.map(Value::String))]));
-                let made = Client::new(global)?.post(&format!("{}/rotate", path(&id)), &body)?;
-                show_made(global, &made)
-            }
-            Self::Revoke { ids } => {
+            Self::Rotate { which, grace } => {
                 let client = Client::new(global)?;
-                for id in ids {
+                let body = Value::Object(present([("grace", grace.map(Value::String))]));
+                let created = client.post(&format!("{}/rotate", which.path(&client)?), &body)?;
+                show_created(global, &created)
+            }
+            Self::Revoke { tokens, user } => {
+                let client = Client::new(global)?;
+                for token in tokens {
+                    let id = hint::token_id(&client, &token, user.as_deref())?;
                     let answer = client.delete(&path(&id))?;
-                    say(&format!("revoked {id}"));
+                    say(&format!("revoked {}", if id == token { id } else { format!("{token} ({id})") }));
                     tell_cut(&answer);
                 }
                 Ok(())
             }
-            Self::Whoami => {
-                let answer = Client::new(global)?.get("/v1/whoami")?;
-                global.output.record(&answer, &[("USER", "user")])
-            }
+            Self::Whoami => whoami(global),
         }
+    }
+}
+
+/// Who the caller is: a user by a token, or the operator.
+pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
+    let answer = Client::new(global)?.get("/v1/whoami")?;
+    if global.output == Format::Table && answer["operator"] == true {
+        say("you are the operator: the admin socket needs no token and belongs to no account");
+    }
+    global.output.record(&answer, &[("USER", "user")])
+}
+
+impl Which {
+    fn path(&self, client: &Client) -> Result<String, Failure> {
+        hint::token_id(client, &self.token, self.user.as_deref()).map(|id| path(&id))
     }
 }
 
 impl Create {
     fn run(self, global: &Global) -> Result<(), Failure> {
         let allow_ips = (!self.allow_ip.is_empty()).then(|| json!(self.allow_ip));
+        let scope = scope(&self.scope)?;
         let body = present([
             ("name", Some(json!(self.name))),
-            ("scope", Some(scope(&self.scope)?)),
+            ("scope", Some(scope.clone())),
             ("expires_in", self.expires_in.map(Value::String)),
             ("expires_at", self.expires_at.map(Value::String)),
             ("not_before", self.not_before.map(Value::String)),
@@ -170,13 +223,22 @@ impl Create {
             ("note", self.note.map(Value::String)),
         ]);
         let path = format!("/v1/users/{}/tokens", escape(&self.user));
-        let made = Client::new(global)?.post(&path, &Value::Object(body))?;
-        show_made(global, &made)
+        let client = Client::new(global)?;
+        let created = client.post(&path, &Value::Object(body)).map_err(|failure| {
+            if self.user == "me" && failure.error() == "not_found" {
+                let message = "the operator has no account of its own: name the owner with --user LOGIN";
+                return Failure::usage(message);
+            }
+            let failure = hint::unreadable(&client, failure, &self.user, &scope);
+            hint::missing(&client, failure, &[Named::User(&self.user)])
+        })?;
+        show_created(global, &created)
     }
 }
 
 impl List {
     fn run(self, global: &Global) -> Result<(), Failure> {
+        let user = self.user.clone();
         let filters = [
             ("user", self.user),
             ("service", self.service),
@@ -189,8 +251,13 @@ impl List {
             .into_iter()
             .filter_map(|(name, value)| Some(format!("{name}={}", escape(&value?))))
             .collect();
-        let records = Client::new(global)?.list(&format!("/v1/tokens?{}", query.join("&")), self.limit)?;
-        global.output.list(&records, COLUMNS)
+        let client = Client::new(global)?;
+        let records =
+            client.list(&format!("/v1/tokens?{}", query.join("&")), self.limit).map_err(|failure| {
+                let user = user.as_deref().map(Named::User);
+                hint::missing(&client, failure, user.as_slice())
+            })?;
+        global.output.list(records, VIEW)
     }
 }
 
@@ -206,27 +273,34 @@ impl Edit {
             ("allow_ips", (!self.allow_ip.is_empty()).then(|| json!(self.allow_ip))),
         ]);
         if body.is_empty() {
-            return Err(Failure::usage("nothing to change: name a field, such as --name or --scope"));
+            return Err(Failure::usage(
+                "nothing to change: give --name, --note, --scope, --expires-in, --expires-at or --allow-ip",
+            ));
         }
-        let answer = Client::new(global)?.patch(&path(&self.id), &Value::Object(body))?;
+        let client = Client::new(global)?;
+        let answer = client.patch(&self.which.path(&client)?, &Value::Object(body))?;
+        let (id, name) =
+            (answer["id"].as_str().unwrap_or_default(), answer["name"].as_str().unwrap_or_default());
+        global.output.changed(&answer, COLUMNS, &format!("changed token {id} ({})", name.escape_debug()))?;
         tell_cut(&answer);
-        global.output.record(&answer, COLUMNS)
+        Ok(())
     }
 }
 
 /// The text on stdout: alone for people and scripts, in the record for JSON.
-fn show_made(global: &Global, made: &Value) -> Result<(), Failure> {
-    tell_cut(made);
-    match (global.output, made["token"].as_str()) {
+fn show_created(global: &Global, created: &Value) -> Result<(), Failure> {
+    tell_cut(created);
+    match (global.output, created["token"].as_str()) {
         (Format::Table, Some(text)) => {
             say(&format!(
-                "made token {} ({}); its text is shown this once:",
-                made["id"].as_str().unwrap_or_default(),
-                made["name"].as_str().unwrap_or_default().escape_debug()
+                "created token {} ({}){}; its text is shown only once:",
+                created["id"].as_str().unwrap_or_default(),
+                created["name"].as_str().unwrap_or_default().escape_debug(),
+                created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default()
             ));
             print(text)
         }
-        (format, _) => format.record(made, COLUMNS),
+        (format, _) => format.record(created, COLUMNS),
     }
 }
 

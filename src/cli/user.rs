@@ -6,76 +6,113 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::{Client, escape, tell_cut},
+    complete,
+    confirm::confirm,
     failure::{Failure, say},
-    output::Columns,
+    hint::{self, Named},
+    output::{Columns, View},
     target::ADMIN_VARIABLE,
     token::present,
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum User {
-    /// Make an account; with a bare `--admin` an administrator's, and print an invitation
+    /// Create an account
     #[command(visible_alias = "add")]
     Create {
         #[arg(required_unless_present = "admin")]
         login: Option<String>,
-        /// The login unless given
+        /// The person's or the machine's name; the login unless given
         #[arg(long)]
         name: Option<String>,
+        /// An address for people to write to
         #[arg(long)]
         email: Option<String>,
+        /// A person, or a machine that has tokens only
         #[arg(long, value_enum, default_value_t = Kind::Human)]
         kind: Kind,
-        /// Print a link, this once, by which the person sets a password
+        /// Grant the role system-admin, and print a link with which the person sets a password
+        #[arg(long, conflicts_with = "kind")]
+        administrator: bool,
+        /// Print a link with which the person sets a password
         #[arg(long, conflicts_with = "kind")]
         invite: bool,
     },
-    /// Print a link, this once, by which the person sets a password, the first or another
-    Invite { login: String },
-    /// Let an OpenID Connect subject sign in as this account
-    Link {
+    /// Print a link with which the person sets a password, the first one or another
+    Invite {
+        #[arg(add = complete::logins())]
         login: String,
-        /// The provider's claim `sub`; the gateway's log has it
+    },
+    /// Let an identity at the OpenID Connect provider sign in as this account
+    Link {
+        #[arg(add = complete::logins())]
+        login: String,
+        /// The provider's claim `sub`; the gateway's log shows it
         subject: String,
-        /// Of the configured provider unless given
+        /// The provider; the configured one unless given
         #[arg(long, value_name = "URL")]
         issuer: Option<String>,
     },
-    /// Let no provider sign this account in any more, and end its sessions
-    Unlink { login: String },
-    /// End every session of an account in the web page
-    SignOut { login: String },
+    /// Remove all identities at providers from an account, and end its sessions
+    Unlink {
+        #[arg(add = complete::logins())]
+        login: String,
+    },
+    /// End every session of an account on the page
+    SignOut {
+        #[arg(add = complete::logins())]
+        login: String,
+    },
     /// List accounts
+    #[command(visible_alias = "ls")]
     List,
     /// Show one account
-    Show { login: String },
+    Show {
+        #[arg(add = complete::logins())]
+        login: String,
+    },
     /// Change an account
     Edit {
+        #[arg(add = complete::logins())]
         login: String,
+        /// Another login
         #[arg(long, value_name = "LOGIN")]
         rename: Option<String>,
+        /// Another name
         #[arg(long)]
         name: Option<String>,
-        /// Empty takes it away
+        /// Another address; an empty one removes it
         #[arg(long)]
         email: Option<String>,
     },
-    /// Disable an account: its tokens stop, what they hold open is cut
+    /// Disable an account: its tokens stop working, and what they hold open is cut
     Ban {
+        #[arg(add = complete::logins())]
         login: String,
+        /// Why; shown to administrators
         #[arg(long)]
         reason: String,
     },
     /// Enable a disabled account
-    Unban { login: String },
+    Unban {
+        #[arg(add = complete::logins())]
+        login: String,
+    },
     /// Delete an account and revoke its tokens, for good
-    Delete { login: String },
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(add = complete::logins())]
+        login: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Kind {
     Human,
-    /// No password, no session: tokens only
+    /// No password and no session, only tokens
     Service,
 }
 
@@ -88,44 +125,47 @@ const COLUMNS: Columns = &[
     ("ROLES", "roles"),
 ];
 
+const VIEW: View = View { nouns: "users", sort: &["login"], columns: COLUMNS };
 const IDENTITY: Columns = &[("ISSUER", "issuer"), ("SUBJECT", "subject")];
 const INVITATION: Columns = &[("USER", "user"), ("LINK", "link"), ("EXPIRES", "expires_at")];
 
 impl User {
     pub(super) fn run(mut self, global: &Global) -> Result<(), Failure> {
         let mut global = global.clone();
-        let admin = self.take_switch(&mut global);
-        let global = &global;
-        let client = Client::new(global)?;
-        let show = |record: &Value| {
+        let switch = self.take_switch(&mut global);
+        let client = Client::new(&global)?;
+        let named = match &self {
+            Self::Create { .. } | Self::List => None,
+            Self::Invite { login }
+            | Self::Link { login, .. }
+            | Self::Unlink { login }
+            | Self::SignOut { login }
+            | Self::Show { login }
+            | Self::Edit { login, .. }
+            | Self::Ban { login, .. }
+            | Self::Unban { login }
+            | Self::Delete { login, .. } => Some(login.clone()),
+        };
+        self.ask(&global, &client, switch)
+            .map_err(|failure| hint::missing(&client, failure, named.as_deref().map(Named::User).as_slice()))
+    }
+
+    fn ask(self, global: &Global, client: &Client, switch: bool) -> Result<(), Failure> {
+        let changed = |record: &Value, sentence: &str| {
+            global.output.changed(record, COLUMNS, sentence)?;
             tell_cut(record);
-            global.output.record(record, COLUMNS)
+            Ok(())
         };
         match self {
-            Self::Create { login, name, email, kind, invite } => {
+            Self::Create { login, name, email, kind, administrator, invite } => {
                 let login = login.ok_or_else(|| Failure::usage("name the login of the account"))?;
-                if admin && matches!(kind, Kind::Service) {
-                    return Err(Failure::usage("a service account has tokens only: it is invited nowhere"));
+                let administrator = administrator || switch;
+                if administrator && matches!(kind, Kind::Service) {
+                    return Err(Failure::usage("a service account has only tokens: it cannot be invited"));
                 }
-                let kind = match kind {
-                    Kind::Human => "human",
-                    Kind::Service => "service",
-                };
-                let body = present([
-                    ("name", Some(json!(name.as_ref().unwrap_or(&login)))),
-                    ("login", Some(json!(login))),
-                    ("kind", Some(json!(kind))),
-                    ("email", email.map(Value::String)),
-                ]);
-                let made = client.post("/v1/users", &Value::Object(body))?;
-                let login = made["login"].as_str().unwrap_or_default();
-                if admin {
-                    client.post("/v1/grants", &json!({"role": "system-admin", "user": login}))?;
-                    say(&format!("{login} holds system-admin"));
-                }
-                if admin || invite { invitation(global, &client, login) } else { show(&made) }
+                create(global, client, &login, name.as_deref(), email, kind, administrator, invite)
             }
-            Self::Invite { login } => invitation(global, &client, &login),
+            Self::Invite { login } => invitation(global, client, &login),
             Self::Link { login, subject, issuer } => {
                 let body =
                     present([("subject", Some(json!(subject))), ("issuer", issuer.map(Value::String))]);
@@ -134,35 +174,53 @@ impl User {
             }
             Self::Unlink { login } => {
                 let answer = client.delete(&format!("{}/identities", path(&login)))?;
-                say(&format!("unlinked {} identities of {login}", answer["identities"]));
+                say(&format!(
+                    "unlinked {} from {login}",
+                    count(&answer["identities"], "identity", "identities")
+                ));
                 tell_cut(&answer);
                 Ok(())
             }
             Self::SignOut { login } => {
                 let answer = client.delete(&format!("{}/sessions", path(&login)))?;
-                say(&format!("ended {} sessions of {login}", answer["sessions"]));
+                say(&format!("ended {} of {login}", count(&answer["sessions"], "session", "sessions")));
                 tell_cut(&answer);
                 Ok(())
             }
-            Self::List => global.output.list(&client.list("/v1/users?limit=1000", None)?, COLUMNS),
-            Self::Show { login } => show(&client.get(&path(&login))?),
+            Self::List => global.output.list(client.list("/v1/users?limit=1000", None)?, VIEW),
+            Self::Show { login } => global.output.record(&client.get(&path(&login))?, COLUMNS),
             Self::Edit { login, rename, name, email } => {
                 let email = email.map(|email| if email.is_empty() { Value::Null } else { json!(email) });
                 let body = present([
-                    ("login", rename.map(Value::String)),
+                    ("login", rename.clone().map(Value::String)),
                     ("name", name.map(Value::String)),
                     ("email", email),
                 ]);
                 if body.is_empty() {
                     return Err(Failure::usage("nothing to change: give --rename, --name or --email"));
                 }
-                show(&client.patch(&path(&login), &Value::Object(body))?)
+                let record = client.patch(&path(&login), &Value::Object(body))?;
+                let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
+                changed(&record, &format!("changed {login}{renamed}"))
             }
             Self::Ban { login, reason } => {
-                show(&client.post(&format!("{}/ban", path(&login)), &json!({ "reason": reason }))?)
+                let record = client.post(&format!("{}/ban", path(&login)), &json!({ "reason": reason }))?;
+                changed(&record, &format!("banned {login}: none of their tokens works any more"))
             }
-            Self::Unban { login } => show(&client.post(&format!("{}/unban", path(&login)), &json!({}))?),
-            Self::Delete { login } => {
+            Self::Unban { login } => {
+                let record = client.post(&format!("{}/unban", path(&login)), &json!({}))?;
+                changed(&record, &format!("unbanned {login}"))
+            }
+            Self::Delete { login, yes } => {
+                if !yes {
+                    let tokens = client.list(&format!("{}/tokens?limit=1000", path(&login)), None)?;
+                    let dead = |token: &&Value| {
+                        matches!(token["state"].as_str(), Some("revoked" | "rotated" | "expired"))
+                    };
+                    let live = json!(tokens.len() - tokens.iter().filter(dead).count());
+                    let tokens = count(&live, "token", "tokens");
+                    confirm(&format!("Delete {login} and revoke {tokens}, for good?"), yes)?;
+                }
                 let answer = client.delete(&path(&login))?;
                 say(&format!("deleted {login}"));
                 tell_cut(&answer);
@@ -172,9 +230,47 @@ impl User {
     }
 }
 
+/// The account, and what the two switches add to it.
+#[expect(clippy::too_many_arguments, reason = "each is one option of the command")]
+fn create(
+    global: &Global,
+    client: &Client,
+    login: &str,
+    name: Option<&str>,
+    email: Option<String>,
+    kind: Kind,
+    administrator: bool,
+    invite: bool,
+) -> Result<(), Failure> {
+    let kind = match kind {
+        Kind::Human => "human",
+        Kind::Service => "service",
+    };
+    let body = present([
+        ("name", Some(json!(name.unwrap_or(login)))),
+        ("login", Some(json!(login))),
+        ("kind", Some(json!(kind))),
+        ("email", email.map(Value::String)),
+    ]);
+    let record = client.post("/v1/users", &Value::Object(body))?;
+    let login = record["login"].as_str().unwrap_or_default();
+    if administrator {
+        client.post("/v1/grants", &json!({"role": "system-admin", "user": login}))?;
+    }
+    if administrator || invite {
+        say(&format!("created {}{login}", if administrator { "administrator " } else { "" }));
+        return invitation(global, client, login);
+    }
+    global.output.changed(&record, COLUMNS, &format!("created {login}"))
+}
+
+fn count(number: &Value, one: &str, many: &str) -> String {
+    if *number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
+
 impl User {
-    /// `--admin` names the listener; without an address it means, here, that the account is to be an
-    /// administrator's. An address has a colon, and a login never has.
+    /// `--admin` names the listener. Without an address it means here what `--administrator` means, since that is how
+    /// the switch was written before. An address has a colon, and a login never has.
     fn take_switch(&mut self, global: &mut Global) -> bool {
         let Self::Create { login, .. } = self else { return false };
         let Some(written) = global.admin.take_if(|written| !written.contains(':')) else { return false };
@@ -208,9 +304,16 @@ fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
 
 /// The link is data, so that it can be piped into a mail.
 fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
-    let made = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
-    say("whoever opens this link within a day sets the password; it is shown this once");
-    global.output.record(&made, INVITATION)
+    let created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
+    say(
+        "Whoever opens this link sets the password. It is shown only once, and is valid for a day and one use.",
+    );
+    if !created["link"].as_str().is_some_and(|link| link.starts_with("http")) {
+        say(
+            "The page has no address that a browser can open: add one to admin.listen, such as \"127.0.0.1:8081\", or set admin.url.",
+        );
+    }
+    global.output.record(&created, INVITATION)
 }
 
 fn path(login: &str) -> String {

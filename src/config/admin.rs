@@ -1,5 +1,7 @@
 //! `[admin]`: where the admin listener is, and how people come in.
 
+use std::sync::Arc;
+
 use http::{HeaderName, header};
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::{
     admin::{SignIn, UserHeader},
+    authz::administration::names,
     net::Address,
 };
 
@@ -49,8 +52,17 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
         hosts,
         tls,
         allow_remote: allowed,
-        sign_in: SignIn { url, address, header, provider, gateway },
+        sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
+}
+
+/// In lower case: logins are compared so.
+pub(super) fn reserved_logins(section: &Section<'_>) -> Arc<[String]> {
+    let login = |text: &str| match names::login(text) {
+        Ok(login) => Ok(login.to_ascii_lowercase()),
+        Err(refusal) => Err((refusal.message, String::new())),
+    };
+    section.all_parsed("reserved_logins", login).into()
 }
 
 /// The URL of the first listener that has one. A port that the kernel chooses is not known here.

@@ -3,8 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
+    document::Outside,
     secret,
-    section::{Section, Wrong},
+    section::{Section, Text, Wrong},
 };
 use crate::{
     assertion::{Algorithm, Settings, Source, read_pem},
@@ -34,7 +35,7 @@ pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Pa
     }
     let source = match section.text("keys") {
         Some(keys) => {
-            let source = keys.parse(|reference| given(reference, section.document.directory))?;
+            let source = keys.sound(given(&keys))?;
             let made = ["algorithm", "rotate", "publish_ahead"];
             for key in made.into_iter().filter(|key| section.is_written(key)) {
                 let message = format!("`assertion.{key}` is of no use beside `keys`");
@@ -57,12 +58,16 @@ fn made(section: &Section<'_>, store: &Path) -> Option<Source> {
     Some(Source::Made { file: store.join(KEYS_FILE), algorithm, rotate, ahead })
 }
 
-fn given(reference: &str, directory: &Path) -> Result<Source, Wrong> {
-    let Some(path) = reference.strip_prefix("file:") else {
+fn given(reference: &Text<'_>) -> Result<Source, Wrong> {
+    let Some(path) = reference.value.strip_prefix("file:") else {
         let advice = "write \"file:PATH\"; if a secret stood here, replace it";
         return Err(("keys are not written into this file".into(), advice.into()));
     };
-    let path = directory.join(path);
+    let path = reference.document.directory.join(path);
+    if reference.document.outside == Outside::Ignored {
+        return Ok(Source::Given(Arc::default()));
+    }
+    reference.document.require_private(&reference.at, &path);
     let bytes = secret::read_file(&path).map_err(|error| {
         let message = format!("the file {} cannot be read: {error}", path.display());
         (message, "put a PKCS#8 private key there, readable by permgate alone".to_owned())

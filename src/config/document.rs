@@ -3,6 +3,7 @@
 use std::{
     cell::{OnceCell, RefCell},
     ops::Range,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
 };
@@ -16,24 +17,43 @@ use crate::{
 pub(super) struct Document<'t> {
     name: Arc<str>,
     text: &'t str,
+    pub(super) outside: Outside,
     /// What relative paths are relative to.
     pub(super) directory: &'t Path,
     system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
     errors: RefCell<Vec<Problem>>,
+    exposed: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+}
+
+/// Whether what a text names outside itself, files and environment variables, is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    Read,
+    /// The text is somebody's who may not learn what there is.
+    Ignored,
+}
+
+/// What was found, each in the order of the file.
+pub(super) struct Found {
+    pub(super) errors: Vec<Problem>,
+    pub(super) exposed: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
 }
 
 /// How much of a line is shown, in characters.
 const SHOWN: usize = 200;
 
 impl<'t> Document<'t> {
-    pub(super) fn new(path: &'t Path, text: &'t str) -> Self {
+    pub(super) fn new(path: &'t Path, text: &'t str, outside: Outside) -> Self {
         Self {
             name: path.display().to_string().into(),
             text,
+            outside,
             directory: path.parent().unwrap_or(Path::new("")),
             system_roots: OnceCell::new(),
             errors: RefCell::default(),
+            exposed: RefCell::default(),
             warnings: RefCell::default(),
         }
     }
@@ -58,6 +78,19 @@ impl<'t> Document<'t> {
         self.warnings.borrow_mut().push(problem);
     }
 
+    /// Reports a file with a secret that users of the machine may read, or change, who are neither its owner
+    /// nor in its group.
+    pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
+        let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+        if self.outside == Outside::Read && mode & 0o006 != 0 {
+            let message =
+                format!("every user of this machine can read or change {} (mode {mode:04o})", path.display());
+            let advice = "`chmod 600` it, or 640 with a group of its own, and replace the secret".to_owned();
+            let problem = self.locate(span, &message, advice);
+            self.exposed.borrow_mut().push(problem);
+        }
+    }
+
     /// A problem that is known by its line alone.
     pub(super) fn error_on_line(&self, line: u32, message: impl Into<String>) {
         let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
@@ -78,15 +111,14 @@ impl<'t> Document<'t> {
         });
     }
 
-    /// Errors and warnings, each in the order of the file.
-    pub(super) fn into_problems(self) -> (Vec<Problem>, Vec<Problem>) {
+    pub(super) fn into_found(self) -> Found {
         let sorted = |cell: RefCell<Vec<Problem>>| {
             let mut problems = cell.into_inner();
             problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
             problems.dedup();
             problems
         };
-        (sorted(self.errors), sorted(self.warnings))
+        Found { errors: sorted(self.errors), exposed: sorted(self.exposed), warnings: sorted(self.warnings) }
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {

@@ -1,12 +1,11 @@
 //! `[admin.oidc]`: the provider that people may sign in by.
 
-use std::path::Path;
-
 use http::Uri;
 
 use super::{
+    document::Outside,
     secret,
-    section::{Entry, Section, Wrong},
+    section::{Entry, Section, Text, Wrong},
     tls,
 };
 use crate::{
@@ -38,9 +37,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     let issuer = section.parsed("issuer", issuer);
     let plain = issuer.as_ref().is_some_and(|issuer| issuer.starts_with("http://"));
     let client_id = line(section, "client_id");
-    let directory = section.document.directory;
-    let client_secret =
-        section.text("client_secret").map(|text| text.parse(|text| client_secret(text, directory)));
+    let client_secret = section.text("client_secret").map(|text| text.sound(client_secret(&text)));
     let trust = if plain { Some(None) } else { trust(section).map(Some) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
@@ -98,12 +95,12 @@ fn scope(text: &str) -> Result<String, Wrong> {
     Err((format!("{text:?} is not a scope"), "write one word for each".to_owned()))
 }
 
-fn client_secret(text: &str, directory: &Path) -> Result<Secret, Wrong> {
-    if !text.starts_with("file:") && !text.starts_with("env:") {
+fn client_secret(text: &Text<'_>) -> Result<Secret, Wrong> {
+    if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
         let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
         return Err(("a credential is not written into this file".to_owned(), advice.to_owned()));
     }
-    secret::read(text, directory)
+    secret::read(text)
 }
 
 /// One line of text that is not empty.
@@ -132,6 +129,9 @@ fn group(entry: Entry<'_>) -> Option<ProvidedGroup> {
 }
 
 fn trust(section: &Section<'_>) -> Option<Trust> {
+    if section.document.outside == Outside::Ignored {
+        return None;
+    }
     let trust = tls::trust(section, &section.at, "ca")?;
     let authorities = if let settings::Trust::File(file) = &trust { Some(file.clone()) } else { None };
     let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });

@@ -15,7 +15,7 @@ use super::{
     Admin, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
     admin, assertion,
-    document::Document,
+    document::{Document, Found, Outside},
     fields, keys,
     public::warn_of_risks,
     section::{Section, Text},
@@ -33,8 +33,8 @@ use crate::{
     store,
 };
 
-pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
-    let document = Document::new(path, text);
+pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config, Errors> {
+    let document = Document::new(path, text, outside);
     let (table, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
         let at = error.span().unwrap_or(0..0);
@@ -46,9 +46,11 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 
     let root = Section::root(&document, keys::ROOT, &table);
     let config = if broken == 0 { resolve(&root, path) } else { None };
-    let (errors, warnings) = document.into_problems();
+    let Found { errors, exposed, warnings } = document.into_found();
     match config {
-        Some(config) if errors.is_empty() => Ok(Config { text: text.to_owned(), warnings, ..config }),
+        Some(config) if errors.is_empty() => {
+            Ok(Config { text: text.to_owned(), exposed, warnings, ..config })
+        }
         _ => Err(Errors(errors)),
     }
 }
@@ -120,6 +122,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
             max_lifetime: tokens.duration("max_lifetime"),
             max_tokens: tokens.count("max_per_user")?,
             audit_retention: store_section.duration("audit_retention"),
+            reserved_logins: admin::reserved_logins(&root.table("admin")),
         },
         proxy: ProxySettings {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
@@ -134,6 +137,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         rules,
         log: log(&root.table("log"))?,
         metrics: metrics(&root.table("metrics")),
+        exposed: Vec::new(),
         warnings: Vec::new(),
     })
 }

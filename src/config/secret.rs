@@ -4,7 +4,10 @@ use std::{env, fs::File, io::Read, path::Path};
 
 use http::HeaderValue;
 
-use super::section::Wrong;
+use super::{
+    document::Outside,
+    section::{Text, Wrong},
+};
 use crate::authz::rules::Secret;
 
 /// A credential is short; whatever is longer is another file by mistake.
@@ -12,10 +15,16 @@ const LONGEST: u64 = 16 << 10;
 
 /// The value of a whole `Authorization` field, without the newline at its end. The text itself is
 /// never part of a message: it may be the secret, written in the wrong place.
-pub(super) fn read(reference: &str, directory: &Path) -> Result<Secret, Wrong> {
+pub(super) fn read(reference: &Text<'_>) -> Result<Secret, Wrong> {
+    let ignored = || Ok(Secret(HeaderValue::from_static("ignored")));
+    let Text { document, value: reference, at } = reference;
     let wrong = |message: String, advice: &str| Err((message, advice.to_owned()));
     let (place, bytes) = if let Some(path) = reference.strip_prefix("file:") {
-        let path = directory.join(path);
+        let path = document.directory.join(path);
+        if document.outside == Outside::Ignored {
+            return ignored();
+        }
+        document.require_private(at, &path);
         let place = format!("the file {}", path.display());
         match read_file(&path) {
             Ok(bytes) => (place, bytes),
@@ -27,6 +36,9 @@ pub(super) fn read(reference: &str, directory: &Path) -> Result<Secret, Wrong> {
             }
         }
     } else if let Some(name) = reference.strip_prefix("env:") {
+        if document.outside == Outside::Ignored {
+            return ignored();
+        }
         let place = format!("the environment variable {name:?}");
         let sound = !name.is_empty() && !name.contains(['=', '\0']);
         match sound.then(|| env::var_os(name)).flatten() {

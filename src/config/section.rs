@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    document::Document,
+    document::{Document, Outside},
     key::{Key, Kind},
     units,
 };
@@ -29,7 +29,7 @@ pub(super) struct Section<'a> {
 /// Text with its place.
 #[derive(Clone)]
 pub(super) struct Text<'a> {
-    document: &'a Document<'a>,
+    pub(super) document: &'a Document<'a>,
     pub(super) value: String,
     pub(super) at: Range<usize>,
 }
@@ -50,7 +50,12 @@ impl<'a> Text<'a> {
 
     /// `None`: `parse` refuses it; that is reported.
     pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
-        parse(&self.value).map_err(|(message, advice)| self.error(message, advice)).ok()
+        self.sound(parse(&self.value))
+    }
+
+    /// `None`: what was made of this text is an error; that is reported.
+    pub(super) fn sound<T>(&self, result: Result<T, Wrong>) -> Option<T> {
+        result.map_err(|(message, advice)| self.error(message, advice)).ok()
     }
 
     fn of(value: &Spanned<DeValue<'_>>, document: &'a Document<'a>) -> Option<Self> {
@@ -147,10 +152,20 @@ impl<'a> Section<'a> {
         meanings.iter().find_map(|(word, meaning)| (*word == text.value).then_some(*meaning))
     }
 
+    /// [`Self::file`], with a private key in it.
+    pub(super) fn private_file(&self, name: &str) -> Option<PathBuf> {
+        let path = self.file(name)?;
+        self.document.require_private(&self.at(name), &path);
+        Some(path)
+    }
+
     /// The path of a file that is there. `None`: none is named, or it cannot be read, which is reported.
     pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         self.parsed(name, |text| {
             let path = self.document.directory.join(text);
+            if self.document.outside == Outside::Ignored {
+                return Ok(path);
+            }
             match path.metadata() {
                 Ok(metadata) if metadata.is_file() => Ok(path),
                 Ok(_) => Err((format!("{} is not a file", path.display()), String::new())),

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{
     address::host,
-    fields, secret,
+    credentials, fields, secret,
     section::{Section, Text, Wrong},
     suggest::{closest, did_you_mean},
 };
@@ -50,6 +50,7 @@ pub(super) fn service(
     let allow = section.texts("allow").iter().filter_map(|word| allowance(&word.value)).collect();
     let fields = fields::policy(section, dropped);
     let authorization = authorization(section);
+    let credentials = credentials::credentials(section);
     let title = section.text("title").map_or_else(|| name.value.clone(), |t| line(&t, 200));
     let about = section.text("about").map(|t| line(&t, 500)).unwrap_or_default();
     Some(ServiceSpec {
@@ -64,6 +65,8 @@ pub(super) fn service(
         methods,
         read_methods,
         authorization: authorization?,
+        credentials,
+        registry: section.flag("registry"),
         identity: section.word("identity", &IDENTITIES).unwrap_or(Identity::None),
         identity_groups,
         allow,
@@ -182,9 +185,12 @@ fn read_method(text: &str) -> Result<ReadMethod, Wrong> {
     let Some((word, prefix)) = text.split_once(' ') else {
         return Ok(ReadMethod { method: method(text)?, prefix: None });
     };
-    let sound = prefix == "/" || (prefix.starts_with('/') && !prefix.ends_with('/'));
-    if !sound || RequestPath::parse(prefix).is_err() {
-        return Err((format!("{text:?} is not a method with a prefix"), "write \"POST /api/search\"".into()));
+    let plain = prefix.strip_prefix('*').unwrap_or(prefix);
+    let sound = prefix == "/" || (plain.starts_with('/') && !plain.ends_with('/'));
+    if !sound || RequestPath::parse(plain).is_err() {
+        let advice = "write \"POST /api/search\", \"POST /api/*/search\" for any one segment, or \"POST */search\" for \
+                      the end of a path";
+        return Err((format!("{text:?} is not a method with a prefix"), advice.into()));
     }
     Ok(ReadMethod { method: method(word)?, prefix: Some(prefix.to_owned()) })
 }
@@ -198,9 +204,7 @@ fn authorization(section: &Section<'_>) -> Option<Authorization> {
             text.warn(message, "whoever runs the upstream can then act with the token");
             Some(Authorization::Keep)
         }
-        _ => text
-            .parse(|reference| secret::read(reference, section.document.directory))
-            .map(Authorization::Replace),
+        _ => text.sound(secret::read(&text)).map(Authorization::Replace),
     }
 }
 

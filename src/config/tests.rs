@@ -19,6 +19,7 @@ use crate::{
 
 mod mistakes;
 mod oidc;
+mod outside;
 mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");
@@ -326,7 +327,11 @@ fn paths_are_relative_to_the_file() {
 #[test]
 fn a_missing_file_is_told_by_name() {
     let errors = Config::load(Path::new("/nonexistent/gateway.toml")).unwrap_err();
-    assert!(errors.to_string().starts_with("/nonexistent/gateway.toml: the configuration cannot be read"));
+    assert!(
+        errors
+            .to_string()
+            .starts_with("/nonexistent/gateway.toml: cannot be read: No such file or directory")
+    );
 }
 
 proptest! {

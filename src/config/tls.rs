@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::section::Section;
+use super::{document::Outside, section::Section};
 use crate::{
     net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
     settings::Trust,
@@ -14,7 +14,7 @@ pub(super) fn resolve(section: &Section<'_>) -> Settings {
         .tables("tls")
         .iter()
         .filter_map(|tls| {
-            let pair = CertifiedKeyFiles { cert: tls.file("cert")?, key: tls.file("key")? };
+            let pair = CertifiedKeyFiles { cert: tls.file("cert")?, key: tls.private_file("key")? };
             let alone = Settings { pairs: vec![pair.clone()], clients: None };
             loadable(&alone, tls, "cert").then_some(pair)
         })
@@ -39,7 +39,8 @@ pub(super) fn resolve(section: &Section<'_>) -> Settings {
 }
 
 fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
-    Certificates::load(settings).map_err(|error| section.error(name, with_sources(&error), "")).is_ok()
+    section.document.outside == Outside::Ignored
+        || Certificates::load(settings).map_err(|error| section.error(name, with_sources(&error), "")).is_ok()
 }
 
 /// The authorities of `ca`, else the system's; an error about those is reported at `at`. `None`: neither can

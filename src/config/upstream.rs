@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     address::{Listen, upstream_url},
+    document::Outside,
     section::{Entry, Section, Text},
     tls,
 };
@@ -118,7 +119,6 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
         }
         return None;
     }
-    let trust = tls::trust(&written, &section.at("urls"), "tls.ca")?;
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if written.is_written(one) && !written.is_written(other) {
             let message = format!("`tls.{one}` without `tls.{other}`: nothing could be shown");
@@ -127,7 +127,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
         }
     }
     let pair = match written.is_written("cert") {
-        true => Some(CertifiedKeyFiles { cert: written.file("cert")?, key: written.file("key")? }),
+        true => Some(CertifiedKeyFiles { cert: written.file("cert")?, key: written.private_file("key")? }),
         false => None,
     };
     let name = match written.text("server_name") {
@@ -139,6 +139,10 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
             })
         })?),
     };
+    if section.document.outside == Outside::Ignored {
+        return None;
+    }
+    let trust = tls::trust(&written, &section.at("urls"), "tls.ca")?;
     let at = if written.is_written("cert") { "cert" } else { "ca" };
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
         .map_err(|error| written.error(at, tls::with_sources(&error), ""))

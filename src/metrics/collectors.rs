@@ -19,7 +19,7 @@ use super::{
     outcome,
     worker::{HandshakeOutcome, STATUS_CLASSES, ServiceTable, Table, UpstreamEvent},
 };
-use crate::authz::{answer::Reason, rules::ServiceId};
+use crate::authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId};
 
 /// Everything that one scrape reads.
 pub(super) struct Scrape {
@@ -129,6 +129,13 @@ impl Collector for Scrape {
             counted([("reason", reason.code())], self.workers.iter().map(|worker| worker.refusals(reason)))
         });
         family(encoder, "client_refusals", "Clients refused before a request was read.", refusals)?;
+        let carriers = CarrierKind::ALL.into_iter().filter_map(|kind| {
+            let counts = self.workers.iter().map(|worker| worker.carriers(kind));
+            let count = counts.sum::<u64>();
+            (count > 0).then(|| ([("carrier", kind.code())], ConstCounter::new(count)))
+        });
+        let about = "Requests whose token stood elsewhere than in Authorization: Bearer.";
+        family(encoder, "other_carriers", about, carriers)?;
         let handshakes = HandshakeOutcome::ALL.into_iter().filter_map(|outcome| {
             let counts = self.workers.iter().map(|worker| worker.handshakes(outcome));
             counted([("outcome", outcome.code())], counts)

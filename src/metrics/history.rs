@@ -132,17 +132,27 @@ impl RequestStats {
         self.refusals().map(|(_, count)| count).sum()
     }
 
-    /// The duration in milliseconds that this share of the requests did not exceed, as the bound of a bucket:
-    /// right to within a factor of 2.5. `None` without requests.
+    /// Of the refused ones, those that the operator has to look into.
+    pub fn failed(&self) -> u64 {
+        let failed = self.refusals().filter(|(reason, _)| outcome(*reason) == "failed");
+        failed.map(|(_, count)| count).sum()
+    }
+
+    /// The duration in milliseconds that this share of the requests did not exceed, as if they were spread
+    /// evenly within a bucket: right to within a factor of 2.5. `None` without requests.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.latency.buckets.iter().sum();
-        let mut below = 0;
+        let (mut below, mut lower) = (0, 0);
         for (count, bound) in self.latency.buckets.iter().zip(BOUNDS.iter().chain(BOUNDS.last())) {
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            let (rank, before, inside) = (share * all as f64, below as f64, *count as f64);
             below += count;
             #[expect(clippy::cast_precision_loss, reason = "for people")]
-            if below > 0 && below as f64 >= share * all as f64 {
-                return Some(*bound as f64 / 1e6);
+            if *count > 0 && before + inside >= rank {
+                let part = ((rank - before) / inside).clamp(0.0, 1.0);
+                return Some((lower as f64 + (*bound - lower) as f64 * part) / 1e6);
             }
+            lower = *bound;
         }
         None
     }
@@ -182,7 +192,9 @@ mod tests {
         let hub = &steps[0].services["hub"];
         assert_eq!((hub.requests(), hub.refused()), (4, 1));
         assert_eq!(hub.refusals().collect::<Vec<_>>(), [(Reason::ScopeDenied, 1)]);
-        assert_eq!((hub.quantile(0.5), hub.quantile(0.99)), (Some(5.0), Some(50.0)));
+        let rounded = |share| hub.quantile(share).map(f64::round);
+        assert_eq!((rounded(0.5), rounded(0.99), hub.quantile(1.0)), (Some(4.0), Some(49.0), Some(50.0)));
+        assert_eq!(hub.failed(), 0, "a scope is for the client to look into");
         assert!(!steps[0].services.contains_key(""), "nobody asked for what is no service");
         assert!(steps[1].services.is_empty());
         let mut sum = RequestStats::default();

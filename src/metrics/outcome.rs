@@ -12,7 +12,9 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::UnsupportedScheme
         | Reason::TokenInUrl
         | Reason::AmbiguousAuthorization
+        | Reason::AmbiguousCredential
         | Reason::MalformedAuthorization
+        | Reason::MalformedCredential
         | Reason::MalformedToken
         | Reason::ChecksumMismatch
         | Reason::UnknownToken
@@ -24,6 +26,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::OwnerBanned
         | Reason::IpNotAllowed
         | Reason::NoService
+        | Reason::WrongCarrier
         | Reason::ReadServiceDenied
         | Reason::ScopeDenied
         | Reason::ReadOnlyScope

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::cell::{Histogram, add_single_writer};
-use crate::authz::{answer::Reason, rules::ServiceId};
+use crate::authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId};
 
 /// A worker's handle to its table. Neither `Clone` nor `Sync`: with a single writer, an addition is a load
 /// and a store.
@@ -58,6 +58,7 @@ pub(super) struct Table {
     refusals: [AtomicU64; Reason::ALL.len()],
     missing_proxy_headers: AtomicU64,
     handshakes: [AtomicU64; HandshakeOutcome::ALL.len()],
+    carriers: [AtomicU64; CarrierKind::ALL.len()],
     connections_accepted: AtomicU64,
     connections_closed: AtomicU64,
     entered: AtomicU64,
@@ -129,6 +130,11 @@ impl WorkerMetrics {
 
     pub fn handshake(&self, outcome: HandshakeOutcome) {
         add_single_writer(&self.table.handshakes[outcome as usize], 1);
+    }
+
+    /// Counts a request whose token stood in another carrier than `Authorization: Bearer`.
+    pub fn carried(&self, kind: CarrierKind) {
+        add_single_writer(&self.table.carriers[kind as usize], 1);
     }
 
     pub fn connection_accepted(&self) {
@@ -223,6 +229,10 @@ impl Table {
         self.handshakes[outcome as usize].load(Relaxed)
     }
 
+    pub(super) fn carriers(&self, kind: CarrierKind) -> u64 {
+        self.carriers[kind as usize].load(Relaxed)
+    }
+
     pub(super) fn connections(&self) -> (u64, u64) {
         open(&self.connections_accepted, &self.connections_closed)
     }
@@ -276,6 +286,7 @@ impl Default for Table {
             refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             missing_proxy_headers: AtomicU64::default(),
             handshakes: Default::default(),
+            carriers: Default::default(),
             connections_accepted: AtomicU64::default(),
             connections_closed: AtomicU64::default(),
             entered: AtomicU64::default(),

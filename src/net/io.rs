@@ -15,6 +15,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use zeroize::Zeroize as _;
 
 use self::{frames::Frames, lines::Lines};
 use super::{
@@ -137,9 +138,11 @@ impl CancelIo {
         let mut room = [MaybeUninit::uninit(); 4 << 10];
         let mut buf = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf))?;
-        let read = buf.filled();
+        let read = buf.filled_mut();
         self.0.connection.received(read.len());
         self.0.ahead.borrow_mut().extend_from_slice(read);
+        // A head may be in it, and a token in that.
+        read.zeroize();
         Poll::Ready(Ok(read.len()))
     }
 }
@@ -164,6 +167,7 @@ impl Inner {
         } else {
             let part = ahead.len().min(buf.remaining());
             buf.put_slice(&ahead[..part]);
+            ahead[..part].zeroize();
             ahead.advance(part);
             if ahead.is_empty() {
                 // It may be as large as a head, and a tunnel lives long.

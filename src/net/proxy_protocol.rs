@@ -7,12 +7,13 @@ use std::{io, net::SocketAddr};
 
 use rustix::net::RecvFlags;
 
-use self::header::{LONGEST, Verdict, parse};
+use self::header::LONGEST;
+pub use self::header::{Verdict, parse};
 use super::stream::Socket;
 
 /// For whom a proxy has made a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProxyHeader {
+pub enum ProxyHeader {
     Client(SocketAddr),
     /// For somebody whose address it does not tell.
     Unnamed,

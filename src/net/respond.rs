@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, rc::Rc};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
@@ -180,13 +181,7 @@ fn from_extended_connect(parts: &mut Parts, protocol: &Protocol) -> Result<(), R
 
 /// What HTTP/1.1 asks of a WebSocket's client and HTTP/2 does not: 16 random bytes in base64.
 fn websocket_key() -> Option<HeaderValue> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut key = *b"......................==";
-    getrandom::fill(&mut key[..22]).ok()?;
-    for byte in &mut key[..22] {
-        *byte = ALPHABET[usize::from(*byte & 63)];
-    }
-    // Four of its bits are beyond the 128.
-    key[21] = b"AQgw"[usize::from(key[21] & 3)];
-    HeaderValue::from_bytes(&key).ok()
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).ok()?;
+    HeaderValue::try_from(BASE64_STANDARD.encode(key)).ok()
 }

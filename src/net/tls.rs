@@ -4,7 +4,12 @@
 mod sni;
 mod validity;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -15,7 +20,11 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject as _},
+};
+use zeroize::Zeroizing;
 
 use self::sni::SniResolver;
 pub(super) use self::sni::TlsInfo;
@@ -64,7 +73,7 @@ pub enum TlsError {
     #[error("no certificate is configured")]
     Empty,
     #[error("failed to read {path}")]
-    Pem { path: PathBuf, source: rustls_pki_types::pem::Error },
+    Pem { path: PathBuf, source: pem::Error },
     #[error("{0} holds no certificate")]
     NoCertificate(PathBuf),
     #[error("failed to use {cert} with {key}")]
@@ -96,6 +105,9 @@ pub enum Handshake {
     Refused,
     Broken,
 }
+
+/// The authorities of the whole web take a quarter of a megabyte: whatever is longer is another file by mistake.
+const LONGEST_PEM: u64 = 4 << 20;
 
 /// Sessions kept for TLS 1.2 clients without tickets; other clients keep their own session.
 const SESSIONS: usize = 1024;
@@ -177,8 +189,9 @@ pub fn load_certified_key(
 ) -> Result<Arc<CertifiedKey>, TlsError> {
     let CertifiedKeyFiles { cert, key } = pair;
     let chain = load_certificates(cert, digest)?;
-    let secret =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Pem { path: key.clone(), source })?;
+    let unreadable = |source| TlsError::Pem { path: key.clone(), source };
+    let text = Zeroizing::new(read_pem(key).map_err(unreadable)?);
+    let secret = PrivateKeyDer::from_pem_slice(&text).map_err(unreadable)?;
     digest.update(secret.secret_der());
     // Refuses a key that does not belong to the certificate.
     CertifiedKey::from_der(chain, secret, provider).map(Arc::new).map_err(|source| TlsError::Unusable {
@@ -190,19 +203,33 @@ pub fn load_certified_key(
 
 /// The certificates of a PEM file, at least one.
 pub fn load_certificates(
-    path: &PathBuf,
+    path: &Path,
     digest: &mut blake3::Hasher,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| TlsError::Pem { path: path.clone(), source })?;
+    let found = read_pem(path)
+        .and_then(|text| CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>())
+        .map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
     if found.is_empty() {
-        return Err(TlsError::NoCertificate(path.clone()));
+        return Err(TlsError::NoCertificate(path.to_owned()));
     }
     for certificate in &found {
         digest.update(certificate);
     }
     Ok(found)
+}
+
+/// All of a PEM file. A regular file alone: a pipe or a device would hold whoever reads it.
+fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
+    let mut bytes = Vec::new();
+    if !path.metadata().map_err(pem::Error::Io)?.is_file() {
+        return Err(pem::Error::Io(io::Error::other("it is not a regular file")));
+    }
+    let file = File::open(path).map_err(pem::Error::Io)?;
+    file.take(LONGEST_PEM + 1).read_to_end(&mut bytes).map_err(pem::Error::Io)?;
+    if bytes.len() as u64 > LONGEST_PEM {
+        return Err(pem::Error::Io(io::Error::other(format!("it is longer than {LONGEST_PEM} bytes"))));
+    }
+    Ok(bytes)
 }
 
 fn verifier(

@@ -209,6 +209,7 @@ mod tests {
             service: None,
             token_id: None,
             user: None,
+            carrier: None,
             client: [127, 0, 0, 1].into(),
             upstream: None,
             bytes_in: 0,

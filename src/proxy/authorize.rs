@@ -10,7 +10,7 @@ use crate::{
     assertion::Bound,
     authz::{
         answer::Reason,
-        decide::{self, Denial, Facts, Permit},
+        decide::{self, Denial, Facts, Permit, Query},
         forwarding::{self, Claims, Hop},
         subject::Token,
         time::Timestamp,
@@ -68,7 +68,17 @@ impl Gateway {
         now: Timestamp,
         then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
     ) -> R {
-        let query = context.query();
+        self.decide_query(&context.query(&state.snapshot.rules), state, context, now, then)
+    }
+
+    pub(super) fn decide_query<R>(
+        &self,
+        query: &Query<'_>,
+        state: &WorkerState,
+        context: &RequestContext,
+        now: Timestamp,
+        then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
+    ) -> R {
         let decide = |token: Option<&Token>| {
             if let Some(token) = token {
                 context.outcome.token.set(Some(token.id));
@@ -81,7 +91,7 @@ impl Gateway {
                 imports: self.parts.state.index().imported() > 0,
                 now,
             };
-            then(decide::decide(&query, facts))
+            then(decide::decide(query, facts))
         };
         match query.credential.digest() {
             Some(digest) => self.parts.state.index().with(digest, decide),

@@ -50,6 +50,7 @@ pub fn is_bad_token(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::MalformedAuthorization
+            | Reason::MalformedCredential
             | Reason::MalformedToken
             | Reason::ChecksumMismatch
             | Reason::UnknownToken

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, header};
 use crate::{
     authz::{
         answer::Reason,
-        decide::Denial,
+        decide::{Credential, Denial, Permit, Query},
         forwarding,
         rules::{BUILT_IN_SERVICE, RESERVED_PREFIX},
         subject::Subject,
@@ -25,8 +25,10 @@ use crate::{
 pub use whoami::TokenLookup;
 
 mod auth;
+mod form;
 mod forwarded_request;
 mod jwks;
+mod registry;
 mod whoami;
 
 /// The route of a path under the reserved prefix.
@@ -38,9 +40,14 @@ pub enum BuiltinRoute {
     Whoami,
     /// `/.permgate/jwks.json`
     Jwks,
+    /// `/.permgate/registry`
+    Registry,
     /// No route: 404, and only after authentication.
     Unknown,
 }
+
+/// Where clients of a container registry get a token.
+pub const REGISTRY_PATH: &str = "/.permgate/registry";
 
 type Answer = Result<Response<Bytes>, Rejection>;
 
@@ -53,6 +60,7 @@ impl BuiltinRoute {
             rest if rest.starts_with("/auth/") => Some(BuiltinRoute::Auth),
             "/whoami" => Some(BuiltinRoute::Whoami),
             "/jwks.json" => Some(BuiltinRoute::Jwks),
+            "/registry" => Some(BuiltinRoute::Registry),
             rest if rest.is_empty() || rest.starts_with('/') => Some(BuiltinRoute::Unknown),
             _ => None,
         }
@@ -65,15 +73,16 @@ impl Gateway {
         route: BuiltinRoute,
         context: Rc<RequestContext>,
         readable: Result<(), Reason>,
-        request: &Request<RequestBody>,
+        request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, answered) = match (route, context.state.snapshot.proxy.forward_auth) {
-            (BuiltinRoute::Auth, Some(proxy)) => self.forward_auth(proxy, context, request),
+            (BuiltinRoute::Auth, Some(proxy)) => self.forward_auth(proxy, context, &request),
             _ => {
                 let answered = match (readable, route) {
                     (Err(reason), _) => Err(reason.into()),
                     (Ok(()), BuiltinRoute::Whoami) => self.whoami(&context).await,
                     (Ok(()), BuiltinRoute::Jwks) => self.jwks(&context),
+                    (Ok(()), BuiltinRoute::Registry) => self.registry(&context, request).await,
                     (Ok(()), BuiltinRoute::Auth | BuiltinRoute::Unknown) => self.unknown(&context),
                 };
                 self.set_builtin_service(&context);
@@ -112,12 +121,41 @@ impl Gateway {
         now: Timestamp,
         then: impl FnOnce(Subject<'_>) -> R,
     ) -> Result<R, Rejection> {
-        self.decide(state, context, now, |decided| match decided {
+        self.decide(state, context, now, |decided| self.subject(decided, context, then))
+    }
+
+    /// The same by another credential than the one that stands where services look for it.
+    fn authenticate_as<R>(
+        &self,
+        credential: Credential,
+        context: &RequestContext,
+        then: impl FnOnce(Subject<'_>) -> R,
+    ) -> Result<R, Rejection> {
+        let state = &context.state;
+        let query = Query { credential, ..context.query(&state.snapshot.rules) };
+        self.decide_query(&query, state, context, context.at, |decided| self.subject(decided, context, then))
+    }
+
+    /// Steps 1 to 3 of the decision, for a route that has a credential of its own in the body.
+    fn judge_target(&self, context: &RequestContext) -> Result<(), Rejection> {
+        match self.authenticate_as(Credential::Missing, context, |_| ()) {
+            Err(rejection) if rejection.reason == Reason::MissingCredentials => Ok(()),
+            other => other,
+        }
+    }
+
+    fn subject<R>(
+        &self,
+        decided: Result<Permit<'_>, Denial<'_>>,
+        context: &RequestContext,
+        then: impl FnOnce(Subject<'_>) -> R,
+    ) -> Result<R, Rejection> {
+        match decided {
             Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
             Err(denial) => Err(self.deny(denial, context)),
             // No rule can own the prefix; if one did, there would be no answer.
             Ok(_) => Err(Reason::NoService.into()),
-        })
+        }
     }
 }
 
@@ -142,6 +180,8 @@ mod tests {
         }
         check("/.permgate/whoami", Some(BuiltinRoute::Whoami));
         check("/.permgate/jwks.json", Some(BuiltinRoute::Jwks));
+        check("/.permgate/registry", Some(BuiltinRoute::Registry));
+        check("/.permgate/registry/", Some(BuiltinRoute::Unknown));
         check("/.permgate/auth", Some(BuiltinRoute::Auth));
         check("/.permgate/auth/", Some(BuiltinRoute::Auth));
         check("/.permgate/auth/api/x", Some(BuiltinRoute::Auth));

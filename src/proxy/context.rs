@@ -13,10 +13,11 @@ use http::{Method, Request, Uri};
 use crate::{
     authz::{
         answer::Reason,
+        carriers::Carrier,
         decide::{Permit, Query},
         destination::Destination,
         path::RequestPath,
-        rules::{Service, ServiceId},
+        rules::{Rules, Service, ServiceId},
         secret::{self, TokenId},
         subject::UserIx,
         time::Timestamp,
@@ -53,6 +54,7 @@ pub struct Outcome {
     pub service: Cell<Option<ServiceId>>,
     pub token: Cell<Option<TokenId>>,
     pub user: Cell<Option<UserIx>>,
+    carrier: Cell<CarrierUsed>,
     /// The upstream gets the user's identity.
     identified: Cell<bool>,
     /// When the permit expires.
@@ -71,6 +73,17 @@ pub struct Outcome {
     pub upstream_answered: Cell<Option<Instant>>,
     pub bytes_in: Cell<u64>,
     pub bytes_out: Cell<u64>,
+}
+
+/// Where the credential stood that counted.
+#[derive(Clone, Copy, Default)]
+enum CarrierUsed {
+    /// There was none, or every service has the default carrier.
+    #[default]
+    None,
+    Bearer,
+    /// The position in [`RequestFacts::carried`].
+    Carried(usize),
 }
 
 impl RequestContext {
@@ -97,8 +110,34 @@ impl RequestContext {
         })
     }
 
-    /// The inputs of the decision, the same whenever it is made again.
-    pub fn query(&self) -> Query<'_> {
+    /// The inputs of the decision. Of the credentials that were sent, the one that counts by these rules.
+    pub fn query(&self, rules: &Rules) -> Query<'_> {
+        let query = self.default_query();
+        if rules.carriers().is_none() {
+            return query;
+        }
+        let RequestFacts { credential, carried, .. } = &self.facts;
+        let path = query.path.as_ref().ok();
+        let (credential, at) = rules.credential(path, query.host, query.method, *credential, carried);
+        self.outcome.carrier.set(match at {
+            Some(at) => CarrierUsed::Carried(at),
+            None if credential.is_absent() => CarrierUsed::None,
+            None => CarrierUsed::Bearer,
+        });
+        Query { credential, ..query }
+    }
+
+    /// The carrier of the credential, where some service accepts more than the default.
+    pub fn carrier(&self) -> Option<Carrier> {
+        match self.outcome.carrier.get() {
+            CarrierUsed::None => None,
+            CarrierUsed::Bearer => Some(Carrier::Bearer),
+            CarrierUsed::Carried(at) => Some(self.facts.carried.get(at)?.carrier.clone()),
+        }
+    }
+
+    /// The inputs of the decision, where every service has the default carrier.
+    fn default_query(&self) -> Query<'_> {
         let in_destination = self.facts.destination.as_ref().is_some_and(Destination::has_token);
         Query {
             method: &self.method,
@@ -179,7 +218,10 @@ impl Outcome {
 impl Entry for RequestContext {
     fn concerned(&self, affected: &Affected) -> bool {
         match affected {
-            Affected::Token(digest) => self.facts.credential.digest() == Some(digest),
+            Affected::Token(digest) => {
+                let carried = self.facts.carried.iter().map(|carried| &carried.credential);
+                carried.chain([&self.facts.credential]).any(|one| one.digest() == Some(digest))
+            }
             Affected::User(user) => self.outcome.user.get() == Some(*user),
             Affected::Everybody => true,
         }

@@ -7,9 +7,10 @@ use http::{HeaderMap, header};
 use crate::{
     authz::{
         answer::Reason,
+        carriers::{self, Carried, Site},
         decide::Credential,
         destination::Destination,
-        forwarding::{client_address, method_override, stated_hosts},
+        forwarding::{client_address, is_secure, method_override, stated_hosts},
     },
     net::Connection,
     proxy::{Gateway, host::HostName, trusts, worker_state::WorkerState},
@@ -20,13 +21,18 @@ use crate::{
 pub struct RequestFacts {
     /// `None`: HTTP/1.0 without Host.
     pub host: Option<Rc<HostName>>,
+    /// `Authorization` as a bearer.
     pub credential: Credential,
+    /// What stands in the other carriers that some service accepts.
+    pub carried: Vec<Carried>,
     /// The client's address, as trusted proxies report it.
     pub client: IpAddr,
     pub upgrade: bool,
     pub method_override: bool,
     /// WebDAV's second target.
     pub destination: Option<Destination>,
+    /// The client asked by TLS, as far as carriers of credentials are concerned.
+    pub secure: bool,
     /// Hosts that a trusted proxy names beside the request's own.
     pub stated_hosts: Vec<String>,
 }
@@ -44,9 +50,19 @@ impl RequestFacts {
         let (peer, trusted) = (connection.address(), trusts(state, connection));
         let client = client_address(headers, peer, trusted, &settings.trusted_proxies);
         let has_imports = gateway.parts.state.index().imported() > 0;
+        let credential = Credential::from_headers(headers, settings.perm_alias, has_imports);
+        // Asked only for what a client is told of carriers.
+        let has_carriers = state.snapshot.rules.carriers().is_some();
+        let secure = connection.secure || has_carriers && trusted && is_secure(headers);
+        let carried = state.snapshot.rules.carriers().map(|carriers| {
+            let site = Site { host: host.as_ref().map(|host| host.field()), secure };
+            carriers::read(headers, credential, carriers, site, (settings.perm_alias, has_imports))
+        });
         Ok(Self {
             client: client.map_err(|_| Reason::BadRequest)?,
-            credential: Credential::from_headers(headers, settings.perm_alias, has_imports),
+            credential,
+            secure,
+            carried: carried.unwrap_or_default(),
             upgrade: headers.contains_key(header::UPGRADE),
             method_override: method_override(headers),
             destination: Destination::from_headers(headers, host.as_ref().map(|host| host.field())),
@@ -60,6 +76,8 @@ impl RequestFacts {
         Self {
             host: None,
             credential: Credential::Missing,
+            carried: Vec::new(),
+            secure: false,
             client: peer,
             upgrade: false,
             method_override: false,

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use crate::{
-    authz::{answer::Reason, forwarding},
+    authz::{answer::Reason, carriers, forwarding},
     proxy::{
         Gateway,
         body::ResponseBody,
@@ -71,6 +71,13 @@ impl Gateway {
         forwarding::edit_response(headers, context.request_id.as_bytes());
         if let Some(protocols) = protocols {
             upgrade::set(headers, protocols);
+        }
+        let rules = &context.state.snapshot.rules;
+        if rules.carriers().is_some()
+            && let Some(service) = context.outcome.service.get().and_then(|id| rules.service(id))
+        {
+            let used = context.carrier().and_then(|carrier| carrier.kind());
+            carriers::restrict_caching(headers, &service.spec.credentials, used);
         }
         if let Some(limits) = guard.limits() {
             limits.set_headers(headers);

@@ -67,9 +67,14 @@ fn code(reason: Reason, status: StatusCode) -> u16 {
         // A call without a service or method there: what a server of its own would say.
         (Reason::NoService, _) => UNIMPLEMENTED,
         // Of what is malformed, a credential is the one that gRPC knows as such.
-        (Reason::TokenInUrl | Reason::AmbiguousAuthorization | Reason::MalformedAuthorization, _) => {
-            UNAUTHENTICATED
-        }
+        (
+            Reason::TokenInUrl
+            | Reason::AmbiguousAuthorization
+            | Reason::AmbiguousCredential
+            | Reason::MalformedAuthorization
+            | Reason::MalformedCredential,
+            _,
+        ) => UNAUTHENTICATED,
         (_, 401) => UNAUTHENTICATED,
         (_, 403) => PERMISSION_DENIED,
         (_, 404) => NOT_FOUND,

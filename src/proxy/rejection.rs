@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
         request_id::RequestId,
     },
 };
+
+mod accept;
+mod oci;
 
 /// Why a request is not forwarded, and what the client gets.
 #[derive(Debug)]
@@ -50,8 +53,17 @@ pub enum ErrorFormat {
     Json,
     /// RFC 9457.
     Problem,
+    /// For people: git and kubectl show it as it stands.
+    Text,
+    /// JSON, and the description in a field of which npm shows a notice.
+    Npm,
+    /// The errors of a container registry (OCI distribution specification, "Error Codes").
+    Oci,
     Grpc,
 }
+
+/// npm prints this field of an answer.
+const NPM_NOTICE: HeaderName = HeaderName::from_static("npm-notice");
 
 /// Seconds to wait after a 503 of the gateway.
 const RETRY_UNAVAILABLE: u32 = 1;
@@ -99,16 +111,16 @@ impl Rejection {
 
     pub fn into_response(self, format: ErrorFormat, request_id: &RequestId) -> Response<Bytes> {
         let answer = self.answer();
-        let mut response = if format == ErrorFormat::Json && self.answer.is_none() {
+        let is_json = matches!(format, ErrorFormat::Json | ErrorFormat::Npm | ErrorFormat::Grpc);
+        let mut response = if is_json && self.answer.is_none() {
             let CachedAnswer { headers, body: (before, behind), .. } = CachedAnswer::of(self.reason);
             let body = [before.as_bytes(), request_id.as_bytes(), behind.as_bytes()].concat();
             let mut response = Response::new(body.into());
             *response.headers_mut() = headers.clone();
             response
         } else {
-            let problem = format == ErrorFormat::Problem;
-            let mut response = Response::new(text(answer, request_id.as_str(), problem).into());
-            *response.headers_mut() = headers(answer, problem);
+            let mut response = Response::new(format.body(answer, request_id.as_str()).into());
+            *response.headers_mut() = headers(answer, format);
             response
         };
         *response.status_mut() = answer.status;
@@ -119,6 +131,11 @@ impl Rejection {
         }
         if let Some(limits) = &self.limits {
             limits.set_headers(headers);
+        }
+        if format == ErrorFormat::Npm
+            && let Ok(notice) = HeaderValue::try_from(&answer.description)
+        {
+            headers.insert(NPM_NOTICE, notice);
         }
         if format == ErrorFormat::Grpc {
             grpc::refusal(self.reason, &answer.description, response)
@@ -151,10 +168,10 @@ impl CachedAnswer {
     fn new(reason: Reason) -> Self {
         const ID: &str = "\0";
         let answer = reason.answer(None);
-        let body = text(&answer, ID, false);
+        let body = ErrorFormat::Json.body(&answer, ID);
         // No other text contains a NUL, which JSON escapes.
         let (before, behind) = body.split_once("\\u0000").expect("the body contains the request id");
-        Self { headers: headers(&answer, false), body: (before.into(), behind.into()), answer }
+        Self { headers: headers(&answer, ErrorFormat::Json), body: (before.into(), behind.into()), answer }
     }
 
     fn of(reason: Reason) -> &'static Self {
@@ -165,11 +182,45 @@ impl CachedAnswer {
 impl ErrorFormat {
     pub fn requested<B>(request: &Request<B>) -> Self {
         if grpc::asks(request) {
-            Self::Grpc
-        } else if asks_for_problem(request.headers()) {
-            Self::Problem
+            return Self::Grpc;
+        }
+        let headers = request.headers();
+        match headers.get(header::USER_AGENT).map_or(Self::Json, |agent| Self::shown_by(agent.as_bytes())) {
+            Self::Json => accept::preferred(headers),
+            shown => shown,
+        }
+    }
+
+    /// What a tool shows to people, where it shows no JSON.
+    fn shown_by(agent: &[u8]) -> Self {
+        if agent.starts_with(b"git/") || agent.starts_with(b"kubectl/") {
+            Self::Text
+        } else if agent.starts_with(b"npm/") {
+            Self::Npm
         } else {
             Self::Json
+        }
+    }
+
+    /// Below `/v2/` of a host with a container registry.
+    pub fn in_registry(self) -> Self {
+        if self == Self::Grpc { self } else { Self::Oci }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Problem => "application/problem+json",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Json | Self::Npm | Self::Oci | Self::Grpc => "application/json",
+        }
+    }
+
+    fn body(self, answer: &Answer, request_id: &str) -> String {
+        match self {
+            Self::Text => format!("{}\nRequest id: {request_id}\n", answer.description),
+            Self::Oci => oci::body(answer, request_id),
+            Self::Problem => text(answer, request_id, true),
+            Self::Json | Self::Npm | Self::Grpc => text(answer, request_id, false),
         }
     }
 
@@ -184,23 +235,9 @@ fn whole(wait: Duration) -> u32 {
     u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
 
-/// Whether `Accept` names `application/problem+json` (RFC 9457).
-fn asks_for_problem(headers: &HeaderMap) -> bool {
-    let named = |value: &[u8]| {
-        let kinds = value.split(|byte| *byte == b',');
-        kinds
-            .map(|kind| kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
-            .any(|kind| kind.eq_ignore_ascii_case(b"application/problem+json"))
-    };
-    // Most values are too short to contain it.
-    let values = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes);
-    values.filter(|value| value.len() >= "application/problem+json".len()).any(named)
-}
-
-fn headers(answer: &Answer, problem: bool) -> HeaderMap {
+fn headers(answer: &Answer, format: ErrorFormat) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let kind = if problem { "application/problem+json" } else { "application/json" };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in [(header::WWW_AUTHENTICATE, &answer.challenge), (header::ALLOW, &answer.allow)] {
         if let Some(value) = value.as_ref().and_then(|value| HeaderValue::try_from(value).ok()) {
@@ -210,7 +247,7 @@ fn headers(answer: &Answer, problem: bool) -> HeaderMap {
     headers
 }
 
-/// A JSON object whose members are in the order of their names.
+/// A JSON object whose members are in the order of their names, and a newline, since people read it on terminals.
 fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
     let mut body = json!({
         "error": answer.error,
@@ -223,7 +260,7 @@ fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
         body["title"] = answer.status.canonical_reason().unwrap_or_default().into();
         body["type"] = "about:blank".into();
     }
-    body.to_string()
+    format!("{body}\n")
 }
 
 #[cfg(test)]
@@ -265,7 +302,14 @@ mod tests {
                 .into_response(format.of_route(route), &RequestIds::new().make());
             assert_eq!(response.status(), status, "{route:?} {format:?}");
         };
-        for format in [ErrorFormat::Json, ErrorFormat::Problem, ErrorFormat::Grpc] {
+        for format in [
+            ErrorFormat::Json,
+            ErrorFormat::Problem,
+            ErrorFormat::Text,
+            ErrorFormat::Npm,
+            ErrorFormat::Oci,
+            ErrorFormat::Grpc,
+        ] {
             check(BuiltinRoute::Auth, format, 401);
         }
         check(BuiltinRoute::Whoami, ErrorFormat::Grpc, 200);

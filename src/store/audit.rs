@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::{
     ReadError,
-    engine::{Checkpoint, Engine},
-    model::{AuditEvent, RevokeReason, TokenRecord},
+    engine::Engine,
+    model::{AuditEvent, AuditStart, RevokeReason, TokenRecord},
 };
 use crate::authz::{subject::Access, time::Timestamp};
 
 /// Where the chain goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct AuditHead {
     /// Of the next event.
     pub seq: u64,
     pub hash: [u8; 32],
@@ -45,7 +45,7 @@ pub enum VerifyError {
     Read(#[from] ReadError),
 }
 
-impl Head {
+impl AuditHead {
     pub(crate) const START: Self = Self { seq: 1, hash: [0; 32] };
 
     /// Behind the last event that the engine has.
@@ -53,7 +53,7 @@ impl Head {
         if let Some(last) = engine.audit_before(None, 1)?.first() {
             return Ok(Self { seq: last.seq + 1, hash: last.hash });
         }
-        Ok(engine.checkpoint()?.map_or(Self::START, |kept| Self { seq: kept.seq, hash: kept.prev }))
+        Ok(engine.audit_start()?.map_or(Self::START, |kept| Self { seq: kept.seq, hash: kept.prev }))
     }
 
     /// Gives an event its place.
@@ -127,12 +127,12 @@ pub(crate) const fn reason_word(reason: RevokeReason) -> &'static str {
     }
 }
 
-/// Follows a chain from where it begins: `from` is the checkpoint of trimmed events, if any were.
+/// Follows a chain from where it begins: `from` says where, if events were trimmed.
 pub(crate) fn verify(
-    from: Option<Checkpoint>,
+    from: Option<AuditStart>,
     mut page: impl FnMut(u64) -> Result<Vec<AuditEvent>, ReadError>,
 ) -> Result<Verified, VerifyError> {
-    let mut head = from.map_or(Head::START, |kept| Head { seq: kept.seq, hash: kept.prev });
+    let mut head = from.map_or(AuditHead::START, |kept| AuditHead { seq: kept.seq, hash: kept.prev });
     let mut verified = Verified { events: 0, last: None };
     loop {
         let events = page(head.seq)?;
@@ -149,7 +149,7 @@ pub(crate) fn verify(
             if let Some(what) = what {
                 return Err(VerifyError::Broken { seq: head.seq, what });
             }
-            head = Head { seq: event.seq + 1, hash: event.hash };
+            head = AuditHead { seq: event.seq + 1, hash: event.hash };
             verified = Verified { events: verified.events + 1, last: Some((event.seq, event.hash)) };
         }
     }
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn chain(length: u64) -> Vec<AuditEvent> {
-        let mut head = Head::START;
+        let mut head = AuditHead::START;
         let entry = |n: u64| Entry {
             event: "user.ban",
             actor: "carol".into(),
@@ -195,7 +195,7 @@ mod tests {
         (0..length).map(|n| head.append(entry(n).at(Timestamp::from_millis(7)))).collect()
     }
 
-    fn verified(from: Option<Checkpoint>, events: &[AuditEvent]) -> Result<Verified, u64> {
+    fn verified(from: Option<AuditStart>, events: &[AuditEvent]) -> Result<Verified, u64> {
         let page = |seq| Ok(events.iter().filter(|event| event.seq >= seq).take(3).cloned().collect());
         verify(from, page).map_err(|error| match error {
             VerifyError::Broken { seq, .. } => seq,
@@ -225,11 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn a_trimmed_chain_begins_at_its_checkpoint() {
+    fn a_trimmed_chain_begins_where_it_says() {
         let events = chain(10);
-        let kept = Checkpoint { seq: 6, prev: events[4].hash };
+        let kept = AuditStart { seq: 6, prev: events[4].hash };
         assert_eq!(verified(Some(kept), &events[5..]).map(|v| v.events), Ok(5));
-        assert_eq!(verified(Some(Checkpoint { prev: [1; 32], ..kept }), &events[5..]), Err(6));
+        assert_eq!(verified(Some(AuditStart { prev: [1; 32], ..kept }), &events[5..]), Err(6));
         assert_eq!(verified(Some(kept), &events[6..]), Err(6));
     }
 }

@@ -1,6 +1,6 @@
-//! The backup stream: a header, one checksummed frame per row, a trailer with count and hash. Taken
-//! while changes go on, it holds the store as it was when it began. It holds password hashes: whoever
-//! writes it to a file makes that mode 0600.
+//! The backup stream, which a checkpoint is too: a header, one checksummed frame per operation, a trailer
+//! with count, position and hash. Taken while changes go on, it holds the store as it was when it began.
+//! It holds password hashes: whoever writes it to a file makes that mode 0600.
 
 use std::{
     io::{self, Read, Write},
@@ -11,7 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     authz::time::Timestamp,
-    store::{ReadError, engine::Engine},
+    store::{
+        ReadError,
+        log::{EntryHash, Head},
+        op::Op,
+        released,
+        replica::Replica,
+    },
 };
 
 /// How far a backup or a restore has come.
@@ -35,6 +41,8 @@ pub enum BackupError {
     Read(#[from] ReadError),
     #[error("cannot write the backup")]
     Write(#[from] io::Error),
+    #[error("the backup was stopped")]
+    Stopped,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +55,8 @@ pub enum StreamError {
     Truncated(u64),
     #[error("it is damaged behind row {0}")]
     Damaged(u64),
+    #[error("it holds a row that cannot be restored: {0}")]
+    Row(String),
     #[error("cannot read the backup")]
     Io(#[source] io::Error),
 }
@@ -58,7 +68,10 @@ struct HeaderV1<'a> {
 }
 
 const MAGIC: &[u8] = b"permgate backup\n";
+/// Rows of the released layout: key and value.
 const V1: u8 = 1;
+/// Operations.
+const V2: u8 = 2;
 /// Larger than any row with its key.
 const LONGEST: usize = 1 << 16;
 
@@ -66,64 +79,64 @@ const HEADER: u8 = b'H';
 const ROW: u8 = b'R';
 const TRAILER: u8 = b'T';
 
-/// Progress is told every so many rows.
-const TELL: u64 = 1000;
-
-/// Copies the whole store to `out`. Changes go on meanwhile and are not in it.
+/// Copies the whole store, as it is at one position, to `out`. Changes go on meanwhile and are not in it.
+/// It ends early when `tell` asks for it.
 pub(crate) fn write(
-    engine: &Engine,
+    replica: &Replica,
     now: Timestamp,
     out: &mut dyn Write,
-    tell: &mut dyn FnMut(Progress),
-) -> Result<(Header, Progress), BackupError> {
-    let header = Header { taken_at: now, store: engine.store_id() };
-    let mut frames = Frames { out, hash: blake3::Hasher::new(), progress: Progress::default() };
-    frames.header(&header)?;
-    let mut failed = None;
-    engine.copy(&mut |key, row| {
-        if let Err(error) = frames.row(key, row) {
-            failed = Some(error);
-            return ControlFlow::Break(());
+    tell: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(Head, Header, Progress), BackupError> {
+    let header = Header { taken_at: now, store: replica.state().store.to_string() };
+    let mut copy = replica.copy();
+    let mut stream = Writer::begin(out, &header)?;
+    let mut ops = Vec::new();
+    loop {
+        copy.next(&mut ops)?;
+        if ops.is_empty() {
+            break;
         }
-        if frames.progress.rows.is_multiple_of(TELL) {
-            tell(frames.progress);
+        ops.iter().try_for_each(|op| stream.operation(op))?;
+        if tell(stream.progress).is_break() {
+            return Err(BackupError::Stopped);
         }
-        ControlFlow::Continue(())
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
     }
-    frames.trailer()?;
-    tell(frames.progress);
-    Ok((header, frames.progress))
+    let head = copy.head;
+    let progress = stream.finish(head)?;
+    // What comes after the end can no longer be stopped.
+    let _ = tell(progress);
+    Ok((head, header, progress))
 }
 
-struct Frames<'a> {
+/// Writes a stream.
+pub(crate) struct Writer<'a> {
     out: &'a mut dyn Write,
     hash: blake3::Hasher,
     progress: Progress,
 }
 
-impl Frames<'_> {
-    fn header(&mut self, header: &Header) -> io::Result<()> {
+impl<'a> Writer<'a> {
+    pub(crate) fn begin(out: &'a mut dyn Write, header: &Header) -> io::Result<Self> {
+        let mut writer = Self { out, hash: blake3::Hasher::new(), progress: Progress::default() };
         let row = HeaderV1 { taken_at: header.taken_at.as_millis(), store: &header.store };
-        let frame = postcard::to_extend(&row, vec![HEADER, V1]).map_err(io::Error::other)?;
-        self.write(MAGIC)?;
-        self.frame(&frame)
+        let frame = postcard::to_extend(&row, vec![HEADER, V2]).map_err(io::Error::other)?;
+        writer.write(MAGIC)?;
+        writer.frame(&frame)?;
+        Ok(writer)
     }
 
-    fn row(&mut self, key: &[u8], row: &[u8]) -> io::Result<()> {
-        let length = u16::try_from(key.len()).map_err(io::Error::other)?;
-        let frame = [&[ROW], length.to_le_bytes().as_slice(), key, row].concat();
+    /// An operation in bytes.
+    pub(crate) fn operation(&mut self, op: &[u8]) -> io::Result<()> {
         self.progress.rows += 1;
-        self.frame(&frame)
+        self.frame(&[&[ROW], op].concat())
     }
 
-    fn trailer(&mut self) -> io::Result<()> {
-        let hash = self.hash.finalize();
-        let frame = [&[TRAILER], self.progress.rows.to_le_bytes().as_slice(), hash.as_bytes()].concat();
+    /// The trailer: how many rows, of which position, and a hash over all that comes before.
+    pub(crate) fn finish(mut self, head: Head) -> io::Result<Progress> {
+        let frame = trailer(self.progress.rows, head, &self.hash.finalize());
         self.frame(&frame)?;
-        self.out.flush()
+        self.out.flush()?;
+        Ok(self.progress)
     }
 
     /// Length, content, checksum.
@@ -141,18 +154,27 @@ impl Frames<'_> {
     }
 }
 
-/// Reads what [`write`] wrote and believes nothing of it.
+fn trailer(rows: u64, head: Head, hash: &blake3::Hash) -> Vec<u8> {
+    let (rows, position) = (rows.to_le_bytes(), head.position.to_le_bytes());
+    [&[TRAILER], rows.as_slice(), &position, &head.hash.0, hash.as_bytes()].concat()
+}
+
+/// Reads what [`Writer`], or the first permgate, wrote and believes nothing of it.
 pub(crate) struct Reader<R> {
     input: R,
+    version: u8,
     hash: blake3::Hasher,
     pub(crate) header: Header,
     pub(crate) progress: Progress,
+    /// Where in the log it is, once it has been read to its end.
+    pub(crate) head: Head,
 }
 
 impl<R: Read> Reader<R> {
     pub(crate) fn open(input: R) -> Result<Self, StreamError> {
         let header = Header { taken_at: Timestamp::from_millis(0), store: String::new() };
-        let mut reader = Self { input, hash: blake3::Hasher::new(), header, progress: Progress::default() };
+        let (hash, progress) = (blake3::Hasher::new(), Progress::default());
+        let mut reader = Self { input, version: V2, hash, header, progress, head: Head::EMPTY };
         let mut magic = [0; MAGIC.len()];
         match reader.read(&mut magic) {
             Ok(()) if magic == MAGIC => {}
@@ -161,34 +183,52 @@ impl<R: Read> Reader<R> {
         }
         let frame = reader.frame()?;
         match frame.as_slice() {
-            [HEADER, V1, rest @ ..] => {
+            [HEADER, version @ (V1 | V2), rest @ ..] => {
                 let row: HeaderV1<'_> = postcard::from_bytes(rest).map_err(|_| StreamError::Damaged(0))?;
                 let taken_at = Timestamp::from_millis(row.taken_at);
                 reader.header = Header { taken_at, store: row.store.to_owned() };
+                reader.version = *version;
                 Ok(reader)
             }
-            [HEADER, version, ..] if *version > V1 => Err(StreamError::Newer),
+            [HEADER, version, ..] if *version > V2 => Err(StreamError::Newer),
             _ => Err(StreamError::Damaged(0)),
         }
     }
 
-    /// `None` at the end, which is where the trailer says it is.
-    pub(crate) fn next_row(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StreamError> {
+    /// Appends the next operations; `false` at the end, which is where the trailer says it is.
+    pub(crate) fn next(&mut self, ops: &mut Vec<Op>) -> Result<bool, StreamError> {
         let hash = self.hash.finalize();
         let frame = self.frame()?;
         let damaged = StreamError::Damaged(self.progress.rows);
-        match frame.as_slice() {
-            [ROW, low, high, rest @ ..] => {
-                let length = usize::from(u16::from_le_bytes([*low, *high]));
-                let (key, row) = rest.split_at_checked(length).ok_or(damaged)?;
+        let (kind, rest) = frame.split_first().ok_or(StreamError::Damaged(self.progress.rows))?;
+        match (*kind, self.version) {
+            (ROW, V1) => {
+                let (length, rest) = rest.split_first_chunk().ok_or(damaged)?;
+                let length = usize::from(u16::from_le_bytes(*length));
+                let (key, row) =
+                    rest.split_at_checked(length).ok_or(StreamError::Damaged(self.progress.rows))?;
                 self.progress.rows += 1;
-                Ok(Some((key.to_vec(), row.to_vec())))
+                if let Some((_, revision)) = released::operations(key, row, ops).map_err(StreamError::Row)? {
+                    self.head.position = revision;
+                }
+                Ok(true)
             }
-            [TRAILER, rest @ ..] => {
-                let whole = [self.progress.rows.to_le_bytes().as_slice(), hash.as_bytes()].concat();
+            (ROW, _) => {
+                self.progress.rows += 1;
+                ops.push(Op::decode(rest).map_err(|e| StreamError::Row(e.to_string()))?);
+                Ok(true)
+            }
+            (TRAILER, version) => {
+                let whole = if version == V1 {
+                    let rows = self.progress.rows.to_le_bytes();
+                    frame[1..] == [rows.as_slice(), hash.as_bytes()].concat()
+                } else {
+                    self.head = head_in(&frame).ok_or(StreamError::Damaged(self.progress.rows))?;
+                    frame == trailer(self.progress.rows, self.head, &hash)
+                };
                 let mut more = [0; 1];
                 let ends = matches!(self.input.read(&mut more), Ok(0));
-                if rest == whole && ends { Ok(None) } else { Err(damaged) }
+                if whole && ends { Ok(false) } else { Err(damaged) }
             }
             _ => Err(damaged),
         }
@@ -220,4 +260,11 @@ impl<R: Read> Reader<R> {
         self.progress.bytes += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// The position that a trailer tells.
+fn head_in(trailer: &[u8]) -> Option<Head> {
+    let (position, rest) = trailer.get(9..)?.split_first_chunk()?;
+    let (hash, _) = rest.split_first_chunk()?;
+    Some(Head { position: u64::from_le_bytes(*position), hash: EntryHash(*hash) })
 }

@@ -36,7 +36,7 @@ pub struct Configuration {
 }
 
 /// What operators allow beyond the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The longest life a new token may have; `None`: any.
     pub max_lifetime: Option<Duration>,
@@ -44,12 +44,15 @@ pub struct Policy {
     pub max_tokens: usize,
     /// Audit events older than this are dropped behind a checkpoint; `None`: never.
     pub audit_retention: Option<Duration>,
+    /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
+    pub reserved_logins: Arc<[String]>,
 }
 
 impl Default for Policy {
     /// domain.md, "Defaults".
     fn default() -> Self {
-        Self { max_lifetime: None, max_tokens: 500, audit_retention: None }
+        let reserved_logins = ["admin", "root", "administrator"].map(ToOwned::to_owned).into();
+        Self { max_lifetime: None, max_tokens: 500, audit_retention: None, reserved_logins }
     }
 }
 
@@ -132,6 +135,8 @@ pub struct NewUser {
     pub name: String,
     pub email: Option<String>,
     pub kind: UserKind,
+    /// A PHC string.
+    pub password: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]

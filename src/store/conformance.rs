@@ -10,8 +10,9 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        engine::{CommitError, Engine, Op},
+        engine::{CommitError, Engine},
         model::{AuditEvent, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
+        op::Op,
     },
 };
 
@@ -90,7 +91,7 @@ fn ids(tokens: &[TokenRecord]) -> Vec<TokenId> {
 
 fn contents(engine: &Engine) -> String {
     let mut scanned = Vec::new();
-    engine.scan_tokens(&mut |row| scanned.push(format!("{row:?}"))).unwrap();
+    engine.load(&mut |digest, row| scanned.push(format!("{digest:?} {row:?}"))).unwrap().unwrap();
     scanned.sort_unstable();
     let owners = ["ann", "bob", "cy", "many-0", "many-9"];
     format!(
@@ -98,9 +99,11 @@ fn contents(engine: &Engine) -> String {
         engine.tokens(None, usize::MAX).unwrap(),
         owners.map(|owner| ids(&engine.tokens_of(owner, None, usize::MAX).unwrap())),
         owners.map(|owner| {
-            let names = engine.names_of(owner).unwrap();
-            assert_eq!(engine.name_count(owner), names.len(), "{owner}");
-            names
+            let tokens = engine.tokens_of(owner, None, usize::MAX).unwrap();
+            let ended = |token: &&TokenRecord| token.revoked.is_some() || token.rotation.is_some();
+            let counts = engine.counts(owner);
+            assert_eq!((counts.all, counts.ended), (tokens.len(), tokens.iter().filter(ended).count()));
+            (engine.names_of(owner).unwrap(), counts)
         }),
         engine.users().unwrap(),
         engine.groups().unwrap(),
@@ -111,7 +114,7 @@ fn contents(engine: &Engine) -> String {
         engine.invitations().unwrap(),
         engine.identities().unwrap(),
         engine.audit_from(0, usize::MAX).unwrap(),
-        engine.checkpoint().unwrap(),
+        engine.audit_start().unwrap(),
         engine.idempotency_before(at(i64::MAX / 1000), usize::MAX).unwrap(),
     )
 }
@@ -124,7 +127,7 @@ fn empty(engine: &Engine) {
     assert_eq!(engine.users().unwrap(), []);
     assert_eq!(engine.members().unwrap(), []);
     assert_eq!(engine.audit_before(None, 10).unwrap(), []);
-    assert_eq!(engine.checkpoint().unwrap(), None);
+    assert_eq!(engine.audit_start().unwrap(), None);
     assert_eq!(engine.idempotency("x").unwrap(), None);
     engine.commit(&[]).expect("an empty batch is one");
 }
@@ -153,9 +156,9 @@ fn tokens(engine: &Engine) {
 
     let mut rows = Vec::new();
     engine
-        .scan_tokens(&mut |row| {
+        .load(&mut |digest, row| {
             if row.id == id(3) {
-                assert_eq!((row.owner, row.digest, row.imported), ("ann", full.digest, true));
+                assert_eq!((row.owner, digest, row.imported), ("ann", full.digest, true));
                 assert_eq!(row.scope, [("hub", Access::Read), ("youtrack", Access::Full)]);
                 assert_eq!((row.allow_ips, row.not_before), (full.allow_ips.clone(), full.not_before));
                 assert_eq!((row.expires_at, row.revoked_at), (full.expires_at, Some(at(3))));
@@ -163,6 +166,7 @@ fn tokens(engine: &Engine) {
             }
             rows.push(row.id);
         })
+        .unwrap()
         .unwrap();
     rows.sort_unstable();
     assert_eq!(rows, [id(1), id(2), id(3)], "each once");

@@ -9,7 +9,7 @@ use std::{io, path::PathBuf};
 
 use super::log::{Failure, StoreId, files::Directory};
 
-const CURRENT: &str = "CURRENT";
+pub(crate) const CURRENT: &str = "CURRENT";
 const UNFINISHED: &str = "CURRENT.new";
 const PREFIX: &str = "gen-";
 /// What a file system makes in its root.
@@ -65,6 +65,11 @@ pub struct NewGeneration {
 }
 
 impl NewGeneration {
+    /// The store that it is of.
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
     /// Where its files go. They, and this directory, are to be synced before the switch.
     pub fn directory(&self) -> &dyn Directory {
         &*self.directory
@@ -104,8 +109,9 @@ impl Generations {
     }
 
     /// Begins a generation beside the present one, or the first one of a new store. Whatever was begun
-    /// before and never switched to is removed.
-    pub fn begin(&self) -> Result<NewGeneration, GenerationError> {
+    /// before and never switched to is removed. It is of the store `id`, or of the present one, or of a
+    /// new one.
+    pub fn begin(&self, id: Option<StoreId>) -> Result<NewGeneration, GenerationError> {
         let current = match self.current()? {
             Some(current) => current,
             None => {
@@ -121,18 +127,23 @@ impl Generations {
         let number = current.generation + 1;
         let name = generation_name(number);
         let directory = self.store.create_directory(&name).map_err(self.failure("create", &name))?;
-        Ok(NewGeneration { id: current.id, number, directory })
+        Ok(NewGeneration { id: id.unwrap_or(current.id), number, directory })
     }
 
     /// Puts a generation, all of whose files are synced, in the place of the present one, which is then
     /// removed. When this fails, [`read`](Generations::read) says which of the two is the store; both
     /// are whole.
     pub fn switch(&self, new: &NewGeneration) -> Result<(), GenerationError> {
+        self.switch_beside(new)?;
+        self.remove_others(new.number)
+    }
+
+    /// As [`switch`](Generations::switch), but what was the store stays until a generation is begun again.
+    pub fn switch_beside(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         let path = new.directory.path();
         new.directory.sync().map_err(|e| Failure::new("sync the directory", path, e))?;
         self.sync()?;
-        self.write_current(Current { id: new.id, generation: new.number })?;
-        self.remove_others(new.number)
+        self.write_current(Current { id: new.id, generation: new.number })
     }
 
     /// Removes every generation but one, and a `CURRENT` that was never finished.
@@ -259,7 +270,9 @@ impl Current {
     }
 }
 
-fn parse_id(text: &str) -> Option<StoreId> {
+/// The id of a store as text; hyphens in it do not count.
+pub(crate) fn parse_id(text: &str) -> Option<StoreId> {
+    let text: String = text.chars().filter(|c| *c != '-').collect();
     let mut bytes = [0; 16];
     if text.len() != 32 || !text.is_ascii() {
         return None;

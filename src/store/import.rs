@@ -10,10 +10,11 @@ use crate::{
     authz::time::Timestamp,
     store::{
         OpenError, ReadError, Settings,
-        audit::{Entry, Head},
-        engine::{CommitError, Engine, Op},
+        audit::{AuditHead, Entry},
+        engine::{CommitError, Engine},
         load,
         model::AuditEvent,
+        op::Op,
     },
 };
 
@@ -113,8 +114,8 @@ fn run<'scope>(
     mut input: impl BufRead,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Report, ImportError> {
-    let mut audit = Head::load(engine)?;
-    if audit == Head::START {
+    let mut audit = AuditHead::load(engine)?;
+    if audit == AuditHead::START {
         load::begin(engine, &mut audit, options.now)?;
     }
     let mut plan = Plan::new(engine, options)?;

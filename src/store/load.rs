@@ -6,10 +6,12 @@ use tokio::sync::mpsc;
 
 use super::{
     ReadError, Store,
-    audit::{Entry, Head},
+    audit::{AuditHead, Entry},
     change::{Configuration, Settings},
-    embedded,
-    engine::{CommitError, Engine, Op, TokenRow},
+    engine::{self, CommitError, Engine},
+    op::Op,
+    record::TokenHead,
+    replica::{Damage, Table},
     sessions::Sessions,
     writer::{self, Clock, Command, Desk, Pending, Shared, Standing, Upkeep, Writer},
 };
@@ -21,6 +23,7 @@ use crate::{
         time::Timestamp,
     },
     fence::Fence,
+    settings::ProxySettings,
     state::{Snapshot, State},
 };
 
@@ -29,7 +32,7 @@ use crate::{
 pub enum OpenError {
     /// The directory: locked, foreign, damaged, full.
     #[error(transparent)]
-    Engine(#[from] embedded::OpenError),
+    Engine(#[from] engine::OpenError),
     #[error("the configuration contradicts itself")]
     Rules(Vec<RuleError>),
     #[error("the store's rows cannot be read: {0}")]
@@ -53,22 +56,22 @@ pub(crate) fn open(
     fence: Arc<Fence>,
     clock: Clock,
 ) -> Result<(Store, Arc<State>), OpenError> {
-    let engine = Arc::new(Engine::open_unlocated(settings)?);
+    let mut engine = Engine::open_unloaded(settings)?;
     let now = clock();
     let mut ids = ServiceIds::default();
     let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
-
-    let mut audit = Head::load(&engine)?;
-    if audit == Head::START {
-        begin(&engine, &mut audit, now)?;
-    }
-    let accounts = accounts(&engine)?;
-    let directory = Arc::new(compile(&accounts, &rules));
-    let state = State::new(Snapshot { rules: rules.clone(), directory, proxy: proxy.clone() });
-    let imported = index(&engine, &accounts, &mut ids, &state)?;
-    state.index().set_imported(imported);
+    let loaded = match load(&engine, &rules, &mut ids, &proxy, now)? {
+        Ok(loaded) => loaded,
+        Err(damage) => {
+            engine.rebuild(&damage.to_string())?;
+            let again = load(&engine, &rules, &mut ids, &proxy, now)?;
+            again.map_err(|damage| ReadError(damage.to_string()))?
+        }
+    };
+    let Loaded { audit, accounts, state, imported } = loaded;
+    let engine = Arc::new(engine);
 
     let sessions = Arc::new(Sessions::load(&engine)?);
     let shared = Arc::new(Shared {
@@ -99,8 +102,39 @@ pub(crate) fn open(
     Ok((Store { shared, queue }, state))
 }
 
+/// What a start reads.
+struct Loaded {
+    audit: AuditHead,
+    accounts: Accounts,
+    state: Arc<State>,
+    imported: u64,
+}
+
+/// From the engine into memory. The inner error says that the replica has to be made again first.
+fn load(
+    engine: &Engine,
+    rules: &Arc<Rules>,
+    ids: &mut ServiceIds,
+    proxy: &Arc<ProxySettings>,
+    now: Timestamp,
+) -> Result<Result<Loaded, Damage>, OpenError> {
+    let mut audit = AuditHead::load(engine)?;
+    if audit == AuditHead::START {
+        begin(engine, &mut audit, now)?;
+    }
+    let accounts = accounts(engine)?;
+    let directory = Arc::new(compile(&accounts, rules));
+    let state = State::new(Snapshot { rules: rules.clone(), directory, proxy: proxy.clone() });
+    let imported = match index(engine, &accounts, ids, &state)? {
+        Ok(imported) => imported,
+        Err(damage) => return Ok(Err(damage)),
+    };
+    state.index().set_imported(imported);
+    Ok(Ok(Loaded { audit, accounts, state, imported }))
+}
+
 /// A new store: the one grant that everybody has, and the first event of the chain.
-pub(super) fn begin(engine: &Engine, audit: &mut Head, now: Timestamp) -> Result<(), OpenError> {
+pub(super) fn begin(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
     let first = Entry {
         event: "store.create",
         actor: "system".into(),
@@ -144,37 +178,37 @@ fn index(
     accounts: &Accounts,
     ids: &mut ServiceIds,
     state: &State,
-) -> Result<u64, OpenError> {
+) -> Result<Result<u64, Damage>, OpenError> {
     let mut services = Services::default();
-    let mut owner: Option<(String, UserIx)> = None;
+    let mut owners: HashMap<String, UserIx, foldhash::fast::RandomState> = HashMap::default();
     let mut imported = 0;
     let mut wrong = None;
-    state.index().fill(engine.token_estimate(), |put| {
-        engine.locate(&mut |row| {
-            let ix = match &owner {
-                Some((id, ix)) if id == row.owner => Some(*ix),
-                _ => accounts.user_by_id(row.owner).map(|user| user.ix),
-            };
+    let about = usize::try_from(engine.replica().state().sum(Table::Tokens).rows).unwrap_or(0);
+    let loaded = state.index().fill(about, |put| {
+        engine.load(&mut |digest, row| {
+            let owner = owners.get(row.owner).copied().or_else(|| {
+                let ix = accounts.user_by_id(row.owner)?.ix;
+                owners.insert(row.owner.to_owned(), ix);
+                Some(ix)
+            });
             let scope = scope(&row, &mut services, ids);
-            let (Some(ix), Some(scope)) = (ix, scope) else {
+            let (Some(owner), Some(scope)) = (owner, scope) else {
                 let what = || format!("token {}: its owner is unknown, or its scope empty", row.id);
                 wrong.get_or_insert_with(what);
                 return;
             };
-            if !matches!(&owner, Some((id, _)) if id == row.owner) {
-                owner = Some((row.owner.to_owned(), ix));
-            }
             imported += u64::from(row.imported);
-            put(row.digest, token(row, ix, scope));
+            put(digest, token(row, owner, scope));
         })
     })?;
-    match wrong {
-        Some(what) => Err(OpenError::Row(what)),
-        None => Ok(imported),
+    match (loaded, wrong) {
+        (Err(damage), _) => Ok(Err(damage)),
+        (Ok(()), Some(what)) => Err(OpenError::Row(what)),
+        (Ok(()), None) => Ok(Ok(imported)),
     }
 }
 
-fn token(row: TokenRow<'_>, owner: UserIx, scope: Scope) -> Token {
+fn token(row: TokenHead<'_>, owner: UserIx, scope: Scope) -> Token {
     Token {
         id: row.id,
         owner,
@@ -190,7 +224,7 @@ fn token(row: TokenRow<'_>, owner: UserIx, scope: Scope) -> Token {
     }
 }
 
-fn scope(row: &TokenRow<'_>, services: &mut Services, ids: &mut ServiceIds) -> Option<Scope> {
+fn scope(row: &TokenHead<'_>, services: &mut Services, ids: &mut ServiceIds) -> Option<Scope> {
     let mut unknown = false;
     let scope = Scope::new(row.scope.iter().filter_map(|(key, access)| {
         let id = match services.get(*key) {

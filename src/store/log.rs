@@ -44,6 +44,9 @@ pub trait Log: Send {
     /// Gives back the room of entries before position `below`. Some of them may stay readable.
     fn trim(&mut self, below: u64) -> Result<(), TrimError>;
 
+    /// Makes durable whatever the log knows beside the entries, which are durable already.
+    fn sync(&mut self) -> Result<(), Failure>;
+
     /// Why no append is taken any more; `None` while appends are taken. Only opening the log again
     /// helps. Reading goes on.
     fn failure(&self) -> Option<Failure>;

@@ -119,6 +119,32 @@ pub struct InvitationRecord {
     pub expires_at: Timestamp,
 }
 
+/// A request that was answered once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IdempotencyRecord {
+    pub key: String,
+    pub request: [u8; 32],
+    /// What it made.
+    pub token: TokenId,
+    pub at: Timestamp,
+}
+
+/// Where the kept part of the audit chain begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AuditStart {
+    /// The first event that is kept.
+    pub seq: u64,
+    /// What its `prev` must be.
+    pub prev: [u8; 32],
+}
+
+impl InvitationRecord {
+    /// Whether this account has made it; `None`: whether any account has.
+    pub fn is_by(&self, account: Option<&str>) -> bool {
+        self.author.as_deref().is_some_and(|author| account.is_none_or(|account| account == author))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
     pub seq: u64,

@@ -103,7 +103,7 @@ impl Store {
     /// Follows the whole chain.
     pub fn verify_audit(&self) -> Result<Verified, VerifyError> {
         let engine = self.engine();
-        audit::verify(engine.checkpoint()?, |seq| engine.audit_from(seq, STEP))
+        audit::verify(engine.audit_start()?, |seq| engine.audit_from(seq, STEP))
     }
 
     fn unsaved(&self, id: TokenId) -> Option<TokenRecord> {

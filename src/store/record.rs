@@ -6,24 +6,25 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 mod event;
-mod scan;
 mod session;
-mod token;
+pub(super) mod token;
 
-pub(crate) use event::Meta;
-pub(crate) use scan::BlockScan;
-pub(crate) use token::{Block, BlockItem, LastUses, read_token, write_token};
+pub(crate) use token::TokenHead;
 
-use crate::store::{
-    engine::{Checkpoint, IdempotencyRecord},
-    model::{
-        AuditEvent, GrantRecord, GroupRecord, IdentityRecord, InvitationRecord, RoleRecord, SessionRecord,
-        UserRecord,
+use crate::{
+    authz::secret::Digest,
+    store::{
+        model::{
+            AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
+            InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserRecord,
+        },
+        op::{Batches, Op},
+        released,
     },
 };
 
-/// No value is larger: with at most 20 of them in a sled node, none leaves the data file for the
-/// `blobs/` directory, which our sync does not cover (see [`super::embedded`]).
+/// No value is larger: with at most 20 of them in a sled node, none leaves sled's data file for its
+/// `blobs/` directory.
 pub(crate) const LIMIT: usize = 16 * 1024;
 
 /// A record that has one place and one value.
@@ -57,29 +58,28 @@ pub fn decode_any(bytes: &[u8]) -> usize {
     fn accepted<R: Record>(bytes: &[u8]) -> usize {
         usize::from(R::decode(bytes).is_ok())
     }
-    let plain = accepted::<UserRecord>(bytes)
+    let digest = Digest::from_bytes([0; 32]);
+    accepted::<UserRecord>(bytes)
         + accepted::<GroupRecord>(bytes)
         + accepted::<RoleRecord>(bytes)
         + accepted::<GrantRecord>(bytes)
         + accepted::<AuditEvent>(bytes)
-        + accepted::<Checkpoint>(bytes)
+        + accepted::<AuditStart>(bytes)
         + accepted::<IdempotencyRecord>(bytes)
         + accepted::<SessionRecord>(bytes)
         + accepted::<InvitationRecord>(bytes)
         + accepted::<IdentityRecord>(bytes)
-        + accepted::<Meta>(bytes)
-        + accepted::<LastUses>(bytes);
-    let Ok(block) = Block::decode(bytes) else { return plain };
-    let items = block.items.iter().filter(|item| {
-        let scanned = scan::scan_token_row(&block.owner, item.id, &item.token);
-        read_token(&block.owner, item).is_ok() && scanned.is_ok()
-    });
-    plain + 1 + items.count()
+        + accepted::<LastUsed>(bytes)
+        + usize::from(TokenRecord::decode(&digest, bytes).is_ok())
+        + usize::from(TokenHead::decode(bytes).is_ok())
+        + usize::from(Op::decode(bytes).is_ok())
+        + usize::from(Batches::default().entry(bytes).is_ok())
+        + released::decode_any(bytes)
 }
 
 const V1: u8 = 1;
 
-fn pack<T: Serialize>(kind: &'static str, version: u8, value: &T) -> Result<Vec<u8>, EncodeError> {
+pub(super) fn pack<T: Serialize>(kind: &'static str, version: u8, value: &T) -> Result<Vec<u8>, EncodeError> {
     // As long as most records are: growing by doubling from nothing copies each one five times.
     let mut bytes = Vec::with_capacity(256);
     bytes.push(version);
@@ -96,6 +96,15 @@ fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), 
     Ok((*version, rest))
 }
 
+/// What follows the one version there is; what is newer is said so.
+fn behind_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    match versioned(kind, bytes)? {
+        (V1, rest) => Ok(rest),
+        (0, _) => Err(DecodeError::Malformed(kind)),
+        (version, _) => Err(DecodeError::Newer { kind, version }),
+    }
+}
+
 /// Every byte must be used: a longer record is not ours.
 fn unpack<'a, T: Deserialize<'a>>(kind: &'static str, bytes: &'a [u8]) -> Result<T, DecodeError> {
     match postcard::take_from_bytes(bytes) {
@@ -104,13 +113,11 @@ fn unpack<'a, T: Deserialize<'a>>(kind: &'static str, bytes: &'a [u8]) -> Result
     }
 }
 
-/// The one version there is; what is newer is said so.
-fn unpack_v1<'a, T: Deserialize<'a>>(kind: &'static str, bytes: &'a [u8]) -> Result<T, DecodeError> {
-    match versioned(kind, bytes)? {
-        (V1, rest) => unpack(kind, rest),
-        (0, _) => Err(DecodeError::Malformed(kind)),
-        (version, _) => Err(DecodeError::Newer { kind, version }),
-    }
+pub(super) fn unpack_v1<'a, T: Deserialize<'a>>(
+    kind: &'static str,
+    bytes: &'a [u8],
+) -> Result<T, DecodeError> {
+    unpack(kind, behind_v1(kind, bytes)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -16,11 +15,15 @@ use crate::{
     },
     store::{
         OpenError, ReadError, Settings,
-        audit::{Entry, Head},
-        backup::{Progress, Reader, StreamError},
-        embedded::{self, FillError, Filling},
-        engine::{CommitError, Engine, Op},
+        audit::{AuditHead, Entry},
+        backup::{Header, Progress, Reader, StreamError, Writer},
+        engine::{self, CommitError, Engine, Generation, StoreDirectory, checkpoint},
+        generation::{CURRENT, parse_id},
+        log::{Failure, Head, StoreId, files::OsDirectory},
         model::{IdentityRecord, Revocation, RevokeReason, Rotation, UserId},
+        op::Op,
+        record::TokenHead,
+        released::{self, first_position},
     },
 };
 
@@ -39,7 +42,7 @@ pub struct Restored {
     pub revoked: u64,
     /// Users banned or deleted since the backup.
     pub users: u64,
-    /// Where the replaced store lies now.
+    /// The generation that was the store.
     pub replaced: Option<PathBuf>,
 }
 
@@ -60,19 +63,15 @@ pub enum RestoreError {
     Read(#[from] ReadError),
     #[error("the restored store cannot be written: {0}")]
     Write(String),
-    #[error("cannot {action} {path}")]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] Failure),
 }
 
 /// How tokens and users ended in the store that is replaced.
 #[derive(Default)]
 struct Ends {
-    revision: u64,
+    /// Of the log.
+    position: u64,
     tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
     users: HashMap<String, (Option<String>, Option<Timestamp>)>,
     /// Whom providers mean.
@@ -82,8 +81,8 @@ struct Ends {
 /// Progress is told every so many rows.
 const TELL: u64 = 1000;
 
-/// Builds the new store beside `settings.path`, and only when it is whole puts it there; the one that
-/// was there is kept beside it.
+/// Builds the new store as a generation beside the present one, and only when it is whole puts it in its
+/// place. What was the store stays beside it until the next restore.
 pub fn offline(
     settings: &Settings,
     options: &Options,
@@ -92,62 +91,80 @@ pub fn offline(
 ) -> Result<Restored, RestoreError> {
     let mut reader = Reader::open(input)?;
     let header = reader.header.clone();
-    let ends = match ends(settings, &header.store)? {
-        Ok(ends) => Some(ends),
-        Err(_) if options.accept_lost_revocations => None,
+    let store = parse_id(&header.store).ok_or(StreamError::Damaged(0))?;
+    let (ends, replaced) = match ends(settings, store)? {
+        Ok((ends, replaced)) => (Some(ends), Some(replaced)),
+        Err(_) if options.accept_lost_revocations => (None, None),
         Err(why) => {
             let taken_at = jiff::Timestamp::from_millisecond(header.taken_at.as_millis());
             let taken_at = taken_at.map_or_else(|_| "an unknown time".to_owned(), |at| at.to_string());
             return Err(RestoreError::LostRevocations { taken_at, why });
         }
     };
-    let new = beside(&settings.path, "restoring");
-    if new.join("format").exists() {
-        fs::remove_dir_all(&new).map_err(|e| fail("remove the unfinished", &new, e))?;
-    }
-    let mut filling = Filling::begin(&new, &header.store)?;
-    while let Some((key, row)) = reader.next_row()? {
-        filling.put(&key, &row)?;
-        if reader.progress.rows.is_multiple_of(TELL) {
-            tell(reader.progress);
-        }
-    }
-    filling.finish()?;
-    tell(reader.progress);
-
-    let engine =
-        Engine::open(&Settings { path: new.clone(), ..settings.clone() }).map_err(OpenError::from)?;
+    let directory = StoreDirectory::open(&settings.path).map_err(OpenError::from)?;
+    let generations = directory.generations();
+    let new = generations.begin(Some(store)).map_err(engine::OpenError::from).map_err(OpenError::from)?;
+    let head = receive(&mut reader, store, new.directory().path(), tell)?;
+    let generation = Generation::begin(&new, head, settings).map_err(OpenError::from)?;
+    let files = Box::new(OsDirectory::new(&generation.path));
+    let engine = generation.open(files, settings).map_err(OpenError::from)?;
     let mut restored = Restored {
         rows: reader.progress.rows,
         taken_at_millis: header.taken_at.as_millis(),
+        replaced,
         ..Restored::default()
     };
     let merged = merge(&engine, ends.as_ref(), options.now, &mut restored);
     engine.close();
     merged?;
-    if settings.path.exists() {
-        let old = beside(&settings.path, &format!("replaced-{}", options.now.as_millis()));
-        fs::rename(&settings.path, &old).map_err(|e| fail("move aside", &settings.path, e))?;
-        restored.replaced = Some(old);
-    }
-    fs::rename(&new, &settings.path).map_err(|e| fail("put in its place", &new, e))?;
-    let parent = settings.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent).and_then(|d| d.sync_all()).map_err(|e| fail("sync", parent, e))?;
+    generations.switch_beside(&new).map_err(engine::OpenError::from).map_err(OpenError::from)?;
+    released::finish(directory.path()).map_err(engine::OpenError::from).map_err(OpenError::from)?;
     Ok(restored)
 }
 
-/// What the present store knows, or why it is not known.
-fn ends(settings: &Settings, store: &str) -> Result<Result<Ends, String>, RestoreError> {
-    if !settings.path.join("format").exists() {
+/// Reads the whole backup into a generation, as its checkpoint.
+fn receive(
+    reader: &mut Reader<impl Read>,
+    store: StoreId,
+    generation: &Path,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Head, RestoreError> {
+    let write = |e: io::Error| Failure::new("write a checkpoint in", generation, e);
+    let header = Header { store: store.to_string(), ..reader.header.clone() };
+    let mut head = Head::EMPTY;
+    checkpoint::write(generation, |out| -> Result<u64, RestoreError> {
+        let mut stream = Writer::begin(out, &header).map_err(write)?;
+        let (mut ops, mut bytes) = (Vec::new(), Vec::new());
+        while reader.next(&mut ops)? {
+            for op in ops.drain(..) {
+                bytes.clear();
+                op.encode(&mut bytes).map_err(|e| RestoreError::Row(e.to_string()))?;
+                stream.operation(&bytes).map_err(write)?;
+            }
+            if reader.progress.rows.is_multiple_of(TELL) {
+                tell(reader.progress);
+            }
+        }
+        tell(reader.progress);
+        head = Head { position: first_position(reader.head.position), ..reader.head };
+        stream.finish(head).map_err(write)?;
+        Ok(head.position)
+    })?;
+    Ok(head)
+}
+
+/// What the present store knows and where it is, or why it is not known.
+fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Ends, PathBuf), String>, RestoreError> {
+    if !released::is_at(&settings.path) && !settings.path.join(CURRENT).exists() {
         return Ok(Err("there is no store to ask".to_owned()));
     }
     let engine = match Engine::open(settings) {
         Ok(engine) => engine,
-        Err(error @ embedded::OpenError::Locked { .. }) => return Err(OpenError::from(error).into()),
+        Err(error @ engine::OpenError::Locked { .. }) => return Err(OpenError::from(error).into()),
         Err(error) => return Ok(Err(error.to_string())),
     };
     let known = if engine.store_id() == store {
-        collect(&engine).map_err(|e| e.to_string())
+        collect(&engine).map(|ends| (ends, engine.generation().to_owned())).map_err(|e| e.to_string())
     } else {
         Err(format!("{} holds another store", settings.path.display()))
     };
@@ -156,8 +173,8 @@ fn ends(settings: &Settings, store: &str) -> Result<Result<Ends, String>, Restor
 }
 
 fn collect(engine: &Engine) -> Result<Ends, ReadError> {
-    let mut ends = Ends { revision: engine.revision(), ..Ends::default() };
-    engine.scan_tokens(&mut |row| {
+    let mut ends = Ends { position: engine.head().position, ..Ends::default() };
+    read_tokens(engine, &mut |row| {
         ends.tokens.insert(row.id, (row.revoked_at.is_some(), row.rotation));
     })?;
     for user in engine.users()? {
@@ -169,6 +186,11 @@ fn collect(engine: &Engine) -> Result<Ends, ReadError> {
     Ok(ends)
 }
 
+fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<(), ReadError> {
+    let loaded = engine.load(&mut |_, row| visit(row))?;
+    loaded.map_err(|damage| ReadError(damage.to_string()))
+}
+
 fn merge(
     engine: &Engine,
     ends: Option<&Ends>,
@@ -178,12 +200,12 @@ fn merge(
     let mut ops = Vec::new();
     if let Some(ends) = ends {
         let mut changed = Vec::new();
-        engine.scan_tokens(&mut |row| {
+        read_tokens(engine, &mut |row| {
             let revoked = row.revoked_at.is_some();
             let (ended, rotation) = match ends.tokens.get(&row.id) {
                 Some((ended, rotation)) => (*ended, *rotation),
                 // Rows leave a store only when they were revoked long ago.
-                None => (ends.revision >= engine.revision(), None),
+                None => (ends.position >= engine.head().position, None),
             };
             if (ended && !revoked) || (rotation.is_some() && row.rotation.is_none()) {
                 changed.push((row.id, ended, rotation));
@@ -216,7 +238,7 @@ fn merge(
         }
     }
     // Whoever was unlinked since would be let in again.
-    if let Some(ends) = ends.filter(|ends| ends.revision >= engine.revision()) {
+    if let Some(ends) = ends.filter(|ends| ends.position >= engine.head().position) {
         for identity in engine.identities()? {
             let key = IdentityRecord::key(&identity.issuer, &identity.subject);
             if ends.identities.get(&key) != Some(&identity.user) {
@@ -227,7 +249,7 @@ fn merge(
     // Who signed out or changed a password since would be signed in again.
     ops.extend(engine.sessions()?.into_iter().map(|session| Op::DropSession(session.digest)));
     ops.extend(engine.invitations()?.into_iter().map(|one| Op::DropInvitation(one.digest)));
-    let mut audit = Head::load(engine)?;
+    let mut audit = AuditHead::load(engine)?;
     let change = serde_json::json!({
         "taken_at": restored.taken_at_millis,
         "revoked": restored.revoked,
@@ -249,27 +271,6 @@ fn merge(
         })?;
     }
     Ok(())
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-fn fail(action: &'static str, path: &Path, source: io::Error) -> RestoreError {
-    RestoreError::Io { action, path: path.to_owned(), source }
-}
-
-impl From<FillError> for RestoreError {
-    fn from(error: FillError) -> Self {
-        match error {
-            FillError::Open(error) => OpenError::from(error).into(),
-            FillError::Row(why) => Self::Row(why),
-            FillError::Write(why) => Self::Write(why),
-        }
-    }
 }
 
 #[cfg(test)]

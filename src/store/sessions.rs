@@ -127,6 +127,11 @@ impl Sessions {
         self.read().invitations.values().filter(|record| record.user == user).cloned().collect()
     }
 
+    /// Those that an account has made; `None`: any account.
+    pub(crate) fn invitations_by(&self, account: Option<&str>) -> Vec<InvitationRecord> {
+        self.read().invitations.values().filter(|record| record.is_by(account)).cloned().collect()
+    }
+
     /// Whether the engine should be told.
     fn see(&self, digest: &Digest, now: Timestamp) -> bool {
         let mut tables = self.write();

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use super::{engine::Op, model::*, *};
+use super::{model::*, op::Op, *};
 use crate::{
     authz::{
         rules::{Authorization, Identity, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},
@@ -48,6 +48,8 @@ fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: Vec::new(),
         authorization: Authorization::Strip,
+        credentials: crate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
@@ -93,7 +95,7 @@ fn named(owner: &str, name: &str) -> NewToken {
 }
 
 fn person(login: &str) -> NewUser {
-    NewUser { login: login.into(), name: login.into(), email: None, kind: UserKind::Human }
+    NewUser { login: login.into(), name: login.into(), email: None, kind: UserKind::Human, password: None }
 }
 
 fn code<T>(result: Result<T, ChangeError>) -> String {

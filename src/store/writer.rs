@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     ChangeError,
-    engine::{CommitError, Engine, Op},
+    engine::{CommitError, Engine},
     model::TokenRecord,
+    op::Op,
     sessions::Sessions,
 };
 use crate::{
@@ -170,7 +171,11 @@ impl Writer {
 
     /// Commits what was planned, publishes it and answers; or goes back to `before`.
     fn finish(&mut self, mut batch: Vec<Box<dyn Task>>, before: Standing) {
-        let pending = std::mem::take(&mut self.desk.pending);
+        let mut pending = std::mem::take(&mut self.desk.pending);
+        if !pending.ops.is_empty() {
+            let affected = batch.iter().filter(|task| task.is_planned()).filter_map(|task| task.affected());
+            pending.ops.extend(affected.map(|affected| Op::Affects(self.desk.whom(affected))));
+        }
         let closed = self.shared.closed();
         let committed = match &closed {
             Some(reason) => Err(CommitError::Failed(reason.clone())),
@@ -337,6 +342,9 @@ where
     fn plan(&mut self, desk: &mut Desk) {
         desk.affected = None;
         self.planned = Some((self.plan)(desk));
+        if self.is_planned() {
+            desk.drop_orphaned_invitations();
+        }
         self.affected = desk.affected.take();
     }
 

@@ -305,6 +305,8 @@ fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).to_vec(),
         authorization: Authorization::Strip,
+        credentials: permgate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),
@@ -334,7 +336,7 @@ impl admin::Configuration for Around {
         "version = 1\n".into()
     }
 
-    fn check(&self, text: &str) -> Result<(), Vec<ConfigurationError>> {
+    fn check(&self, text: &str, _outside: bool) -> Result<(), Vec<ConfigurationError>> {
         if text.starts_with("version = 1") { Ok(()) } else { Err(vec![bad_file()]) }
     }
 

@@ -7,10 +7,13 @@ mod exchange;
 mod fencing;
 mod hardening;
 mod harness;
+mod invitations;
 mod lists;
 mod nouns;
 mod operations;
+mod page_lists;
 mod pages;
+mod power;
 #[cfg(feature = "sso")]
 mod provider;
 mod rules;

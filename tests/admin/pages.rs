@@ -10,11 +10,11 @@ use crate::{
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
 
-fn page(fixture: &Fixture, sender: &Sender, target: &str) -> Answer {
+pub fn page(fixture: &Fixture, sender: &Sender, target: &str) -> Answer {
     fixture.send(sender, Request::new("GET", target).field("Accept", "text/html"))
 }
 
-fn alice(fixture: &Fixture) -> Sender {
+pub fn alice(fixture: &Fixture) -> Sender {
     fixture.user("alice", &["developers"]);
     Sender::Browser(fixture.browser("alice"))
 }
@@ -234,4 +234,89 @@ fn the_api_is_told_to_people() {
     for call in ["POST /v1/users/{login}/tokens", "DELETE /v1/tokens/{id}", "POST /oauth2/introspect"] {
         assert!(answer.text().contains(call), "{call}");
     }
+}
+
+/// Every `<form ...>` of a page, as its opening tag, with what stands in it.
+fn forms(text: &str) -> Vec<(&str, &str)> {
+    let parts = text.split("<form").skip(1);
+    parts
+        .map(|part| part.split_once('>').unwrap())
+        .map(|(tag, rest)| (tag, rest.split("</form>").next().unwrap()))
+        .collect()
+}
+
+#[test]
+fn no_form_puts_a_secret_into_an_address() {
+    let fixture = Fixture::start();
+    let root = alice(&fixture);
+    fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
+    fixture.user("bob", &["developers"]);
+    fixture.must("POST", "/v1/roles", Some(json!({"key": "odd", "name": "Odd", "permissions": []})));
+    let token = id(&fixture.token("bob", "ci", &["wiki"]));
+    let token = format!("/tokens/{token}");
+    let check = |sender: &Sender, target: &str| {
+        let text = page(&fixture, sender, target).text().to_owned();
+        for (tag, inner) in forms(&text) {
+            if tag.contains("method=\"get\"") {
+                assert!(!inner.contains("password") && !tag.contains("data-call"), "{target}: {tag}");
+                continue;
+            }
+            assert!(tag.contains("method=\"post\"") || tag.contains("method=\"dialog\""), "{target}: {tag}");
+            // Without the script nothing is sent at all.
+            let submits = inner.split("<button").skip(1).filter(|button| !button.contains("type=\"button\""));
+            for button in submits.filter(|_| !tag.contains("dialog")) {
+                assert!(button.split('>').next().unwrap().contains(" disabled"), "{target}: {button}");
+            }
+        }
+        assert!(text.contains("<noscript>"), "{target}");
+    };
+    for target in ["/sign-in", "/invitation"] {
+        check(&Sender::Anonymous, target);
+    }
+    for target in [
+        "/profile",
+        "/profile/authentication",
+        &token,
+        "/users",
+        "/users/bob",
+        "/groups",
+        "/groups/developers",
+        "/roles",
+        "/services",
+        "/tokens",
+        "/live",
+        "/audit",
+        "/explain",
+        "/configuration",
+        "/overview",
+        "/docs",
+    ] {
+        check(&root, target);
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_shown_keeps_the_navigation() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    let check = |target: &str, status: u16| {
+        let answer = page(&fixture, &alice, target);
+        assert_eq!(answer.status, status, "{target}: {}", answer.text());
+        assert!(answer.text().contains("href=\"/profile/authentication\""), "{target}: {}", answer.text());
+        assert!(answer.text().contains("Account of alice"), "{target}: {}", answer.text());
+    };
+    check("/users", 403);
+    check("/nowhere", 404);
+    check("/design", 404);
+    check("/tokens/nothing", 404);
+    check("/profile/authentication?sort=colour", 400);
+    check("/profile/authentication?unknown=1", 400);
+    fixture.allow("alice", &["admin-read"]);
+    check("/tokens?user=nobody", 404);
+    check("/tokens?state=odd", 400);
+    check("/tokens?unused_for=yesterday", 400);
+    check("/users?limit=0", 400);
+    check("/audit?cursor=x", 400);
+    check("/audit?from=yesterday", 400);
+    check("/users/nobody", 404);
 }

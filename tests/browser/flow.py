@@ -3,122 +3,88 @@
 Every step fails by an exception; the last line says that all of it was done."""
 
 import json
-import pathlib
-import sys
-import urllib.error
-import urllib.request
 
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select
 
-gateway, page, password, axe, shots = sys.argv[1:]
-AXE = pathlib.Path(axe).read_text()
-SHOTS = pathlib.Path(shots)
-SHOTS.mkdir(parents=True, exist_ok=True)
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for flag in FLAGS:
-        options.add_argument(flag)
-    return webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-
-
-def look(driver, width, dark):
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                           {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-
-
-def until(driver, what):
-    # A page that is being loaded again takes its elements away.
-    return WebDriverWait(driver, 10, ignored_exceptions=[StaleElementReferenceException]).until(what)
-
-
-def seen(driver, selector):
-    return until(driver, lambda d: next((e for e in d.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()), None))
-
-
-def press(driver, text):
-    button = until(driver, lambda d: next((b for b in d.find_elements(By.TAG_NAME, "button")
-                                           if b.is_displayed() and b.text.split("\n")[0].strip() == text), None))
-    button.click()
-
-
-def sign_in(driver, login):
-    driver.get(page + "/sign-in")
-    seen(driver, "[name=login]").send_keys(login)
-    seen(driver, "[name=password]").send_keys(password + Keys.ENTER)
-    until(driver, lambda d: d.current_url.endswith("/profile/authentication"))
-
-
-def accessible(driver, name):
-    """axe-core finds nothing, nothing is wider than the window, and the console is silent."""
-    for width in (1280, 390):
-        for dark in (False, True):
-            look(driver, width, dark)
-            driver.execute_script(AXE)
-            found = driver.execute_async_script("const done = arguments[0]; axe.run().then(r => done(r.violations))")
-            told = [(v["id"], [n["html"][:150] for n in v["nodes"]]) for v in found]
-            assert not told, (name, width, dark, told)
-            assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"), (name, width)
-            driver.save_screenshot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
-    look(driver, 1280, False)
-    # A page that is denied is a 403, which the browser tells of too.
-    logged = [entry for entry in driver.get_log("browser")
-              if entry["level"] == "SEVERE" and "status of 403" not in entry["message"]]
-    assert not logged, (name, logged)
-
-
-def through(token, target="/api/issues"):
-    request = urllib.request.Request(gateway + target, headers={"Authorization": "Bearer " + token})
-    try:
-        return urllib.request.urlopen(request, timeout=10).status
-    except urllib.error.HTTPError as error:
-        return error.code
+from driving import (EVERY, SHOTS, accessible, browser, call, click, focused, follow, gone, look, make, page,
+                     password, seen, sign_in, text, through, toast, until)
 
 
 def person(driver):
+    """The seed's flow by pointer, from the empty list on."""
     driver.get(page + "/sign-in")
     accessible(driver, "sign-in")
-    driver.get(page + "/invitation")
-    accessible(driver, "invitation")
     sign_in(driver, "alice")
-    press(driver, "New token")
-    accessible(driver, "new-token")
+    shift = driver.execute_async_script(
+        "const done = arguments[0]; let sum = 0; new PerformanceObserver((list) => { for (const e of list.getEntries()) sum += e.value; })"
+        ".observe({type: 'layout-shift', buffered: true}); setTimeout(() => done(sum), 200)")
+    assert shift < 0.001, shift
+    size = driver.execute_script("return performance.getEntriesByType('resource').reduce((sum, e) => sum + e.decodedBodySize, 0)")
+    assert 0 < size < 70_000, size
+    text(driver, "Create your first token")
+    accessible(driver, "first-token")
+    click(driver, "[data-opens=new-token]")
+    assert Select(seen(driver, "#expiry")).first_selected_option.text == "90 days"
+    assert seen(driver, "#scope-1 ~ select").get_attribute("value") == "read"
+    # What is wrong is said at its field, which has the focus.
+    click(driver, "#create button.primary")
+    assert focused(driver).get_attribute("id") == "token-name" and focused(driver).get_attribute("aria-invalid") == "true"
     seen(driver, "#create [name=name]").send_keys("from the page")
-    press(driver, "Create token")
-    assert "at least one service" in seen(driver, "#create .wrong").text
-    seen(driver, "#scope-1").click()
-    press(driver, "Create token")
+    click(driver, "#create button.primary")
+    assert "at least one service" in seen(driver, "#create fieldset .field-error").text
+    accessible(driver, "new-token", EVERY)
+    click(driver, "#scope-1")
+    assert seen(driver, "#create .summary").text.startswith("Reads ")
+    click(driver, "#create button.primary")
     token = seen(driver, "#made-text").get_attribute("value")
     assert token.startswith("pgt_") and token in seen(driver, "#made-curl").get_attribute("value")
     accessible(driver, "made")
-    press(driver, "Close")
-    assert "has not been copied" in seen(driver, "#made-ask").text
-    press(driver, "Go back")
-    press(driver, "Copy token")
-    until(driver, lambda d: d.find_element(By.ID, "made-said").text == "Copied.")
-    press(driver, "Close")
-    until(driver, lambda d: "from the page" in d.find_element(By.ID, "tokens").text)
-    assert token not in driver.page_source
+    click(driver, "#made-close")
+    assert "have not copied" in seen(driver, "#made-ask").text
+    click(driver, "#made-stay")
+    click(driver, "#made-copy")
+    until(driver, lambda d: d.find_element(By.ID, "made-copy").text == "Copied ✓")
+    text(driver, "Waiting for its first use", "#made-waiting")
     assert through(token) == 200
-    accessible(driver, "authentication")
-    press(driver, "Revoke")
-    until(driver, lambda d: d.find_element(By.ID, "revoke").is_displayed())
-    driver.find_element(By.CSS_SELECTOR, "#revoke button.danger").click()
-    until(driver, lambda d: d.find_elements(By.CSS_SELECTOR, "#tokens .state.revoked"))
+    text(driver, "First request seen", "#made-waiting")
+    click(driver, "#made-close")
+    text(driver, "from the page", "#tokens")
+    toast(driver, "created")
+    assert token not in driver.page_source
+    accessible(driver, "authentication", EVERY)
+    # The name is taken.
+    click(driver, "[data-opens=new-token]")
+    seen(driver, "#create [name=name]").send_keys("From the page")
+    click(driver, "#scope-1")
+    click(driver, "#create button.primary")
+    seen(driver, "#create #name-error")
+    assert focused(driver).get_attribute("id") == "token-name"
+    click(driver, "#create [data-closes]")
+    # Revoking asks, and says what depends on it.
+    click(driver, "#tokens [data-opens=revoke]")
+    text(driver, "last used", "#revoke")
+    click(driver, "#revoke button.danger")
+    toast(driver, "Token revoked.")
     assert through(token) == 401
+    click(driver, "#tab-3")
+    text(driver, "from the page", "#tokens")
+    assert "tab=inactive" in driver.current_url
+    seen(driver, "#tokens .chip.bad")
     driver.get(page + "/profile")
     accessible(driver, "profile")
+
+
+def counted(driver):
+    """From sign-in to the copied text in five clicks."""
+    sign_in(driver, "alice")
+    driver.execute_script("window.clicks = 0; addEventListener('pointerdown', () => window.clicks += 1, true)")
+    make(driver, "counted")
+    clicks = driver.execute_script("return window.clicks") + 1
+    assert clicks <= 5, clicks
+    click(driver, "#made-close")
+    gone(driver, "#made")
 
 
 def keyboard(driver):
@@ -126,29 +92,103 @@ def keyboard(driver):
     driver.get(page + "/profile/authentication")
     button = seen(driver, "[data-opens=new-token]")
     driver.execute_script("arguments[0].focus()", button)
-    active = driver.switch_to.active_element
-    active.send_keys(Keys.ENTER)
-    driver.switch_to.active_element.send_keys("by keys", Keys.TAB)
-    driver.switch_to.active_element.send_keys(Keys.SPACE)
+    focused(driver).send_keys(Keys.ENTER)
+    focused(driver).send_keys("by keys", Keys.TAB)
+    assert focused(driver).get_attribute("id") == "expiry"
+    focused(driver).send_keys(Keys.TAB)
+    focused(driver).send_keys(Keys.SPACE)
     seen(driver, "#create [name=name]").send_keys(Keys.ENTER)
     token = seen(driver, "#made-text").get_attribute("value")
-    driver.switch_to.active_element.send_keys(Keys.ESCAPE)
-    assert "has not been copied" in seen(driver, "#made-ask").text
-    assert driver.switch_to.active_element.get_attribute("id") == "made-stay"
-    driver.switch_to.active_element.send_keys(Keys.ENTER)
+    focused(driver).send_keys(Keys.ESCAPE)
+    assert "have not copied" in seen(driver, "#made-ask").text
+    assert focused(driver).get_attribute("id") == "made-stay"
+    focused(driver).send_keys(Keys.ENTER)
     seen(driver, "#made-text").send_keys(Keys.CONTROL, "c")
-    until(driver, lambda d: d.find_element(By.ID, "made-said").text == "Copied.")
     seen(driver, "#made-text").send_keys(Keys.ESCAPE)
-    until(driver, lambda d: not d.find_element(By.ID, "made").is_displayed())
+    gone(driver, "#made")
     assert through(token) == 200
+    # The search has a key of its own, and the menus close by Escape with the focus where it was.
+    until(driver, lambda d: not d.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+    driver.find_element(By.TAG_NAME, "body").send_keys("/")
+    assert focused(driver).get_attribute("id") == "find"
+    focused(driver).send_keys("by keys")
+    until(driver, lambda d: "q=by" in d.current_url and len(d.find_elements(By.CSS_SELECTOR, "#tokens tbody tr")) == 1)
+    assert focused(driver).get_attribute("id") == "find"
+    look(driver, 390)
+    menu = seen(driver, ".menu-button")
+    menu.send_keys(Keys.ENTER)
+    seen(driver, "#menu a")
+    focused(driver).send_keys(Keys.ESCAPE)
+    gone(driver, "#menu")
+    assert focused(driver).get_attribute("popovertarget") == "menu"
+    look(driver, 1280)
+
+
+def rotation(driver):
+    driver.get(page + "/profile/authentication")
+    token = make(driver, "rotated")
+    click(driver, "#made-close")
+    gone(driver, "#made")
+    follow(driver, "rotated")
+    accessible(driver, "token")
+    click(driver, "[data-opens=replace]")
+    click(driver, "#rotate button.primary")
+    new = seen(driver, "#made-text").get_attribute("value")
+    assert new != token and through(new) == 200 and through(token) == 200
+    click(driver, "#made-copy")
+    click(driver, "#made-close")
+    text(driver, "Rotation in progress")
+    accessible(driver, "rotation")
+    click(driver, "#rotation form button")
+    click(driver, "#confirm [value=yes]")
+    toast(driver, "The old token was revoked.")
+    assert through(new) == 200 and through(token) == 401
+
+
+def session_ends(driver):
+    """In the middle of the dialog: nothing that was typed is lost."""
+    driver.get(page + "/profile/authentication")
+    click(driver, "[data-opens=new-token]")
+    seen(driver, "#create [name=name]").send_keys("renewed")
+    click(driver, "#scope-1")
+    driver.delete_all_cookies()
+    click(driver, "#create button.primary")
+    seen(driver, "#renew-password").send_keys("wrong" + Keys.ENTER)
+    text(driver, "wrong", "#renew .wrong")
+    accessible(driver, "renew")
+    seen(driver, "#renew-password").clear()
+    seen(driver, "#renew-password").send_keys(password + Keys.ENTER)
+    assert through(seen(driver, "#made-text").get_attribute("value")) == 200
+    click(driver, "#made-copy")
+    click(driver, "#made-close")
+    gone(driver, "#made")
+    text(driver, "renewed", "#tokens")
+
+
+def slow(driver):
+    """Over a slow network a button that was pressed is busy, and cannot be pressed again."""
+    driver.get(page + "/profile")
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions",
+                           {"offline": False, "latency": 700, "downloadThroughput": -1, "uploadThroughput": -1})
+    click(driver, "[data-opens=edit-profile]")
+    name = seen(driver, "#profile-name")
+    name.clear()
+    name.send_keys("Alice A.", Keys.ENTER)
+    button = driver.find_element(By.CSS_SELECTOR, "#edit-profile button.primary")
+    assert button.get_attribute("aria-busy") == "true" and not button.is_enabled()
+    toast(driver, "Profile saved.")
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions",
+                           {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1})
 
 
 def denied(driver):
     sign_in(driver, "nobody")
-    assert "Update Self" in driver.find_element(By.TAG_NAME, "main").text
+    text(driver, "Update Self")
     assert not driver.find_elements(By.ID, "create")
     driver.get(page + "/users")
-    assert "read-user" in seen(driver, ".note.bad").text
+    text(driver, "read-user")
+    seen(driver, "nav a[href='/profile']")
     accessible(driver, "denied")
 
 
@@ -159,19 +199,118 @@ def administrator(driver):
         driver.get(f"{page}/{name}")
         accessible(driver, name.replace("/", "-"))
     driver.get(page + "/explain")
-    seen(driver, "[name=url]").send_keys("/hub/api/x")
+    seen(driver, "[name=url]").send_keys("/api/issues")
     seen(driver, "[name=user]").send_keys("nobody", Keys.ENTER)
     told = seen(driver, "section[aria-label=Decision]").text
-    assert "403" in told and "The deciding line" in told, told
+    assert "403" in told and "The deciding line" in told and "read service" in told, told
     accessible(driver, "explain")
+    # What helps is a button, which asks and can be undone.
+    click(driver, ".remedies button")
+    click(driver, "#confirm [value=yes]")
+    text(driver, "Permitted.")
+    click(driver, "#toasts .toast button")
+    text(driver, "Refused with 403")
 
 
-for part in (person, denied, administrator):
-    driver = browser()
+def people(driver):
+    """Users and groups are facts with chips; what hurts asks, and says what it costs."""
+    driver.get(page + "/users")
+    seen(driver, "#find").send_keys("nob")
+    until(driver, lambda d: len(d.find_elements(By.CSS_SELECTOR, "#users tbody tr")) == 1)
+    follow(driver, "nobody")
+    click(driver, "#add-group summary")
+    Select(seen(driver, "#group")).select_by_visible_text("developers")
+    click(driver, "#add-group button")
+    toast(driver, "nobody added to developers.")
+    text(driver, "developers", ".facts")
+    click(driver, "[aria-label='Remove from developers']")
+    toast(driver, "nobody removed from developers.")
+    click(driver, "[data-opens=ban]")
+    text(driver, "0 working tokens", "#ban")
+    accessible(driver, "ban")
+    seen(driver, "#ban-reason").send_keys("left", Keys.ENTER)
+    toast(driver, "nobody was banned.")
+    text(driver, "Banned because")
+    undo = until(driver, lambda d: next((b for b in d.find_elements(By.CSS_SELECTOR, "#toasts .toast:last-child button") if b.text == "Undo"), None))
+    undo.click()
+    toast(driver, "Undone.")
+    assert "Banned because" not in driver.find_element(By.TAG_NAME, "main").text
+    # Somebody else has saved first.
+    click(driver, "[data-opens=edit]")
+    call(driver, "PATCH", "/v1/users/nobody", {"name": "Changed elsewhere"})
+    seen(driver, "#edit-email").send_keys("nobody@example.org", Keys.ENTER)
+    text(driver, "is now “Changed elsewhere”", "#edit")
+    next(b for b in driver.find_elements(By.CSS_SELECTOR, "#edit .actions button") if b.text == "Save mine over it").click()
+    toast(driver, "nobody saved.")
+    driver.get(page + "/audit?event=user.ban")
+    text(driver, "root banned nobody: left", "#events")
+
+
+def bulk(driver):
+    driver.get(page + "/tokens?q=by+keys")
+    click(driver, "[data-pick]")
+    text(driver, "1 selected", "#bulk")
+    accessible(driver, "bulk")
+    click(driver, "[data-revoke-picked]")
+    text(driver, "by keys", "#confirm")
+    click(driver, "#confirm [value=yes]")
+    toast(driver, "1 token revoked.")
+    assert "q=by" in driver.current_url
+    text(driver, "No token matches")
+
+
+def invited(driver):
+    """From the link to the first token, without an administrator's help in between."""
+    driver.get(page + "/users/newcomer")
+    click(driver, "[data-opens=invite]")
+    click(driver, "#invitation-link button")
+    link = until(driver, lambda d: seen(d, "#invited-link").get_attribute("value"))
+    other = browser()
     try:
-        part(driver)
-        if part is person:
-            keyboard(driver)
+        look(other, 1280)
+        other.get(page + "/invitation#" + link.split("#")[1])
+        text(other, "Welcome, newcomer", "#greeting")
+        accessible(other, "invitation")
+        assert seen(other, "#login").get_attribute("value") == "newcomer"
+        seen(other, "#password").send_keys(password + Keys.ENTER)
+        until(other, lambda d: d.current_url.endswith("/profile/authentication"))
+        other.get(page + "/invitation#" + link.split("#")[1])
+        text(other, "invalid or has expired")
+    finally:
+        other.quit()
+
+
+def lured(driver):
+    """A link to sign in that would draw the password into the next address."""
+    driver.delete_all_cookies()
+    driver.get(page + "/sign-in?next=%2Fprofile%3Fx%3D%7Bpassword%7D")
+    seen(driver, "[name=login]").send_keys("alice")
+    seen(driver, "[name=password]").send_keys(password + Keys.ENTER)
+    until(driver, lambda d: "/profile" in d.current_url.split("/sign-in")[0] and "sign-in" not in d.current_url)
+    assert password.split()[0] not in driver.current_url, driver.current_url
+
+
+def scriptless(driver):
+    """Without the script nothing is sent, least of all in an address."""
+    driver.get(page + "/sign-in")
+    assert "JavaScript" in driver.find_element(By.TAG_NAME, "noscript").text
+    driver.find_element(By.NAME, "login").send_keys("alice")
+    driver.find_element(By.NAME, "password").send_keys(password + Keys.ENTER)
+    assert not driver.find_element(By.CSS_SELECTOR, "form button").is_enabled()
+    assert driver.current_url == page + "/sign-in", driver.current_url
+
+
+for parts in [(person, counted, keyboard, rotation, session_ends, slow, lured), (denied,),
+              (administrator, people, bulk, invited), (scriptless,)]:
+    driver = browser(scripts=parts[0] is not scriptless)
+    try:
+        look(driver, 1280)
+        for part in parts:
+            try:
+                part(driver)
+            except BaseException:
+                driver.save_screenshot(SHOTS / f"failed-{part.__name__}.png")
+                raise
     finally:
         driver.quit()
 print(json.dumps({"done": True}))

@@ -33,7 +33,7 @@ fn a_held_up_worker_ends_the_process() {
     assert!(asked.elapsed().as_secs() >= 5, "it waited for the worker: {:?}", asked.elapsed());
     let ready = process.operator("GET", "/readyz", None);
     assert_eq!(ready.status, 503, "{ready:?}");
-    process.says("a worker does not take changes over");
+    process.says("a worker does not apply changes");
     // It ends whatever the worker does; a tracer that holds on may keep the kernel from reaping it.
     drop(tracer);
     assert_eq!(process.end().code(), Some(1), "{}", process.words());

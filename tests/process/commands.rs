@@ -68,11 +68,12 @@ fn stdout_is_data_alone() {
     assert_eq!(data, "", "{words}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let (script, words) = place.check(&format!("completion {shell}"), 0);
-        assert!(script.contains("explain") && words.is_empty(), "{shell}: {words}");
+        assert!(script.contains("PERMGATE_COMPLETE") && words.is_empty(), "{shell}: {words}");
     }
     let (_, words) = place.check("completion tcsh", 2);
     assert!(words.contains("bash"), "{words}");
-    place.check("man --all pages", 0);
+    place.check("man --all old", 0);
+    place.check("man pages", 0);
     for page in ["permgate.1", "permgate-token-create.1", "permgate-audit.1"] {
         let page = std::fs::read_to_string(place.path().join("pages").join(page)).unwrap();
         assert!(page.contains(".TH") && page.contains("permgate"), "{page}");

@@ -127,7 +127,9 @@ impl Place {
 
     pub fn check_as(&self, token: Option<&str>, line: &str, code: i32) -> (String, String) {
         let mut command = self.command();
-        command.args(line.split(' ')).envs(token.map(|token| ("PERMGATE_TOKEN", token)));
+        // A token is sent only to where somebody has named.
+        let named = token.iter().flat_map(|_| ["-c", "gateway.toml"]);
+        command.args(line.split(' ')).args(named).envs(token.map(|token| ("PERMGATE_TOKEN", token)));
         let Output { status, stdout, stderr } = command.output().unwrap();
         let [data, words] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(status.code(), Some(code), "{line}\nstdout: {data}\nstderr: {words}");

@@ -10,6 +10,7 @@ mod ending;
 mod figures;
 mod harness;
 mod log;
+mod memory;
 mod reload;
 mod secrets;
 mod start;

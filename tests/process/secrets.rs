@@ -1,6 +1,6 @@
 //! No token is written anywhere: not on a stream, not in the log, not in the store.
 
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::{
     harness::{Place, services},
@@ -108,5 +108,73 @@ fn no_secret_is_written() {
         let credentials = ["\r\nauthorization:", "\r\nproxy-authorization:"];
         let head = seen.head.to_ascii_lowercase();
         assert!(credentials.iter().all(|name| !head.contains(name)), "a bearer went upstream: {}", seen.head);
+    }
+}
+
+/// Low 12 of the review of 2026-11-28: what `check` refuses, a running deployment survives with a warning; and
+/// nobody but its group reads the access log.
+#[test]
+fn files_with_secrets_are_for_their_owner() {
+    let upstream = Upstream::plain();
+    let services = services(upstream.address);
+    let place =
+        Place::new(&format!("[log]\naccess = \"access.log\"\n{services}authorization = \"file:cred\"\n"));
+    let cred = place.path().join("cred");
+    std::fs::write(&cred, "Bearer abc\n").unwrap();
+    std::fs::set_permissions(&cred, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (_, words) = place.check("check", 2);
+    assert!(words.contains("(mode 0644)"), "{words}");
+    let mut process = place.run();
+    process.words.wait_for("(mode 0644)");
+    let mode = |name: &str| place.path().join(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("access.log") & 0o137, 0, "{:o}", mode("access.log"));
+    process.stop();
+}
+
+/// M6: a caller who may read the configuration does not thereby learn which files and variables there are.
+#[test]
+fn a_checked_text_reads_files_for_administrators_alone() {
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let process = place.run();
+    let token = |login: &str, permission: &str| {
+        place.check(&format!("user create {login}"), 0);
+        place.check(&format!("role create {login} --permission {permission}"), 0);
+        place.check(&format!("grant add {login} --user {login}"), 0);
+        place.token(login, "permgate")
+    };
+    let (viewer, admin) = (token("viewer", "admin-read"), token("boss", "admin-write"));
+    std::fs::write(place.path().join("cred"), "Bearer abc").unwrap();
+    std::fs::write(place.path().join("two-lines"), "a\nb\n").unwrap();
+    std::fs::set_permissions(place.path().join("cred"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let base = place.read();
+    let check = |token: &str, reference: &str| {
+        let text = format!("{base}authorization = \"{reference}\"\n");
+        let body = serde_json::json!({"text": text}).to_string();
+        let bearer = format!("Bearer {token}");
+        let fields = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        let answer = Client::tcp(process.admin).request("POST", "/v1/config/check", &fields, Some(&body));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let references = [
+        "file:cred",
+        "file:two-lines",
+        "file:missing",
+        "file:/etc/shadow",
+        "env:PATH",
+        "env:NO_SUCH_VARIABLE",
+    ];
+    for reference in references {
+        let told = check(&viewer, reference);
+        assert_eq!(
+            told,
+            serde_json::json!({"valid": true, "errors": [], "files_read": false}),
+            "{reference}"
+        );
+    }
+    assert_eq!(check(&viewer, "Bearer abc")["valid"], false, "the text itself is judged");
+    for (reference, valid) in references.into_iter().zip([true, false, false, false, true, false]) {
+        assert_eq!(check(&admin, reference)["valid"], valid, "{reference}");
     }
 }

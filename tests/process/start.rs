@@ -1,5 +1,10 @@
 //! What a second process is told, and that the first one does not notice.
 
+use std::os::unix::{
+    fs::{PermissionsExt as _, chown},
+    process::CommandExt as _,
+};
+
 use crate::{
     harness::{Place, services},
     support::upstream::Upstream,
@@ -44,4 +49,36 @@ fn a_killed_process_leaves_nothing_in_the_way() {
     assert!(place.path().join("permgate.sock").exists(), "killed before it could tidy up");
     let process = place.run();
     assert_eq!(process.status("/api/x", &token), 200, "what was acknowledged is there");
+}
+
+/// Where core dumps are off, /proc/self belongs to root: the operator is told by the process's own user instead.
+#[test]
+fn the_operator_is_whom_the_server_runs_as() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        // Then every other test of this suite shows it.
+        return;
+    }
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let binary = place.path().join("permgate");
+    std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
+    chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let command = |line: &str| {
+        let mut command = place.bare(binary.to_str().unwrap());
+        command.args(line.split(' ')).uid(NOBODY).gid(NOBODY);
+        command
+    };
+    let mut process = place.start(command("run"));
+    assert!(command("user list").status().unwrap().success());
+    let mut other = command("user list");
+    std::fs::set_permissions(place.path().join("permgate.sock"), std::fs::Permissions::from_mode(0o666))
+        .unwrap();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(
+        other.uid(NOBODY - 1).gid(NOBODY - 1).status().unwrap().code(),
+        Some(3),
+        "another user is none"
+    );
+    process.stop();
 }

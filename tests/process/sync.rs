@@ -59,10 +59,10 @@ fn an_admin_write_is_synced_before_it_is_answered() {
                 && ["sendto(", "write(", "writev(", "sendmsg("].iter().any(|c| line.contains(c))
         });
         let written = find("write of the store", arrival, &|line| {
-            line.contains("pwrite64(") && line.contains("/data/") && line.contains("db>")
+            line.contains("pwrite64(") && line.contains("/data/") && line.contains("/journal-")
         });
         let asked = find("sync of the store", written, &|line| {
-            line.contains("fdatasync(") && line.contains("/data/") && line.contains("db>")
+            line.contains("fdatasync(") && line.contains("/data/") && line.contains("/journal-")
         });
         let thread = lines[asked].split(' ').next().unwrap();
         let synced = find("end of the sync", asked, &|line| {

@@ -132,6 +132,8 @@ impl Setup {
                 methods: None,
                 read_methods: ["GET", "HEAD", "OPTIONS"].map(reading).into(),
                 authorization: Authorization::Strip,
+                credentials: permgate::authz::carriers::Carriers::BEARER,
+                registry: false,
                 identity: Identity::Headers,
                 identity_groups: None,
                 allow: Vec::new(),

@@ -18,6 +18,8 @@ pub fn service(key: &str, paths: &[&str], readers: &[&str]) -> ServiceSpec {
         methods: None,
         read_methods: vec![ReadMethod { method: Method::GET, prefix: None }],
         authorization: Authorization::Strip,
+        credentials: permgate::authz::carriers::Carriers::BEARER,
+        registry: false,
         identity: Identity::Headers,
         identity_groups: None,
         allow: Vec::new(),

@@ -1,9 +1,10 @@
 //! A code for tokens (RFC 6749, 4.1.3, with RFC 7636).
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use super::{Relying, base64, flow::Flow, metadata::Metadata, metadata::ProviderError, plain};
+use super::{Relying, flow::Flow, metadata::Metadata, metadata::ProviderError, plain};
 
 pub(super) struct Tokens {
     pub id_token: String,
@@ -72,7 +73,7 @@ fn is_bearer(body: &Value) -> bool {
 fn basic(client_id: &str, secret: &str) -> Result<HeaderValue, ProviderError> {
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = format!("{}:{}", encoded(client_id), encoded(secret));
-    let mut value = HeaderValue::try_from(format!("Basic {}", base64::standard(pair.as_bytes())))
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())))
         .map_err(|_| ProviderError::Claims("the client's secret is not text"))?;
     value.set_sensitive(true);
     Ok(value)

@@ -3,9 +3,9 @@
 //! what this one began.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use http::{HeaderMap, HeaderValue, header};
 
-use super::base64;
 use crate::{
     admin::{error::Problem, session::secret::Secret},
     authz::cookies,
@@ -37,13 +37,13 @@ impl Flow {
         let mut values = pairs.filter(|(name, _)| *name == cookie_name(secure)).map(|(_, value)| value);
         let (Some(value), None) = (values.next(), values.next()) else { return None };
         let (secret, next) = value.split_once('.')?;
-        let next = String::from_utf8(base64::from_url(next)?).ok()?;
+        let next = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(next).ok()?).ok()?;
         Some(Self { secret: Secret::parse(secret)?, next: Some(next).filter(|next| !next.is_empty()) })
     }
 
     /// `Lax`: the provider sends the browser back from another site.
     pub(in crate::admin) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
-        let next = base64::url(self.next.as_deref().unwrap_or_default().as_bytes());
+        let next = BASE64_URL_SAFE_NO_PAD.encode(self.next.as_deref().unwrap_or_default().as_bytes());
         let mut value = written(&format!("{}.{next}", self.secret.expose()), PATIENCE, secure)?;
         value.set_sensitive(true);
         Some(value)
@@ -73,7 +73,7 @@ impl Flow {
 
     /// RFC 7636, 4.2: `S256`.
     pub(super) fn challenge(&self) -> String {
-        base64::url(digest(&SHA256, self.verifier().as_bytes()).as_ref())
+        BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier().as_bytes()).as_ref())
     }
 
     fn derive(&self, purpose: &str) -> blake3::Hash {
@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn a_challenge_is_that_of_the_verifier() {
         // RFC 7636, appendix B.
-        let of = |verifier: &str| base64::url(digest(&SHA256, verifier.as_bytes()).as_ref());
+        let of =
+            |verifier: &str| BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
         let challenge = of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
         assert_eq!(challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
         let flow = Flow::begin(None).unwrap();

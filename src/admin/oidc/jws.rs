@@ -2,9 +2,10 @@
 //! the algorithm that fits the key.
 
 use aws_lc_rs::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::Value;
 
-use super::{base64, claims::Claims};
+use super::claims::Claims;
 
 /// A compact token, read but not believed.
 pub(super) struct Signed<'a> {
@@ -74,8 +75,11 @@ impl<'a> Signed<'a> {
         }
         let (input, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = input.split_once('.').ok_or(TokenError::Malformed)?;
-        let object = |part: &str| match base64::from_url(part).map(|bytes| serde_json::from_slice(&bytes)) {
-            Some(Ok(Value::Object(object))) => Ok(object),
+        let object = |part: &str| match BASE64_URL_SAFE_NO_PAD
+            .decode(part)
+            .map(|bytes| serde_json::from_slice(&bytes))
+        {
+            Ok(Ok(Value::Object(object))) => Ok(object),
             _ => Err(TokenError::Malformed),
         };
         let (header, claims) = (object(header)?, object(payload)?);
@@ -91,7 +95,7 @@ impl<'a> Signed<'a> {
         };
         Ok(Self {
             input,
-            signature: base64::from_url(signature).ok_or(TokenError::Malformed)?,
+            signature: BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed)?,
             algorithm: algorithm.ok_or(TokenError::Algorithm)?,
             kid,
             claims,
@@ -127,7 +131,7 @@ impl Key {
         if jwk["key_ops"].as_array().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
             return None;
         }
-        let bytes = |name: &str| base64::from_url(text(name)?);
+        let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?).ok();
         let material = match (text("kty")?, text("crv")) {
             ("RSA", _) => Material::Rsa { n: bytes("n")?, e: bytes("e")? },
             ("EC", Some("P-256")) => Material::P256(point(&bytes("x")?, &bytes("y")?)?),

@@ -230,6 +230,10 @@ fn sign_in() -> Vec<Operation> {
             .takes::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
             .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .open(),
+        post("/v1/invitation/check", "Whom an invitation is for, before it is used")
+            .takes::<invitations::Check>(json!({"invitation": "..."}))
+            .tells(&[("user", Type::String), ("name", Type::String), ("expires_at", Type::String)])
+            .open(),
     ]
 }
 

@@ -47,7 +47,8 @@ pub(super) fn of(schema: &str) -> Option<Value> {
             "bytes_out": 8192,
         }),
         "Overview" => {
-            let series = json!({"requests": [120], "refused": [3], "p50": [1.5], "p95": [9.0]});
+            let series =
+                json!({"requests": [120], "refused": [3], "failed": [1], "p50": [1.5], "p95": [9.0]});
             json!({
                 "ready": true, "writable": true, "tokens": 210, "imported": 0, "users": 37, "live": 4, "step": 10,
                 "at": [AT], "all": series, "services": {"youtrack": series}, "refusals": {"unknown_token": 3},

@@ -4,12 +4,14 @@
 use std::fmt;
 
 use http::StatusCode;
+use zeroize::Zeroizing;
 
 use super::super::error::Problem;
 use crate::authz::secret::Digest;
 
-/// 256 random bits in hexadecimal. Shown once, redacted `Debug`, no way back from its digest.
-pub(in crate::admin) struct Secret(String);
+/// 256 random bits in hexadecimal. Shown once, redacted `Debug`, no way back from its digest, overwritten when
+/// dropped.
+pub(in crate::admin) struct Secret(Zeroizing<String>);
 
 /// What a form or script of our own pages repeats (synchroniser token): a page of somebody else's
 /// makes the browser send the cookie, but cannot read this.
@@ -22,18 +24,18 @@ const HEADER: &str = "permgate 2026-11 header csrf";
 
 impl Secret {
     pub(in crate::admin) fn draw() -> Result<Self, Problem> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|error| {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(bytes.as_mut_slice()).map_err(|error| {
             tracing::error!(%error, "the system has no random numbers");
             let text = "Nothing random could be drawn";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
         })?;
-        Ok(Self(blake3::Hash::from_bytes(bytes).to_hex().to_string()))
+        Ok(Self(Zeroizing::new(blake3::Hash::from_bytes(*bytes).to_hex().to_string())))
     }
 
     pub(in crate::admin) fn parse(text: &str) -> Option<Self> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        (text.len() == 64 && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+        (text.len() == 64 && text.bytes().all(hex)).then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
     pub(in crate::admin) fn expose(&self) -> &str {

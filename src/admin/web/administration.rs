@@ -2,39 +2,89 @@
 //! shows a form only to who may use it.
 
 mod audit;
+mod configuration;
+mod explain;
 mod gateway;
+mod groups;
 mod overview;
-mod people;
+mod roles;
 mod tokens;
+mod users;
 
 use axum::{Router, routing::get};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Failed, Reader, Shell, render};
-use crate::admin::Context;
+use super::{Failed, Reader, Shell, link, render};
+use crate::{
+    admin::Context,
+    authz::{
+        accounts::{ALL_USERS, Accounts, fold},
+        subject::Permission,
+    },
+};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/overview", get(overview::show))
-        .route("/users", get(people::users))
-        .route("/users/{login}", get(people::user))
-        .route("/groups", get(people::groups))
-        .route("/groups/{name}", get(people::group))
-        .route("/roles", get(people::roles))
+        .route("/users", get(users::list))
+        .route("/users/{login}", get(users::show))
+        .route("/groups", get(groups::list))
+        .route("/groups/{name}", get(groups::show))
+        .route("/roles", get(roles::list))
         .route("/services", get(gateway::services))
         .route("/tokens", get(tokens::list))
         .route("/live", get(gateway::live))
         .route("/audit", get(audit::list))
-        .route("/explain", get(gateway::explain))
-        .route("/configuration", get(gateway::configuration))
+        .route("/audit/export", get(audit::export))
+        .route("/explain", get(explain::show))
+        .route("/configuration", get(configuration::show))
 }
 
-/// `/users/ann`, whatever is in the name.
-fn link(section: &str, name: &str) -> String {
-    format!("{section}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+/// What the reader may change.
+struct May {
+    user: bool,
+    delete_user: bool,
+    delete_group: bool,
+    group: bool,
+    role: bool,
+    explain: bool,
+}
+
+impl May {
+    fn of(reader: &Reader) -> Self {
+        let may = |permission| reader.caller.may(permission);
+        Self {
+            user: may(Permission::UpdateUser),
+            delete_user: may(Permission::DeleteUser),
+            delete_group: may(Permission::DeleteGroup),
+            group: may(Permission::UpdateGroup),
+            role: may(Permission::ManageRole),
+            explain: may(Permission::AdminRead),
+        }
+    }
 }
 
 /// What a form sends when its field is left empty.
 fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.trim().is_empty())
+}
+
+/// Names of the groups that one can be put into.
+fn joinable(accounts: &Accounts) -> Vec<String> {
+    let groups = accounts.groups().filter(|group| group.record.id != ALL_USERS);
+    let mut names: Vec<String> = groups.map(|group| group.record.name.clone()).collect();
+    names.sort_by_cached_key(|name| fold(name));
+    names
+}
+
+/// A name and its page.
+struct Named {
+    name: String,
+    link: String,
+}
+
+impl Named {
+    fn new(section: &str, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { link: link(section, &name), name }
+    }
 }

@@ -14,7 +14,7 @@ use crate::admin::error::Problem;
 pub struct Asset {
     /// `/assets/NAME`.
     pub path: String,
-    content: &'static str,
+    content: String,
     form: &'static str,
 }
 
@@ -24,8 +24,14 @@ pub static STYLE: LazyLock<Asset> = LazyLock::new(|| {
 pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("page.js", include_str!("../../../web/page.js"), "text/javascript; charset=utf-8")
 });
+pub static FORMS: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("forms.js", include_str!("../../../web/forms.js"), "text/javascript; charset=utf-8")
+});
 pub static TOKENS: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("tokens.js", include_str!("../../../web/tokens.js"), "text/javascript; charset=utf-8")
+});
+pub static PEOPLE: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("people.js", include_str!("../../../web/people.js"), "text/javascript; charset=utf-8")
 });
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon.svg", include_str!("../../../web/icon.svg"), "image/svg+xml"));
@@ -33,7 +39,8 @@ pub static ICON: LazyLock<Asset> =
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 impl Asset {
-    fn new(name: &str, content: &'static str, form: &'static str) -> Self {
+    fn new(name: &str, content: &str, form: &'static str) -> Self {
+        let content = packed(content);
         let hash = blake3::hash(content.as_bytes()).to_hex();
         let (stem, ending) = name.split_once('.').expect("an asset's name has an ending");
         Self { path: format!("/assets/{stem}-{}.{ending}", &hash[..16]), content, form }
@@ -41,9 +48,37 @@ impl Asset {
 }
 
 pub async fn send(Path(name): Path<String>) -> Response {
-    let all: [&Asset; 4] = [&STYLE, &SCRIPT, &TOKENS, &ICON];
+    let all: [&Asset; 6] = [&STYLE, &SCRIPT, &FORMS, &TOKENS, &PEOPLE, &ICON];
     let found = all.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&*name));
     let Some(asset) = found else { return Problem::not_found("asset").into_response() };
     let fields = [(header::CONTENT_TYPE, asset.form), (header::CACHE_CONTROL, FOR_GOOD)];
-    (fields, asset.content).into_response()
+    (fields, asset.content.as_str()).into_response()
+}
+
+/// Without indentation, and without lines that are comments: a sixth less to send. No text of ours begins a line
+/// inside a literal.
+fn packed(content: &str) -> String {
+    let lines = content.lines().map(str::trim_start);
+    let code = lines.filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("/*"));
+    code.fold(String::with_capacity(content.len()), |text, line| text + line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_a_page_loads_is_small() {
+        let all: usize =
+            [&STYLE, &SCRIPT, &FORMS, &TOKENS, &ICON].iter().map(|asset| asset.content.len()).sum();
+        assert!(all < 60_000, "{all}");
+    }
+
+    #[test]
+    fn comments_and_indentation_are_left_out() {
+        assert_eq!(
+            packed("/** What. */\na {\n  b: c;\n}\n\n// No.\n  // No.\nx // y\n"),
+            "a {\nb: c;\n}\nx // y\n"
+        );
+    }
 }

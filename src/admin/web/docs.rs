@@ -1,19 +1,36 @@
-//! The API for people: `/openapi.json` as a page.
+//! The API for people: `/openapi.json` as a page, read once.
+
+use std::{collections::BTreeSet, fmt::Write as _, sync::LazyLock};
 
 use askama::Template;
-use axum::response::Response;
+use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde_json::Value;
 
 use super::{Shell, render};
-use crate::admin::{caller::Caller, openapi::document};
+use crate::admin::{Context, caller::Caller, openapi::document};
 
 #[derive(Template)]
 #[template(path = "docs.html")]
 struct DocsPage {
     shell: Shell,
-    calls: Vec<Call>,
+    groups: &'static [Group],
+    errors: &'static [(String, String)],
+    schemas: &'static [(String, String)],
+    base: String,
+}
+
+struct Reference {
+    groups: Vec<Group>,
+    errors: Vec<(String, String)>,
     schemas: Vec<(String, String)>,
+}
+
+/// The calls of one resource.
+struct Group {
+    title: &'static str,
+    anchor: &'static str,
+    calls: Vec<Call>,
 }
 
 /// One method of one path.
@@ -23,42 +40,128 @@ struct Call {
     summary: String,
     parameters: Vec<(String, String)>,
     body: Option<String>,
-    answers: Vec<(String, String)>,
+    answer: Option<String>,
+    curl: String,
+    /// Statuses of errors that it answers beside the usual ones.
+    errors: Vec<String>,
 }
 
-pub(super) async fn show(caller: Option<Caller>) -> Response {
+/// Resources in the order of the reference: what a path begins with, and its title.
+const RESOURCES: [(&str, &str, &str); 12] = [
+    ("/v1/tokens", "Tokens", "tokens"),
+    ("/v1/users/{login}/tokens", "Tokens", "tokens"),
+    ("/v1/users", "Users", "users"),
+    ("/v1/groups", "Groups", "groups"),
+    ("/v1/roles", "Roles and grants", "roles"),
+    ("/v1/grants", "Roles and grants", "roles"),
+    ("/v1/session", "Signing in", "session"),
+    ("/v1/invitation", "Signing in", "session"),
+    ("/oauth2", "OAuth 2.0", "oauth"),
+    ("/hub", "Hub's own calls", "hub"),
+    ("/v1", "Operation", "operation"),
+    ("/", "Health and metrics", "health"),
+];
+/// Statuses that almost every call may answer; the page says what they mean once.
+const USUAL: [&str; 4] = ["400", "401", "403", "503"];
+
+static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
     let document = serde_json::to_value(document()).unwrap_or_default();
-    let paths = document["paths"].as_object().into_iter().flatten();
-    let calls = paths.flat_map(|(path, item)| {
-        item.as_object().into_iter().flatten().filter_map(|(method, call)| Call::new(method, path, call))
-    });
-    let calls = calls.collect();
+    let mut groups: Vec<Group> = Vec::new();
+    for (_, title, anchor) in RESOURCES {
+        if !groups.iter().any(|group| group.title == title) {
+            groups.push(Group { title, anchor, calls: Vec::new() });
+        }
+    }
+    let mut errors = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        let resource = RESOURCES.into_iter().filter(|(prefix, _, _)| path.starts_with(prefix));
+        let Some((_, title, _)) = resource.max_by_key(|(prefix, _, _)| prefix.len()) else { continue };
+        for (method, call) in item.as_object().into_iter().flatten() {
+            let Some(call) = Call::new(method, path, call, &document, &mut errors) else { continue };
+            if let Some(group) = groups.iter_mut().find(|group| group.title == title) {
+                group.calls.push(call);
+            }
+        }
+    }
     let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
     let schemas = schemas.map(|(name, schema)| (name.clone(), pretty(schema))).collect();
-    render(StatusCode::OK, &DocsPage { shell: Shell::new("API", "/docs", caller.as_ref()), calls, schemas })
+    Reference { groups, errors: errors.into_iter().collect(), schemas }
+});
+
+pub(super) async fn show(State(context): State<Context>, caller: Option<Caller>) -> Response {
+    let page = DocsPage {
+        shell: Shell::new("API reference", "/docs", caller.as_ref()),
+        groups: &REFERENCE.groups,
+        errors: &REFERENCE.errors,
+        schemas: &REFERENCE.schemas,
+        base: context.sign_in.base().to_owned(),
+    };
+    render(StatusCode::OK, &page)
 }
 
 impl Call {
     /// `None`: the entry is no call.
-    fn new(method: &str, path: &str, call: &Value) -> Option<Self> {
+    fn new(
+        method: &str,
+        path: &str,
+        call: &Value,
+        document: &Value,
+        errors: &mut BTreeSet<(String, String)>,
+    ) -> Option<Self> {
         let answers = call.get("responses")?.as_object()?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let parameters = call["parameters"].as_array().into_iter().flatten();
-        let body = call["requestBody"]["content"].as_object().and_then(|content| content.values().next());
+        let example = |content: &Value| -> Option<Value> {
+            let content = content.as_object()?.values().next()?;
+            let schema = &content["schema"];
+            Some(if content["example"].is_null() {
+                referred(schema, document)
+            } else {
+                content["example"].clone()
+            })
+        };
+        let body = example(&call["requestBody"]["content"]);
+        let mut own = Vec::new();
+        for (status, answer) in answers.iter().filter(|(status, _)| status.starts_with(['4', '5'])) {
+            errors.insert((status.clone(), text(&answer["description"])));
+            if !USUAL.contains(&status.as_str()) {
+                own.push(status.clone());
+            }
+        }
+        let good = answers.iter().find(|(status, _)| status.starts_with('2'));
+        let method = method.to_ascii_uppercase();
         Some(Self {
-            method: method.to_ascii_uppercase(),
-            path: path.to_owned(),
+            curl: curl(&method, path, body.as_ref()),
             summary: text(if call["summary"].is_null() { &call["description"] } else { &call["summary"] }),
             parameters: parameters.map(|p| (text(&p["name"]), text(&p["description"]))).collect(),
-            body: body.map(|content| {
-                pretty(if content["example"].is_null() { &content["schema"] } else { &content["example"] })
-            }),
-            answers: answers
-                .iter()
-                .map(|(status, answer)| (status.clone(), text(&answer["description"])))
-                .collect(),
+            body: body.as_ref().map(pretty),
+            answer: good.and_then(|(_, answer)| example(&answer["content"])).as_ref().map(pretty),
+            errors: own,
+            path: path.to_owned(),
+            method,
         })
     }
+}
+
+/// A line to try. `$PERMGATE` is the address, `$TOKEN` a token for it.
+fn curl(method: &str, path: &str, body: Option<&Value>) -> String {
+    let mut line = "curl".to_owned();
+    if method != "GET" {
+        // Writing to a String cannot fail.
+        let _ = write!(line, " -X {method}");
+    }
+    line.push_str(" -H \"Authorization: Bearer $TOKEN\"");
+    if let Some(body) = body {
+        let _ = write!(line, " -H 'Content-Type: application/json' -d '{body}'");
+    }
+    let path = path.replace("{login}", "me").replace(['{', '}'], "").replace("/id", "/ID");
+    let _ = write!(line, " \"$PERMGATE{path}\"");
+    line
+}
+
+fn referred(schema: &Value, document: &Value) -> Value {
+    let target = schema["$ref"].as_str().and_then(|reference| document.pointer(reference.strip_prefix('#')?));
+    target.unwrap_or(schema).clone()
 }
 
 fn pretty(value: &Value) -> String {

@@ -24,11 +24,12 @@ pub(super) struct Next {
 struct SignInPage {
     shell: Shell,
     next: String,
-    provider: Option<Way>,
+    provider: Option<Provider>,
+    demo: bool,
 }
 
 /// To sign in elsewhere.
-struct Way {
+struct Provider {
     title: String,
     link: String,
 }
@@ -56,9 +57,10 @@ pub(super) async fn sign_in(
         let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
         // By the name that the provider sends people back to, which is where its cookie has to be.
         let link = format!("{}/sign-in/oidc?next={next}", context.sign_in.base());
-        Way { title: provider.title.clone(), link }
+        Provider { title: provider.title.clone(), link }
     });
-    Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next, provider }))
+    let demo = context.sign_in.demo;
+    Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next, provider, demo }))
 }
 
 /// The invitation's text stands behind `#` and is seen by the script alone.

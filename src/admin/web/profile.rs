@@ -1,22 +1,25 @@
-//! The profile of whoever is signed in: who one is here and what one may read, and one's tokens.
+//! The profile of whoever is signed in: who one is here, what one may read, and one's tokens.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 
-use super::{Failed, Reader, Shell, assets::TOKENS, render, token::TokenRow};
+use super::{
+    Failed, Reader, Shell, link, render,
+    time::Moment,
+    token_list::{self, Asked, Listing},
+};
 use crate::{
-    admin::{Context, error::Problem, services::ServiceView, tokens::TokenView, wire::Time},
+    admin::{Context, error::Problem, groups::SEES_GROUPS, pages::Params, services::ServiceView, wire::Time},
     authz::{
         accounts::{Account, Accounts},
         rules::Service,
         subject::Permission,
     },
-    store::TokenFilter,
 };
 
-/// More tokens than a person has; beyond, the API pages through them.
-const TOKENS_SHOWN: usize = 1_000;
+/// From as many services on, the dialog has a field to find one.
+const SEARCHED_FROM: usize = 8;
 
 #[derive(Template)]
 #[template(path = "profile.html")]
@@ -25,11 +28,15 @@ struct GeneralPage {
     name: String,
     login: String,
     email: Option<String>,
-    groups: Vec<String>,
+    /// Names, with links for who may follow them.
+    groups: Vec<(String, Option<String>)>,
     permissions: Vec<&'static str>,
     services: Vec<Readable>,
+    sessions: Vec<Browser>,
     /// There is a password here to change.
     password: bool,
+    revision: u64,
+    may_edit: bool,
 }
 
 /// A service that one may read, and by what.
@@ -38,15 +45,23 @@ struct Readable {
     because: String,
 }
 
+/// A browser that is signed in.
+struct Browser {
+    client: String,
+    since: Moment,
+    seen: Moment,
+    current: bool,
+}
+
 #[derive(Template)]
 #[template(path = "authentication.html")]
 struct AuthenticationPage {
     shell: Shell,
-    tokens_script: &'static str,
-    tokens: Vec<TokenRow>,
-    /// There are more than are shown.
-    more: bool,
+    list: Listing,
+    owned: bool,
+    may_revoke: bool,
     services: Vec<ServiceView>,
+    searched: bool,
     /// One may make a token.
     may_create: bool,
     /// `https://gate.example`, where the services answer.
@@ -57,18 +72,35 @@ pub(super) async fn general(State(context): State<Context>, reader: Reader) -> R
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
-    let groups = accounts.groups_of(account);
+    let sees_groups = SEES_GROUPS.into_iter().any(|needed| reader.caller.may(needed));
+    let groups = accounts.groups_of(account).into_iter().filter_map(|ix| {
+        let name = accounts.group(ix)?.record.name.clone();
+        let link = sees_groups.then(|| link("/groups", &name));
+        Some((name, link))
+    });
     let rules = context.rules();
     let readable = rules.services().iter().filter(|service| reader.user.readable.contains(service.id));
+    let now = Time::now();
+    let mut sessions = context.store.sessions_of(&record.id);
+    sessions.sort_by_key(|session| std::cmp::Reverse(session.last_seen_at));
+    let sessions = sessions.into_iter().map(|session| Browser {
+        client: session.client.to_string(),
+        since: Moment::at(Time(session.created_at), now),
+        seen: Moment::at(Time(session.last_seen_at), now),
+        current: reader.caller.session() == Some(session.digest),
+    });
     let page = GeneralPage {
         shell: reader.shell("Profile", "/profile"),
         name: record.name.clone(),
         login: record.login.clone(),
         email: record.email.clone(),
-        groups: groups.iter().filter_map(|ix| Some(accounts.group(*ix)?.record.name.clone())).collect(),
+        groups: groups.collect(),
         permissions: reader.user.permissions.iter().map(Permission::word).collect(),
         services: readable.map(|service| Readable::new(&accounts, account, service)).collect(),
+        sessions: sessions.collect(),
         password: record.password.is_some(),
+        revision: record.revision,
+        may_edit: reader.caller.may(Permission::UpdateSelf),
     };
     Ok(render(StatusCode::OK, &page))
 }
@@ -76,27 +108,25 @@ pub(super) async fn general(State(context): State<Context>, reader: Reader) -> R
 pub(super) async fn authentication(
     State(context): State<Context>,
     reader: Reader,
+    Params(asked): Params<Asked>,
 ) -> Result<Response, Failed> {
     let user = &reader.user;
-    let rules = context.rules();
-    let filter = TokenFilter { owner: Some(user.login.to_string()), ..TokenFilter::default() };
-    let found = context.store.tokens(&filter, None, TOKENS_SHOWN)?;
-    let (accounts, now) = (context.store.accounts(), Time::now());
-    let views = found.items.into_iter().map(|record| TokenView::at(&context, &accounts, record, now));
-    let mut tokens: Vec<TokenRow> = views.map(TokenRow::from).collect();
-    // The newest first: it is the one that somebody has just made.
-    tokens.sort_by_key(|token| std::cmp::Reverse(token.view.created_at));
-    let services: Vec<ServiceView> = rules
+    let owner = Some(user.login.to_string());
+    let asked = Asked { user: None, ..asked.filled() };
+    let list = token_list::read(&context, owner, asked, "/profile/authentication").await?;
+    let services: Vec<ServiceView> = context
+        .rules()
         .services()
         .iter()
         .filter(|service| user.readable.contains(service.id))
         .map(ServiceView::new)
         .collect();
     let page = AuthenticationPage {
-        shell: reader.shell("Authentication", "/profile/authentication"),
-        tokens_script: &TOKENS.path,
-        tokens,
-        more: found.next.is_some(),
+        shell: reader.shell("Tokens", "/profile/authentication"),
+        list,
+        owned: false,
+        may_revoke: true,
+        searched: services.len() >= SEARCHED_FROM,
         may_create: user.permissions.contains(Permission::UpdateSelf) && !services.is_empty(),
         services,
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
@@ -111,7 +141,7 @@ impl Readable {
         let by: Vec<&str> =
             names.filter(|name| service.spec.readers.contains(name)).map(String::as_str).collect();
         let because = if by.is_empty() {
-            "by the permission read-service".to_owned()
+            "by the Read Service permission".to_owned()
         } else {
             format!("as a member of {}", by.join(", "))
         };

@@ -2,12 +2,13 @@
 
 use askama::Template;
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Request},
+    middleware::Next,
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
-use super::assets::{ICON, SCRIPT, STYLE};
+use super::assets::{FORMS, ICON, PEOPLE, SCRIPT, STYLE, TOKENS};
 use crate::{
     admin::{
         caller::{Caller, Identity},
@@ -29,12 +30,16 @@ pub struct Shell {
     pub reader: Option<Signed>,
     pub style: &'static str,
     pub script: &'static str,
+    pub forms_script: &'static str,
+    pub tokens_script: &'static str,
+    pub people_script: &'static str,
     pub icon: &'static str,
 }
 
 /// Who is signed in, as the layout needs it.
 pub struct Signed {
     pub login: String,
+    pub initials: String,
     pub csrf: String,
     /// A proxy in front vouches for the user: there is nothing here to sign out of.
     pub vouched: bool,
@@ -45,6 +50,7 @@ pub struct Signed {
 pub struct Section {
     pub path: &'static str,
     pub label: &'static str,
+    pub icon: &'static str,
 }
 
 /// Somebody who is signed in and reads a page. Whoever is not is sent to sign in first.
@@ -61,17 +67,17 @@ pub enum Failed {
 }
 
 /// Pages of administration, and who sees each.
-const SECTIONS: [(&str, &str, &[Permission]); 10] = [
-    ("/overview", "Overview", &[Permission::AdminRead]),
-    ("/users", "Users", &SEES_USERS),
-    ("/groups", "Groups", &SEES_GROUPS),
-    ("/roles", "Roles", &SEES_ROLES),
-    ("/services", "Services", &[Permission::AdminRead]),
-    ("/tokens", "Tokens", &SEES_TOKENS),
-    ("/live", "Live", &[Permission::AdminRead]),
-    ("/audit", "Audit", &[Permission::ReadAudit]),
-    ("/explain", "Explain", &[Permission::AdminRead]),
-    ("/configuration", "Configuration", &[Permission::AdminRead]),
+const SECTIONS: [(&str, &str, &str, &[Permission]); 10] = [
+    ("/overview", "Overview", "gauge", &[Permission::AdminRead]),
+    ("/tokens", "All tokens", "keys", &SEES_TOKENS),
+    ("/users", "Users", "user", &SEES_USERS),
+    ("/groups", "Groups", "group", &SEES_GROUPS),
+    ("/roles", "Roles", "shield", &SEES_ROLES),
+    ("/services", "Services", "box", &[Permission::AdminRead]),
+    ("/live", "Live requests", "pulse", &[Permission::AdminRead]),
+    ("/audit", "Audit log", "list", &[Permission::ReadAudit]),
+    ("/explain", "Explain", "help", &[Permission::AdminRead]),
+    ("/configuration", "Configuration", "sliders", &[Permission::AdminRead]),
 ];
 
 /// Nothing from elsewhere, nothing inline, in nobody's frame.
@@ -82,26 +88,48 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 #[template(path = "problem.html")]
 struct ProblemPage {
     shell: Shell,
+    status: u16,
     description: String,
 }
 
 impl Shell {
     pub fn new(title: &'static str, at: &'static str, caller: Option<&Caller>) -> Self {
-        let reader = caller.and_then(Signed::of);
-        Self { title, at, reader, style: &STYLE.path, script: &SCRIPT.path, icon: &ICON.path }
+        Self {
+            title,
+            at,
+            reader: caller.and_then(Signed::of),
+            style: &STYLE.path,
+            script: &SCRIPT.path,
+            forms_script: &FORMS.path,
+            tokens_script: &TOKENS.path,
+            people_script: &PEOPLE.path,
+            icon: &ICON.path,
+        }
     }
 }
 
 impl Signed {
     fn of(caller: &Caller) -> Option<Self> {
+        let login = caller.user()?.login.to_string();
         let sees = |needed: &[Permission]| needed.iter().any(|permission| caller.may(*permission));
-        let sections = SECTIONS.into_iter().filter(|(_, _, needed)| sees(needed));
+        let sections = SECTIONS.into_iter().filter(|(_, _, _, needed)| sees(needed));
         Some(Self {
-            login: caller.user()?.login.to_string(),
+            initials: initials(&login),
+            login,
             csrf: caller.csrf().map_or_else(String::new, Csrf::text),
             vouched: !matches!(&caller.identity, Identity::Browser { session: Some(_), .. }),
-            sections: sections.map(|(path, label, _)| Section { path, label }).collect(),
+            sections: sections.map(|(path, label, icon, _)| Section { path, label, icon }).collect(),
         })
+    }
+}
+
+/// Of the first two words of a login, or its first two letters.
+fn initials(login: &str) -> String {
+    let name = login.split('@').next().unwrap_or_default();
+    let mut words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    match (words.next(), words.next()) {
+        (Some(first), Some(second)) => first.chars().take(1).chain(second.chars().take(1)).collect(),
+        (first, _) => first.unwrap_or("?").chars().take(2).collect(),
     }
 }
 
@@ -120,7 +148,7 @@ impl<S: Sync> FromRequestParts<S> for Reader {
             return Err(Failed::SignIn(back.to_owned()));
         };
         let Some(user) = caller.user().cloned() else {
-            let text = "The operator has no page: `permgate` and the API do all of this";
+            let text = "The operator has no page. Use `permgate` or the API instead";
             return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", text).into());
         };
         Ok(Self { caller, user })
@@ -138,9 +166,19 @@ pub fn render(status: StatusCode, page: &impl Template) -> Response {
         }
         Err(error) => {
             tracing::error!(%error, "failed to write a page");
-            let text = "The page could not be written";
+            let text = "The page could not be rendered. The log says why";
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
         }
+    }
+}
+
+/// What goes wrong on a page is told as a page, which keeps the navigation of whoever is signed in.
+pub async fn problems_as_pages(request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let response = next.run(request).await;
+    match response.extensions().get::<Problem>() {
+        Some(problem) => problem_page(problem, caller.as_ref()),
+        None => response,
     }
 }
 
@@ -150,16 +188,24 @@ pub async fn not_found(headers: HeaderMap, caller: Option<Caller>) -> Response {
     let problem = Problem::not_found("resource");
     let mut forms = accepts.flat_map(|value| value.split(','));
     if forms.any(|form| form.trim().starts_with("text/html")) && !asks_for_problem(&headers) {
-        problem_page(&problem, caller.as_ref())
+        let text = "There is no such page";
+        problem_page(&Problem::new(StatusCode::NOT_FOUND, "not_found", text), caller.as_ref())
     } else {
         problem.into_response()
     }
 }
 
 fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
-    let title = problem.status().canonical_reason().unwrap_or("Error");
+    let title = match problem.status() {
+        StatusCode::FORBIDDEN => "You may not see this",
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::BAD_REQUEST => "This address is not right",
+        StatusCode::SERVICE_UNAVAILABLE => "Not available right now",
+        status => status.canonical_reason().unwrap_or("Error"),
+    };
+    let shell = Shell::new(title, "", caller);
     let description = problem.description().to_owned();
-    render(problem.status(), &ProblemPage { shell: Shell::new(title, "", caller), description })
+    render(problem.status(), &ProblemPage { shell, status: problem.status().as_u16(), description })
 }
 
 impl From<Problem> for Failed {
@@ -177,11 +223,25 @@ impl From<crate::store::ReadError> for Failed {
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         match self {
-            Self::Problem(problem) => problem_page(&problem, None),
+            Self::Problem(problem) => problem.into_response(),
             Self::SignIn(back) => {
                 let back: String = form_urlencoded::byte_serialize(back.as_bytes()).collect();
                 Redirect::to(&format!("/sign-in?next={back}")).into_response()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::initials;
+
+    #[test]
+    fn initials_are_two_letters() {
+        let check = |login: &str, expected: &str| assert_eq!(initials(login), expected, "{login}");
+        check("ann", "an");
+        check("ann.lee", "al");
+        check("ann-lee@example.org", "al");
+        check("x", "x");
     }
 }

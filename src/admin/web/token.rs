@@ -1,4 +1,5 @@
-//! One token: all that is known of it, and what its owner or an administrator does with it.
+//! One token: what is known of it, what its owner or an administrator does with it, and while it is
+//! being replaced, the old one and the new one side by side.
 
 use askama::Template;
 use axum::{
@@ -7,13 +8,15 @@ use axum::{
 };
 use http::StatusCode;
 
-use super::{Failed, Reader, Shell, assets::TOKENS, render, time::Moment};
+use super::{Failed, Reader, Shell, link, render, time::Moment, token_list::Records, words};
 use crate::{
     admin::{
         Context,
+        error::Problem,
         tokens::{AccessWord, TokenView, visible},
+        wire::Time,
     },
-    authz::subject::Permission,
+    authz::{subject::Permission, time::Timestamp},
 };
 
 /// A token as lists and its own page show it.
@@ -26,8 +29,15 @@ pub struct TokenRow {
     pub expires: Option<Moment>,
     pub ended: Option<Moment>,
     pub grace: Option<Moment>,
-    /// Requests with it may still be let through, now or later.
+    /// Requests with it may still be permitted, now or later.
     pub alive: bool,
+    pub tone: &'static str,
+    /// Page of the owner.
+    pub owner_link: String,
+    /// Requests in flight.
+    pub live: usize,
+    /// The token that it replaces.
+    pub rotated_from: Option<String>,
 }
 
 /// A service in a scope.
@@ -40,10 +50,17 @@ pub struct Entry {
 #[template(path = "token.html")]
 struct TokenPage {
     shell: Shell,
-    tokens_script: &'static str,
     token: TokenRow,
+    /// The other one, while one replaces the other: old, then new.
+    pair: Option<(TokenRow, TokenRow)>,
     /// The reader may change it.
     may_edit: bool,
+    /// The reader may ask why requests with it are decided as they are.
+    may_explain: bool,
+    may_see_user: bool,
+    /// A path and a host of its first service, for the line to try.
+    path: String,
+    host: String,
     gateway: String,
 }
 
@@ -55,32 +72,101 @@ pub(super) async fn show(
     let record = visible(&context, &reader.caller, &id)?;
     let own = reader.caller.is(&record.owner);
     let needed = if own { Permission::UpdateSelf } else { Permission::UpdateUser };
+    let (now, accounts) = (Time::now(), context.store.accounts());
+    let live = context.fence.list().await;
+    let row = |view: TokenView| {
+        let live = live.iter().filter(|row| row.token.is_some_and(|id| id.as_str() == view.id)).count();
+        TokenRow { live, ..TokenRow::at(view, now) }
+    };
+    let family = record.family;
+    let first = record.scope.first().map(|(key, _)| key.clone()).unwrap_or_default();
+    let mut token = row(TokenView::at(&context, &accounts, record, now));
+    // Alone in its family, and replaced by none: there is nobody to look for.
+    let mut relatives: Vec<TokenView> = Vec::new();
+    if token.view.rotated_to.is_some() || family.as_str() != token.view.id {
+        let (store, owner) = (context.clone(), token.view.user.clone());
+        let read = tokio::task::spawn_blocking(move || Records::of_owner(&store, &owner)).await;
+        let found = read.map_err(|_| Problem::not_found("token"))??;
+        let found = found.all.into_iter().filter(|other| other.family == family);
+        relatives = found.map(|other| TokenView::at(&context, &accounts, other, now)).collect();
+    }
+    let before = relatives.iter().find(|other| other.rotated_to.as_deref() == Some(&token.view.id));
+    token.rotated_from = before.map(|other| other.id.clone());
+    let after = relatives.iter().find(|other| token.view.rotated_to.as_ref() == Some(&other.id));
+    let pair = match (before, after) {
+        (_, Some(after)) if token.view.state == "rotating" => {
+            Some((row(token.view.clone()), row(after.clone())))
+        }
+        (Some(before), None) if before.state == "rotating" => {
+            Some((row(before.clone()), row(token.view.clone())))
+        }
+        _ => None,
+    };
+    let rules = context.rules();
+    let spec = rules.service_by_key(&first).map(|service| &service.spec);
     let page = TokenPage {
         shell: reader.shell("Token", if own { "/profile/authentication" } else { "/tokens" }),
-        tokens_script: &TOKENS.path,
-        token: TokenView::new(&context, record).into(),
         may_edit: reader.caller.may(needed),
+        may_explain: reader.caller.may(Permission::AdminRead),
+        may_see_user: crate::admin::users::SEES_USERS.into_iter().any(|needed| reader.caller.may(needed)),
+        path: spec.and_then(|spec| spec.paths.first().cloned()).unwrap_or_default(),
+        host: spec.and_then(|spec| spec.hosts.first().cloned()).unwrap_or_default(),
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
+        token,
+        pair,
     };
     Ok(render(StatusCode::OK, &page))
 }
 
-impl From<TokenView> for TokenRow {
-    fn from(view: TokenView) -> Self {
+impl TokenRow {
+    pub fn at(view: TokenView, now: Timestamp) -> Self {
         let entry = |entry: &crate::admin::ScopeEntry| Entry {
             service: entry.service.clone(),
             reading: entry.access == AccessWord::Read,
         };
+        let moment = |time: Option<Time>| time.map(|time| Moment::at(time, now));
         Self {
             scope: view.scope.iter().map(entry).collect(),
-            created: view.created_at.into(),
-            used: view.last_used_at.map(Moment::from),
-            begins: view.not_before.map(Moment::from),
-            expires: view.expires_at.map(Moment::from),
-            ended: view.revoked_at.map(Moment::from),
-            grace: view.grace_until.map(Moment::from),
+            created: Moment::at(view.created_at, now),
+            used: moment(view.last_used_at),
+            begins: moment(view.not_before),
+            expires: moment(view.expires_at),
+            ended: moment(view.revoked_at),
+            grace: moment(view.grace_until),
             alive: matches!(view.state.as_str(), "pending" | "active" | "rotating" | "suspended"),
+            tone: words::state_tone(&view.state),
+            owner_link: link("/users", &view.user),
+            live: 0,
+            rotated_from: None,
             view,
         }
+    }
+
+    /// As many services as a row has room for, and how many others there are, with their names.
+    pub fn few(&self) -> &[Entry] {
+        &self.scope[..self.scope.len().min(2)]
+    }
+
+    pub fn rest(&self) -> Option<(usize, String)> {
+        let rest: Vec<&str> = self.scope.iter().skip(2).map(|entry| entry.service.as_str()).collect();
+        (!rest.is_empty()).then(|| (rest.len(), rest.join(", ")))
+    }
+
+    /// `5 minutes ago`, or `never`.
+    pub fn last_use(&self) -> &str {
+        self.used.as_ref().map_or("never", |used| &used.text)
+    }
+
+    /// What revoking it does, for the question before.
+    pub fn consequence(&self) -> String {
+        let live = match self.live {
+            0 => String::new(),
+            count => format!(" {} in flight will be cut.", words::count(count, "request")),
+        };
+        let used = self.used.as_ref().map_or_else(
+            || "It has never been used.".to_owned(),
+            |used| format!("It was last used {}.", used.text),
+        );
+        format!("{used}{live} Every request with it will be refused. This cannot be undone.")
     }
 }

@@ -1,16 +1,22 @@
-//! What an account can do: its permissions and the services it can read.
+//! What an account can do: its permissions, the services it can read, and the groups that upstreams
+//! are told of it.
+
+use std::collections::BTreeSet;
 
 use super::{Account, Accounts, Group, fold};
 use crate::authz::{
-    rules::{Rules, Service},
+    rules::{Identity, Rules, Service},
     subject::{GroupIx, Permission, Permissions, ServiceSet},
 };
 
-/// Permissions and readable services; the measure of the subset rule.
+/// What the subset rule compares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Power {
     pub permissions: Permissions,
     pub readable: ServiceSet,
+    /// Folded names of the groups that some service is told of: what an upstream makes of them, only
+    /// the upstream knows.
+    pub identity_groups: BTreeSet<String>,
 }
 
 impl Power {
@@ -18,24 +24,28 @@ impl Power {
     pub fn of(accounts: &Accounts, rules: &Rules, user: &Account) -> Self {
         let groups = accounts.groups_of(user);
         let permissions = permissions(accounts, user, &groups);
-        let readable = if user.record.deleted_at.is_some() {
-            ServiceSet::default()
-        } else {
-            readable(rules, permissions, |reader| {
-                accounts.group_by_name(reader).is_some_and(|group| groups.binary_search(&group.ix).is_ok())
-            })
-        };
-        Self { permissions, readable }
+        if user.record.deleted_at.is_some() {
+            return Self { permissions, ..Self::default() };
+        }
+        let names = groups.iter().filter_map(|ix| accounts.group(*ix)).map(|group| fold(&group.record.name));
+        Self::of_groups(rules, permissions, &names.collect())
     }
 
-    /// Of who holds `admin-write` and is nobody: the peer of the unix socket.
+    /// Of the operator, who holds `admin-write` and has no account.
     pub fn operator(rules: &Rules) -> Self {
-        let permissions = [Permission::AdminWrite].into_iter().collect();
-        Self { permissions, readable: readable(rules, permissions, |_| false) }
+        Self::of_groups(rules, [Permission::AdminWrite].into_iter().collect(), &BTreeSet::new())
     }
 
+    /// `admin-write` covers everything: its holder can give itself whatever it lacks.
     pub fn covers(&self, other: &Power) -> bool {
-        other.permissions.is_subset_of(self.permissions) && other.readable.is_subset_of(&self.readable)
+        self.permissions.contains(Permission::AdminWrite)
+            || other.permissions.is_subset_of(self.permissions)
+                && other.readable.is_subset_of(&self.readable)
+                && other.identity_groups.is_subset(&self.identity_groups)
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 
     #[must_use]
@@ -43,12 +53,27 @@ impl Power {
         Self {
             permissions: self.permissions.union(other.permissions),
             readable: self.readable.iter().chain(other.readable.iter()).collect(),
+            identity_groups: &self.identity_groups | &other.identity_groups,
+        }
+    }
+
+    /// `names` are folded.
+    fn of_groups(rules: &Rules, permissions: Permissions, names: &BTreeSet<String>) -> Self {
+        let lists = |groups: &[String]| groups.iter().any(|group| names.contains(&fold(group)));
+        let reads_all = permissions.contains(Permission::ReadService);
+        let readable = |service: &&Service| reads_all || lists(&service.spec.readers);
+        let told = rules.services().iter().flat_map(told_groups).map(|group| fold(group));
+        Self {
+            permissions,
+            readable: rules.services().iter().filter(readable).map(|service| service.id).collect(),
+            identity_groups: told.filter(|name| names.contains(name)).collect(),
         }
     }
 }
 
-/// What membership in a group brings: the roles of its line, and the services whose readers name
-/// one of the line. `names` may hold a name that the accounts lack: `readers` may list it already.
+/// What membership in a group brings: the roles of its line, the services whose readers name one of the
+/// line, and the names that upstreams are told. `names` may hold a name that the accounts lack: the
+/// configuration may list it already.
 pub fn carried<'a>(
     accounts: &Accounts,
     rules: &Rules,
@@ -56,13 +81,12 @@ pub fn carried<'a>(
     names: &[&str],
 ) -> Power {
     let mut permissions = Permissions::NONE;
-    let mut folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
+    let mut folded: BTreeSet<String> = names.iter().map(|name| fold(name)).collect();
     for group in line {
         permissions = permissions.union(of_roles(accounts, &group.roles));
-        folded.push(fold(&group.record.name));
+        folded.insert(fold(&group.record.name));
     }
-    let readable = readable(rules, permissions, |reader| folded.contains(&fold(reader)));
-    Power { permissions, readable }
+    Power::of_groups(rules, permissions, &folded)
 }
 
 pub(super) fn permissions(accounts: &Accounts, user: &Account, groups: &[GroupIx]) -> Permissions {
@@ -76,9 +100,11 @@ pub(super) fn of_roles(accounts: &Accounts, keys: &[String]) -> Permissions {
     roles.fold(Permissions::NONE, |all, role| all.union(role.permissions.iter().copied().collect()))
 }
 
-/// The two ways to read a service: its readers name a group, or the global permission.
-fn readable(rules: &Rules, permissions: Permissions, mut in_group: impl FnMut(&str) -> bool) -> ServiceSet {
-    let all = permissions.contains(Permission::ReadService);
-    let may = |service: &&Service| all || service.spec.readers.iter().any(|reader| in_group(reader));
-    rules.services().iter().filter(may).map(|service| service.id).collect()
+/// The groups that a service is told of: those that it lists, which may be told from the next reload on
+/// whatever `identity` says today, else its readers as far as it is told anything.
+fn told_groups(service: &Service) -> &[String] {
+    match (service.spec.identity, &service.spec.identity_groups) {
+        (Identity::None, None) => &[],
+        _ => service.identity_groups(),
+    }
 }

@@ -10,15 +10,15 @@ pub fn find<'a>(world: &World<'a>, name: &str) -> Result<&'a Group, Refusal> {
     world.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
 }
 
-/// A group to be made; `record.parent` is an id. Members will have what its line carries, and what
-/// `readers` promise its name already.
+/// A group to be made; `record.parent` is an id. Members will have what its line carries, and what the
+/// configuration gives to its name already.
 pub fn create(world: &World<'_>, acting: &Acting<'_>, record: GroupRecord) -> Result<GroupRecord, Refusal> {
     acting.require(Permission::CreateGroup)?;
     let record = checked(world, record)?;
     let parent = record.parent.as_deref().and_then(|id| world.accounts.group_by_id(id));
     let line: Vec<&Group> = parent.into_iter().flat_map(|parent| world.accounts.line(parent.ix)).collect();
     require_depth(line.len() + 1)?;
-    acting.require_cover(&carried(world.accounts, world.rules, line.into_iter(), &[&record.name]))?;
+    acting.require_gift(&carried(world.accounts, world.rules, line.into_iter(), &[&record.name]))?;
     Ok(record)
 }
 
@@ -43,6 +43,9 @@ pub fn edit(
     next.put_group(after.clone());
     let has = carried(&next, world.rules, next.line(before.ix), &[]);
     acting.require_cover(&had.union(&has))?;
+    if !had.covers(&has) {
+        acting.require_unbounded()?;
+    }
     keeps_an_admin(world.accounts, &next)?;
     Ok(after)
 }
@@ -74,8 +77,11 @@ pub fn set_member<'a>(
     let group = find(world, group)?;
     require_editable(group)?;
     let user = users::find(world, login)?;
-    acting.require_cover(&carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]))?;
-    if !member {
+    let carried = carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]);
+    if member {
+        acting.require_gift(&carried)?;
+    } else {
+        acting.require_cover(&carried)?;
         let mut next = world.accounts.clone();
         next.set_member(&group.record.id, &user.record.id, false);
         keeps_an_admin(world.accounts, &next)?;

@@ -4,15 +4,20 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::{Refusal, RefusalCode};
 
+mod joiners;
+
 /// `me` and `all-users` mean something in addresses, the others in the audit log.
 const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 
-/// NFC and trimmed, `min` to `max` characters, none of them a control or bidi character.
+/// NFC and trimmed, `min` to `max` characters, none of them a control or bidi character. Joiners are allowed
+/// where they change how the letters around them are drawn, and in emoji sequences; [`fold`] ignores them.
+///
+/// [`fold`]: crate::authz::accounts::fold
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Refusal> {
     let clean = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
     let clean = clean.trim();
     let length = clean.chars().count();
-    if clean.chars().any(|c| c.is_control() || is_invisible(c)) {
+    if clean.chars().any(|c| c.is_control() || is_invisible(c)) || !joiners::fit(clean) {
         return invalid(format!("a {what} has no control, bidi or invisible characters"));
     }
     match (length < min, length > max) {
@@ -56,10 +61,11 @@ pub fn role_key(key: &str) -> Result<String, Refusal> {
     }
 }
 
-/// Characters that change how a name reads without being seen: bidi controls, joiners, separators.
+/// Characters that change how a name reads without being seen: bidi controls, separators, and what has no
+/// width. The joiners between them have rules of their own.
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
@@ -87,6 +93,10 @@ mod tests {
         check("isolate", "a\u{2066}b", None);
         check("arabic letter mark", "a\u{61c}b", None);
         check("zero width space", "a\u{200b}b", None);
+        check("byte order mark", "a\u{feff}b", None);
+        check("left-to-right mark", "a\u{200e}b", None);
+        check("right-to-left mark", "a\u{200f}b", None);
+        check("a joiner that does nothing", "a\u{200d}b", None);
     }
 
     #[test]

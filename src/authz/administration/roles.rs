@@ -3,7 +3,7 @@
 use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse};
 use crate::authz::{
     accounts::{GrantRecord, Power, RoleRecord, built_in_roles},
-    subject::{Permission, ServiceSet},
+    subject::Permission,
 };
 
 pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> Result<RoleRecord, Refusal> {
@@ -12,7 +12,7 @@ pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> R
     role.name = names::text("role name", &role.name, 1, 200)?;
     role.permissions.sort_unstable();
     role.permissions.dedup();
-    require_held(acting, &role)?;
+    acting.require_gift(&power_of(&role))?;
     if world.accounts.role(&role.key).is_some() {
         return refuse(RefusalCode::NameTaken, format!("the role {:?} exists", role.key));
     }
@@ -26,7 +26,7 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&
     if built_in_roles().iter().any(|built_in| built_in.key == key) {
         return refuse(RefusalCode::InvalidValue, format!("the role {key:?} is built in"));
     }
-    require_held(acting, role)?;
+    acting.require_cover(&power_of(role))?;
     let mut next = world.accounts.clone();
     next.drop_role(key);
     keeps_an_admin(world.accounts, &next)?;
@@ -42,8 +42,10 @@ pub fn grant(
 ) -> Result<(), Refusal> {
     acting.require(Permission::ManageRole)?;
     let Some(role) = world.accounts.role(&grant.role) else { return not_found("role", &grant.role) };
-    require_held(acting, role)?;
-    if !granted {
+    if granted {
+        acting.require_gift(&power_of(role))?;
+    } else {
+        acting.require_cover(&power_of(role))?;
         let mut next = world.accounts.clone();
         next.set_grant(grant, false);
         keeps_an_admin(world.accounts, &next)?;
@@ -51,7 +53,6 @@ pub fn grant(
     Ok(())
 }
 
-fn require_held(acting: &Acting<'_>, role: &RoleRecord) -> Result<(), Refusal> {
-    let permissions = role.permissions.iter().copied().collect();
-    acting.require_cover(&Power { permissions, readable: ServiceSet::default() })
+fn power_of(role: &RoleRecord) -> Power {
+    Power { permissions: role.permissions.iter().copied().collect(), ..Power::default() }
 }

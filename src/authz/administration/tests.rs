@@ -10,6 +10,7 @@ use crate::authz::{
 };
 
 mod accounts;
+mod power;
 mod tokens;
 
 const NOW: Timestamp = fixture::NOW;
@@ -18,6 +19,7 @@ struct Town {
     accounts: Accounts,
     rules: Rules,
     ids: ServiceIds,
+    reserved_logins: Vec<String>,
 }
 
 fn user(login: &str) -> UserRecord {
@@ -50,11 +52,12 @@ fn role(key: &str, permissions: &[Permission]) -> RoleRecord {
 
 impl Town {
     /// carol administers; grace manages users, mia groups, rita roles; alice develops, dave is
-    /// banned; erin audits, which lets her read every service; zoe sees but changes nothing.
+    /// banned; erin audits, which lets her read every service; zoe sees but changes nothing; the mail
+    /// server believes what permgate says of otto and postmasters.
     fn new() -> Self {
         use Permission as P;
         let mut accounts = Accounts::new();
-        for login in ["alice", "bob", "carol", "dave", "erin", "grace", "mia", "rita", "zoe"] {
+        for login in ["alice", "bob", "carol", "dave", "erin", "grace", "mia", "otto", "rita", "zoe"] {
             accounts.put_user(user(login));
         }
         accounts.put_user(UserRecord { kind: UserKind::Service, ..user("ci-bot") });
@@ -65,12 +68,17 @@ impl Town {
             ("l2", Some("support")),
             ("auditors", None),
             ("hikers", None),
+            ("postmasters", None),
         ] {
             accounts.put_group(group(name, parent));
         }
-        for (name, member) in
-            [("developers", "alice"), ("developers", "dave"), ("l2", "bob"), ("auditors", "erin")]
-        {
+        for (name, member) in [
+            ("developers", "alice"),
+            ("developers", "dave"),
+            ("l2", "bob"),
+            ("auditors", "erin"),
+            ("postmasters", "otto"),
+        ] {
             accounts.set_member(&format!("g-{name}"), &format!("id-{member}"), true);
         }
         accounts.put_role(role("auditor", &[P::ReadService, P::ReadAudit]));
@@ -106,14 +114,25 @@ impl Town {
             service.readers = readers.iter().map(|reader| (*reader).to_owned()).collect();
             service
         });
+        let mut services = services.to_vec();
+        let mut mail = fixture::service("mail", &["/mail"]);
+        mail.readers = vec!["all-users".into()];
+        mail.identity_groups = Some(vec!["Postmasters".into(), "wardens".into()]);
+        services.push(mail);
         let settings =
             crate::authz::rules::Settings { perm_alias: true, trusted_proxies: Default::default() };
-        let rules = Rules::compile(services.into(), Vec::new(), settings, &mut ids).unwrap();
-        Self { accounts, rules, ids }
+        let rules = Rules::compile(services, Vec::new(), settings, &mut ids).unwrap();
+        Self { accounts, rules, ids, reserved_logins: vec!["root".into()] }
     }
 
     fn world(&self) -> World<'_> {
-        World { accounts: &self.accounts, rules: &self.rules, now: NOW, max_lifetime: None }
+        World {
+            accounts: &self.accounts,
+            rules: &self.rules,
+            now: NOW,
+            max_lifetime: None,
+            reserved_logins: &self.reserved_logins,
+        }
     }
 
     fn acting(&self, login: &str) -> Acting<'static> {
@@ -164,11 +183,11 @@ const FULL: Access = Access::Full;
 fn services_are_read_in_two_ways_only() {
     let town = Town::new();
     let check = |login: &str, expected: &[&str]| assert_eq!(town.readable(login), expected, "{login}");
-    check("alice", &["youtrack", "hub", "wiki", "permgate"]);
-    check("bob", &["youtrack", "wiki", "permgate"]);
-    check("grace", &["wiki", "permgate"]);
-    check("erin", &["youtrack", "hub", "wiki", "vault", "ghost", "permgate"]);
-    check("carol", &["youtrack", "hub", "wiki", "vault", "ghost", "permgate"]);
+    check("alice", &["youtrack", "hub", "wiki", "mail", "permgate"]);
+    check("bob", &["youtrack", "wiki", "mail", "permgate"]);
+    check("grace", &["wiki", "mail", "permgate"]);
+    check("erin", &["youtrack", "hub", "wiki", "vault", "ghost", "mail", "permgate"]);
+    check("carol", &["youtrack", "hub", "wiki", "vault", "ghost", "mail", "permgate"]);
 }
 
 #[test]

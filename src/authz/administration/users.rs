@@ -28,16 +28,28 @@ pub(super) fn find_for<'a>(
     }
 }
 
-/// A user to be made, names valid and free.
+/// A user to be made, names valid and free. Whoever gives it a password can be that user.
 pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Result<UserRecord, Refusal> {
     acting.require(Permission::CreateUser)?;
     let record = checked(record)?;
-    free(world, &record)?;
+    if record.password.is_some() {
+        acting.require(Permission::UpdateUser)?;
+        acting.require_unbounded()?;
+        require_human(&record)?;
+    }
+    take_login(world, acting, &record)?;
     Ok(record)
 }
 
-/// `after` is `before` as it is to be. Own name and address need `update-self`; a login is what
-/// upstreams know somebody by, so that changing one is taking hold of it.
+/// An account for whom a sign-in provider names: its word is not enough for a reserved login.
+pub fn provision(world: &World<'_>, record: UserRecord) -> Result<UserRecord, Refusal> {
+    let record = checked(record)?;
+    take_login(world, &Acting::nobody(), &record)?;
+    Ok(record)
+}
+
+/// `after` is `before` as it is to be. Own name and address need `update-self`. A login is what upstreams
+/// know somebody by: changing another's is taking hold of the account, and nobody changes their own.
 pub fn edit(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -48,9 +60,13 @@ pub fn edit(
     if after.login == before.record.login {
         acting.require_update(before.ix)?;
     } else {
+        if acting.is(before.ix) {
+            return refuse(RefusalCode::PermissionDenied, "nobody changes their own login");
+        }
         acting.require(Permission::UpdateUser)?;
         acting.require_cover_of(world, before)?;
-        free(world, &after)?;
+        acting.require_unbounded()?;
+        take_login(world, acting, &after)?;
     }
     Ok(after)
 }
@@ -112,7 +128,7 @@ pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
     Ok(user)
 }
 
-/// Who sets a password can be that user: the subset rule.
+/// Who sets a password can be that user: the subset rule, and no bounded token.
 pub fn set_password<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,
@@ -122,13 +138,20 @@ pub fn set_password<'a>(
     let user = find_to_edit(world, acting, login)?;
     acting.require_update(user.ix)?;
     acting.require_cover_of(world, user)?;
-    if some && acting.is(user.ix) {
+    if some {
         acting.require_unbounded()?;
-    }
-    if some && user.record.kind == UserKind::Service {
-        return refuse(RefusalCode::InvalidValue, "a service account has no password, only tokens");
+        require_human(&user.record)?;
     }
     Ok(user)
+}
+
+fn require_human(record: &UserRecord) -> Result<(), Refusal> {
+    match record.kind {
+        UserKind::Human => Ok(()),
+        UserKind::Service => {
+            refuse(RefusalCode::InvalidValue, "a service account has no password, only tokens")
+        }
+    }
 }
 
 fn checked(mut record: UserRecord) -> Result<UserRecord, Refusal> {
@@ -138,11 +161,24 @@ fn checked(mut record: UserRecord) -> Result<UserRecord, Refusal> {
     Ok(record)
 }
 
-fn free(world: &World<'_>, record: &UserRecord) -> Result<(), Refusal> {
+/// The login is free, and the actor may give it away.
+fn take_login(world: &World<'_>, acting: &Acting<'_>, record: &UserRecord) -> Result<(), Refusal> {
+    require_unreserved(world, acting, &record.login)?;
     match world.accounts.user_by_login(&record.login) {
         Some(other) if other.record.id != record.id => {
             refuse(RefusalCode::NameTaken, format!("the login {:?} is taken", record.login))
         }
         _ => Ok(()),
     }
+}
+
+/// Upstreams may trust these names by themselves.
+fn require_unreserved(world: &World<'_>, acting: &Acting<'_>, login: &str) -> Result<(), Refusal> {
+    let reserved = world.reserved_logins.iter().any(|reserved| reserved.eq_ignore_ascii_case(login));
+    if !reserved || acting.has(Permission::AdminWrite) {
+        return Ok(());
+    }
+    let message =
+        format!("the login {login:?} is reserved (admin.reserved_logins): taking it needs admin-write");
+    refuse(RefusalCode::PermissionDenied, message)
 }

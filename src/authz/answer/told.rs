@@ -64,6 +64,10 @@ impl Told {
                 "More than one Authorization header field was sent",
                 "Send exactly one \"Authorization: Bearer\" field",
             ),
+            Reason::AmbiguousCredential => bad_field(
+                "More than one credential was sent",
+                "Send the token once, in one of the ways that the service accepts",
+            ),
             Reason::MissingCredentials => unauthorized(
                 "No access token was sent",
                 "Send \"Authorization: Bearer\" and a permanent token; in a pipeline, see that the secret \
@@ -77,6 +81,10 @@ impl Told {
                 "The Authorization header field is malformed",
                 "Send \"Bearer\", one space and the token; see that the variable that holds it is neither \
                  empty nor broken over two lines",
+            ),
+            Reason::MalformedCredential => bad_field(
+                "The field that holds the access token is malformed",
+                "Send the token alone; as a WebSocket protocol, beside at least one other",
             ),
             Reason::MalformedToken | Reason::ChecksumMismatch => bad_token(
                 "The access token is malformed",
@@ -109,6 +117,10 @@ impl Told {
                 "not_found",
                 "No service answers at this path",
                 "See that the host and the beginning of the path are right; letter case counts",
+            ),
+            Reason::WrongCarrier => bad_token(
+                "The service does not accept an access token in this form",
+                "Send it in a form that the service accepts: the operator lists them in its `credentials`",
             ),
             Reason::ReadServiceDenied => denied(
                 Error,

@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::authz::secret::{Bearer, Digest, Form};
+use crate::authz::{
+    carriers::CarrierKind,
+    secret::{Bearer, Digest, Form},
+};
 
 /// The outcome of reading the `Authorization` fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +20,15 @@ pub enum Credential {
     Malformed,
     /// One word. The digest is of the canonical text; absent when the form alone refuses it.
     Bearer { form: Form, digest: Option<Digest> },
+    /// The same in another carrier than `Authorization: Bearer`, which the service accepts.
+    Carried { kind: CarrierKind, form: Form, digest: Option<Digest> },
+    /// A carrier that the service accepts was sent twice or in a folded spelling, or two of them differ.
+    AmbiguousCarrier,
+    /// A carrier that the service accepts does not hold one word.
+    MalformedCarrier,
+    /// In a carrier that this service does not accept, but another one on the same host. The answer must
+    /// not tell the two apart to a stranger: it authenticates, but permits nothing.
+    Elsewhere { form: Form, digest: Option<Digest> },
 }
 
 impl Credential {
@@ -46,19 +58,49 @@ impl Credential {
             },
         };
         let Some(bearer) = word.and_then(Bearer::parse) else { return Credential::Malformed };
+        let (form, digest) = Self::of(bearer, perm_alias, imports);
+        Credential::Bearer { form, digest }
+    }
+
+    /// The form of a text, and its digest where a look-up will follow.
+    pub(in crate::authz) fn of(
+        bearer: Bearer<'_>,
+        perm_alias: bool,
+        imports: bool,
+    ) -> (Form, Option<Digest>) {
         let (bearer, form) = bearer.classify(perm_alias);
         let looked_up = match form {
             Form::Own => true,
             Form::Foreign => imports,
             Form::ChecksumMismatch => false,
         };
-        Credential::Bearer { form, digest: looked_up.then(|| bearer.digest()) }
+        (form, looked_up.then(|| bearer.digest()))
+    }
+
+    /// A text that no token can have.
+    pub(in crate::authz) fn foreign(kind: CarrierKind) -> Self {
+        Credential::Carried { kind, form: Form::Foreign, digest: None }
     }
 
     /// What the token index is asked for.
     pub fn digest(&self) -> Option<&Digest> {
         match self {
-            Credential::Bearer { digest, .. } => digest.as_ref(),
+            Credential::Bearer { digest, .. }
+            | Credential::Carried { digest, .. }
+            | Credential::Elsewhere { digest, .. } => digest.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Nothing was sent that could hold a token.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Credential::Missing | Credential::UnsupportedScheme)
+    }
+
+    /// The carrier, other than `Authorization: Bearer`, that holds what was sent.
+    pub fn kind(&self) -> Option<CarrierKind> {
+        match self {
+            Credential::Carried { kind, .. } => Some(*kind),
             _ => None,
         }
     }

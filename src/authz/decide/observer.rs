@@ -5,6 +5,7 @@ use http::Method;
 use super::{Credential, Query};
 use crate::authz::{
     answer::Reason,
+    carriers::CarrierKind,
     path::RequestPath,
     rules::{Disagreement, Origin, Owner},
     secret::{Form, redact},
@@ -90,17 +91,30 @@ impl Told {
             Credential::UnsupportedScheme => "is not of the Bearer scheme",
             Credential::Ambiguous => "was sent more than once",
             Credential::Malformed => "is not one word after \"Bearer\"",
-            Credential::Bearer { form: Form::Own, .. } => "a bearer of permgate's form",
-            Credential::Bearer { form: Form::ChecksumMismatch, .. } => {
-                "a bearer of permgate's form, mistyped"
-            }
-            Credential::Bearer { form: Form::Foreign, .. } => "a bearer of another form",
+            Credential::AmbiguousCarrier => "was sent in more than one place, or twice in one",
+            Credential::MalformedCarrier => "is not one word",
+            Credential::Bearer { form, .. }
+            | Credential::Carried { form, .. }
+            | Credential::Elsewhere { form, .. } => match form {
+                Form::Own => "a bearer of permgate's form",
+                Form::ChecksumMismatch => "a bearer of permgate's form, mistyped",
+                Form::Foreign => "a bearer of another form",
+            },
+        };
+        let looked_at = match query.credential {
+            Credential::Carried { kind: CarrierKind::Basic, .. } => "Authorization, Basic",
+            Credential::Carried { kind: CarrierKind::Raw, .. } => "Authorization, without a scheme",
+            Credential::Carried { kind: CarrierKind::Header, .. } => "a header field for tokens",
+            Credential::Carried { kind: CarrierKind::Websocket, .. } => "Sec-WebSocket-Protocol",
+            Credential::Elsewhere { .. } => "a carrier that the service does not accept",
+            Credential::AmbiguousCarrier | Credential::MalformedCarrier => "the carriers of the service",
+            _ => "Authorization",
         };
         match public.and_then(|owner| owner.public) {
             Some(rule) => {
-                Self::new("Authorization", format!("{result}; a public rule needs none")).by(&rule.origin)
+                Self::new(looked_at, format!("{result}; a public rule needs none")).by(&rule.origin)
             }
-            None => Self::new("Authorization", result),
+            None => Self::new(looked_at, result),
         }
     }
 

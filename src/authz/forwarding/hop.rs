@@ -54,6 +54,14 @@ pub fn stated_hosts(headers: &HeaderMap) -> Vec<String> {
     named.iter().filter_map(canonical).collect()
 }
 
+/// Whether a trusted proxy says that the client asked by TLS.
+pub fn is_secure(headers: &HeaderMap) -> bool {
+    let is_tls = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss");
+    let elements = elements(headers);
+    let element = elements.first().and_then(|element| parameter(element, b"proto"));
+    only_value(headers, FORWARDED_PROTO).is_some_and(is_tls) || element.is_some_and(|scheme| is_tls(&scheme))
+}
+
 /// A node of `Forwarded` (RFC 7239, 6).
 pub fn node(address: Option<IpAddr>) -> String {
     match address.map(|address| address.to_canonical()) {

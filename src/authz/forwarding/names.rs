@@ -1,7 +1,7 @@
 //! Field names: which ones do not cross the gateway, compared after folding `_` and `.` to `-`
 //! (a `HeaderName` is in lower case already).
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::dropped::{self, FieldPolicy, Kind};
 use crate::authz::destination;
@@ -91,13 +91,14 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// RFC 9110, 6.5.1: what frames, routes, authenticates or describes the message cannot come after it.
 fn is_never_a_trailer(name: &[u8]) -> bool {
-    const NEVER: [&str; 18] = [
+    const NEVER: [&str; 19] = [
         "transfer-encoding",
         "content-length",
         "host",
         "trailer",
         "expect",
         "authorization",
+        "sec-websocket-protocol",
         "destination",
         "www-authenticate",
         "cookie",
@@ -119,6 +120,20 @@ fn is_never_a_trailer(name: &[u8]) -> bool {
 /// Of a name that folds onto another one: whether it is not that name itself.
 fn has_alias_byte(name: &[u8]) -> bool {
     name.iter().any(|b| matches!(b, b'_' | b'.'))
+}
+
+/// Whether a name is this field's, or folds onto it.
+pub fn folds_onto(name: &HeaderName, field: &str) -> bool {
+    folds_to(name.as_str().as_bytes(), field)
+}
+
+/// Whether a field never reaches an upstream as a client sent it, or is a second target.
+pub fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    dropped::kind(name).is_some()
+        || !crosses(name, Side::Request, &FieldPolicy::default())
+        || is_never_a_trailer(name)
+        || matches!(name, b"content-length" | b"trailer" | b"via")
 }
 
 pub(super) fn folds_to(name: &[u8], field: &str) -> bool {

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use http::{HeaderValue, Method};
 
 use super::{
-    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, Identity, Lettered, Origin, PublicPath,
-    PublicRule, PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service, ServiceId, ServiceIds,
-    ServiceKey, ServiceSpec, Settings,
+    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, HostCredentials, Identity, Lettered,
+    Origin, PublicPath, PublicRule, PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service,
+    ServiceId, ServiceIds, ServiceKey, ServiceSpec, Settings,
     table::{Letters, covers, path_segments, prefix_segments},
 };
-use crate::authz::path::RequestPath;
+use crate::authz::{carriers::Carriers, forwarding::FieldPattern, path::RequestPath};
 
 pub fn compile(
     specs: Vec<ServiceSpec>,
@@ -58,7 +58,7 @@ fn check_services(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
             }
         }
         for prefix in spec.read_methods.iter().filter_map(|read| read.prefix.as_ref()) {
-            if let Err(why) = check_prefix(prefix) {
+            if let Err(why) = check_prefix(prefix.strip_prefix('*').unwrap_or(prefix)) {
                 error(format!("the prefix \"{prefix}\" in read_methods of the service \"{key}\" {why}"));
             }
         }
@@ -157,6 +157,13 @@ fn service(id: ServiceId, spec: ServiceSpec, public: &[PublicSpec]) -> Service {
             entry.push(PublicRule { number, exact });
         }
     }
+    // A field that holds tokens does not reach an upstream as a trailer either.
+    let carriers = spec.credentials.headers.iter().filter_map(|name| FieldPattern::parse(name.as_str()));
+    let carriers: Vec<_> = carriers.collect();
+    let mut spec = spec;
+    if !carriers.is_empty() {
+        spec.fields.drop = spec.fields.drop.iter().cloned().chain(carriers).collect();
+    }
     let allow = spec.allow.iter().fold(Allowances::NONE, |set, allowance| set.with(*allowance));
     let key_value = HeaderValue::from_str(spec.key.as_str()).expect("a service key is ASCII");
     Service { id, spec, key_value, allow, public: any.then(|| Box::new(rules)) }
@@ -197,7 +204,8 @@ fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -
     });
     let written: HashSet<&str> = prefixes.chain(public.iter().map(|rule| rule.path.text())).collect();
     let capitals = written.iter().any(|path| path.bytes().any(|b| b.is_ascii_uppercase()));
-    Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals }
+    let told = HostCredentials::of(&services).map(Box::new);
+    Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals, told }
 }
 
 fn reserve(table: &mut Lettered<Option<Claim>>) {
@@ -206,7 +214,7 @@ fn reserve(table: &mut Lettered<Option<Claim>>) {
 }
 
 /// The hosts of a service; the empty one stands for any.
-fn hosts(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
+pub(super) fn hosts(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
     let any = spec.hosts.is_empty().then_some("");
     any.into_iter().chain(spec.hosts.iter().map(|host| host.strip_suffix('.').unwrap_or(host)))
 }
@@ -225,6 +233,8 @@ fn built_in() -> ServiceSpec {
         methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).into(),
         authorization: Authorization::Strip,
+        credentials: Carriers::BEARER,
+        registry: false,
         identity: Identity::None,
         identity_groups: None,
         allow: Vec::new(),

@@ -4,7 +4,10 @@ use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 use http::Method;
 
-use crate::authz::forwarding::{FieldPolicy, TrustedProxies};
+use crate::authz::{
+    carriers::Carriers,
+    forwarding::{FieldPolicy, TrustedProxies},
+};
 
 /// A service's scope word: `[a-z][a-z0-9-]{0,62}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,10 +75,12 @@ pub enum Allowance {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowances(u8);
 
-/// A method a `read` scope may use, everywhere or below a prefix.
+/// A method that a `read` scope may use, everywhere or where its path fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadMethod {
     pub method: Method,
+    /// A prefix of whole segments, of which `*` stands for any one; behind a leading `*/` the path's last
+    /// segments.
     pub prefix: Option<String>,
 }
 
@@ -97,6 +102,10 @@ pub struct ServiceSpec {
     pub methods: Option<Vec<Method>>,
     pub read_methods: Vec<ReadMethod>,
     pub authorization: Authorization,
+    /// Where a token may stand in a request.
+    pub credentials: Carriers,
+    /// A container registry: below `/v2/` clients are told where to get a token, in the form of OCI.
+    pub registry: bool,
     pub identity: Identity,
     /// Group names told to the upstream; `None`: the readers.
     pub identity_groups: Option<Vec<String>>,

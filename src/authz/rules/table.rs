@@ -156,6 +156,27 @@ pub fn covers(prefix: &str, path: &str, letters: Letters) -> bool {
     letters.same(prefix, head) && (rest.is_empty() || rest.starts_with(b"/"))
 }
 
+/// Whether a pattern of `read_methods` fits a path: a prefix of whole segments, of which `*` stands for any
+/// one, or behind a leading `*/` the path's last segments. Looks at each byte of the path once.
+pub fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
+    let same = |(wanted, sent): (&str, &str)| {
+        if wanted == "*" { !sent.is_empty() } else { letters.same(wanted.as_bytes(), sent.as_bytes()) }
+    };
+    match pattern.strip_prefix("*/") {
+        Some(last) => {
+            let mut sent = path.rsplit('/');
+            // The empty segment before the first slash is none.
+            let all = last.rsplit('/').all(|wanted| sent.next().is_some_and(|sent| same((wanted, sent))));
+            all && sent.next().is_some()
+        }
+        None if pattern.contains('*') => {
+            let mut sent = path_segments(path);
+            prefix_segments(pattern).all(|wanted| sent.next().is_some_and(|sent| same((wanted, sent))))
+        }
+        None => covers(pattern, path, letters),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +218,37 @@ mod tests {
             });
             assert_eq!(found, number);
         }
+    }
+
+    #[test]
+    fn a_pattern_fits_whole_segments() {
+        let check = |pattern: &str, path: &str, expected: bool| {
+            assert_eq!(fits(pattern, path, Letters::Exact), expected, "{pattern} {path}");
+        };
+        check("/api", "/api/x", true);
+        check("*/git-upload-pack", "/a/b.git/git-upload-pack", true);
+        check("*/git-upload-pack", "/git-upload-pack", true);
+        check("*/git-upload-pack", "/a/git-upload-pack/", false);
+        check("*/git-upload-pack", "/a/git-upload-pack/x", false);
+        check("*/git-upload-pack", "/a/xgit-upload-pack", false);
+        check("*/git-upload-pack", "/a/git-receive-pack", false);
+        check("*/info/refs", "/a/info/refs", true);
+        check("*/info/refs", "/info/refs", true);
+        check("*/info/refs", "/refs", false);
+        check("*/api/*/query", "/x/api/v1/query", true);
+        check("*/api/*/query", "/api/v1/query", true);
+        check("*/api/*/query", "/api//query", false);
+        check("/api/*/search", "/api/v1/search", true);
+        check("/api/*/search", "/api/v1/search/x", true);
+        check("/api/*/search", "/api/search", false);
+        check("/api/*/search", "/api//search", false);
+        check("/api/*/search", "/api/v1/v2/search", false);
+        check("/*", "/x/y", true);
+        check("/*", "/", false);
+        check("/a*b", "/axb", false);
+        check("/a*b", "/a*b/c", true);
+        assert!(fits("*/query", "/x/QUERY", Letters::Folded));
+        assert!(fits("/a/*/b", "/A/x/B/c", Letters::Folded));
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub(super) const ADMIN: &[Key] = &[
         Kind::Table(OIDC),
         "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
     ),
+    // What software behind a gateway calls its first account.
+    key(
+        "reserved_logins",
+        Kind::Texts,
+        "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
+    )
+    .or(r#"["admin", "root", "administrator"]"#),
     key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
         .or("false"),
 ];

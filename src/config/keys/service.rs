@@ -16,7 +16,7 @@ pub(super) const SERVICE: &[Key] = &[
     key("readers", Kind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", Kind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
     // The reading methods of RFC 9110 that change nothing.
-    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"` or `\"METHOD /prefix\"`.")
+    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"`.")
         .or(r#"["GET", "HEAD", "OPTIONS"]"#),
     key(
         "authorization",
@@ -24,6 +24,15 @@ pub(super) const SERVICE: &[Key] = &[
         "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or what replaces it: `\"file:PATH\"`, `\"env:NAME\"`.",
     )
     .or(r#""strip""#),
+    // The one that no browser sends by itself and every cache knows to be private.
+    key(
+        "credentials",
+        Kind::Texts,
+        "Where a token may stand: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in Authorization), `\"header:NAME\"`, `\"websocket\"`.",
+    )
+    .or(r#"["bearer"]"#),
+    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`; errors below `/v2/` are OCI's.")
+        .or("false"),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream learns who is asking; `jwt` is a signed assertion.")
         .or(r#""headers""#),
     key("identity_groups", Kind::Texts, "Groups that the upstream learns about; the readers unless set."),

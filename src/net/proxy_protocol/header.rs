@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::ProxyHeader;
 
-pub(super) enum Verdict {
+/// What the first bytes of a connection are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
     Partial,
     /// So many bytes are the header's.
     Whole(usize, ProxyHeader),
@@ -22,7 +24,7 @@ const WORD: &[u8; 6] = b"PROXY ";
 const LONGEST_LINE: usize = 107;
 
 /// Fed with the same bytes again, and more behind them.
-pub(super) fn parse(bytes: &[u8]) -> Verdict {
+pub fn parse(bytes: &[u8]) -> Verdict {
     if begins(bytes, SIGNATURE) {
         binary(bytes)
     } else if begins(bytes, WORD) {

@@ -23,6 +23,8 @@ pub struct Line<'a> {
     pub service: Option<&'a str>,
     pub token_id: Option<TokenId>,
     pub user: Option<&'a str>,
+    /// Where the token stood; written only where some service accepts more than a bearer.
+    pub carrier: Option<&'a str>,
     pub client: IpAddr,
     pub upstream: Option<&'a str>,
     pub bytes_in: u64,
@@ -52,6 +54,9 @@ impl Line<'_> {
         plain(to, b",\"service\":", self.service.map(str::as_bytes));
         plain(to, b",\"token_id\":", self.token_id.as_ref().map(|id| &id.as_bytes()[..]));
         text(to, b",\"user\":", self.user);
+        if self.carrier.is_some() {
+            text(to, b",\"carrier\":", self.carrier);
+        }
         append(to, format_args!(",\"client\":\"{}", self.client));
         text(to, b"\",\"upstream\":", self.upstream);
         number(to, b",\"bytes_in\":", self.bytes_in);
@@ -145,6 +150,7 @@ mod tests {
             service: Some("youtrack"),
             token_id: None,
             user: Some("j\u{fc}rgen"),
+            carrier: None,
             client: "2001:db8::1".parse().expect("an address"),
             upstream: Some("127.0.0.1:8090"),
             bytes_in: 0,

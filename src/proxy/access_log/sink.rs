@@ -2,22 +2,31 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+
+use serde_json::Value;
 
 use crate::proxy::access_log::LogTarget;
 
 pub enum Sink {
     Off,
     Stdout,
-    File { path: PathBuf, file: File },
+    /// Stdout, where a person reads it.
+    Terminal,
+    File {
+        path: PathBuf,
+        file: File,
+    },
 }
 
 impl Sink {
     pub fn open(target: LogTarget) -> io::Result<Self> {
         Ok(match target {
             LogTarget::Off => Self::Off,
+            LogTarget::Stdout if io::stdout().is_terminal() => Self::Terminal,
             LogTarget::Stdout => Self::Stdout,
             LogTarget::File(path) => {
                 let file = append(&path)?;
@@ -39,6 +48,7 @@ impl Sink {
     pub fn write(&mut self, lines: &[u8]) {
         let written = match self {
             Self::Off => Ok(()),
+            Self::Terminal => io::stdout().lock().write_all(readable(lines).as_bytes()),
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(lines).and_then(|()| stdout.flush())
@@ -51,6 +61,49 @@ impl Sink {
     }
 }
 
+/// Lines of JSON as a person reads them: time, status, method, path, then who and why.
+fn readable(lines: &[u8]) -> String {
+    let mut text = String::new();
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let Ok(record) = serde_json::from_slice::<Value>(line) else { continue };
+        let word = |field: &str| record[field].as_str().unwrap_or_default();
+        let time = word("time").get(11..19).unwrap_or_default();
+        let mut told = format!("{time} {} {} {}", record["status"], word("method"), word("path"));
+        for field in ["service", "user"] {
+            if !word(field).is_empty() {
+                told = format!("{told}  {}", word(field));
+            }
+        }
+        if !matches!(word("reason"), "ok" | "ok_anonymous" | "answered") {
+            told = format!("{told}  {}", word("reason"));
+        }
+        told = format!("{told}  {:.0} ms", record["duration_ms"].as_f64().unwrap_or_default());
+        text.extend(told.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        text.push('\n');
+    }
+    text
+}
+
+/// Logins, addresses and paths are not for every user of the machine. A file that is there keeps its mode.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_reads_words_and_no_control_characters() {
+        let lines = concat!(
+            r#"{"time":"2026-11-28T08:00:01.123Z","reason":"ok","status":200,"method":"GET","path":"/api","service":"app","user":"ann","duration_ms":3.4}"#,
+            "\n",
+            r#"{"time":"2026-11-28T08:00:02.000Z","reason":"missing_credentials","status":401,"method":"GET","path":"/\u001b[2J","service":null,"user":null,"duration_ms":0.2}"#,
+            "\n",
+        );
+        assert_eq!(
+            readable(lines.as_bytes()),
+            "08:00:01 200 GET /api  app  ann  3 ms\n08:00:02 401 GET /\u{fffd}[2J  missing_credentials  0 ms\n",
+        );
+    }
 }

@@ -4,8 +4,9 @@ use super::at;
 use crate::{
     authz::subject::Permission,
     store::{
-        engine::{Engine, Op},
+        engine::Engine,
         model::{GrantRecord, Grantee, GroupRecord, RoleRecord, UserKind, UserRecord},
+        op::Op,
     },
 };
 

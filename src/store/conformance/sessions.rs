@@ -4,8 +4,9 @@ use super::at;
 use crate::{
     authz::secret::Digest,
     store::{
-        engine::{Engine, Op},
+        engine::Engine,
         model::{IdentityRecord, InvitationRecord, SessionRecord, SignedInBy},
+        op::Op,
     },
 };
 

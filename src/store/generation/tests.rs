@@ -15,7 +15,7 @@ fn on(disk: &Disk) -> Generations {
 
 /// Builds a generation with one synced file in it.
 fn build(generations: &Generations, content: &str) -> Result<(), GenerationError> {
-    let new = generations.begin()?;
+    let new = generations.begin(None)?;
     let failure = |e| Failure::new("write", "data", e);
     let file = new.directory().create("data").map_err(failure)?;
     file.write_all_at(content.as_bytes(), 0).map_err(failure)?;
@@ -110,7 +110,7 @@ fn no_store_is_made_where_anything_lies() {
         let generations = on(disk);
         let message = generations.read().err().unwrap().to_string();
         assert!(message.contains(name), "{message}");
-        assert!(generations.begin().is_err());
+        assert!(generations.begin(None).is_err());
         assert!(disk.root().list().unwrap().iter().all(|name| name != CURRENT));
     };
     for name in ["gen-1", "gen-7", "data", "format", "journal-0000000001", "photos"] {
@@ -140,7 +140,7 @@ fn a_damaged_current_and_a_missing_generation_are_refused() {
         let copy = disk.copy();
         copy.edit(CURRENT, |content| content[bit / 8] ^= 1 << (bit % 8));
         assert!(matches!(on(&copy).read(), Err(GenerationError::Damaged { .. })), "bit {bit}");
-        assert!(on(&copy).begin().is_err(), "bit {bit}");
+        assert!(on(&copy).begin(None).is_err(), "bit {bit}");
     }
     for length in 0..size {
         let copy = disk.copy();

@@ -12,8 +12,9 @@ use crate::{
     },
     store::{
         ImportedToken, ReadError,
-        engine::{Engine, Op},
+        engine::Engine,
         model::{GroupRecord, TokenRecord, UserId, UserKind, UserRecord},
+        op::Op,
     },
 };
 
@@ -54,9 +55,11 @@ const SCOPE: usize = 50;
 impl<'a> Plan<'a> {
     pub(super) fn new(engine: &'a Engine, options: &'a Options<'a>) -> Result<Self, ReadError> {
         let mut digests = HashSet::new();
-        engine.scan_tokens(&mut |row| {
-            digests.insert(row.digest);
-        })?;
+        engine
+            .load(&mut |digest, _| {
+                digests.insert(digest);
+            })?
+            .map_err(|damage| ReadError(damage.to_string()))?;
         let mut users = HashMap::new();
         let mut ids = Vec::new();
         for user in engine.users()?.into_iter().filter(|user| user.deleted_at.is_none()) {

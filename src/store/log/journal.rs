@@ -71,13 +71,9 @@ struct Active {
 }
 
 impl Journal {
-    /// Makes the slot of the last batch durable, so that damage to that batch is found whatever happens
-    /// to the power afterwards. Nothing acknowledged is lost without it.
-    pub fn close(self) -> Result<(), Failure> {
-        match self.failed {
-            Some(failure) => Err(failure),
-            None => self.active.sync(),
-        }
+    /// [`Log::sync`], and no more of it.
+    pub fn close(mut self) -> Result<(), Failure> {
+        self.sync()
     }
 
     /// Starts the next file, for a batch of `length` bytes at the least.
@@ -276,6 +272,15 @@ impl Log for Journal {
             return Err(failure.into());
         }
         Ok(())
+    }
+
+    /// Makes the slot of the last batch durable, so that damage to that batch is found whatever happens
+    /// to the power afterwards. Nothing acknowledged is lost without it.
+    fn sync(&mut self) -> Result<(), Failure> {
+        match &self.failed {
+            Some(failure) => Err(failure.clone()),
+            None => self.active.sync().inspect_err(|failure| self.failed = Some(failure.clone())),
+        }
     }
 
     fn failure(&self) -> Option<Failure> {

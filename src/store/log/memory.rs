@@ -148,6 +148,10 @@ impl Log for MemoryLog {
         Ok(())
     }
 
+    fn sync(&mut self) -> Result<(), Failure> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
     fn failure(&self) -> Option<Failure> {
         self.failed.clone()
     }

@@ -1,4 +1,4 @@
-//! The audit log, its checkpoint, requests that were answered once, and the store itself.
+//! The audit log, where it begins, and requests that were answered once.
 
 use std::borrow::Cow;
 
@@ -7,24 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{DecodeError, EncodeError, Record, V1, pack, token::token_id, unpack_v1};
 use crate::{
     authz::time::Timestamp,
-    store::{
-        engine::{Checkpoint, IdempotencyRecord},
-        model::AuditEvent,
-    },
+    store::model::{AuditEvent, AuditStart, IdempotencyRecord},
 };
-
-/// Which store this is, and how many batches it has taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub store: String,
-    pub revision: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct MetaV1<'a> {
-    store: Cow<'a, str>,
-    revision: u64,
-}
 
 #[derive(Serialize, Deserialize)]
 struct EventV1<'a> {
@@ -43,7 +27,7 @@ struct EventV1<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct CheckpointV1 {
+struct AuditStartV1 {
     seq: u64,
     prev: [u8; 32],
 }
@@ -96,15 +80,15 @@ impl Record for AuditEvent {
     }
 }
 
-impl Record for Checkpoint {
-    const KIND: &'static str = "checkpoint";
+impl Record for AuditStart {
+    const KIND: &'static str = "audit start";
 
     fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        pack(Self::KIND, V1, &CheckpointV1 { seq: self.seq, prev: self.prev })
+        pack(Self::KIND, V1, &AuditStartV1 { seq: self.seq, prev: self.prev })
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let row: CheckpointV1 = unpack_v1(Self::KIND, bytes)?;
+        let row: AuditStartV1 = unpack_v1(Self::KIND, bytes)?;
         Ok(Self { seq: row.seq, prev: row.prev })
     }
 }
@@ -130,18 +114,5 @@ impl Record for IdempotencyRecord {
             token: token_id(Self::KIND, &row.token)?,
             at: Timestamp::from_millis(row.at),
         })
-    }
-}
-
-impl Record for Meta {
-    const KIND: &'static str = "store";
-
-    fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        pack(Self::KIND, V1, &MetaV1 { store: Cow::Borrowed(&self.store), revision: self.revision })
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let row: MetaV1<'_> = unpack_v1(Self::KIND, bytes)?;
-        Ok(Self { store: row.store.into_owned(), revision: row.revision })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     authz::{subject::Permission, time::Timestamp},
     store::{
         conformance::{event, id, token},
-        model::{GrantRecord, Grantee, LastUsed, SignedInBy, UserKind},
+        model::{GrantRecord, Grantee, Revocation, RevokeReason, Rotation, SignedInBy, UserKind},
     },
 };
 
@@ -24,22 +24,27 @@ fn user() -> UserRecord {
     }
 }
 
-fn block() -> Block<'static> {
-    let item = |number| BlockItem {
-        id: id(number),
-        taken: Some(format!("name {number}").into()),
-        token: write_token(&token(number, "ann")).unwrap().into(),
-    };
-    Block { owner: "ann".into(), items: vec![item(1), item(2)] }
+fn full() -> TokenRecord {
+    let at = Timestamp::from_millis(-7);
+    TokenRecord {
+        author: Some("bob".to_owned()),
+        note: "note".to_owned(),
+        allow_ips: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        not_before: Some(at),
+        expires_at: Some(at),
+        revoked: Some(Revocation { at, by: Some("bob".to_owned()), reason: RevokeReason::Leaked }),
+        rotation: Some(Rotation { to: id(2), grace_until: at }),
+        revision: u64::MAX,
+        ..token(3, "ann")
+    }
 }
 
-fn uses() -> LastUses {
-    let used = LastUsed {
+fn used() -> LastUsed {
+    LastUsed {
         at: Timestamp::from_millis(77),
         from: "2001:db8::1".parse().unwrap(),
         service: "hub".to_owned(),
-    };
-    LastUses(vec![(id(1), used)])
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -60,18 +65,27 @@ fn version_1_reads_the_same_for_ever() {
         revision: 1,
     };
     check("role", &role.encode().unwrap(), "01016b014b010b7570646174652d73656c6601");
+    check("last use", &used().encode().unwrap(), "019a010120010db800000000000000000000000103687562");
     check(
-        "last use",
-        &uses().encode().unwrap(),
-        "01013030303030303030303030319a010120010db8000000000000000000000001\
-         03687562",
+        "token",
+        &full().encode().unwrap(),
+        "0130303030303030303030303303616e6e0102036875620008796f75747261636b0102000a000000\
+         080120010db800000000000000000000000020010d010d010d013030303030303030303030320d01\
+         03626f6207546f6b656e2033046e6f7465d00f0103626f620104303030303030303030303033ffffffffffffffffff01",
     );
     assert_eq!(UserRecord::decode(&user().encode().unwrap()), Ok(user()));
-    assert_eq!(LastUses::decode(&uses().encode().unwrap()), Ok(uses()));
-    let bytes = block().encode().unwrap();
-    let read = Block::decode(&bytes).unwrap();
-    assert_eq!(read, block());
-    assert_eq!(read_token(&read.owner, &read.items[0]), Ok(token(1, "ann")));
+    assert_eq!(LastUsed::decode(&used().encode().unwrap()), Ok(used()));
+    for token in [full(), token(1, "ann")] {
+        let row = token.encode().unwrap();
+        assert_eq!(TokenRecord::decode(&token.digest, &row), Ok(token.clone()));
+        let head = TokenHead::decode(&row).unwrap();
+        assert_eq!((head.id, head.owner, head.imported), (token.id, "ann", token.imported));
+        let scope = head.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
+        assert_eq!(scope.collect::<Vec<_>>(), token.scope);
+        assert_eq!((head.allow_ips, head.not_before), (token.allow_ips, token.not_before));
+        assert_eq!((head.expires_at, head.rotation), (token.expires_at, token.rotation));
+        assert_eq!(head.revoked_at, token.revoked.map(|revocation| revocation.at));
+    }
 }
 
 #[test]
@@ -104,8 +118,8 @@ fn what_is_not_ours_is_said_to_be() {
 #[test]
 fn a_record_beyond_the_limit_is_not_written() {
     let note = "x".repeat(LIMIT);
-    let large = crate::store::model::TokenRecord { note, ..token(1, "ann") };
-    assert!(write_token(&large).is_err());
+    let large = TokenRecord { note, ..token(1, "ann") };
+    assert!(large.encode().is_err());
 }
 
 proptest! {
@@ -116,7 +130,7 @@ proptest! {
 
     #[test]
     fn spoilt_records_never_panic(at in 0usize..400, to in any::<u8>()) {
-        for mut bytes in [block().encode().unwrap(), event(1).encode().unwrap(), uses().encode().unwrap()] {
+        for mut bytes in [full().encode().unwrap(), event(1).encode().unwrap(), used().encode().unwrap()] {
             let at = at % bytes.len();
             bytes[at] = to;
             decode_any(&bytes);

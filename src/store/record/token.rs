@@ -1,12 +1,12 @@
-//! Tokens, packed by owner: a million single rows would cost sled ten times the time and memory of
-//! a few ten thousand blocks. Last uses lie apart, so that noting them rewrites no token.
+//! Tokens. What the index needs comes first, so that a start reads no more of a row. Last uses lie
+//! apart, so that noting them rewrites no token.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, EncodeError, Record, V1, pack, unpack_v1};
+use super::{DecodeError, EncodeError, Record, V1, behind_v1, pack, unpack_v1};
 use crate::{
     authz::{
         secret::{Digest, TokenId},
@@ -16,76 +16,56 @@ use crate::{
     store::model::{LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
 };
 
-/// Some of one owner's tokens.
+/// What the scan at start needs of a token, borrowed from the row: a million go by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Block<'a> {
-    pub owner: Cow<'a, str>,
-    pub items: Vec<BlockItem<'a>>,
-}
-
-/// A token that is found without reading the ones beside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BlockItem<'a> {
+pub(crate) struct TokenHead<'a> {
     pub id: TokenId,
-    /// The folded name it has taken among its owner's.
-    pub taken: Option<Cow<'a, str>>,
-    /// What [`write_token`] made.
-    pub token: Cow<'a, [u8]>,
+    pub owner: &'a str,
+    pub imported: bool,
+    pub scope: Vec<(&'a str, Access)>,
+    pub allow_ips: Vec<IpNet>,
+    pub not_before: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    pub rotation: Option<Rotation>,
 }
 
-/// The last uses of a block's tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LastUses(pub Vec<(TokenId, LastUsed)>);
-
+/// The first part of a row, which is read without the rest.
 #[derive(Serialize, Deserialize)]
-struct BlockV1<'a> {
-    owner: &'a str,
-    #[serde(borrow)]
-    items: Vec<ItemV1<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ItemV1<'a> {
+struct HeadV1<'a> {
     id: [u8; 12],
-    taken: Option<&'a str>,
-    token: &'a [u8],
-}
-
-#[derive(Serialize, Deserialize)]
-struct TokenV1<'a> {
-    digest: [u8; 32],
+    owner: &'a str,
     imported: bool,
-    author: Option<&'a str>,
-    name: &'a str,
-    note: &'a str,
     #[serde(borrow)]
     scope: Vec<(&'a str, AccessV1)>,
     allow_ips: Vec<NetV1>,
-    created_at: i64,
     not_before: Option<i64>,
     expires_at: Option<i64>,
-    #[serde(borrow)]
-    revoked: Option<RevocationV1<'a>>,
+    revoked_at: Option<i64>,
     rotation: Option<([u8; 12], i64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TailV1<'a> {
+    author: Option<&'a str>,
+    name: &'a str,
+    note: &'a str,
+    created_at: i64,
+    #[serde(borrow)]
+    revoked_by: Option<&'a str>,
+    revoked_for: Option<ReasonV1>,
     family: [u8; 12],
     revision: u64,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-enum AccessV1 {
+pub(in crate::store) enum AccessV1 {
     Read,
     Full,
 }
 
-#[derive(Serialize, Deserialize)]
-struct RevocationV1<'a> {
-    at: i64,
-    by: Option<&'a str>,
-    reason: ReasonV1,
-}
-
 #[derive(Clone, Copy, Serialize, Deserialize)]
-enum ReasonV1 {
+pub(in crate::store) enum ReasonV1 {
     User,
     Admin,
     Rotated,
@@ -94,20 +74,19 @@ enum ReasonV1 {
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-struct NetV1 {
+pub(in crate::store) struct NetV1 {
     address: AddressV1,
     prefix: u8,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-enum AddressV1 {
+pub(in crate::store) enum AddressV1 {
     V4([u8; 4]),
     V6([u8; 16]),
 }
 
 #[derive(Serialize, Deserialize)]
 struct UseV1<'a> {
-    token: [u8; 12],
     at: i64,
     from: AddressV1,
     service: &'a str,
@@ -115,126 +94,117 @@ struct UseV1<'a> {
 
 const TOKEN: &str = "token";
 
-/// Everything but the id, the owner and the last use, which lie elsewhere.
-pub(crate) fn write_token(token: &TokenRecord) -> Result<Vec<u8>, EncodeError> {
-    let row = TokenV1 {
-        digest: *token.digest.as_bytes(),
-        imported: token.imported,
-        author: token.author.as_deref(),
-        name: &token.name,
-        note: &token.note,
-        scope: token.scope.iter().map(|(service, access)| (service.as_str(), (*access).into())).collect(),
-        allow_ips: token.allow_ips.iter().map(|net| NetV1::from(*net)).collect(),
-        created_at: token.created_at.as_millis(),
-        not_before: token.not_before.map(Timestamp::as_millis),
-        expires_at: token.expires_at.map(Timestamp::as_millis),
-        revoked: token.revoked.as_ref().map(|revocation| RevocationV1 {
-            at: revocation.at.as_millis(),
-            by: revocation.by.as_deref(),
-            reason: revocation.reason.into(),
-        }),
-        rotation: token.rotation.map(|r| (id_bytes(r.to), r.grace_until.as_millis())),
-        family: id_bytes(token.family),
-        revision: token.revision,
-    };
-    pack(TOKEN, V1, &row)
-}
-
-/// Without its last use.
-pub(crate) fn read_token(owner: &str, item: &BlockItem<'_>) -> Result<TokenRecord, DecodeError> {
-    let row: TokenV1<'_> = unpack_v1(TOKEN, &item.token)?;
-    Ok(TokenRecord {
-        id: item.id,
-        digest: Digest::from_bytes(row.digest),
-        imported: row.imported,
-        owner: owner.to_owned(),
-        author: row.author.map(str::to_owned),
-        name: row.name.to_owned(),
-        note: row.note.to_owned(),
-        scope: row.scope.iter().map(|(service, access)| ((*service).to_owned(), (*access).into())).collect(),
-        allow_ips: nets(&row.allow_ips)?,
-        created_at: Timestamp::from_millis(row.created_at),
-        not_before: row.not_before.map(Timestamp::from_millis),
-        expires_at: row.expires_at.map(Timestamp::from_millis),
-        last_used: None,
-        revoked: row.revoked.map(|revocation| Revocation {
-            at: Timestamp::from_millis(revocation.at),
-            by: revocation.by.map(str::to_owned),
-            reason: revocation.reason.into(),
-        }),
-        rotation: rotation(row.rotation)?,
-        family: token_id(TOKEN, &row.family)?,
-        revision: row.revision,
-    })
-}
-
-impl<'a> Block<'a> {
-    const KIND: &'static str = "token block";
-
+impl TokenRecord {
+    /// Everything but the digest, which is the key, and the last use, which lies apart.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let items = self.items.iter().map(|item| ItemV1 {
-            id: id_bytes(item.id),
-            taken: item.taken.as_deref(),
-            token: &item.token,
-        });
-        pack(Self::KIND, V1, &BlockV1 { owner: &self.owner, items: items.collect() })
+        let head = HeadV1 {
+            id: id_bytes(self.id),
+            owner: &self.owner,
+            imported: self.imported,
+            scope: self.scope.iter().map(|(service, access)| (service.as_str(), (*access).into())).collect(),
+            allow_ips: self.allow_ips.iter().map(|net| NetV1::from(*net)).collect(),
+            not_before: self.not_before.map(Timestamp::as_millis),
+            expires_at: self.expires_at.map(Timestamp::as_millis),
+            revoked_at: self.revoked.as_ref().map(|revocation| revocation.at.as_millis()),
+            rotation: self.rotation.map(|r| (id_bytes(r.to), r.grace_until.as_millis())),
+        };
+        let tail = TailV1 {
+            author: self.author.as_deref(),
+            name: &self.name,
+            note: &self.note,
+            created_at: self.created_at.as_millis(),
+            revoked_by: self.revoked.as_ref().and_then(|revocation| revocation.by.as_deref()),
+            revoked_for: self.revoked.as_ref().map(|revocation| revocation.reason.into()),
+            family: id_bytes(self.family),
+            revision: self.revision,
+        };
+        pack(TOKEN, V1, &(head, tail))
     }
 
-    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let row: BlockV1<'a> = unpack_v1(Self::KIND, bytes)?;
-        let items = row.items.into_iter().map(|item| {
-            Ok(BlockItem {
-                id: token_id(Self::KIND, &item.id)?,
-                taken: item.taken.map(Cow::Borrowed),
-                token: Cow::Borrowed(item.token),
-            })
-        });
-        Ok(Self { owner: Cow::Borrowed(row.owner), items: items.collect::<Result<_, _>>()? })
-    }
-
-    /// How many of its tokens have a name.
-    pub(crate) fn named(&self) -> usize {
-        self.items.iter().filter(|item| item.taken.is_some()).count()
-    }
-
-    pub(crate) fn into_owned(self) -> Block<'static> {
-        let items = self.items.into_iter().map(|item| BlockItem {
-            id: item.id,
-            taken: item.taken.map(|name| Cow::Owned(name.into_owned())),
-            token: Cow::Owned(item.token.into_owned()),
-        });
-        Block { owner: Cow::Owned(self.owner.into_owned()), items: items.collect() }
+    /// Without its last use.
+    pub(crate) fn decode(digest: &Digest, row: &[u8]) -> Result<Self, DecodeError> {
+        let (head, tail): (HeadV1<'_>, TailV1<'_>) = unpack_v1(TOKEN, row)?;
+        let head = TokenHead::try_from(head)?;
+        let revoked = match (head.revoked_at, tail.revoked_for) {
+            (Some(at), Some(reason)) => {
+                Some(Revocation { at, by: tail.revoked_by.map(str::to_owned), reason: reason.into() })
+            }
+            (None, None) => None,
+            _ => return Err(DecodeError::Malformed(TOKEN)),
+        };
+        let scope = head.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
+        Ok(Self {
+            id: head.id,
+            digest: *digest,
+            imported: head.imported,
+            owner: head.owner.to_owned(),
+            author: tail.author.map(str::to_owned),
+            name: tail.name.to_owned(),
+            note: tail.note.to_owned(),
+            scope: scope.collect(),
+            allow_ips: head.allow_ips,
+            created_at: Timestamp::from_millis(tail.created_at),
+            not_before: head.not_before,
+            expires_at: head.expires_at,
+            last_used: None,
+            revoked,
+            rotation: head.rotation,
+            family: token_id(TOKEN, &tail.family)?,
+            revision: tail.revision,
+        })
     }
 }
 
-impl Record for LastUses {
+impl<'a> TokenHead<'a> {
+    pub(crate) fn decode(row: &'a [u8]) -> Result<Self, DecodeError> {
+        let (head, _): (HeadV1<'a>, _) =
+            postcard::take_from_bytes(behind_v1(TOKEN, row)?).map_err(|_| DecodeError::Malformed(TOKEN))?;
+        head.try_into()
+    }
+
+    /// Whether somebody ended the token: revoked or replaced it.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.revoked_at.is_some() || self.rotation.is_some()
+    }
+}
+
+impl<'a> TryFrom<HeadV1<'a>> for TokenHead<'a> {
+    type Error = DecodeError;
+
+    fn try_from(row: HeadV1<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: token_id(TOKEN, &row.id)?,
+            owner: row.owner,
+            imported: row.imported,
+            scope: row.scope.into_iter().map(|(service, access)| (service, access.into())).collect(),
+            allow_ips: nets(&row.allow_ips)?,
+            not_before: row.not_before.map(Timestamp::from_millis),
+            expires_at: row.expires_at.map(Timestamp::from_millis),
+            revoked_at: row.revoked_at.map(Timestamp::from_millis),
+            rotation: rotation(row.rotation)?,
+        })
+    }
+}
+
+impl Record for LastUsed {
     const KIND: &'static str = "last use";
 
     fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let rows = self.0.iter().map(|(token, used)| UseV1 {
-            token: id_bytes(*token),
-            at: used.at.as_millis(),
-            from: used.from.into(),
-            service: &used.service,
-        });
-        pack(Self::KIND, V1, &rows.collect::<Vec<_>>())
+        let row = UseV1 { at: self.at.as_millis(), from: self.from.into(), service: &self.service };
+        pack(Self::KIND, V1, &row)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let rows: Vec<UseV1<'_>> = unpack_v1(Self::KIND, bytes)?;
-        let uses = rows.into_iter().map(|row| {
-            let used = LastUsed {
-                at: Timestamp::from_millis(row.at),
-                from: row.from.into(),
-                service: row.service.to_owned(),
-            };
-            Ok((token_id(Self::KIND, &row.token)?, used))
-        });
-        Ok(Self(uses.collect::<Result<_, _>>()?))
+        let row: UseV1<'_> = unpack_v1(Self::KIND, bytes)?;
+        Ok(Self {
+            at: Timestamp::from_millis(row.at),
+            from: row.from.into(),
+            service: row.service.to_owned(),
+        })
     }
 }
 
-pub(super) fn token_id(kind: &'static str, bytes: &[u8; 12]) -> Result<TokenId, DecodeError> {
+pub(in crate::store) fn token_id(kind: &'static str, bytes: &[u8; 12]) -> Result<TokenId, DecodeError> {
     TokenId::from_bytes(*bytes).ok_or(DecodeError::Malformed(kind))
 }
 
@@ -242,12 +212,12 @@ pub(super) fn id_bytes(id: TokenId) -> [u8; 12] {
     *id.as_bytes()
 }
 
-fn rotation(row: Option<([u8; 12], i64)>) -> Result<Option<Rotation>, DecodeError> {
+pub(in crate::store) fn rotation(row: Option<([u8; 12], i64)>) -> Result<Option<Rotation>, DecodeError> {
     let Some((to, until)) = row else { return Ok(None) };
     Ok(Some(Rotation { to: token_id(TOKEN, &to)?, grace_until: Timestamp::from_millis(until) }))
 }
 
-fn nets(rows: &[NetV1]) -> Result<Vec<IpNet>, DecodeError> {
+pub(in crate::store) fn nets(rows: &[NetV1]) -> Result<Vec<IpNet>, DecodeError> {
     let net = |row: &NetV1| IpNet::new(row.address.into(), row.prefix);
     rows.iter().map(net).collect::<Result<_, _>>().map_err(|_| DecodeError::Malformed(TOKEN))
 }

@@ -1,3 +1,5 @@
+use std::{fs, ops::ControlFlow};
+
 use super::*;
 use crate::store::{
     backup,
@@ -61,7 +63,7 @@ fn filled() -> (Place, Engine, Vec<u8>) {
     ops.extend((1..=1000).map(|seq| Op::AppendAudit(event(seq))));
     engine.commit(&ops).unwrap();
     let mut backup = Vec::new();
-    backup::write(&engine, at(20), &mut backup, &mut |_| {}).unwrap();
+    backup::write(engine.replica(), at(20), &mut backup, &mut |_| ControlFlow::Continue(())).unwrap();
     (place, engine, backup)
 }
 
@@ -78,7 +80,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
 
     let restored = place.restore(&backup, false).unwrap();
     assert_eq!((restored.revoked, restored.users), (2, 1));
-    assert!(restored.replaced.unwrap().join("format").exists());
+    assert!(restored.replaced.unwrap().join("sled/db").exists(), "what was the store is still there");
     let engine = Engine::open(&place.settings()).unwrap();
     assert!(engine.token(id(7)).unwrap().unwrap().revoked.is_some());
     assert_eq!(engine.named("ann", "token 7").unwrap(), None);
@@ -101,7 +103,12 @@ fn an_unknown_past_has_to_be_accepted() {
     assert_eq!(elsewhere.restore(&backup, true).unwrap().revoked, 0);
     assert_eq!(elsewhere.restore(&backup, false).unwrap().revoked, 0, "the same store, restored before");
 
-    fs::write(place.settings().path.join("data/db"), b"").unwrap();
+    let generation = Engine::open(&place.settings()).unwrap().generation().to_owned();
+    for file in fs::read_dir(generation).unwrap().map(|file| file.unwrap().path()) {
+        if file.is_file() {
+            fs::write(file, b"").unwrap();
+        }
+    }
     assert!(matches!(place.restore(&backup, false), Err(RestoreError::LostRevocations { .. })));
     place.restore(&backup, true).unwrap();
     let engine = Engine::open(&place.settings()).unwrap();
@@ -137,7 +144,8 @@ fn changes_during_a_backup_are_not_in_it() {
     }
     let (_place, engine, quiet) = filled();
     let mut busy = Changing { engine: &engine, bytes: Vec::new(), count: 0 };
-    let (_, progress) = backup::write(&engine, at(20), &mut busy, &mut |_| {}).unwrap();
+    let (_, _, progress) =
+        backup::write(engine.replica(), at(20), &mut busy, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(busy.count > 1000, "{progress:?}");
     assert!(busy.bytes == quiet, "the backup is not of one moment");
     assert!(engine.token(id(7)).unwrap().is_some());

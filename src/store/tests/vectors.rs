@@ -68,8 +68,13 @@ async fn run(bench: &Bench, fixture: &Value, vector: &Value) -> (String, u16) {
         }
         "list_tokens" => {
             let (accounts, snapshot) = (bench.store.accounts(), bench.state.snapshot());
-            let world =
-                World { accounts: &accounts, rules: &snapshot.rules, now: bench.now(), max_lifetime: None };
+            let world = World {
+                accounts: &accounts,
+                rules: &snapshot.rules,
+                now: bench.now(),
+                max_lifetime: None,
+                reserved_logins: &[],
+            };
             let Who::User(actor) = &by.who else { panic!("a user asks") };
             let acting = Acting::user(&world, actor, None).unwrap();
             let whom = accounts.user_by_login(params["user"].as_str().unwrap()).unwrap();

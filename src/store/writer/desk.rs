@@ -20,10 +20,11 @@ use crate::{
     state::State,
     store::{
         ChangeError, ReadError,
-        audit::{Entry, Head},
+        audit::{AuditHead, Entry},
         change::{Actor, Policy, Who},
-        engine::{Engine, IdempotencyRecord, Op},
-        model::{IdentityRecord, InvitationRecord, SessionRecord, TokenRecord},
+        engine::Engine,
+        model::{IdempotencyRecord, IdentityRecord, InvitationRecord, SessionRecord, TokenRecord},
+        op::{Op, Whom},
         sessions::Sessions,
     },
 };
@@ -51,7 +52,7 @@ pub(crate) struct Standing {
     pub proxy: Arc<ProxySettings>,
     pub policy: Policy,
     pub imported: u64,
-    pub audit: Head,
+    pub audit: AuditHead,
 }
 
 /// What a batch is about to change.
@@ -79,6 +80,7 @@ impl Desk {
             rules: &self.standing.rules,
             now: self.now,
             max_lifetime: self.standing.policy.max_lifetime,
+            reserved_logins: &self.standing.policy.reserved_logins,
         }
     }
 
@@ -172,8 +174,9 @@ impl Desk {
     /// Whether an owner has this many live tokens.
     pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
         let taken = self.pending.names.iter().filter(|((of, _), holder)| of == owner && holder.is_some());
-        // Every live token has a name, so that most owners need no closer look.
-        if self.engine.name_count(owner) + taken.count() < count {
+        // Those that somebody ended are counted already, so that most owners need no closer look.
+        let counts = self.engine.counts(owner);
+        if counts.all - counts.ended + taken.count() < count {
             return Ok(false);
         }
         let mut live = 0;
@@ -241,6 +244,18 @@ impl Desk {
             Who::User(id) => match self.standing.accounts.user_by_id(id) {
                 Some(user) => user.record.login.clone(),
                 None => id.clone(),
+            },
+        }
+    }
+
+    /// From whom something is taken, by what lasts.
+    pub(crate) fn whom(&self, affected: Affected) -> Whom {
+        match affected {
+            Affected::Everybody => Whom::Everybody,
+            Affected::Token(digest) => Whom::Token(digest),
+            Affected::User(ix) => match self.standing.accounts.user(ix) {
+                Some(user) => Whom::User(user.record.id.clone()),
+                None => Whom::Everybody,
             },
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     store::{
         ChangeError, Refusal, audit,
         change::{Actor, GroupEdit},
-        engine::Op,
+        op::Op,
     },
 };
 

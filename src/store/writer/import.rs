@@ -13,8 +13,8 @@ use crate::{
     store::{
         ChangeError,
         change::{Actor, ImportedToken},
-        engine::Op,
         model::TokenRecord,
+        op::Op,
     },
 };
 

@@ -4,8 +4,8 @@ use super::Desk;
 use crate::store::{
     ChangeError,
     change::Idempotency,
-    engine::{IdempotencyRecord, Op},
-    model::TokenRecord,
+    model::{IdempotencyRecord, TokenRecord},
+    op::Op,
 };
 
 /// How long an answer is remembered, in seconds.

@@ -19,8 +19,8 @@ use crate::{
         ChangeError,
         audit::Entry,
         change::{Actor, ProvidedSession, Who},
-        engine::Op,
         model::{IdentityRecord, SessionRecord, SignedInBy},
+        op::Op,
     },
 };
 
@@ -187,7 +187,7 @@ impl Desk {
                     deleted_at: None,
                     revision: 1,
                 };
-                let record = users::create(&self.world(), &Acting::operator(&self.standing.rules), record)?;
+                let record = users::provision(&self.world(), record)?;
                 let change = json!({"id": record.id, "name": record.name, "kind": "human"});
                 self.told(new, "user.create", format!("user:{}", record.login), change);
                 self.put_user(record.clone());

@@ -28,7 +28,7 @@ impl Desk {
         self.note(actor, "config.reload", "config".into(), Some(change));
         self.standing.rules = Arc::new(rules);
         self.standing.proxy = new.proxy.clone();
-        self.standing.policy = new.policy;
+        self.standing.policy = new.policy.clone();
         self.pending.everybody = true;
         self.affected = Some(Affected::Everybody);
         Ok(())

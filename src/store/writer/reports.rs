@@ -8,8 +8,8 @@ use crate::{
     fence::LiveRow,
     store::{
         Actor,
-        engine::Op,
         model::{AuditEvent, LastUsed},
+        op::Op,
     },
 };
 

@@ -13,7 +13,7 @@ use crate::{
     store::{
         ChangeError,
         change::{Actor, GrantTarget},
-        engine::Op,
+        op::Op,
     },
 };
 

@@ -8,7 +8,7 @@ use super::{Desk, PERMISSION_DENIED};
 use crate::{
     authz::{
         accounts::UserKind,
-        administration::{Refusal, users},
+        administration::{Acting, Refusal, users},
         secret::Digest,
         subject::UserIx,
         time::Timestamp,
@@ -17,8 +17,8 @@ use crate::{
     store::{
         ChangeError,
         change::{Actor, NewSession, Who},
-        engine::Op,
         model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
+        op::Op,
     },
 };
 
@@ -141,19 +141,52 @@ impl Desk {
         Ok((user, record))
     }
 
-    /// Whoever has the text sets the password, once.
+    /// Whoever has the text sets the password, once, as long as the author could set it.
     pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
         let gone = || Refusal::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
         let invitation = self.invitation(digest).filter(|record| self.now < record.expires_at);
         let invitation = invitation.ok_or_else(gone)?;
         let user = self.standing.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
         let (ix, user) = (user.ix, user.record.clone());
-        if !may_sign_in(&user) {
+        if !may_sign_in(&user) || !self.may_invite(&invitation) {
             return Err(gone().into());
         }
         let change = json!({"password": "set", "by": "invitation"});
         self.note(&own(&user), "user.password", target(&user), Some(change));
         Ok(self.replace_password(ix, user, Some(phc)))
+    }
+
+    /// Whether the author of an invitation could make it now.
+    fn may_invite(&self, invitation: &InvitationRecord) -> bool {
+        let world = self.world();
+        let acting = match &invitation.author {
+            None => Ok(Acting::operator(&self.standing.rules)),
+            Some(author) => Acting::user(&world, author, None),
+        };
+        let user = self.standing.accounts.user_by_id(&invitation.user);
+        let login = user.map(|user| user.record.login.as_str());
+        acting.is_ok_and(|acting| login.is_some_and(|login| users::invite(&world, &acting, login).is_ok()))
+    }
+
+    /// After a change that takes something away: an invitation that its author could not make any more is
+    /// gone, whatever the author regains later.
+    pub(super) fn drop_orphaned_invitations(&mut self) {
+        let author = match self.affected {
+            None | Some(Affected::Token(_)) => return,
+            Some(Affected::Everybody) => None,
+            Some(Affected::User(ix)) => match self.standing.accounts.user(ix) {
+                Some(user) => Some(user.record.id.clone()),
+                None => return,
+            },
+        };
+        let mut invitations = self.sessions.invitations_by(author.as_deref());
+        invitations.retain(|record| !self.pending.invitations.contains_key(&record.digest));
+        let pending = self.pending.invitations.values().flatten();
+        invitations.extend(pending.filter(|record| record.is_by(author.as_deref())).cloned());
+        invitations.retain(|invitation| !self.may_invite(invitation));
+        for InvitationRecord { digest, .. } in invitations {
+            self.drop_invitation(digest);
+        }
     }
 
     /// Whoever signed in with the password before signs in again.
@@ -186,10 +219,12 @@ impl Desk {
         let pending = self.pending.invitations.values().flatten();
         let pending = pending.filter(|record| record.user == user).map(|record| record.digest);
         let all: Vec<Digest> = stored.chain(pending).collect();
-        for digest in all {
-            self.pending.ops.push(Op::DropInvitation(digest));
-            self.pending.invitations.insert(digest, None);
-        }
+        all.into_iter().for_each(|digest| self.drop_invitation(digest));
+    }
+
+    fn drop_invitation(&mut self, digest: Digest) {
+        self.pending.ops.push(Op::DropInvitation(digest));
+        self.pending.invitations.insert(digest, None);
     }
 
     pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {

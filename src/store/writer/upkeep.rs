@@ -6,9 +6,10 @@ use crate::{
     authz::{secret::TokenId, time::Timestamp},
     store::{
         ReadError,
-        audit::Head,
-        engine::{Checkpoint, CommitError, Op},
-        model::TokenRecord,
+        audit::AuditHead,
+        engine::CommitError,
+        model::{AuditStart, TokenRecord},
+        op::Op,
     },
 };
 
@@ -88,14 +89,14 @@ impl Writer {
     }
 
     /// Where the chain begins once a page of what is too old to keep is gone.
-    fn outdated_audit(&self) -> Result<Option<Checkpoint>, ReadError> {
+    fn outdated_audit(&self) -> Result<Option<AuditStart>, ReadError> {
         let Some(kept) = self.desk.standing.policy.audit_retention else { return Ok(None) };
         let limit = self.desk.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
         let engine = &self.shared.engine;
-        let first = engine.checkpoint()?.map_or(Head::START.seq, |kept| kept.seq);
+        let first = engine.audit_start()?.map_or(AuditHead::START.seq, |kept| kept.seq);
         let page = engine.audit_from(first, PAGE)?;
         let last = page.iter().take_while(|event| event.at < limit).last();
-        Ok(last.map(|event| Checkpoint { seq: event.seq + 1, prev: event.hash }))
+        Ok(last.map(|event| AuditStart { seq: event.seq + 1, prev: event.hash }))
     }
 }
 

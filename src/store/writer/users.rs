@@ -13,8 +13,8 @@ use crate::{
     store::{
         ChangeError, audit,
         change::{Actor, NewUser, UserEdit},
-        engine::Op,
         model::{Revocation, RevokeReason},
+        op::Op,
     },
 };
 
@@ -32,7 +32,7 @@ impl Desk {
             name: new.name.clone(),
             email: new.email.clone(),
             kind: new.kind,
-            password: None,
+            password: new.password.clone(),
             banned: None,
             created_at: self.now,
             deleted_at: None,
@@ -45,6 +45,9 @@ impl Desk {
         };
         let change = json!({"id": record.id, "name": record.name, "kind": kind});
         self.note(actor, "user.create", target(&record.login), Some(change));
+        if record.password.is_some() {
+            self.note(actor, "user.password", target(&record.login), Some(json!({"password": "set"})));
+        }
         self.put_user(record.clone());
         Ok(record)
     }

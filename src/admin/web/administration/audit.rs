@@ -1,54 +1,247 @@
-//! The audit log, newest first.
+//! The audit log: a sentence for each event, newest first, filtered on the server, and as a file.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
-use http::StatusCode;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use serde::Deserialize;
 
-use super::{Failed, Reader, Shell, render};
+use self::sentence::{Part, sentence};
+use super::{Failed, Reader, Shell, filled, render};
 use crate::{
     admin::{
         AuditView, Context,
-        pages::{Cursor, Paging, Params, bad_cursor},
+        error::Problem,
+        pages::{Params, bad_cursor},
         web::time::Moment,
+        wire::Time,
     },
-    authz::subject::Permission,
+    authz::{subject::Permission, time::Timestamp},
+    store::model::AuditEvent,
 };
+
+mod file;
+mod sentence;
 
 #[derive(Template)]
 #[template(path = "audit.html")]
 struct AuditPage {
     shell: Shell,
     events: Vec<Row>,
+    asked: Asked,
+    /// The address of the next page, and of the files.
     next: Option<String>,
+    csv: String,
+    jsonl: String,
+    kinds: [(&'static str, &'static str); 8],
 }
 
 struct Row {
     at: Moment,
+    parts: Vec<Part>,
+    /// Why a request was refused: the page that explains it.
+    explain: Option<String>,
     /// What changed, as JSON.
     change: Option<String>,
     view: AuditView,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Words of the actor and of the target.
+    actor: Option<String>,
+    target: Option<String>,
+    /// The beginning of the event's name.
+    event: Option<String>,
+    /// The code of a refusal's reason.
+    reason: Option<String>,
+    /// Days, in UTC; both count.
+    from: Option<String>,
+    to: Option<String>,
+    cursor: Option<String>,
+    limit: Option<usize>,
+    format: Option<String>,
+}
+
+const ROWS: usize = 100;
+/// Events that a page looks at before it is given out short, and a file holds at most.
+const LOOKED_AT: usize = 20_000;
+const STEP: usize = 500;
+
+const KINDS: [(&str, &str); 8] = [
+    ("token.", "Tokens"),
+    ("user.", "Users"),
+    ("group.", "Groups"),
+    ("role.", "Roles"),
+    ("grant.", "Grants"),
+    ("session.", "Signing in and out"),
+    ("config.", "Configuration"),
+    ("refusal", "Refused requests"),
+];
+
+/// Events that fit, and where to go on.
+struct Found {
+    events: Vec<AuditEvent>,
+    next: Option<String>,
+}
+
+/// What an event has to be like.
+struct Filter {
+    actor: Option<String>,
+    target: Option<String>,
+    event: Option<String>,
+    reason: Option<String>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+}
+
 pub async fn list(
     State(context): State<Context>,
     reader: Reader,
-    Params(cursor): Params<Cursor>,
+    Params(asked): Params<Asked>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::ReadAudit)?;
-    let Paging { cursor, limit } = Paging::of(cursor)?;
-    if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
-        return Err(bad_cursor().into());
-    }
-    let found = context.store.audit(cursor.as_deref(), limit)?;
-    let row = |view: AuditView| Row {
-        at: view.time.into(),
-        change: view.change.as_ref().map(ToString::to_string),
-        view,
+    let asked = asked.filled();
+    let Found { events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
+    let explains = reader.caller.may(Permission::AdminRead);
+    let now = Time::now();
+    let rules = context.rules();
+    let row = |event: AuditEvent| {
+        let view = AuditView::new(event);
+        let path = view.service.as_deref().and_then(|key| rules.service_by_key(key));
+        let path = path.and_then(|service| service.spec.paths.first().cloned());
+        Row {
+            at: Moment::at(view.time, now),
+            parts: sentence(&view),
+            explain: sentence::explain(&view, path.as_deref()).filter(|_| explains),
+            change: view.change.as_ref().map(|change| format!("{change:#}")),
+            view,
+        }
     };
     let page = AuditPage {
-        shell: reader.shell("Audit", "/audit"),
-        events: found.items.into_iter().map(AuditView::new).map(row).collect(),
-        next: found.next,
+        shell: reader.shell("Audit log", "/audit"),
+        events: events.into_iter().map(row).collect(),
+        next: next.map(|cursor| asked.link("/audit", &[("cursor", &cursor)])),
+        csv: asked.link("/audit/export", &[("format", "csv")]),
+        jsonl: asked.link("/audit/export", &[("format", "jsonl")]),
+        asked,
+        kinds: KINDS,
     };
     Ok(render(StatusCode::OK, &page))
+}
+
+pub async fn export(
+    State(context): State<Context>,
+    reader: Reader,
+    Params(asked): Params<Asked>,
+) -> Result<Response, Failed> {
+    reader.caller.require(Permission::ReadAudit)?;
+    let asked = asked.filled();
+    let (form, name) = match asked.format.as_deref() {
+        Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl"),
+        Some("csv") | None => ("text/csv; charset=utf-8", "audit.csv"),
+        Some(_) => return Err(Problem::invalid("format is csv or jsonl").into()),
+    };
+    let Found { events, .. } = find(&context, &asked, LOOKED_AT).await?;
+    let views = events.into_iter().map(AuditView::new);
+    let text = if name.ends_with("csv") { file::csv(views) } else { file::jsonl(views) };
+    let disposition = format!("attachment; filename=\"{name}\"");
+    let fields = [(header::CONTENT_TYPE, form.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+    Ok((fields, text).into_response())
+}
+
+/// Reads off this thread: a filter that few events fit looks at many.
+async fn find(context: &Context, asked: &Asked, limit: usize) -> Result<Found, Failed> {
+    let filter = Filter {
+        actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
+        target: asked.target.as_ref().map(|text| text.to_lowercase()),
+        event: asked.event.clone(),
+        reason: asked.reason.clone(),
+        from: asked.from.as_deref().map(|text| midnight(text, 0)).transpose()?,
+        to: asked.to.as_deref().map(|text| midnight(text, 1)).transpose()?,
+    };
+    if asked.cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
+        return Err(bad_cursor().into());
+    }
+    let (context, cursor) = (context.clone(), asked.cursor.clone());
+    let task = tokio::task::spawn_blocking(move || filter.find(&context, cursor, limit));
+    task.await.unwrap_or_else(|_| Err(Problem::not_found("event"))).map_err(Failed::from)
+}
+
+impl Filter {
+    fn find(&self, context: &Context, mut cursor: Option<String>, limit: usize) -> Result<Found, Problem> {
+        let mut events = Vec::new();
+        let mut looked_at = 0;
+        loop {
+            let page = context.store.audit(cursor.as_deref(), STEP)?;
+            for event in page.items {
+                if self.from.is_some_and(|from| event.at < from) {
+                    return Ok(Found { events, next: None });
+                }
+                let seq = event.seq;
+                looked_at += 1;
+                if self.fits(&event) {
+                    events.push(event);
+                }
+                if events.len() == limit || looked_at == LOOKED_AT {
+                    let next = (seq > 1).then(|| seq.to_string());
+                    return Ok(Found { events, next });
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(Found { events, next: None });
+            }
+        }
+    }
+
+    fn fits(&self, event: &AuditEvent) -> bool {
+        let has = |text: &str, words: &Option<String>| {
+            words.as_deref().is_none_or(|words| text.to_lowercase().contains(words))
+        };
+        has(&event.actor, &self.actor)
+            && (has(&event.target, &self.target)
+                || event.change.as_deref().is_some_and(|change| has(change, &self.target)))
+            && self.event.as_deref().is_none_or(|kind| event.event.starts_with(kind))
+            && self.reason.as_deref().is_none_or(|reason| event.reason.as_deref() == Some(reason))
+            && self.to.is_none_or(|to| event.at < to)
+    }
+}
+
+/// The beginning of a day, and this many days later.
+fn midnight(text: &str, days: i64) -> Result<Timestamp, Problem> {
+    let bad = || Problem::invalid("A date is written as 2026-12-24");
+    let at: jiff::Timestamp = format!("{}T00:00:00Z", text.trim()).parse().map_err(|_| bad())?;
+    Ok(Timestamp::from_millis(at.as_millisecond()).plus_seconds(days * 86_400))
+}
+
+impl Asked {
+    fn filled(self) -> Self {
+        Self {
+            actor: filled(self.actor),
+            target: filled(self.target),
+            event: filled(self.event),
+            reason: filled(self.reason),
+            from: filled(self.from),
+            to: filled(self.to),
+            ..self
+        }
+    }
+
+    fn link(&self, base: &str, more: &[(&str, &str)]) -> String {
+        let pairs = [
+            ("actor", &self.actor),
+            ("target", &self.target),
+            ("event", &self.event),
+            ("reason", &self.reason),
+            ("from", &self.from),
+            ("to", &self.to),
+        ];
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(pairs.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
+        format!("{base}?{}", query.extend_pairs(more).finish())
+    }
 }

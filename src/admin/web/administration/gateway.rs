@@ -1,16 +1,17 @@
-//! The gateway itself: its services, what is in flight, why something is decided, its configuration.
+//! The gateway itself: its services and what is in flight.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
-use serde::Deserialize;
 
-use super::{Failed, Reader, Shell, filled, render};
+use super::{Failed, Named, Reader, Shell, render};
 use crate::{
     admin::{
-        Context, ExplainRequest, LiveView, ServiceView, error::Problem, explain::explained, pages::Params,
+        Context, LiveView, ServiceView,
+        web::{time, words},
     },
-    authz::{explain::Explanation, subject::Permission},
+    authz::subject::Permission,
+    metrics::UpstreamReading,
 };
 
 #[derive(Template)]
@@ -22,104 +23,94 @@ struct ServicesPage {
 
 struct ServiceRow {
     view: ServiceView,
-    /// `gateway.toml:12`.
-    origin: String,
+    groups: Vec<Named>,
+    readers: Vec<Named>,
+    upstream: String,
+    health: Health,
+    line: u32,
+}
+
+/// Of an upstream, in a word and its colour.
+pub struct Health {
+    pub tone: &'static str,
+    pub text: String,
 }
 
 #[derive(Template)]
 #[template(path = "live.html")]
 struct LivePage {
     shell: Shell,
-    rows: Vec<LiveView>,
+    rows: Vec<LiveRow>,
     may_cut: bool,
+    may_see_user: bool,
 }
 
-#[derive(Template)]
-#[template(path = "explain.html")]
-struct ExplainPage {
-    shell: Shell,
-    asked: Question,
-    told: Option<Explanation>,
-    wrong: Option<String>,
-}
-
-#[derive(Template)]
-#[template(path = "configuration.html")]
-struct ConfigurationPage {
-    shell: Shell,
-    text: String,
-    may_reload: bool,
-}
-
-/// What the form of the page asks.
-#[derive(Debug, Default, Deserialize)]
-pub struct Question {
-    #[serde(default)]
-    method: String,
-    #[serde(default)]
-    url: String,
-    token_id: Option<String>,
-    user: Option<String>,
-    client: Option<String>,
+struct LiveRow {
+    user: Option<Named>,
+    age: String,
+    received: String,
+    sent: String,
+    view: LiveView,
 }
 
 pub async fn services(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let snapshot = context.state.snapshot();
-    let services = snapshot.rules.services().iter().map(|service| ServiceRow {
-        view: ServiceView::new(service).with_readers(service, &snapshot.directory),
-        origin: format!("{}:{}", service.spec.origin.file, service.spec.origin.line),
+    let upstreams = context.metrics.upstreams();
+    let services = snapshot.rules.services().iter().map(|service| {
+        let view = ServiceView::new(service).with_readers(service, &snapshot.directory);
+        let upstream = service.spec.upstream.to_string();
+        ServiceRow {
+            groups: named("/groups", view.readers.as_deref()),
+            readers: named("/users", view.effective_readers.as_deref()),
+            health: Health::of(upstreams.iter().find(|reading| reading.name == upstream)),
+            upstream,
+            line: service.spec.origin.line,
+            view,
+        }
     });
     let page = ServicesPage { shell: reader.shell("Services", "/services"), services: services.collect() };
     Ok(render(StatusCode::OK, &page))
 }
 
+fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
+    names.unwrap_or_default().iter().map(|name| Named::new(section, name)).collect()
+}
+
 pub async fn live(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
+    // The request that shows this page is in flight, too.
+    rows.retain(|row| *row.request_id != *reader.caller.request_id);
     rows.sort_by_key(|row| std::cmp::Reverse(row.age));
     let directory = context.state.snapshot().directory.clone();
+    let row = |view: LiveView| LiveRow {
+        user: view.user.as_ref().map(|login| Named::new("/users", login)),
+        age: time::span(view.age_ms),
+        received: time::bytes(view.bytes_in),
+        sent: time::bytes(view.bytes_out),
+        view,
+    };
     let page = LivePage {
-        shell: reader.shell("Live", "/live"),
-        rows: rows.into_iter().map(|row| LiveView::new(&directory, row)).collect(),
+        shell: reader.shell("Live requests", "/live"),
+        rows: rows.into_iter().map(|live| row(LiveView::new(&directory, live))).collect(),
         may_cut: reader.caller.may(Permission::AdminWrite),
+        may_see_user: crate::admin::users::SEES_USERS.into_iter().any(|needed| reader.caller.may(needed)),
     };
     Ok(render(StatusCode::OK, &page))
 }
 
-pub async fn explain(
-    State(context): State<Context>,
-    reader: Reader,
-    Params(asked): Params<Question>,
-) -> Result<Response, Failed> {
-    reader.caller.require(Permission::AdminRead)?;
-    let told = (!asked.url.is_empty()).then(|| {
-        let client = filled(asked.client.clone()).map(|text| text.trim().parse());
-        let client =
-            client.transpose().map_err(|_| Problem::invalid("The client is an address, as 10.0.0.7"))?;
-        let request = ExplainRequest {
-            method: asked.method.clone(),
-            url: asked.url.trim().to_owned(),
-            token_id: filled(asked.token_id.clone()),
-            user: filled(asked.user.clone()),
-            client,
+impl Health {
+    pub fn of(reading: Option<&UpstreamReading>) -> Self {
+        let Some(reading) = reading else {
+            return Self { tone: "", text: "no upstream".to_owned() };
         };
-        explained(&context, &reader.caller, &request)
-    });
-    let (told, wrong) = match told.transpose() {
-        Ok(told) => (told, None),
-        Err(problem) => (None, Some(problem.description().to_owned())),
-    };
-    let page = ExplainPage { shell: reader.shell("Explain", "/explain"), asked, told, wrong };
-    Ok(render(StatusCode::OK, &page))
-}
-
-pub async fn configuration(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
-    reader.caller.require(Permission::AdminRead)?;
-    let page = ConfigurationPage {
-        shell: reader.shell("Configuration", "/configuration"),
-        text: context.configuration.text(),
-        may_reload: reader.caller.may(Permission::AdminWrite),
-    };
-    Ok(render(StatusCode::OK, &page))
+        let all = reading.urls.len();
+        let up = reading.urls.iter().filter(|url| url.up && !url.ejected).count();
+        match all - up {
+            0 => Self { tone: "good", text: "up".to_owned() },
+            down if down == all => Self { tone: "bad", text: "down".to_owned() },
+            down => Self { tone: "warn", text: format!("{} of {all} down", words::count(down, "URL")) },
+        }
+    }
 }

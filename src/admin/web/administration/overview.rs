@@ -1,85 +1,169 @@
-//! The last hour at a glance: figures, and charts drawn here as SVG.
+//! Is anything wrong? Problems first, then the last hour in figures, charts and lists.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 
-use self::chart::Chart;
-use super::{Failed, Reader, Shell, render};
+use self::{
+    attention::{Alert, Attention},
+    chart::{Chart, spark},
+};
+use super::{Failed, Reader, Shell, gateway::Health, render};
 use crate::{
-    admin::{Context, Overview, Series, overview},
+    admin::{Context, Overview, Series, overview, web::words},
     authz::subject::Permission,
+    metrics::UpstreamReading,
 };
 
+mod attention;
 mod chart;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct OverviewPage {
     shell: Shell,
-    overview: Overview,
-    charts: Vec<Chart>,
+    alerts: Vec<Alert>,
+    requests: u64,
+    denied: Figure,
+    failed: Figure,
+    latency: String,
+    live: usize,
+    tokens: u64,
+    users: usize,
+    chart: Chart,
     services: Vec<ServiceRow>,
-    refusals: Vec<(&'static str, u64)>,
+    refusals: Vec<Refusal>,
+    attention: Attention,
+}
+
+/// A count and its share of all requests.
+struct Figure {
+    count: u64,
+    share: String,
 }
 
 /// A service's hour.
 struct ServiceRow {
     key: String,
     requests: u64,
-    refused: u64,
-    /// The worst of the steps' medians and 95th percentiles, in milliseconds.
+    denied: u64,
+    failed: u64,
     p50: String,
     p95: String,
+    spark: String,
+    health: Option<Health>,
+}
+
+struct Refusal {
+    code: &'static str,
+    words: String,
+    count: u64,
+    share: u64,
 }
 
 pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let overview = overview::read(&context).await;
-    let mut charts = charts("All services", &overview.all, &overview).to_vec();
-    for (key, series) in overview.services.iter().filter(|(key, _)| !key.is_empty()) {
-        charts.extend(self::charts(key, series, &overview));
-    }
+    let upstreams = context.metrics.upstreams();
+    let attention = Attention::read(&context).await?;
+    let all = &overview.all;
+    let (requests, denied, failed) = sums(all);
     let mut refusals: Vec<(&'static str, u64)> =
         overview.refusals.iter().map(|(reason, count)| (*reason, *count)).collect();
     refusals.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
-    let services = overview.services.iter().map(|(key, series)| ServiceRow::new(key, series)).collect();
-    let page =
-        OverviewPage { shell: reader.shell("Overview", "/overview"), overview, charts, services, refusals };
+    let refused: u64 = refusals.iter().map(|(_, count)| count).sum();
+    let refusals = refusals.into_iter().map(|(code, count)| Refusal {
+        code,
+        words: words::reason(code).to_owned(),
+        count,
+        share: count * 100 / refused.max(1),
+    });
+    let figure = |count: u64| Figure { count, share: share(count, requests) };
+    let page = OverviewPage {
+        shell: reader.shell("Overview", "/overview"),
+        alerts: attention::alerts(&overview, &upstreams, &attention),
+        requests,
+        denied: figure(denied),
+        failed: figure(failed),
+        latency: latest(&all.p95),
+        live: overview.live.saturating_sub(1),
+        tokens: overview.tokens,
+        users: overview.users,
+        chart: Chart::new(all, overview.step),
+        services: services(&context, &overview, &upstreams),
+        refusals: refusals.collect(),
+        attention,
+    };
     Ok(render(StatusCode::OK, &page))
 }
 
-fn charts(of: &str, series: &Series, overview: &Overview) -> [Chart; 2] {
-    let seconds = overview.step.max(1) as f64;
-    let rate = |counts: &[u64]| counts.iter().map(|count| Some(*count as f64 / seconds)).collect::<Vec<_>>();
-    [
-        Chart::new(
-            format!("{of}: requests a second"),
-            ["permitted and refused", "refused"],
-            [&rate(&series.requests), &rate(&series.refused)],
-            overview.step,
-        ),
-        Chart::new(
-            format!("{of}: latency in milliseconds"),
-            ["median", "95 of 100 are faster"],
-            [&series.p50, &series.p95],
-            overview.step,
-        ),
-    ]
+/// Every service that is configured, and those that had requests.
+fn services(context: &Context, overview: &Overview, upstreams: &[UpstreamReading]) -> Vec<ServiceRow> {
+    let rules = context.rules();
+    let none = Series::default();
+    let row = |key: &str, health: Option<Health>| {
+        let series = overview.services.get(key).unwrap_or(&none);
+        let (requests, denied, failed) = sums(series);
+        ServiceRow {
+            key: key.to_owned(),
+            requests,
+            denied,
+            failed,
+            p50: latest(&series.p50),
+            p95: latest(&series.p95),
+            spark: spark(&series.requests),
+            health,
+        }
+    };
+    let mut rows: Vec<ServiceRow> = Vec::new();
+    for service in rules.services() {
+        let upstream = upstreams.iter().find(|reading| *reading.name == *service.spec.upstream);
+        rows.push(row(service.spec.key.as_str(), upstream.map(|reading| Health::of(Some(reading)))));
+    }
+    let gone = overview.services.keys().filter(|key| rules.service_by_key(key).is_none());
+    rows.extend(gone.map(|key| row(key, None)));
+    rows.sort_by_key(|row| (row.key.is_empty(), std::cmp::Reverse(row.requests)));
+    rows
 }
 
-impl ServiceRow {
-    fn new(key: &str, series: &Series) -> Self {
-        let worst = |values: &[Option<f64>]| {
-            let worst = values.iter().flatten().copied().reduce(f64::max);
-            worst.map_or_else(|| "–".to_owned(), |worst| format!("{worst:.1}"))
-        };
-        Self {
-            key: if key.is_empty() { "no service".to_owned() } else { key.to_owned() },
-            requests: series.requests.iter().sum(),
-            refused: series.refused.iter().sum(),
-            p50: worst(&series.p50),
-            p95: worst(&series.p95),
+/// All, denied or rejected, and failed.
+fn sums(series: &Series) -> (u64, u64, u64) {
+    let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+    let (refused, failed) = (sum(&series.refused), sum(&series.failed));
+    (sum(&series.requests), refused.saturating_sub(failed), failed)
+}
+
+/// The newest value that was measured, in milliseconds.
+fn latest(values: &[Option<f64>]) -> String {
+    match values.iter().rev().flatten().next() {
+        Some(value) if *value < 10.0 => format!("{value:.1} ms"),
+        Some(value) if *value < 10_000.0 => format!("{value:.0} ms"),
+        Some(value) => format!("{:.0} s", value / 1000.0),
+        None => "–".to_owned(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn share(count: u64, all: u64) -> String {
+    match (count, all) {
+        (0, _) | (_, 0) => "none".to_owned(),
+        _ => {
+            let share = count as f64 * 100.0 / all as f64;
+            if share < 0.1 { "under 0.1 %".to_owned() } else { format!("{share:.1} %") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_units() {
+        assert_eq!(latest(&[Some(4.25), None]), "4.2 ms");
+        assert_eq!(latest(&[Some(250.4)]), "250 ms");
+        assert_eq!(latest(&[Some(60_000.0)]), "60 s");
+        assert_eq!(latest(&[None]), "–");
+        assert_eq!([share(0, 0), share(1, 8), share(1, 1_000_000)], ["none", "12.5 %", "under 0.1 %"]);
     }
 }

@@ -1,61 +1,49 @@
-//! Everybody's tokens, found by owner, service, age and state.
+//! Everybody's tokens.
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 
-use super::{Failed, Reader, Shell, filled, render};
-use crate::admin::{
-    Context,
-    pages::Params,
-    tokens::{self, Filters, SEES_TOKENS},
-    web::token::TokenRow,
+use super::{Failed, Reader, Shell, render};
+use crate::{
+    admin::{
+        Context,
+        error::Problem,
+        pages::Params,
+        tokens::SEES_TOKENS,
+        web::token_list::{self, Asked, Listing},
+    },
+    authz::subject::Permission,
 };
 
 #[derive(Template)]
 #[template(path = "tokens.html")]
 struct TokensPage {
     shell: Shell,
-    tokens: Vec<TokenRow>,
-    next: Option<String>,
-    asked: Filters,
+    list: Listing,
+    owned: bool,
+    may_revoke: bool,
     services: Vec<String>,
 }
 
 pub async fn list(
     State(context): State<Context>,
     reader: Reader,
-    Params(filters): Params<Filters>,
+    Params(asked): Params<Asked>,
 ) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_TOKENS)?;
-    let asked = Filters {
-        user: filled(filters.user),
-        service: filled(filters.service),
-        unused_for: filled(filters.unused_for),
-        expiring_in: filled(filters.expiring_in),
-        state: filled(filters.state),
-        ..filters
-    };
+    let asked = asked.filled();
     let owner = asked.user.clone();
-    let found = tokens::page(&context, &reader.caller, owner, Filters { user: None, ..asked.clone() })?;
-    let next = found.next.map(|cursor| {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        let pairs = [
-            ("user", &asked.user),
-            ("service", &asked.service),
-            ("unused_for", &asked.unused_for),
-            ("expiring_in", &asked.expiring_in),
-            ("state", &asked.state),
-        ];
-        query.extend_pairs(pairs.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
-        query.append_pair("cursor", &cursor).finish()
-    });
+    if owner.as_deref().is_some_and(|login| context.store.accounts().user_by_login(login).is_none()) {
+        return Err(Problem::not_found("user").into());
+    }
+    let list = token_list::read(&context, owner, asked, "/tokens").await?;
     let rules = context.rules();
     let page = TokensPage {
-        shell: reader.shell("Tokens", "/tokens"),
-        tokens: found.items.into_iter().map(TokenRow::from).collect(),
-        next,
-        asked,
+        shell: reader.shell("All tokens", "/tokens"),
+        list,
+        owned: true,
+        may_revoke: reader.caller.may(Permission::UpdateUser),
         services: rules.services().iter().map(|service| service.spec.key.as_str().to_owned()).collect(),
     };
     Ok(render(StatusCode::OK, &page))

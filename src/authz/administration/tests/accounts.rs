@@ -25,7 +25,23 @@ fn users_are_managed() {
         users::edit(&world, &acting, before, after).map(drop)
     };
     check("own name", edit("alice", "alice", |u| u.name = "A.".into()), "ok");
-    check("own login", edit("alice", "alice", |u| u.login = "root".into()), "permission_denied");
+    check("own login", edit("alice", "alice", |u| u.login = "a".into()), "permission_denied");
+    check("a manager's own login", edit("grace", "grace", |u| u.login = "g".into()), "permission_denied");
+    check("an administrator's own", edit("carol", "carol", |u| u.login = "c".into()), "permission_denied");
+    check(
+        "own login in other letters",
+        edit("carol", "carol", |u| u.login = "Carol".into()),
+        "permission_denied",
+    );
+    check("a reserved login", edit("grace", "ci-bot", |u| u.login = "Root".into()), "permission_denied");
+    check("a reserved login, by who may", edit("carol", "ci-bot", |u| u.login = "root".into()), "ok");
+    check("a reserved login, made", create("grace", "ROOT"), "permission_denied");
+    check("a reserved login, made by who may", create("operator", "root"), "ok");
+    let provided =
+        |login: &str| users::provision(&world, UserRecord { id: "new".into(), ..user(login) }).map(drop);
+    check("a provider's new login", provided("new"), "ok");
+    check("a provider's reserved login", provided("root"), "permission_denied");
+    check("a provider's login that is taken", provided("alice"), "name_taken");
     check("another's name", edit("alice", "bob", |u| u.name = "B.".into()), "permission_denied");
     check("managed", edit("grace", "carol", |u| u.name = "C.".into()), "ok");
     check("a login of more power", edit("grace", "carol", |u| u.login = "c".into()), "would_escalate");

@@ -1,78 +1,110 @@
-//! Two lines over the last hour, as coordinates for SVG.
+//! The last hour as coordinates for SVG.
 
 use std::fmt::Write as _;
 
-/// A chart of two series; the template draws the axes.
-#[derive(Clone)]
+use crate::admin::Series;
+
+/// Requests in columns of a minute, stacked by what became of them.
 pub struct Chart {
-    pub title: String,
-    pub names: [&'static str; 2],
-    /// What `points` of each part of a line takes: a line ends where nothing was measured.
-    pub lines: [Vec<String>; 2],
-    /// Height in the drawing, and what it stands for.
-    pub grid: Vec<(f64, String)>,
-    pub last: [String; 2],
-    /// Minutes that it goes back.
-    pub minutes: u64,
+    pub columns: Vec<Column>,
+    /// The values of the axis, from the top.
+    pub axis: [String; 3],
+    pub minutes: usize,
 }
 
-/// The drawing's place inside the view box of 600 by 180.
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = 592.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 156.0;
+/// A minute. Heights are of 100.
+pub struct Column {
+    pub x: f64,
+    pub width: f64,
+    pub about: String,
+    pub ok: Bar,
+    pub denied: Bar,
+    pub failed: Bar,
+}
+
+pub struct Bar {
+    pub y: f64,
+    pub height: f64,
+}
+
+const MINUTES: usize = 60;
 
 impl Chart {
-    pub fn new(title: String, names: [&'static str; 2], series: [&[Option<f64>]; 2], step: u64) -> Self {
-        let most = series.iter().flat_map(|line| line.iter().flatten()).copied().fold(0.0, f64::max);
-        let top = ceiling(most);
-        let height = |value: f64| BOTTOM - (BOTTOM - TOP) * value / top;
-        let grid = [0.0, 0.5, 1.0].map(|part| (height(top * part), number(top * part)));
-        let last =
-            series.map(|line| line.last().copied().flatten().map_or_else(|| "nothing".to_owned(), number));
-        let steps = series[0].len();
-        Self {
-            title,
-            names,
-            lines: series.map(|line| draw(line, height)),
-            grid: grid.to_vec(),
-            last,
-            minutes: (steps as u64 * step).div_ceil(60),
-        }
-    }
-}
-
-/// The least of 1, 2, 5, 10, ... and their fractions that is not below.
-fn ceiling(value: f64) -> f64 {
-    if value <= 0.0 {
-        return 1.0;
-    }
-    let power = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|top| *top >= value).unwrap_or(value)
-}
-
-fn number(value: f64) -> String {
-    if value == 0.0 || value >= 10.0 { format!("{value:.0}") } else { format!("{value:.1}") }
-}
-
-fn draw(line: &[Option<f64>], height: impl Fn(f64) -> f64) -> Vec<String> {
-    let width = (RIGHT - LEFT) / line.len().saturating_sub(1).max(1) as f64;
-    let mut parts = Vec::new();
-    let mut points = String::new();
-    for (at, value) in line.iter().enumerate() {
-        match value {
-            Some(value) => {
-                // Writing to a String cannot fail.
-                let _ = write!(points, "{:.1},{:.1} ", LEFT + width * at as f64, height(*value));
+    pub fn new(series: &Series, step: u64) -> Self {
+        let steps = usize::try_from(60 / step.max(1)).unwrap_or(1).max(1);
+        let minutes = |counts: &[u64]| -> Vec<u64> {
+            let mut sums: Vec<u64> = counts.rchunks(steps).map(|part| part.iter().sum()).collect();
+            sums.resize(MINUTES, 0);
+            sums.reverse();
+            sums
+        };
+        let (all, refused, failed) =
+            (minutes(&series.requests), minutes(&series.refused), minutes(&series.failed));
+        let top = ceiling(all.iter().copied().max().unwrap_or(0));
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let height = |count: u64| count as f64 * 100.0 / top as f64;
+        let width = 600.0 / 60.0;
+        let column = |at: usize| {
+            let failed = failed[at].min(all[at]);
+            let denied = refused[at].saturating_sub(failed).min(all[at] - failed);
+            let ok = all[at] - failed - denied;
+            let bar =
+                |count: u64, below: u64| Bar { y: 100.0 - height(below + count), height: height(count) };
+            let ago = MINUTES - 1 - at;
+            Column {
+                #[expect(clippy::cast_precision_loss, reason = "at most 60")]
+                x: at as f64 * width,
+                width: width - 2.0,
+                about: format!(
+                    "{}: {ok} ok, {denied} denied, {failed} failed",
+                    if ago == 0 { "this minute".to_owned() } else { format!("{ago} min ago") }
+                ),
+                ok: bar(ok, 0),
+                denied: bar(denied, ok),
+                failed: bar(failed, ok + denied),
             }
-            None if points.is_empty() => {}
-            None => parts.push(std::mem::take(&mut points)),
+        };
+        Self {
+            columns: (0..MINUTES).map(column).collect(),
+            axis: [
+                top.to_string(),
+                if top > 1 { (top / 2).to_string() } else { String::new() },
+                "0".to_owned(),
+            ],
+            minutes: MINUTES,
         }
     }
-    parts.extend((!points.is_empty()).then_some(points));
-    // A point alone is drawn as a line of no length, whose round ends make a dot.
-    let dot = |part: String| if part.matches(',').count() == 1 { part.repeat(2) } else { part };
-    parts.into_iter().map(dot).collect()
+}
+
+/// The least of 2, 4, 10, 20, 40, 100, ... that is not below: half of it is whole.
+fn ceiling(value: u64) -> u64 {
+    let mut power = 1_u64;
+    loop {
+        for step in [2, 4, 10] {
+            let top = power.saturating_mul(step);
+            if top >= value {
+                return top;
+            }
+        }
+        power = power.saturating_mul(10);
+    }
+}
+
+/// A line over the hour in a box of 120 by 28, as the `d` of a path; its points are minutes.
+pub fn spark(counts: &[u64]) -> String {
+    let mut sums: Vec<u64> = counts.rchunks(6).map(|part| part.iter().sum()).collect();
+    sums.resize(MINUTES, 0);
+    sums.reverse();
+    let top = sums.iter().copied().max().unwrap_or(0).max(1);
+    let last = sums.len().saturating_sub(1).max(1);
+    let mut line = String::new();
+    for (at, sum) in sums.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let (x, y) = (at as f64 * 120.0 / last as f64, 26.0 - *sum as f64 * 24.0 / top as f64);
+        // Writing to a String cannot fail.
+        let _ = write!(line, "{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
+    }
+    line
 }
 
 #[cfg(test)]
@@ -81,29 +113,37 @@ mod tests {
 
     #[test]
     fn the_axis_ends_at_a_round_number() {
-        let check = |value: f64, top: f64| {
-            let found = ceiling(value);
-            assert!((found - top).abs() < 1e-9 * top, "{value}: {found}");
-        };
-        check(0.0, 1.0);
-        check(1.0, 1.0);
-        check(1.1, 2.0);
-        check(49.0, 50.0);
-        check(99.0, 100.0);
-        check(0.03, 0.05);
+        let check = |value: u64, top: u64| assert_eq!(ceiling(value), top, "{value}");
+        check(0, 2);
+        check(1, 2);
+        check(3, 4);
+        check(5, 10);
+        check(99, 100);
+        check(101, 200);
+        check(u64::MAX, u64::MAX);
     }
 
     #[test]
-    fn a_line_breaks_where_nothing_was_measured() {
-        let chart = Chart::new(
-            "latency".into(),
-            ["a", "b"],
-            [&[Some(1.0), Some(2.0), None, Some(0.0)], &[None, None, None, None]],
-            10,
-        );
-        assert_eq!(chart.lines[0], ["44.0,83.0 226.7,10.0 ", "592.0,156.0 592.0,156.0 "]);
-        assert!(chart.lines[1].is_empty());
-        assert_eq!(chart.last, ["0", "nothing"]);
-        assert_eq!(chart.minutes, 1);
+    fn a_column_stacks_what_became_of_a_minute() {
+        let series = Series {
+            requests: vec![5, 5, 0, 0, 0, 0, 0, 0, 10],
+            refused: vec![0, 0, 0, 0, 0, 0, 0, 0, 4],
+            failed: vec![0, 0, 0, 0, 0, 0, 0, 0, 1],
+            ..Series::default()
+        };
+        let chart = Chart::new(&series, 10);
+        assert_eq!((chart.columns.len(), chart.axis[0].as_str()), (60, "10"));
+        let last = &chart.columns[59];
+        assert_eq!(last.about, "this minute: 6 ok, 3 denied, 1 failed");
+        assert!((last.ok.height - 60.0).abs() < 1e-9 && (last.failed.y - 0.0).abs() < 1e-9);
+        assert_eq!(chart.columns[58].about, "1 min ago: 10 ok, 0 denied, 0 failed");
+        assert_eq!(chart.columns[0].about, "59 min ago: 0 ok, 0 denied, 0 failed");
+    }
+
+    #[test]
+    fn a_sparkline_goes_from_edge_to_edge() {
+        let line = spark(&[0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0]);
+        assert!(line.starts_with("M0.0 26.0L2.0 26.0") && line.ends_with("L118.0 26.0L120.0 2.0"), "{line}");
+        assert_eq!(line.matches('L').count(), MINUTES - 1);
     }
 }

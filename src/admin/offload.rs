@@ -1,0 +1,74 @@
+//! Work whose size a caller chooses, off the control thread: revocations never wait for it.
+
+use std::sync::{Arc, LazyLock};
+
+use http::StatusCode;
+use tokio::sync::Semaphore;
+
+use super::error::Problem;
+
+/// A few pieces of work at a time, and few that wait for a turn.
+pub(super) struct Offload {
+    turns: LazyLock<Arc<Semaphore>>,
+    places: LazyLock<Arc<Semaphore>>,
+}
+
+impl Offload {
+    pub(super) const fn new<const TURNS: usize, const PLACES: usize>() -> Self {
+        Self {
+            turns: LazyLock::new(|| Arc::new(Semaphore::new(TURNS))),
+            places: LazyLock::new(|| Arc::new(Semaphore::new(PLACES))),
+        }
+    }
+
+    /// 503 beyond the places. The work keeps its turn until it ends, also when its caller goes away: else
+    /// callers who come and go would have any number of threads at work.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
+        let worked = tokio::task::spawn_blocking(move || {
+            let worked = work();
+            drop((turn, place));
+            worked
+        });
+        worked.await.map_err(|error| {
+            tracing::error!(%error, "work beside the control thread ended by a panic");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The request could not be answered")
+        })
+    }
+}
+
+fn busy() -> Problem {
+    let text = "Too many requests of this kind are being worked on at this moment";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_keeps_its_turn_when_its_caller_goes_away() {
+        static ONE: Offload = Offload::new::<1, 2>();
+        let (go, held) = mpsc::channel::<()>();
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let first = tokio::spawn(ONE.run(move || {
+            let _ = began.send(());
+            held.recv_timeout(Duration::from_secs(10)).is_ok()
+        }));
+        begun.await.unwrap();
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let mut second = Box::pin(ONE.run(|| 2));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "it waits");
+        assert_eq!(ONE.run(|| 3).await.unwrap_err().status(), StatusCode::SERVICE_UNAVAILABLE);
+        go.send(()).unwrap();
+        assert_eq!(second.await.unwrap(), 2);
+        assert_eq!(ONE.run(|| 4).await.unwrap(), 4, "the places are free again");
+    }
+}

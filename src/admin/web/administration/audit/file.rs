@@ -1,0 +1,53 @@
+//! The log as a file.
+
+use crate::admin::AuditView;
+
+/// One JSON object a line.
+pub fn jsonl(views: impl Iterator<Item = AuditView>) -> String {
+    let lines = views.filter_map(|view| serde_json::to_string(&view).ok());
+    lines.fold(String::new(), |text, line| text + &line + "\n")
+}
+
+/// RFC 4180, with a header line.
+pub fn csv(views: impl Iterator<Item = AuditView>) -> String {
+    let header = "seq,time,event,actor,target,service,outcome,reason,request_id,change\r\n".to_owned();
+    views.fold(header, |text, view| {
+        let time = serde_json::to_value(view.time).ok();
+        let time = time.as_ref().and_then(|time| time.as_str()).unwrap_or_default().to_owned();
+        let cells = [
+            view.seq.to_string(),
+            time,
+            view.event,
+            view.actor,
+            view.target,
+            view.service.unwrap_or_default(),
+            view.outcome,
+            view.reason.unwrap_or_default(),
+            view.request_id.unwrap_or_default(),
+            view.change.map_or_else(String::new, |change| change.to_string()),
+        ];
+        text + &cells.map(|text| cell(&text)).join(",") + "\r\n"
+    })
+}
+
+/// Spreadsheets run what begins like a formula: an apostrophe keeps it a text.
+fn cell(text: &str) -> String {
+    let text =
+        if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn a_cell_is_quoted_and_no_formula() {
+        let check = |text: &str, expected: &str| assert_eq!(cell(text), expected, "{text}");
+        check("plain", "plain");
+        check("a,b", "\"a,b\"");
+        check("{\"a\": 1}", "\"{\"\"a\"\": 1}\"");
+        check("=HYPERLINK(1)", "'=HYPERLINK(1)");
+        check("a\nb", "\"a\nb\"");
+    }
+}

@@ -1,0 +1,94 @@
+//! Lines that differ between two texts, with a few around them.
+
+/// A line of the difference.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line {
+    /// `plus`, `minus`, or nothing: it stands in both.
+    pub tone: &'static str,
+    /// Its number in the text that it stands in.
+    pub number: usize,
+    pub text: String,
+}
+
+/// Lines that are the same around a change.
+const AROUND: usize = 2;
+/// Texts that differ in more lines than this are shown as replaced as a whole.
+const COMPARED: usize = 2_000;
+
+/// What turns the first text into the second.
+pub fn lines(before: &str, after: &str) -> Vec<Line> {
+    let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    let start = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
+    let ends = before[start..].iter().rev().zip(after[start..].iter().rev());
+    let end = ends.take_while(|(a, b)| a == b).count();
+    let (old, new) = (&before[start..before.len() - end], &after[start..after.len() - end]);
+    let line = |tone, index: usize, text: &str| Line { tone, number: index + 1, text: text.to_owned() };
+    let mut found: Vec<Line> =
+        (start.saturating_sub(AROUND)..start).map(|at| line("", at, after[at])).collect();
+    if old.len() > COMPARED || new.len() > COMPARED {
+        found.extend(old.iter().enumerate().map(|(at, text)| line("minus", start + at, text)));
+        found.extend(new.iter().enumerate().map(|(at, text)| line("plus", start + at, text)));
+    } else {
+        found.extend(changes(old, new, start));
+    }
+    let from = after.len() - end;
+    found.extend((from..after.len().min(from + AROUND)).map(|at| line("", at, after[at])));
+    found
+}
+
+/// By the longest common subsequence.
+fn changes(old: &[&str], new: &[&str], start: usize) -> Vec<Line> {
+    let width = new.len() + 1;
+    let mut common = vec![0_u16; (old.len() + 1) * width];
+    for i in (0..old.len()).rev() {
+        for j in (0..new.len()).rev() {
+            common[i * width + j] = if old[i] == new[j] {
+                common[(i + 1) * width + j + 1] + 1
+            } else {
+                common[(i + 1) * width + j].max(common[i * width + j + 1])
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut found = Vec::new();
+    let line =
+        |tone, index: usize, text: &str| Line { tone, number: start + index + 1, text: text.to_owned() };
+    while i < old.len() || j < new.len() {
+        if i < old.len() && j < new.len() && old[i] == new[j] {
+            found.push(line("", j, new[j]));
+            (i, j) = (i + 1, j + 1);
+        } else if j == new.len() || i < old.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]
+        {
+            found.push(line("minus", i, old[i]));
+            i += 1;
+        } else {
+            found.push(line("plus", j, new[j]));
+            j += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_and_its_surroundings_are_shown() {
+        fn check(before: &str, after: &str, expected: &[(&str, usize, &str)]) {
+            let found = lines(before, after);
+            let found: Vec<(&str, usize, &str)> =
+                found.iter().map(|line| (line.tone, line.number, line.text.as_str())).collect();
+            assert_eq!(found, expected, "{before:?} {after:?}");
+        }
+        check("a\nb", "a\nb", &[("", 1, "a"), ("", 2, "b")]);
+        check("a\nb\nc", "a\nx\nc", &[("", 1, "a"), ("minus", 2, "b"), ("plus", 2, "x"), ("", 3, "c")]);
+        check("", "a", &[("plus", 1, "a")]);
+        check("1\n2\n3\n4\n5", "1\n2\n3\n5", &[("", 2, "2"), ("", 3, "3"), ("minus", 4, "4"), ("", 4, "5")]);
+        check(
+            "a\nb\nc\nd",
+            "b\nc\ne\nd",
+            &[("minus", 1, "a"), ("", 1, "b"), ("", 2, "c"), ("plus", 3, "e"), ("", 4, "d")],
+        );
+    }
+}

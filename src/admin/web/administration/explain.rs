@@ -1,0 +1,183 @@
+//! Why a request is decided as it is: the step that failed, and what helps.
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{Failed, May, Named, Reader, Shell, filled, render};
+use crate::{
+    admin::{Context, ExplainRequest, error::Problem, explain::explained, pages::Params, web::words},
+    authz::{
+        answer::Reason,
+        explain::{Explanation, Step},
+        rules::ServiceKey,
+        subject::Permission,
+    },
+};
+
+#[derive(Template)]
+#[template(path = "explain.html")]
+struct ExplainPage {
+    shell: Shell,
+    asked: Question,
+    told: Option<Told>,
+    wrong: Option<String>,
+    logins: Vec<String>,
+    methods: [&'static str; 7],
+}
+
+/// What the form of the page asks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    #[serde(default)]
+    method: String,
+    #[serde(default)]
+    url: String,
+    token_id: Option<String>,
+    user: Option<String>,
+    client: Option<String>,
+}
+
+struct Told {
+    explanation: Explanation,
+    /// In words.
+    reason: String,
+    service: Option<String>,
+    remedies: Vec<Remedy>,
+}
+
+impl Told {
+    /// The step that decided against the request.
+    fn failed(&self) -> Option<&Step> {
+        self.explanation.steps.last().filter(|_| self.explanation.outcome.is_err())
+    }
+
+    fn passed(&self) -> &[Step] {
+        let steps = &self.explanation.steps;
+        &steps[..steps.len() - usize::from(self.failed().is_some())]
+    }
+}
+
+/// What makes the request work: a call of the API, or a page to go to.
+struct Remedy {
+    label: String,
+    /// `PUT /v1/groups/developers/members/alice`, and the call that takes it back.
+    call: Option<(String, String)>,
+    link: Option<String>,
+}
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// More people than one chooses from in a list; others are typed.
+const OFFERED: usize = 500;
+
+pub async fn show(
+    State(context): State<Context>,
+    reader: Reader,
+    Params(asked): Params<Question>,
+) -> Result<Response, Failed> {
+    reader.caller.require(Permission::AdminRead)?;
+    let (told, wrong) = match ask(&context, &reader, &asked) {
+        Ok(told) => (told, None),
+        Err(problem) => (None, Some(problem.description().to_owned())),
+    };
+    let accounts = context.store.accounts();
+    let users = accounts.users().filter(|user| user.record.deleted_at.is_none());
+    let page = ExplainPage {
+        shell: reader.shell("Explain", "/explain"),
+        asked,
+        told,
+        wrong,
+        logins: users.take(OFFERED).map(|user| user.record.login.clone()).collect(),
+        methods: METHODS,
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Told>, Problem> {
+    if asked.url.is_empty() {
+        return Ok(None);
+    }
+    let client = filled(asked.client.clone()).map(|text| text.trim().parse());
+    let client =
+        client.transpose().map_err(|_| Problem::invalid("The client is an address, such as 10.0.0.7"))?;
+    let request = ExplainRequest {
+        method: asked.method.to_ascii_uppercase(),
+        url: asked.url.trim().to_owned(),
+        token_id: filled(asked.token_id.clone()).map(|id| id.trim().to_owned()),
+        user: filled(asked.user.clone()).map(|login| login.trim().to_owned()),
+        client,
+        carrier: None,
+    };
+    let explanation = explained(context, &reader.caller, &request)?;
+    let service = explanation.service.as_ref().map(ToString::to_string);
+    let owner = match (&request.user, &request.token_id) {
+        (Some(login), _) => Some(login.clone()),
+        (None, Some(id)) => owner_of(context, id),
+        (None, None) => None,
+    };
+    let remedies = remedies(context, reader, &explanation, owner.as_deref(), request.token_id.as_deref());
+    let reason = words::reason(explanation.reason.code()).to_owned();
+    Ok(Some(Told { explanation, reason, service, remedies }))
+}
+
+fn owner_of(context: &Context, id: &str) -> Option<String> {
+    let record = context.store.token(crate::admin::tokens::parse(id).ok()?).ok()??;
+    Some(context.store.accounts().user_by_id(&record.owner)?.record.login.clone())
+}
+
+fn remedies(
+    context: &Context,
+    reader: &Reader,
+    told: &Explanation,
+    owner: Option<&str>,
+    token: Option<&str>,
+) -> Vec<Remedy> {
+    let page = |label: String, link: String| Remedy { label, call: None, link: Some(link) };
+    let user = owner.map(|login| Named::new("/users", login));
+    let own = owner.is_some_and(|login| *login == *reader.user.login);
+    let service = told.service.as_ref().map(ServiceKey::as_str);
+    let may = May::of(reader);
+    let line = |label: &str| {
+        let line = told.origin.as_ref().map_or(1, |origin| origin.line);
+        page(label.to_owned(), format!("/configuration#L{line}"))
+    };
+    match (told.reason, user) {
+        (Reason::ReadServiceDenied, Some(user)) if may.group => {
+            let rules = context.rules();
+            let readers = service.and_then(|key| rules.service_by_key(key)).map(|found| &found.spec.readers);
+            let group = |name: &String| {
+                let path = format!("{}/members/{}", super::link("/v1/groups", name), user.name);
+                Remedy {
+                    label: format!("Add {} to {name}", user.name),
+                    call: Some((format!("PUT {path}"), format!("DELETE {path}"))),
+                    link: None,
+                }
+            };
+            let accounts = context.store.accounts();
+            let known = |name: &&String| accounts.group_by_name(name).is_some();
+            readers.into_iter().flatten().filter(known).map(group).collect()
+        }
+        (Reason::ScopeDenied | Reason::ReadOnlyScope, _) if own => {
+            let link = format!("/profile/authentication#new={}", service.unwrap_or_default());
+            vec![page("New token with this service".to_owned(), link)]
+        }
+        (Reason::OwnerBanned, Some(user)) => vec![page(format!("Go to {}", user.name), user.link)],
+        (
+            Reason::TokenExpired
+            | Reason::TokenRevoked
+            | Reason::TokenRotated
+            | Reason::TokenNotYetValid
+            | Reason::IpNotAllowed
+            | Reason::ScopeDenied
+            | Reason::ReadOnlyScope,
+            _,
+        ) => {
+            token.map(|id| page("Go to the token".to_owned(), format!("/tokens/{id}"))).into_iter().collect()
+        }
+        (Reason::NoService, _) => vec![page("See all services".to_owned(), "/services".to_owned())],
+        (Reason::MethodNotAllowed, _) => vec![line("See the configuration")],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,182 @@
+//! Groups: the tree, and one of them with its members.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use http::StatusCode;
+
+use super::{Failed, May, Named, Reader, Shell, joinable, render};
+use crate::{
+    admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS},
+    authz::{
+        accounts::{Accounts, Group, fold},
+        subject::{GroupIx, Permission},
+    },
+};
+
+#[derive(Template)]
+#[template(path = "groups.html")]
+struct GroupsPage {
+    shell: Shell,
+    tree: Vec<Node>,
+    /// Lists that are open at the end.
+    close: usize,
+    parents: Vec<String>,
+    may_create: bool,
+}
+
+/// A group in the tree, in the order in which they are read.
+struct Node {
+    group: Named,
+    built_in: bool,
+    roles: Vec<String>,
+    /// Services that list it as a reader.
+    reads: Vec<String>,
+    direct: usize,
+    effective: usize,
+    /// It is the first child of the one before.
+    deeper: bool,
+    /// Lists that end before it.
+    up: usize,
+}
+
+#[derive(Template)]
+#[template(path = "group.html")]
+struct GroupPage {
+    shell: Shell,
+    group: GroupView,
+    parent: Option<Named>,
+    members: Vec<Named>,
+    /// Members by way of a child: login, and the child's name.
+    inherited: Vec<(Named, String)>,
+    effective: usize,
+    children: Vec<Named>,
+    reads: Vec<String>,
+    parents: Vec<String>,
+    /// Logins that are not members yet.
+    addable: Vec<String>,
+    grantable: Vec<RoleView>,
+    may: May,
+}
+
+/// More people than one chooses from in a list; others are typed.
+const OFFERED: usize = 500;
+
+pub async fn list(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+    reader.caller.require_any(&SEES_GROUPS)?;
+    let accounts = context.store.accounts();
+    let rules = context.rules();
+    let mut effective: HashMap<GroupIx, usize> = HashMap::new();
+    for user in accounts.users().filter(|user| user.record.deleted_at.is_none()) {
+        for ix in accounts.groups_of(user) {
+            *effective.entry(ix).or_default() += 1;
+        }
+    }
+    let node = |group: &Group, deeper: bool, up: usize| {
+        let view = GroupView::new(&accounts, &group.record);
+        let reads = rules.services().iter().filter(|service| service.spec.readers.contains(&view.name));
+        Node {
+            reads: reads.map(|service| service.spec.key.as_str().to_owned()).collect(),
+            group: Named::new("/groups", view.name),
+            built_in: view.built_in,
+            roles: view.roles,
+            direct: accounts.members(group.ix).count(),
+            effective: effective.get(&group.ix).copied().unwrap_or_default(),
+            deeper,
+            up,
+        }
+    };
+    let mut roots: Vec<&Group> = accounts.groups().filter(|group| group.record.parent.is_none()).collect();
+    let mut tree = Vec::new();
+    let mut depth = 0;
+    sort(&mut roots);
+    let mut open: Vec<(usize, &Group)> = roots.into_iter().map(|group| (0, group)).rev().collect();
+    while let Some((level, group)) = open.pop() {
+        tree.push(node(group, level > depth, depth.saturating_sub(level)));
+        depth = level;
+        let mut children: Vec<&Group> = accounts.children(&group.record.id).collect();
+        sort(&mut children);
+        open.extend(children.into_iter().rev().map(|child| (level + 1, child)));
+    }
+    let page = GroupsPage {
+        shell: reader.shell("Groups", "/groups"),
+        tree,
+        close: depth,
+        parents: joinable(&accounts),
+        may_create: reader.caller.may(Permission::CreateGroup),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+fn sort(groups: &mut [&Group]) {
+    groups.sort_by_cached_key(|group| fold(&group.record.name));
+}
+
+pub async fn show(
+    State(context): State<Context>,
+    reader: Reader,
+    Path(name): Path<String>,
+) -> Result<Response, Failed> {
+    reader.caller.require_any(&SEES_GROUPS)?;
+    let accounts = context.store.accounts();
+    let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
+    let view = GroupView::new(&accounts, &group.record);
+    let mut direct: Vec<&str> = Vec::new();
+    if !view.built_in {
+        direct.extend(accounts.members(group.ix).map(|user| user.record.login.as_str()));
+    }
+    direct.sort_unstable();
+    let mut inherited = Vec::new();
+    let mut addable = Vec::new();
+    for user in accounts.users().filter(|user| user.record.deleted_at.is_none()) {
+        let login = user.record.login.as_str();
+        if view.built_in || direct.binary_search(&login).is_ok() {
+            continue;
+        }
+        addable.push(login.to_owned());
+        if let Some(child) = way(&accounts, &user.groups, group.ix) {
+            inherited.push((Named::new("/users", login), child));
+        }
+    }
+    addable.sort_unstable();
+    addable.truncate(OFFERED);
+    inherited.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    let rules = context.rules();
+    let reads = rules.services().iter().filter(|service| service.spec.readers.contains(&view.name));
+    let effective = match view.built_in {
+        true => accounts.users().filter(|user| user.record.deleted_at.is_none()).count(),
+        false => direct.len() + inherited.len(),
+    };
+    let page = GroupPage {
+        shell: reader.shell("Group", "/groups"),
+        parent: view.parent.as_ref().map(|name| Named::new("/groups", name)),
+        members: direct.into_iter().map(|login| Named::new("/users", login)).collect(),
+        inherited,
+        effective,
+        children: accounts
+            .children(&group.record.id)
+            .map(|child| Named::new("/groups", &child.record.name))
+            .collect(),
+        reads: reads.map(|service| service.spec.key.as_str().to_owned()).collect(),
+        parents: joinable(&accounts).into_iter().filter(|other| *other != view.name).collect(),
+        addable,
+        grantable: accounts
+            .roles()
+            .map(RoleView::new)
+            .filter(|role| !view.roles.contains(&role.key))
+            .collect(),
+        group: view,
+        may: May::of(&reader),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+/// The group by which somebody with these memberships belongs to this one.
+fn way(accounts: &Accounts, groups: &[GroupIx], to: GroupIx) -> Option<String> {
+    let leads = |from: &&GroupIx| accounts.line(**from).any(|ancestor| ancestor.ix == to);
+    groups.iter().find(leads).and_then(|ix| Some(accounts.group(*ix)?.record.name.clone()))
+}

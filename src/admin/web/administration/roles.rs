@@ -1,0 +1,47 @@
+//! Roles, and to whom they are granted.
+
+use askama::Template;
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+
+use super::{Failed, Named, Reader, Shell, render};
+use crate::{
+    admin::{Context, GrantView, RoleView, roles::SEES_ROLES},
+    authz::subject::Permission,
+};
+
+#[derive(Template)]
+#[template(path = "roles.html")]
+struct RolesPage {
+    shell: Shell,
+    roles: Vec<RoleRow>,
+    permissions: Vec<&'static str>,
+    may_manage: bool,
+}
+
+struct RoleRow {
+    view: RoleView,
+    users: Vec<Named>,
+    groups: Vec<Named>,
+}
+
+pub async fn list(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+    reader.caller.require_any(&SEES_ROLES)?;
+    let accounts = context.store.accounts();
+    let grants: Vec<GrantView> = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
+    let row = |view: RoleView| {
+        let held = || grants.iter().filter(|grant| grant.role == view.key);
+        RoleRow {
+            users: held().filter_map(|grant| Some(Named::new("/users", grant.user.as_ref()?))).collect(),
+            groups: held().filter_map(|grant| Some(Named::new("/groups", grant.group.as_ref()?))).collect(),
+            view,
+        }
+    };
+    let page = RolesPage {
+        shell: reader.shell("Roles", "/roles"),
+        roles: accounts.roles().map(RoleView::new).map(row).collect(),
+        permissions: Permission::ALL.into_iter().map(Permission::word).collect(),
+        may_manage: reader.caller.may(Permission::ManageRole),
+    };
+    Ok(render(StatusCode::OK, &page))
+}

@@ -1,0 +1,193 @@
+//! Users: the list, and one of them with all that can be changed.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{Failed, May, Named, Reader, Shell, filled, joinable, link, render};
+use crate::{
+    admin::{
+        Context, IdentityView, KindWord, RoleView, UserView,
+        error::Problem,
+        pages::{Paging, Params},
+        users::SEES_USERS,
+        web::{time::Moment, token_list::Records, words},
+        wire::Time,
+    },
+    authz::{
+        accounts::{Account, Accounts},
+        subject::Permission,
+    },
+};
+
+#[derive(Template)]
+#[template(path = "users.html")]
+struct UsersPage {
+    shell: Shell,
+    users: Vec<UserRow>,
+    total: usize,
+    asked: Asked,
+    next: Option<String>,
+    may_create: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Words that stand in the login, the name, the email or a group.
+    q: Option<String>,
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+struct UserRow {
+    link: String,
+    created: Moment,
+    service: bool,
+    groups: Vec<Named>,
+    view: UserView,
+}
+
+#[derive(Template)]
+#[template(path = "user.html")]
+struct UserPage {
+    shell: Shell,
+    user: UserRow,
+    own: bool,
+    /// Memberships of a group by way of another.
+    inherited: Vec<Named>,
+    permissions: Vec<&'static str>,
+    services: Vec<String>,
+    /// Groups and roles that the user does not have yet.
+    joinable: Vec<String>,
+    grantable: Vec<RoleView>,
+    /// Tokens that work, and all.
+    tokens: (usize, usize),
+    /// What depends on the account at this moment, in words.
+    stake: String,
+    sessions: usize,
+    /// Whom providers mean by the user.
+    identities: Vec<IdentityView>,
+    /// What the provider is called that people may sign in by.
+    provider: Option<String>,
+    may: May,
+}
+
+pub async fn list(
+    State(context): State<Context>,
+    reader: Reader,
+    Params(asked): Params<Asked>,
+) -> Result<Response, Failed> {
+    reader.caller.require_any(&SEES_USERS)?;
+    let asked = Asked { q: filled(asked.q), ..asked };
+    let accounts = context.store.accounts();
+    let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
+    let fits = |user: &&Account| {
+        let record = &user.record;
+        let groups = user.groups.iter().filter_map(|ix| Some(accounts.group(*ix)?.record.name.as_str()));
+        let email = record.email.as_deref().unwrap_or_default();
+        let text =
+            format!("{} {} {email} {}", record.login, record.name, groups.collect::<Vec<_>>().join(" "));
+        let text = text.to_lowercase();
+        record.deleted_at.is_none() && words.split_whitespace().all(|word| text.contains(word))
+    };
+    let users: Vec<&Account> = accounts.users().filter(fits).collect();
+    let total = users.len();
+    let paging = Paging::new(asked.cursor.clone(), asked.limit)?;
+    let page = paging.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
+    let now = Time::now();
+    let users = page.items.into_iter().map(|user| UserRow::new(&accounts, user, now)).collect();
+    let next = page.next.map(|cursor| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(asked.q.as_ref().map(|words| ("q", words)));
+        format!("/users?{}", query.append_pair("cursor", &cursor).finish())
+    });
+    let may_create = reader.caller.may(Permission::CreateUser);
+    let page = UsersPage { shell: reader.shell("Users", "/users"), users, total, asked, next, may_create };
+    Ok(render(StatusCode::OK, &page))
+}
+
+pub async fn show(
+    State(context): State<Context>,
+    reader: Reader,
+    Path(login): Path<String>,
+) -> Result<Response, Failed> {
+    reader.caller.require_any(&SEES_USERS)?;
+    let accounts = context.store.accounts();
+    let account = accounts.user_by_login(&login).ok_or_else(|| Problem::not_found("user"))?;
+    let record = &account.record;
+    let snapshot = context.state.snapshot();
+    let readable = snapshot.directory.user(account.ix).map(|user| &user.readable);
+    let services = snapshot.rules.services().iter();
+    let services = services.filter(|service| readable.is_some_and(|readable| readable.contains(service.id)));
+    let groups = accounts.groups_of(account);
+    let inherited = groups.into_iter().filter(|ix| !account.groups.contains(ix));
+    let inherited = inherited.filter_map(|ix| Some(accounts.group(ix)?.record.name.clone()));
+    let inherited: Vec<Named> = inherited.map(|name| Named::new("/groups", name)).collect();
+    let tokens = tokens_of(&context, &record.login, record.banned.is_some()).await?;
+    let live = context.fence.list().await;
+    let live = live.iter().filter(|row| row.user == Some(account.ix)).count();
+    let sessions = context.store.sessions_of(&record.id).len();
+    let user = UserRow::new(&accounts, account, Time::now());
+    let mut joinable = joinable(&accounts);
+    joinable.retain(|name| !user.view.groups.contains(name));
+    let held = |role: &RoleView| user.view.roles.contains(&role.key);
+    let page = UserPage {
+        shell: reader.shell("User", "/users"),
+        own: reader.caller.is(&record.id),
+        inherited,
+        permissions: accounts.permissions_of(account).iter().map(Permission::word).collect(),
+        services: services.map(|service| service.spec.key.as_str().to_owned()).collect(),
+        joinable,
+        grantable: accounts.roles().map(RoleView::new).filter(|role| !held(role)).collect(),
+        tokens,
+        stake: stake(tokens.0, live, sessions),
+        sessions,
+        identities: context.store.identities_of(&record.id).into_iter().map(Into::into).collect(),
+        provider: context.sign_in.provider.as_ref().map(|provider| provider.title.clone()),
+        user,
+        may: May::of(&reader),
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+/// Of a user: those that work or would without the ban, and all.
+async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), Failed> {
+    let (context, login) = (context.clone(), login.to_owned());
+    let read = tokio::task::spawn_blocking(move || Records::of_owner(&context, &login)).await;
+    let records = read.map_err(|_| Problem::not_found("user"))??.all;
+    let now = Time::now();
+    let alive = |record: &&crate::store::model::TokenRecord| {
+        crate::admin::web::token_list::is_alive(record.state(banned, now))
+    };
+    Ok((records.iter().filter(alive).count(), records.len()))
+}
+
+/// `8 tokens, 3 requests in flight, 1 browser`.
+fn stake(tokens: usize, live: usize, sessions: usize) -> String {
+    let parts = [
+        words::count(tokens, "working token"),
+        format!("{} in flight", words::count(live, "request")),
+        format!("{} signed in", words::count(sessions, "browser")),
+    ];
+    parts.join(", ")
+}
+
+impl UserRow {
+    fn new(accounts: &Arc<Accounts>, account: &Account, now: crate::authz::time::Timestamp) -> Self {
+        let view = UserView::new(accounts, &account.record);
+        Self {
+            link: link("/users", &view.login),
+            created: Moment::at(view.created_at, now),
+            service: matches!(view.kind, KindWord::Service),
+            groups: view.groups.iter().map(|name| Named::new("/groups", name)).collect(),
+            view,
+        }
+    }
+}

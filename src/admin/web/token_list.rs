@@ -1,0 +1,350 @@
+//! Lists of tokens: tabs, search, order and pages. All of it stands in the address, so that a link or
+//! a reload shows the same.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap},
+};
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{Failed, time::Moment, token::TokenRow};
+use crate::{
+    admin::{
+        Context,
+        error::Problem,
+        tokens::{TokenView, last_used, state_word},
+        wire::{Span, Time},
+    },
+    authz::{accounts::Accounts, secret::TokenId, time::Timestamp},
+    fence::LiveRow,
+    store::{ReadError, TokenFilter, TokenState, model::TokenRecord},
+};
+
+/// What the address asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Asked {
+    /// `active` (also without one), `expiring` or `inactive`.
+    pub tab: Option<String>,
+    /// Words that stand in the name, the id, the owner's login or the scope.
+    pub q: Option<String>,
+    /// A column, with `-` in front for descending order.
+    pub sort: Option<String>,
+    /// From 1.
+    pub page: Option<usize>,
+    pub user: Option<String>,
+    pub service: Option<String>,
+    pub unused_for: Option<String>,
+    pub expiring_in: Option<String>,
+    pub state: Option<String>,
+}
+
+/// One page of a list.
+pub struct Listing {
+    pub rows: Vec<TokenRow>,
+    /// In the tab, on all pages.
+    pub total: usize,
+    /// In every tab.
+    pub all: usize,
+    pub first: usize,
+    pub last: usize,
+    pub tabs: Vec<Tab>,
+    pub columns: BTreeMap<&'static str, Column>,
+    pub previous: Option<String>,
+    pub next: Option<String>,
+    /// The store has more tokens than a list looks at.
+    pub incomplete: bool,
+    pub asked: Asked,
+    pub base: &'static str,
+}
+
+pub struct Tab {
+    pub label: &'static str,
+    pub link: String,
+    pub count: usize,
+    pub current: bool,
+    pub warn: bool,
+}
+
+/// A column that the list may be sorted by.
+pub struct Column {
+    pub link: String,
+    pub sort: Option<&'static str>,
+}
+
+/// Every record of a list, or those that were looked at.
+pub struct Records {
+    pub all: Vec<TokenRecord>,
+    pub incomplete: bool,
+}
+
+const ROWS: usize = 100;
+/// A list reads as many records in this many steps; beyond, it says that it is incomplete.
+const READ: usize = 5_000;
+const STEPS: usize = 4;
+/// Tokens that expire within these days stand under "Expiring".
+pub const EXPIRING: u32 = 14;
+const SORTS: [&str; 5] = ["name", "owner", "created", "used", "expires"];
+
+impl Asked {
+    /// Empty fields of a form are none.
+    pub fn filled(self) -> Self {
+        let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
+        Self {
+            tab: filled(self.tab),
+            q: filled(self.q),
+            sort: filled(self.sort),
+            page: self.page,
+            user: filled(self.user),
+            service: filled(self.service),
+            unused_for: filled(self.unused_for),
+            expiring_in: filled(self.expiring_in),
+            state: filled(self.state),
+        }
+    }
+
+    /// The address with one thing changed. A change begins at the first page.
+    fn link(&self, base: &str, name: &str, value: Option<&str>) -> String {
+        let page = self.page.filter(|_| name == "page").map(|page| page.to_string());
+        let pairs = [
+            ("tab", &self.tab),
+            ("q", &self.q),
+            ("sort", &self.sort),
+            ("user", &self.user),
+            ("service", &self.service),
+            ("unused_for", &self.unused_for),
+            ("expiring_in", &self.expiring_in),
+            ("state", &self.state),
+            ("page", &page),
+        ];
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let kept = pairs.into_iter().filter(|(other, _)| *other != name);
+        query.extend_pairs(kept.filter_map(|(name, value)| Some((name, value.as_ref()?))));
+        query.extend_pairs(value.map(|value| (name, value)));
+        let query = query.finish();
+        if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
+    }
+
+    fn filter(&self, owner: Option<String>, now: Timestamp) -> Result<TokenFilter, Problem> {
+        Ok(TokenFilter {
+            owner,
+            service: self.service.clone(),
+            unused_since: span(self.unused_for.as_deref())?.map(|span| span.before(now)),
+            expiring_before: span(self.expiring_in.as_deref())?.map(|span| span.after(now)),
+            state: None,
+        })
+    }
+
+    /// Whether the list is narrowed by anything but its tab.
+    pub fn narrowed(&self) -> bool {
+        let all = [&self.q, &self.user, &self.service, &self.unused_for, &self.expiring_in, &self.state];
+        all.into_iter().any(Option::is_some)
+    }
+}
+
+impl Records {
+    pub fn read(context: &Context, filter: &TokenFilter) -> Result<Self, ReadError> {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        for _ in 0..STEPS {
+            let page = context.store.tokens(filter, cursor.as_deref(), READ)?;
+            all.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(Self { all, incomplete: cursor.is_some() })
+    }
+
+    pub fn of_owner(context: &Context, login: &str) -> Result<Self, ReadError> {
+        Self::read(context, &TokenFilter { owner: Some(login.to_owned()), ..TokenFilter::default() })
+    }
+}
+
+/// Reads a list off this thread, since it may be long.
+pub async fn read(
+    context: &Context,
+    owner: Option<String>,
+    asked: Asked,
+    base: &'static str,
+) -> Result<Listing, Failed> {
+    let live = context.fence.list().await;
+    let context = context.clone();
+    let task = tokio::task::spawn_blocking(move || listing(&context, owner, asked, base, &live));
+    task.await
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "a list was not read");
+            let text = "The list could not be read. The log says why";
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text))
+        })
+        .map_err(Failed::from)
+}
+
+fn listing(
+    context: &Context,
+    owner: Option<String>,
+    asked: Asked,
+    base: &'static str,
+    live: &[LiveRow],
+) -> Result<Listing, Problem> {
+    let now = Time::now();
+    let accounts = context.store.accounts();
+    if let Some(state) = asked.state.as_deref() {
+        known(state, &["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"])?;
+    }
+    let tab = asked.tab.as_deref().unwrap_or("active");
+    known(tab, &["active", "expiring", "inactive", "all"])?;
+    let sort = asked.sort.as_deref().unwrap_or("-created");
+    known(sort.trim_start_matches('-'), &SORTS)?;
+
+    let unused_since = asked.filter(None, now)?.unused_since;
+    let Records { all: records, incomplete } = Records::read(context, &asked.filter(owner, now)?)?;
+    let from: HashMap<TokenId, TokenId> =
+        records.iter().filter_map(|record| Some((record.rotation?.to, record.id))).collect();
+    let mut entries: Vec<Entry> = records
+        .into_iter()
+        .map(|record| Entry::new(context, &accounts, record, now))
+        .filter(|entry| unused_since.is_none_or(|at| entry.used < Some(at)))
+        .filter(|entry| asked.state.as_deref().is_none_or(|state| state_word(entry.state) == state))
+        .filter(|entry| asked.q.as_deref().is_none_or(|words| entry.matches(words)))
+        .collect();
+    let all = entries.len();
+    let count = |tab: &str| entries.iter().filter(|entry| entry.stands_under(tab, now)).count();
+    // A state that is asked for by name is looked for everywhere.
+    let tab = if asked.state.is_some() { "all" } else { tab };
+    let tabs = [("active", "Active", false), ("expiring", "Expiring", true), ("inactive", "Inactive", false)];
+    let tabs = tabs.map(|(key, label, warn)| {
+        let count = count(key);
+        let link = asked.link(base, "tab", (key != "active").then_some(key));
+        Tab { label, link, count, current: key == tab, warn: warn && count > 0 }
+    });
+    entries.retain(|entry| entry.stands_under(tab, now));
+    let total = entries.len();
+    sort_by(&mut entries, sort);
+    let pages = total.div_ceil(ROWS).max(1);
+    let page = asked.page.unwrap_or(1).clamp(1, pages);
+    let at = |page: usize| asked.link(base, "page", (page > 1).then(|| page.to_string()).as_deref());
+    let rows = entries.into_iter().skip((page - 1) * ROWS).take(ROWS).map(|entry| {
+        let requests = live.iter().filter(|row| row.token == Some(entry.record.id)).count();
+        let from = from.get(&entry.record.id).map(ToString::to_string);
+        let view = TokenView::at(context, &accounts, entry.record, now);
+        TokenRow { live: requests, rotated_from: from, ..TokenRow::at(view, now) }
+    });
+    let rows: Vec<TokenRow> = rows.collect();
+    let column = |key: &'static str| {
+        let (up, down) = (sort == key, sort.strip_prefix('-') == Some(key));
+        // Names begin at A, times at the latest.
+        let ascends = if matches!(key, "name" | "owner" | "expires") { !up } else { down };
+        let value = if ascends { key.to_owned() } else { format!("-{key}") };
+        let direction = if up { Some("ascending") } else { down.then_some("descending") };
+        (key, Column { link: asked.link(base, "sort", Some(&value)), sort: direction })
+    };
+    Ok(Listing {
+        total,
+        all,
+        first: if rows.is_empty() { 0 } else { (page - 1) * ROWS + 1 },
+        last: (page - 1) * ROWS + rows.len(),
+        tabs: tabs.into(),
+        columns: SORTS.into_iter().map(column).collect(),
+        previous: (page > 1).then(|| at(page - 1)),
+        next: (page < pages).then(|| at(page + 1)),
+        incomplete,
+        rows,
+        asked,
+        base,
+    })
+}
+
+/// A record with what a list filters and sorts by.
+struct Entry {
+    record: TokenRecord,
+    state: TokenState,
+    used: Option<Timestamp>,
+    owner: String,
+}
+
+impl Entry {
+    fn new(context: &Context, accounts: &Accounts, record: TokenRecord, now: Timestamp) -> Self {
+        let owner = accounts.user_by_id(&record.owner);
+        let banned = owner.is_some_and(|owner| owner.record.banned.is_some());
+        Self {
+            state: record.state(banned, now),
+            used: last_used(context, &record).map(|used| used.at),
+            owner: owner.map_or_else(String::new, |owner| owner.record.login.clone()),
+            record,
+        }
+    }
+
+    fn stands_under(&self, tab: &str, now: Timestamp) -> bool {
+        let alive = is_alive(self.state);
+        let limit = now.plus_seconds(i64::from(EXPIRING) * 86_400);
+        match tab {
+            "active" => alive,
+            "expiring" => alive && self.record.expires_at.is_some_and(|end| end < limit),
+            "inactive" => !alive,
+            _ => true,
+        }
+    }
+
+    fn matches(&self, words: &str) -> bool {
+        let services = self.record.scope.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(" ");
+        let text = format!("{} {} {} {}", self.record.name, self.record.id, self.owner, services);
+        let text = text.to_lowercase();
+        words.to_lowercase().split_whitespace().all(|word| text.contains(word))
+            || words.trim().starts_with("pgt_") && words.contains(self.record.id.as_str())
+    }
+}
+
+/// Whether requests with it may still be permitted, now or later.
+pub fn is_alive(state: TokenState) -> bool {
+    matches!(state, TokenState::Active | TokenState::Pending | TokenState::Rotating | TokenState::Suspended)
+}
+
+fn sort_by(entries: &mut [Entry], sort: &str) {
+    let (key, down) = sort.strip_prefix('-').map_or((sort, false), |key| (key, true));
+    let far = Timestamp::from_millis(i64::MAX);
+    let order = |a: &Entry, b: &Entry| -> Ordering {
+        match key {
+            "name" => a.record.name.to_lowercase().cmp(&b.record.name.to_lowercase()),
+            "owner" => a.owner.cmp(&b.owner),
+            "used" => a.used.cmp(&b.used),
+            "expires" => a.record.expires_at.unwrap_or(far).cmp(&b.record.expires_at.unwrap_or(far)),
+            _ => a.record.created_at.cmp(&b.record.created_at),
+        }
+    };
+    entries.sort_by(|a, b| {
+        let first = order(a, b);
+        let first = if down { first.reverse() } else { first };
+        first.then_with(|| b.record.created_at.cmp(&a.record.created_at)).then(a.record.id.cmp(&b.record.id))
+    });
+}
+
+fn span(text: Option<&str>) -> Result<Option<Span>, Problem> {
+    let bad = || Problem::invalid("A duration has a unit, such as 90d or 12h");
+    text.map(|text| Span::parse(text).ok_or_else(bad)).transpose()
+}
+
+fn known(word: &str, words: &[&str]) -> Result<(), Problem> {
+    if words.contains(&word) {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!("\"{word}\" is not known here. Use one of {}", words.join(", "))))
+}
+
+impl TokenRow {
+    /// What stands beside the name: anything that is not as usual.
+    pub fn remark(&self) -> Option<(&'static str, String)> {
+        let when = |moment: &Option<Moment>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();
+        Some(match self.view.state.as_str() {
+            "pending" => ("info", format!("starts {}", when(&self.begins))),
+            "rotating" => ("warn", format!("replaced, ends {}", when(&self.grace))),
+            "rotated" => ("", "replaced".to_owned()),
+            "revoked" => ("bad", "revoked".to_owned()),
+            "expired" => ("", format!("expired {}", when(&self.expires))),
+            "suspended" => ("bad", "owner is banned".to_owned()),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! What codes mean, in words for people.
+
+/// Why a request was refused, as the middle of a sentence.
+pub fn reason(code: &str) -> &str {
+    match code {
+        "method_not_supported" => "method that is never forwarded",
+        "unknown_protocol" => "unknown protocol in an extended CONNECT",
+        "bad_path" => "path that is not acceptable",
+        "ambiguous_path" => "path that servers read in different ways",
+        "bad_destination" => "WebDAV destination that cannot be judged",
+        "token_in_url" => "access token in the URL",
+        "ambiguous_authorization" => "more than one Authorization header",
+        "missing_credentials" => "no token was sent",
+        "unsupported_scheme" => "not a Bearer token",
+        "malformed_authorization" => "malformed Authorization header",
+        "malformed_token" => "text that is not a token",
+        "checksum_mismatch" => "mistyped token",
+        "unknown_token" => "unknown token",
+        "owner_deleted" => "the owner's account was deleted",
+        "token_revoked" => "revoked token",
+        "token_rotated" => "token was replaced and its grace period is over",
+        "token_expired" => "expired token",
+        "token_not_yet_valid" => "token is not valid yet",
+        "owner_banned" => "the owner's account is disabled",
+        "ip_not_allowed" => "address is not on the token's list",
+        "no_service" => "no service owns the path",
+        "read_service_denied" => "the account may not read the service",
+        "scope_denied" => "the token's scope lacks the service",
+        "read_only_scope" => "the token is read-only for the service",
+        "method_not_allowed" => "method that the service does not take",
+        "bad_request" => "malformed request",
+        "bad_body" => "request body broke off",
+        "request_timeout" => "request was too slow",
+        "body_too_large" => "request body is too large",
+        "target_too_long" => "URL is too long",
+        "misdirected" => "wrong host name",
+        "too_many_bad_tokens" => "too many bad tokens from the address",
+        "rate_limited" => "rate limit",
+        "concurrency_limited" => "too many requests at once",
+        "head_too_large" => "headers are too large",
+        "identity_too_large" => "the user's groups do not fit into a header",
+        "upstream_connect" => "upstream could not be reached",
+        "upstream_reset" => "upstream closed the connection",
+        "upstream_invalid" => "upstream sent an invalid answer",
+        "upstream_timeout" => "upstream did not answer in time",
+        "upstream_unavailable" => "no URL of the upstream is up",
+        "upstream_overloaded" => "upstream queue is full",
+        "store_unavailable" => "the store is not available",
+        "shutting_down" => "the gateway was stopping",
+        "client_closed" => "the client went away",
+        "client_too_slow" => "the client stopped reading",
+        "cut_by_admin" => "cut by an administrator",
+        other => other,
+    }
+}
+
+/// The chip of a token's state.
+pub fn state_tone(state: &str) -> &'static str {
+    match state {
+        "active" => "good",
+        "pending" => "info",
+        "rotating" => "warn",
+        _ => "bad",
+    }
+}
+
+/// `1 token`, `2 tokens`.
+pub fn count(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}

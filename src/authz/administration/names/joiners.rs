@@ -1,0 +1,90 @@
+//! Where the zero-width joiners U+200C and U+200D may stand: RFC 5892, appendix A.1 and A.2, and between
+//! the parts of an emoji (Unicode Technical Standard 51).
+
+use unicode_normalization::char::canonical_combining_class;
+
+use crate::authz::accounts::is_joiner;
+
+const NON_JOINER: char = '\u{200c}';
+/// The combining class of a virama, which takes the vowel from the consonant before it.
+const VIRAMA: u8 = 9;
+
+/// Whether every joiner of an NFC text stands where it has a meaning.
+pub(super) fn fit(text: &str) -> bool {
+    text.char_indices().filter(|(_, c)| is_joiner(*c)).all(|(at, joiner)| {
+        let (before, after) = (&text[..at], &text[at + joiner.len_utf8()..]);
+        if before.chars().next_back().is_some_and(|c| canonical_combining_class(c) == VIRAMA) {
+            return true;
+        }
+        match joiner {
+            NON_JOINER => {
+                before.chars().rev().find(|c| !is_mark(*c)).is_some_and(is_cursive)
+                    && after.chars().find(|c| !is_mark(*c)).is_some_and(is_cursive)
+            }
+            _ => {
+                let base = before.chars().rev().find(|c| !is_emoji_modifier(*c));
+                base.is_some_and(is_pictograph) && after.chars().next().is_some_and(is_pictograph)
+            }
+        }
+    })
+}
+
+fn is_mark(c: char) -> bool {
+    canonical_combining_class(c) != 0
+}
+
+/// A letter of a script whose letters join. A non-joiner is meant, if not needed, after those that join to
+/// the right alone, too: people write it there.
+fn is_cursive(c: char) -> bool {
+    c.is_alphabetic()
+        && matches!(c,
+            // Arabic, Syriac, N'Ko, Mandaic, Arabic Extended.
+            '\u{620}'..='\u{8ff}'
+            // Mongolian, Phags-pa.
+            | '\u{1820}'..='\u{18aa}' | '\u{a840}'..='\u{a873}'
+            // Arabic Presentation Forms.
+            | '\u{fb50}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}'
+            // Manichaean, Psalter Pahlavi, Hanifi Rohingya, Sogdian, Chorasmian.
+            | '\u{10ac0}'..='\u{10aef}' | '\u{10b80}'..='\u{10baf}' | '\u{10d00}'..='\u{10d3f}'
+            | '\u{10f30}'..='\u{10f6f}' | '\u{10fb0}'..='\u{10fdf}'
+            // Adlam.
+            | '\u{1e900}'..='\u{1e943}')
+}
+
+/// The presentation selector and the skin tones, which may stand between a pictograph and a joiner.
+fn is_emoji_modifier(c: char) -> bool {
+    matches!(c, '\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}')
+}
+
+/// Symbols and pictographs: the blocks that emoji sequences are made of.
+fn is_pictograph(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{21ff}' | '\u{2600}'..='\u{27bf}' | '\u{2b00}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joiners_stand_where_they_have_a_meaning() {
+        let check = |name: &str, text: &str, expected: bool| assert_eq!(fit(text), expected, "{name}");
+        check("none", "build", true);
+        check("Persian", "\u{645}\u{6cc}\u{200c}\u{62e}\u{648}\u{627}\u{647}\u{645}", true);
+        check("Persian, after a mark", "\u{645}\u{64e}\u{200c}\u{62e}", true);
+        check("Persian, after a letter that joins to the right", "\u{631}\u{200c}\u{647}", true);
+        check("Sinhala", "\u{0dc1}\u{0dca}\u{200d}\u{0dbb}\u{0dd3}", true);
+        check("Devanagari, not joined", "\u{915}\u{94d}\u{200c}\u{937}", true);
+        check("a family", "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}", true);
+        check("a tone", "\u{1f469}\u{1f3fd}\u{200d}\u{1f52c}", true);
+        check("a flag", "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}", true);
+        check("Latin", "a\u{200c}b", false);
+        check("Latin, joined", "a\u{200d}b", false);
+        check("Persian, joined", "\u{645}\u{200d}\u{62e}", false);
+        check("first", "\u{200c}\u{62e}", false);
+        check("last", "\u{62e}\u{200c}", false);
+        check("two", "\u{645}\u{200c}\u{200c}\u{62e}", false);
+        check("before a space", "\u{645}\u{200c} \u{62e}", false);
+        check("after a digit", "1\u{200c}\u{62e}", false);
+        check("half an emoji", "\u{1f468}\u{200d}", false);
+    }
+}

@@ -1,0 +1,186 @@
+//! Every way to give power or to take hold of it, each with a session, with an unbounded token, and with
+//! each kind of bounded one.
+
+use super::*;
+
+type Way = fn(&World<'_>, &Acting<'_>) -> Result<(), Refusal>;
+
+fn record(login: &str) -> UserRecord {
+    UserRecord { id: "new".into(), ..user(login) }
+}
+
+fn edited(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    name: &str,
+    change: fn(&mut GroupRecord),
+) -> Result<(), Refusal> {
+    let before = groups::find(world, name)?;
+    let mut after = before.record.clone();
+    change(&mut after);
+    groups::edit(world, acting, before, after).map(drop)
+}
+
+fn made(world: &World<'_>, acting: &Acting<'_>, name: &str, parent: Option<&str>) -> Result<(), Refusal> {
+    groups::create(world, acting, GroupRecord { id: "new".into(), ..group(name, parent) }).map(drop)
+}
+
+fn granted(world: &World<'_>, acting: &Acting<'_>, role: &str, granted: bool) -> Result<(), Refusal> {
+    let to = Grantee::User("id-erin".into());
+    roles::grant(world, acting, &GrantRecord { role: role.into(), to }, granted)
+}
+
+const GIVING: [(&str, Way); 17] = [
+    ("own password", |w, a| users::set_password(w, a, "carol", true).map(drop)),
+    ("another's password", |w, a| users::set_password(w, a, "bob", true).map(drop)),
+    ("a user with a password", |w, a| {
+        users::create(w, a, UserRecord { password: Some("phc".into()), ..record("new") }).map(drop)
+    }),
+    ("an invitation, an identity", |w, a| users::invite(w, a, "bob").map(drop)),
+    ("another's login", |w, a| {
+        let before = users::find_to_edit(w, a, "bob")?;
+        users::edit(w, a, before, UserRecord { login: "robert".into(), ..before.record.clone() }).map(drop)
+    }),
+    ("a role", |w, a| roles::create(w, a, role("new", &[Permission::ReadUser])).map(drop)),
+    ("a grant", |w, a| granted(w, a, "system-admin", true)),
+    ("a group below power", |w, a| made(w, a, "new", Some("developers"))),
+    ("a group that readers wait for", |w, a| made(w, a, "ghosts", None)),
+    ("a group that an upstream waits for", |w, a| made(w, a, "Wardens", None)),
+    ("a group renamed to what readers wait for", |w, a| edited(w, a, "hikers", |g| g.name = "ghosts".into())),
+    ("a group renamed to what an upstream waits for", |w, a| {
+        edited(w, a, "hikers", |g| g.name = "wardens".into())
+    }),
+    ("a group moved below power", |w, a| edited(w, a, "hikers", |g| g.parent = Some("g-support".into()))),
+    ("a group moved below what an upstream is told of", |w, a| {
+        edited(w, a, "hikers", |g| g.parent = Some("g-postmasters".into()))
+    }),
+    ("a member of who reads", |w, a| groups::set_member(w, a, "developers", "grace", true).map(drop)),
+    ("a member of who has a role", |w, a| groups::set_member(w, a, "auditors", "grace", true).map(drop)),
+    ("a member of whom an upstream is told", |w, a| {
+        groups::set_member(w, a, "postmasters", "grace", true).map(drop)
+    }),
+];
+
+/// What gives nothing, or takes away.
+const HARMLESS: [(&str, Way); 12] = [
+    ("a user", |w, a| users::create(w, a, record("new")).map(drop)),
+    ("another's name", |w, a| {
+        let before = users::find_to_edit(w, a, "bob")?;
+        users::edit(w, a, before, UserRecord { name: "Bob".into(), ..before.record.clone() }).map(drop)
+    }),
+    ("a password removed", |w, a| users::set_password(w, a, "bob", false).map(drop)),
+    ("a ban", |w, a| users::ban(w, a, "bob", Some("x")).map(drop)),
+    ("a user deleted", |w, a| users::delete(w, a, "bob").map(drop)),
+    ("sessions ended", |w, a| users::end_sessions(w, a, "bob").map(drop)),
+    ("an empty role", |w, a| roles::create(w, a, role("new", &[])).map(drop)),
+    ("a grant taken away", |w, a| granted(w, a, "auditor", false)),
+    ("a plain group", |w, a| made(w, a, "new", Some("hikers"))),
+    ("a plain group renamed", |w, a| edited(w, a, "hikers", |g| g.name = "walkers".into())),
+    ("a group renamed out of power", |w, a| edited(w, a, "developers", |g| g.name = "devs".into())),
+    ("a member taken out", |w, a| groups::set_member(w, a, "developers", "alice", false).map(drop)),
+];
+
+#[test]
+fn power_is_given_by_a_session_or_by_an_unbounded_token() {
+    const EVERYTHING: [(&str, Access); 7] = [
+        ("youtrack", FULL),
+        ("hub", FULL),
+        ("wiki", FULL),
+        ("vault", FULL),
+        ("ghost", FULL),
+        ("mail", FULL),
+        ("permgate", FULL),
+    ];
+    let mut town = Town::new();
+    let unbounded = town.token(&EVERYTHING, None, &[]);
+    let mut read = EVERYTHING;
+    read[0].1 = Access::Read;
+    let bounded = [
+        ("of an hour", town.token(&EVERYTHING, Some(NOW.plus_seconds(3600)), &[])),
+        ("from some addresses", town.token(&EVERYTHING, None, &["10.0.0.0/8"])),
+        ("without a service", town.token(&EVERYTHING[1..], None, &[])),
+        ("that reads a service only", town.token(&read, None, &[])),
+        (
+            "in its grace",
+            Token { end: Ending::Rotated { grace_until: NOW.plus_seconds(60) }, ..unbounded.clone() },
+        ),
+    ];
+    let world = town.world();
+    let by = |token| Acting::user(&world, "id-carol", token).unwrap();
+    for (name, way) in GIVING {
+        assert_eq!(code(way(&world, &by(None))), "ok", "{name}, by a session");
+        assert_eq!(code(way(&world, &by(Some(&unbounded)))), "ok", "{name}, by an unbounded token");
+        for (kind, token) in &bounded {
+            let expected = "exceeds_parent_token";
+            assert_eq!(code(way(&world, &by(Some(token)))), expected, "{name}, by a token {kind}");
+        }
+    }
+    for (name, way) in HARMLESS {
+        for (kind, token) in &bounded {
+            assert_eq!(code(way(&world, &by(Some(token)))), "ok", "{name}, by a token {kind}");
+        }
+    }
+}
+
+#[test]
+fn what_upstreams_are_told_of_is_power() {
+    let mut town = Town::new();
+    for login in ["otto", "mia"] {
+        let grant = |role: &str| GrantRecord { role: role.into(), to: Grantee::User(format!("id-{login}")) };
+        town.accounts.set_grant(&grant("group-manager"), true);
+        town.accounts.set_grant(&grant("user-manager"), true);
+    }
+    let world = town.world();
+    let check = |name: &str, way: Way, expected: &str| {
+        assert_eq!(code(way(&world, &town.acting("mia"))), "would_escalate", "{name}, by who is none");
+        assert_eq!(code(way(&world, &town.acting("otto"))), expected, "{name}, by one of them");
+        assert_eq!(code(way(&world, &town.acting("carol"))), "ok", "{name}, by an administrator");
+    };
+    check("join", |w, a| groups::set_member(w, a, "postmasters", "zoe", true).map(drop), "ok");
+    check("leave", |w, a| groups::set_member(w, a, "postmasters", "otto", false).map(drop), "ok");
+    check("rename away", |w, a| edited(w, a, "postmasters", |g| g.name = "clerks".into()), "ok");
+    check("rename into", |w, a| edited(w, a, "hikers", |g| g.name = "wardens".into()), "would_escalate");
+    check("make", |w, a| made(w, a, "WARDENS", None), "would_escalate");
+    check("make below", |w, a| made(w, a, "clerks", Some("postmasters")), "ok");
+    check("move below", |w, a| edited(w, a, "hikers", |g| g.parent = Some("g-postmasters".into())), "ok");
+    check("delete", |w, a| groups::delete(w, a, "postmasters").map(drop), "ok");
+    // Taking hold of somebody in it; otto is himself.
+    let code_of = |by: &str, way: Way| code(way(&world, &town.acting(by)));
+    let ways: [(&str, Way); 3] = [
+        ("password", |w, a| users::set_password(w, a, "otto", true).map(drop)),
+        ("invitation", |w, a| users::invite(w, a, "otto").map(drop)),
+        ("token", |w, a| {
+            let owner = super::super::tokens::owner(w, a, "otto")?;
+            super::super::tokens::create(w, a, owner, reach(&[("mail", FULL)], None, &[]), None).map(drop)
+        }),
+    ];
+    for (name, way) in ways {
+        assert_eq!(code_of("mia", way), "would_escalate", "{name}");
+        assert_eq!(code_of("carol", way), "ok", "{name}");
+    }
+}
+
+#[test]
+fn readers_are_told_of_unless_a_service_is_told_nothing() {
+    let town = Town::new();
+    let of = |login: &str| {
+        let account = town.accounts.user_by_login(login).unwrap();
+        Power::of(&town.accounts, &town.rules, account).identity_groups.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(of("otto"), ["all-users", "postmasters"]);
+    assert_eq!(of("alice"), ["all-users", "developers"]);
+    assert_eq!(of("bob"), ["all-users", "support"], "by an ancestor");
+    assert_eq!(of("erin"), ["all-users"], "a role is none");
+}
+
+#[test]
+fn names_that_differ_by_a_joiner_alone_are_one() {
+    let (plain, joined) = ("\u{645}\u{6cc}\u{62e}", "\u{645}\u{6cc}\u{200c}\u{62e}");
+    for (first, second) in [(plain, joined), (joined, plain)] {
+        let mut town = Town::new();
+        town.accounts.put_group(GroupRecord { id: "g".into(), ..group(first, None) });
+        let world = town.world();
+        assert_eq!(code(made(&world, &town.acting("carol"), second, None)), "name_taken");
+        assert_eq!(groups::find(&world, second).unwrap().record.name, first);
+    }
+}

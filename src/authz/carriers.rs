@@ -1,0 +1,190 @@
+//! Where a token may stand in a request besides `Authorization: Bearer`: what a service accepts, what a
+//! request carries, and which of it counts.
+
+use std::fmt;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::authz::decide::Credential;
+
+pub use read::{Site, password, read, typed};
+pub use strip::{restrict_caching, strip};
+
+mod read;
+mod strip;
+
+/// A place in a request that may hold a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// `Authorization: Bearer TOKEN`.
+    Bearer,
+    /// `Authorization: Basic`, RFC 7617: the password is the token, the user name is ignored.
+    Basic,
+    /// `Authorization: TOKEN`, without a scheme.
+    Raw,
+    /// A field of this name that holds the token alone.
+    Header(HeaderName),
+    /// An entry `permgate.bearer.TOKEN` of `Sec-WebSocket-Protocol` beside at least one other.
+    Websocket,
+}
+
+/// A [`Carrier`] without a name, other than `Bearer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarrierKind {
+    Basic,
+    Raw,
+    Header,
+    Websocket,
+}
+
+/// What a service accepts: `service.NAME.credentials`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carriers {
+    pub bearer: bool,
+    pub basic: bool,
+    pub raw: bool,
+    pub websocket: bool,
+    /// Without `_` and `.`, each once.
+    pub headers: Vec<HeaderName>,
+}
+
+/// What a request has in a carrier other than `Authorization: Bearer`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    pub carrier: Carrier,
+    pub credential: Credential,
+}
+
+impl Carriers {
+    pub const NONE: Self =
+        Self { bearer: false, basic: false, raw: false, websocket: false, headers: Vec::new() };
+    /// The default.
+    pub const BEARER: Self =
+        Self { bearer: true, basic: false, raw: false, websocket: false, headers: Vec::new() };
+
+    pub fn accepts(&self, carrier: &Carrier) -> bool {
+        match carrier {
+            Carrier::Bearer => self.bearer,
+            Carrier::Basic => self.basic,
+            Carrier::Raw => self.raw,
+            Carrier::Header(name) => self.headers.contains(name),
+            Carrier::Websocket => self.websocket,
+        }
+    }
+
+    pub fn insert(&mut self, carrier: Carrier) {
+        match carrier {
+            Carrier::Bearer => self.bearer = true,
+            Carrier::Basic => self.basic = true,
+            Carrier::Raw => self.raw = true,
+            Carrier::Websocket => self.websocket = true,
+            Carrier::Header(name) if self.headers.contains(&name) => {}
+            Carrier::Header(name) => self.headers.push(name),
+        }
+    }
+
+    /// In the order of the documentation.
+    pub fn iter(&self) -> impl Iterator<Item = Carrier> {
+        let named = [
+            (self.bearer, Carrier::Bearer),
+            (self.basic, Carrier::Basic),
+            (self.raw, Carrier::Raw),
+            (self.websocket, Carrier::Websocket),
+        ];
+        let named = named.into_iter().filter_map(|(accepted, carrier)| accepted.then_some(carrier));
+        named.chain(self.headers.iter().cloned().map(Carrier::Header))
+    }
+
+    /// The credential that counts for a service that accepts these carriers, and its position in `others`;
+    /// `None` stands for `Authorization: Bearer`, or for no credential at all. The same text in two carriers
+    /// is one credential, different texts are ambiguous.
+    pub fn choose(&self, authorization: Credential, others: &[Carried]) -> (Credential, Option<usize>) {
+        // Two Authorization fields are ambiguous whatever else there is.
+        if authorization == Credential::Ambiguous {
+            return (authorization, None);
+        }
+        let unsupported = !self.bearer && authorization != Credential::Missing;
+        let mut chosen = (if unsupported { Credential::UnsupportedScheme } else { authorization }, None);
+        for (at, carried) in others.iter().enumerate().filter(|(_, one)| self.accepts(&one.carrier)) {
+            let digest = chosen.0.digest();
+            if chosen.0.is_absent() {
+                chosen = (carried.credential, Some(at));
+            } else if digest.is_none() || digest != carried.credential.digest() {
+                return (Credential::AmbiguousCarrier, None);
+            }
+        }
+        chosen
+    }
+
+    /// Whether a value of `Authorization` is in a form that these carriers include.
+    pub fn accept_authorization(&self, value: &HeaderValue) -> bool {
+        let value = value.as_bytes().trim_ascii_start();
+        let is_scheme = |scheme: &[u8]| {
+            let (start, rest) = value.split_at_checked(scheme.len()).unwrap_or_default();
+            start.eq_ignore_ascii_case(scheme) && !rest.first().is_some_and(u8::is_ascii_alphanumeric)
+        };
+        self.bearer && is_scheme(b"bearer")
+            || self.basic && is_scheme(b"basic")
+            || self.raw && !value.contains(&b' ')
+    }
+}
+
+impl Carrier {
+    /// As in the configuration. `None`: it is none of them, or a field that cannot hold a token.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "bearer" => Some(Self::Bearer),
+            "basic" => Some(Self::Basic),
+            "raw" => Some(Self::Raw),
+            "websocket" => Some(Self::Websocket),
+            _ => {
+                let name = HeaderName::from_bytes(text.strip_prefix("header:")?.as_bytes()).ok()?;
+                read::can_carry(&name).then_some(Self::Header(name))
+            }
+        }
+    }
+
+    /// `None`: `Authorization: Bearer`.
+    pub fn kind(&self) -> Option<CarrierKind> {
+        match self {
+            Self::Bearer => None,
+            Self::Basic => Some(CarrierKind::Basic),
+            Self::Raw => Some(CarrierKind::Raw),
+            Self::Header(_) => Some(CarrierKind::Header),
+            Self::Websocket => Some(CarrierKind::Websocket),
+        }
+    }
+}
+
+impl CarrierKind {
+    pub const ALL: [Self; 4] = [Self::Basic, Self::Raw, Self::Header, Self::Websocket];
+
+    /// The label in metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Raw => "raw",
+            Self::Header => "header",
+            Self::Websocket => "websocket",
+        }
+    }
+
+    /// Whether it stands in `Authorization`, which caches know to be private (RFC 9111, 3.5).
+    pub const fn is_authorization(self) -> bool {
+        matches!(self, Self::Basic | Self::Raw)
+    }
+}
+
+/// As in the configuration.
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.kind()) {
+            (Self::Header(name), _) => write!(f, "header:{name}"),
+            (_, Some(kind)) => f.write_str(kind.code()),
+            (_, None) => f.write_str("bearer"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! What a request carries: read once from its head, whichever service it will turn out to be for.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{Carried, Carrier, CarrierKind, Carriers};
+use crate::authz::{
+    decide::Credential,
+    forwarding::{folds_onto, is_reserved, list_elements, only_value},
+    host::Authority,
+    secret::Bearer,
+};
+
+/// Where a request came in, as far as a browser's `Origin` is compared with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// `Host` as the client sent it.
+    pub host: Option<&'a [u8]>,
+    /// The connection has TLS.
+    pub secure: bool,
+}
+
+/// How texts are read.
+#[derive(Clone, Copy)]
+struct Reader {
+    perm_alias: bool,
+    imports: bool,
+}
+
+/// Begins the entry of `Sec-WebSocket-Protocol` that holds a token.
+pub const PROTOCOL: &[u8] = b"permgate.bearer.";
+/// The longest decoded Basic credential, in bytes: a name of 256 beside a token of 512 fits.
+const MAX_BASIC: usize = 1024;
+
+/// Everything that stands in one of `carriers` other than `Bearer`. `authorization` is what
+/// [`Credential::from_headers`] says of the same fields.
+pub fn read(
+    headers: &HeaderMap,
+    authorization: Credential,
+    carriers: &Carriers,
+    site: Site<'_>,
+    (perm_alias, imports): (bool, bool),
+) -> Vec<Carried> {
+    let reader = Reader { perm_alias, imports };
+    let mut found = Vec::new();
+    if authorization == Credential::UnsupportedScheme
+        && let Some(value) = headers.get(header::AUTHORIZATION)
+    {
+        found.extend(reader.authorization(value.as_bytes(), carriers, || counts(headers, site)));
+    }
+    for name in &carriers.headers {
+        found.extend(reader.header(headers, name));
+    }
+    if carriers.websocket {
+        found.extend(reader.websocket(headers));
+    }
+    found
+}
+
+/// The password of the one Basic credential of a request (RFC 7617), as it was sent.
+pub fn password(headers: &HeaderMap) -> Option<String> {
+    let encoded = behind_basic(only_value(headers, header::AUTHORIZATION)?)?;
+    let mut decoded = [0; MAX_BASIC + 2];
+    let length = STANDARD.decode_slice(encoded.trim_ascii(), &mut decoded).ok()?;
+    let (_, password) = str::from_utf8(&decoded[..length]).ok()?.split_once(':')?;
+    Some(password.to_owned())
+}
+
+/// The credential of a text that a person typed as a password.
+pub fn typed(text: Option<&str>, perm_alias: bool, imports: bool) -> Credential {
+    let Some(text) = text else { return Credential::Missing };
+    match (Reader { perm_alias, imports }).token(CarrierKind::Basic, text.as_bytes()) {
+        Credential::MalformedCarrier => Credential::foreign(CarrierKind::Basic),
+        credential => credential,
+    }
+}
+
+/// Whether a field of this name may hold a token: not one that frames or routes the message, concerns
+/// one connection, tells who asks or from where, or has a meaning of its own.
+pub fn can_carry(name: &HeaderName) -> bool {
+    let has_meaning = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::HOST,
+        header::ORIGIN,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::EXPECT,
+        header::RANGE,
+        header::CACHE_CONTROL,
+        header::VARY,
+        header::WWW_AUTHENTICATE,
+        header::ACCEPT,
+        header::USER_AGENT,
+    ];
+    let name_is = |start: &str| name.as_str().starts_with(start);
+    let overrides = ["x-http-method-override", "x-http-method", "x-method-override"];
+    !has_meaning.contains(name)
+        && !name_is("sec-")
+        && !overrides.contains(&name.as_str())
+        && !is_reserved(name)
+        && name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+impl Reader {
+    fn token(self, kind: CarrierKind, text: &[u8]) -> Credential {
+        match Bearer::parse(text).map(|bearer| Credential::of(bearer, self.perm_alias, self.imports)) {
+            Some((form, digest)) => Credential::Carried { kind, form, digest },
+            None => Credential::MalformedCarrier,
+        }
+    }
+
+    /// One field value that is not of the Bearer scheme.
+    fn authorization(
+        self,
+        value: &[u8],
+        carriers: &Carriers,
+        counts: impl FnOnce() -> bool,
+    ) -> Option<Carried> {
+        if carriers.basic
+            && let Some(encoded) = behind_basic(value)
+        {
+            let credential = self.basic(encoded.trim_ascii());
+            return counts().then_some(Carried { carrier: Carrier::Basic, credential });
+        }
+        let is_raw = carriers.raw && Bearer::parse(value).is_some();
+        is_raw.then(|| Carried { carrier: Carrier::Raw, credential: self.token(CarrierKind::Raw, value) })
+    }
+
+    /// RFC 7617, 2: the password is all behind the first colon.
+    fn basic(self, encoded: &[u8]) -> Credential {
+        let mut decoded = [0; MAX_BASIC + 2];
+        let decoded = STANDARD.decode_slice(encoded, &mut decoded).map(|length| &decoded[..length]);
+        let password = |decoded: &&[u8]| decoded.iter().position(|byte| *byte == b':');
+        let Some((decoded, colon)) = decoded.ok().and_then(|decoded| Some((decoded, password(&decoded)?)))
+        else {
+            return Credential::Malformed;
+        };
+        match self.token(CarrierKind::Basic, &decoded[colon + 1..]) {
+            // A person typed it: a wrong password, not a broken request.
+            Credential::MalformedCarrier => Credential::foreign(CarrierKind::Basic),
+            credential => credential,
+        }
+    }
+
+    fn header(self, headers: &HeaderMap, name: &HeaderName) -> Option<Carried> {
+        let is_disguised = headers.keys().any(|other| other != name && folds_onto(other, name.as_str()));
+        let credential = match only_value(headers, name.clone()) {
+            Some(value) if !is_disguised => self.token(CarrierKind::Header, value),
+            None if !is_disguised && !headers.contains_key(name) => return None,
+            _ => Credential::AmbiguousCarrier,
+        };
+        Some(Carried { carrier: Carrier::Header(name.clone()), credential })
+    }
+
+    fn websocket(self, headers: &HeaderMap) -> Option<Carried> {
+        const NAME: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
+        let is_disguised = headers.keys().any(|other| *other != NAME && folds_onto(other, NAME.as_str()));
+        let (mut token, mut tokens, mut others) = (None, 0, 0);
+        for entry in list_elements(headers, NAME) {
+            match token_entry(entry) {
+                Some(text) => (token, tokens) = (Some(text), tokens + 1),
+                None => others += 1,
+            }
+        }
+        let credential = match (token, tokens, others) {
+            _ if is_disguised => Credential::AmbiguousCarrier,
+            (None, ..) => return None,
+            (Some(_), 2.., _) => Credential::AmbiguousCarrier,
+            // A browser fails when the only protocol that it asked for is not chosen.
+            (Some(_), _, 0) => Credential::MalformedCarrier,
+            (Some(text), ..) => self.token(CarrierKind::Websocket, text),
+        };
+        Some(Carried { carrier: Carrier::Websocket, credential })
+    }
+}
+
+/// The text of an entry of `Sec-WebSocket-Protocol` that holds a token.
+pub fn token_entry(entry: &[u8]) -> Option<&[u8]> {
+    let (start, text) = entry.split_at_checked(PROTOCOL.len())?;
+    start.eq_ignore_ascii_case(PROTOCOL).then_some(text)
+}
+
+fn behind_basic(value: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"basic";
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    let is_whole = rest.first().is_none_or(|byte| *byte == b' ');
+    (is_whole && scheme.eq_ignore_ascii_case(SCHEME)).then_some(rest)
+}
+
+/// Whether a Basic credential counts. Browsers store it and send it by themselves, so a page of another
+/// site must not be able to use it (Fetch Metadata; RFC 6454).
+fn counts(headers: &HeaderMap, site: Site<'_>) -> bool {
+    const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let fetched = headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
+    let origins = headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes);
+    fetched.into_iter().all(|site| matches!(site, b"none" | b"same-origin"))
+        && origins.into_iter().all(|origin| is_own(origin, site))
+}
+
+/// Whether an `Origin` is the one that the request was sent to. Behind a proxy that ends TLS the scheme is
+/// not known, so either is ours on a connection without TLS.
+fn is_own(origin: &[u8], site: Site<'_>) -> bool {
+    let (default, authority) = match (origin.strip_prefix(b"https://"), origin.strip_prefix(b"http://")) {
+        (Some(authority), _) => (443, authority),
+        (_, Some(authority)) if !site.secure => (80, authority),
+        _ => return false,
+    };
+    let parsed = (Authority::parse(authority), site.host.and_then(Authority::parse));
+    let (Some(origin), Some(host)) = parsed else { return false };
+    origin.is_same(&host, default)
+}

@@ -1,0 +1,76 @@
+//! What keeps a carrier from the upstream, and the answer to it from other callers.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{CarrierKind, Carriers, read::token_entry};
+use crate::authz::{forwarding::list_elements, secret::contains_token};
+
+/// Takes every carrier of a service out of a request's fields. `in_authorization`: `Authorization`, too, if
+/// it is in a form that the service accepts, or contains a token of ours.
+pub fn strip(headers: &mut HeaderMap, carriers: &Carriers, in_authorization: bool) {
+    let is_carrier = |value: &HeaderValue| {
+        carriers.accept_authorization(value) || contains_token(&String::from_utf8_lossy(value.as_bytes()))
+    };
+    if in_authorization && headers.get_all(header::AUTHORIZATION).iter().any(is_carrier) {
+        headers.remove(header::AUTHORIZATION);
+    }
+    for name in &carriers.headers {
+        headers.remove(name);
+    }
+    if carriers.websocket {
+        strip_protocol(headers);
+    }
+}
+
+/// Makes an answer one that a shared cache does not give to another caller: it varies by the fields that
+/// may hold a token, and where one did, it is private.
+pub fn restrict_caching(headers: &mut HeaderMap, carriers: &Carriers, used: Option<CarrierKind>) {
+    for name in &carriers.headers {
+        headers.append(header::VARY, HeaderValue::from(name.clone()));
+    }
+    if carriers.websocket {
+        headers.append(header::VARY, HeaderValue::from(header::SEC_WEBSOCKET_PROTOCOL));
+    }
+    if used.is_none_or(CarrierKind::is_authorization) {
+        return;
+    }
+    let mut kept = Vec::new();
+    for directive in list_elements(headers, header::CACHE_CONTROL) {
+        let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        let shares = [&b"public"[..], b"private", b"s-maxage", b"no-cache=\"set-cookie\""];
+        if !shares.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            kept.extend_from_slice(directive);
+            kept.extend_from_slice(b", ");
+        }
+    }
+    kept.extend_from_slice(b"private");
+    if let Ok(value) = HeaderValue::from_bytes(&kept) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
+    for name in FOR_SHARED_CACHES {
+        headers.remove(name);
+    }
+}
+
+/// By these an upstream tells shared caches alone what they may store, whatever `Cache-Control` says
+/// (RFC 9213; nginx; Varnish and others).
+const FOR_SHARED_CACHES: [HeaderName; 4] = [
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("x-accel-expires"),
+];
+
+fn strip_protocol(headers: &mut HeaderMap) {
+    const NAME: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
+    let is_token = |entry: &&[u8]| token_entry(entry).is_some();
+    if !list_elements(headers, NAME).any(|entry| is_token(&entry)) {
+        return;
+    }
+    let kept: Vec<_> = list_elements(headers, NAME).filter(|entry| !is_token(entry)).collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty());
+    match kept {
+        Some(kept) => headers.insert(NAME, kept),
+        None => headers.remove(NAME),
+    };
+}

@@ -1,0 +1,60 @@
+//! What a shell completes from the store: logins, groups, roles, services and tokens, asked of the gateway that the
+//! configuration names. Where none answers, nothing is completed.
+
+use std::env;
+
+use clap::Parser;
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use serde_json::Value;
+
+use super::{Cli, client::Client};
+
+/// Nobody waits for more than this many words.
+const MOST: usize = 1000;
+
+pub(super) fn logins() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates("/v1/users?limit=1000", "login", "name"))
+}
+
+pub(super) fn groups() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates("/v1/groups?limit=1000", "name", "parent"))
+}
+
+pub(super) fn roles() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates("/v1/roles?limit=1000", "key", "name"))
+}
+
+pub(super) fn services() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates("/v1/services", "key", "title"))
+}
+
+/// By id, with the name beside it, where the shell shows one.
+pub(super) fn tokens() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates("/v1/tokens?state=active&limit=1000", "id", "name"))
+}
+
+fn candidates(path: &str, field: &str, help: &str) -> Vec<CompletionCandidate> {
+    records(path)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|record| {
+            let help =
+                record[help].as_str().filter(|text| !text.is_empty()).map(|text| text.to_owned().into());
+            Some(CompletionCandidate::new(record[field].as_str()?).help(help))
+        })
+        .collect()
+}
+
+/// The line that is being completed names the configuration and the listener, if it does.
+fn records(path: &str) -> Option<Vec<Value>> {
+    let mut words = vec!["permgate".to_owned()];
+    let mut line = env::args().skip_while(|word| word != "--").skip(2);
+    while let Some(word) = line.next() {
+        if matches!(word.as_str(), "-c" | "--config" | "--admin" | "--token-file") {
+            words.extend([word, line.next()?]);
+        }
+    }
+    words.push("health".to_owned());
+    let global = Cli::try_parse_from(words).ok()?.global.found();
+    Client::new(&global).ok()?.list(path, Some(MOST)).ok()
+}

@@ -1,0 +1,29 @@
+//! Asking before something is done that cannot be undone.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use super::failure::Failure;
+
+/// Asks on a terminal. Elsewhere nobody can answer, so `--yes` has to be given.
+pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::usage(format!("{question} Nobody can be asked here: confirm with --yes")));
+    }
+    match ask(&format!("{question} [y/N] "))?.to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::failed("nothing was changed")),
+    }
+}
+
+/// One line from the terminal, trimmed.
+pub(super) fn ask(question: &str) -> Result<String, Failure> {
+    let mut stderr = io::stderr();
+    write!(stderr, "{question}")?;
+    stderr.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}

@@ -1,0 +1,163 @@
+//! Help as people read it: commands in sections, examples below, and the options that every command takes only where
+//! they are asked for.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, ArgAction, Command};
+
+/// Commands by what somebody wants to do; `tests` makes sure that each one is somewhere.
+const SECTIONS: [(&str, &[&str]); 5] = [
+    ("First steps", &["init", "demo", "run", "check"]),
+    ("Look", &["status", "health", "explain", "audit", "whoami", "version"]),
+    ("Tokens", &["token", "scan"]),
+    ("Accounts and access", &["user", "group", "role", "grant", "service"]),
+    ("The gateway itself", &["reload", "store", "schema", "completion", "man"]),
+];
+
+/// Lines to copy, by command. Each of them parses.
+const EXAMPLES: [(&str, &[&str]); 23] = [
+    ("init", &["permgate init --upstream http://127.0.0.1:8090 --path /api --path /rest"]),
+    ("check", &["permgate check --strict", "permgate check -c staging.toml -o json"]),
+    ("run", &["permgate run -c /etc/permgate/gateway.toml"]),
+    (
+        "explain",
+        &[
+            "permgate explain GET /api/issues --user alice",
+            "permgate explain DELETE https://api.example.com/hub/api/users --token-id A1iceYt00001",
+        ],
+    ),
+    ("scan", &["permgate scan src", "git diff --cached | permgate scan -"]),
+    ("completion", &["permgate completion bash > ~/.local/share/bash-completion/completions/permgate"]),
+    ("man", &["permgate man /usr/local/share/man/man1"]),
+    ("audit tail", &["permgate audit tail -n 50 --follow"]),
+    (
+        "token create",
+        &[
+            "permgate token create --user alice --name laptop --scope tracker --expires-in 90d",
+            "permgate token create --user ci-bot --name nightly --scope tracker:read --allow-ip 10.0.0.0/8",
+        ],
+    ),
+    ("token list", &["permgate token list --unused-for 90d", "permgate token list --user alice -o json"]),
+    ("token show", &["permgate token show laptop --user alice", "permgate token show A1iceYt00001"]),
+    ("token edit", &["permgate token edit laptop --scope tracker:read --expires-in 7d"]),
+    ("token rotate", &["permgate token rotate nightly --user ci-bot --grace 1h"]),
+    ("token revoke", &["permgate token revoke laptop --user alice", "permgate token revoke A1iceYt00001"]),
+    ("token import", &["permgate token import tokens.ndjson --make-owners"]),
+    (
+        "user create",
+        &["permgate user create ann --administrator", "permgate user create ci-bot --kind service"],
+    ),
+    ("user ban", &["permgate user ban zoe --reason left"]),
+    ("user delete", &["permgate user delete zoe --yes"]),
+    ("group create", &["permgate group create developers"]),
+    ("group add", &["permgate group add developers alice bob"]),
+    ("role create", &["permgate role create auditor --permission read-audit --permission read-user"]),
+    (
+        "grant add",
+        &["permgate grant add observer --user alice", "permgate grant add auditor --group auditors"],
+    ),
+    ("store backup", &["permgate store backup /var/backups/permgate/monday.backup"]),
+];
+
+/// The command tree with sections, examples and short help.
+pub(super) fn dress(command: Command) -> Command {
+    let sections = sections(&command);
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{sections}\nOptions:\n{{options}}{{after-help}}"
+    );
+    let mut command = command.help_template(template);
+    for name in names(&command) {
+        command = command.mut_subcommand(&name, |inner| subcommand(inner, &name));
+    }
+    command
+}
+
+fn subcommand(command: Command, path: &str) -> Command {
+    let mut command = command
+        .disable_help_flag(true)
+        .arg(Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help"));
+    for name in names(&command) {
+        let path = format!("{path} {name}");
+        command = command.mut_subcommand(&name, |inner| subcommand(inner, &path));
+    }
+    let mut text = command.get_after_help().map(|text| format!("{text}\n\n")).unwrap_or_default();
+    if let Some((_, lines)) = EXAMPLES.iter().find(|(of, _)| *of == path) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "Examples:\n  {}\n", lines.join("\n  "));
+    }
+    if !command.has_subcommands() {
+        let _ = write!(text, "`permgate help {path}` also lists the options that every command takes.");
+    }
+    command.after_help(text.trim_end().to_owned())
+}
+
+fn names(command: &Command) -> Vec<String> {
+    command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect()
+}
+
+fn sections(command: &Command) -> String {
+    let mut text = String::new();
+    for (heading, names) in SECTIONS {
+        let _ = write!(text, "\n{heading}:\n");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(text, "  {name:<11} {about}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::{Cli, command};
+
+    #[test]
+    fn every_command_is_in_a_section() {
+        let mut listed: Vec<&str> = SECTIONS.iter().flat_map(|(_, names)| *names).copied().collect();
+        listed.sort_unstable();
+        let cli = Cli::command();
+        let mut all: Vec<&str> =
+            cli.get_subcommands().filter(|c| !c.is_hide_set()).map(Command::get_name).collect();
+        all.sort_unstable();
+        assert_eq!(listed, all);
+    }
+
+    #[test]
+    fn examples_are_of_commands_that_exist_and_parse() {
+        for (path, lines) in EXAMPLES {
+            for line in lines {
+                let line = line.split_once("| ").map_or(*line, |(_, line)| line);
+                let line = line.split_once(" > ").map_or(line, |(line, _)| line);
+                assert!(line.starts_with(&format!("permgate {path} ")), "{line}");
+                let parsed = command().try_get_matches_from(line.split(' '));
+                assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+            }
+        }
+    }
+
+    /// Every option says what it is for, and help shows the ones of the command, not those of all.
+    #[test]
+    fn help_is_short_and_complete() {
+        fn walk(command: &mut Command, path: &str) {
+            let help = command.render_help().to_string();
+            assert!(path == "permgate" || !help.contains("--token-file"), "{path}: {help}");
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional()) {
+                assert!(arg.get_help().is_some(), "{path} --{}", arg.get_id());
+            }
+            let names: Vec<String> = names(command);
+            for name in names.iter().filter(|name| *name != "help") {
+                if let Some(inner) = command.find_subcommand_mut(name) {
+                    assert!(inner.get_about().is_some(), "{path} {name}");
+                    walk(inner, &format!("{path} {name}"));
+                }
+            }
+        }
+        let mut command = command();
+        command.build();
+        walk(&mut command, "permgate");
+    }
+}

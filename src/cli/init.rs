@@ -1,0 +1,235 @@
+//! `permgate init`: a configuration, the first administrator and a token, so that the first request is one command
+//! away. Asks on a terminal for what was not given.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, IsTerminal, Write},
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, absolute},
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    client::{Client, escape},
+    confirm::ask,
+    failure::{Failure, reason, say},
+    hint::quoted,
+    output::{Format, pretty, print},
+};
+use crate::config;
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Where the service listens that you want behind tokens: http://HOST:PORT, https://HOST, unix:PATH
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// A path of it that clients may ask for, with everything below; may be repeated; all paths unless given
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<String>,
+    /// What the service is called in scopes
+    #[arg(long, value_name = "NAME", default_value = "app")]
+    service: String,
+    /// Where clients connect; a free port on this machine unless given
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where the page is; a free port on this machine unless given
+    #[arg(long, value_name = "ADDRESS")]
+    page: Option<String>,
+    /// Login of the first administrator
+    #[arg(long, value_name = "LOGIN")]
+    administrator: Option<String>,
+}
+
+/// What an administrator gets: a link to choose a password with, and a token to try.
+struct First {
+    login: String,
+    link: String,
+    token: String,
+}
+
+/// Beside the usual ports, where another program has those.
+const PORTS: [u16; 4] = [8080, 8180, 8280, 8380];
+const LIFETIME: &str = "90d";
+
+impl Init {
+    pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
+        let file = global.config();
+        let exists = |file: &Path| {
+            Failure::usage(format!("{} exists: name another file with -c FILE, or edit it", file.display()))
+        };
+        if file.exists() {
+            return Err(exists(file));
+        }
+        let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
+        let upstream = match self.upstream {
+            Some(url) => url,
+            None if asks => {
+                or(ask("Where does your service listen? [http://127.0.0.1:8090] ")?, "http://127.0.0.1:8090")
+            }
+            None => {
+                return Err(Failure::usage("name the service that you want behind tokens: --upstream URL"));
+            }
+        };
+        let mut paths = self.paths;
+        if paths.is_empty() && asks {
+            let written = ask("Which of its paths may clients ask for? [all: /] ")?;
+            paths = written.split([' ', ',']).filter(|path| !path.is_empty()).map(str::to_owned).collect();
+        }
+        if paths.is_empty() {
+            paths.push("/".to_owned());
+        }
+        let proposed = std::env::var("USER")
+            .ok()
+            .filter(|login| !login.is_empty())
+            .unwrap_or_else(|| "admin".to_owned());
+        // Applications trust this name: taking it needs a decision of its own.
+        let proposed = if proposed == "root" { "admin".to_owned() } else { proposed };
+        let login = match self.administrator {
+            Some(login) => login,
+            None if asks => or(ask(&format!("Login of the first administrator? [{proposed}] "))?, &proposed),
+            None => proposed,
+        };
+        let offset = PORTS.into_iter().find(|port| free(*port) && free(port + 1)).unwrap_or(PORTS[0]);
+        let listen = self.listen.unwrap_or_else(|| format!("127.0.0.1:{offset}"));
+        let page = self.page.unwrap_or_else(|| format!("127.0.0.1:{}", offset + 1));
+        let text = configuration(&upstream, &paths, &self.service, &listen, &page);
+        // Judged before anything is written, so that a mistake leaves nothing behind.
+        config::parse(&text, file).map_err(|errors| Failure::usage(errors.to_string()))?;
+        let mut out =
+            OpenOptions::new().write(true).create_new(true).open(file).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::AlreadyExists => exists(file),
+                    _ => Failure::failed(format!("cannot write {}: {}", file.display(), reason(&error))),
+                }
+            })?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        say(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
+        let first = First::create(global, login, &self.service)?;
+        let path = if paths[0] == "/" { "/" } else { &paths[0] };
+        let curl = format!("curl -i -H \"Authorization: Bearer {}\" http://{listen}{path}", first.token);
+        match global.output {
+            Format::Table => print(&first.steps(global, &curl)),
+            Format::Id => print(&first.token),
+            Format::Json => print(&pretty(&first.record(file, &curl))),
+            Format::Jsonl => print(&first.record(file, &curl).to_string()),
+        }
+    }
+}
+
+impl First {
+    /// In the store itself: nothing runs yet.
+    fn create(global: &Global, login: String, service: &str) -> Result<Self, Failure> {
+        let client = Client::new(&Global { offline: true, admin: None, ..global.clone() })?;
+        let path = format!("/v1/users/{}", escape(&login));
+        client.post("/v1/users", &json!({"login": login, "name": login}))?;
+        client.post("/v1/grants", &json!({"role": "system-admin", "user": login}))?;
+        let invitation = client.post(&format!("{path}/invitation"), &json!({}))?;
+        let body = json!({"name": "first", "scope": [{"service": service}], "expires_in": LIFETIME});
+        let created = client.post(&format!("{path}/tokens"), &body)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Self { link: text(&invitation["link"]), token: text(&created["token"]), login })
+    }
+
+    fn steps(&self, global: &Global, curl: &str) -> String {
+        let Self { login, link, .. } = self;
+        let shown = quoted(&global.config().display().to_string());
+        let run = if shown == "gateway.toml" {
+            "permgate run".to_owned()
+        } else {
+            format!("permgate -c {shown} run")
+        };
+        format!(
+            "\n1. Start the gateway:\n     {run}\n\n\
+             2. Send a request. The token is {login}'s, valid for {LIFETIME}, and is shown only once:\n     {curl}\n\n\
+             3. Open the page as {login}, and choose a password. The link works once, within a day:\n     {link}\n"
+        )
+    }
+
+    fn record(&self, file: &Path, curl: &str) -> Value {
+        let file = absolute(file).unwrap_or_else(|_| file.to_owned());
+        json!({
+            "file": file, "administrator": self.login, "link": self.link, "token": self.token, "curl": curl,
+        })
+    }
+}
+
+fn or(written: String, default: &str) -> String {
+    if written.is_empty() { default.to_owned() } else { written }
+}
+
+fn free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn configuration(upstream: &str, paths: &[String], service: &str, listen: &str, page: &str) -> String {
+    let list = |words: &[String]| words.iter().map(|word| text(word)).collect::<Vec<_>>().join(", ");
+    let (upstream, paths, listen, page) = (text(upstream), list(paths), text(listen), text(page));
+    format!(
+        r#"# permgate: `permgate check` validates this file, `permgate reload` applies changes. Every key is described in
+# docs/configuration.md; `permgate schema` prints a JSON Schema for editors.
+version = 1
+
+[server]
+listen = [{listen}]        # clients; other machines need "0.0.0.0:8443" and a certificate:
+# tls = {{ cert = "tls.crt", key = "tls.key" }}
+# trusted_proxies = ["10.0.0.0/8"]    # who may say for which client they ask
+
+[admin]
+listen = [{page}, "unix:permgate.sock"]    # the page and the API; the socket is the operator's
+# url = "https://gate.example.com"    # where browsers reach the page, if a proxy is in front of it
+
+[store]
+path = "permgate-data"                # users, groups, tokens (as digests) and the audit log
+
+[metrics]
+old_names = false
+
+[upstream.{service}]
+urls = [{upstream}]
+
+[service.{service}]                   # "{service}" is the word in scopes: --scope {service}, or {service}:read
+title = "{service}"
+upstream = "{service}"
+paths = [{paths}]                     # whole segments: "/api" owns /api and /api/x, not /apix
+readers = ["all-users"]               # groups that may read it: create one, and name it here
+# limits = [{{ per = "token", rate = "50/s" }}]
+
+# [[public]]                          # a path that needs no token
+# service = "{service}"
+# path = "/health"
+"#
+    )
+}
+
+/// A TOML string: it has the escapes of JSON.
+fn text(word: &str) -> String {
+    json!(word).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_valid() {
+        let check = |upstream: &str, path: &str, service: &str, sound: bool| {
+            let text =
+                configuration(upstream, &[path.to_owned()], service, "127.0.0.1:8080", "127.0.0.1:8081");
+            let parsed = config::parse(&text, Path::new("gateway.toml"));
+            assert_eq!(parsed.is_ok(), sound, "{text}\n{parsed:?}");
+            if let Ok(config) = parsed {
+                assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+            }
+        };
+        check("http://127.0.0.1:8090", "/", "app", true);
+        check("unix:/run/app.sock", "/api", "my-tracker", true);
+        check("127.0.0.1:8090", "/api", "app", false);
+        check("http://127.0.0.1:8090", "api", "app", false);
+        check("http://127.0.0.1:8090", "/api", "My App", false);
+        check("http://127.0.0.1:8090\"]\n[evil", "/api", "app", false);
+    }
+}

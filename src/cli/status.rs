@@ -1,0 +1,69 @@
+//! `permgate status`: whether the gateway serves, and what it has done in the last hour.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    client::Client,
+    failure::{Failure, painted},
+    output::{Format, print},
+};
+
+pub(super) fn run(global: &Global) -> Result<(), Failure> {
+    let client = Client::new(global)?;
+    let readiness = client.send(&Method::GET, "/readyz", None)?;
+    let mut status = json!({
+        "ready": readiness.status.is_success(),
+        "reason": readiness.body["reason"],
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    // The rest is for who holds admin-read.
+    if let Ok(overview) = client.get("/v1/overview") {
+        let sum = |list: &str| -> u64 {
+            overview["all"][list].as_array().into_iter().flatten().filter_map(Value::as_u64).sum()
+        };
+        for field in ["users", "tokens", "live", "writable"] {
+            status[field] = overview[field].clone();
+        }
+        status["requests"] = sum("requests").into();
+        status["refused"] = sum("refused").into();
+        status["refusals"] = overview["refusals"].clone();
+    }
+    match global.output {
+        Format::Table => table(&status)?,
+        other => other.record(&status, &[("READY", "ready")])?,
+    }
+    if readiness.status.is_success() { Ok(()) } else { Err(Failure::failed("the gateway takes no requests")) }
+}
+
+fn table(status: &Value) -> Result<(), Failure> {
+    let ready = status["ready"] == true;
+    let word = if ready {
+        painted("ready", "32", &std::io::stdout())
+    } else {
+        painted("not ready", "31", &std::io::stdout())
+    };
+    let reason = status["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+    print(&format!("{word}{reason}"))?;
+    if status["users"].is_null() {
+        return Ok(());
+    }
+    if status["writable"] == false {
+        print(&painted("the store takes no changes until a restart", "31", &std::io::stdout()))?;
+    }
+    print(&format!("users             {}\ntokens            {}", status["users"], status["tokens"]))?;
+    print(&format!("in flight         {}", status["live"]))?;
+    print(&format!("in the last hour  {} requests, {} refused", status["requests"], status["refused"]))?;
+    let mut refusals: Vec<(&String, u64)> = status["refusals"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
+        .collect();
+    refusals.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    for (reason, count) in refusals.into_iter().take(5) {
+        print(&format!("  {count:>14}  {reason}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Durations and points in time as people write them, checked before anything is asked of the listener.
+
+/// `90d`, `12h`, `30m`, `45s` or `2w`. A number alone is refused, since nobody means seconds by `--expires-in 90`.
+pub(super) fn duration(text: &str) -> Result<String, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    match &text[number.len()..] {
+        "s" | "m" | "h" | "d" | "w" if digits => Ok(text.to_owned()),
+        "" if digits => {
+            Err(format!("{text} of what? Write {text}d for days, {text}h for hours, {text}m or {text}s"))
+        }
+        _ => Err("write a number and a unit, such as 90d, 12h, 30m or 45s".to_owned()),
+    }
+}
+
+/// A time as RFC 3339 has it, or a date, which stands for its first moment in UTC.
+pub(super) fn moment(text: &str) -> Result<String, String> {
+    if text.parse::<jiff::Timestamp>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    match text.parse::<jiff::civil::Date>() {
+        Ok(date) if text.len() == "2027-01-31".len() => Ok(format!("{date}T00:00:00Z")),
+        _ => Err("write a date, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        let check = |text: &str, sound: bool| assert_eq!(duration(text).is_ok(), sound, "{text:?}");
+        for sound in ["90d", "12h", "30m", "45s", "2w", "0s"] {
+            check(sound, true);
+        }
+        for bad in ["90", "", "d", "90 days", "-1d", "1.5h", "90D", "1y", "10ms", "90d12h"] {
+            check(bad, false);
+        }
+        assert!(duration("90").is_err_and(|why| why.contains("90d for days")));
+    }
+
+    #[test]
+    fn a_date_is_its_first_moment() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(moment(text).ok().as_deref(), expected, "{text:?}");
+        };
+        check("2027-01-31", Some("2027-01-31T00:00:00Z"));
+        check("2027-01-31T12:00:00Z", Some("2027-01-31T12:00:00Z"));
+        check("2027-01-31T12:00:00+02:00", Some("2027-01-31T12:00:00+02:00"));
+        check("2027-02-30", None);
+        check("20270131", None);
+        check("31.1.2027", None);
+        check("tomorrow", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,47 @@
+//! `service.NAME.credentials`: where a token may stand in a request.
+
+use super::{
+    section::{Section, Wrong},
+    suggest::{closest, did_you_mean},
+};
+use crate::authz::carriers::{Carrier, Carriers};
+
+/// More fields than this belong to several services; each is looked for in every request.
+const MOST_HEADERS: usize = 8;
+
+pub(super) fn credentials(section: &Section<'_>) -> Carriers {
+    if section.texts("credentials").is_empty() && section.is_written("credentials") {
+        section.error(
+            "credentials",
+            "`credentials` is empty: no token would pass",
+            "name at least \"bearer\"",
+        );
+    }
+    let mut carriers = Carriers::NONE;
+    for carrier in section.all_parsed("credentials", carrier) {
+        if carriers.accepts(&carrier) {
+            section.error("credentials", format!("`credentials` lists \"{carrier}\" twice"), "list it once");
+        }
+        carriers.insert(carrier);
+    }
+    if carriers.headers.len() > MOST_HEADERS {
+        let message = format!("`credentials` lists more than {MOST_HEADERS} fields");
+        section.error("credentials", message, "list fewer");
+    }
+    carriers
+}
+
+fn carrier(text: &str) -> Result<Carrier, Wrong> {
+    if let Some(carrier) = Carrier::parse(text) {
+        return Ok(carrier);
+    }
+    if let Some(name) = text.strip_prefix("header:") {
+        let message = format!("the field {name:?} cannot hold a token");
+        let advice = "name one of the client's own, such as \"header:X-Api-Key\": letters, digits and `-`, and no \
+                      field that frames or routes a request, tells of its sender, or has a meaning of its own";
+        return Err((message, advice.into()));
+    }
+    let known = ["bearer", "basic", "raw", "websocket", "header:NAME"];
+    let advice = closest(text, known).map_or_else(|| format!("known: {}", known.join(", ")), did_you_mean);
+    Err((format!("{text:?} is no place for a token"), advice))
+}

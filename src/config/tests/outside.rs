@@ -1,0 +1,100 @@
+//! What a text names outside itself: secrets that others can read, files that are too large, and callers who may
+//! not learn what there is.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::*;
+use crate::config::check_text;
+
+const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/net/certs");
+
+/// A listener with TLS, an upstream with a certificate of ours, a credential and keys for assertions.
+const EVERY_SECRET: &str = r#"version = 1
+[server]
+tls = { cert = "one.crt", key = "one.key" }
+[upstream.up]
+urls = ["https://127.0.0.1:8090"]
+tls = { ca = "one.crt", cert = "two.crt", key = "two.key" }
+[assertion]
+keys = "file:keys.pem"
+[service.app]
+upstream = "up"
+paths = ["/app"]
+readers = ["all-users"]
+identity = "both"
+authorization = "file:cred"
+"#;
+
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["one.crt", "one.key", "two.crt", "two.key"] {
+        fs::copy(Path::new(CERTS).join(name), at(name)).unwrap();
+    }
+    fs::copy(Path::new(CERTS).join("one.key"), at("keys.pem")).unwrap();
+    fs::write(at("cred"), "Bearer abc").unwrap();
+    for name in ["one.key", "two.key", "keys.pem", "cred"] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn secrets_that_others_can_read_are_found_one_by_one() {
+    let directory = directory();
+    let file = directory.path().join("gateway.toml");
+    let exposed = || parse(EVERY_SECRET, &file).unwrap_or_else(|errors| panic!("{errors}")).exposed;
+    assert_eq!(exposed(), []);
+    for (name, line) in [("one.key", 3), ("two.key", 6), ("keys.pem", 8), ("cred", 14)] {
+        let path = directory.path().join(name);
+        let set = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for mode in [0o604, 0o602, 0o666, 0o444] {
+            set(mode);
+            let found: Vec<_> =
+                exposed().into_iter().map(|problem| (problem.line, problem.message)).collect();
+            let [(at, message)] = &found[..] else { panic!("{name}, {mode:o}: {found:?}") };
+            assert_eq!(*at, line, "{name}");
+            assert!(message.contains(name) && message.contains(&format!("{mode:04o}")), "{message}");
+        }
+        for mode in [0o600, 0o640, 0o440, 0o400] {
+            set(mode);
+            assert_eq!(exposed(), [], "{name}, {mode:o}");
+        }
+    }
+}
+
+/// M6 of the review of 2026-11-28.
+#[test]
+fn a_file_is_read_only_as_far_as_it_can_be_what_it_should_be() {
+    let directory = directory();
+    let file = directory.path().join("gateway.toml");
+    let large = fs::File::create(directory.path().join("large")).unwrap();
+    large.set_len(64 << 30).unwrap();
+    symlink("/dev/zero", directory.path().join("device")).unwrap();
+    for name in ["one.crt", "one.key", "two.crt", "two.key", "keys.pem", "cred"] {
+        for (other, told) in [("large", "longer than"), ("device", "not a")] {
+            let text = EVERY_SECRET.replace(name, other);
+            let errors = parse(&text, &file).map(drop).unwrap_err().to_string();
+            assert!(errors.contains(told), "{name} as {other}: {errors}");
+        }
+    }
+}
+
+/// M6: the same words for what is there and for what is not.
+#[test]
+fn a_text_that_is_checked_blindly_tells_nothing_of_files_and_variables() {
+    let directory = directory();
+    let file = directory.path().join("gateway.toml");
+    let told = |text: &str| check_text(text, &file).map_err(|errors| errors.to_string());
+    assert_eq!(told(EVERY_SECRET), Ok(()));
+    for name in ["one.crt", "one.key", "two.crt", "two.key", "keys.pem", "cred"] {
+        for other in ["missing", "/etc/passwd", "/etc", "/dev/zero", "/proc/1/environ"] {
+            assert_eq!(told(&EVERY_SECRET.replace(name, other)), Ok(()), "{name} as {other}");
+        }
+    }
+    for variable in ["env:PATH", "env:NO_SUCH_VARIABLE"] {
+        assert_eq!(told(&EVERY_SECRET.replace("file:cred", variable)), Ok(()), "{variable}");
+    }
+    let wrong = EVERY_SECRET.replace("paths", "path");
+    assert!(told(&wrong).unwrap_err().contains("did you mean"), "the text itself is judged as ever");
+}

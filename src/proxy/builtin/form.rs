@@ -1,0 +1,45 @@
+//! The body of a form that one of the gateway's own routes is sent.
+
+use std::{collections::HashMap, rc::Rc};
+
+use http::{HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::{
+    authz::answer::Reason,
+    net::{BodyError, RequestBody},
+    proxy::context::RequestContext,
+};
+
+/// In bytes. Tokens of identity providers that list groups have several thousand.
+const LONGEST: usize = 64 << 10;
+
+/// The fields of an `application/x-www-form-urlencoded` body. A field that was sent twice is refused
+/// (RFC 6749, 3.2).
+pub async fn read(
+    request: Request<RequestBody>,
+    context: &Rc<RequestContext>,
+) -> Result<HashMap<String, String>, Reason> {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.split(|byte| *byte == b';').next()).unwrap_or_default();
+    if !kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        return Err(Reason::BadRequest);
+    }
+    let body = Limited::new(request.into_body(), LONGEST).collect().await;
+    let body = body.map_err(|error| match error.downcast_ref::<BodyError>() {
+        Some(BodyError::Timeout) => Reason::RequestTimeout,
+        Some(BodyError::Gone | BodyError::Aborted) => Reason::ClientClosed,
+        None if error.is::<LengthLimitError>() => Reason::BodyTooLarge,
+        Some(BodyError::Broken(_)) | None => Reason::BadBody,
+    })?;
+    let body = body.to_bytes();
+    let received = &context.outcome.bytes_in;
+    received.set(received.get() + body.len() as u64);
+    let mut form = HashMap::new();
+    for (name, value) in form_urlencoded::parse(&body) {
+        if form.insert(name.into_owned(), value.into_owned()).is_some() {
+            return Err(Reason::BadRequest);
+        }
+    }
+    Ok(form)
+}

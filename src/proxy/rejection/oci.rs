@@ -1,0 +1,20 @@
+//! Errors as the clients of container registries read them.
+
+use serde_json::json;
+
+use crate::authz::answer::Answer;
+
+/// OCI distribution specification, "Error Codes". Clients show code and message.
+pub fn body(answer: &Answer, request_id: &str) -> String {
+    let code = match answer.status.as_u16() {
+        401 => "UNAUTHORIZED",
+        403 => "DENIED",
+        404 => "NAME_UNKNOWN",
+        429 => "TOOMANYREQUESTS",
+        500.. => "UNAVAILABLE",
+        _ => "UNSUPPORTED",
+    };
+    let detail = json!({"error": answer.error, "request_id": request_id, "status": answer.status.as_u16()});
+    let body = json!({"errors": [{"code": code, "message": answer.description, "detail": detail}]});
+    format!("{body}\n")
+}

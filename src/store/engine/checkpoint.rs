@@ -1,0 +1,164 @@
+//! Checkpoints: the state at one position as a backup stream beside the journal, so that the journal can
+//! be trimmed and the replica be made again. A thread of its own writes one when the journal has grown.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
+    ops::ControlFlow,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use super::{Engine, Journaled};
+use crate::store::{
+    backup::{self, BackupError},
+    load::wall_clock,
+    log::Failure,
+    replica::Replica,
+};
+
+/// A checkpoint is due when the journal has grown by this much since the one before, and by as much as
+/// that has.
+const DUE: u64 = 64 << 20;
+
+/// Checkpoints that are kept: should the newest not be readable, the one before is.
+const KEPT: usize = 2;
+
+const PREFIX: &str = "checkpoint-";
+const UNFINISHED: &str = "checkpoint.new";
+
+/// Where the checkpoint of a position is.
+pub(crate) fn path(generation: &Path, position: u64) -> PathBuf {
+    generation.join(format!("{PREFIX}{position}"))
+}
+
+/// The positions of the checkpoints that are there, newest first.
+pub(super) fn list(generation: &Path) -> Result<Vec<u64>, Failure> {
+    let failure = |e| Failure::new("list the directory", generation, e);
+    let mut positions = Vec::new();
+    for entry in fs::read_dir(generation).map_err(failure)? {
+        let name = entry.map_err(failure)?.file_name();
+        let position = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        positions.extend(position.filter(|position: &u64| *name == *format!("{PREFIX}{position}")));
+    }
+    positions.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(positions)
+}
+
+/// Writes a checkpoint by what `fill` does; it is there, whole and durable, or not at all.
+pub(crate) fn write<E: From<Failure>>(
+    generation: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<u64, E>,
+) -> Result<(), E> {
+    let unfinished = generation.join(UNFINISHED);
+    let failure = |action| {
+        let path = &unfinished;
+        move |e| Failure::new(action, path, e)
+    };
+    match fs::remove_file(&unfinished) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failure("remove")(e).into()),
+        _ => {}
+    }
+    let made = File::options().write(true).create_new(true).mode(0o600).open(&unfinished);
+    let mut file = BufWriter::with_capacity(1 << 18, made.map_err(failure("create"))?);
+    let written = fill(&mut file).and_then(|position| {
+        file.flush().map_err(failure("write to"))?;
+        file.get_ref().sync_all().map_err(failure("sync"))?;
+        Ok(position)
+    });
+    // Half of one is of no use, and the disk may be full.
+    let position = written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
+    fs::rename(&unfinished, path(generation, position)).map_err(failure("rename"))?;
+    let synced = File::open(generation).and_then(|directory| directory.sync_all());
+    Ok(synced.map_err(|e| Failure::new("sync the directory", generation, e))?)
+}
+
+impl Engine {
+    /// Begins a checkpoint when one is due and none is being written.
+    pub(super) fn checkpoint_when_due(&self) {
+        if self.log().since_checkpoint < DUE || self.closing.load(Ordering::Acquire) {
+            return;
+        }
+        let mut running = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let job = Job {
+            generation: self.generation.clone(),
+            replica: self.replica.clone(),
+            log: self.log.clone(),
+            closing: self.closing.clone(),
+        };
+        // Until the next one is due, whatever comes of this one.
+        self.log().since_checkpoint = 0;
+        let spawned = thread::Builder::new().name("permgate-checkpoint".into()).spawn(move || job.run());
+        match spawned {
+            Ok(thread) => *running = Some(thread),
+            Err(error) => tracing::warn!(%error, "the thread that writes a checkpoint does not start"),
+        }
+    }
+
+    /// Writes a checkpoint now and trims the journal.
+    #[cfg(test)]
+    pub(crate) fn checkpoint_now(&self) {
+        let (replica, log, closing) = (self.replica.clone(), self.log.clone(), self.closing.clone());
+        Job { generation: self.generation.clone(), replica, log, closing }.write_and_trim().unwrap();
+    }
+}
+
+struct Job {
+    generation: PathBuf,
+    replica: Arc<Replica>,
+    log: Arc<Mutex<Journaled>>,
+    closing: Arc<AtomicBool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CheckpointError {
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
+    Io(#[from] Failure),
+    #[error("the replica cannot be synced: {0}")]
+    Replica(#[from] crate::store::replica::ApplyError),
+    #[error("the journal cannot be trimmed: {0}")]
+    Trim(#[from] crate::store::log::TrimError),
+}
+
+impl Job {
+    fn run(self) {
+        match self.write_and_trim() {
+            Ok(()) | Err(CheckpointError::Backup(BackupError::Stopped)) => {}
+            // The journal keeps what the checkpoint would have spared it.
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "a checkpoint of the store could not be written");
+            }
+        }
+    }
+
+    fn write_and_trim(&self) -> Result<(), CheckpointError> {
+        write(&self.generation, |out| -> Result<u64, CheckpointError> {
+            let mut copied = |_| match self.closing.load(Ordering::Acquire) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            let (head, ..) = backup::write(&self.replica, wall_clock(), out, &mut copied)?;
+            Ok(head.position)
+        })?;
+        self.replica.flush()?;
+        let checkpoints = list(&self.generation)?;
+        let Some(kept) = checkpoints.get(KEPT - 1) else { return Ok(()) };
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).log.trim(kept + 1)?;
+        for position in &checkpoints[KEPT..] {
+            let path = path(&self.generation, *position);
+            fs::remove_file(&path).map_err(|e| Failure::new("remove", &path, e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,431 @@
+//! Opening: what lies in STORE is found, migrated or made; the journal is verified, and the replica
+//! brought to its head, or made again from the newest checkpoint.
+
+use std::{
+    fs::{self, File},
+    io::BufReader,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use super::{Engine, Journaled, StoreDirectory, checkpoint};
+use crate::store::{
+    Settings,
+    backup::{Reader, StreamError},
+    ballast,
+    generation::{Contents, GenerationError, NewGeneration},
+    log::{
+        self, Failure, Head, Log as _, StoreId,
+        files::Directory,
+        journal::{self, Journal},
+    },
+    op::{Batches, Op},
+    record::DecodeError,
+    released,
+    replica::{self, ApplyError, Replica, StageError},
+};
+
+/// Why a store directory does not open. Each message says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the store {path} is in use by {holder}; stop it first, or talk to its admin listener instead of using --offline"
+    )]
+    Locked { path: PathBuf, holder: String },
+    #[error(
+        "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to make a new one"
+    )]
+    File { path: PathBuf },
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    #[error(transparent)]
+    Journal(journal::OpenError),
+    #[error("the journal cannot be read: {0}")]
+    Log(#[from] log::ReadError),
+    #[error(
+        "the store {path} is damaged ({why}); nothing was changed. Copy it, then restore a backup with `permgate store restore`{}",
+        newest_backup(path)
+    )]
+    Damaged { path: PathBuf, why: String },
+    #[error("the store {path} cannot be read ({why}); run the newer permgate that wrote it")]
+    Newer { path: PathBuf, why: String },
+    #[error(
+        "the disk that holds the store {path} is full and there is no ballast left to give back ({why}); free some space and start again"
+    )]
+    DiskFull { path: PathBuf, why: String },
+    #[error("the store {path} cannot be written: {why}")]
+    Write { path: PathBuf, why: String },
+    #[error(transparent)]
+    Migration(#[from] released::MigrationError),
+    #[error(transparent)]
+    Io(#[from] Failure),
+}
+
+const REPLICA: &str = "sled";
+
+/// The most bytes of operations that are read from the journal at once.
+const REDO: usize = 4 << 20;
+/// Operations per transaction while a checkpoint is loaded.
+const LOAD: usize = 10_000;
+
+impl Engine {
+    /// Opens what lies at `settings.path`, or makes a new store. Takes the lock first.
+    pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let mut engine = Self::open_unloaded(settings)?;
+        engine.load_or_rebuild(&mut |_, _| {})?;
+        Ok(engine)
+    }
+
+    /// [`Engine::load`] has to come before anything about owners' counts: a start reads the users first,
+    /// so that it need not read the tokens twice.
+    pub(crate) fn open_unloaded(settings: &Settings) -> Result<Self, OpenError> {
+        let directory = StoreDirectory::open(&settings.path)?;
+        let mut engine = with_room(&settings.path, || open_present(&directory, settings))?;
+        engine.directory = Some(directory);
+        if let Err(error) = ballast::hold(&settings.path, settings.ballast) {
+            tracing::warn!(%error, "no room for the ballast of the store: on a full disk it will not open");
+        }
+        Ok(engine)
+    }
+
+    /// Loads, and when the tokens are not those that were written, makes the replica again and loads that.
+    fn load_or_rebuild(
+        &mut self,
+        visit: &mut dyn FnMut(crate::authz::secret::Digest, crate::store::record::TokenHead<'_>),
+    ) -> Result<(), OpenError> {
+        match self.load(visit) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(damage)) => self.rebuild(&damage.to_string())?,
+            Err(error) => self.rebuild(&error.0)?,
+        }
+        let damaged = |why: String| OpenError::Damaged {
+            path: self.generation.parent().unwrap_or(&self.generation).to_owned(),
+            why,
+        };
+        match self.load(visit) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(damage)) => Err(damaged(damage.to_string())),
+            Err(error) => Err(damaged(error.0)),
+        }
+    }
+
+    /// Makes the replica again from the newest checkpoint and the journal. Nobody reads yet.
+    pub(crate) fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
+        self.replica.close();
+        let generation = Generation { path: self.generation.clone(), store: self.store };
+        let mut log = self.log();
+        let replica = generation.make_replica(&mut *log.log, why)?;
+        drop(log);
+        self.replica = Arc::new(replica);
+        Ok(())
+    }
+}
+
+/// What lies in STORE, made or migrated where there is nothing of today's layout yet.
+fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engine, OpenError> {
+    let generations = directory.generations();
+    let mut contents = generations.read()?;
+    if let Contents::Empty = contents {
+        if released::is_at(directory.path()) {
+            released::migrate(directory, settings)?;
+        } else {
+            let new = generations.begin(None)?;
+            Generation::begin(&new, Head::EMPTY, settings)?;
+            generations.switch(&new)?;
+        }
+        contents = directory.generations().read()?;
+    }
+    released::finish(directory.path())?;
+    match contents {
+        Contents::Empty => {
+            let why = "its CURRENT names no generation although one was just made".to_owned();
+            Err(OpenError::Damaged { path: directory.path().to_owned(), why })
+        }
+        Contents::Store { id, directory, .. } => {
+            Generation { path: directory.path().to_owned(), store: id }.open(directory, settings)
+        }
+    }
+}
+
+/// Tries again without the ballast when the disk is full.
+fn with_room<T>(path: &Path, open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let error = match open() {
+        Err(error) if ballast::disk_is_full(path) => error,
+        outcome => return outcome,
+    };
+    let released = ballast::release(path).map_err(|e| Failure::new("release the ballast of", path, e))?;
+    if released > 0 {
+        tracing::warn!(
+            store = %path.display(),
+            released,
+            "the disk is full: the ballast was given back so that the store opens; free some space, the next start takes it again"
+        );
+        match open() {
+            Err(_) if ballast::disk_is_full(path) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(OpenError::DiskFull { path: path.to_owned(), why: error.to_string() })
+}
+
+/// A directory with checkpoints, journal and replica.
+pub(crate) struct Generation {
+    pub path: PathBuf,
+    pub store: StoreId,
+}
+
+impl Generation {
+    /// Puts an empty journal into a new generation, whose first entry follows `after`.
+    pub(crate) fn begin(new: &NewGeneration, after: Head, settings: &Settings) -> Result<Self, OpenError> {
+        let generation = Self { path: new.directory().path().to_owned(), store: new.id() };
+        let directory = Box::new(log::files::OsDirectory::new(&generation.path));
+        let options = journal_options(settings);
+        Journal::create(directory, new.id(), after, options).map_err(|e| generation.unopened(e))?;
+        Ok(generation)
+    }
+
+    /// Opens it without the lock of the store that it belongs to.
+    pub(crate) fn open(
+        &self,
+        directory: Box<dyn Directory>,
+        settings: &Settings,
+    ) -> Result<Engine, OpenError> {
+        let opened = Journal::open(directory, self.store, journal_options(settings));
+        let (mut journal, recovery) = opened.map_err(|e| self.unopened(e))?;
+        tell(&recovery);
+        let replica = match Replica::open(&self.replica_path(), self.store) {
+            Ok(replica) => match self.catch_up(&replica, &mut journal)? {
+                Ok(()) => replica,
+                Err(why) => {
+                    replica.close();
+                    self.make_replica(&mut journal, &why)?
+                }
+            },
+            Err(replica::OpenError::Absent { .. }) => self.make_replica(&mut journal, "")?,
+            Err(error @ replica::OpenError::Damaged { .. }) => {
+                self.make_replica(&mut journal, &error.to_string())?
+            }
+            Err(replica::OpenError::Newer { path, why }) => {
+                return Err(OpenError::Newer { path, why: why.to_string() });
+            }
+            Err(replica::OpenError::Io(failure)) => return Err(failure.into()),
+        };
+        let head = journal.head()?;
+        let newest = checkpoint::list(&self.path)?.first().copied().unwrap_or_default();
+        let since_checkpoint = head.position.saturating_sub(newest) * super::BLOCK;
+        let log = Journaled { log: Box::new(journal), head, failed: None, since_checkpoint };
+        Ok(Engine {
+            directory: None,
+            generation: self.path.clone(),
+            store: self.store,
+            replica: Arc::new(replica),
+            log: Arc::new(Mutex::new(log)),
+            closing: Arc::default(),
+            checkpoint: Mutex::default(),
+            #[cfg(test)]
+            broken: Default::default(),
+        })
+    }
+
+    fn replica_path(&self) -> PathBuf {
+        self.path.join(REPLICA)
+    }
+
+    /// Applies what the journal has and the replica lacks. The inner error says why the replica has to
+    /// be made again.
+    fn catch_up(&self, replica: &Replica, journal: &mut Journal) -> Result<Result<(), String>, OpenError> {
+        let (at, head) = (replica.head(), journal.head()?);
+        if at.position > head.position {
+            let why = format!(
+                "the journal ends at position {}, yet position {} was acknowledged",
+                head.position, at.position
+            );
+            return Err(self.damaged(why));
+        }
+        if at.next() < journal.first()? {
+            return Ok(Err(format!("it is at position {}, which the journal no longer has", at.position)));
+        }
+        match self.redo(replica, journal) {
+            Err(OpenError::Damaged { why, .. }) => Ok(Err(why)),
+            outcome => outcome.map(Ok),
+        }
+    }
+
+    /// Applies the journal behind the replica's position.
+    fn redo(&self, replica: &Replica, journal: &mut dyn log::Log) -> Result<(), OpenError> {
+        let mut at = replica.head();
+        let end = journal.head()?;
+        let mut batches = Batches::default();
+        while at.position < end.position {
+            let mut ops = Vec::new();
+            let mut upto = None;
+            for entry in journal.read(at.next(), REDO)? {
+                if entry.previous != at.hash {
+                    return Err(self.damaged(format!(
+                        "the replica is of another history than the journal at position {}",
+                        at.position
+                    )));
+                }
+                at = entry.head();
+                match batches.entry(&entry.operations) {
+                    Ok(Some(batch)) => {
+                        ops.extend(batch);
+                        upto = Some(at);
+                    }
+                    Ok(None) => {}
+                    Err(why @ DecodeError::Newer { .. }) => {
+                        return Err(OpenError::Newer { path: self.path.clone(), why: why.to_string() });
+                    }
+                    Err(error) => {
+                        let why = format!("position {} of the journal cannot be read: {error}", at.position);
+                        return Err(self.damaged(why));
+                    }
+                }
+            }
+            if let Some(upto) = upto {
+                self.apply(replica, &ops, upto)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, replica: &Replica, ops: &[Op], head: Head) -> Result<(), OpenError> {
+        let staged = replica.stage(ops).map_err(|e: StageError| self.damaged(e.to_string()))?;
+        replica.commit(staged, head).map_err(|e| self.unwritable(&e))
+    }
+
+    /// Makes the replica from the newest checkpoint that is whole, or from nothing, and the journal.
+    /// What is there is taken away only when that is possible. `why` is told, unless it is empty.
+    pub(super) fn make_replica(&self, journal: &mut dyn log::Log, why: &str) -> Result<Replica, OpenError> {
+        let first = journal.first()?;
+        let mut wrong = why.to_owned();
+        for position in checkpoint::list(&self.path)? {
+            let path = checkpoint::path(&self.path, position);
+            if position + 1 < first {
+                break;
+            }
+            match read_through(&path, self.store) {
+                Ok(()) => {}
+                Err(StreamError::Newer) => {
+                    let why = StreamError::Newer.to_string();
+                    return Err(OpenError::Newer { path, why });
+                }
+                Err(error) => {
+                    tracing::warn!(checkpoint = %path.display(), %error, "a checkpoint cannot be read");
+                    wrong = format!("{wrong}; {}: {error}", path.display());
+                    continue;
+                }
+            }
+            return self.make_replica_from(Some(&path), journal, why);
+        }
+        // The journal of a new store begins with its first entry.
+        if first == 1 {
+            return self.make_replica_from(None, journal, why);
+        }
+        let why = format!("{wrong}; no checkpoint is left to make the replica from");
+        Err(self.damaged(why.trim_start_matches("; ").to_owned()))
+    }
+
+    fn make_replica_from(
+        &self,
+        checkpoint: Option<&Path>,
+        journal: &mut dyn log::Log,
+        why: &str,
+    ) -> Result<Replica, OpenError> {
+        let path = self.replica_path();
+        if !why.is_empty() {
+            tracing::warn!(replica = %path.display(), why, "the replica is made again from the journal");
+        }
+        replica::remove(&path)?;
+        let replica = Replica::create(&path, self.store).map_err(|error| match error {
+            replica::OpenError::Io(failure) => failure.into(),
+            error => self.damaged(error.to_string()),
+        })?;
+        let mut head = Head::EMPTY;
+        if let Some(checkpoint) = checkpoint {
+            let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
+            let mut reader = open_checkpoint(checkpoint).map_err(damaged)?;
+            let mut ops = Vec::new();
+            while reader.next(&mut ops).map_err(damaged)? {
+                if ops.len() >= LOAD {
+                    self.apply(&replica, &ops, head)?;
+                    ops.clear();
+                }
+            }
+            head = reader.head;
+            self.apply(&replica, &ops, head)?;
+        }
+        replica.finish(head).map_err(|e| self.unwritable(&e))?;
+        self.redo(&replica, journal)?;
+        Ok(replica)
+    }
+
+    fn unopened(&self, error: journal::OpenError) -> OpenError {
+        match error {
+            journal::OpenError::Damaged(log::Damage { file, offset, what }) => {
+                self.damaged(format!("{} at byte {offset}: {what}", file.display()))
+            }
+            journal::OpenError::Absent { .. } => self.damaged("its journal is missing".to_owned()),
+            other => OpenError::Journal(other),
+        }
+    }
+
+    fn damaged(&self, why: String) -> OpenError {
+        OpenError::Damaged { path: self.path.parent().unwrap_or(&self.path).to_owned(), why }
+    }
+
+    fn unwritable(&self, error: &ApplyError) -> OpenError {
+        OpenError::Write { path: self.path.clone(), why: error.to_string() }
+    }
+}
+
+fn open_checkpoint(path: &Path) -> Result<Reader<BufReader<File>>, StreamError> {
+    let file = File::open(path).map_err(StreamError::Io)?;
+    Reader::open(BufReader::with_capacity(1 << 18, file))
+}
+
+/// Whether a checkpoint is whole and of this store.
+fn read_through(path: &Path, store: StoreId) -> Result<(), StreamError> {
+    let mut reader = open_checkpoint(path)?;
+    if reader.header.store != store.to_string() {
+        return Err(StreamError::Foreign);
+    }
+    let mut ops = Vec::new();
+    while reader.next(&mut ops)? {
+        ops.clear();
+    }
+    Ok(())
+}
+
+/// A file of the journal is copied at each start, which on a full disk the ballast makes room for.
+fn journal_options(settings: &Settings) -> journal::Options {
+    const SMALLEST: u64 = 1 << 20;
+    let most = journal::Options::default().file_size;
+    journal::Options { file_size: (settings.ballast / 4).clamp(SMALLEST, most) }
+}
+
+fn tell(recovery: &journal::Recovery) {
+    if let Some(dropped) = &recovery.dropped {
+        tracing::warn!(
+            file = %dropped.file.display(),
+            offset = dropped.offset,
+            position = dropped.position,
+            "a change that was being written when the power went was dropped; it was not acknowledged"
+        );
+    }
+    if let Some(file) = &recovery.unreadable_slot {
+        tracing::warn!(file = %file.display(), "one of the journal's two position slots cannot be read");
+    }
+}
+
+/// `; the newest beside it is ...`, or nothing: looked for beside the store.
+fn newest_backup(store: &Path) -> String {
+    let beside = store.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let places = [beside.to_owned(), beside.join("backups")];
+    let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
+    let newest = files
+        .filter(|file| file.path().extension().is_some_and(|e| e == "backup"))
+        .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
+        .max();
+    newest.map_or(String::new(), |(_, path)| format!("; the newest beside it is {}", path.display()))
+}

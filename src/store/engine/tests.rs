@@ -1,0 +1,381 @@
+//! What is durable, what a damaged or foreign directory is told, and what the replica is made from.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::*;
+use crate::store::{
+    Settings,
+    conformance::{conforms, event, id, token},
+    generation::GenerationError,
+    model::TokenRecord,
+};
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    fn generation(&self) -> PathBuf {
+        self.path().join("gen-1")
+    }
+
+    fn open(&self) -> Result<Engine, OpenError> {
+        Engine::open(&Settings { path: self.path(), ballast: 4096 })
+    }
+
+    fn filled(&self) -> Engine {
+        let engine = self.open().unwrap();
+        for number in 0..200 {
+            commit(&engine, number);
+        }
+        engine
+    }
+
+    /// Takes the replica away.
+    fn forget(&self) {
+        fs::remove_dir_all(self.generation().join("sled")).unwrap();
+    }
+
+    fn journals(&self) -> Vec<PathBuf> {
+        self.named("journal-")
+    }
+
+    fn named(&self, prefix: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.generation()).unwrap().map(|file| file.unwrap().path());
+        let named = |file: &PathBuf| file.file_name().unwrap().to_string_lossy().starts_with(prefix);
+        files.filter(named).collect()
+    }
+}
+
+fn commit(engine: &Engine, number: usize) {
+    let ops = [Op::PutToken(token(number, "ann")), Op::AppendAudit(event(number as u64))];
+    engine.commit(&ops).unwrap();
+}
+
+fn count(engine: &Engine) -> usize {
+    engine.tokens(None, 100_000).unwrap().len()
+}
+
+#[test]
+fn it_keeps_what_it_should() {
+    let place = Place::new();
+    conforms(|| place.open().unwrap());
+}
+
+#[test]
+fn after_a_failure_nothing_is_acknowledged_any_more() {
+    let place = Place::new();
+    let engine = place.filled();
+    engine.break_sync();
+    let failed = engine.commit(&[Op::PutToken(token(1000, "ann"))]);
+    assert!(matches!(failed, Err(CommitError::Failed(_))));
+    // The disk recovers, and yet what it lost may never be written.
+    engine.mend_sync();
+    let later = engine.commit(&[Op::PutToken(token(1001, "ann"))]);
+    assert!(matches!(later, Err(CommitError::Failed(_))));
+    assert_eq!(engine.token(id(1001)).unwrap(), None);
+    assert!(engine.token(id(7)).unwrap().is_some(), "reads go on");
+    engine.close();
+    let engine = place.open().unwrap();
+    assert!(engine.token(id(199)).unwrap().is_some(), "what was acknowledged is there");
+    engine.commit(&[Op::PutToken(token(1001, "ann"))]).expect("a restart takes changes again");
+}
+
+#[test]
+fn nothing_leaves_the_data_file_however_large_the_records_are() {
+    let place = Place::new();
+    let engine = place.open().unwrap();
+    for number in 0..120 {
+        let note = "x".repeat(16 * 1024 - 300);
+        engine.commit(&[Op::PutToken(TokenRecord { note, ..token(number, "ann") })]).unwrap();
+    }
+    let blobs = fs::read_dir(place.generation().join("sled/blobs")).unwrap().count();
+    assert_eq!(blobs, 0);
+    engine.close();
+    assert_eq!(count(&place.open().unwrap()), 120);
+}
+
+#[test]
+fn only_the_owner_may_read_it() {
+    let place = Place::new();
+    place.filled().close();
+    let engine = place.open().unwrap();
+    engine.checkpoint_now();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&place.path()), 0o700);
+    assert_eq!(mode(&place.generation()), 0o700);
+    assert_eq!(mode(&place.generation().join("sled")), 0o700);
+    for file in ["lock", "CURRENT", "ballast"] {
+        assert_eq!(mode(&place.path().join(file)), 0o600, "{file}");
+    }
+    for file in place.journals().iter().chain(&place.named("checkpoint-")) {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_second_opening_is_refused_until_the_first_is_closed() {
+    let place = Place::new();
+    let engine = place.filled();
+    let Err(OpenError::Locked { path, holder }) = place.open() else { panic!("opened twice") };
+    assert_eq!(path, place.path());
+    assert_eq!(holder, format!("process {}", std::process::id()));
+    engine.close();
+    place.open().unwrap();
+}
+
+/// What is lost of the replica comes back, whatever of it is lost.
+#[test]
+fn a_damaged_replica_is_made_again() {
+    let check = |name: &str, spoil: &dyn Fn(&Path)| {
+        for checkpointed in [false, true] {
+            let place = Place::new();
+            let engine = place.filled();
+            if checkpointed {
+                engine.checkpoint_now();
+            }
+            commit(&engine, 200);
+            engine.close();
+            spoil(&place.generation().join("sled"));
+            let engine = place.open().unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(count(&engine), 201, "{name}");
+            assert_eq!(engine.audit_before(None, 1).unwrap()[0].seq, 200, "{name}");
+            engine.close();
+        }
+    };
+    let data = |path: &Path| path.join("db");
+    let shorten = |path: &Path, to: u64| {
+        fs::File::options().write(true).open(path).unwrap().set_len(to).unwrap();
+    };
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    check("all of it", &|p| fs::remove_dir_all(p).unwrap());
+    check("no data file", &|p| fs::remove_file(data(p)).unwrap());
+    check("an empty data file", &|p| shorten(&data(p), 0));
+    check("half a data file", &|p| shorten(&data(p), size(&data(p)) / 2));
+    check("a page of it", &|p| shorten(&data(p), 4096));
+    check("another file in its place", &|p| fs::write(data(p), [b'x'; 100_000]).unwrap());
+    check("zeros in its place", &|p| fs::write(data(p), vec![0; 4 << 20]).unwrap());
+    check("no sled configuration", &|p| fs::write(p.join("conf"), "segment_size: ?\nno more").unwrap());
+    check("the replica of another store", &|p| {
+        let other = Place::new();
+        other.filled().close();
+        fs::remove_dir_all(p).unwrap();
+        fs::rename(other.generation().join("sled"), p).unwrap();
+    });
+}
+
+#[test]
+fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
+    let place = Place::new();
+    let engine = place.filled();
+    for round in 0..4 {
+        engine.checkpoint_now();
+        for number in 0..100 {
+            commit(&engine, 1000 + round * 100 + number);
+        }
+    }
+    engine.close();
+    let checkpoints = place.named("checkpoint-");
+    assert_eq!(checkpoints.len(), KEPT_CHECKPOINTS, "{checkpoints:?}");
+    place.forget();
+    let engine = place.open().unwrap();
+    assert_eq!(count(&engine), 600);
+    engine.close();
+
+    // The newest is damaged: the one before it and more of the journal.
+    place.forget();
+    let newest = place.generation().join("checkpoint-500");
+    let mut bytes = fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+    let engine = place.open().unwrap();
+    assert_eq!(count(&engine), 600);
+    engine.close();
+
+    // Both are: nothing is made up, and nothing is taken away.
+    fs::write(place.generation().join("checkpoint-400"), "x").unwrap();
+    place.open().unwrap().close();
+    fs::write(place.generation().join("sled/db"), "x").unwrap();
+    let Err(error) = place.open() else { panic!("opened") };
+    let said = error.to_string();
+    assert!(said.contains("no checkpoint is left") && said.contains("permgate store restore"), "{said}");
+    assert_eq!(fs::read(place.generation().join("sled/db")).unwrap(), b"x");
+}
+
+const KEPT_CHECKPOINTS: usize = 2;
+
+#[test]
+fn a_replica_that_was_left_behind_catches_up() {
+    let place = Place::new();
+    place.filled().close();
+    let sled = place.generation().join("sled");
+    let kept = place.directory.path().join("kept");
+    copy(&sled, &kept);
+    let engine = place.open().unwrap();
+    for number in 200..300 {
+        commit(&engine, number);
+    }
+    engine.close();
+    fs::remove_dir_all(&sled).unwrap();
+    copy(&kept, &sled);
+    let engine = place.open().unwrap();
+    assert_eq!(count(&engine), 300);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_trusted_is_refused() {
+    let check = |name: &str, spoil: &dyn Fn(&Place), expected: &str| {
+        let place = Place::new();
+        place.filled().close();
+        fs::write(place.directory.path().join("monday.backup"), "").unwrap();
+        spoil(&place);
+        let said = match place.open() {
+            Ok(_) => panic!("{name}: opened"),
+            Err(error) => error.to_string(),
+        };
+        assert!(said.contains(expected), "{name}: {said}");
+        assert!(said.contains(&*place.path().to_string_lossy()), "{name}: {said}");
+    };
+    let restore = "monday.backup";
+    let journal = |place: &Place| place.journals().pop().unwrap();
+    check("no journal", &|p| fs::remove_file(journal(p)).unwrap(), restore);
+    check("an empty journal", &|p| fs::write(journal(p), "").unwrap(), restore);
+    check(
+        "half a journal",
+        &|p| {
+            let journal = fs::File::options().write(true).open(journal(p)).unwrap();
+            journal.set_len(journal.metadata().unwrap().len() / 2).unwrap();
+        },
+        restore,
+    );
+    check("another file in its place", &|p| fs::write(journal(p), [b'x'; 100_000]).unwrap(), restore);
+    check(
+        "an older journal",
+        &|p| {
+            let (name, old) = (journal(p), fs::read(journal(p)).unwrap());
+            let engine = p.open().unwrap();
+            commit(&engine, 200);
+            engine.close();
+            p.journals().iter().for_each(|file| fs::remove_file(file).unwrap());
+            fs::write(name, old).unwrap();
+        },
+        "ends at position 200, yet position 201 was acknowledged",
+    );
+    check("a malformed CURRENT", &|p| fs::write(p.path().join("CURRENT"), "hello").unwrap(), "damaged");
+    check("no CURRENT", &|p| fs::remove_file(p.path().join("CURRENT")).unwrap(), "not a permgate store");
+    check("no generation", &|p| fs::remove_dir_all(p.generation()).unwrap(), "missing");
+}
+
+#[test]
+fn noise_in_the_replica_never_panics_and_loses_nothing() {
+    let place = Place::new();
+    place.filled().close();
+    let data = place.generation().join("sled/db");
+    let sound = fs::read(&data).unwrap();
+    let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    for step in 0..24 {
+        let mut bytes = sound.clone();
+        let from = used * step / 24;
+        bytes[from..(from + 200).min(used)].fill(0xa5);
+        fs::write(&data, bytes).unwrap();
+        for snapshot in fs::read_dir(data.parent().unwrap()).unwrap().flatten() {
+            if snapshot.file_name().to_string_lossy().starts_with("snap") {
+                fs::remove_file(snapshot.path()).unwrap();
+            }
+        }
+        let engine = place.open().unwrap_or_else(|error| panic!("step {step}: {error}"));
+        assert_eq!(count(&engine), 200, "step {step}");
+        engine.close();
+    }
+}
+
+/// As a full disk or a kill leaves it behind in the midst of an opening.
+#[test]
+fn an_unfinished_snapshot_does_no_harm() {
+    for content in [&b""[..], b"half of a snapshot"] {
+        let place = Place::new();
+        place.filled().close();
+        let unfinished = place.generation().join("sled/snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&unfinished, content).unwrap();
+        let engine = place.open().unwrap();
+        assert_eq!(engine.head().position, 200);
+        assert!(!unfinished.exists());
+    }
+}
+
+#[test]
+fn a_foreign_directory_is_not_touched() {
+    let place = Place::new();
+    fs::create_dir(place.path()).unwrap();
+    fs::write(place.path().join("thesis.txt"), "years of work").unwrap();
+    let Err(error) = place.open() else { panic!("opened") };
+    let strange = matches!(&error, OpenError::Generation(GenerationError::NotAStore { names, .. }) if names.contains("thesis.txt"));
+    assert!(strange, "{error}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "not even a lock was left");
+
+    let file = Place::new();
+    fs::write(file.path(), "").unwrap();
+    assert!(matches!(file.open(), Err(OpenError::File { .. })));
+}
+
+#[test]
+fn what_a_file_system_makes_in_its_root_does_no_harm() {
+    let place = Place::new();
+    fs::create_dir(place.path()).unwrap();
+    fs::create_dir(place.path().join("lost+found")).unwrap();
+    place.filled().close();
+    assert_eq!(count(&place.open().unwrap()), 200);
+}
+
+#[test]
+fn a_creation_that_was_cut_off_is_taken_up_again() {
+    let place = Place::new();
+    let directory = StoreDirectory::open(&place.path()).unwrap();
+    directory.generations().begin(None).unwrap();
+    drop(directory);
+    let engine = place.filled();
+    engine.close();
+    assert_eq!(count(&place.open().unwrap()), 200);
+}
+
+#[test]
+fn an_unfinished_batch_in_the_journal_was_never_made() {
+    let place = Place::new();
+    let engine = place.filled();
+    let ops: Vec<Op> = (1000..21_000).map(|number| Op::PutToken(token(number, "bob"))).collect();
+    let entries = op::encode_batch(&ops).unwrap();
+    assert!(entries.len() > 1);
+    engine.log().append(&entries[0]).unwrap();
+    engine.close();
+    let engine = place.open().unwrap();
+    assert_eq!(count(&engine), 200);
+    commit(&engine, 200);
+    engine.commit(&ops).unwrap();
+    engine.close();
+    place.forget();
+    assert_eq!(count(&place.open().unwrap()), 20_201);
+}

@@ -1,0 +1,219 @@
+//! The layout of the first release (`format 1`): sled in `data`, one tree, tokens in blocks by owner. It
+//! is read here and never written. A store of it is migrated when it is first opened, and what it was is
+//! kept whole in `released` beside the new generation:
+//!
+//! 1. the rows become a checkpoint in a new generation;
+//! 2. `released/format` says what `format` says;
+//! 3. `format` says 2, which the released permgate refuses;
+//! 4. `CURRENT` names the new generation;
+//! 5. `data` moves to `released/data`, and `format` goes.
+//!
+//! Cut off anywhere, either the old rows are all there and the next opening begins anew, or the new
+//! generation is the store.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, ErrorKind},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Settings,
+    backup::{Header, Writer},
+    engine::{Generation, OpenError, StoreDirectory, checkpoint},
+    generation::{Generations, parse_id},
+    load::wall_clock,
+    log::{EntryHash, Failure, Head, StoreId, files::OsDirectory},
+    op::Op,
+    replica,
+};
+
+mod marker;
+mod rows;
+
+pub(crate) use rows::{decode_any, operations};
+
+use marker::{Marker, ReadMarkerError};
+
+/// Names in STORE while it is migrated, and what an older permgate may have left.
+pub(super) const OWN: &[&str] = &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
+
+const DATA: &str = "data";
+const KEPT: &str = "released";
+
+/// Why a store of the released layout was not migrated. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    #[error(
+        "the store {path} is damaged ({why}); move it aside and restore a backup with `permgate store restore`"
+    )]
+    Damaged { path: PathBuf, why: String },
+    #[error(
+        "the store {path} has format {found}, this permgate reads up to 1; run the newer permgate that wrote it, or restore a backup made by this one"
+    )]
+    Newer { path: PathBuf, found: u32 },
+    #[error(transparent)]
+    Io(#[from] Failure),
+}
+
+/// Whether a store of the released layout lies here, or one that is being migrated.
+pub(super) fn is_at(path: &Path) -> bool {
+    path.join(marker::FILE).exists()
+}
+
+/// Makes a generation of what lies in STORE. The caller holds its lock.
+pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<(), OpenError> {
+    let path = directory.path();
+    let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
+    let marker = present_marker(path)?;
+    if !marker.ready {
+        // A creation that was cut off: nothing in it was ever acknowledged.
+        remove(&path.join(DATA))?;
+        remove(&path.join(marker::FILE))?;
+        sync(path)?;
+        let generations = directory.generations();
+        let new = generations.begin(None)?;
+        Generation::begin(&new, Head::EMPTY, settings)?;
+        return Ok(generations.switch(&new)?);
+    }
+    let store = parse_id(&marker.store).ok_or_else(|| damaged("its `format` file names no store"))?;
+    let data = path.join(DATA);
+    let size = fs::metadata(data.join("db")).map_or(0, |found| found.len());
+    if size == 0 {
+        return Err(damaged("its data file is missing or empty").into());
+    }
+    tracing::info!(store = %path.display(), "the store is migrated to the present layout; what it was stays in `released`");
+    let generations = Generations::new(Box::new(OsDirectory::new(path)), OWN);
+    let new = generations.begin(Some(store))?;
+    let head = copy(&data, &marker, store, new.directory().path())?;
+    Generation::begin(&new, head, settings)?;
+    keep_marker(path, &marker)?;
+    generations.switch(&new)?;
+    Ok(())
+}
+
+/// Sets aside what lies there of the released layout once a generation is the store.
+pub(super) fn finish(path: &Path) -> Result<(), Failure> {
+    let (data, kept) = (path.join(DATA), path.join(KEPT));
+    let format = path.join(marker::FILE);
+    if !is_at(path) {
+        return Ok(());
+    }
+    make_kept(&kept)?;
+    let aside = |from: &Path, to: &str| {
+        fs::rename(from, kept.join(to)).map_err(|e| Failure::new("move aside", from, e))
+    };
+    if data.exists() {
+        aside(&data, DATA)?;
+    }
+    if kept.join(marker::FILE).exists() {
+        sync(&kept)?;
+        remove(&format)?;
+    } else {
+        aside(&format, marker::FILE)?;
+        sync(&kept)?;
+    }
+    sync(path)
+}
+
+/// What the store was before its migration began.
+fn present_marker(path: &Path) -> Result<Marker, MigrationError> {
+    let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
+    let read = |directory: &Path| match Marker::read(directory) {
+        Ok(marker) => Ok(Some(marker)),
+        Err(ReadMarkerError::Absent) => Ok(None),
+        Err(ReadMarkerError::Migrating) => Ok(None),
+        Err(ReadMarkerError::Newer(found)) => Err(MigrationError::Newer { path: path.to_owned(), found }),
+        Err(ReadMarkerError::Malformed) => Err(damaged("its `format` file is malformed")),
+        Err(ReadMarkerError::Io(e)) => Err(Failure::new("read", directory.join(marker::FILE), e).into()),
+    };
+    match read(path)? {
+        Some(marker) => Ok(marker),
+        None => read(&path.join(KEPT))?.ok_or_else(|| damaged("its `format` file was lost in a migration")),
+    }
+}
+
+/// Keeps the marker as it is, and has the released permgate refuse the store from here on.
+fn keep_marker(path: &Path, marker: &Marker) -> Result<(), Failure> {
+    let kept = path.join(KEPT);
+    make_kept(&kept)?;
+    marker.write(&kept).map_err(|e| Failure::new("write", kept.join(marker::FILE), e))?;
+    sync(&kept)?;
+    sync(path)?;
+    Marker::write_migrating(path).map_err(|e| Failure::new("write", path.join(marker::FILE), e))
+}
+
+fn make_kept(kept: &Path) -> Result<(), Failure> {
+    match DirBuilder::new().mode(0o700).create(kept) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(Failure::new("create", kept, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the rows as a checkpoint into a generation; its position is the old store's revision.
+fn copy(data: &Path, marker: &Marker, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
+    let damaged = |why: String| MigrationError::Damaged { path: data.to_owned(), why };
+    let db = replica::open_sled_at(data).map_err(|error| match error {
+        replica::OpenError::Io(failure) => OpenError::from(failure),
+        error => damaged(error.to_string()).into(),
+    })?;
+    let mut head = Head { position: 0, hash: EntryHash::NONE };
+    checkpoint::write(generation, |out| -> Result<u64, OpenError> {
+        let write = |e: io::Error| Failure::new("write a checkpoint in", generation, e);
+        let header = Header { taken_at: wall_clock(), store: store.to_string() };
+        let mut stream = Writer::begin(out, &header).map_err(write)?;
+        let (mut ops, mut bytes, mut owner) = (Vec::new(), Vec::new(), None);
+        replica::guard_sled(|| {
+            for row in db.iter() {
+                let (key, row) = row.map_err(|e| damaged(e.to_string()))?;
+                let about = operations(&key, &row, &mut ops).map_err(&damaged)?;
+                owner = about.or(owner.take());
+                for op in ops.drain(..) {
+                    bytes.clear();
+                    op.encode(&mut bytes).map_err(|e| damaged(e.to_string()))?;
+                    stream.operation(&bytes).map_err(write)?;
+                }
+            }
+            Ok::<(), OpenError>(())
+        })
+        .map_err(&damaged)??;
+        match &owner {
+            Some((of, _)) if *of != marker.store => {
+                return Err(damaged(format!("its data is that of another store, {of}")).into());
+            }
+            Some((_, revision)) if *revision < marker.revision => {
+                let acknowledged = marker.revision;
+                let why = format!("{acknowledged} changes were acknowledged, only {revision} are left");
+                return Err(damaged(why).into());
+            }
+            Some((_, revision)) => head.position = first_position(*revision),
+            None => return Err(damaged("its data file holds nothing of ours".to_owned()).into()),
+        }
+        stream.finish(head).map_err(write)?;
+        Ok(head.position)
+    })?;
+    Ok(head)
+}
+
+/// Where a journal goes on behind what does not come from it: never at its beginning, where an empty
+/// store begins.
+pub(super) fn first_position(revision: u64) -> u64 {
+    revision.max(1)
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::new("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+fn sync(directory: &Path) -> Result<(), Failure> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|e| Failure::new("sync the directory", directory, e))
+}
+
+#[cfg(test)]
+mod tests;

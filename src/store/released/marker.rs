@@ -1,0 +1,127 @@
+//! The `format` file of the released layout: which store the directory is, and how far its history had
+//! come.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Marker {
+    /// UUIDv7 text, in the data as well.
+    pub store: String,
+    /// At least this many commits are in the data; written now and then.
+    pub revision: u64,
+    /// The data file has been made.
+    pub ready: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadMarkerError {
+    Absent,
+    /// [`Marker::write_migrating`] has been there.
+    Migrating,
+    Newer(u32),
+    Malformed,
+    Io(io::Error),
+}
+
+pub(super) const FILE: &str = "format";
+const TITLE: &str = "permgate store";
+/// What makes the released permgate refuse: it reads format 1.
+const MIGRATING: u32 = 2;
+
+impl Marker {
+    pub(super) fn read(directory: &Path) -> Result<Self, ReadMarkerError> {
+        match fs::read(directory.join(FILE)) {
+            Ok(bytes) => Self::parse(&bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ReadMarkerError::Absent),
+            Err(e) => Err(ReadMarkerError::Io(e)),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, ReadMarkerError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| ReadMarkerError::Malformed)?;
+        let mut lines = text.lines();
+        if lines.next() != Some(TITLE) {
+            return Err(ReadMarkerError::Malformed);
+        }
+        let mut field = |key: &str| {
+            let value = lines.next().and_then(|line| line.strip_prefix(key)?.strip_prefix(' '));
+            value.ok_or(ReadMarkerError::Malformed)
+        };
+        // The format comes first: what follows it is for that format to say.
+        let format: u32 = field("format")?.parse().map_err(|_| ReadMarkerError::Malformed)?;
+        match format {
+            0 => return Err(ReadMarkerError::Malformed),
+            1 => {}
+            MIGRATING => return Err(ReadMarkerError::Migrating),
+            newer => return Err(ReadMarkerError::Newer(newer)),
+        }
+        let store = field("store")?.to_owned();
+        let revision = field("revision")?.parse().map_err(|_| ReadMarkerError::Malformed)?;
+        let ready = match field("state")? {
+            "ready" => true,
+            "creating" => false,
+            _ => return Err(ReadMarkerError::Malformed),
+        };
+        Ok(Self { store, revision, ready })
+    }
+
+    /// As the released permgate wrote it.
+    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
+        let state = if self.ready { "ready" } else { "creating" };
+        let Self { store, revision, .. } = self;
+        let text = format!("{TITLE}\nformat 1\nstore {store}\nrevision {revision}\nstate {state}\n");
+        replace(directory, &text)
+    }
+
+    /// In the place of the marker while its store is migrated.
+    pub(super) fn write_migrating(directory: &Path) -> io::Result<()> {
+        replace(directory, &format!("{TITLE}\nformat {MIGRATING}\n"))
+    }
+}
+
+/// Replaces the file whole, or not at all.
+fn replace(directory: &Path, text: &str) -> io::Result<()> {
+    let new = directory.join("format.new");
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, directory.join(FILE))?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_marker_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = Marker { store: "0199".to_owned(), revision: 12, ready: true };
+        marker.write(directory.path()).unwrap();
+        assert_eq!(Marker::read(directory.path()).unwrap(), marker);
+
+        let whole = fs::read(directory.path().join(FILE)).unwrap();
+        let check = |name: &str, bytes: &[u8], expected: &str| {
+            let got = Marker::parse(bytes).map_or_else(|e| format!("{e:?}"), |_| "ok".to_owned());
+            assert_eq!(got, expected, "{name}");
+        };
+        check("whole", &whole, "ok");
+        check("empty", b"", "Malformed");
+        check("foreign", b"[core]\nbare = false\n", "Malformed");
+        check("not text", &[0xff; 40], "Malformed");
+        check("format 0", b"permgate store\nformat 0\n", "Malformed");
+        check("newer, whatever follows", b"permgate store\nformat 9\nrows 3\n", "Newer(9)");
+        for end in 0..whole.len() - 1 {
+            assert!(Marker::parse(&whole[..end]).is_err(), "cut at {end}");
+        }
+        Marker::write_migrating(directory.path()).unwrap();
+        assert!(matches!(Marker::read(directory.path()), Err(ReadMarkerError::Migrating)));
+    }
+}

@@ -1,0 +1,190 @@
+//! A store and a backup that the first release made.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::*;
+use crate::store::{
+    audit,
+    engine::Engine,
+    restore::{self, Options},
+};
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/store-b654cb1");
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    /// With the released store.
+    fn released() -> Self {
+        let place = Self { directory: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(place.path().join(DATA)).unwrap();
+        for file in ["format", "data/conf", "data/db"] {
+            fs::copy(format!("{FIXTURE}/store/{file}"), place.path().join(file)).unwrap();
+        }
+        place
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { path: self.path(), ballast: 0 }
+    }
+
+    fn open(&self) -> Engine {
+        Engine::open(&self.settings()).unwrap()
+    }
+}
+
+fn expected(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(format!("{FIXTURE}/{name}.json")).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().unwrap().clone()
+}
+
+/// What the released permgate said of its store is what the engine has.
+fn verify(engine: &Engine, name: &str) {
+    let tokens = engine.tokens(None, 10_000).unwrap();
+    let expected_tokens = expected("tokens");
+    assert_eq!(tokens.len(), expected_tokens.len(), "{name}");
+    for expected in &expected_tokens {
+        let id = expected["id"].as_str().unwrap();
+        let token = tokens.iter().find(|token| token.id.as_str() == id).unwrap();
+        let text = |at: &str| expected[at].as_str();
+        assert_eq!(token.owner, text("user_id").unwrap(), "{name}: {id}");
+        assert_eq!(token.name, text("name").unwrap(), "{name}: {id}");
+        assert_eq!(token.note, text("note").unwrap(), "{name}: {id}");
+        assert_eq!(token.revoked.is_some(), text("revoked_at").is_some(), "{name}: {id}");
+        assert_eq!(token.rotation.map(|r| r.to.as_str().to_owned()).as_deref(), text("rotated_to"));
+        assert_eq!(token.family.as_str(), text("family").unwrap(), "{name}: {id}");
+        assert_eq!(token.imported, expected["imported"], "{name}: {id}");
+        assert_eq!(token.revision, expected["revision"].as_u64().unwrap(), "{name}: {id}");
+        assert_eq!(token.scope.len(), expected["scope"].as_array().unwrap().len(), "{name}: {id}");
+        assert_eq!(token.allow_ips.len(), expected["allow_ips"].as_array().unwrap().len(), "{name}: {id}");
+        // The backup was taken before the last use was written.
+        let used = token.last_used.as_ref().map(|used| used.service.as_str());
+        assert!(used == text("last_used_service") || name.starts_with("restored"), "{name}: {id}");
+        assert_eq!(token.expires_at.map(audit::time_json).is_some(), text("expires_at").is_some());
+        let state = text("state").unwrap();
+        if state == "active" {
+            let name = crate::authz::accounts::fold(&token.name);
+            assert_eq!(engine.named(&token.owner, &name).unwrap(), Some(token.id), "{id} has its name");
+        }
+    }
+    let logins = |users: Vec<Value>| {
+        let mut logins: Vec<String> =
+            users.iter().map(|user| user["login"].as_str().unwrap().to_owned()).collect();
+        logins.sort();
+        logins
+    };
+    let mut users: Vec<String> = engine.users().unwrap().into_iter().map(|user| user.login).collect();
+    users.sort();
+    for login in logins(expected("users")) {
+        assert!(users.contains(&login), "{name}: {login}");
+    }
+    assert_eq!(engine.groups().unwrap().len() + 1, expected("groups").len(), "{name}: and all-users");
+    assert_eq!(engine.grants().unwrap().len(), expected("grants").len(), "{name}");
+    let events = engine.audit_from(0, 10_000).unwrap();
+    let expected_events = expected("audit");
+    assert!(events.len() >= expected_events.len(), "{name}");
+    audit::verify(engine.audit_start().unwrap(), |seq| engine.audit_from(seq, 100)).unwrap();
+}
+
+#[test]
+fn a_released_store_is_migrated_at_its_first_opening() {
+    let place = Place::released();
+    let format = fs::read(place.path().join("format")).unwrap();
+    let engine = place.open();
+    verify(&engine, "migrated");
+    assert!(!engine.sessions().unwrap().is_empty(), "who was signed in still is");
+    engine.close();
+    assert!(!place.path().join("format").exists() && !place.path().join("data").exists());
+    let kept = place.path().join("released");
+    assert_eq!(fs::read(kept.join("format")).unwrap(), format, "the released permgate opens this");
+    assert!(kept.join("data/db").exists());
+    let engine = place.open();
+    verify(&engine, "opened again");
+}
+
+/// Each step of a migration, cut off behind it: the next opening ends it.
+#[test]
+fn a_migration_that_was_cut_off_is_taken_up_again() {
+    let check = |name: &str, cut: &dyn Fn(&Path, &StoreDirectory, &Settings)| {
+        let place = Place::released();
+        let directory = StoreDirectory::open(&place.path()).unwrap();
+        cut(&place.path(), &directory, &place.settings());
+        directory.unlock();
+        let engine = place.open();
+        verify(&engine, name);
+        engine.close();
+        assert!(!place.path().join("format").exists(), "{name}");
+        assert!(place.path().join("released/data/db").exists(), "{name}");
+        assert!(place.path().join("released/format").exists(), "{name}");
+    };
+    let keep = |path: &Path| keep_marker(path, &Marker::read(path).unwrap()).unwrap();
+    check("nothing yet", &|_, _, _| {});
+    check("the kept directory is made", &|path, _, _| make_kept(&path.join(KEPT)).unwrap());
+    check("the marker is kept", &|path, _, _| {
+        make_kept(&path.join(KEPT)).unwrap();
+        Marker::read(path).unwrap().write(&path.join(KEPT)).unwrap();
+    });
+    check("format says 2", &|path, _, _| keep(path));
+    check("a generation is begun", &|path, directory, _| {
+        keep(path);
+        directory.generations().begin(None).unwrap();
+    });
+    check("it is the store", &|_, directory, settings| migrate(directory, settings).unwrap());
+    check("the data is moved", &|path, directory, settings| {
+        migrate(directory, settings).unwrap();
+        fs::rename(path.join(DATA), path.join(KEPT).join(DATA)).unwrap();
+    });
+}
+
+#[test]
+fn a_released_store_that_is_damaged_is_left_as_it_is() {
+    let check = |name: &str, spoil: &dyn Fn(&Path), expected: &str| {
+        let place = Place::released();
+        spoil(&place.path());
+        let Err(error) = Engine::open(&place.settings()) else { panic!("{name}: opened") };
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        assert!(!place.path().join("released").exists(), "{name}");
+    };
+    check("no data file", &|path| fs::remove_file(path.join("data/db")).unwrap(), "missing or empty");
+    check("a malformed marker", &|path| fs::write(path.join("format"), "x").unwrap(), "malformed");
+    check(
+        "a newer format",
+        &|path| fs::write(path.join("format"), "permgate store\nformat 3\n").unwrap(),
+        "format 3",
+    );
+    check(
+        "older data",
+        &|path| {
+            let marker = Marker::read(path).unwrap();
+            Marker { revision: marker.revision + 1000, ..marker }.write(path).unwrap();
+        },
+        "changes were acknowledged",
+    );
+    check("no marker", &|path| fs::remove_file(path.join("format")).unwrap(), "not a permgate store");
+}
+
+#[test]
+fn a_released_backup_is_restored() {
+    let backup = fs::read(format!("{FIXTURE}/backup.pgb")).unwrap();
+    let now = wall_clock();
+    let options = Options { accept_lost_revocations: true, now };
+    let place = Place { directory: tempfile::tempdir().unwrap() };
+    restore::offline(&place.settings(), &options, &backup[..], &mut |_| {}).unwrap();
+    let engine = place.open();
+    verify(&engine, "restored");
+    engine.close();
+    // Over the store that it is of, which is migrated on the way and knows what was revoked.
+    let place = Place::released();
+    let options = Options { accept_lost_revocations: false, now };
+    let restored = restore::offline(&place.settings(), &options, &backup[..], &mut |_| {}).unwrap();
+    assert_eq!((restored.revoked, restored.users), (0, 0));
+    verify(&place.open(), "restored over the store");
+}

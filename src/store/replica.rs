@@ -1,0 +1,250 @@
+//! The state as of a position in the log, in sled: tokens by digest, and small tables for all else. It
+//! can be made again from a checkpoint and the log at any time, so that nothing here is synced for a
+//! change; one writer calls [`Replica::commit`], anybody reads.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    ReadError,
+    log::{Failure, Head, StoreId},
+    op::Op,
+    record::{DecodeError, Record, TokenHead},
+};
+use crate::authz::secret::Digest;
+
+mod copy;
+pub(super) mod keys;
+mod open;
+mod read;
+mod stage;
+mod tables;
+
+pub(crate) use open::{OpenError, guard_sled, open_sled_at, remove};
+pub(crate) use stage::{Counts, StageError, Staged};
+pub(crate) use tables::{ReplicaState, Table};
+
+use copy::Copying;
+use stage::Stage;
+
+pub(crate) struct Replica {
+    path: PathBuf,
+    /// `None` once closed.
+    trees: RwLock<Option<Trees>>,
+    /// Until it is set, a crash leaves nothing that passes for a replica.
+    finished: AtomicBool,
+    /// Of the last batch. Who changes it holds it.
+    state: Mutex<ReplicaState>,
+    /// By owner: counted, so that making a token does not read all the others.
+    counts: RwLock<HashMap<String, Counts>>,
+    copying: Mutex<Vec<Copying>>,
+}
+
+/// sled's trees in the order of [`Table::ALL`].
+struct Trees {
+    trees: Vec<sled::Tree>,
+    db: sled::Db,
+}
+
+/// What is wrong with what was read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Damage {
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    #[error(transparent)]
+    Record(#[from] DecodeError),
+    #[error("a key in {0} is malformed")]
+    Key(&'static str),
+    #[error("an entry of {0} leads to a token that is not there")]
+    Dangling(&'static str),
+    #[error("{0} has other rows than were written")]
+    Sum(&'static str),
+    #[error("the audit log ends elsewhere than it was written to")]
+    AuditEnd,
+}
+
+/// Why a batch is not in the replica.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error("the replica panicked")]
+    Panic,
+    #[error("the replica cannot be written: {0}")]
+    Sled(#[from] sled::Error),
+    #[error("the replica is closed")]
+    Closed,
+    #[error("the replica's state cannot be written: {0}")]
+    State(#[from] super::record::EncodeError),
+    #[error(transparent)]
+    Io(#[from] Failure),
+}
+
+impl Replica {
+    /// Where it is in the log.
+    pub(crate) fn head(&self) -> Head {
+        self.state().head
+    }
+
+    pub(crate) fn state(&self) -> ReplicaState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the operations come to; nothing changes. One batch at a time: [`Replica::commit`] follows
+    /// before the next one is staged.
+    pub(crate) fn stage<'a>(&self, ops: impl IntoIterator<Item = &'a Op>) -> Result<Staged, StageError> {
+        let state = self.state();
+        self.guarded(|trees| {
+            let mut stage = Stage::new(trees);
+            for op in ops {
+                stage.apply(op)?;
+            }
+            stage.finish(state)
+        })
+        .unwrap_or_else(|error| Err(Damage::from(sled::Error::ReportableBug(error.0)).into()))
+    }
+
+    /// Applies what was staged; the replica is at `head` then. All of it, or nothing, is found after a
+    /// crash.
+    pub(crate) fn commit(&self, staged: Staged, head: Head) -> Result<(), ApplyError> {
+        let Staged { rows, state, owners } = staged;
+        let state = ReplicaState { head, ..state };
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = trees.as_ref().ok_or(ApplyError::Closed)?;
+        let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let state_row = if self.finished.load(Ordering::Acquire) { Some(state.encode()?) } else { None };
+        let work = || {
+            copying.iter_mut().try_for_each(|copying| copying.keep(trees, &rows))?;
+            trees.write(rows, state_row.as_deref())
+        };
+        catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
+        let mut counts = self.counts.write().unwrap_or_else(PoisonError::into_inner);
+        for (owner, change) in owners {
+            change.apply(counts.entry(owner).or_default());
+        }
+        drop(counts);
+        // A copy that begins now has to see both or neither.
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        drop(copying);
+        Ok(())
+    }
+
+    /// Every token once, in the order of digests, with what the index needs of it. The rows are held
+    /// against their sum, and the owners' tokens are counted.
+    pub(crate) fn load(
+        &self,
+        visit: &mut dyn FnMut(Digest, TokenHead<'_>),
+    ) -> Result<Result<(), Damage>, ReadError> {
+        let expected = self.state().sum(Table::Tokens);
+        let mut counts: HashMap<String, Counts> = HashMap::new();
+        let scanned = self.guarded(|trees| {
+            trees.scan_tokens(expected, &mut |digest, token| {
+                // Not by entry, which would copy the owner a million times.
+                if !counts.contains_key(token.owner) {
+                    counts.insert(token.owner.to_owned(), Counts::default());
+                }
+                if let Some(counts) = counts.get_mut(token.owner) {
+                    counts.all += 1;
+                    counts.ended += usize::from(token.is_ended());
+                }
+                visit(digest, token);
+            })
+        })?;
+        *self.counts.write().unwrap_or_else(PoisonError::into_inner) = counts;
+        Ok(scanned)
+    }
+
+    /// Ends the making of a replica, which is at `head` then.
+    pub(crate) fn finish(&self, head: Head) -> Result<(), ApplyError> {
+        self.flush()?;
+        self.finished.store(true, Ordering::Release);
+        self.commit(Staged::none(self.state()), head)?;
+        self.flush()
+    }
+
+    /// Everything reaches the disk.
+    pub(crate) fn flush(&self) -> Result<(), ApplyError> {
+        self.guarded(|trees| trees.db.flush().map(drop)).map_err(|_| ApplyError::Panic)??;
+        Ok(open::sync(&self.path)?)
+    }
+
+    /// Idempotent; later reads and commits fail.
+    pub(crate) fn close(&self) {
+        let trees = self.trees.write().unwrap_or_else(PoisonError::into_inner).take();
+        // sled flushes and stops its threads when its last handle goes; a panic of its own must not
+        // become ours now that everything is said and done.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(trees))));
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Trees) -> Result<T, Damage>) -> Result<T, ReadError> {
+        self.guarded(read)?.map_err(|e| ReadError(e.to_string()))
+    }
+
+    /// sled panics on some damage; here that is an error like any other.
+    fn guarded<T>(&self, work: impl FnOnce(&Trees) -> T) -> Result<T, ReadError> {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = trees.as_ref().ok_or_else(|| ReadError("it is closed".to_owned()))?;
+        catch_unwind(AssertUnwindSafe(|| work(trees)))
+            .map_err(|_| ReadError("the storage engine panicked".to_owned()))
+    }
+}
+
+impl Trees {
+    fn tree(&self, table: Table) -> &sled::Tree {
+        &self.trees[table as usize]
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<sled::IVec>, Damage> {
+        Ok(self.tree(table).get(key)?)
+    }
+
+    fn state(&self, store: StoreId) -> Result<Option<ReplicaState>, Damage> {
+        let Some(row) = self.get(Table::Meta, tables::STATE)? else { return Ok(None) };
+        Ok(Some(ReplicaState::decode(&row)?).filter(|state| state.store == store))
+    }
+
+    /// One transaction over the tables that change, so that a crash leaves all of it or nothing.
+    fn write(&self, rows: [stage::Rows; Table::ALL.len()], state: Option<&[u8]>) -> Result<(), sled::Error> {
+        let mut trees = Vec::new();
+        let mut batches = Vec::new();
+        for (table, rows) in Table::ALL.into_iter().zip(rows) {
+            let mut batch = sled::Batch::default();
+            let changes = !rows.is_empty() || (table == Table::Meta && state.is_some());
+            for (key, row) in rows {
+                match row {
+                    Some(row) => batch.insert(key, row),
+                    None => batch.remove(key),
+                }
+            }
+            if let Some(state) = state.filter(|_| table == Table::Meta) {
+                batch.insert(tables::STATE, state);
+            }
+            if changes {
+                trees.push(self.tree(table).clone());
+                batches.push(batch);
+            }
+        }
+        if trees.is_empty() {
+            return Ok(());
+        }
+        let written = sled::Transactional::transaction(trees.as_slice(), |trees| {
+            trees.iter().zip(&batches).try_for_each(|(tree, batch)| Ok(tree.apply_batch(batch)?))
+        });
+        written.map_err(|error: sled::transaction::TransactionError<()>| match error {
+            sled::transaction::TransactionError::Storage(error) => error,
+            sled::transaction::TransactionError::Abort(()) => {
+                sled::Error::ReportableBug("a transaction that never aborts was aborted".to_owned())
+            }
+        })
+    }
+}
+
+/// Whether there is anything at the path that could be a replica.
+pub(crate) fn exists(path: &Path) -> bool {
+    path.join("db").exists()
+}

@@ -1,0 +1,150 @@
+//! A consistent copy while changes go on: the rows as they were when the copy began. sled has no
+//! snapshots, so that a commit puts aside what it overwrites and the copy has not reached.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{Replica, Trees, keys::Key, stage::Rows, tables::Table};
+use crate::store::{ReadError, log::Head, op::tag};
+
+/// A copy on its way through the rows, table by table.
+pub(super) struct Copying {
+    number: u64,
+    /// The last row that was copied; `None` before the first.
+    done: Option<(Table, Key)>,
+    /// Rows ahead as they were; `None` was not there.
+    before: BTreeMap<(Table, Key), Option<Vec<u8>>>,
+}
+
+/// A copy in progress, which ends when it is dropped.
+pub(crate) struct Copy<'a> {
+    replica: &'a Replica,
+    number: u64,
+    /// The position that it is of.
+    pub head: Head,
+}
+
+/// Rows between two chances for a commit.
+const SLICE: usize = 256;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl Replica {
+    /// Begins a copy of everything as it is now.
+    pub(crate) fn copy(&self) -> Copy<'_> {
+        let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        copying.push(Copying { number, done: None, before: BTreeMap::new() });
+        Copy { replica: self, number, head: self.head() }
+    }
+}
+
+impl Copy<'_> {
+    /// The next rows as operations in bytes; nothing at the end.
+    pub(crate) fn next(&mut self, ops: &mut Vec<Vec<u8>>) -> Result<(), ReadError> {
+        ops.clear();
+        loop {
+            let (rows, last) = self.replica.read(|trees| {
+                let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
+                match copying.iter_mut().find(|one| one.number == self.number) {
+                    Some(copying) => copying.slice(trees),
+                    None => Ok((Vec::new(), true)),
+                }
+            })?;
+            ops.extend(rows.iter().filter_map(|(table, key, row)| operation(*table, key, row)));
+            if last || !ops.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Copying {
+    /// To be called before the rows change.
+    pub(super) fn keep(
+        &mut self,
+        trees: &Trees,
+        changing: &[Rows; Table::ALL.len()],
+    ) -> Result<(), sled::Error> {
+        for (table, rows) in Table::ALL.into_iter().zip(changing).filter(|(table, _)| !table.is_derived()) {
+            for key in rows.keys() {
+                let place = (table, key.clone());
+                if self.done.as_ref().is_none_or(|done| place > *done) && !self.before.contains_key(&place) {
+                    let row = trees.tree(table).get(key)?;
+                    self.before.insert(place, row.map(|row| row.to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next rows as they were, and whether they are the last.
+    #[allow(clippy::type_complexity, reason = "rows with their tables")]
+    fn slice(&mut self, trees: &Trees) -> Result<(Vec<(Table, Key, Vec<u8>)>, bool), super::Damage> {
+        let (table, from) = match self.done.take() {
+            None => (Table::Meta, Bound::Unbounded),
+            Some((table, key)) => (table, Bound::Excluded(key)),
+        };
+        let mut rows: BTreeMap<Key, Option<Vec<u8>>> = BTreeMap::new();
+        if !table.is_derived() {
+            for row in trees.tree(table).range::<Key, _>((from, Bound::Unbounded)).take(SLICE) {
+                let (key, row) = row?;
+                rows.insert(key.to_vec(), Some(row.to_vec()));
+            }
+        }
+        let next_table = Table::ALL.get(table as usize + 1).copied();
+        let full = rows.len() == SLICE;
+        let end = match (rows.last_key_value(), full) {
+            (Some((end, _)), true) => Some((table, [end.as_slice(), &[0]].concat())),
+            _ => next_table.map(|next| (next, Key::new())),
+        };
+        let ahead = end.as_ref().map(|end| self.before.split_off(end)).unwrap_or_default();
+        for ((_, key), row) in std::mem::replace(&mut self.before, ahead) {
+            rows.insert(key, row);
+        }
+        let last = !full && next_table.is_none();
+        // The empty key stands for a table's beginning: no row has it.
+        self.done = match (full, next_table) {
+            (true, _) => rows.last_key_value().map(|(key, _)| (table, key.clone())),
+            (false, Some(next)) => Some((next, Key::new())),
+            (false, None) => Some((table, vec![u8::MAX; 64])),
+        };
+        Ok((rows.into_iter().filter_map(|(key, row)| Some((table, key, row?))).collect(), last))
+    }
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        copying.retain(|copying| copying.number != self.number);
+    }
+}
+
+/// A row as the operation that puts it there.
+fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
+    let (tag, first) = match table {
+        Table::Meta if key == super::tables::AUDIT_START => (tag::TRIM_AUDIT, &[][..]),
+        Table::Tokens => (tag::PUT_TOKEN, key),
+        // The id stands in the row.
+        Table::Names => return Some([&[tag::TAKE_NAME], row, key].concat()),
+        Table::Uses => (tag::PUT_LAST_USED, key),
+        Table::Users => (tag::PUT_USER, &[][..]),
+        Table::Groups => (tag::PUT_GROUP, &[][..]),
+        Table::Members => (tag::PUT_MEMBER, key),
+        Table::Roles => (tag::PUT_ROLE, &[][..]),
+        Table::Grants => (tag::PUT_GRANT, &[][..]),
+        Table::Identities => (tag::PUT_IDENTITY, &[][..]),
+        Table::Sessions => (tag::PUT_SESSION, &[][..]),
+        Table::Invitations => (tag::PUT_INVITATION, &[][..]),
+        Table::Idempotency => (tag::PUT_IDEMPOTENCY, &[][..]),
+        Table::Audit => (tag::APPEND_AUDIT, &[][..]),
+        Table::Meta | Table::Ids | Table::Owners | Table::IdempotencyTimes => return None,
+    };
+    Some([&[tag], first, row].concat())
+}

@@ -1,0 +1,51 @@
+//! The keys of rows. Where a key has two parts, a byte stands between them that no part contains.
+
+use crate::{authz::time::Timestamp, store::op::OpError};
+
+pub(super) type Key = Vec<u8>;
+
+const SEPARATOR: u8 = 0;
+const LONGEST_PART: usize = 512;
+
+/// Refused when it is empty, holds the separator, or is too long.
+pub(super) fn single(part: &str) -> Result<Key, OpError> {
+    if part.is_empty() || part.len() > LONGEST_PART || part.as_bytes().contains(&SEPARATOR) {
+        return Err(OpError::Key(part.to_owned()));
+    }
+    Ok(part.as_bytes().to_vec())
+}
+
+pub(crate) fn pair(first: &str, second: &str) -> Result<Key, OpError> {
+    Ok([single(first)?.as_slice(), &[SEPARATOR], &single(second)?].concat())
+}
+
+/// The two parts of a key made by [`pair`].
+pub(crate) fn parts(key: &[u8]) -> Option<(String, String)> {
+    let (first, second) = std::str::from_utf8(key).ok()?.split_once(char::from(SEPARATOR))?;
+    Some((first.to_owned(), second.to_owned()))
+}
+
+/// What the keys of an owner's rows begin with.
+pub(super) fn of_owner(owner: &str) -> Key {
+    [owner.as_bytes(), &[SEPARATOR]].concat()
+}
+
+pub(super) fn audit(seq: u64) -> Key {
+    seq.to_be_bytes().to_vec()
+}
+
+/// By digest: what a client chose as its key need not be fit for one.
+pub(super) fn idempotency(key: &str) -> Key {
+    blake3::hash(key.as_bytes()).as_bytes().to_vec()
+}
+
+/// The value behind it is the key itself.
+pub(super) fn idempotency_at(at: Timestamp, key: &str) -> Key {
+    [idempotency_before(at), idempotency(key)].concat()
+}
+
+/// Sorts behind every key of an earlier time.
+pub(super) fn idempotency_before(at: Timestamp) -> Key {
+    // The sign bit flipped: negative times sort first.
+    (at.as_millis().cast_unsigned() ^ (1 << 63)).to_be_bytes().to_vec()
+}

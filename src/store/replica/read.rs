@@ -1,0 +1,222 @@
+//! Reads, in pages where there may be many rows.
+
+use std::{ops::Bound, sync::PoisonError};
+
+use super::{
+    Counts, Damage, Replica, Trees, keys,
+    tables::{AUDIT_START, Sum, Table},
+};
+use crate::{
+    authz::{
+        secret::{Digest, TokenId},
+        time::Timestamp,
+    },
+    store::{
+        ReadError,
+        model::{
+            AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
+            InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
+        },
+        record::{Record, TokenHead},
+    },
+};
+
+impl Replica {
+    /// With its last use.
+    pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
+        self.read(|trees| match trees.get(Table::Ids, id.as_bytes())? {
+            Some(digest) => trees.token(&digest),
+            None => Ok(None),
+        })
+    }
+
+    /// In the order of ids, those behind `after`.
+    pub(crate) fn tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<TokenRecord>, ReadError> {
+        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().to_vec()));
+        self.read(|trees| {
+            let rows = trees.tree(Table::Ids).range((from, Bound::Unbounded));
+            rows.take(limit).map(|row| trees.listed(Table::Ids, &row?.1)).collect()
+        })
+    }
+
+    /// One owner's, in the order of ids, those behind `after`.
+    pub(crate) fn tokens_of(
+        &self,
+        owner: &str,
+        after: Option<TokenId>,
+        limit: usize,
+    ) -> Result<Vec<TokenRecord>, ReadError> {
+        let prefix = keys::of_owner(owner);
+        let from = match after {
+            Some(id) => Bound::Excluded([&prefix, id.as_bytes().as_slice()].concat()),
+            None => Bound::Included(prefix.clone()),
+        };
+        self.read(|trees| {
+            let rows = trees.tree(Table::Owners).range((from, Bound::Unbounded));
+            let own = rows.take_while(|row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
+            own.take(limit).map(|row| trees.listed(Table::Owners, &row?.1)).collect()
+        })
+    }
+
+    /// How many tokens an owner has.
+    pub(crate) fn counts(&self, owner: &str) -> Counts {
+        let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
+        counts.get(owner).copied().unwrap_or_default()
+    }
+
+    /// Who has taken the name.
+    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
+        let Ok(key) = keys::pair(owner, name) else { return Ok(None) };
+        self.read(|trees| trees.get(Table::Names, &key)?.map(|id| token_id(&id)).transpose())
+    }
+
+    /// All names an owner's tokens have taken.
+    pub(crate) fn names_of(&self, owner: &str) -> Result<Vec<(String, TokenId)>, ReadError> {
+        self.read(|trees| {
+            let rows = trees.tree(Table::Names).scan_prefix(keys::of_owner(owner));
+            rows.map(|row| {
+                let (key, id) = row?;
+                let (_, name) = keys::parts(&key).ok_or(Damage::Key("names"))?;
+                Ok((name, token_id(&id)?))
+            })
+            .collect()
+        })
+    }
+
+    /// Tombstones too.
+    pub(crate) fn users(&self) -> Result<Vec<UserRecord>, ReadError> {
+        self.rows(Table::Users)
+    }
+
+    pub(crate) fn groups(&self) -> Result<Vec<GroupRecord>, ReadError> {
+        self.rows(Table::Groups)
+    }
+
+    /// Group id and user id.
+    pub(crate) fn members(&self) -> Result<Vec<(String, UserId)>, ReadError> {
+        self.read(|trees| {
+            let rows = trees.tree(Table::Members).iter().keys();
+            rows.map(|key| keys::parts(&key?).ok_or(Damage::Key("members"))).collect()
+        })
+    }
+
+    pub(crate) fn roles(&self) -> Result<Vec<RoleRecord>, ReadError> {
+        self.rows(Table::Roles)
+    }
+
+    pub(crate) fn grants(&self) -> Result<Vec<GrantRecord>, ReadError> {
+        self.rows(Table::Grants)
+    }
+
+    pub(crate) fn sessions(&self) -> Result<Vec<SessionRecord>, ReadError> {
+        self.rows(Table::Sessions)
+    }
+
+    pub(crate) fn invitations(&self) -> Result<Vec<InvitationRecord>, ReadError> {
+        self.rows(Table::Invitations)
+    }
+
+    pub(crate) fn identities(&self) -> Result<Vec<IdentityRecord>, ReadError> {
+        self.rows(Table::Identities)
+    }
+
+    /// Newest first, those with a `seq` below `before`.
+    pub(crate) fn audit_before(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<AuditEvent>, ReadError> {
+        self.read(|trees| {
+            let end = before.map_or(Bound::Unbounded, |seq| Bound::Excluded(keys::audit(seq)));
+            let rows = trees.tree(Table::Audit).range((Bound::Unbounded, end));
+            rows.rev().take(limit).map(|row| Ok(AuditEvent::decode(&row?.1)?)).collect()
+        })
+    }
+
+    /// Oldest first, from this `seq` on.
+    pub(crate) fn audit_from(&self, seq: u64, limit: usize) -> Result<Vec<AuditEvent>, ReadError> {
+        self.read(|trees| {
+            let rows = trees.tree(Table::Audit).range(keys::audit(seq)..);
+            rows.take(limit).map(|row| Ok(AuditEvent::decode(&row?.1)?)).collect()
+        })
+    }
+
+    /// Where the kept part of the audit log begins, when some was trimmed.
+    pub(crate) fn audit_start(&self) -> Result<Option<AuditStart>, ReadError> {
+        self.read(|trees| {
+            trees.get(Table::Meta, AUDIT_START)?.map(|row| Ok(AuditStart::decode(&row)?)).transpose()
+        })
+    }
+
+    pub(crate) fn idempotency(&self, key: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
+        self.read(|trees| {
+            let row = trees.get(Table::Idempotency, &keys::idempotency(key))?;
+            row.map(|row| Ok(IdempotencyRecord::decode(&row)?)).transpose()
+        })
+    }
+
+    /// Keys last answered before `at`.
+    pub(crate) fn idempotency_before(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, ReadError> {
+        self.read(|trees| {
+            let rows = trees.tree(Table::IdempotencyTimes).range(..keys::idempotency_before(at)).values();
+            let key = |key: sled::IVec| std::str::from_utf8(&key).map(str::to_owned);
+            rows.take(limit).map(|row| key(row?).map_err(|_| Damage::Key("idempotency"))).collect()
+        })
+    }
+
+    fn rows<R: Record>(&self, table: Table) -> Result<Vec<R>, ReadError> {
+        self.read(|trees| trees.tree(table).iter().values().map(|row| Ok(R::decode(&row?)?)).collect())
+    }
+}
+
+impl Trees {
+    /// Every token once. Fails when the rows are not those that `expected` is the sum of.
+    pub(super) fn scan_tokens(
+        &self,
+        expected: Sum,
+        visit: &mut dyn FnMut(Digest, TokenHead<'_>),
+    ) -> Result<(), Damage> {
+        let tokens = self.tree(Table::Tokens);
+        let mut sum = Sum::default();
+        for row in tokens {
+            let (key, row) = row?;
+            sum.add(&key, &row);
+            visit(digest(&key)?, TokenHead::decode(&row)?);
+            if sum.rows.is_multiple_of(LET_GO_EVERY) {
+                self.let_go(Table::Tokens, &key)?;
+            }
+        }
+        if sum == expected { Ok(()) } else { Err(Damage::Sum(Table::Tokens.name())) }
+    }
+
+    /// sled lets nodes go only at every 64th look-up among those that share a shard of its cache: who
+    /// reads many rows once each would leave the whole store in memory.
+    fn let_go(&self, table: Table, key: &[u8]) -> Result<(), Damage> {
+        (0..LOOKS).try_for_each(|_| self.get(table, key).map(drop))
+    }
+
+    /// The token that an entry of another table leads to.
+    fn listed(&self, table: Table, digest: &[u8]) -> Result<TokenRecord, Damage> {
+        self.token(digest)?.ok_or(Damage::Dangling(table.name()))
+    }
+
+    fn token(&self, key: &[u8]) -> Result<Option<TokenRecord>, Damage> {
+        let Some(row) = self.get(Table::Tokens, key)? else { return Ok(None) };
+        let mut token = TokenRecord::decode(&digest(key)?, &row)?;
+        let used = self.get(Table::Uses, token.id.as_bytes())?;
+        token.last_used = used.map(|row| LastUsed::decode(&row)).transpose()?;
+        Ok(Some(token))
+    }
+}
+
+/// Rows of a node, at the least, when it is read in order.
+const LET_GO_EVERY: u64 = 10;
+const LOOKS: usize = 64;
+
+fn digest(key: &[u8]) -> Result<Digest, Damage> {
+    key.try_into().map(Digest::from_bytes).map_err(|_| Damage::Key("tokens"))
+}
+
+fn token_id(id: &[u8]) -> Result<TokenId, Damage> {
+    id.try_into().ok().and_then(TokenId::from_bytes).ok_or(Damage::Key("names"))
+}

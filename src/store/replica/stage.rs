@@ -1,0 +1,278 @@
+//! A batch in the making: operations become rows over what is stored, in memory. Nothing is written
+//! before all of them have been.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    Damage, Trees, keys,
+    keys::Key,
+    tables::{AUDIT_START, ReplicaState, Table},
+};
+use crate::{
+    authz::secret::{Digest, TokenId},
+    store::{
+        model::{
+            AuditEvent, AuditStart, GrantRecord, Grantee, IdempotencyRecord, IdentityRecord, LastUsed,
+            TokenRecord,
+        },
+        op::{Op, OpError},
+        record::{Record, TokenHead},
+    },
+};
+
+/// Why an operation cannot be: nothing of the batch is written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageError {
+    #[error(transparent)]
+    Op(#[from] OpError),
+    #[error("what is stored cannot be read: {0}")]
+    Damage(#[from] Damage),
+    #[error("there is no token {0}")]
+    NoToken(TokenId),
+    #[error("token {0} belongs to somebody else")]
+    Owner(TokenId),
+    #[error("the id {0} is that of another token")]
+    Id(TokenId),
+}
+
+/// Rows that are to change; `None` takes a row away.
+pub(super) type Rows = BTreeMap<Key, Option<Vec<u8>>>;
+
+/// How many tokens an owner has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub all: usize,
+    /// Those that were revoked or replaced.
+    pub ended: usize,
+}
+
+/// What a batch would do.
+pub(crate) struct Staged {
+    pub(super) rows: [Rows; Table::ALL.len()],
+    pub(super) state: ReplicaState,
+    /// The owners of tokens that come, go or end.
+    pub(super) owners: HashMap<String, CountChange>,
+}
+
+/// Rows more or fewer.
+#[derive(Clone, Copy, Default)]
+pub(super) struct CountChange {
+    all: isize,
+    ended: isize,
+}
+
+impl Staged {
+    /// No change.
+    pub(super) fn none(state: ReplicaState) -> Self {
+        Self { rows: Default::default(), state, owners: HashMap::new() }
+    }
+}
+
+pub(super) struct Stage<'a> {
+    trees: &'a Trees,
+    rows: [Rows; Table::ALL.len()],
+    /// Tokens that have taken a name: they have to be there in the end.
+    named: Vec<TokenId>,
+    audit: Option<(u64, [u8; 32])>,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(trees: &'a Trees) -> Self {
+        Self { trees, rows: Default::default(), named: Vec::new(), audit: None }
+    }
+
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), StageError> {
+        match op {
+            Op::PutToken(token) => self.put_token(token),
+            Op::DropToken { id, owner } => self.drop_token(*id, owner),
+            Op::TakeName { owner, name, token } => {
+                self.named.push(*token);
+                self.set(Table::Names, keys::pair(owner, name)?, Some(token.as_bytes().to_vec()))
+            }
+            Op::FreeName { owner, name } => self.set(Table::Names, keys::pair(owner, name)?, None),
+            Op::PutLastUsed { token, used } => self.put_last_used(*token, used),
+            Op::PutUser(user) => self.put(Table::Users, keys::single(&user.id)?, user),
+            Op::PutGroup(group) => self.put(Table::Groups, keys::single(&group.id)?, group),
+            Op::DropGroup { id } => self.set(Table::Groups, keys::single(id)?, None),
+            Op::PutMember { group, user } => {
+                self.set(Table::Members, keys::pair(group, user)?, Some(Vec::new()))
+            }
+            Op::DropMember { group, user } => self.set(Table::Members, keys::pair(group, user)?, None),
+            Op::PutRole(role) => self.put(Table::Roles, keys::single(&role.key)?, role),
+            Op::DropRole { key } => self.set(Table::Roles, keys::single(key)?, None),
+            Op::PutGrant(grant) => self.put(Table::Grants, grant_key(grant)?, grant),
+            Op::DropGrant(grant) => self.set(Table::Grants, grant_key(grant)?, None),
+            Op::AppendAudit(event) => self.append_audit(event),
+            Op::TrimAudit(start) => self.trim_audit(start),
+            Op::PutIdempotency(record) => self.put_idempotency(record),
+            Op::DropIdempotency { key } => self.drop_idempotency(key),
+            Op::PutSession(session) => self.put(Table::Sessions, key(&session.digest), session),
+            Op::DropSession(digest) => self.set(Table::Sessions, key(digest), None),
+            Op::PutInvitation(invitation) => {
+                self.put(Table::Invitations, key(&invitation.digest), invitation)
+            }
+            Op::DropInvitation(digest) => self.set(Table::Invitations, key(digest), None),
+            Op::PutIdentity(identity) => {
+                let digest = IdentityRecord::key(&identity.issuer, &identity.subject);
+                self.put(Table::Identities, key(&digest), identity)
+            }
+            Op::DropIdentity(digest) => self.set(Table::Identities, key(digest), None),
+            Op::Affects(_) => Ok(()),
+        }
+    }
+
+    /// `state` is what the rows so far come to.
+    pub(super) fn finish(mut self, mut state: ReplicaState) -> Result<Staged, StageError> {
+        for token in std::mem::take(&mut self.named) {
+            if self.get(Table::Ids, token.as_bytes())?.is_none() {
+                return Err(StageError::NoToken(token));
+            }
+        }
+        let mut owners: HashMap<String, CountChange> = HashMap::new();
+        for table in Table::ALL {
+            if table == Table::Meta {
+                continue;
+            }
+            let sum = &mut state.sums[table as usize];
+            for (key, row) in &self.rows[table as usize] {
+                let before = self.trees.get(table, key)?;
+                if let Some(before) = &before {
+                    sum.remove(key, before);
+                }
+                if let Some(row) = row {
+                    sum.add(key, row);
+                }
+                if table == Table::Tokens {
+                    count(&mut owners, before.as_deref(), -1)?;
+                    count(&mut owners, row.as_deref(), 1)?;
+                }
+            }
+        }
+        state.audit = self.audit.or(state.audit);
+        Ok(Staged { rows: self.rows, state, owners })
+    }
+
+    fn put_token(&mut self, token: &TokenRecord) -> Result<(), StageError> {
+        let row = token.encode().map_err(OpError::from)?;
+        if let Some(before) = self.get(Table::Tokens, token.digest.as_bytes())? {
+            let before = TokenHead::decode(&before).map_err(Damage::from)?;
+            if before.id != token.id {
+                return Err(StageError::Id(before.id));
+            }
+            if before.owner != token.owner {
+                return Err(StageError::Owner(token.id));
+            }
+        } else {
+            if self.get(Table::Ids, token.id.as_bytes())?.is_some() {
+                return Err(StageError::Id(token.id));
+            }
+            let digest = token.digest.as_bytes().to_vec();
+            self.set(Table::Ids, token.id.as_bytes().to_vec(), Some(digest.clone()))?;
+            self.set(Table::Owners, keys::pair(&token.owner, token.id.as_str())?, Some(digest))?;
+        }
+        self.set(Table::Tokens, key(&token.digest), Some(row))
+    }
+
+    fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
+        let Some(digest) = self.get(Table::Ids, id.as_bytes())? else { return Ok(()) };
+        let row = self.get(Table::Tokens, &digest)?.ok_or(StageError::NoToken(id))?;
+        if TokenHead::decode(&row).map_err(Damage::from)?.owner != owner {
+            return Err(StageError::Owner(id));
+        }
+        self.set(Table::Ids, id.as_bytes().to_vec(), None)?;
+        self.set(Table::Owners, keys::pair(owner, id.as_str())?, None)?;
+        self.set(Table::Uses, id.as_bytes().to_vec(), None)?;
+        self.set(Table::Tokens, digest, None)
+    }
+
+    fn put_last_used(&mut self, token: TokenId, used: &LastUsed) -> Result<(), StageError> {
+        if self.get(Table::Ids, token.as_bytes())?.is_none() {
+            return Ok(());
+        }
+        if let Some(before) = self.get(Table::Uses, token.as_bytes())?
+            && LastUsed::decode(&before).map_err(Damage::from)?.at >= used.at
+        {
+            return Ok(());
+        }
+        self.put(Table::Uses, token.as_bytes().to_vec(), used)
+    }
+
+    fn append_audit(&mut self, event: &AuditEvent) -> Result<(), StageError> {
+        self.audit = Some((event.seq, event.hash));
+        self.put(Table::Audit, keys::audit(event.seq), event)
+    }
+
+    fn trim_audit(&mut self, start: &AuditStart) -> Result<(), StageError> {
+        let end = keys::audit(start.seq);
+        for event in self.trees.tree(Table::Audit).range(..end.clone()).keys() {
+            self.set(Table::Audit, event.map_err(Damage::from)?.to_vec(), None)?;
+        }
+        self.rows[Table::Audit as usize].range_mut(..end).for_each(|(_, row)| *row = None);
+        self.put(Table::Meta, AUDIT_START.to_vec(), start)
+    }
+
+    fn put_idempotency(&mut self, record: &IdempotencyRecord) -> Result<(), StageError> {
+        self.drop_idempotency(&record.key)?;
+        let at = keys::idempotency_at(record.at, &record.key);
+        self.set(Table::IdempotencyTimes, at, Some(record.key.clone().into_bytes()))?;
+        self.put(Table::Idempotency, keys::idempotency(&record.key), record)
+    }
+
+    fn drop_idempotency(&mut self, key: &str) -> Result<(), StageError> {
+        let row = keys::idempotency(key);
+        if let Some(stored) = self.get(Table::Idempotency, &row)? {
+            let stored = IdempotencyRecord::decode(&stored).map_err(Damage::from)?;
+            self.set(Table::IdempotencyTimes, keys::idempotency_at(stored.at, key), None)?;
+        }
+        self.set(Table::Idempotency, row, None)
+    }
+
+    fn put(&mut self, table: Table, key: Key, record: &impl Record) -> Result<(), StageError> {
+        let row = record.encode().map_err(OpError::from)?;
+        self.set(table, key, Some(row))
+    }
+
+    fn set(&mut self, table: Table, key: Key, row: Option<Vec<u8>>) -> Result<(), StageError> {
+        self.rows[table as usize].insert(key, row);
+        Ok(())
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Damage> {
+        match self.rows[table as usize].get(key) {
+            Some(row) => Ok(row.clone()),
+            None => Ok(self.trees.get(table, key)?.map(|row| row.to_vec())),
+        }
+    }
+}
+
+impl CountChange {
+    pub(super) fn apply(self, counts: &mut Counts) {
+        counts.all = counts.all.saturating_add_signed(self.all);
+        counts.ended = counts.ended.saturating_add_signed(self.ended);
+    }
+}
+
+fn count(owners: &mut HashMap<String, CountChange>, row: Option<&[u8]>, more: isize) -> Result<(), Damage> {
+    let Some(row) = row else { return Ok(()) };
+    let token = TokenHead::decode(row)?;
+    if !owners.contains_key(token.owner) {
+        owners.insert(token.owner.to_owned(), CountChange::default());
+    }
+    if let Some(change) = owners.get_mut(token.owner) {
+        change.all += more;
+        change.ended += if token.is_ended() { more } else { 0 };
+    }
+    Ok(())
+}
+
+fn key(digest: &Digest) -> Key {
+    digest.as_bytes().to_vec()
+}
+
+fn grant_key(grant: &GrantRecord) -> Result<Key, OpError> {
+    let (kind, id) = match &grant.to {
+        Grantee::User(id) => ("user", id),
+        Grantee::Group(id) => ("group", id),
+    };
+    Ok([keys::pair(&grant.role, kind)?.as_slice(), &[0], &keys::single(id)?].concat())
+}

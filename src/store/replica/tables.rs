@@ -1,0 +1,166 @@
+//! The trees, and what is known of each as a whole.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{
+    log::{EntryHash, Head, StoreId},
+    record::{DecodeError, EncodeError, Record, pack, unpack_v1},
+};
+
+/// A tree of sled's. The order is that of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Table {
+    /// What the replica says of itself: [`STATE`], [`AUDIT_START`].
+    Meta,
+    /// Digest to record.
+    Tokens,
+    /// Token id to digest.
+    Ids,
+    /// Owner and token id to digest.
+    Owners,
+    /// Owner and folded name to token id.
+    Names,
+    /// Token id to last use.
+    Uses,
+    Users,
+    Groups,
+    Members,
+    Roles,
+    Grants,
+    Identities,
+    Sessions,
+    Invitations,
+    Idempotency,
+    /// Time and key to key.
+    IdempotencyTimes,
+    Audit,
+}
+
+/// Where the replica is in the log, and the sums.
+pub(super) const STATE: &[u8] = b"state";
+/// The first audit event that is kept, when some were trimmed.
+pub(super) const AUDIT_START: &[u8] = b"audit start";
+
+impl Table {
+    pub(crate) const ALL: [Table; 17] = [
+        Table::Meta,
+        Table::Tokens,
+        Table::Ids,
+        Table::Owners,
+        Table::Names,
+        Table::Uses,
+        Table::Users,
+        Table::Groups,
+        Table::Members,
+        Table::Roles,
+        Table::Grants,
+        Table::Identities,
+        Table::Sessions,
+        Table::Invitations,
+        Table::Idempotency,
+        Table::IdempotencyTimes,
+        Table::Audit,
+    ];
+
+    /// On the disk, so it never changes.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Tokens => "tokens",
+            Table::Ids => "ids",
+            Table::Owners => "owners",
+            Table::Names => "names",
+            Table::Uses => "uses",
+            Table::Users => "users",
+            Table::Groups => "groups",
+            Table::Members => "members",
+            Table::Roles => "roles",
+            Table::Grants => "grants",
+            Table::Identities => "identities",
+            Table::Sessions => "sessions",
+            Table::Invitations => "invitations",
+            Table::Idempotency => "idempotency",
+            Table::IdempotencyTimes => "idempotency-times",
+            Table::Audit => "audit",
+        }
+    }
+
+    /// Follows from other tables, so that no backup has it.
+    pub(super) const fn is_derived(self) -> bool {
+        matches!(self, Table::Ids | Table::Owners | Table::IdempotencyTimes)
+    }
+}
+
+/// How many rows a table has, and a sum over their checksums: a row that is lost, changed or brought
+/// back makes another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sum {
+    pub rows: u64,
+    checksums: u64,
+}
+
+impl Sum {
+    pub(crate) fn add(&mut self, key: &[u8], row: &[u8]) {
+        self.rows = self.rows.wrapping_add(1);
+        self.checksums = self.checksums.wrapping_add(checksum(key, row));
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8], row: &[u8]) {
+        self.rows = self.rows.wrapping_sub(1);
+        self.checksums = self.checksums.wrapping_sub(checksum(key, row));
+    }
+}
+
+fn checksum(key: &[u8], row: &[u8]) -> u64 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(row);
+    hasher.finalize().into()
+}
+
+/// What the replica says of itself. A replica without it was never finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaState {
+    pub store: StoreId,
+    /// Everything up to here has been applied.
+    pub head: Head,
+    /// `seq` and hash of the newest audit event.
+    pub audit: Option<(u64, [u8; 32])>,
+    /// In the order of [`Table::ALL`]; of [`Table::Meta`] there is none.
+    pub sums: [Sum; Table::ALL.len()],
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateV1 {
+    store: [u8; 16],
+    position: u64,
+    hash: [u8; 32],
+    audit: Option<(u64, [u8; 32])>,
+    sums: [Sum; Table::ALL.len()],
+}
+
+impl ReplicaState {
+    pub(super) fn new(store: StoreId, head: Head) -> Self {
+        Self { store, head, audit: None, sums: Default::default() }
+    }
+
+    pub(crate) fn sum(&self, table: Table) -> Sum {
+        self.sums[table as usize]
+    }
+}
+
+impl Record for ReplicaState {
+    const KIND: &'static str = "state";
+
+    fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        let Self { store, head, audit, sums } = self;
+        let Head { position, hash } = *head;
+        pack(Self::KIND, 1, &StateV1 { store: store.0, position, hash: hash.0, audit: *audit, sums: *sums })
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let StateV1 { store, position, hash, audit, sums } = unpack_v1(Self::KIND, bytes)?;
+        let head = Head { position, hash: EntryHash(hash) };
+        Ok(Self { store: StoreId(store), head, audit, sums })
+    }
+}

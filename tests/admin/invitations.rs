@@ -1,0 +1,111 @@
+//! Invitations: judged again when they are used, and gone with their author's power.
+
+use serde_json::json;
+
+use crate::harness::{Fixture, PASSWORD, Sender};
+
+/// An invitation by `author`, as text.
+fn invite(fixture: &Fixture, author: &Sender) -> String {
+    let answer = fixture.call(author, "POST", "/v1/users/guest/invitation", None);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()["invitation"].as_str().unwrap().to_owned()
+}
+
+fn redeem(fixture: &Fixture, invitation: &str) -> u16 {
+    let body = json!({"invitation": invitation, "password": PASSWORD});
+    fixture.call(&Sender::Anonymous, "POST", "/v1/invitation", Some(&body)).status
+}
+
+#[test]
+fn an_invitation_is_gone_with_its_authors_power() {
+    // M4.
+    type Change = fn(&Fixture);
+    fn member(fixture: &Fixture, method: &str) {
+        fixture.must(method, "/v1/groups/inviters/members/author", None);
+    }
+    fn by_role(fixture: &Fixture, method: &str) {
+        fixture.must(method, "/v1/grants", Some(json!({"role": "role-author", "user": "author"})));
+    }
+    fn by_group(fixture: &Fixture) {
+        by_role(fixture, "DELETE");
+        fixture.must("POST", "/v1/groups", Some(json!({"name": "inviters"})));
+        fixture.must("POST", "/v1/grants", Some(json!({"role": "role-author", "group": "inviters"})));
+        member(fixture, "PUT");
+    }
+    fn nothing(_: &Fixture) {}
+    let rows: [(&str, Change, Change, u16); 8] = [
+        ("nothing", nothing, nothing, 200),
+        (
+            "banned and back",
+            nothing,
+            |f| {
+                f.must("POST", "/v1/users/author/ban", None);
+                f.must("POST", "/v1/users/author/unban", None);
+            },
+            403,
+        ),
+        ("deleted", nothing, |f| drop(f.must("DELETE", "/v1/users/author", None)), 403),
+        (
+            "the grant taken and given again",
+            nothing,
+            |f| {
+                by_role(f, "DELETE");
+                by_role(f, "POST");
+            },
+            403,
+        ),
+        ("the role deleted", nothing, |f| drop(f.must("DELETE", "/v1/roles/role-author", None)), 403),
+        (
+            "out of the group and in again",
+            by_group,
+            |f| {
+                member(f, "DELETE");
+                member(f, "PUT");
+            },
+            403,
+        ),
+        (
+            "the guest became an administrator",
+            nothing,
+            |f| {
+                f.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "guest"})));
+            },
+            403,
+        ),
+        (
+            "another grant taken",
+            |f| {
+                f.must(
+                    "POST",
+                    "/v1/roles",
+                    Some(json!({"key": "extra", "name": "E", "permissions": ["read-audit"]})),
+                );
+                f.must("POST", "/v1/grants", Some(json!({"role": "extra", "user": "author"})));
+            },
+            |f| drop(f.must("DELETE", "/v1/grants", Some(json!({"role": "extra", "user": "author"})))),
+            200,
+        ),
+    ];
+    for (name, before, after, expected) in rows {
+        let fixture = Fixture::start();
+        fixture.user("author", &[]);
+        fixture.user("guest", &[]);
+        fixture.allow("author", &["update-user"]);
+        before(&fixture);
+        let invitation = invite(&fixture, &fixture.sender_once("author"));
+        after(&fixture);
+        assert_eq!(redeem(&fixture, &invitation), expected, "{name}");
+        assert_eq!(redeem(&fixture, &invitation), 403, "{name}, a second time");
+    }
+}
+
+#[test]
+fn an_operators_invitation_has_no_author_to_lose() {
+    let fixture = Fixture::start();
+    fixture.user("guest", &[]);
+    fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "guest"})));
+    let invitation = invite(&fixture, &Sender::Operator);
+    fixture.must("POST", "/v1/groups", Some(json!({"name": "club"})));
+    fixture.must("PATCH", "/v1/groups/club", Some(json!({"name": "walkers"})));
+    assert_eq!(redeem(&fixture, &invitation), 200);
+}

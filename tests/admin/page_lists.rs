@@ -1,0 +1,111 @@
+//! What a page shows of many: lists by their address, the log in sentences, and what helps against a refusal.
+
+use serde_json::json;
+
+use crate::{
+    harness::{Fixture, Sender, id, new_token},
+    pages::{alice, page},
+};
+
+#[test]
+fn a_list_of_tokens_is_searched_sorted_and_cut_by_its_address() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    let make = |name: &str, expires: &str| {
+        let mut body = new_token(name, &["wiki"]);
+        body["expires_in"] = expires.into();
+        fixture.must("POST", "/v1/users/alice/tokens", Some(body))
+    };
+    let dead = make("dead one", "90d");
+    fixture.must("DELETE", &format!("/v1/tokens/{}", id(&dead)), None);
+    for number in 0..103 {
+        make(&format!("job {number:03}"), if number == 7 { "3d" } else { "90d" });
+    }
+    let check = |query: &str, shown: &[&str], hidden: &[&str]| {
+        let text = page(&fixture, &alice, &format!("/profile/authentication{query}")).text().to_owned();
+        let at: Vec<_> = shown
+            .iter()
+            .map(|word| text.find(word).unwrap_or_else(|| panic!("{query}: {word}: {text}")))
+            .collect();
+        assert!(at.is_sorted(), "{query}: {at:?}");
+        for word in hidden {
+            assert!(!text.contains(word), "{query}: {word}");
+        }
+        assert!(text.len() < 100_000, "{query}: {}", text.len());
+    };
+    check("", &["Active <span class=\"count\">103</span>", "1–100 of 103"], &[">dead one</a>", ">Previous<"]);
+    check("?page=2", &["101–103 of 103", ">Previous<"], &[">Next<"]);
+    check("?sort=name", &[">job 000</a>", ">job 001</a>", ">job 099</a>"], &[">job 100</a>"]);
+    check("?sort=-name", &[">job 102</a>", ">job 101</a>"], &[">job 000</a>"]);
+    check(
+        "?tab=expiring",
+        &["Expiring <span class=\"count warn\">1</span>", ">job 007</a>", "in 2 days"],
+        &[">job 008</a>"],
+    );
+    check("?tab=inactive", &[">dead one</a>", "revoked", ">View<"], &[">job 007</a>"]);
+    check("?q=JOB+042", &[">job 042</a>", "1–1 of 1"], &[">job 043</a>"]);
+    check("?q=nothing", &["No token matches"], &[">job 042</a>"]);
+    check("?state=revoked", &[">dead one</a>"], &[">job 007</a>"]);
+}
+
+#[test]
+fn the_log_is_read_in_sentences_and_taken_away_as_a_file() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.allow("alice", &["admin-read", "read-audit"]);
+    fixture.user("bob", &[]);
+    fixture.token("bob", "=cmd", &["permgate"]);
+    fixture.must("POST", "/v1/users/bob/ban", Some(json!({"reason": "left"})));
+    let text = page(&fixture, &alice, "/audit").text().to_owned();
+    for part in ["banned <a href=\"/users/bob\">bob</a>: left", "The operator created token "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let found =
+        |query: &str| page(&fixture, &alice, &format!("/audit?{query}")).text().matches("<li><p>").count();
+    assert_eq!(found("event=user.ban"), 1);
+    assert_eq!(found("event=user.ban&target=bob&actor=operator"), 1);
+    assert_eq!(found("event=user.ban&actor=alice"), 0);
+    assert_eq!(found("event=user.ban&to=2001-01-01"), 0);
+    assert_eq!(found("event=user.ban&from=2001-01-01"), 1);
+    let csv = page(&fixture, &alice, "/audit/export?format=csv&event=user.ban");
+    assert_eq!(csv.field("content-disposition"), Some("attachment; filename=\"audit.csv\""));
+    assert!(
+        csv.text().lines().count() == 2 && csv.text().contains(",user.ban,operator,user:bob,"),
+        "{}",
+        csv.text()
+    );
+    let jsonl = page(&fixture, &alice, "/audit/export?format=jsonl&event=user.ban");
+    let event: serde_json::Value = serde_json::from_str(jsonl.text().trim()).unwrap();
+    assert_eq!(event["target"], "user:bob");
+}
+
+#[test]
+fn a_refusal_comes_with_what_helps() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
+    fixture.user("bob", &[]);
+    let text = page(&fixture, &alice, "/explain?method=GET&url=%2Fhub%2Fapi%2Fx&user=bob").text().to_owned();
+    assert!(text.contains("data-call=\"PUT /v1/groups/") && text.contains("/members/bob\""), "{text}");
+    // A user is asked about, so there is no token.
+    assert!(!text.contains("000000000000"), "{text}");
+    let text = page(&fixture, &alice, "/explain?method=GET&url=%2Fnowhere&user=bob").text().to_owned();
+    assert!(text.contains("class=\"failed\"") && text.contains("href=\"/services\""), "{text}");
+}
+
+#[test]
+fn an_invitation_says_whom_it_is_for_before_it_is_used() {
+    let fixture = Fixture::start();
+    fixture.user("bob", &[]);
+    let made = fixture.must("POST", "/v1/users/bob/invitation", None);
+    let check = |text: &str| {
+        fixture.call(&Sender::Anonymous, "POST", "/v1/invitation/check", Some(&json!({"invitation": text})))
+    };
+    let answer = check(made["invitation"].as_str().unwrap());
+    assert_eq!((answer.status, answer.json()["user"].as_str()), (200, Some("bob")), "{}", answer.text());
+    assert_eq!(check("nothing").outcome(), (403, "permission_denied".into()));
+    // Looking at it has not used it.
+    let body = json!({"invitation": made["invitation"], "password": "correct horse battery staple"});
+    assert_eq!(fixture.call(&Sender::Anonymous, "POST", "/v1/invitation", Some(&body)).status, 200);
+    assert_eq!(check(made["invitation"].as_str().unwrap()).status, 403);
+}

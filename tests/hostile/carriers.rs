@@ -1,0 +1,267 @@
+//! Every carrier of a token at once: what counts, what reaches the upstream, and what a stranger is told.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+use crate::{
+    recorder::{Received, Recorder},
+    stage::{Answer, Stage},
+    support::gateway::Gateway,
+};
+
+const ALL: &str = r#"credentials = ["bearer", "basic", "raw", "header:X-Api-Key", "websocket"]"#;
+
+/// `/api` accepts every carrier, `/hub/api` only the default, `/own` the application's own
+/// `Authorization` beside a field; `/api/public` and `/hub/api/public` are open.
+fn stage() -> Stage {
+    let recorder = Recorder::start();
+    let service = |name: &str, path: &str, more: &str| {
+        format!(
+            "[service.{name}]\nupstream = \"one\"\npaths = [\"{path}\"]\nreaders = [\"developers\"]\n{more}\n"
+        )
+    };
+    let public = |name: &str, path: &str| format!("[[public]]\nservice = \"{name}\"\nprefix = \"{path}\"\n");
+    let sections = [
+        format!("[upstream.one]\nurls = [\"http://{}\"]\n", recorder.address),
+        service("tracker", "/api", ALL),
+        service("hub", "/hub/api", ""),
+        service("own", "/own", "credentials = [\"header:X-Api-Key\"]"),
+        public("tracker", "/api/public"),
+        public("hub", "/hub/api/public"),
+    ];
+    let gateway = Gateway::with(&sections.concat());
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "tracker", &["tracker", "own"]);
+    Stage { gateway, recorder, token }
+}
+
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+/// Over HTTP/1.1, then over HTTP/2: status, answer, and what reached the upstream.
+fn ask(stage: &Stage, path: &str, fields: Fields<'_>) -> Vec<(u16, HeaderMap, String, Vec<Received>)> {
+    let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let (answer, received) = stage.once("GET", path.as_bytes(), &format!("Host: g\r\n{lines}"));
+    let Answer { status, fields: head, body, .. } = answer;
+    let head = head.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    let mut headers = HeaderMap::new();
+    head.for_each(|(name, value): (HeaderName, HeaderValue)| {
+        headers.append(name, value);
+    });
+    let one = (status, headers, String::from_utf8_lossy(&body).into_owned(), received);
+    let (status, headers, body) = over_http2(stage, path, fields);
+    vec![one, (status, headers, body, stage.recorder.take())]
+}
+
+fn over_http2(stage: &Stage, path: &str, fields: Fields<'_>) -> (u16, HeaderMap, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(stage.gateway.proxy).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::builder().uri(format!("http://g{path}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        let mut text = Vec::new();
+        while let Some(data) = body.data().await {
+            text.extend_from_slice(&data.unwrap());
+        }
+        (head.status.as_u16(), head.headers, String::from_utf8(text).unwrap())
+    })
+}
+
+/// What has to be true of every answer, whatever was sent: 200 exactly where something arrived, and the
+/// upstream never sees the token.
+fn check(stage: &Stage, row: &str, path: &str, fields: Fields<'_>, expected: (u16, &str)) {
+    for (status, _, body, received) in ask(stage, path, fields) {
+        assert_eq!(status, expected.0, "{row}: {body}");
+        assert_eq!(received.len(), usize::from(status == 200), "{row}");
+        let seen = format!("{received:?}");
+        let basic = STANDARD.encode(format!("a:{}", stage.token));
+        assert!(!seen.contains(&stage.token) && !seen.contains(&basic), "{row}: {seen}");
+        assert!(!body.contains(&stage.token), "{row}: {body}");
+        if status == 200 {
+            let user = received[0].all("x-permgate-user").concat();
+            assert_eq!(user, expected.1, "{row}: who is asking");
+        } else {
+            assert!(body.contains(&format!("\"{}\"", expected.1)), "{row}: {body}");
+        }
+    }
+}
+
+#[test]
+fn a_token_passes_in_each_carrier_and_ends_at_the_gateway() {
+    let stage = stage();
+    let token = stage.token.clone();
+    let basic = format!("Basic {}", STANDARD.encode(format!("a:{token}")));
+    let bearer = format!("Bearer {token}");
+    let protocol = format!("chat, permgate.bearer.{token}");
+    let alice = (200, "alice");
+    check(&stage, "bearer", "/api", &[("authorization", &bearer)], alice);
+    check(&stage, "Basic", "/api", &[("authorization", &basic)], alice);
+    check(&stage, "raw", "/api", &[("authorization", &token)], alice);
+    check(&stage, "a field", "/api", &[("x-api-key", &token)], alice);
+    check(&stage, "a protocol", "/api", &[("sec-websocket-protocol", &protocol)], alice);
+    check(&stage, "twice the same", "/api", &[("authorization", &bearer), ("x-api-key", &token)], alice);
+    check(&stage, "on a public rule", "/api/public", &[("x-api-key", &token)], alice);
+    check(&stage, "none, on a public rule", "/api/public", &[], (200, ""));
+
+    let twice = (400, "invalid_request");
+    check(&stage, "two texts", "/api", &[("authorization", &bearer), ("x-api-key", "x")], twice);
+    check(&stage, "a field twice", "/api", &[("x-api-key", &token), ("x-api-key", &token)], twice);
+    check(&stage, "folded", "/api", &[("x_api_key", &token)], twice);
+    check(&stage, "folded beside", "/api", &[("x-api-key", &token), ("x.api.key", &token)], twice);
+    check(&stage, "folded, on a public rule", "/api/public", &[("x_api_key", &token)], twice);
+    check(&stage, "a protocol alone", "/api", &[("sec-websocket-protocol", &protocol[6..])], twice);
+    check(&stage, "an empty field", "/api", &[("x-api-key", "")], twice);
+    let twice_authorization = [("authorization", bearer.as_str()), ("authorization", &basic)];
+    check(&stage, "two Authorization fields", "/api", &twice_authorization, twice);
+    check(
+        &stage,
+        "two beside a field",
+        "/own",
+        &[&twice_authorization[..], &[("x-api-key", &token)]].concat(),
+        twice,
+    );
+
+    let bad = (401, "invalid_token");
+    check(&stage, "a bad field", "/api", &[("x-api-key", "x")], bad);
+    check(&stage, "a bad field, on a public rule", "/api/public", &[("x-api-key", "x")], bad);
+    check(&stage, "a password", "/api", &[("authorization", "Basic YTpiIGM=")], bad);
+}
+
+#[test]
+fn a_carrier_counts_only_where_the_service_lists_it() {
+    let stage = stage();
+    let token = stage.token.clone();
+    let basic = format!("Basic {}", STANDARD.encode(format!("a:{token}")));
+    let bearer = format!("Bearer {token}");
+    let wrong = (401, "invalid_token");
+    for (row, field) in [
+        ("Basic", ("authorization", basic.as_str())),
+        ("raw", ("authorization", &token)),
+        ("a field", ("x-api-key", &token)),
+        ("a protocol", ("sec-websocket-protocol", &format!("chat, permgate.bearer.{token}"))),
+    ] {
+        let received = ask(&stage, "/hub/api", &[field]);
+        for (status, _, body, received) in received {
+            assert_eq!((status, received.len()), (401, 0), "{row}: {body}");
+            assert!(body.contains("does not accept an access token in this form"), "{row}: {body}");
+        }
+        check(&stage, row, "/hub/api", &[field], wrong);
+        check(&stage, row, "/nowhere", &[field], (404, "not_found"));
+    }
+    check(
+        &stage,
+        "a bearer at its service",
+        "/hub/api",
+        &[("authorization", &bearer)],
+        (403, "insufficient_scope"),
+    );
+    check(&stage, "a bearer elsewhere", "/own", &[("authorization", &bearer)], wrong);
+    check(&stage, "a field at its service", "/own", &[("x-api-key", &token)], (200, "alice"));
+}
+
+#[test]
+fn the_applications_own_authorization_passes_beside_another_carrier() {
+    let stage = stage();
+    let token = stage.token.clone();
+    let passes = |fields: Fields<'_>, expected: &[&str]| {
+        for (status, _, body, received) in ask(&stage, "/own/x", fields) {
+            assert_eq!(status, 200, "{body}");
+            assert_eq!(received[0].all("authorization"), expected);
+            assert!(received[0].all("x-api-key").is_empty());
+        }
+    };
+    passes(&[("authorization", "Bearer app.own.token"), ("x-api-key", &token)], &["Bearer app.own.token"]);
+    passes(&[("authorization", "Basic YTpi"), ("x-api-key", &token)], &["Basic YTpi"]);
+    passes(&[("authorization", &format!("Bearer {token}")), ("x-api-key", &token)], &[]);
+}
+
+#[test]
+fn a_page_of_another_site_cannot_use_a_stored_password() {
+    let stage = stage();
+    let basic = format!("Basic {}", STANDARD.encode(format!("a:{}", stage.token)));
+    let sent = ("authorization", basic.as_str());
+    check(&stage, "a tool", "/api", &[sent], (200, "alice"));
+    check(&stage, "typed", "/api", &[sent, ("sec-fetch-site", "none")], (200, "alice"));
+    check(&stage, "our page", "/api", &[sent, ("origin", "http://g")], (200, "alice"));
+    for (row, field) in [
+        ("cross-site", ("sec-fetch-site", "cross-site")),
+        ("same-site", ("sec-fetch-site", "same-site")),
+        ("another origin", ("origin", "https://evil.example")),
+        ("an opaque origin", ("origin", "null")),
+    ] {
+        check(&stage, row, "/api", &[sent, field], (401, "unauthorized"));
+        check(&stage, row, "/api/public", &[sent, field], (200, ""));
+    }
+}
+
+#[test]
+fn a_stranger_is_told_the_same_of_every_path() {
+    let stage = stage();
+    let rows: [(&str, Fields<'_>); 7] = [
+        ("nothing", &[]),
+        ("a password", &[("authorization", "Basic YTpi")]),
+        ("a broken Basic", &[("authorization", "Basic !")]),
+        ("a word", &[("authorization", "abc")]),
+        ("a bearer", &[("authorization", "Bearer abc")]),
+        ("a field", &[("x-api-key", "abc")]),
+        ("a broken field", &[("x-api-key", "a b")]),
+    ];
+    for (row, fields) in rows {
+        let told = |path: &str| {
+            let answers = ask(&stage, path, fields).into_iter().map(|(status, head, body, received)| {
+                assert!(received.is_empty(), "{row} {path}");
+                let challenges: Vec<_> = head.get_all("www-authenticate").iter().cloned().collect();
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+                (status, challenges, body["error"].clone(), body["error_description"].clone())
+            });
+            answers.collect::<Vec<_>>()
+        };
+        let expected = told("/api/x");
+        for path in ["/hub/api/x", "/own/x", "/nowhere", "/.permgate/x"] {
+            assert_eq!(told(path), expected, "{row} {path}");
+        }
+        for (status, challenges, ..) in expected {
+            let basic = challenges.iter().any(|c| *c == "Basic realm=\"permgate\", charset=\"UTF-8\"");
+            assert_eq!(basic, status == 401, "{row}: {challenges:?}");
+        }
+    }
+}
+
+#[test]
+fn a_carrier_in_trailers_neither_counts_nor_passes() {
+    let stage = stage();
+    let token = stage.token.clone();
+    let sent = |carried: &str, more: &str| {
+        let head =
+            format!("Host: g\r\n{more}Transfer-Encoding: chunked\r\nTrailer: {carried}\r\nTE: trailers\r\n");
+        let bytes = format!(
+            "POST /api/x HTTP/1.1\r\n{head}Connection: close\r\n\r\n1\r\na\r\n0\r\n{carried}: {token}\r\n\r\n"
+        );
+        let heard = crate::stage::converse(stage.gateway.proxy, bytes.as_bytes(), false);
+        (heard.answers()[0].status, stage.recorder.take())
+    };
+    for name in ["X-Api-Key", "x_api_key", "Authorization", "Sec-WebSocket-Protocol"] {
+        let (status, received) = sent(name, "");
+        assert_eq!((status, received.len()), (401, 0), "{name}");
+        let (status, received) = sent(name, &format!("X-Api-Key: {token}\r\n"));
+        assert_eq!(status, 200, "{name}");
+        assert!(!format!("{received:?}").contains(&token), "{name}: {received:?}");
+    }
+}
+
+#[test]
+fn a_revocation_reaches_every_carrier() {
+    let stage = stage();
+    let (id, text) = stage.gateway.token("alice", "short", &["tracker"]);
+    let basic = format!("Basic {}", STANDARD.encode(format!("a:{text}")));
+    check(&stage, "before", "/api", &[("authorization", &basic)], (200, "alice"));
+    stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    check(&stage, "after", "/api", &[("authorization", &basic)], (401, "invalid_token"));
+    check(&stage, "in a field", "/api", &[("x-api-key", &text)], (401, "invalid_token"));
+}

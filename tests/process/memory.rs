@@ -1,0 +1,70 @@
+//! What of a new token is left in the process's memory once it has been shown: nothing.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    harness::{Place, services},
+    support::upstream::Upstream,
+};
+
+const PAGE: u64 = 4096;
+
+/// How often these bytes stand in the memory of a process, of which root alone can look at another's.
+fn copies(process: u32, needle: &[u8]) -> usize {
+    let open = |name: &str| File::open(format!("/proc/{process}/{name}")).unwrap();
+    let (pages, memory) = (open("pagemap"), open("mem"));
+    let mut found = 0;
+    for line in fs::read_to_string(format!("/proc/{process}/maps")).unwrap().lines() {
+        let mut words = line.split(' ');
+        let (range, mode) = (words.next().unwrap(), words.next().unwrap());
+        if !mode.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut present = vec![0; usize::try_from((end - start) / PAGE * 8).unwrap()];
+        if pages.read_exact_at(&mut present, start / PAGE * 8).is_err() {
+            continue;
+        }
+        // Runs of pages that are there: most of a heap is room.
+        let mut run = Vec::new();
+        for (at, entry) in present.chunks_exact(8).chain([&[0; 8][..]]).enumerate() {
+            if entry[7] & 0x80 != 0 {
+                let mut page = [0; PAGE as usize];
+                if memory.read_exact_at(&mut page, start + at as u64 * PAGE).is_ok() {
+                    run.extend_from_slice(&page);
+                    continue;
+                }
+            }
+            found += memchr::memmem::find_iter(&run, needle).count();
+            run.clear();
+        }
+    }
+    found
+}
+
+#[test]
+fn a_new_token_does_not_outlast_its_answer() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else may look: core dumps are off, and debuggers with them.
+        return;
+    }
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let process = place.run();
+    let created = place.token("alice", "tracker");
+    let (rotated, _) = place.check(&format!("token rotate {}", &created[4..16]), 0);
+    assert!(copies(process.id(), b"alice") > 0, "what is there is found");
+    for token in [created.as_str(), rotated.trim_end()] {
+        let secret = &token.as_bytes()[17..60];
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while copies(process.id(), secret) > 0 {
+            assert!(Instant::now() < deadline, "{} copies are left", copies(process.id(), secret));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
