@@ -186,7 +186,7 @@ impl Gateway {
         let carrier = carrier.map(|carrier| carrier.to_string());
         self.parts.log.write(&Line {
             at: context.at,
-            request_id: context.request_id.as_bytes(),
+            request_id: context.request_id.as_str(),
             outcome,
             reason,
             status,
@@ -249,7 +249,7 @@ impl Service for Gateway {
         let request_id = self.ids.make();
         self.parts.log.write(&Line {
             at: connection.clock().wall(),
-            request_id: request_id.as_bytes(),
+            request_id: request_id.as_str(),
             outcome: outcome(rejection.reason),
             reason: rejection.reason,
             status: rejection.status().as_u16(),
