@@ -6,6 +6,7 @@
 
 mod certificates;
 mod control;
+mod exchange;
 mod listeners;
 mod reload;
 mod supervisor;
@@ -29,7 +30,7 @@ use crate::{
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, ConnectionLimit, InheritError, tls},
-    proxy::{BadTokens, Counts, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
+    proxy::{BadTokens, Counts, IssuerKeys, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
 
@@ -106,6 +107,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The lock of the store comes first: a second process is told so before it takes an address.
     let (store, state) = Store::open(&config.store, config.configuration(), fence.clone())?;
+    exchange::end_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
         keyring.tend(assertion, SystemTime::now().into())?;
@@ -130,6 +132,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let uses = Arc::new(LastUsedTables::default());
     let connection_limit = ConnectionLimit::new();
     let bad_tokens = Arc::new(BadTokens::default());
+    let issuers = Arc::new(IssuerKeys::default());
     let upstreams = Upstreams::new();
     metrics.ask_upstreams(upstreams.clone());
     let counts = Arc::new(Counts::default());
@@ -159,6 +162,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             refusals: refusal_sender.clone(),
             bad_tokens: bad_tokens.clone(),
             records: Arc::new(store.clone()),
+            issuers: issuers.clone(),
             keyring: keyring.clone(),
             upstreams: upstreams.clone(),
             counts: counts.clone(),

@@ -25,6 +25,7 @@ mod admin;
 mod assertion;
 mod credentials;
 mod document;
+mod exchange;
 mod fields;
 pub mod key;
 pub mod keys;

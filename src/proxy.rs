@@ -19,6 +19,7 @@ mod permitted;
 pub mod refusals;
 mod rejection;
 mod request_id;
+mod sunset;
 mod tunnel;
 mod upgrade;
 mod upstream;
@@ -38,11 +39,12 @@ use http_body::Body as _;
 
 use self::{
     access_log::{Line, LogWriter},
+    authorize::NotForwarded,
     builtin::BuiltinRoute,
     facts::RequestFacts,
     forwarded_cache::ForwardedCache,
     host::HostCache,
-    permitted::LogGuard,
+    permitted::{LogGuard, Permitted},
     refusals::RefusalSender,
     rejection::{ErrorFormat, Rejection},
     request_id::{RequestId, RequestIds},
@@ -51,11 +53,12 @@ use self::{
 pub use self::{
     bad_tokens::BadTokens,
     body::ResponseBody,
-    builtin::TokenLookup,
+    builtin::{IssuerKeys, Issuing, TokenLookup},
     context::RequestContext,
     last_used::{LastUsedTable, LastUsedTables, Use},
-    limits::Counts,
+    limits::{Counts, Exceeded, Waiting},
     upstream::{
+        Upstream,
         resolve::{Resolver, Resolving},
         shared::Upstreams,
     },
@@ -80,6 +83,7 @@ pub struct Parts {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
+    pub issuers: Arc<IssuerKeys>,
     pub keyring: Arc<Keyring>,
     pub counts: Arc<Counts>,
     pub upstreams: Arc<Upstreams>,
@@ -149,11 +153,47 @@ impl Gateway {
             // Boxed, so that this rare case does not enlarge every request's future.
             return Box::pin(self.answer(route, context, readable, request)).await;
         }
-        let permitted = readable.map_err(Rejection::from).and_then(|()| self.authorize(&context, request));
-        match permitted {
-            Ok((upstream, permitted)) => self.forward(&upstream, permitted).await,
-            Err(rejection) => Err((rejection, LogGuard::new(context))),
+        if let Err(reason) = readable {
+            return Err((reason.into(), LogGuard::new(context)));
         }
+        match self.authorize(&context, request, None) {
+            Ok((upstream, permitted)) => self.forward(&upstream, permitted).await,
+            Err(NotForwarded::Rejected(rejection)) => Err((rejection, LogGuard::new(context))),
+            // Boxed, like every rare case.
+            Err(NotForwarded::Queued(queued)) => match Box::pin(self.wait(context, queued)).await {
+                Ok((upstream, permitted)) => self.forward(&upstream, permitted).await,
+                Err(rejected) => Err(rejected),
+            },
+        }
+    }
+
+    /// Waits for a place under each concurrency limit that is reached, and judges the request from the
+    /// beginning by what holds then.
+    async fn wait(
+        self: &Rc<Self>,
+        mut context: Rc<RequestContext>,
+        mut queued: Box<(Request<RequestBody>, Waiting)>,
+    ) -> Result<(Rc<Upstream>, Permitted), (Rejection, LogGuard)> {
+        // As many rounds as there may be limits of one service, each with its own deadline.
+        for _ in 0..MAX_WAITS {
+            let (request, waiting) = *queued;
+            let Some(place) = waiting.place().await else { break };
+            let (mut fresh, readable) = self.begin(&request, Rc::clone(&context.connection));
+            if let Some(fresh) = Rc::get_mut(&mut fresh) {
+                fresh.request_id = context.request_id.clone();
+                fresh.began = context.began;
+            }
+            context = fresh;
+            if let Err(reason) = readable {
+                return Err((reason.into(), LogGuard::new(context)));
+            }
+            match self.authorize(&context, request, Some(place)) {
+                Ok(permitted) => return Ok(permitted),
+                Err(NotForwarded::Rejected(rejection)) => return Err((rejection, LogGuard::new(context))),
+                Err(NotForwarded::Queued(again)) => queued = again,
+            }
+        }
+        Err((Exceeded::no_place().into(), LogGuard::new(context)))
     }
 
     /// Counts and logs a request that has ended, however it did.
@@ -291,6 +331,9 @@ impl Gateway {
         }
     }
 }
+
+/// A request waits under this many limits at most.
+const MAX_WAITS: usize = 4;
 
 const MISSING_HEADER_LOGGED: Duration = Duration::from_secs(60);
 

@@ -1,6 +1,7 @@
 //! The proxy's settings beside the rules: upstreams, limits and forward-auth. They are published with
 //! the rules in one snapshot, so that both change at once. `config` builds them, `proxy` obeys them.
 
+mod exchange;
 mod limits;
 pub mod tls;
 mod upstream;
@@ -9,7 +10,8 @@ mod url;
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 pub use self::{
-    limits::{Limit, LimitKey, Limits, Rate},
+    exchange::{ExchangeRule, MAX_LIFETIME as MAX_EXCHANGED_LIFETIME},
+    limits::{Limit, LimitKey, Limits, Queue, Rate},
     tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
     upstream::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
     url::{Host, Scheme, UpstreamUrl, UrlError},
@@ -26,6 +28,12 @@ pub struct ProxySettings {
     pub limits: Limits,
     /// The proxy that asks for decisions; `None`: nobody may ask.
     pub forward_auth: Option<FrontProxy>,
+    /// Tokens may replace themselves.
+    pub self_rotation: bool,
+    /// How long before a token's end answers say so. `None`: they never do.
+    pub announce_end: Option<Duration>,
+    /// In the order of the configuration.
+    pub exchange: Vec<Arc<ExchangeRule>>,
 }
 
 /// How many bad tokens an address (IPv6: a /64) may send in a window.

@@ -121,6 +121,12 @@ impl TokenIndex {
         self.tokens.pin().remove(digest);
     }
 
+    /// The digests of the tokens that fit. Looks at every token.
+    pub fn find(&self, fits: impl Fn(&Token) -> bool) -> Vec<Digest> {
+        let tokens = self.tokens.pin();
+        tokens.iter().filter(|(_, token)| fits(token)).map(|(digest, _)| *digest).collect()
+    }
+
     /// How many imported tokens there are; while none, a text that is not of our form is refused
     /// before look-up.
     pub fn imported(&self) -> u64 {

@@ -35,9 +35,9 @@ mod writer;
 
 pub use audit::{Verified, VerifyError};
 pub use change::{
-    Actor, ChangeError, Changed, Configuration, GrantTarget, GroupEdit, Idempotency, ImportedToken, Made,
-    NewSession, NewToken, NewUser, Page, Policy, ProvidedSession, ReadError, Settings, TokenEdit,
-    TokenFilter, TokenState, UserEdit, Who,
+    Actor, ChangeError, Changed, Configuration, Exchanged, GrantTarget, GroupEdit, Idempotency,
+    ImportedToken, Made, NewSession, NewToken, NewUser, Page, Policy, ProvidedSession, ReadError, Settings,
+    TokenEdit, TokenFilter, TokenState, UserEdit, Who,
 };
 pub use load::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SeenSession};

@@ -307,7 +307,10 @@ fn every_configuration_that_is_shown_is_valid() {
         let place = tempfile::tempdir().unwrap();
         for (at, _) in text.match_indices("\"file:") {
             let name = text[at + "\"file:".len()..].split('"').next().unwrap();
-            fs::write(place.path().join(name), "Bearer secret").unwrap();
+            // One with a whole path stands in a comment.
+            if !name.starts_with('/') {
+                fs::write(place.path().join(name), "Bearer secret").unwrap();
+            }
         }
         let file = place.path().join("gateway.toml");
         fs::write(&file, &text).unwrap();

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
     certificates::{Next, Shown},
+    exchange,
     supervisor::Supervisor,
     watch::Watch,
 };
@@ -124,6 +125,7 @@ impl Reloader {
             self.keyring.restore(keys);
             ReloadError::Change(error)
         })?;
+        let ended = exchange::end_orphans(&self.store, &self.state).await;
         self.certificates.show(&certificates);
         self.follow(&next);
         self.metrics.set(next.metrics);
@@ -141,6 +143,8 @@ impl Reloader {
         let _ = self.limits.send(next.server.limits.clone());
         next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
         *present = next;
+        // The configuration is in force; what its rules gave before must have ended, too.
+        ended.map_err(ReloadError::Change)?;
         Ok(cut)
     }
 

@@ -15,8 +15,8 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, ConnectionLimit, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Counts, Gateway, LastUsedTable, Parts, TokenLookup, Upstreams, access_log::AccessLog,
-        refusals::RefusalSender,
+        BadTokens, Counts, Gateway, IssuerKeys, LastUsedTable, Parts, TokenLookup, Upstreams,
+        access_log::AccessLog, refusals::RefusalSender,
     },
     state::State,
 };
@@ -32,6 +32,7 @@ pub struct Seed {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
+    pub issuers: Arc<IssuerKeys>,
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
     pub counts: Arc<Counts>,
@@ -80,6 +81,7 @@ async fn serve(seed: Seed) -> io::Result<()> {
         refusals: seed.refusals,
         bad_tokens: seed.bad_tokens,
         records: seed.records,
+        issuers: seed.issuers,
         keyring: seed.keyring,
         upstreams: seed.upstreams,
         counts: seed.counts,

@@ -50,6 +50,10 @@ pub enum Reason {
     ReadOnlyScope,
     /// 403: the address that asks for a decision is no trusted proxy's.
     ProxyNotTrusted,
+    /// 403: the owner may not change their own tokens, or this token cannot be rotated.
+    RotationDenied,
+    /// 400: a token of another issuer that no rule exchanges.
+    ExchangeRefused,
     /// 403: the proxy that asks does not tell exactly one original request.
     OriginalUnclear,
     /// 405 with Allow: a method outside the service's `methods`.

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use crate::authz::{
     answer::{Answer, Reason},
+    carriers::CarrierKind,
     decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
     forwarding::{
         ASSERTION, Claims, FieldPattern, FieldPolicy, Hop, Identities, PassFrom, PeerFields, edit_request,
@@ -113,7 +114,8 @@ impl Observer for Steps {
 fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> Result<Forwarded, Reason> {
     let spec = &permit.owner().service.spec;
     let mut headers = HeaderMap::new();
-    if query.credential != Credential::Missing {
+    let in_authorization = query.credential.kind().is_none_or(CarrierKind::is_authorization);
+    if query.credential != Credential::Missing && in_authorization {
         headers.insert(AUTHORIZATION, HeaderValue::from_static("as the client sent it"));
     }
     let peer = PeerFields::new(Some(query.client), false);

@@ -55,7 +55,15 @@ const MAX_BEARER: usize = 512;
 impl TokenText {
     /// Makes a text from uniformly random bytes (rejection sampling; asks `fill` for more as needed).
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
-        let random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(draw(fill));
+        Self::generate_with(None, fill)
+    }
+
+    /// The same with an id that is given.
+    pub fn generate_with(given: Option<TokenId>, fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
+        let mut random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(draw(fill));
+        if let Some(TokenId(given)) = given {
+            random[..ID].copy_from_slice(&given);
+        }
         let mut id = [0; ID];
         id.copy_from_slice(&random[..ID]);
         // Never grown: a smaller copy would be left behind.

@@ -38,6 +38,11 @@ pub const ROOT: &[Key] = &[
     key("metrics", Kind::Table(METRICS), "What `/metrics` reports."),
     key("upstream", Kind::Named(UPSTREAM), "Where requests are sent. The name is yours to choose."),
     key("service", Kind::Named(SERVICE), "What a token may be scoped to. The name is the scope word."),
+    key(
+        "exchange",
+        Kind::Named(EXCHANGE),
+        "Who gets a short token for an OpenID Connect token of a CI system, by `POST /.permgate/token`.",
+    ),
     key("public", Kind::Tables(PUBLIC), "Paths that need no token. There is no other way past one."),
     key("limits", Kind::TableOrTables(LIMIT), "Limits over all services."),
 ];
@@ -154,8 +159,43 @@ const TOKENS: &[Key] = &[
     key("perm_alias", Kind::Flag, "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.")
         .or("true"),
     key("max_lifetime", Kind::Duration(1000), "The longest lifetime of a new token; unlimited unless set."),
+    // A pipeline asks for it; a thief would like it, too.
+    key("self_rotation", Kind::Flag, "A token may replace itself by `POST /.permgate/rotate`.").or("false"),
+    key(
+        "announce_end",
+        Kind::Duration(1000),
+        "Answers carry `Deprecation` and `Sunset` for so long before their token ends, and while it is in its grace; never unless set.",
+    ),
     // No pipeline needs more; a script gone wild stops here.
     key("max_per_user", Kind::Count(1, 1_000_000), "Live tokens per user.").or("500"),
+];
+
+const EXCHANGE: &[Key] = &[
+    key("issuer", Kind::Text, "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.")
+        .required(),
+    key("audience", Kind::Text, "One of the claim `aud`.").required(),
+    key("claims", Kind::TableOrTables(CLAIM), "What the token says, each exactly; at least one.").required(),
+    key("account", Kind::Text, "Login of the service account that the tokens act for.").required(),
+    key("scope", Kind::Texts, "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
+    // Longer than most jobs run.
+    key("lifetime", Kind::Duration(1000), "Of a token that is given; 1h at most.").or(r#""15m""#),
+    // A busy project has a few hundred jobs an hour.
+    key(
+        "max_tokens",
+        Kind::Count(1, 100_000),
+        "Live tokens at one time; they do not count for `tokens.max_per_user`.",
+    )
+    .or("500"),
+    key(
+        "ca",
+        Kind::Text,
+        "PEM file: the authorities that are trusted for the issuer; the system's unless set.",
+    ),
+];
+
+const CLAIM: &[Key] = &[
+    key("name", Kind::Text, "The claim's name.").required(),
+    key("value", Kind::Text, "Its value, exactly; flags and numbers as text.").required(),
 ];
 
 const ASSERTION: &[Key] = &[

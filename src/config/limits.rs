@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     authz::rules::{ServiceKey, ServiceSpec},
-    settings::{Limit, LimitKey, Limits, Rate},
+    settings::{Limit, LimitKey, Limits, Queue, Rate},
 };
 
 /// Counts are in memory: what takes longer than this to come back means nothing.
@@ -49,7 +49,16 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
         None => None,
         Some(text) => Some(text.parse(|text| rate(text, burst))?),
     };
-    (rate.is_some() || concurrent.is_some()).then_some(Limit { per, rate, concurrent })
+    for key in ["queue", "queue_timeout"] {
+        if concurrent.is_none() && section.is_written(key) {
+            section.error(key, format!("`{key}` is of no use without `concurrent`"), "");
+        }
+    }
+    let queue = Queue {
+        length: section.count("queue").unwrap_or_default(),
+        timeout: section.duration("queue_timeout").unwrap_or_default(),
+    };
+    (rate.is_some() || concurrent.is_some()).then_some(Limit { per, rate, concurrent, queue })
 }
 
 fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong> {

@@ -16,7 +16,7 @@ use super::{
     address::{self, Listen, Scheme, is_local, network},
     admin, assertion,
     document::{Document, Found, Outside},
-    fields, keys,
+    exchange, fields, keys,
     public::warn_of_risks,
     section::{Section, Text},
     service, shape, tls, upstream,
@@ -109,6 +109,12 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         root.document.error_on_line(error.origin.line, error.message);
     }
 
+    let exchange: Vec<_> = root
+        .named("exchange")
+        .iter()
+        .map(|(name, section)| exchange::rule(name, section, &sound_services))
+        .collect();
+
     let store_section = root.table("store");
     let store_path = root.document.directory.join(store_section.text("path")?.value);
     let assertion = assertion::assertion(root, &sound_services, &store_path);
@@ -130,6 +136,9 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
             forward_auth: forward_auth(root, &rules.trusted_proxies),
             bad_tokens: root.table_if_any("limiter").and_then(|section| limiter(&section)),
             limits: super::limits::limits(root, &written_services, &sound_services),
+            self_rotation: tokens.flag("self_rotation"),
+            announce_end: tokens.duration("announce_end"),
+            exchange: exchange.into_iter().flatten().map(Arc::new).collect(),
         },
         assertion,
         services: sound_services,

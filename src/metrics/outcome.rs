@@ -31,6 +31,8 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::ScopeDenied
         | Reason::ReadOnlyScope
         | Reason::ProxyNotTrusted
+        | Reason::RotationDenied
+        | Reason::ExchangeRefused
         | Reason::TooManyBadTokens
         | Reason::RateLimited
         | Reason::ConcurrencyLimited

@@ -22,23 +22,37 @@ use crate::{
         body::request_body,
         context::RequestContext,
         last_used::Use,
-        limits::LimitPermit,
+        limits::{Exceeded, LimitPermit, Place, Waiting},
         permitted::{LogGuard, Permitted},
         refusals::{self, AuditSample},
         rejection::Rejection,
-        trusts, upgrade,
+        sunset, trusts, upgrade,
         upstream::Upstream,
         worker_state::WorkerState,
     },
 };
 
+/// What became of a request that is not forwarded, or not yet.
+pub(super) enum NotForwarded {
+    Rejected(Rejection),
+    /// It waits for a place under a concurrency limit, and is judged again when it has one.
+    Queued(Box<(Request<RequestBody>, Waiting)>),
+}
+
+impl<R: Into<Rejection>> From<R> for NotForwarded {
+    fn from(rejection: R) -> Self {
+        Self::Rejected(rejection.into())
+    }
+}
+
 impl Gateway {
-    /// Judges the request and edits its header fields for the upstream.
+    /// Judges the request and edits its header fields for the upstream. `place`: what it has waited for.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
         mut request: Request<RequestBody>,
-    ) -> Result<(Rc<Upstream>, Permitted), Rejection> {
+        place: Option<Place>,
+    ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
         self.decide(&context.state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
             let service = permit.owner().service;
@@ -49,9 +63,19 @@ impl Gateway {
             }
             let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
             let upgrade = context.facts.upgrade.then(|| upgrade::asked(&request)).flatten();
-            let limits = self.edit_request(&permit, context, request.headers_mut())?;
+            let limits = match self.take_limits(&permit, context, place) {
+                Ok(limits) => limits,
+                Err(Exceeded { waiting: Some(waiting), .. }) => {
+                    return Err(NotForwarded::Queued(Box::new((request, waiting))));
+                }
+                Err(exceeded) => return Err(exceeded.into()),
+            };
+            let limits = self.edit_request(&permit, context, request.headers_mut(), limits)?;
             if let Some(protocols) = upgrade {
                 upgrade::set(request.headers_mut(), protocols);
+            }
+            if let Some(window) = context.state.snapshot.proxy.announce_end {
+                context.outcome.sunset.set(sunset::of(&permit, window, context.at));
             }
             let guard = LogGuard::enter(&permit, context, limits);
             let first_byte = upstream.settings().first_byte_timeout;
@@ -99,14 +123,41 @@ impl Gateway {
         }
     }
 
-    /// Edits the header fields of a permitted request, counts it under the limits, and records the use of
-    /// its token.
+    /// Counts a permitted request under the limits.
+    pub(super) fn take_limits(
+        &self,
+        permit: &Permit<'_>,
+        context: &RequestContext,
+        place: Option<Place>,
+    ) -> Result<Option<LimitPermit>, Exceeded> {
+        let Some(limits) = context.state.limits(permit.owner().service.id) else { return Ok(None) };
+        limits.take(permit, context.facts.client, context.clock().now(), place).map(Some)
+    }
+
+    /// Edits the header fields of a permitted request, and records the use of its token. A request that
+    /// cannot be sent is not counted under the limits.
     pub(super) fn edit_request(
         &self,
         permit: &Permit<'_>,
         context: &RequestContext,
         headers: &mut HeaderMap,
+        limits: Option<LimitPermit>,
     ) -> Result<Option<Box<LimitPermit>>, Rejection> {
+        match self.edit_headers(permit, context, headers) {
+            Ok(()) => Ok(limits.map(Box::new)),
+            Err(reason) => {
+                limits.into_iter().for_each(|mut limits| limits.give_back());
+                Err(reason.into())
+            }
+        }
+    }
+
+    fn edit_headers(
+        &self,
+        permit: &Permit<'_>,
+        context: &RequestContext,
+        headers: &mut HeaderMap,
+    ) -> Result<(), Reason> {
         let service = permit.owner().service.id;
         let connection = &context.connection;
         self.forwarded.with(connection.address(), connection.secure, |peer| {
@@ -120,10 +171,6 @@ impl Gateway {
             forwarding::edit_request(headers, permit, &context.state.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
-        let limits = match context.state.limits(service) {
-            Some(limits) => Some(limits.take(permit, context.facts.client, context.clock().now())?),
-            None => None,
-        };
         if let Some(claims) =
             Claims::of(permit, &context.state.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {
@@ -133,7 +180,7 @@ impl Gateway {
             let one = Use { at: context.at, from: context.facts.client, service };
             self.parts.uses.record(subject.digest, one);
         }
-        Ok(limits.map(Box::new))
+        Ok(())
     }
 
     fn sign_assertion(&self, claims: &Claims<'_>, context: &RequestContext) -> Result<HeaderValue, Reason> {

@@ -20,15 +20,19 @@ use crate::{
         Gateway, body::ResponseBody, context::RequestContext, permitted::LogGuard, rejection::Rejection,
         request_id::RequestId, worker_state::WorkerState,
     },
+    store::{ChangeError, Refusal},
 };
 
-pub use whoami::TokenLookup;
+pub use exchange::IssuerKeys;
+pub use whoami::{Issuing, TokenLookup};
 
 mod auth;
+mod exchange;
 mod form;
 mod forwarded_request;
 mod jwks;
 mod registry;
+mod rotate;
 mod whoami;
 
 /// The route of a path under the reserved prefix.
@@ -42,6 +46,10 @@ pub enum BuiltinRoute {
     Jwks,
     /// `/.permgate/registry`
     Registry,
+    /// `/.permgate/rotate`
+    Rotate,
+    /// `/.permgate/token`
+    Token,
     /// No route: 404, and only after authentication.
     Unknown,
 }
@@ -61,6 +69,8 @@ impl BuiltinRoute {
             "/whoami" => Some(BuiltinRoute::Whoami),
             "/jwks.json" => Some(BuiltinRoute::Jwks),
             "/registry" => Some(BuiltinRoute::Registry),
+            "/rotate" => Some(BuiltinRoute::Rotate),
+            "/token" => Some(BuiltinRoute::Token),
             rest if rest.is_empty() || rest.starts_with('/') => Some(BuiltinRoute::Unknown),
             _ => None,
         }
@@ -83,6 +93,8 @@ impl Gateway {
                     (Ok(()), BuiltinRoute::Whoami) => self.whoami(&context).await,
                     (Ok(()), BuiltinRoute::Jwks) => self.jwks(&context),
                     (Ok(()), BuiltinRoute::Registry) => self.registry(&context, request).await,
+                    (Ok(()), BuiltinRoute::Rotate) => self.rotate(&context).await,
+                    (Ok(()), BuiltinRoute::Token) => self.exchange(&context, request).await,
                     (Ok(()), BuiltinRoute::Auth | BuiltinRoute::Unknown) => self.unknown(&context),
                 };
                 self.set_builtin_service(&context);
@@ -159,6 +171,17 @@ impl Gateway {
     }
 }
 
+/// Why a token was not made. `refused`: what the client is told of a refusal.
+fn not_issued(error: ChangeError, refused: impl FnOnce(Refusal) -> Rejection) -> Rejection {
+    match error {
+        ChangeError::Refused(refusal) => refused(refusal),
+        error => {
+            tracing::error!(%error, "failed to make a token");
+            Reason::StoreUnavailable.into()
+        }
+    }
+}
+
 /// A JSON response that must not be cached.
 fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
@@ -181,6 +204,9 @@ mod tests {
         check("/.permgate/whoami", Some(BuiltinRoute::Whoami));
         check("/.permgate/jwks.json", Some(BuiltinRoute::Jwks));
         check("/.permgate/registry", Some(BuiltinRoute::Registry));
+        check("/.permgate/rotate", Some(BuiltinRoute::Rotate));
+        check("/.permgate/token", Some(BuiltinRoute::Token));
+        check("/.permgate/tokens", Some(BuiltinRoute::Unknown));
         check("/.permgate/registry/", Some(BuiltinRoute::Unknown));
         check("/.permgate/auth", Some(BuiltinRoute::Auth));
         check("/.permgate/auth/", Some(BuiltinRoute::Auth));

@@ -40,7 +40,8 @@ pub fn set(headers: &mut HeaderMap, status: StatusCode, context: &RequestContext
 /// Whether a request asks for a container registry, as far as its host and path tell.
 pub fn in_registry(context: &RequestContext) -> bool {
     let on_host = context.state.snapshot.rules.carriers_on(context.facts.host_name());
-    on_host.is_some_and(|on_host| on_host.registry) && is_registry_path(context.path())
+    let is_asked = is_registry_path(context.path()) || context.path() == builtin::REGISTRY_PATH;
+    on_host.is_some_and(|on_host| on_host.registry) && is_asked
 }
 
 /// `/v2` and everything below, where the clients of container registries ask.

@@ -59,6 +59,8 @@ pub struct Outcome {
     identified: Cell<bool>,
     /// When the permit expires.
     deadline: Cell<Option<Timestamp>>,
+    /// When the token ends, where the client is told.
+    pub sunset: Cell<Option<Timestamp>>,
     /// `None`: neither permitted nor rejected yet.
     pub reason: Cell<Option<Reason>>,
     /// 0: no response has begun.

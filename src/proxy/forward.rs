@@ -13,6 +13,7 @@ use crate::{
         grpc,
         permitted::{LogGuard, Permitted},
         rejection::Rejection,
+        sunset,
         tunnel::Tunnel,
         upgrade,
         upstream::{Answer, OutgoingBody, Upstream},
@@ -78,6 +79,9 @@ impl Gateway {
         {
             let used = context.carrier().and_then(|carrier| carrier.kind());
             carriers::restrict_caching(headers, &service.spec.credentials, used);
+        }
+        if let Some(end) = context.outcome.sunset.get() {
+            sunset::set(headers, end, context.at);
         }
         if let Some(limits) = guard.limits() {
             limits.set_headers(headers);

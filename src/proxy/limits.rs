@@ -18,6 +18,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub use self::concurrency::{Place, Waiting};
 use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
 use crate::{
     authz::{
@@ -25,7 +26,7 @@ use crate::{
         decide::Permit,
         rules::{Rules, Service, ServiceKey},
     },
-    settings::{Limit, LimitKey, Limits, Rate},
+    settings::{Limit, LimitKey, Limits, Queue, Rate},
 };
 
 /// The counts of this process. A limit that a reload does not change keeps its count.
@@ -45,13 +46,13 @@ pub struct ServiceLimits {
 struct ActiveLimit {
     per: LimitKey,
     rate: Option<(Arc<RateLimit>, String)>,
-    cap: Option<(Arc<ConcurrencyLimit>, NonZeroU32)>,
+    cap: Option<(Arc<ConcurrencyLimit>, NonZeroU32, Queue)>,
 }
 
 /// What one request has taken. Dropping it releases its places under concurrency limits.
 #[derive(Debug, Default)]
 pub struct LimitPermit {
-    places: Vec<(Arc<ConcurrencyLimit>, CountKey)>,
+    places: Vec<Place>,
     rates: Vec<(Arc<RateLimit>, CountKey)>,
     /// The response's `RateLimit` and `RateLimit-Policy`.
     fields: Option<Fields>,
@@ -70,6 +71,8 @@ pub struct Exceeded {
     pub reason: Reason,
     pub wait: Duration,
     pub fields: Option<Fields>,
+    /// A position in the queue for a place.
+    pub waiting: Option<Waiting>,
 }
 
 /// Nobody knows when a request will end.
@@ -97,13 +100,13 @@ impl Counts {
     }
 
     fn counted(&self, service: Option<&ServiceKey>, limit: &Limit) -> ActiveLimit {
-        let Limit { per, rate, concurrent } = *limit;
+        let Limit { per, rate, concurrent, queue } = *limit;
         let rate_limit = |rate: Rate| {
             let rate_limit = shared(&self.rates, (service.cloned(), per, rate), || RateLimit::new(rate));
             (rate_limit, format!("{rate} per {}", per.as_str()))
         };
         let concurrency =
-            |cap| (shared(&self.concurrency, (service.cloned(), per), ConcurrencyLimit::default), cap);
+            |cap| (shared(&self.concurrency, (service.cloned(), per), ConcurrencyLimit::default), cap, queue);
         ActiveLimit { per, rate: rate.map(rate_limit), cap: concurrent.map(concurrency) }
     }
 }
@@ -134,22 +137,31 @@ impl ServiceLimits {
         Some(Self { limits, policy })
     }
 
-    /// Counts a permitted request under every limit, or under none.
-    pub fn take(&self, permit: &Permit<'_>, client: IpAddr, now: Instant) -> Result<LimitPermit, Exceeded> {
+    /// Counts a permitted request under every limit, or under none. `held` is the place that it has waited for.
+    pub fn take(
+        &self,
+        permit: &Permit<'_>,
+        client: IpAddr,
+        now: Instant,
+        held_place: Option<Place>,
+    ) -> Result<LimitPermit, Exceeded> {
+        let mut held_place = held_place;
         let mut held = LimitPermit::default();
         let mut state = String::new();
         for limit in &self.limits {
             let Some(key) = limit.per.count_key(permit, client) else { continue };
-            if let Some((concurrency, cap)) = &limit.cap {
-                let Some(key) = concurrency.enter(key, *cap) else {
-                    held.give_back();
-                    return Err(Exceeded {
-                        reason: Reason::ConcurrencyLimited,
-                        wait: WAIT_FOR_PLACE,
-                        fields: None,
-                    });
+            if let Some((concurrency, cap, queue)) = &limit.cap {
+                let place = match held_place.take_if(|place| place.is_for(concurrency, key)) {
+                    Some(place) => Ok(place),
+                    None => concurrency.enter(key, *cap, *queue),
                 };
-                held.places.push((Arc::clone(concurrency), key));
+                match place {
+                    Ok(place) => held.places.push(place),
+                    Err(waiting) => {
+                        held.give_back();
+                        return Err(Exceeded { waiting, ..Exceeded::no_place() });
+                    }
+                }
             }
             if let Some((rate_limit, name)) = &limit.rate {
                 match rate_limit.take(key, now) {
@@ -162,7 +174,7 @@ impl ServiceLimits {
                         held.give_back();
                         let state = format!("\"{name}\";r=0;t={}", seconds(wait));
                         let fields = self.fields(state);
-                        return Err(Exceeded { reason: Reason::RateLimited, wait, fields });
+                        return Err(Exceeded { reason: Reason::RateLimited, wait, fields, waiting: None });
                     }
                 }
             }
@@ -205,6 +217,13 @@ impl LimitPermit {
     }
 }
 
+impl Exceeded {
+    /// No place was left in time.
+    pub fn no_place() -> Self {
+        Self { reason: Reason::ConcurrencyLimited, wait: WAIT_FOR_PLACE, fields: None, waiting: None }
+    }
+}
+
 impl Fields {
     /// Replaces the upstream's own fields: a list of both means nothing (RFC 9651), and a client that obeys
     /// one limit would break the other.
@@ -219,12 +238,6 @@ impl Fields {
         }
         headers.insert(RATE_LIMIT, self.state.clone());
         headers.insert(RATE_LIMIT_POLICY, self.policy.clone());
-    }
-}
-
-impl Drop for LimitPermit {
-    fn drop(&mut self) {
-        self.places.drain(..).for_each(|(concurrency, key)| concurrency.leave(key));
     }
 }
 

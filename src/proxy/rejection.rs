@@ -92,6 +92,12 @@ impl Rejection {
         Self::with_answer(reason, Some(Box::new(answer)))
     }
 
+    /// For a reason with words of its own, in the form of OAuth 2.0 (RFC 6749, 5.2).
+    pub fn described(reason: Reason, status: StatusCode, error: &'static str, description: String) -> Self {
+        let answer = Answer { status, error, description, ..reason.answer(None) };
+        Self::with_answer(reason, Some(Box::new(answer)))
+    }
+
     /// For a proxy that understands only 401 and 403; the body still has the reason.
     pub fn for_proxy(mut self) -> Self {
         if self.status() != StatusCode::UNAUTHORIZED {
@@ -153,7 +159,7 @@ impl From<Reason> for Rejection {
 
 impl From<Exceeded> for Rejection {
     fn from(exceeded: Exceeded) -> Self {
-        let Exceeded { reason, wait, fields } = exceeded;
+        let Exceeded { reason, wait, fields, .. } = exceeded;
         Self { retry_after: Some(whole(wait)), limits: fields.map(Box::new), ..Self::from(reason) }
     }
 }

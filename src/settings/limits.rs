@@ -11,6 +11,16 @@ pub struct Limit {
     pub rate: Option<Rate>,
     /// How many requests at one time.
     pub concurrent: Option<NonZeroU32>,
+    /// Who may wait for a place under the concurrency limit.
+    pub queue: Queue,
+}
+
+/// Who may wait for a place of one key, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// 0: nobody waits.
+    pub length: usize,
+    pub timeout: Duration,
 }
 
 /// What a limit counts by.
@@ -37,6 +47,10 @@ pub struct Limits {
     /// Limits with one count over all services.
     pub everywhere: Vec<Limit>,
     pub services: HashMap<ServiceKey, Vec<Limit>>,
+}
+
+impl Queue {
+    pub const NONE: Self = Self { length: 0, timeout: Duration::ZERO };
 }
 
 impl LimitKey {

@@ -153,6 +153,18 @@ pub struct GroupEdit {
     pub parent: Option<Option<String>>,
 }
 
+/// A token that somebody got for one of another issuer.
+#[derive(Clone, Debug)]
+pub struct Exchanged {
+    /// [`crate::settings::ExchangeRule::author`].
+    pub rule: String,
+    /// Within the rule's.
+    pub scope: Vec<(String, Access)>,
+    /// Whom the other issuer names, for people.
+    pub subject: String,
+    pub request_id: String,
+}
+
 /// A token registered by digest, its text unseen.
 #[derive(Clone, Debug)]
 pub struct ImportedToken {

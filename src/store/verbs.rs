@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{
-    Actor, ChangeError, Changed, Configuration, GrantTarget, GroupEdit, Idempotency, ImportedToken, Made,
-    NewToken, NewUser, Refusal, Store, TokenEdit, UserEdit,
+    Actor, ChangeError, Changed, Configuration, Exchanged, GrantTarget, GroupEdit, Idempotency,
+    ImportedToken, Made, NewToken, NewUser, Refusal, Store, TokenEdit, UserEdit,
     model::{
         AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
     },
@@ -68,6 +68,19 @@ impl Store {
         let (text, drawn) = self.draw()?;
         let plan = move |desk: &mut Desk| desk.rotate_token(&actor, id, grace, once.as_ref(), drawn);
         self.made(text, plan).await
+    }
+
+    /// By the token itself, which its owner is the actor of. Revoking the old one revokes the new one, too.
+    pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<Made, ChangeError> {
+        let (text, drawn) = self.draw()?;
+        self.made(text, move |desk: &mut Desk| desk.rotate_itself(&actor, id, drawn)).await
+    }
+
+    /// `id` follows from the other issuer's token, so that each is exchanged once.
+    pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<Made, ChangeError> {
+        let text = draw_text_of(Some(id))?.1;
+        let drawn = Text { id, digest: text.digest() };
+        self.made(text, move |desk: &mut Desk| desk.exchange_token(&new, drawn)).await
     }
 
     /// Idempotent: a revoked token stays as it was revoked, and the answer is the same.
@@ -342,10 +355,15 @@ impl Store {
 }
 
 fn draw_text() -> Result<(TokenId, TokenText), ChangeError> {
+    draw_text_of(None)
+}
+
+/// A text with this id, else with one that is drawn as well.
+fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError> {
     let mut failed = None;
     // Where the generator fails, what was made is thrown away; distinct bytes only end the search.
     let mut last = 0u8;
-    let drawn = TokenText::generate(&mut |bytes| {
+    let drawn = TokenText::generate_with(id, &mut |bytes| {
         if let Err(error) = getrandom::fill(bytes) {
             failed = Some(error);
             for byte in bytes {

@@ -33,6 +33,7 @@ mod desk;
 mod gather;
 mod groups;
 mod import;
+mod issued;
 mod once;
 mod provided;
 mod reload;

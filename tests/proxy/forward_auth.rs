@@ -233,8 +233,12 @@ fn a_decision_counts_under_the_limits() {
     let (_origin, gate) = asked_by(FrontProxy::Nginx, |setup| {
         let once = std::num::NonZeroU32::MIN;
         let rate = Rate { count: once, window: Duration::from_secs(3600), burst: once };
-        setup.settings.limits.everywhere =
-            vec![Limit { per: LimitKey::Token, rate: Some(rate), concurrent: None }];
+        setup.settings.limits.everywhere = vec![Limit {
+            per: LimitKey::Token,
+            rate: Some(rate),
+            concurrent: None,
+            queue: permgate::settings::Queue::NONE,
+        }];
     });
     assert_eq!(ask(&gate, &[GET, API]).0, 200);
     gate.line();

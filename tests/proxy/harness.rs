@@ -243,6 +243,7 @@ impl Setup {
                         refusals: sender,
                         bad_tokens: Arc::<BadTokens>::default(),
                         records: Arc::new(Recorded(record)),
+                        issuers: Arc::default(),
                         keyring,
                         upstreams,
                         counts: Arc::default(),

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use permgate::{
     authz::rules::ServiceKey,
-    settings::{Limit, LimitKey, Rate},
+    settings::{Limit, LimitKey, Queue, Rate},
 };
 
 use crate::harness::{Gate, Origin, Setup, Wire, eventually, field, fields};
@@ -17,7 +17,7 @@ fn number(n: u32) -> NonZeroU32 {
 /// So many in a window, all of them at once.
 fn rate(per: LimitKey, count: u32, window: Duration) -> Limit {
     let rate = Rate { count: number(count), window, burst: number(count) };
-    Limit { per, rate: Some(rate), concurrent: None }
+    Limit { per, rate: Some(rate), concurrent: None, queue: Queue::NONE }
 }
 
 fn hourly(per: LimitKey, count: u32) -> Limit {
@@ -25,7 +25,12 @@ fn hourly(per: LimitKey, count: u32) -> Limit {
 }
 
 fn cap(per: LimitKey, count: u32) -> Limit {
-    Limit { per, rate: None, concurrent: Some(number(count)) }
+    Limit { per, rate: None, concurrent: Some(number(count)), queue: Queue::NONE }
+}
+
+/// The same, with room for this many to wait.
+fn queued(per: LimitKey, count: u32, length: usize, timeout: Duration) -> Limit {
+    Limit { queue: Queue { length, timeout }, ..cap(per, count) }
 }
 
 fn limited(setup: Setup, limits: &[Limit]) -> Setup {
@@ -187,6 +192,79 @@ fn a_place_is_free_again_however_the_exchange_ends() {
     });
     gate.told();
     assert_eq!(gate.told().1, "ok", "the second line is that of the exchange that held the place");
+}
+
+/// The worker has read what was sent before: it serves one connection after the other.
+fn barrier(gate: &Gate) {
+    let mut client = gate.client();
+    client.send(gate.request("GET /elsewhere", &[]));
+    assert_eq!(client.refused().0, 404);
+}
+
+#[test]
+fn beyond_a_cap_some_wait_and_come_in_in_turn() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[queued(LimitKey::Token, 1, 2, Duration::from_secs(60))]).start();
+    let mut first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let (mut second, third) = (gate.asked(), gate.asked());
+    barrier(&gate);
+    refused(&gate, &gate.request("GET /api/x", &[]));
+    // Who leaves is passed over.
+    third.reset();
+    upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+    assert_eq!(first.answer().0, 200);
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+    assert_eq!(second.answer().0, 200);
+    passes(&gate, &origin, &gate.request("GET /api/x", &[]));
+}
+
+#[test]
+fn who_waits_is_judged_by_what_holds_then() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[queued(LimitKey::Service, 1, 2, Duration::from_secs(60))]).start();
+    let mut first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ");
+    first.until("half ");
+    let mut second = gate.asked();
+    barrier(&gate);
+    // The revocation cuts the first, whose place the second would get.
+    gate.revoke();
+    assert_eq!(second.refused(), (401, "invalid_token".into()));
+    gate.restore();
+    passes(&gate, &origin, &gate.request("GET /api/x", &[]));
+}
+
+#[test]
+fn who_waits_is_judged_by_the_rules_that_hold_then() {
+    let origin = Origin::new();
+    let setup = || limited(origin.setup(), &[queued(LimitKey::Service, 1, 2, Duration::from_secs(60))]);
+    let gate = setup().start();
+    let mut first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let mut second = gate.asked();
+    barrier(&gate);
+    // It cuts the first, whose place the second gets.
+    gate.reload(setup().with(|setup| setup.service.readers.clear()));
+    first.ending();
+    assert_eq!(second.refused(), (403, "insufficient_scope".into()));
+}
+
+#[test]
+fn nobody_waits_longer_than_the_queue_allows() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[queued(LimitKey::Token, 1, 2, Duration::from_millis(20))]).start();
+    let _first = gate.asked();
+    let mut upstream = origin.accept();
+    upstream.head();
+    refused(&gate, &gate.request("GET /api/x", &[]));
+    assert_eq!(gate.told().1, "concurrency_limited");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod answers;
 mod balance;
 mod client_faults;
 mod fencing;
+mod forms;
 mod forward_auth;
 mod forwarding;
 mod harness;

@@ -145,6 +145,16 @@ impl Row {
                 "Decisions are told to trusted proxies alone",
                 "Add the proxy's address to server.trusted_proxies",
             ),
+            Reason::RotationDenied => plain(
+                S::FORBIDDEN,
+                "permission_denied",
+                "The access token cannot be rotated",
+                "Ask an administrator for the permission Update Self, or make a new token",
+            ),
+            Reason::ExchangeRefused => bad_request(
+                "The token is not exchanged",
+                "See that its issuer, audience and claims are those of a rule of exchange, and send each token once",
+            ),
             Reason::OriginalUnclear => forbidden(
                 "The proxy does not tell exactly one original request",
                 "Send no fields that only the proxy sets; the operator compares its configuration with the \

@@ -16,7 +16,7 @@ pub(super) const SERVICE: &[Key] = &[
     key("readers", Kind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", Kind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
     // The reading methods of RFC 9110 that change nothing.
-    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"`.")
+    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).")
         .or(r#"["GET", "HEAD", "OPTIONS"]"#),
     key(
         "authorization",
@@ -28,10 +28,10 @@ pub(super) const SERVICE: &[Key] = &[
     key(
         "credentials",
         Kind::Texts,
-        "Where a token may stand: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in Authorization), `\"header:NAME\"`, `\"websocket\"`.",
+        "Where a token may be: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in `Authorization`), `\"header:NAME\"`, `\"websocket\"`.",
     )
     .or(r#"["bearer"]"#),
-    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`; errors below `/v2/` are OCI's.")
+    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`, and errors below `/v2/` have OCI's form.")
         .or("false"),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream learns who is asking; `jwt` is a signed assertion.")
         .or(r#""headers""#),
@@ -73,7 +73,12 @@ pub(super) const LIMIT: &[Key] = &[
         Kind::Count(1, 10_000_000),
         "How many may come at once after a pause; the rate's number unless set.",
     ),
-    key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included; 429 beyond."),
+    key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included."),
+    // A package manager opens a few dozen connections at once and gives up after a few refusals.
+    key("queue", Kind::Count(0, 10_000), "How many beyond `concurrent` may wait for a place; 429 beyond.")
+        .or("100"),
+    // Shorter than any client's own patience.
+    key("queue_timeout", Kind::Duration(1), "How long they may wait; 429 beyond.").or(r#""5s""#),
 ];
 
 pub(super) const PUBLIC: &[Key] = &[

@@ -66,7 +66,8 @@ impl Gateway {
     fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext) -> Answer {
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
-        self.edit_request(permit, context, &mut headers)?;
+        let limits = self.take_limits(permit, context, None)?;
+        self.edit_request(permit, context, &mut headers, limits)?;
         let mut response = Response::new(Bytes::new());
         let answered = headers.iter().filter(|(name, _)| is_answered(name));
         response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));

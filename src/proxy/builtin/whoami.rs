@@ -1,6 +1,6 @@
 //! `/.permgate/whoami`: tells a pipeline who its token is and what it reaches at this moment.
 
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ use crate::{
         Gateway, context::RequestContext, last_used::Use, rejection::Rejection, worker_state::WorkerState,
     },
     store::{
-        ReadError, Store,
-        model::{TokenRecord, UserKind},
+        Actor, ChangeError, Exchanged, Made, ReadError, Store, Who,
+        model::{TokenRecord, UserId, UserKind},
     },
 };
 
@@ -28,13 +28,36 @@ use crate::{
 pub trait TokenLookup: Send + Sync {
     /// The record, and of which kind its owner is. May block.
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError>;
+
+    /// Replaces a token by one that reaches as far, for its owner.
+    fn rotate(&self, _owner: UserId, _token: TokenId, _request_id: String) -> Issuing<'_> {
+        Box::pin(async { Err(ChangeError::Closed("there is no store".to_owned())) })
+    }
+
+    /// Makes a token with this id for one of another issuer.
+    fn exchange(&self, _id: TokenId, _new: Exchanged) -> Issuing<'_> {
+        Box::pin(async { Err(ChangeError::Closed("there is no store".to_owned())) })
+    }
 }
+
+/// A token on its way.
+pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<Made, ChangeError>> + 'a>>;
 
 impl TokenLookup for Store {
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {
         let Some(record) = self.token(token)? else { return Ok(None) };
         let kind = self.accounts().user_by_id(&record.owner).map(|owner| owner.record.kind);
         Ok(kind.map(|kind| (record, kind)))
+    }
+
+    fn rotate(&self, owner: UserId, token: TokenId, request_id: String) -> Issuing<'_> {
+        let actor =
+            Actor { who: Who::User(owner), parent: None, session: None, request_id: Some(request_id) };
+        Box::pin(self.rotate_itself(actor, token))
+    }
+
+    fn exchange(&self, id: TokenId, new: Exchanged) -> Issuing<'_> {
+        Box::pin(self.exchange_token(id, new))
     }
 }
 
@@ -148,6 +171,6 @@ fn word(access: Access) -> &'static str {
     }
 }
 
-fn time(at: Timestamp) -> Option<String> {
+pub(super) fn time(at: Timestamp) -> Option<String> {
     jiff::Timestamp::from_millisecond(at.as_millis()).ok().map(|at| format!("{at:.3}"))
 }

@@ -1,24 +1,168 @@
-//! How many requests are under way for each key, exactly, over all workers.
+//! How many requests are under way for each key, exactly, over all workers, and who waits for a place.
 
-use std::num::NonZeroU32;
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
 
 use super::table::{CountKey, Table};
+use crate::settings::Queue;
 
 #[derive(Debug, Default)]
-pub struct ConcurrencyLimit(Table<u32>);
+pub struct ConcurrencyLimit {
+    inside: Table<u32>,
+    queue: Mutex<WaitingLists>,
+}
+
+/// A place under the limit. Dropping it gives it to the first who waits for one of the same key.
+#[derive(Debug)]
+pub struct Place {
+    limit: Option<Arc<ConcurrencyLimit>>,
+    key: CountKey,
+}
+
+/// A position in the queue. Dropping it leaves the queue.
+#[derive(Debug)]
+pub struct Waiting {
+    limit: Arc<ConcurrencyLimit>,
+    key: CountKey,
+    place: oneshot::Receiver<Place>,
+    timeout: Duration,
+}
+
+#[derive(Debug, Default)]
+struct WaitingLists {
+    by_key: HashMap<CountKey, VecDeque<Waiter>>,
+    /// In all lists.
+    length: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    cap: NonZeroU32,
+    place: oneshot::Sender<Place>,
+}
+
+/// For one limit over all keys: many keys must not add up to a crowd.
+const MOST_WAITING: usize = 10_000;
 
 impl ConcurrencyLimit {
-    /// Returns the key for [`ConcurrencyLimit::leave`]. `None`: the limit is reached.
-    pub fn enter(&self, key: CountKey, cap: NonZeroU32) -> Option<CountKey> {
-        let (key, entered) = self.0.change(key, is_empty, |inside| match inside < cap.get() {
-            true => (Some(inside + 1), true),
-            false => (None, false),
-        });
-        entered.then_some(key)
+    /// A place, else a position in the queue, else (`Err(None)`) neither.
+    pub fn enter(
+        self: &Arc<Self>,
+        key: CountKey,
+        cap: NonZeroU32,
+        queue: Queue,
+    ) -> Result<Place, Option<Waiting>> {
+        let try_enter = || {
+            let (key, entered) = self.inside.change(key, is_empty, |inside| match inside < cap.get() {
+                true => (Some(inside + 1), true),
+                false => (None, false),
+            });
+            if entered { Ok(Place { limit: Some(Arc::clone(self)), key }) } else { Err(key) }
+        };
+        let key = match try_enter() {
+            Ok(place) => return Ok(place),
+            Err(_) if queue.length == 0 => return Err(None),
+            Err(key) => key,
+        };
+        let mut lists = self.lists();
+        // Once more: a place that was left meanwhile found nobody waiting.
+        if let Ok(place) = try_enter() {
+            return Ok(place);
+        }
+        let waiting = lists.by_key.get(&key).map_or(0, VecDeque::len);
+        if waiting >= queue.length || lists.length >= MOST_WAITING {
+            return Err(None);
+        }
+        let (sender, place) = oneshot::channel();
+        lists.by_key.entry(key).or_default().push_back(Waiter { cap, place: sender });
+        lists.length += 1;
+        Err(Some(Waiting { limit: Arc::clone(self), key, place, timeout: queue.timeout }))
     }
 
-    pub fn leave(&self, key: CountKey) {
-        self.0.change(key, is_empty, |inside| (Some(inside.saturating_sub(1)), ()));
+    /// Passes a place on to the first who waits for it, or frees it.
+    fn leave(self: &Arc<Self>, key: CountKey) {
+        loop {
+            let mut lists = self.lists();
+            let cap = lists.by_key.get(&key).and_then(|list| list.front()).map(|waiter| waiter.cap);
+            let (_, passed) = self.inside.change(key, is_empty, |inside| match cap {
+                // Beyond a cap that a reload has lowered, nobody comes in.
+                Some(cap) if inside <= cap.get() => (None, true),
+                _ => (Some(inside.saturating_sub(1)), false),
+            });
+            if !passed {
+                return;
+            }
+            let Some(waiter) = lists.pop(key) else { return };
+            drop(lists);
+            let place = Place { limit: Some(Arc::clone(self)), key };
+            match waiter.place.send(place) {
+                Ok(()) => return,
+                // Gone meanwhile: the next one.
+                Err(mut place) => drop(place.limit.take()),
+            }
+        }
+    }
+
+    fn lists(&self) -> MutexGuard<'_, WaitingLists> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WaitingLists {
+    fn pop(&mut self, key: CountKey) -> Option<Waiter> {
+        let list = self.by_key.get_mut(&key)?;
+        let first = list.pop_front();
+        if list.is_empty() {
+            self.by_key.remove(&key);
+        }
+        self.length -= usize::from(first.is_some());
+        first
+    }
+}
+
+impl Place {
+    pub fn is_for(&self, limit: &Arc<ConcurrencyLimit>, key: CountKey) -> bool {
+        self.key == key && self.limit.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, limit))
+    }
+}
+
+impl Waiting {
+    /// The place, as soon as there is one. `None`: not in time.
+    pub async fn place(mut self) -> Option<Place> {
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, &mut self.place).await.ok()?.ok()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(limit) = self.limit.take() {
+            limit.leave(self.key);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.place.close();
+        let mut lists = self.limit.lists();
+        let Some(mut list) = lists.by_key.remove(&self.key) else { return };
+        let before = list.len();
+        list.retain(|waiter| !waiter.place.is_closed());
+        lists.length -= before - list.len();
+        if !list.is_empty() {
+            lists.by_key.insert(self.key, list);
+        }
+        drop(lists);
+        // A place that came too late goes to the next one.
+        drop(mem::replace(&mut self.place, oneshot::channel().1));
     }
 }
 
@@ -31,19 +175,74 @@ mod tests {
     use super::*;
     use crate::authz::rules::ServiceId;
 
+    const ONE: CountKey = CountKey::Service(ServiceId(1));
+
+    fn cap(cap: u32) -> NonZeroU32 {
+        NonZeroU32::new(cap).unwrap()
+    }
+
     #[test]
     fn a_place_that_is_left_is_free_again() {
-        let concurrency = ConcurrencyLimit::default();
-        let (one, other) = (CountKey::Service(ServiceId(1)), CountKey::Service(ServiceId(2)));
-        let enter = |key, cap| concurrency.enter(key, NonZeroU32::new(cap).unwrap()).is_some();
-        assert!(enter(one, 2) && enter(one, 2) && !enter(one, 2), "two and no more");
-        assert!(enter(other, 1), "another's are another's");
-        assert!(!enter(one, 1), "under a smaller cap too");
-        concurrency.leave(one);
-        assert!(!enter(one, 1) && enter(one, 2));
-        concurrency.leave(one);
-        concurrency.leave(one);
-        concurrency.leave(other);
-        assert_eq!(concurrency.0.len(), 0, "nobody is remembered");
+        let concurrency = Arc::new(ConcurrencyLimit::default());
+        let other = CountKey::Service(ServiceId(2));
+        let enter = |key, number| concurrency.enter(key, cap(number), Queue::NONE).ok();
+        let (first, second) = (enter(ONE, 2), enter(ONE, 2));
+        assert!(first.is_some() && second.is_some() && enter(ONE, 2).is_none(), "two and no more");
+        let others = enter(other, 1);
+        assert!(others.is_some(), "another's are another's");
+        assert!(enter(ONE, 1).is_none(), "under a smaller cap too");
+        drop(first);
+        assert!(enter(ONE, 1).is_none());
+        let third = enter(ONE, 2);
+        assert!(third.is_some());
+        drop((second, third, others));
+        assert_eq!(concurrency.inside.len(), 0, "nobody is remembered");
+    }
+
+    #[tokio::test]
+    async fn who_waits_comes_in_in_turn() {
+        let concurrency = Arc::new(ConcurrencyLimit::default());
+        let queue = Queue { length: 2, timeout: Duration::from_secs(60) };
+        let first = concurrency.enter(ONE, cap(1), queue).unwrap();
+        let wait = || concurrency.enter(ONE, cap(1), queue).unwrap_err();
+        let (second, third) = (wait().unwrap(), wait().unwrap());
+        assert!(wait().is_none(), "the queue is full");
+        drop(second);
+        let fourth = wait().expect("who left made room");
+        drop(first);
+        let third = third.place().await.unwrap();
+        assert!(third.is_for(&concurrency, ONE));
+        assert!(concurrency.enter(ONE, cap(1), Queue::NONE).is_err(), "nobody overtakes");
+        drop(third);
+        // The place is on its way when its heir leaves.
+        drop(fourth);
+        let last = concurrency.enter(ONE, cap(1), Queue::NONE);
+        assert!(last.is_ok());
+        drop(last);
+        assert_eq!((concurrency.inside.len(), concurrency.lists().length), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn the_wait_ends() {
+        let concurrency = Arc::new(ConcurrencyLimit::default());
+        let queue = Queue { length: 1, timeout: Duration::from_millis(1) };
+        let first = concurrency.enter(ONE, cap(1), queue).unwrap();
+        assert!(concurrency.enter(ONE, cap(1), queue).unwrap_err().unwrap().place().await.is_none());
+        assert_eq!(concurrency.lists().length, 0);
+        drop(first);
+        assert_eq!(concurrency.inside.len(), 0);
+    }
+
+    #[test]
+    fn a_cap_that_was_lowered_lets_nobody_in() {
+        let concurrency = Arc::new(ConcurrencyLimit::default());
+        let queue = Queue { length: 1, timeout: Duration::from_secs(60) };
+        let enter = |number| concurrency.enter(ONE, cap(number), queue);
+        let (first, second) = (enter(2).unwrap(), enter(2).unwrap());
+        let mut waiting = enter(1).unwrap_err().unwrap();
+        drop(first);
+        assert!(waiting.place.try_recv().is_err(), "one is still inside");
+        drop(second);
+        assert!(waiting.place.try_recv().is_ok());
     }
 }

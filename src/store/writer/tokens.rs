@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Desk, desk::is_live};
+use super::{Desk, desk::is_live, issued::by_rotation};
 use crate::{
     authz::{
         accounts::{Account, fold},
@@ -164,6 +164,7 @@ impl Desk {
             return Ok((first, false));
         }
         let mut before = self.known_token(id)?;
+        Desk::refuse_exchanged(&before)?;
         let parent = self.parent(actor)?;
         let grace = {
             let (world, acting) = (self.world(), self.acting(actor, &parent)?);
@@ -243,7 +244,27 @@ impl Desk {
         Ok(revoked)
     }
 
+    /// Ends a token, and what it has made of itself by rotation.
     fn end_token(
+        &mut self,
+        actor: &Actor,
+        record: TokenRecord,
+        reason: RevokeReason,
+    ) -> Result<TokenRecord, ChangeError> {
+        let ended = self.end_one(actor, record, reason)?;
+        let mut last = ended.clone();
+        while let Some(rotation) = last.rotation
+            && let Some(next) = self.token(rotation.to)?
+            && next.author == Some(by_rotation(last.id))
+        {
+            last = self.end_one(actor, next, reason)?;
+            self.affected =
+                self.standing.accounts.user_by_id(&last.owner).map(|owner| Affected::User(owner.ix));
+        }
+        Ok(ended)
+    }
+
+    fn end_one(
         &mut self,
         actor: &Actor,
         mut record: TokenRecord,

@@ -1,0 +1,118 @@
+//! `[exchange.NAME]`: who gets a short token for a token of a CI system.
+
+use http::Uri;
+
+use super::{
+    document::Outside,
+    section::{Section, Text, Wrong},
+    suggest::{closest, did_you_mean},
+    tls,
+};
+use crate::{
+    authz::{rules::ServiceSpec, subject::Access},
+    settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME, TlsParts, UpstreamTls},
+};
+
+/// Names stand in the audit log and in lists.
+const LONGEST_NAME: usize = 63;
+
+/// The rule, as far as it makes sense; what does not is reported.
+pub(super) fn rule(name: &Text<'_>, section: &Section<'_>, services: &[ServiceSpec]) -> Option<ExchangeRule> {
+    let text = &name.value;
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if text.is_empty() || text.len() > LONGEST_NAME || !text.bytes().all(plain) {
+        let advice = "write 1 to 63 lower-case letters, digits and `-`";
+        name.error(format!("{text:?} cannot name an exchange"), advice);
+    }
+    let issuer = section.parsed("issuer", issuer);
+    let claims: Vec<_> = section
+        .tables("claims")
+        .iter()
+        .filter_map(|claim| Some((claim.text("name")?, claim.text("value")?.value)))
+        .collect();
+    if claims.is_empty() && section.is_written("claims") {
+        let advice = "name what only your jobs have, such as `claims = [{ name = \"repository\", value = \"acme/app\" }]`";
+        section.error("claims", "any job of the issuer could exchange its token", advice);
+    }
+    for (claim, _) in &claims {
+        let registered = ["iss", "aud", "exp", "nbf", "iat", "jti"];
+        if registered.contains(&claim.value.as_str()) {
+            let message = format!("the claim {:?} is judged anyway", claim.value);
+            claim.error(message, "name a claim about the job, such as \"sub\"");
+        }
+    }
+    let scope = scope(section, services);
+    let lifetime = section.duration("lifetime").unwrap_or(MAX_EXCHANGED_LIFETIME);
+    if lifetime > MAX_EXCHANGED_LIFETIME {
+        section.error("lifetime", "an exchanged token lives 1h at most", "");
+    }
+    let issuer = issuer?;
+    let tls = match issuer.starts_with("http://") {
+        true => None,
+        false => Some(trust(section)?),
+    };
+    Some(ExchangeRule {
+        name: text.clone(),
+        issuer,
+        audience: section.text("audience")?.value,
+        claims: claims.into_iter().map(|(name, value)| (name.value, value)).collect(),
+        account: section.text("account")?.value,
+        scope,
+        lifetime,
+        max_tokens: section.count("max_tokens").unwrap_or_default(),
+        tls,
+    })
+}
+
+fn issuer(text: &str) -> Result<String, Wrong> {
+    let uri = text.parse::<Uri>().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_here;
+    if host.is_empty() || !is_safe || text.contains(['?', '#', '@']) {
+        let advice = "write it as its tokens say `iss`, such as \"https://token.actions.githubusercontent.com\"; \
+                      http:// is for a provider on this machine alone";
+        return Err((format!("{text:?} is not an issuer's URL"), advice.into()));
+    }
+    Ok(text.to_owned())
+}
+
+/// `"SERVICE"` or `"SERVICE:read"`.
+fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access)> {
+    let mut scope: Vec<(String, Access)> = Vec::new();
+    for text in section.texts("scope") {
+        let (key, access) = match text.value.split_once(':') {
+            None => (text.value.as_str(), Access::Full),
+            Some((key, "read")) => (key, Access::Read),
+            Some((key, "full")) => (key, Access::Full),
+            Some((_, other)) => {
+                text.error(format!("{other:?} is no access"), "write \"read\" or \"full\"");
+                continue;
+            }
+        };
+        let known: Vec<&str> = services.iter().map(|service| service.key.as_str()).collect();
+        if !known.contains(&key) {
+            let advice = closest(key, known.iter().copied())
+                .map_or_else(|| format!("name one of: {}", known.join(", ")), did_you_mean);
+            text.error(format!("there is no service {key:?}"), advice);
+        } else if scope.iter().any(|(other, _)| other == key) {
+            text.error(format!("the scope names {key:?} twice"), "name it once");
+        } else {
+            scope.push((key.to_owned(), access));
+        }
+    }
+    if section.texts("scope").is_empty() && section.is_written("scope") {
+        section.error("scope", "the tokens would be good for nothing", "name a service");
+    }
+    scope.sort();
+    scope
+}
+
+fn trust(section: &Section<'_>) -> Option<UpstreamTls> {
+    if section.document.outside == Outside::Ignored {
+        return None;
+    }
+    let trust = tls::trust(section, &section.at, "ca")?;
+    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
+    loaded.map_err(|error| section.error("ca", tls::with_sources(&error), "")).ok()
+}

@@ -1,0 +1,224 @@
+//! `/.permgate/token`: an OpenID Connect token of a CI system for a short token of ours (RFC 8693), by the
+//! rules of the configuration.
+
+use std::rc::Rc;
+
+use http::{Method, Request, StatusCode};
+use serde_json::{Map, Value, json};
+
+use self::verify::VerifyError;
+use super::{Answer, form, json, not_issued};
+use crate::{
+    authz::{answer::Reason, secret::TokenId, subject::Access},
+    net::RequestBody,
+    proxy::{Gateway, context::RequestContext, rejection::Rejection},
+    store::{Exchanged, RefusalCode},
+};
+
+pub use keys::IssuerKeys;
+
+mod fetch;
+mod keys;
+mod live;
+mod verify;
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const SUBJECT_TYPES: [&str; 2] =
+    ["urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:jwt"];
+
+/// Of a subject in the audit log and in lists, in characters.
+const LONGEST_SUBJECT: usize = 300;
+
+impl Gateway {
+    /// Where there is no rule there is nothing here.
+    pub(super) async fn exchange(
+        &self,
+        context: &Rc<RequestContext>,
+        request: Request<RequestBody>,
+    ) -> Answer {
+        let rules = context.state.snapshot.proxy.exchange.clone();
+        if rules.is_empty() {
+            return self.unknown(context);
+        }
+        self.judge_target(context)?;
+        if context.method != Method::POST {
+            return Err(Rejection::method_not_allowed("POST"));
+        }
+        let form = form::read(request, context).await?;
+        let field = |name: &str| form.get(name).map(String::as_str);
+        match field("grant_type") {
+            Some(GRANT) => {}
+            Some(_) => return Err(refused("unsupported_grant_type", format!("The grant type is {GRANT}"))),
+            None => return Err(invalid("The form has no grant_type")),
+        }
+        if !field("subject_token_type").is_some_and(|kind| SUBJECT_TYPES.contains(&kind)) {
+            return Err(invalid(format!("The subject_token_type is {}", SUBJECT_TYPES.join(" or "))));
+        }
+        if field("requested_token_type").is_some_and(|kind| kind != ACCESS_TOKEN) {
+            return Err(invalid(format!("The requested_token_type is {ACCESS_TOKEN}")));
+        }
+        if field("actor_token").is_some() {
+            return Err(invalid("Nobody acts for somebody else here: send no actor_token"));
+        }
+        if field("resource").is_some() || field("audience").is_some() {
+            return Err(refused("invalid_target", "The rule names the services: send a scope at most"));
+        }
+        let Some(token) = field("subject_token") else {
+            return Err(invalid("The form has no subject_token"));
+        };
+        let claims = self.parts.issuers.verified(token, &rules).await;
+        let claims = claims.map_err(|error| self.not_verified(&error, context))?;
+        let Some(rule) = rules.iter().find(|rule| verify::fits(&claims, rule)) else {
+            return Err(self.not_exchanged(context, "No rule accepts the claims of the token"));
+        };
+        let scope = match field("scope") {
+            Some(asked) => narrowed(&rule.scope, asked)?,
+            None => rule.scope.clone(),
+        };
+        let id = id_of(&claims).ok_or_else(|| self.not_exchanged(context, "The token has no jti"))?;
+        let live = &self.parts.issuers.live;
+        let Some(place) = live.reserve(rule, context.at) else {
+            let text = format!("The rule has {} live tokens already", rule.max_tokens);
+            let (status, error) = (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens");
+            return Err(Rejection::described(Reason::ExchangeRefused, status, error, text));
+        };
+        let new = Exchanged {
+            rule: rule.author(),
+            scope: scope.clone(),
+            subject: subject(&claims),
+            request_id: context.request_id.as_str().to_owned(),
+        };
+        let made = self.parts.records.exchange(id, new).await;
+        let made = made.map_err(|error| {
+            not_issued(error, |refusal| match refusal.code {
+                RefusalCode::NameTaken => self.not_exchanged(context, "The token was exchanged already"),
+                _ => {
+                    tracing::warn!(rule = rule.name, "an exchange was refused: {refusal}");
+                    self.not_exchanged(context, "The rule cannot be used: the log says why")
+                }
+            })
+        })?;
+        let Some(text) = made.text else { return Err(Reason::StoreUnavailable.into()) };
+        place.keep();
+        context.outcome.token.set(Some(made.record.id));
+        let scope: Vec<String> = scope.iter().map(word).collect();
+        let body = json!({
+            "access_token": text.expose(),
+            "issued_token_type": ACCESS_TOKEN,
+            "token_type": "Bearer",
+            "expires_in": rule.lifetime.as_secs(),
+            "scope": scope.join(" "),
+        });
+        Ok(json(&body, &context.request_id))
+    }
+
+    fn not_verified(&self, error: &VerifyError, context: &RequestContext) -> Rejection {
+        tracing::debug!(%error, "a token is not exchanged");
+        match error {
+            VerifyError::Unavailable(why) => {
+                tracing::warn!("the keys of an issuer cannot be had: {why}");
+                Reason::StoreUnavailable.into()
+            }
+            VerifyError::Unaccepted(_) => self.not_exchanged(context, &error.to_string()),
+        }
+    }
+
+    /// A token that is not exchanged counts like any other bad one.
+    fn not_exchanged(&self, context: &RequestContext, why: &str) -> Rejection {
+        if let Some(limit) = context.state.snapshot.proxy.bad_tokens
+            && let Some(wait) =
+                self.parts.bad_tokens.count(context.facts.client, limit, context.clock().now())
+        {
+            return Rejection::too_many(wait);
+        }
+        invalid(why)
+    }
+}
+
+/// RFC 8693, 2.2.2: a subject token that is invalid or not accepted is an invalid request.
+fn invalid(description: impl Into<String>) -> Rejection {
+    refused("invalid_request", description)
+}
+
+fn refused(error: &'static str, description: impl Into<String>) -> Rejection {
+    Rejection::described(Reason::ExchangeRefused, StatusCode::BAD_REQUEST, error, description.into())
+}
+
+/// The part of a rule's scope that was asked for, in the form `tracker hub:read`.
+fn narrowed(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Access)>, Rejection> {
+    let mut narrowed: Vec<(String, Access)> = Vec::new();
+    for entry in asked.split(' ').filter(|entry| !entry.is_empty()) {
+        let (key, access) = match entry.split_once(':') {
+            None => (entry, Access::Full),
+            Some((key, "read")) => (key, Access::Read),
+            Some((key, "full")) => (key, Access::Full),
+            Some(_) => return Err(refused("invalid_scope", "An access is read or full")),
+        };
+        let allowed = scope.iter().any(|(known, most)| known == key && access <= *most);
+        if !allowed || narrowed.iter().any(|(known, _)| known == key) {
+            return Err(refused("invalid_scope", "The scope is not within the rule's, each service once"));
+        }
+        narrowed.push((key.to_owned(), access));
+    }
+    narrowed.sort();
+    if narrowed.is_empty() { Err(refused("invalid_scope", "The scope is empty")) } else { Ok(narrowed) }
+}
+
+fn word((key, access): &(String, Access)) -> String {
+    match access {
+        Access::Full => key.clone(),
+        Access::Read => format!("{key}:read"),
+    }
+}
+
+/// The id of the one token that a subject token can be exchanged for.
+fn id_of(claims: &Map<String, Value>) -> Option<TokenId> {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let (issuer, jti) = (text("iss")?, text("jti")?);
+    let mut hasher = blake3::Hasher::new_derive_key("permgate 2026-11 exchanged token");
+    hasher.update(&(issuer.len() as u64).to_le_bytes()).update(issuer.as_bytes()).update(jti.as_bytes());
+    let mut output = hasher.finalize_xof();
+    Some(TokenId::generate(&mut |bytes| output.fill(bytes)))
+}
+
+/// Whom the issuer names, cut short, in visible characters.
+fn subject(claims: &Map<String, Value>) -> String {
+    let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("(no sub)");
+    subject.chars().filter(|char| !char.is_control()).take(LONGEST_SUBJECT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_narrowed_and_never_widened() {
+        let scope = [("hub".to_owned(), Access::Read), ("tracker".to_owned(), Access::Full)];
+        let check = |asked: &str, expected: Option<&str>| {
+            let found = narrowed(&scope, asked).ok();
+            let found = found.map(|scope| scope.iter().map(word).collect::<Vec<_>>().join(" "));
+            assert_eq!(found.as_deref(), expected, "{asked}");
+        };
+        check("tracker", Some("tracker"));
+        check("tracker:read  hub:read", Some("hub:read tracker:read"));
+        check("hub", None);
+        check("other", None);
+        check("tracker tracker:read", None);
+        check("tracker:write", None);
+        check(" ", None);
+    }
+
+    #[test]
+    fn a_token_of_an_issuer_has_one_id() {
+        let id = |issuer: &str, jti: &str| {
+            let claims = json!({"iss": issuer, "jti": jti});
+            id_of(claims.as_object().unwrap()).map(|id| id.as_str().to_owned())
+        };
+        assert_eq!(id("a", "1"), id("a", "1"));
+        assert_ne!(id("a", "1"), id("a", "2"));
+        assert_ne!(id("a", "1"), id("b", "1"));
+        assert_ne!(id("a", "b1"), id("ab", "1"));
+        assert_eq!(id("a", ""), None);
+    }
+}

@@ -1,0 +1,65 @@
+//! How many exchanged tokens are live for each rule. Their own quota: they do not count among those that
+//! people make.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{authz::time::Timestamp, settings::ExchangeRule};
+
+/// In memory: a restart begins anew, and no token outlives an hour.
+#[derive(Debug, Default)]
+pub struct LiveTokens(Mutex<HashMap<String, VecDeque<Timestamp>>>);
+
+/// Room for one token. Dropping it gives it back.
+pub struct Reserved<'a> {
+    tokens: &'a LiveTokens,
+    rule: String,
+    ends: Timestamp,
+    kept: bool,
+}
+
+impl LiveTokens {
+    /// `None`: the rule has as many as it may.
+    pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reserved<'_>> {
+        let name = rule.author();
+        let ends = now.plus_seconds(i64::try_from(rule.lifetime.as_secs()).unwrap_or(i64::MAX));
+        let mut rules = self.lock();
+        rules.retain(|_, ends| ends.back().is_some_and(|last| *last > now));
+        let live = rules.entry(name.clone()).or_default();
+        while live.front().is_some_and(|end| *end <= now) {
+            live.pop_front();
+        }
+        if live.len() >= rule.max_tokens {
+            return None;
+        }
+        live.push_back(ends);
+        Some(Reserved { tokens: self, rule: name, ends, kept: false })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Timestamp>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reserved<'_> {
+    /// The token was made.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let mut rules = self.tokens.lock();
+        if let Some(live) = rules.get_mut(&self.rule)
+            && let Some(at) = live.iter().rposition(|ends| *ends == self.ends)
+        {
+            live.remove(at);
+        }
+    }
+}

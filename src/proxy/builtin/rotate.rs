@@ -1,0 +1,60 @@
+//! `/.permgate/rotate`: a token replaces itself, for pipelines that do not reach the admin listener.
+
+use std::rc::Rc;
+
+use http::{Method, Response, StatusCode};
+use serde_json::json;
+
+use super::{Answer, json, not_issued, whoami};
+use crate::{
+    authz::{
+        answer::Reason,
+        subject::{Ending, Permission, Subject},
+    },
+    proxy::{Gateway, context::RequestContext, rejection::Rejection},
+};
+
+impl Gateway {
+    /// Bearer alone, whatever the services of the host accept. The new token reaches exactly as far, to the
+    /// same end; the old one holds on for its grace.
+    pub(super) async fn rotate(&self, context: &Rc<RequestContext>) -> Answer {
+        if !context.state.snapshot.proxy.self_rotation {
+            return self.unknown(context);
+        }
+        let may_rotate = |subject: Subject<'_>| {
+            let is_active = subject.token.end == Ending::None;
+            let may = subject.user.permissions.contains(Permission::UpdateSelf);
+            (subject.user.id.to_string(), subject.token.id, is_active, may)
+        };
+        let (owner, id, is_active, may) =
+            self.authenticate_as(context.facts.credential, context, may_rotate)?;
+        if context.method != Method::POST {
+            return Err(Rejection::method_not_allowed("POST"));
+        }
+        if !is_active {
+            return Err(Reason::TokenRotated.into());
+        }
+        if !may {
+            return Err(Reason::RotationDenied.into());
+        }
+        let made = self.parts.records.rotate(owner, id, context.request_id.as_str().to_owned()).await;
+        let made = made.map_err(|error| {
+            not_issued(error, |refusal| {
+                let reason = Reason::RotationDenied;
+                Rejection::described(reason, refusal.status(), refusal.code.word(), refusal.message)
+            })
+        })?;
+        let Some(text) = made.text else { return Err(Reason::StoreUnavailable.into()) };
+        let record = made.record;
+        let body = json!({
+            "token": text.expose(),
+            "id": record.id.as_str(),
+            "name": record.name,
+            "expires_at": record.expires_at.and_then(whoami::time),
+            "replaces": id.as_str(),
+        });
+        let mut response: Response<_> = json(&body, &context.request_id);
+        *response.status_mut() = StatusCode::CREATED;
+        Ok(response)
+    }
+}

@@ -1,0 +1,53 @@
+//! `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) in answers to a token that is about to end, so that a
+//! pipeline learns of it before it stands still.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::fmt::rfc2822::DateTimePrinter;
+
+use crate::authz::{decide::Permit, subject::Ending, time::Timestamp};
+
+const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
+const SUNSET: HeaderName = HeaderName::from_static("sunset");
+
+/// The end that is announced: of the grace of a replaced token, or one that is nearer than `window`.
+pub fn of(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Timestamp> {
+    let token = permit.subject()?.token;
+    let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
+    let expiry = token.expires_at.filter(|end| *end <= latest);
+    match token.end {
+        Ending::Rotated { grace_until } => Some(expiry.map_or(grace_until, |end| end.min(grace_until))),
+        Ending::None | Ending::Revoked => expiry,
+    }
+}
+
+/// Beside what an upstream says of its own interface, which the client cannot tell apart: ours goes first,
+/// since without a token there is nothing.
+pub fn set(headers: &mut HeaderMap, end: Timestamp, now: Timestamp) {
+    let since = format!("@{}", now.as_millis().div_euclid(1000));
+    let Ok(end) = jiff::Timestamp::from_millisecond(end.as_millis()) else { return };
+    let Ok(end) = DateTimePrinter::new().timestamp_to_rfc9110_string(&end) else { return };
+    for (name, value) in [(DEPRECATION, since), (SUNSET, end)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_as_the_standards_say() {
+        let mut headers = HeaderMap::new();
+        set(
+            &mut headers,
+            Timestamp::from_millis(1_780_315_200_000),
+            Timestamp::from_millis(1_780_315_100_999),
+        );
+        assert_eq!(headers["deprecation"], "@1780315100");
+        assert_eq!(headers["sunset"], "Mon, 01 Jun 2026 12:00:00 GMT");
+    }
+}

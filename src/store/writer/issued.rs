@@ -1,0 +1,115 @@
+//! Tokens that clients get through the proxy: in exchange for another one, and by rotating themselves.
+
+use serde_json::json;
+
+use super::{Desk, Text, tokens::target};
+use crate::{
+    authz::{
+        accounts::UserKind,
+        administration::{Refusal, RefusalCode},
+        secret::TokenId,
+    },
+    settings::ExchangeRule,
+    store::{
+        ChangeError,
+        audit::{Entry, scope_json, time_json},
+        change::{Actor, Exchanged},
+        model::TokenRecord,
+    },
+};
+
+/// The author of a token that its predecessor made.
+pub(super) fn by_rotation(predecessor: TokenId) -> String {
+    format!("rotation:{}", predecessor.as_str())
+}
+
+impl Desk {
+    /// By the token itself: the actor is its owner, without a parent, since the new one reaches exactly as
+    /// far. What was exchanged is not rotated.
+    pub(crate) fn rotate_itself(
+        &mut self,
+        actor: &Actor,
+        id: TokenId,
+        text: Text,
+    ) -> Result<(TokenRecord, bool), ChangeError> {
+        let (made, _) = self.rotate_token(actor, id, None, None, text)?;
+        let made = TokenRecord { author: Some(by_rotation(id)), ..made };
+        self.put_token(made.clone());
+        Ok((made, true))
+    }
+
+    /// Each token of the other issuer once: what it is exchanged for has an id of its own. No name is taken,
+    /// so that these tokens do not count among those that people make.
+    pub(crate) fn exchange_token(
+        &mut self,
+        new: &Exchanged,
+        text: Text,
+    ) -> Result<(TokenRecord, bool), ChangeError> {
+        let refuse = |code, message: &str| Err(Refusal::new(code, message).into());
+        // The rule may have gone since the request read it.
+        let rules = &self.standing.proxy.exchange;
+        let Some(rule) = rules.iter().find(|rule| rule.author() == new.rule) else {
+            return refuse(RefusalCode::NotFound, "the rule of exchange is gone");
+        };
+        let (name, lifetime) = (rule.name.clone(), rule.lifetime);
+        if self.token(text.id)?.is_some() {
+            return refuse(RefusalCode::NameTaken, "the token was exchanged already");
+        }
+        let Some(owner) = self.standing.accounts.user_by_login(&rule.account) else {
+            return refuse(RefusalCode::NotFound, "the account of the rule does not exist");
+        };
+        let owner = &owner.record;
+        if owner.kind != UserKind::Service || owner.banned.is_some() || owner.deleted_at.is_some() {
+            return refuse(
+                RefusalCode::UserBanned,
+                "the account of the rule is not an enabled service account",
+            );
+        }
+        let (owner_id, login) = (owner.id.clone(), owner.login.clone());
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let record = TokenRecord {
+            id: text.id,
+            digest: text.digest,
+            imported: false,
+            owner: owner_id,
+            author: Some(new.rule.clone()),
+            name: format!("{name} {}", text.id.as_str()),
+            note: new.subject.clone(),
+            scope: new.scope.clone(),
+            allow_ips: Vec::new(),
+            created_at: self.now,
+            not_before: None,
+            expires_at: Some(self.now.plus_seconds(seconds)),
+            last_used: None,
+            revoked: None,
+            rotation: None,
+            family: text.id,
+            revision: 1,
+        };
+        let change = json!({
+            "owner": login,
+            "subject": new.subject,
+            "scope": scope_json(&record.scope),
+            "expires_at": record.expires_at.map(time_json),
+        });
+        self.audit(Entry {
+            event: "token.exchange",
+            actor: format!("exchange:{name}"),
+            target: target(&record),
+            request_id: Some(new.request_id.clone()),
+            reason: None,
+            change: Some(change),
+        });
+        self.put_token(record.clone());
+        Ok((record, true))
+    }
+
+    /// Whether a token was exchanged for one of another issuer.
+    pub(super) fn refuse_exchanged(record: &TokenRecord) -> Result<(), Refusal> {
+        if record.author.as_deref().is_some_and(ExchangeRule::is_author) {
+            let message = "an exchanged token is not rotated: exchange another one";
+            return Err(Refusal::new(RefusalCode::PermissionDenied, message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,418 @@
+//! Tokens of CI systems for short tokens of ours, and tokens that replace themselves: over a whole gateway,
+//! with an issuer of this test's own, and (ignored, since it needs npm) with a real one.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use serde_json::{Value, json};
+use support::{
+    gateway::Gateway,
+    http::{Answer, Client},
+    stage::{Ended, run},
+    upstream::{self, Upstream},
+};
+
+/// An issuer with one key after another.
+struct Issuer {
+    url: String,
+    keys: Arc<Mutex<Vec<Jwk>>>,
+    key: EncodingKey,
+    fetched: Arc<AtomicUsize>,
+    _server: Upstream,
+}
+
+fn key(kid: &str) -> (EncodingKey, Jwk) {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = EncodingKey::from_ec_der(&pair.serialize_der());
+    let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+    public.common.key_id = Some(kid.to_owned());
+    (key, public)
+}
+
+impl Issuer {
+    fn start() -> Self {
+        let (key, public) = key("one");
+        let (keys, fetched) = (Arc::new(Mutex::new(vec![public])), Arc::new(AtomicUsize::new(0)));
+        let (shown, counted) = (keys.clone(), fetched.clone());
+        let server = Upstream::start(move |seen, socket| {
+            let host = seen.head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+            let answer = if seen.head.starts_with("GET /.well-known/openid-configuration ") {
+                json!({"issuer": format!("http://{host}"), "jwks_uri": format!("http://{host}/keys")})
+            } else {
+                counted.fetch_add(1, Ordering::SeqCst);
+                json!({"keys": *shown.lock().unwrap()})
+            };
+            upstream::json(socket, &answer.to_string())
+        });
+        Self { url: format!("http://{}", server.address), keys, key, fetched, _server: server }
+    }
+
+    fn claims(&self, jti: &str) -> Value {
+        let now = now();
+        json!({
+            "iss": self.url, "aud": "https://gate.example", "sub": "repo:acme/app:ref:refs/heads/main",
+            "repository": "acme/app", "ref_protected": true, "jti": jti, "iat": now, "nbf": now, "exp": now + 300,
+        })
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        self.sign_as(claims, "one", &self.key)
+    }
+
+    fn sign_as(&self, claims: &Value, kid: &str, key: &EncodingKey) -> String {
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+        encode(&header, claims, key).unwrap()
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn rule(issuer: &str, more: &str) -> String {
+    format!(
+        "[exchange.ci]\nissuer = \"{issuer}\"\naudience = \"https://gate.example\"\naccount = \"robot\"\n\
+         claims = [{{ name = \"repository\", value = \"acme/app\" }}, {{ name = \"ref_protected\", value = \"true\" }}]\n\
+         scope = [\"tracker\", \"hub:read\"]\n{more}\n"
+    )
+}
+
+fn gateway(upstream: SocketAddr, more: &str) -> Gateway {
+    let gateway = Gateway::with(&(Gateway::services(upstream) + more));
+    gateway.must("POST", "/v1/users", Some(r#"{"login": "robot", "kind": "service"}"#));
+    gateway.must("POST", "/v1/groups", Some(r#"{"name": "developers"}"#));
+    gateway.must("PUT", "/v1/groups/developers/members/robot", None);
+    gateway
+}
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+fn post(gateway: &Gateway, target: &str, form: &[(&str, &str)]) -> Answer {
+    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let mut client = Client::tcp(gateway.proxy);
+    let kind = "Content-Type: application/x-www-form-urlencoded";
+    client.send(format!(
+        "POST {target} HTTP/1.1\r\nHost: gate.example\r\n{kind}\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    ));
+    client.answer("POST")
+}
+
+fn exchange(gateway: &Gateway, token: &str, more: &[(&str, &str)]) -> Answer {
+    let form = [("grant_type", GRANT), ("subject_token_type", JWT), ("subject_token", token)];
+    post(gateway, "/.permgate/token", &[&form[..], more].concat())
+}
+
+/// The description of a refusal.
+fn refused(row: &str, answer: &Answer, status: u16, error: &str) -> String {
+    let body = answer.json();
+    assert_eq!((answer.status, body["error"].as_str()), (status, Some(error)), "{row}: {body}");
+    assert_eq!(answer.fields["cache-control"], "no-store", "{row}");
+    body["error_description"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::plain());
+    let gateway = gateway(upstream.address, &rule(&issuer.url, "lifetime = \"10m\""));
+    let token = issuer.sign(&issuer.claims("1"));
+    let answer = exchange(&gateway, &token, &[]);
+    let body = answer.json();
+    assert_eq!(answer.status, 200, "{body}");
+    assert_eq!(answer.fields["cache-control"], "no-store");
+    assert_eq!(body["token_type"], "Bearer");
+    assert_eq!(body["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
+    assert_eq!((&body["expires_in"], &body["scope"]), (&json!(600), &json!("hub:read tracker")));
+    let given = body["access_token"].as_str().unwrap();
+    assert_eq!(gateway.get("/api/x", Some(given)).status, 200);
+    let head = upstream.seen.lock().unwrap().last().unwrap().head.clone();
+    assert!(head.contains("x-permgate-user: robot"), "{head}");
+
+    // It is listed like any token, with the rule as its author, and in the audit log.
+    let list = gateway.must("GET", "/v1/users/robot/tokens", None);
+    let listed = &list["items"][0];
+    assert!(listed["author"].as_str().unwrap().starts_with("exchange:ci:"), "{list}");
+    assert_eq!(
+        (&listed["note"], &listed["state"]),
+        (&json!("repo:acme/app:ref:refs/heads/main"), &json!("active"))
+    );
+    let audit = gateway.must("GET", "/v1/audit?limit=5", None).to_string();
+    assert!(audit.contains("token.exchange") && audit.contains("exchange:ci"), "{audit}");
+
+    // Once, and not a second time after a restart either.
+    let said = refused("again", &exchange(&gateway, &token, &[]), 400, "invalid_request");
+    assert_eq!(said, "The token was exchanged already");
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let gateway = Gateway::on(gateway.stop(), &text);
+    refused("after a restart", &exchange(&gateway, &token, &[]), 400, "invalid_request");
+    assert_eq!(gateway.get("/api/x", Some(given)).status, 200, "what was given is still good");
+
+    // Part of the scope may be asked for.
+    let narrow = exchange(&gateway, &issuer.sign(&issuer.claims("2")), &[("scope", "tracker:read")]);
+    assert_eq!(narrow.json()["scope"], "tracker:read", "{}", narrow.text());
+    let wide = exchange(&gateway, &issuer.sign(&issuer.claims("3")), &[("scope", "hub")]);
+    refused("a wider scope", &wide, 400, "invalid_scope");
+
+    // It is revoked like any token, and cannot be rotated.
+    let id = listed["id"].as_str().unwrap();
+    let rotated = gateway.operator("POST", &format!("/v1/tokens/{id}/rotate"), Some("{}"));
+    assert_eq!(rotated.status, 403, "{}", rotated.text());
+    gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    assert_eq!(gateway.get("/api/x", Some(given)).status, 401);
+}
+
+#[test]
+fn what_does_not_fit_is_not_exchanged() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::plain());
+    let gateway = gateway(upstream.address, &rule(&issuer.url, ""));
+    let check = |row: &str, token: &str, expected: &str| {
+        let said = refused(row, &exchange(&gateway, token, &[]), 400, "invalid_request");
+        assert_eq!(said, expected, "{row}");
+        assert_eq!(gateway.must("GET", "/v1/users/robot/tokens", None)["items"], json!([]), "{row}");
+    };
+    let with = |name: &str, value: Value| {
+        let mut claims = issuer.claims(name);
+        claims[name] = value;
+        issuer.sign(&claims)
+    };
+    check(
+        "another repository",
+        &with("repository", json!("acme/app2")),
+        "No rule accepts the claims of the token",
+    );
+    check("a list", &with("repository", json!(["acme/app"])), "No rule accepts the claims of the token");
+    check(
+        "another audience",
+        &with("aud", json!("https://other.example")),
+        "No rule names the audience of the token",
+    );
+    check(
+        "another issuer",
+        &with("iss", json!("https://other.example")),
+        "No rule names the issuer of the token",
+    );
+    check("expired", &with("exp", json!(now() - 120)), "The token has expired");
+    check("not yet", &with("nbf", json!(now() + 120)), "The token is not valid yet");
+    check("of the future", &with("iat", json!(now() + 120)), "The token was issued in the future");
+    check("for ever", &with("exp", json!(now() + 90_000)), "The token lives longer than a day");
+    check("without an end", &with("exp", Value::Null), "The token is malformed");
+    check("without a jti", &with("jti", Value::Null), "The token has no jti");
+    let claims = issuer.claims("x");
+    let (other, _) = key("one");
+    check("another key", &issuer.sign_as(&claims, "one", &other), "The signature of the token does not fit");
+    let unknown = "The token is signed by a key that its issuer does not publish";
+    check("an unknown key", &issuer.sign_as(&claims, "two", &other), unknown);
+    let secret = EncodingKey::from_secret(b"x");
+    let header = Header { kid: Some("one".into()), ..Header::new(Algorithm::HS256) };
+    let shared = encode(&header, &claims, &secret).unwrap();
+    check("a shared secret", &shared, "The token is signed by an algorithm that is not accepted");
+    let sound = issuer.sign(&claims);
+    let parts: Vec<&str> = sound.split('.').collect();
+    // {"alg":"none"}
+    check("no signature", &format!("eyJhbGciOiJub25lIn0.{}.", parts[1]), "The token is malformed");
+    check("no token", "x", "The token is malformed");
+    check(
+        "another's claims",
+        &format!("{}.{}.{}", parts[0], with("sub", json!("y")).split('.').nth(1).unwrap(), parts[2]),
+        "The signature of the token does not fit",
+    );
+
+    let form = |row: &str, form: &[(&str, &str)], error: &str| {
+        refused(row, &post(&gateway, "/.permgate/token", form), 400, error);
+    };
+    form("no grant", &[("subject_token", &sound)], "invalid_request");
+    form("another grant", &[("grant_type", "password")], "unsupported_grant_type");
+    form("no type", &[("grant_type", GRANT), ("subject_token", &sound)], "invalid_request");
+    form("twice", &[("grant_type", GRANT), ("grant_type", GRANT)], "invalid_request");
+    let full = [("grant_type", GRANT), ("subject_token_type", JWT), ("subject_token", sound.as_str())];
+    form("an actor", &[&full[..], &[("actor_token", "x")]].concat(), "invalid_request");
+    form("a target", &[&full[..], &[("resource", "https://x")]].concat(), "invalid_target");
+    let get = gateway.get("/.permgate/token", None);
+    assert_eq!((get.status, get.fields["allow"].as_str()), (405, "POST"));
+    // Nothing of this has used the token up.
+    assert_eq!(exchange(&gateway, &sound, &[]).status, 200);
+    gateway.must("POST", "/v1/users/robot/ban", Some(r#"{"reason": "x"}"#));
+    let banned = exchange(&gateway, &issuer.sign(&issuer.claims("after")), &[]);
+    refused("a banned account", &banned, 400, "invalid_request");
+}
+
+#[test]
+fn keys_are_kept_and_looked_for_again() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::plain());
+    let gateway = gateway(upstream.address, &rule(&issuer.url, "max_tokens = 3"));
+    for jti in ["1", "2"] {
+        assert_eq!(exchange(&gateway, &issuer.sign(&issuer.claims(jti)), &[]).status, 200);
+    }
+    assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1);
+    // A stranger's made-up key makes nobody ask more than once in a while.
+    let (new, public) = key("two");
+    for jti in ["3", "4", "5"] {
+        let made_up = issuer.sign_as(&issuer.claims(jti), "made up", &new);
+        assert_eq!(exchange(&gateway, &made_up, &[]).status, 400);
+    }
+    assert!(issuer.fetched.load(Ordering::SeqCst) <= 2);
+    issuer.keys.lock().unwrap().push(public);
+    assert_eq!(exchange(&gateway, &issuer.sign(&issuer.claims("6")), &[]).status, 200);
+    let full = exchange(&gateway, &issuer.sign(&issuer.claims("7")), &[]);
+    refused("a quota of their own", &full, 429, "too_many_tokens");
+    gateway.token("robot", "made by people", &["tracker"]);
+}
+
+#[test]
+fn what_a_rule_gave_ends_with_it() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::plain());
+    let services = Gateway::services(upstream.address);
+    let gateway = gateway(upstream.address, &rule(&issuer.url, ""));
+    let given = |jti: &str| {
+        let answer = exchange(&gateway, &issuer.sign(&issuer.claims(jti)), &[]);
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    };
+    let status = |token: &str| gateway.get("/api/x", Some(token)).status;
+    let reload = |more: &str| {
+        gateway.write(&(services.clone() + more));
+        gateway.must("POST", "/v1/reload", None);
+    };
+    let first = given("1");
+    reload(&rule(&issuer.url, ""));
+    assert_eq!(status(&first), 200, "the rule is as it was");
+    reload(&rule(&issuer.url, "lifetime = \"5m\""));
+    assert_eq!(status(&first), 401, "the rule has changed");
+    let (second, (_, own)) = (given("2"), gateway.token("robot", "own", &["tracker"]));
+    reload("");
+    assert_eq!((status(&second), status(&own)), (401, 200), "the rule is gone");
+    assert_eq!(gateway.get("/.permgate/token", None).status, 401, "and so is the route");
+
+    // Also where nobody ran meanwhile.
+    reload(&rule(&issuer.url, ""));
+    let third = given("3");
+    let text = Gateway::text(&services);
+    let gateway = Gateway::on(gateway.stop(), &text);
+    assert_eq!(gateway.get("/api/x", Some(&third)).status, 401);
+}
+
+#[test]
+fn a_token_replaces_itself_where_that_is_allowed() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::with(
+        &(Gateway::services(upstream.address) + "[tokens]\nself_rotation = true\nannounce_end = \"14d\"\n"),
+    );
+    gateway.developer("alice");
+    let rotate = |gateway: &Gateway, token: &str| {
+        let mut client = Client::tcp(gateway.proxy);
+        client.send(format!("POST /.permgate/rotate HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"));
+        client.answer("POST")
+    };
+    let replaced = |token: &str| {
+        let answer = rotate(&gateway, token);
+        let body = answer.json();
+        assert_eq!((answer.status, answer.fields["cache-control"].as_str()), (201, "no-store"), "{body}");
+        (body["id"].as_str().unwrap().to_owned(), body["token"].as_str().unwrap().to_owned())
+    };
+    let body = json!({"name": "ci", "scope": [{"service": "tracker", "access": "read"}], "allow_ips": ["127.0.0.0/8"], "expires_in": "30d"});
+    let made = gateway.must("POST", "/v1/users/alice/tokens", Some(&body.to_string()));
+    let (first_id, first) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    let announced = |token: &str| {
+        let answer = gateway.get("/api/x", Some(token));
+        assert_eq!(answer.status, 200);
+        (answer.fields.contains_key("deprecation"), answer.fields.contains_key("sunset"))
+    };
+    assert_eq!(announced(first), (false, false));
+    let (second_id, second) = replaced(first);
+    assert_eq!(
+        (announced(first), announced(&second)),
+        ((true, true), (false, false)),
+        "the old one is in its grace"
+    );
+    let record = gateway.must("GET", &format!("/v1/tokens/{second_id}"), None);
+    for field in ["name", "scope", "allow_ips", "expires_at", "family"] {
+        assert_eq!(
+            record[field],
+            gateway.must("GET", &format!("/v1/tokens/{first_id}"), None)[field],
+            "{field}"
+        );
+    }
+    assert_eq!(record["author"], format!("rotation:{first_id}"));
+    // Not once more by the one that was replaced, nor with a method that only reads.
+    assert_eq!(rotate(&gateway, first).status, 401);
+    assert_eq!(gateway.get("/.permgate/rotate", Some(&second)).status, 405);
+    // Revoking the first one revokes all that came of it.
+    let (_, third) = replaced(&second);
+    gateway.must("DELETE", &format!("/v1/tokens/{first_id}"), None);
+    for token in [first, &second, &third] {
+        assert_eq!(gateway.get("/api/x", Some(token)).status, 401);
+    }
+    // What people rotate is theirs to keep.
+    let (id, _) = gateway.token("alice", "by hand", &["tracker"]);
+    let by_hand = gateway.must("POST", &format!("/v1/tokens/{id}/rotate"), Some("{}"));
+    gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    assert_eq!(gateway.get("/api/x", by_hand["token"].as_str()).status, 200);
+    // Whoever may not change their own tokens may not do so by one of them.
+    let (_, token) = gateway.token("alice", "later", &["tracker"]);
+    gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
+    assert_eq!(
+        refused("no update-self", &rotate(&gateway, &token), 403, "permission_denied"),
+        "The access token cannot be rotated. Ask an administrator for the permission Update Self, or make a new token"
+    );
+
+    let plain = Gateway::start(upstream.address);
+    plain.developer("alice");
+    let (_, token) = plain.token("alice", "good", &["tracker"]);
+    assert_eq!(rotate(&plain, &token).status, 404, "off by default");
+}
+
+#[test]
+#[ignore = "installs oidc-provider from npm; .ci/run runs it"]
+fn a_real_provider_signs_what_is_exchanged() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openid");
+    std::fs::create_dir_all(&place).unwrap();
+    if !place.join("node_modules/oidc-provider").exists() {
+        run(Command::new("npm")
+            .args(["install", "--no-audit", "--no-fund", "oidc-provider@9.13.3"])
+            .current_dir(&place));
+    }
+    let script = place.join("jobs.mjs");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exchange/jobs.mjs"), &script).unwrap();
+    let provider = Command::new("node").arg(&script).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut provider = Ended(provider.unwrap());
+    let mut said = BufReader::new(provider.0.stdout.take().unwrap());
+    let mut issuer = String::new();
+    said.read_line(&mut issuer).unwrap();
+    let issuer = issuer.trim();
+    let upstream = Upstream::plain();
+    let rule = rule(issuer, "").replace(
+        r#"{ name = "repository", value = "acme/app" }, { name = "ref_protected", value = "true" }"#,
+        r#"{ name = "client_id", value = "job" }, { name = "repository", value = "acme/app" }"#,
+    );
+    let gateway = gateway(upstream.address, &rule);
+    let job = |client: &str| {
+        let form = ["-d", "grant_type=client_credentials", "-d", "resource=https://gate.example", "-u"];
+        let told = run(Command::new("curl")
+            .arg("-sS")
+            .args(form)
+            .arg(format!("{client}:secret"))
+            .arg(format!("{issuer}/token")));
+        serde_json::from_str::<Value>(&told).unwrap()["access_token"].as_str().unwrap().to_owned()
+    };
+    let token = job("job");
+    let answer = exchange(&gateway, &token, &[]);
+    let body = answer.json();
+    assert_eq!(answer.status, 200, "{body}");
+    assert_eq!(gateway.get("/api/x", body["access_token"].as_str()).status, 200);
+    assert_eq!(exchange(&gateway, &token, &[]).status, 400, "once");
+    refused("another job", &exchange(&gateway, &job("other"), &[]), 400, "invalid_request");
+}

@@ -1,0 +1,98 @@
+"""What stands behind the gateway in these tests. The mode and a directory are the arguments; the first line
+of output is the port.
+
+files: static files, and JSON for an API of crates. git: `git http-backend`. state: Terraform's state."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+
+mode, directory = sys.argv[1], sys.argv[2]
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments, directory=directory)
+
+    def log_message(self, *arguments):
+        pass
+
+    def body(self):
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            whole = b""
+            while size := int(self.rfile.readline(), 16):
+                whole += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return whole
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def answer(self, status, body, kind="application/json", more=()):
+        self.send_response(status)
+        for name, value in [("Content-Type", kind), ("Content-Length", str(len(body))), *more]:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def git(self):
+        path, _, query = self.path.partition("?")
+        environment = {
+            **os.environ,
+            "GIT_PROJECT_ROOT": directory,
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": path.removeprefix("/git"),
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "REMOTE_USER": self.headers.get("X-Permgate-User", ""),
+        }
+        command = ["git", "http-backend"]
+        told = subprocess.run(command, input=self.body(), env=environment, capture_output=True).stdout
+        head, _, body = told.partition(b"\r\n\r\n")
+        fields = [line.split(": ", 1) for line in head.decode().split("\r\n")]
+        status = next((value for name, value in fields if name == "Status"), "200 OK")
+        kind = next((value for name, value in fields if name == "Content-Type"), "text/plain")
+        self.answer(int(status.split()[0]), body, kind)
+
+    def state(self):
+        place, body = os.path.join(directory, "state"), self.body()
+        if self.command == "POST":
+            with open(place, "wb") as file:
+                file.write(body)
+            self.answer(200, b"")
+        elif os.path.exists(place):
+            with open(place, "rb") as file:
+                self.answer(200, file.read())
+        else:
+            self.answer(404, b"")
+
+    def every(self):
+        if mode != "files":
+            getattr(self, mode)()
+        elif self.path.startswith("/api/v1/crates?"):
+            crate = {"name": "gated", "max_version": "1.0.0", "description": "behind the gateway"}
+            self.answer(200, json.dumps({"crates": [crate], "meta": {"total": 1}}).encode())
+        elif self.path.startswith("/api/v1/crates/"):
+            self.body()
+            self.answer(200, b'{"ok": true}')
+        elif self.path.startswith("/api/v1/namespaces/"):
+            pods = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
+            self.answer(200, json.dumps(pods).encode())
+        elif self.command == "HEAD":
+            super().do_HEAD()
+        else:
+            super().do_GET()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_LOCK = do_UNLOCK = every
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
