@@ -19,7 +19,7 @@
 //! * `GET /v1/overview`, `GET /openapi.json`
 //! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
 //! * everything else: the page, `web`
-//! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for anybody on this machine, else
+//! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for whom `admin.metrics` lets in, else
 //!   with `admin-read`
 
 mod audit;
@@ -27,11 +27,13 @@ mod authenticate;
 mod backup;
 mod by_value;
 mod caller;
+mod client;
 mod configuration;
 mod context;
 mod entry;
 mod error;
 mod explain;
+mod gather;
 mod groups;
 mod guard;
 mod health;
@@ -62,6 +64,7 @@ use axum::Router;
 pub use self::{
     audit::AuditView,
     by_value::{LeakView, LeakedToken},
+    client::MetricsAccess,
     context::{Configuration, ConfigurationError, Context, Parts, Refused, ReloadError, Reloading, Uses},
     error::Problem,
     explain::ExplainRequest,

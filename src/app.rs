@@ -8,6 +8,7 @@ mod certificates;
 mod control;
 mod exchange;
 mod listeners;
+mod own_address;
 mod reload;
 mod supervisor;
 mod uses;
@@ -28,8 +29,8 @@ use crate::{
     authz::subject::Permission,
     config::{Config, Errors},
     fence::{self, Fence},
-    metrics::Metrics,
-    net::{self, Address, BindError, ConnectionLimit, InheritError, tls},
+    metrics::{BudgetReading, BudgetReadings, Metrics},
+    net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
     proxy::{BadTokens, Counts, IssuerKeys, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
@@ -37,6 +38,8 @@ use crate::{
 use certificates::Shown;
 use control::{Control, Request};
 pub use listeners::Place;
+use own_address::OwnAddresses;
+pub use own_address::OwnUpstream;
 use reload::Reloader;
 use supervisor::{Supervisor, Watchdog};
 use worker::Seed;
@@ -84,6 +87,8 @@ pub enum StartError {
     )]
     RemoteAdmin(Address),
     #[error("{0}")]
+    OwnUpstream(#[from] OwnUpstream),
+    #[error("{0}")]
     Tls(#[from] tls::TlsError),
     #[error("{0}")]
     Keyring(#[from] KeyringError),
@@ -123,23 +128,31 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     watch.follow(reload::certificate_files(&config));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
     let admin = listeners::admin(&config.admin, &mut inherited)?;
+    let metrics_door = listeners::metrics(&config.admin)?;
     for name in inherited.left() {
         tracing::warn!("the socket passed as {name:?} is not used: no `listen` names systemd:{name}");
     }
     let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin)?);
+    let metrics_places = listeners::places(metrics_door.as_slice())?;
+    let own = OwnAddresses::new([&proxy_places, &admin_places, &metrics_places].into_iter().flatten());
+    own.check(config.proxy.upstreams.values())?;
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
     let uses = Arc::new(LastUsedTables::default());
-    let connection_limit = ConnectionLimit::new();
+    // Before anything else opens more files than the soft limit allows.
+    let budget_limits = config.budget_limits(Machine::raised());
+    let budgets = Budgets::of_proxy(&budget_limits);
+    let admin_budgets = Budgets::of_admin(&budget_limits);
     let bad_tokens = Arc::new(BadTokens::default());
     let issuers = Arc::new(IssuerKeys::default());
-    let upstreams = Upstreams::new();
+    let upstreams = Upstreams::new(budgets.clone());
     metrics.ask_upstreams(upstreams.clone());
+    metrics.ask_budgets(readings(budgets.clone(), admin_budgets.clone()));
     let counts = Arc::new(Counts::default());
     let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
     let (drain, draining) = net::drain();
     let (exits, worker_exits) = mpsc::unbounded_channel();
-    let count = config.server.workers.map_or_else(cores, std::num::NonZero::get);
+    let count = config.workers();
     let mut workers = Vec::with_capacity(count);
     let (serving, served) = std::sync::mpsc::channel();
     for number in 0..count {
@@ -166,7 +179,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             keyring: keyring.clone(),
             upstreams: upstreams.clone(),
             counts: counts.clone(),
-            connection_limit: connection_limit.clone(),
+            budgets: budgets.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
             pulse: watchdog.as_mut().map(Watchdog::pulse),
@@ -188,6 +201,12 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         changes,
         hosts: config.admin.hosts.clone(),
         sign_in: config.admin.sign_in.clone(),
+        trusted_proxies: config.admin.trusted_proxies.clone(),
+        metrics_access: config.admin.metrics.clone(),
+        metrics_listeners: match &metrics_door {
+            Some(door) => vec![door.listener(None).map_err(StartError::Listener)?],
+            None => Vec::new(),
+        },
         signals,
         status: format!("serving {}; admin {}", list(&proxy_places), list(&admin_places)),
         supervisor,
@@ -205,7 +224,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             watch,
             supervisor,
             keyring,
+            [budgets, admin_budgets.clone()],
+            own,
         ),
+        budgets: admin_budgets,
         store,
         state,
         fence,
@@ -280,6 +302,16 @@ fn list(places: &[Place]) -> String {
     places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// What a scrape reads of the budgets.
+fn readings(proxy: Arc<Budgets>, admin: Arc<Budgets>) -> BudgetReadings {
+    Box::new(move || {
+        let all = proxy.readings().into_iter().chain(admin.admin_readings());
+        all.map(|reading| BudgetReading {
+            name: reading.name,
+            limit: reading.limit,
+            used: reading.used,
+            refused: reading.refused,
+        })
+        .collect()
+    })
 }

@@ -11,10 +11,13 @@ use std::{
 };
 
 use crate::{
-    admin::SignIn,
-    authz::rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
+    admin::{MetricsAccess, SignIn},
+    authz::{
+        forwarding::TrustedProxies,
+        rules::{PublicSpec, ServiceSpec, Settings as RuleSettings},
+    },
     metrics,
-    net::{self, tls::Settings as TlsSettings},
+    net::{self, BudgetLimits, Machine, tls::Settings as TlsSettings},
     proxy::access_log::LogTarget,
     settings::ProxySettings,
     store,
@@ -91,6 +94,23 @@ pub struct Server {
     pub workers: Option<NonZeroUsize>,
     pub drain: Duration,
     pub limits: net::Limits,
+    pub budgets: Budgets,
+}
+
+/// What is written of the budgets; the rest follows from the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budgets {
+    pub upstream_connections: Option<usize>,
+    pub streams: Option<usize>,
+    pub tunnels: Option<usize>,
+    /// Bytes.
+    pub send_buffers: Option<usize>,
+    /// Bytes.
+    pub receive_buffers: Option<usize>,
+    /// Of the admin listener.
+    pub admin_connections: Option<usize>,
+    /// Bytes, of the admin listener.
+    pub bodies: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +123,9 @@ pub struct Admin {
     /// Other machines may reach it.
     pub allow_remote: bool,
     pub sign_in: SignIn,
+    /// Whose word for the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
+    pub metrics: MetricsAccess,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +154,29 @@ impl Config {
         parse(&text, path)
     }
 
+    /// How many threads serve.
+    pub fn workers(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.server.workers.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    /// The budgets on such a machine.
+    pub fn budget_limits(&self, machine: Machine) -> BudgetLimits {
+        let written = &self.server.budgets;
+        let connections = self.server.limits.connections;
+        let derived = BudgetLimits::new(machine, self.workers(), written.admin_connections);
+        BudgetLimits {
+            connections: derived.connections.min(connections),
+            upstream_connections: written.upstream_connections.unwrap_or(derived.upstream_connections),
+            streams: written.streams.unwrap_or(derived.streams),
+            tunnels: written.tunnels.unwrap_or(derived.tunnels).min(connections),
+            send_buffers: written.send_buffers.unwrap_or(derived.send_buffers),
+            receive_buffers: written.receive_buffers.unwrap_or(derived.receive_buffers),
+            bodies: written.bodies.unwrap_or(derived.bodies),
+            ..derived
+        }
+    }
+
     /// What the store compiles and publishes.
     pub fn configuration(&self) -> store::Configuration {
         store::Configuration {
@@ -155,6 +201,8 @@ impl Config {
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("admin.url", self.admin.sign_in.url != new.admin.sign_in.url),
             ("admin.hosts", self.admin.hosts != new.admin.hosts),
+            ("admin.trusted_proxies", self.admin.trusted_proxies != new.admin.trusted_proxies),
+            ("admin.metrics", self.admin.metrics != new.admin.metrics),
             ("admin.user_header", self.admin.sign_in.header != new.admin.sign_in.header),
             ("server.url", same_scheme && self.admin.sign_in.gateway != new.admin.sign_in.gateway),
             ("admin.oidc", self.admin.sign_in.provider != new.admin.sign_in.provider),

@@ -3,6 +3,7 @@
 //!
 //! No label ever holds a token, a user or a path.
 
+mod budgets;
 mod cell;
 mod collectors;
 mod exposition;
@@ -25,6 +26,7 @@ use std::{
 
 use prometheus_client::collector::Collector;
 
+pub use budgets::{BudgetReading, BudgetReadings};
 pub use cell::{Counter, Histogram};
 pub use exposition::Format;
 pub use history::{History, RequestStats, STEP, Step};
@@ -48,6 +50,7 @@ pub struct Metrics {
     pub reloads: Counter,
     pub reloads_failed: Counter,
     upstreams: OnceLock<Arc<dyn UpstreamReadings>>,
+    budgets: OnceLock<BudgetReadings>,
     /// Certificates replaced while serving.
     pub certificate_reloads: Counter,
     pub certificate_reloads_failed: Counter,
@@ -83,6 +86,7 @@ impl Metrics {
             reloads: Counter::default(),
             reloads_failed: Counter::default(),
             upstreams: OnceLock::new(),
+            budgets: OnceLock::new(),
             certificate_reloads: Counter::default(),
             certificate_reloads_failed: Counter::default(),
             certificates: Mutex::default(),
@@ -116,6 +120,11 @@ impl Metrics {
         self.upstreams.get().map(|upstreams| upstreams.read()).unwrap_or_default()
     }
 
+    /// Sets where scrapes read the budgets; only the first call counts.
+    pub fn ask_budgets(&self, budgets: BudgetReadings) {
+        let _ = self.budgets.set(budgets);
+    }
+
     pub fn set_certificates(&self, ends: Vec<(String, i64)>) {
         *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
@@ -132,6 +141,7 @@ impl Metrics {
             workers: self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             services: self.services.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             upstreams: self.upstreams(),
+            budgets: self.budgets.get().map(|budgets| budgets()).unwrap_or_default(),
             readings,
         });
         let mut collectors: Vec<Box<dyn Collector>> = vec![Box::new(scrape.clone())];

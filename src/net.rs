@@ -7,9 +7,11 @@
 mod accept;
 mod bind;
 mod body;
+mod budget;
 mod clock;
 mod connection;
 mod drain;
+mod fetch;
 mod framing;
 mod http1;
 mod http2;
@@ -32,15 +34,17 @@ pub use self::{
     accept::serve,
     bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
+    budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Share},
     clock::{Clock, Deadline, Elapsed},
     connection::{CloseReason, Connection},
     drain::{Drain, Drained, Draining, drain},
+    fetch::fetch,
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},
     upgrade::{OnUpgrade, Upgraded},
-    worker::{ConnectionLimit, Worker},
+    worker::Worker,
 };
 
 /// What a listener serves: the proxy on workers, the admin router on the control thread.

@@ -203,6 +203,7 @@ impl Gateway {
             Some(reason) => (reason, "cut"),
             None if !done.complete.get() => match context.connection.close_reason() {
                 Some(CloseReason::Drained) => (Reason::ShuttingDown, "cut"),
+                Some(CloseReason::OverBudget) => (Reason::OverBudget, "cut"),
                 Some(CloseReason::WriteTimeout) => (Reason::ClientTooSlow, outcome(Reason::ClientTooSlow)),
                 _ => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
             },
@@ -277,14 +278,7 @@ impl Service for Gateway {
     }
 
     fn reject(&self, error: RequestError, connection: &Connection) -> Response<Bytes> {
-        let rejection = Rejection::from(match error {
-            RequestError::BadRequest(_) => Reason::BadRequest,
-            RequestError::UnknownProtocol => Reason::UnknownProtocol,
-            RequestError::HeadTimeout => Reason::RequestTimeout,
-            RequestError::TargetTooLong => Reason::TargetTooLong,
-            RequestError::Misdirected => Reason::Misdirected,
-            RequestError::HeadTooLarge => Reason::HeadTooLarge,
-        });
+        let rejection = Rejection::from(Reason::from(error));
         self.parts.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
         self.parts.log.write(&Line {

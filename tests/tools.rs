@@ -138,13 +138,15 @@ fn npm_publishes_and_installs() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("verdaccio");
     fs::create_dir_all(&place).unwrap();
     if !place.join("node_modules/.bin/verdaccio").exists() {
-        let install = ["install", "--no-audit", "--no-fund", "--prefix", ".", "verdaccio@6.1.2"];
-        run(Command::new("npm").args(install).current_dir(&place));
+        // It asks for a tag of node-fetch that not every mirror has.
+        let manifest = r#"{"private": true, "dependencies": {"verdaccio": "6.1.2"}, "overrides": {"node-fetch": "2.7.0"}}"#;
+        fs::write(place.join("package.json"), manifest).unwrap();
+        run(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(&place));
     }
     let dir = tempfile::tempdir().unwrap();
     let address = stage::vacant();
     let config = format!(
-        "storage: {}\nlisten: {address}\nurl_prefix: /npm/\nweb: {{enable: false}}\n\
+        "storage: {}\nlisten: {address}\nweb: {{enable: false}}\n\
          packages: {{'**': {{access: $all, publish: $all, unpublish: $all}}}}\nlog: {{type: stdout, level: error}}\n",
         dir.path().join("storage").display()
     );
@@ -153,11 +155,11 @@ fn npm_publishes_and_installs() {
     verdaccio.arg("--config").arg(dir.path().join("config.yaml")).stdout(Stdio::null());
     let _server = stage::listening(&mut verdaccio, address);
     // npm sends a bearer by itself.
-    let tools = Tools::before(address, "\"/npm\"", "");
+    let tools = Tools::before(address, "\"/\"", "");
     let npm = |token: &str, directory: &str, arguments: &[&str]| {
         let place = tools.place(directory);
         fs::create_dir_all(&place).unwrap();
-        let registry = format!("//{}/npm/", tools.at());
+        let registry = format!("//{}/", tools.at());
         fs::write(place.join(".npmrc"), format!("registry=http:{registry}\n{registry}:_authToken={token}\n"))
             .unwrap();
         let mut command = Command::new("npm");
@@ -480,7 +482,7 @@ fn a_shared_cache_in_front_gives_nobody_another_callers_answer() {
         Tools::before(upstream.address, "\"/api\"", "credentials = [\"bearer\", \"header:X-Api-Key\"]");
     let (address, dir) = (stage::vacant(), tools.dir.path().display());
     let config = format!(
-        "daemon off; pid {dir}/pid; error_log stderr; events {{}}\nhttp {{\n access_log off;\n\
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr; events {{}}\nhttp {{\n access_log off;\n\
          proxy_cache_path {dir}/cache keys_zone=all:1m;\n client_body_temp_path {dir}/a; proxy_temp_path {dir}/b;\n\
          fastcgi_temp_path {dir}/c; uwsgi_temp_path {dir}/d; scgi_temp_path {dir}/e;\n\
          server {{ listen {address}; location / {{ proxy_pass http://{}; proxy_cache all; }} }}\n}}\n",
@@ -488,7 +490,11 @@ fn a_shared_cache_in_front_gives_nobody_another_callers_answer() {
     );
     fs::write(tools.place("nginx.conf"), config).unwrap();
     let mut nginx = Command::new("nginx");
-    nginx.args(["-p", "/tmp", "-c"]).arg(tools.place("nginx.conf")).stderr(Stdio::null());
+    nginx
+        .args(["-p", "/tmp", "-c"])
+        .arg(tools.place("nginx.conf"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let _nginx = stage::listening(&mut nginx, address);
     let get = |token: &str| {
         let field = format!("X-Api-Key: {token}");

@@ -7,6 +7,7 @@ use http::{Method, header, request::Parts};
 use super::{
     Context,
     caller::{Caller, Identity},
+    client::Origin,
     error::Problem,
     session::{Csrf, cookie},
     sign_in::Vouched,
@@ -32,6 +33,8 @@ use crate::{
 pub(super) struct Claim {
     proof: Proof,
     pub client: IpAddr,
+    /// A proxy has passed it on, who is not the operator even where its peer would be.
+    forwarded: bool,
     pub reading: bool,
 }
 
@@ -73,7 +76,13 @@ pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
 
 impl Claim {
     /// Takes the field out in which a proxy names the user.
-    pub fn of(parts: &mut Parts, connection: &Connection, context: &Context, secure: bool) -> Self {
+    pub fn of(
+        parts: &mut Parts,
+        connection: &Connection,
+        origin: Origin,
+        context: &Context,
+        secure: bool,
+    ) -> Self {
         let perm_alias = context.state.snapshot().rules.settings.perm_alias;
         let imports = context.state.index().imported() > 0;
         let peer = match connection.peer {
@@ -95,7 +104,8 @@ impl Claim {
         let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         Self {
             proof,
-            client: connection.address(),
+            client: origin.address,
+            forwarded: origin.forwarded,
             reading: safe && !upgrade && !forwarding::method_override(&parts.headers),
         }
     }
@@ -156,7 +166,7 @@ impl Claim {
     ) -> Result<Recognised, Unrecognised> {
         let plain = |reason| Unrecognised { reason, token: None };
         let digest = match credential {
-            Credential::Missing if is_operator(peer, context.own_uid) => {
+            Credential::Missing if !self.forwarded && is_operator(peer, context.own_uid) => {
                 return Ok(Recognised { identity: Identity::Operator, deadline: None });
             }
             Credential::Missing => return Err(plain(Reason::MissingCredentials)),

@@ -15,14 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     caller::Visit,
+    client::MetricsAccess,
     session::{Attempts, Csrf, Failures, Way},
     sign_in::SignIn,
     wire::Time,
 };
 use crate::{
-    authz::{rules::Rules, secret::Digest},
+    authz::{forwarding::TrustedProxies, rules::Rules, secret::Digest},
     fence::{Cut, Fence},
     metrics::{History, Metrics, Readings},
+    net::Budget,
     state::State,
     store::{
         Actor, ChangeError, Store,
@@ -57,6 +59,12 @@ pub struct Parts {
     /// was lured to another name is refused.
     pub hosts: Vec<String>,
     pub sign_in: SignIn,
+    /// Whose word for the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// Who gets `/metrics` without a token.
+    pub metrics_access: MetricsAccess,
+    /// Request bodies in memory, all together.
+    pub bodies: Arc<Budget>,
     /// The process's own user: with root the operator on the unix socket.
     pub own_uid: u32,
 }

@@ -111,7 +111,7 @@ fn is_reading(method: &Method) -> bool {
 }
 
 /// Without the port.
-fn name_of(host: &str) -> &str {
+pub(super) fn name_of(host: &str) -> &str {
     let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
     host[after_bracket..].rfind(':').map_or(host, |colon| &host[..after_bracket + colon])
 }

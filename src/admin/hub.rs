@@ -18,6 +18,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     pages::Params,
     tokens::{SEES_TOKENS, parse},
     users::SEES_USERS,
@@ -31,7 +32,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        NewToken, TokenEdit, TokenFilter, TokenState,
+        NewToken, TokenEdit, TokenState,
         model::{RevokeReason, TokenRecord},
     },
 };
@@ -57,6 +58,13 @@ struct Query {
     /// `-1`, as Hub has it: all.
     #[serde(rename = "$top")]
     top: Option<i64>,
+}
+
+/// Rows to pass over, and rows to answer with.
+#[derive(Clone, Copy)]
+struct Range {
+    skip: usize,
+    top: usize,
 }
 
 /// What Hub's clients send to make a token, and to change one.
@@ -99,6 +107,7 @@ pub(in crate::admin) struct UserRef {
 
 const DEFAULT_TOP: usize = 100;
 const MAX_TOP: usize = 1_000;
+const MAX_SKIP: usize = 10_000;
 
 async fn services(
     State(context): State<Context>,
@@ -107,8 +116,10 @@ async fn services(
 ) -> Result<Response, Problem> {
     let rules = context.rules();
     let readable = |service: &&Service| caller.user().is_none_or(|user| user.readable.contains(service.id));
-    let rows = rules.services().iter().filter(readable).map(service_view).collect();
-    query.page("services", rows)
+    let rows: Vec<&Service> = rules.services().iter().filter(readable).collect();
+    let range = query.range()?;
+    let there = rows.iter().skip(range.skip).take(range.top).map(|service| service_view(service));
+    query.page("services", range, rows.len(), there)
 }
 
 async fn user(
@@ -141,18 +152,15 @@ async fn list(
     Params(query): Params<Query>,
 ) -> Result<Response, Problem> {
     let accounts = context.store.accounts();
-    let owner = owner(&accounts, &caller, &user)?;
-    let filter = TokenFilter { owner: Some(owner.record.login.clone()), ..TokenFilter::default() };
-    let (mut rows, mut cursor) = (Vec::new(), None);
-    loop {
-        let page = context.store.tokens(&filter, cursor.as_deref(), MAX_TOP)?;
-        rows.extend(page.items.into_iter().filter(is_there).map(|record| view(&context, owner, &record)));
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    query.page("permanenttokens", rows)
+    let id = owner(&accounts, &caller, &user)?.record.id.clone();
+    let range = query.range()?;
+    let read = move || {
+        let owner = accounts.user_by_id(&id).ok_or_else(|| Problem::not_found("user"))?;
+        let found = context.store.slice_of_tokens(&id, range.skip, range.top)?;
+        let rows = found.items.iter().map(|record| view(&context, owner, record));
+        query.page("permanenttokens", range, found.total, rows)
+    };
+    READS.run(read).await?
 }
 
 async fn create(
@@ -236,17 +244,32 @@ impl Query {
         Fields::parse(self.fields.as_deref())
     }
 
-    fn page(&self, name: &str, rows: Vec<Value>) -> Result<Response, Problem> {
-        let fields = self.fields()?;
+    /// Beyond [`MAX_SKIP`] an answer would cost much and tell little.
+    fn range(&self) -> Result<Range, Problem> {
         let skip = self.skip.unwrap_or_default() as usize;
+        if skip > MAX_SKIP {
+            let text = format!("$skip is at most {MAX_SKIP}: page through longer lists with GET /v1/tokens");
+            return Err(Problem::invalid(text));
+        }
         let top = match self.top {
             None => DEFAULT_TOP,
-            Some(top) if top < 0 => MAX_TOP,
             Some(top) => usize::try_from(top).unwrap_or(MAX_TOP).min(MAX_TOP),
         };
-        let (total, picked) = (rows.len(), fields.of_items(name));
-        let items: Vec<Value> = rows.into_iter().skip(skip).take(top).map(|row| picked.pick(row)).collect();
-        let mut page = json!({"skip": skip, "top": top, "total": total});
+        Ok(Range { skip, top })
+    }
+
+    /// `rows` are those in the range, `total` counts the others too.
+    fn page(
+        &self,
+        name: &str,
+        range: Range,
+        total: usize,
+        rows: impl Iterator<Item = Value>,
+    ) -> Result<Response, Problem> {
+        let fields = self.fields()?;
+        let picked = fields.of_items(name);
+        let items: Vec<Value> = rows.map(|row| picked.pick(row)).collect();
+        let mut page = json!({"skip": range.skip, "top": range.top, "total": total});
         page[name] = items.into();
         Ok(ok(&page))
     }

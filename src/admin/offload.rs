@@ -7,6 +7,10 @@ use tokio::sync::Semaphore;
 
 use super::error::Problem;
 
+/// Reads that may look at many rows: what a list passes over is read, too, and a filter that fits few looks at
+/// many.
+pub(super) static READS: Offload = Offload::new::<1, 32>();
+
 /// A few pieces of work at a time, and few that wait for a turn.
 pub(super) struct Offload {
     turns: LazyLock<Arc<Semaphore>>,

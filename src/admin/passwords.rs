@@ -25,6 +25,7 @@ use super::{
     caller::{Caller, Identity},
     error::Problem,
     offload::Offload,
+    session::Attempt,
     wire::{Json, ok},
 };
 
@@ -71,12 +72,14 @@ async fn set(
     }
     if let Some(present) = own.flatten() {
         let attempts = context.attempts();
-        attempts.begin(&login, caller.client, Instant::now()).map_err(Problem::too_many_attempts)?;
+        // The account is signed in: strangers do not keep it from changing its password.
+        let attempt = Attempt::Password { login: &login, known: true };
+        attempts.begin(attempt, caller.client, Instant::now()).map_err(Problem::too_many_attempts)?;
         if verify(body.current.unwrap_or_default(), Some(present)).await?.is_none() {
             let text = "Changing one's own password needs the present one, as `current`";
             return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_password", text));
         }
-        attempts.succeed(&login, caller.client);
+        attempts.succeed(attempt, caller.client);
     }
     let phc = match body.password {
         Some(password) => Some(derive(password).await?),

@@ -15,17 +15,18 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
 };
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::task::JoinHandle;
 use tower_service::Service as _;
 
 use super::{
     Context,
     authenticate::{Claim, check_target},
-    caller::{Caller, Stake, Visit},
+    caller::{Caller, Identity, Stake, Visit},
+    client::Origin,
     context::Refused,
     entry::Entry,
     error::Problem,
+    gather::{self, Gathered, gather},
     guard,
     session::TELL,
     wire::Time,
@@ -37,9 +38,6 @@ use crate::{
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
 };
 
-/// The largest request body.
-const MAX_BODY: usize = 1 << 20;
-
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Serves every admin listener of the control thread.
@@ -48,6 +46,8 @@ pub struct Server {
     router: Router,
     registry: Rc<Registry<Entry>>,
     metrics: WorkerMetrics,
+    /// Answers `/metrics` and nothing else.
+    metrics_only: bool,
 }
 
 /// An answer's body; while it flows, the request is live.
@@ -81,7 +81,15 @@ impl Server {
         let metrics = context.metrics.worker();
         tokio::task::spawn_local(keep_history(context.history().clone(), context.metrics.clone()));
         tokio::task::spawn_local(tell_failures(context.clone()));
-        Rc::new(Self { router: super::router(context.clone()), registry, metrics, context })
+        let router = super::router(context.clone());
+        Rc::new(Self { router, registry, metrics, context, metrics_only: false })
+    }
+
+    /// For a listener that answers `/metrics` to anybody, and nothing else.
+    pub fn for_metrics(&self) -> Rc<Self> {
+        let (router, context) = (self.router.clone(), self.context.clone());
+        let (registry, metrics) = (self.registry.clone(), context.metrics.worker());
+        Rc::new(Self { router, registry, metrics, context, metrics_only: true })
     }
 
     async fn answer(
@@ -93,15 +101,22 @@ impl Server {
         began: Instant,
     ) -> Answered {
         let secure = connection.secure || self.context.sign_in.is_https();
-        let client = connection.address();
-        parts.extensions.insert(Visit { client, secure, request_id: request_id.clone() });
-        let entered = match self.admit(&mut parts, secure, connection, request_id, began) {
+        let origin = match Origin::of(&parts.headers, connection, &self.context) {
+            Ok(origin) => origin,
+            Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live: None },
+        };
+        parts.extensions.insert(Visit { client: origin.address, secure, request_id: request_id.clone() });
+        let entered = match self.admit(&mut parts, origin, secure, connection, request_id, began) {
             Ok(entered) => entered,
             Err((reason, problem)) => return Answered { response: Err(problem), reason, live: None },
         };
         let (caller, live) = entered.map_or((None, None), |(caller, live)| (Some(caller), Some(live)));
-        let body = match collect(&parts.headers, body).await {
-            Ok(body) => body,
+        let bounds = if caller.is_some() { gather::OF_USER } else { gather::OF_STRANGER };
+        let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
+        let budget = (!is_operator).then(|| (&self.context.bodies, connection.bodies()));
+        let Gathered { bytes: body, share: _share } = match gather(&parts.headers, body, bounds, budget).await
+        {
+            Ok(gathered) => gathered,
             Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
         };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
@@ -130,29 +145,34 @@ impl Server {
     fn admit(
         &self,
         parts: &mut Parts,
+        origin: Origin,
         secure: bool,
         connection: &Rc<Connection>,
         request_id: &Arc<str>,
         began: Instant,
     ) -> Result<Admitted, (Reason, Problem)> {
         let context = &self.context;
-        let client = connection.address();
+        let client = origin.address;
         let refuse = |reason: Reason, token| {
             context.uses.refused(Refused { token, client, reason, request_id });
             (reason, reason.answer(Some(BUILT_IN_SERVICE)).into())
         };
         let path = parts.uri.path().to_owned();
+        if self.metrics_only {
+            let known = path == "/metrics";
+            return if known { Ok(None) } else { Err((Reason::NoService, Problem::not_found("resource"))) };
+        }
         let probe = matches!(path.as_str(), "/healthz" | "/readyz");
-        let local = matches!(connection.peer, Peer::Unix { .. }) || client.is_loopback();
+        let scrape = path == "/metrics" && !parts.headers.contains_key(header::AUTHORIZATION);
         if !probe && matches!(connection.peer, Peer::Inet(_)) {
             guard::check_host(&parts.headers, &context.hosts).map_err(|p| (Reason::Misdirected, p))?;
         }
         check_target(parts).map_err(|reason| refuse(reason, None))?;
-        if probe || (path == "/metrics" && local && !parts.headers.contains_key(header::AUTHORIZATION)) {
+        if probe || scrape && origin.reads_metrics(&parts.headers, connection, context) {
             return Ok(None);
         }
         guard::check_origin(&parts.method, &parts.headers).map_err(|p| (Reason::BadRequest, p))?;
-        let claim = Claim::of(parts, connection, context, secure);
+        let claim = Claim::of(parts, connection, origin, context, secure);
         if guard::is_sign_in(&parts.method, &path) {
             // Whoever one was before: that ends, and must not cut this answer.
             return Ok(None);
@@ -170,6 +190,7 @@ impl Server {
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
+        connection.set_user();
         caller.note_use(context);
         let entry = Entry {
             context: context.clone(),
@@ -209,14 +230,7 @@ impl Service for Server {
     }
 
     fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
-        let reason = match error {
-            RequestError::BadRequest(_) => Reason::BadRequest,
-            RequestError::UnknownProtocol => Reason::UnknownProtocol,
-            RequestError::HeadTimeout => Reason::RequestTimeout,
-            RequestError::TargetTooLong => Reason::TargetTooLong,
-            RequestError::Misdirected => Reason::Misdirected,
-            RequestError::HeadTooLarge => Reason::HeadTooLarge,
-        };
+        let reason = Reason::from(error);
         self.metrics.client_refused(reason);
         let request_id = uuid::Uuid::now_v7().simple().to_string();
         let problem = Problem::from(reason.answer(None));
@@ -309,23 +323,6 @@ fn dress(headers: &mut HeaderMap, request_id: &str) {
     guard::protect(headers);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
-    }
-}
-
-/// All of a request's body: whoever changes something reads nothing more once it has begun.
-async fn collect(headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Reason> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > MAX_BODY as u64) {
-        return Err(Reason::BodyTooLarge);
-    }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Reason::BodyTooLarge),
-        Err(error) => match error.downcast_ref::<BodyError>() {
-            Some(BodyError::Timeout) => Err(Reason::RequestTimeout),
-            Some(BodyError::Gone | BodyError::Aborted) => Err(Reason::ClientClosed),
-            _ => Err(Reason::BadBody),
-        },
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) mod cookie;
 mod failures;
 pub(super) mod secret;
 
-pub(super) use attempts::{Attempts, TooMany};
+pub(super) use attempts::{Attempt, Attempts, TooMany};
 pub(super) use failures::{Failures, TELL, Way};
 pub use secret::Csrf;
 
@@ -93,7 +93,10 @@ async fn sign_in(
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(&login);
     let known = account.map(|account| account.record.id.clone());
-    if let Err(too_many) = context.attempts().begin(&login, visit.client, Instant::now()) {
+    let sessions = known.as_ref().map(|user| context.store.sessions_of(user)).unwrap_or_default();
+    let from = sessions.iter().map(|session| session.client);
+    let attempt = Attempt::by_password(&login, visit.client, from);
+    if let Err(too_many) = context.attempts().begin(attempt, visit.client, Instant::now()) {
         context.note_failure(known, Way::Password, &visit);
         return Err(Problem::too_many_attempts(too_many));
     }
@@ -118,7 +121,7 @@ async fn sign_in(
         context.note_failure(known, Way::Password, &visit);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
-    context.attempts().succeed(&login, visit.client);
+    context.attempts().succeed(attempt, visit.client);
     let view = SessionView::new(&context, user, &secret.csrf(), Some(&record));
     let mut response = answer(StatusCode::CREATED, &view);
     if let Some(cookie) = cookie::set(&secret, visit.secure) {

@@ -26,10 +26,10 @@ use super::{
 };
 use crate::{
     admin,
-    authz::rules::Rules,
+    authz::{forwarding::TrustedProxies, rules::Rules},
     fence::Fence,
     metrics::Metrics,
-    net::{self, ConnectionLimit, Drain, Limits, Listener, Worker},
+    net::{self, Budgets, Drain, Limits, Listener, Worker},
     proxy::{
         LastUsedTables, Upstreams,
         refusals::{AuditSample, RefusalEvent, RefusalSender, Refusals},
@@ -73,6 +73,10 @@ pub struct Control {
     /// Names that the admin listener may be asked by.
     pub hosts: Vec<String>,
     pub sign_in: admin::SignIn,
+    pub trusted_proxies: TrustedProxies,
+    pub metrics_access: admin::MetricsAccess,
+    /// Answer `/metrics` alone.
+    pub metrics_listeners: Vec<Listener>,
     pub store: Store,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
@@ -82,6 +86,8 @@ pub struct Control {
     pub refusals: Refusals,
     pub refusal_sender: RefusalSender,
     pub reloader: Arc<Reloader>,
+    /// Of the admin listener.
+    pub budgets: Arc<Budgets>,
     pub workers: Vec<JoinHandle<()>>,
     pub worker_exits: mpsc::UnboundedReceiver<Exit>,
     pub drain: Drain,
@@ -118,9 +124,14 @@ impl Control {
     async fn run(mut self, mut signals: Sources) -> Outcome {
         let (admin_drain, admin_draining) = net::drain();
         let server = admin::Server::new(self.context());
-        let worker = Worker::new(Limits::default(), ConnectionLimit::new());
+        let worker = Worker::new(Limits::default(), self.budgets.clone());
         for listener in std::mem::take(&mut self.listeners) {
             let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
+            tokio::task::spawn_local(served);
+        }
+        for listener in std::mem::take(&mut self.metrics_listeners) {
+            let scraped = server.for_metrics();
+            let served = net::serve(worker.clone(), listener, scraped, admin_draining.clone());
             tokio::task::spawn_local(served);
         }
         let care = self.upstreams.clone().care(self.state.clone(), worker.clock().clone());
@@ -156,6 +167,9 @@ impl Control {
             ready: self.ready.clone(),
             hosts: self.hosts.clone(),
             sign_in: self.sign_in.clone(),
+            bodies: self.budgets.bodies.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            metrics_access: self.metrics_access.clone(),
             // Not the owner of /proc/self, which is root where core dumps are off.
             own_uid: rustix::process::geteuid().as_raw(),
         })

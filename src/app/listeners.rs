@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use super::{Signals, StartError};
 use crate::{
+    admin::MetricsAccess,
     config::{Admin, Config, Listen, Server},
     net::{Address, Bound, InheritError, Inherited, Listener, bind, bind_with_mode, tls::Certificates},
 };
@@ -65,6 +66,12 @@ pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Door
         all.extend(passed.into_iter().map(|bound| Door { bound, secure }));
     }
     Ok(all)
+}
+
+/// The listener for scrapers alone.
+pub(super) fn metrics(admin: &Admin) -> Result<Option<Door>, StartError> {
+    let MetricsAccess::Apart(address) = &admin.metrics else { return Ok(None) };
+    Ok(Some(Door { bound: bind(address)?, secure: false }))
 }
 
 pub(super) fn places(doors: &[Door]) -> Result<Vec<Place>, StartError> {

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use super::{
     certificates::{Next, Shown},
     exchange,
+    own_address::OwnAddresses,
     supervisor::Supervisor,
     watch::Watch,
 };
@@ -20,7 +21,7 @@ use crate::{
     config::{self, Config, Errors, Problem},
     fence::Cut,
     metrics::Metrics,
-    net::Limits,
+    net::{Budgets, Limits, Machine},
     proxy::access_log::AccessLog,
     settings::{UpstreamSettings, UpstreamTls},
     state::State,
@@ -42,6 +43,9 @@ pub struct Reloader {
     watch: Watch,
     supervisor: Supervisor,
     keyring: Arc<Keyring>,
+    /// Of the proxy and of the admin listener.
+    budgets: [Arc<Budgets>; 2],
+    own: OwnAddresses,
 }
 
 impl Reloader {
@@ -57,6 +61,8 @@ impl Reloader {
         watch: Watch,
         supervisor: Supervisor,
         keyring: Arc<Keyring>,
+        budgets: [Arc<Budgets>; 2],
+        own: OwnAddresses,
     ) -> Arc<Self> {
         Arc::new(Self {
             file: config.file.clone(),
@@ -71,6 +77,8 @@ impl Reloader {
             watch,
             supervisor,
             keyring,
+            budgets,
+            own,
         })
     }
 
@@ -110,6 +118,11 @@ impl Reloader {
                 "{key} cannot be switched on or off by a reload: stop permgate and start it again"
             )));
         }
+        let (own, upstreams) = (self.own.clone(), next.proxy.upstreams.clone());
+        let checked = tokio::task::spawn_blocking(move || own.check(upstreams.values())).await;
+        if let Ok(Err(error)) = checked {
+            return Err(self.refused(error.to_string()));
+        }
         // Read before anything changes, shown only once the rules are accepted.
         let certificates = self
             .read_certificates(&next)
@@ -139,6 +152,10 @@ impl Reloader {
         {
             tracing::error!("the access log stays where it was: {error}");
         }
+        let [proxy, admin] = &self.budgets;
+        let limits = next.budget_limits(Machine::raised());
+        proxy.set(&limits);
+        admin.set(&limits.of_admin());
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());
         next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
@@ -345,6 +362,8 @@ mod tests {
             crate::app::watch::watch().0,
             Supervisor::of(Signals::Ignored),
             Arc::default(),
+            [Budgets::of_process(), Budgets::of_process()],
+            OwnAddresses::default(),
         );
         let reload = async || {
             let before = certificates.current();

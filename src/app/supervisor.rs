@@ -137,7 +137,7 @@ fn line(status: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{ConnectionLimit, Limits, Worker};
+    use crate::net::{Budgets, Limits, Worker};
 
     #[test]
     fn one_silent_worker_silences_all() {
@@ -165,7 +165,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let every = Duration::from_millis(5);
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let worker = Worker::new(Limits::default(), ConnectionLimit::new());
+            let worker = Worker::new(Limits::default(), Budgets::of_process());
             let pulse = Pulse { beats: Arc::default(), every };
             tokio::task::spawn_local(pulse.clone().keep(worker.clock().clone()));
             while pulse.count() < 3 {

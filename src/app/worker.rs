@@ -13,7 +13,7 @@ use crate::{
     assertion::Keyring,
     fence::{Participant, Registry},
     metrics::WorkerMetrics,
-    net::{self, ConnectionLimit, Draining, Limits, Listener, Worker},
+    net::{self, Budgets, Draining, Limits, Listener, Worker},
     proxy::{
         BadTokens, Counts, Gateway, IssuerKeys, LastUsedTable, Parts, TokenLookup, Upstreams,
         access_log::AccessLog, refusals::RefusalSender,
@@ -36,7 +36,7 @@ pub struct Seed {
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
     pub counts: Arc<Counts>,
-    pub connection_limit: Arc<ConnectionLimit>,
+    pub budgets: Arc<Budgets>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
     /// Where somebody watches.
@@ -69,7 +69,7 @@ fn run(seed: Seed) -> io::Result<()> {
 
 async fn serve(seed: Seed) -> io::Result<()> {
     let mut limits = seed.limits;
-    let worker = Worker::new(limits.borrow_and_update().clone(), seed.connection_limit);
+    let worker = Worker::new(limits.borrow_and_update().clone(), seed.budgets);
     let registry = Registry::new(seed.participant);
     tokio::task::spawn_local(registry.clone().run());
     let gateway = Gateway::new(Parts {

@@ -90,6 +90,8 @@ pub enum Reason {
     UpstreamUnavailable,
     /// 503: too many requests are under way, and too many wait.
     UpstreamOverloaded,
+    /// 503: all requests together use as much of the process as they may.
+    OverBudget,
     /// 503, never 401 or 403.
     StoreUnavailable,
     /// 503: the request could not be signed for the upstream.

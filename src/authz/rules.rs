@@ -151,6 +151,11 @@ impl Rules {
         Ok(Some(owner))
     }
 
+    /// Whether a service lists this host, in its canonical form.
+    pub fn names_host(&self, host: &str) -> bool {
+        self.services.iter().any(|service| service.spec.hosts.iter().any(|one| one == host))
+    }
+
     /// Whether a path belongs to the same owner on these hosts, too.
     pub fn is_owner_on(
         &self,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, Problem},
-    net::Address,
+    net::{Address, BudgetLimits, Machine},
 };
 
 #[derive(Debug, Args)]
@@ -23,13 +23,14 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let (errors, warnings, services) = match Config::load(global.config()) {
+        let (errors, warnings, services, budgets) = match Config::load(global.config()) {
             Ok(mut config) => {
                 let unknown = unknown_readers(global, &config);
                 config.warnings.extend(unknown);
-                (config.exposed, config.warnings, config.services.len())
+                let budgets = config.budget_limits(Machine::read());
+                (config.exposed, config.warnings, config.services.len(), Some(budgets))
             }
-            Err(errors) => (errors.0, Vec::new(), 0),
+            Err(errors) => (errors.0, Vec::new(), 0, None),
         };
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
         match global.output {
@@ -37,6 +38,7 @@ impl Check {
                 "valid": !failed,
                 "errors": errors.iter().map(record).collect::<Vec<_>>(),
                 "warnings": warnings.iter().map(record).collect::<Vec<_>>(),
+                "budgets": budgets.as_ref().map(budget_record),
             })))?,
             Format::Jsonl => {
                 for (problems, severity) in [(&errors, "error"), (&warnings, "warning")] {
@@ -68,6 +70,9 @@ impl Check {
             format!(", {}", count(warnings.len(), "warning"))
         };
         say(&format!("{} is valid: {services}{warnings}", global.config().display()));
+        if let (Format::Table, Some(budgets)) = (global.output, &budgets) {
+            say(&budget_lines(budgets));
+        }
         Ok(())
     }
 }
@@ -82,6 +87,48 @@ fn unknown_readers(global: &Global, config: &Config) -> Vec<Problem> {
     let groups = Client::new(global).and_then(|client| client.list("/v1/groups?limit=1000", None));
     let Ok(groups) = groups else { return Vec::new() };
     config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
+}
+
+/// What follows from descriptors and memory, here and for this user.
+fn budget_lines(budgets: &BudgetLimits) -> String {
+    let Machine { files, memory } = budgets.machine;
+    let lines = named(budgets).map(|(name, value, is_bytes)| {
+        let value = if is_bytes { mebibytes(value) } else { value.to_string() };
+        format!("  {name:<22}{value}")
+    });
+    let all = mebibytes(budgets.memory());
+    format!(
+        "budgets with {files} open files (ulimit -n) and {} of memory:\n{}\nmemory: about {all} when every budget is used up, the store apart",
+        mebibytes(memory),
+        lines.join("\n")
+    )
+}
+
+fn budget_record(budgets: &BudgetLimits) -> Value {
+    let mut record: serde_json::Map<_, _> =
+        named(budgets).map(|(name, value, _)| (name.to_owned(), json!(value))).into_iter().collect();
+    record.insert("open_files".to_owned(), json!(budgets.machine.files));
+    record.insert("machine_memory".to_owned(), json!(budgets.machine.memory));
+    record.insert("memory".to_owned(), json!(budgets.memory()));
+    record.into()
+}
+
+/// Each budget by its name in metrics, and whether it counts bytes.
+fn named(budgets: &BudgetLimits) -> [(&'static str, usize, bool); 8] {
+    [
+        ("connections", budgets.connections, false),
+        ("upstream_connections", budgets.upstream_connections, false),
+        ("streams", budgets.streams, false),
+        ("tunnels", budgets.tunnels, false),
+        ("send_buffers", budgets.send_buffers, true),
+        ("receive_buffers", budgets.receive_buffers, true),
+        ("admin_connections", budgets.admin_connections, false),
+        ("admin_bodies", budgets.bodies, true),
+    ]
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 fn record(problem: &Problem) -> Value {

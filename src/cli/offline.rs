@@ -19,11 +19,11 @@ use super::{
     target,
 };
 use crate::{
-    admin::{self, Context, Parts, Server},
-    authz::secret::Digest,
+    admin::{self, Context, MetricsAccess, Parts, Server},
+    authz::{forwarding::TrustedProxies, secret::Digest},
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
-    net::{Connection, Peer, RequestBody, Service},
+    net::{Budgets, Connection, Peer, RequestBody, Service},
     store::{Actor, Store, model::LastUsed},
 };
 
@@ -54,6 +54,9 @@ impl Offline {
             ready: Arc::new(AtomicBool::new(false)),
             hosts: Vec::new(),
             sign_in: config.admin.sign_in.clone(),
+            trusted_proxies: TrustedProxies::default(),
+            metrics_access: MetricsAccess::default(),
+            bodies: Budgets::of_process().bodies.clone(),
             own_uid: uid,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -6,14 +6,14 @@ use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
-    address::{Listen, host, is_local, network},
+    address::{self, Listen, host, is_local, network},
     oidc,
-    resolve::listen,
+    resolve::{listen, trusted_proxies},
     section::{Section, Wrong},
     tls,
 };
 use crate::{
-    admin::{SignIn, UserHeader},
+    admin::{MetricsAccess, SignIn, UserHeader},
     authz::administration::names,
     net::Address,
 };
@@ -46,12 +46,15 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     let gateway = gateway.or_else(|| reached(!server.tls.pairs.is_empty(), &server.listen));
     let header = user_header(section);
     let url = url.map(|(url, _)| url);
+    let metrics = metrics(section);
     let provider = oidc::provider(section, url.as_deref());
     Admin {
         listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         hosts,
         tls,
         allow_remote: allowed,
+        trusted_proxies: trusted_proxies(section),
+        metrics,
         sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
 }
@@ -63,6 +66,28 @@ pub(super) fn reserved_logins(section: &Section<'_>) -> Arc<[String]> {
         Err(refusal) => Err((refusal.message, String::new())),
     };
     section.all_parsed("reserved_logins", login).into()
+}
+
+/// Who gets `/metrics` without a token.
+fn metrics(section: &Section<'_>) -> MetricsAccess {
+    let Some(text) = section.text("metrics") else { return MetricsAccess::default() };
+    match text.value.as_str() {
+        "local" => return MetricsAccess::Local,
+        "socket" => return MetricsAccess::Socket,
+        "listener" => return MetricsAccess::Listener,
+        _ => {}
+    }
+    match address::listen(&text.value, section.document.directory) {
+        Ok(Listen { address: address @ (Address::Tcp(_) | Address::Unix(_)), scheme: None }) => {
+            MetricsAccess::Apart(address)
+        }
+        Ok(_) | Err(_) => {
+            let message = format!("{:?} says not who gets /metrics", text.value);
+            let advice = "write \"local\", \"socket\", \"listener\", \"IP:PORT\" or \"unix:PATH\"";
+            text.error(message, advice);
+            MetricsAccess::default()
+        }
+    }
 }
 
 /// The URL of the first listener that has one. A port that the kernel chooses is not known here.

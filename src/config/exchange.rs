@@ -3,14 +3,13 @@
 use http::Uri;
 
 use super::{
-    document::Outside,
     section::{Section, Text, Wrong},
     suggest::{closest, did_you_mean},
     tls,
 };
 use crate::{
     authz::{rules::ServiceSpec, subject::Access},
-    settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME, TlsParts, UpstreamTls},
+    settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
 };
 
 /// Names stand in the audit log and in lists.
@@ -49,7 +48,7 @@ pub(super) fn rule(name: &Text<'_>, section: &Section<'_>, services: &[ServiceSp
     let issuer = issuer?;
     let tls = match issuer.starts_with("http://") {
         true => None,
-        false => Some(trust(section)?),
+        false => Some(tls::issuer(section)?),
     };
     Some(ExchangeRule {
         name: text.clone(),
@@ -106,13 +105,4 @@ fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access
     }
     scope.sort();
     scope
-}
-
-fn trust(section: &Section<'_>) -> Option<UpstreamTls> {
-    if section.document.outside == Outside::Ignored {
-        return None;
-    }
-    let trust = tls::trust(section, &section.at, "ca")?;
-    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
-    loaded.map_err(|error| section.error("ca", tls::with_sources(&error), "")).ok()
 }

@@ -3,11 +3,13 @@
 //! A default is written as it would be in the file; the comment above it says why.
 
 mod admin;
+mod budgets;
 mod service;
 mod upstream;
 
 use self::{
     admin::ADMIN,
+    budgets::BUDGETS,
     service::{LIMIT, PUBLIC, SERVICE},
     upstream::UPSTREAM,
 };
@@ -93,6 +95,11 @@ const SERVER: &[Key] = &[
     // Longer than a usual deployment waits before it kills, shorter than it is patient with.
     key("drain", Kind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(r#""30s""#),
     key("limits", Kind::Table(LIMITS), "Sizes and counts."),
+    key(
+        "budgets",
+        Kind::Table(BUDGETS),
+        "What all clients together may use; derived from `ulimit -n` and memory unless set, see `permgate check`.",
+    ),
     key("timeouts", Kind::Table(TIMEOUTS), "Deadlines for clients."),
 ];
 

@@ -3,7 +3,6 @@
 use http::Uri;
 
 use super::{
-    document::Outside,
     secret,
     section::{Entry, Section, Text, Wrong},
     tls,
@@ -11,7 +10,7 @@ use super::{
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names, rules::Secret},
-    settings::{self, HttpVersion, TlsParts, UpstreamTls},
+    settings::HttpVersion,
 };
 
 /// `url` is the page's. `None` where something essential is missing; that has been reported.
@@ -129,12 +128,7 @@ fn group(entry: Entry<'_>) -> Option<ProvidedGroup> {
 }
 
 fn trust(section: &Section<'_>) -> Option<Trust> {
-    if section.document.outside == Outside::Ignored {
-        return None;
-    }
-    let trust = tls::trust(section, &section.at, "ca")?;
-    let authorities = if let settings::Trust::File(file) = &trust { Some(file.clone()) } else { None };
-    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
-    let loaded = loaded.map_err(|error| section.error("ca", tls::with_sources(&error), "")).ok()?;
-    Some(Trust { connector: loaded.connector(HttpVersion::Http1), authorities })
+    let tls = tls::issuer(section)?;
+    let authorities = tls.files().first().cloned();
+    Some(Trust { connector: tls.connector(HttpVersion::Http1), authorities })
 }

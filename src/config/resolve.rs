@@ -12,7 +12,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Admin, Config, Errors, Log, Server,
+    Admin, Budgets, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
     admin, assertion,
     document::{Document, Found, Outside},
@@ -22,6 +22,7 @@ use super::{
     service, shape, tls, upstream,
 };
 use crate::{
+    admin::MetricsAccess,
     authz::{
         forwarding::TrustedProxies,
         rules::{PublicSpec, Rules, ServiceIds, ServiceSpec, Settings as RuleSettings},
@@ -29,7 +30,7 @@ use crate::{
     metrics,
     net::{self, Address},
     proxy::access_log::LogTarget,
-    settings::{BadTokenLimit, FrontProxy, ProxySettings, UpstreamSettings},
+    settings::{BadTokenLimit, FrontProxy, ProxySettings, UpstreamSettings, UpstreamUrl},
     store,
 };
 
@@ -59,7 +60,7 @@ pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config,
 fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let server_section = root.table("server");
     let trusted_proxies = trusted_proxies(&server_section);
-    let server = server(&server_section, &trusted_proxies);
+    let server = server(root, &trusted_proxies);
     let admin = admin::admin(root, &server);
     distinct(root, &server, &admin);
     let tokens = root.table("tokens");
@@ -70,10 +71,11 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let upstreams: Vec<Option<UpstreamSettings>> =
         written.iter().map(|(name, section)| upstream::upstream(name, section)).collect();
     for ((_, section), upstream) in written.iter().zip(&upstreams) {
-        let own = upstream.iter().flat_map(|upstream| &upstream.urls);
-        if let Some(one) = own.map(|one| &one.url).find(|url| upstream::leads_to(url, &server.listen)) {
+        let listen = [&server.listen, &admin.listen];
+        let own = |url: &&UpstreamUrl| listen.iter().any(|listen| upstream::leads_to(url, listen));
+        if let Some(one) = upstream.iter().flat_map(|one| &one.urls).map(|one| &one.url).find(own) {
             let message = format!("{one} is where this gateway listens itself: requests would go round");
-            section.warn("urls", message, "name the service behind it");
+            section.error("urls", message, "name the service behind it");
         }
     }
 
@@ -129,6 +131,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
             max_tokens: tokens.count("max_per_user")?,
             audit_retention: store_section.duration("audit_retention"),
             reserved_logins: admin::reserved_logins(&root.table("admin")),
+            ..store::Policy::default()
         },
         proxy: ProxySettings {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
@@ -155,7 +158,8 @@ fn names<'n>(tables: &'n [(Text<'_>, Section<'_>)]) -> Vec<&'n str> {
     tables.iter().map(|(name, _)| name.value.as_str()).collect()
 }
 
-fn server(section: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
+fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
+    let section = &root.table("server");
     let listen = listen(section);
     let tls = tls::resolve(section);
     let certificates = section.is_written("tls");
@@ -183,6 +187,7 @@ fn server(section: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
         workers: section.count("workers").and_then(NonZeroUsize::new),
         drain: section.duration("drain").unwrap_or_default(),
         limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(section) },
+        budgets: budgets(root),
     }
 }
 
@@ -204,11 +209,25 @@ const FRONT_PROXIES: [(&str, FrontProxy); 4] = [
     ("envoy", FrontProxy::Envoy),
 ];
 
-fn trusted_proxies(server: &Section<'_>) -> TrustedProxies {
+pub(super) fn trusted_proxies(server: &Section<'_>) -> TrustedProxies {
     let (unix, networks): (Vec<_>, Vec<_>) =
         server.texts("trusted_proxies").into_iter().partition(|text| text.value == "unix");
     let networks = networks.iter().filter_map(|text| text.parse(network)).collect();
     TrustedProxies { networks, unix: !unix.is_empty() }
+}
+
+fn budgets(root: &Section<'_>) -> Budgets {
+    let (section, admin) = (root.table("server").table("budgets"), root.table("admin"));
+    let bytes = |section: &Section<'_>, name| section.size(name).and_then(|size| usize::try_from(size).ok());
+    Budgets {
+        upstream_connections: section.count("upstream_connections"),
+        streams: section.count("streams"),
+        tunnels: section.count("tunnels"),
+        send_buffers: bytes(&section, "send_buffers"),
+        receive_buffers: bytes(&section, "receive_buffers"),
+        admin_connections: admin.count("connections"),
+        bodies: bytes(&admin, "bodies"),
+    }
 }
 
 fn limits(server: &Section<'_>) -> net::Limits {
@@ -278,6 +297,9 @@ pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
 fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
+    if let MetricsAccess::Apart(address) = &admin.metrics {
+        seen.insert(address);
+    }
     for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {
         for Listen { address, .. } in addresses {
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);

@@ -305,6 +305,9 @@ fn what_a_reload_cannot_change() {
     check("the page's names", "[admin]\nhosts = [\"gate.example\"]", Some("admin.hosts"));
     let vouched = "[admin]\nuser_header = \"X-User\"\nuser_header_from = [\"10.0.0.5\"]";
     check("who vouches", vouched, Some("admin.user_header"));
+    check("who names clients", "[admin]\ntrusted_proxies = [\"::1\"]", Some("admin.trusted_proxies"));
+    check("who scrapes", "[admin]\nmetrics = \"socket\"", Some("admin.metrics"));
+    check("a budget", "[server.budgets]\nstreams = 100", None);
     check("the services' place", "[server]\nurl = \"https://api.example\"", Some("server.url"));
     let announced = "[server]\ntrusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"required\"";
     check("the PROXY header", announced, Some("server.proxy_protocol"));

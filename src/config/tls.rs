@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{document::Outside, section::Section};
 use crate::{
     net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
-    settings::Trust,
+    settings::{TlsParts, Trust, UpstreamTls},
 };
 
 /// The certificates of a listener, and whether clients are asked for theirs.
@@ -43,11 +43,14 @@ fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
         || Certificates::load(settings).map_err(|error| section.error(name, with_sources(&error), "")).is_ok()
 }
 
-/// The authorities of `ca`, else the system's; an error about those is reported at `at`. `None`: neither can
-/// be used.
-pub(super) fn trust(section: &Section<'_>, at: &Range<usize>, key: &str) -> Option<Trust> {
+/// Whom `ca` says to trust, or the system's authorities; an error about those is reported at `at`, and its
+/// advice calls the key `key`. `None`: neither can be used.
+pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str)) -> Option<Trust> {
     if section.is_written("ca") {
         return section.file("ca").map(Trust::File);
+    }
+    if section.document.outside == Outside::Ignored {
+        return None;
     }
     match section.document.system_roots() {
         Ok(roots) => Some(Trust::System(roots.clone())),
@@ -57,6 +60,16 @@ pub(super) fn trust(section: &Section<'_>, at: &Range<usize>, key: &str) -> Opti
             None
         }
     }
+}
+
+/// How an issuer of tokens is reached over TLS.
+pub(super) fn issuer(section: &Section<'_>) -> Option<UpstreamTls> {
+    let trust = authorities(section, (&section.at, "ca"))?;
+    if section.document.outside == Outside::Ignored {
+        return None;
+    }
+    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
+    loaded.map_err(|error| section.error("ca", with_sources(&error), "")).ok()
 }
 
 /// The error and what is behind it, in one line.

@@ -142,7 +142,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     if section.document.outside == Outside::Ignored {
         return None;
     }
-    let trust = tls::trust(&written, &section.at("urls"), "tls.ca")?;
+    let trust = tls::authorities(&written, (&section.at("urls"), "tls.ca"))?;
     let at = if written.is_written("cert") { "cert" } else { "ca" };
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
         .map_err(|error| written.error(at, tls::with_sources(&error), ""))
@@ -158,7 +158,11 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
 pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
     listen.iter().any(|listen| match (&listen.address, url.host()) {
         (Address::Tcp(own), host) if own.port() == url.port() => match host {
-            Host::Address(ip) => *ip == own.ip() || own.ip().is_unspecified() && ip.is_loopback(),
+            Host::Address(ip) => {
+                let (ip, own) = (ip.to_canonical(), own.ip().to_canonical());
+                let here = own.is_loopback() || own.is_unspecified();
+                ip == own || own.is_unspecified() && ip.is_loopback() || here && ip.is_unspecified()
+            }
             Host::Name(name) => {
                 &**name == "localhost" && (own.ip().is_loopback() || own.ip().is_unspecified())
             }

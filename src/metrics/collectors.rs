@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
-    Metrics, Readings, UpstreamReading, UrlReading,
+    BudgetReading, Metrics, Readings, UpstreamReading, UrlReading, budgets,
     cell::{Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
     outcome,
@@ -30,6 +30,7 @@ pub(super) struct Scrape {
     pub(super) workers: Vec<Arc<Table>>,
     pub(super) services: BTreeMap<ServiceId, String>,
     pub(super) upstreams: Vec<UpstreamReading>,
+    pub(super) budgets: Vec<BudgetReading>,
     pub(super) readings: Readings,
 }
 
@@ -151,6 +152,7 @@ impl Collector for Scrape {
         let help = "When a certificate expires, in seconds since 1970.";
         self.certificates(encoder, "tls_certificate_not_after_timestamp_seconds", help)?;
         self.upstreams(encoder)?;
+        budgets::encode(encoder, &self.budgets)?;
         let store = &self.metrics.store;
         let commits = [(NO_LABELS, sum([&store.commit_duration]))];
         let help = "From a transaction to the end of its sync.";

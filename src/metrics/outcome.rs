@@ -60,6 +60,7 @@ pub fn outcome(reason: Reason) -> &'static str {
         | Reason::UpstreamTimeout
         | Reason::UpstreamUnavailable
         | Reason::UpstreamOverloaded
+        | Reason::OverBudget
         | Reason::StoreUnavailable
         | Reason::AssertionFailed
         | Reason::ShuttingDown => "failed",

@@ -15,12 +15,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::{
     Connection, ConnectionEvent, Drained, Draining, Listener, Peer, Service, Worker,
     bind::{self, ListenerConfig},
+    budget::{ConnectionPermit, LimitReached},
     connection::{ConnectionCommand, Phase},
     proxy_protocol::{self, ProxyHeader, ProxyHeaderError},
     serve::{ConnectionGuard, attended, serve_connection},
     stream::Socket,
     tls::Certificates,
-    worker::{ConnectionSlot, LimitReached},
+    worker::ConnectionSlot,
 };
 
 /// Accepts and serves connections on the worker's local runtime until a drain has ended. The error means
@@ -157,17 +158,7 @@ async fn admit<S: Service>(
 ) {
     let Accepted { socket, peer } = accepted;
     let expects_header = config.proxy_protocol && peer.is_trusted(&worker.limits().trusted_proxies);
-    let permit = loop {
-        match worker.permit(peer.counted()) {
-            Ok(permit) => break permit,
-            Err(LimitReached::ThisAddress) => return socket.reset_on_close(),
-            Err(LimitReached::Everybody) if draining.has_begun() => return socket.reset_on_close(),
-            Err(LimitReached::Everybody) => {
-                worker.make_room();
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    };
+    let Some(permit) = permit(worker, &peer, draining).await else { return socket.reset_on_close() };
     let certificates = config.certificates.clone().filter(|_| matches!(socket, Socket::Tcp(_)));
     let connection = Rc::new(Connection::new(peer, certificates.is_some(), worker.clock().clone()));
     let slot = worker.enlist(connection.clone(), permit);
@@ -184,6 +175,43 @@ async fn admit<S: Service>(
         tokio::task::spawn_local(serve_connection(socket, tls(), worker, connection, service, slot, guard));
     }
 }
+
+/// Waits a moment for a place, which the oldest idle connection makes. `None`: there is none.
+async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
+    let connections = &worker.budgets().connections;
+    let mut patience = if worker.is_full() { CLOSING } else { PATIENCE };
+    loop {
+        match worker.permit(peer) {
+            Ok(permit) => {
+                worker.set_full(false);
+                return Some(permit);
+            }
+            Err(LimitReached::ThisAddress) => break,
+            Err(LimitReached::Everybody) => {
+                let wait = if worker.make_room() { SOON } else { PAUSE };
+                if wait == PAUSE {
+                    connections.wish();
+                }
+                if draining.has_begun() || patience < wait {
+                    worker.set_full(true);
+                    break;
+                }
+                patience -= wait;
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+    connections.count_refusal();
+    None
+}
+
+/// How long a connection waits for a place. Others behind it wait as well, so that those that come while
+/// there is none are closed at once.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long an idle connection takes to close, at most and as a rule.
+const CLOSING: Duration = Duration::from_millis(20);
+const SOON: Duration = Duration::from_millis(1);
 
 /// Reads the PROXY header of a trusted proxy; from then on the connection belongs to the client it names.
 async fn read_proxy_header<S: Service>(

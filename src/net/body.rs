@@ -183,6 +183,11 @@ where
 {
     pub(super) fn new(content: AnswerContent<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
         let finished = content.is_end_stream();
+        if connection.stream().is_some() && !finished {
+            // h2 asks for nothing while the client's window is closed.
+            connection.hold(0, false);
+            connection.stall();
+        }
         Self { content: Some(content), rest: Bytes::new(), bodiless: false, finished, connection, sent }
     }
 
@@ -197,6 +202,7 @@ where
         self.finished = self.is_end_stream();
         if let Some(stream) = self.connection.stream() {
             stream.was_useful();
+            self.connection.hold(piece.len() + self.rest.len(), self.finished);
             // h2 polls for the next piece once it has passed this one on.
             self.connection.sent(piece.len());
             self.connection.stall();

@@ -1,8 +1,10 @@
 //! A client's connection as its requests, its task and the ticker see it.
 
+mod deadlines;
 mod exchange;
 mod phase;
 mod streams;
+mod throughput;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -23,8 +25,9 @@ pub(super) use self::{
 use self::{
     exchange::Exchange,
     streams::{Stream, Streams},
+    throughput::Throughput,
 };
-use super::{Limits, OnUpgrade, Peer, RequestError, body::SharedIncoming, clock::Clock, tls::TlsInfo};
+use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};
 
 /// A client's connection as its requests see it; over HTTP/2, one stream of it. Belongs to one worker.
 pub struct Connection {
@@ -41,6 +44,13 @@ pub struct Connection {
     task: RefCell<Option<Waker>>,
     /// Since when the client has taken nothing of its answer.
     write_stalled: Cell<Option<Instant>>,
+    throughput: Throughput,
+    /// Bytes of an HTTP/2 stream's answer that h2 and this end hold for the client.
+    held: Cell<u32>,
+    /// Somebody has signed in on it.
+    has_user: Cell<bool>,
+    /// What this connection has of the budget of request bodies in memory.
+    bodies: OnceCell<Box<Holder>>,
     /// The client has closed its side, or the socket has failed.
     ended: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
@@ -53,14 +63,14 @@ pub struct Connection {
     stream: Option<Box<Stream>>,
 }
 
-/// How long a client may go on sending what nobody reads after the last answer.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long after connecting a client may take to begin when others wait for the place.
+const BEGINS: Duration = Duration::from_millis(250);
+
+/// How long a handshake or a head may take when others wait for the place.
+const DAWDLES: Duration = Duration::from_secs(1);
 
 /// How long an answer may take whose client has closed its side, as one that has gone away does.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
-
-/// How long a drain waits for the first byte of a connection that has just been made.
-const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
 
 impl Connection {
     pub(super) fn new(peer: Peer, secure: bool, clock: Clock) -> Self {
@@ -77,6 +87,10 @@ impl Connection {
             phase_began: Cell::new(now),
             task: RefCell::new(None),
             write_stalled: Cell::new(None),
+            throughput: Throughput::new(now),
+            held: Cell::new(0),
+            has_user: Cell::new(false),
+            bodies: OnceCell::new(),
             ended: Cell::new(false),
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
@@ -197,9 +211,43 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Since when nothing has been under way that closing would lose.
+    /// Since when nothing has been under way that closing would lose. Whoever has just connected is about to
+    /// send something.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        matches!(self.phase.get(), Phase::Fresh | Phase::Idle).then(|| self.phase_began.get())
+        let since = match self.phase.get() {
+            Phase::Idle => Duration::ZERO,
+            Phase::Fresh => BEGINS,
+            _ => return None,
+        };
+        self.lasts_for(since)
+    }
+
+    /// Since when a handshake or a head has been on its way, if that is longer than it takes.
+    pub(super) fn dawdles_since(&self) -> Option<Instant> {
+        matches!(self.phase.get(), Phase::Handshake | Phase::Head).then(|| self.lasts_for(DAWDLES))?
+    }
+
+    /// Since when the present phase has lasted, if that is at least this long.
+    fn lasts_for(&self, at_least: Duration) -> Option<Instant> {
+        let since = self.phase_began.get();
+        (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
+    }
+
+    /// Somebody has signed in: from now on it makes no room for others unless it is idle.
+    pub fn set_user(&self) {
+        self.carrier().has_user.set(true);
+    }
+
+    /// Since when a connection of the network on which nobody has signed in is where it is.
+    pub(super) fn stranger_since(&self) -> Option<Instant> {
+        let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
+        let ends = self.phase.get() == Phase::Closing;
+        if stays || ends { None } else { self.lasts_for(BEGINS) }
+    }
+
+    /// What the client has of the budget of request bodies in memory.
+    pub fn bodies(&self) -> &Holder {
+        self.carrier().bodies.get_or_init(Box::default)
     }
 
     /// The first bytes of a head have come. Refreshes the clock for the request.
@@ -314,41 +362,6 @@ impl Connection {
             self.command.set(Some(ConnectionCommand::Close));
         }
         self.wake();
-    }
-
-    /// Applies the deadlines. Called by the ticker.
-    pub(super) fn check(&self, now: Instant, limits: &Limits, draining: bool) {
-        let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
-        if self.write_stalled.get().is_some_and(|since| past(since, limits.write_timeout)) {
-            return self.close_for(CloseReason::WriteTimeout);
-        }
-        if let Some(streams) = self.streams() {
-            streams.check(self, now, limits);
-        }
-        if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
-            // The task reads again and finds that the client is gone.
-            self.wake();
-        }
-        let since = self.phase_began.get();
-        match self.phase.get() {
-            Phase::Handshake if past(since, limits.tls_handshake_timeout) => {
-                self.command(ConnectionCommand::Close);
-            }
-            Phase::Fresh if draining && past(since, FRESH_IN_DRAIN) => {
-                self.command(ConnectionCommand::Close);
-            }
-            Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
-                self.command(ConnectionCommand::Close);
-            }
-            Phase::Head if past(since, limits.head_timeout) => {
-                self.command(ConnectionCommand::Reject(RequestError::HeadTimeout));
-            }
-            Phase::Serving if self.exchange.waits_since().is_some_and(|at| past(at, limits.body_timeout)) => {
-                self.exchange.expire_body();
-            }
-            Phase::Closing if past(since, LINGER) => self.command(ConnectionCommand::Close),
-            _ => {}
-        }
     }
 
     pub(super) fn wake(&self) {

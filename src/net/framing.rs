@@ -14,7 +14,7 @@ use crate::authz::{forwarding::framing_alias, host::Authority};
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
     join_cookies(&mut parts.headers);
     sizes(parts, limits)?;
-    body(&parts.headers)?;
+    body(&mut parts.headers)?;
     host(parts)?;
     if let Some(host) = parts.headers.get(HOST)
         // A trusted proxy may use one connection for all of its hosts.
@@ -81,18 +81,20 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Whether there is one reading of where the body ends.
-fn body(headers: &HeaderMap) -> Result<(), RequestError> {
+/// Whether there is one reading of where the body ends, which is then written in one way.
+fn body(headers: &mut HeaderMap) -> Result<(), RequestError> {
     if let Some(coding) = only(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
     {
         return Err(RequestError::BadRequest("a Transfer-Encoding other than chunked"));
     }
     if let Some(length) = only(headers, &CONTENT_LENGTH, "more than one Content-Length")? {
-        let length = length.as_bytes();
-        let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-        if !digits || str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok()).is_none() {
+        let digits = length.to_str().ok().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(value) = digits.and_then(|digits| digits.parse::<u64>().ok()) else {
             return Err(RequestError::BadRequest("malformed Content-Length"));
+        };
+        if length.len() > 1 && length.as_bytes()[0] == b'0' {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(value));
         }
     }
     if framing_alias(headers) {
@@ -254,6 +256,13 @@ mod tests {
         check("gzip, chunked", "/", &coded("transfer-encoding", "gzip, chunked"), Err(400));
         check("transfer_encoding", "/", &coded("transfer_encoding", "chunked"), Err(400));
         check("content.length", "/", &coded("content.length", "1"), Err(400));
+        let length = |value: &str| coded("content-length", value);
+        check("a length", "/", &length("10"), Ok("/ host: g, content-length: 10"));
+        check("a length with zeros", "/", &length("0010"), Ok("/ host: g, content-length: 10"));
+        check("nothing", "/", &length("0"), Ok("/ host: g, content-length: 0"));
+        for malformed in ["", "+1", "1 ", "1, 1", "0x1", "18446744073709551616"] {
+            check(malformed, "/", &length(malformed), Err(400));
+        }
         check("content_type", "/", &coded("content_type", "a"), Ok("/ host: g, content_type: a"));
         check("absolute", "http://g:80?x", &[field("host", "g")], Ok("/?x host: g"));
         check("another scheme", "ftp://g/", &[field("host", "g")], Err(400));

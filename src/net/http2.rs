@@ -7,7 +7,7 @@ use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    Limits, RequestError, Service, Worker,
+    Holder, Limits, RequestError, Service, Worker,
     body::Sent,
     connection::{AnswerState, ConnectionCommand, OpenStream, Phase},
     io::CancelIo,
@@ -19,7 +19,8 @@ pub(super) const PROTOCOL: &[u8] = b"h2";
 
 /// Streams that a client may have open.
 const STREAMS: u32 = 100;
-/// Bytes that a client may send of one body, and of all, before the service reads any.
+/// Bytes that a client may send of one body, and of all, before the service reads any. When many clients are
+/// connected, later ones may send no more of all than of one.
 const STREAM_WINDOW: u32 = 64 << 10;
 const WINDOW: u32 = 1 << 20;
 /// Streams that a client may reset before they are accepted.
@@ -53,11 +54,13 @@ pub(super) async fn drive<S: Service>(
     let streams = connection.carry_streams();
     io.carry_http2();
     let executor = StreamExecutor::default();
+    let budget = &worker.budgets().receive_buffers;
+    let window = budget.try_take(&Holder::default(), WINDOW as usize);
     let (limits, current) = (worker.limits(), executor.current.clone());
     let mut builder = http2::Builder::new(executor);
     builder
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_connection_window_size(if window.is_some() { WINDOW } else { STREAM_WINDOW })
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(field_section(&limits))
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
@@ -72,7 +75,7 @@ pub(super) async fn drive<S: Service>(
         TokioIo::new(io.clone()),
         service_fn(|request| {
             connection.clock().refresh();
-            let open = Rc::new(OpenStream::new(connection));
+            let open = Rc::new(OpenStream::new(connection, worker));
             current.set(Some(open.clone()));
             let stream = open.get().clone();
             respond(service.clone(), request, stream, Some(open), worker, Sent::default())

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 
+use crate::authz::answer::Reason;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// 400; the word is for the log.
@@ -17,6 +19,8 @@ pub enum RequestError {
     Misdirected,
     /// 431: the head in all, one field, or their number.
     HeadTooLarge,
+    /// 503: the process has no room for another HTTP/2 stream.
+    OverBudget,
 }
 
 impl RequestError {
@@ -28,6 +32,21 @@ impl RequestError {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::OverBudget => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<RequestError> for Reason {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::BadRequest(_) => Self::BadRequest,
+            RequestError::UnknownProtocol => Self::UnknownProtocol,
+            RequestError::HeadTimeout => Self::RequestTimeout,
+            RequestError::TargetTooLong => Self::TargetTooLong,
+            RequestError::Misdirected => Self::Misdirected,
+            RequestError::HeadTooLarge => Self::HeadTooLarge,
+            RequestError::OverBudget => Self::OverBudget,
         }
     }
 }

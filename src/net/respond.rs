@@ -41,6 +41,10 @@ pub(super) fn respond<S: Service>(
         Some(protocol) => from_extended_connect(&mut parts, protocol),
         None => Ok(()),
     };
+    let judged = match &open {
+        Some(open) if !open.is_admitted() => Err(RequestError::OverBudget),
+        _ => judged,
+    };
     let judged = judged.and_then(|()| framing::check(&mut parts, &worker.limits(), &connection));
     let tunnel = tunnel.filter(|_| protocol.is_some());
     if tunnel.is_some() {

@@ -1,23 +1,18 @@
-//! A worker's connections: the list that the ticker goes through, the current limits, and the limit on
-//! connections that all workers share.
+//! A worker's connections: the list that the ticker goes through, the current limits, and what the worker
+//! uses of the budgets.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
-    net::IpAddr,
     rc::Rc,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{
-    Clock, Connection, Limits,
+    Clock, Connection, Limits, Peer,
+    budget::{Budgets, ConnectionPermit, Lease, LimitReached},
     connection::{CloseReason, ConnectionCommand},
 };
 
@@ -25,18 +20,16 @@ use super::{
 pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
-    limit: Arc<ConnectionLimit>,
+    budgets: Arc<Budgets>,
+    /// Open HTTP/2 streams.
+    streams: Lease,
+    /// Bytes of answers that clients have not taken, at the last tick.
+    held: Cell<usize>,
     connections: RefCell<Slab<Rc<Connection>>>,
+    /// Connections come and there is no place for them.
+    full: Cell<bool>,
     draining: Cell<bool>,
     emptied: Notify,
-}
-
-/// The limit on connections over all workers. Written when a connection begins or ends, never per request.
-pub struct ConnectionLimit {
-    open: AtomicUsize,
-    /// As many as the process's limit of open files allows.
-    most: usize,
-    addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// A connection's entry in its worker's list, with its permit; both are released when dropped.
@@ -46,32 +39,17 @@ pub(super) struct ConnectionSlot {
     permit: ConnectionPermit,
 }
 
-/// The permit of one connection.
-pub(super) struct ConnectionPermit {
-    limit: Arc<ConnectionLimit>,
-    address: Option<IpAddr>,
-}
-
-/// Why a connection gets no permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LimitReached {
-    /// No more connections at all.
-    Everybody,
-    ThisAddress,
-}
-
-/// Descriptors reserved for listeners, the store and the logs. Of the others, every connection needs
-/// one for itself and one for its upstream.
-const RESERVE: usize = 64;
-
 impl Worker {
     /// Starts the ticker: call on the thread's local runtime.
-    pub fn new(limits: Limits, limit: Arc<ConnectionLimit>) -> Rc<Self> {
+    pub fn new(limits: Limits, budgets: Arc<Budgets>) -> Rc<Self> {
         let worker = Rc::new(Self {
             limits: RefCell::new(Rc::new(Limits::default())),
             clock: Clock::new(),
-            limit,
+            streams: Lease::new(budgets.streams.clone()),
+            budgets,
+            held: Cell::new(0),
             connections: RefCell::new(Slab::new()),
+            full: Cell::new(false),
             draining: Cell::new(false),
             emptied: Notify::new(),
         });
@@ -106,8 +84,25 @@ impl Worker {
         self.connections.borrow().len()
     }
 
-    pub(super) fn permit(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, LimitReached> {
-        self.limit.permit(&self.limits.borrow(), address)
+    pub(super) fn budgets(&self) -> &Arc<Budgets> {
+        &self.budgets
+    }
+
+    pub(super) fn streams(&self) -> &Lease {
+        &self.streams
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full.get()
+    }
+
+    pub(super) fn set_full(&self, full: bool) {
+        self.full.set(full);
+    }
+
+    pub(super) fn permit(&self, peer: &Peer) -> Result<ConnectionPermit, LimitReached> {
+        let is_unix = matches!(peer, Peer::Unix { .. });
+        self.budgets.connections.permit(&self.limits.borrow(), peer.counted(), is_unix)
     }
 
     pub(super) fn enlist(
@@ -120,15 +115,27 @@ impl Worker {
         ConnectionSlot { worker: self.clone(), key, permit }
     }
 
-    /// Closes the connection that has been idle for the longest time.
-    pub(super) fn make_room(&self) {
+    /// Closes the connection that has been idle for the longest time; if none is idle, the one that has kept
+    /// us waiting for a handshake or a head. Where some connections are for known users, the oldest one of a
+    /// stranger goes then. False: there is nothing to close here.
+    pub(super) fn make_room(&self) -> bool {
         let connections = self.connections.borrow();
-        let idle = connections
-            .iter()
-            .filter_map(|(_, connection)| connection.idle_since().map(|since| (since, connection)));
-        if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
+        let oldest = |since: fn(&Connection) -> Option<std::time::Instant>| {
+            let candidates = connections.iter().filter_map(|(_, one)| since(one).map(|since| (since, one)));
+            candidates.min_by_key(|(since, _)| *since).map(|(_, one)| one)
+        };
+        if let Some(connection) = oldest(Connection::idle_since).or_else(|| oldest(Connection::dawdles_since))
+        {
             connection.command(ConnectionCommand::Close);
+            return true;
         }
+        if self.budgets.connections.is_for_users()
+            && let Some(connection) = oldest(Connection::stranger_since)
+        {
+            connection.close_for(CloseReason::OverBudget);
+            return true;
+        }
+        false
     }
 
     pub(super) fn draining(&self) -> bool {
@@ -156,61 +163,37 @@ impl Worker {
 
     fn check(&self) {
         let (now, limits, draining) = (self.clock.now(), self.limits(), self.draining());
-        self.each(|connection| connection.check(now, &limits, draining));
+        let budget = &self.budgets.send_buffers;
+        let crowded = budget.used() > budget.limit() / 2;
+        let (mut held, mut most) = (0, (0, None));
+        let connections = self.connections.borrow();
+        for (_, connection) in connections.iter() {
+            connection.check(now, &limits, draining, crowded);
+            let holds = connection.held();
+            held += holds;
+            if holds > most.0 {
+                most = (holds, Some(connection));
+            }
+        }
+        // One with every tick: the next tick sees what that came to.
+        if let (true, (_, Some(connection))) = (budget.used() > budget.limit(), most) {
+            budget.count_refusal();
+            connection.close_for(CloseReason::OverBudget);
+        }
+        if self.budgets.connections.takes_wish() {
+            self.make_room();
+        }
+        self.measure(held);
+    }
+
+    fn measure(&self, held: usize) {
+        self.budgets.send_buffers.measured(self.held.replace(held), held);
     }
 
     fn each(&self, mut visit: impl FnMut(&Connection)) -> usize {
         // Visits wake tasks but run none, so the list stays as it is.
         let connections = self.connections.borrow();
         connections.iter().map(|(_, connection)| visit(connection)).count()
-    }
-}
-
-impl ConnectionLimit {
-    /// Raises the process's soft limit of open files to the hard one.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            open: AtomicUsize::new(0),
-            most: (open_files().saturating_sub(RESERVE) / 2).max(1),
-            addresses: Mutex::default(),
-        })
-    }
-
-    /// Connections that are open now, over all workers.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    fn permit(
-        self: &Arc<Self>,
-        limits: &Limits,
-        address: Option<IpAddr>,
-    ) -> Result<ConnectionPermit, LimitReached> {
-        let most = limits.connections.min(self.most);
-        if self.open.fetch_add(1, Ordering::Relaxed) >= most {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(LimitReached::Everybody);
-        }
-        let mut permit = ConnectionPermit { limit: self.clone(), address: None };
-        if permit.counts_for(limits, address) { Ok(permit) } else { Err(LimitReached::ThisAddress) }
-    }
-}
-
-impl ConnectionPermit {
-    /// Counts for this address from now on. False: the address has reached its limit.
-    fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
-        if let (Some(most), Some(address)) = (limits.connections_per_address, address)
-            && !limits.trusted_proxies.contains(address)
-        {
-            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = addresses.entry(address).or_default();
-            if *count >= most {
-                return false;
-            }
-            *count += 1;
-            self.address = Some(address);
-        }
-        true
     }
 }
 
@@ -233,33 +216,9 @@ impl Drop for ConnectionSlot {
         drop(connection);
         self.worker.clock.unwatch();
         if self.worker.connections() == 0 {
+            // Ticks rest from now on.
+            self.worker.measure(0);
             self.worker.emptied.notify_waiters();
         }
     }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.limit.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = self.address {
-            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = addresses.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    addresses.remove(&address);
-                }
-            }
-        }
-    }
-}
-
-/// The limit of open files, after raising it as far as the process may.
-fn open_files() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }

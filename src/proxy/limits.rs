@@ -70,7 +70,7 @@ pub struct Fields {
 pub struct Exceeded {
     pub reason: Reason,
     pub wait: Duration,
-    pub fields: Option<Fields>,
+    pub fields: Option<Box<Fields>>,
     /// A position in the queue for a place.
     pub waiting: Option<Waiting>,
 }
@@ -173,7 +173,7 @@ impl ServiceLimits {
                     Err(wait) => {
                         held.give_back();
                         let state = format!("\"{name}\";r=0;t={}", seconds(wait));
-                        let fields = self.fields(state);
+                        let fields = self.fields(state).map(Box::new);
                         return Err(Exceeded { reason: Reason::RateLimited, wait, fields, waiting: None });
                     }
                 }

@@ -160,7 +160,7 @@ impl From<Reason> for Rejection {
 impl From<Exceeded> for Rejection {
     fn from(exceeded: Exceeded) -> Self {
         let Exceeded { reason, wait, fields, .. } = exceeded;
-        Self { retry_after: Some(whole(wait)), limits: fields.map(Box::new), ..Self::from(reason) }
+        Self { retry_after: Some(whole(wait)), limits: fields, ..Self::from(reason) }
     }
 }
 

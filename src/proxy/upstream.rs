@@ -7,12 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
-use tokio::{
-    sync::Notify,
-    task::{AbortHandle, spawn_local},
-};
+use tokio::task::AbortHandle;
 
 use crate::{authz::answer::Reason, metrics::WorkerEvent, settings::UpstreamSettings};
 
@@ -31,11 +28,13 @@ mod incoming;
 mod io;
 pub mod load_balancer;
 mod outgoing;
+mod patience;
 mod permitted;
 mod pool;
 mod pooled;
 pub mod resolve;
 pub mod shared;
+mod sockets;
 mod tls;
 mod transport;
 mod upgraded;
@@ -47,10 +46,15 @@ use endpoint::{Endpoint, Purpose};
 pub use incoming::{IncomingBody, IncomingError};
 use load_balancer::LoadBalancer;
 pub use outgoing::{BoxError, OutgoingBody};
+use patience::{is_stream, patience};
 pub use permitted::{Permitted, SendContext};
 use pooled::PooledConnection;
 use shared::SharedUpstream;
+use sockets::{UpstreamSockets, yield_idle};
 pub use upgraded::Upgraded;
+
+/// How long a connection that nobody uses takes to close.
+const CLOSING: Duration = Duration::from_millis(5);
 
 /// Bytes that the head of a response may have.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -69,8 +73,9 @@ pub struct Upstream {
     balancer: LoadBalancer,
     requests: Arc<SharedLimit>,
     connections: Arc<SharedLimit>,
-    /// With a connection limit: closes idle connections whose permits are wanted elsewhere.
-    yielding: Option<AbortHandle>,
+    sockets: UpstreamSockets,
+    /// Closes idle connections whose permits or sockets are wanted elsewhere.
+    yielding: AbortHandle,
 }
 
 /// What is left to try for one request.
@@ -81,6 +86,7 @@ struct Attempts {
     may_reuse: bool,
     purpose: Purpose,
     was_full: bool,
+    was_over_budget: bool,
     /// How long the request may still wait for permits.
     patience: Duration,
 }
@@ -91,15 +97,19 @@ impl Upstream {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
         let endpoints: Vec<_> = urls
-            .map(|(one, health)| Endpoint::new(&one.url, &settings, health, connections.clone()))
+            .map(|(one, health)| {
+                let sockets = Some(shared.sockets.clone());
+                Endpoint::new(&one.url, &settings, health, connections.clone(), sockets)
+            })
             .collect();
         Rc::new(Self {
             balancer: LoadBalancer::new(&settings),
-            yielding: connections.map(|limit| yield_permits(&limit, endpoints.clone())),
+            yielding: yield_idle(connections, shared.sockets.clone(), endpoints.clone()),
             settings,
             endpoints,
             requests: shared.requests,
             connections: shared.connections,
+            sockets: shared.sockets,
         })
     }
 
@@ -124,7 +134,7 @@ impl Upstream {
         mut request: Request<OutgoingBody>,
     ) -> Result<Answer, Reason> {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
-        let (silence, idle) = self.patience(&request);
+        let (silence, idle) = patience(&self.settings, &request);
         let streams = idle == self.settings.stream_idle_timeout;
         // An Upgrade field here was written after the permit, never copied from the client.
         let asked = request.headers().get(header::UPGRADE).cloned();
@@ -139,7 +149,12 @@ impl Upstream {
                 Some(_) => Purpose::Upgrade,
             },
             was_full: false,
+            was_over_budget: false,
             patience: self.settings.queue_timeout,
+        };
+        let mut tunnel = match &asked {
+            None => None,
+            Some(_) => Some(self.sockets.take_tunnel().ok_or(Reason::OverBudget)?),
         };
         let mut place = match self.settings.max_in_flight {
             None => None,
@@ -158,8 +173,8 @@ impl Upstream {
                         connection.hold(place);
                     }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        let upgraded =
-                            connection.upgrade(&mut response).await.ok_or(Reason::UpstreamInvalid)?;
+                        let upgraded = connection.upgrade(&mut response, tunnel.take()).await;
+                        let upgraded = upgraded.ok_or(Reason::UpstreamInvalid)?;
                         return Ok(Answer::Upgraded(response.map(drop), Box::new(upgraded)));
                     }
                     let idle = if streams || is_stream(response.headers()) {
@@ -192,21 +207,6 @@ impl Upstream {
             attempts.may_reuse = false;
             permit.metrics().count(WorkerEvent::UpstreamRetry);
         }
-    }
-
-    /// How long the upstream may be silent before its response, and within it. A gRPC client may open a
-    /// call and stay quiet for a long time, and the upstream with it.
-    fn patience(&self, request: &Request<OutgoingBody>) -> (Duration, Duration) {
-        let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *self.settings;
-        if is_stream(request.headers()) {
-            let open = !request.body().is_end_stream();
-            let silence = if open { first_byte_timeout.max(stream_idle_timeout) } else { first_byte_timeout };
-            return (silence, stream_idle_timeout);
-        }
-        let watches = request.uri().query().is_some_and(|query| {
-            query.split('&').any(|pair| pair.starts_with("watch=") && !pair.ends_with("=false"))
-        });
-        (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
     }
 
     /// A permit under `max_in_flight`.
@@ -264,6 +264,13 @@ impl Upstream {
                     attempts.was_full = true;
                     continue;
                 }
+                // Neither the upstream's fault nor a reason to try another url.
+                Err(ConnectError::OverBudget) if attempts.was_over_budget => return Err(Reason::OverBudget),
+                Err(ConnectError::OverBudget) => {
+                    attempts.was_over_budget = true;
+                    self.make_room().await;
+                    continue;
+                }
                 Err(error) => {
                     let (upstream, url) = (&self.settings.name, endpoint.label());
                     tracing::debug!(%upstream, %url, %error, "connect failed");
@@ -303,6 +310,14 @@ impl Upstream {
         attempts.wait(permit, turn).await
     }
 
+    /// Has idle connections closed, and waits a moment until they are.
+    async fn make_room(&self) {
+        if !self.endpoints.iter().any(|endpoint| endpoint.close_one()) {
+            self.sockets.ask_to_yield();
+        }
+        tokio::time::sleep(CLOSING).await;
+    }
+
     /// An endpoint that serves; if none does, one that is only ejected and not down.
     fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
@@ -334,9 +349,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        if let Some(yielding) = &self.yielding {
-            yielding.abort();
-        }
+        self.yielding.abort();
     }
 }
 
@@ -352,33 +365,4 @@ impl Attempts {
         self.patience = self.patience.saturating_sub(since.elapsed());
         outcome.map_err(|_| Reason::UpstreamOverloaded)
     }
-}
-
-/// A request that waits on another worker, or for another url, cannot use a connection that is idle
-/// here, but it can use the permit.
-fn yield_permits(limit: &Arc<SharedLimit>, endpoints: Vec<Rc<Endpoint>>) -> AbortHandle {
-    let asked = Arc::new(Notify::new());
-    limit.add_yielder(&asked);
-    let limit = limit.clone();
-    let task = spawn_local(async move {
-        loop {
-            asked.notified().await;
-            if limit.waiting() > 0 {
-                let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
-            }
-        }
-    });
-    task.abort_handle()
-}
-
-/// Whether a message's media type is one whose body may be quiet for a long time.
-fn is_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let starts = |known: &[u8]| {
-        kind.split_at_checked(known.len()).is_some_and(|(start, rest)| {
-            start.eq_ignore_ascii_case(known)
-                && rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
-        })
-    };
-    starts(b"text/event-stream") || starts(b"application/grpc")
 }

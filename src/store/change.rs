@@ -40,8 +40,10 @@ pub struct Configuration {
 pub struct Policy {
     /// The longest life a new token may have; `None`: any.
     pub max_lifetime: Option<Duration>,
-    /// Live tokens per user.
+    /// Live tokens per user, those in their grace included.
     pub max_tokens: usize,
+    /// Rows of revoked and replaced tokens per user.
+    pub max_ended_tokens: usize,
     /// Audit events older than this are dropped behind a checkpoint; `None`: never.
     pub audit_retention: Option<Duration>,
     /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
@@ -52,7 +54,13 @@ impl Default for Policy {
     /// domain.md, "Defaults".
     fn default() -> Self {
         let reserved_logins = ["admin", "root", "administrator"].map(ToOwned::to_owned).into();
-        Self { max_lifetime: None, max_tokens: 500, audit_retention: None, reserved_logins }
+        Self {
+            max_lifetime: None,
+            max_tokens: 500,
+            max_ended_tokens: 10_000,
+            audit_retention: None,
+            reserved_logins,
+        }
     }
 }
 

@@ -23,8 +23,9 @@ use crate::authz::secret::Digest;
 pub(super) mod checkpoint;
 mod directory;
 mod open;
+mod open_error;
 
-pub use open::OpenError;
+pub use self::open_error::OpenError;
 
 pub(crate) use directory::StoreDirectory;
 pub(crate) use open::Generation;

@@ -13,7 +13,7 @@ use super::{
     record::TokenHead,
     replica::{Damage, Table},
     sessions::Sessions,
-    writer::{self, Clock, Command, Desk, Pending, Shared, Standing, Upkeep, Writer},
+    writer::{self, Clock, Command, Desk, Pending, Replaced, Shared, Standing, Upkeep, Writer},
 };
 use crate::{
     authz::{
@@ -70,7 +70,7 @@ pub(crate) fn open(
             again.map_err(|damage| ReadError(damage.to_string()))?
         }
     };
-    let Loaded { audit, accounts, state, imported } = loaded;
+    let Loaded { audit, accounts, state, imported, replaced } = loaded;
     let engine = Arc::new(engine);
 
     let sessions = Arc::new(Sessions::load(&engine)?);
@@ -95,6 +95,7 @@ pub(crate) fn open(
         pending: Pending::default(),
         affected: None,
         unsaved: HashMap::new(),
+        replaced,
     };
     let writer = Writer { desk, shared: shared.clone(), fence, upkeep: Upkeep::new(now) };
     let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
@@ -108,6 +109,7 @@ struct Loaded {
     accounts: Accounts,
     state: Arc<State>,
     imported: u64,
+    replaced: Replaced,
 }
 
 /// From the engine into memory. The inner error says that the replica has to be made again first.
@@ -125,12 +127,12 @@ fn load(
     let accounts = accounts(engine)?;
     let directory = Arc::new(compile(&accounts, rules));
     let state = State::new(Snapshot { rules: rules.clone(), directory, proxy: proxy.clone() });
-    let imported = match index(engine, &accounts, ids, &state)? {
-        Ok(imported) => imported,
+    let (imported, replaced) = match index(engine, &accounts, ids, &state, now)? {
+        Ok(found) => found,
         Err(damage) => return Ok(Err(damage)),
     };
     state.index().set_imported(imported);
-    Ok(Ok(Loaded { audit, accounts, state, imported }))
+    Ok(Ok(Loaded { audit, accounts, state, imported, replaced }))
 }
 
 /// A new store: the one grant that everybody has, and the first event of the chain.
@@ -172,16 +174,17 @@ fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
 /// What the keys in scopes stand for. Each token asks for each of its own.
 type Services = HashMap<String, ServiceId, foldhash::fast::RandomState>;
 
-/// Answers how many tokens are imported.
+/// Answers how many tokens are imported, and which are in their grace.
 fn index(
     engine: &Engine,
     accounts: &Accounts,
     ids: &mut ServiceIds,
     state: &State,
-) -> Result<Result<u64, Damage>, OpenError> {
+    now: Timestamp,
+) -> Result<Result<(u64, Replaced), Damage>, OpenError> {
     let mut services = Services::default();
     let mut owners: HashMap<String, UserIx, foldhash::fast::RandomState> = HashMap::default();
-    let mut imported = 0;
+    let (mut imported, mut replaced) = (0, Replaced::new());
     let mut wrong = None;
     let about = usize::try_from(engine.replica().state().sum(Table::Tokens).rows).unwrap_or(0);
     let loaded = state.index().fill(about, |put| {
@@ -198,13 +201,16 @@ fn index(
                 return;
             };
             imported += u64::from(row.imported);
+            if row.revoked_at.is_none() && row.rotation.is_some_and(|rotation| rotation.grace_until > now) {
+                replaced.entry(row.owner.to_owned()).or_default().insert(row.id);
+            }
             put(digest, token(row, owner, scope));
         })
     })?;
     match (loaded, wrong) {
         (Err(damage), _) => Ok(Err(damage)),
         (Ok(()), Some(what)) => Err(OpenError::Row(what)),
-        (Ok(()), None) => Ok(Ok(imported)),
+        (Ok(()), None) => Ok(Ok((imported, replaced))),
     }
 }
 

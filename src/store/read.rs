@@ -19,6 +19,14 @@ use crate::authz::{
 const LOOKED_AT: usize = 20_000;
 const STEP: usize = 500;
 
+/// Some of an owner's tokens.
+#[derive(Debug)]
+pub struct Slice {
+    pub items: Vec<TokenRecord>,
+    /// How many there are on both sides, too; those in their grace behind the slice are not counted.
+    pub total: usize,
+}
+
 impl Store {
     /// Users, groups, members, roles and grants as they are now.
     pub fn accounts(&self) -> Arc<Accounts> {
@@ -85,6 +93,40 @@ impl Store {
                 return Ok(Page { items, next: None });
             }
         }
+    }
+
+    /// An owner's tokens that nobody ended, and those in their grace, in the order of ids: `top` of
+    /// them behind the first `skip`.
+    pub fn slice_of_tokens(&self, owner: &str, skip: usize, top: usize) -> Result<Slice, ReadError> {
+        let now = (self.shared.clock)();
+        let (mut items, mut seen, mut in_grace) = (Vec::new(), 0, 0);
+        let mut after = None;
+        let mut step = (skip + top).clamp(1, STEP);
+        while seen < skip + top {
+            let rows = self.engine().tokens_of(owner, after, step)?;
+            let last = rows.len() < step;
+            after = rows.last().map(|row| row.id);
+            for row in rows {
+                let row = self.unsaved(row.id).unwrap_or(row);
+                let is_gone = matches!(row.state(false, now), TokenState::Revoked | TokenState::Rotated);
+                if is_gone || seen == skip + top {
+                    continue;
+                }
+                seen += 1;
+                in_grace += usize::from(row.rotation.is_some());
+                if seen > skip {
+                    items.push(row);
+                }
+            }
+            if last && seen < skip + top {
+                return Ok(Slice { items, total: seen });
+            }
+            // What is gone stands between: a small page may take many steps.
+            step = (step * 2).min(STEP);
+        }
+        let counts = self.engine().counts(owner);
+        let total = counts.all.saturating_sub(counts.ended) + in_grace;
+        Ok(Slice { items, total: total.max(seen) })
     }
 
     /// Events with `seq` below the cursor, newest first.

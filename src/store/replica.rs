@@ -23,15 +23,18 @@ use crate::authz::secret::Digest;
 mod copy;
 pub(super) mod keys;
 mod open;
+mod owned;
 mod read;
 mod stage;
 mod tables;
 
 pub(crate) use open::{OpenError, guard_sled, open_sled_at, remove};
-pub(crate) use stage::{Counts, StageError, Staged};
+pub(crate) use owned::Counts;
+pub(crate) use stage::{StageError, Staged};
 pub(crate) use tables::{ReplicaState, Table};
 
 use copy::Copying;
+use owned::Owned;
 use stage::Stage;
 
 pub(crate) struct Replica {
@@ -42,8 +45,8 @@ pub(crate) struct Replica {
     finished: AtomicBool,
     /// Of the last batch. Who changes it holds it.
     state: Mutex<ReplicaState>,
-    /// By owner: counted, so that making a token does not read all the others.
-    counts: RwLock<HashMap<String, Counts>>,
+    /// By owner. sled has no such list: it would be the largest of all trees.
+    owners: RwLock<HashMap<String, Owned>>,
     copying: Mutex<Vec<Copying>>,
 }
 
@@ -119,15 +122,19 @@ impl Replica {
         let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let state_row = if self.finished.load(Ordering::Acquire) { Some(state.encode()?) } else { None };
         let work = || {
-            copying.iter_mut().try_for_each(|copying| copying.keep(trees, &rows))?;
-            trees.write(rows, state_row.as_deref())
+            copying.iter_mut().for_each(|copying| copying.keep(&rows));
+            if stage::is_large(&rows) {
+                trees.write_large(rows, state_row)
+            } else {
+                trees.write(rows, state_row.as_deref())
+            }
         };
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
-        let mut counts = self.counts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut owned = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         for (owner, change) in owners {
-            change.apply(counts.entry(owner).or_default());
+            change.apply(owned.entry(owner).or_default());
         }
-        drop(counts);
+        drop(owned);
         // A copy that begins now has to see both or neither.
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         drop(copying);
@@ -135,27 +142,27 @@ impl Replica {
     }
 
     /// Every token once, in the order of digests, with what the index needs of it. The rows are held
-    /// against their sum, and the owners' tokens are counted.
+    /// against their sum, and the owners' tokens are listed.
     pub(crate) fn load(
         &self,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
     ) -> Result<Result<(), Damage>, ReadError> {
         let expected = self.state().sum(Table::Tokens);
-        let mut counts: HashMap<String, Counts> = HashMap::new();
+        let mut owners: HashMap<String, Owned> = HashMap::new();
         let scanned = self.guarded(|trees| {
             trees.scan_tokens(expected, &mut |digest, token| {
                 // Not by entry, which would copy the owner a million times.
-                if !counts.contains_key(token.owner) {
-                    counts.insert(token.owner.to_owned(), Counts::default());
+                if !owners.contains_key(token.owner) {
+                    owners.insert(token.owner.to_owned(), Owned::default());
                 }
-                if let Some(counts) = counts.get_mut(token.owner) {
-                    counts.all += 1;
-                    counts.ended += usize::from(token.is_ended());
+                if let Some(owned) = owners.get_mut(token.owner) {
+                    owned.load(&token);
                 }
                 visit(digest, token);
             })
         })?;
-        *self.counts.write().unwrap_or_else(PoisonError::into_inner) = counts;
+        owners.values_mut().for_each(Owned::loaded);
+        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = owners;
         Ok(scanned)
     }
 
@@ -216,7 +223,7 @@ impl Trees {
             let mut batch = sled::Batch::default();
             let changes = !rows.is_empty() || (table == Table::Meta && state.is_some());
             for (key, row) in rows {
-                match row {
+                match row.after {
                     Some(row) => batch.insert(key, row),
                     None => batch.remove(key),
                 }
@@ -242,9 +249,38 @@ impl Trees {
             }
         })
     }
+
+    /// Row by row in the order of keys, so that each of sled's nodes is changed once and then let go; a
+    /// transaction reads every row first, and writes in no order. What a crash cuts off lacks its state
+    /// and is made again.
+    fn write_large(
+        &self,
+        rows: [stage::Rows; Table::ALL.len()],
+        state: Option<Vec<u8>>,
+    ) -> Result<(), sled::Error> {
+        if self.tree(Table::Meta).remove(tables::STATE)?.is_some() {
+            self.db.flush()?;
+        }
+        for (table, rows) in Table::ALL.into_iter().zip(rows) {
+            let tree = self.tree(table);
+            for (key, row) in rows {
+                match row.after {
+                    Some(row) => tree.insert(key, row)?,
+                    None => tree.remove(key)?,
+                };
+            }
+        }
+        if let Some(state) = state {
+            self.tree(Table::Meta).insert(tables::STATE, state)?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether there is anything at the path that could be a replica.
 pub(crate) fn exists(path: &Path) -> bool {
     path.join("db").exists()
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,9 @@ impl Store {
         once: Option<Idempotency>,
     ) -> Result<Made, ChangeError> {
         let (text, drawn) = self.draw()?;
-        let plan = move |desk: &mut Desk| desk.rotate_token(&actor, id, grace, once.as_ref(), drawn);
+        let plan = move |desk: &mut Desk| {
+            desk.rotate_token(&actor, id, grace, once.as_ref(), drawn, Desk::author(&actor))
+        };
         self.made(text, plan).await
     }
 

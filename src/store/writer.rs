@@ -44,7 +44,7 @@ mod tokens;
 mod upkeep;
 mod users;
 
-pub(crate) use desk::{Desk, Pending, Standing, intern};
+pub(crate) use desk::{Desk, Pending, Replaced, Standing, intern};
 pub(crate) use import::Line;
 pub(crate) use provided::Ids;
 pub(crate) use tokens::Text;

@@ -16,9 +16,10 @@ use std::{
 };
 
 use permgate::{
-    admin::{self, ConfigurationError, Refused, ReloadError, Reloading},
+    admin::{self, ConfigurationError, MetricsAccess, Refused, ReloadError, Reloading},
     authz::{
         answer::Reason,
+        forwarding::TrustedProxies,
         rules::{
             Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings,
         },
@@ -26,7 +27,7 @@ use permgate::{
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
-    net::{Address, ConnectionLimit, Drain, Limits, Worker, bind, drain, serve},
+    net::{Address, BudgetLimits, Budgets, Drain, Limits, Machine, Worker, bind, drain, serve},
     store::{Actor, Configuration, Policy, Settings, Store, model::LastUsed},
 };
 use serde_json::{Value, json};
@@ -109,6 +110,7 @@ impl Fixture {
         let around = Arc::new(Around::default());
         assert!(around.store.set(store.clone()).is_ok());
         let ready = Arc::new(AtomicBool::new(true));
+        let budgets = Budgets::of_admin(&BudgetLimits::new(Machine::raised(), 1, None));
         let context = admin::Context::new(admin::Parts {
             store: store.clone(),
             state,
@@ -119,6 +121,9 @@ impl Fixture {
             ready: ready.clone(),
             hosts: vec!["gate.example".into()],
             sign_in,
+            trusted_proxies: TrustedProxies::default(),
+            metrics_access: MetricsAccess::default(),
+            bodies: budgets.bodies.clone(),
             own_uid: std::fs::metadata(dir.path()).unwrap().uid(),
         });
         let socket = dir.path().join("admin.sock");
@@ -130,7 +135,7 @@ impl Fixture {
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let (tcp, unix) = (bind(&"127.0.0.1:0".parse().unwrap()).unwrap(), bind(&unix).unwrap());
-                let worker = Worker::new(Limits::default(), ConnectionLimit::new());
+                let worker = Worker::new(Limits::default(), budgets);
                 let server = admin::Server::new(context);
                 let address = tcp.local().unwrap();
                 let over_tcp =

@@ -47,6 +47,15 @@ fn hubs_script_lists_creates_and_revokes() {
     let short = call("GET", &format!("{tokens}?fields=permanenttokens(id)&$skip=1&$top=1"), None);
     assert_eq!(short["permanenttokens"][0].as_object().unwrap().len(), 1, "{short}");
     assert_eq!((&short["skip"], &short["top"], &short["total"]), (&json!(1), &json!(1), &json!(2)));
+    for (range, expected) in [("$skip=2", 0), ("$skip=10000&$top=-1", 0), ("$top=0", 0), ("$top=5000", 2)] {
+        let list = call("GET", &format!("{tokens}?{range}"), None);
+        let rows = list["permanenttokens"].as_array().unwrap().len();
+        assert_eq!((rows, list["total"].as_u64()), (expected, Some(2)), "{range}");
+    }
+    for list in [tokens, "/hub/api/rest/services"] {
+        let far = fixture.call(&alice, "GET", &format!("{list}?$skip=10001"), None);
+        assert_eq!(far.outcome(), (400, "invalid_request".to_owned()), "{list}");
+    }
     let one = format!("{tokens}/{}", id(&made));
     let renamed = call("POST", &one, Some(json!({"name": "cd", "scope": [{"id": "wiki"}]})));
     assert_eq!((&renamed["name"], renamed["scope"].as_array().unwrap().len()), (&json!("cd"), 1));

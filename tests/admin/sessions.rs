@@ -1,5 +1,7 @@
 //! People with browsers: signing in and out, what a cookie is good for, and what ends it.
 
+use std::io::{Read, Write};
+
 use permgate::admin::{SignIn, UserHeader};
 use serde_json::{Value, json};
 
@@ -80,7 +82,7 @@ fn a_wrong_sign_in_does_not_say_what_is_wrong() {
     };
     check("wrong password", "alice", OTHER);
     check("no password", "alice", "");
-    check("an endless one", "alice", &"x".repeat(100_000));
+    check("an endless one", "alice", &"x".repeat(10_000));
     check("nobody", "mallory", PASSWORD);
     check("no login", "", PASSWORD);
     check("a strange login", "\u{202e}../\u{0}", PASSWORD);
@@ -89,6 +91,27 @@ fn a_wrong_sign_in_does_not_say_what_is_wrong() {
     check("who has none yet", "unset", PASSWORD);
     check("a service account", "robot", PASSWORD);
     assert_eq!(fixture.sign_in("ALICE", PASSWORD).status, 201, "a login has no case");
+}
+
+/// M7: who has not signed in has 16 KiB, whoever they say they are.
+#[test]
+fn a_stranger_sends_little() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    for login in ["alice", "mallory"] {
+        let outcome = fixture.sign_in(login, &"x".repeat(16 << 10)).outcome();
+        assert_eq!(outcome, (413, "content_too_large".into()), "{login}");
+    }
+    let chunked = "POST /v1/invitation HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n4001\r\n";
+    let mut socket = std::net::TcpStream::connect(fixture.address).unwrap();
+    socket.write_all([chunked.as_bytes(), &[b' '; 0x4001]].concat().as_slice()).unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    let long = "x".repeat(20 << 10);
+    let note = fixture.call(&Sender::Operator, "POST", "/v1/groups", Some(&json!({"name": long})));
+    assert_ne!(note.status, 413, "users may send more");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod benign;
+mod budgets;
 mod carriers;
 mod credentials;
 mod destinations;

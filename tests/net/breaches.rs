@@ -85,6 +85,24 @@ fn bodies_are_as_long_as_they_say() {
     });
 }
 
+/// M9: HTTP/2 has no rule of its own for two forms of one length.
+#[test]
+fn no_request_has_a_length_in_two_forms() {
+    let rows: [&[(&str, &str)]; 4] = [
+        &[("content-length", "4"), ("content-length", "04")],
+        &[("content-length", "4"), ("content-length", "4")],
+        &[("content-length", "")],
+        &[("content-length", "4"), ("content-length", "")],
+    ];
+    for fields in rows {
+        let gate = Gate::new(&Limits::default());
+        let mut client = Frames::to(&gate);
+        client.send(HEADERS, END_HEADERS, 1, &block(&with(fields))).send(DATA, END_STREAM, 1, b"part");
+        client.end_of(1);
+        assert_eq!(gate.seen.requests.load(Ordering::SeqCst), 0, "{fields:?}");
+    }
+}
+
 #[test]
 fn frames_out_of_place_end_the_connection() {
     check("data without a stream", "GOAWAY 1", |client| {

@@ -21,7 +21,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use permgate::net::{
-    Address, BodyError, Bound, BoxError, Connection, ConnectionEvent, ConnectionLimit, Drain, Drained,
+    Address, BodyError, Bound, BoxError, BudgetLimits, Budgets, Connection, ConnectionEvent, Drain, Drained,
     Limits, Listener, RequestBody, RequestError, Service, Worker, bind, drain, serve, tls::Handshake,
 };
 
@@ -45,7 +45,7 @@ pub struct Seen {
 pub struct Gate {
     pub address: SocketAddr,
     pub seen: Arc<Seen>,
-    pub budget: Arc<ConnectionLimit>,
+    pub budget: Arc<Budgets>,
     pub drain: Option<Drain>,
     workers: Vec<JoinHandle<Drained>>,
     commands: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
@@ -79,7 +79,26 @@ impl Gate {
             // Who made a unix socket knows where it is.
             Address::Unix(_) | Address::Inherited(_) => ([0, 0, 0, 0], 0).into(),
         };
-        let (seen, budget) = (Arc::<Seen>::default(), ConnectionLimit::new());
+        Self::within(Budgets::of_process(), bound, address, workers, limits, dress)
+    }
+
+    /// On one worker with these budgets.
+    pub fn budgeted(budgets: &BudgetLimits) -> Self {
+        let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
+        let budget = Budgets::of_proxy(budgets);
+        Self::within(budget, &bound, address, 1, &Limits::default(), |listener| listener)
+    }
+
+    fn within(
+        budget: Arc<Budgets>,
+        bound: &Bound,
+        address: SocketAddr,
+        workers: usize,
+        limits: &Limits,
+        dress: impl Fn(Listener) -> Listener,
+    ) -> Self {
+        let seen = Arc::<Seen>::default();
         let (drain, draining) = drain();
         let (mut threads, mut commands) = (Vec::new(), Vec::new());
         for _ in 0..workers {

@@ -8,7 +8,11 @@ mod support;
 mod commands;
 mod ending;
 mod figures;
+mod floods;
 mod harness;
+#[allow(dead_code, reason = "only a part of it floods")]
+#[path = "../support/http2.rs"]
+mod http2;
 mod log;
 mod memory;
 mod reload;

@@ -34,7 +34,9 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
     check("half a file", "readers = [\"developers\"]\n[service.hub]", "readers = [\"dev", "gateway.toml:16:");
 
     let (_, words) = place.check("check", 0);
-    assert!(words.contains("is valid"), "{words}");
+    assert!(words.contains("is valid") && words.contains("memory: about"), "{words}");
+    let budgets: serde_json::Value = serde_json::from_str(&place.check("check -o json", 0).0).unwrap();
+    assert!(budgets["budgets"]["admin_connections"].as_u64() > Some(0), "{budgets}");
     process.signal(Signal::HUP);
     process.words.wait_for("configuration reloaded");
     // By default these would end a process.

@@ -28,7 +28,7 @@ use permgate::{
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
     metrics::{Format, Metrics, Readings},
-    net::{Address, ConnectionLimit, Drain, Limits, Worker, bind, drain, serve},
+    net::{Address, Budgets, Drain, Limits, Worker, bind, drain, serve},
     proxy::{
         BadTokens, Gateway, LastUsedTables, Parts, TokenLookup, Upstreams,
         access_log::{AccessLog, LogTarget},
@@ -60,7 +60,7 @@ pub struct Gate {
     pub address: SocketAddr,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
-    pub budget: Arc<ConnectionLimit>,
+    pub budget: Arc<Budgets>,
     pub metrics: Arc<Metrics>,
     pub uses: Arc<LastUsedTables>,
     pub keyring: Arc<Keyring>,
@@ -144,7 +144,7 @@ impl Setup {
             public: Vec::new(),
             limits: Limits::default(),
             assertion: None,
-            upstreams: Upstreams::new(),
+            upstreams: Upstreams::new(Budgets::of_process()),
         }
     }
 
@@ -217,7 +217,7 @@ impl Setup {
         metrics.ask_upstreams(upstreams.clone());
         let (sender, refusals) = refusals::channel(metrics.clone());
         let (fence, uses, budget) =
-            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<LastUsedTables>::default(), ConnectionLimit::new());
+            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<LastUsedTables>::default(), Budgets::of_process());
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
         let listener = bound.listener().unwrap();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use permgate::{
+    net::Budgets,
     proxy::{Resolver, Resolving, Upstreams},
     settings::UpstreamUrl,
 };
@@ -44,7 +45,7 @@ impl Names {
             .with(|setup| {
                 setup.upstream.urls = vec![UpstreamUrl::parse("http://origin.test").unwrap().into()];
                 setup.upstream.resolve = Duration::from_millis(20);
-                setup.upstreams = Upstreams::with_resolver(self.clone());
+                setup.upstreams = Upstreams::with_resolver(Budgets::of_process(), self.clone());
             })
             .start()
     }

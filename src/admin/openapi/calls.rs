@@ -57,7 +57,7 @@ fn of_tokens() -> Vec<Operation> {
         post("/v1/users/{login}/tokens", "Make a token: `token` is its text, this once. `me` is oneself")
             .takes::<tokens::Create>(new)
             .makes::<tokens::TokenView>()
-            .refuses(&[409]),
+            .refuses(&[409, 429]),
         filtered(get("/v1/users/{login}/tokens", "A user's tokens")).lists::<tokens::TokenView>(),
         filtered(get("/v1/tokens", "Everybody's tokens, or one's own"))
             .query("user", "Of this login", Type::String)
@@ -73,7 +73,7 @@ fn of_tokens() -> Vec<Operation> {
         post("/v1/tokens/{id}/rotate", "A new token in a token's place, which holds on for the grace")
             .may_take::<tokens::Rotate>(json!({"grace": "1h"}))
             .makes::<tokens::TokenView>()
-            .refuses(&[409]),
+            .refuses(&[409, 429]),
         post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
             .takes::<tokens::ImportRequest>(json!({"tokens": [{
                 "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", "owner": "ann",
@@ -331,7 +331,7 @@ fn of_hub() -> Vec<Operation> {
             .takes::<hub::Body>(new())
             .gives(200, JSON, object())
             .like(made)
-            .refuses(&[409]),
+            .refuses(&[409, 429]),
         paged(get(ONE, "A token")).gives(200, JSON, object()).like(examples::hub_token()),
         paged(post(ONE, "Rename or narrow a token"))
             .takes::<hub::Body>(new())

@@ -55,7 +55,11 @@ const REFUSALS: [(u16, &str); 12] = [
         "`invalid_name`, `invalid_value`, `empty_scope`, `duplicate_service`, `expiry_in_past`, \
          `lifetime_too_long`, `cannot_widen`, `idempotency_key_reused`, `invalid_configuration`",
     ),
-    (429, "`too_many_attempts`: `Retry-After` says how many seconds to wait"),
+    (
+        429,
+        "`too_many_attempts`: `Retry-After` says how many seconds to wait; `too_many_tokens`: the user has \
+         10,000 revoked or replaced tokens",
+    ),
     (503, "`store_unavailable`, `not_durable`, `fence_incomplete`, `busy`"),
 ];
 

@@ -11,6 +11,7 @@ use super::{
         Context,
         caller::Caller,
         error::Problem,
+        offload::READS,
         pages::{self, Paging},
         wire::{Page, Span, Time, ok},
     },
@@ -43,7 +44,8 @@ pub(super) async fn of_user(
     if filters.user.is_some() {
         return Err(Problem::invalid("The path names the user already"));
     }
-    Ok(ok(&page(&context, &caller, Some(caller.login(&login)?), filters)?))
+    let owner = Some(caller.login(&login)?);
+    READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
 /// Of everybody, for whom may see that; else one's own.
@@ -56,7 +58,7 @@ pub(super) async fn all(
     let sees_all = SEES_TOKENS.into_iter().any(|permission| caller.may(permission));
     let own = || caller.user().map(|user| user.login.to_string());
     let owner = if sees_all { owner } else { owner.or_else(own) };
-    Ok(ok(&page(&context, &caller, owner, filters)?))
+    READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
 /// Of this user, or of everybody.

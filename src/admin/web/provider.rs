@@ -21,7 +21,7 @@ use crate::{
         error::Problem,
         oidc::{self, Flow, Person, ProviderError, Relying, Returned},
         pages::Params,
-        session::{Way, cookie, secret::Secret},
+        session::{Attempt, Way, cookie, secret::Secret},
     },
     store::{ChangeError, ProvidedSession},
 };
@@ -65,13 +65,12 @@ async fn come_back(
         let text = "This sign-in was not begun in this browser, or too long ago: sign in again";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
     };
-    let attempt = format!("provider:{}", visit.client);
-    let now = std::time::Instant::now();
-    context.attempts().begin(&attempt, visit.client, now).map_err(Problem::too_many_attempts)?;
+    let (attempt, now) = (Attempt::Provider, std::time::Instant::now());
+    context.attempts().begin(attempt, visit.client, now).map_err(Problem::too_many_attempts)?;
     let person = relying.person(&flow, returned).await;
     // What the provider is to blame for is nobody's guess.
     if matches!(person, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
-        context.attempts().succeed(&attempt, visit.client);
+        context.attempts().succeed(attempt, visit.client);
     }
     let person = person.map_err(|error| {
         context.note_failure(None, Way::Provider, &visit);

@@ -12,7 +12,7 @@ use super::{Failed, Reader, Shell, link, render, time::Moment, token_list::Recor
 use crate::{
     admin::{
         Context,
-        error::Problem,
+        offload::READS,
         tokens::{AccessWord, TokenView, visible},
         wire::Time,
     },
@@ -85,8 +85,7 @@ pub(super) async fn show(
     let mut relatives: Vec<TokenView> = Vec::new();
     if token.view.rotated_to.is_some() || family.as_str() != token.view.id {
         let (store, owner) = (context.clone(), token.view.user.clone());
-        let read = tokio::task::spawn_blocking(move || Records::of_owner(&store, &owner)).await;
-        let found = read.map_err(|_| Problem::not_found("token"))??;
+        let found = READS.run(move || Records::of_owner(&store, &owner)).await??;
         let found = found.all.into_iter().filter(|other| other.family == family);
         relatives = found.map(|other| TokenView::at(&context, &accounts, other, now)).collect();
     }

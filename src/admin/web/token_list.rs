@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Failed, time::Moment, token::TokenRow};
@@ -14,6 +13,7 @@ use crate::{
     admin::{
         Context,
         error::Problem,
+        offload::READS,
         tokens::{TokenView, last_used, state_word},
         wire::{Span, Time},
     },
@@ -172,14 +172,7 @@ pub async fn read(
 ) -> Result<Listing, Failed> {
     let live = context.fence.list().await;
     let context = context.clone();
-    let task = tokio::task::spawn_blocking(move || listing(&context, owner, asked, base, &live));
-    task.await
-        .unwrap_or_else(|error| {
-            tracing::error!(%error, "a list was not read");
-            let text = "The list could not be read. The log says why";
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text))
-        })
-        .map_err(Failed::from)
+    Ok(READS.run(move || listing(&context, owner, asked, base, &live)).await??)
 }
 
 fn listing(

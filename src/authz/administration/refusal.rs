@@ -22,7 +22,10 @@ pub enum RefusalCode {
     TokenRevoked,
     CannotBanSelf,
     LastAdmin,
+    /// Live ones, and those in their grace.
     TooManyTokens,
+    /// Rows of revoked and replaced tokens: time helps.
+    TooManyEndedTokens,
     /// A login, group, role or token name, a note, an address: what and why is in the message.
     InvalidName,
     EmptyScope,
@@ -58,7 +61,7 @@ impl RefusalCode {
             RefusalCode::TokenRevoked => "token_revoked",
             RefusalCode::CannotBanSelf => "cannot_ban_self",
             RefusalCode::LastAdmin => "last_admin",
-            RefusalCode::TooManyTokens => "too_many_tokens",
+            RefusalCode::TooManyTokens | RefusalCode::TooManyEndedTokens => "too_many_tokens",
             RefusalCode::InvalidName => "invalid_name",
             RefusalCode::EmptyScope => "empty_scope",
             RefusalCode::DuplicateService => "duplicate_service",
@@ -82,6 +85,7 @@ impl RefusalCode {
             | RefusalCode::CannotBanSelf
             | RefusalCode::LastAdmin
             | RefusalCode::TooManyTokens => StatusCode::CONFLICT,
+            RefusalCode::TooManyEndedTokens => StatusCode::TOO_MANY_REQUESTS,
             RefusalCode::InvalidName
             | RefusalCode::EmptyScope
             | RefusalCode::DuplicateService

@@ -223,6 +223,9 @@ impl Row {
             Reason::UpstreamOverloaded => {
                 unavailable("The service has too much to do", "Wait as long as Retry-After says")
             }
+            Reason::OverBudget => {
+                unavailable("The gateway has too much to do", "Wait as long as Retry-After says")
+            }
             Reason::StoreUnavailable => unavailable(
                 "Access cannot be decided at present",
                 "Nothing is said about the token: try again later",

@@ -16,9 +16,12 @@ pub struct Reading {
     keeps_dots: bool,
 }
 
-/// Beyond these a path is refused: the closure of a path that people use has at most some dozens.
-const MAX_READINGS: usize = 192;
-const MAX_BYTES: usize = 192 << 10;
+/// Beyond these a path is refused: the closure of a path that people use has at most some dozens. The bytes
+/// are those of all readings together; a long path may have fewer of them.
+const MAX_READINGS: usize = 96;
+const MAX_BYTES: usize = 24 << 10;
+/// A path as long as a target may be still has this many.
+const LONG_READINGS: usize = 3;
 /// Escapes inside escapes are followed so far.
 const MAX_DECODED: u8 = 3;
 
@@ -43,6 +46,7 @@ pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
     let mut readings = vec![reading(literal.to_owned(), !without.is_empty())];
     // Whatever else becomes a dot segment shows among the readings of what is left without them.
     readings.extend(without.into_iter().map(|text| reading(text, false)));
+    let most = MAX_BYTES.max(LONG_READINGS * literal.len());
     let mut bytes = 0;
     let mut at = 0;
     while at < readings.len() {
@@ -62,7 +66,7 @@ pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
                 continue;
             }
             bytes += next.text.len();
-            if readings.len() >= MAX_READINGS || bytes > MAX_BYTES {
+            if readings.len() >= MAX_READINGS || bytes > most {
                 return Err(PathError::TooManyReadings);
             }
             readings.push(next);

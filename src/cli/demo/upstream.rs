@@ -17,7 +17,7 @@ use http_body::{Body, Frame};
 use tokio::task::LocalSet;
 
 use crate::net::{
-    self, Address, Connection, ConnectionLimit, Drain, Limits, RequestBody, RequestError, Service, Worker,
+    self, Address, Budgets, Connection, Drain, Limits, RequestBody, RequestError, Service, Worker,
 };
 
 /// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
@@ -107,7 +107,7 @@ impl ExampleServer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("example".to_owned()).spawn(move || {
             LocalSet::new().block_on(&runtime, async {
-                let worker = Worker::new(Limits::default(), ConnectionLimit::new());
+                let worker = Worker::new(Limits::default(), Budgets::of_process());
                 if let Err(error) = net::serve(worker, listener, Rc::new(Example), draining).await {
                     tracing::error!("the example service has ended: {error}");
                 }

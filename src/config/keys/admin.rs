@@ -45,6 +45,29 @@ pub(super) const ADMIN: &[Key] = &[
         "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
     )
     .or(r#"["admin", "root", "administrator"]"#),
+    key(
+        "trusted_proxies",
+        Kind::Texts,
+        "Networks of proxies in front whose `Forwarded` or `X-Forwarded-For` names the client; `\"unix\"`: peers on unix sockets. Not reloadable.",
+    )
+    .or("[]"),
+    // Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
+    key(
+        "metrics",
+        Kind::Text,
+        "Who gets `/metrics` without a token: `\"local\"` (this machine, but not through a proxy), `\"socket\"` (the unix socket), `\"listener\"` (whoever reaches it), or an address to listen on for nothing else. Not reloadable.",
+    )
+    .or(r#""local""#),
+    key(
+        "connections",
+        Kind::Count(8, 100_000),
+        "Connections, which clients of the proxy cannot use up; derived from `ulimit -n` unless set.",
+    ),
+    key(
+        "bodies",
+        Kind::Size,
+        "Request bodies that are gathered in memory, all together; derived from the memory unless set.",
+    ),
     key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
         .or("false"),
 ];

@@ -80,9 +80,9 @@ fn an_upstream_that_is_this_gateway_is_named() {
     let check = |listen: &str, url: &str, expected: bool| {
         let text =
             SMALL.replace("http://127.0.0.1:8090", url) + &format!("[server]\nlisten = [\"{listen}\"]");
-        let warnings = read(&text).unwrap().warnings;
+        let problems = read(&text).err().map(|errors| errors.0).unwrap_or_default();
         let named =
-            warnings.iter().filter(|one| one.message.contains("is where this gateway listens itself"));
+            problems.iter().filter(|one| one.message.contains("is where this gateway listens itself"));
         assert_eq!(named.count(), usize::from(expected), "{listen}, {url}");
     };
     check("127.0.0.1:8090", "http://127.0.0.1:8090", true);
@@ -90,6 +90,11 @@ fn an_upstream_that_is_this_gateway_is_named() {
     check("127.0.0.1:8090", "http://localhost:8090", true);
     check("[::]:8090", "http://[::1]:8090", true);
     check("unix:/run/gate.sock", "unix:/run/gate.sock", true);
+    check("127.0.0.1:8090", "http://0.0.0.0:8090", true);
+    check("127.0.0.1:8090", "http://[::ffff:127.0.0.1]:8090", true);
+    // Low 10: the admin listener's, by default.
+    check("127.0.0.1:8090", "http://127.0.0.1:8081", true);
+    check("127.0.0.1:8090", "unix:permgate.sock", true);
     check("127.0.0.1:8090", "http://127.0.0.1:8091", false);
     check("127.0.0.1:8090", "http://127.0.0.2:8090", false);
     check("127.0.0.1:8090", "http://app:8090", false);

@@ -40,6 +40,8 @@ pub enum CloseReason {
     Drained,
     /// The client took nothing of an answer for `write_timeout`.
     WriteTimeout,
+    /// A budget of the process was used up, and this connection had the most of it, or made room.
+    OverBudget,
     /// An HTTP/2 client with open streams answered no ping.
     PingTimeout,
     /// A stream's reset could not be written, so the connection carries nothing any more.

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
 use super::{CloseReason, Connection, ConnectionCommand, Phase};
-use crate::net::{Limits, RequestError};
+use crate::net::{Limits, RequestError, Worker};
 
 /// The HTTP/2 part of a connection that carries streams.
 pub struct Streams {
@@ -27,7 +27,7 @@ pub struct Streams {
     /// Streams that the client cancelled while they were served. Each costs as much as a request, and none
     /// counts as an open stream.
     cancelled: Pace,
-    /// Control frames since the last useful frame.
+    /// Control frames beyond those that useful frames make up for.
     control_frames: Pace,
 }
 
@@ -44,14 +44,23 @@ pub struct Stream {
     wasted: Cell<usize>,
 }
 
-/// A stream's entry in its connection's list; dropping it removes the stream.
-pub struct OpenStream(Rc<Connection>);
+/// A stream's entry in its connection's list, with its part of the budget; dropping it removes the stream.
+pub struct OpenStream {
+    stream: Rc<Connection>,
+    /// `None`: there was none left.
+    admitted: Option<Rc<Worker>>,
+}
 
 /// Bytes of an unread body that are dropped, as after a last answer in HTTP/1.1.
 const MOST_WASTED: usize = 4 << 20;
 
 /// How long the reset of a stream may take to get on the wire before the connection is closed.
 const RESET: Duration = Duration::from_secs(1);
+
+/// Control frames that a useful frame makes up for: a client answers a piece of an answer with two updates of
+/// windows, and a request may come with a handful of priorities and pings. All of them would be too many: one
+/// byte of a body now and then would let any number pass.
+const USEFUL: u32 = 25;
 
 const PACE: Duration = Duration::from_millis(30);
 const BURST: Duration = PACE.saturating_mul(1000);
@@ -62,6 +71,12 @@ impl Pace {
         let forgotten = self.0.get().max(now) + PACE;
         self.0.set(forgotten);
         forgotten.saturating_duration_since(now) <= BURST
+    }
+
+    /// Takes that many off the count.
+    fn forgive(&self, count: u32, now: Instant) {
+        let forgotten = self.0.get().checked_sub(PACE * count).unwrap_or(now);
+        self.0.set(forgotten.max(now));
     }
 }
 
@@ -101,7 +116,7 @@ impl Streams {
     }
 
     pub(in crate::net) fn was_useful(&self, now: Instant) {
-        self.control_frames.0.set(now);
+        self.control_frames.forgive(USEFUL, now);
     }
 
     /// Nothing of a stream outlives its connection.
@@ -111,7 +126,7 @@ impl Streams {
     }
 
     /// Applies the deadlines of HTTP/2. Called by the ticker.
-    pub(super) fn check(&self, connection: &Connection, now: Instant, limits: &Limits) {
+    pub(super) fn check(&self, connection: &Connection, now: Instant, limits: &Limits, crowded: bool) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         if self.reset.get().is_some_and(|since| past(since, RESET)) {
             return connection.close_for(CloseReason::ResetBlocked);
@@ -123,9 +138,24 @@ impl Streams {
         if !self.is_empty() && past(self.heard.get(), 2 * limits.ping) {
             return connection.close_for(CloseReason::PingTimeout);
         }
+        // While the socket takes no more, it is what decides: the streams wait for one another.
+        let blocked = connection.write_stalled.get().is_some();
         for stream in self.open.borrow().iter() {
-            stream.check(now, limits, false);
+            if blocked {
+                stream.progressed(now);
+            }
+            stream.check(now, limits, false, crowded);
         }
+    }
+
+    /// Bytes of answers that wait for the client, about.
+    pub(super) fn held(&self) -> usize {
+        self.open.borrow().iter().map(|stream| stream.held()).sum()
+    }
+
+    /// How many are open.
+    pub(in crate::net) fn count(&self) -> usize {
+        self.open.borrow().len()
     }
 }
 
@@ -187,24 +217,31 @@ impl Stream {
 }
 
 impl OpenStream {
-    pub(in crate::net) fn new(connection: &Rc<Connection>) -> Self {
+    pub(in crate::net) fn new(connection: &Rc<Connection>, worker: &Rc<Worker>) -> Self {
         let stream = Rc::new(Connection::of_stream(connection));
+        let mut admitted = None;
         if let Some(streams) = connection.streams() {
+            admitted = worker.streams().take(streams.count()).then(|| worker.clone());
             streams.open.borrow_mut().push(stream.clone());
             streams.was_useful(connection.clock.now());
         }
         connection.enter(Phase::Serving);
-        Self(stream)
+        Self { stream, admitted }
+    }
+
+    /// Whether the process has room for it.
+    pub(in crate::net) fn is_admitted(&self) -> bool {
+        self.admitted.is_some()
     }
 
     pub(in crate::net) fn get(&self) -> &Rc<Connection> {
-        &self.0
+        &self.stream
     }
 
     /// The client has reset the stream before it had its answer.
     pub(in crate::net) fn cancelled(&self) {
-        let Some(stream) = self.0.stream() else { return };
-        let now = self.0.clock.now();
+        let Some(stream) = self.stream.stream() else { return };
+        let now = self.stream.clock.now();
         if stream.connection.streams().is_some_and(|streams| !streams.cancelled.count(now)) {
             let error = RequestError::BadRequest("too many streams were reset");
             stream.connection.command(ConnectionCommand::Reject(error));
@@ -214,12 +251,15 @@ impl OpenStream {
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let Some(stream) = self.0.stream() else { return };
+        if let Some(worker) = &self.admitted {
+            worker.streams().give_back();
+        }
+        let Some(stream) = self.stream.stream() else { return };
         // A service that still has the connection must not keep h2's stream open.
-        drop((self.0.exchange.take_upgrade(), stream.tasks.take(), stream.leftover.take()));
+        drop((self.stream.exchange.take_upgrade(), stream.tasks.take(), stream.leftover.take()));
         if let Some(streams) = stream.connection.streams() {
             let mut open = streams.open.borrow_mut();
-            if let Some(at) = open.iter().position(|open| Rc::ptr_eq(open, &self.0)) {
+            if let Some(at) = open.iter().position(|open| Rc::ptr_eq(open, &self.stream)) {
                 open.swap_remove(at);
             }
             if open.is_empty() && stream.connection.phase() == Phase::Serving {

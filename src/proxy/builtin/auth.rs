@@ -52,9 +52,13 @@ impl Gateway {
         if !trusts(state, connection) {
             return Err(Reason::ProxyNotTrusted);
         }
-        let ForwardedRequest { method, target, host, upgrade } = proxy.forwarded_request(request)?;
-        let facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
-        let facts = RequestFacts { upgrade, ..facts };
+        let ForwardedRequest { method, target, host, asked_by, upgrade } =
+            proxy.forwarded_request(request)?;
+        let mut facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
+        facts.upgrade = upgrade;
+        // A second statement of the host, unless it names this gateway alone.
+        let stated = asked_by.filter(|host| state.snapshot.rules.names_host(host.as_str()));
+        facts.stated_hosts.extend(stated.map(|host| host.as_str().to_owned()));
         let mut judged = Request::new(());
         *judged.method_mut() = method;
         *judged.uri_mut() = target;

@@ -17,7 +17,6 @@ use crate::{
 
 pub use keys::IssuerKeys;
 
-mod fetch;
 mod keys;
 mod live;
 mod verify;

@@ -18,6 +18,8 @@ pub struct ForwardedRequest {
     pub target: Uri,
     /// `None`: HTTP/1.0 without Host.
     pub host: Option<Rc<HostName>>,
+    /// The Host of the request that asks, where the original one's host stands elsewhere.
+    pub asked_by: Option<Rc<HostName>>,
     pub upgrade: bool,
 }
 
@@ -40,8 +42,13 @@ impl FrontProxy {
         if forwarding::misleads(headers, self.own_fields()) {
             return Err(Reason::OriginalUnclear);
         }
+        let mut asked_by = None;
         let (method, target, host) = match self {
-            FrontProxy::Nginx => by_original(request)?,
+            FrontProxy::Nginx => {
+                let (method, target, host, other) = by_original(request)?;
+                asked_by = other;
+                (method, target, host)
+            }
             FrontProxy::Traefik | FrontProxy::Caddy => {
                 let host = Some(Rc::new(HostName::parse(needed(headers, FORWARDED_HOST)?)?));
                 (method(needed(headers, FORWARDED_METHOD)?)?, text(needed(headers, FORWARDED_URI)?)?, host)
@@ -54,7 +61,7 @@ impl FrontProxy {
         };
         let named = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
         let upgrade = named || headers.contains_key(header::UPGRADE);
-        Ok(ForwardedRequest { method, target: parse(target)?, host, upgrade })
+        Ok(ForwardedRequest { method, target: parse(target)?, host, asked_by, upgrade })
     }
 
     /// The fields that this proxy sets itself, whatever its clients send.
@@ -67,21 +74,28 @@ impl FrontProxy {
     }
 }
 
-/// A target beside Host, a URL, or both, which then say the same.
-fn by_original<B>(request: &Request<B>) -> Result<(Method, &str, Option<Rc<HostName>>), Reason> {
+/// Method, target, host, and Host where it is none of the original request's.
+type Original<'r> = (Method, &'r str, Option<Rc<HostName>>, Option<Rc<HostName>>);
+
+/// A target beside Host, a URL, or both, which then say the same. Beside a URL alone, Host may be the
+/// gateway's own.
+fn by_original<B>(request: &Request<B>) -> Result<Original<'_>, Reason> {
     let headers = request.headers();
+    let asked = HostCache::default().of(headers)?;
     let method = method(needed(headers, METHOD)?)?;
     let target = one(headers, URI)?.map(text).transpose()?;
     let Some(url) = one(headers, URL)?.map(text).transpose()? else {
-        return Ok((method, target.ok_or(Reason::OriginalUnclear)?, HostCache::default().of(headers)?));
+        return Ok((method, target.ok_or(Reason::OriginalUnclear)?, asked, None));
     };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let rest = rest.ok_or(Reason::OriginalUnclear)?;
     let (host, at) = rest.split_at(rest.find('/').ok_or(Reason::OriginalUnclear)?);
-    if target.is_some_and(|target| target != at) {
+    let host = Rc::new(HostName::parse(host.as_bytes())?);
+    let other = asked.filter(|asked| asked.as_str() != host.as_str());
+    if target.is_some_and(|target| target != at || other.is_some()) {
         return Err(Reason::OriginalUnclear);
     }
-    Ok((method, at, Some(Rc::new(HostName::parse(host.as_bytes())?))))
+    Ok((method, at, Some(host), other))
 }
 
 /// The value of a field that is there at most once.
@@ -155,7 +169,9 @@ mod tests {
         let url = ("x-original-url", "https://b.example/api/x?q=%20");
         check("method and target", &[method, uri], Ok(("PUT", "a.example", "/api/x?q=%20")));
         check("a url names the host", &[method, url], Ok(("PUT", "b.example", "/api/x?q=%20")));
-        check("both, the same", &[method, uri, url], Ok(("PUT", "b.example", "/api/x?q=%20")));
+        let same = ("x-original-url", "https://a.example/api/x?q=%20");
+        check("both, the same", &[method, uri, same], Ok(("PUT", "a.example", "/api/x?q=%20")));
+        check("both, another host", &[method, uri, url], UNCLEAR);
         check("both, another", &[method, ("x-original-uri", "/api/y"), url], UNCLEAR);
         check("no method", &[uri], UNCLEAR);
         check("no target", &[method], UNCLEAR);

@@ -9,11 +9,12 @@ use tokio_rustls::TlsConnector;
 use crate::{
     net::Clock,
     proxy::upstream::{
-        admission::Permit,
         dial::Socket,
         http1::Http1,
         http2::{Http2, Http2Error},
-        http2_error, tls,
+        http2_error,
+        io::Held,
+        tls,
         transport::Transport,
     },
     settings::{HttpVersion, Scheme, UpstreamSettings, UpstreamUrl},
@@ -45,6 +46,9 @@ pub enum NewConnection {
 /// Why there is no connection. Cloned for every request that waits for it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// All requests together, or those to this upstream, have as many sockets as they may.
+    #[error("no socket is left for it")]
+    OverBudget,
     #[error("not connected after {} ms", .0.as_millis())]
     TooSlow(Duration),
     #[error("{0}")]
@@ -88,13 +92,13 @@ impl Connector {
         self.is_secure
     }
 
-    /// `permit`: that of the connection, where connections are limited. `upgrading`: the connection is to
+    /// `held`: what the connection has of the limits. `upgrading`: the connection is to
     /// switch protocols, which only HTTP/1.1 can do.
     pub async fn connect(
         &self,
         socket: Socket,
         clock: &Clock,
-        permit: Option<Permit>,
+        held: Held,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
         let (transport, version): (Transport, _) = match socket {
@@ -103,10 +107,10 @@ impl Connector {
             Socket::Unix(stream) => (Box::new(stream), self.version),
         };
         if version == HttpVersion::Http2 {
-            let http2 = Http2::start(transport, clock, self.idle, self.ping, permit).await;
+            let http2 = Http2::start(transport, clock, self.idle, self.ping, held).await;
             return http2.map(NewConnection::Http2).map_err(ConnectError::of_http2);
         }
-        let http1 = Http1::start(transport, clock, permit).await;
+        let http1 = Http1::start(transport, clock, held).await;
         // The handshake of HTTP/1.1 reads and writes nothing, so it cannot fail.
         http1
             .map(|http1| NewConnection::Http1(Box::new(http1)))

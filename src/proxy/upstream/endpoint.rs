@@ -19,8 +19,10 @@ use crate::{
         endpoint_health::EndpointHealth,
         http1::Http1,
         http2::Http2,
+        io::Held,
         pool::Pool,
         pooled::{PooledConnection, Protocol},
+        sockets::UpstreamSockets,
     },
     settings::{HttpVersion, UpstreamSettings, UpstreamUrl},
 };
@@ -46,6 +48,8 @@ pub struct Endpoint {
     in_use: Cell<usize>,
     /// The limit on connections, if there is one.
     connections: Option<Arc<SharedLimit>>,
+    /// The budget of sockets; `None` where few are used.
+    sockets: Option<UpstreamSockets>,
     /// Requests that wait for one of these connections, or for a permit to make one.
     waiting: Cell<usize>,
     /// A connection has become idle, or has room for a stream.
@@ -75,12 +79,13 @@ type PendingConnect = watch::Receiver<Option<Result<(), ConnectError>>>;
 pub struct InUse(Rc<Endpoint>);
 
 impl Endpoint {
-    /// `connections`: the limit on connections, if there is one.
+    /// `connections`: the limit on connections, if there is one. `sockets`: the budget of them.
     pub fn new(
         url: &UpstreamUrl,
         settings: &UpstreamSettings,
         health: Arc<EndpointHealth>,
         connections: Option<Arc<SharedLimit>>,
+        sockets: Option<UpstreamSockets>,
     ) -> Rc<Self> {
         let connector = Connector::new(url, settings);
         Rc::new(Self {
@@ -99,6 +104,7 @@ impl Endpoint {
             logged: RefCell::default(),
             in_use: Cell::new(0),
             connections,
+            sockets,
             waiting: Cell::new(0),
             idle: Notify::new(),
             kept: Cell::new(0),
@@ -295,9 +301,11 @@ impl Endpoint {
         permit: Option<Permit>,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
+        let share = self.sockets.as_ref().map(|sockets| sockets.take().ok_or(ConnectError::OverBudget));
+        let held = Held { permit, socket: share.transpose()? };
         let opening = async {
             let socket = self.dialer.connect(&self.url, within, clock.now()).await?;
-            self.connector.connect(socket, clock, permit, upgrading).await
+            self.connector.connect(socket, clock, held, upgrading).await
         };
         let outcome = tokio::time::timeout(within, opening).await;
         let connected = outcome.unwrap_or(Err(ConnectError::TooSlow(within)));

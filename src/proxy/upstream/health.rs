@@ -31,7 +31,7 @@ pub(super) async fn keep(
     clock: Clock,
 ) {
     let url = &settings.urls[place].url;
-    let endpoint = Endpoint::new(url, &settings, health.clone(), None);
+    let endpoint = Endpoint::new(url, &settings, health.clone(), None, None);
     let host = settings.host.clone().unwrap_or_else(|| url.authority());
     let mut against = 0;
     loop {

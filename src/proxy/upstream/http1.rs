@@ -20,9 +20,8 @@ use crate::{
     net::Clock,
     proxy::upstream::{
         HEAD_LIMIT,
-        admission::Permit,
         call::{Call, Ended},
-        io::{Interim, Io},
+        io::{Held, Interim, Io},
         outgoing::OutgoingBody,
         pooled::Failure,
         transport::Transport,
@@ -56,15 +55,10 @@ const SURELY_OPEN: Duration = Duration::from_secs(1);
 const PROVEN: u32 = 8;
 
 impl Http1 {
-    /// Spawns the task that drives the connection. `permit`: that of the connection, where connections are
-    /// limited.
-    pub async fn start(
-        transport: Transport,
-        clock: &Clock,
-        permit: Option<Permit>,
-    ) -> Result<Self, hyper::Error> {
+    /// Spawns the task that drives the connection.
+    pub async fn start(transport: Transport, clock: &Clock, held: Held) -> Result<Self, hyper::Error> {
         let (call, interim) = (Call::new(clock), Interim::default());
-        let io = Io::new(transport, Rc::clone(&call), permit).watch_interim(interim.clone());
+        let io = Io::new(transport, Rc::clone(&call), held).watch_interim(interim.clone());
         let (sender, connection) = Builder::new()
             .max_headers(MAX_FIELDS)
             .max_header_size(HEAD_LIMIT)

@@ -24,9 +24,8 @@ use crate::{
     net::{Clock, Deadline},
     proxy::upstream::{
         HEAD_LIMIT,
-        admission::Permit,
         call::{Call, Ended},
-        io::Io,
+        io::{Held, Io},
         outgoing::OutgoingBody,
         transport::Transport,
     },
@@ -116,18 +115,17 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 
 impl Http2 {
     /// Ready when the upstream has shown that it speaks HTTP/2, so that it is known how many streams
-    /// it takes. `ping`: how often it is asked for life while something is under way. `permit`: the
-    /// connection's place, where there are only so many.
+    /// it takes. `ping`: how often it is asked for life while something is under way.
     pub async fn start(
         transport: Transport,
         clock: &Clock,
         idle: Duration,
         ping: Duration,
-        permit: Option<Permit>,
+        held: Held,
     ) -> Result<Rc<Self>, Http2Error> {
         let (call, executor) = (Call::new(clock), StreamExecutor::default());
         executor.next_is_for(&call);
-        let io = Io::new(transport, Rc::clone(&call), permit);
+        let io = Io::new(transport, Rc::clone(&call), held);
         let (sender, connection) = Builder::new(executor.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)

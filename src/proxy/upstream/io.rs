@@ -14,10 +14,13 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::upstream::{
-    admission::Permit,
-    call::{Call, Ended},
-    transport::{Stream, Transport},
+use crate::{
+    net::Share,
+    proxy::upstream::{
+        admission::Permit,
+        call::{Call, Ended},
+        transport::{Stream, Transport},
+    },
 };
 
 /// Interim responses before one response; more of them are a fault of the upstream.
@@ -35,8 +38,17 @@ pub struct Io {
     interim: Option<(Interim, u32)>,
     /// Writing has failed; what the upstream has sent is still read.
     write_failed: bool,
-    /// Under the limit on connections; released with the socket.
-    _permit: Option<Permit>,
+    _held: Held,
+}
+
+/// What a connection has of the limits; released with the socket.
+#[derive(Default)]
+#[expect(dead_code, reason = "nothing is read of them: they are released with the socket")]
+pub struct Held {
+    /// Under the upstream's limit on connections, if there is one.
+    pub permit: Option<Permit>,
+    /// Of the process's budget of sockets.
+    pub socket: Option<Share>,
 }
 
 impl Interim {
@@ -54,8 +66,8 @@ impl Interim {
 }
 
 impl Io {
-    pub fn new(stream: Transport, call: Rc<Call>, permit: Option<Permit>) -> Self {
-        Self { stream, call, interim: None, write_failed: false, _permit: permit }
+    pub fn new(stream: Transport, call: Rc<Call>, held: Held) -> Self {
+        Self { stream, call, interim: None, write_failed: false, _held: held }
     }
 
     pub fn watch_interim(mut self, interim: Interim) -> Self {

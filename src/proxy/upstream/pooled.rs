@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 
 use crate::{
     authz::answer::Reason,
+    net::Share,
     proxy::upstream::{
         admission::Permit,
         call::{Call, CancelHandle, Ended},
@@ -28,6 +29,8 @@ pub struct PooledConnection {
     generation: u64,
     /// Under `max_in_flight`, where that is set.
     permit: Option<Permit>,
+    /// Of the budget of tunnels, once this is one.
+    tunnel: Option<Share>,
     cancel: Option<Rc<CancelHandle>>,
 }
 
@@ -56,7 +59,16 @@ impl PooledConnection {
             Protocol::Http2(stream) => stream.call(),
         });
         let generation = endpoint.health().generation();
-        Self { endpoint, protocol: Some(protocol), call, reused, generation, permit: None, cancel: None }
+        Self {
+            endpoint,
+            protocol: Some(protocol),
+            call,
+            reused,
+            generation,
+            permit: None,
+            tunnel: None,
+            cancel: None,
+        }
     }
 
     pub fn call(&self) -> &Rc<Call> {
@@ -106,8 +118,13 @@ impl PooledConnection {
         }
     }
 
-    /// After a 101: the connection, or the stream, as a tunnel.
-    pub async fn upgrade(mut self, response: &mut Response<Incoming>) -> Option<Upgraded> {
+    /// After a 101: the connection, or the stream, as a tunnel with its share of the budget.
+    pub async fn upgrade(
+        mut self,
+        response: &mut Response<Incoming>,
+        share: Option<Share>,
+    ) -> Option<Upgraded> {
+        self.tunnel = share;
         match self.protocol.take()? {
             Protocol::Http1(http1) => {
                 let (io, early) = http1.into_upgraded().await?;

@@ -12,12 +12,13 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     metrics::{UpstreamReading, UpstreamReadings, UrlReading},
-    net::Clock,
+    net::{Budgets, Clock},
     proxy::upstream::{
         admission::SharedLimit,
         endpoint_health::EndpointHealth,
         health,
         resolve::{self, Resolver, SystemResolver},
+        sockets::{Sockets, UpstreamSockets},
     },
     settings::{ProxySettings, UpstreamSettings, WeightedUrl},
     state::State,
@@ -26,6 +27,7 @@ use crate::{
 /// One per process. The state of an upstream and of a url outlives reloads that keep them.
 pub struct Upstreams {
     resolver: Box<dyn Resolver>,
+    sockets: Arc<Sockets>,
     known: Mutex<HashMap<Arc<str>, UpstreamState>>,
     /// A worker has read settings that have no tasks yet.
     news: Notify,
@@ -37,13 +39,14 @@ pub struct SharedUpstream {
     pub endpoints: Vec<Arc<EndpointHealth>>,
     pub requests: Arc<SharedLimit>,
     pub connections: Arc<SharedLimit>,
+    pub sockets: UpstreamSockets,
 }
 
 /// How soon a reload is noticed when no worker reports it.
 const LOOK: Duration = Duration::from_secs(1);
 
-#[derive(Default)]
 struct UpstreamState {
+    sockets: UpstreamSockets,
     /// The settings that the tasks run with.
     settings: Option<Arc<UpstreamSettings>>,
     endpoints: HashMap<String, Arc<EndpointHealth>>,
@@ -52,12 +55,13 @@ struct UpstreamState {
 }
 
 impl Upstreams {
-    pub fn new() -> Arc<Self> {
-        Self::with_resolver(SystemResolver)
+    pub fn new(budgets: Arc<Budgets>) -> Arc<Self> {
+        Self::with_resolver(budgets, SystemResolver)
     }
 
-    pub fn with_resolver(resolver: impl Resolver + 'static) -> Arc<Self> {
-        Arc::new(Self { resolver: Box::new(resolver), known: Mutex::default(), news: Notify::new() })
+    pub fn with_resolver(budgets: Arc<Budgets>, resolver: impl Resolver + 'static) -> Arc<Self> {
+        let (sockets, resolver) = (Sockets::new(budgets), Box::new(resolver));
+        Arc::new(Self { resolver, sockets, known: Mutex::default(), news: Notify::new() })
     }
 
     /// Resolves names and checks health for as long as it is polled; run it once per process.
@@ -84,9 +88,10 @@ impl Upstreams {
     fn follow(&self, settings: &ProxySettings) {
         let mut known = self.known();
         known.retain(|name, _| settings.upstreams.contains_key(name));
+        self.sockets.set_upstreams(settings.upstreams.len());
         for upstream in settings.upstreams.values() {
             let urls: Vec<String> = upstream.urls.iter().map(|one| one.url.to_string()).collect();
-            let known = known.entry(upstream.name.clone()).or_default();
+            let known = known.entry(upstream.name.clone()).or_insert_with(|| self.state());
             known.endpoints.retain(|url, _| urls.contains(url));
             known.settings = Some(upstream.clone());
             if upstream.health.is_none() {
@@ -115,11 +120,21 @@ impl Upstreams {
     /// For a worker that has read these settings.
     pub fn of(&self, settings: &Arc<UpstreamSettings>) -> SharedUpstream {
         let mut known = self.known();
-        let known = known.entry(settings.name.clone()).or_default();
+        let known = known.entry(settings.name.clone()).or_insert_with(|| self.state());
         if known.settings.as_ref() != Some(settings) {
             self.news.notify_one();
         }
         known.shared(settings)
+    }
+
+    fn state(&self) -> UpstreamState {
+        UpstreamState {
+            sockets: self.sockets.of_upstream(),
+            settings: None,
+            endpoints: HashMap::new(),
+            requests: Arc::default(),
+            connections: Arc::default(),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, UpstreamState>> {
@@ -134,6 +149,7 @@ impl UpstreamState {
             endpoints: settings.urls.iter().map(health).collect(),
             requests: self.requests.clone(),
             connections: self.connections.clone(),
+            sockets: self.sockets.clone(),
         }
     }
 }
@@ -144,7 +160,7 @@ impl UpstreamReadings for Upstreams {
         let mut known = self.known();
         let reading = |known: &mut UpstreamState| {
             let settings = known.settings.clone()?;
-            let SharedUpstream { endpoints, requests, connections } = known.shared(&settings);
+            let SharedUpstream { endpoints, requests, connections, .. } = known.shared(&settings);
             let figures = |limit: &SharedLimit, set: Option<NonZeroUsize>| set.map(|_| limit.figures());
             let url = |(one, health): (&WeightedUrl, Arc<EndpointHealth>)| UrlReading {
                 url: one.url.to_string(),

@@ -2,18 +2,18 @@
 //! brought to its head, or made again from the newest checkpoint.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::BufReader,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
-use super::{Engine, Journaled, StoreDirectory, checkpoint};
+use super::{Engine, Journaled, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
     backup::{Reader, StreamError},
     ballast,
-    generation::{Contents, GenerationError, NewGeneration},
+    generation::{Contents, NewGeneration},
     log::{
         self, Failure, Head, Log as _, StoreId,
         files::Directory,
@@ -24,42 +24,6 @@ use crate::store::{
     released,
     replica::{self, ApplyError, Replica, StageError},
 };
-
-/// Why a store directory does not open. Each message says what, where and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(
-        "the store {path} is in use by {holder}; stop it first, or talk to its admin listener instead of using --offline"
-    )]
-    Locked { path: PathBuf, holder: String },
-    #[error(
-        "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to make a new one"
-    )]
-    File { path: PathBuf },
-    #[error(transparent)]
-    Generation(#[from] GenerationError),
-    #[error(transparent)]
-    Journal(journal::OpenError),
-    #[error("the journal cannot be read: {0}")]
-    Log(#[from] log::ReadError),
-    #[error(
-        "the store {path} is damaged ({why}); nothing was changed. Copy it, then restore a backup with `permgate store restore`{}",
-        newest_backup(path)
-    )]
-    Damaged { path: PathBuf, why: String },
-    #[error("the store {path} cannot be read ({why}); run the newer permgate that wrote it")]
-    Newer { path: PathBuf, why: String },
-    #[error(
-        "the disk that holds the store {path} is full and there is no ballast left to give back ({why}); free some space and start again"
-    )]
-    DiskFull { path: PathBuf, why: String },
-    #[error("the store {path} cannot be written: {why}")]
-    Write { path: PathBuf, why: String },
-    #[error(transparent)]
-    Migration(#[from] released::MigrationError),
-    #[error(transparent)]
-    Io(#[from] Failure),
-}
 
 const REPLICA: &str = "sled";
 
@@ -416,16 +380,4 @@ fn tell(recovery: &journal::Recovery) {
     if let Some(file) = &recovery.unreadable_slot {
         tracing::warn!(file = %file.display(), "one of the journal's two position slots cannot be read");
     }
-}
-
-/// `; the newest beside it is ...`, or nothing: looked for beside the store.
-fn newest_backup(store: &Path) -> String {
-    let beside = store.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let places = [beside.to_owned(), beside.join("backups")];
-    let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
-    let newest = files
-        .filter(|file| file.path().extension().is_some_and(|e| e == "backup"))
-        .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
-        .max();
-    newest.map_or(String::new(), |(_, path)| format!("; the newest beside it is {}", path.display()))
 }

@@ -67,21 +67,16 @@ impl Copy<'_> {
 
 impl Copying {
     /// To be called before the rows change.
-    pub(super) fn keep(
-        &mut self,
-        trees: &Trees,
-        changing: &[Rows; Table::ALL.len()],
-    ) -> Result<(), sled::Error> {
+    pub(super) fn keep(&mut self, changing: &[Rows; Table::ALL.len()]) {
         for (table, rows) in Table::ALL.into_iter().zip(changing).filter(|(table, _)| !table.is_derived()) {
-            for key in rows.keys() {
+            for (key, row) in rows {
                 let place = (table, key.clone());
-                if self.done.as_ref().is_none_or(|done| place > *done) && !self.before.contains_key(&place) {
-                    let row = trees.tree(table).get(key)?;
-                    self.before.insert(place, row.map(|row| row.to_vec()));
+                if self.done.as_ref().is_none_or(|done| place > *done) {
+                    let before = || row.before.as_ref().map(|row| row.to_vec());
+                    self.before.entry(place).or_insert_with(before);
                 }
             }
         }
-        Ok(())
     }
 
     /// The next rows as they were, and whether they are the last.
@@ -144,7 +139,7 @@ fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         Table::Invitations => (tag::PUT_INVITATION, &[][..]),
         Table::Idempotency => (tag::PUT_IDEMPOTENCY, &[][..]),
         Table::Audit => (tag::APPEND_AUDIT, &[][..]),
-        Table::Meta | Table::Ids | Table::Owners | Table::IdempotencyTimes => return None,
+        Table::Meta | Table::Ids | Table::IdempotencyTimes => return None,
     };
     Some([&[tag], first, row].concat())
 }

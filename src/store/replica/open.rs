@@ -80,7 +80,7 @@ impl Replica {
             finished: finished.into(),
             trees: RwLock::new(Some(trees)),
             state: Mutex::new(state),
-            counts: RwLock::default(),
+            owners: RwLock::default(),
             copying: Mutex::default(),
         }
     }

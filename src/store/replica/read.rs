@@ -3,7 +3,7 @@
 use std::{ops::Bound, sync::PoisonError};
 
 use super::{
-    Counts, Damage, Replica, Trees, keys,
+    Counts, Damage, Owned, Replica, Trees, keys,
     tables::{AUDIT_START, Sum, Table},
 };
 use crate::{
@@ -46,22 +46,24 @@ impl Replica {
         after: Option<TokenId>,
         limit: usize,
     ) -> Result<Vec<TokenRecord>, ReadError> {
-        let prefix = keys::of_owner(owner);
-        let from = match after {
-            Some(id) => Bound::Excluded([&prefix, id.as_bytes().as_slice()].concat()),
-            None => Bound::Included(prefix.clone()),
-        };
+        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = owners.get(owner).map(|owned| owned.page(after, limit).to_vec()).unwrap_or_default();
+        drop(owners);
         self.read(|trees| {
-            let rows = trees.tree(Table::Owners).range((from, Bound::Unbounded));
-            let own = rows.take_while(|row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
-            own.take(limit).map(|row| trees.listed(Table::Owners, &row?.1)).collect()
+            let mut tokens = Vec::with_capacity(ids.len());
+            for id in ids {
+                // One that was dropped meanwhile is left out.
+                let Some(digest) = trees.get(Table::Ids, id.as_bytes())? else { continue };
+                tokens.extend(trees.token(&digest)?);
+            }
+            Ok(tokens)
         })
     }
 
     /// How many tokens an owner has.
     pub(crate) fn counts(&self, owner: &str) -> Counts {
-        let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
-        counts.get(owner).copied().unwrap_or_default()
+        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        owners.get(owner).map(Owned::counts).unwrap_or_default()
     }
 
     /// Who has taken the name.
@@ -189,8 +191,9 @@ impl Trees {
         if sum == expected { Ok(()) } else { Err(Damage::Sum(Table::Tokens.name())) }
     }
 
-    /// sled lets nodes go only at every 64th look-up among those that share a shard of its cache: who
-    /// reads many rows once each would leave the whole store in memory.
+    /// sled lets nodes go only at every 64th look-up among those that share one of the 256 shards of its
+    /// cache: who reads many rows once each would leave 64 nodes in each. These look-ups leave eight, a
+    /// few megabytes.
     fn let_go(&self, table: Table, key: &[u8]) -> Result<(), Damage> {
         (0..LOOKS).try_for_each(|_| self.get(table, key).map(drop))
     }
@@ -211,7 +214,7 @@ impl Trees {
 
 /// Rows of a node, at the least, when it is read in order.
 const LET_GO_EVERY: u64 = 10;
-const LOOKS: usize = 64;
+const LOOKS: usize = 8;
 
 fn digest(key: &[u8]) -> Result<Digest, Damage> {
     key.try_into().map(Digest::from_bytes).map_err(|_| Damage::Key("tokens"))

@@ -16,8 +16,6 @@ pub(crate) enum Table {
     Tokens,
     /// Token id to digest.
     Ids,
-    /// Owner and token id to digest.
-    Owners,
     /// Owner and folded name to token id.
     Names,
     /// Token id to last use.
@@ -36,17 +34,17 @@ pub(crate) enum Table {
     Audit,
 }
 
-/// Where the replica is in the log, and the sums.
-pub(super) const STATE: &[u8] = b"state";
+/// Where the replica is in the log, and the sums. Other trees need another key: what has none of this name
+/// is made again.
+pub(super) const STATE: &[u8] = b"state 2";
 /// The first audit event that is kept, when some were trimmed.
 pub(super) const AUDIT_START: &[u8] = b"audit start";
 
 impl Table {
-    pub(crate) const ALL: [Table; 17] = [
+    pub(crate) const ALL: [Table; 16] = [
         Table::Meta,
         Table::Tokens,
         Table::Ids,
-        Table::Owners,
         Table::Names,
         Table::Uses,
         Table::Users,
@@ -68,7 +66,6 @@ impl Table {
             Table::Meta => "meta",
             Table::Tokens => "tokens",
             Table::Ids => "ids",
-            Table::Owners => "owners",
             Table::Names => "names",
             Table::Uses => "uses",
             Table::Users => "users",
@@ -87,7 +84,7 @@ impl Table {
 
     /// Follows from other tables, so that no backup has it.
     pub(super) const fn is_derived(self) -> bool {
-        matches!(self, Table::Ids | Table::Owners | Table::IdempotencyTimes)
+        matches!(self, Table::Ids | Table::IdempotencyTimes)
     }
 }
 

@@ -54,10 +54,71 @@ async fn an_owner_has_so_many_live_tokens() {
     bench.store.create_token(operator(), soon, None).await.unwrap();
     let second = create("b").await.unwrap().record;
     assert_eq!(code(create("c").await), "too_many_tokens");
-    bench.store.rotate_token(operator(), second.id, None, None).await.unwrap();
+    let rotate = async |id, grace| bench.store.rotate_token(operator(), id, grace, None).await;
+    assert_eq!(code(rotate(second.id, None).await), "too_many_tokens", "the old one would stay");
+    let third = rotate(second.id, Some(Duration::ZERO)).await.unwrap().record;
     assert_eq!(code(create("c").await), "too_many_tokens");
     bench.pass(60);
     assert_eq!(code(create("c").await), "ok", "an expired token takes no place");
+    assert_eq!(code(rotate(third.id, None).await), "too_many_tokens");
+}
+
+#[tokio::test]
+async fn tokens_in_their_grace_take_places() {
+    let bounded = || Configuration { policy: Policy { max_tokens: 3, ..Policy::default() }, ..usual() };
+    let bench = Bench::with(bounded());
+    bench.store.create_user(operator(), person("alice")).await.unwrap();
+    let first = bench.store.create_token(operator(), named("alice", "a"), None).await.unwrap().record;
+    let second = bench.store.rotate_token(operator(), first.id, None, None).await.unwrap().record;
+    let third = bench.store.rotate_token(operator(), second.id, None, None).await.unwrap().record;
+    assert_eq!(
+        code(bench.store.create_token(operator(), named("alice", "b"), None).await),
+        "too_many_tokens"
+    );
+
+    bench.store.close().await;
+    let bench = Bench::over(bench.dir, bounded(), bench.clock);
+    let create = async |name: &str| bench.store.create_token(operator(), named("alice", name), None).await;
+    let rotate = async |id| bench.store.rotate_token(operator(), id, None, None).await;
+    assert_eq!(code(rotate(third.id).await), "too_many_tokens", "also after a start");
+    bench.store.revoke_token(operator(), first.id, RevokeReason::Admin).await.unwrap();
+    assert_eq!(code(create("b").await), "ok", "one in its grace was revoked");
+    assert_eq!(code(create("c").await), "too_many_tokens");
+    bench.pass(3600);
+    assert_eq!(code(rotate(third.id).await), "ok", "the grace is over");
+    assert_eq!(code(create("c").await), "too_many_tokens");
+}
+
+#[tokio::test]
+async fn an_owner_has_so_many_ended_tokens() {
+    let policy = Policy { max_ended_tokens: 3, ..Policy::default() };
+    let bench = Bench::with(Configuration { policy, ..usual() });
+    for login in ["alice", "bob"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let create = async |owner: &str, name: &str| {
+        let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named(owner, name) };
+        bench.store.create_token(operator(), soon, None).await
+    };
+    let revoke = async |id| bench.store.revoke_token(operator(), id, RevokeReason::User).await;
+    let rotate = async |id| bench.store.rotate_token(operator(), id, None, None).await;
+    for at in 0..5 {
+        create("alice", &format!("expires {at}")).await.unwrap();
+    }
+    bench.pass(60);
+    let old = create("alice", "old").await.unwrap().record;
+    let new = rotate(old.id).await.unwrap().record;
+    let other = create("alice", "other").await.unwrap().record;
+    let last = create("alice", "last").await.unwrap().record;
+    revoke(new.id).await.unwrap();
+    assert_eq!(code(create("alice", "more").await), "ok", "what merely expired does not count");
+    revoke(other.id).await.unwrap();
+    let Err(ChangeError::Refused(refusal)) = create("alice", "most").await else { panic!("it was made") };
+    assert_eq!((refusal.code.word(), refusal.status().as_u16()), ("too_many_tokens", 429));
+    let Err(ChangeError::Refused(refusal)) = rotate(last.id).await else { panic!("it was made") };
+    assert_eq!((refusal.code.word(), refusal.status().as_u16()), ("too_many_tokens", 429));
+    assert_eq!(code(revoke(last.id).await), "ok", "a revocation always goes through");
+    assert_eq!(code(create("bob", "more").await), "ok");
 }
 
 #[tokio::test]
@@ -240,6 +301,41 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
     assert!(bench.indexed(&gone.digest).is_none());
     assert_eq!(bench.store.token(gone.id).unwrap(), None);
     assert!(bench.indexed(&kept.digest).is_some());
+}
+
+#[tokio::test]
+async fn slices_of_tokens_pass_over_what_is_gone() {
+    let bench = Bench::peopled().await;
+    let mut there = Vec::new();
+    for at in 0..24 {
+        let new = named("alice", &format!("a{at}"));
+        let token = bench.store.create_token(operator(), new, None).await.unwrap().record;
+        if at % 3 == 0 {
+            there.push(token.id);
+        } else {
+            bench.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
+        }
+    }
+    there.sort();
+    let owner = match bench.by("alice").who {
+        Who::User(id) => id,
+        Who::Operator => unreachable!(),
+    };
+    for skip in 0..10 {
+        for top in 0..10 {
+            let slice = bench.store.slice_of_tokens(&owner, skip, top).unwrap();
+            let ids: Vec<_> = slice.items.iter().map(|record| record.id).collect();
+            let expected: Vec<_> = there.iter().copied().skip(skip).take(top).collect();
+            assert_eq!((ids, slice.total), (expected, there.len()), "{skip} {top}");
+        }
+    }
+    bench.store.rotate_token(operator(), there[0], None, None).await.unwrap();
+    let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
+    assert_eq!((all.items.len(), all.total), (9, 9), "a token in its grace is there still");
+    bench.pass(3600);
+    let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
+    assert_eq!((all.items.len(), all.total), (8, 8));
+    assert_eq!(bench.store.slice_of_tokens("nobody", 0, 100).unwrap().total, 0);
 }
 
 #[tokio::test]

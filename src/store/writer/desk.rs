@@ -42,7 +42,11 @@ pub(crate) struct Desk {
     pub affected: Option<Affected>,
     /// Tokens changed without the engine; it is wrong about them.
     pub unsaved: HashMap<TokenId, TokenRecord>,
+    /// By owner, the replaced tokens that may still be in their grace.
+    pub replaced: Replaced,
 }
+
+pub(crate) type Replaced = HashMap<String, HashSet<TokenId>>;
 
 /// What a batch falls back to when it cannot be committed. Clones cheaply.
 #[derive(Clone)]
@@ -171,19 +175,48 @@ impl Desk {
         Ok(holders)
     }
 
-    /// Whether an owner has this many live tokens.
-    pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
+    /// Whether an owner has this many live tokens, those in their grace included.
+    pub(crate) fn has_live_tokens(&mut self, owner: &str, count: usize) -> Result<bool, ReadError> {
         let taken = self.pending.names.iter().filter(|((of, _), holder)| of == owner && holder.is_some());
+        let taken = taken.count();
+        let in_grace = self.in_grace(owner)?;
         // Those that somebody ended are counted already, so that most owners need no closer look.
         let counts = self.engine.counts(owner);
-        if counts.all - counts.ended + taken.count() < count {
+        if counts.all - counts.ended + taken + in_grace < count {
             return Ok(false);
         }
-        let mut live = 0;
+        let mut live = in_grace;
         for id in self.names_of(owner)?.into_values() {
             live += usize::from(self.token(id)?.is_some_and(|record| is_live(&record, self.now)));
         }
         Ok(live >= count)
+    }
+
+    /// How many of an owner's tokens are in their grace. Forgets those that are not any more.
+    fn in_grace(&mut self, owner: &str) -> Result<usize, ReadError> {
+        let Some(replaced) = self.replaced.get(owner) else { return Ok(0) };
+        let (mut kept, mut count) = (HashSet::new(), 0);
+        for &id in replaced {
+            count += usize::from(self.token(id)?.is_some_and(|record| is_in_grace(&record, self.now)));
+            // What is pending comes back, or goes again, when the batch cannot be committed.
+            let stored = self.engine.token(id)?.is_some_and(|record| is_in_grace(&record, self.now));
+            if stored || self.pending.tokens.contains_key(&id) {
+                kept.insert(id);
+            }
+        }
+        if kept.is_empty() {
+            self.replaced.remove(owner);
+        } else {
+            self.replaced.insert(owner.to_owned(), kept);
+        }
+        Ok(count)
+    }
+
+    /// How many rows of an owner's revoked and replaced tokens there are.
+    pub(crate) fn ended_tokens(&self, owner: &str) -> usize {
+        let ends = |record: &&TokenRecord| record.revoked.is_some() || record.rotation.is_some();
+        let pending = self.pending.tokens.values().filter(|record| record.owner == owner).filter(ends);
+        self.engine.counts(owner).ended + pending.count()
     }
 
     /// Puts a token down: stored, and told to the index.
@@ -298,4 +331,11 @@ pub(crate) fn intern(ids: &mut ServiceIds, key: &str) -> Option<ServiceId> {
 /// Whether a token takes up its name and one of its owner's places.
 pub(crate) fn is_live(record: &TokenRecord, now: Timestamp) -> bool {
     record.revoked.is_none() && record.rotation.is_none() && record.expires_at.is_none_or(|end| end > now)
+}
+
+/// Whether a token that was replaced still works.
+fn is_in_grace(record: &TokenRecord, now: Timestamp) -> bool {
+    record.revoked.is_none()
+        && record.rotation.is_some_and(|rotation| rotation.grace_until > now)
+        && record.expires_at.is_none_or(|end| end > now)
 }

@@ -32,10 +32,7 @@ impl Desk {
         id: TokenId,
         text: Text,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        let (made, _) = self.rotate_token(actor, id, None, None, text)?;
-        let made = TokenRecord { author: Some(by_rotation(id)), ..made };
-        self.put_token(made.clone());
-        Ok((made, true))
+        self.rotate_token(actor, id, None, None, text, Some(by_rotation(id)))
     }
 
     /// Each token of the other issuer once: what it is exchanged for has an id of its own. No name is taken,

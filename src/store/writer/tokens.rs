@@ -79,11 +79,8 @@ impl Desk {
         if self.named(&record.owner, &name)?.is_some() {
             return Err(name_taken(&record.name).into());
         }
-        let most = self.standing.policy.max_tokens;
-        if self.has_live_tokens(&record.owner, most)? {
-            let message = format!("the user has {most} live tokens already");
-            return Err(Refusal::new(RefusalCode::TooManyTokens, message).into());
-        }
+        self.require_place(&record.owner)?;
+        self.require_few_ended(&record.owner)?;
         self.take_name(&record.owner, name, record.id);
         self.remember(once, &record);
         self.note(actor, "token.create", target(&record), Some(self.described(&record)));
@@ -159,6 +156,7 @@ impl Desk {
         grace: Option<Duration>,
         once: Option<&Idempotency>,
         text: Text,
+        author: Option<String>,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
             return Ok((first, false));
@@ -178,11 +176,16 @@ impl Desk {
             }
             grace?
         };
+        // Without a grace the new one takes the old one's place.
+        if !grace.is_zero() {
+            self.require_place(&before.owner)?;
+        }
+        self.require_few_ended(&before.owner)?;
         let after = TokenRecord {
             id: text.id,
             digest: text.digest,
             imported: false,
-            author: Desk::author(actor),
+            author,
             created_at: self.now,
             last_used: None,
             revision: 1,
@@ -198,6 +201,9 @@ impl Desk {
         self.affected = Some(Affected::Token(before.digest));
         // The new one first: whoever sees the old one replaced can use the new one.
         self.put_token(after.clone());
+        if !grace.is_zero() {
+            self.replaced.entry(before.owner.clone()).or_default().insert(before.id);
+        }
         self.put_token(before);
         Ok((after, true))
     }
@@ -287,6 +293,30 @@ impl Desk {
         self.note(actor, "token.revoke", target(&record), Some(change));
         self.put_token(record.clone());
         Ok(record)
+    }
+
+    /// That the owner may have one live token more.
+    fn require_place(&mut self, owner: &str) -> Result<(), ChangeError> {
+        let most = self.standing.policy.max_tokens;
+        if !self.has_live_tokens(owner, most)? {
+            return Ok(());
+        }
+        let message = format!("the user has {most} live tokens already, those in their grace included");
+        Err(Refusal::new(RefusalCode::TooManyTokens, message).into())
+    }
+
+    /// Rows of ended tokens stay for long: whoever makes and ends tokens without end is held up. Nothing
+    /// that only ends tokens asks this.
+    fn require_few_ended(&self, owner: &str) -> Result<(), Refusal> {
+        let most = self.standing.policy.max_ended_tokens;
+        if self.ended_tokens(owner) < most {
+            return Ok(());
+        }
+        let message = format!(
+            "the user has {most} revoked or replaced tokens; their rows are kept for 90 days, and there is \
+             no room for more until the oldest of them go"
+        );
+        Err(Refusal::new(RefusalCode::TooManyEndedTokens, message))
     }
 
     fn known_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {

@@ -57,7 +57,7 @@ impl Signer {
     fn token(&self, header: &Value, claims: &Value) -> String {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string().as_bytes());
         let input = format!("{}.{}", part(header), part(claims));
-        format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(&(self.sign)(input.as_bytes())))
+        format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode((self.sign)(input.as_bytes())))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     admin::{
         AuditView, Context,
         error::Problem,
+        offload::READS,
         pages::{Params, bad_cursor},
         web::time::Moment,
         wire::Time,
@@ -167,8 +168,7 @@ async fn find(context: &Context, asked: &Asked, limit: usize) -> Result<Found, F
         return Err(bad_cursor().into());
     }
     let (context, cursor) = (context.clone(), asked.cursor.clone());
-    let task = tokio::task::spawn_blocking(move || filter.find(&context, cursor, limit));
-    task.await.unwrap_or_else(|_| Err(Problem::not_found("event"))).map_err(Failed::from)
+    Ok(READS.run(move || filter.find(&context, cursor, limit)).await??)
 }
 
 impl Filter {

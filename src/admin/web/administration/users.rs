@@ -15,6 +15,7 @@ use crate::{
     admin::{
         Context, IdentityView, KindWord, RoleView, UserView,
         error::Problem,
+        offload::READS,
         pages::{Paging, Params},
         users::SEES_USERS,
         web::{time::Moment, token_list::Records, words},
@@ -160,8 +161,7 @@ pub async fn show(
 /// Of a user: those that work or would without the ban, and all.
 async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), Failed> {
     let (context, login) = (context.clone(), login.to_owned());
-    let read = tokio::task::spawn_blocking(move || Records::of_owner(&context, &login)).await;
-    let records = read.map_err(|_| Problem::not_found("user"))??.all;
+    let records = READS.run(move || Records::of_owner(&context, &login)).await??.all;
     let now = Time::now();
     let alive = |record: &&crate::store::model::TokenRecord| {
         crate::admin::web::token_list::is_alive(record.state(banned, now))

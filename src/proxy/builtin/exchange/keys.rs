@@ -7,12 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{Request, StatusCode};
+use http_body_util::Full;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{fetch, live::LiveTokens};
-use crate::settings::ExchangeRule;
+use super::live::LiveTokens;
+use crate::{
+    net,
+    settings::{ExchangeRule, HttpVersion},
+};
 
 /// What the process knows of issuers, over all workers.
 #[derive(Default)]
@@ -86,14 +91,25 @@ fn find(keys: &JwkSet, kid: Option<&str>) -> Option<Jwk> {
 /// OpenID Connect Discovery 1.0, 4.
 async fn fetched(rule: &ExchangeRule) -> Result<JwkSet, String> {
     let url = format!("{}/.well-known/openid-configuration", rule.issuer.trim_end_matches('/'));
-    let metadata = fetch::document(&url, rule.tls.as_ref()).await?;
+    let metadata = document(&url, rule).await?;
     if metadata["issuer"].as_str() != Some(rule.issuer.as_str()) {
         return Err(format!("{url}: it is the metadata of another issuer"));
     }
     let at = metadata["jwks_uri"].as_str().ok_or_else(|| format!("{url}: it names no jwks_uri"))?;
-    let document = fetch::document(at, rule.tls.as_ref()).await?;
-    let keys = document["keys"].as_array().ok_or_else(|| format!("{at}: it has no keys"))?;
+    let keys = document(at, rule).await?;
+    let keys = keys["keys"].as_array().ok_or_else(|| format!("{at}: it has no keys"))?;
     // Keys that cannot be used here are for others.
     let usable = |key: &Value| serde_json::from_value::<Jwk>(key.clone()).ok();
     Ok(JwkSet { keys: keys.iter().filter_map(usable).take(MOST_KEYS).collect() })
+}
+
+async fn document(url: &str, rule: &ExchangeRule) -> Result<Value, String> {
+    let failed = |why: String| format!("{url}: {why}");
+    let request = Request::get(url).body(Full::default()).map_err(|error| failed(error.to_string()))?;
+    let tls = rule.tls.as_ref().map(|tls| tls.connector(HttpVersion::Http1));
+    let (status, body) = net::fetch(request, tls.as_ref()).await.map_err(failed)?;
+    if status != StatusCode::OK {
+        return Err(failed(format!("the answer is {status}")));
+    }
+    serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
 }

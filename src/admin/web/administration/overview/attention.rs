@@ -4,7 +4,7 @@ use super::super::Failed;
 use crate::{
     admin::{
         Context, Overview,
-        error::Problem,
+        offload::READS,
         tokens::last_used,
         web::{
             token_list::{EXPIRING, Records, is_alive},
@@ -43,8 +43,7 @@ const RECENT: usize = 60;
 impl Attention {
     pub async fn read(context: &Context) -> Result<Self, Failed> {
         let context = context.clone();
-        let read = tokio::task::spawn_blocking(move || Self::count(&context)).await;
-        Ok(read.map_err(|_| Problem::not_found("token"))??)
+        Ok(READS.run(move || Self::count(&context)).await??)
     }
 
     fn count(context: &Context) -> Result<Self, crate::store::ReadError> {

@@ -1,0 +1,78 @@
+//! A request's body in memory: bounded for one request, in time, and for all of them together.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+
+use crate::{
+    authz::answer::Reason,
+    net::{BodyError, Budget, Holder, RequestBody, Share},
+};
+
+/// The bounds of one body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub bytes: usize,
+    /// Until its last byte.
+    pub time: Duration,
+}
+
+/// Of whoever has signed in: the largest import.
+pub(super) const OF_USER: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(60) };
+/// Before that: a login, a password and a name.
+pub(super) const OF_STRANGER: Bounds = Bounds { bytes: 16 << 10, time: Duration::from_secs(10) };
+
+/// A body, with its share of the budget until the request is over.
+pub(super) struct Gathered {
+    pub bytes: Bytes,
+    pub share: Option<Share>,
+}
+
+/// All of a request's body: whoever changes something reads nothing more once it has begun. `budget`: what
+/// all requests share, with what this connection has of it; the operator needs none.
+pub(super) async fn gather(
+    headers: &HeaderMap,
+    body: RequestBody,
+    bounds: Bounds,
+    budget: Option<(&Arc<Budget>, &Holder)>,
+) -> Result<Gathered, Reason> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > bounds.bytes as u64) {
+        return Err(Reason::BodyTooLarge);
+    }
+    let collecting = tokio::time::timeout(bounds.time, collect(body, bounds.bytes, budget)).await;
+    collecting.unwrap_or(Err(Reason::RequestTimeout))
+}
+
+async fn collect(
+    body: RequestBody,
+    most: usize,
+    budget: Option<(&Arc<Budget>, &Holder)>,
+) -> Result<Gathered, Reason> {
+    let (mut body, mut bytes) = (pin!(body), BytesMut::new());
+    let mut share = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error {
+            BodyError::Timeout => Reason::RequestTimeout,
+            BodyError::Gone | BodyError::Aborted => Reason::ClientClosed,
+            BodyError::Broken(_) => Reason::BadBody,
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > most - bytes.len() {
+            return Err(Reason::BodyTooLarge);
+        }
+        if let Some((budget, holder)) = budget {
+            if share.is_none() {
+                share = Some(budget.take(holder, 0).ok_or(Reason::OverBudget)?);
+            }
+            if !share.as_mut().is_some_and(|share| share.grow(data.len())) {
+                budget.count_refusal();
+                return Err(Reason::OverBudget);
+            }
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Gathered { bytes: bytes.freeze(), share })
+}

@@ -1,0 +1,135 @@
+//! An upstream that is this gateway itself is refused: requests would go round until nothing is left, and on
+//! the unix socket of the admin listener a stranger's request would come from the operator's own process.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::Arc,
+};
+
+use super::Place;
+use crate::{
+    net::Address,
+    settings::{Host, UpstreamSettings, UpstreamUrl},
+};
+
+/// Where this gateway listens, on every listener.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnAddresses(Vec<Address>);
+
+/// A url that leads back.
+#[derive(Debug, thiserror::Error)]
+#[error("upstream.{upstream}: {url} is where this gateway listens itself: name the service behind it")]
+pub struct OwnUpstream {
+    upstream: String,
+    url: String,
+}
+
+impl OwnAddresses {
+    pub fn new<'a>(places: impl Iterator<Item = &'a Place>) -> Self {
+        Self(places.map(|place| place.address.clone()).collect())
+    }
+
+    /// Looks up the names that have the port of a listener, so it may block.
+    pub fn check<'a>(
+        &self,
+        upstreams: impl Iterator<Item = &'a Arc<UpstreamSettings>>,
+    ) -> Result<(), OwnUpstream> {
+        for upstream in upstreams {
+            if let Some(one) = upstream.urls.iter().find(|one| self.contains(&one.url)) {
+                return Err(OwnUpstream { upstream: upstream.name.to_string(), url: one.url.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    fn contains(&self, url: &UpstreamUrl) -> bool {
+        match url.host() {
+            Host::Socket(path) => self.0.iter().any(|own| match own {
+                Address::Unix(own) => is_same_file(own, path),
+                Address::Tcp(_) | Address::Inherited(_) => false,
+            }),
+            Host::Address(address) => self.listens_at((*address, url.port()).into()),
+            // A name that leads nowhere is the health check's to report.
+            Host::Name(name) if self.has_port(url.port()) => {
+                let found = (&**name, url.port()).to_socket_addrs().into_iter().flatten();
+                found.into_iter().any(|address| self.listens_at(address))
+            }
+            Host::Name(_) => false,
+        }
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        self.0.iter().any(|own| matches!(own, Address::Tcp(own) if own.port() == port))
+    }
+
+    fn listens_at(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.0.iter().any(|own| match own {
+            Address::Tcp(own) if own.port() == address.port() => is_reached(own.ip().to_canonical(), ip),
+            _ => false,
+        })
+    }
+}
+
+/// Whether who connects to `ip` reaches a listener at `own`.
+fn is_reached(own: IpAddr, ip: IpAddr) -> bool {
+    if own == ip {
+        return true;
+    }
+    // The kernel takes it for this machine.
+    if ip.is_unspecified() {
+        return own.is_loopback() || own.is_unspecified();
+    }
+    // A listener on every IPv6 address also takes IPv4.
+    own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()) && is_of_this_machine(ip)
+}
+
+/// Only a machine's own addresses can be bound.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// By whatever path, through whatever links.
+fn is_same_file(own: &Path, other: &Path) -> bool {
+    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    own == other || file(own).is_some_and(|own| file(other) == Some(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_back_is_found_in_every_spelling() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("gate.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let link = directory.path().join("link.sock");
+        std::os::unix::fs::symlink(&socket, &link).unwrap();
+        let check = |own: &str, url: &str, expected: bool| {
+            let own = OwnAddresses(vec![own.parse().unwrap()]);
+            assert_eq!(own.contains(&UpstreamUrl::parse(url).unwrap()), expected, "{own:?}, {url}");
+        };
+        check("127.0.0.1:8090", "http://127.0.0.1:8090", true);
+        check("127.0.0.1:8090", "http://[::ffff:127.0.0.1]:8090", true);
+        check("127.0.0.1:8090", "http://0.0.0.0:8090", true);
+        check("127.0.0.1:8090", "https://localhost:8090", true);
+        check("127.0.0.1:80", "h2c://localhost", true);
+        check("0.0.0.0:8090", "http://127.0.0.9:8090", true);
+        check("[::]:8090", "http://127.0.0.1:8090", true);
+        check("[::]:8090", "http://[::1]:8090", true);
+        check("127.0.0.1:8090", "http://127.0.0.2:8090", false);
+        check("127.0.0.1:8090", "http://127.0.0.1:8091", false);
+        check("0.0.0.0:8090", "http://192.0.2.7:8090", false);
+        check("0.0.0.0:8090", "http://[::1]:8090", false);
+        let unix = |path: &Path| format!("unix:{}", path.display());
+        check(&unix(&socket), &unix(&socket), true);
+        check(&unix(&socket), &unix(&link), true);
+        check(&unix(&socket), &unix(&directory.path().join("./gate.sock")), true);
+        check(&unix(&socket), &unix(&directory.path().join("app.sock")), false);
+        check(&unix(&socket), "http://127.0.0.1:8090", false);
+    }
+}

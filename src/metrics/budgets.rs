@@ -1,0 +1,33 @@
+//! The budgets of the process at the moment of a scrape: read, not counted.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::DescriptorEncoder,
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+
+use super::exposition::{Labels, family};
+
+/// One budget.
+#[derive(Clone, Copy, Debug)]
+pub struct BudgetReading {
+    /// The label's value.
+    pub name: &'static str,
+    pub limit: usize,
+    pub used: usize,
+    pub refused: u64,
+}
+
+pub type BudgetReadings = Box<dyn Fn() -> Vec<BudgetReading> + Send + Sync>;
+
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, budgets: &[BudgetReading]) -> fmt::Result {
+    let label = |one: &BudgetReading| Labels([("budget", one.name)]);
+    let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let help = "How much of a budget there is: connections, streams, tunnels, or bytes.";
+    family(encoder, "budget_limit", help, budgets.iter().map(|one| (label(one), gauge(one.limit))))?;
+    let help = "How much of a budget is in use.";
+    family(encoder, "budget_used", help, budgets.iter().map(|one| (label(one), gauge(one.used))))?;
+    let refusals = budgets.iter().map(|one| (label(one), ConstCounter::new(one.refused)));
+    family(encoder, "budget_refusals", "What was refused or closed because a budget was used up.", refusals)
+}

@@ -1,0 +1,283 @@
+//! Budgets of the process: what all clients together may use, so that none of them uses everything up.
+
+mod connections;
+mod lease;
+mod limits;
+mod machine;
+
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{AcqRel, Relaxed},
+    },
+};
+
+use self::connections::ConnectionLimit;
+pub(super) use self::{
+    connections::{ConnectionPermit, LimitReached},
+    lease::Lease,
+};
+pub use self::{limits::BudgetLimits, machine::Machine};
+
+/// The budgets of one kind of listener: the proxy's clients share one, the admin listener has its own, which
+/// nobody else can use up.
+pub struct Budgets {
+    pub(super) connections: Arc<ConnectionLimit>,
+    /// Sockets to upstreams, pooled ones included.
+    pub upstream_connections: Arc<Budget>,
+    /// Open HTTP/2 streams of clients.
+    pub streams: Arc<Budget>,
+    pub tunnels: Arc<Budget>,
+    /// Bytes of answers that clients have not taken yet. Measured by the tickers, not taken in advance.
+    pub send_buffers: Arc<Budget>,
+    /// Bytes that HTTP/2 clients may send before a service reads them.
+    pub receive_buffers: Arc<Budget>,
+    /// Bytes of request bodies that are gathered in memory.
+    pub bodies: Arc<Budget>,
+}
+
+/// How much there is of something, and how much is in use.
+///
+/// A holder (a connection, an upstream) gets no more once it has `multiple` times what is left for all
+/// others: whoever takes everything that it can get still leaves some for everybody else.
+pub struct Budget {
+    limit: AtomicUsize,
+    /// 0: a holder may have all of it.
+    multiple: AtomicUsize,
+    used: AtomicUsize,
+    refused: AtomicU64,
+}
+
+/// What one holder has of a budget.
+#[derive(Clone, Debug, Default)]
+pub struct Holder(Arc<AtomicUsize>);
+
+/// A part of a budget, which is given back when it is dropped.
+pub struct Share {
+    budget: Arc<Budget>,
+    holder: Holder,
+    amount: usize,
+}
+
+/// How much of a budget is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The name in metrics and in the output of `check`.
+    pub name: &'static str,
+    pub limit: usize,
+    pub used: usize,
+    pub refused: u64,
+}
+
+impl Budget {
+    pub fn new(limit: usize, multiple: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit: AtomicUsize::new(limit),
+            multiple: AtomicUsize::new(multiple),
+            used: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// A part for this holder. `None`, and counted as refused: there is too little, or the holder already has
+    /// its part.
+    pub fn take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Share> {
+        let share = self.try_take(holder, amount);
+        if share.is_none() {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        share
+    }
+
+    /// As [`Budget::take`], where doing without is no refusal.
+    pub fn try_take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Share> {
+        let mut share = Share { budget: self.clone(), holder: holder.clone(), amount: 0 };
+        share.grow(amount).then_some(share)
+    }
+
+    /// Sets how often what is left a holder may have; 0: as often as it likes.
+    pub fn set_multiple(&self, multiple: usize) {
+        self.multiple.store(multiple, Relaxed);
+    }
+
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// What is left.
+    pub fn left(&self) -> usize {
+        self.limit().saturating_sub(self.used())
+    }
+
+    pub fn is_exhausted(&self) -> bool {
+        self.left() == 0
+    }
+
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Replaces what one of several writers has measured.
+    pub(super) fn measured(&self, before: usize, now: usize) {
+        // Wraps on purpose: the sum of all differences is the sum of all values.
+        self.used.fetch_add(now.wrapping_sub(before), Relaxed);
+    }
+
+    pub(super) fn reading(&self, name: &'static str) -> Reading {
+        Reading { name, limit: self.limit(), used: self.used(), refused: self.refused.load(Relaxed) }
+    }
+}
+
+impl Holder {
+    pub fn held(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Share {
+    /// Takes more of the budget. False: there is too little, and the share is as large as before.
+    pub fn grow(&mut self, amount: usize) -> bool {
+        let used = self.budget.used.fetch_add(amount, AcqRel) + amount;
+        let held = self.holder.0.fetch_add(amount, AcqRel) + amount;
+        let limit = self.budget.limit();
+        let multiple = self.budget.multiple.load(Relaxed);
+        let fair = multiple == 0 || held <= limit.saturating_sub(used).saturating_mul(multiple);
+        if used <= limit && fair {
+            self.amount += amount;
+            return true;
+        }
+        self.budget.used.fetch_sub(amount, AcqRel);
+        self.holder.0.fetch_sub(amount, AcqRel);
+        false
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.amount, AcqRel);
+        self.holder.0.fetch_sub(self.amount, AcqRel);
+    }
+}
+
+impl Budgets {
+    /// For the clients of the proxy.
+    pub fn of_proxy(limits: &BudgetLimits) -> Arc<Self> {
+        Self::with(ConnectionLimit::new(limits.connections, 0), limits)
+    }
+
+    /// For the admin listener: room for its connections, of which a part is for unix sockets alone.
+    pub fn of_admin(limits: &BudgetLimits) -> Arc<Self> {
+        let limits = limits.of_admin();
+        Self::with(ConnectionLimit::new(limits.connections, limits.unix_connections()), &limits)
+    }
+
+    /// What this process may use by its limits, for a server of its own.
+    pub fn of_process() -> Arc<Self> {
+        Self::of_proxy(&BudgetLimits::new(Machine::raised(), 1, None))
+    }
+
+    fn with(connections: Arc<ConnectionLimit>, limits: &BudgetLimits) -> Arc<Self> {
+        Arc::new(Self {
+            connections,
+            upstream_connections: Budget::new(limits.upstream_connections, 0),
+            streams: Budget::new(limits.streams, 0),
+            tunnels: Budget::new(limits.tunnels, 0),
+            send_buffers: Budget::new(limits.send_buffers, 0),
+            receive_buffers: Budget::new(limits.receive_buffers, 0),
+            bodies: Budget::new(limits.bodies, 1),
+        })
+    }
+
+    /// Takes effect at once; what is in use beyond a lower limit stays.
+    pub fn set(&self, limits: &BudgetLimits) {
+        self.connections.set_most(limits.connections);
+        self.upstream_connections.set_limit(limits.upstream_connections);
+        self.streams.set_limit(limits.streams);
+        self.tunnels.set_limit(limits.tunnels);
+        self.send_buffers.set_limit(limits.send_buffers);
+        self.receive_buffers.set_limit(limits.receive_buffers);
+        self.bodies.set_limit(limits.bodies);
+    }
+
+    /// Client connections that are open now, over all workers.
+    pub fn open(&self) -> usize {
+        self.connections.open()
+    }
+
+    /// The proxy's, in the order of the documents.
+    pub fn readings(&self) -> Vec<Reading> {
+        vec![
+            self.connections.reading("connections"),
+            self.upstream_connections.reading("upstream_connections"),
+            self.streams.reading("streams"),
+            self.tunnels.reading("tunnels"),
+            self.send_buffers.reading("send_buffers"),
+            self.receive_buffers.reading("receive_buffers"),
+        ]
+    }
+
+    /// Those of the admin listener.
+    pub fn admin_readings(&self) -> Vec<Reading> {
+        vec![self.connections.reading("admin_connections"), self.bodies.reading("admin_bodies")]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_given_back() {
+        let (budget, holder) = (Budget::new(10, 0), Holder::default());
+        let mut share = budget.take(&holder, 4).expect("there is enough");
+        assert!(share.grow(6) && !share.grow(1));
+        assert_eq!((budget.used(), holder.held(), budget.left()), (10, 10, 0));
+        assert!(budget.take(&Holder::default(), 1).is_none());
+        assert_eq!(budget.reading("x").refused, 1);
+        drop(share);
+        assert_eq!((budget.used(), holder.held()), (0, 0));
+    }
+
+    #[test]
+    fn whoever_takes_all_it_can_get_leaves_some_for_others() {
+        let check = |multiple: usize, hogs: usize, expected: usize| {
+            let budget = Budget::new(1000, multiple);
+            let holders: Vec<Holder> = (0..hogs).map(|_| Holder::default()).collect();
+            let mut shares = Vec::new();
+            loop {
+                let before = shares.len();
+                shares.extend(holders.iter().filter_map(|holder| budget.take(holder, 1)));
+                if shares.len() == before {
+                    break;
+                }
+            }
+            assert_eq!(budget.left(), expected, "{hogs} with {multiple} times the rest");
+            let neighbour = budget.take(&Holder::default(), 1);
+            assert_eq!(neighbour.is_some(), expected > 1, "{hogs} with {multiple} times the rest");
+        };
+        check(0, 1, 0);
+        check(1, 1, 500);
+        check(1, 9, 100);
+        check(7, 1, 125);
+        check(7, 2, 67);
+    }
+
+    #[test]
+    fn what_several_measure_is_added_up() {
+        let budget = Budget::new(100, 0);
+        budget.measured(0, 60);
+        budget.measured(0, 50);
+        assert!(budget.is_exhausted());
+        budget.measured(60, 10);
+        assert_eq!(budget.used(), 60);
+    }
+}

@@ -1,0 +1,135 @@
+//! The limit on client connections, in all and by address.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use super::Reading;
+use crate::net::Limits;
+
+/// The limit on connections over all workers. Written when a connection begins or ends, never per request.
+pub struct ConnectionLimit {
+    open: AtomicUsize,
+    most: AtomicUsize,
+    /// Of these, how many only unix sockets may use.
+    for_unix: usize,
+    refused: AtomicU64,
+    /// How many idle connections the workers are asked to close.
+    wished: AtomicUsize,
+    addresses: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The permit of one connection.
+pub struct ConnectionPermit {
+    limit: Arc<ConnectionLimit>,
+    address: Option<IpAddr>,
+}
+
+/// Why a connection gets no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitReached {
+    /// No more connections at all.
+    Everybody,
+    ThisAddress,
+}
+
+impl ConnectionLimit {
+    pub(super) fn new(most: usize, for_unix: usize) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            most: AtomicUsize::new(most),
+            for_unix,
+            refused: AtomicU64::new(0),
+            wished: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+        })
+    }
+
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Relaxed);
+    }
+
+    /// Connections that are open now, over all workers.
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Whether users have to be told from strangers, who make room for them.
+    pub fn is_for_users(&self) -> bool {
+        self.for_unix > 0
+    }
+
+    pub fn permit(
+        self: &Arc<Self>,
+        limits: &Limits,
+        address: Option<IpAddr>,
+        is_unix: bool,
+    ) -> Result<ConnectionPermit, LimitReached> {
+        let reserved = if is_unix { 0 } else { self.for_unix };
+        let most = limits.connections.min(self.most.load(Relaxed).saturating_sub(reserved));
+        if self.open.fetch_add(1, Relaxed) >= most {
+            self.open.fetch_sub(1, Relaxed);
+            return Err(LimitReached::Everybody);
+        }
+        let mut permit = ConnectionPermit { limit: self.clone(), address: None };
+        if permit.counts_for(limits, address) { Ok(permit) } else { Err(LimitReached::ThisAddress) }
+    }
+
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Asks the other workers to close an idle connection.
+    pub fn wish(&self) {
+        self.wished.store(1, Relaxed);
+    }
+
+    /// Whether this worker is to close an idle connection.
+    pub fn takes_wish(&self) -> bool {
+        // The first look is a plain one: every worker takes it with every tick.
+        self.wished.load(Relaxed) > 0 && self.wished.swap(0, Relaxed) > 0
+    }
+
+    pub(super) fn reading(&self, name: &'static str) -> Reading {
+        let (limit, refused) = (self.most.load(Relaxed), self.refused.load(Relaxed));
+        Reading { name, limit, used: self.open(), refused }
+    }
+}
+
+impl ConnectionPermit {
+    /// Counts for this address from now on. False: the address has reached its limit.
+    pub fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
+        if let (Some(most), Some(address)) = (limits.connections_per_address, address)
+            && !limits.trusted_proxies.contains(address)
+        {
+            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = addresses.entry(address).or_default();
+            if *count >= most {
+                return false;
+            }
+            *count += 1;
+            self.address = Some(address);
+        }
+        true
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.limit.open.fetch_sub(1, Relaxed);
+        if let Some(address) = self.address {
+            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&address);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A worker's part of a budget that is used so often that not every use may write shared memory.
+
+use std::{cell::RefCell, sync::Arc};
+
+use super::{Budget, Holder, Share};
+
+/// A worker's own stock of a budget, taken and given back in blocks.
+pub struct Lease {
+    budget: Arc<Budget>,
+    stock: RefCell<Stock>,
+}
+
+#[derive(Default)]
+struct Stock {
+    blocks: Vec<Share>,
+    used: usize,
+}
+
+/// The size of a block: small beside any budget, large beside what one connection takes at a time.
+const BLOCK: usize = 16;
+
+impl Lease {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, stock: RefCell::default() }
+    }
+
+    /// Takes one for somebody who already has `held`. False: there is none left, or its holder has as many as
+    /// are left for all others.
+    pub fn take(&self, held: usize) -> bool {
+        let mut stock = self.stock.borrow_mut();
+        let spare = stock.blocks.len() * BLOCK - stock.used;
+        if held > 0 && held >= self.budget.left() + spare {
+            self.budget.count_refusal();
+            return false;
+        }
+        if spare == 0 {
+            // Every block has a holder of its own: what is fair is judged by connection, not by worker.
+            let Some(block) = self.budget.take(&Holder::default(), BLOCK) else { return false };
+            stock.blocks.push(block);
+        }
+        stock.used += 1;
+        true
+    }
+
+    pub fn give_back(&self) {
+        let mut stock = self.stock.borrow_mut();
+        stock.used -= 1;
+        if stock.blocks.len() * BLOCK >= stock.used + 2 * BLOCK {
+            stock.blocks.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_come_and_go() {
+        let budget = Budget::new(40, 0);
+        let (one, other) = (Lease::new(budget.clone()), Lease::new(budget.clone()));
+        assert!((0..BLOCK).all(|_| one.take(0)));
+        assert_eq!(budget.used(), BLOCK);
+        assert!(other.take(0));
+        assert!(!one.take(0), "less than a block is left");
+        assert!((0..10).all(|held| other.take(held)));
+        assert!(!other.take(20), "a holder with more than what is left");
+        (0..BLOCK).for_each(|_| one.give_back());
+        assert_eq!(budget.used(), 2 * BLOCK, "one block is kept");
+        drop(one);
+        assert!((0..10).all(|_| other.take(0)), "others have it now");
+    }
+}

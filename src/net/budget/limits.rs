@@ -1,0 +1,123 @@
+//! How large the budgets are: as written, or by descriptors and memory.
+
+use super::Machine;
+
+/// How much there is of each. Bytes where the name says buffers or bodies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetLimits {
+    /// What they follow from.
+    pub machine: Machine,
+    pub connections: usize,
+    pub upstream_connections: usize,
+    pub streams: usize,
+    pub tunnels: usize,
+    pub send_buffers: usize,
+    pub receive_buffers: usize,
+    /// Connections of the admin listener, which nobody else can use up.
+    pub admin_connections: usize,
+    /// Bodies of requests to the admin listener that are gathered in memory.
+    pub bodies: usize,
+}
+
+/// Descriptors for the store, the logs, names that are looked up, and what else opens files now and then.
+const FILES: usize = 64;
+/// Descriptors that a worker needs for itself: its runtime's and its listeners'.
+const FILES_OF_WORKER: usize = 8;
+
+/// About what each costs where it does the most, in bytes: buffers of hyper, state of TLS, the request.
+const CONNECTION: usize = 80 << 10;
+const STREAM: usize = 32 << 10;
+const UPSTREAM_CONNECTION: usize = 32 << 10;
+const TUNNEL: usize = 32 << 10;
+/// Of each connection of the admin listener: a browser has a dozen requests under way at most.
+const STREAMS_OF_ADMIN: usize = 16;
+const BUFFERS_OF_ADMIN: usize = 1 << 20;
+/// The program, threads and an empty store.
+const BASE: usize = 96 << 20;
+
+impl BudgetLimits {
+    /// Those that follow from the machine, with so many workers. `admin_connections`: as written.
+    pub fn new(machine: Machine, workers: usize, admin_connections: Option<usize>) -> Self {
+        let Machine { files, memory } = machine;
+        let admin_connections = admin_connections.unwrap_or((files / 16).clamp(8, 256));
+        let own = FILES + FILES_OF_WORKER.saturating_mul(workers) + admin_connections;
+        let clients = (files.saturating_sub(own) / 2).max(1);
+        Self {
+            machine,
+            connections: clients,
+            upstream_connections: files.saturating_sub(own + clients).max(1),
+            streams: (memory >> 20).clamp(256, 1 << 16),
+            tunnels: (clients - clients / 8).min(memory / 8 / TUNNEL).max(1),
+            send_buffers: memory / 4,
+            receive_buffers: memory / 16,
+            admin_connections,
+            bodies: (memory / 64).clamp(16 << 20, 256 << 20),
+        }
+    }
+
+    /// The budgets of the admin listener's own clients.
+    #[must_use]
+    pub fn of_admin(&self) -> Self {
+        let connections = self.admin_connections;
+        Self {
+            connections,
+            upstream_connections: 0,
+            streams: connections * STREAMS_OF_ADMIN,
+            tunnels: 0,
+            send_buffers: connections * BUFFERS_OF_ADMIN,
+            receive_buffers: connections * BUFFERS_OF_ADMIN,
+            ..self.clone()
+        }
+    }
+
+    /// Of the admin listener's connections, those that only unix sockets may use.
+    pub fn unix_connections(&self) -> usize {
+        self.admin_connections.div_ceil(4)
+    }
+
+    /// Bytes that everything together may take, about, without the store's own.
+    pub fn memory(&self) -> usize {
+        [
+            BASE,
+            self.connections.saturating_mul(CONNECTION),
+            self.admin_connections.saturating_mul(CONNECTION + 2 * BUFFERS_OF_ADMIN),
+            // No stream, no tunnel and no connection has more than one of them each.
+            self.upstream_connections
+                .min(self.connections + self.streams)
+                .saturating_mul(UPSTREAM_CONNECTION),
+            self.streams.saturating_mul(STREAM),
+            self.tunnels.saturating_mul(TUNNEL),
+            self.send_buffers,
+            self.receive_buffers,
+            self.bodies,
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_never_promised_twice() {
+        for files in [64, 256, 1024, 20_000, 1 << 20, usize::MAX] {
+            for workers in [1, 2, 64] {
+                let limits = BudgetLimits::new(Machine { files, memory: 4 << 30 }, workers, None);
+                let parts = [limits.connections, limits.upstream_connections, limits.admin_connections];
+                let own = FILES + FILES_OF_WORKER * workers;
+                let all = parts.into_iter().fold(own, usize::saturating_add);
+                assert!(all <= files || files <= own + 16, "{files} files, {workers} workers: {limits:?}");
+                assert!(parts.into_iter().all(|part| part > 0), "{limits:?}");
+                assert!(limits.unix_connections() < limits.admin_connections);
+            }
+        }
+        let limits = BudgetLimits::new(Machine { files: 1024, memory: 1 << 30 }, 2, None);
+        assert_eq!(
+            (limits.connections, limits.upstream_connections, limits.admin_connections),
+            (440, 440, 64)
+        );
+        assert_eq!(limits.streams, 1024);
+    }
+}

@@ -1,0 +1,85 @@
+//! A connection as the ticker sees it: its deadlines, and how much it holds for its client.
+
+use std::time::{Duration, Instant};
+
+use super::{AnswerState, CloseReason, Connection, ConnectionCommand, HALF_CLOSED, Phase};
+use crate::net::{Limits, RequestError};
+
+/// How long a client may go on sending what nobody reads after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a drain waits for the first byte of a connection that has just been made.
+const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
+
+/// What an answer that goes on holds for a client that takes nothing: buffers of hyper on both sides, and
+/// the pieces between them.
+const HELD_OF_ANSWER: usize = 256 << 10;
+/// The same once hyper has all of the answer.
+const HELD_OF_END: usize = 64 << 10;
+
+impl Connection {
+    /// Applies the deadlines. `crowded`: answers that clients do not take use so much memory that who takes
+    /// little has to go. Called by the ticker.
+    pub(in crate::net) fn check(&self, now: Instant, limits: &Limits, draining: bool, crowded: bool) {
+        let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        let stalled = self.write_stalled.get();
+        if stalled.is_some_and(|since| past(since, limits.write_timeout)) {
+            return self.close_for(CloseReason::WriteTimeout);
+        }
+        if self.throughput.is_slow(now, self.bytes_out.get(), stalled.is_some()) && crowded {
+            return self.close_for(CloseReason::WriteTimeout);
+        }
+        if let Some(streams) = self.streams() {
+            streams.check(self, now, limits, crowded);
+        }
+        if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
+            // The task reads again and finds that the client is gone.
+            self.wake();
+        }
+        let since = self.phase_began.get();
+        match self.phase.get() {
+            Phase::Handshake if past(since, limits.tls_handshake_timeout) => {
+                self.command(ConnectionCommand::Close);
+            }
+            Phase::Fresh if draining && past(since, FRESH_IN_DRAIN) => {
+                self.command(ConnectionCommand::Close);
+            }
+            Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
+                self.command(ConnectionCommand::Close);
+            }
+            Phase::Head if past(since, limits.head_timeout) => {
+                self.command(ConnectionCommand::Reject(RequestError::HeadTimeout));
+            }
+            Phase::Serving if self.exchange.waits_since().is_some_and(|at| past(at, limits.body_timeout)) => {
+                self.exchange.expire_body();
+            }
+            Phase::Closing if past(since, LINGER) => self.command(ConnectionCommand::Close),
+            _ => {}
+        }
+    }
+
+    /// The socket that this stream shares with others is busy with theirs.
+    pub(super) fn progressed(&self, now: Instant) {
+        if self.write_stalled.get().is_some() {
+            self.write_stalled.set(Some(now));
+        }
+    }
+
+    /// Bytes of answers that wait for the client, about.
+    pub(in crate::net) fn held(&self) -> usize {
+        match self.streams() {
+            Some(streams) => streams.held(),
+            None if self.write_stalled.get().is_none() => 0,
+            None if self.stream.is_some() => self.held.get() as usize,
+            None if self.exchange.answer() == AnswerState::Open => HELD_OF_ANSWER,
+            None => HELD_OF_END,
+        }
+    }
+
+    /// An HTTP/2 stream passes on a piece of its answer. `rest`: bytes that wait behind it; `ended`: nothing
+    /// more is to come from the service.
+    pub(in crate::net) fn hold(&self, bytes: usize, ended: bool) {
+        let held = if ended { bytes } else { bytes.max(HELD_OF_ANSWER) };
+        self.held.set(u32::try_from(held).unwrap_or(u32::MAX));
+    }
+}

@@ -1,0 +1,77 @@
+//! One request to a server that is no upstream, such as an issuer of tokens: bounded in time and in size,
+//! following nobody.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+/// For one request and its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// In bytes; metadata, keys and tokens are far smaller.
+const LARGEST: usize = 512 << 10;
+
+/// Asks for JSON at the request's absolute URL: over TLS, or without `tls` in clear text, and never the other
+/// way. An error: why there is no whole answer.
+pub async fn fetch(
+    request: Request<Full<Bytes>>,
+    tls: Option<&TlsConnector>,
+) -> Result<(StatusCode, Bytes), String> {
+    let answered = tokio::time::timeout(PATIENCE, ask(request, tls)).await;
+    answered.map_err(|_| "no answer in time".to_owned())?
+}
+
+async fn ask(
+    mut request: Request<Full<Bytes>>,
+    tls: Option<&TlsConnector>,
+) -> Result<(StatusCode, Bytes), String> {
+    let uri = request.uri().clone();
+    let authority = uri.authority().ok_or("no host")?;
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    *request.uri_mut() = target.parse().map_err(|_| "not a path")?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "not a host")?;
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, host);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("permgate"));
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+    // The runtime tries every address that the name has.
+    let connect = async || TcpStream::connect((&*name, port)).await.map_err(|error| error.to_string());
+    match (uri.scheme_str(), tls) {
+        (Some("https"), Some(tls)) => {
+            let server = ServerName::try_from(name.clone()).map_err(|error| error.to_string())?;
+            let stream = connect().await?;
+            over(tls.connect(server, stream).await.map_err(|error| error.to_string())?, request).await
+        }
+        (Some("http"), None) => over(connect().await?, request).await,
+        _ => Err("not reached as safely as the issuer".to_owned()),
+    }
+}
+
+async fn over(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), String> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let driver = tokio::spawn(connection);
+    let exchanged = async {
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+    };
+    let exchanged = exchanged.await;
+    driver.abort();
+    exchanged
+}

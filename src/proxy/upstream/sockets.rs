@@ -1,0 +1,107 @@
+//! What upstreams have of the process's budgets: sockets and tunnels. One that takes all that it can get
+//! leaves some for the others.
+
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, spawn_local},
+};
+
+use crate::{
+    net::{Budgets, Holder, Share},
+    proxy::upstream::{admission::SharedLimit, endpoint::Endpoint},
+};
+
+/// One per process.
+pub struct Sockets {
+    budgets: Arc<Budgets>,
+    /// What closes an idle connection of an upstream on one worker.
+    yielders: Mutex<Vec<Weak<Notify>>>,
+}
+
+/// One upstream's part.
+#[derive(Clone)]
+pub struct UpstreamSockets {
+    all: Arc<Sockets>,
+    sockets: Holder,
+    tunnels: Holder,
+}
+
+/// How many times what is left for all others one upstream may have: an eighth always remains.
+const MULTIPLE: usize = 7;
+
+impl Sockets {
+    pub fn new(budgets: Arc<Budgets>) -> Arc<Self> {
+        Arc::new(Self { budgets, yielders: Mutex::default() })
+    }
+
+    /// So many upstreams share the budgets. One alone may have everything.
+    pub fn set_upstreams(&self, count: usize) {
+        let multiple = if count > 1 { MULTIPLE } else { 0 };
+        self.budgets.upstream_connections.set_multiple(multiple);
+        self.budgets.tunnels.set_multiple(multiple);
+    }
+
+    pub fn of_upstream(self: &Arc<Self>) -> UpstreamSockets {
+        UpstreamSockets { all: self.clone(), sockets: Holder::default(), tunnels: Holder::default() }
+    }
+
+    fn yielders(&self) -> MutexGuard<'_, Vec<Weak<Notify>>> {
+        self.yielders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UpstreamSockets {
+    /// For a connection to the upstream.
+    pub fn take(&self) -> Option<Share> {
+        self.all.budgets.upstream_connections.take(&self.sockets, 1)
+    }
+
+    pub fn take_tunnel(&self) -> Option<Share> {
+        self.all.budgets.tunnels.take(&self.tunnels, 1)
+    }
+
+    /// Whether nobody gets a socket any more.
+    pub fn is_exhausted(&self) -> bool {
+        self.all.budgets.upstream_connections.left() <= 1
+    }
+
+    /// Adds what is notified when idle connections are to give up their sockets.
+    pub fn add_yielder(&self, yielder: &Arc<Notify>) {
+        let mut yielders = self.all.yielders();
+        yielders.retain(|other| other.strong_count() > 0);
+        yielders.push(Arc::downgrade(yielder));
+    }
+
+    /// Asks every worker to close an idle connection of each upstream.
+    pub fn ask_to_yield(&self) {
+        self.all.yielders().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+    }
+}
+
+/// A request that waits on another worker, or for another url, cannot use a connection that is idle
+/// here, but it can use the permit or the socket.
+pub fn yield_idle(
+    limit: Option<Arc<SharedLimit>>,
+    sockets: UpstreamSockets,
+    endpoints: Vec<Rc<Endpoint>>,
+) -> AbortHandle {
+    let asked = Arc::new(Notify::new());
+    sockets.add_yielder(&asked);
+    if let Some(limit) = &limit {
+        limit.add_yielder(&asked);
+    }
+    let task = spawn_local(async move {
+        loop {
+            asked.notified().await;
+            if sockets.is_exhausted() || limit.as_ref().is_some_and(|limit| limit.waiting() > 0) {
+                let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
+            }
+        }
+    });
+    task.abort_handle()
+}

@@ -1,0 +1,165 @@
+//! From nothing to the first request.
+
+use super::*;
+
+#[test]
+fn the_first_administrator_is_invited_before_anything_runs() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let (data, _) = check(at, "--offline user add ann --admin -o json", 0);
+    let made: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert!(made["link"].as_str().unwrap().contains("/invitation#"), "{data}");
+    check(at, "--offline user add --admin bob", 0);
+    let (data, _) = check(at, "--offline grant list", 0);
+    assert!(data.contains("system-admin") && data.contains("ann") && data.contains("bob"), "{data}");
+    check(at, "--offline user invite ann", 0);
+    check(at, "--offline --admin unix:x user list", 2);
+    check(at, "--offline --admin unix:x user add eve --admin", 2);
+}
+
+#[test]
+fn init_leads_to_the_first_request() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let (_, words) = check(at, "init", 2);
+    assert!(words.contains("--upstream"), "nobody can be asked: {words}");
+    check(at, "init --upstream 127.0.0.1:1 --path /api", 2);
+    check(at, "init --upstream http://127.0.0.1:1 --path api/", 2);
+    assert!(
+        !at.join("gateway.toml").exists() && !at.join("permgate-data").exists(),
+        "a mistake leaves nothing"
+    );
+    let line = "init --upstream http://127.0.0.1:1 --path /api --path /rest --service tracker --administrator ann \
+                --listen 127.0.0.1:0 --page 127.0.0.1:0";
+    let (data, words) = check(at, line, 0);
+    let token = data.split("Bearer ").nth(1).unwrap().split('"').next().unwrap();
+    assert!(token.starts_with("pgt_") && token.len() == 66 && !words.contains(token), "{data}\n{words}");
+    assert!(data.contains("permgate run") && data.contains("/invitation#"), "{data}");
+    check(at, "init --upstream http://127.0.0.1:1", 2);
+    check(at, "check --strict", 0);
+    let id = &token[4..16];
+    let (told, _) = check(at, &format!("--offline explain get /api/x --token-id {id}"), 0);
+    assert!(told.contains("permitted") || told.contains("ok"), "{told}");
+    let (roles, _) = check(at, "--offline grant list", 0);
+    assert!(roles.contains("system-admin") && roles.contains("ann"), "{roles}");
+    let (data, _) = check(at, "-c other.toml init --upstream unix:app.sock --administrator bob -o json", 0);
+    let made: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(made["administrator"], "bob", "beside a store that is there already: {data}");
+}
+
+/// What `permgate run` says, on a terminal and elsewhere, until it is ready.
+#[test]
+fn a_start_says_when_it_is_ready_and_what_is_missing() {
+    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"unix:admin.sock\", \"127.0.0.1:0\"]"));
+    let at = place.path();
+    let line = format!("exec script -qefc '{} run' /dev/null", env!("CARGO_BIN_EXE_permgate"));
+    let mut child = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(at)
+        .env_remove("PERMGATE_CONFIG")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = Vec::new();
+    for line in lines {
+        said.push(line);
+        if said.last().unwrap().contains("user create NAME") {
+            break;
+        }
+    }
+    // The terminal's end is a hangup, which reloads: the process is asked to end.
+    child.stdin.take().unwrap().write_all(b"\x03").unwrap();
+    child.wait().unwrap();
+    let text = said.join("\n");
+    assert!(text.contains("ready; press Ctrl-C") && text.contains("http://127.0.0.1:"), "{text}");
+    assert!(!text.contains('{'), "no JSON on a terminal: {text}");
+}
+
+/// An upstream that answers every request with 200, until the test ends.
+fn stub() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.by_ref().any(|line| line.is_empty()) {
+                let mut stream = &stream;
+                if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+/// The lines of a document's console blocks, run one after another as they are written: only addresses are replaced, and
+/// clients connect by a unix socket, since ports are not the test's to choose. A comment that begins with a status is what
+/// the line must print.
+fn follow(page: &str) -> usize {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let binary = Path::new(env!("CARGO_BIN_EXE_permgate")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let upstream = stub();
+    let mut gateway = None;
+    let mut token = String::new();
+    let (mut statuses, mut code) = (0, false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            code = line == "```console";
+        }
+        let Some(line) = line.strip_prefix("$ ").filter(|_| code) else { continue };
+        if line.starts_with("cargo ") {
+            continue;
+        }
+        if line.starts_with("permgate run") {
+            gateway = Some(serve(at));
+            continue;
+        }
+        if line.contains("permgate reload") {
+            let file = at.join("gateway.toml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text.replace("\"all-users\"", "\"developers\"")).unwrap();
+        }
+        let line = line.replace("http://127.0.0.1:8090", &format!("http://{upstream}"));
+        let line = line.replace("permgate init", "permgate init --listen unix:http.sock --page 127.0.0.1:0");
+        let script = format!(
+            "curl() {{ command curl -s --unix-socket http.sock \"$@\"; }}\n{line}\ncode=$?\nprintf '\\nTOKEN=%s\\n' \"$TOKEN\"; exit $code"
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(at)
+            .env("PATH", &path)
+            .env("TOKEN", &token)
+            .env_remove("PERMGATE_CONFIG")
+            .env_remove("PERMGATE_ADMIN")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told = text.lines().find_map(|line| line.strip_prefix("TOKEN="));
+        token = told.unwrap_or_else(|| panic!("{line}\n{text}\n{words}")).to_owned();
+        let expected: Option<u16> =
+            line.split_once(" # ").and_then(|(_, comment)| comment.trim().get(..3)?.parse().ok());
+        if let Some(status) = expected {
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{line}\n{text}\n{words}");
+            statuses += 1;
+        }
+        let denied = line.contains("explain") && output.status.code() == Some(3);
+        assert!(output.status.success() || denied, "{line}\n{text}\n{words}");
+    }
+    assert!(gateway.is_some());
+    statuses
+}
+
+#[test]
+fn the_quick_starts_are_run_as_they_are_written() {
+    let readme = include_str!("../../README.md");
+    let section = readme.split("## Sixty seconds").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert_eq!(follow(section), 2, "200 and 403");
+    follow(include_str!("../../docs/getting-started.md"));
+}

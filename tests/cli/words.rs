@@ -1,0 +1,182 @@
+//! What people type, and what they are told.
+
+use super::*;
+
+#[test]
+fn names_are_taken_where_ids_are() {
+    let place = place(CONFIG);
+    let at = place.path();
+    for line in ["user create ann", "user create bob", "group create staff"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    for user in ["ann", "bob"] {
+        check(at, &format!("--offline token create --user {user} --name laptop --scope app"), 0);
+    }
+    let (_, words) = check(at, "--offline token show laptop", 2);
+    assert!(words.contains("2 tokens are called \"laptop\"") && words.contains("ann"), "{words}");
+    let (record, _) = check(at, "--offline token show LAPTOP --user bob -o json", 0);
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let id = record["id"].as_str().unwrap();
+    check(at, &format!("--offline token show {id}"), 0);
+    check(at, &format!("--offline token show pgt_{id}_..."), 0);
+    check(at, "--offline explain GET /app --token laptop", 2);
+    let (_, words) = check(at, "--offline token rm laptop --user bob", 0);
+    assert!(words.contains(id), "{words}");
+    check(at, "--offline explain GET /app --token laptop", 0);
+    let (_, words) = check(at, "--offline token edit laptob --note x", 4);
+    assert!(words.contains("did you mean \"laptop\""), "{words}");
+    let (_, words) = check(at, "--offline token rotate laptop --user ann", 0);
+    assert!(words.contains("created token"), "{words}");
+}
+
+#[test]
+fn a_refusal_says_which_name_was_wrong_and_what_to_do() {
+    let place = place(&CONFIG.replace("all-users", "developers"));
+    let at = place.path();
+    for line in ["user create alice", "group create developers"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    let told = |line: &str, code: i32, part: &str| {
+        let (_, words) = check(at, &format!("--offline {line}"), code);
+        assert!(words.contains(part), "{line}: {words}");
+    };
+    told("token create --name x --scope app", 2, "--user LOGIN");
+    told("token create --user alcie --name x --scope app", 4, "no user \"alcie\": did you mean \"alice\"?");
+    told("token create --user alice --name x --scope ap", 3, "no service \"ap\": did you mean \"app\"?");
+    told("token create --user alice --name x --scope app", 3, "permgate group add developers alice");
+    told("token create --user alice --name x --scope app --expires-in 90", 2, "90d");
+    told("token create --user alice --name x --scope app --expires-at soon", 2, "2027-01-31");
+    told("user show alcie", 4, "did you mean \"alice\"?");
+    told("group add developerz alice", 4, "no group \"developerz\": did you mean \"developers\"?");
+    told("group add developers alcie", 4, "no user \"alcie\": did you mean \"alice\"?");
+    told("grant add system-admn --user alice", 4, "no role \"system-admn\": did you mean \"system-admin\"?");
+    told("grant add observer --group developerz", 4, "did you mean \"developers\"?");
+    told("explain GET /app --user alcie", 4, "did you mean \"alice\"?");
+    told("token list --user alcie", 4, "did you mean \"alice\"?");
+    check(at, "--offline group add developers alice", 0);
+    check(at, "--offline token create --user alice --name x --scope app --expires-at 2037-01-01", 0);
+    let (listed, _) = check(at, "--offline token list", 0);
+    assert!(listed.contains("2037-01-01T00:00:00Z"), "{listed}");
+}
+
+#[test]
+fn what_cannot_be_undone_is_confirmed() {
+    let place = place(CONFIG);
+    let at = place.path();
+    for line in ["user create ann", "group create staff", "role create auditor --permission read-audit"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    for line in ["user delete ann", "group rm staff", "role delete auditor"] {
+        let (_, words) = check(at, &format!("--offline {line}"), 2);
+        assert!(words.contains("--yes"), "{words}");
+    }
+    check(at, "--offline user delete nobody", 4);
+    // On a terminal it asks; whatever is no yes is a no.
+    let terminal = |answer: &str, line: &str| {
+        let line = format!(
+            "printf '{answer}\\n' | script -qec '{} --offline {line}' /dev/null",
+            env!("CARGO_BIN_EXE_permgate")
+        );
+        let output = Command::new("sh").args(["-c", &line]).current_dir(at).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = terminal("n", "user delete ann");
+    assert!(said.contains("Delete ann and revoke 0 tokens, for good? [y/N]"), "{said}");
+    check(at, "--offline user show ann", 0);
+    terminal("y", "user delete ann");
+    check(at, "--offline user show ann", 4);
+    check(at, "--offline group delete staff --yes", 0);
+    check(at, "--offline role rm auditor -y", 0);
+}
+
+#[test]
+fn lists_are_sorted_and_an_empty_one_says_so() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let (data, words) = check(at, "--offline token list", 0);
+    assert_eq!((data.as_str(), words.as_str()), ("", "no tokens\n"));
+    let (data, words) = check(at, "--offline token list -o json", 0);
+    assert_eq!((data.as_str(), words.as_str()), ("[]\n", ""));
+    let said =
+        told_by(at, &["--offline user create zoe", "--offline user create Bob", "--offline user create ann"]);
+    assert_eq!(said, ["created zoe\n", "created Bob\n", "created ann\n"]);
+    for (user, name) in [("zoe", "b"), ("ann", "z"), ("zoe", "a")] {
+        check(at, &format!("--offline token create --user {user} --name {name} --scope app"), 0);
+    }
+    let column = |line: &str, field: &str| -> Vec<String> {
+        let (data, _) = check(at, line, 0);
+        let rows = data.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        rows.map(|row| row[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(column("--offline user ls -o jsonl", "login"), ["ann", "Bob", "zoe"]);
+    assert_eq!(column("--offline token ls -o jsonl", "name"), ["z", "a", "b"]);
+    assert_eq!(column("--offline service list -o jsonl", "key"), ["app", "permgate"]);
+    let (table, _) = check(at, "--offline audit tail -n 1", 0);
+    assert!(
+        table.contains("name a") && !table.contains(".000Z"),
+        "who and what was changed is told: {table}"
+    );
+}
+
+#[test]
+fn readers_that_are_no_group_are_noticed() {
+    let place = place(&format!(
+        "{}[metrics]\nold_names = false\n",
+        CONFIG.replace("\"all-users\"", "\"developerz\"")
+    ));
+    let at = place.path();
+    check(at, "check --strict", 0);
+    check(at, "--offline group create developers", 0);
+    let (_, words) = check(at, "--offline check --strict", 2);
+    assert!(
+        words.contains("gateway.toml:11:12") && words.contains("did you mean \"developers\"?"),
+        "{words}"
+    );
+    let _gateway = serve(at);
+    let (_, words) = check(at, "check --strict", 2);
+    assert!(words.contains("developerz"), "{words}");
+    let (_, words) = check(at, "check", 0);
+    assert!(words.contains("1 warning"), "{words}");
+}
+
+#[test]
+fn completions_come_from_the_store() {
+    let place = place(CONFIG);
+    let at = place.path();
+    let _gateway = serve(at);
+    check(at, "user create ann", 0);
+    check(at, "user create anton", 0);
+    let complete = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_permgate"))
+            .args(["--", "permgate"])
+            .args(words)
+            .current_dir(at)
+            .env("PERMGATE_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
+            .env("_CLAP_IFS", "\n")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found = complete(&["user", "show", "an"]);
+    assert_eq!(found.lines().collect::<Vec<_>>(), ["ann", "anton"], "{found}");
+    assert!(complete(&["user", "cre"]).contains("create"));
+    assert!(complete(&["token", "create", "--scope", "a"]).contains("app"));
+    assert_eq!(complete(&["-c", "missing.toml", "user", "show", "an"]), "");
+}
+
+#[test]
+fn a_missing_file_is_named_in_one_form() {
+    let place = place(CONFIG);
+    let at = place.path();
+    for line in ["user list --token-file missing", "token import missing", "store restore missing"] {
+        let (_, words) = check(at, line, 2);
+        assert!(words.contains("cannot read missing: No such file or directory\n"), "{line}: {words}");
+    }
+    let (_, words) = check(at, "user list -c missing", 2);
+    assert!(words.contains("missing: cannot be read: No such file or directory"), "{words}");
+    let (_, words) = check(at, "scan missing", 2);
+    assert!(words.contains("cannot read missing: No such file or directory\n"), "{words}");
+    let (_, words) = check(at, "user list --admin unix:missing.sock", 5);
+    assert!(words.contains("unix:missing.sock: No such file or directory\n"), "{words}");
+}

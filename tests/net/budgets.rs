@@ -1,0 +1,115 @@
+//! Budgets: whoever uses up what it can get leaves some for others (H2, H4 and low 8 of the security review).
+
+use std::time::{Duration, Instant};
+
+use permgate::net::{BudgetLimits, Limits, Machine};
+
+use crate::{
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, PING, SETTINGS, check, frame},
+    harness::{Ending, Gate, eventually},
+};
+
+fn limits() -> BudgetLimits {
+    BudgetLimits::new(Machine::raised(), 1, None)
+}
+
+/// A GET of this path on this stream.
+fn ask(client: &mut Frames, stream: u32, path: &str) {
+    let mut fields = GET;
+    fields[3].1 = path;
+    client.headers(END_HEADERS | END_STREAM, stream, &fields);
+}
+
+/// Whether the next answer is none: HPACK has an index for 200.
+fn is_refused(client: &mut Frames) -> bool {
+    loop {
+        let frame = client.next().expect("an answer");
+        if frame.kind == HEADERS {
+            return frame.payload.first() != Some(&0x88);
+        }
+    }
+}
+
+#[test]
+fn streams_run_out_for_who_has_most_of_them() {
+    let gate = Gate::budgeted(&BudgetLimits { streams: 32, ..limits() });
+    let mut hog = Frames::to(&gate);
+    (0..16).for_each(|number| ask(&mut hog, 2 * number + 1, "/never"));
+    ask(&mut hog, 101, "/x");
+    assert!(is_refused(&mut hog), "as many as are left for all others");
+    let mut other = Frames::to(&gate);
+    ask(&mut other, 1, "/x");
+    assert!(!is_refused(&mut other), "a neighbour has its own");
+    assert!(gate.budget.readings().iter().any(|one| one.name == "streams" && one.refused > 0));
+    drop((hog, other));
+    eventually("all is given back", || gate.budget.streams.used() <= 16);
+}
+
+#[test]
+fn who_holds_the_most_goes_when_answers_fill_the_memory() {
+    let gate = Gate::budgeted(&BudgetLimits { send_buffers: 1 << 20, ..limits() });
+    let mut hog = Frames::to(&gate);
+    // SETTINGS_INITIAL_WINDOW_SIZE: 0.
+    hog.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    (0..20).for_each(|number| ask(&mut hog, 2 * number + 1, "/endless"));
+    let mut other = Frames::to(&gate);
+    ask(&mut other, 1, "/x");
+    assert!(!is_refused(&mut other));
+    assert_eq!(hog.end_of(1), "closed");
+    ask(&mut other, 3, "/x");
+    assert!(!is_refused(&mut other), "the neighbour stays");
+    eventually("nothing is held", || gate.budget.send_buffers.used() == 0);
+}
+
+#[test]
+fn a_client_that_opens_no_window_is_let_go() {
+    let limits = Limits { write_timeout: Duration::from_millis(200), ..Limits::default() };
+    let gate = Gate::new(&limits);
+    let mut client = Frames::to(&gate);
+    client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    ask(&mut client, 1, "/endless");
+    assert_eq!(client.end_of(1), "RST 8");
+}
+
+#[test]
+fn who_is_one_too_many_is_refused_when_nobody_leaves() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let gate = Gate::new(&limits);
+    let mut busy = gate.client();
+    busy.get("/first").head();
+    assert_eq!(gate.client().ending(), Ending::Reset);
+    let began = Instant::now();
+    assert_eq!(gate.client().ending(), Ending::Reset);
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "the next one does not wait: {:?}",
+        began.elapsed()
+    );
+    drop(busy);
+    eventually("there is a place again", || gate.budget.open() == 0);
+    assert_eq!(gate.client().get("/x").answer().0, 200);
+}
+
+#[test]
+fn the_idle_make_room_on_every_worker() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let gate = Gate::with(2, &limits, |listener| listener);
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = gate.client();
+        assert_eq!(client.get("/y").answer().0, 200);
+        clients.push(client);
+    }
+}
+
+/// A body that grows by a byte now and then does not make up for any number of them.
+#[test]
+fn control_frames_between_single_bytes_are_too_many() {
+    check("PING between bytes", "GOAWAY 11", |client| {
+        client.headers(END_HEADERS, 1, &[(":method", "POST"), GET[1], GET[2], (":path", "/echo")]);
+        for _ in 0..20 {
+            client.send(DATA, 0, 1, b"x");
+            client.raw(&frame(PING, 0, 0, &[0; 8]).repeat(900));
+        }
+    });
+}

@@ -1,0 +1,239 @@
+//! Floods against a real process with 1,024 descriptors: how long a neighbour's requests and a ban take
+//! meanwhile, and how much memory. Measures and prints, so it is run by hand:
+//! `cargo test --test process -- --ignored --nocapture floods`
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    harness::{Place, Process},
+    http2::{END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, WINDOW_UPDATE, block, frame},
+    support::http::Client,
+};
+
+/// What attacks until it is told to stop.
+type Attack = fn(&Targets, &AtomicBool);
+
+struct Targets {
+    proxy: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// How long one measurement lasts.
+const MEASURED: Duration = Duration::from_secs(6);
+
+const ATTACKS: [(&str, Attack); 5] = [
+    ("H2: 12 x 100 streams to a slow service", slow_streams),
+    ("H4: 20 x 100 streams whose windows stay closed", closed_windows),
+    ("M7: 100 x 100 bodies of sign-ins left open", open_bodies),
+    ("low 8: PING as fast as it goes, 4 connections", pings),
+    ("busy connections, one after the other", connections),
+];
+
+#[test]
+#[ignore = "measures for a minute and asserts about time"]
+fn floods() {
+    let (slow, quick, large) = (upstream(Kind::Silent), upstream(Kind::Quick), upstream(Kind::Large));
+    let service = |name: &str, address: SocketAddr| {
+        format!(
+            "[upstream.{name}]\nurls = [\"http://{address}\"]\n[service.{name}]\nupstream = \"{name}\"\n\
+             paths = [\"/{name}\"]\n[[public]]\nservice = \"{name}\"\nprefix = \"/{name}\"\n"
+        )
+    };
+    let place = Place::new(
+        &[("slow", slow), ("quick", quick), ("large", large)].map(|(n, a)| service(n, a)).concat(),
+    );
+    let mut shell = place.bare("sh");
+    shell.args(["-c", "ulimit -n 1024; exec \"$0\" run", env!("CARGO_BIN_EXE_permgate")]);
+    let mut process = place.start(shell);
+    let printed = place.check("check -o json", 0).0;
+    let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let allowed = printed["budgets"]["memory"].as_u64().unwrap() >> 20;
+    let targets = Targets { proxy: process.proxy, admin: process.admin };
+    let quiet = median(|| neighbour(process.proxy));
+    println!("quiet: p99 {quiet:?}; memory {} of {allowed} MiB", memory(&process));
+    for (number, (name, attack)) in ATTACKS.into_iter().enumerate() {
+        let stop = AtomicBool::new(false);
+        let (p99, ban) = thread::scope(|scope| {
+            scope.spawn(|| attack(&targets, &stop));
+            thread::sleep(Duration::from_secs(2));
+            let p99 = median(|| neighbour(process.proxy));
+            let ban = ban(&process, &format!("user{number}"));
+            stop.store(true, Relaxed);
+            (p99, ban)
+        });
+        let used = memory(&process);
+        println!("{name}: p99 {p99:?}; ban {ban:?}; memory {used} of {allowed} MiB");
+        assert!(p99 <= (10 * quiet).max(Duration::from_millis(50)), "{name}: {p99:?}, quiet {quiet:?}");
+        assert!(ban <= Duration::from_millis(100), "{name}: {ban:?}");
+        assert!(used <= allowed, "{name}: {used} MiB");
+    }
+    process.stop();
+}
+
+fn median(mut measure: impl FnMut() -> Duration) -> Duration {
+    let mut runs = [0; 3].map(|_| measure());
+    runs.sort();
+    runs[1]
+}
+
+/// The 99th percentile of a neighbour's requests, half of them on new connections.
+fn neighbour(proxy: SocketAddr) -> Duration {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    let mut kept = Client::tcp(proxy);
+    while began.elapsed() < MEASURED / 3 {
+        for fresh in [false, true] {
+            let at = Instant::now();
+            let mut client = fresh.then(|| Client::tcp(proxy));
+            let client = client.as_mut().unwrap_or(&mut kept);
+            let answer = client.request("GET", "/quick", &[], None);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            times.push(at.elapsed());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+/// A user is made and banned by the operator's socket; how long the ban takes.
+fn ban(process: &Process, login: &str) -> Duration {
+    let made = process.operator("POST", "/v1/users", Some(&format!("{{\"login\": \"{login}\"}}")));
+    assert_eq!(made.status, 201, "{}", made.text());
+    let at = Instant::now();
+    let banned = process.operator("POST", &format!("/v1/users/{login}/ban"), Some("{}"));
+    assert!(banned.status < 300, "{}", banned.text());
+    at.elapsed()
+}
+
+/// Resident, MiB.
+fn memory(process: &Process) -> u64 {
+    let pages = std::fs::read_to_string(format!("/proc/{}/statm", process.id())).unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Silent,
+    Quick,
+    /// Answers without end.
+    Large,
+}
+
+fn upstream(kind: Kind) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            thread::Builder::new().stack_size(128 << 10).spawn(move || answer(kind, socket)).unwrap();
+        }
+    });
+    address
+}
+
+fn answer(kind: Kind, mut socket: TcpStream) {
+    let mut head = [0; 4096];
+    while socket.read(&mut head).is_ok_and(|read| read > 0) {
+        match kind {
+            Kind::Silent => {}
+            Kind::Quick => {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+            Kind::Large => {
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n");
+                while socket.write_all(&[b'x'; 32 << 10]).is_ok() {}
+            }
+        }
+    }
+}
+
+/// The preface, settings, and GETs of this path on 100 streams.
+fn streams(path: &str, settings: &[u8]) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, settings));
+    let fields = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "g"), (":path", path)]);
+    for number in 0..100 {
+        bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &fields));
+    }
+    bytes
+}
+
+fn open(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
+    let mut socket = TcpStream::connect(address).ok()?;
+    socket.set_write_timeout(Some(Duration::from_millis(200))).ok()?;
+    socket.write_all(bytes).ok()?;
+    Some(socket)
+}
+
+fn hold(sockets: Vec<TcpStream>, stop: &AtomicBool) {
+    while !stop.load(Relaxed) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(sockets);
+}
+
+fn slow_streams(targets: &Targets, stop: &AtomicBool) {
+    let all = streams("/slow", &[]);
+    hold((0..12).filter_map(|_| open(targets.proxy, &all)).collect(), stop);
+}
+
+fn closed_windows(targets: &Targets, stop: &AtomicBool) {
+    // SETTINGS_INITIAL_WINDOW_SIZE: 0, then a byte of window for each stream now and then.
+    let all = streams("/large", &[0, 4, 0, 0, 0, 0]);
+    let mut sockets: Vec<_> = (0..20).filter_map(|_| open(targets.proxy, &all)).collect();
+    let trickle: Vec<u8> =
+        (0..100).flat_map(|number| frame(WINDOW_UPDATE, 0, 2 * number + 1, &1u32.to_be_bytes())).collect();
+    while !stop.load(Relaxed) {
+        sockets.retain_mut(|socket| socket.write_all(&trickle).is_ok());
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn open_bodies(targets: &Targets, stop: &AtomicBool) {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    let fields = block(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", "/v1/session"),
+        ("content-type", "application/json"),
+    ]);
+    for number in 0..100 {
+        bytes.extend(frame(HEADERS, END_HEADERS, 2 * number + 1, &fields));
+        bytes.extend(frame(0, 0, 2 * number + 1, &[b' '; 16_000]));
+    }
+    hold((0..100).filter_map(|_| open(targets.admin, &bytes)).collect(), stop);
+}
+
+fn pings(targets: &Targets, stop: &AtomicBool) {
+    let ping = frame(PING, 0, 0, &[0; 8]).repeat(200);
+    let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    let Some(mut socket) = open(targets.proxy, begin) else { continue };
+                    while !stop.load(Relaxed) && socket.write_all(&ping).is_ok() {}
+                }
+            });
+        }
+    });
+}
+
+fn connections(targets: &Targets, stop: &AtomicBool) {
+    let head = b"GET /slow HTTP/1.1\r\nHost: g\r\n\r\n";
+    let mut busy = Vec::new();
+    while !stop.load(Relaxed) {
+        busy.extend(open(targets.proxy, head));
+        if busy.len() == 300 {
+            busy.clear();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
