@@ -102,6 +102,9 @@ pub enum StartError {
 
 /// Starts and returns once every listener accepts.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
+    for line in &config.environment {
+        tracing::info!("{line}");
+    }
     for warning in config.exposed.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }

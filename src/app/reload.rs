@@ -66,7 +66,7 @@ impl Reloader {
     ) -> Arc<Self> {
         Arc::new(Self {
             file: config.file.clone(),
-            text: Mutex::new(config.text.clone()),
+            text: Mutex::new(config.shown()),
             present: AsyncMutex::new(config),
             store,
             state,
@@ -158,7 +158,7 @@ impl Reloader {
         admin.set(&limits.of_admin());
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());
-        next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = next.shown();
         *present = next;
         // The configuration is in force; what its rules gave before must have ended, too.
         ended.map_err(ReloadError::Change)?;
@@ -279,7 +279,7 @@ impl Configuration for Shared {
     }
 
     fn file(&self) -> Result<String, String> {
-        Config::load(&self.0.file).map(|config| config.text).map_err(|errors| errors.to_string())
+        Config::load(&self.0.file).map(|config| config.shown()).map_err(|errors| errors.to_string())
     }
 
     fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>> {
