@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use axum::{Router, extract::State, response::Response, routing::get};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -13,6 +12,7 @@ use super::{
     caller::Caller,
     error::Problem,
     pages::{self, Cursor, Paging, Params},
+    verify::VERIFICATIONS,
     wire::{Page, Time, ok},
 };
 use crate::{
@@ -57,22 +57,20 @@ async fn list(
     Ok(ok(&Page { items, next: page.next }))
 }
 
-/// Follows the whole chain, off this thread: it may be long.
+/// Follows the whole chain, off this thread and one at a time: it may be long.
 async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let store = context.store.clone();
-    let verified = tokio::task::spawn_blocking(move || store.verify_audit()).await;
-    let body = match verified {
-        Ok(Ok(Verified { events, last })) => {
+    let body = match VERIFICATIONS.run(move || store.verify_audit()).await? {
+        Ok(Verified { events, last }) => {
             let last = last.map(|(seq, hash)| json!({"seq": seq, "hash": hex(&hash)}));
             json!({"valid": true, "events": events, "last": last})
         }
-        Ok(Err(VerifyError::Broken { seq, what })) => json!({"valid": false, "seq": seq, "error": what}),
-        Ok(Err(VerifyError::Read(error))) => return Err(error.into()),
-        Err(_) => {
-            let text = "The log could not be followed";
-            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text));
+        Err(VerifyError::Broken { seq, what }) => json!({"valid": false, "seq": seq, "error": what}),
+        Err(error @ (VerifyError::CutOff { seq, .. } | VerifyError::Behind { seq, .. })) => {
+            json!({"valid": false, "seq": seq, "error": error.to_string()})
         }
+        Err(VerifyError::Read(error)) => return Err(error.into()),
     };
     Ok(ok(&body))
 }
@@ -96,7 +94,7 @@ impl AuditView {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes what it is given");
         text
