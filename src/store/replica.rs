@@ -208,15 +208,13 @@ impl Replica {
             return;
         }
         let replica = self.path.display().to_string();
-        match open::condemn(&self.path, why) {
-            Ok(()) => tracing::error!(
-                replica,
-                why,
-                "the replica is damaged: restart permgate to make it again from the journal"
-            ),
-            Err(error) => {
-                tracing::error!(replica, why, %error, "the replica is damaged, and could not be marked: take it away before the next start")
-            }
+        tracing::error!(
+            replica,
+            why,
+            "the replica is damaged: restart permgate to make it again from the journal"
+        );
+        if let Err(error) = open::condemn(&self.path, why) {
+            tracing::error!(replica, %error, "it could not be marked as damaged: take it away before the next start");
         }
     }
 
