@@ -11,6 +11,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     pages::{self, Cursor, Paging, Params},
     verify::VERIFICATIONS,
     wire::{Page, Time, ok},
@@ -52,9 +53,12 @@ async fn list(
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
         return Err(pages::bad_cursor());
     }
-    let page = context.store.audit(cursor.as_deref(), limit)?;
-    let items = page.items.into_iter().map(AuditView::new).collect();
-    Ok(ok(&Page { items, next: page.next }))
+    let read = move || {
+        let page = context.store.audit(cursor.as_deref(), limit)?;
+        let items = page.items.into_iter().map(AuditView::new).collect();
+        Ok(ok(&Page { items, next: page.next }))
+    };
+    READS.run(read).await?
 }
 
 /// Follows the whole chain, off this thread and one at a time: it may be long.

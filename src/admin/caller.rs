@@ -90,7 +90,7 @@ impl Caller {
 
     pub fn permissions(&self) -> Permissions {
         match &self.identity {
-            Identity::Operator => Permission::ALL.into_iter().collect(),
+            Identity::Operator => Permission::ALL.iter().copied().collect(),
             Identity::Bearer { user, .. } | Identity::Browser { user, .. } => user.permissions,
         }
     }
@@ -183,7 +183,7 @@ impl Revalidation {
     /// Whether an account with these permissions may still be answered.
     pub fn is_covered(&self, permissions: Permissions) -> bool {
         let needed = self.needed.load(Ordering::Acquire);
-        Permission::ALL.into_iter().filter(|p| needed >> (*p as u8) & 1 == 1).all(|p| permissions.contains(p))
+        Permission::ALL.iter().filter(|p| needed >> (**p as u8) & 1 == 1).all(|p| permissions.contains(*p))
     }
 }
 

@@ -23,8 +23,8 @@ use crate::{
     store::verify::{Progress, Report},
 };
 
-/// One verification at a time reads a whole store, or all of the audit log, and one may wait for its end.
-pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 2>();
+/// One verification at a time reads a whole store, or all of the audit log; few wait for a turn.
+pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 4>();
 
 /// Between two lines about how far it has come.
 const EVERY: Duration = Duration::from_millis(200);
