@@ -31,6 +31,7 @@ mod replica;
 pub mod restore;
 mod sessions;
 mod verbs;
+pub mod verify;
 mod writer;
 
 pub use audit::{Verified, VerifyError};

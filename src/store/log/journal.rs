@@ -22,11 +22,13 @@ use layout::{ENTRIES, Header, SLOTS, Slot, blocks};
 use segment::Segment;
 
 mod create;
+mod inventory;
 mod layout;
 mod open;
 mod scan;
 mod segment;
 
+pub use inventory::{Inventory, Visit};
 pub use open::{Dropped, OpenError, Recovery};
 
 /// How a journal uses the disk.
