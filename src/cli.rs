@@ -166,7 +166,7 @@ enum Command {
 
 /// The command tree, as help, man pages and completions show it.
 pub fn command() -> clap::Command {
-    help::dress(Cli::command())
+    help::style(Cli::command())
 }
 
 fn parse() -> Result<Cli, clap::Error> {
