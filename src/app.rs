@@ -112,7 +112,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The lock of the store comes first: a second process is told so before it takes an address.
     let (store, state) = Store::open(&config.store, config.configuration(), fence.clone())?;
-    exchange::end_orphans_at_start(&store, &state);
+    let exchanged = exchange::end_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
         keyring.tend(assertion, SystemTime::now().into())?;
@@ -144,7 +144,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let budgets = Budgets::of_proxy(&budget_limits);
     let admin_budgets = Budgets::of_admin(&budget_limits);
     let bad_tokens = Arc::new(BadTokens::default());
-    let issuers = Arc::new(IssuerKeys::default());
+    let issuers = Arc::new(IssuerKeys::knowing(exchanged));
     let upstreams = Upstreams::new(budgets.clone());
     metrics.ask_upstreams(upstreams.clone());
     metrics.ask_budgets(readings(budgets.clone(), admin_budgets.clone()));

@@ -30,6 +30,7 @@ mod store;
 mod target;
 mod time;
 mod token;
+mod token_file;
 mod user;
 
 use std::{
