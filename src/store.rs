@@ -15,6 +15,7 @@ mod audit;
 pub mod backup;
 pub(crate) mod ballast;
 mod change;
+pub mod cluster;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub(crate) mod engine;
