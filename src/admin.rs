@@ -42,7 +42,6 @@ mod identities;
 mod invitations;
 mod live;
 mod offload;
-#[cfg(feature = "sso")]
 mod oidc;
 mod openapi;
 mod overview;

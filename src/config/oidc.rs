@@ -16,11 +16,6 @@ use crate::{
 /// `url` is the page's. `None` where something essential is missing; that has been reported.
 pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provider> {
     let section = &admin.table_if_any("oidc")?;
-    if !cfg!(feature = "sso") {
-        let message = "`[admin.oidc]` needs a permgate that was built for it";
-        admin.error("oidc", message, "build it with `cargo build --release --features sso`");
-        return None;
-    }
     match url {
         None => {
             let advice =

@@ -120,10 +120,8 @@ const UPSTREAMS: [(&str, &str, OfUpstream); 3] = [
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
-        let features = if cfg!(feature = "sso") { "sso" } else { "default" };
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
-            ("features", features),
             ("os", std::env::consts::OS),
             ("arch", std::env::consts::ARCH),
         ];

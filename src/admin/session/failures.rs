@@ -28,7 +28,6 @@ pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Hour>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::admin) enum Way {
     Password,
-    #[cfg(feature = "sso")]
     Provider,
 }
 
@@ -99,7 +98,6 @@ impl Failures {
 fn event(last: &Last, way: Way, target: String, count: u64) -> AuditEvent {
     let reason = match way {
         Way::Password => "password",
-        #[cfg(feature = "sso")]
         Way::Provider => "provider",
     };
     AuditEvent {

@@ -6,7 +6,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authz::rules::Secret;
 
-/// An OpenID Connect provider. Built by `config`; of use with the cargo feature `sso` alone.
+/// An OpenID Connect provider. Built by `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// As its metadata and every ID token say it, to the letter.
