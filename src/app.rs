@@ -31,7 +31,7 @@ use crate::{
     fence::{self, Fence},
     metrics::{BudgetReading, BudgetReadings, Metrics},
     net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
-    proxy::{BadTokens, Counts, IssuerKeys, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
+    proxy::{BadTokens, Counts, Issuers, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
 
@@ -144,7 +144,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let budgets = Budgets::of_proxy(&budget_limits);
     let admin_budgets = Budgets::of_admin(&budget_limits);
     let bad_tokens = Arc::new(BadTokens::default());
-    let issuers = Arc::new(IssuerKeys::default());
+    let issuers = Arc::new(Issuers::default());
     let upstreams = Upstreams::new(budgets.clone());
     metrics.ask_upstreams(upstreams.clone());
     metrics.ask_budgets(readings(budgets.clone(), admin_budgets.clone()));

@@ -53,7 +53,7 @@ use self::{
 pub use self::{
     bad_tokens::BadTokens,
     body::ResponseBody,
-    builtin::{IssuerKeys, Issuing, TokenLookup},
+    builtin::{Issuers, Issuing, TokenLookup},
     context::RequestContext,
     last_used::{LastUsedTable, LastUsedTables, Use},
     limits::{Counts, Exceeded, Waiting},
@@ -83,7 +83,7 @@ pub struct Parts {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
-    pub issuers: Arc<IssuerKeys>,
+    pub issuers: Arc<Issuers>,
     pub keyring: Arc<Keyring>,
     pub counts: Arc<Counts>,
     pub upstreams: Arc<Upstreams>,

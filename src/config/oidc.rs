@@ -10,6 +10,7 @@ use super::{
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names, rules::Secret},
+    issuer::is_here,
     settings::HttpVersion,
 };
 
@@ -77,7 +78,7 @@ fn issuer(text: &str) -> Result<String, Wrong> {
 /// Over TLS, or on this machine.
 fn is_safe(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
-    url.starts_with("https://") || uri.and_then(|uri| uri.host().map(Provider::is_here)).unwrap_or_default()
+    url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_here))
 }
 
 fn scope(text: &str) -> Result<String, Wrong> {

@@ -29,7 +29,10 @@ pub(in crate::admin) struct Attempts(Mutex<HashMap<Key, Count>>);
 pub(in crate::admin) enum Attempt<'a> {
     /// `known`: the account is signed in from this address already. Then only its own failures from there
     /// count, so that nobody elsewhere, and nobody beside it, locks it out.
-    Password { login: &'a str, known: bool },
+    Password {
+        login: &'a str,
+        known: bool,
+    },
     Provider,
 }
 

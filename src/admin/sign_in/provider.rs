@@ -43,15 +43,6 @@ pub struct Trust {
     pub authorities: Option<std::path::PathBuf>,
 }
 
-impl Provider {
-    /// A host that names this machine: what is said to it needs no TLS.
-    pub fn is_here(host: &str) -> bool {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-}
-
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Trust").field(&self.authorities).finish()
