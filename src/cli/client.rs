@@ -57,16 +57,17 @@ impl Client {
             }
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
-        Self::listener(global, target::token(global)?.as_deref().map(String::as_str))
+        let token = target::token(global)?;
+        Self::of(Target::candidates(global)?, token.as_deref().map(String::as_str))
     }
 
     /// For what anybody may ask.
     pub(super) fn without_token(global: &Global) -> Result<Self, Failure> {
-        Self::listener(global, None)
+        Self::of(Target::candidates(global)?, None)
     }
 
-    fn listener(global: &Global, token: Option<&str>) -> Result<Self, Failure> {
-        let targets = Target::candidates(global)?;
+    /// Of the listener at the first of these places where one is.
+    pub(super) fn of(targets: Vec<Target>, token: Option<&str>) -> Result<Self, Failure> {
         let authorization = match token {
             None => None,
             Some(token) => {
@@ -128,7 +129,7 @@ impl Client {
     }
 
     /// The body of a success; every other answer as a failure.
-    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    pub(super) fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let answer = self.send(method, path, body)?;
         if answer.status.is_success() { Ok(answer.body) } else { Err(refusal(&answer)) }
     }

@@ -66,6 +66,10 @@ impl Failure {
         Self { message, ..self }
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn error(&self) -> &str {
         &self.error
     }
