@@ -43,6 +43,7 @@ pub use self::{
     peer::Peer,
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},
+    stream::{Socket, Stream},
     upgrade::{OnUpgrade, Upgraded},
     worker::Worker,
 };

@@ -36,7 +36,6 @@ pub mod resolve;
 pub mod shared;
 mod sockets;
 mod tls;
-mod transport;
 mod upgraded;
 
 use admission::{Permit, SharedLimit};

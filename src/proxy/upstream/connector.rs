@@ -7,15 +7,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    net::Clock,
+    net::{Clock, Socket, Stream},
     proxy::upstream::{
-        dial::Socket,
         http1::Http1,
         http2::{Http2, Http2Error},
         http2_error,
         io::Held,
         tls,
-        transport::Transport,
     },
     settings::{HttpVersion, Scheme, UpstreamSettings, UpstreamUrl},
 };
@@ -101,16 +99,16 @@ impl Connector {
         held: Held,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
-        let (transport, version): (Transport, _) = match socket {
+        let (stream, version): (Box<dyn Stream>, _) = match socket {
             Socket::Tcp(stream) if self.is_secure => self.secure(stream, upgrading).await?,
             Socket::Tcp(stream) => (Box::new(stream), self.version),
             Socket::Unix(stream) => (Box::new(stream), self.version),
         };
         if version == HttpVersion::Http2 {
-            let http2 = Http2::start(transport, clock, self.idle, self.ping, held).await;
+            let http2 = Http2::start(stream, clock, self.idle, self.ping, held).await;
             return http2.map(NewConnection::Http2).map_err(ConnectError::of_http2);
         }
-        let http1 = Http1::start(transport, clock, held).await;
+        let http1 = Http1::start(stream, clock, held).await;
         // The handshake of HTTP/1.1 reads and writes nothing, so it cannot fail.
         http1
             .map(|http1| NewConnection::Http1(Box::new(http1)))
@@ -121,7 +119,7 @@ impl Connector {
         &self,
         stream: TcpStream,
         upgrading: bool,
-    ) -> Result<(Transport, HttpVersion), ConnectError> {
+    ) -> Result<(Box<dyn Stream>, HttpVersion), ConnectError> {
         let secure = self.secure.as_ref().ok_or(ConnectError::NoTrust)?;
         let upgrading = upgrading && self.version != HttpVersion::Http2;
         let connector = if upgrading { &secure.upgrading } else { &secure.connector };

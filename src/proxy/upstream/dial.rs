@@ -11,15 +11,10 @@ use std::{
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
+    net::Socket,
     proxy::upstream::endpoint_health::EndpointHealth,
     settings::{Host, UpstreamUrl},
 };
-
-/// An open socket.
-pub enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
 
 /// One worker's, for one url.
 pub struct Dialer {
