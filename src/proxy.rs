@@ -10,9 +10,7 @@ mod challenge;
 mod context;
 mod facts;
 mod forward;
-mod forwarded_cache;
 mod grpc;
-mod host;
 mod last_used;
 mod limits;
 mod permitted;
@@ -41,9 +39,7 @@ use self::{
     access_log::{Line, LogWriter},
     authorize::NotForwarded,
     builtin::BuiltinRoute,
-    facts::RequestFacts,
-    forwarded_cache::ForwardedCache,
-    host::HostCache,
+    facts::{ForwardedCache, HostCache, RequestFacts},
     permitted::{LogGuard, Permitted},
     refusals::RefusalSender,
     rejection::{ErrorFormat, Rejection},

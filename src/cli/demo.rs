@@ -137,8 +137,7 @@ impl Demo {
         let example = ExampleServer::start()?;
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, configuration(listen, page, example.address))?;
-        let mut config =
-            config::Config::load(&file).map_err(|errors| Failure::usage(errors.to_string()))?;
+        let mut config = config::Config::load(&file).map_err(|errors| Failure::usage(errors.to_string()))?;
         config.admin.sign_in.demo = true;
         let running = app::start(config, signals).map_err(|error| Failure::failed(chain(&error)))?;
         let tcp = |place: &Place| match place.address {
@@ -215,7 +214,11 @@ impl io::Write for Revoking<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         if self.cut.is_some() {
             self.later += 1;
-            return if self.later > ON_THEIR_WAY { Err(io::Error::other("it goes on")) } else { Ok(event.len()) };
+            return if self.later > ON_THEIR_WAY {
+                Err(io::Error::other("it goes on"))
+            } else {
+                Ok(event.len())
+            };
         }
         let path = format!("/v1/tokens/{}", self.demo.token_id);
         let revoke = || operator(&self.demo.socket)?.delete(&path);

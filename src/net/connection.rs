@@ -4,7 +4,6 @@ mod deadlines;
 mod exchange;
 mod phase;
 mod streams;
-mod throughput;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -17,15 +16,15 @@ use std::{
 use tokio::sync::oneshot;
 
 pub use self::phase::CloseReason;
+use self::{
+    deadlines::Throughput,
+    exchange::Exchange,
+    streams::{Stream, Streams},
+};
 pub(super) use self::{
     exchange::AnswerState,
     phase::{ConnectionCommand, Phase},
     streams::OpenStream,
-};
-use self::{
-    exchange::Exchange,
-    streams::{Stream, Streams},
-    throughput::Throughput,
 };
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};
 

@@ -20,10 +20,10 @@ use crate::{
     net::{Clock, Stream},
     proxy::upstream::{
         HEAD_LIMIT,
+        body::OutgoingBody,
         call::{Call, Ended},
         io::{Held, Interim, Io},
-        outgoing::OutgoingBody,
-        pooled::Failure,
+        pool::Failure,
     },
 };
 

@@ -24,9 +24,9 @@ use crate::{
     net::{Clock, Deadline, Stream},
     proxy::upstream::{
         HEAD_LIMIT,
+        body::OutgoingBody,
         call::{Call, Ended},
         io::{Held, Io},
-        outgoing::OutgoingBody,
     },
 };
 
