@@ -26,7 +26,7 @@ use std::{
 
 use prometheus_client::collector::Collector;
 
-pub use budgets::{BudgetReading, BudgetReadings};
+pub use budgets::BudgetReadings;
 pub use cell::{Counter, Histogram};
 pub use exposition::Format;
 pub use history::{History, RequestStats, STEP, Step};

@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use super::{
-    BudgetReading, Metrics, Readings, UpstreamReading, UrlReading, budgets,
+    Metrics, Readings, UpstreamReading, UrlReading, budgets,
     cell::{Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
     outcome,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId},
-    net::tls::Handshake,
+    net::{Reading, tls::Handshake},
 };
 
 /// Everything that one scrape reads.
@@ -30,7 +30,7 @@ pub(super) struct Scrape {
     pub(super) workers: Vec<Arc<Table>>,
     pub(super) services: BTreeMap<ServiceId, String>,
     pub(super) upstreams: Vec<UpstreamReading>,
-    pub(super) budgets: Vec<BudgetReading>,
+    pub(super) budgets: Vec<Reading>,
     pub(super) readings: Readings,
 }
 
