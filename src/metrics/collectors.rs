@@ -137,7 +137,7 @@ impl Collector for Scrape {
             counted([("reason", reason.code())], self.workers.iter().map(|worker| worker.refusals(reason)))
         });
         family(encoder, "client_refusals", "Clients refused before a request was read.", refusals)?;
-        let carriers = CarrierKind::ALL.into_iter().filter_map(|kind| {
+        let carriers = CarrierKind::ALL.iter().filter_map(|&kind| {
             counted([("carrier", kind.code())], self.workers.iter().map(|worker| worker.carriers(kind)))
         });
         let about = "Requests whose token stood elsewhere than in Authorization: Bearer.";
