@@ -17,11 +17,12 @@ mod worker;
 
 use std::{
     io,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::SystemTime,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{

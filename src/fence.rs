@@ -7,12 +7,13 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::authz::{
@@ -122,7 +123,7 @@ impl Fence {
     /// Takes a seat. From now on no change answers before this participant has acknowledged it.
     pub fn join(self: &Arc<Self>) -> Participant {
         let (sender, commands) = mpsc::unbounded_channel();
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         seats.taken.push(Some(sender));
         Participant { fence: self.clone(), number: seats.taken.len() - 1, commands }
     }
@@ -130,7 +131,7 @@ impl Fence {
     /// Tells every participant of a change that is visible already. Never blocks.
     pub fn raise(self: &Arc<Self>, affected: Affected) -> Ticket {
         let (sender, done) = oneshot::channel();
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         seats.epoch += 1;
         let epoch = seats.epoch;
         let waiting: Vec<usize> = (0..seats.taken.len())
@@ -162,7 +163,7 @@ impl Fence {
     pub async fn cut(&self, id: &str) -> Result<bool, FenceIncomplete> {
         let Some((seat, number)) = id.split_once('-') else { return Ok(false) };
         let (Ok(seat), Ok(number)) = (seat.parse::<usize>(), number.parse()) else { return Ok(false) };
-        let Some(sender) = self.seats().taken.get(seat).cloned().flatten() else { return Ok(false) };
+        let Some(sender) = self.seats.lock().taken.get(seat).cloned().flatten() else { return Ok(false) };
         let (done, answer) = oneshot::channel();
         if sender.send(Command::Cut { number, done }).is_err() {
             return Ok(false);
@@ -193,11 +194,11 @@ impl Fence {
     }
 
     fn open_seats(&self) -> Vec<mpsc::UnboundedSender<Command>> {
-        self.seats().taken.iter().flatten().cloned().collect()
+        self.seats.lock().taken.iter().flatten().cloned().collect()
     }
 
     fn acknowledge(&self, seat: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         for (epoch, cut) in cuts {
             if let Some(raised) = seats.raised.iter_mut().find(|r| r.epoch == epoch) {
                 raised.waiting.retain(|s| s != &seat);
@@ -208,17 +209,12 @@ impl Fence {
     }
 
     fn leave(&self, seat: usize) {
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         seats.taken[seat] = None;
         for raised in &mut seats.raised {
             raised.waiting.retain(|s| s != &seat);
         }
         seats.settle();
-    }
-
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        // Every critical section leaves the seats consistent, so a panic elsewhere taints nothing.
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,11 +1,8 @@
 //! The reload: the whole file or nothing, and the fence before the answer.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
@@ -125,7 +122,7 @@ impl Reloader {
         admin.set(&limits.of_admin());
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());
-        next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        next.text.clone_into(&mut self.text.lock());
         *present = next;
         // The configuration is in force; what its rules gave before must have ended, too.
         ended.map_err(ReloadError::Change)?;
@@ -238,7 +235,7 @@ pub struct Shared(pub Arc<Reloader>);
 
 impl Configuration for Shared {
     fn text(&self) -> String {
-        self.0.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.text.lock().clone()
     }
 
     fn file(&self) -> Result<String, String> {

@@ -1,10 +1,6 @@
 //! What a scrape reports about the gateway. The workers' tables are added up while they are encoded.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -219,7 +215,7 @@ impl Scrape {
         name: &str,
         help: &str,
     ) -> fmt::Result {
-        let certificates = self.metrics.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let certificates = self.metrics.certificates.lock().clone();
         let samples = certificates
             .iter()
             .map(|(file, at)| (Labels([("certificate", file.as_str())]), ConstGauge::new(*at)));

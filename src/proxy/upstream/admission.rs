@@ -1,10 +1,11 @@
 //! A limit over all workers, first come first served. Used only where a limit is configured.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    Arc, Weak,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Limits the requests, or the connections, of one upstream. Outlives reloads, which may change the number:
@@ -69,23 +70,23 @@ impl SharedLimit {
 
     /// Adds a worker that is notified when somebody waits: its idle connections have permits.
     pub fn add_yielder(&self, yielder: &Arc<Notify>) {
-        let mut yielders = self.yielders();
+        let mut yielders = self.yielders.lock();
         yielders.retain(|other| other.strong_count() > 0);
         yielders.push(Arc::downgrade(yielder));
     }
 
     pub fn ask_to_yield(&self) {
-        self.yielders().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+        self.yielders.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 
     /// Permits in use, and the length of the queue.
     pub fn figures(&self) -> (usize, usize) {
-        let count = self.count();
+        let count = self.count.lock();
         ((count.limit + count.excess).saturating_sub(self.permits.available_permits()), self.waiting())
     }
 
     fn set(&self, limit: usize) {
-        let mut count = self.count();
+        let mut count = self.count.lock();
         if limit > count.limit {
             let more = limit - count.limit;
             let kept = more.min(count.excess);
@@ -96,14 +97,6 @@ impl SharedLimit {
             count.excess += fewer - self.permits.forget_permits(fewer);
         }
         count.limit = limit;
-    }
-
-    fn count(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn yielders(&self) -> MutexGuard<'_, Vec<Weak<Notify>>> {
-        self.yielders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,7 +117,7 @@ impl Drop for Waiting {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut count = self.limit.count();
+        let mut count = self.limit.count.lock();
         if count.excess > 0
             && let Some(permit) = self.permit.take()
         {

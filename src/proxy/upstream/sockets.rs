@@ -3,9 +3,10 @@
 
 use std::{
     rc::Rc,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, spawn_local},
@@ -49,10 +50,6 @@ impl Sockets {
     pub fn of_upstream(self: &Arc<Self>) -> UpstreamSockets {
         UpstreamSockets { all: self.clone(), sockets: Holder::default(), tunnels: Holder::default() }
     }
-
-    fn yielders(&self) -> MutexGuard<'_, Vec<Weak<Notify>>> {
-        self.yielders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl UpstreamSockets {
@@ -72,14 +69,14 @@ impl UpstreamSockets {
 
     /// Adds what is notified when idle connections are to give up their sockets.
     pub fn add_yielder(&self, yielder: &Arc<Notify>) {
-        let mut yielders = self.all.yielders();
+        let mut yielders = self.all.yielders.lock();
         yielders.retain(|other| other.strong_count() > 0);
         yielders.push(Arc::downgrade(yielder));
     }
 
     /// Asks every worker to close an idle connection of each upstream.
     pub fn ask_to_yield(&self) {
-        self.all.yielders().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+        self.all.yielders.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 }
 

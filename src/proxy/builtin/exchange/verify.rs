@@ -1,10 +1,8 @@
 //! Whether a token of another issuer is sound, and what it says.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::live::LiveTokens;
@@ -59,7 +57,7 @@ impl Issuers {
     }
 
     fn issuer(&self, rule: &ExchangeRule, rules: &[Arc<ExchangeRule>]) -> Arc<Issuer> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if !known.contains_key(&rule.issuer) {
             known.retain(|url, _| rules.iter().any(|rule| rule.issuer == *url));
         }
