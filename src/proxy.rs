@@ -21,7 +21,6 @@ mod sunset;
 mod tunnel;
 mod upgrade;
 mod upstream;
-mod via;
 mod worker_state;
 
 use std::{

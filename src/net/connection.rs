@@ -2,7 +2,6 @@
 
 mod deadlines;
 mod exchange;
-mod phase;
 mod streams;
 
 use std::{
@@ -15,15 +14,14 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub use self::phase::CloseReason;
+pub use self::exchange::CloseReason;
 use self::{
     deadlines::Throughput,
     exchange::Exchange,
     streams::{Stream, Streams},
 };
 pub(super) use self::{
-    exchange::AnswerState,
-    phase::{ConnectionCommand, Phase},
+    exchange::{AnswerState, ConnectionCommand, Phase},
     streams::OpenStream,
 };
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};

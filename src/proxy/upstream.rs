@@ -18,7 +18,6 @@ mod answer;
 mod body;
 mod call;
 mod connector;
-mod dial;
 mod endpoint;
 mod endpoint_health;
 mod health;
@@ -32,7 +31,6 @@ mod pool;
 pub mod resolve;
 pub mod shared;
 mod sockets;
-mod tls;
 mod upgraded;
 
 use admission::{Permit, SharedLimit};
@@ -294,7 +292,7 @@ impl Upstream {
             return Ok(Ok(place));
         }
         let waiting = self.connections.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
-        self.connections.ask_to_yield();
+        self.connections.yielders().ask();
         let turn = async {
             tokio::select! {
                 biased;
@@ -308,7 +306,7 @@ impl Upstream {
     /// Has idle connections closed, and waits a moment until they are.
     async fn make_room(&self) {
         if !self.endpoints.iter().any(|endpoint| endpoint.close_one()) {
-            self.sockets.ask_to_yield();
+            self.sockets.yielders().ask();
         }
         tokio::time::sleep(CLOSING).await;
     }

@@ -14,8 +14,12 @@ pub struct SharedLimit {
     permits: Arc<Semaphore>,
     count: Mutex<Count>,
     waiting: AtomicUsize,
-    yielders: Mutex<Vec<Weak<Notify>>>,
+    yielders: Yielders,
 }
+
+/// What closes an idle connection of an upstream, on every worker that has some.
+#[derive(Default)]
+pub struct Yielders(Mutex<Vec<Weak<Notify>>>);
 
 #[derive(Default)]
 struct Count {
@@ -43,7 +47,7 @@ impl Default for SharedLimit {
             permits: Arc::new(Semaphore::new(0)),
             count: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            yielders: Mutex::default(),
+            yielders: Yielders::default(),
         }
     }
 }
@@ -68,15 +72,9 @@ impl SharedLimit {
         self.waiting.load(Relaxed)
     }
 
-    /// Adds a worker that is notified when somebody waits: its idle connections have permits.
-    pub fn add_yielder(&self, yielder: &Arc<Notify>) {
-        let mut yielders = self.yielders.lock();
-        yielders.retain(|other| other.strong_count() > 0);
-        yielders.push(Arc::downgrade(yielder));
-    }
-
-    pub fn ask_to_yield(&self) {
-        self.yielders.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+    /// The workers that are notified when somebody waits: their idle connections have permits.
+    pub fn yielders(&self) -> &Yielders {
+        &self.yielders
     }
 
     /// Permits in use, and the length of the queue.
@@ -97,6 +95,19 @@ impl SharedLimit {
             count.excess += fewer - self.permits.forget_permits(fewer);
         }
         count.limit = limit;
+    }
+}
+
+impl Yielders {
+    pub fn add(&self, yielder: &Arc<Notify>) {
+        let mut yielders = self.0.lock();
+        yielders.retain(|other| other.strong_count() > 0);
+        yielders.push(Arc::downgrade(yielder));
+    }
+
+    /// Asks every worker to close an idle connection.
+    pub fn ask(&self) {
+        self.0.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 }
 
@@ -189,12 +200,12 @@ mod tests {
 
     #[test]
     fn a_notice_to_yield_reaches_every_worker_that_is_there() {
-        let limit = SharedLimit::default();
+        let yielders = Yielders::default();
         let (here, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        limit.add_yielder(&gone);
-        limit.add_yielder(&here);
+        yielders.add(&gone);
+        yielders.add(&here);
         drop(gone);
-        limit.ask_to_yield();
+        yielders.ask();
         let mut notified = std::pin::pin!(here.notified());
         assert!(notified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
     }
