@@ -1,6 +1,6 @@
 //! A client of the admin API: over a unix socket or TCP, one request a connection, or offline.
 
-use std::{io::Write, time::Duration};
+use std::{cell::OnceCell, io::Write, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -33,6 +33,8 @@ pub(super) struct Listener {
     targets: Vec<Target>,
     authorization: Option<HeaderValue>,
     runtime: Runtime,
+    /// The target that took the first connection.
+    reached: OnceCell<Target>,
 }
 
 /// A status and what came with it.
@@ -57,8 +59,11 @@ impl Client {
             }
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
-        let token = target::token(global)?;
-        Self::of(Target::candidates(global)?, token.as_deref().map(String::as_str))
+        match target::token(global)? {
+            Some((token, Some(target))) => Self::of(vec![target], Some(&token)),
+            Some((token, None)) => Self::of(Target::candidates(global)?, Some(&token)),
+            None => Self::of(Target::candidates(global)?, None),
+        }
     }
 
     /// For what anybody may ask.
@@ -80,7 +85,15 @@ impl Client {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime })))
+        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, reached: OnceCell::new() })))
+    }
+
+    /// Where it asked, if anybody was asked.
+    pub(super) fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Listener(listener) => listener.reached.get(),
+            Self::Offline(_) => None,
+        }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -196,7 +209,10 @@ impl Listener {
                 })
             };
             match tokio::time::timeout(CONNECT, connecting).await {
-                Ok(Ok(connection)) => return Ok((connection, target.clone())),
+                Ok(Ok(connection)) => {
+                    let _ = self.reached.set(target.clone());
+                    return Ok((connection, target.clone()));
+                }
                 Ok(Err(error)) => tried.push(format!("{target}: {}", reason(&error))),
                 Err(_) => tried.push(format!("{target}: no connection within {} s", CONNECT.as_secs())),
             }

@@ -21,7 +21,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    app::{self, Place, Running, Signals},
+    app::{self, LocalAddr, Running, Signals},
     config,
     net::Address,
 };
@@ -140,7 +140,7 @@ impl Demo {
         let mut config = config::Config::load(&file).map_err(|errors| Failure::usage(errors.to_string()))?;
         config.admin.sign_in.demo = true;
         let running = app::start(config, signals).map_err(|error| Failure::failed(chain(&error)))?;
-        let tcp = |place: &Place| match place.address {
+        let tcp = |place: &LocalAddr| match place.address {
             Address::Tcp(address) => Some(address),
             _ => None,
         };

@@ -24,7 +24,7 @@ use crate::{
         secret::TokenId,
         time::Timestamp,
     },
-    fence::{Affected, Fence, Ticket},
+    fence::{Affected, Completion, Fence},
     metrics::StoreMetrics,
     state::{Snapshot, State},
 };
@@ -96,8 +96,8 @@ pub(crate) trait Task: Send {
 
 /// What became of a planned change.
 pub(crate) enum How {
-    Durable(Option<Ticket>),
-    NotDurable(String, Option<Ticket>),
+    Durable(Option<Completion>),
+    NotDurable(String, Option<Completion>),
     Not(String),
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct Job<T, P> {
 /// A change that is published; its fence may still be on the way.
 pub(crate) struct Done<T> {
     pub result: T,
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<Completion>,
     /// Why it may be lost by a restart.
     pub not_durable: Option<String>,
 }
@@ -312,7 +312,7 @@ impl Writer {
         });
     }
 
-    fn raise(&self, task: &dyn Task) -> Option<Ticket> {
+    fn raise(&self, task: &dyn Task) -> Option<Completion> {
         if !task.is_planned() {
             return None;
         }
