@@ -43,7 +43,6 @@ mod invitations;
 mod live;
 mod live_request;
 mod offload;
-#[cfg(feature = "sso")]
 mod oidc;
 mod openapi;
 mod overview;

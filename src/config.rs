@@ -54,7 +54,7 @@ mod upstream;
 
 pub use address::{Listen, Scheme};
 use document::Outside;
-pub use problem::{Errors, Problem};
+pub use problem::{Errors, Problem, chain};
 
 /// A configuration that starts.
 #[derive(Clone, Debug)]
