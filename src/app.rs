@@ -22,16 +22,18 @@ use std::{
     time::SystemTime,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
+    admin,
     assertion::{Keyring, KeyringError},
     authz::subject::Permission,
     config::{Config, Errors},
     fence::{self, Fence},
-    metrics::{BudgetReading, BudgetReadings, Metrics},
+    metrics::Metrics,
     net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
-    proxy::{BadTokens, Counts, IssuerKeys, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
+    proxy::{BadTokens, Counts, Issuers, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     store::{OpenError, Store},
 };
 
@@ -40,8 +42,9 @@ use control::{Control, Request};
 pub use listeners::LocalAddr;
 use own_address::OwnAddresses;
 pub use own_address::OwnUpstream;
-use reload::Reloader;
+use reload::{Reloader, Shared};
 use supervisor::{Supervisor, Watchdog};
+use uses::AdminUses;
 use worker::WorkerParts;
 
 /// A gateway that serves. Dropping it stops it without a word; [`Running::stop`] tells the outcome.
@@ -102,6 +105,9 @@ pub enum StartError {
 
 /// Starts and returns once every listener accepts.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
+    for line in &config.environment {
+        tracing::info!("{line}");
+    }
     for warning in config.exposed.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
@@ -127,12 +133,12 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let (watch, changes) = watch::watch();
     watch.follow(reload::certificate_files(&config));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
-    let admin = listeners::admin(&config.admin, &mut inherited)?;
+    let admin_doors = listeners::admin(&config.admin, &mut inherited)?;
     let metrics_door = listeners::metrics(&config.admin)?;
     for name in inherited.left() {
         tracing::warn!("the socket passed as {name:?} is not used: no `listen` names systemd:{name}");
     }
-    let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin)?);
+    let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin_doors)?);
     let metrics_places = listeners::places(metrics_door.as_slice())?;
     let own = OwnAddresses::new([&proxy_places, &admin_places, &metrics_places].into_iter().flatten());
     own.check(config.proxy.upstreams.values())?;
@@ -144,10 +150,11 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let budgets = Budgets::of_proxy(&budget_limits);
     let admin_budgets = Budgets::of_admin(&budget_limits);
     let bad_tokens = Arc::new(BadTokens::default());
-    let issuers = Arc::new(IssuerKeys::knowing(exchanged));
+    let issuers = Arc::new(Issuers::knowing(exchanged));
     let upstreams = Upstreams::new(budgets.clone());
     metrics.ask_upstreams(upstreams.clone());
-    metrics.ask_budgets(readings(budgets.clone(), admin_budgets.clone()));
+    let (of_proxy, of_admin) = (budgets.clone(), admin_budgets.clone());
+    metrics.ask_budgets(Box::new(move || [of_proxy.readings(), of_admin.admin_readings()].concat()));
     let counts = Arc::new(Counts::default());
     let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
     let (drain, draining) = net::drain();
@@ -192,50 +199,72 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     served.iter().take(count).for_each(drop);
 
     let (requests, asked) = mpsc::unbounded_channel();
+    let ready = Arc::new(AtomicBool::new(true));
+    let (drain_time, of_admin) = (config.server.drain, config.admin.clone());
+    let listeners = admin_doors
+        .iter()
+        .map(|door| door.listener(certificates.admin.as_ref()))
+        .collect::<io::Result<_>>()
+        .map_err(StartError::Listener)?;
+    let reloader = Arc::new(Reloader {
+        file: config.file.clone(),
+        text: Mutex::new(config.shown()),
+        present: tokio::sync::Mutex::new(config),
+        store: store.clone(),
+        state: state.clone(),
+        metrics: metrics.clone(),
+        log,
+        limits,
+        certificates,
+        watch,
+        supervisor,
+        keyring,
+        budgets: [budgets, admin_budgets.clone()],
+        own,
+    });
+    let context = admin::Context::new(admin::Parts {
+        store: store.clone(),
+        state: state.clone(),
+        fence: fence.clone(),
+        metrics,
+        uses: Arc::new(AdminUses {
+            all: uses.clone(),
+            own: uses.worker(),
+            state: state.clone(),
+            refusals: refusal_sender,
+        }),
+        configuration: Arc::new(Shared(reloader.clone())),
+        ready: ready.clone(),
+        hosts: of_admin.hosts,
+        sign_in: of_admin.sign_in,
+        bodies: admin_budgets.bodies.clone(),
+        trusted_proxies: of_admin.trusted_proxies,
+        metrics_access: of_admin.metrics,
+        // Not the owner of /proc/self, which is root where core dumps are off.
+        own_uid: rustix::process::geteuid().as_raw(),
+    });
     let control = Control {
-        listeners: admin
-            .iter()
-            .map(|door| door.listener(certificates.admin.as_ref()))
-            .collect::<io::Result<_>>()
-            .map_err(StartError::Listener)?,
-        changes,
-        hosts: config.admin.hosts.clone(),
-        sign_in: config.admin.sign_in.clone(),
-        trusted_proxies: config.admin.trusted_proxies.clone(),
-        metrics_access: config.admin.metrics.clone(),
+        listeners,
         metrics_listeners: match &metrics_door {
             Some(door) => vec![door.listener(None).map_err(StartError::Listener)?],
             None => Vec::new(),
         },
+        changes,
+        context,
         signals,
         status: format!("serving {}; admin {}", list(&proxy_places), list(&admin_places)),
         supervisor,
         watchdog,
-        drain_time: config.server.drain,
-        ready: Arc::new(AtomicBool::new(true)),
-        reloader: Reloader::new(
-            config,
-            store.clone(),
-            state.clone(),
-            metrics.clone(),
-            log,
-            limits,
-            certificates,
-            watch,
-            supervisor,
-            keyring,
-            [budgets, admin_budgets.clone()],
-            own,
-        ),
+        drain_time,
+        ready,
+        reloader,
         budgets: admin_budgets,
         store,
         state,
         fence,
-        metrics,
         uses,
         upstreams,
         refusals,
-        refusal_sender,
         workers,
         worker_exits,
         drain,
@@ -300,18 +329,4 @@ fn has_administrator(store: &Store) -> bool {
 
 fn list(places: &[LocalAddr]) -> String {
     places.iter().map(LocalAddr::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// What a scrape reads of the budgets.
-fn readings(proxy: Arc<Budgets>, admin: Arc<Budgets>) -> BudgetReadings {
-    Box::new(move || {
-        let all = proxy.readings().into_iter().chain(admin.admin_readings());
-        all.map(|reading| BudgetReading {
-            name: reading.name,
-            limit: reading.limit,
-            used: reading.used,
-            refused: reading.refused,
-        })
-        .collect()
-    })
 }

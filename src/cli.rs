@@ -242,11 +242,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Version, optional parts and target, for a bug report.
+/// Version and target, for a bug report.
 fn version() -> Result<(), Failure> {
-    let parts = if cfg!(feature = "sso") { ", with sso" } else { "" };
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
-    output::print(&format!("permgate {version} ({arch}-{os}{parts})"))
+    output::print(&format!("permgate {version} ({arch}-{os})"))
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::authz::{
@@ -122,7 +123,7 @@ impl Fence {
     /// Takes a seat. From now on no change answers before this participant has acknowledged it.
     pub fn join(self: &Arc<Self>) -> Participant {
         let (sender, commands) = mpsc::unbounded_channel();
-        let mut participants = self.participants();
+        let mut participants = self.participants.lock();
         participants.taken.push(Some(sender));
         Participant { fence: self.clone(), number: participants.taken.len() - 1, commands }
     }
@@ -130,7 +131,7 @@ impl Fence {
     /// Tells every participant of a change that is visible already. Never blocks.
     pub fn raise(self: &Arc<Self>, affected: Affected) -> Completion {
         let (sender, done) = oneshot::channel();
-        let mut participants = self.participants();
+        let mut participants = self.participants.lock();
         participants.epoch += 1;
         let epoch = participants.epoch;
         let waiting: Vec<usize> = (0..participants.taken.len())
@@ -163,7 +164,9 @@ impl Fence {
     pub async fn cut(&self, id: &str) -> Result<bool, FenceIncomplete> {
         let Some((seat, number)) = id.split_once('-') else { return Ok(false) };
         let (Ok(seat), Ok(number)) = (seat.parse::<usize>(), number.parse()) else { return Ok(false) };
-        let Some(sender) = self.participants().taken.get(seat).cloned().flatten() else { return Ok(false) };
+        let Some(sender) = self.participants.lock().taken.get(seat).cloned().flatten() else {
+            return Ok(false);
+        };
         let (done, answer) = oneshot::channel();
         if sender.send(Command::Cut { number, done }).is_err() {
             return Ok(false);
@@ -194,11 +197,11 @@ impl Fence {
     }
 
     fn open_seats(&self) -> Vec<mpsc::UnboundedSender<Command>> {
-        self.participants().taken.iter().flatten().cloned().collect()
+        self.participants.lock().taken.iter().flatten().cloned().collect()
     }
 
     fn acknowledge(&self, seat: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
-        let mut participants = self.participants();
+        let mut participants = self.participants.lock();
         for (epoch, cut) in cuts {
             if let Some(pending) = participants.pending.iter_mut().find(|r| r.epoch == epoch) {
                 pending.waiting.retain(|s| s != &seat);
@@ -209,17 +212,12 @@ impl Fence {
     }
 
     fn leave(&self, seat: usize) {
-        let mut participants = self.participants();
+        let mut participants = self.participants.lock();
         participants.taken[seat] = None;
         for pending in &mut participants.pending {
             pending.waiting.retain(|s| s != &seat);
         }
         participants.settle();
-    }
-
-    fn participants(&self) -> MutexGuard<'_, Participants> {
-        // Every critical section leaves the participants consistent, so a panic elsewhere taints nothing.
-        self.participants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

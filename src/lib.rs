@@ -26,8 +26,8 @@
 //! # Modules
 //!
 //! Modules are floors of a house, and imports point down only: `tests/layers.rs` checks every `use crate::…` against a
-//! table. From the ground up: [`authz`] (the decision, pure), [`state`], [`fence`], [`metrics`], [`settings`], [`net`]
-//! and [`assertion`], [`store`], [`proxy`] beside [`admin`], [`config`], [`app`], [`cli`]. `docs/architecture.md` has the
+//! table. From the ground up: [`authz`] (the decision, pure), [`state`], [`fence`], [`metrics`], [`settings`], [`net`],
+//! [`assertion`] and [`issuer`], [`store`], [`proxy`] beside [`admin`], [`config`], [`app`], [`cli`]. `docs/architecture.md` has the
 //! drawing, `docs/domain.md` the rules of the product, `docs/glossary.md` the words.
 
 pub mod admin;
@@ -37,6 +37,7 @@ pub mod authz;
 pub mod cli;
 pub mod config;
 pub mod fence;
+pub mod issuer;
 pub mod metrics;
 pub mod net;
 pub mod proxy;

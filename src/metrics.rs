@@ -19,14 +19,15 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 
-pub use budgets::{BudgetReading, BudgetReadings};
+pub use budgets::BudgetReadings;
 pub use cell::{Counter, Histogram};
 pub use exposition::Format;
 pub use history::{History, RequestStats, STEP, Step};
@@ -97,14 +98,14 @@ impl Metrics {
     /// A new worker's handle. Its table outlives it, so that no counter ever falls.
     pub fn worker(&self) -> WorkerMetrics {
         let table = Arc::new(worker::Table::default());
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&table));
+        self.workers.lock().push(Arc::clone(&table));
         WorkerMetrics::new(table)
     }
 
     /// Remembers the keys of the services, so that one that a reload removes keeps its label. Every scrape
     /// calls this, and every reload.
     pub fn name_services(&self, rules: &Rules) {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = self.services.lock();
         for service in rules.services() {
             services.entry(service.id).or_insert_with(|| service.spec.key.as_str().to_owned());
         }
@@ -126,7 +127,7 @@ impl Metrics {
     }
 
     pub fn set_certificates(&self, ends: Vec<(String, i64)>) {
-        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+        *self.certificates.lock() = ends;
     }
 
     pub fn set(&self, settings: Settings) {
@@ -138,8 +139,8 @@ impl Metrics {
     pub fn encode(self: &Arc<Self>, readings: Readings, format: Format) -> Result<String, fmt::Error> {
         let scrape = Arc::new(collectors::Scrape {
             metrics: self.clone(),
-            workers: self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            services: self.services.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            workers: self.workers.lock().clone(),
+            services: self.services.lock().clone(),
             upstreams: self.upstreams(),
             budgets: self.budgets.get().map(|budgets| budgets()).unwrap_or_default(),
             readings,
@@ -163,7 +164,7 @@ mod tests {
     fn a_scrape_adds_the_workers_up() {
         let metrics = Metrics::new(Arc::default());
         let (one, other) = (metrics.worker(), metrics.worker());
-        metrics.services.lock().unwrap().insert(ServiceId(3), "youtrack".into());
+        metrics.services.lock().insert(ServiceId(3), "youtrack".into());
         let (short, long) = (Duration::from_millis(4), Duration::from_secs(2));
         one.record(Some(ServiceId(3)), Reason::Ok, 200, short, Some(short), 10, 100);
         other.record(Some(ServiceId(3)), Reason::Ok, 200, long, None, 1, 0);

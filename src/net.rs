@@ -10,7 +10,6 @@ mod body;
 mod budget;
 mod clock;
 mod connection;
-mod drain;
 mod fetch;
 mod framing;
 mod http1;
@@ -37,14 +36,14 @@ pub use self::{
     budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Share},
     clock::{Clock, Deadline, Elapsed},
     connection::{CloseReason, Connection},
-    drain::{Drain, Drained, Draining, drain},
     fetch::fetch,
     limits::Limits,
     peer::Peer,
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},
+    stream::{Socket, Stream},
     upgrade::{OnUpgrade, Upgraded},
-    worker::Worker,
+    worker::{Drain, Drained, Draining, Worker, drain},
 };
 
 /// What a listener serves: the proxy on workers, the admin router on the control thread.

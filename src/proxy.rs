@@ -10,9 +10,7 @@ mod challenge;
 mod context;
 mod facts;
 mod forward;
-mod forwarded_cache;
 mod grpc;
-mod host;
 mod last_used;
 mod limits;
 mod permitted;
@@ -23,7 +21,6 @@ mod sunset;
 mod tunnel;
 mod upgrade;
 mod upstream;
-mod via;
 mod worker_state;
 
 use std::{
@@ -41,9 +38,7 @@ use self::{
     access_log::{Line, LogWriter},
     authorize::NotForwarded,
     builtin::BuiltinRoute,
-    facts::RequestFacts,
-    forwarded_cache::ForwardedCache,
-    host::HostCache,
+    facts::{ForwardedCache, HostCache, RequestFacts},
     permitted::{LogGuard, Permitted},
     refusals::RefusalSender,
     rejection::{ErrorFormat, Rejection},
@@ -53,7 +48,7 @@ use self::{
 pub use self::{
     bad_tokens::BadTokens,
     body::ResponseBody,
-    builtin::{IssuerKeys, Issuing, TokenLookup},
+    builtin::{Issuers, Issuing, TokenLookup},
     context::RequestContext,
     last_used::{LastUsedTable, LastUsedTables, Use},
     limits::{Counts, Exceeded, Waiting},
@@ -83,7 +78,7 @@ pub struct Parts {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
-    pub issuers: Arc<IssuerKeys>,
+    pub issuers: Arc<Issuers>,
     pub keyring: Arc<Keyring>,
     pub counts: Arc<Counts>,
     pub upstreams: Arc<Upstreams>,

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Module, the modules it may use, and why.
-const FLOORS: [(&str, &[&str], &str); 13] = [
+const FLOORS: [(&str, &[&str], &str); 14] = [
     ("authz", &[], "the decision is pure and knows nobody"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
     ("metrics", &["authz", "net"], "counts by reason and service, and how handshakes end"),
@@ -21,20 +21,21 @@ const FLOORS: [(&str, &[&str], &str); 13] = [
     ("settings", &["authz", "net"], "what config builds and workers obey; TLS files are read by net"),
     ("state", &["authz", "settings"], "holds what the workers read"),
     ("assertion", &["authz"], "signs what the decision came to; the keys are its own"),
+    ("issuer", &["authz", "net"], "verifies what others sign, for both listeners"),
     ("store", &["authz", "settings", "state", "fence", "metrics"], "the only publisher"),
     (
         "proxy",
-        &["authz", "settings", "state", "fence", "metrics", "net", "assertion", "store"],
+        &["authz", "settings", "state", "fence", "metrics", "net", "assertion", "issuer", "store"],
         "a request's way",
     ),
     (
         "admin",
-        &["authz", "state", "fence", "metrics", "net", "store"],
+        &["authz", "state", "fence", "metrics", "net", "issuer", "store"],
         "never proxy: what both need lies below",
     ),
     (
         "config",
-        &["authz", "metrics", "net", "settings", "assertion", "store", "proxy", "admin"],
+        &["authz", "metrics", "net", "settings", "assertion", "issuer", "store", "proxy", "admin"],
         "builds the settings that the floors below own",
     ),
     (

@@ -42,7 +42,6 @@ struct Inner {
     failures: Failures,
     header_key: [u8; 32],
     history: Arc<History>,
-    #[cfg(feature = "sso")]
     relying: Option<super::oidc::Relying>,
 }
 
@@ -143,14 +142,12 @@ impl Context {
     pub fn new(parts: Parts) -> Self {
         let mut header_key = [0; 32];
         getrandom::fill(&mut header_key).expect("the system has random numbers, or nothing here is safe");
-        #[cfg(feature = "sso")]
         let relying = parts.sign_in.provider.clone();
         Self(Arc::new(Inner {
             attempts: Attempts::default(),
             failures: Failures::default(),
             header_key,
             history: Arc::default(),
-            #[cfg(feature = "sso")]
             relying: relying.map(|provider| super::oidc::Relying::new(provider, parts.sign_in.base())),
             parts,
         }))
@@ -177,7 +174,6 @@ impl Context {
     }
 
     /// The provider that people may sign in by.
-    #[cfg(feature = "sso")]
     pub(super) fn relying(&self) -> Option<&super::oidc::Relying> {
         self.0.relying.as_ref()
     }

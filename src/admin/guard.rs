@@ -68,7 +68,6 @@ pub(super) fn is_open(path: &str) -> bool {
 pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
     match *method {
         Method::POST => matches!(path, "/v1/session" | "/v1/invitation" | "/v1/invitation/check"),
-        #[cfg(feature = "sso")]
         Method::GET => path == super::oidc::CALLBACK,
         _ => false,
     }

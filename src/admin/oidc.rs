@@ -1,27 +1,17 @@
 //! OpenID Connect: signing in by a provider's word. Authorization code with PKCE, state and nonce
-//! bound to one browser, discovery, and keys that are fetched again when they change.
-
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+//! bound to one browser.
 
 use http::HeaderMap;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
-use self::{
-    client::Client,
-    jws::{Keys, Signed, TokenError},
-    metadata::Metadata,
-};
+use self::{client::Client, metadata::Metadata};
 use super::{sign_in::Provider, wire::Time};
-use crate::authz::time::Timestamp;
+use crate::issuer::{Issuer, SignedToken};
 
 mod claims;
 mod client;
 mod exchange;
 mod flow;
-mod jws;
 mod metadata;
 
 pub(super) use self::{claims::Person, flow::Flow, metadata::ProviderError};
@@ -29,11 +19,6 @@ pub(super) use self::{claims::Person, flow::Flow, metadata::ProviderError};
 /// Where the provider sends people back to.
 pub(super) const CALLBACK: &str = "/sign-in/oidc/callback";
 
-/// Metadata and keys are believed for so long, and beyond that while newer ones cannot be had.
-const FRESH: Duration = Duration::from_secs(3600);
-/// After keys were fetched in search of one, or metadata in vain, nothing is for so long: a stranger
-/// must not be able to make us ask and ask.
-const PAUSE: Duration = Duration::from_secs(5);
 /// Codes that are redeemed at one time.
 const EXCHANGES: usize = 8;
 
@@ -43,22 +28,8 @@ pub(super) struct Relying {
     /// `{admin.url}` and [`CALLBACK`].
     redirect: String,
     client: Client,
-    known: Mutex<Known>,
+    issuer: Issuer,
     exchanges: Semaphore,
-}
-
-#[derive(Default)]
-struct Known {
-    metadata: Option<Held<Metadata>>,
-    keys: Option<Held<Keys>>,
-    /// When keys were last fetched for one that was not among them.
-    searched: Option<Instant>,
-    failed: Option<Instant>,
-}
-
-struct Held<T> {
-    value: Arc<T>,
-    since: Instant,
 }
 
 /// What the provider sends a browser back with.
@@ -73,7 +44,8 @@ impl Relying {
     pub(super) fn new(provider: Provider, base: &str) -> Self {
         let client = Client::new(provider.tls.as_ref().map(|tls| tls.connector.clone()));
         let redirect = format!("{base}{CALLBACK}");
-        Self { provider, redirect, client, known: Mutex::default(), exchanges: Semaphore::new(EXCHANGES) }
+        let issuer = Issuer::new(&provider.issuer);
+        Self { provider, redirect, client, issuer, exchanges: Semaphore::new(EXCHANGES) }
     }
 
     pub(super) fn provider(&self) -> &Provider {
@@ -112,8 +84,8 @@ impl Relying {
         let code = returned.code.ok_or(ProviderError::Refused("no code".to_owned()))?;
         let _turn = self.exchanges.try_acquire().map_err(|_| ProviderError::Busy)?;
         let tokens = self.redeem(&metadata, &code, flow).await?;
-        let signed = Signed::parse(&tokens.id_token)?;
-        let claims = self.verified(&metadata, &signed).await?;
+        let token = SignedToken::parse(&tokens.id_token)?;
+        let claims = self.issuer.verified(&token, self.client.tls()).await?;
         let now = Time::now();
         let subject = claims::check(&claims, &self.provider, &flow.nonce(), now)?;
         let told = claims::tells_all(&claims, &self.provider);
@@ -131,69 +103,9 @@ impl Relying {
         Person::of(subject, &claims, more.as_ref(), &self.provider)
     }
 
-    /// A key that is not known, or does not fit, may have been replaced.
-    async fn verified(
-        &self,
-        metadata: &Metadata,
-        signed: &Signed<'_>,
-    ) -> Result<claims::Claims, ProviderError> {
-        match signed.verified(&*self.keys(metadata, false).await?) {
-            Err(TokenError::UnknownKey | TokenError::Signature) => {
-                Ok(signed.verified(&*self.keys(metadata, true).await?)?)
-            }
-            verified => Ok(verified?),
-        }
-    }
-
-    async fn metadata(&self) -> Result<Arc<Metadata>, ProviderError> {
-        let mut known = self.known.lock().await;
-        let held = known.metadata.as_ref().map(|held| (held.value.clone(), held.since.elapsed()));
-        if let Some((value, age)) = &held
-            && *age < FRESH
-        {
-            return Ok(value.clone());
-        }
-        let pausing = known.failed.is_some_and(|failed| failed.elapsed() < PAUSE);
-        let fetched = match pausing {
-            true => Err(ProviderError::Unreachable("it could not be asked a moment ago".to_owned())),
-            false => Metadata::fetch(&self.client, &self.provider.issuer).await,
-        };
-        match (fetched, held) {
-            (Ok(metadata), _) => {
-                let value = Arc::new(metadata);
-                known.failed = None;
-                known.metadata = Some(Held { value: value.clone(), since: Instant::now() });
-                Ok(value)
-            }
-            (Err(error), held) => {
-                if !pausing {
-                    known.failed = Some(Instant::now());
-                }
-                held.map(|(value, _)| value).ok_or(error)
-            }
-        }
-    }
-
-    async fn keys(&self, metadata: &Metadata, again: bool) -> Result<Arc<Keys>, ProviderError> {
-        let mut known = self.known.lock().await;
-        if let Some(held) = &known.keys {
-            let searching = again && known.searched.is_none_or(|searched| searched.elapsed() >= PAUSE);
-            if held.since.elapsed() < FRESH && !searching {
-                return Ok(held.value.clone());
-            }
-        }
-        if again {
-            known.searched = Some(Instant::now());
-        }
-        let fetched = self.client.get(&metadata.jwks_uri).await;
-        match fetched.and_then(|set| Ok(Keys::parse(&set)?)) {
-            Ok(keys) => {
-                let value = Arc::new(keys);
-                known.keys = Some(Held { value: value.clone(), since: Instant::now() });
-                Ok(value)
-            }
-            Err(error) => known.keys.as_ref().map(|held| held.value.clone()).ok_or(error),
-        }
+    async fn metadata(&self) -> Result<Metadata, ProviderError> {
+        let published = self.issuer.published(self.client.tls()).await.map_err(ProviderError::Unreachable)?;
+        Metadata::read(&published.metadata, &self.issuer)
     }
 }
 
@@ -221,11 +133,6 @@ impl Returned {
 /// What somebody else wrote, fit for a line of the log.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(100).collect()
-}
-
-/// Seconds, as tokens count.
-fn seconds(at: Timestamp) -> i64 {
-    at.as_millis().div_euclid(1000)
 }
 
 /// A flow that this browser began, if the state is its.

@@ -10,7 +10,6 @@ mod design;
 mod docs;
 mod entrance;
 mod profile;
-#[cfg(feature = "sso")]
 mod provider;
 mod shell;
 mod time;
@@ -27,10 +26,7 @@ use super::Context;
 pub(super) use self::shell::not_found;
 
 pub(super) fn routes() -> Router<Context> {
-    let routes = Router::new();
-    #[cfg(feature = "sso")]
-    let routes = routes.merge(provider::routes());
-    routes
+    Router::new()
         .route("/", get(entrance::home))
         .route("/sign-in", get(entrance::sign_in))
         .route("/invitation", get(entrance::invitation))
@@ -41,6 +37,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/docs", get(docs::show))
         .route("/design", get(design::show))
         .merge(administration::routes())
+        .merge(provider::routes())
         .route_layer(middleware::from_fn(problems_as_pages))
 }
 

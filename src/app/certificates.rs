@@ -1,11 +1,9 @@
 //! The listeners' certificates while they serve: replaced with the configuration and when their
 //! files change, told of before they expire.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
 
 use crate::{
     authz::time::Timestamp,
@@ -74,7 +72,7 @@ impl ActiveCertificates {
     pub fn tell(&self, now: Timestamp) {
         let shown = [&self.proxy, &self.admin].into_iter().flatten();
         let mut ends = Vec::new();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         for expiry in shown.flat_map(Certificates::expiries) {
             let (cert, left) = (expiry.cert.display(), expiry.at.as_millis() - now.as_millis());
             ends.push((expiry.cert.display().to_string(), expiry.at.as_millis() / 1000));
@@ -134,7 +132,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -168,7 +166,7 @@ mod tests {
             tracing::subscriber::with_default(subscriber, || {
                 shown.tell(Timestamp::from_millis(end.as_millisecond() - left));
             });
-            let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+            let told = String::from_utf8(lines.0.lock().clone()).unwrap();
             match expected {
                 Some(words) => assert!(told.contains(words) && told.lines().count() == 1, "{row}: {told:?}"),
                 None => assert_eq!(told, "", "{row}"),

@@ -18,21 +18,19 @@ use tokio::{
 
 use super::{
     Outcome, Signals,
-    reload::{Reloader, Shared},
+    reload::Reloader,
     supervisor::{Supervisor, Watchdog},
-    uses::AdminUses,
     watch::Changes,
     worker::Exit,
 };
 use crate::{
     admin,
-    authz::{forwarding::TrustedProxies, rules::Rules},
+    authz::rules::Rules,
     fence::Fence,
-    metrics::Metrics,
     net::{self, Budgets, Drain, Limits, Listener, Worker},
     proxy::{
         LastUsedTables, Upstreams,
-        refusals::{AuditSample, RefusalEvent, RefusalSender, Refusals},
+        refusals::{AuditSample, RefusalEvent, Refusals},
     },
     state::State,
     store::{Actor, Store, Who, model::AuditEvent},
@@ -70,21 +68,15 @@ pub struct Control {
     pub ready: Arc<AtomicBool>,
     /// Of the certificates' files.
     pub changes: Changes,
-    /// Names that the admin listener may be asked by.
-    pub hosts: Vec<String>,
-    pub sign_in: admin::SignIn,
-    pub trusted_proxies: TrustedProxies,
-    pub metrics_access: admin::MetricsAccess,
+    pub context: admin::Context,
     /// Answer `/metrics` alone.
     pub metrics_listeners: Vec<Listener>,
     pub store: Store,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
-    pub metrics: Arc<Metrics>,
     pub uses: Arc<LastUsedTables>,
     pub upstreams: Arc<Upstreams>,
     pub refusals: Refusals,
-    pub refusal_sender: RefusalSender,
     pub reloader: Arc<Reloader>,
     /// Of the admin listener.
     pub budgets: Arc<Budgets>,
@@ -123,7 +115,7 @@ pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
 impl Control {
     async fn run(mut self, mut signals: SignalStreams) -> Outcome {
         let (admin_drain, admin_draining) = net::drain();
-        let server = admin::Server::new(self.context());
+        let server = admin::Server::new(self.context.clone());
         let worker = Worker::new(Limits::default(), self.budgets.clone());
         for listener in std::mem::take(&mut self.listeners) {
             let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
@@ -149,30 +141,6 @@ impl Control {
         self.record_refusals().await;
         self.store.close().await;
         outcome
-    }
-
-    fn context(&self) -> admin::Context {
-        admin::Context::new(admin::Parts {
-            store: self.store.clone(),
-            state: self.state.clone(),
-            fence: self.fence.clone(),
-            metrics: self.metrics.clone(),
-            uses: Arc::new(AdminUses {
-                all: self.uses.clone(),
-                own: self.uses.worker(),
-                state: self.state.clone(),
-                refusals: self.refusal_sender.clone(),
-            }),
-            configuration: Arc::new(Shared(self.reloader.clone())),
-            ready: self.ready.clone(),
-            hosts: self.hosts.clone(),
-            sign_in: self.sign_in.clone(),
-            bodies: self.budgets.bodies.clone(),
-            trusted_proxies: self.trusted_proxies.clone(),
-            metrics_access: self.metrics_access.clone(),
-            // Not the owner of /proc/self, which is root where core dumps are off.
-            own_uid: rustix::process::geteuid().as_raw(),
-        })
     }
 
     /// Until the end is asked for or cannot be avoided.

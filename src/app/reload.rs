@@ -1,11 +1,8 @@
 //! The reload: the whole file or nothing, and the fence before the answer.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
@@ -18,7 +15,7 @@ use super::{
 use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
     assertion::{self, Keyring, KeyringError},
-    config::{self, Config, Errors, Problem},
+    config::{self, Config, Errors, Problem, chain},
     fence::Cut,
     metrics::Metrics,
     net::{Budgets, Limits, Machine},
@@ -30,58 +27,25 @@ use crate::{
 
 /// What a reload replaces, and what it is held against.
 pub struct Reloader {
-    file: PathBuf,
+    pub file: PathBuf,
     /// What was read last and is in force; one reload at a time.
-    present: AsyncMutex<Config>,
-    text: Mutex<String>,
-    store: Store,
-    state: Arc<State>,
-    metrics: Arc<Metrics>,
-    log: Arc<AccessLog>,
-    limits: watch::Sender<Limits>,
-    certificates: ActiveCertificates,
-    watch: Watch,
-    supervisor: Supervisor,
-    keyring: Arc<Keyring>,
+    pub present: AsyncMutex<Config>,
+    pub text: Mutex<String>,
+    pub store: Store,
+    pub state: Arc<State>,
+    pub metrics: Arc<Metrics>,
+    pub log: Arc<AccessLog>,
+    pub limits: watch::Sender<Limits>,
+    pub certificates: ActiveCertificates,
+    pub watch: Watch,
+    pub supervisor: Supervisor,
+    pub keyring: Arc<Keyring>,
     /// Of the proxy and of the admin listener.
-    budgets: [Arc<Budgets>; 2],
-    own: OwnAddresses,
+    pub budgets: [Arc<Budgets>; 2],
+    pub own: OwnAddresses,
 }
 
 impl Reloader {
-    #[expect(clippy::too_many_arguments, reason = "one call, every part by name")]
-    pub fn new(
-        config: Config,
-        store: Store,
-        state: Arc<State>,
-        metrics: Arc<Metrics>,
-        log: Arc<AccessLog>,
-        limits: watch::Sender<Limits>,
-        certificates: ActiveCertificates,
-        watch: Watch,
-        supervisor: Supervisor,
-        keyring: Arc<Keyring>,
-        budgets: [Arc<Budgets>; 2],
-        own: OwnAddresses,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            file: config.file.clone(),
-            text: Mutex::new(config.text.clone()),
-            present: AsyncMutex::new(config),
-            store,
-            state,
-            metrics,
-            log,
-            limits,
-            certificates,
-            watch,
-            supervisor,
-            keyring,
-            budgets,
-            own,
-        })
-    }
-
     /// Before the next line: the access log's file may have been moved away.
     pub fn reopen_logs(&self) {
         self.log.reopen();
@@ -131,7 +95,7 @@ impl Reloader {
         // Keys come before the rules that want them, and go back when those are not accepted.
         let keys = self.keyring.present();
         if let Some(assertion) = next.assertion.clone() {
-            self.tend(assertion).await.map_err(|error| self.refused(with_cause(&error)))?;
+            self.tend(assertion).await.map_err(|error| self.refused(chain(&error)))?;
         }
         let configuration = next.configuration();
         let cut = self.store.replace_configuration(actor, configuration).await.map_err(|error| {
@@ -158,7 +122,7 @@ impl Reloader {
         admin.set(&limits.of_admin());
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());
-        next.text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        *self.text.lock() = next.shown();
         *present = next;
         // The configuration is in force; what its rules gave before must have ended, too.
         ended.map_err(ReloadError::Change)?;
@@ -173,7 +137,7 @@ impl Reloader {
         let present = self.present.lock().await;
         let Some(assertion) = present.assertion.clone() else { return };
         if let Err(error) = self.tend(assertion).await {
-            tracing::error!("the keys of assertions stay as they are: {}", with_cause(&error));
+            tracing::error!("the keys of assertions stay as they are: {}", chain(&error));
         }
     }
 
@@ -246,7 +210,7 @@ impl Reloader {
         let (server, admin) = (config.server.tls.clone(), config.admin.tls.clone());
         let read =
             aside(move || PendingCertificates::read(&server, &admin)).await.map_err(|why| ("tls", why))?;
-        read.map_err(|(key, error)| (key, with_cause(&error)))
+        read.map_err(|(key, error)| (key, chain(&error)))
     }
 
     fn follow(&self, config: &Config) {
@@ -275,11 +239,11 @@ pub struct Shared(pub Arc<Reloader>);
 
 impl Configuration for Shared {
     fn text(&self) -> String {
-        self.0.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.text.lock().clone()
     }
 
     fn file(&self) -> Result<String, String> {
-        Config::load(&self.0.file).map(|config| config.text).map_err(|errors| errors.to_string())
+        Config::load(&self.0.file).map(|config| config.shown()).map_err(|errors| errors.to_string())
     }
 
     fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>> {
@@ -317,13 +281,6 @@ fn told(errors: &Errors) -> Vec<ConfigurationError> {
     errors.0.iter().map(one).collect()
 }
 
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_cause(source)),
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -343,8 +300,11 @@ mod tests {
             let pair = |end: &str| certs.join(format!("{name}.{end}")).display().to_string();
             let tls = format!("tls = {{ cert = {:?}, key = {:?} }}", pair("crt"), pair("key"));
             let server = format!("[server]\nlisten = [\"127.0.0.1:0\"]\n{tls}\n");
-            std::fs::write(&file, format!("version = 1\n{server}[admin]\nlisten = [\"127.0.0.1:0\"]\n"))
-                .unwrap();
+            std::fs::write(
+                dir.path().join("gateway.toml"),
+                format!("version = 1\n{server}[admin]\nlisten = [\"127.0.0.1:0\"]\n"),
+            )
+            .unwrap();
         };
         write("one");
         let config = Config::load(&file).unwrap();
@@ -355,20 +315,22 @@ mod tests {
         let shown = ActiveCertificates::load(&config, metrics.clone()).unwrap();
         let certificates = shown.proxy.clone().unwrap();
         let limits = watch::channel(config.server.limits.clone()).0;
-        let reloader = Reloader::new(
-            config,
-            store.clone(),
+        let reloader = Reloader {
+            file,
+            text: Mutex::new(config.shown()),
+            present: AsyncMutex::new(config),
+            store: store.clone(),
             state,
             metrics,
             log,
             limits,
-            shown,
-            crate::app::watch::watch().0,
-            Supervisor::of(Signals::Ignored),
-            Arc::default(),
-            [Budgets::of_process(), Budgets::of_process()],
-            OwnAddresses::default(),
-        );
+            certificates: shown,
+            watch: crate::app::watch::watch().0,
+            supervisor: Supervisor::of(Signals::Ignored),
+            keyring: Arc::default(),
+            budgets: [Budgets::of_process(), Budgets::of_process()],
+            own: OwnAddresses::default(),
+        };
         let reload = async || {
             let before = certificates.current();
             let outcome = reloader

@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, ModifyKind},
 };
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
 /// What is watched. Without a file there is no watcher.
@@ -45,14 +46,14 @@ impl Watch {
     pub fn follow<'a>(&self, files: impl Iterator<Item = &'a PathBuf>) {
         let files: HashSet<PathBuf> = files.cloned().collect();
         let directories: HashSet<PathBuf> = files.iter().flat_map(|file| directories(file)).collect();
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        *self.files.lock() = files;
         if let Err(error) = self.watch(directories) {
             tracing::warn!(%error, "failed to watch the certificates' files: they are read again only on SIGHUP");
         }
     }
 
     fn watch(&self, wanted: HashSet<PathBuf>) -> notify::Result<()> {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watcher = self.watcher.lock();
         if wanted.is_empty() {
             *watcher = None;
             return Ok(());
@@ -126,7 +127,7 @@ fn matters(event: &Event, files: &Mutex<HashSet<PathBuf>>) -> bool {
     match event.kind {
         EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => true,
         EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-            let files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            let files = files.lock();
             let ours = |path: &PathBuf| files.iter().any(|file| file.file_name() == path.file_name());
             event.paths.iter().any(ours)
         }

@@ -15,7 +15,7 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, Budgets, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Counts, Gateway, IssuerKeys, LastUsedTable, Parts, TokenLookup, Upstreams,
+        BadTokens, Counts, Gateway, Issuers, LastUsedTable, Parts, TokenLookup, Upstreams,
         access_log::AccessLog, refusals::RefusalSender,
     },
     state::State,
@@ -32,7 +32,7 @@ pub struct WorkerParts {
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
-    pub issuers: Arc<IssuerKeys>,
+    pub issuers: Arc<Issuers>,
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
     pub counts: Arc<Counts>,

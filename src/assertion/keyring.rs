@@ -1,16 +1,12 @@
 //! The keys of the whole process: which one signs now, which ones are published, and when the next
 //! one comes. Workers only read.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Algorithm, Bound, Key, KeyError, Unsigned, file, sign};
@@ -91,7 +87,7 @@ const LONGEST_CACHED: Duration = Duration::from_secs(300);
 impl Keyring {
     /// Makes, rotates, retires and publishes what is due. Blocks on the disk.
     pub fn tend(&self, settings: &Settings, now: Timestamp) -> Result<(), KeyringError> {
-        let _tending = self.tending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _tending = self.tending.lock();
         let published = match &settings.source {
             Source::Given(keys) => {
                 let always = Timestamp::from_millis(0);

@@ -129,6 +129,10 @@ impl Reason {
         self.into_str()
     }
 
+    pub fn status(self) -> StatusCode {
+        Row::of(self).status
+    }
+
     /// The answer. `service` is the key named in `scope="..."` and in the description's advice; only
     /// the two reasons that may name it do. The two `Ok`s, `Answered`, `ClientClosed` and
     /// `ClientTooSlow` are never sent.

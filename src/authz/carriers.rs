@@ -4,6 +4,7 @@
 use std::fmt;
 
 use http::{HeaderName, HeaderValue};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::authz::decide::Credential;
 
@@ -29,7 +30,8 @@ pub enum Carrier {
 }
 
 /// A [`Carrier`] without a name, other than `Bearer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum CarrierKind {
     Basic,
     Raw,
@@ -162,16 +164,11 @@ impl Carrier {
 }
 
 impl CarrierKind {
-    pub const ALL: [Self; 4] = [Self::Basic, Self::Raw, Self::Header, Self::Websocket];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The label in metrics.
     pub const fn code(self) -> &'static str {
-        match self {
-            Self::Basic => "basic",
-            Self::Raw => "raw",
-            Self::Header => "header",
-            Self::Websocket => "websocket",
-        }
+        self.into_str()
     }
 
     /// Whether it stands in `Authorization`, which caches know to be private (RFC 9111, 3.5).

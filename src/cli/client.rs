@@ -60,19 +60,19 @@ impl Client {
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
         match target::token(global)? {
-            Some((token, target)) => Self::listener(global, Some(&token), target),
-            None => Self::listener(global, None, None),
+            Some((token, Some(target))) => Self::of(vec![target], Some(&token)),
+            Some((token, None)) => Self::of(Target::candidates(global)?, Some(&token)),
+            None => Self::of(Target::candidates(global)?, None),
         }
     }
 
     /// For what anybody may ask.
     pub(super) fn without_token(global: &Global) -> Result<Self, Failure> {
-        Self::listener(global, None, None)
+        Self::of(Target::candidates(global)?, None)
     }
 
-    /// `target`: the only one to talk to.
-    fn listener(global: &Global, token: Option<&str>, target: Option<Target>) -> Result<Self, Failure> {
-        let targets = target.map_or_else(|| Target::candidates(global), |target| Ok(vec![target]))?;
+    /// Of the listener at the first of these places where one is.
+    pub(super) fn of(targets: Vec<Target>, token: Option<&str>) -> Result<Self, Failure> {
         let authorization = match token {
             None => None,
             Some(token) => {
@@ -142,7 +142,7 @@ impl Client {
     }
 
     /// The body of a success; every other answer as a failure.
-    fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    pub(super) fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let answer = self.send(method, path, body)?;
         if answer.status.is_success() { Ok(answer.body) } else { Err(refusal(&answer)) }
     }

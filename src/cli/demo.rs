@@ -1,37 +1,30 @@
 //! `permgate demo`: an example service, the gateway on a temporary store, and the lines to try, or
 //! with `--script` all of them tried.
 
-mod exchange;
 mod sample;
 mod upstream;
 
 use std::{
-    fmt::Write as _,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    thread,
 };
 
-use exchange::{Answer, ask, stream};
+use http::Method;
+use serde_json::json;
 use upstream::ExampleServer;
 
-use super::failure::{Failure, chain};
+use super::{
+    client::{Answer, Client},
+    failure::{Failure, chain},
+    target::Target,
+};
 use crate::{
-    app::{self, LocalAddr, Running, Signals, StartError},
+    app::{self, LocalAddr, Running, Signals},
     config,
     net::Address,
 };
-
-/// Why the demo does not run to its end.
-#[derive(Debug, thiserror::Error)]
-enum DemoError {
-    #[error("{0}")]
-    Start(#[from] StartError),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("the example could not be set up: {0}")]
-    SetUp(String),
-}
 
 /// A demo that runs: its parts end with it.
 struct Demo {
@@ -72,15 +65,11 @@ const USUAL_PAGE_PORT: u16 = 8081;
 
 pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     let sound = if scripted { script() } else { serve().map(|()| true) };
-    match sound {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::silent()),
-        Err(error) => Err(Failure::failed(chain(&error))),
-    }
+    if sound? { Ok(()) } else { Err(Failure::silent()) }
 }
 
 /// Prints the lines to try and serves until SIGINT or SIGTERM.
-fn serve() -> Result<(), DemoError> {
+fn serve() -> Result<(), Failure> {
     let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
     println!("The page, already signed in:");
@@ -113,30 +102,27 @@ fn serve() -> Result<(), DemoError> {
 }
 
 /// Tries every line; `true` when each came out as it should.
-fn script() -> Result<bool, DemoError> {
+fn script() -> Result<bool, Failure> {
     let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
     println!("{}", demo.introduction());
     let mut sound = true;
     for line in &LINES {
         let answer = demo.get(line.target, line.bearer)?;
-        let told = answer.description().unwrap_or_else(|| "answered by the example service".to_owned());
-        sound &=
-            tell(line.what, line.target, answer.status == line.status, &format!("{}  {told}", answer.status));
+        sound &= tell(line.what, line.target, answer.status == line.status, &outcome(&answer));
     }
     sound &= demo.cut_a_stream()?;
     let answer = demo.get("/api/issues", true)?;
-    let told = answer.description().unwrap_or_default();
-    sound &= tell(
-        "the same token once more",
-        "/api/issues",
-        answer.status == 401,
-        &format!("{}  {told}", answer.status),
-    );
+    sound &= tell("the same token once more", "/api/issues", answer.status == 401, &outcome(&answer));
     println!(
         "{}",
         if sound { "\nevery outcome is as it should be" } else { "\nNOT every outcome is as it should be" }
     );
     Ok(sound)
+}
+
+fn outcome(answer: &Answer) -> String {
+    let told = answer.body["error_description"].as_str().unwrap_or("answered by the example service");
+    format!("{}  {told}", answer.status.as_u16())
 }
 
 fn tell(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
@@ -146,43 +132,39 @@ fn tell(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
 }
 
 impl Demo {
-    fn start(listen: SocketAddr, page: SocketAddr, signals: Signals) -> Result<Self, DemoError> {
+    fn start(listen: SocketAddr, page: SocketAddr, signals: Signals) -> Result<Self, Failure> {
         let dir = tempfile::Builder::new().prefix("permgate-demo-").tempdir()?;
         let example = ExampleServer::start()?;
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, configuration(listen, page, example.address))?;
-        let mut config = config::Config::load(&file).map_err(StartError::from)?;
+        let mut config = config::Config::load(&file).map_err(|errors| Failure::usage(errors.to_string()))?;
         config.admin.sign_in.demo = true;
-        let running = app::start(config, signals)?;
+        let running = app::start(config, signals).map_err(|error| Failure::failed(chain(&error)))?;
         let tcp = |place: &LocalAddr| match place.address {
             Address::Tcp(address) => Some(address),
             _ => None,
         };
         let Some(proxy) = running.proxy().first().and_then(tcp) else {
-            return Err(DemoError::SetUp("the proxy listens on no TCP address".to_owned()));
+            return Err(Failure::failed("the proxy listens on no TCP address"));
         };
         let Some(page) = running.admin().iter().find_map(tcp) else {
-            return Err(DemoError::SetUp("the page listens on no TCP address".to_owned()));
+            return Err(Failure::failed("the page listens on no TCP address"));
         };
         let socket = dir.path().join("permgate.sock");
         let mut random = [0; 9];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (token_id, token) = set_up(&socket, &password)?;
+        let (token_id, token) = set_up(&operator(&socket)?, &password)?;
         Ok(Self { running, _example: example, _dir: dir, proxy, page, socket, password, token, token_id })
     }
 
     fn introduction(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
+        format!(
             "The gateway is on http://{}, in front of an example service.\n\
              The service `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
              alice may read youtrack; her token {} is granted for it.\n",
             self.proxy, self.token_id
-        );
-        text
+        )
     }
 
     fn curl(&self, target: &str, bearer: bool) -> String {
@@ -191,27 +173,64 @@ impl Demo {
         format!("curl -i {field}http://{}{target}", self.proxy)
     }
 
-    fn get(&self, target: &str, bearer: bool) -> io::Result<Answer> {
-        let socket = std::net::TcpStream::connect(self.proxy)?;
-        let field = if bearer { format!("Authorization: Bearer {}\r\n", self.token) } else { String::new() };
-        ask(socket, "GET", target, &field, None)
+    /// A client of the gateway itself.
+    fn client(&self, bearer: bool) -> Result<Client, Failure> {
+        Client::of(vec![Target::Tcp(self.proxy.to_string())], bearer.then_some(&self.token))
+    }
+
+    fn get(&self, target: &str, bearer: bool) -> Result<Answer, Failure> {
+        self.client(bearer)?.send(&Method::GET, target, None)
     }
 
     /// Opens a stream, revokes its token, and looks at how the stream ended.
-    fn cut_a_stream(&self) -> Result<bool, DemoError> {
-        let socket = std::net::TcpStream::connect(self.proxy)?;
-        let mut events = stream(socket, STREAM, &self.token)?;
-        let first = events.next_event()?;
-        let revoked = admin(&self.socket, "DELETE", &format!("/v1/tokens/{}", self.token_id), None)?;
-        let cut = revoked["cut"].as_u64();
-        let end = events.end();
+    fn cut_a_stream(&self) -> Result<bool, Failure> {
+        let Client::Listener(stream) = self.client(true)? else { return Ok(false) };
+        let mut events = Revoking { demo: self, cut: None, later: 0 };
+        let end = stream.download(STREAM, &mut events, &mut |_| {});
         let told = match &end {
-            Ok(()) => "ended as if it were complete".to_owned(),
-            Err(error) => format!("{error}"),
+            Ok(_) => "ended as if it were complete",
+            Err(failure) => failure.message(),
         };
-        let sound = cut == Some(1) && end.is_err() && !first.is_empty();
-        let outcome = format!("200, then revoked: {} cut, the client sees: {told}", cut.unwrap_or(0));
+        let cut = events.cut.unwrap_or_default();
+        let sound = cut == 1 && end.is_err() && events.later <= ON_THEIR_WAY;
+        let outcome = format!("200, then revoked: {cut} cut, the client sees: {told}");
         Ok(tell("a stream while it is revoked", STREAM, sound, &outcome))
+    }
+}
+
+/// Reads a stream, and revokes its token at the first event.
+struct Revoking<'d> {
+    demo: &'d Demo,
+    /// How many requests that has cut.
+    cut: Option<u64>,
+    /// Events that came afterwards.
+    later: u32,
+}
+
+/// Events that may have been sent before the token was revoked.
+const ON_THEIR_WAY: u32 = 20;
+
+impl io::Write for Revoking<'_> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        if self.cut.is_some() {
+            self.later += 1;
+            return if self.later > ON_THEIR_WAY {
+                Err(io::Error::other("it goes on"))
+            } else {
+                Ok(event.len())
+            };
+        }
+        let path = format!("/v1/tokens/{}", self.demo.token_id);
+        let revoke = || operator(&self.demo.socket)?.delete(&path);
+        // This thread is the stream's own.
+        let revoked = thread::scope(|scope| scope.spawn(revoke).join());
+        let Ok(Ok(revoked)) = revoked else { return Err(io::Error::other("it was not revoked")) };
+        self.cut = Some(revoked["cut"].as_u64().unwrap_or_default());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -256,40 +275,26 @@ readers = ["hub-admins"]
     )
 }
 
-/// root, alice, her group and her token; the token's id and text.
-fn set_up(socket: &Path, password: &str) -> Result<(String, String), DemoError> {
-    for (login, name) in [("alice", "Alice"), ("root", "Root")] {
-        let user = serde_json::json!({"login": login, "name": name, "password": password});
-        admin(socket, "POST", "/v1/users", Some(&user.to_string()))?;
-    }
-    admin(socket, "POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "root"}"#))?;
-    admin(socket, "POST", "/v1/groups", Some(r#"{"name": "developers"}"#))?;
-    admin(socket, "POST", "/v1/groups", Some(r#"{"name": "hub-admins"}"#))?;
-    admin(socket, "PUT", "/v1/groups/developers/members/alice", None)?;
-    for (method, target, body) in sample::calls() {
-        admin(socket, method, &target, body.map(|body| body.to_string()).as_deref())?;
-    }
-    let new = r#"{"name": "demo", "scope": [{"service": "youtrack"}]}"#;
-    let made = admin(socket, "POST", "/v1/users/alice/tokens", Some(new))?;
-    match (made["id"].as_str(), made["token"].as_str()) {
-        (Some(id), Some(text)) => Ok((id.to_owned(), text.to_owned())),
-        _ => Err(DemoError::SetUp("the answer holds no token".to_owned())),
-    }
+fn operator(socket: &Path) -> Result<Client, Failure> {
+    Client::of(vec![Target::Unix(socket.to_owned())], None)
 }
 
-/// A call as the operator, which has to succeed.
-fn admin(
-    socket: &Path,
-    method: &str,
-    target: &str,
-    body: Option<&str>,
-) -> Result<serde_json::Value, DemoError> {
-    let answer = ask(std::os::unix::net::UnixStream::connect(socket)?, method, target, "", body)?;
-    if answer.status >= 300 {
-        let told = answer.description().unwrap_or_default();
-        return Err(DemoError::SetUp(format!("{method} {target}: {} {told}", answer.status)));
+/// root, alice, her group and her token; the token's id and text.
+fn set_up(operator: &Client, password: &str) -> Result<(String, String), Failure> {
+    for (login, name) in [("alice", "Alice"), ("root", "Root")] {
+        operator.post("/v1/users", &json!({"login": login, "name": name, "password": password}))?;
     }
-    Ok(answer.json().unwrap_or_default())
+    operator.post("/v1/grants", &json!({"role": "system-admin", "user": "root"}))?;
+    operator.post("/v1/groups", &json!({"name": "developers"}))?;
+    operator.post("/v1/groups", &json!({"name": "hub-admins"}))?;
+    operator.put("/v1/groups/developers/members/alice")?;
+    for (method, path, body) in sample::calls() {
+        operator.call(&method, &path, body.as_ref())?;
+    }
+    let new = json!({"name": "demo", "scope": [{"service": "youtrack"}]});
+    let made = operator.post("/v1/users/alice/tokens", &new)?;
+    let text = |field: &str| made[field].as_str().unwrap_or_default().to_owned();
+    Ok((text("id"), text("token")))
 }
 
 /// This port where it is free, else any.

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+pub(super) use crate::config::chain;
+
 /// What went wrong, where, and what to do, fit for a person.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -66,6 +68,10 @@ impl Failure {
         Self { message, ..self }
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn error(&self) -> &str {
         &self.error
     }
@@ -101,20 +107,6 @@ pub(super) fn reason(error: &std::io::Error) -> String {
 /// The same words about every file that cannot be read.
 pub(super) fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Failure {
     Failure::usage(format!("cannot read {}: {}", path.display(), reason(error)))
-}
-
-/// An error with its causes, each of them once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A line on stderr; whoever closed it does not want to read it.

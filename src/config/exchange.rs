@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     authz::{rules::ServiceSpec, subject::Access},
+    issuer::is_here,
     settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
 };
 
@@ -66,8 +67,7 @@ pub(super) fn rule(name: &Text<'_>, section: &Section<'_>, services: &[ServiceSp
 fn issuer(text: &str) -> Result<String, Wrong> {
     let uri = text.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-    let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_here;
+    let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_here(host);
     if host.is_empty() || !is_safe || text.contains(['?', '#', '@']) {
         let advice = "write it as its tokens say `iss`, such as \"https://token.actions.githubusercontent.com\"; \
                       http:// is for a provider on this machine alone";

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use strum::VariantArray as _;
+
 use super::{
     section::{Section, Text, Wrong},
     units,
@@ -31,9 +33,8 @@ pub(super) fn limits(
 
 /// `None` where it limits nothing; that has been reported.
 fn limit(section: &Section<'_>) -> Option<Limit> {
-    let keys = [LimitKey::Token, LimitKey::User, LimitKey::Address, LimitKey::Service];
     let per = section.text("per")?;
-    let per = keys.into_iter().find(|key| key.as_str() == per.value)?;
+    let per = *LimitKey::VARIANTS.iter().find(|key| key.as_str() == per.value)?;
     let number = |key| section.count(key).and_then(NonZeroU32::new);
     let (burst, concurrent) = (number("burst"), number("concurrent"));
     let written = section.text("rate");

@@ -10,17 +10,13 @@ use super::{
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names, rules::Secret},
+    issuer::is_here,
     settings::HttpVersion,
 };
 
 /// `url` is the page's. `None` where something essential is missing; that has been reported.
 pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provider> {
     let section = &admin.table_if_any("oidc")?;
-    if !cfg!(feature = "sso") {
-        let message = "`[admin.oidc]` needs a permgate that was built for it";
-        admin.error("oidc", message, "build it with `cargo build --release --features sso`");
-        return None;
-    }
     match url {
         None => {
             let advice =
@@ -82,7 +78,7 @@ fn issuer(text: &str) -> Result<String, Wrong> {
 /// Over TLS, or on this machine.
 fn is_safe(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
-    url.starts_with("https://") || uri.and_then(|uri| uri.host().map(Provider::is_here)).unwrap_or_default()
+    url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_here))
 }
 
 fn scope(text: &str) -> Result<String, Wrong> {

@@ -116,3 +116,17 @@ impl fmt::Display for Errors {
 }
 
 impl std::error::Error for Errors {}
+
+/// An error with its causes, each of them once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

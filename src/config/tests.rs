@@ -17,6 +17,7 @@ use crate::{
     settings::{Ejection, UpstreamSettings, UpstreamUrl},
 };
 
+mod environment;
 mod mistakes;
 mod oidc;
 mod outside;
@@ -86,9 +87,8 @@ fn the_example_names_every_key_and_its_default() {
         writeln!(text, "{line}").unwrap();
         text
     });
-    let uncommented = if cfg!(feature = "sso") { uncommented } else { without("[admin.oidc]", &uncommented) };
     let config = read(&uncommented).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.admin.sign_in.provider.is_some(), cfg!(feature = "sso"));
+    assert!(config.admin.sign_in.provider.is_some());
     assert_eq!(config.server.workers.map(std::num::NonZero::get), Some(2));
     assert_eq!(config.public.len(), 2);
     assert!(config.proxy.bad_tokens.is_some());
@@ -105,13 +105,6 @@ fn the_example_names_every_key_and_its_default() {
         let needle = format!("{} = {default}", key.name);
         assert!(EXAMPLE.contains(&needle), "{path}: the example does not show `{needle}`");
     }
-}
-
-/// A text without one of its tables.
-fn without(header: &str, text: &str) -> String {
-    let (before, after) = text.split_once(header).unwrap();
-    let rest = after.find("\n[").map_or("", |at| &after[at + 1..]);
-    format!("{before}{rest}")
 }
 
 #[test]

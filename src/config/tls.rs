@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{document::Outside, section::Section};
+use super::{document::Outside, problem::chain, section::Section};
 use crate::{
     net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
     settings::{TlsParts, Trust, UpstreamTls},
@@ -40,7 +40,7 @@ pub(super) fn resolve(section: &Section<'_>) -> Settings {
 
 fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
     section.document.outside == Outside::Ignored
-        || Certificates::load(settings).map_err(|error| section.error(name, with_sources(&error), "")).is_ok()
+        || Certificates::load(settings).map_err(|error| section.error(name, chain(&error), "")).is_ok()
 }
 
 /// Whom `ca` says to trust, or the system's authorities; an error about those is reported at `at`, and its
@@ -69,17 +69,5 @@ pub(super) fn issuer(section: &Section<'_>) -> Option<UpstreamTls> {
         return None;
     }
     let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
-    loaded.map_err(|error| section.error("ca", with_sources(&error), "")).ok()
-}
-
-/// The error and what is behind it, in one line.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        told.push_str(": ");
-        told.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    told
+    loaded.map_err(|error| section.error("ca", chain(&error), "")).ok()
 }

@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode};
 use super::{
     address::{Listen, upstream_url},
     document::Outside,
+    problem::chain,
     section::{Entry, Section, Text},
     tls,
 };
@@ -145,7 +146,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     let trust = tls::authorities(&written, (&section.at("urls"), "tls.ca"))?;
     let at = if written.is_written("cert") { "cert" } else { "ca" };
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
-        .map_err(|error| written.error(at, tls::with_sources(&error), ""))
+        .map_err(|error| written.error(at, chain(&error), ""))
         .ok()?;
     if let Some(one) = urls.iter().find(|one| loaded.authority_is_server(one.url.host())) {
         let message = format!("the certificate in `tls.ca` is that of {} and {MADE_AS_AUTHORITY}", one.url);

@@ -8,21 +8,12 @@ use prometheus_client::{
 };
 
 use super::exposition::{Labels, family};
+use crate::net::Reading;
 
-/// One budget.
-#[derive(Clone, Copy, Debug)]
-pub struct BudgetReading {
-    /// The label's value.
-    pub name: &'static str,
-    pub limit: usize,
-    pub used: usize,
-    pub refused: u64,
-}
+pub type BudgetReadings = Box<dyn Fn() -> Vec<Reading> + Send + Sync>;
 
-pub type BudgetReadings = Box<dyn Fn() -> Vec<BudgetReading> + Send + Sync>;
-
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, budgets: &[BudgetReading]) -> fmt::Result {
-    let label = |one: &BudgetReading| Labels([("budget", one.name)]);
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, budgets: &[Reading]) -> fmt::Result {
+    let label = |one: &Reading| Labels([("budget", one.name)]);
     let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
     let help = "How much of a budget there is: connections, streams, tunnels, or bytes.";
     family(encoder, "budget_limit", help, budgets.iter().map(|one| (label(one), gauge(one.limit))))?;

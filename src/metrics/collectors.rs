@@ -1,10 +1,6 @@
 //! What a scrape reports about the gateway. The workers' tables are added up while they are encoded.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,7 +9,7 @@ use prometheus_client::{
 };
 
 use super::{
-    BudgetReading, Metrics, Readings, UpstreamReading, UrlReading, budgets,
+    Metrics, Readings, UpstreamReading, UrlReading, budgets,
     cell::{Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
     outcome,
@@ -21,7 +17,7 @@ use super::{
 };
 use crate::{
     authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId},
-    net::tls::Handshake,
+    net::{Reading, tls::Handshake},
 };
 
 /// Everything that one scrape reads.
@@ -30,7 +26,7 @@ pub(super) struct Scrape {
     pub(super) workers: Vec<Arc<Table>>,
     pub(super) services: BTreeMap<ServiceId, String>,
     pub(super) upstreams: Vec<UpstreamReading>,
-    pub(super) budgets: Vec<BudgetReading>,
+    pub(super) budgets: Vec<Reading>,
     pub(super) readings: Readings,
 }
 
@@ -120,10 +116,8 @@ const UPSTREAMS: [(&str, &str, OfUpstream); 3] = [
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
-        let features = if cfg!(feature = "sso") { "sso" } else { "default" };
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
-            ("features", features),
             ("os", std::env::consts::OS),
             ("arch", std::env::consts::ARCH),
         ];
@@ -139,7 +133,7 @@ impl Collector for Scrape {
             counted([("reason", reason.code())], self.workers.iter().map(|worker| worker.refusals(reason)))
         });
         family(encoder, "client_refusals", "Clients refused before a request was read.", refusals)?;
-        let carriers = CarrierKind::ALL.into_iter().filter_map(|kind| {
+        let carriers = CarrierKind::ALL.iter().filter_map(|&kind| {
             counted([("carrier", kind.code())], self.workers.iter().map(|worker| worker.carriers(kind)))
         });
         let about = "Requests whose token stood elsewhere than in Authorization: Bearer.";
@@ -221,7 +215,7 @@ impl Scrape {
         name: &str,
         help: &str,
     ) -> fmt::Result {
-        let certificates = self.metrics.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let certificates = self.metrics.certificates.lock().clone();
         let samples = certificates
             .iter()
             .map(|(file, at)| (Labels([("certificate", file.as_str())]), ConstGauge::new(*at)));

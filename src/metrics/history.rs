@@ -3,9 +3,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     Metrics,
@@ -50,7 +51,7 @@ impl History {
     /// Ends a step. The first call only sets where the first step begins.
     pub fn step(&self, metrics: &Metrics, at: Timestamp) {
         let now = metrics.counted();
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         if let Some(before) = kept.last.replace(now.clone()) {
             let since = |(service, counted): (String, RequestStats)| {
                 let added = counted.since(before.get(&service));
@@ -66,14 +67,14 @@ impl History {
 
     /// Steps from the oldest to the newest.
     pub fn steps(&self) -> Vec<Step> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).steps.iter().cloned().collect()
+        self.0.lock().steps.iter().cloned().collect()
     }
 }
 
 impl Metrics {
     fn counted(&self) -> BTreeMap<String, RequestStats> {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let names = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let workers = self.workers.lock().clone();
+        let names = self.services.lock().clone();
         let stats = |tables: Vec<&ServiceTable>| {
             let mut stats = RequestStats::default();
             tables.into_iter().for_each(|table| stats.add(table));
@@ -178,7 +179,7 @@ mod tests {
     fn a_step_has_what_was_added_in_it() {
         let metrics = Metrics::new(Arc::default());
         let worker = metrics.worker();
-        metrics.services.lock().unwrap().insert(ServiceId(3), "hub".into());
+        metrics.services.lock().insert(ServiceId(3), "hub".into());
         let history = History::default();
         let record = |service, reason, millis| {
             worker.record(service, reason, 200, Duration::from_millis(millis), None, 0, 0);

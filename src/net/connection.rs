@@ -2,9 +2,7 @@
 
 mod deadlines;
 mod exchange;
-mod phase;
 mod streams;
-mod throughput;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -16,16 +14,15 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub use self::phase::CloseReason;
-pub(super) use self::{
-    exchange::AnswerState,
-    phase::{ConnectionCommand, Phase},
-    streams::OpenStream,
-};
+pub use self::exchange::CloseReason;
 use self::{
+    deadlines::Throughput,
     exchange::Exchange,
     streams::{Stream, Streams},
-    throughput::Throughput,
+};
+pub(super) use self::{
+    exchange::{AnswerState, ConnectionCommand, Phase},
+    streams::OpenStream,
 };
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};
 

@@ -24,16 +24,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::UnknownProtocol => StatusCode::NOT_IMPLEMENTED,
-            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::OverBudget => StatusCode::SERVICE_UNAVAILABLE,
-        }
+    pub fn status(self) -> StatusCode {
+        Reason::from(self).status()
     }
 }
 

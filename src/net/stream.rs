@@ -1,4 +1,4 @@
-//! The kinds of socket a client can come by.
+//! The kinds of socket that a client comes by, or that leads to an upstream.
 
 use std::{io, os::fd::AsFd, time::Duration};
 
@@ -8,18 +8,18 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, Interest},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
-/// A socket as it was accepted.
-pub(super) enum Socket {
+/// An open socket.
+pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 /// What carries HTTP: a socket, or TLS over one.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
-    /// Closing is a reset from now on: what the kernel holds for the client is thrown away. A
-    /// unix socket has no reset; its peer sees the end of an unfinished answer.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Closing is a reset from now on: what the kernel holds for the peer is thrown away. A
+    /// unix socket has no reset; its peer sees the end of an unfinished message.
     fn reset_on_close(&self);
 }
 
@@ -54,7 +54,13 @@ impl Stream for UnixStream {
     fn reset_on_close(&self) {}
 }
 
-impl Stream for TlsStream<TcpStream> {
+impl Stream for server::TlsStream<TcpStream> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+}
+
+impl Stream for client::TlsStream<TcpStream> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
     }

@@ -10,13 +10,15 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 pub use line::Line;
 use sink::Sink;
@@ -81,7 +83,7 @@ impl AccessLog {
         let given = Arc::clone(&order);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Chunk { mut text, home }) = waiting.recv() {
-                match lock(&given).take() {
+                match given.lock().take() {
                     Some(Order::Retarget(other)) => sink = other,
                     Some(Order::Reopen) => sink.reopen(),
                     None => {}
@@ -97,13 +99,13 @@ impl AccessLog {
 
     /// Reopens the file before the next lines: on SIGHUP, after it was moved away.
     pub fn reopen(&self) {
-        lock(&self.order).get_or_insert(Order::Reopen);
+        self.order.lock().get_or_insert(Order::Reopen);
     }
 
     /// Writes the next lines to another target. After an error nothing has changed.
     pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
         let off = target == LogTarget::Off;
-        *lock(&self.order) = Some(Order::Retarget(Sink::open(target)?));
+        *self.order.lock() = Some(Order::Retarget(Sink::open(target)?));
         self.off.store(off, Ordering::Relaxed);
         Ok(())
     }
@@ -182,10 +184,6 @@ impl Drop for LogWriter {
     fn drop(&mut self) {
         self.hand_over();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::{authz::answer::Reason, proxy::limits::network, settings::BadTokenLimit};
 
@@ -28,7 +29,7 @@ const MOST: usize = 65_536;
 impl BadTokens {
     /// Counts a bad token. Returns how long to wait if there were too many.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.lock();
         let from = network(from);
         if counted.len() >= MOST && !counted.contains_key(&from) {
             counted.retain(|_, window| window.ends > now);

@@ -13,12 +13,12 @@ use http_body_util::{BodyExt as _, Either, Full, Limited};
 
 use crate::{
     authz::{answer::Reason, forwarding},
-    net::{BodyError, RequestBody},
+    net::{BodyError, BoxError, RequestBody},
     proxy::{
         context::RequestContext,
         grpc,
         permitted::LogGuard,
-        upstream::{BoxError, IncomingBody, IncomingError, OutgoingBody},
+        upstream::{IncomingBody, IncomingError, OutgoingBody},
     },
 };
 

@@ -23,7 +23,7 @@ use crate::{
     store::{ChangeError, Refusal},
 };
 
-pub use exchange::IssuerKeys;
+pub use exchange::Issuers;
 pub use whoami::{Issuing, TokenLookup};
 
 mod auth;

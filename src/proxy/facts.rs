@@ -1,6 +1,7 @@
-//! What the decision asks about a request, read from its head once.
+//! What the decision asks about a request, read from its head once; and what is kept from one request to the
+//! next, since clients rarely ask for two hosts.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, header};
 
@@ -10,10 +11,11 @@ use crate::{
         carriers::{self, Carried, Site},
         decide::Credential,
         destination::Destination,
-        forwarding::{client_address, is_secure, method_override, stated_hosts},
+        forwarding::{PeerFields, client_address, is_secure, method_override, stated_hosts},
+        host::Authority,
     },
     net::Connection,
-    proxy::{Gateway, host::HostName, trusts, worker_state::WorkerState},
+    proxy::{Gateway, trusts, worker_state::WorkerState},
 };
 
 /// Everything that the client controls beside method and target. Judged again whenever the state
@@ -98,5 +100,111 @@ impl RequestFacts {
     /// The host as the client sent it.
     pub fn host_field(&self) -> Option<&[u8]> {
         self.host.as_ref().map(|host| host.field())
+    }
+}
+
+/// The host that a request is for, as the decision compares it.
+#[derive(Debug)]
+pub struct HostName {
+    field: Box<[u8]>,
+    name: Box<str>,
+}
+
+impl HostName {
+    /// A host that stands in a field of whatever name. An error: it is malformed.
+    pub fn parse(field: &[u8]) -> Result<Self, Reason> {
+        let authority = Authority::parse(field).ok_or(Reason::BadRequest)?;
+        Ok(Self { field: field.into(), name: authority.host.into() })
+    }
+
+    /// In lower case and without port.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// As the client sent it.
+    pub fn field(&self) -> &[u8] {
+        &self.field
+    }
+}
+
+/// The host that was asked for last: a client rarely asks for two.
+#[derive(Default)]
+pub struct HostCache(RefCell<Option<Rc<HostName>>>);
+
+impl HostCache {
+    /// The host of a request, of which `net` lets one at most pass; `None`: HTTP/1.0 without Host.
+    pub fn of(&self, headers: &HeaderMap) -> Result<Option<Rc<HostName>>, Reason> {
+        let Some(field) = headers.get(header::HOST) else { return Ok(None) };
+        let mut last = self.0.borrow_mut();
+        if let Some(last) = last.as_ref().filter(|last| *last.field == *field.as_bytes()) {
+            return Ok(Some(Rc::clone(last)));
+        }
+        Ok(Some(Rc::clone(last.insert(Rc::new(HostName::parse(field.as_bytes())?)))))
+    }
+}
+
+/// The forwarded fields of each client address. One per worker, of fixed size: an address replaces another one
+/// in the same slot, since making the fields again costs little.
+#[derive(Default)]
+pub struct ForwardedCache(RefCell<Vec<Option<Entry>>>);
+
+type Entry = ((IpAddr, bool), PeerFields);
+
+const PLACES: usize = 1024;
+
+impl ForwardedCache {
+    pub fn with<R>(&self, address: IpAddr, secure: bool, then: impl FnOnce(&PeerFields) -> R) -> R {
+        let places = &mut *self.0.borrow_mut();
+        if places.is_empty() {
+            places.resize(PLACES, None);
+        }
+        let place = &mut places[place_of(address)];
+        let of = (address, secure);
+        let (_, fields) = match place {
+            Some(known) if known.0 == of => known,
+            _ => place.insert((of, PeerFields::new(Some(address), secure))),
+        };
+        then(fields)
+    }
+}
+
+/// Mixes all bytes: addresses of one network differ in the last ones, networks in the first ones.
+fn place_of(address: IpAddr) -> usize {
+    let bits = match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            (bits ^ bits >> 64) as u64
+        }
+    };
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % PLACES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_compared_in_one_spelling() {
+        let cache = HostCache::default();
+        let check = |row: &str, field: Option<&'static str>, expected: Result<Option<&str>, Reason>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(field.map(|field| (header::HOST, http::HeaderValue::from_static(field))));
+            // The second time, it is known.
+            for _ in 0..2 {
+                let found = cache.of(&headers);
+                let found = found.as_ref().map(|host| host.as_ref().map(|host| host.as_str()));
+                assert_eq!(found.map_err(|reason| *reason), expected, "{row}");
+            }
+        };
+        check("a name", Some("a.example"), Ok(Some("a.example")));
+        check("case is folded", Some("A.Example:8080"), Ok(Some("a.example")));
+        check("a port is cut", Some("a.example:8080"), Ok(Some("a.example")));
+        check("IPv6", Some("[::1]:80"), Ok(Some("[::1]")));
+        check("IPv6 in another spelling", Some("[0:0::0001]:80"), Ok(Some("[::1]")));
+        check("a dot behind", Some("a.example."), Ok(Some("a.example")));
+        check("none", None, Ok(None));
+        check("malformed", Some("a..b"), Err(Reason::BadRequest));
     }
 }

@@ -1,12 +1,16 @@
 //! Sends a permitted request to its upstream and makes the response the client's.
 
-use std::{mem, time::Instant};
+use std::{mem, sync::LazyLock, time::Instant};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use crate::{
-    authz::{answer::Reason, carriers, forwarding},
+    authz::{
+        answer::Reason,
+        carriers,
+        forwarding::{self, list_elements},
+    },
     proxy::{
         Gateway,
         body::ResponseBody,
@@ -17,13 +21,27 @@ use crate::{
         tunnel::Tunnel,
         upgrade,
         upstream::{Answer, OutgoingBody, Upstream},
-        via,
     },
     settings::{UpstreamSettings, WeightedUrl},
 };
 
-/// How often a request may come back: a chain may pass one gateway twice on purpose.
+/// How often a request may come back by `Via` (RFC 9110, 7.6.3): a chain may pass one gateway twice on purpose.
 const MAX_ROUNDS: usize = 3;
+
+/// This process's name in `Via`. Every gateway has its own, so a chain of gateways is not a loop.
+static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
+    let mut id = [0; 4];
+    // Without randomness all have the same name, and only long chains of gateways are refused.
+    let _ = getrandom::fill(&mut id);
+    format!("permgate-{:08x}", u32::from_be_bytes(id))
+});
+
+/// The entry for each version of a received request.
+static ENTRIES: LazyLock<[HeaderValue; 3]> = LazyLock::new(|| {
+    ["1.0", "1.1", "2.0"].map(|version| {
+        HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)).expect("a pseudonym is visible ASCII")
+    })
+});
 
 impl Gateway {
     pub(super) async fn forward(
@@ -34,8 +52,8 @@ impl Gateway {
         let (mut is_http2, mut rounds, settings) = (false, 0, upstream.settings());
         let permitted = permitted.map(|mut request| {
             is_http2 = request.version() == Version::HTTP_2;
-            rounds = via::rounds(request.headers());
-            via::append(&mut request);
+            rounds = rounds_of(request.headers());
+            append_via(&mut request);
             prepare(request, settings)
         });
         if rounds > MAX_ROUNDS {
@@ -127,4 +145,24 @@ fn prepare(mut request: Request<OutgoingBody>, settings: &UpstreamSettings) -> R
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     request
+}
+
+/// How often the request has gone through this gateway.
+fn rounds_of(headers: &HeaderMap) -> usize {
+    let received_by = |entry: &[u8]| {
+        let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1).is_some_and(|by| by == PSEUDONYM.as_bytes())
+    };
+    list_elements(headers, header::VIA).filter(|entry| received_by(entry)).count()
+}
+
+/// Adds this gateway's entry.
+fn append_via<B>(request: &mut Request<B>) {
+    let [http10, http11, http2] = &*ENTRIES;
+    let entry = match request.version() {
+        Version::HTTP_10 => http10,
+        Version::HTTP_2 => http2,
+        _ => http11,
+    };
+    request.headers_mut().append(header::VIA, entry.clone());
 }

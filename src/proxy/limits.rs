@@ -12,11 +12,12 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 
 pub use self::concurrency::{Place, Waiting};
 use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
@@ -113,7 +114,7 @@ impl Counts {
 
 /// The value that somebody still uses, or a new one.
 fn shared<K: Eq + Hash, V>(all: &Mutex<HashMap<K, Weak<V>>>, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = all.lock();
     if let Some(present) = all.get(&key).and_then(Weak::upgrade) {
         return present;
     }

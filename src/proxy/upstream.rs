@@ -15,40 +15,33 @@ use crate::{authz::answer::Reason, metrics::WorkerEvent, settings::UpstreamSetti
 
 mod admission;
 mod answer;
+mod body;
 mod call;
 mod connector;
-mod dial;
 mod endpoint;
 mod endpoint_health;
 mod health;
 mod http1;
 mod http2;
 mod http2_error;
-mod incoming;
 mod io;
 pub mod load_balancer;
-mod outgoing;
-mod patience;
 mod permitted;
 mod pool;
-mod pooled;
 pub mod resolve;
 pub mod shared;
 mod sockets;
-mod tls;
-mod transport;
 mod upgraded;
 
 use admission::{Permit, SharedLimit};
+pub use body::{IncomingBody, IncomingError, OutgoingBody};
 pub use call::CancelHandle;
 use connector::ConnectError;
 use endpoint::{Endpoint, Purpose};
-pub use incoming::{IncomingBody, IncomingError};
 use load_balancer::LoadBalancer;
-pub use outgoing::{BoxError, OutgoingBody};
-use patience::{is_stream, patience};
 pub use permitted::{Permitted, SendContext};
-use pooled::PooledConnection;
+use permitted::{is_stream, patience};
+use pool::PooledConnection;
 use shared::SharedUpstream;
 use sockets::{UpstreamSockets, yield_idle};
 pub use upgraded::Upgraded;
@@ -299,7 +292,7 @@ impl Upstream {
             return Ok(Ok(place));
         }
         let waiting = self.connections.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
-        self.connections.ask_to_yield();
+        self.connections.yielders().ask();
         let turn = async {
             tokio::select! {
                 biased;
@@ -313,7 +306,7 @@ impl Upstream {
     /// Has idle connections closed, and waits a moment until they are.
     async fn make_room(&self) {
         if !self.endpoints.iter().any(|endpoint| endpoint.close_one()) {
-            self.sockets.ask_to_yield();
+            self.sockets.yielders().ask();
         }
         tokio::time::sleep(CLOSING).await;
     }

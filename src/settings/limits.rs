@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fmt, num::NonZeroU32, time::Duration};
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::authz::rules::ServiceKey;
 
 /// A limit as configured: a rate, a concurrency limit, or both.
@@ -24,7 +26,8 @@ pub struct Queue {
 }
 
 /// What a limit counts by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum LimitKey {
     Token,
     User,
@@ -56,12 +59,7 @@ impl Queue {
 impl LimitKey {
     /// As in the configuration.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::User => "user",
-            Self::Address => "address",
-            Self::Service => "service",
-        }
+        self.into()
     }
 }
 

@@ -98,7 +98,6 @@ impl Answer {
     }
 
     /// Every value of a field that may come several times.
-    #[cfg(feature = "sso")]
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.fields.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
     }

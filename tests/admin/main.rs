@@ -14,7 +14,6 @@ mod operations;
 mod page_lists;
 mod pages;
 mod power;
-#[cfg(feature = "sso")]
 mod provider;
 mod rules;
 mod scripts;

@@ -1,11 +1,13 @@
 //! What an ID token has to say (OpenID Connect Core, 3.1.3.7), and whom it means.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{metadata::ProviderError, seconds};
-use crate::{admin::sign_in::Provider, authz::time::Timestamp};
-
-pub(super) type Claims = Map<String, Value>;
+use super::metadata::ProviderError;
+use crate::{
+    admin::sign_in::Provider,
+    authz::time::Timestamp,
+    issuer::{Claims, audiences, check_times},
+};
 
 /// Somebody whom the provider names.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,8 +20,6 @@ pub(in crate::admin) struct Person {
     pub groups: Vec<(String, bool)>,
 }
 
-/// Clocks differ, in seconds.
-const LEEWAY: i64 = 60;
 /// OpenID Connect Core, 2.
 const LONGEST_SUBJECT: usize = 255;
 
@@ -35,11 +35,7 @@ pub(super) fn check(
     if text("iss") != Some(&provider.issuer) {
         return wrong("it is of another issuer");
     }
-    let audience = match claims.get("aud") {
-        Some(Value::String(one)) => vec![one.as_str()],
-        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    };
+    let audience = audiences(claims);
     if !audience.contains(&provider.client_id.as_str()) {
         return wrong("it is for somebody else");
     }
@@ -49,16 +45,9 @@ pub(super) fn check(
     {
         return wrong("it was given to somebody else");
     }
-    let time = |name: &str| claims.get(name).and_then(Value::as_f64);
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
-    let (now, leeway) = (seconds(now) as f64, LEEWAY as f64);
-    match (time("exp"), time("iat")) {
-        (Some(end), _) if end + leeway <= now => return wrong("it has expired"),
-        (Some(_), Some(begin)) if begin <= now + leeway => {}
-        _ => return wrong("its times make no sense"),
-    }
-    if claims.contains_key("nbf") && time("nbf").is_none_or(|begin| begin > now + leeway) {
-        return wrong("it does not hold yet");
+    check_times(claims, now)?;
+    if !claims.contains_key("iat") {
+        return wrong("it does not say when it was issued");
     }
     if text("nonce") != Some(nonce) {
         return wrong("it was made for another sign-in");

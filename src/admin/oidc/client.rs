@@ -6,8 +6,8 @@ use http_body_util::Full;
 use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
-use super::{claims::Claims, metadata::ProviderError};
-use crate::net;
+use super::metadata::ProviderError;
+use crate::{issuer::Claims, net};
 
 pub(super) struct Client {
     /// `None`: the provider is on this machine, in plain text.
@@ -19,10 +19,8 @@ impl Client {
         Self { tls }
     }
 
-    /// A document.
-    pub(super) async fn get(&self, url: &str) -> Result<Value, ProviderError> {
-        let (status, body) = self.ask(Method::GET, url, HeaderMap::new(), Bytes::new()).await?;
-        sound(url, status, body)
+    pub(super) fn tls(&self) -> Option<&TlsConnector> {
+        self.tls.as_ref()
     }
 
     /// A form, and whatever the answer's status is.
@@ -44,9 +42,10 @@ impl Client {
         value.set_sensitive(true);
         let fields = [(header::AUTHORIZATION, value)].into_iter().collect();
         let (status, body) = self.ask(Method::GET, url, fields, Bytes::new()).await?;
-        match sound(url, status, body)? {
-            Value::Object(claims) => Ok(claims),
-            _ => Err(ProviderError::Claims("userinfo is no object")),
+        match (status, body) {
+            (StatusCode::OK, Value::Object(claims)) => Ok(claims),
+            (StatusCode::OK, _) => Err(ProviderError::Claims("userinfo is no object")),
+            _ => Err(ProviderError::Unreachable(format!("{url}: the answer is {status}"))),
         }
     }
 
@@ -64,13 +63,5 @@ impl Client {
         let (status, body) = net::fetch(request, self.tls.as_ref()).await.map_err(failed)?;
         let value = serde_json::from_slice(&body);
         Ok((status, value.unwrap_or(Value::Null)))
-    }
-}
-
-fn sound(url: &str, status: StatusCode, body: Value) -> Result<Value, ProviderError> {
-    match status {
-        StatusCode::OK if !body.is_null() => Ok(body),
-        StatusCode::OK => Err(ProviderError::Unreachable(format!("{url}: the answer is not JSON"))),
-        _ => Err(ProviderError::Unreachable(format!("{url}: the answer is {status}"))),
     }
 }

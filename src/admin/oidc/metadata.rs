@@ -1,11 +1,9 @@
 //! What a provider says of itself (OpenID Connect Discovery), and what can go wrong with one.
 
-use http::Uri;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{client::Client, jws::TokenError};
-use crate::admin::sign_in::Provider;
+use crate::issuer::{Issuer, TokenError};
 
 /// Judged: whatever is missing here is not used.
 #[derive(Debug)]
@@ -13,7 +11,6 @@ pub(super) struct Metadata {
     pub authorization_endpoint: String,
     pub token_endpoint: String,
     pub userinfo_endpoint: Option<String>,
-    pub jwks_uri: String,
     /// RFC 9207: its answers say `iss`.
     pub names_itself: bool,
     /// It takes the client's secret in the form alone, not as `Authorization: Basic`.
@@ -35,20 +32,27 @@ pub(in crate::admin) enum ProviderError {
     #[error("too many codes are being redeemed")]
     Busy,
     #[error("the ID token is refused: {0}")]
-    Token(#[from] TokenError),
+    Token(TokenError),
     #[error("the claims are refused: {0}")]
     Claims(&'static str),
     #[error("the provider does not tell the claim {0:?}, which is the login")]
     NoLogin(String),
 }
 
+impl From<TokenError> for ProviderError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unavailable(why) => Self::Unreachable(why),
+            error => Self::Token(error),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Written {
-    issuer: String,
     authorization_endpoint: String,
     token_endpoint: String,
     userinfo_endpoint: Option<String>,
-    jwks_uri: String,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
@@ -56,26 +60,19 @@ struct Written {
 }
 
 impl Metadata {
-    pub(super) async fn fetch(client: &Client, issuer: &str) -> Result<Self, ProviderError> {
-        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        Self::parse(client.get(&url).await?, issuer)
-    }
-
-    fn parse(value: Value, issuer: &str) -> Result<Self, ProviderError> {
+    /// What the issuer itself published.
+    pub(super) fn read(value: &Value, issuer: &Issuer) -> Result<Self, ProviderError> {
         let wrong = |what: String| ProviderError::Metadata(what);
-        let written: Written = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-        if written.issuer != issuer {
-            return Err(wrong(format!("it says issuer {:?}, not {issuer:?}", written.issuer)));
-        }
+        let written = Written::deserialize(value).map_err(|error| wrong(error.to_string()))?;
         if written
             .code_challenge_methods_supported
             .is_some_and(|methods| !methods.iter().any(|m| m == "S256"))
         {
             return Err(wrong("it does not take code_challenge_method S256".to_owned()));
         }
-        let endpoints = [&written.authorization_endpoint, &written.token_endpoint, &written.jwks_uri];
+        let endpoints = [&written.authorization_endpoint, &written.token_endpoint];
         for endpoint in endpoints.into_iter().chain(&written.userinfo_endpoint) {
-            if !is_kept(endpoint, issuer) {
+            if !issuer.is_as_safe(endpoint) {
                 return Err(wrong(format!("{endpoint:?} is not reached as safely as the issuer")));
             }
         }
@@ -86,19 +83,8 @@ impl Metadata {
             authorization_endpoint: written.authorization_endpoint,
             token_endpoint: written.token_endpoint,
             userinfo_endpoint: written.userinfo_endpoint,
-            jwks_uri: written.jwks_uri,
             names_itself: written.authorization_response_iss_parameter_supported,
         })
-    }
-}
-
-/// Over TLS as the issuer itself; only a provider on this machine may do without.
-fn is_kept(endpoint: &str, issuer: &str) -> bool {
-    let Ok(uri) = endpoint.parse::<Uri>() else { return false };
-    match uri.scheme_str() {
-        Some("https") => uri.host().is_some(),
-        Some("http") => issuer.starts_with("http://") && uri.host().is_some_and(Provider::is_here),
-        _ => false,
     }
 }
 
@@ -110,33 +96,29 @@ mod tests {
 
     #[test]
     fn metadata_is_judged() {
-        let issuer = "https://id.example/realm";
+        let issuer = Issuer::new("https://id.example/realm");
         let sound = || {
             json!({
-                "issuer": issuer,
                 "authorization_endpoint": "https://id.example/auth",
                 "token_endpoint": "https://id.example/token",
-                "jwks_uri": "https://keys.example/jwks",
             })
         };
         let check = |name: &str, field: &str, value: Value, fits: bool| {
             let mut metadata = sound();
             metadata[field] = value;
-            assert_eq!(Metadata::parse(metadata, issuer).is_ok(), fits, "{name}");
+            assert_eq!(Metadata::read(&metadata, &issuer).is_ok(), fits, "{name}");
         };
         check("sound", "more", json!(1), true);
-        check("another issuer", "issuer", json!("https://id.example/realm/"), false);
-        check("no issuer", "issuer", json!(null), false);
         check("a token endpoint in plain text", "token_endpoint", json!("http://id.example/token"), false);
         check("on this machine in plain text", "token_endpoint", json!("http://127.0.0.1/token"), false);
-        check("no address", "jwks_uri", json!("/jwks"), false);
+        check("no address", "token_endpoint", json!("/token"), false);
         check("a script", "authorization_endpoint", json!("javascript:alert(1)"), false);
         check("PKCE", "code_challenge_methods_supported", json!(["plain", "S256"]), true);
         check("no sound PKCE", "code_challenge_methods_supported", json!(["plain"]), false);
         let methods = |methods: Value| {
             let mut metadata = sound();
             metadata["token_endpoint_auth_methods_supported"] = methods;
-            Metadata::parse(metadata, issuer).unwrap().secret_in_form
+            Metadata::read(&metadata, &issuer).unwrap().secret_in_form
         };
         assert!(!methods(json!(null)) && !methods(json!(["client_secret_post", "client_secret_basic"])));
         assert!(methods(json!(["client_secret_post"])));

@@ -17,7 +17,6 @@ const ADDRESS: u32 = 50;
 /// Of one login from everywhere: high, since it locks the right person out too.
 const LOGIN: u32 = 100;
 /// Of codes from one address that the provider does not take: nobody types a code.
-#[cfg(feature = "sso")]
 const CODES: u32 = 10;
 /// Counters that are kept at most; beyond that the oldest are forgotten.
 const KEPT: usize = 30_000;
@@ -30,8 +29,10 @@ pub(in crate::admin) struct Attempts(Mutex<HashMap<Key, Count>>);
 pub(in crate::admin) enum Attempt<'a> {
     /// `known`: the account is signed in from this address already. Then only its own failures from there
     /// count, so that nobody elsewhere, and nobody beside it, locks it out.
-    Password { login: &'a str, known: bool },
-    #[cfg(feature = "sso")]
+    Password {
+        login: &'a str,
+        known: bool,
+    },
     Provider,
 }
 
@@ -41,7 +42,6 @@ enum Key {
     Pair([u8; 32], IpAddr),
     Address(IpAddr),
     Login([u8; 32]),
-    #[cfg(feature = "sso")]
     Provider(IpAddr),
 }
 
@@ -100,10 +100,8 @@ impl Attempts {
 
 fn keys(attempt: Attempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
     let client = subscriber(client);
-    let (login, known) = match attempt {
-        Attempt::Password { login, known } => (login, known),
-        #[cfg(feature = "sso")]
-        Attempt::Provider => return vec![(Key::Provider(client), CODES)],
+    let Attempt::Password { login, known } = attempt else {
+        return vec![(Key::Provider(client), CODES)];
     };
     let login = *blake3::hash(login.to_ascii_lowercase().as_bytes()).as_bytes();
     let pair = (Key::Pair(login, client), PAIR);

@@ -28,7 +28,6 @@ pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Window>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::admin) enum LoginMethod {
     Password,
-    #[cfg(feature = "sso")]
     Provider,
 }
 
@@ -99,7 +98,6 @@ impl Failures {
 fn event(last: &Sample, way: LoginMethod, target: String, count: u64) -> AuditEvent {
     let reason = match way {
         LoginMethod::Password => "password",
-        #[cfg(feature = "sso")]
         LoginMethod::Provider => "provider",
     };
     AuditEvent {

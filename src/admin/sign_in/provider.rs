@@ -6,7 +6,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authz::rules::Secret;
 
-/// An OpenID Connect provider. Built by `config`; of use with the cargo feature `sso` alone.
+/// An OpenID Connect provider. Built by `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// As its metadata and every ID token say it, to the letter.
@@ -41,15 +41,6 @@ pub struct Trust {
     pub connector: TlsConnector,
     /// Tells one from another.
     pub authorities: Option<std::path::PathBuf>,
-}
-
-impl Provider {
-    /// A host that names this machine: what is said to it needs no TLS.
-    pub fn is_here(host: &str) -> bool {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
 }
 
 impl fmt::Debug for Trust {

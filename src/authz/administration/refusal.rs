@@ -1,6 +1,7 @@
 //! Why a change is refused, with the stable code of the API.
 
 use http::StatusCode;
+use strum::IntoStaticStr;
 
 /// Why a change was refused (domain.md, "Administration", errors).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,7 +11,8 @@ pub struct Refusal {
     pub message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum RefusalCode {
     PermissionDenied,
     WouldEscalate,
@@ -25,6 +27,7 @@ pub enum RefusalCode {
     /// Live ones, and those in their grace.
     TooManyTokens,
     /// Rows of revoked and replaced tokens: time helps.
+    #[strum(serialize = "too_many_tokens")]
     TooManyEndedTokens,
     /// A login, group, role or token name, a note, an address: what and why is in the message.
     InvalidName,
@@ -50,26 +53,7 @@ impl Refusal {
 impl RefusalCode {
     /// The `error` member of the answer.
     pub const fn word(self) -> &'static str {
-        match self {
-            RefusalCode::PermissionDenied => "permission_denied",
-            RefusalCode::WouldEscalate => "would_escalate",
-            RefusalCode::ServiceNotReadable => "service_not_readable",
-            RefusalCode::ExceedsParentToken => "exceeds_parent_token",
-            RefusalCode::NotFound => "not_found",
-            RefusalCode::NameTaken => "name_taken",
-            RefusalCode::UserBanned => "user_banned",
-            RefusalCode::TokenRevoked => "token_revoked",
-            RefusalCode::CannotBanSelf => "cannot_ban_self",
-            RefusalCode::LastAdmin => "last_admin",
-            RefusalCode::TooManyTokens | RefusalCode::TooManyEndedTokens => "too_many_tokens",
-            RefusalCode::InvalidName => "invalid_name",
-            RefusalCode::EmptyScope => "empty_scope",
-            RefusalCode::DuplicateService => "duplicate_service",
-            RefusalCode::ExpiryInPast => "expiry_in_past",
-            RefusalCode::LifetimeTooLong => "lifetime_too_long",
-            RefusalCode::CannotWiden => "cannot_widen",
-            RefusalCode::InvalidValue => "invalid_value",
-        }
+        self.into_str()
     }
 
     pub const fn status(self) -> StatusCode {

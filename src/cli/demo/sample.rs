@@ -1,29 +1,30 @@
 //! A few more accounts and tokens, so that the page has something to show.
 
+use http::Method;
 use serde_json::{Value, json};
 
 /// Calls of the API, as the operator: method, path, body.
-pub fn calls() -> Vec<(&'static str, String, Option<Value>)> {
+pub fn calls() -> Vec<(Method, String, Option<Value>)> {
     let mut calls = vec![
-        ("POST", "/v1/groups".to_owned(), Some(json!({"name": "engineering"}))),
-        ("PATCH", "/v1/groups/developers".to_owned(), Some(json!({"parent": "engineering"}))),
+        (Method::POST, "/v1/groups".to_owned(), Some(json!({"name": "engineering"}))),
+        (Method::PATCH, "/v1/groups/developers".to_owned(), Some(json!({"parent": "engineering"}))),
     ];
     for (login, name, kind) in
         [("bob", "Bob Miller", "human"), ("zoe", "Zoe Young", "human"), ("ci-runner", "CI runner", "service")]
     {
         calls.push((
-            "POST",
+            Method::POST,
             "/v1/users".to_owned(),
             Some(json!({"login": login, "name": name, "kind": kind})),
         ));
-        calls.push(("PUT", format!("/v1/groups/developers/members/{login}"), None));
+        calls.push((Method::PUT, format!("/v1/groups/developers/members/{login}"), None));
     }
     let token = |login: &str, name: &str, access: &str, more: &[(&str, Value)]| {
         let mut body = json!({"name": name, "scope": [{"service": "youtrack", "access": access}]});
         for (field, value) in more {
             body[*field] = value.clone();
         }
-        ("POST", format!("/v1/users/{login}/tokens"), Some(body))
+        (Method::POST, format!("/v1/users/{login}/tokens"), Some(body))
     };
     calls.extend([
         token("alice", "nightly report", "read", &[("expires_in", "5d".into())]),
@@ -31,7 +32,7 @@ pub fn calls() -> Vec<(&'static str, String, Option<Value>)> {
         token("bob", "backup", "read", &[("expires_in", "60d".into()), ("allow_ips", json!(["10.0.0.0/8"]))]),
         token("ci-runner", "build pipeline", "full", &[]),
         token("zoe", "old laptop", "full", &[]),
-        ("POST", "/v1/users/zoe/ban".to_owned(), Some(json!({"reason": "left the company"}))),
+        (Method::POST, "/v1/users/zoe/ban".to_owned(), Some(json!({"reason": "left the company"}))),
     ]);
     calls
 }

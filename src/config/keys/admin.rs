@@ -36,7 +36,7 @@ pub(super) const ADMIN: &[Key] = &[
     key(
         "oidc",
         Kind::Table(OIDC),
-        "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
+        "Sign-in by an OpenID Connect provider; needs `admin.url`.",
     ),
     // What software behind a gateway calls its first account.
     key(

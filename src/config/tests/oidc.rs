@@ -5,26 +5,12 @@ use super::*;
 const SOUND: &str = "issuer = \"https://id.example/realm\"\nclient_id = \"gate\"\n";
 const ADMIN: &str = "[admin]\nurl = \"https://gate.example\"\n[admin.oidc]\n";
 
-#[cfg(feature = "sso")]
 fn provider(more: &str) -> crate::admin::Provider {
     let config = read(&format!("{SMALL}{ADMIN}{SOUND}{more}")).unwrap_or_else(|errors| panic!("{errors}"));
     config.admin.sign_in.provider.unwrap()
 }
 
 #[test]
-#[cfg(not(feature = "sso"))]
-fn what_is_not_built_is_said_to_be() {
-    let told = told(&format!("{SMALL}{ADMIN}{SOUND}"));
-    assert_eq!(
-        told,
-        [
-            "10:1 `[admin.oidc]` needs a permgate that was built for it | build it with `cargo build --release --features sso`"
-        ]
-    );
-}
-
-#[test]
-#[cfg(feature = "sso")]
 fn a_provider_has_sound_defaults() {
     let plain = provider("");
     assert_eq!((plain.issuer.as_str(), plain.client_id.as_str()), ("https://id.example/realm", "gate"));
@@ -38,7 +24,6 @@ fn a_provider_has_sound_defaults() {
 }
 
 #[test]
-#[cfg(feature = "sso")]
 fn a_provider_that_is_not_safe_is_refused() {
     let check = |name: &str, text: &str, expected: &str| {
         let told = told(&format!("{SMALL}{text}"));

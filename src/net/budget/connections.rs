@@ -4,10 +4,12 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
+
+use parking_lot::Mutex;
 
 use super::Reading;
 use crate::net::Limits;
@@ -107,7 +109,7 @@ impl ConnectionPermit {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
-            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.limit.addresses.lock();
             let count = addresses.entry(address).or_default();
             if *count >= most {
                 return false;
@@ -123,7 +125,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.limit.open.fetch_sub(1, Relaxed);
         if let Some(address) = self.address {
-            let mut addresses = self.limit.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut addresses = self.limit.addresses.lock();
             if let Some(count) = addresses.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {

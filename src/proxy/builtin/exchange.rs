@@ -4,20 +4,20 @@
 use std::rc::Rc;
 
 use http::{Method, Request, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use self::verify::VerifyError;
 use super::{Answer, form, json, not_issued};
 use crate::{
     authz::{answer::Reason, secret::TokenId, subject::Access},
+    issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
     store::{Exchanged, RefusalCode},
 };
 
-pub use keys::IssuerKeys;
+pub use verify::Issuers;
 
-mod keys;
 mod live;
 mod verify;
 
@@ -66,7 +66,7 @@ impl Gateway {
         let Some(token) = field("subject_token") else {
             return Err(invalid("The form has no subject_token"));
         };
-        let claims = self.parts.issuers.verified(token, &rules).await;
+        let claims = self.parts.issuers.verified(token, &rules, context.at).await;
         let claims = claims.map_err(|error| self.not_verified(&error, context))?;
         let Some(rule) = rules.iter().find(|rule| verify::fits(&claims, rule)) else {
             return Err(self.not_exchanged(context, "No rule accepts the claims of the token"));
@@ -115,11 +115,11 @@ impl Gateway {
     fn not_verified(&self, error: &VerifyError, context: &RequestContext) -> Rejection {
         tracing::debug!(%error, "a token is not exchanged");
         match error {
-            VerifyError::Unavailable(why) => {
+            VerifyError::Token(TokenError::Unavailable(why)) => {
                 tracing::warn!("the keys of an issuer cannot be had: {why}");
                 Reason::StoreUnavailable.into()
             }
-            VerifyError::Unaccepted(_) => self.not_exchanged(context, &error.to_string()),
+            error => self.not_exchanged(context, &error.to_string()),
         }
     }
 
@@ -172,7 +172,7 @@ fn word((key, access): &(String, Access)) -> String {
 }
 
 /// The id of the one token that a subject token can be exchanged for.
-fn id_of(claims: &Map<String, Value>) -> Option<TokenId> {
+fn id_of(claims: &Claims) -> Option<TokenId> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let (issuer, jti) = (text("iss")?, text("jti")?);
     let mut hasher = blake3::Hasher::new_derive_key("permgate 2026-11 exchanged token");
@@ -182,7 +182,7 @@ fn id_of(claims: &Map<String, Value>) -> Option<TokenId> {
 }
 
 /// Whom the issuer names, cut short, in visible characters.
-fn subject(claims: &Map<String, Value>) -> String {
+fn subject(claims: &Claims) -> String {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("(no sub)");
     subject.chars().filter(|char| !char.is_control()).take(LONGEST_SUBJECT).collect()
 }

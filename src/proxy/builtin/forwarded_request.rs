@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQue
 
 use crate::{
     authz::{answer::Reason, forwarding, host::Authority},
-    proxy::host::{HostCache, HostName},
+    proxy::facts::{HostCache, HostName},
     settings::FrontProxy,
 };
 

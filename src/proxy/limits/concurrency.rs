@@ -4,10 +4,11 @@ use std::{
     collections::{HashMap, VecDeque},
     mem,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::table::{CountKey, Table};
@@ -71,7 +72,7 @@ impl ConcurrencyLimit {
             Err(_) if queue.length == 0 => return Err(None),
             Err(key) => key,
         };
-        let mut lists = self.lists();
+        let mut lists = self.queue.lock();
         // Once more: a place that was left meanwhile found nobody waiting.
         if let Ok(place) = try_enter() {
             return Ok(place);
@@ -89,7 +90,7 @@ impl ConcurrencyLimit {
     /// Passes a place on to the first who waits for it, or frees it.
     fn leave(self: &Arc<Self>, key: CountKey) {
         loop {
-            let mut lists = self.lists();
+            let mut lists = self.queue.lock();
             let cap = lists.by_key.get(&key).and_then(|list| list.front()).map(|waiter| waiter.cap);
             let (_, passed) = self.inside.change(key, is_empty, |inside| match cap {
                 // Beyond a cap that a reload has lowered, nobody comes in.
@@ -108,10 +109,6 @@ impl ConcurrencyLimit {
                 Err(mut place) => drop(place.limit.take()),
             }
         }
-    }
-
-    fn lists(&self) -> MutexGuard<'_, WaitingLists> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,7 +149,7 @@ impl Drop for Place {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.place.close();
-        let mut lists = self.limit.lists();
+        let mut lists = self.limit.queue.lock();
         let Some(mut list) = lists.by_key.remove(&self.key) else { return };
         let before = list.len();
         list.retain(|waiter| !waiter.place.is_closed());
@@ -219,7 +216,7 @@ mod tests {
         let last = concurrency.enter(ONE, cap(1), Queue::NONE);
         assert!(last.is_ok());
         drop(last);
-        assert_eq!((concurrency.inside.len(), concurrency.lists().length), (0, 0));
+        assert_eq!((concurrency.inside.len(), concurrency.queue.lock().length), (0, 0));
     }
 
     #[tokio::test]
@@ -228,7 +225,7 @@ mod tests {
         let queue = Queue { length: 1, timeout: Duration::from_millis(1) };
         let first = concurrency.enter(ONE, cap(1), queue).unwrap();
         assert!(concurrency.enter(ONE, cap(1), queue).unwrap_err().unwrap().place().await.is_none());
-        assert_eq!(concurrency.lists().length, 0);
+        assert_eq!(concurrency.queue.lock().length, 0);
         drop(first);
         assert_eq!(concurrency.inside.len(), 0);
     }

@@ -5,8 +5,9 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
-    sync::{Mutex, PoisonError},
 };
+
+use parking_lot::Mutex;
 
 use crate::authz::{rules::ServiceId, secret::TokenId, subject::UserIx};
 
@@ -52,7 +53,7 @@ impl<V: Copy + Default> Table<V> {
             CountKey::Others(part) => part,
             key => (self.hasher.hash_one(key) % PARTS as u64) as usize,
         };
-        let mut part = self.parts[at].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = self.parts[at].lock();
         let mut key = key;
         if !part.counts.contains_key(&key) {
             if part.counts.len() >= part.sweep_at {
@@ -77,7 +78,7 @@ impl<V: Copy + Default> Table<V> {
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().unwrap().counts.len()).sum()
+        self.parts.iter().map(|part| part.lock().counts.len()).sum()
     }
 }
 

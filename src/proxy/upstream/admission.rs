@@ -1,10 +1,11 @@
 //! A limit over all workers, first come first served. Used only where a limit is configured.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    Arc, Weak,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Limits the requests, or the connections, of one upstream. Outlives reloads, which may change the number:
@@ -13,8 +14,12 @@ pub struct SharedLimit {
     permits: Arc<Semaphore>,
     count: Mutex<Count>,
     waiting: AtomicUsize,
-    yielders: Mutex<Vec<Weak<Notify>>>,
+    yielders: Yielders,
 }
+
+/// What closes an idle connection of an upstream, on every worker that has some.
+#[derive(Default)]
+pub struct Yielders(Mutex<Vec<Weak<Notify>>>);
 
 #[derive(Default)]
 struct Count {
@@ -42,7 +47,7 @@ impl Default for SharedLimit {
             permits: Arc::new(Semaphore::new(0)),
             count: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            yielders: Mutex::default(),
+            yielders: Yielders::default(),
         }
     }
 }
@@ -67,25 +72,19 @@ impl SharedLimit {
         self.waiting.load(Relaxed)
     }
 
-    /// Adds a worker that is notified when somebody waits: its idle connections have permits.
-    pub fn add_yielder(&self, yielder: &Arc<Notify>) {
-        let mut yielders = self.yielders();
-        yielders.retain(|other| other.strong_count() > 0);
-        yielders.push(Arc::downgrade(yielder));
-    }
-
-    pub fn ask_to_yield(&self) {
-        self.yielders().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+    /// The workers that are notified when somebody waits: their idle connections have permits.
+    pub fn yielders(&self) -> &Yielders {
+        &self.yielders
     }
 
     /// Permits in use, and the length of the queue.
     pub fn figures(&self) -> (usize, usize) {
-        let count = self.count();
+        let count = self.count.lock();
         ((count.limit + count.excess).saturating_sub(self.permits.available_permits()), self.waiting())
     }
 
     fn set(&self, limit: usize) {
-        let mut count = self.count();
+        let mut count = self.count.lock();
         if limit > count.limit {
             let more = limit - count.limit;
             let kept = more.min(count.excess);
@@ -97,13 +96,18 @@ impl SharedLimit {
         }
         count.limit = limit;
     }
+}
 
-    fn count(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+impl Yielders {
+    pub fn add(&self, yielder: &Arc<Notify>) {
+        let mut yielders = self.0.lock();
+        yielders.retain(|other| other.strong_count() > 0);
+        yielders.push(Arc::downgrade(yielder));
     }
 
-    fn yielders(&self) -> MutexGuard<'_, Vec<Weak<Notify>>> {
-        self.yielders.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks every worker to close an idle connection.
+    pub fn ask(&self) {
+        self.0.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 }
 
@@ -124,7 +128,7 @@ impl Drop for Waiting {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut count = self.limit.count();
+        let mut count = self.limit.count.lock();
         if count.excess > 0
             && let Some(permit) = self.permit.take()
         {
@@ -196,12 +200,12 @@ mod tests {
 
     #[test]
     fn a_notice_to_yield_reaches_every_worker_that_is_there() {
-        let limit = SharedLimit::default();
+        let yielders = Yielders::default();
         let (here, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        limit.add_yielder(&gone);
-        limit.add_yielder(&here);
+        yielders.add(&gone);
+        yielders.add(&here);
         drop(gone);
-        limit.ask_to_yield();
+        yielders.ask();
         let mut notified = std::pin::pin!(here.notified());
         assert!(notified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
     }

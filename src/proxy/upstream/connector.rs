@@ -1,24 +1,43 @@
-//! Makes an open socket a connection that speaks HTTP/1.1 or HTTP/2.
+//! Opens a socket to a url, trying every address of its name, those that failed recently last; and makes
+//! it a connection that speaks HTTP/1.1 or HTTP/2.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use rustls::{AlertDescription, CertificateError};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    net::Clock,
+    net::{Clock, Socket, Stream},
     proxy::upstream::{
-        dial::Socket,
+        endpoint_health::EndpointHealth,
         http1::Http1,
         http2::{Http2, Http2Error},
         http2_error,
         io::Held,
-        tls,
-        transport::Transport,
     },
-    settings::{HttpVersion, Scheme, UpstreamSettings, UpstreamUrl},
+    settings::{
+        Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, UpstreamSettings, UpstreamUrl, tls::is_authority,
+    },
 };
+
+/// Opens sockets: one worker's, for one url.
+pub struct Dialer {
+    health: Arc<EndpointHealth>,
+    next: Cell<usize>,
+    failed: RefCell<Vec<(SocketAddr, Instant)>>,
+}
+
+/// How long an address that failed is tried last.
+const AVOID: Duration = Duration::from_secs(10);
 
 /// The protocol settings of one url.
 pub struct Connector {
@@ -65,6 +84,60 @@ pub enum ConnectError {
     Full,
 }
 
+impl Dialer {
+    pub fn new(health: Arc<EndpointHealth>) -> Self {
+        Self { health, next: Cell::new(0), failed: RefCell::default() }
+    }
+
+    /// `within` is shared among the addresses; the caller enforces it as a whole.
+    pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<Socket> {
+        let stream = match url.host() {
+            Host::Socket(path) => return UnixStream::connect(path).await.map(Socket::Unix),
+            Host::Address(address) => TcpStream::connect((*address, url.port())).await?,
+            Host::Name(name) => self.connect_by_name(name, within, now).await?,
+        };
+        stream.set_nodelay(true)?;
+        Ok(Socket::Tcp(stream))
+    }
+
+    async fn connect_by_name(&self, name: &str, within: Duration, now: Instant) -> io::Result<TcpStream> {
+        let deadline = tokio::time::Instant::now() + within;
+        let addresses = tokio::time::timeout_at(deadline, self.health.addresses()).await?;
+        let addresses =
+            addresses.ok_or_else(|| io::Error::other(format!("the name {name} leads to no address")))?;
+        let order = self.order(&addresses, now);
+        let mut last = io::Error::from(io::ErrorKind::TimedOut);
+        for (tried, address) in order.iter().enumerate() {
+            // An address that does not answer must leave time for the others.
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let share = left / u32::try_from(order.len() - tried).unwrap_or(u32::MAX);
+            let outcome = tokio::time::timeout(share, TcpStream::connect(address)).await;
+            last = match outcome.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            let mut failed = self.failed.borrow_mut();
+            failed.retain(|(other, until)| other != address && *until > now);
+            failed.push((*address, now + AVOID));
+        }
+        Err(last)
+    }
+
+    /// Rotates the addresses, so that all get their share.
+    fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
+        let failed = self.failed.borrow();
+        let failed =
+            |address: &SocketAddr| failed.iter().any(|(other, until)| other == address && *until > now);
+        let (last, mut order): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            addresses.iter().copied().partition(failed);
+        let turn = self.next.replace(self.next.get().wrapping_add(1));
+        let turn = turn % order.len().max(1);
+        order.rotate_left(turn);
+        order.extend(last);
+        order
+    }
+}
+
 impl Connector {
     pub fn new(url: &UpstreamUrl, settings: &UpstreamSettings) -> Self {
         let version = match (url.scheme(), settings.http) {
@@ -101,16 +174,16 @@ impl Connector {
         held: Held,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
-        let (transport, version): (Transport, _) = match socket {
+        let (stream, version): (Box<dyn Stream>, _) = match socket {
             Socket::Tcp(stream) if self.is_secure => self.secure(stream, upgrading).await?,
             Socket::Tcp(stream) => (Box::new(stream), self.version),
             Socket::Unix(stream) => (Box::new(stream), self.version),
         };
         if version == HttpVersion::Http2 {
-            let http2 = Http2::start(transport, clock, self.idle, self.ping, held).await;
+            let http2 = Http2::start(stream, clock, self.idle, self.ping, held).await;
             return http2.map(NewConnection::Http2).map_err(ConnectError::of_http2);
         }
-        let http1 = Http1::start(transport, clock, held).await;
+        let http1 = Http1::start(stream, clock, held).await;
         // The handshake of HTTP/1.1 reads and writes nothing, so it cannot fail.
         http1
             .map(|http1| NewConnection::Http1(Box::new(http1)))
@@ -121,12 +194,12 @@ impl Connector {
         &self,
         stream: TcpStream,
         upgrading: bool,
-    ) -> Result<(Transport, HttpVersion), ConnectError> {
+    ) -> Result<(Box<dyn Stream>, HttpVersion), ConnectError> {
         let secure = self.secure.as_ref().ok_or(ConnectError::NoTrust)?;
         let upgrading = upgrading && self.version != HttpVersion::Http2;
         let connector = if upgrading { &secure.upgrading } else { &secure.connector };
         let stream = connector.connect(secure.expected.clone(), stream).await?;
-        let version = tls::agreed(&stream);
+        let version = agreed(&stream);
         if self.version == HttpVersion::Http2 && version != HttpVersion::Http2 {
             return Err(ConnectError::NoHttp2);
         }
@@ -141,7 +214,7 @@ impl ConnectError {
             Http2Error::Broken(error) => http2_error::socket_error(error),
             Http2Error::Closed => None,
         };
-        match socket.and_then(tls::explain) {
+        match socket.and_then(explain) {
             Some(why) => Self::Tls(why.into()),
             None => Self::Http2(error.into()),
         }
@@ -150,9 +223,83 @@ impl ConnectError {
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
-        match tls::explain(&error) {
+        match explain(&error) {
             Some(why) => Self::Tls(why.into()),
             None => Self::Socket(error.into()),
         }
+    }
+}
+
+/// What the two sides have agreed to speak.
+fn agreed(stream: &TlsStream<TcpStream>) -> HttpVersion {
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => HttpVersion::Http2,
+        _ => HttpVersion::Http1,
+    }
+}
+
+/// What is wrong, if TLS is: for an operator, in words that say what to do.
+fn explain(error: &io::Error) -> Option<String> {
+    use rustls::Error as E;
+    let error = error.get_ref()?.downcast_ref::<E>()?;
+    Some(match error {
+        E::InvalidCertificate(why) => format!("its certificate {}", fault(why)),
+        E::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it asks for a client certificate: set `tls.cert` and `tls.key`".to_owned()
+        }
+        E::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "it speaks no HTTP that is offered".to_owned()
+        }
+        E::AlertReceived(alert) => format!("it ended the handshake with {alert:?}"),
+        other => format!("TLS failed: {other}"),
+    })
+}
+
+fn fault(why: &CertificateError) -> String {
+    use CertificateError as C;
+    match why {
+        C::Expired | C::ExpiredContext { .. } => "has expired".to_owned(),
+        C::NotValidYet | C::NotValidYetContext { .. } => "is not valid yet".to_owned(),
+        C::UnknownIssuer => "is of an unknown issuer: name its authority in `tls.ca`".to_owned(),
+        C::NotValidForName => "is for another name".to_owned(),
+        C::NotValidForNameContext { expected, presented } => {
+            let presented = presented.join(", ");
+            format!("is for another name: {} is expected, it names {presented}", expected.to_str())
+        }
+        C::Revoked => "was revoked".to_owned(),
+        why if is_authority(why) => format!("is {MADE_AS_AUTHORITY}"),
+        other => format!("is refused: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: rustls::Error, expected: &str) {
+        assert_eq!(explain(&io::Error::new(io::ErrorKind::InvalidData, error)).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_refused_certificate_is_explained() {
+        use rustls::Error::{AlertReceived, InvalidCertificate};
+        check(InvalidCertificate(CertificateError::Expired), "its certificate has expired");
+        check(
+            InvalidCertificate(CertificateError::UnknownIssuer),
+            "its certificate is of an unknown issuer: name its authority in `tls.ca`",
+        );
+        let other = CertificateError::NotValidForNameContext {
+            expected: crate::settings::parse_name("a.test").expect("a name"),
+            presented: vec!["b.test".to_owned()],
+        };
+        check(
+            InvalidCertificate(other),
+            "its certificate is for another name: a.test is expected, it names b.test",
+        );
+        check(
+            AlertReceived(AlertDescription::CertificateRequired),
+            "it asks for a client certificate: set `tls.cert` and `tls.key`",
+        );
+        assert_eq!(explain(&io::ErrorKind::ConnectionRefused.into()), None);
     }
 }

@@ -14,14 +14,12 @@ use crate::{
     net::Clock,
     proxy::upstream::{
         admission::{Permit, SharedLimit},
-        connector::{ConnectError, Connector, NewConnection},
-        dial::Dialer,
+        connector::{ConnectError, Connector, Dialer, NewConnection},
         endpoint_health::EndpointHealth,
         http1::Http1,
         http2::Http2,
         io::Held,
-        pool::Pool,
-        pooled::{PooledConnection, Protocol},
+        pool::{Pool, PooledConnection, Protocol},
         sockets::UpstreamSockets,
     },
     settings::{HttpVersion, UpstreamSettings, UpstreamUrl},
@@ -376,7 +374,7 @@ impl Drop for Waiter<'_> {
         self.0.waiting.set(self.0.waiting.get() - 1);
         // Others may have a use for a connection that was kept for this waiter.
         if let Some(limit) = self.0.connections.as_ref().filter(|limit| limit.waiting() > 0) {
-            limit.ask_to_yield();
+            limit.yielders().ask();
         }
     }
 }

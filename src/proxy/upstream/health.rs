@@ -10,11 +10,10 @@ use crate::{
     authz::answer::Reason,
     net::Clock,
     proxy::upstream::{
+        body::{IncomingBody, OutgoingBody},
         connector::ConnectError,
         endpoint::{Endpoint, Purpose},
         endpoint_health::EndpointHealth,
-        incoming::IncomingBody,
-        outgoing::OutgoingBody,
     },
     settings::{Health, UpstreamSettings},
 };

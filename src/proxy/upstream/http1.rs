@@ -17,14 +17,13 @@ use tokio::sync::oneshot;
 
 use crate::{
     authz::answer::Reason,
-    net::Clock,
+    net::{Clock, Stream},
     proxy::upstream::{
         HEAD_LIMIT,
+        body::OutgoingBody,
         call::{Call, Ended},
         io::{Held, Interim, Io},
-        outgoing::OutgoingBody,
-        pooled::Failure,
-        transport::Transport,
+        pool::Failure,
     },
 };
 
@@ -56,9 +55,9 @@ const PROVEN: u32 = 8;
 
 impl Http1 {
     /// Spawns the task that drives the connection.
-    pub async fn start(transport: Transport, clock: &Clock, held: Held) -> Result<Self, hyper::Error> {
+    pub async fn start(stream: Box<dyn Stream>, clock: &Clock, held: Held) -> Result<Self, hyper::Error> {
         let (call, interim) = (Call::new(clock), Interim::default());
-        let io = Io::new(transport, Rc::clone(&call), held).watch_interim(interim.clone());
+        let io = Io::new(stream, Rc::clone(&call), held).watch_interim(interim.clone());
         let (sender, connection) = Builder::new()
             .max_headers(MAX_FIELDS)
             .max_header_size(HEAD_LIMIT)

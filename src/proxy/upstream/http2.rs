@@ -21,13 +21,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 pub use self::{stream::Http2Stream, websocket::is_asked_for as is_websocket};
 use crate::{
-    net::{Clock, Deadline},
+    net::{Clock, Deadline, Stream},
     proxy::upstream::{
         HEAD_LIMIT,
+        body::OutgoingBody,
         call::{Call, Ended},
         io::{Held, Io},
-        outgoing::OutgoingBody,
-        transport::Transport,
     },
 };
 
@@ -117,7 +116,7 @@ impl Http2 {
     /// Ready when the upstream has shown that it speaks HTTP/2, so that it is known how many streams
     /// it takes. `ping`: how often it is asked for life while something is under way.
     pub async fn start(
-        transport: Transport,
+        stream: Box<dyn Stream>,
         clock: &Clock,
         idle: Duration,
         ping: Duration,
@@ -125,7 +124,7 @@ impl Http2 {
     ) -> Result<Rc<Self>, Http2Error> {
         let (call, executor) = (Call::new(clock), StreamExecutor::default());
         executor.next_is_for(&call);
-        let io = Io::new(transport, Rc::clone(&call), held);
+        let io = Io::new(stream, Rc::clone(&call), held);
         let (sender, connection) = Builder::new(executor.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)

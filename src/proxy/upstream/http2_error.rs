@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use h2::Reason;
 
-use crate::proxy::upstream::outgoing::BoxError;
+use crate::net::BoxError;
 
 /// What became of a request that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

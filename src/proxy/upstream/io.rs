@@ -15,11 +15,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    net::Share,
+    net::{Share, Stream},
     proxy::upstream::{
         admission::Permit,
         call::{Call, Ended},
-        transport::{Stream, Transport},
     },
 };
 
@@ -32,7 +31,7 @@ const MAX_INTERIM: u32 = 16;
 pub struct Interim(Arc<AtomicU32>);
 
 pub struct Io {
-    stream: Transport,
+    stream: Box<dyn Stream>,
     call: Rc<Call>,
     /// Only for HTTP/1: the counter, and its last known value.
     interim: Option<(Interim, u32)>,
@@ -66,7 +65,7 @@ impl Interim {
 }
 
 impl Io {
-    pub fn new(stream: Transport, call: Rc<Call>, held: Held) -> Self {
+    pub fn new(stream: Box<dyn Stream>, call: Rc<Call>, held: Held) -> Self {
         Self { stream, call, interim: None, write_failed: false, _held: held }
     }
 

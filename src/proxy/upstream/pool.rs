@@ -1,4 +1,5 @@
-//! The idle HTTP/1.1 connections of a url.
+//! The connections of a url: those that one request owns until the response's last byte, and the idle ones of
+//! HTTP/1.1.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,8 +8,185 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{net::Clock, proxy::upstream::http1::Http1};
+use http::{Request, Response};
+use hyper::body::Incoming;
 
+use crate::{
+    authz::answer::Reason,
+    net::{Clock, Share},
+    proxy::upstream::{
+        admission::Permit,
+        body::OutgoingBody,
+        call::{Call, CancelHandle, Ended},
+        endpoint::{Endpoint, InUse},
+        http1::Http1,
+        http2::Http2Stream,
+        upgraded::Upgraded,
+    },
+};
+
+/// [`PooledConnection::give_back`] returns it to its pool; dropping it aborts the request.
+pub struct PooledConnection {
+    endpoint: InUse,
+    protocol: Option<Protocol>,
+    call: Rc<Call>,
+    reused: bool,
+    /// The generation of the endpoint's addresses when the connection was taken.
+    generation: u64,
+    /// Under `max_in_flight`, where that is set.
+    permit: Option<Permit>,
+    /// Of the budget of tunnels, once this is one.
+    tunnel: Option<Share>,
+    cancel: Option<Rc<CancelHandle>>,
+}
+
+pub enum Protocol {
+    Http1(Box<Http1>),
+    Http2(Http2Stream),
+}
+
+/// A request that got no response.
+pub struct Failure {
+    /// The request, if it is safe to send it again.
+    pub again: Option<Request<OutgoingBody>>,
+    pub reason: Reason,
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { again: None, reason }
+    }
+}
+
+impl PooledConnection {
+    pub(super) fn new(endpoint: InUse, protocol: Protocol, reused: bool) -> Self {
+        let call = Rc::clone(match &protocol {
+            Protocol::Http1(http1) => http1.call(),
+            Protocol::Http2(stream) => stream.call(),
+        });
+        let generation = endpoint.health().generation();
+        Self {
+            endpoint,
+            protocol: Some(protocol),
+            call,
+            reused,
+            generation,
+            permit: None,
+            tunnel: None,
+            cancel: None,
+        }
+    }
+
+    pub fn call(&self) -> &Rc<Call> {
+        &self.call
+    }
+
+    pub fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
+    pub fn is_http2(&self) -> bool {
+        matches!(self.protocol, Some(Protocol::Http2(_)))
+    }
+
+    /// Keeps the request's permit under `max_in_flight` until the end.
+    pub fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    /// From now on a cut of the request ends this connection or stream.
+    pub fn attach(&mut self, cancel: &Rc<CancelHandle>) {
+        cancel.attach(&self.call);
+        self.cancel = Some(Rc::clone(cancel));
+    }
+
+    /// Sends a request and waits for the head of the response. `silence`: how long the upstream may be
+    /// silent. `repeatable`: the request is idempotent and has no body.
+    pub async fn send(
+        &mut self,
+        request: Request<OutgoingBody>,
+        silence: Duration,
+        repeatable: bool,
+    ) -> Result<Response<Incoming>, Failure> {
+        if self.call.ended().is_some() {
+            return Err(Reason::UpstreamReset.into());
+        }
+        match self.protocol.as_mut().expect("a connection has its protocol until it is given back") {
+            Protocol::Http1(http1) => http1.send(request, silence, self.reused, repeatable).await,
+            Protocol::Http2(stream) => {
+                // Boxed, so that HTTP/1.1 requests have small futures.
+                let outcome = Box::pin(stream.send(request, silence, repeatable)).await;
+                if stream.requires_http11() {
+                    self.endpoint.disable_http2();
+                }
+                outcome
+            }
+        }
+    }
+
+    /// After a 101: the connection, or the stream, as a tunnel with its share of the budget.
+    pub async fn upgrade(
+        mut self,
+        response: &mut Response<Incoming>,
+        share: Option<Share>,
+    ) -> Option<Upgraded> {
+        self.tunnel = share;
+        match self.protocol.take()? {
+            Protocol::Http1(http1) => {
+                let (io, early) = http1.into_upgraded().await?;
+                Some(Upgraded::http1(io, early, self))
+            }
+            stream @ Protocol::Http2(_) => {
+                self.protocol = Some(stream);
+                let tunnel = hyper::upgrade::on(response).await.ok()?;
+                Some(Upgraded::http2(tunnel, self))
+            }
+        }
+    }
+
+    /// Both sides have ended the tunnel. A shared connection stays open.
+    pub(super) fn finish_tunnel(&mut self) {
+        self.protocol.take();
+    }
+
+    /// Call it after the last byte of a response. A connection that is not ready now (its request is still
+    /// under way, or the upstream closes it) is closed, and a stream whose request is still under way is
+    /// reset.
+    pub fn give_back(mut self) {
+        self.call.disarm();
+        match self.protocol.take() {
+            Some(Protocol::Http1(http1)) if http1.is_ready() => {
+                self.detach();
+                self.endpoint.keep(http1, self.generation);
+            }
+            Some(Protocol::Http2(stream)) if self.call.is_done() => {
+                self.detach();
+                drop(stream);
+                self.endpoint.notify_waiter();
+            }
+            unfinished => self.protocol = unfinished,
+        }
+    }
+
+    fn detach(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            cancel.detach();
+        }
+    }
+}
+
+impl Drop for PooledConnection {
+    fn drop(&mut self) {
+        let Some(protocol) = self.protocol.take() else { return };
+        self.call.end(Ended::Dropped);
+        if let Protocol::Http2(stream) = protocol {
+            drop(stream);
+            self.endpoint.notify_waiter();
+        }
+    }
+}
+
+/// The idle HTTP/1.1 connections of a url.
 #[derive(Default)]
 pub struct Pool {
     /// Last in, first out: recently used connections are warm, the others age and go.

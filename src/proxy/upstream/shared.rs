@@ -4,10 +4,11 @@
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
@@ -86,7 +87,7 @@ impl Upstreams {
 
     /// Keeps the state of these upstreams and drops that of others.
     fn follow(&self, settings: &ProxySettings) {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         known.retain(|name, _| settings.upstreams.contains_key(name));
         self.sockets.set_upstreams(settings.upstreams.len());
         for upstream in settings.upstreams.values() {
@@ -119,7 +120,7 @@ impl Upstreams {
 
     /// For a worker that has read these settings.
     pub fn of(&self, settings: &Arc<UpstreamSettings>) -> SharedUpstream {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let known = known.entry(settings.name.clone()).or_insert_with(|| self.state());
         if known.settings.as_ref() != Some(settings) {
             self.news.notify_one();
@@ -135,10 +136,6 @@ impl Upstreams {
             requests: Arc::default(),
             connections: Arc::default(),
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, UpstreamState>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,7 +154,7 @@ impl UpstreamState {
 impl UpstreamReadings for Upstreams {
     fn read(&self) -> Vec<UpstreamReading> {
         let now = Instant::now();
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let reading = |known: &mut UpstreamState| {
             let settings = known.settings.clone()?;
             let SharedUpstream { endpoints, requests, connections, .. } = known.shared(&settings);

@@ -1,10 +1,7 @@
 //! What upstreams have of the process's budgets: sockets and tunnels. One that takes all that it can get
 //! leaves some for the others.
 
-use std::{
-    rc::Rc,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-};
+use std::{rc::Rc, sync::Arc};
 
 use tokio::{
     sync::Notify,
@@ -13,14 +10,16 @@ use tokio::{
 
 use crate::{
     net::{Budgets, Holder, Share},
-    proxy::upstream::{admission::SharedLimit, endpoint::Endpoint},
+    proxy::upstream::{
+        admission::{SharedLimit, Yielders},
+        endpoint::Endpoint,
+    },
 };
 
 /// One per process.
 pub struct Sockets {
     budgets: Arc<Budgets>,
-    /// What closes an idle connection of an upstream on one worker.
-    yielders: Mutex<Vec<Weak<Notify>>>,
+    yielders: Yielders,
 }
 
 /// One upstream's part.
@@ -36,7 +35,7 @@ const MULTIPLE: usize = 7;
 
 impl Sockets {
     pub fn new(budgets: Arc<Budgets>) -> Arc<Self> {
-        Arc::new(Self { budgets, yielders: Mutex::default() })
+        Arc::new(Self { budgets, yielders: Yielders::default() })
     }
 
     /// So many upstreams share the budgets. One alone may have everything.
@@ -48,10 +47,6 @@ impl Sockets {
 
     pub fn of_upstream(self: &Arc<Self>) -> UpstreamSockets {
         UpstreamSockets { all: self.clone(), sockets: Holder::default(), tunnels: Holder::default() }
-    }
-
-    fn yielders(&self) -> MutexGuard<'_, Vec<Weak<Notify>>> {
-        self.yielders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,16 +65,9 @@ impl UpstreamSockets {
         self.all.budgets.upstream_connections.left() <= 1
     }
 
-    /// Adds what is notified when idle connections are to give up their sockets.
-    pub fn add_yielder(&self, yielder: &Arc<Notify>) {
-        let mut yielders = self.all.yielders();
-        yielders.retain(|other| other.strong_count() > 0);
-        yielders.push(Arc::downgrade(yielder));
-    }
-
-    /// Asks every worker to close an idle connection of each upstream.
-    pub fn ask_to_yield(&self) {
-        self.all.yielders().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+    /// What is notified when idle connections are to give up their sockets.
+    pub fn yielders(&self) -> &Yielders {
+        &self.all.yielders
     }
 }
 
@@ -91,9 +79,9 @@ pub fn yield_idle(
     endpoints: Vec<Rc<Endpoint>>,
 ) -> AbortHandle {
     let asked = Arc::new(Notify::new());
-    sockets.add_yielder(&asked);
+    sockets.yielders().add(&asked);
     if let Some(limit) = &limit {
-        limit.add_yielder(&asked);
+        limit.yielders().add(&asked);
     }
     let task = spawn_local(async move {
         loop {

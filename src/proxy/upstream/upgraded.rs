@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::upstream::{call::Ended, io::Io, pooled::PooledConnection};
+use crate::proxy::upstream::{call::Ended, io::Io, pool::PooledConnection};
 
 /// The upstream's end of a tunnel. Dropped before [`Upgraded::finish`], it is reset.
 pub struct Upgraded {

@@ -3,8 +3,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use crate::{authz::time::Timestamp, settings::ExchangeRule};
 
@@ -34,7 +36,7 @@ impl LiveTokens {
     pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reserved<'_>> {
         let name = rule.author();
         let ends = now.plus_seconds(i64::try_from(rule.lifetime.as_secs()).unwrap_or(i64::MAX));
-        let mut rules = self.lock();
+        let mut rules = self.0.lock();
         rules.retain(|_, ends| ends.back().is_some_and(|last| *last > now));
         let live = rules.entry(name.clone()).or_default();
         while live.front().is_some_and(|end| *end <= now) {
@@ -45,10 +47,6 @@ impl LiveTokens {
         }
         live.push_back(ends);
         Some(Reserved { tokens: self, rule: name, ends, kept: false })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Timestamp>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,7 +62,7 @@ impl Drop for Reserved<'_> {
         if self.kept {
             return;
         }
-        let mut rules = self.tokens.lock();
+        let mut rules = self.tokens.0.lock();
         if let Some(live) = rules.get_mut(&self.rule)
             && let Some(at) = live.iter().rposition(|ends| *ends == self.ends)
         {

@@ -1,116 +1,86 @@
 //! Whether a token of another issuer is sound, and what it says.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::AlgorithmParameters};
-use serde_json::{Map, Value};
+use parking_lot::Mutex;
+use serde_json::Value;
 
-use super::IssuerKeys;
-use crate::settings::ExchangeRule;
+use super::live::LiveTokens;
+use crate::{
+    authz::time::Timestamp,
+    issuer::{Claims, Issuer, SignedToken, TokenError, audiences, check_times},
+    settings::{ExchangeRule, HttpVersion},
+};
 
-/// Why not.
+/// What the process knows of issuers, over all workers.
+#[derive(Default)]
+pub struct Issuers {
+    /// By their URLs: those of the rules in force alone.
+    known: Mutex<HashMap<String, Arc<Issuer>>>,
+    pub(super) live: LiveTokens,
+}
+
+/// Why a token is not exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error("{0}")]
-    Unaccepted(&'static str),
-    /// 503: nothing is said about the token.
-    #[error("{0}")]
-    Unavailable(String),
+    Token(#[from] TokenError),
+    #[error("No rule names the issuer of the token")]
+    Issuer,
+    #[error("No rule names the audience of the token")]
+    Audience,
+    #[error("The token lives longer than a day")]
+    LongLived,
 }
 
-/// In bytes; a token that lists many groups has several thousand.
-const LONGEST: usize = 32 << 10;
-/// Two clocks differ by so much, in seconds.
-const LEEWAY: u64 = 60;
 /// In seconds. That a token was exchanged is remembered for longer.
-const LONGEST_LIFE: u64 = 23 * 3600;
+const LONGEST_LIFE: f64 = 23.0 * 3600.0;
 
-/// What a public key verifies; never a shared secret.
-const ALGORITHMS: [Algorithm; 9] = [
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-    Algorithm::ES256,
-    Algorithm::ES384,
-    Algorithm::EdDSA,
-];
+impl Issuers {
+    /// `exchanged`: rule and end of each token that was given before the process began.
+    pub fn knowing(exchanged: Vec<(String, Timestamp)>) -> Self {
+        Self { live: LiveTokens::of(exchanged), ..Self::default() }
+    }
 
-impl IssuerKeys {
     /// The claims of a token that one of the rules' issuers has signed for its audience.
     pub async fn verified(
         &self,
         token: &str,
         rules: &[Arc<ExchangeRule>],
-    ) -> Result<Map<String, Value>, VerifyError> {
-        let unaccepted = |why| VerifyError::Unaccepted(why);
-        if token.len() > LONGEST {
-            return Err(unaccepted("The token is too long"));
+        now: Timestamp,
+    ) -> Result<Claims, VerifyError> {
+        let token = SignedToken::parse(token)?;
+        let of_issuer = || rules.iter().filter(|rule| rule.issuer == token.issuer());
+        let rule = of_issuer().next().ok_or(VerifyError::Issuer)?;
+        let tls = rule.tls.as_ref().map(|tls| tls.connector(HttpVersion::Http1));
+        let claims = self.issuer(rule, rules).verified(&token, tls.as_ref()).await?;
+        let left = check_times(&claims, now)?;
+        if !of_issuer().any(|rule| audiences(&claims).contains(&rule.audience.as_str())) {
+            return Err(VerifyError::Audience);
         }
-        let header = decode_header(token).map_err(|_| unaccepted("The token is malformed"))?;
-        if !ALGORITHMS.contains(&header.alg) {
-            return Err(unaccepted("The token is signed by an algorithm that is not accepted"));
-        }
-        // Not believed until it is verified by a key of this very issuer.
-        let named: Map<String, Value> = jsonwebtoken::dangerous::insecure_decode_claims(token)
-            .map_err(|_| unaccepted("The token is malformed"))?;
-        let issuer = named.get("iss").and_then(Value::as_str).unwrap_or_default();
-        let of_issuer = || rules.iter().filter(|rule| rule.issuer == issuer);
-        let rule = of_issuer().next().ok_or(unaccepted("No rule names the issuer of the token"))?;
-        let key = self.key(header.kid.as_deref(), rule, rules).await.map_err(VerifyError::Unavailable)?;
-        let key = key.ok_or(unaccepted("The token is signed by a key that its issuer does not publish"))?;
-        if matches!(key.algorithm, AlgorithmParameters::OctetKey(_)) {
-            return Err(unaccepted("The token is signed by a shared secret"));
-        }
-        let key = DecodingKey::from_jwk(&key).map_err(|_| unaccepted("The issuer's key cannot be used"))?;
-        let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&of_issuer().map(|rule| &rule.audience).collect::<Vec<_>>());
-        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        let claims: Map<String, Value> =
-            decode(token, &key, &validation).map_err(|error| unaccepted(told(&error)))?.claims;
-        let now = jsonwebtoken::get_current_timestamp();
-        let number = |name: &str| claims.get(name).and_then(Value::as_f64);
-        if number("exp").is_none_or(|exp| exp > (now + LONGEST_LIFE) as f64) {
-            return Err(unaccepted("The token lives longer than a day"));
-        }
-        if number("iat").is_some_and(|iat| iat > (now + LEEWAY) as f64) {
-            return Err(unaccepted("The token was issued in the future"));
-        }
-        Ok(claims)
+        if left > LONGEST_LIFE { Err(VerifyError::LongLived) } else { Ok(claims) }
     }
-}
 
-fn told(error: &jsonwebtoken::errors::Error) -> &'static str {
-    use jsonwebtoken::errors::ErrorKind;
-    match error.kind() {
-        ErrorKind::ExpiredSignature => "The token has expired",
-        ErrorKind::ImmatureSignature => "The token is not valid yet",
-        ErrorKind::InvalidAudience => "No rule names the audience of the token",
-        ErrorKind::MissingRequiredClaim(_) => "The token lacks exp, iss or aud",
-        ErrorKind::InvalidSignature => "The signature of the token does not fit",
-        _ => "The token is malformed",
+    fn issuer(&self, rule: &ExchangeRule, rules: &[Arc<ExchangeRule>]) -> Arc<Issuer> {
+        let mut known = self.known.lock();
+        if !known.contains_key(&rule.issuer) {
+            known.retain(|url, _| rules.iter().any(|rule| rule.issuer == *url));
+        }
+        Arc::clone(known.entry(rule.issuer.clone()).or_insert_with(|| Arc::new(Issuer::new(&rule.issuer))))
     }
 }
 
 /// Whether verified claims are those that a rule names, each exactly.
-pub fn fits(claims: &Map<String, Value>, rule: &ExchangeRule) -> bool {
+pub fn fits(claims: &Claims, rule: &ExchangeRule) -> bool {
     let says = |name: &str, value: &str| match claims.get(name) {
         Some(Value::String(text)) => text == value,
         Some(Value::Bool(flag)) => flag.to_string() == value,
         Some(Value::Number(number)) => number.to_string() == value,
         _ => false,
     };
-    let is_meant = match claims.get("aud") {
-        Some(Value::String(one)) => *one == rule.audience,
-        Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(&rule.audience)),
-        _ => false,
-    };
-    is_meant && says("iss", &rule.issuer) && rule.claims.iter().all(|(name, value)| says(name, value))
+    audiences(claims).contains(&rule.audience.as_str())
+        && says("iss", &rule.issuer)
+        && rule.claims.iter().all(|(name, value)| says(name, value))
 }
 
 #[cfg(test)]

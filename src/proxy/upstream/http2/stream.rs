@@ -12,11 +12,11 @@ use super::{
 use crate::{
     authz::answer::Reason,
     proxy::upstream::{
+        body::OutgoingBody,
         call::Call,
         http1::copy,
         http2_error::{self, Failure as Http2Failure},
-        outgoing::OutgoingBody,
-        pooled::Failure,
+        pool::Failure,
     },
 };
 

@@ -1,0 +1,185 @@
+//! Issuers of signed tokens, such as OpenID Connect providers and CI systems: their metadata and public keys,
+//! found by discovery and kept for a while, and whether a token is theirs. What a token has to say beyond its
+//! times, whoever reads it decides.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+use http_body_util::Full;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
+
+use crate::net;
+
+mod keys;
+mod token;
+
+use keys::Keys;
+pub use token::{Claims, SignedToken, TokenError, audiences, check_times};
+
+/// One issuer and what is known of it.
+pub struct Issuer {
+    /// As its metadata and every token of it say it, to the letter.
+    url: String,
+    known: ArcSwapOption<Published>,
+    /// When it was last asked in vain, or in search of a key. One asks at a time; the others wait for what it gets.
+    asked: Mutex<Option<Instant>>,
+}
+
+/// What an issuer publishes.
+pub struct Published {
+    /// OpenID Connect Discovery 1.0, 3.
+    pub metadata: Value,
+    keys: Keys,
+    since: Instant,
+}
+
+/// Beyond it, what is known is used only while nothing newer can be had.
+const FRESH: Duration = Duration::from_secs(3600);
+/// Between two attempts that a stranger's token could cause.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl Issuer {
+    pub fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), known: ArcSwapOption::empty(), asked: Mutex::default() }
+    }
+
+    /// The claims of a token that this issuer has signed. A key that is not known, or does not fit, may have been
+    /// replaced: the issuer is asked again, once in a while. `tls`: how it is reached, in clear text without.
+    pub async fn verified(
+        &self,
+        token: &SignedToken<'_>,
+        tls: Option<&TlsConnector>,
+    ) -> Result<Claims, TokenError> {
+        let known = self.published(tls).await.map_err(TokenError::Unavailable)?;
+        match known.keys.verify(token) {
+            Err(TokenError::UnknownKey | TokenError::Signature) => {
+                self.newer(&known, tls).await.keys.verify(token)?;
+            }
+            verified => verified?,
+        }
+        Ok(token.claims.clone())
+    }
+
+    /// What the issuer publishes, at most an hour old while it can be asked.
+    pub async fn published(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
+        let fresh = || self.known.load_full().filter(|known| known.since.elapsed() < FRESH);
+        if let Some(known) = fresh() {
+            return Ok(known);
+        }
+        let mut asked = self.asked.lock().await;
+        if let Some(known) = fresh() {
+            return Ok(known);
+        }
+        let failed = match asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+            true => format!("{}: asked a moment ago, in vain", self.url),
+            false => match self.ask(tls).await {
+                Ok(known) => return Ok(known),
+                Err(why) => {
+                    *asked = Some(Instant::now());
+                    why
+                }
+            },
+        };
+        // Old keys are better than none: who can say that they were withdrawn?
+        self.known.load_full().ok_or(failed)
+    }
+
+    /// What is published now instead of `old`, unless the issuer was asked a moment ago.
+    async fn newer(&self, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
+        let mut asked = self.asked.lock().await;
+        if let Some(known) = self.known.load_full().filter(|known| !Arc::ptr_eq(known, old)) {
+            return known;
+        }
+        if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+            return old.clone();
+        }
+        *asked = Some(Instant::now());
+        self.ask(tls).await.unwrap_or_else(|why| {
+            tracing::warn!("the keys of an issuer stay as they were: {why}");
+            old.clone()
+        })
+    }
+
+    /// OpenID Connect Discovery 1.0, 4.
+    async fn ask(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
+        let url = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
+        let metadata = document(&url, tls).await?;
+        let at = self.keys_of(&metadata).map_err(|why| format!("{url}: {why}"))?;
+        let keys = Keys::parse(&document(at, tls).await?).ok_or_else(|| format!("{at}: it has no keys"))?;
+        let known = Arc::new(Published { metadata, keys, since: Instant::now() });
+        self.known.store(Some(known.clone()));
+        Ok(known)
+    }
+
+    /// Where its keys are, if the metadata is its own.
+    fn keys_of<'m>(&self, metadata: &'m Value) -> Result<&'m str, String> {
+        if metadata["issuer"].as_str() != Some(&self.url) {
+            return Err(format!("it is the metadata of another issuer, {}", metadata["issuer"]));
+        }
+        let keys = metadata["jwks_uri"].as_str().ok_or("it names no jwks_uri")?;
+        match self.is_as_safe(keys) {
+            true => Ok(keys),
+            false => Err(format!("{keys:?} is not reached as safely as the issuer")),
+        }
+    }
+
+    /// Over TLS as the issuer itself; only an issuer on this machine may do without.
+    pub fn is_as_safe(&self, endpoint: &str) -> bool {
+        let Ok(uri) = endpoint.parse::<Uri>() else { return false };
+        match uri.scheme_str() {
+            Some("https") => uri.host().is_some(),
+            Some("http") => self.url.starts_with("http://") && uri.host().is_some_and(is_here),
+            _ => false,
+        }
+    }
+}
+
+/// A host that names this machine: what is said to it needs no TLS.
+pub fn is_here(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+async fn document(url: &str, tls: Option<&TlsConnector>) -> Result<Value, String> {
+    let failed = |why: String| format!("{url}: {why}");
+    let request =
+        Request::get(url).body(Full::<Bytes>::default()).map_err(|error| failed(error.to_string()))?;
+    let (status, body) = net::fetch(request, tls).await.map_err(failed)?;
+    if status != StatusCode::OK {
+        return Err(failed(format!("the answer is {status}")));
+    }
+    serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_where_the_issuers_own_metadata_says() {
+        let issuer = Issuer::new("https://id.example/realm");
+        let check = |name: &str, field: &str, value: Value, fits: bool| {
+            let mut metadata =
+                json!({"issuer": "https://id.example/realm", "jwks_uri": "https://keys.example/jwks"});
+            metadata[field] = value;
+            assert_eq!(issuer.keys_of(&metadata).is_ok(), fits, "{name}");
+        };
+        check("sound", "more", json!(1), true);
+        check("another issuer", "issuer", json!("https://id.example/realm/"), false);
+        check("no issuer", "issuer", json!(null), false);
+        check("no address", "jwks_uri", json!("/jwks"), false);
+        check("nowhere", "jwks_uri", json!(null), false);
+        check("in clear text", "jwks_uri", json!("http://127.0.0.1/jwks"), false);
+    }
+}

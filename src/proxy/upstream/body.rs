@@ -1,0 +1,266 @@
+//! Bodies on their way to and from an upstream. A request's is read by hyper in pieces, each of which gives the
+//! upstream more time, and ends with an error that resets the stream when the call ends. A response's owns the
+//! connection, which goes back to the pool after the last byte; dropped before, the request is aborted.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::header;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::{
+    net::BoxError,
+    proxy::upstream::{
+        call::{Call, Ended},
+        http2::StreamExecutor,
+        http2_error,
+        pool::PooledConnection,
+    },
+};
+
+/// `None`: no body, as in most requests.
+pub struct OutgoingBody(Option<Rc<Source>>);
+
+/// Shared with a copy of the request, which may be sent again while nothing was read.
+struct Source {
+    body: RefCell<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>,
+    length: SizeHint,
+    /// The rest of a piece that was too large.
+    rest: RefCell<Bytes>,
+    taken: Cell<bool>,
+    call: RefCell<Option<Route>>,
+    /// How long the upstream may be silent after the whole body.
+    first_byte: Duration,
+}
+
+/// Where the body is sent.
+struct Route {
+    call: Rc<Call>,
+    /// Only for HTTP/2: learns to which call the task belongs that sends the body.
+    executor: Option<StreamExecutor>,
+}
+
+/// The largest piece that is handed to HTTP/2: no more than this may leave after a cut.
+const PIECE: usize = 16 << 10;
+
+impl OutgoingBody {
+    pub fn new<B>(body: B, length: SizeHint, first_byte: Duration) -> Self
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    {
+        Self(Some(Rc::new(Source {
+            length,
+            body: RefCell::new(Box::pin(body.map_err(Into::into))),
+            rest: RefCell::default(),
+            taken: Cell::new(false),
+            call: RefCell::default(),
+            first_byte,
+        })))
+    }
+
+    pub fn empty() -> Self {
+        Self(None)
+    }
+
+    /// The same body, to be sent again if nothing was read from it.
+    pub fn again(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Whether nothing was read, so that sending the body again would send all of it.
+    pub fn is_untouched(&self) -> bool {
+        self.0.as_ref().is_none_or(|source| !source.taken.get())
+    }
+
+    pub(super) fn attach(&self, call: &Rc<Call>, executor: Option<&StreamExecutor>) {
+        if let Some(source) = &self.0 {
+            let route = Route { call: Rc::clone(call), executor: executor.cloned() };
+            *source.call.borrow_mut() = Some(route);
+        }
+    }
+}
+
+impl Source {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let route = self.call.borrow();
+        if let Some(Route { call, executor }) = &*route {
+            if call.ended().is_some() {
+                return Poll::Ready(Some(Err(http2_error::cancelled())));
+            }
+            if let Some(executor) = executor {
+                executor.next_is_for(call);
+            }
+        }
+        let mut rest = self.rest.borrow_mut();
+        let frame = if rest.is_empty() {
+            match ready!(self.body.borrow_mut().as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                // The owner of the body records what was wrong; the upstream gets a reset.
+                Some(Err(_)) => return Poll::Ready(Some(Err(http2_error::cancelled()))),
+                None => {
+                    self.sent_whole(route.as_ref());
+                    return Poll::Ready(None);
+                }
+            }
+        } else {
+            Frame::data(std::mem::take(&mut *rest))
+        };
+        self.taken.set(true);
+        if let Some(Route { call, .. }) = &*route {
+            call.progressed();
+        }
+        let multiplexed = route.as_ref().is_some_and(|route| route.executor.is_some());
+        let frame = match frame.into_data() {
+            Ok(mut data) => {
+                if multiplexed && data.len() > PIECE {
+                    *rest = data.split_off(PIECE);
+                }
+                Frame::data(data)
+            }
+            Err(frame) => frame,
+        };
+        if rest.is_empty() && self.body.borrow().is_end_stream() {
+            self.sent_whole(route.as_ref());
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn sent_whole(&self, route: Option<&Route>) {
+        if let Some(Route { call, .. }) = route
+            && !call.is_answered()
+        {
+            call.await_answer(self.first_byte);
+        }
+    }
+}
+
+impl Body for OutgoingBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.as_ref().map_or(Poll::Ready(None), |source| source.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|source| source.rest.borrow().is_empty() && source.body.borrow().is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.length)
+    }
+}
+
+/// A response's body.
+pub struct IncomingBody {
+    incoming: Incoming,
+    /// `None` after the last byte.
+    connection: Option<PooledConnection>,
+    /// How long the upstream may be silent while more is wanted.
+    idle: Duration,
+}
+
+/// Why a response's body ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    #[error("the response broke off")]
+    Broken(#[from] hyper::Error),
+    #[error("the response was truncated")]
+    Truncated,
+    #[error("the upstream was silent for too long")]
+    TimedOut,
+    #[error("the request was cut")]
+    Cancelled,
+}
+
+impl IncomingBody {
+    pub(super) fn new(incoming: Incoming, connection: PooledConnection, idle: Duration) -> Self {
+        let mut body = Self { incoming, connection: Some(connection), idle };
+        if body.incoming.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    /// Gives the connection back after the last byte, without waiting for the client to read it.
+    fn end(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
+        }
+    }
+
+    fn fail(&mut self, error: IncomingError) -> IncomingError {
+        let ended = self.connection.take().and_then(|connection| connection.call().ended());
+        match ended {
+            Some(Ended::TimedOut) => IncomingError::TimedOut,
+            Some(Ended::Cancelled) => IncomingError::Cancelled,
+            Some(Ended::Dropped) | None => error,
+        }
+    }
+}
+
+impl Body for IncomingBody {
+    type Data = Bytes;
+    type Error = IncomingError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+        let this = &mut *self;
+        let Some(connection) = &this.connection else { return Poll::Ready(None) };
+        let call = connection.call();
+        if call.ended().is_some() {
+            return Poll::Ready(Some(Err(this.fail(IncomingError::Cancelled))));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            call.await_body(this.idle);
+            ready!(call.poll_overdue(cx));
+            return Poll::Ready(Some(Err(this.fail(IncomingError::TimedOut))));
+        };
+        call.disarm();
+        Poll::Ready(match frame {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    // A length among trailers means nothing.
+                    trailers.remove(header::CONTENT_LENGTH);
+                }
+                // Nothing follows trailers.
+                if frame.is_trailers() || this.incoming.is_end_stream() {
+                    this.end();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(this.fail(error.into()))),
+            // RST_STREAM(NO_ERROR) must not pass for the end of a complete response.
+            None if connection.is_http2() && !this.incoming.is_end_stream() => {
+                Some(Err(this.fail(IncomingError::Truncated)))
+            }
+            None => {
+                this.end();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.connection.is_none() { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+    }
+}
