@@ -23,6 +23,7 @@ use super::{
     Context,
     caller::{Caller, Identity},
     error::Problem,
+    offload::Offload,
 };
 use crate::authz::{
     answer::Reason,
@@ -33,6 +34,9 @@ use crate::authz::{
 pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/backup", get(stream))
 }
+
+/// Copying a store takes a processor, for as long as its client takes.
+static COPYING: Offload = Offload::new::<2, 4>();
 
 const PART: usize = 64 << 10;
 
@@ -48,14 +52,14 @@ async fn stream(State(context): State<Context>, caller: Caller) -> Result<Respon
     caller.require(Permission::AdminWrite)?;
     let (mut out, mut parts) = Parts::new();
     let store = context.store.clone();
-    tokio::task::spawn_blocking(move || {
+    let copying = tokio::spawn(COPYING.run(move || {
         let copied = store.backup(&mut out, &mut |_| {}).map_err(io::Error::other);
         if let Err(error) = copied.and_then(|_| out.flush()) {
             tracing::error!(%error, "a backup broke off");
             // A body that ends in an error never passes for a complete one.
             let _ = out.sender.blocking_send(Err(error));
         }
-    });
+    }));
     // What fails at once is still told by the status.
     match parts.recv().await {
         Some(Ok(first)) => {
@@ -65,7 +69,11 @@ async fn stream(State(context): State<Context>, caller: Caller) -> Result<Respon
             ];
             Ok((fields, Body::new(Stream { first: Some(first), parts })).into_response())
         }
-        Some(Err(_)) | None => Err(Reason::StoreUnavailable.answer(None).into()),
+        Some(Err(_)) => Err(Reason::StoreUnavailable.answer(None).into()),
+        None => match copying.await {
+            Ok(Err(busy)) => Err(busy),
+            _ => Err(Reason::StoreUnavailable.answer(None).into()),
+        },
     }
 }
 

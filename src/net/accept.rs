@@ -180,6 +180,7 @@ async fn admit<S: Service>(
 async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
     let connections = &worker.budgets().connections;
     let mut patience = if worker.is_full() { CLOSING } else { PATIENCE };
+    let mut yielded = false;
     loop {
         match worker.permit(peer) {
             Ok(permit) => {
@@ -189,6 +190,11 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
             Err(LimitReached::ThisAddress) => break,
             Err(LimitReached::Everybody) => {
                 let wait = if worker.make_room() { SOON } else { PAUSE };
+                if wait == SOON && !std::mem::replace(&mut yielded, true) {
+                    // Most connections close as soon as they are told to.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 if wait == PAUSE {
                     connections.wish();
                 }

@@ -309,15 +309,17 @@ impl Connection {
         self.ended.get() || self.carrier().ended.get()
     }
 
-    /// Since when the client has closed its side and waits for an answer, as one that has gone away does.
-    pub(super) fn half_closed_since(&self) -> Option<Instant> {
-        (self.phase.get() == Phase::Serving).then(|| self.half_closed.get())?
-    }
-
-    /// Whoever has closed its side counts as gone at once.
-    pub(super) fn presume_gone(&self) {
-        self.half_closed.set(self.clock.now().checked_sub(HALF_CLOSED));
+    /// A client that has closed its side and waits for an answer, as one that has gone away does, counts as gone
+    /// from now on. False: this one has not.
+    pub(super) fn presume_gone(&self) -> bool {
+        let now = self.clock.now();
+        let waits = |since: Instant| now.saturating_duration_since(since) < HALF_CLOSED;
+        if self.phase.get() != Phase::Serving || !self.half_closed.get().is_some_and(waits) {
+            return false;
+        }
+        self.half_closed.set(now.checked_sub(HALF_CLOSED));
         self.wake();
+        true
     }
 
     /// The client has closed its side. True: so long ago that it counts as gone.

@@ -20,7 +20,7 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
     gateway.developer("alice");
     gateway.must("POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "alice"}"#));
     let (_, own) = gateway.token("alice", "own", &["permgate"]);
-    let tokens: Vec<_> = (0..40).map(|n| gateway.token("alice", &format!("t{n}"), &["tracker"]).0).collect();
+    let tokens: Vec<_> = (0..10).map(|n| gateway.token("alice", &format!("t{n}"), &["tracker"]).0).collect();
     let paths = [
         "/hub/api/rest/users/me/permanenttokens?$top=1",
         "/v1/users/me/tokens?limit=1000",
@@ -37,7 +37,7 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
     ];
     let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
-        for (number, path) in paths.iter().cycle().take(48).enumerate() {
+        for (number, path) in paths.iter().enumerate() {
             let (stop, answered, bearer) = (&stop, &answered, format!("Bearer {own}"));
             let admin = gateway.admin;
             scope.spawn(move || {

@@ -56,6 +56,9 @@ pub(in crate::admin) struct Imported {
     tokens: Vec<ImportOutcome>,
 }
 
+/// Lines of one change: other changes, such as a ban, wait for no more of them (H1).
+const AT_ONCE: usize = 100;
+
 /// Each line by itself: a bad one does not stop the others.
 pub(super) async fn import(
     State(context): State<Context>,
@@ -70,8 +73,12 @@ pub(super) async fn import(
         outcomes.push(parsed.as_ref().err().map(refused));
         tokens.extend(parsed);
     }
-    let mut answers =
-        context.store.import_tokens(caller.actor(), tokens, body.make_owners).await?.into_iter();
+    let (mut tokens, mut answers) = (tokens.into_iter(), Vec::new());
+    while tokens.len() > 0 {
+        let some = tokens.by_ref().take(AT_ONCE).collect();
+        answers.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?);
+    }
+    let mut answers = answers.into_iter();
     let tokens: Vec<ImportOutcome> = outcomes
         .into_iter()
         .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| told(&answer))))
