@@ -17,7 +17,8 @@
 //! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
 //!   `DELETE /v1/live/{id}`
 //! * `GET /v1/overview`, `GET /openapi.json`
-//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`
+//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`,
+//!   `GET /v1/store/verify`
 //! * everything else: the page, `web`
 //! * `GET /healthz`, `GET /readyz` for anybody; `GET /metrics` for whom `admin.metrics` lets in, else
 //!   with `admin-read`
@@ -54,6 +55,7 @@ mod session;
 mod sign_in;
 mod tokens;
 mod users;
+mod verify;
 mod web;
 mod whoami;
 pub mod wire;
@@ -82,6 +84,7 @@ pub use self::{
     sign_in::{ProvidedGroup, Provider, SignIn, Trust, UserHeader},
     tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
     users::{KindWord, UserView},
+    verify::report_json,
 };
 
 fn router(context: Context) -> Router {
@@ -105,6 +108,7 @@ fn router(context: Context) -> Router {
         .merge(openapi::routes())
         .merge(configuration::routes())
         .merge(backup::routes())
+        .merge(verify::routes())
         .merge(health::routes())
         .merge(web::routes())
         .fallback(web::not_found)

@@ -105,6 +105,9 @@ pub enum StartError {
 
 /// Starts and returns once every listener accepts.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
+    for line in &config.environment {
+        tracing::info!("{line}");
+    }
     for warning in config.exposed.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
@@ -205,7 +208,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         .map_err(StartError::Listener)?;
     let reloader = Arc::new(Reloader {
         file: config.file.clone(),
-        text: Mutex::new(config.text.clone()),
+        text: Mutex::new(config.shown()),
         present: tokio::sync::Mutex::new(config),
         store: store.clone(),
         state: state.clone(),

@@ -28,6 +28,7 @@ mod admin;
 mod assertion;
 mod credentials;
 mod document;
+mod environment;
 mod exchange;
 mod fields;
 pub mod key;
@@ -62,6 +63,8 @@ pub struct Config {
     pub file: PathBuf,
     /// What was read; it names secrets but holds none.
     pub text: String,
+    /// What environment variables set in place of the file, for people.
+    pub environment: Vec<String>,
     pub server: Server,
     pub admin: Admin,
     pub store: store::Settings,
@@ -152,6 +155,15 @@ impl Config {
             Errors::of_file(&shown, format!("cannot be read: {reason}"), advice)
         })?;
         parse(&text, path)
+    }
+
+    /// The text, and as comments what the environment sets.
+    pub fn shown(&self) -> String {
+        let mut text = self.text.clone();
+        for line in &self.environment {
+            text += &format!("# {line}\n");
+        }
+        text
     }
 
     /// How many threads serve.

@@ -20,6 +20,10 @@ use crate::{
     settings::ProxySettings,
 };
 
+mod permission;
+
+pub use permission::{BootTime, ForwardPermission};
+
 /// One consistent view of everything but tokens. Read it before the index.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -34,6 +38,7 @@ pub struct State {
     /// Goes up with every published snapshot; a worker compares it with its cached copy's.
     version: AtomicU64,
     index: TokenIndex,
+    permission: ForwardPermission,
 }
 
 /// Digest to token, lock-free (papaya with the identity hash).
@@ -55,6 +60,7 @@ impl State {
             snapshot: ArcSwap::from_pointee(snapshot),
             version: AtomicU64::new(0),
             index: TokenIndex { tokens: papaya::HashMap::default(), imported: AtomicU64::new(0) },
+            permission: ForwardPermission::default(),
         })
     }
 
@@ -69,6 +75,11 @@ impl State {
 
     pub fn index(&self) -> &TokenIndex {
         &self.index
+    }
+
+    /// Whether this node may forward at all.
+    pub fn permission(&self) -> &ForwardPermission {
+        &self.permission
     }
 
     /// For the publisher alone: the snapshot first becomes visible, then the version.

@@ -15,6 +15,7 @@ mod audit;
 pub mod backup;
 pub(crate) mod ballast;
 mod change;
+pub mod cluster;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub(crate) mod engine;
@@ -31,6 +32,7 @@ mod replica;
 pub mod restore;
 mod sessions;
 mod verbs;
+pub mod verify;
 mod writer;
 
 pub use audit::{Verified, VerifyError};

@@ -11,8 +11,9 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    offload::{Offload, READS},
+    offload::READS,
     pages::{self, Cursor, Paging, Params},
+    verify::VERIFICATIONS,
     wire::{Page, Time, ok},
 };
 use crate::{
@@ -60,19 +61,19 @@ async fn list(
     READS.run(read).await?
 }
 
-/// The whole log is read each time.
-static VERIFYING: Offload = Offload::new::<1, 4>();
-
-/// Follows the whole chain, off this thread: it may be long.
+/// Follows the whole chain, off this thread and one at a time: it may be long.
 async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let store = context.store.clone();
-    let body = match VERIFYING.run(move || store.verify_audit()).await? {
+    let body = match VERIFICATIONS.run(move || store.verify_audit()).await? {
         Ok(Verified { events, last }) => {
             let last = last.map(|(seq, hash)| json!({"seq": seq, "hash": hex(&hash)}));
             json!({"valid": true, "events": events, "last": last})
         }
         Err(VerifyError::Broken { seq, what }) => json!({"valid": false, "seq": seq, "error": what}),
+        Err(error @ (VerifyError::CutOff { seq, .. } | VerifyError::Behind { seq, .. })) => {
+            json!({"valid": false, "seq": seq, "error": error.to_string()})
+        }
         Err(VerifyError::Read(error)) => return Err(error.into()),
     };
     Ok(ok(&body))
@@ -97,7 +98,7 @@ impl AuditView {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes what it is given");
         text

@@ -39,17 +39,16 @@ const PART: usize = 64 << 10;
 /// Parts that wait for the client; beyond that the copying thread waits.
 const AHEAD: usize = 4;
 
-type Part = Result<Bytes, io::Error>;
+pub(super) type Part = Result<Bytes, io::Error>;
 
 async fn stream(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     if matches!(caller.identity, Identity::Bearer { access: Access::Read, .. }) {
         return Err(Reason::ReadOnlyScope.answer(Some(BUILT_IN_SERVICE)).into());
     }
     caller.require(Permission::AdminWrite)?;
-    let (sender, mut parts) = mpsc::channel(AHEAD);
+    let (mut out, mut parts) = Parts::new();
     let store = context.store.clone();
     tokio::task::spawn_blocking(move || {
-        let mut out = Parts { sender, gathered: Vec::with_capacity(PART) };
         let copied = store.backup(&mut out, &mut |_| {}).map_err(io::Error::other);
         if let Err(error) = copied.and_then(|_| out.flush()) {
             tracing::error!(%error, "a backup broke off");
@@ -71,9 +70,17 @@ async fn stream(State(context): State<Context>, caller: Caller) -> Result<Respon
 }
 
 /// Gathers what is written and hands it over part by part; fails once nobody reads any more.
-struct Parts {
+pub(super) struct Parts {
     sender: mpsc::Sender<Part>,
     gathered: Vec<u8>,
+}
+
+impl Parts {
+    /// With what reads them.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Part>) {
+        let (sender, parts) = mpsc::channel(AHEAD);
+        (Self { sender, gathered: Vec::with_capacity(PART) }, parts)
+    }
 }
 
 impl Write for Parts {
@@ -94,9 +101,9 @@ impl Write for Parts {
     }
 }
 
-struct Stream {
-    first: Option<Bytes>,
-    parts: mpsc::Receiver<Part>,
+pub(super) struct Stream {
+    pub first: Option<Bytes>,
+    pub parts: mpsc::Receiver<Part>,
 }
 
 impl http_body::Body for Stream {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use http::StatusCode;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::error::Problem;
 
@@ -31,17 +31,24 @@ impl Offload {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
-        let worked = tokio::task::spawn_blocking(move || {
-            let worked = work();
-            drop((turn, place));
-            worked
-        });
-        worked.await.map_err(|error| {
+        self.start(work).await?.await.map_err(|error| {
             tracing::error!(%error, "work beside the control thread ended by a panic");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The request could not be answered")
         })
+    }
+
+    /// As [`Offload::run`], but returns once the work has its turn.
+    pub(super) async fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>, Problem> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
+        Ok(tokio::task::spawn_blocking(move || {
+            let worked = work();
+            drop((turn, place));
+            worked
+        }))
     }
 }
 

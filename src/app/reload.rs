@@ -122,7 +122,7 @@ impl Reloader {
         admin.set(&limits.of_admin());
         // Workers that have ended meanwhile need none.
         let _ = self.limits.send(next.server.limits.clone());
-        next.text.clone_into(&mut self.text.lock());
+        *self.text.lock() = next.shown();
         *present = next;
         // The configuration is in force; what its rules gave before must have ended, too.
         ended.map_err(ReloadError::Change)?;
@@ -243,7 +243,7 @@ impl Configuration for Shared {
     }
 
     fn file(&self) -> Result<String, String> {
-        Config::load(&self.0.file).map(|config| config.text).map_err(|errors| errors.to_string())
+        Config::load(&self.0.file).map(|config| config.shown()).map_err(|errors| errors.to_string())
     }
 
     fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>> {
@@ -317,7 +317,7 @@ mod tests {
         let limits = watch::channel(config.server.limits.clone()).0;
         let reloader = Reloader {
             file,
-            text: Mutex::new(config.text.clone()),
+            text: Mutex::new(config.shown()),
             present: AsyncMutex::new(config),
             store: store.clone(),
             state,

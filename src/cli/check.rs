@@ -23,14 +23,14 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let (errors, warnings, services, budgets) = match Config::load(global.config()) {
+        let (errors, warnings, services, budgets, environment) = match Config::load(global.config()) {
             Ok(mut config) => {
                 let unknown = unknown_readers(global, &config);
                 config.warnings.extend(unknown);
                 let budgets = config.budget_limits(Machine::read());
-                (config.exposed, config.warnings, config.services.len(), Some(budgets))
+                (config.exposed, config.warnings, config.services.len(), Some(budgets), config.environment)
             }
-            Err(errors) => (errors.0, Vec::new(), 0, None),
+            Err(errors) => (errors.0, Vec::new(), 0, None, Vec::new()),
         };
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
         match global.output {
@@ -38,6 +38,7 @@ impl Check {
                 "valid": !failed,
                 "errors": errors.iter().map(record).collect::<Vec<_>>(),
                 "warnings": warnings.iter().map(record).collect::<Vec<_>>(),
+                "environment": environment,
                 "budgets": budgets.as_ref().map(budget_record),
             })))?,
             Format::Jsonl => {
@@ -50,6 +51,9 @@ impl Check {
                 }
             }
             Format::Table | Format::Id => {
+                for line in &environment {
+                    say(line);
+                }
                 for error in &errors {
                     say(&format!("{} {error}\n", painted("error:", "1;31", &std::io::stderr())));
                 }

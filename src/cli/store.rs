@@ -1,5 +1,7 @@
-//! `permgate store ...`: a backup from a gateway that serves or from a closed store; a restore only
-//! into a closed one.
+//! `permgate store ...`: a backup and a verification of a gateway that serves or of a closed store; a restore
+//! only into a closed one.
+
+mod verify;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -31,6 +33,12 @@ pub(super) enum Store {
         #[arg(long)]
         accept_lost_revocations: bool,
     },
+    /// Read everything that is stored and report damage; the exit code is 1 when there is any
+    #[command(
+        after_help = "The running gateway reads its own store while it serves. With --offline, a store that \
+                            nobody serves is read; nothing in it is recovered or changed"
+    )]
+    Verify,
 }
 
 impl Store {
@@ -40,6 +48,7 @@ impl Store {
             Self::Restore { file, accept_lost_revocations } => {
                 restore(global, file, *accept_lost_revocations)
             }
+            Self::Verify => verify::run(global),
         }
     }
 }
@@ -76,6 +85,8 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     out.flush().map_err(unwritable)?;
     out.get_ref().sync_all().map_err(unwritable)?;
     fs::rename(&partial, file).map_err(unwritable)?;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
     say(&format!("{written} bytes in {}", file.display()));
     Ok(())
 }
@@ -99,6 +110,6 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     Ok(())
 }
 
-fn spinner() -> ProgressBar {
+pub(super) fn spinner() -> ProgressBar {
     if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() }
 }

@@ -89,7 +89,7 @@ pub(super) struct Create {
     /// A remark for people
     #[arg(long)]
     note: Option<String>,
-    /// Write its text to this new file, for --token-file, instead of printing it; it is then sent to this listener only
+    /// Write its text to this new file instead of printing it, with the address of the listener that it is for
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }

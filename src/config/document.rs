@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use super::problem::{Problem, blot};
+use super::{
+    environment::{Overrides, Place},
+    problem::{Problem, blot},
+};
 use crate::{
     authz::{rules::Origin, secret::redact},
     settings::{NoSystemRoots, SystemRoots},
@@ -17,6 +20,7 @@ use crate::{
 pub(super) struct Document<'t> {
     name: Arc<str>,
     text: &'t str,
+    overrides: &'t Overrides,
     pub(super) outside: Outside,
     /// What relative paths are relative to.
     pub(super) directory: &'t Path,
@@ -45,10 +49,11 @@ pub(super) struct Found {
 const SHOWN: usize = 200;
 
 impl<'t> Document<'t> {
-    pub(super) fn new(path: &'t Path, text: &'t str, outside: Outside) -> Self {
+    pub(super) fn new(path: &'t Path, text: &'t str, overrides: &'t Overrides, outside: Outside) -> Self {
         Self {
             name: path.display().to_string().into(),
             text,
+            overrides,
             outside,
             directory: path.parent().unwrap_or(Path::new("")),
             system_roots: OnceCell::new(),
@@ -65,7 +70,10 @@ impl<'t> Document<'t> {
 
     /// Where a rule of the file stands.
     pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
-        Origin { file: self.name.clone(), line: self.position(span.start).0 }
+        match self.overrides.place(span.start) {
+            Some(place) => Origin { file: place.variable.clone(), line: 1 },
+            None => Origin { file: self.name.clone(), line: self.position(span.start).0 },
+        }
     }
 
     pub(super) fn error(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
@@ -91,9 +99,12 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// A problem that is known by its line alone.
-    pub(super) fn error_on_line(&self, line: u32, message: impl Into<String>) {
-        let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+    /// An error in what a rule says, of which only the line is known.
+    pub(super) fn error_at(&self, origin: &Origin, message: impl Into<String>) {
+        if let Some(span) = self.overrides.span(&origin.file) {
+            return self.error(&span, message, "");
+        }
+        let index = usize::try_from(origin.line).unwrap_or(usize::MAX).saturating_sub(1);
         let start = self.text.split_inclusive('\n').take(index).map(str::len).sum::<usize>();
         let written = self.text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
         let indent = written.len() - written.trim_start().len();
@@ -122,13 +133,22 @@ impl<'t> Document<'t> {
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
-        let (line, column) = self.position(span.start);
-        let start = self.line_start(span.start);
-        let written = self.text[start..].lines().next().unwrap_or_default();
-        let meant = self.text.get(span.clone()).unwrap_or_default();
+        let (file, (line, column), written, meant) = match self.overrides.place(span.start) {
+            Some(Place { variable, line, offset }) => {
+                let (before, meant) = line.split_at(line.floor_char_boundary(offset));
+                let meant = &meant[..meant.floor_char_boundary(span.len())];
+                let column = u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX);
+                (variable, (1, column), line, meant)
+            }
+            None => {
+                let written = self.text[self.line_start(span.start)..].lines().next().unwrap_or_default();
+                let meant = self.text.get(span.clone()).unwrap_or_default();
+                (&self.name, self.position(span.start), written, meant)
+            }
+        };
         let width = meant.lines().next().unwrap_or_default().chars().count().max(1);
         Problem {
-            file: self.name.clone(),
+            file: file.clone(),
             line,
             column,
             excerpt: blot(written).chars().take(SHOWN).collect(),

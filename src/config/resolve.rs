@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
     num::{NonZeroU32, NonZeroUsize},
     ops::Range,
     path::Path,
@@ -16,6 +17,7 @@ use super::{
     address::{self, Listen, Scheme, is_local, network},
     admin, assertion,
     document::{Document, Found, Outside},
+    environment::Overrides,
     exchange, fields, keys,
     public::warn_of_risks,
     section::{Section, Text},
@@ -35,13 +37,29 @@ use crate::{
 };
 
 pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config, Errors> {
-    let document = Document::new(path, text, outside);
-    let (table, syntax) = DeTable::parse_recoverable(text);
+    let variables = match outside {
+        Outside::Read => Some(std::env::vars_os()),
+        Outside::Ignored => None,
+    };
+    parse_with(text, path, outside, variables.into_iter().flatten())
+}
+
+/// [`parse`] in an environment of these variables.
+pub(super) fn parse_with(
+    text: &str,
+    path: &Path,
+    outside: Outside,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Config, Errors> {
+    let overrides = Overrides::read(variables, text.len());
+    let document = Document::new(path, text, &overrides, outside);
+    let (mut table, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
         let at = error.span().unwrap_or(0..0);
         document.error(&at, format!("this is not TOML: {}", error.message()), "");
     }
     let broken = syntax.len();
+    overrides.merge(table.get_mut(), &document);
     shape::check(&document, keys::ROOT, table.get_ref(), &(0..0), "");
     document.drop_echoes(broken);
 
@@ -50,7 +68,8 @@ pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config,
     let Found { errors, exposed, warnings } = document.into_found();
     match config {
         Some(config) if errors.is_empty() => {
-            Ok(Config { text: text.to_owned(), exposed, warnings, ..config })
+            let environment = overrides.described();
+            Ok(Config { text: text.to_owned(), environment, exposed, warnings, ..config })
         }
         _ => Err(Errors(errors)),
     }
@@ -108,7 +127,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let (specs, public_specs) = (sound_services.clone(), sound_public.clone());
     let compiled = Rules::compile(specs, public_specs, rules.clone(), &mut ServiceIds::default());
     for error in compiled.err().into_iter().flatten() {
-        root.document.error_on_line(error.origin.line, error.message);
+        root.document.error_at(&error.origin, error.message);
     }
 
     let exchange: Vec<_> = root
@@ -123,6 +142,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     Some(Config {
         file: path.to_owned(),
         text: String::new(),
+        environment: Vec::new(),
         server,
         admin,
         store: store::Settings { path: store_path, ballast: store_section.size("ballast")? },

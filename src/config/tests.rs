@@ -17,6 +17,7 @@ use crate::{
     settings::{Ejection, UpstreamSettings, UpstreamUrl},
 };
 
+mod environment;
 mod mistakes;
 mod oidc;
 mod outside;

@@ -41,6 +41,17 @@ pub struct Verified {
 pub enum VerifyError {
     #[error("the audit chain breaks at event {seq}: {what}")]
     Broken { seq: u64, what: &'static str },
+    #[error("the audit chain ends before event {seq}, yet {acknowledged} events were acknowledged")]
+    CutOff { seq: u64, acknowledged: u64 },
+    #[error(
+        "the store shows changes up to {position}, yet {acknowledged} were acknowledged; restart permgate"
+    )]
+    Behind {
+        /// Of the first event that may be missing.
+        seq: u64,
+        position: u64,
+        acknowledged: u64,
+    },
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -127,31 +138,71 @@ pub(crate) const fn reason_word(reason: RevokeReason) -> &'static str {
     }
 }
 
-/// Follows a chain from where it begins: `from` says where, if events were trimmed.
+/// A chain as far as it has been followed.
+pub(crate) struct Chain {
+    next: AuditHead,
+    verified: Verified,
+}
+
+impl Chain {
+    /// `from` says where it begins, if events were trimmed.
+    pub(crate) fn new(from: Option<AuditStart>) -> Self {
+        let next = from.map_or(AuditHead::START, |kept| AuditHead { seq: kept.seq, hash: kept.prev });
+        Self { next, verified: Verified { events: 0, last: None } }
+    }
+
+    pub(crate) fn follow(&mut self, event: &AuditEvent) -> Result<(), VerifyError> {
+        let AuditHead { seq, hash: prev } = self.next;
+        let what = match () {
+            () if event.seq != seq => Some("an event is missing"),
+            () if event.prev != prev => Some("it does not follow the event before"),
+            () if event.hash != hash(event) => Some("it was changed"),
+            () => None,
+        };
+        if let Some(what) = what {
+            return Err(VerifyError::Broken { seq, what });
+        }
+        self.next = AuditHead { seq: event.seq + 1, hash: event.hash };
+        self.verified = Verified { events: self.verified.events + 1, last: Some((event.seq, event.hash)) };
+        Ok(())
+    }
+
+    /// Its end. `acknowledged` is the newest event of which that is known: the chain must have it, unless it
+    /// was trimmed, and may go on behind it.
+    pub(crate) fn end(self, acknowledged: Option<(u64, [u8; 32])>) -> Result<Verified, VerifyError> {
+        match acknowledged {
+            Some((acknowledged, _)) if acknowledged >= self.next.seq => {
+                Err(VerifyError::CutOff { seq: self.next.seq, acknowledged })
+            }
+            Some(acknowledged)
+                if self
+                    .verified
+                    .last
+                    .is_some_and(|last| last.0 == acknowledged.0 && last != acknowledged) =>
+            {
+                Err(VerifyError::Broken {
+                    seq: acknowledged.0,
+                    what: "it is not the event that was acknowledged",
+                })
+            }
+            _ => Ok(self.verified),
+        }
+    }
+}
+
+/// Follows a whole chain, page by page.
 pub(crate) fn verify(
     from: Option<AuditStart>,
+    acknowledged: Option<(u64, [u8; 32])>,
     mut page: impl FnMut(u64) -> Result<Vec<AuditEvent>, ReadError>,
 ) -> Result<Verified, VerifyError> {
-    let mut head = from.map_or(AuditHead::START, |kept| AuditHead { seq: kept.seq, hash: kept.prev });
-    let mut verified = Verified { events: 0, last: None };
+    let mut chain = Chain::new(from);
     loop {
-        let events = page(head.seq)?;
+        let events = page(chain.next.seq)?;
         if events.is_empty() {
-            return Ok(verified);
+            return chain.end(acknowledged);
         }
-        for event in events {
-            let what = match () {
-                () if event.seq != head.seq => Some("an event is missing"),
-                () if event.prev != head.hash => Some("it does not follow the event before"),
-                () if event.hash != hash(&event) => Some("it was changed"),
-                () => None,
-            };
-            if let Some(what) = what {
-                return Err(VerifyError::Broken { seq: head.seq, what });
-            }
-            head = AuditHead { seq: event.seq + 1, hash: event.hash };
-            verified = Verified { events: verified.events + 1, last: Some((event.seq, event.hash)) };
-        }
+        events.iter().try_for_each(|event| chain.follow(event))?;
     }
 }
 
@@ -196,9 +247,20 @@ mod tests {
     }
 
     fn verified(from: Option<AuditStart>, events: &[AuditEvent]) -> Result<Verified, u64> {
+        verified_to(None, from, events)
+    }
+
+    fn verified_to(
+        acknowledged: Option<&AuditEvent>,
+        from: Option<AuditStart>,
+        events: &[AuditEvent],
+    ) -> Result<Verified, u64> {
         let page = |seq| Ok(events.iter().filter(|event| event.seq >= seq).take(3).cloned().collect());
-        verify(from, page).map_err(|error| match error {
-            VerifyError::Broken { seq, .. } => seq,
+        let acknowledged = acknowledged.map(|event| (event.seq, event.hash));
+        verify(from, acknowledged, page).map_err(|error| match error {
+            VerifyError::Broken { seq, .. }
+            | VerifyError::CutOff { seq, .. }
+            | VerifyError::Behind { seq, .. } => seq,
             VerifyError::Read(_) => 0,
         })
     }
@@ -222,6 +284,20 @@ mod tests {
             events[4].target.push('x');
             events[4].hash = hash(&events[4]);
         });
+    }
+
+    #[test]
+    fn a_tail_that_was_cut_off_shows() {
+        let events = chain(10);
+        let newest = events.last();
+        assert_eq!(verified_to(newest, None, &events).map(|v| v.events), Ok(10));
+        assert_eq!(verified_to(newest, None, &events[..7]), Err(8));
+        assert_eq!(verified_to(newest, None, &[]), Err(1));
+        assert_eq!(verified_to(Some(&events[6]), None, &events).map(|v| v.events), Ok(10), "it went on");
+        let other = AuditEvent { hash: [1; 32], ..events[9].clone() };
+        assert_eq!(verified_to(Some(&other), None, &events), Err(10));
+        let kept = AuditStart { seq: 11, prev: events[9].hash };
+        assert_eq!(verified_to(newest, Some(kept), &[]).map(|v| v.events), Ok(0), "all were trimmed");
     }
 
     #[test]

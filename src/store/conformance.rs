@@ -19,6 +19,7 @@ use crate::{
 mod people;
 mod sessions;
 mod trail;
+pub(crate) mod whole;
 
 /// `open` gives an empty engine the first time and the same one, reopened, from then on.
 pub(crate) fn conforms(open: impl Fn() -> Engine) {

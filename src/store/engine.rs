@@ -24,11 +24,13 @@ pub(super) mod checkpoint;
 mod directory;
 mod open;
 mod open_error;
+mod verify;
 
 pub use self::open_error::OpenError;
 
 pub(crate) use directory::StoreDirectory;
 pub(crate) use open::Generation;
+pub(crate) use verify::verify_closed;
 
 /// A store that this process has open. Dereferences to the replica for reads.
 pub(crate) struct Engine {

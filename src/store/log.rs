@@ -1,12 +1,14 @@
 //! The ordered log in front of the store: every change is an entry here before it is anything else.
-//! [`journal`] keeps it in local files, [`memory`] in memory, for tests. What the operations of an
-//! entry mean is the caller's affair.
+//! [`journal`] keeps it in local files, `etcd` (a feature) where several nodes share it, [`memory`] in
+//! memory, for tests. What the operations of an entry mean is the caller's affair.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 #[cfg(test)]
 mod conformance;
 pub mod entry;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod files;
 pub mod journal;
 pub mod memory;
@@ -15,7 +17,7 @@ pub(crate) mod tests;
 
 pub use entry::Entry;
 
-/// The most bytes of operations that one entry takes.
+/// The most bytes of operations that one entry takes, but for a log that says otherwise.
 pub const MAX_OPERATIONS: usize = 1 << 20;
 
 /// Entries in one order, each bound to the one before by its hash. One entry is one batch: callers
@@ -46,6 +48,11 @@ pub trait Log: Send {
 
     /// Makes durable whatever the log knows beside the entries, which are durable already.
     fn sync(&mut self) -> Result<(), Failure>;
+
+    /// The most bytes of operations that one entry takes.
+    fn largest(&self) -> usize {
+        MAX_OPERATIONS
+    }
 
     /// Why no append is taken any more; `None` while appends are taken. Only opening the log again
     /// helps. Reading goes on.
@@ -144,8 +151,8 @@ pub enum AppendError {
     /// plan again.
     #[error("the log's head is at position {}, not at the expected one", head.position)]
     Moved { head: Head },
-    #[error("a batch has {bytes} bytes, the log takes up to {MAX_OPERATIONS}")]
-    TooLarge { bytes: usize },
+    #[error("a batch has {bytes} bytes, the log takes up to {largest}")]
+    TooLarge { bytes: usize, largest: usize },
     /// Nothing was appended and the log is as it was: the same append may work later, once there is
     /// room on the disk.
     #[error("nothing was written: {0}")]

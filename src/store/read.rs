@@ -6,6 +6,7 @@ use super::{
     Page, ReadError, Store, TokenFilter, TokenState, audit,
     audit::{Verified, VerifyError},
     model::{AuditEvent, TokenRecord},
+    verify,
 };
 use crate::authz::{
     accounts::Accounts,
@@ -142,10 +143,23 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// Follows the whole chain.
+    /// Follows the whole chain, to the newest event that was acknowledged.
     pub fn verify_audit(&self) -> Result<Verified, VerifyError> {
         let engine = self.engine();
-        audit::verify(engine.audit_start()?, |seq| engine.audit_from(seq, STEP))
+        loop {
+            let (from, acknowledged) = (engine.audit_start()?, engine.acknowledged_audit()?);
+            let verified = audit::verify(from, acknowledged, |seq| engine.audit_from(seq, STEP));
+            // Its beginning may have been trimmed meanwhile.
+            if verified.is_ok() || engine.audit_start()? == from {
+                return verified;
+            }
+        }
+    }
+
+    /// Reads everything that is stored while changes go on, and says what is wrong. `tell` may end it early.
+    /// Blocks: not for a worker or the control runtime.
+    pub fn verify(&self, tell: &mut verify::Tell<'_>) -> Result<verify::Report, verify::Stopped> {
+        self.engine().verify(tell)
     }
 
     fn unsaved(&self, id: TokenId) -> Option<TokenRecord> {

@@ -27,6 +27,7 @@ mod owned;
 mod read;
 mod stage;
 mod tables;
+mod verify;
 
 pub(crate) use open::{OpenError, guard_sled, open_sled_at, remove};
 pub(crate) use owned::Counts;
@@ -48,6 +49,7 @@ pub(crate) struct Replica {
     /// By owner. sled has no such list: it would be the largest of all trees.
     owners: RwLock<HashMap<String, Owned>>,
     copying: Mutex<Vec<Copying>>,
+    condemned: AtomicBool,
 }
 
 /// sled's trees in the order of [`Table::ALL`].
@@ -110,6 +112,11 @@ impl Replica {
             stage.finish(state)
         })
         .unwrap_or_else(|error| Err(Damage::from(sled::Error::ReportableBug(error.0)).into()))
+        .inspect_err(|error| {
+            if let StageError::Damage(damage) = error {
+                self.condemn_for(damage);
+            }
+        })
     }
 
     /// Applies what was staged; the replica is at `head` then. All of it, or nothing, is found after a
@@ -189,15 +196,51 @@ impl Replica {
     }
 
     fn read<T>(&self, read: impl FnOnce(&Trees) -> Result<T, Damage>) -> Result<T, ReadError> {
-        self.guarded(read)?.map_err(|e| ReadError(e.to_string()))
+        self.guarded(read)?.map_err(|damage| {
+            self.condemn_for(&damage);
+            ReadError(damage.to_string())
+        })
+    }
+
+    /// Has the next start make it again, since the sums that a start verifies need not show the damage.
+    pub(crate) fn condemn(&self, why: &str) {
+        if self.condemned.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let replica = self.path.display().to_string();
+        tracing::error!(
+            replica,
+            why,
+            "the replica is damaged: restart permgate to make it again from the journal"
+        );
+        if let Err(error) = open::condemn(&self.path, why) {
+            tracing::error!(replica, %error, "it could not be marked as damaged: take it away before the next start");
+        }
+    }
+
+    /// A disk that cannot be read now may be readable later, and a row may be missing because it has just
+    /// been removed.
+    fn condemn_for(&self, damage: &Damage) {
+        let lasting = match damage {
+            Damage::Sled(error) => !matches!(error, sled::Error::Io(_)),
+            Damage::Record(error) => !matches!(error, DecodeError::Newer { .. }),
+            Damage::Key(_) | Damage::Sum(_) | Damage::AuditEnd => true,
+            Damage::Dangling(_) => false,
+        };
+        if lasting {
+            self.condemn(&damage.to_string());
+        }
     }
 
     /// sled panics on some damage; here that is an error like any other.
     fn guarded<T>(&self, work: impl FnOnce(&Trees) -> T) -> Result<T, ReadError> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         let trees = trees.as_ref().ok_or_else(|| ReadError("it is closed".to_owned()))?;
-        catch_unwind(AssertUnwindSafe(|| work(trees)))
-            .map_err(|_| ReadError("the storage engine panicked".to_owned()))
+        catch_unwind(AssertUnwindSafe(|| work(trees))).map_err(|_| {
+            const WHY: &str = "the storage engine panicked";
+            self.condemn(WHY);
+            ReadError(WHY.to_owned())
+        })
     }
 }
 

@@ -202,6 +202,35 @@ fn a_backup_is_for_writers_of_everything_and_comes_whole() {
 }
 
 #[test]
+fn a_verification_is_for_administrators_and_reads_everything() {
+    let fixture = Fixture::start();
+    fixture.user("plain", &[]);
+    fixture.user("viewer", &[]);
+    fixture.allow("viewer", &["admin-read", "read-audit"]);
+    fixture.user("admin", &["developers"]);
+    fixture.allow("admin", &["admin-write"]);
+    let check = |name: &str, sender: &Sender, expected: (u16, &str)| {
+        let answer = fixture.call(sender, "GET", "/v1/store/verify", None);
+        if answer.status == 200 {
+            assert_eq!((answer.status, ""), expected, "{name}");
+            assert_eq!(answer.field("content-type"), Some("application/x-ndjson"), "{name}");
+            let text = String::from_utf8(answer.bytes().to_vec()).unwrap();
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('{')).collect();
+            let report: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+            assert_eq!((&report["sound"], &report["damage"]), (&json!(true), &json!([])), "{name}: {text}");
+            assert_eq!(report["rows"]["users"], 3, "{name}: {text}");
+        } else {
+            assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}");
+        }
+    };
+    check("nobody", &Sender::Anonymous, (401, "unauthorized"));
+    check("everybody", &fixture.sender("plain"), (403, "permission_denied"));
+    check("who sees everything", &fixture.sender("viewer"), (403, "permission_denied"));
+    check("an administrator", &fixture.sender("admin"), (200, ""));
+    check("the operator", &Sender::Operator, (200, ""));
+}
+
+#[test]
 fn an_overview_and_who_reads_what_are_for_who_sees_everything() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);

@@ -261,6 +261,9 @@ fn a_running_gateway_is_administered() {
     let (members, _) = check(at, "group show staff -o json", 0);
     assert!(members.contains("\"bob\""), "{members}");
     check(at, "audit verify", 0);
+    let (report, words) = check(at, "-o json store verify", 0);
+    assert!(report.contains("\"sound\": true") && words.contains("the store is sound"), "{report}{words}");
+    check(at, "--offline store verify", 1);
     check(at, "store backup running.backup", 0);
     check(at, "store backup running.backup", 2);
 
@@ -289,6 +292,8 @@ fn a_restore_does_not_bring_the_revoked_back() {
     let mode = fs::metadata(at.join("monday.backup")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "it holds password hashes");
     check(at, "--offline store backup monday.backup", 2);
+    let (report, words) = check(at, "--offline store verify", 0);
+    assert!(report.is_empty() && words.contains("the store is sound"), "{report}{words}");
     check(at, &format!("--offline token revoke {id}"), 0);
     check(at, "store restore monday.backup", 0);
     let (record, _) = check(at, &format!("--offline token show {id} -o json"), 0);

@@ -3,9 +3,10 @@
 //! not be.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
 
 /// strace on a process; it lets go when it is dropped.
@@ -69,6 +70,47 @@ impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
     }
+}
+
+/// Runs a command with a fault in its system calls, which strace injects: its status, and how often each of its
+/// threads made one of the `calls` at the most. `None` where it may not be traced.
+pub fn with_fault(calls: &str, fault: &str, command: &Command) -> Option<(ExitStatus, usize)> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    // Whatever hangs by a fault is ended.
+    let mut strace = Command::new("timeout");
+    strace.args([
+        "--kill-after=1",
+        "60",
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "signal=none",
+        "-e",
+        &format!("trace={calls}"),
+    ]);
+    if !fault.is_empty() {
+        strace.args(["-e", &format!("inject={calls}:{fault}")]);
+    }
+    strace.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
+    strace.arg("-o").arg(log.path()).arg("--").arg(command.get_program()).args(command.get_args());
+    let output = strace.stdin(Stdio::null()).env_remove("PERMGATE_TOKEN").env_remove("PERMGATE_LOG").output();
+    let Ok(output) = output else {
+        skipped("timeout is not installed");
+        return None;
+    };
+    assert_ne!(output.status.code(), Some(124), "it hung: {fault}: {command:?}");
+    let words = String::from_utf8_lossy(&output.stderr);
+    if words.contains("failed to run command") || words.to_lowercase().contains("ptrace") {
+        skipped(&format!("strace may not trace here: {words}"));
+        return None;
+    }
+    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+    for line in std::fs::read_to_string(log.path()).unwrap().lines() {
+        let thread = line.split(' ').next().unwrap_or_default();
+        *calls.entry(thread.to_owned()).or_default() += usize::from(!line.contains("resumed>"));
+    }
+    Some((output.status, calls.into_values().max().unwrap_or_default()))
 }
 
 /// What a skipped test says; with `PERMGATE_CI=1` it fails instead.

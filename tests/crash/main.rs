@@ -8,8 +8,12 @@ mod support;
 
 mod directories;
 mod disk_full;
+mod every_call;
 mod faults;
 mod held_worker;
 mod killed;
 mod place;
 mod sync_error;
+mod verified;
+mod volumes;
+mod write_errors;

@@ -91,7 +91,12 @@ access = "off"
 
     /// Starts, and returns once it listens.
     pub fn run(&self) -> Process {
-        let mut process = self.begin();
+        self.run_by(&[])
+    }
+
+    /// Started by a program with its arguments.
+    pub fn run_by(&self, starter: &[&str]) -> Process {
+        let mut process = self.begin_by(starter);
         assert!(process.words.wait_for("admin listener"), "{:?}: {}", process.end(), process.words());
         process
     }
@@ -104,7 +109,12 @@ access = "off"
     }
 
     fn begin(&self) -> Process {
-        let mut child = self.command("run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.begin_by(&[])
+    }
+
+    fn begin_by(&self, starter: &[&str]) -> Process {
+        let mut child =
+            self.command_by(starter, "run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let words: Arc<Words> = Arc::default();
         let told = words.clone();
@@ -129,9 +139,22 @@ access = "off"
         data + &words
     }
 
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
-        command.arg("-c").arg(self.path().join("gateway.toml")).args(line.split(' ')).stdin(Stdio::null());
+    /// One that may fail: its exit code, and what it prints.
+    pub fn line(&self, line: &str) -> (Option<i32>, String) {
+        let Output { status, stdout, stderr } = self.command(line).output().unwrap();
+        (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+    }
+
+    pub fn command(&self, line: &str) -> Command {
+        self.command_by(&[], line)
+    }
+
+    /// Started by a program with its arguments.
+    pub fn command_by(&self, starter: &[&str], line: &str) -> Command {
+        let all = [starter, &[env!("CARGO_BIN_EXE_permgate"), "-c"]].concat();
+        let mut command = Command::new(all[0]);
+        command.args(&all[1..]).arg(self.path().join("gateway.toml"));
+        command.args(line.split(' ')).stdin(Stdio::null()).current_dir(self.path());
         command.env_remove("PERMGATE_TOKEN").env_remove("PERMGATE_LOG");
         command
     }

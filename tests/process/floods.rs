@@ -86,7 +86,7 @@ fn floods() {
             let _stop = Stop(&stop);
             thread::sleep(Duration::from_secs(2));
             let p99 = [0; 3].map(|_| neighbour(process.proxy));
-            let bans = [0; 3].map(|run| ban(&process, &format!("user{number}{run}")));
+            let bans = [0, 1, 2].map(|run| ban(&process, &format!("user{number}{run}")));
             (p99.into_iter().collect::<Result<Vec<_>, _>>(), bans)
         });
         let used = memory(&process);

@@ -22,5 +22,6 @@ for token in tokens:
            const socket = new WebSocket(url, ["chat", `permgate.bearer.${token}`]);
            socket.onmessage = (event) => { done([event.data, socket.protocol, 0]); socket.close(); };
            socket.onclose = (event) => done(["", "", event.code]);""", socket, token)
-    print(json.dumps([*heard, " ".join(entry["message"] for entry in driver.get_log("browser"))]))
+    print(json.dumps([*heard, " ".join(entry["message"] for entry in driver.get_log("browser")
+                                       if "WebSocket" in entry["message"])]))
 driver.quit()

@@ -276,6 +276,9 @@ fn operation() -> Vec<Operation> {
             .tells(&[("reloaded", Type::Boolean), CUT])
             .refuses(&[422]),
         get("/v1/backup", "The store as a stream").gives(200, "application/octet-stream", binary()),
+        get("/v1/store/verify", "Read and verify everything that is stored: progress, then the report, a line each")
+            .gives(200, "application/x-ndjson", binary())
+            .like(json!("{\"part\":\"tokens\",\"done\":256,\"of\":1000}\n{\"sound\":true,\"damage\":[]}\n")),
         get("/healthz", "The process answers").tells(&[("status", Type::String)]).open(),
         get("/readyz", "It takes requests").tells(&[("status", Type::String)]).open(),
         get("/metrics", "Prometheus text").gives(200, "text/plain; version=0.0.4", binary()),

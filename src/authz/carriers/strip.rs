@@ -29,8 +29,15 @@ pub fn restrict_caching(headers: &mut HeaderMap, carriers: &Carriers, used: Opti
     let authorization =
         (*carriers != Carriers::BEARER && carriers.accepts_authorization()).then_some(header::AUTHORIZATION);
     let websocket = carriers.websocket.then_some(header::SEC_WEBSOCKET_PROTOCOL);
-    for name in authorization.into_iter().chain(carriers.headers.iter().cloned()).chain(websocket) {
-        headers.append(header::VARY, HeaderValue::from(name));
+    let names: Vec<_> =
+        authorization.iter().chain(&carriers.headers).chain(&websocket).map(HeaderName::as_str).collect();
+    if !names.is_empty() && !list_elements(headers, header::VARY).any(|name| name == b"*") {
+        // In one field: nginx before 1.23 heeds the last one alone.
+        let vary = list_elements(headers, header::VARY).chain(names.iter().map(|name| name.as_bytes()));
+        let vary = vary.collect::<Vec<_>>().join(&b", "[..]);
+        if let Ok(value) = HeaderValue::from_bytes(&vary) {
+            headers.insert(header::VARY, value);
+        }
     }
     if used.is_none_or(CarrierKind::is_authorization) {
         return;

@@ -106,8 +106,14 @@ impl Engine {
     /// Writes a checkpoint now and trims the journal.
     #[cfg(test)]
     pub(crate) fn checkpoint_now(&self) {
+        self.try_checkpoint().unwrap();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn try_checkpoint(&self) -> Result<(), String> {
         let (replica, log, closing) = (self.replica.clone(), self.log.clone(), self.closing.clone());
-        Job { generation: self.generation.clone(), replica, log, closing }.write_and_trim().unwrap();
+        let job = Job { generation: self.generation.clone(), replica, log, closing };
+        job.write_and_trim().map_err(|error| error.to_string())
     }
 }
 

@@ -47,6 +47,15 @@ impl StoreDirectory {
         Ok(directory)
     }
 
+    /// Fails when there is none.
+    pub(crate) fn open_present(path: &Path) -> Result<Self, OpenError> {
+        match path.try_exists() {
+            Ok(true) => Self::open(path),
+            Ok(false) => Err(OpenError::Absent { path: path.to_owned() }),
+            Err(e) => Err(Failure::new("look at", path, e).into()),
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::BufReader,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -25,7 +26,7 @@ use crate::store::{
     replica::{self, ApplyError, Replica, StageError},
 };
 
-const REPLICA: &str = "sled";
+pub(super) const REPLICA: &str = "sled";
 
 /// The most bytes of operations that are read from the journal at once.
 const REDO: usize = 4 << 20;
@@ -268,8 +269,8 @@ impl Generation {
             if position + 1 < first {
                 break;
             }
-            match read_through(&path, self.store) {
-                Ok(()) => {}
+            match read_through(&path, self.store, &mut |_| ControlFlow::Continue(())) {
+                Ok(_) => {}
                 Err(StreamError::Newer) => {
                     let why = StreamError::Newer.to_string();
                     return Err(OpenError::Newer { path, why });
@@ -348,17 +349,27 @@ fn open_checkpoint(path: &Path) -> Result<Reader<BufReader<File>>, StreamError> 
     Reader::open(BufReader::with_capacity(1 << 18, file))
 }
 
-/// Whether a checkpoint is whole and of this store.
-fn read_through(path: &Path, store: StoreId) -> Result<(), StreamError> {
+/// Whether a checkpoint is whole and of this store; where in the log it is. `tell` hears the rows, and may
+/// end it early.
+pub(super) fn read_through(
+    path: &Path,
+    store: StoreId,
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Head, StreamError> {
     let mut reader = open_checkpoint(path)?;
     if reader.header.store != store.to_string() {
         return Err(StreamError::Foreign);
     }
     let mut ops = Vec::new();
     while reader.next(&mut ops)? {
-        ops.clear();
+        if ops.len() >= LOAD {
+            ops.clear();
+            if tell(reader.progress.rows).is_break() {
+                return Err(StreamError::Truncated(reader.progress.rows));
+            }
+        }
     }
-    Ok(())
+    Ok(reader.head)
 }
 
 /// A file of the journal is copied at each start, which on a full disk the ballast makes room for.

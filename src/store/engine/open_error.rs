@@ -22,6 +22,14 @@ pub enum OpenError {
         "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to make a new one"
     )]
     File { path: PathBuf },
+    /// Only where none is to be made.
+    #[error("there is no store in {path}; [store] path names it")]
+    Absent { path: PathBuf },
+    /// Only where nothing is to be migrated.
+    #[error(
+        "the store {path} is of the first release, and is migrated when this permgate first opens it; start it once, then verify"
+    )]
+    Released { path: PathBuf },
     #[error(transparent)]
     Generation(#[from] GenerationError),
     #[error(transparent)]

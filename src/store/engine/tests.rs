@@ -14,6 +14,8 @@ use crate::store::{
     model::TokenRecord,
 };
 
+mod damage;
+
 struct Place {
     directory: tempfile::TempDir,
 }
@@ -216,6 +218,25 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
 }
 
 const KEPT_CHECKPOINTS: usize = 2;
+
+/// As on a full disk: what the checkpoint would have spared the journal stays there.
+#[test]
+fn a_checkpoint_that_cannot_be_written_costs_nothing() {
+    let place = Place::new();
+    let engine = place.filled();
+    engine.checkpoint_now();
+    let obstacle = place.generation().join("checkpoint.new");
+    fs::create_dir(&obstacle).unwrap();
+    commit(&engine, 200);
+    assert!(engine.try_checkpoint().is_err());
+    commit(&engine, 201);
+    engine.close();
+    place.forget();
+    let engine = place.open().unwrap();
+    assert_eq!(count(&engine), 202);
+    fs::remove_dir(&obstacle).unwrap();
+    engine.checkpoint_now();
+}
 
 #[test]
 fn a_replica_that_was_left_behind_catches_up() {

@@ -1,22 +1,22 @@
 //! What every log must do, as one suite.
 
 use super::{
-    AppendError, EntryHash, Head, Log, MAX_OPERATIONS, ReadError, StoreId, TrimError,
+    AppendError, EntryHash, Head, Log, ReadError, StoreId, TrimError,
     journal::{Journal, Options},
     memory::{Fault, MemoryLog},
     tests::disk::{Disk, Weakness},
 };
 
-const STORE: StoreId = StoreId([3; 16]);
+pub(super) const STORE: StoreId = StoreId([3; 16]);
 
 /// One log that can be opened again and made to fail.
-trait Place {
-    fn open(&self) -> Box<dyn Log>;
+pub(super) trait Place {
+    fn open(&self) -> Box<dyn Log + '_>;
     /// The next append fails and nobody knows whether it was made.
     fn fail_next(&self);
 }
 
-fn conforms(place: &dyn Place) {
+pub(super) fn conforms(place: &dyn Place) {
     let mut log = place.open();
     assert_eq!(log.store(), STORE);
     empty(&mut *log);
@@ -66,13 +66,14 @@ fn appended(log: &mut dyn Log) -> Head {
 }
 
 fn bounds(log: &mut dyn Log, head: Head) -> Head {
-    let refused = log.append(head, &vec![0; MAX_OPERATIONS + 1]);
+    let largest = log.largest();
+    let refused = log.append(head, &vec![0; largest + 1]);
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })), "{refused:?}");
     let head = log.append(head, b"").unwrap();
-    let head = log.append(head, &vec![9; MAX_OPERATIONS]).unwrap();
+    let head = log.append(head, &vec![9; largest]).unwrap();
     let entries = log.read(201, usize::MAX).unwrap();
     assert_eq!(entries[0].operations, b"");
-    assert_eq!(entries[1].operations, vec![9; MAX_OPERATIONS]);
+    assert_eq!(entries[1].operations, vec![9; largest]);
     log.append(head, b"behind the large one").unwrap()
 }
 
@@ -124,7 +125,7 @@ fn failures(place: &dyn Place, mut head: Head) {
 }
 
 impl Place for Disk {
-    fn open(&self) -> Box<dyn Log> {
+    fn open(&self) -> Box<dyn Log + '_> {
         let options = Options { file_size: 128 << 10 };
         if self.root().list().unwrap().is_empty() {
             return Box::new(Journal::create(self.root(), STORE, Head::EMPTY, options).unwrap());
@@ -176,7 +177,7 @@ fn the_journal_in_real_files_conforms() {
 fn the_memory_log_conforms() {
     struct Memory(MemoryLog, std::cell::Cell<bool>);
     impl Place for Memory {
-        fn open(&self) -> Box<dyn Log> {
+        fn open(&self) -> Box<dyn Log + '_> {
             Box::new(self.0.reopen())
         }
 

@@ -96,6 +96,11 @@ pub fn encode(
 /// How many bytes the entry has that begins with `header`, which is at least [`HEADER`] long. Nothing
 /// is verified but that the answer is possible.
 pub fn encoded_length(header: &[u8]) -> Result<usize, DecodeError> {
+    encoded_length_within(header, MAX_OPERATIONS)
+}
+
+/// The same for a log that takes up to `largest` bytes of operations.
+pub(super) fn encoded_length_within(header: &[u8], largest: usize) -> Result<usize, DecodeError> {
     if header.len() < HEADER {
         return Err(DecodeError::CutOff);
     }
@@ -107,7 +112,7 @@ pub fn encoded_length(header: &[u8]) -> Result<usize, DecodeError> {
         return Err(DecodeError::Version(version));
     }
     let length = u32::from_le_bytes(array(header, 8)) as usize;
-    if length > MAX_OPERATIONS {
+    if length > largest {
         return Err(DecodeError::Length(length));
     }
     Ok(HEADER + length)
@@ -116,7 +121,12 @@ pub fn encoded_length(header: &[u8]) -> Result<usize, DecodeError> {
 /// Verifies the entry at the start of `bytes`; what stands behind it is left alone. Whether it follows
 /// the entry before it is the caller's to check.
 pub fn decode(bytes: &[u8]) -> Result<EntryRef<'_>, DecodeError> {
-    let length = encoded_length(bytes)?;
+    decode_within(bytes, MAX_OPERATIONS)
+}
+
+/// The same for a log that takes up to `largest` bytes of operations.
+pub(super) fn decode_within(bytes: &[u8], largest: usize) -> Result<EntryRef<'_>, DecodeError> {
+    let length = encoded_length_within(bytes, largest)?;
     let operations = bytes.get(HEADER..length).ok_or(DecodeError::CutOff)?;
     let hash = EntryHash(array(bytes, CHECKSUM));
     if checksum(&bytes[..CHECKSUM], operations) != hash {

@@ -22,11 +22,13 @@ use layout::{ENTRIES, Header, SLOTS, Slot, blocks};
 use segment::Segment;
 
 mod create;
+mod inventory;
 mod layout;
 mod open;
 mod scan;
 mod segment;
 
+pub use inventory::{Inventory, Visit};
 pub use open::{Dropped, OpenError, Recovery};
 
 /// How a journal uses the disk.
@@ -221,7 +223,7 @@ impl Log for Journal {
             return Err(AppendError::Moved { head: self.head });
         }
         if operations.len() > MAX_OPERATIONS {
-            return Err(AppendError::TooLarge { bytes: operations.len() });
+            return Err(AppendError::TooLarge { bytes: operations.len(), largest: MAX_OPERATIONS });
         }
         let length = blocks(entry::HEADER + operations.len());
         if self.active.end + length as u64 > self.active.capacity {

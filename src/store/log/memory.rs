@@ -115,7 +115,7 @@ impl Log for MemoryLog {
             return Err(AppendError::Moved { head });
         }
         if operations.len() > MAX_OPERATIONS {
-            return Err(AppendError::TooLarge { bytes: operations.len() });
+            return Err(AppendError::TooLarge { bytes: operations.len(), largest: MAX_OPERATIONS });
         }
         let fault = shared.fault.take();
         let failure = |reason| Failure::new("append to", PathBuf::from("memory"), io::Error::other(reason));

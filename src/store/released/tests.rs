@@ -91,7 +91,10 @@ fn verify(engine: &Engine, name: &str) {
     let events = engine.audit_from(0, 10_000).unwrap();
     let expected_events = expected("audit");
     assert!(events.len() >= expected_events.len(), "{name}");
-    audit::verify(engine.audit_start().unwrap(), |seq| engine.audit_from(seq, 100)).unwrap();
+    audit::verify(engine.audit_start().unwrap(), engine.acknowledged_audit().unwrap(), |seq| {
+        engine.audit_from(seq, 100)
+    })
+    .unwrap();
 }
 
 #[test]

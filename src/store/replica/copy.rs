@@ -16,6 +16,8 @@ use crate::store::{ReadError, log::Head, op::tag};
 /// A copy on its way through the rows, table by table.
 pub(super) struct Copying {
     number: u64,
+    /// With the tables that follow from others.
+    derived: bool,
     /// The last row that was copied; `None` before the first.
     done: Option<(Table, Key)>,
     /// Rows ahead as they were; `None` was not there.
@@ -30,6 +32,9 @@ pub(crate) struct Copy<'a> {
     pub head: Head,
 }
 
+/// A row, as it was when the copy began.
+pub(super) type CopiedRow = (Table, Key, Vec<u8>);
+
 /// Rows between two chances for a commit.
 const SLICE: usize = 256;
 
@@ -38,10 +43,15 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 impl Replica {
     /// Begins a copy of everything as it is now.
     pub(crate) fn copy(&self) -> Copy<'_> {
+        self.copy_with(false, || ()).0
+    }
+
+    /// As [`Replica::copy`], and what `now` reads belongs to the same moment.
+    pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (Copy<'_>, T) {
         let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        copying.push(Copying { number, done: None, before: BTreeMap::new() });
-        Copy { replica: self, number, head: self.head() }
+        copying.push(Copying { number, derived, done: None, before: BTreeMap::new() });
+        (Copy { replica: self, number, head: self.head() }, now())
     }
 }
 
@@ -49,26 +59,60 @@ impl Copy<'_> {
     /// The next rows as operations in bytes; nothing at the end.
     pub(crate) fn next(&mut self, ops: &mut Vec<Vec<u8>>) -> Result<(), ReadError> {
         ops.clear();
-        loop {
-            let (rows, last) = self.replica.read(|trees| {
-                let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
-                match copying.iter_mut().find(|one| one.number == self.number) {
-                    Some(copying) => copying.slice(trees),
-                    None => Ok((Vec::new(), true)),
-                }
-            })?;
+        while ops.is_empty() {
+            let rows = self.rows()?;
+            if rows.is_empty() {
+                break;
+            }
             ops.extend(rows.iter().filter_map(|(table, key, row)| operation(*table, key, row)));
-            if last || !ops.is_empty() {
-                return Ok(());
+        }
+        Ok(())
+    }
+
+    /// The next rows, table by table, in the order of keys; none at the end. After an error it is tried
+    /// again, unless [`Copy::pass_over`] leaves the table out.
+    pub(super) fn rows(&mut self) -> Result<Vec<CopiedRow>, ReadError> {
+        loop {
+            let (rows, last) =
+                self.replica.read(|trees| match self.copying(|copying| copying.slice(trees)) {
+                    Some(slice) => slice,
+                    None => Ok((Vec::new(), true)),
+                })?;
+            if last || !rows.is_empty() {
+                return Ok(rows);
             }
         }
     }
+
+    /// Leaves out what is left of the table that is being read; returns which it is.
+    pub(super) fn pass_over(&mut self) -> Option<Table> {
+        self.copying(|copying| {
+            let table = copying.done.as_ref().map_or(Table::Meta, |(table, _)| *table);
+            copying.done = Some(match Table::ALL.get(table as usize + 1) {
+                Some(next) => (*next, Key::new()),
+                None => (table, END.to_vec()),
+            });
+            copying.before.retain(|(of, _), _| *of > table);
+            table
+        })
+    }
+
+    fn copying<T>(&self, work: impl FnOnce(&mut Copying) -> T) -> Option<T> {
+        let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        copying.iter_mut().find(|one| one.number == self.number).map(work)
+    }
 }
+
+/// Behind every key.
+const END: [u8; 64] = [u8::MAX; 64];
 
 impl Copying {
     /// To be called before the rows change.
     pub(super) fn keep(&mut self, changing: &[Rows; Table::ALL.len()]) {
-        for (table, rows) in Table::ALL.into_iter().zip(changing).filter(|(table, _)| !table.is_derived()) {
+        for (table, rows) in Table::ALL.into_iter().zip(changing) {
+            if table.is_derived() && !self.derived {
+                continue;
+            }
             for (key, row) in rows {
                 let place = (table, key.clone());
                 if self.done.as_ref().is_none_or(|done| place > *done) {
@@ -80,14 +124,13 @@ impl Copying {
     }
 
     /// The next rows as they were, and whether they are the last.
-    #[allow(clippy::type_complexity, reason = "rows with their tables")]
-    fn slice(&mut self, trees: &Trees) -> Result<(Vec<(Table, Key, Vec<u8>)>, bool), super::Damage> {
-        let (table, from) = match self.done.take() {
+    fn slice(&mut self, trees: &Trees) -> Result<(Vec<CopiedRow>, bool), super::Damage> {
+        let (table, from) = match self.done.clone() {
             None => (Table::Meta, Bound::Unbounded),
             Some((table, key)) => (table, Bound::Excluded(key)),
         };
         let mut rows: BTreeMap<Key, Option<Vec<u8>>> = BTreeMap::new();
-        if !table.is_derived() {
+        if self.derived || !table.is_derived() {
             for row in trees.tree(table).range::<Key, _>((from, Bound::Unbounded)).take(SLICE) {
                 let (key, row) = row?;
                 rows.insert(key.to_vec(), Some(row.to_vec()));
@@ -108,7 +151,7 @@ impl Copying {
         self.done = match (full, next_table) {
             (true, _) => rows.last_key_value().map(|(key, _)| (table, key.clone())),
             (false, Some(next)) => Some((next, Key::new())),
-            (false, None) => Some((table, vec![u8::MAX; 64])),
+            (false, None) => Some((table, END.to_vec())),
         };
         Ok((rows.into_iter().filter_map(|(key, row)| Some((table, key, row?))).collect(), last))
     }

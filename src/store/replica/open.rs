@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Mutex, RwLock},
+    sync::{Mutex, RwLock, atomic::AtomicBool},
     thread,
     time::{Duration, Instant},
 };
@@ -54,6 +54,9 @@ impl Replica {
         if !exists(path) {
             return Err(absent());
         }
+        if let Ok(why) = fs::read_to_string(path.join(CONDEMNED)) {
+            return Err(OpenError::Damaged { path: path.to_owned(), why });
+        }
         guard(path, || {
             let trees = open_trees(path)?;
             let Some(state) = trees.state(store)? else { return Ok(None) };
@@ -82,8 +85,20 @@ impl Replica {
             state: Mutex::new(state),
             owners: RwLock::default(),
             copying: Mutex::default(),
+            condemned: AtomicBool::default(),
         }
     }
+}
+
+/// In the replica's directory, once damage was found in it: why it is to be made again.
+const CONDEMNED: &str = "condemned";
+
+/// Until [`remove`], it does not open any more.
+pub(super) fn condemn(path: &Path, why: &str) -> io::Result<()> {
+    let file = path.join(CONDEMNED);
+    fs::write(&file, why)?;
+    File::open(file)?.sync_all()?;
+    File::open(path)?.sync_all()
 }
 
 /// Takes a replica away that is made again.

@@ -41,6 +41,10 @@ impl Owned {
         &behind[..behind.len().min(limit)]
     }
 
+    pub(super) fn has(&self, id: TokenId) -> bool {
+        self.ids.binary_search(&id).is_ok()
+    }
+
     /// [`Owned::loaded`] has to follow.
     pub(super) fn load(&mut self, token: &TokenHead<'_>) {
         self.ids.push(token.id);

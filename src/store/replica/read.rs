@@ -216,7 +216,7 @@ impl Trees {
 const LET_GO_EVERY: u64 = 10;
 const LOOKS: usize = 8;
 
-fn digest(key: &[u8]) -> Result<Digest, Damage> {
+pub(super) fn digest(key: &[u8]) -> Result<Digest, Damage> {
     key.try_into().map(Digest::from_bytes).map_err(|_| Damage::Key("tokens"))
 }
 

@@ -264,7 +264,7 @@ fn key(digest: &Digest) -> Key {
     digest.as_bytes().to_vec()
 }
 
-fn grant_key(grant: &GrantRecord) -> Result<Key, OpError> {
+pub(super) fn grant_key(grant: &GrantRecord) -> Result<Key, OpError> {
     let (kind, id) = match &grant.to {
         Grantee::User(id) => ("user", id),
         Grantee::Group(id) => ("group", id),

@@ -8,7 +8,7 @@ use crate::store::{
 };
 
 /// A tree of sled's. The order is that of a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Table {
     /// What the replica says of itself: [`STATE`], [`AUDIT_START`].
     Meta,

@@ -1,0 +1,98 @@
+//! `GET /v1/store/verify`: everything that is stored is read and verified while changes go on. The answer is
+//! one JSON document a line: how far it has come, and in the end what was found.
+
+use std::{
+    io::{self, Write as _},
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::header;
+use serde_json::{Value, json};
+
+use super::{Context, audit::hex, backup, caller::Caller, error::Problem, offload::Offload};
+use crate::{
+    authz::{answer::Reason, subject::Permission},
+    store::verify::{Progress, Report},
+};
+
+/// One verification at a time reads a whole store, or all of the audit log; few wait for a turn.
+pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 4>();
+
+/// Between two lines about how far it has come.
+const EVERY: Duration = Duration::from_millis(200);
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/store/verify", get(verify))
+}
+
+async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::AdminWrite)?;
+    let (mut out, mut parts) = backup::Parts::new();
+    let store = context.store.clone();
+    VERIFICATIONS
+        .start(move || {
+            let mut told: Option<Instant> = None;
+            let report = store.verify(&mut |progress| {
+                if told.is_some_and(|at| at.elapsed() < EVERY) {
+                    return ControlFlow::Continue(());
+                }
+                told = Some(Instant::now());
+                // Nobody reads any more: it is ended.
+                match write(&mut out, &progress_json(&progress)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            });
+            if let Ok(report) = report {
+                report.damage.iter().for_each(|damage| {
+                    tracing::error!(place = damage.place, what = damage.what, "the store is damaged");
+                });
+                // As above.
+                drop(write(&mut out, &report_json(&report)));
+            }
+        })
+        .await?;
+    match parts.recv().await {
+        Some(Ok(first)) => {
+            let body = backup::Stream { first: Some(first), parts };
+            Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+        }
+        Some(Err(_)) | None => Err(Reason::StoreUnavailable.answer(None).into()),
+    }
+}
+
+fn write(out: &mut backup::Parts, line: &Value) -> io::Result<()> {
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn progress_json(progress: &Progress) -> Value {
+    json!({"part": progress.part, "done": progress.done, "of": progress.of})
+}
+
+/// What a verification found.
+pub fn report_json(report: &Report) -> Value {
+    let tables: serde_json::Map<String, Value> =
+        report.tables.iter().map(|(table, rows)| ((*table).to_owned(), json!(rows))).collect();
+    let damage = report.damage.iter();
+    let damage = damage.map(|one| json!({"place": one.place, "what": one.what, "advice": one.advice}));
+    json!({
+        "sound": report.is_sound(),
+        "position": report.position,
+        "journal": {"files": report.journal_files, "entries": report.journal_entries},
+        "checkpoints": report.checkpoints,
+        "rows": tables,
+        "audit": report.audit.map(|(seq, hash)| json!({"seq": seq, "hash": hex(&hash)})),
+        "damage": damage.collect::<Vec<_>>(),
+        "unlisted": report.unlisted,
+        "notes": report.notes,
+    })
+}

@@ -1,0 +1,123 @@
+//! `permgate store verify`.
+
+use std::{
+    io::{self, Write},
+    ops::ControlFlow,
+};
+
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+use super::{
+    super::{
+        Global,
+        client::Client,
+        failure::{Failure, chain, say},
+        output::{self, Columns, Format, View},
+        target,
+    },
+    spinner,
+};
+use crate::{admin, store::verify};
+
+const COLUMNS: Columns = &[("WHERE", "place"), ("WHAT", "what"), ("WHAT TO DO", "advice")];
+const VIEW: View = View { nouns: "damage", sort: &[], columns: COLUMNS };
+
+pub(super) fn run(global: &Global) -> Result<(), Failure> {
+    let progress = spinner();
+    let report = if global.offline { offline(global, &progress) } else { online(global, &progress) };
+    progress.finish_and_clear();
+    print(global, &report?)
+}
+
+fn offline(global: &Global, progress: &ProgressBar) -> Result<Value, Failure> {
+    let config = target::load(global.config())?;
+    let report = verify::offline(&config.store, &mut |at| {
+        show(progress, &at.part, at.done, at.of);
+        ControlFlow::Continue(())
+    });
+    Ok(admin::report_json(&report.map_err(|error| Failure::failed(chain(&error)))?))
+}
+
+fn online(global: &Global, progress: &ProgressBar) -> Result<Value, Failure> {
+    let Client::Listener(listener) = Client::new(global)? else {
+        return Err(Failure::usage("--offline opens the store itself"));
+    };
+    let mut lines = Lines { progress, line: Vec::new(), report: None };
+    listener.download("/v1/store/verify", &mut lines, &mut |_| {})?;
+    lines.report.ok_or_else(|| Failure::failed("the response broke off: the store was not read to its end"))
+}
+
+/// Shows how far the gateway has come, and keeps what it says in the end.
+struct Lines<'a> {
+    progress: &'a ProgressBar,
+    line: Vec<u8>,
+    report: Option<Value>,
+}
+
+/// A report of [`verify::Report::LISTED`] lines is far shorter; this is against a listener that is none of ours.
+const LONGEST: usize = 1 << 20;
+
+impl Write for Lines<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if self.line.len() > LONGEST {
+                return Err(io::Error::other(
+                    "the admin listener answers with something else: is this a permgate?",
+                ));
+            }
+            if self.line.ends_with(b"\n") {
+                let line: Value = serde_json::from_slice(&self.line).map_err(io::Error::other)?;
+                self.line.clear();
+                match line["part"].as_str() {
+                    Some(part) => {
+                        let number = |field: &str| line[field].as_u64().unwrap_or_default();
+                        show(self.progress, part, number("done"), number("of"));
+                    }
+                    None => self.report = Some(line),
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn show(progress: &ProgressBar, part: &str, done: u64, of: u64) {
+    progress.set_message(if of == 0 { format!("{part}: {done}") } else { format!("{part}: {done} of {of}") });
+    progress.tick();
+}
+
+fn print(global: &Global, report: &Value) -> Result<(), Failure> {
+    let damage = report["damage"].as_array().cloned().unwrap_or_default();
+    let found = damage.len() as u64 + report["unlisted"].as_u64().unwrap_or_default();
+    match global.output {
+        Format::Table if damage.is_empty() => {}
+        Format::Table | Format::Id => global.output.list(damage, VIEW)?,
+        Format::Json => output::print(&format!("{report:#}"))?,
+        Format::Jsonl => output::print(&report.to_string())?,
+    }
+    for note in report["notes"].as_array().into_iter().flatten() {
+        say(&format!("note: {}", note.as_str().unwrap_or_default()));
+    }
+    let rows: u64 =
+        report["rows"].as_object().into_iter().flatten().filter_map(|(_, rows)| rows.as_u64()).sum();
+    let journal = &report["journal"];
+    let read = format!(
+        "{} journal entries in {} files, {} checkpoints, {rows} rows; {} changes were acknowledged",
+        journal["entries"], journal["files"], report["checkpoints"], report["position"]
+    );
+    if report["sound"] != true {
+        return Err(Failure::failed(format!("the store is damaged in {found} places ({read})")));
+    }
+    let audit = match report["audit"]["hash"].as_str() {
+        Some(hash) => format!("; the newest audit event is {}, {hash}", report["audit"]["seq"]),
+        None => String::new(),
+    };
+    say(&format!("the store is sound: {read}{audit}"));
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Keys that environment variables set in place of the file, which is how containers are configured:
+//! `PERMGATE__SERVER__LISTEN` sets `server.listen` (docs/configuration.md, "Environment variables").
+
+use std::{ffi::OsString, ops::Range, sync::Arc};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    document::Document,
+    key::{Key, Kind},
+    keys::ROOT,
+    problem::blot,
+};
+
+const PREFIX: &str = "PERMGATE__";
+
+/// What the environment sets, in the order of the variables' names.
+#[derive(Default)]
+pub(super) struct Overrides(Vec<Override>);
+
+struct Override {
+    variable: Arc<str>,
+    path: Vec<String>,
+    /// As the file would have it: `server.listen = ["0.0.0.0:8080"]`.
+    line: String,
+    /// Where the line begins if all lines stood behind the file: a span tells which text it belongs to.
+    start: usize,
+    /// The value behind as many spaces as give it that span.
+    padded: String,
+}
+
+/// A place in a variable.
+pub(super) struct Place<'o> {
+    pub(super) variable: &'o Arc<str>,
+    pub(super) line: &'o str,
+    /// In bytes, from the beginning of the line.
+    pub(super) offset: usize,
+}
+
+impl Overrides {
+    /// `length`: of the file's text, in bytes.
+    pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>, length: usize) -> Self {
+        let mut set: Vec<(String, String)> = variables
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
+                Some((name, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        set.sort();
+        let mut start = length + 1;
+        let overrides = set.into_iter().map(|(name, value)| {
+            let one = Override::new(name, &value, start);
+            start += one.line.len() + 1;
+            one
+        });
+        Self(overrides.collect())
+    }
+
+    /// Puts the values into the file's table.
+    pub(super) fn merge<'t>(&'t self, table: &mut DeTable<'t>, document: &Document<'_>) {
+        for one in &self.0 {
+            if let Err(not_a_table) = one.merge(table) {
+                let message = format!("`{not_a_table}` has no keys that a variable could set");
+                document.error(&one.span(), message, format!("set `{not_a_table}` as a whole, in TOML"));
+            }
+        }
+    }
+
+    pub(super) fn place(&self, offset: usize) -> Option<Place<'_>> {
+        let Override { variable, line, start, .. } = self.0.iter().rfind(|one| one.start <= offset)?;
+        Some(Place { variable, line, offset: offset - start })
+    }
+
+    pub(super) fn span(&self, variable: &str) -> Option<Range<usize>> {
+        self.0.iter().find(|one| &*one.variable == variable).map(Override::span)
+    }
+
+    /// `VARIABLE sets KEY = VALUE` of each; what may be a secret is blotted out.
+    pub(super) fn described(&self) -> Vec<String> {
+        self.0.iter().map(|one| format!("{} sets {}", one.variable, blot(&one.line))).collect()
+    }
+}
+
+impl Override {
+    fn new(variable: String, value: &str, start: usize) -> Self {
+        let name = variable.trim_start_matches(PREFIX).to_ascii_lowercase();
+        let path: Vec<String> = name.split("__").map(str::to_owned).collect();
+        let (written, value) = (path.join("."), literal(kind(&path), value));
+        // `v=` is replaced by the key and ` = `, so that the value begins where it does in the line.
+        let padded = format!("{}v={value}", " ".repeat(start + written.len() + 1));
+        Self { variable: variable.into(), line: format!("{written} = {value}"), path, start, padded }
+    }
+
+    fn span(&self) -> Range<usize> {
+        self.start..self.start + self.line.len()
+    }
+
+    /// The error is the part of the path that is not a table.
+    fn merge<'t>(&'t self, root: &mut DeTable<'t>) -> Result<(), &'t str> {
+        let (parsed, _) = DeTable::parse_recoverable(&self.padded);
+        let Some(value) = parsed.into_inner().remove("v") else { return Ok(()) };
+        let Some((last, parents)) = self.path.split_last() else { return Ok(()) };
+        let mut table = root;
+        for part in parents {
+            let name = Spanned::new(self.span(), same_key(table, part).into());
+            let below = || Spanned::new(self.span(), DeValue::Table(DeTable::new()));
+            let DeValue::Table(inner) = table.entry(name).or_insert_with(below).get_mut() else {
+                return Err(part);
+            };
+            table = inner;
+        }
+        let name = same_key(table, last);
+        table.remove(name.as_str());
+        table.insert(Spanned::new(self.span(), name.into()), value);
+        Ok(())
+    }
+}
+
+/// The key of the table that a variable can mean: its name has neither capitals nor dashes.
+fn same_key(table: &DeTable<'_>, part: &str) -> String {
+    let folded = |key: &str| key.to_ascii_lowercase().replace('-', "_");
+    let found = table.keys().find(|key| folded(key.get_ref()) == folded(part));
+    found.map_or_else(|| part.to_owned(), |key| key.get_ref().clone().into_owned())
+}
+
+/// `None`: there is no such key, which the check of the whole reports.
+fn kind(path: &[String]) -> Option<Kind> {
+    let mut keys: &'static [Key] = ROOT;
+    let mut parts = path.iter();
+    loop {
+        let part = parts.next()?;
+        let kind = keys.iter().find(|key| key.name == part)?.kind;
+        let below = match kind {
+            Kind::Table(below) | Kind::TableOrTables(below) => below,
+            Kind::Named(below) => {
+                parts.next();
+                below
+            }
+            _ => return Some(kind),
+        };
+        if parts.len() == 0 {
+            return Some(kind);
+        }
+        keys = below;
+    }
+}
+
+/// The value in TOML. Text needs no quotes, and a list of texts may be separated by commas.
+fn literal(kind: Option<Kind>, value: &str) -> String {
+    let value = value.trim();
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let parsed = DeValue::parse(value).ok();
+    let is_array = parsed.as_ref().is_some_and(|value| value.get_ref().is_array());
+    let is_text = parsed.as_ref().is_some_and(|value| value.get_ref().is_str());
+    match kind {
+        Some(Kind::Texts | Kind::Words(_) | Kind::TextsOrTables(_)) if !is_array => {
+            let texts: Vec<String> = value
+                .split(',')
+                .map(|text| quoted(text.trim().trim_matches('"')))
+                .filter(|text| text != "\"\"")
+                .collect();
+            format!("[{}]", texts.join(", "))
+        }
+        Some(Kind::Text | Kind::Secret | Kind::Word(_) | Kind::Duration(_)) if !is_text => quoted(value),
+        _ if parsed.is_some() => value.to_owned(),
+        _ => quoted(value),
+    }
+}

@@ -1,0 +1,153 @@
+//! One commit, whose answer may get lost: it is sent again unchanged until its outcome is known. Planning
+//! again earlier would collide with its own result.
+
+use std::io;
+
+use crate::store::log::Head;
+
+/// Tells apart whose entry stands at a position: two nodes may have put the same operations there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptId(pub [u8; 16]);
+
+impl AttemptId {
+    /// A new one. Fails when the operating system has no randomness.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Self(bytes))
+    }
+}
+
+/// An entry on its way to the position behind `expected`.
+#[derive(Debug)]
+pub struct Attempt {
+    id: AttemptId,
+    expected: Head,
+    /// It may have been made although nobody has said so.
+    unclear: bool,
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The entry is in the log.
+    Made,
+    /// The head is another one.
+    Moved { head: Head },
+    /// No answer, or one that does not say whether the entry was made.
+    None,
+    /// Who has written the entry behind `expected`.
+    Written(AttemptId),
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send the same transaction, with the same bytes.
+    SendAgain,
+    /// Read the entry behind `expected`, which says whose attempt it was.
+    ReadWinner,
+    Made,
+    /// Another one's entry came first: apply it, and plan again.
+    Lost,
+    /// The head is behind what was expected: the engine has lost acknowledged entries.
+    WentBack {
+        head: Head,
+    },
+}
+
+impl Attempt {
+    pub fn new(id: AttemptId, expected: Head) -> Self {
+        Self { id, expected, unclear: false }
+    }
+
+    pub fn id(&self) -> AttemptId {
+        self.id
+    }
+
+    /// Where the entry goes.
+    pub fn position(&self) -> u64 {
+        self.expected.next()
+    }
+
+    pub fn expected(&self) -> Head {
+        self.expected
+    }
+
+    /// Whether the entry may be in the log without anybody having said so.
+    pub fn is_unclear(&self) -> bool {
+        self.unclear
+    }
+
+    pub fn answered(&mut self, answer: Answer) -> Step {
+        match answer {
+            Answer::Made => Step::Made,
+            Answer::None => {
+                self.unclear = true;
+                Step::SendAgain
+            }
+            // What stands beside the head has changed, as by a trim: nothing follows yet.
+            Answer::Moved { head } if head == self.expected => Step::SendAgain,
+            Answer::Moved { head } if head.position <= self.expected.position => Step::WentBack { head },
+            Answer::Moved { .. } if self.unclear => Step::ReadWinner,
+            Answer::Moved { .. } => Step::Lost,
+            Answer::Written(id) if id == self.id => Step::Made,
+            Answer::Written(_) => Step::Lost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::log::EntryHash;
+
+    #[test]
+    fn an_unclear_attempt_is_sent_again_until_its_position_says_who_won() {
+        let head = |position| Head { position, hash: EntryHash([u8::try_from(position).unwrap(); 32]) };
+        let (mine, other) = (AttemptId([1; 16]), AttemptId([2; 16]));
+        let moved = |position| Answer::Moved { head: head(position) };
+        let check = |name: &str, answers: &[(Answer, Step)]| {
+            let mut attempt = Attempt::new(mine, head(4));
+            assert_eq!(attempt.position(), 5);
+            for (answer, step) in answers {
+                assert_eq!(attempt.answered(*answer), *step, "{name}: {answer:?}");
+            }
+        };
+        check("made", &[(Answer::Made, Step::Made)]);
+        check("lost", &[(moved(5), Step::Lost)]);
+        check("no answer, then made", &[(Answer::None, Step::SendAgain), (Answer::Made, Step::Made)]);
+        check(
+            "no answer, but it was made",
+            &[
+                (Answer::None, Step::SendAgain),
+                (moved(5), Step::ReadWinner),
+                (Answer::Written(mine), Step::Made),
+            ],
+        );
+        check(
+            "made, and others came behind it",
+            &[
+                (Answer::None, Step::SendAgain),
+                (moved(9), Step::ReadWinner),
+                (Answer::Written(mine), Step::Made),
+            ],
+        );
+        check(
+            "no answer, and another one came first",
+            &[
+                (Answer::None, Step::SendAgain),
+                (Answer::None, Step::SendAgain),
+                (moved(5), Step::ReadWinner),
+                (Answer::None, Step::SendAgain),
+                (moved(5), Step::ReadWinner),
+                (Answer::Written(other), Step::Lost),
+            ],
+        );
+        check(
+            "the log was trimmed meanwhile",
+            &[(Answer::Moved { head: head(4) }, Step::SendAgain), (moved(5), Step::Lost)],
+        );
+        check("the engine lost entries", &[(moved(3), Step::WentBack { head: head(3) })]);
+    }
+}

@@ -1,0 +1,180 @@
+//! Who belongs to the cluster, as the log has it. Every node that has applied the same entries holds the
+//! same members.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Incarnation;
+
+/// A node that changes wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub incarnation: Incarnation,
+    /// The newest format of entries that it reads.
+    pub format: u8,
+    /// Of its rules: nodes may run different ones for a while.
+    pub rules: [u8; 32],
+    /// Goes up from member to member: the lowest is the eldest.
+    pub since: u64,
+}
+
+/// A node that was dropped while its permission may have lasted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    pub node: String,
+    pub incarnation: Incarnation,
+}
+
+/// What an entry does to the members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// Joins, or joins again.
+    Put { node: String, incarnation: [u8; 16], format: u8, rules: [u8; 32], since: u64 },
+    /// Nobody waits for this incarnation any more, once its permission must have ended. `over` says that
+    /// it has ended already: by its successor in the same place, by itself, or after the lapse.
+    Drop { node: String, incarnation: [u8; 16], over: bool },
+}
+
+/// Members by name, and who was one until a while ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    members: BTreeMap<String, Member>,
+    departed: Vec<Departed>,
+}
+
+impl Members {
+    /// Applying a change again changes nothing.
+    pub fn apply(&mut self, change: &MemberChange) {
+        match change {
+            MemberChange::Put { node, incarnation, format, rules, since } => {
+                let incarnation = Incarnation(*incarnation);
+                self.forget(node, incarnation);
+                let member = Member { incarnation, format: *format, rules: *rules, since: *since };
+                let before = self.members.insert(node.clone(), member);
+                // Whoever joins drops the one before; should it not, that one may still forward.
+                if let Some(before) = before.filter(|before| before.incarnation != incarnation) {
+                    self.departed.push(Departed { node: node.clone(), incarnation: before.incarnation });
+                }
+            }
+            MemberChange::Drop { node, incarnation, over } => {
+                let incarnation = Incarnation(*incarnation);
+                if self.is_member(node, incarnation) {
+                    self.members.remove(node);
+                }
+                self.forget(node, incarnation);
+                if !over {
+                    self.departed.push(Departed { node: node.clone(), incarnation });
+                }
+            }
+        }
+    }
+
+    /// What a node that joins now puts as [`Member::since`]: it keeps what it has.
+    pub fn since_of(&self, node: &str, incarnation: Incarnation) -> u64 {
+        let member = self.members.get(node).filter(|member| member.incarnation == incarnation);
+        let last = self.members.values().map(|member| member.since).max();
+        member.map_or(last.unwrap_or(0) + 1, |member| member.since)
+    }
+
+    pub fn get(&self, node: &str) -> Option<&Member> {
+        self.members.get(node)
+    }
+
+    pub fn is_member(&self, node: &str, incarnation: Incarnation) -> bool {
+        self.members.get(node).is_some_and(|member| member.incarnation == incarnation)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Member)> {
+        self.members.iter().map(|(node, member)| (node.as_str(), member))
+    }
+
+    /// Those whose permission may not have ended yet.
+    pub fn departed(&self) -> &[Departed] {
+        &self.departed
+    }
+
+    /// Who does the work that one node does for all.
+    pub fn eldest(&self) -> Option<&str> {
+        self.members.iter().min_by_key(|(_, member)| member.since).map(|(node, _)| node.as_str())
+    }
+
+    /// The newest format of entries that every member reads.
+    pub fn format(&self) -> Option<u8> {
+        self.members.values().map(|member| member.format).min()
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    fn forget(&mut self, node: &str, incarnation: Incarnation) {
+        self.departed.retain(|gone| gone.node != node || gone.incarnation != incarnation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(node: &str, incarnation: u8, since: u64) -> MemberChange {
+        let format = incarnation;
+        MemberChange::Put {
+            node: node.to_owned(),
+            incarnation: [incarnation; 16],
+            format,
+            rules: [0; 32],
+            since,
+        }
+    }
+
+    fn drop(node: &str, incarnation: u8, over: bool) -> MemberChange {
+        MemberChange::Drop { node: node.to_owned(), incarnation: [incarnation; 16], over }
+    }
+
+    #[test]
+    fn members_come_and_go() {
+        let check =
+            |name: &str, changes: &[MemberChange], members: &[(&str, u8, u64)], gone: &[(&str, u8)]| {
+                let mut state = Members::default();
+                for change in changes {
+                    state.apply(change);
+                    let once = state.clone();
+                    state.apply(change);
+                    assert_eq!(state, once, "{name}: {change:?} applied twice");
+                }
+                let found: Vec<_> = state.iter().map(|(n, m)| (n, m.incarnation.0[0], m.since)).collect();
+                assert_eq!(found, members, "{name}: members");
+                let departed: Vec<_> =
+                    state.departed().iter().map(|gone| (gone.node.as_str(), gone.incarnation.0[0])).collect();
+                assert_eq!(departed, gone, "{name}: departed");
+            };
+        check("two join", &[put("a", 1, 1), put("b", 2, 2)], &[("a", 1, 1), ("b", 2, 2)], &[]);
+        check("evicted", &[put("a", 1, 1), drop("a", 1, false)], &[], &[("a", 1)]);
+        check("evicted and over", &[put("a", 1, 1), drop("a", 1, false), drop("a", 1, true)], &[], &[]);
+        check("left by itself", &[put("a", 1, 1), drop("a", 1, true)], &[], &[]);
+        check("back again", &[put("a", 1, 1), drop("a", 1, false), put("a", 1, 3)], &[("a", 1, 3)], &[]);
+        check("restarted", &[put("a", 1, 1), drop("a", 1, true), put("a", 2, 2)], &[("a", 2, 2)], &[]);
+        check("replaced", &[put("a", 1, 1), put("a", 2, 2)], &[("a", 2, 2)], &[("a", 1)]);
+        check("not by this run", &[put("a", 2, 1), drop("a", 1, true)], &[("a", 2, 1)], &[]);
+    }
+
+    #[test]
+    fn the_eldest_and_the_lowest_format_are_the_same_on_every_node() {
+        let mut state = Members::default();
+        assert_eq!((state.eldest(), state.format()), (None, None));
+        for (node, format) in [("b", 3), ("a", 2), ("c", 7)] {
+            let since = state.since_of(node, Incarnation([format; 16]));
+            state.apply(&put(node, format, since));
+        }
+        assert_eq!((state.eldest(), state.format()), (Some("b"), Some(2)));
+        assert_eq!(state.since_of("b", Incarnation([3; 16])), 1, "it keeps its place");
+        assert_eq!(state.since_of("b", Incarnation([4; 16])), 4);
+        state.apply(&drop("b", 3, true));
+        assert_eq!(state.eldest(), Some("a"));
+    }
+}

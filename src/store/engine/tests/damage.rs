@@ -1,0 +1,185 @@
+//! Damage to any file of a store, after a clean stop and after a SIGKILL: it is found and refused, or nothing
+//! is lost. A few places in each run; `PERMGATE_TEST_DAMAGE=300` tries 300 flipped bits and 100 cuts of each
+//! file.
+
+use std::{collections::BTreeMap, fmt::Write as _, ops::ControlFlow};
+
+use super::*;
+use crate::{
+    authz::time::Timestamp,
+    store::{
+        audit::AuditHead,
+        backup,
+        conformance::whole::{chained, named, one_of_each},
+        log::tests::Random,
+    },
+};
+
+/// Flipped bits of each file, unless more are asked for.
+const FLIPS: usize = 3;
+
+fn flips() -> usize {
+    std::env::var("PERMGATE_TEST_DAMAGE").map_or(FLIPS, |number| number.parse().unwrap())
+}
+
+/// What a store has, and where it was left.
+struct Left {
+    place: Place,
+    rows: Vec<u8>,
+}
+
+/// Every row and the position, as a backup.
+fn rows(engine: &Engine) -> Result<Vec<u8>, String> {
+    let mut rows = Vec::new();
+    let now = Timestamp::from_millis(0);
+    backup::write(engine.replica(), now, &mut rows, &mut |_| ControlFlow::Continue(()))
+        .map_err(|e| e.to_string())?;
+    Ok(rows)
+}
+
+/// A store with everything, several files of a journal that was trimmed, and two checkpoints.
+fn left(killed: bool) -> Left {
+    let place = Place::new();
+    let engine = place.open().unwrap();
+    engine.commit(&one_of_each()).unwrap();
+    let mut head = AuditHead::load(&engine).unwrap();
+    let mut change = |engine: &Engine, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let mut ops = named(number).to_vec();
+            ops.push(chained(&mut head));
+            engine.commit(&ops).unwrap();
+        }
+    };
+    for round in 0..3 {
+        change(&engine, 1000 + round * 200..1200 + round * 200);
+        engine.checkpoint_now();
+    }
+    engine.close();
+    let engine = place.open().unwrap();
+    change(&engine, 2000..2060);
+    let rows = rows(&engine).unwrap();
+    if killed {
+        // What another process would find now.
+        let left = Place::new();
+        copy(&place.path(), &left.path());
+        engine.close();
+        return Left { place: left, rows };
+    }
+    engine.close();
+    Left { place, rows }
+}
+
+/// Relative to STORE, the ballast apart.
+fn files(store: &Path) -> Vec<String> {
+    let (mut files, mut directories) = (Vec::new(), vec![store.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let name = path.strip_prefix(store).unwrap().to_str().unwrap().to_owned();
+                files.extend(Some(name).filter(|name| name != "ballast"));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Refused,
+    /// The first start reads it as it was.
+    Harmless,
+    /// The first start notices while it serves, and the next one makes the replica again.
+    NoticedLater,
+}
+
+fn outcome(left: &Left, file: &str, spoil: &dyn Fn(&mut Vec<u8>), what: &str) -> Outcome {
+    let place = Place::new();
+    copy(&left.place.path(), &place.path());
+    let path = place.path().join(file);
+    let mut content = fs::read(&path).unwrap();
+    spoil(&mut content);
+    fs::write(&path, content).unwrap();
+    let closed =
+        verify_closed(&Settings { path: place.path(), ballast: 4096 }, &mut |_| ControlFlow::Continue(()));
+    let engine = match place.open() {
+        Ok(engine) => engine,
+        Err(error) => {
+            let said = error.to_string();
+            assert!(said.contains("permgate store restore"), "{what}: {said}");
+            assert!(!file.contains("/sled/"), "{what}: a replica can be made again: {said}");
+            assert!(closed.is_err() || !closed.unwrap().is_sound(), "{what}: refused, and yet sound: {said}");
+            return Outcome::Refused;
+        }
+    };
+    let outcome = match rows(&engine) {
+        Ok(rows) => {
+            assert!(rows == left.rows, "{what}: silently lost");
+            Outcome::Harmless
+        }
+        Err(_) => Outcome::NoticedLater,
+    };
+    let report = engine.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+    engine.close();
+    let replica_is_damaged = report.damage.iter().any(|damage| damage.place.contains("/sled"));
+    assert!(outcome == Outcome::Harmless || replica_is_damaged, "{what}: {report:?}");
+    if !replica_is_damaged {
+        return outcome;
+    }
+    let engine = place.open().unwrap();
+    assert!(rows(&engine).unwrap() == left.rows, "{what}: made again");
+    let report = engine.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+    let replica_is_damaged = report.damage.iter().any(|damage| damage.place.contains("/sled"));
+    assert!(!replica_is_damaged, "{what}: {report:?}");
+    Outcome::NoticedLater
+}
+
+/// A journal is never silent about its last acknowledged entry, so places close to it are tried more often.
+fn place_in(random: &mut Random, number: usize, content: &[u8]) -> usize {
+    let used = content.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+    match number % 3 {
+        0 => random.below(content.len()),
+        1 => random.below(used),
+        _ => used - 1 - random.below(used.min(600)),
+    }
+}
+
+fn damage(killed: bool) {
+    let left = left(killed);
+    let mut table = String::new();
+    for file in files(&left.place.path()) {
+        let content = fs::read(left.place.path().join(&file)).unwrap();
+        if content.is_empty() {
+            continue;
+        }
+        let random = &mut Random(u64::from(killed) + 1);
+        let mut outcomes: BTreeMap<(&str, Outcome), usize> = BTreeMap::new();
+        for number in 0..flips() {
+            let (at, bit) = (place_in(random, number, &content), random.below(8));
+            let what = format!("{file}, killed: {killed}: bit {bit} of byte {at}");
+            let outcome = outcome(&left, &file, &|content| content[at] ^= 1 << bit, &what);
+            *outcomes.entry(("flipped", outcome)).or_default() += 1;
+        }
+        for number in 0..flips().div_ceil(3) {
+            let length = place_in(random, number + 1, &content);
+            let what = format!("{file}, killed: {killed}: cut to {length}");
+            let outcome = outcome(&left, &file, &|content| content.truncate(length), &what);
+            *outcomes.entry(("cut", outcome)).or_default() += 1;
+        }
+        writeln!(table, "{file}: {outcomes:?}").unwrap();
+    }
+    println!("killed: {killed}\n{table}");
+}
+
+#[test]
+fn damage_after_a_clean_stop_is_found_or_harmless() {
+    damage(false);
+}
+
+#[test]
+fn damage_after_a_kill_is_found_or_harmless() {
+    damage(true);
+}

@@ -1,0 +1,280 @@
+//! Verifies what [`Engine`] keeps: the journal, the checkpoints, the replica, and that they fit together.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Engine, OpenError, StoreDirectory, checkpoint,
+    open::{REPLICA, read_through},
+};
+use crate::store::{
+    Settings,
+    audit::VerifyError as AuditError,
+    generation::Contents,
+    log::{
+        Head, StoreId,
+        files::OsDirectory,
+        journal::{self, Inventory},
+    },
+    op::Batches,
+    released,
+    replica::{self, Replica, Table},
+    verify::{self, Progress, Report, Stopped, Tell},
+};
+
+const OF_JOURNAL: &str = "copy the store directory and check the disk. While permgate serves, `permgate store backup` \
+                          still has everything: restore that, or else the newest backup, with `permgate store restore`";
+const OF_CHECKPOINT: &str = "nothing is lost while the replica is whole: take a backup, and check the disk; newer \
+                             checkpoints take this one's place";
+const OF_REPLICA: &str = "restart permgate: the replica is made again from a checkpoint and the journal";
+const OF_NEITHER: &str = "copy the store directory and check the disk, then restore the newest backup with \
+                          `permgate store restore`: there is nothing whole to make the replica from";
+
+impl Engine {
+    /// While changes go on: what was acknowledged when it begins is verified.
+    pub(crate) fn verify(&self, tell: &mut Tell<'_>) -> Result<Report, Stopped> {
+        // Changes wait while the files are opened, not while they are read.
+        let log = self.log();
+        let acknowledged = log.head;
+        let inventory = Inventory::read(&OsDirectory::new(&self.generation), self.store);
+        let at = self.replica.head();
+        drop(log);
+        let mut verifier = Verifier::new(&self.generation, self.store, tell);
+        verifier.journal(inventory, Some(acknowledged), None);
+        verifier.checkpoints()?;
+        if at != acknowledged {
+            let (at, position) = (at.position, acknowledged.position);
+            verifier.replica_damage(format!("it is at position {at}, yet {position} was acknowledged"));
+        }
+        verifier.replica(&self.replica)?;
+        Ok(verifier.report)
+    }
+
+    /// `seq` and hash of the newest audit event that was acknowledged.
+    pub(crate) fn acknowledged_audit(&self) -> Result<Option<(u64, [u8; 32])>, AuditError> {
+        let log = self.log();
+        let (state, acknowledged) = (self.replica.state(), log.head.position);
+        if state.head == log.head {
+            return Ok(state.audit);
+        }
+        let seq = state.audit.map_or(1, |(seq, _)| seq + 1);
+        Err(AuditError::Behind { seq, position: state.head.position, acknowledged })
+    }
+}
+
+/// Verifies a store that nobody has open.
+pub(crate) fn verify_closed(settings: &Settings, tell: &mut Tell<'_>) -> Result<Report, verify::VerifyError> {
+    let opened = |error: OpenError| verify::VerifyError::Open(error.into());
+    let directory = StoreDirectory::open_present(&settings.path).map_err(opened)?;
+    let contents = directory.generations().read().map_err(|error| opened(error.into()))?;
+    let Contents::Store { id, directory: files, .. } = contents else {
+        let path = directory.path().to_owned();
+        return Err(opened(if released::is_at(&path) {
+            OpenError::Released { path }
+        } else {
+            OpenError::Absent { path }
+        }));
+    };
+    let mut verifier = Verifier::new(files.path(), id, tell);
+    let replica = Replica::open(&files.path().join(REPLICA), id);
+    let at = replica.as_ref().ok().map(Replica::head);
+    verifier.journal(Inventory::read(&*files, id), None, at);
+    verifier.checkpoints()?;
+    match replica {
+        Ok(replica) => {
+            verifier.reaches(replica.head());
+            match replica.load(&mut |_, _| {}) {
+                Ok(Ok(())) => {}
+                Ok(Err(damage)) => verifier.replica_damage(damage.to_string()),
+                Err(error) => verifier.replica_damage(error.to_string()),
+            }
+            verifier.replica(&replica)?;
+            replica.close();
+        }
+        Err(replica::OpenError::Absent { .. }) => {
+            verifier
+                .report
+                .notes
+                .push("there is no finished replica: the next start makes it again".to_owned());
+            if !verifier.can_make_replica() {
+                verifier.replica_damage("it is missing".to_owned());
+            }
+        }
+        Err(error) => verifier.replica_damage(error.to_string()),
+    }
+    Ok(verifier.report)
+}
+
+struct Verifier<'a, 't> {
+    generation: &'a Path,
+    store: StoreId,
+    tell: &'a mut Tell<'t>,
+    report: Report,
+    /// Of the oldest entry of the journal, when the journal is whole.
+    first: Option<u64>,
+    /// Positions of the checkpoints that are whole.
+    whole: Vec<u64>,
+    head: Head,
+}
+
+impl<'a, 't> Verifier<'a, 't> {
+    fn new(generation: &'a Path, store: StoreId, tell: &'a mut Tell<'t>) -> Self {
+        let (report, head) = (Report::default(), Head::EMPTY);
+        Self { generation, store, tell, report, first: None, whole: Vec::new(), head }
+    }
+
+    /// Up to `head`, or to its end. `at`: where the replica is.
+    fn journal(
+        &mut self,
+        inventory: Result<Inventory, journal::OpenError>,
+        head: Option<Head>,
+        at: Option<Head>,
+    ) {
+        let report = &mut self.report;
+        let place = self.generation.join("journal-*").display().to_string();
+        let (mut entries, mut batches) = (0, Batches::default());
+        let (mut begun, mut wrong) = (false, None);
+        let read = inventory.and_then(|mut inventory| {
+            report.journal_files = inventory.files() as u64;
+            let first = inventory.first();
+            let head = inventory.read_through(head, &mut |entry| {
+                entries += 1;
+                match batches.entry(entry.operations) {
+                    Ok(_) => begun = true,
+                    // The oldest entries may belong to a batch whose beginning was trimmed.
+                    Err(_) if !begun && first > 1 => {}
+                    Err(error) => drop(wrong.get_or_insert_with(|| format!("position {}: {error}", entry.position))),
+                }
+                if let Some(at) = at.filter(|at| at.position == entry.position && at.hash != entry.hash) {
+                    let position = at.position;
+                    wrong.get_or_insert_with(|| format!("position {position} is not what the replica has applied"));
+                }
+            })?;
+            if let Some(dropped) = &inventory.recovery().dropped {
+                let (file, position) = (dropped.file.display(), dropped.position);
+                report.notes.push(format!(
+                    "{file}: a change that was being written at position {position} was cut off, and was not acknowledged"
+                ));
+            }
+            if let Some(file) = &inventory.recovery().unreadable_slot {
+                report.notes.push(format!("{}: one of the two position slots cannot be read", file.display()));
+            }
+            Ok((head, first))
+        });
+        report.journal_entries = entries;
+        match (read, wrong) {
+            (Ok((head, first)), None) => {
+                self.head = head;
+                self.first = Some(first);
+            }
+            (Ok((head, _)), Some(what)) => {
+                self.head = head;
+                report.add(place, what, OF_JOURNAL);
+            }
+            (Err(journal::OpenError::Damaged(damage)), _) => {
+                let what = format!("byte {}: {}", damage.offset, damage.what);
+                report.add(damage.file.display().to_string(), what, OF_JOURNAL);
+            }
+            (Err(error), _) => report.add(place, error.to_string(), OF_JOURNAL),
+        }
+        self.report.position = head.unwrap_or(self.head).position;
+    }
+
+    fn checkpoints(&mut self) -> Result<(), Stopped> {
+        let positions = match checkpoint::list(self.generation) {
+            Ok(positions) => positions,
+            Err(error) => {
+                self.report.add(self.generation.display().to_string(), error.to_string(), OF_CHECKPOINT);
+                return Ok(());
+            }
+        };
+        for position in positions {
+            let path: PathBuf = checkpoint::path(self.generation, position);
+            let part = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let (tell, mut stopped) = (&mut *self.tell, false);
+            let read = read_through(&path, self.store, &mut |rows| {
+                let told = tell(Progress { part: part.clone(), done: rows, of: 0 });
+                stopped = told.is_break();
+                told
+            });
+            if stopped {
+                return Err(Stopped);
+            }
+            match read {
+                Ok(head) if head.position == position => self.whole.push(position),
+                Ok(head) => {
+                    let what = format!("it is of position {}", head.position);
+                    self.report.add(path.display().to_string(), what, OF_CHECKPOINT);
+                }
+                // A newer one has taken its place meanwhile.
+                Err(_) if !path.exists() => continue,
+                Err(error) => self.report.add(path.display().to_string(), error.to_string(), OF_CHECKPOINT),
+            }
+            self.report.checkpoints += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether the journal goes on where the replica is.
+    fn reaches(&mut self, at: Head) {
+        let (position, end) = (at.position, self.report.position);
+        match self.first {
+            Some(_) if position > end => {
+                let what = format!("it ends at position {end}, yet position {position} was acknowledged");
+                self.report.add(self.generation.join("journal-*").display().to_string(), what, OF_JOURNAL);
+            }
+            Some(first) if at.next() < first => {
+                self.replica_damage(format!(
+                    "it is at position {position}, and the journal begins at {first}"
+                ));
+            }
+            Some(_) if position < end => {
+                let behind = end - position;
+                self.report.notes.push(format!(
+                    "the replica is {behind} changes behind the journal: the next start applies them"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn replica(&mut self, replica: &Replica) -> Result<(), Stopped> {
+        let (path, advice) = (self.generation.join(REPLICA), self.advice());
+        let (tell, report) = (&mut *self.tell, &mut self.report);
+        let mut first = None;
+        let outcome = replica.verify(
+            &mut |table, done, of| tell(Progress { part: table.name().to_owned(), done, of }),
+            &mut |table, what| {
+                first.get_or_insert_with(|| format!("{}: {what}", table.name()));
+                report.add(format!("{}: {}", path.display(), table.name()), what, advice);
+            },
+        );
+        let ControlFlow::Continue(state) = outcome else { return Err(Stopped) };
+        if let Some(why) = first {
+            replica.condemn(&why);
+        }
+        let tables = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
+        self.report.tables = tables.map(|table| (table.name(), state.sum(table).rows)).collect();
+        self.report.audit = state.audit;
+        Ok(())
+    }
+
+    fn replica_damage(&mut self, what: String) {
+        let advice = self.advice();
+        self.report.add(self.generation.join(REPLICA).display().to_string(), what, advice);
+    }
+
+    /// About a replica that is damaged.
+    fn advice(&self) -> &'static str {
+        if self.can_make_replica() { OF_REPLICA } else { OF_NEITHER }
+    }
+
+    fn can_make_replica(&self) -> bool {
+        self.first.is_some_and(|first| first == 1 || self.whole.iter().any(|position| position + 1 >= first))
+    }
+}
+
+#[cfg(test)]
+mod tests;

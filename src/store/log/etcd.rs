@@ -1,0 +1,310 @@
+//! The log in etcd, which several nodes share. Every change compares the head, so that one of two that
+//! are planned on the same state wins; an answer that got lost is found out by whose entry stands there.
+//! Only puts carry meaning: what a watch or a range shows is put into order by positions.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::{AppendError, Entry, Failure, Head, Log, ReadError, StoreId, TrimError, entry};
+use crate::store::cluster::{Answer, Attempt, AttemptId, Step};
+
+mod client;
+mod connection;
+mod fetch;
+mod keys;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use client::Settings;
+pub use connection::{Connection, CreateError, Unreachable};
+pub use tail::{Heard, Tail, TailError};
+
+use client::CallError;
+use connection::KnownHead;
+use fetch::{Encoded, LARGEST, PageSize};
+use keys::HeadRecord;
+use wire::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+
+/// One writer's handle.
+pub struct EtcdLog {
+    connection: Arc<Connection>,
+    store: StoreId,
+    /// As of the last answer; the next append compares with it.
+    known: Mutex<KnownHead>,
+    failed: Option<Failure>,
+    #[cfg(test)]
+    fault: Option<super::memory::Fault>,
+}
+
+/// Between two tries of one append.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// So many positions are deleted by one request.
+const SLICE: u64 = 1000;
+
+impl EtcdLog {
+    /// Opens the log under the connection's prefix. Blocks, as every call does: not within a runtime.
+    pub fn open(connection: Arc<Connection>) -> Result<Self, Unreachable> {
+        let known = connection.block(connection.head())?;
+        Ok(Self {
+            store: known.record.store,
+            connection,
+            known: Mutex::new(known),
+            failed: None,
+            #[cfg(test)]
+            fault: None,
+        })
+    }
+
+    /// As of the last answer.
+    pub fn known_head(&self) -> Head {
+        self.known().record.head
+    }
+
+    fn known(&self) -> KnownHead {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, known: KnownHead) -> KnownHead {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        known
+    }
+
+    async fn refresh(&self) -> Result<KnownHead, Failure> {
+        let known = self.connection.head().await;
+        Ok(self.learn(known.map_err(|e| self.connection.failure("read", e.to_string()))?))
+    }
+
+    async fn commit(&self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
+        let known = if self.known().record.head == expected {
+            self.known()
+        } else {
+            self.refresh().await.map_err(AppendError::NotWritten)?
+        };
+        if known.record.head != expected {
+            return Err(AppendError::Moved { head: known.record.head });
+        }
+        if operations.len() > LARGEST {
+            return Err(AppendError::TooLarge { bytes: operations.len(), largest: LARGEST });
+        }
+        let id = AttemptId::random();
+        let id =
+            id.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e.to_string())))?;
+        let encoded = fetch::encode(self.store, expected, operations, id);
+        self.put_pieces(expected.next(), id, &encoded).await?;
+        self.settle(Attempt::new(id, expected), &encoded).await
+    }
+
+    /// Until the outcome is known, or the patience is over.
+    async fn settle(&self, mut attempt: Attempt, encoded: &Encoded) -> Result<Head, AppendError> {
+        let end = Instant::now() + self.connection.client.settings().patience;
+        let head = Head { position: attempt.position(), hash: encoded.hash };
+        let mut answer = self.send(&attempt, encoded).await?;
+        loop {
+            let step = attempt.answered(answer);
+            if Instant::now() >= end && matches!(step, Step::SendAgain | Step::ReadWinner) {
+                let failure = self.connection.failure("append to", "it gives no answer");
+                return Err(if attempt.is_unclear() {
+                    AppendError::Unclear(failure)
+                } else {
+                    AppendError::NotWritten(failure)
+                });
+            }
+            answer = match step {
+                Step::Made => return Ok(head),
+                Step::Lost => return Err(AppendError::Moved { head: self.known().record.head }),
+                Step::WentBack { head } => return Err(AppendError::Moved { head }),
+                Step::SendAgain => {
+                    sleep(PAUSE).await;
+                    self.send(&attempt, encoded).await?
+                }
+                Step::ReadWinner => match self.connection.winner(attempt.position(), self.store).await {
+                    Ok(Some(fetched)) => Answer::Written(fetched.attempt),
+                    // Nobody has that entry: it was trimmed since, far later than any patience.
+                    Ok(None) => {
+                        let failure = self.connection.failure("append to", "its outcome was trimmed");
+                        return Err(AppendError::Unclear(failure));
+                    }
+                    Err(_) => Answer::None,
+                },
+            };
+        }
+    }
+
+    /// Sends the attempt. The head that is compared may have been put again since, by a trim.
+    async fn send(&self, attempt: &Attempt, encoded: &Encoded) -> Result<Answer, AppendError> {
+        let known = self.known();
+        if known.record.head != attempt.expected() {
+            // By what is known of it now, the head would be overwritten.
+            return Ok(Answer::Moved { head: known.record.head });
+        }
+        let head = Head { position: attempt.position(), hash: encoded.hash };
+        let record = HeadRecord { head, ..known.record };
+        let (keys, key) = (&self.connection.keys, self.connection.keys.head());
+        let commit = TxnRequest {
+            compare: vec![Compare::last_changed_by(key.clone(), known.revision)],
+            success: vec![
+                RequestOp::put(keys.log(head.position), encoded.value.clone()),
+                RequestOp::put(key.clone(), record.encode()),
+            ],
+            failure: vec![RequestOp::get(key)],
+        };
+        match self.call(commit).await {
+            Ok(response) if response.succeeded => {
+                self.learn(KnownHead { record, revision: response.revision() });
+                Ok(Answer::Made)
+            }
+            Ok(response) => {
+                let parsed = self.connection.parse_head(response);
+                let gone = |e: Unreachable| self.connection.failure("append to", e.to_string());
+                let known = self.learn(parsed.map_err(|e| AppendError::Unclear(gone(e)))?);
+                Ok(Answer::Moved { head: known.record.head })
+            }
+            // What was sent before may have been made.
+            Err(CallError::Refused(reason)) if !attempt.is_unclear() => {
+                Err(AppendError::NotWritten(self.connection.failure("append to", reason)))
+            }
+            Err(error) => {
+                tracing::debug!(%error, position = head.position, "an append has no answer yet");
+                Ok(Answer::None)
+            }
+        }
+    }
+
+    async fn call(&self, commit: TxnRequest) -> Result<wire::TxnResponse, CallError> {
+        #[cfg(test)]
+        if let Some(fault) = self.fault {
+            if fault == super::memory::Fault::Unanswered {
+                drop(self.connection.client.call(commit).await);
+            }
+            return Err(CallError::NoAnswer("injected".to_owned()));
+        }
+        self.connection.client.call(commit).await
+    }
+
+    /// Before the entry that makes them count.
+    async fn put_pieces(&self, position: u64, id: AttemptId, encoded: &Encoded) -> Result<(), AppendError> {
+        for (piece, number) in encoded.pieces.iter().zip(0..) {
+            let key = self.connection.keys.part(position, id.0, number);
+            let put = self.connection.insist(PutRequest { key, value: piece.clone() }).await;
+            put.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e.to_string())))?;
+        }
+        Ok(())
+    }
+
+    async fn shorten(&self, below: u64) -> Result<(), TrimError> {
+        let connection = &self.connection;
+        let failure = |e: Unreachable| connection.failure("trim", e.to_string());
+        let mut known = self.refresh().await?;
+        let before = known.record.first;
+        loop {
+            let HeadRecord { head, first, .. } = known.record;
+            if below > head.next() {
+                return Err(TrimError::Ahead { below, head: head.position });
+            }
+            if below <= first {
+                break;
+            }
+            let key = connection.keys.head();
+            let record = HeadRecord { first: below, ..known.record };
+            let trim = TxnRequest {
+                compare: vec![Compare::last_changed_by(key.clone(), known.revision)],
+                success: vec![RequestOp::put(key.clone(), record.encode()), RequestOp::get(key.clone())],
+                failure: vec![RequestOp::get(key)],
+            };
+            let response = connection.insist(trim).await.map_err(failure)?;
+            known = self.learn(connection.parse_head(response).map_err(failure)?);
+        }
+        // What an earlier trim has left behind goes as well.
+        let (mut from, mut to) = (0, before);
+        while from < below {
+            to = (to + SLICE).min(below);
+            for (key, range_end) in [
+                (connection.keys.log(from), connection.keys.log(to)),
+                (connection.keys.parts(from), connection.keys.parts(to)),
+            ] {
+                connection.insist(DeleteRangeRequest { key, range_end }).await.map_err(failure)?;
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    async fn pages(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let mut size = PageSize::default();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut left = bytes;
+        let mut next = from;
+        loop {
+            let page = self.connection.page(next, &mut size).await?;
+            for entry in page.entries {
+                let size = entry::HEADER + entry.operations.len();
+                if size > left && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                left = left.saturating_sub(size);
+                next = entry.position + 1;
+                entries.push(entry);
+            }
+            if next > page.head.head.position {
+                return Ok(entries);
+            }
+        }
+    }
+}
+
+impl Log for EtcdLog {
+    fn store(&self) -> StoreId {
+        self.store
+    }
+
+    fn first(&self) -> Result<u64, ReadError> {
+        Ok(self.connection.block(self.refresh())?.record.first)
+    }
+
+    fn head(&self) -> Result<Head, ReadError> {
+        Ok(self.connection.block(self.refresh())?.record.head)
+    }
+
+    fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        self.connection.block(self.pages(from, bytes))
+    }
+
+    fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
+        if let Some(failure) = &self.failed {
+            return Err(AppendError::Stopped(failure.clone()));
+        }
+        let appended = self.connection.block(self.commit(expected, operations));
+        if let Err(AppendError::Unclear(failure)) = &appended {
+            self.failed = Some(failure.clone());
+        }
+        #[cfg(test)]
+        let _ = self.fault.take();
+        appended
+    }
+
+    fn trim(&mut self, below: u64) -> Result<(), TrimError> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone().into());
+        }
+        self.connection.block(self.shorten(below))
+    }
+
+    fn sync(&mut self) -> Result<(), Failure> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn largest(&self) -> usize {
+        LARGEST
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.failed.clone()
+    }
+}

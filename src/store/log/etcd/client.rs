@@ -1,0 +1,302 @@
+//! One connection at a time to one endpoint of etcd: the next endpoint takes its place when a call gets
+//! no answer. A client that balances keeps calling a dead endpoint.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::uri::PathAndQuery;
+use tokio::time::timeout;
+use tonic::{
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codegen::tokio_stream::{self, StreamExt as _},
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+use tonic_prost::ProstCodec;
+
+use super::wire::{AuthenticateRequest, Call, WATCH, WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::store::cluster::{Etcd, User};
+
+/// Where etcd is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub etcd: Etcd,
+    /// What one call may take before the next endpoint is asked.
+    pub deadline: Duration,
+    /// How long an append goes on trying before it says that its outcome is unclear.
+    pub patience: Duration,
+}
+
+impl Settings {
+    pub const DEADLINE: Duration = Duration::from_secs(1);
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+
+    pub fn new(etcd: Etcd) -> Self {
+        Self { etcd, deadline: Self::DEADLINE, patience: Self::PATIENCE }
+    }
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// It may have been carried out all the same.
+    #[error("etcd gives no answer: {0}")]
+    NoAnswer(String),
+    /// It was not carried out.
+    #[error("etcd refuses: {0}")]
+    Refused(String),
+    /// The answer is larger than this client reads.
+    #[error("an answer of etcd is too large")]
+    TooLarge,
+}
+
+pub(super) struct Client {
+    settings: Settings,
+    pinned: Mutex<Pinned>,
+}
+
+#[derive(Default)]
+struct Pinned {
+    /// Goes up when the endpoint is given up: of several calls that fail together, one moves on.
+    turn: usize,
+    channel: Option<Channel>,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+/// What a connection is pinged after, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Several entries of the largest size.
+const LARGEST_ANSWER: usize = 8 << 20;
+
+type Codec<Q, A> = ProstCodec<Q, A>;
+
+impl Client {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { settings, pinned: Mutex::default() }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Asks once, but for an expired token of the user, after which it signs in and asks again.
+    pub(super) async fn call<Q: Call>(&self, message: Q) -> Result<Q::Answer, CallError> {
+        let (turn, channel, token) = self.connect()?;
+        let token = match (&self.settings.etcd.user, token) {
+            (Some(user), None) => Some(self.sign_in(user, turn, &channel).await?),
+            (_, token) => token,
+        };
+        match self.ask(turn, channel.clone(), token, message.clone()).await {
+            Err(Failed::SignedOut(reason)) => {
+                let Some(user) = &self.settings.etcd.user else { return Err(CallError::Refused(reason)) };
+                tracing::info!(user = user.name, reason, "signing in to etcd again");
+                let token = self.sign_in(user, turn, &channel).await?;
+                let again = self.ask(turn, channel, Some(token), message).await;
+                again.map_err(Failed::into_call_error)
+            }
+            answer => answer.map_err(Failed::into_call_error),
+        }
+    }
+
+    /// A stream of events from `start` on, which ends with an error when etcd has no leader.
+    pub(super) async fn watch(
+        &self,
+        (key, range_end): (Vec<u8>, Vec<u8>),
+        start: i64,
+    ) -> Result<Streaming<WatchResponse>, CallError> {
+        let (turn, channel, token) = self.connect()?;
+        let create = WatchCreateRequest { key, range_end, start_revision: start, fragment: true };
+        // The stream of requests stays open: its end would end the watch.
+        let requests = tokio_stream::once(WatchRequest { create: Some(create) });
+        let mut request = Request::new(requests.chain(tokio_stream::pending()));
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        if let Some(token) = token {
+            request.metadata_mut().insert("token", token);
+        }
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        let opened = async {
+            ready(&mut grpc).await?;
+            let codec = Codec::<WatchRequest, WatchResponse>::default();
+            grpc.streaming(request, PathAndQuery::from_static(WATCH), codec).await
+        };
+        match timeout(self.settings.deadline, opened).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.failed(turn, &status).into_call_error()),
+            Err(_) => Err(self.late(turn)),
+        }
+    }
+
+    /// The endpoint at hand is given up, as when its watch has ended.
+    pub(super) fn move_on(&self) {
+        let turn = self.pinned().turn;
+        self.give_up(turn);
+    }
+
+    async fn ask<Q: Call>(
+        &self,
+        turn: usize,
+        channel: Channel,
+        token: Option<MetadataValue<Ascii>>,
+        message: Q,
+    ) -> Result<Q::Answer, Failed> {
+        let mut request = Request::new(message);
+        if let Some(token) = token {
+            request.metadata_mut().insert("token", token);
+        }
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        let answered = async {
+            ready(&mut grpc).await?;
+            let codec = Codec::<Q, Q::Answer>::default();
+            grpc.unary(request, PathAndQuery::from_static(Q::PATH), codec).await
+        };
+        match timeout(self.settings.deadline, answered).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.failed(turn, &status)),
+            Err(_) => Err(Failed::Call(self.late(turn))),
+        }
+    }
+
+    async fn sign_in(
+        &self,
+        user: &User,
+        turn: usize,
+        channel: &Channel,
+    ) -> Result<MetadataValue<Ascii>, CallError> {
+        let path = &user.password_file;
+        let refused = |reason: String| CallError::Refused(reason);
+        let password = fs::read_to_string(path)
+            .map_err(|e| refused(format!("the password in {} cannot be read: {e}", path.display())))?;
+        let question = AuthenticateRequest {
+            name: user.name.clone(),
+            password: password.trim_end_matches(['\r', '\n']).to_owned(),
+        };
+        let answer = self.ask(turn, channel.clone(), None, question).await;
+        let token = answer.map_err(Failed::into_call_error)?.token;
+        let token = MetadataValue::try_from(token).map_err(|_| refused("its token is no text".to_owned()))?;
+        self.pinned().token = Some(token.clone());
+        Ok(token)
+    }
+
+    /// The channel at hand, which connects when it is used.
+    fn connect(&self) -> Result<(usize, Channel, Option<MetadataValue<Ascii>>), CallError> {
+        let mut pinned = self.pinned();
+        let channel = match &pinned.channel {
+            Some(channel) => channel.clone(),
+            None => match self.open(pinned.turn) {
+                Ok(channel) => pinned.channel.insert(channel).clone(),
+                Err(reason) => {
+                    pinned.turn += 1;
+                    return Err(CallError::NoAnswer(reason));
+                }
+            },
+        };
+        Ok((pinned.turn, channel, pinned.token.clone()))
+    }
+
+    fn open(&self, turn: usize) -> Result<Channel, String> {
+        let endpoints = &self.settings.etcd.endpoints;
+        let url = endpoints.get(turn % endpoints.len().max(1)).ok_or("no endpoint is configured")?;
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| format!("{url}: {e}"))?;
+        let endpoint = endpoint
+            .connect_timeout(self.settings.deadline)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        let Some(tls) = &self.settings.etcd.tls else { return Ok(endpoint.connect_lazy()) };
+        let read = |path: &PathBuf| {
+            let named = |e: io::Error| format!("{} cannot be read: {e}", path.display());
+            fs::read(path).map_err(named)
+        };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
+        if let Some((certificate, key)) = &tls.identity {
+            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        let endpoint = endpoint.tls_config(config).map_err(|e| format!("{url}: {e}"))?;
+        Ok(endpoint.connect_lazy())
+    }
+
+    /// What a status says of the call, and of the endpoint.
+    fn failed(&self, turn: usize, status: &Status) -> Failed {
+        let reason = format!("{} ({})", status.message(), describe(status));
+        match status.code() {
+            Code::OutOfRange if status.message().contains("too large") => Failed::Call(CallError::TooLarge),
+            Code::Unauthenticated => Failed::SignedOut(reason),
+            // An old token, too, is a bad argument to etcd.
+            Code::InvalidArgument | Code::PermissionDenied if status.message().contains("token") => {
+                Failed::SignedOut(reason)
+            }
+            Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::OutOfRange
+            | Code::Unimplemented => Failed::Call(CallError::Refused(reason)),
+            _ => {
+                self.give_up(turn);
+                Failed::Call(CallError::NoAnswer(reason))
+            }
+        }
+    }
+
+    fn late(&self, turn: usize) -> CallError {
+        self.give_up(turn);
+        CallError::NoAnswer(format!("nothing came in {:?}", self.settings.deadline))
+    }
+
+    fn give_up(&self, turn: usize) {
+        let mut pinned = self.pinned();
+        if pinned.turn == turn {
+            pinned.turn += 1;
+            pinned.channel = None;
+        }
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Failed {
+    Call(CallError),
+    /// The token is missing, or has expired.
+    SignedOut(String),
+}
+
+impl Failed {
+    fn into_call_error(self) -> CallError {
+        match self {
+            Self::Call(error) => error,
+            Self::SignedOut(reason) => CallError::Refused(reason),
+        }
+    }
+}
+
+async fn ready(grpc: &mut Grpc<Channel>) -> Result<(), Status> {
+    grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))
+}
+
+/// The code, and what the connection says of itself.
+fn describe(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => format!("{:?}: {}", status.code(), causes(source)),
+        None => format!("{:?}", status.code()),
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

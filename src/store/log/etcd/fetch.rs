@@ -1,0 +1,208 @@
+//! Entries as they lie in etcd: `log/<n>` holds the entry as the journal does, and behind it whose attempt
+//! it was. Of a large entry only the header lies there, its operations in pieces beside it.
+
+use super::{
+    client::CallError,
+    connection::{Connection, KnownHead},
+    keys::{HeadRecord, Key},
+    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
+};
+use crate::store::{
+    cluster::AttemptId,
+    log::{
+        Entry, EntryHash, Head, MAX_OPERATIONS, ReadError, StoreId,
+        entry::{self, HEADER},
+    },
+};
+
+/// The most bytes of operations that one entry takes here.
+pub(super) const LARGEST: usize = 16 << 20;
+
+/// Of the operations of a large entry. etcd takes up to 1.5 MiB a request.
+const PIECE: usize = 512 << 10;
+
+/// Entries that are asked for when nothing is known of their size: three of the largest fit into an
+/// answer.
+const FEWEST: i64 = 3;
+const MOST: i64 = 512;
+/// What an answer should come to.
+const PAGE: usize = 2 << 20;
+
+const ATTEMPT: usize = 16;
+
+/// An entry ready to be put.
+pub(super) struct Encoded {
+    pub hash: EntryHash,
+    pub value: Vec<u8>,
+    pub pieces: Vec<Vec<u8>>,
+}
+
+pub(super) fn encode(store: StoreId, expected: Head, operations: &[u8], attempt: AttemptId) -> Encoded {
+    let mut value = Vec::with_capacity(HEADER + operations.len() + ATTEMPT);
+    let hash = entry::encode(store, expected.next(), expected.hash, operations, &mut value);
+    let mut pieces = Vec::new();
+    if operations.len() > MAX_OPERATIONS {
+        value.truncate(HEADER);
+        pieces = operations.chunks(PIECE).map(<[u8]>::to_vec).collect();
+    }
+    value.extend_from_slice(&attempt.0);
+    Encoded { hash, value, pieces }
+}
+
+/// An entry with whose attempt it was.
+pub(super) struct Fetched {
+    pub entry: Entry,
+    pub attempt: AttemptId,
+}
+
+/// A page of the log, all of it as of one revision.
+pub(super) struct Page {
+    pub entries: Vec<Entry>,
+    pub head: HeadRecord,
+    /// A watch from the next one on misses nothing.
+    pub revision: i64,
+}
+
+/// How many entries to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageSize(i64);
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self(FEWEST)
+    }
+}
+
+impl PageSize {
+    fn learn(&mut self, kvs: &[KeyValue]) {
+        let bytes: usize = kvs.iter().map(|kv| kv.value.len()).sum();
+        let fit = PAGE / (bytes / kvs.len().max(1)).max(1);
+        self.0 = i64::try_from(fit).unwrap_or(MOST).clamp(FEWEST, MOST.min(self.0 * 4));
+    }
+}
+
+impl Connection {
+    /// Entries from `from` on, one page of them.
+    pub(super) async fn page(&self, from: u64, size: &mut PageSize) -> Result<Page, ReadError> {
+        let response = loop {
+            let entries =
+                RangeRequest { key: self.keys.log(from), range_end: self.keys.log(u64::MAX), limit: size.0 };
+            let range = RequestOp { range: Some(entries), put: None, delete_range: None };
+            let read = TxnRequest {
+                compare: Vec::new(),
+                success: vec![RequestOp::get(self.keys.head()), range],
+                failure: Vec::new(),
+            };
+            match self.client.call(read.clone()).await {
+                Ok(response) => break response,
+                Err(CallError::TooLarge) if size.0 > FEWEST => *size = PageSize::default(),
+                Err(CallError::NoAnswer(_)) => {
+                    let answer = self.insist(read).await;
+                    break answer.map_err(|e| self.failure("read", e.to_string()))?;
+                }
+                Err(error) => return Err(self.failure("read", error.to_string()).into()),
+            }
+        };
+        let revision = response.revision();
+        let kvs = response.responses.get(1).and_then(|op| op.range.clone()).unwrap_or_default().kvs;
+        let known = self.parse_head(response).map_err(|e| self.failure("read", e.to_string()))?;
+        let head = known.record;
+        self.check_range(from, head)?;
+        size.learn(&kvs);
+        let mut entries: Vec<Entry> = Vec::with_capacity(kvs.len());
+        for kv in kvs {
+            let entry = self.decode(&kv, head.store).await?.entry;
+            let expected = from + entries.len() as u64;
+            let follows = entries.last().is_none_or(|before| entry.previous == before.hash);
+            if entry.position != expected || !follows {
+                return Err(self.broken(expected, "it does not follow the entry before it"));
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() && from <= head.head.position {
+            return Err(self.broken(from, "it is missing"));
+        }
+        if let Some(last) = entries.last().filter(|last| last.position == head.head.position)
+            && last.hash != head.head.hash
+        {
+            return Err(self.broken(last.position, "it is not the one that the head names"));
+        }
+        Ok(Page { entries, head, revision })
+    }
+
+    fn check_range(&self, from: u64, HeadRecord { head, first, .. }: HeadRecord) -> Result<(), ReadError> {
+        if from < first {
+            return Err(ReadError::Trimmed { from, first });
+        }
+        if from > head.next() {
+            return Err(ReadError::Ahead { from, head: head.position });
+        }
+        Ok(())
+    }
+
+    /// Whose entry stands at a position; `None` when there is none.
+    pub(super) async fn winner(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
+        let get = RangeRequest { key: self.keys.log(position), range_end: Vec::new(), limit: 0 };
+        let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
+        match found.kvs.first() {
+            Some(kv) => Ok(Some(self.decode(kv, store).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// An entry from its value, its pieces fetched where it has some.
+    pub(super) async fn decode(&self, kv: &KeyValue, store: StoreId) -> Result<Fetched, ReadError> {
+        let Key::Log(position) = self.keys.parse(&kv.key) else {
+            return Err(self.failure("read", "a key of the log is malformed").into());
+        };
+        let broken = |what: &str| self.broken(position, what);
+        let (bytes, attempt) = kv
+            .value
+            .split_last_chunk::<ATTEMPT>()
+            .filter(|(bytes, _)| bytes.len() >= HEADER)
+            .ok_or_else(|| broken("it is too short"))?;
+        let attempt = AttemptId(*attempt);
+        let length = entry::encoded_length_within(bytes, LARGEST).map_err(|e| broken(&e.to_string()))?;
+        let mut whole = Vec::new();
+        let bytes = if bytes.len() == HEADER && length > HEADER + MAX_OPERATIONS {
+            whole.extend_from_slice(bytes);
+            let mut number = 0;
+            while whole.len() < length {
+                let key = self.keys.part(position, attempt.0, number);
+                let get = RangeRequest { key, range_end: Vec::new(), limit: 0 };
+                let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
+                match found.kvs.first() {
+                    Some(piece) if !piece.value.is_empty() => whole.extend_from_slice(&piece.value),
+                    _ => return Err(self.piece_missing(position).await),
+                }
+                number += 1;
+            }
+            &whole
+        } else {
+            bytes
+        };
+        if bytes.len() != length {
+            return Err(broken("its length is wrong"));
+        }
+        let found = entry::decode_within(bytes, LARGEST).map_err(|e| broken(&e.to_string()))?;
+        if found.store != store || found.position != position {
+            return Err(broken("it belongs elsewhere"));
+        }
+        Ok(Fetched { entry: found.to_entry(), attempt })
+    }
+
+    /// It may have been trimmed since the entry was read.
+    async fn piece_missing(&self, from: u64) -> ReadError {
+        match self.head().await {
+            Ok(KnownHead { record, .. }) if record.first > from => {
+                ReadError::Trimmed { from, first: record.first }
+            }
+            Ok(_) => self.broken(from, "one of its pieces is missing"),
+            Err(error) => self.failure("read", error.to_string()).into(),
+        }
+    }
+
+    fn broken(&self, position: u64, what: &str) -> ReadError {
+        self.failure("use", format!("the entry at position {position} is damaged: {what}")).into()
+    }
+}

@@ -1,0 +1,149 @@
+//! Where everything lies under the prefix, and what the small values look like.
+
+use crate::store::log::{EntryHash, Head, StoreId, entry::array};
+
+/// Keys of one cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+/// The value of `head`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HeadRecord {
+    pub head: Head,
+    pub store: StoreId,
+    /// The oldest entry that may be read.
+    pub first: u64,
+}
+
+/// A key that a watch tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key<'a> {
+    Log(u64),
+    Ack(&'a str),
+    Other,
+}
+
+impl Keys {
+    /// A prefix with or without `/` at its end.
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: format!("{}/", prefix.trim_end_matches('/')) }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn head(&self) -> Vec<u8> {
+        self.under("head")
+    }
+
+    /// In the order of positions.
+    pub(super) fn log(&self, position: u64) -> Vec<u8> {
+        [self.under("log/"), position.to_be_bytes().to_vec()].concat()
+    }
+
+    /// Pieces lie in the order of the positions that they are for, so that one range clears what is trimmed,
+    /// pieces that came to nothing included.
+    pub(super) fn part(&self, position: u64, attempt: [u8; 16], number: u32) -> Vec<u8> {
+        [self.parts(position), attempt.to_vec(), number.to_be_bytes().to_vec()].concat()
+    }
+
+    /// Where the pieces for this position and the later ones begin.
+    pub(super) fn parts(&self, position: u64) -> Vec<u8> {
+        [self.under("part/"), position.to_be_bytes().to_vec()].concat()
+    }
+
+    pub(super) fn ack(&self, node: &str) -> Vec<u8> {
+        self.under(&format!("ack/{node}"))
+    }
+
+    pub(super) fn acks(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.under("ack/"), self.under("ack0"))
+    }
+
+    /// A key that is never there.
+    pub(super) fn absent(&self) -> Vec<u8> {
+        self.under("probe")
+    }
+
+    /// Acknowledgements and log, in one range.
+    pub(super) fn watched(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.under("ack/"), self.under("log0"))
+    }
+
+    pub(super) fn parse<'a>(&self, key: &'a [u8]) -> Key<'a> {
+        let Some(rest) = key.strip_prefix(self.prefix.as_bytes()) else { return Key::Other };
+        if let Some(position) = rest.strip_prefix(b"log/") {
+            return position.try_into().map_or(Key::Other, |bytes| Key::Log(u64::from_be_bytes(bytes)));
+        }
+        let node = rest.strip_prefix(b"ack/").and_then(|node| std::str::from_utf8(node).ok());
+        node.map_or(Key::Other, Key::Ack)
+    }
+
+    pub(super) fn under(&self, name: &str) -> Vec<u8> {
+        [self.prefix.as_bytes(), name.as_bytes()].concat()
+    }
+}
+
+const VERSION: u8 = 1;
+
+impl HeadRecord {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Self { head, store, first } = self;
+        let (position, first) = (head.position.to_le_bytes(), first.to_le_bytes());
+        [&[VERSION][..], &position, &head.hash.0, &store.0, &first].concat()
+    }
+
+    /// The error says what is wrong.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.first() {
+            Some(&VERSION) if bytes.len() == 65 => Ok(Self {
+                head: Head {
+                    position: u64::from_le_bytes(array(bytes, 1)),
+                    hash: EntryHash(array(bytes, 9)),
+                },
+                store: StoreId(array(bytes, 41)),
+                first: u64::from_le_bytes(array(bytes, 57)),
+            }),
+            Some(&version) if version > VERSION => {
+                Err(format!("it has version {version}, which only a newer permgate can read"))
+            }
+            _ => Err("it is not the head of a permgate log".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let keys = Keys::new("/permgate/");
+        assert_eq!(keys.prefix(), Keys::new("/permgate").prefix());
+        assert_eq!(keys.parse(&keys.log(7)), Key::Log(7));
+        assert_eq!(keys.parse(&keys.ack("gate-1")), Key::Ack("gate-1"));
+        assert_eq!(keys.parse(&keys.head()), Key::Other);
+        assert_eq!(keys.parse(b"/permgate/log/7"), Key::Other, "not eight bytes");
+        assert_eq!(keys.parse(b"/other/log/12345678"), Key::Other);
+        assert!(keys.log(255) < keys.log(256));
+        let (start, end) = keys.watched();
+        assert!([keys.log(u64::MAX), keys.ack("z")].iter().all(|key| (&start..&end).contains(&key)));
+        assert!(!(&start..&end).contains(&&keys.part(1, [0; 16], 0)));
+        assert!((keys.parts(3)..keys.parts(4)).contains(&keys.part(3, [255; 16], 9)));
+    }
+
+    #[test]
+    fn the_head_reads_as_it_was_written() {
+        let head = Head { position: 7, hash: EntryHash([9; 32]) };
+        let record = HeadRecord { head, store: StoreId([3; 16]), first: 4 };
+        let mut bytes = record.encode();
+        assert_eq!(HeadRecord::decode(&bytes), Ok(record));
+        assert!(HeadRecord::decode(&bytes[1..]).is_err());
+        assert!(HeadRecord::decode(b"").is_err());
+        bytes[0] = 2;
+        assert!(HeadRecord::decode(&bytes).unwrap_err().contains("newer"));
+    }
+}

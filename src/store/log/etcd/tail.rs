@@ -1,0 +1,158 @@
+//! The end of the log as it grows: read up to the head, then watched from that very revision on. Whatever
+//! is missing, doubled or out of order shows by its position, and is read again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tonic::Streaming;
+
+use super::{
+    connection::Connection,
+    fetch::PageSize,
+    keys::Key,
+    wire::{KeyValue, WatchResponse},
+};
+use crate::store::{
+    cluster::{Followed, Follower, Fork},
+    log::{Entry, Head, ReadError, StoreId},
+};
+
+/// Follows the log from a position on.
+pub struct Tail {
+    connection: Arc<Connection>,
+    store: StoreId,
+    follower: Follower,
+    watch: Option<Streaming<WatchResponse>>,
+    size: PageSize,
+}
+
+/// What has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The next entry.
+    Entry(Entry),
+    /// What a node says of itself, as it wrote it.
+    Acknowledgement { node: String, value: Vec<u8> },
+}
+
+/// Why the log cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    #[error(transparent)]
+    Fork(#[from] Fork),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A watch that fails is not opened again at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Tail {
+    /// Behind `head`, which the caller has applied.
+    pub fn new(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
+        Self { connection, store, follower: Follower::new(head), watch: None, size: PageSize::default() }
+    }
+
+    /// What was followed last.
+    pub fn head(&self) -> Head {
+        self.follower.head()
+    }
+
+    /// Something is missing, as a probe has shown: reads again instead of waiting for the watch.
+    pub fn reread(&mut self) {
+        self.watch = None;
+    }
+
+    /// Waits for what comes next. An error is to be asked again, but for a fork and what was trimmed. When
+    /// the future is dropped, what it has heard may be lost: [`head`](Self::head) says how far that is.
+    pub async fn next(&mut self) -> Result<Vec<Heard>, TailError> {
+        loop {
+            let heard = match &mut self.watch {
+                None => self.read().await?,
+                Some(watch) => match watch.message().await {
+                    Ok(Some(response)) if !response.canceled && response.compact_revision == 0 => {
+                        self.take(response).await?
+                    }
+                    Ok(Some(response)) => self.ended(&response.cancel_reason).await,
+                    Ok(None) => self.ended("etcd has closed it").await,
+                    Err(status) => self.ended(status.message()).await,
+                },
+            };
+            if !heard.is_empty() {
+                return Ok(heard);
+            }
+        }
+    }
+
+    /// A page, and the watch once the head is reached.
+    async fn read(&mut self) -> Result<Vec<Heard>, TailError> {
+        let page = match self.connection.page(self.head().next(), &mut self.size).await {
+            Ok(page) => page,
+            Err(ReadError::Ahead { head, .. }) => return Err(Fork { position: head }.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut heard = Vec::with_capacity(page.entries.len());
+        for entry in page.entries {
+            if self.follower.follow(&entry)? == Followed::Next {
+                heard.push(Heard::Entry(entry));
+            }
+        }
+        let behind = self.follower.behind(page.head.head, self.head())?;
+        if behind.is_none() {
+            let watched = self.connection.keys.watched();
+            match self.connection.client.watch(watched, page.revision + 1).await {
+                Ok(watch) => {
+                    self.watch = Some(watch);
+                    // Those that were written before the watch began.
+                    let acks = self.connection.acknowledgements().await.unwrap_or_default();
+                    let acks = acks.into_iter().map(|(node, value)| Heard::Acknowledgement { node, value });
+                    heard.extend(acks);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the log cannot be watched yet");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        Ok(heard)
+    }
+
+    async fn take(&mut self, response: WatchResponse) -> Result<Vec<Heard>, TailError> {
+        let mut heard = Vec::new();
+        let put: Vec<KeyValue> = response
+            .events
+            .into_iter()
+            .filter(|event| event.kind == 0)
+            .filter_map(|event| event.kv)
+            .collect();
+        for kv in put {
+            match self.connection.keys.parse(&kv.key) {
+                Key::Ack(node) => {
+                    heard.push(Heard::Acknowledgement { node: node.to_owned(), value: kv.value.clone() });
+                }
+                Key::Log(position) if position > self.head().position => {
+                    let entry = self.connection.decode(&kv, self.store).await?.entry;
+                    match self.follower.follow(&entry)? {
+                        Followed::Next => heard.push(Heard::Entry(entry)),
+                        Followed::Known => {}
+                        Followed::Gap { from } => {
+                            tracing::warn!(from, position, "the watch has lost entries: reading them");
+                            self.watch = None;
+                            return Ok(heard);
+                        }
+                    }
+                }
+                Key::Log(_) | Key::Other => {}
+            }
+        }
+        Ok(heard)
+    }
+
+    async fn ended(&mut self, why: &str) -> Vec<Heard> {
+        tracing::info!(why, "the watch of the log has ended: beginning another one");
+        self.watch = None;
+        self.connection.client.move_on();
+        sleep(PAUSE).await;
+        Vec::new()
+    }
+}

@@ -1,0 +1,218 @@
+//! Against a real etcd, which the tests start: `cargo test --features etcd --lib etcd -- --ignored`.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::*;
+use crate::store::log::{
+    conformance::{self, Place, STORE},
+    memory::Fault,
+};
+
+mod server;
+
+use server::Etcd;
+
+fn settings(etcd: &Etcd) -> Settings {
+    let etcd = crate::store::cluster::Etcd {
+        endpoints: etcd.urls(),
+        prefix: "/permgate/test".to_owned(),
+        tls: None,
+        user: None,
+    };
+    Settings { patience: Duration::from_millis(300), ..Settings::new(etcd) }
+}
+
+fn created(etcd: &Etcd) -> Arc<Connection> {
+    let connection = Connection::start(settings(etcd)).unwrap();
+    connection.create(STORE, Head::EMPTY).unwrap();
+    connection
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn the_log_in_etcd_conforms() {
+    struct Remote {
+        connection: Arc<Connection>,
+        armed: Mutex<Option<Fault>>,
+        last: Mutex<Fault>,
+    }
+    /// Fails once armed, which may happen after it was opened.
+    struct Armed<'a>(EtcdLog, &'a Remote);
+    impl Log for Armed<'_> {
+        fn store(&self) -> StoreId {
+            self.0.store()
+        }
+        fn first(&self) -> Result<u64, ReadError> {
+            self.0.first()
+        }
+        fn head(&self) -> Result<Head, ReadError> {
+            self.0.head()
+        }
+        fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+            self.0.read(from, bytes)
+        }
+        fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
+            self.0.fault = self.1.armed.lock().unwrap().take();
+            self.0.append(expected, operations)
+        }
+        fn trim(&mut self, below: u64) -> Result<(), TrimError> {
+            self.0.trim(below)
+        }
+        fn sync(&mut self) -> Result<(), Failure> {
+            self.0.sync()
+        }
+        fn largest(&self) -> usize {
+            self.0.largest()
+        }
+        fn failure(&self) -> Option<Failure> {
+            self.0.failure()
+        }
+    }
+    impl Place for Remote {
+        fn open(&self) -> Box<dyn Log + '_> {
+            Box::new(Armed(EtcdLog::open(self.connection.clone()).unwrap(), self))
+        }
+
+        fn fail_next(&self) {
+            let mut last = self.last.lock().unwrap();
+            *last = if *last == Fault::Lost { Fault::Unanswered } else { Fault::Lost };
+            *self.armed.lock().unwrap() = Some(*last);
+        }
+    }
+    let etcd = Etcd::start(1, &[]);
+    let (armed, last) = (Mutex::default(), Mutex::new(Fault::Lost));
+    conformance::conforms(&Remote { connection: created(&etcd), armed, last });
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_log_is_made_once_and_found_by_everybody() {
+    let etcd = Etcd::start(1, &[]);
+    let connection = Connection::start(settings(&etcd)).unwrap();
+    let error = EtcdLog::open(connection.clone()).err().unwrap().to_string();
+    assert!(error.contains("permgate cluster init"), "{error}");
+    connection.create(STORE, Head::EMPTY).unwrap();
+    connection.create(STORE, Head::EMPTY).unwrap();
+    let other = connection.create(StoreId([9; 16]), Head::EMPTY);
+    assert!(matches!(other, Err(CreateError::Exists { store: STORE, .. })), "{other:?}");
+    assert_eq!(EtcdLog::open(connection).unwrap().store(), STORE);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn of_two_writers_one_wins_and_the_other_sees_why() {
+    let etcd = Etcd::start(1, &[]);
+    let mut one = EtcdLog::open(created(&etcd)).unwrap();
+    let mut two = EtcdLog::open(Connection::start(settings(&etcd)).unwrap()).unwrap();
+    let head = one.append(Head::EMPTY, b"one").unwrap();
+    let lost = two.append(Head::EMPTY, b"two");
+    assert!(matches!(lost, Err(AppendError::Moved { head: found }) if found == head), "{lost:?}");
+    let head = two.append(head, b"two").unwrap();
+    // A trim puts the head anew, which is no reason to lose.
+    one.trim(2).unwrap();
+    let head = two.append(head, b"three").unwrap();
+    assert_eq!((head.position, one.first().unwrap()), (3, 2));
+    assert_eq!(one.read(2, usize::MAX).unwrap().len(), 2);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_lost_answer_is_found_out() {
+    let etcd = Etcd::start(1, &[]);
+    let connection = created(&etcd);
+    let log = EtcdLog::open(connection.clone()).unwrap();
+    let (mine, other) = (AttemptId([1; 16]), AttemptId([2; 16]));
+    let settle = |log: &EtcdLog, id, operations: &[u8]| {
+        let expected = log.known().record.head;
+        let encoded = fetch::encode(STORE, expected, operations, id);
+        let mut attempt = Attempt::new(id, expected);
+        // The transaction is carried out, but nobody says so.
+        let sent = connection.block(log.send(&attempt, &encoded)).unwrap();
+        assert_eq!(sent, Answer::Made);
+        assert_eq!(attempt.answered(Answer::None), Step::SendAgain);
+        (attempt, encoded, expected)
+    };
+    let (attempt, encoded, expected) = settle(&log, mine, b"same");
+    let head = connection.block(log.settle(attempt, &encoded)).unwrap();
+    assert_eq!(head.position, 1);
+    assert_eq!(log.head().unwrap(), head);
+    // The same operations at the same position, but by somebody else.
+    let encoded = fetch::encode(STORE, expected, b"same", other);
+    let mut attempt = Attempt::new(other, expected);
+    attempt.answered(Answer::None);
+    let lost = connection.block(log.settle(attempt, &encoded));
+    assert!(matches!(lost, Err(AppendError::Moved { head: found }) if found == head), "{lost:?}");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn the_tail_hears_every_entry_once_and_what_nodes_say() {
+    let etcd = Etcd::start(1, &[]);
+    let connection = created(&etcd);
+    let mut log = EtcdLog::open(connection.clone()).unwrap();
+    let mut head = Head::EMPTY;
+    for number in 0..20_u8 {
+        head = log.append(head, &[number]).unwrap();
+    }
+    let mut tail = Tail::new(Connection::start(settings(&etcd)).unwrap(), STORE, Head::EMPTY);
+    let mut heard = Vec::new();
+    let mut hear = |tail: &mut Tail, count: usize| {
+        while heard.len() < count {
+            heard.extend(connection.block(tail.next()).unwrap());
+        }
+    };
+    hear(&mut tail, 20);
+    // By the watch from here on.
+    for number in 20..40_u8 {
+        head = log.append(head, &[number]).unwrap();
+    }
+    connection.block(connection.put_acknowledgement("gate-1", b"40".to_vec())).unwrap();
+    head = log.append(head, &vec![7; MAX_PIECELESS + 1]).unwrap();
+    hear(&mut tail, 42);
+    // Something was lost on the way: it is read, and nothing is heard twice.
+    tail.reread();
+    head = log.append(head, b"last").unwrap();
+    hear(&mut tail, 43);
+    assert_eq!(tail.head(), head);
+    let entries: Vec<u64> = heard
+        .iter()
+        .filter_map(|heard| match heard {
+            Heard::Entry(entry) => Some(entry.position),
+            Heard::Acknowledgement { .. } => None,
+        })
+        .collect();
+    assert_eq!(entries, (1..=42).collect::<Vec<_>>());
+    let said = Heard::Acknowledgement { node: "gate-1".to_owned(), value: b"40".to_vec() };
+    assert!(heard.contains(&said));
+    let read = connection.block(connection.acknowledgements()).unwrap();
+    assert_eq!(read, [("gate-1".to_owned(), b"40".to_vec())]);
+    assert_eq!(connection.block(connection.probe()).unwrap(), head);
+}
+
+/// Larger entries lie in pieces.
+const MAX_PIECELESS: usize = super::super::MAX_OPERATIONS;
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_dead_endpoint_and_a_killed_leader_cost_a_moment() {
+    let mut etcd = Etcd::start(3, &[]);
+    let connection = {
+        let mut settings = settings(&etcd);
+        settings.etcd.endpoints.insert(0, "http://127.0.0.1:9".to_owned());
+        settings.patience = Settings::PATIENCE;
+        Connection::start(settings).unwrap()
+    };
+    connection.create(STORE, Head::EMPTY).unwrap();
+    let mut log = EtcdLog::open(connection).unwrap();
+    let mut head = log.append(Head::EMPTY, b"before").unwrap();
+    let leader = (0..3).find(|member| etcd.is_leader(*member)).unwrap();
+    etcd.kill(leader);
+    for number in 0..10_u8 {
+        head = log.append(head, &[number]).unwrap();
+    }
+    assert_eq!(log.head().unwrap(), head);
+    assert_eq!(log.read(1, usize::MAX).unwrap().len(), 11);
+}

@@ -1,0 +1,248 @@
+//! The messages of etcd's gRPC API (`etcdserverpb`, `mvccpb`) that are used here, with the fields that
+//! are used. What is a `oneof` there is a row of optional fields here: on the wire both are the same.
+
+use prost::Message;
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResponseHeader {
+    #[prost(int64, tag = "3")]
+    pub revision: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub mod_revision: i64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// Empty: the key alone.
+    #[prost(bytes = "vec", tag = "2")]
+    pub range_end: Vec<u8>,
+    /// 0: no limit.
+    #[prost(int64, tag = "3")]
+    pub limit: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RangeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(message, repeated, tag = "2")]
+    pub kvs: Vec<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeleteRangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub range_end: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeleteRangeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+}
+
+/// Exactly one of the fields is set.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RequestOp {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub delete_range: Option<DeleteRangeRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResponseOp {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeResponse>,
+}
+
+/// Whether the key was last changed by this revision; 0: whether there is none.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Compare {
+    /// EQUAL is 0.
+    #[prost(int32, tag = "1")]
+    pub result: i32,
+    #[prost(int32, tag = "2")]
+    pub target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    #[prost(int64, optional, tag = "6")]
+    pub mod_revision: Option<i64>,
+}
+
+/// The target of a [`Compare`]: the revision by which a key was last changed.
+const MOD: i32 = 2;
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub success: Vec<RequestOp>,
+    #[prost(message, repeated, tag = "3")]
+    pub failure: Vec<RequestOp>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub responses: Vec<ResponseOp>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    pub create: Option<WatchCreateRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WatchCreateRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub start_revision: i64,
+    /// Large revisions come in several responses.
+    #[prost(bool, tag = "8")]
+    pub fragment: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WatchResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(bool, tag = "3")]
+    pub created: bool,
+    #[prost(bool, tag = "4")]
+    pub canceled: bool,
+    /// Not 0: the start lies before this revision, and what was before it is gone.
+    #[prost(int64, tag = "5")]
+    pub compact_revision: i64,
+    #[prost(string, tag = "6")]
+    pub cancel_reason: String,
+    #[prost(message, repeated, tag = "11")]
+    pub events: Vec<Event>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Event {
+    /// PUT is 0, DELETE is 1.
+    #[prost(int32, tag = "1")]
+    pub kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub kv: Option<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AuthenticateRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AuthenticateResponse {
+    #[prost(string, tag = "2")]
+    pub token: String,
+}
+
+/// A message that is a question, with where it goes and what answers it.
+pub(super) trait Call: Message + Clone + Default + 'static {
+    const PATH: &'static str;
+    type Answer: Message + Default + 'static;
+}
+
+impl Call for RangeRequest {
+    const PATH: &'static str = "/etcdserverpb.KV/Range";
+    type Answer = RangeResponse;
+}
+
+impl Call for PutRequest {
+    const PATH: &'static str = "/etcdserverpb.KV/Put";
+    type Answer = PutResponse;
+}
+
+impl Call for DeleteRangeRequest {
+    const PATH: &'static str = "/etcdserverpb.KV/DeleteRange";
+    type Answer = DeleteRangeResponse;
+}
+
+impl Call for TxnRequest {
+    const PATH: &'static str = "/etcdserverpb.KV/Txn";
+    type Answer = TxnResponse;
+}
+
+impl Call for AuthenticateRequest {
+    const PATH: &'static str = "/etcdserverpb.Auth/Authenticate";
+    type Answer = AuthenticateResponse;
+}
+
+/// A stream of these is answered by a stream of [`WatchResponse`]s.
+pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
+impl Compare {
+    pub(super) fn last_changed_by(key: Vec<u8>, revision: i64) -> Self {
+        Self { result: 0, target: MOD, key, mod_revision: Some(revision) }
+    }
+}
+
+impl RequestOp {
+    pub(super) fn get(key: Vec<u8>) -> Self {
+        let range = RangeRequest { key, range_end: Vec::new(), limit: 0 };
+        Self { range: Some(range), put: None, delete_range: None }
+    }
+
+    pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> Self {
+        Self { range: None, put: Some(PutRequest { key, value }), delete_range: None }
+    }
+
+    pub(super) fn delete(key: Vec<u8>) -> Self {
+        let delete = DeleteRangeRequest { key, range_end: Vec::new() };
+        Self { range: None, put: None, delete_range: Some(delete) }
+    }
+}
+
+impl TxnResponse {
+    pub(super) fn revision(&self) -> i64 {
+        self.header.as_ref().map_or(0, |header| header.revision)
+    }
+
+    /// What the one get among the operations has found.
+    pub(super) fn found(self) -> Option<KeyValue> {
+        self.responses.into_iter().find_map(|op| op.range)?.kvs.into_iter().next()
+    }
+}

@@ -1,0 +1,309 @@
+//! The files of a journal, and whether everything in them verifies. Changes nothing.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    OpenError, Recovery,
+    layout::{self, BLOCK, ENTRIES, Header, HeaderError, Name, SLOTS, Slot},
+    open::Dropped,
+    scan::{Scan, ScanError},
+    segment::Segment,
+};
+use crate::store::log::{
+    Damage, Failure, Head, StoreId,
+    entry::EntryRef,
+    files::{Directory, File},
+};
+
+/// The files of a journal, opened. What is removed or appended afterwards does not disturb
+/// [`Inventory::verify`].
+pub struct Inventory {
+    /// Files that take no more, oldest first.
+    full: Vec<Found>,
+    pub(super) last: Found,
+    covered: Slot,
+    /// The position of the oldest entry.
+    pub(super) oldest: u64,
+    /// Numbers of files that are gone but for a crash.
+    pub(super) leftovers: Vec<u64>,
+    /// Names of files that were never finished.
+    pub(super) unfinished: Vec<String>,
+    pub(super) recovery: Recovery,
+}
+
+/// What a journal comes to that verifies.
+pub(super) struct Verified {
+    pub full: Vec<Segment>,
+    pub head: Head,
+    /// Where the last entry ends in the last file.
+    pub end: u64,
+}
+
+/// Is given every entry, in order.
+pub type Visit<'v> = dyn FnMut(EntryRef<'_>) + 'v;
+
+impl Inventory {
+    /// Reads the header of each file, and the position slots of the last one.
+    pub fn read(directory: &dyn Directory, store: StoreId) -> Result<Self, OpenError> {
+        let (sequences, unfinished) = list(directory)?;
+        let mut full = Vec::new();
+        for sequence in sequences {
+            full.push(Found::read(directory, sequence, store)?);
+        }
+        let Some(last) = full.pop() else {
+            return Err(OpenError::Absent { directory: directory.path().to_owned() });
+        };
+        let mut recovery = Recovery::default();
+        let covered = last.covered(&mut recovery)?;
+        let leftovers = take_leftovers(&mut full, &last, covered.oldest)?;
+        let first = full.first().unwrap_or(&last);
+        let oldest = first.header.after.next();
+        if oldest > covered.oldest {
+            let began = covered.oldest;
+            let what =
+                format!("the journal began at position {began}, and the file before this one is missing");
+            return Err(first.damage(0, what).into());
+        }
+        Ok(Self { full, last, covered, oldest, leftovers, unfinished, recovery })
+    }
+
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.full.len() + 1
+    }
+
+    /// The position of the oldest entry that can be read.
+    pub fn first(&self) -> u64 {
+        self.oldest
+    }
+
+    /// What an operator may want to know of.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Reads every entry up to the newest, whose head is returned. `head`: what is acknowledged, when that is
+    /// known; what stands behind it is left alone, since it may be being written.
+    pub fn read_through(&mut self, head: Option<Head>, visit: &mut Visit<'_>) -> Result<Head, OpenError> {
+        Ok(self.verify(head, visit)?.head)
+    }
+
+    pub(super) fn verify(
+        &mut self,
+        head: Option<Head>,
+        visit: &mut Visit<'_>,
+    ) -> Result<Verified, OpenError> {
+        let mut full = Vec::new();
+        for (at, found) in self.full.iter().enumerate() {
+            let next = &self.full.get(at + 1).unwrap_or(&self.last).header;
+            full.push(found.verify_full(next, visit)?);
+        }
+        let (head, end) = self.last.verify_last(self.covered, head, &mut self.recovery, visit)?;
+        Ok(Verified { full, head, end })
+    }
+}
+
+/// A file with a header that verifies.
+pub(super) struct Found {
+    pub header: Header,
+    file: Box<dyn File>,
+    pub path: PathBuf,
+}
+
+/// The numbers of the files in order, and the names of those that were never finished.
+pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>), Failure> {
+    let names = directory.list().map_err(|e| Failure::new("list the directory", directory.path(), e))?;
+    let (mut sequences, mut unfinished) = (Vec::new(), Vec::new());
+    for name in names {
+        match Name::parse(&name) {
+            Some(Name::File(sequence)) => sequences.push(sequence),
+            Some(Name::Unfinished) => unfinished.push(name),
+            None => {}
+        }
+    }
+    sequences.sort_unstable();
+    Ok((sequences, unfinished))
+}
+
+/// Takes out the files that are gone but for a crash, which may have brought them back: those with
+/// nothing from `oldest` on, and those that a later one replaces, since it begins at the same position.
+/// Returns their numbers.
+fn take_leftovers(files: &mut Vec<Found>, last: &Found, oldest: u64) -> Result<Vec<u64>, Damage> {
+    let mut leftovers = Vec::new();
+    let mut next = last.header.after;
+    let mut kept = Vec::new();
+    for found in files.drain(..).rev() {
+        let after = found.header.after;
+        if next.next() <= oldest || after == next {
+            leftovers.push(found.header.sequence);
+            continue;
+        }
+        if after.position >= next.position {
+            return Err(found.damage(0, format!("it does not precede {}", last.path.display())));
+        }
+        next = after;
+        kept.push(found);
+    }
+    kept.reverse();
+    *files = kept;
+    Ok(leftovers)
+}
+
+impl Found {
+    fn read(directory: &dyn Directory, sequence: u64, store: StoreId) -> Result<Self, OpenError> {
+        let name = layout::file_name(sequence);
+        let path = directory.path().join(&name);
+        let file = directory.open(&name).map_err(|e| Failure::new("open", &path, e))?;
+        let damage = |what: &str| Damage { file: path.clone(), offset: 0, what: what.to_owned() };
+        let Some(block) = read_block(&*file, &path, 0)? else {
+            return Err(damage("the file is cut off within its header").into());
+        };
+        let header = match Header::decode(&block) {
+            Ok(header) => header,
+            Err(HeaderError::Version(found)) => return Err(OpenError::Newer { file: path, found }),
+            Err(HeaderError::Invalid) => return Err(damage("the file's header does not verify").into()),
+        };
+        if header.store != store {
+            return Err(OpenError::OtherStore { file: path, found: header.store, expected: store });
+        }
+        if header.sequence != sequence {
+            return Err(damage(&format!("the file was journal {} once", header.sequence)).into());
+        }
+        Ok(Self { header, file, path })
+    }
+
+    fn damage(&self, offset: u64, what: String) -> Damage {
+        Damage { file: self.path.clone(), offset, what }
+    }
+
+    fn scan(&self) -> Result<Scan<'_>, Failure> {
+        Scan::new(&*self.file, &self.path, self.header.store, ENTRIES, self.header.after)
+    }
+
+    /// Everything up to where the next file begins was acknowledged.
+    fn verify_full(&self, next: &Header, visit: &mut Visit<'_>) -> Result<Segment, OpenError> {
+        let mut segment = Segment::new(&self.header);
+        let mut scan = self.scan()?;
+        while scan.head.position < next.after.position {
+            segment.note(scan.offset, scan.head);
+            visit(scan.next()?);
+        }
+        if scan.head != next.after {
+            let what = format!("{} does not follow it", layout::file_name(next.sequence));
+            return Err(self.damage(scan.offset, what).into());
+        }
+        Ok(segment)
+    }
+
+    /// The newest entry and where it ends.
+    fn verify_last(
+        &self,
+        covered: Slot,
+        head: Option<Head>,
+        recovery: &mut Recovery,
+        visit: &mut Visit<'_>,
+    ) -> Result<(Head, u64), OpenError> {
+        let mut scan = self.scan()?;
+        if scan.size != self.header.capacity {
+            let what = format!("the file has {} bytes instead of {}", scan.size, self.header.capacity);
+            return Err(self.damage(scan.size.min(self.header.capacity), what).into());
+        }
+        if covered.head.position < scan.head.position {
+            return Err(self.damage(SLOTS[0], "its position slots are of another file".to_owned()).into());
+        }
+        loop {
+            let differs = |known: Head| scan.head.position == known.position && scan.head != known;
+            if differs(covered.head) || head.is_some_and(differs) {
+                let what = format!("position {} is not the entry that was acknowledged", scan.head.position);
+                return Err(self.damage(scan.offset, what).into());
+            }
+            if head == Some(scan.head) {
+                return Ok((scan.head, scan.offset));
+            }
+            match scan.next() {
+                Ok(entry) => visit(entry),
+                Err(ScanError::Damaged(damage)) if head.is_none() => {
+                    self.judge_tail(&mut scan, covered, damage, recovery)?;
+                    return Ok((scan.head, scan.offset));
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// What does not verify is the end of the journal only when no slot covers it and no later batch
+    /// stands behind it.
+    fn judge_tail(
+        &self,
+        scan: &mut Scan<'_>,
+        covered: Slot,
+        damage: Damage,
+        recovery: &mut Recovery,
+    ) -> Result<(), OpenError> {
+        let position = scan.head.next();
+        if scan.head.position < covered.head.position {
+            return Err(damage.into());
+        }
+        let remainder = scan.remainder()?;
+        if let Some(later) = remainder.later {
+            let what = format!("{}, but a later entry stands at byte {later}", damage.what);
+            return Err(Damage { what, ..damage }.into());
+        }
+        if covered.full {
+            let what = format!(
+                "the file that follows it, {}, is missing",
+                layout::file_name(self.header.sequence + 1)
+            );
+            return Err(Damage { what, ..damage }.into());
+        }
+        if remainder.written {
+            recovery.dropped = Some(Dropped { file: self.path.clone(), offset: scan.offset, position });
+        }
+        Ok(())
+    }
+
+    /// The newest slot. One slot may have been torn, never both: the other one
+    /// was durable before it was written.
+    fn covered(&self, recovery: &mut Recovery) -> Result<Slot, OpenError> {
+        let mut newest: Option<Slot> = None;
+        for offset in SLOTS {
+            let Some(block) = read_block(&*self.file, &self.path, offset)? else {
+                return Err(self.damage(offset, "the file is cut off within its slots".to_owned()).into());
+            };
+            match Slot::decode(&block) {
+                Some(slot) if slot.store == self.header.store => {
+                    let rank = |slot: &Slot| (slot.head.position, slot.oldest, slot.full);
+                    if newest.is_none_or(|newest| rank(&newest) <= rank(&slot)) {
+                        newest = Some(slot);
+                    }
+                }
+                _ => recovery.unreadable_slot = Some(self.path.clone()),
+            }
+        }
+        newest.ok_or_else(|| self.damage(SLOTS[0], "neither position slot verifies".to_owned()).into())
+    }
+
+    /// Copies the batches up to `head` and returns where they end. Each is verified once more: what is
+    /// read now may come from the disk, and what was verified may have come from memory.
+    pub fn copy(&self, head: Head, to: &dyn File, segment: &mut Segment) -> Result<u64, OpenError> {
+        let mut scan = self.scan()?;
+        while scan.head != head {
+            let (offset, after) = (scan.offset, scan.head);
+            scan.next()?;
+            to.write_all_at(scan.batch(), offset).map_err(|e| Failure::new("copy", &self.path, e))?;
+            segment.note(offset, after);
+        }
+        Ok(scan.offset)
+    }
+}
+
+/// `None` when the file ends before the block does.
+fn read_block(file: &dyn File, path: &Path, offset: u64) -> Result<Option<[u8; BLOCK]>, Failure> {
+    let failure = |e| Failure::new("read", path, e);
+    if file.size().map_err(failure)? < offset + BLOCK as u64 {
+        return Ok(None);
+    }
+    let mut block = [0; BLOCK];
+    file.read_exact_at(&mut block, offset).map_err(failure)?;
+    Ok(Some(block))
+}

@@ -1,0 +1,349 @@
+//! Reads every row and holds it against its sum, its key and the rows that it refers to, while changes go
+//! on: all rows are those of one moment, and what looks wrong is looked at again between two changes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+    sync::PoisonError,
+};
+
+use super::{
+    Counts, Damage, Owned, Replica, ReplicaState, Trees, keys, stage,
+    tables::{AUDIT_START, STATE, Sum, Table},
+};
+use crate::{
+    authz::accounts::{Accounts, Grantee, fold},
+    store::{
+        audit::Chain,
+        model::{
+            AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
+            InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserRecord,
+        },
+        record::{Record, TokenHead},
+    },
+};
+
+/// Is told what is wrong with a table.
+pub(crate) type Found<'f> = dyn FnMut(Table, String) + 'f;
+/// Is told how many rows of a table have been read, and how many it should have.
+pub(crate) type Tell<'t> = dyn FnMut(Table, u64, u64) -> ControlFlow<()> + 't;
+
+/// What is known beside the rows at the moment whose rows are read.
+struct Moment {
+    state: ReplicaState,
+    owners: HashMap<String, Counts>,
+}
+
+/// What the rows so far come to.
+struct Pass {
+    sums: [Sum; Table::ALL.len()],
+    /// Until it breaks, which is told once.
+    audit: Option<Chain>,
+    owners: HashMap<String, Counts>,
+    /// Folded logins of users that are not deleted, and folded names of groups.
+    names: HashSet<(Table, String)>,
+    built_in: Accounts,
+}
+
+impl Replica {
+    /// Reads everything; `tell` may end it early. [`Replica::load`] has come before. Returns the state
+    /// that the rows were held against.
+    pub(crate) fn verify(&self, tell: &mut Tell<'_>, found: &mut Found<'_>) -> ControlFlow<(), ReplicaState> {
+        let (mut copy, moment) = self.copy_with(true, || {
+            let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+            let owners = owners.iter().map(|(owner, owned)| (owner.clone(), owned.counts())).collect();
+            Moment { state: self.state(), owners }
+        });
+        let mut pass = Pass {
+            sums: Default::default(),
+            audit: Some(Chain::new(None)),
+            owners: HashMap::new(),
+            names: HashSet::new(),
+            built_in: Accounts::new(),
+        };
+        let mut unread = HashSet::new();
+        loop {
+            let rows = match copy.rows() {
+                Ok(rows) => rows,
+                Err(error) => match copy.pass_over().filter(|table| unread.insert(*table)) {
+                    Some(table) => {
+                        found(table, format!("rows cannot be read: {error}"));
+                        continue;
+                    }
+                    None => break,
+                },
+            };
+            let Some((last, ..)) = rows.last() else { break };
+            let last = *last;
+            for (table, key, row) in rows {
+                if let Err(what) = pass.add(table, &key, &row) {
+                    found(table, what);
+                } else if let Err(what) = self.check(&pass.built_in, table, &key, &row)
+                    && let Some(what) = self.check_again(&pass.built_in, table, &key).unwrap_or(Some(what))
+                {
+                    found(table, what);
+                }
+            }
+            tell(last, pass.sums[last as usize].rows, moment.state.sum(last).rows)?;
+        }
+        pass.end(&moment, &unread, found);
+        ControlFlow::Continue(moment.state)
+    }
+
+    /// `None` when nothing is wrong; then the row, or what it refers to, has just been changed.
+    fn check_again(&self, built_in: &Accounts, table: Table, key: &[u8]) -> Option<Option<String>> {
+        let row = self.read(|trees| {
+            // No change is made while this is held.
+            let _changes = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(row) = trees.get(table, key)? else { return Ok(None) };
+            Ok(check(
+                trees,
+                &self.owners.read().unwrap_or_else(PoisonError::into_inner),
+                built_in,
+                table,
+                key,
+                &row,
+            )
+            .err())
+        });
+        row.ok()
+    }
+
+    fn check(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
+        let checked = self.guarded(|trees| {
+            let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+            check(trees, &owners, built_in, table, key, row)
+        });
+        checked.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+impl Pass {
+    /// What can be said of a row without others, and of rows as a whole.
+    fn add(&mut self, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
+        self.sums[table as usize].add(key, row);
+        match table {
+            Table::Meta if key == AUDIT_START => {
+                let start = AuditStart::decode(row).map_err(|e| e.to_string())?;
+                self.audit = Some(Chain::new(Some(start)));
+            }
+            Table::Tokens => {
+                let token = TokenHead::decode(row).map_err(|e| e.to_string())?;
+                if !self.owners.contains_key(token.owner) {
+                    self.owners.insert(token.owner.to_owned(), Counts::default());
+                }
+                if let Some(counts) = self.owners.get_mut(token.owner) {
+                    counts.all += 1;
+                    counts.ended += usize::from(token.is_ended());
+                }
+            }
+            Table::Users => {
+                let user = UserRecord::decode(row).map_err(|e| e.to_string())?;
+                if user.deleted_at.is_none() && !self.names.insert((table, user.login.to_ascii_lowercase())) {
+                    return Err(format!("two users have the login {}", user.login));
+                }
+            }
+            Table::Groups => {
+                let group = GroupRecord::decode(row).map_err(|e| e.to_string())?;
+                if !self.names.insert((table, fold(&group.name))) {
+                    return Err(format!("two groups have the name {}", group.name));
+                }
+            }
+            Table::Audit => {
+                let event = AuditEvent::decode(row).map_err(|e| e.to_string())?;
+                if let Some(chain) = &mut self.audit
+                    && let Err(broken) = chain.follow(&event)
+                {
+                    self.audit = None;
+                    return Err(broken.to_string());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What can be said once everything has been read, but for the tables that could not be.
+    fn end(self, moment: &Moment, unread: &HashSet<Table>, found: &mut Found<'_>) {
+        let read = |table: Table| !unread.contains(&table);
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta && read(*table)) {
+            let (sum, expected) = (self.sums[table as usize], moment.state.sum(table));
+            if sum != expected {
+                let (rows, written) = (sum.rows, expected.rows);
+                found(table, format!("its {rows} rows are not the {written} that were written"));
+            }
+        }
+        if let Some(chain) = self.audit.filter(|_| read(Table::Audit))
+            && let Err(error) = chain.end(moment.state.audit)
+        {
+            found(Table::Audit, error.to_string());
+        }
+        let owners: HashSet<&String> = self.owners.keys().chain(moment.owners.keys()).collect();
+        for owner in owners.into_iter().filter(|_| read(Table::Tokens)) {
+            let [counted, listed] =
+                [&self.owners, &moment.owners].map(|counts| counts.get(owner).copied().unwrap_or_default());
+            if counted != listed {
+                found(
+                    Table::Tokens,
+                    format!("the list of the user {owner} has {listed:?}, there are {counted:?}"),
+                );
+            }
+        }
+    }
+}
+
+/// Whether a row is what its key says, and leads to rows that lead back.
+fn check(
+    trees: &Trees,
+    owners: &HashMap<String, Owned>,
+    built_in: &Accounts,
+    table: Table,
+    key: &[u8],
+    row: &[u8],
+) -> Result<(), String> {
+    let rows = Rows { trees, built_in };
+    match table {
+        Table::Meta if key == STATE => rows.decode::<ReplicaState>(row).map(drop),
+        Table::Meta => Ok(()),
+        Table::Audit => rows.keyed(key, &keys::audit(rows.decode::<AuditEvent>(row)?.seq)),
+        Table::Tokens => {
+            let token = super::read::digest(key).and_then(|digest| Ok(TokenRecord::decode(&digest, row)?));
+            let token = token.map_err(|e| e.to_string())?;
+            let id = token.id;
+            rows.leads(Table::Ids, id.as_bytes(), key, || format!("the id {id} leads to another token"))?;
+            rows.user(&token.owner, || format!("the token {id}"))?;
+            if !owners.get(&token.owner).is_some_and(|owned| owned.has(id)) {
+                return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
+            }
+            if token.revoked.is_some() || token.rotation.is_some() {
+                return Ok(());
+            }
+            let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;
+            rows.leads(Table::Names, &name, id.as_bytes(), || {
+                format!("the name of the token {id} is not taken by it")
+            })
+        }
+        Table::Ids | Table::Names => {
+            let digest = match table {
+                Table::Ids => row.to_vec(),
+                _ => {
+                    rows.require(Table::Ids, row, || "a name leads to a token that is not there".to_owned())?
+                }
+            };
+            let token = rows.require(Table::Tokens, &digest, || {
+                format!("an entry of {} leads to a token that is not there", table.name())
+            })?;
+            let token = TokenHead::decode(&token).map_err(|e| e.to_string())?;
+            let fits = match table {
+                Table::Ids => token.id.as_bytes().as_slice() == key,
+                _ => keys::parts(key).is_some_and(|(owner, _)| owner == token.owner),
+            };
+            if fits {
+                Ok(())
+            } else {
+                Err(format!("an entry of {} leads to the token {}, which is another", table.name(), token.id))
+            }
+        }
+        Table::Uses => {
+            rows.decode::<LastUsed>(row)?;
+            rows.require(Table::Ids, key, || "a last use is of no token".to_owned()).map(drop)
+        }
+        Table::Users => rows.keyed(key, rows.decode::<UserRecord>(row)?.id.as_bytes()),
+        Table::Groups => {
+            let group: GroupRecord = rows.decode(row)?;
+            rows.keyed(key, group.id.as_bytes())?;
+            group.parent.map_or(Ok(()), |parent| rows.group(&parent, || format!("the group {}", group.id)))
+        }
+        Table::Members => {
+            let (group, user) = keys::parts(key).ok_or(MALFORMED_KEY)?;
+            rows.group(&group, || format!("a membership of {user}"))?;
+            rows.user(&user, || format!("a membership in {group}"))
+        }
+        Table::Roles => rows.keyed(key, rows.decode::<RoleRecord>(row)?.key.as_bytes()),
+        Table::Grants => {
+            let grant: GrantRecord = rows.decode(row)?;
+            rows.keyed(key, &stage::grant_key(&grant).map_err(|e| e.to_string())?)?;
+            let what = || format!("a grant of {}", grant.role);
+            if built_in.role(&grant.role).is_none() {
+                rows.require(Table::Roles, grant.role.as_bytes(), || {
+                    format!("{} names a role that is not there", what())
+                })?;
+            }
+            match &grant.to {
+                Grantee::User(id) => rows.user(id, what),
+                Grantee::Group(id) => rows.group(id, what),
+            }
+        }
+        Table::Identities => {
+            let identity: IdentityRecord = rows.decode(row)?;
+            rows.keyed(key, IdentityRecord::key(&identity.issuer, &identity.subject).as_bytes())?;
+            rows.user(&identity.user, || format!("an identity at {}", identity.issuer))
+        }
+        Table::Sessions => {
+            let session: SessionRecord = rows.decode(row)?;
+            rows.keyed(key, session.digest.as_bytes())?;
+            rows.user(&session.user, || "a session".to_owned())
+        }
+        Table::Invitations => {
+            let invitation: InvitationRecord = rows.decode(row)?;
+            rows.keyed(key, invitation.digest.as_bytes())?;
+            rows.user(&invitation.user, || "an invitation".to_owned())
+        }
+        Table::Idempotency => {
+            let record: IdempotencyRecord = rows.decode(row)?;
+            rows.keyed(key, &keys::idempotency(&record.key))?;
+            let at = keys::idempotency_at(record.at, &record.key);
+            let what = || "a key is not in the list by time".to_owned();
+            rows.leads(Table::IdempotencyTimes, &at, record.key.as_bytes(), what)
+        }
+        Table::IdempotencyTimes => {
+            let text = std::str::from_utf8(row).map_err(|_| MALFORMED_KEY)?;
+            let of = rows
+                .require(Table::Idempotency, &keys::idempotency(text), || "a time is of no key".to_owned())?;
+            rows.keyed(key, &keys::idempotency_at(rows.decode::<IdempotencyRecord>(&of)?.at, text))
+        }
+    }
+}
+
+const MALFORMED_KEY: &str = "a key is malformed";
+
+/// Look-ups that say what is wrong.
+struct Rows<'a> {
+    trees: &'a Trees,
+    built_in: &'a Accounts,
+}
+
+impl Rows<'_> {
+    fn decode<R: Record>(&self, row: &[u8]) -> Result<R, String> {
+        R::decode(row).map_err(|e| e.to_string())
+    }
+
+    fn keyed(&self, key: &[u8], expected: &[u8]) -> Result<(), String> {
+        if key == expected { Ok(()) } else { Err("a row stands under the key of another".to_owned()) }
+    }
+
+    fn require(&self, table: Table, key: &[u8], what: impl Fn() -> String) -> Result<Vec<u8>, String> {
+        let row = self.trees.get(table, key).map_err(|e: Damage| e.to_string())?;
+        row.map(|row| row.to_vec()).ok_or_else(what)
+    }
+
+    fn leads(&self, table: Table, key: &[u8], to: &[u8], what: impl Fn() -> String) -> Result<(), String> {
+        if self.require(table, key, &what)? == to { Ok(()) } else { Err(what()) }
+    }
+
+    fn user(&self, id: &str, of: impl Fn() -> String) -> Result<(), String> {
+        let what = || format!("{} names the user {id}, who is not there", of());
+        self.require(Table::Users, id.as_bytes(), what).map(drop)
+    }
+
+    fn group(&self, id: &str, of: impl Fn() -> String) -> Result<(), String> {
+        if self.built_in.group_by_id(id).is_some() {
+            return Ok(());
+        }
+        let what = || format!("{} names the group {id}, which is not there", of());
+        self.require(Table::Groups, id.as_bytes(), what).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Every kind of damage to a row is found, and changes that go on meanwhile are none.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::{
+    authz::time::Timestamp,
+    store::{
+        Settings,
+        audit::AuditHead,
+        conformance::{
+            id, token,
+            whole::{chained, named, one_of_each, user},
+        },
+        engine::Engine,
+        op::Op,
+    },
+};
+
+struct Place {
+    _directory: tempfile::TempDir,
+    engine: Engine,
+}
+
+impl Place {
+    /// A row of every kind.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings { path: directory.path().join("store"), ballast: 0 };
+        let engine = Engine::open(&settings).unwrap();
+        engine.commit(&one_of_each()).unwrap();
+        Self { _directory: directory, engine }
+    }
+
+    fn found(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let verified =
+            self.engine.replica().verify(&mut |_, _, _| ControlFlow::Continue(()), &mut |table, what| {
+                found.push(format!("{}: {what}", table.name()));
+            });
+        assert!(verified.is_continue());
+        found
+    }
+
+    /// Changes rows behind the back of everybody.
+    fn spoil(&self, change: impl FnOnce(&Trees) -> Result<(), Damage>) {
+        self.engine.replica().read(change).unwrap();
+    }
+}
+
+#[test]
+fn a_row_that_does_not_fit_is_found() {
+    let place = Place::new();
+    assert_eq!(place.found(), [""; 0]);
+    let check = |name: &str, expected: &str, table: Table, key: &[u8], row: Option<&[u8]>| {
+        let before = place.engine.replica().read(|trees| trees.get(table, key)).unwrap();
+        let put = |row: Option<&[u8]>| {
+            place.spoil(|trees| {
+                match row {
+                    Some(row) => trees.tree(table).insert(key, row)?,
+                    None => trees.tree(table).remove(key)?,
+                };
+                Ok(())
+            });
+        };
+        put(row);
+        let found = place.found();
+        assert!(found.iter().any(|what| what.contains(expected)), "{name}: {found:#?}");
+        let sum = format!("{}: its ", table.name());
+        assert!(found.iter().any(|what| what.starts_with(&sum)), "{name}: {found:#?}");
+        put(before.as_deref());
+    };
+    let digest = |number: usize| token(number, "u1").digest;
+    let name = keys::pair("u1", "token 7").unwrap();
+    let row = |number: usize, owner: &str| token(number, owner).encode().unwrap();
+    check(
+        "a token is gone",
+        "an entry of ids leads to a token that is not there",
+        Table::Tokens,
+        digest(7).as_bytes(),
+        None,
+    );
+    check("a token is gone", "an entry of names leads to a token", Table::Tokens, digest(7).as_bytes(), None);
+    check("a token is gone", "the list of the user u1", Table::Tokens, digest(7).as_bytes(), None);
+    check("other bytes", "token record", Table::Tokens, digest(7).as_bytes(), Some(b"\x01x"));
+    check(
+        "another token's row",
+        "leads to another token",
+        Table::Tokens,
+        digest(7).as_bytes(),
+        Some(&row(8, "u1")),
+    );
+    check(
+        "another owner",
+        "is not in the list of its owner u2",
+        Table::Tokens,
+        digest(7).as_bytes(),
+        Some(&row(7, "u2")),
+    );
+    check(
+        "an owner who is not there",
+        "names the user u9",
+        Table::Tokens,
+        digest(7).as_bytes(),
+        Some(&row(7, "u9")),
+    );
+    check("an id is gone", "tokens: the id 000000000007", Table::Ids, id(7).as_bytes(), None);
+    check(
+        "an id leads elsewhere",
+        "which is another",
+        Table::Ids,
+        id(7).as_bytes(),
+        Some(digest(8).as_bytes()),
+    );
+    check("a name is gone", "the name of the token 000000000007", Table::Names, &name, None);
+    check(
+        "a name leads nowhere",
+        "a name leads to a token that is not there",
+        Table::Names,
+        &name,
+        Some(id(899).as_bytes()),
+    );
+    check(
+        "a name of somebody else",
+        "which is another",
+        Table::Names,
+        &keys::pair("u2", "x").unwrap(),
+        Some(id(7).as_bytes()),
+    );
+    check(
+        "a use of no token",
+        "a last use is of no token",
+        Table::Uses,
+        id(899).as_bytes(),
+        Some(&place.row(Table::Uses, id(1).as_bytes())),
+    );
+    check("a user is gone", "who is not there", Table::Users, b"u1", None);
+    check(
+        "two logins",
+        "two users have the login Ann",
+        Table::Users,
+        b"u3",
+        Some(&user(3, "Ann").encode().unwrap()),
+    );
+    check(
+        "under another key",
+        "under the key of another",
+        Table::Users,
+        b"u3",
+        Some(&user(4, "zoe").encode().unwrap()),
+    );
+    check("a group is gone", "names the group g1, which is not there", Table::Groups, b"g1", None);
+    check(
+        "a member of nothing",
+        "a membership of u1 names the group g9",
+        Table::Members,
+        &keys::pair("g9", "u1").unwrap(),
+        Some(b""),
+    );
+    check("a role is gone", "names a role that is not there", Table::Roles, b"own", None);
+    check("half a grant", "grant record", Table::Grants, b"own\0user\0u1", Some(b"\x01"));
+    check("a grant is gone", "", Table::Grants, b"own\0user\0u1", None);
+    check(
+        "a session under another key",
+        "under the key of another",
+        Table::Sessions,
+        &[9; 32],
+        Some(&place.row(Table::Sessions, &[1; 32])),
+    );
+    check("an invitation of a newer permgate", "newer", Table::Invitations, &[2; 32], Some(b"\xff"));
+    check(
+        "an identity is gone",
+        "",
+        Table::Identities,
+        IdentityRecord::key("https://id.example", "1").as_bytes(),
+        None,
+    );
+    check(
+        "a key without its time",
+        "not in the list by time",
+        Table::IdempotencyTimes,
+        &keys::idempotency_at(Timestamp::from_millis(5), "a key"),
+        None,
+    );
+    check(
+        "a time without its key",
+        "a time is of no key",
+        Table::Idempotency,
+        &keys::idempotency("a key"),
+        None,
+    );
+    check("an event is gone", "an event is missing", Table::Audit, &keys::audit(150), None);
+    check("the last event is gone", "ends before event 300", Table::Audit, &keys::audit(300), None);
+    check(
+        "an event twice",
+        "audit",
+        Table::Audit,
+        &keys::audit(301),
+        Some(&place.row(Table::Audit, &keys::audit(300))),
+    );
+    assert_eq!(place.found(), [""; 0], "everything is as it was");
+}
+
+impl Place {
+    fn row(&self, table: Table, key: &[u8]) -> Vec<u8> {
+        self.engine.replica().read(|trees| Ok(trees.get(table, key)?.unwrap().to_vec())).unwrap()
+    }
+}
+
+#[test]
+fn changes_that_go_on_meanwhile_are_no_damage() {
+    let place = Place::new();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut head = AuditHead::load(&place.engine).unwrap();
+            for number in 1000.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut ops = named(number).to_vec();
+                ops.push(chained(&mut head));
+                place.engine.commit(&ops).unwrap();
+                let name = format!("token {number}");
+                let free = Op::FreeName { owner: "u1".to_owned(), name };
+                place
+                    .engine
+                    .commit(&[free, Op::DropToken { id: id(number), owner: "u1".to_owned() }])
+                    .unwrap();
+                // In front of what is being read, and behind it.
+                place
+                    .engine
+                    .commit(&[Op::PutUser(user(
+                        u8::try_from(number % 200).unwrap() + 50,
+                        &format!("x{number}"),
+                    ))])
+                    .unwrap();
+            }
+        });
+        for _ in 0..5 {
+            assert_eq!(place.found(), [""; 0]);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn whoever_stops_reading_ends_it() {
+    let place = Place::new();
+    let mut told = 0;
+    let ended = place.engine.replica().verify(
+        &mut |_, _, _| {
+            told += 1;
+            if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+        &mut |table, what| panic!("{}: {what}", table.name()),
+    );
+    assert!(ended.is_break());
+    assert_eq!(told, 2);
+}

@@ -1,0 +1,87 @@
+//! `store verify`: what reading all of a store came to. The journal, the checkpoints and the replica are read
+//! in whole, while a gateway serves or without one.
+
+use std::ops::ControlFlow;
+
+use super::{OpenError, Settings, engine};
+
+/// What was read, and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Of the newest change that was acknowledged.
+    pub position: u64,
+    pub journal_files: u64,
+    pub journal_entries: u64,
+    pub checkpoints: u64,
+    /// Each table of the replica with its number of rows.
+    pub tables: Vec<(&'static str, u64)>,
+    /// `seq` and hash of the newest audit event.
+    pub audit: Option<(u64, [u8; 32])>,
+    /// Up to [`Report::LISTED`] of what is wrong.
+    pub damage: Vec<Damage>,
+    /// How much more is wrong.
+    pub unlisted: u64,
+    /// What is unusual and harmless.
+    pub notes: Vec<String>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// A file, or a table of the replica.
+    pub place: String,
+    pub what: String,
+    /// What to do about it.
+    pub advice: &'static str,
+}
+
+/// How far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The file or table that is being read.
+    pub part: String,
+    pub done: u64,
+    /// 0 when it is not known.
+    pub of: u64,
+}
+
+/// Hears how far it has come, and may end it.
+pub type Tell<'t> = dyn FnMut(Progress) -> ControlFlow<()> + 't;
+
+/// It was ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the verification was stopped")]
+pub struct Stopped;
+
+/// Why a store without a gateway was not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl Report {
+    /// Damage of one kind comes in thousands.
+    pub const LISTED: usize = 100;
+
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty()
+    }
+
+    pub(super) fn add(&mut self, place: impl Into<String>, what: impl Into<String>, advice: &'static str) {
+        if self.damage.len() == Self::LISTED {
+            self.unlisted += 1;
+        } else {
+            self.damage.push(Damage { place: place.into(), what: what.into(), advice });
+        }
+    }
+}
+
+/// Verifies a store that nobody serves. Nothing is recovered, migrated or made again; sled's files are opened
+/// as a start opens them.
+pub fn offline(settings: &Settings, tell: &mut Tell<'_>) -> Result<Report, VerifyError> {
+    engine::verify_closed(settings, tell)
+}

@@ -1,0 +1,170 @@
+//! SIGKILL, EIO and a full disk at every system call that changes what is on the disk, of whatever makes or
+//! replaces a store: a whole store is found at the path afterwards. A few calls in each run;
+//! `PERMGATE_TEST_EVERY_CALL=1` tries all of them.
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use crate::{faults::with_fault, place::Place};
+
+/// Between two of these, a kill leaves the same.
+const CHANGES: &str = "?open,openat,?creat,?mkdir,mkdirat,write,pwrite64,writev,pwritev,ftruncate,fallocate,fsync,\
+                       fdatasync,sync_file_range,?rename,renameat,renameat2,?unlink,unlinkat,?rmdir,?chmod,fchmod,\
+                       fchmodat";
+/// Of each command, unless all of them are asked for.
+const SAMPLE: usize = 10;
+
+/// What a store holds, as far as it does not depend on when it was restored.
+fn content(place: &Place, what: &str) -> Value {
+    let records = |line: &str, fields: &[&str]| {
+        let (code, words) = place.line(line);
+        assert_eq!(code, Some(0), "{what}: {line}: {words}");
+        let records: Value =
+            serde_json::from_str(&words).unwrap_or_else(|e| panic!("{what}: {line}: {e}: {words}"));
+        let records = records.as_array().unwrap().iter();
+        records
+            .map(|record| fields.iter().map(|field| record[field].clone()).collect())
+            .collect::<Vec<Value>>()
+    };
+    json!({
+        "tokens": records("--offline -o json token list", &["id", "name", "state"]),
+        "users": records("--offline -o json user list", &["login", "banned"]),
+    })
+}
+
+/// What happens at a call, and from then on.
+const FAULTS: [&str; 3] = ["signal=SIGKILL:when={}", "error=EIO:when={}", "error=ENOSPC:when={}+"];
+
+/// Runs the line on copies of `before` with a fault at call after call. What is there then has to be one of
+/// `wholes`, unless that is empty; `check` looks at the rest.
+fn faults_at_every_call(before: &Place, line: &str, wholes: &[Value], check: impl Fn(&Place, &str) + Sync) {
+    let Some((status, calls)) = with_fault(CHANGES, "", &duplicate(before).command(line)) else { return };
+    assert!(status.success(), "{line}: {status}");
+    assert!(calls > 30, "{line}: {calls} calls");
+    let all = std::env::var_os("PERMGATE_TEST_EVERY_CALL").is_some();
+    let runs: Vec<(usize, &str)> =
+        (1..=calls).flat_map(|number| FAULTS.map(|fault| (number, fault))).collect();
+    let step = if all { 1 } else { runs.len() / SAMPLE };
+    let (next, killed) = (AtomicUsize::new(step), AtomicUsize::new(0));
+    let work = || {
+        while let Some((number, fault)) = runs.get(next.fetch_add(step, Ordering::Relaxed)) {
+            let fault = fault.replace("{}", &number.to_string());
+            let what = format!("{line}: {fault} of {calls}");
+            let place = duplicate(before);
+            let Some((status, _)) = with_fault(CHANGES, &fault, &place.command(line)) else { return };
+            // Threads share the work differently each time: one may end before its call.
+            killed.fetch_add(usize::from(!status.success()), Ordering::Relaxed);
+            check(&place, &what);
+            // As it was left, before anybody ends what was begun.
+            let (code, words) = place.line("--offline store verify");
+            let none_yet = words.contains("there is no store") || words.contains("first release");
+            assert!(code == Some(0) || none_yet, "{what}: {words}");
+            let found = content(&place, &what);
+            assert!(wholes.contains(&found), "{what}: {found:#}");
+            let (code, words) = place.line("--offline store verify");
+            assert_eq!(code, Some(0), "{what}: {words}");
+            check(&place, &what);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    let killed = killed.into_inner();
+    println!("{line}: {calls} calls, {killed} runs were cut off");
+    assert!(killed > 0, "{line}: hardly ever cut off");
+}
+
+fn duplicate(of: &Place) -> Place {
+    let place = Place::new();
+    copy(of.path(), place.path());
+    place
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => copy(&path, &to),
+            kind if kind.is_file() => drop(fs::copy(&path, &to).unwrap()),
+            // Sockets.
+            _ => {}
+        }
+    }
+}
+
+/// With users, tokens, a backup, and changes since; what the two hold.
+fn with_backup() -> (Place, [Value; 2]) {
+    let place = Place::new();
+    let process = place.run();
+    process.user("ann");
+    process.user("bob");
+    let tokens: Vec<_> = (0..5).map(|number| process.token("ann", &format!("token {number}"))).collect();
+    place.must("store backup old.backup");
+    process.must("DELETE", &format!("/v1/tokens/{}", tokens[0].0), None);
+    process.must("POST", "/v1/users/bob/ban", Some(&json!({"reason": "left"})));
+    process.token("ann", "later");
+    process.stop();
+    let present = content(&place, "present");
+    let restored = duplicate(&place);
+    restored.must("store restore old.backup");
+    let restored = content(&restored, "restored");
+    assert_ne!(present, restored);
+    assert!(restored.to_string().contains("revoked"), "{restored}");
+    (place, [present, restored])
+}
+
+#[test]
+fn a_restore_is_whole_at_every_moment() {
+    let (place, wholes) = with_backup();
+    faults_at_every_call(&place, "store restore old.backup", &wholes, |_, _| {});
+}
+
+#[test]
+fn a_backup_is_whole_or_absent_at_every_moment() {
+    let (place, [present, _]) = with_backup();
+    let line = "--offline store backup new.backup";
+    faults_at_every_call(&place, line, std::slice::from_ref(&present), |place, what| {
+        let made = place.path().join("new.backup");
+        if !made.exists() {
+            return;
+        }
+        let other = duplicate(place);
+        fs::remove_dir_all(other.path().join("data")).unwrap();
+        let (code, words) = other.line("store restore --accept-lost-revocations new.backup");
+        assert_eq!(code, Some(0), "{what}: {words}");
+        assert_eq!(content(&other, what), present, "{what}");
+    });
+}
+
+#[test]
+fn a_creation_begins_anew_or_is_whole_at_every_moment() {
+    let place = Place::new();
+    let empty = json!({"tokens": [], "users": []});
+    faults_at_every_call(&place, "--offline user list", &[empty], |_, _| {});
+}
+
+#[test]
+fn a_migration_is_whole_at_every_moment() {
+    let place = Place::new();
+    copy(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/store-b654cb1/store")),
+        &place.path().join("data"),
+    );
+    let migrated = duplicate(&place);
+    let whole = content(&migrated, "migrated");
+    assert_eq!(whole["users"].as_array().unwrap().len(), 4, "{whole:#}");
+    faults_at_every_call(&place, "--offline user list", std::slice::from_ref(&whole), |place, what| {
+        // Until the new generation is the store, the old one is all there; then it lies beside.
+        let data = place.path().join("data");
+        let old = [data.join("data/db"), data.join("released/data/db")];
+        assert!(old.iter().any(|file| file.exists()), "{what}: the released data is gone");
+    });
+}
