@@ -30,6 +30,7 @@ mod released;
 mod replica;
 pub mod restore;
 mod sessions;
+mod state;
 mod verbs;
 mod writer;
 

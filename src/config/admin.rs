@@ -1,12 +1,13 @@
 //! `[admin]`: where the admin listener is, and how people come in.
 
-use std::{cell::OnceCell, path::Path, sync::Arc};
+use std::{cell::OnceCell, num::NonZeroU32, path::Path, sync::Arc};
 
 use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
     address::{self, Listen, Wrong, host, is_local, network},
+    limits::rate,
     oidc,
     problem::Problems,
     resolve::{listen, trusted_proxies},
@@ -18,7 +19,7 @@ use crate::{
     admin::{MetricsAccess, SignIn, UserHeader},
     authz::administration::names,
     net::Address,
-    settings::{NoSystemRoots, SystemRoots},
+    settings::{NoSystemRoots, Rate, SystemRoots},
 };
 
 pub(super) fn admin(
@@ -68,6 +69,12 @@ pub(super) fn admin(
         metrics,
         sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
+}
+
+/// `None` where it is no rate; that has been reported.
+pub(super) fn write_rate(problems: &Problems<'_>, section: &Section<'_>) -> Option<Rate> {
+    let burst = section.count("write_burst").and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?));
+    collect(problems, vec![section.text("write_rate")?], |text| rate(text, burst)).pop()
 }
 
 /// In lower case: logins are compared so.

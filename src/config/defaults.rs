@@ -45,6 +45,10 @@ pub const ADMIN_LISTEN: &str = r#"["127.0.0.1:8081", "unix:permgate.sock"]"#;
 pub const ADMIN_HOSTS: &str = "[]";
 /// What software behind a gateway calls its first account.
 pub const RESERVED_LOGINS: &str = r#"["admin", "root", "administrator"]"#;
+/// More than a person or a pipeline makes, and little beside what the store takes.
+pub const WRITE_RATE: &str = r#""50/s""#;
+/// A page of tokens that somebody tidies up.
+pub const WRITE_BURST: &str = "500";
 /// Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
 pub const ADMIN_METRICS: &str = "\"local\"";
 pub const ALLOW_REMOTE: &str = "false";

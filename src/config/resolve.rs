@@ -145,6 +145,7 @@ fn resolve(problems: &Problems<'_>, root: &Section<'_>, path: &Path, directory: 
             max_tokens: tokens.count("max_per_user")?,
             audit_retention: store_section.duration("audit_retention"),
             reserved_logins: admin::reserved_logins(problems, &root.table("admin")),
+            write_rate: admin::write_rate(problems, &root.table("admin"))?,
             ..store::Policy::default()
         },
         proxy: ProxySettings {

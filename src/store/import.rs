@@ -184,11 +184,9 @@ impl Commit<'_> {
         let Self { upto, handle } = self;
         let outcome = handle.join();
         let outcome = outcome.unwrap_or_else(|_| Err(CommitError::Failed("the store panicked".to_owned())));
-        outcome.map(|()| upto).map_err(|error| match error {
-            CommitError::Refused(why) | CommitError::Failed(why) => {
-                ImportError::Commit { line: upto.lines, why }
-            }
-        })
+        outcome
+            .map(|()| upto)
+            .map_err(|error| ImportError::Commit { line: upto.lines, why: error.to_string() })
     }
 }
 
@@ -200,15 +198,7 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
         "groups": report.groups - before.groups,
         "members": report.members - before.members,
     });
-    let event = Entry {
-        event: "token.import",
-        actor: "operator".to_owned(),
-        target: "tokens".to_owned(),
-        request_id: None,
-        reason: None,
-        change: Some(change),
-    };
-    event.at(now)
+    Entry::new("token.import", "operator", "tokens", change).at(now)
 }
 
 /// How much of the input it took; a line beyond [`LONGEST`] is read over, not kept.

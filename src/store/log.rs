@@ -9,6 +9,7 @@ mod conformance;
 pub mod entry;
 pub mod files;
 pub mod journal;
+#[cfg(test)]
 pub mod memory;
 #[cfg(test)]
 pub(crate) mod tests;

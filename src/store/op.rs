@@ -2,7 +2,7 @@
 //! a backup is a stream of.
 
 use super::{
-    log::MAX_OPERATIONS,
+    log::{self, Head, Log, MAX_OPERATIONS},
     model::{
         AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
         InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
@@ -314,6 +314,55 @@ impl Batches {
         }
         self.open = flags & UNFINISHED != 0;
         Ok(if self.open { None } else { Some(std::mem::take(&mut self.ops)) })
+    }
+}
+
+/// Reads a log batch by batch, from behind a position on.
+pub(crate) struct BatchReader {
+    /// Everything up to here was read.
+    pub at: Head,
+    batches: Batches,
+}
+
+/// Why batches could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BatchError {
+    #[error(transparent)]
+    Log(#[from] log::ReadError),
+    #[error("the replica is of another history than the log at position {0}")]
+    History(u64),
+    #[error("position {position} of the log cannot be read: {error}")]
+    Entry { position: u64, error: DecodeError },
+}
+
+impl BatchReader {
+    /// The most bytes of operations that are read at once.
+    const BYTES: usize = 4 << 20;
+
+    pub(crate) fn new(at: Head) -> Self {
+        Self { at, batches: Batches::default() }
+    }
+
+    /// The next batches that are complete, each with its position; none when the log has no more.
+    pub(crate) fn next(&mut self, log: &dyn Log) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
+        let mut found = Vec::new();
+        while found.is_empty() {
+            let entries = log.read(self.at.next(), Self::BYTES)?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                if entry.previous != self.at.hash {
+                    return Err(BatchError::History(self.at.position));
+                }
+                self.at = entry.head();
+                let position = entry.position;
+                let batch = self.batches.entry(&entry.operations);
+                let batch = batch.map_err(|error| BatchError::Entry { position, error })?;
+                found.extend(batch.map(|ops| (ops, self.at)));
+            }
+        }
+        Ok(found)
     }
 }
 

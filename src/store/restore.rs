@@ -17,13 +17,14 @@ use crate::{
         OpenError, ReadError, Settings,
         audit::{AuditHead, Entry},
         backup::{Header, Progress, Reader, StreamError, Writer},
-        engine::{self, CommitError, Engine, Generation, StoreDirectory, checkpoint},
+        engine::{self, Engine, Generation, StoreDirectory, checkpoint},
         generation::{CURRENT, parse_id},
         log::{Failure, Head, StoreId, files::OsDirectory},
-        model::{IdentityRecord, Revocation, RevokeReason, Rotation, UserId},
+        model::{Revocation, RevokeReason, Rotation, UserId},
         op::Op,
         record::TokenHead,
         released::{self, first_position},
+        sessions::Keyed as _,
     },
 };
 
@@ -181,7 +182,7 @@ fn collect(engine: &Engine) -> Result<Ends, ReadError> {
         ends.users.insert(user.id, (user.banned, user.deleted_at));
     }
     for identity in engine.identities()? {
-        ends.identities.insert(IdentityRecord::key(&identity.issuer, &identity.subject), identity.user);
+        ends.identities.insert(identity.key(), identity.user);
     }
     Ok(ends)
 }
@@ -240,7 +241,7 @@ fn merge(
     // Whoever was unlinked since would be let in again.
     if let Some(ends) = ends.filter(|ends| ends.position >= engine.head().position) {
         for identity in engine.identities()? {
-            let key = IdentityRecord::key(&identity.issuer, &identity.subject);
+            let key = identity.key();
             if ends.identities.get(&key) != Some(&identity.user) {
                 ops.push(Op::DropIdentity(key));
             }
@@ -256,19 +257,10 @@ fn merge(
         "users": restored.users,
         "revocations_lost": ends.is_none(),
     });
-    let event = Entry {
-        event: "store.restore",
-        actor: "operator".to_owned(),
-        target: "store".to_owned(),
-        request_id: None,
-        reason: None,
-        change: Some(change),
-    };
+    let event = Entry::new("store.restore", "operator", "store", change);
     ops.push(Op::AppendAudit(audit.append(event.at(now))));
     for part in ops.chunks(10_000) {
-        engine.commit(part).map_err(|error| match error {
-            CommitError::Refused(why) | CommitError::Failed(why) => RestoreError::Write(why),
-        })?;
+        engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;
     }
     Ok(())
 }

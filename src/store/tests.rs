@@ -20,8 +20,10 @@ use crate::{
 mod accounts;
 mod batches;
 mod failures;
+mod follow;
 mod sessions;
 mod tokens;
+mod upkeep;
 mod vectors;
 
 const FULL: Access = Access::Full;
@@ -104,6 +106,7 @@ fn code<T>(result: Result<T, ChangeError>) -> String {
         Err(ChangeError::Refused(refusal)) => refusal.code.word().into(),
         Err(ChangeError::Stale) => "stale".into(),
         Err(ChangeError::KeyReused) => "key_reused".into(),
+        Err(ChangeError::TooFast(_)) => "too_fast".into(),
         Err(ChangeError::Closed(_)) => "closed".into(),
         Err(ChangeError::NotDurable { .. }) => "not_durable".into(),
         Err(error) => error.to_string(),

@@ -41,6 +41,14 @@ pub(super) const ADMIN: &[Key] = &[
     )
     .or(d::RESERVED_LOGINS),
     key(
+        "write_rate",
+        Kind::Text,
+        "Changes that one account may make in a time, as in `limits.rate`; 429 beyond. Whatever only takes power away, the operator's socket and imports are not counted.",
+    )
+    .or(d::WRITE_RATE),
+    key("write_burst", Kind::Count(1, 10_000_000), "How many of them may come at once after a pause.")
+        .or(d::WRITE_BURST),
+    key(
         "trusted_proxies",
         Kind::Texts,
         "Networks of proxies in front whose `Forwarded` or `X-Forwarded-For` names the client; `\"unix\"`: peers on unix sockets. Not reloadable.",

@@ -138,7 +138,7 @@ fn what_is_underway_counts_as_taken() {
         let engine = Engine::open(&settings).unwrap();
         let owner = engine.users().unwrap()[0].id.clone();
         assert_eq!(engine.tokens_of(&owner, None, 100).unwrap().len(), 50, "{chunk}");
-        assert_eq!(engine.names_of(&owner).unwrap().len(), 50, "{chunk}");
+        assert_eq!(engine.over(&Default::default()).names_of(&owner).unwrap().len(), 50, "{chunk}");
         engine.close();
     }
 }

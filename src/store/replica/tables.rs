@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::store::{
-    log::{EntryHash, Head, StoreId},
-    record::{DecodeError, EncodeError, Record, pack, unpack_v1},
+    log::{Head, StoreId},
+    record::{record, wire},
 };
 
 /// A tree of sled's. The order is that of a backup.
@@ -116,10 +116,12 @@ fn checksum(key: &[u8], row: &[u8]) -> u64 {
 }
 
 /// What the replica says of itself. A replica without it was never finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplicaState {
+    #[serde(with = "wire")]
     pub store: StoreId,
     /// Everything up to here has been applied.
+    #[serde(with = "wire")]
     pub head: Head,
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
@@ -127,14 +129,7 @@ pub(crate) struct ReplicaState {
     pub sums: [Sum; Table::ALL.len()],
 }
 
-#[derive(Serialize, Deserialize)]
-struct StateV1 {
-    store: [u8; 16],
-    position: u64,
-    hash: [u8; 32],
-    audit: Option<(u64, [u8; 32])>,
-    sums: [Sum; Table::ALL.len()],
-}
+record!(ReplicaState, "state", ReplicaState);
 
 impl ReplicaState {
     pub(super) fn new(store: StoreId, head: Head) -> Self {
@@ -143,21 +138,5 @@ impl ReplicaState {
 
     pub(crate) fn sum(&self, table: Table) -> Sum {
         self.sums[table as usize]
-    }
-}
-
-impl Record for ReplicaState {
-    const KIND: &'static str = "state";
-
-    fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let Self { store, head, audit, sums } = self;
-        let Head { position, hash } = *head;
-        pack(Self::KIND, 1, &StateV1 { store: store.0, position, hash: hash.0, audit: *audit, sums: *sums })
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let StateV1 { store, position, hash, audit, sums } = unpack_v1(Self::KIND, bytes)?;
-        let head = Head { position, hash: EntryHash(hash) };
-        Ok(Self { store: StoreId(store), head, audit, sums })
     }
 }

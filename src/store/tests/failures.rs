@@ -119,9 +119,11 @@ async fn a_restart_takes_changes_again() {
 struct Panics;
 
 impl writer::Task for Panics {
-    fn plan(&mut self, _: &mut writer::Desk) {
+    fn plan(&mut self, _: &mut writer::Transaction) {
         panic!("on purpose");
     }
+    fn fail(&mut self, _: String) {}
+
     fn affected(&self) -> Option<crate::fence::Affected> {
         None
     }

@@ -1,22 +1,24 @@
-//! Rows that have had their time: tokens that ended long ago, answers that were remembered, audit
-//! events beyond their retention. A page a minute, in the wake of other changes.
+//! Rows that have had their time: what ended long ago, answers that were remembered, audit events beyond
+//! their retention. A page now and then, in the wake of other changes.
 
-use super::{Pending, Writer, once};
+use super::{Batch, Writer, once};
 use crate::{
-    authz::{secret::TokenId, time::Timestamp},
+    authz::{accounts::fold, secret::TokenId, time::Timestamp},
     store::{
         ReadError,
         audit::AuditHead,
-        engine::CommitError,
         model::{AuditStart, TokenRecord},
         op::Op,
     },
 };
 
-/// Rows of revoked and replaced tokens stay this long, in seconds, so that their reuse is
-/// recognised.
+/// Rows of revoked and replaced tokens stay this long, in seconds, so that their reuse is recognised.
 const ENDED_KEPT: i64 = 90 * 24 * 3600;
-const PERIOD: i64 = 60;
+/// What has ended by time alone stays this long, in seconds: a clock that was wrong for a while ends
+/// nothing for good.
+const EXPIRED_KEPT: i64 = 24 * 3600;
+const PERIOD: i64 = 10;
+/// Few enough that a revocation behind them hardly waits.
 const PAGE: usize = 1000;
 
 /// How far the round has come.
@@ -33,65 +35,49 @@ impl Upkeep {
 
 impl Writer {
     pub(super) fn keep_up(&mut self) {
-        if self.desk.now < self.upkeep.next || self.shared.closed().is_some() {
+        if self.tx.now < self.upkeep.next || self.shared.closed().is_some() {
             return;
         }
-        self.upkeep.next = self.desk.now.plus_seconds(PERIOD);
-        match self.sweep() {
-            Ok(pending) if pending.ops.is_empty() => {}
-            Ok(pending) => match self.shared.engine.commit(&pending.ops) {
-                Ok(()) => {
-                    let gone = pending.ops.iter().filter(|op| matches!(op, Op::DropToken { .. })).count();
-                    tracing::debug!(tokens = gone, "dropped rows of tokens that ended long ago");
-                    self.publish(pending);
-                }
-                Err(CommitError::Refused(reason)) => tracing::warn!(reason, "old rows could not be dropped"),
-                Err(CommitError::Failed(reason)) => {
-                    tracing::error!(
-                        reason,
-                        "changes do not last any more: restart permgate when the disk is sound"
-                    );
-                    self.shared.close(reason);
-                }
-            },
-            Err(error) => tracing::warn!(%error, "old rows could not be looked for"),
+        self.upkeep.next = self.tx.now.plus_seconds(PERIOD);
+        let before = self.tx.state.clone();
+        let swept = self.sweep().map_err(|error| error.to_string());
+        let failed = self.tx.failed.take().map_or(Ok(()), |error| Err(error.to_string()));
+        if let Err(error) = swept.and(failed) {
+            tracing::warn!(error, "old rows could not be dropped");
+            self.tx.state = before;
+            self.tx.batch = Batch::default();
+            return;
         }
+        self.finish(Vec::new(), before);
     }
 
-    fn sweep(&mut self) -> Result<Pending, ReadError> {
-        let mut pending = Pending::default();
-        let forgotten = self.desk.now.plus_seconds(-once::KEPT);
-        let keys = self.shared.engine.idempotency_before(forgotten, PAGE)?;
-        pending.ops.extend(keys.into_iter().map(|key| Op::DropIdempotency { key }));
-
-        let (sessions, invitations) = self.shared.sessions.ended(self.desk.now);
-        for digest in sessions.into_iter().take(PAGE) {
-            pending.ops.push(Op::DropSession(digest));
-            pending.sessions.insert(digest, None);
+    fn sweep(&mut self) -> Result<(), ReadError> {
+        let (now, shared) = (self.tx.now, self.shared.clone());
+        let forgotten = now.plus_seconds(-once::KEPT);
+        for key in shared.engine.idempotency_before(forgotten, PAGE)? {
+            self.tx.apply(Op::DropIdempotency { key });
         }
-        for digest in invitations.into_iter().take(PAGE) {
-            pending.ops.push(Op::DropInvitation(digest));
-            pending.invitations.insert(digest, None);
-        }
+        let expired = now.plus_seconds(-EXPIRED_KEPT);
+        let (sessions, invitations) = shared.sessions.ended(expired);
+        sessions.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropSession(digest)));
+        invitations.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropInvitation(digest)));
 
-        let page = self.shared.engine.tokens(self.upkeep.after, PAGE)?;
+        let page = shared.engine.tokens(self.upkeep.after, PAGE)?;
         self.upkeep.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
-        let limit = self.desk.now.plus_seconds(-ENDED_KEPT);
-        for record in page.into_iter().filter(|record| ended_before(record, limit)) {
-            if record.imported {
-                self.desk.standing.imported = self.desk.standing.imported.saturating_sub(1);
-            }
-            pending.index.push((record.digest, None));
-            pending.ops.push(Op::DropToken { id: record.id, owner: record.owner });
+        let ended = now.plus_seconds(-ENDED_KEPT);
+        for record in page.into_iter().filter(|record| is_over(record, ended, expired)) {
+            self.tx.free_name(&record, fold(&record.name))?;
+            self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
         }
-        pending.ops.extend(self.outdated_audit()?.map(Op::TrimAudit));
-        Ok(pending)
+        let trimmed = self.outdated_audit()?;
+        trimmed.into_iter().for_each(|start| self.tx.apply(Op::TrimAudit(start)));
+        Ok(())
     }
 
     /// Where the chain begins once a page of what is too old to keep is gone.
     fn outdated_audit(&self) -> Result<Option<AuditStart>, ReadError> {
-        let Some(kept) = self.desk.standing.policy.audit_retention else { return Ok(None) };
-        let limit = self.desk.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
+        let Some(kept) = self.tx.state.policy.audit_retention else { return Ok(None) };
+        let limit = self.tx.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
         let engine = &self.shared.engine;
         let first = engine.audit_start()?.map_or(AuditHead::START.seq, |kept| kept.seq);
         let page = engine.audit_from(first, PAGE)?;
@@ -100,11 +86,11 @@ impl Writer {
     }
 }
 
-fn ended_before(record: &TokenRecord, limit: Timestamp) -> bool {
-    let ended = match (&record.revoked, record.rotation) {
-        (Some(revoked), _) => Some(revoked.at),
-        (None, Some(rotation)) => Some(rotation.grace_until),
-        (None, None) => None,
-    };
-    ended.is_some_and(|at| at < limit)
+/// Whether a token was ended, or expired, before these times.
+fn is_over(record: &TokenRecord, ended: Timestamp, expired: Timestamp) -> bool {
+    match (&record.revoked, record.rotation) {
+        (Some(revoked), _) => revoked.at < ended,
+        (None, Some(rotation)) => rotation.grace_until < ended,
+        (None, None) => record.expires_at.is_some_and(|end| end < expired),
+    }
 }

@@ -2,12 +2,11 @@
 
 use serde_json::json;
 
-use super::Desk;
+use super::Transaction;
 use crate::{
     authz::{
-        accounts::{Grantee, UserKind, UserRecord, fold},
+        accounts::{GrantRecord, Grantee, UserKind, UserRecord, fold},
         administration::users,
-        subject::UserIx,
     },
     fence::Affected,
     store::{
@@ -18,7 +17,7 @@ use crate::{
     },
 };
 
-impl Desk {
+impl Transaction {
     pub(crate) fn create_user(
         &mut self,
         actor: &Actor,
@@ -26,17 +25,11 @@ impl Desk {
         id: &str,
     ) -> Result<UserRecord, ChangeError> {
         let parent = self.parent(actor)?;
+        let (email, password) = (new.email.clone(), new.password.clone());
         let record = UserRecord {
-            id: id.to_owned(),
-            login: new.login.clone(),
-            name: new.name.clone(),
-            email: new.email.clone(),
-            kind: new.kind,
-            password: new.password.clone(),
-            banned: None,
-            created_at: self.now,
-            deleted_at: None,
-            revision: 1,
+            email,
+            password,
+            ..UserRecord::new(id.to_owned(), new.login.clone(), new.name.clone(), new.kind, self.now)
         };
         let record = users::create(&self.world(), &self.acting(actor, &parent)?, record)?;
         let kind = match record.kind {
@@ -48,7 +41,7 @@ impl Desk {
         if record.password.is_some() {
             self.note(actor, "user.password", target(&record.login), Some(json!({"password": "set"})));
         }
-        self.put_user(record.clone());
+        self.apply(Op::PutUser(record.clone()));
         Ok(record)
     }
 
@@ -83,7 +76,7 @@ impl Desk {
             "email": audit::changed(&before.email, &after.email),
         });
         self.note(actor, "user.edit", target(&before.login), Some(change));
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
 
@@ -114,7 +107,7 @@ impl Desk {
         let change = reason.as_ref().map(|reason| json!({"reason": reason}));
         self.note(actor, event, target(&before.login), change);
         let after = UserRecord { banned: reason, revision: before.revision + 1, ..before };
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
 
@@ -126,7 +119,6 @@ impl Desk {
             (user.ix, user.record.clone(), user.groups.clone(), user.roles.clone())
         };
         let tokens = self.tokens_of(&before.id)?;
-        let names = self.names_of(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
         self.sign_out(ix, &before.id);
@@ -134,28 +126,25 @@ impl Desk {
         let mut revoked = 0;
         for mut token in tokens {
             if token.revoked.is_some() {
-                self.show_token(&token);
+                self.batch.shown.push(token);
                 continue;
             }
-            let (at, by) = (self.now, Desk::author(actor));
+            let (at, by) = (self.now, Transaction::author(actor));
             token.revoked = Some(Revocation { at, by, reason: RevokeReason::OwnerDeleted });
             token.revision += 1;
             revoked += 1;
-            let name = fold(&token.name);
-            if names.get(&name) == Some(&token.id) {
-                self.free_name(&before.id, name);
-            }
+            self.free_name(&token, fold(&token.name))?;
             self.put_token(token);
         }
         for ix in groups {
-            if let Some(group) = self.standing.accounts.group(ix) {
+            if let Some(group) = self.state.accounts.group(ix) {
                 let (group, user) = (group.record.id.clone(), before.id.clone());
-                self.pending.ops.push(Op::DropMember { group, user });
+                self.put_member(group, user, false);
             }
         }
         for role in roles {
             let to = Grantee::User(before.id.clone());
-            self.pending.ops.push(Op::DropGrant(crate::authz::accounts::GrantRecord { role, to }));
+            self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
         let change = json!({"id": before.id, "revoked_tokens": revoked});
         self.note(actor, "user.delete", target(&before.login), Some(change));
@@ -165,7 +154,7 @@ impl Desk {
             revision: before.revision + 1,
             ..before
         };
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
 
@@ -184,13 +173,6 @@ impl Desk {
         let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
         self.note(actor, "user.password", target(&before.login), Some(change));
         Ok(self.replace_password(ix, before, phc))
-    }
-
-    pub(super) fn put_user(&mut self, record: UserRecord) -> UserIx {
-        let ix = self.standing.accounts.put_user(record.clone());
-        self.pending.users.push(ix);
-        self.pending.ops.push(Op::PutUser(record));
-        ix
     }
 }
 
