@@ -232,7 +232,7 @@ pub struct Idempotency {
 
 /// What making or rotating a token answers.
 #[derive(Debug)]
-pub struct Made {
+pub struct CreatedToken {
     pub record: TokenRecord,
     /// Absent when an [`Idempotency`] key was repeated.
     pub text: Option<TokenText>,
@@ -241,7 +241,7 @@ pub struct Made {
 
 /// What any other change answers.
 #[derive(Clone, Debug)]
-pub struct Changed<T> {
+pub struct Updated<T> {
     pub record: T,
     pub cut: Cut,
 }

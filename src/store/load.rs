@@ -14,7 +14,7 @@ use super::{
     replica::{Damage, Table},
     sessions::Sessions,
     state::{State, compiled, intern},
-    writer::{self, Batch, Clock, Command, Shared, Transaction, Upkeep, WriteRates, Writer},
+    writer::{self, Batch, Clock, Command, Retention, Shared, Transaction, WriteRates, Writer},
 };
 use crate::{
     authz::{
@@ -72,15 +72,7 @@ pub(super) fn serve(
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
     let state = State { accounts: Accounts::new(), audit: AuditHead::START, rules, proxy, policy };
-    let loaded = match load(&engine, state.clone(), &mut ids, now)? {
-        Ok(loaded) => loaded,
-        Err(damage) => {
-            engine.rebuild(&damage.to_string())?;
-            let again = load(&engine, state, &mut ids, now)?;
-            again.map_err(|damage| ReadError(damage.to_string()))?
-        }
-    };
-    let (state, published) = loaded;
+    let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
     let shared = Arc::new(Shared {
         state: published.clone(),
         sessions: Arc::new(Sessions::load(&engine)?),
@@ -102,7 +94,7 @@ pub(super) fn serve(
         rates: WriteRates::default(),
         failed: None,
     };
-    let writer = Writer { tx, shared: shared.clone(), fence, upkeep: Upkeep::new(now) };
+    let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now) };
     let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
     Ok((Store { shared, queue }, published))

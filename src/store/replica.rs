@@ -70,6 +70,8 @@ pub(crate) enum Damage {
     Sum(&'static str),
     #[error("the audit log ends elsewhere than it was written to")]
     AuditEnd,
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// Why a batch is not in the replica.

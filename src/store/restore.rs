@@ -70,7 +70,7 @@ pub enum RestoreError {
 
 /// How tokens and users ended in the store that is replaced.
 #[derive(Default)]
-struct Ends {
+struct Tombstones {
     /// Of the log.
     position: u64,
     tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
@@ -155,7 +155,7 @@ fn receive(
 }
 
 /// What the present store knows and where it is, or why it is not known.
-fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Ends, PathBuf), String>, RestoreError> {
+fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
     if !released::is_at(&settings.path) && !settings.path.join(CURRENT).exists() {
         return Ok(Err("there is no store to ask".to_owned()));
     }
@@ -173,8 +173,8 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Ends, PathBuf), S
     Ok(known)
 }
 
-fn collect(engine: &Engine) -> Result<Ends, ReadError> {
-    let mut ends = Ends { position: engine.head().position, ..Ends::default() };
+fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
+    let mut ends = Tombstones { position: engine.head().position, ..Tombstones::default() };
     read_tokens(engine, &mut |row| {
         ends.tokens.insert(row.id, (row.revoked_at.is_some(), row.rotation));
     })?;
@@ -194,7 +194,7 @@ fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<
 
 fn merge(
     engine: &Engine,
-    ends: Option<&Ends>,
+    ends: Option<&Tombstones>,
     now: Timestamp,
     restored: &mut Restored,
 ) -> Result<(), RestoreError> {

@@ -21,9 +21,9 @@ mod accounts;
 mod batches;
 mod failures;
 mod follow;
+mod retention;
 mod sessions;
 mod tokens;
-mod upkeep;
 mod vectors;
 
 const FULL: Access = Access::Full;

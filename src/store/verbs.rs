@@ -1,21 +1,24 @@
 //! The verbs: each hands a plan to the writer and waits until it is in force. A plan can be run
 //! again, so what is drawn at random is drawn here.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
 use super::{
-    Actor, ChangeError, Changed, Configuration, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, Made, NewToken, NewUser, Refusal, Store, TokenEdit, UserEdit,
+    Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
+    ImportedToken, NewToken, NewUser, Refusal, Store, TokenEdit, Updated, UserEdit,
     log::Head,
     model::{
         AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
     },
     writer::{
-        Command, Done, Job,
+        Command,
         Kind::{self, Exempt, OnlyRemoves, Usual},
-        Line, Text, Transaction,
+        Line, NewSecret, Published, Task, Transaction,
     },
 };
 use crate::{
@@ -38,11 +41,11 @@ macro_rules! verbs {
     )*) => {
         impl Store {$(
             $(#[$doc])*
-            pub async fn $verb(&self, $($arg: $type),*) -> Result<Changed<$record>, ChangeError> {
+            pub async fn $verb(&self, $($arg: $type),*) -> Result<Updated<$record>, ChangeError> {
                 let kind = $kind;
                 $(let $drawn = $draw;)?
                 let (record, cut) = self.change(kind, move |$tx: &mut Transaction| $plan).await?;
-                Ok(Changed { record, cut })
+                Ok(Updated { record, cut })
             }
         )*}
     };
@@ -113,7 +116,7 @@ impl Store {
         actor: Actor,
         new: NewToken,
         once: Option<Idempotency>,
-    ) -> Result<Made, ChangeError> {
+    ) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
         self.made(Usual, text, move |tx| tx.create_token(&actor, &new, once.as_ref(), drawn)).await
     }
@@ -124,7 +127,7 @@ impl Store {
         id: TokenId,
         grace: Option<Duration>,
         once: Option<Idempotency>,
-    ) -> Result<Made, ChangeError> {
+    ) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
         let author = Transaction::author(&actor);
         let plan = move |tx: &mut Transaction| {
@@ -134,15 +137,15 @@ impl Store {
     }
 
     /// By the token itself, which its owner is the actor of. Revoking the old one revokes the new one, too.
-    pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<Made, ChangeError> {
+    pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
         self.made(Exempt, text, move |tx| tx.rotate_itself(&actor, id, drawn)).await
     }
 
     /// `id` follows from the other issuer's token, so that each is exchanged once.
-    pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<Made, ChangeError> {
+    pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<CreatedToken, ChangeError> {
         let text = draw_text_of(Some(id))?.1;
-        let drawn = Text { id, digest: text.digest() };
+        let drawn = NewSecret { id, digest: text.digest() };
         self.made(Exempt, text, move |tx| tx.exchange_token(&new, drawn)).await
     }
 
@@ -241,30 +244,39 @@ impl Store {
         kind: Kind,
         text: TokenText,
         plan: impl FnMut(&mut Transaction) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
-    ) -> Result<Made, ChangeError> {
+    ) -> Result<CreatedToken, ChangeError> {
         let ((record, fresh), cut) = self.change(kind, plan).await?;
-        Ok(Made { record, text: fresh.then_some(text), cut })
+        Ok(CreatedToken { record, text: fresh.then_some(text), cut })
     }
 
     /// Hands a plan in and waits until it is in force everywhere.
     async fn change<T: Send + 'static>(
         &self,
         kind: Kind,
-        plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
+        mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
     ) -> Result<(T, Cut), ChangeError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { plan, planned: None, affected: None, kind, reply };
+        // What the plan came to when it was run last.
+        let result = Arc::new(Mutex::new(None));
+        let planned = result.clone();
+        let plan = Box::new(move |tx: &mut Transaction| {
+            let planned_now = plan(tx)?;
+            *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned_now);
+            Ok(())
+        });
         let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
-        self.queue.send(Command::Change(Box::new(job))).await.map_err(|_| closed())?;
-        let Done { result, ticket, not_durable } = answer.await.map_err(|_| closed())??;
+        let command = Command::Change(Task::new(kind, plan, reply));
+        self.queue.send(command).await.map_err(|_| closed())?;
+        let Published { ticket, not_durable } = answer.await.map_err(|_| closed())??;
         let cut = match ticket {
             Some(ticket) => self.stands(ticket).await?,
             None => Cut(0),
         };
-        match not_durable {
-            Some(reason) => Err(ChangeError::NotDurable { reason, cut }),
-            None => Ok((result, cut)),
+        if let Some(reason) = not_durable {
+            return Err(ChangeError::NotDurable { reason, cut });
         }
+        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok((result.ok_or_else(closed)?, cut))
     }
 
     /// Waits for the fence.
@@ -281,11 +293,11 @@ impl Store {
     }
 
     /// A text whose id is free.
-    fn draw(&self) -> Result<(TokenText, Text), ChangeError> {
+    fn draw(&self) -> Result<(TokenText, NewSecret), ChangeError> {
         loop {
             let (id, text) = draw_text()?;
             if self.token(id)?.is_none() {
-                let drawn = Text { id, digest: text.digest() };
+                let drawn = NewSecret { id, digest: text.digest() };
                 return Ok((text, drawn));
             }
         }

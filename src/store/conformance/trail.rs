@@ -41,7 +41,7 @@ pub(super) fn idempotency(engine: &Engine) {
             "exclusive, replaced"
         );
         assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), [key]);
-        engine.commit(&[Op::DropIdempotency { key: key.to_owned() }]).unwrap();
+        engine.commit(&[Op::DropIdempotency { key: key.into() }]).unwrap();
         assert_eq!(engine.over(&Staged::default()).idempotency(key).unwrap(), None);
         assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), Vec::<String>::new());
     }

@@ -22,7 +22,7 @@ use crate::store::{
     op::{BatchError, BatchReader, Op},
     record::DecodeError,
     released,
-    replica::{self, ApplyError, Replica, StageError, Staged},
+    replica::{self, ApplyError, Damage, Replica, StageError, Staged},
 };
 
 const REPLICA: &str = "sled";
@@ -34,7 +34,11 @@ impl Engine {
     /// Opens what lies at `settings.path`, or makes a new store. Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
-        engine.load_or_rebuild(&mut |_, _| {})?;
+        let loaded = |engine: &Self| -> Result<_, OpenError> {
+            // What cannot be read is made again, too.
+            Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(Damage::Unreadable(error.0))))
+        };
+        engine.load_or_rebuild(loaded)?;
         Ok(engine)
     }
 
@@ -50,29 +54,23 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Loads, and when the tokens are not those that were written, makes the replica again and loads that.
-    fn load_or_rebuild(
+    /// Loads, and when the rows are not those that were written, makes the replica again and loads that.
+    pub(crate) fn load_or_rebuild<T, E: From<OpenError>>(
         &mut self,
-        visit: &mut dyn FnMut(crate::authz::secret::Digest, crate::store::record::TokenHead<'_>),
-    ) -> Result<(), OpenError> {
-        match self.load(visit) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(damage)) => self.rebuild(&damage.to_string())?,
-            Err(error) => self.rebuild(&error.0)?,
+        mut load: impl FnMut(&Self) -> Result<Result<T, Damage>, E>,
+    ) -> Result<T, E> {
+        match load(self)? {
+            Ok(loaded) => return Ok(loaded),
+            Err(damage) => self.rebuild(&damage.to_string())?,
         }
-        let damaged = |why: String| OpenError::Damaged {
-            path: self.generation.parent().unwrap_or(&self.generation).to_owned(),
-            why,
-        };
-        match self.load(visit) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(damage)) => Err(damaged(damage.to_string())),
-            Err(error) => Err(damaged(error.0)),
-        }
+        load(self)?.map_err(|damage| {
+            let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
+            OpenError::Damaged { path, why: damage.to_string() }.into()
+        })
     }
 
     /// Makes the replica again from the newest checkpoint and the journal. Nobody reads yet.
-    pub(crate) fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
+    fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
         self.replica.close();
         let generation = Generation { path: self.generation.clone(), store: self.store };
         let log = self.log();

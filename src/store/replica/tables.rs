@@ -7,31 +7,50 @@ use crate::store::{
     record::{record, wire},
 };
 
-/// A tree of sled's. The order is that of a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Table {
+macro_rules! tables {
+    ($($(#[$about:meta])* $table:ident $name:literal,)*) => {
+        /// A tree of sled's. The order is that of a backup.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Table {
+            $($(#[$about])* $table,)*
+        }
+
+        impl Table {
+            pub(crate) const ALL: [Table; [$($name),*].len()] = [$(Table::$table),*];
+
+            /// On the disk, so it never changes.
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Table::$table => $name,)*
+                }
+            }
+        }
+    };
+}
+
+tables! {
     /// What the replica says of itself: [`STATE`], [`AUDIT_START`].
-    Meta,
+    Meta "meta",
     /// Digest to record.
-    Tokens,
+    Tokens "tokens",
     /// Token id to digest.
-    Ids,
+    Ids "ids",
     /// Owner and folded name to token id.
-    Names,
+    Names "names",
     /// Token id to last use.
-    Uses,
-    Users,
-    Groups,
-    Members,
-    Roles,
-    Grants,
-    Identities,
-    Sessions,
-    Invitations,
-    Idempotency,
+    Uses "uses",
+    Users "users",
+    Groups "groups",
+    Members "members",
+    Roles "roles",
+    Grants "grants",
+    Identities "identities",
+    Sessions "sessions",
+    Invitations "invitations",
+    Idempotency "idempotency",
     /// Time and key to key.
-    IdempotencyTimes,
-    Audit,
+    IdempotencyTimes "idempotency-times",
+    Audit "audit",
 }
 
 /// Where the replica is in the log, and the sums. Other trees need another key: what has none of this name
@@ -41,47 +60,6 @@ pub(super) const STATE: &[u8] = b"state 2";
 pub(super) const AUDIT_START: &[u8] = b"audit start";
 
 impl Table {
-    pub(crate) const ALL: [Table; 16] = [
-        Table::Meta,
-        Table::Tokens,
-        Table::Ids,
-        Table::Names,
-        Table::Uses,
-        Table::Users,
-        Table::Groups,
-        Table::Members,
-        Table::Roles,
-        Table::Grants,
-        Table::Identities,
-        Table::Sessions,
-        Table::Invitations,
-        Table::Idempotency,
-        Table::IdempotencyTimes,
-        Table::Audit,
-    ];
-
-    /// On the disk, so it never changes.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Table::Meta => "meta",
-            Table::Tokens => "tokens",
-            Table::Ids => "ids",
-            Table::Names => "names",
-            Table::Uses => "uses",
-            Table::Users => "users",
-            Table::Groups => "groups",
-            Table::Members => "members",
-            Table::Roles => "roles",
-            Table::Grants => "grants",
-            Table::Identities => "identities",
-            Table::Sessions => "sessions",
-            Table::Invitations => "invitations",
-            Table::Idempotency => "idempotency",
-            Table::IdempotencyTimes => "idempotency-times",
-            Table::Audit => "audit",
-        }
-    }
-
     /// Follows from other tables, so that no backup has it.
     pub(super) const fn is_derived(self) -> bool {
         matches!(self, Table::Ids | Table::IdempotencyTimes)

@@ -5,7 +5,7 @@ use crate::{
     authz::{secret::Digest, time::Timestamp},
     fence::Cut,
     store::{
-        Actor, ChangeError, Changed, NewSession, ProvidedSession, Store,
+        Actor, ChangeError, NewSession, ProvidedSession, Store, Updated,
         model::{IdentityRecord, InvitationRecord, SessionRecord, UserRecord},
         writer::{Ids, Transaction},
     },

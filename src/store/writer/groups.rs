@@ -24,9 +24,9 @@ impl Transaction {
         parent_name: Option<&str>,
         id: &str,
     ) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let record = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             acting.require(crate::authz::subject::Permission::CreateGroup)?;
             let parent = parent_id(&world, parent_name)?;
             let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
@@ -45,9 +45,9 @@ impl Transaction {
         if_revision: Option<u64>,
         edit: &GroupEdit,
     ) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (before, after) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             acting.require(crate::authz::subject::Permission::UpdateGroup)?;
             let group = groups::find(&world, name)?;
             let mut after = group.record.clone();
@@ -76,9 +76,9 @@ impl Transaction {
 
     /// With its members and grants.
     pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (record, roles, members) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let group = groups::delete(&world, &acting, name)?;
             let members = world.accounts.members(group.ix).map(|user| user.record.id.clone());
             (group.record.clone(), group.roles.clone(), members.collect::<Vec<String>>())
@@ -104,9 +104,9 @@ impl Transaction {
         login: &str,
         member: bool,
     ) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (record, user, ix, was) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let (group, user) = groups::set_member(&world, &acting, group, login, member)?;
             let was = user.groups.binary_search(&group.ix).is_ok();
             (group.record.clone(), user.record.clone(), user.ix, was)

@@ -34,8 +34,7 @@ impl Transaction {
         lines: &[Line],
         make_owners: bool,
     ) -> Result<Vec<Result<TokenId, Refusal>>, ChangeError> {
-        let parent = self.parent(actor)?;
-        let acting = self.acting(actor, &parent)?;
+        let acting = self.acting(actor)?;
         acting.require(Permission::AdminWrite)?;
         let mut answers = Vec::with_capacity(lines.len());
         for line in lines {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Text, Transaction, tokens::target};
+use super::{NewSecret, Transaction, tokens::target};
 use crate::{
     authz::{
         accounts::UserKind,
@@ -30,7 +30,7 @@ impl Transaction {
         &mut self,
         actor: &Actor,
         id: TokenId,
-        text: Text,
+        text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         self.rotate_token(actor, id, None, None, text, Some(by_rotation(id)))
     }
@@ -40,7 +40,7 @@ impl Transaction {
     pub(crate) fn exchange_token(
         &mut self,
         new: &Exchanged,
-        text: Text,
+        text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         let refuse = |code, message: &str| Err(Refusal::new(code, message).into());
         // The rule may have gone since the request read it.

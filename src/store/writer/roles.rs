@@ -25,14 +25,14 @@ impl Transaction {
         name: &str,
         permissions: &[Permission],
     ) -> Result<RoleRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let role = RoleRecord {
             key: key.to_owned(),
             name: name.to_owned(),
             permissions: permissions.to_vec(),
             revision: 1,
         };
-        let role = roles::create(&self.world(), &self.acting(actor, &parent)?, role)?;
+        let role = roles::create(&self.world(), &acting, role)?;
         let words: Vec<&str> = role.permissions.iter().map(|permission| permission.word()).collect();
         self.note(actor, "role.create", target(key), Some(json!({"permissions": words})));
         self.apply(Op::PutRole(role.clone()));
@@ -41,9 +41,9 @@ impl Transaction {
 
     /// With its grants.
     pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (role, grants) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let role = roles::delete(&world, &acting, key)?.clone();
             let grants = world.accounts.grants().filter(|grant| grant.role == key);
             (role, grants.collect::<Vec<GrantRecord>>())
@@ -62,9 +62,9 @@ impl Transaction {
         to: &GrantTarget,
         granted: bool,
     ) -> Result<GrantRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (grant, user, target, was) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             acting.require(Permission::ManageRole)?;
             let (to, user, target, has) = match to {
                 GrantTarget::User(login) => {

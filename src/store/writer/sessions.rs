@@ -107,12 +107,9 @@ impl Transaction {
 
     /// All of a user's, and how many there were.
     pub(crate) fn end_sessions(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, user) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::end_sessions(&self.world(), &acting, login)?;
-            (user.ix, user.record.clone())
-        };
+        let acting = self.acting(actor)?;
+        let user = users::end_sessions(&self.world(), &acting, login)?;
+        let (ix, user) = (user.ix, user.record.clone());
         let ended = self.sign_out(ix, &user.id);
         if ended > 0 {
             let change = json!({"sessions": ended});
@@ -128,11 +125,8 @@ impl Transaction {
         login: &str,
         digest: Digest,
     ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
-        let parent = self.parent(actor)?;
-        let user = {
-            let acting = self.acting(actor, &parent)?;
-            users::invite(&self.world(), &acting, login)?.record.clone()
-        };
+        let acting = self.acting(actor)?;
+        let user = users::invite(&self.world(), &acting, login)?.record.clone();
         self.drop_invitations_of(&user.id);
         let expires_at = self.now.plus_seconds(INVITED);
         let author = Transaction::author(actor);

@@ -26,7 +26,7 @@ use crate::{
 
 /// What the writer knows of a new token's text, which it never sees.
 #[derive(Clone, Copy)]
-pub(crate) struct Text {
+pub(crate) struct NewSecret {
     pub id: TokenId,
     pub digest: Digest,
 }
@@ -38,14 +38,14 @@ impl Transaction {
         actor: &Actor,
         new: &NewToken,
         once: Option<&Idempotency>,
-        text: Text,
+        text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
             return Ok((first, false));
         }
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let record = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let owner = tokens::owner(&world, &acting, &new.owner)?;
             let name = tokens::name(&new.name)?;
             let note = tokens::note(&new.note)?;
@@ -86,9 +86,9 @@ impl Transaction {
         edit: &TokenEdit,
     ) -> Result<TokenRecord, ChangeError> {
         let before = self.known_token(id)?;
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let after = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let owner = self.owner_of(&before)?;
             let mut after = before.clone();
             let mut reach = reach_of(&before);
@@ -142,7 +142,7 @@ impl Transaction {
         id: TokenId,
         grace: Option<Duration>,
         once: Option<&Idempotency>,
-        text: Text,
+        text: NewSecret,
         author: Option<String>,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
@@ -150,9 +150,9 @@ impl Transaction {
         }
         let mut before = self.known_token(id)?;
         Transaction::refuse_exchanged(&before)?;
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let grace = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let grace = tokens::rotate(&world, &acting, self.owner_of(&before)?, &reach_of(&before), grace);
             if let Some(rotation) = before.rotation {
                 let message = format!("the token was replaced by {} already", rotation.to);
@@ -199,8 +199,8 @@ impl Transaction {
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
         let record = self.known_token(id)?;
-        let parent = self.parent(actor)?;
-        tokens::revoke(&self.acting(actor, &parent)?, self.owner_of(&record)?)?;
+        let acting = self.acting(actor)?;
+        tokens::revoke(&acting, self.owner_of(&record)?)?;
         self.end_token(actor, record, reason)
     }
 
@@ -212,8 +212,7 @@ impl Transaction {
         digests: &[Digest],
         reason: RevokeReason,
     ) -> Result<Vec<Option<(TokenRecord, bool)>>, ChangeError> {
-        let parent = self.parent(actor)?;
-        self.acting(actor, &parent)?;
+        self.acting(actor)?;
         let mut revoked = Vec::with_capacity(digests.len());
         let mut affected: Option<Affected> = None;
         for digest in digests {

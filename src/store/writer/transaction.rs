@@ -2,6 +2,7 @@
 //! see what earlier ones came to, though nothing is durable yet.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -82,7 +83,7 @@ impl Transaction {
     }
 
     /// The token that an actor asks with, as long as it still holds; a session, too, must.
-    pub(crate) fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
+    fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
         if let Who::User(account) = &actor.who
             && self.counted
         {
@@ -112,15 +113,13 @@ impl Transaction {
         Ok(Some(token))
     }
 
-    pub(crate) fn acting<'a>(
-        &self,
-        actor: &Actor,
-        parent: &'a Option<Token>,
-    ) -> Result<Acting<'a>, ChangeError> {
-        match &actor.who {
-            Who::Operator => Ok(Acting::operator(&self.state.rules)),
-            Who::User(id) => Ok(Acting::user(&self.world(), id, parent.as_ref())?),
-        }
+    /// Who acts, as long as the session or the token that they ask with holds.
+    pub(crate) fn acting(&mut self, actor: &Actor) -> Result<Acting<'static>, ChangeError> {
+        let parent = self.parent(actor)?.map(Cow::Owned);
+        Ok(match &actor.who {
+            Who::Operator => Acting::operator(&self.state.rules),
+            Who::User(id) => Acting { parent, ..Acting::user(&self.world(), id, None)? },
+        })
     }
 
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Transaction;
 use crate::{
     authz::{
-        accounts::{GrantRecord, Grantee, UserKind, UserRecord, fold},
+        accounts::{Account, GrantRecord, Grantee, UserKind, UserRecord, fold},
         administration::users,
     },
     fence::Affected,
@@ -24,14 +24,14 @@ impl Transaction {
         new: &NewUser,
         id: &str,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (email, password) = (new.email.clone(), new.password.clone());
         let record = UserRecord {
             email,
             password,
             ..UserRecord::new(id.to_owned(), new.login.clone(), new.name.clone(), new.kind, self.now)
         };
-        let record = users::create(&self.world(), &self.acting(actor, &parent)?, record)?;
+        let record = users::create(&self.world(), &acting, record)?;
         let kind = match record.kind {
             UserKind::Human => "human",
             UserKind::Service => "service",
@@ -52,9 +52,9 @@ impl Transaction {
         if_revision: Option<u64>,
         edit: &UserEdit,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (before, after) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let before = users::find_to_edit(&world, &acting, login)?;
             let mut after = before.record.clone();
             after.login = edit.login.clone().unwrap_or(after.login);
@@ -87,12 +87,9 @@ impl Transaction {
         login: &str,
         reason: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, before, reason) = {
-            let acting = self.acting(actor, &parent)?;
-            let (user, reason) = users::ban(&self.world(), &acting, login, reason)?;
-            (user.ix, user.record.clone(), reason)
-        };
+        let acting = self.acting(actor)?;
+        let (user, reason) = users::ban(&self.world(), &acting, login, reason)?;
+        let (ix, before) = (user.ix, user.record.clone());
         if reason.is_some() {
             self.affected = Some(Affected::User(ix));
         }
@@ -112,12 +109,9 @@ impl Transaction {
     }
 
     pub(crate) fn delete_user(&mut self, actor: &Actor, login: &str) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, before, groups, roles) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::delete(&self.world(), &acting, login)?;
-            (user.ix, user.record.clone(), user.groups.clone(), user.roles.clone())
-        };
+        let acting = self.acting(actor)?;
+        let Account { ix, record: before, groups, roles } =
+            users::delete(&self.world(), &acting, login)?.clone();
         let tokens = self.tokens_of(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
@@ -164,12 +158,9 @@ impl Transaction {
         login: &str,
         phc: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, before) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
-            (user.ix, user.record.clone())
-        };
+        let acting = self.acting(actor)?;
+        let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
+        let (ix, before) = (user.ix, user.record.clone());
         let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
         self.note(actor, "user.password", target(&before.login), Some(change));
         Ok(self.replace_password(ix, before, phc))

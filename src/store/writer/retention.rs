@@ -1,7 +1,7 @@
 //! Rows that have had their time: what ended long ago, answers that were remembered, audit events beyond
 //! their retention. A page now and then, in the wake of other changes.
 
-use super::{Batch, Writer, once};
+use super::{Batch, Writer, idempotency};
 use crate::{
     authz::{accounts::fold, secret::TokenId, time::Timestamp},
     store::{
@@ -22,12 +22,12 @@ const PERIOD: i64 = 10;
 const PAGE: usize = 1000;
 
 /// How far the round has come.
-pub(crate) struct Upkeep {
+pub(crate) struct Retention {
     next: Timestamp,
     after: Option<TokenId>,
 }
 
-impl Upkeep {
+impl Retention {
     pub(crate) fn new(now: Timestamp) -> Self {
         Self { next: now, after: None }
     }
@@ -35,10 +35,10 @@ impl Upkeep {
 
 impl Writer {
     pub(super) fn keep_up(&mut self) {
-        if self.tx.now < self.upkeep.next || self.shared.closed().is_some() {
+        if self.tx.now < self.retention.next || self.shared.closed().is_some() {
             return;
         }
-        self.upkeep.next = self.tx.now.plus_seconds(PERIOD);
+        self.retention.next = self.tx.now.plus_seconds(PERIOD);
         let before = self.tx.state.clone();
         let swept = self.sweep().map_err(|error| error.to_string());
         let failed = self.tx.failed.take().map_or(Ok(()), |error| Err(error.to_string()));
@@ -53,17 +53,17 @@ impl Writer {
 
     fn sweep(&mut self) -> Result<(), ReadError> {
         let (now, shared) = (self.tx.now, self.shared.clone());
-        let forgotten = now.plus_seconds(-once::KEPT);
+        let forgotten = now.plus_seconds(-idempotency::KEPT);
         for key in shared.engine.idempotency_before(forgotten, PAGE)? {
-            self.tx.apply(Op::DropIdempotency { key });
+            self.tx.apply(Op::DropIdempotency { key: key.into() });
         }
         let expired = now.plus_seconds(-EXPIRED_KEPT);
         let (sessions, invitations) = shared.sessions.ended(expired);
         sessions.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropSession(digest)));
         invitations.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropInvitation(digest)));
 
-        let page = shared.engine.tokens(self.upkeep.after, PAGE)?;
-        self.upkeep.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
+        let page = shared.engine.tokens(self.retention.after, PAGE)?;
+        self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
         let ended = now.plus_seconds(-ENDED_KEPT);
         for record in page.into_iter().filter(|record| is_over(record, ended, expired)) {
             self.tx.free_name(&record, fold(&record.name))?;

@@ -37,14 +37,13 @@ const LONGEST_SUBJECT: usize = 255;
 const LONGEST_ISSUER: usize = 1024;
 
 impl Transaction {
-    /// Refused before anything is put down.
+    /// In one change: the account, the groups that the operator listed and the provider says, the session.
     pub(crate) fn begin_provided_session(
         &mut self,
         new: &ProvidedSession,
         ids: &Ids,
     ) -> Result<SessionRecord, ChangeError> {
         let key = IdentityRecord::digest(&new.issuer, &new.subject);
-        let made = self.groups_to_make(new, ids)?;
         let user = match self.identity(&key) {
             Some(identity) => {
                 let user = self.state.accounts.user_by_id(&identity.user);
@@ -54,11 +53,14 @@ impl Transaction {
         };
         let ix = self.state.accounts.user_by_id(&user.id).map(|user| user.ix);
         let ix = ix.ok_or_else(|| ChangeError::Closed("an account that was made is not there".into()))?;
-        for group in made {
-            self.told(new, "group.create", format!("group:{}", group.name), json!({"id": group.id}));
-            self.apply(Op::PutGroup(group));
-        }
-        for (group, member) in &new.groups {
+        for ((group, member), id) in new.groups.iter().zip(&ids.groups) {
+            if *member && self.state.accounts.group_by_name(group).is_none() {
+                let record = GroupRecord { id: id.clone(), name: group.clone(), parent: None, revision: 1 };
+                let operator = Acting::operator(&self.state.rules);
+                let group = groups::create(&self.world(), &operator, record)?;
+                self.told(new, "group.create", format!("group:{}", group.name), json!({"id": group.id}));
+                self.apply(Op::PutGroup(group));
+            }
             self.follow(new, group, (ix, &user), *member);
         }
         let ProvidedSession { digest, client, replaces, .. } = *new;
@@ -80,12 +82,9 @@ impl Transaction {
         issuer: &str,
         subject: &str,
     ) -> Result<IdentityRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let user = {
-            let acting = self.acting(actor, &parent)?;
-            // They can be that user: as setting the password.
-            users::invite(&self.world(), &acting, login)?.record.clone()
-        };
+        let acting = self.acting(actor)?;
+        // They can be that user: as setting the password.
+        let user = users::invite(&self.world(), &acting, login)?.record.clone();
         let issuer = names::text("issuer", issuer, 1, LONGEST_ISSUER)?;
         let subject = names::text("subject", subject, 1, LONGEST_SUBJECT)?;
         let key = IdentityRecord::digest(&issuer, &subject);
@@ -108,12 +107,9 @@ impl Transaction {
 
     /// Nobody's word signs the user in any more; who was, is signed out. Answers how many there were.
     pub(crate) fn unlink_identities(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, user) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::end_sessions(&self.world(), &acting, login)?;
-            (user.ix, user.record.clone())
-        };
+        let acting = self.acting(actor)?;
+        let user = users::end_sessions(&self.world(), &acting, login)?;
+        let (ix, user) = (user.ix, user.record.clone());
         let stored = self.shared.sessions.identities_of(&user.id);
         let identities = self.merged::<IdentityRecord>(stored, |record| record.user == user.id);
         for identity in &identities {
@@ -129,19 +125,6 @@ impl Transaction {
 
     fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
         self.found(key, |sessions| sessions.identity(key))
-    }
-
-    /// Those that the operator listed, the provider says, and nobody has made yet.
-    fn groups_to_make(&self, new: &ProvidedSession, ids: &Ids) -> Result<Vec<GroupRecord>, Refusal> {
-        let (world, acting) = (self.world(), Acting::operator(&self.state.rules));
-        let listed = new.groups.iter().zip(&ids.groups);
-        let missing =
-            listed.filter(|((name, member), _)| *member && self.state.accounts.group_by_name(name).is_none());
-        let record = |name: &String, id: &String| {
-            let record = GroupRecord { id: id.clone(), name: name.clone(), parent: None, revision: 1 };
-            groups::create(&world, &acting, record)
-        };
-        missing.map(|((name, _), id)| record(name, id)).collect()
     }
 
     /// An account for somebody who comes for the first time: a new one, or, where the operator
