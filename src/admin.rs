@@ -30,7 +30,6 @@ mod caller;
 mod client;
 mod configuration;
 mod context;
-mod entry;
 mod error;
 mod explain;
 mod gather;
@@ -41,6 +40,7 @@ mod hub;
 mod identities;
 mod invitations;
 mod live;
+mod live_request;
 mod offload;
 #[cfg(feature = "sso")]
 mod oidc;
@@ -65,7 +65,9 @@ pub use self::{
     audit::AuditView,
     by_value::{LeakView, LeakedToken},
     client::MetricsAccess,
-    context::{Configuration, ConfigurationError, Context, Parts, Refused, ReloadError, Reloading, Uses},
+    context::{
+        Configuration, ConfigurationError, Context, Parts, RefusedRequest, ReloadError, Reloading, Uses,
+    },
     error::Problem,
     explain::ExplainRequest,
     groups::GroupView,

@@ -35,19 +35,19 @@ use crate::{
     store::{OpenError, Store},
 };
 
-use certificates::Shown;
+use certificates::ActiveCertificates;
 use control::{Control, Request};
-pub use listeners::Place;
+pub use listeners::LocalAddr;
 use own_address::OwnAddresses;
 pub use own_address::OwnUpstream;
 use reload::Reloader;
 use supervisor::{Supervisor, Watchdog};
-use worker::Seed;
+use worker::WorkerParts;
 
 /// A gateway that serves. Dropping it stops it without a word; [`Running::stop`] tells the outcome.
 pub struct Running {
-    proxy: Vec<Place>,
-    admin: Vec<Place>,
+    proxy: Vec<LocalAddr>,
+    admin: Vec<LocalAddr>,
     administered: bool,
     requests: mpsc::UnboundedSender<Request>,
     control: Option<JoinHandle<Outcome>>,
@@ -56,7 +56,7 @@ pub struct Running {
 /// How a gateway has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Asked to stop; whatever was under way has ended, or was cut at the drain's deadline.
+    /// SignalCommand to stop; whatever was under way has ended, or was cut at the drain's deadline.
     Drained,
     /// No longer sound: a supervisor has to start another process.
     Failed(String),
@@ -112,7 +112,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The lock of the store comes first: a second process is told so before it takes an address.
     let (store, state) = Store::open(&config.store, config.configuration(), fence.clone())?;
-    exchange::end_orphans_at_start(&store, &state);
+    let exchanged = exchange::end_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
         keyring.tend(assertion, SystemTime::now().into())?;
@@ -123,7 +123,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     metrics.set(config.metrics);
     metrics.name_services(&state.snapshot().rules);
     let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
-    let certificates = Shown::load(&config, metrics.clone())?;
+    let certificates = ActiveCertificates::load(&config, metrics.clone())?;
     let (watch, changes) = watch::watch();
     watch.follow(reload::certificate_files(&config));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
@@ -144,7 +144,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let budgets = Budgets::of_proxy(&budget_limits);
     let admin_budgets = Budgets::of_admin(&budget_limits);
     let bad_tokens = Arc::new(BadTokens::default());
-    let issuers = Arc::new(IssuerKeys::default());
+    let issuers = Arc::new(IssuerKeys::knowing(exchanged));
     let upstreams = Upstreams::new(budgets.clone());
     metrics.ask_upstreams(upstreams.clone());
     metrics.ask_budgets(readings(budgets.clone(), admin_budgets.clone()));
@@ -164,7 +164,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Listener)?;
-        let seed = Seed {
+        let parts = WorkerParts {
             listeners,
             // Before the thread runs: no change is acknowledged without this worker from here on.
             participant: fence.join(),
@@ -182,10 +182,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             budgets: budgets.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
-            pulse: watchdog.as_mut().map(Watchdog::pulse),
+            heartbeat: watchdog.as_mut().map(Watchdog::heartbeat),
             serving: serving.clone(),
         };
-        workers.push(worker::spawn(number, seed, exits.clone()).map_err(StartError::Thread)?);
+        workers.push(worker::spawn(number, parts, exits.clone()).map_err(StartError::Thread)?);
     }
     // One that ends instead is the control thread's affair.
     drop(serving);
@@ -247,11 +247,11 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
 
 impl Running {
     /// Where the proxy listens, in the order of the configuration.
-    pub fn proxy(&self) -> &[Place] {
+    pub fn proxy(&self) -> &[LocalAddr] {
         &self.proxy
     }
 
-    pub fn admin(&self) -> &[Place] {
+    pub fn admin(&self) -> &[LocalAddr] {
         &self.admin
     }
 
@@ -298,8 +298,8 @@ fn has_administrator(store: &Store) -> bool {
     active.any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 
-fn list(places: &[Place]) -> String {
-    places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ")
+fn list(places: &[LocalAddr]) -> String {
+    places.iter().map(LocalAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What a scrape reads of the budgets.

@@ -30,6 +30,7 @@ mod store;
 mod target;
 mod time;
 mod token;
+mod token_file;
 mod user;
 
 use std::{
@@ -166,7 +167,7 @@ enum Command {
 
 /// The command tree, as help, man pages and completions show it.
 pub fn command() -> clap::Command {
-    help::dress(Cli::command())
+    help::style(Cli::command())
 }
 
 fn parse() -> Result<Cli, clap::Error> {

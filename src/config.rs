@@ -27,7 +27,7 @@ mod address;
 mod admin;
 mod assertion;
 mod credentials;
-pub mod defaults;
+mod document;
 mod exchange;
 mod fields;
 pub mod key;
@@ -52,7 +52,7 @@ pub mod units;
 mod upstream;
 
 pub use address::{Listen, Scheme};
-use problem::Outside;
+use document::Outside;
 pub use problem::{Errors, Problem};
 
 /// A configuration that starts.

@@ -2,7 +2,7 @@
 //! forbids. Knows no domain: what an entry is and how it is judged is its owner's affair.
 //!
 //! The publisher calls [`Fence::raise`] after a change has become visible; each [`Registry`] takes
-//! the change over on its own thread; [`Ticket::wait`] is the answer.
+//! the change over on its own thread; [`Completion::wait`] is the answer.
 
 use std::{
     net::IpAddr,
@@ -22,7 +22,7 @@ use crate::authz::{
 
 mod registry;
 
-pub use registry::{Entry, Live, Registry};
+pub use registry::{Live, Registry, Revocable};
 
 /// How long a participant may take to acknowledge (architecture.md, "The fence").
 pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shared by the publisher, who raises it, and the participants, who acknowledge.
 pub struct Fence {
     timeout: Duration,
-    seats: Mutex<Seats>,
+    participants: Mutex<Participants>,
     broken: AtomicBool,
     broke: Notify,
 }
@@ -55,9 +55,9 @@ pub struct Cut(pub u64);
 #[error("a worker has not taken the change over within {:?}", .0)]
 pub struct FenceIncomplete(pub Duration);
 
-/// A raised change on its way through the participants.
+/// A pending change on its way through the participants.
 #[must_use = "a change is acknowledged only when its ticket is done"]
-pub struct Ticket {
+pub struct Completion {
     fence: Arc<Fence>,
     done: oneshot::Receiver<Cut>,
 }
@@ -94,16 +94,16 @@ enum Command {
 }
 
 #[derive(Default)]
-struct Seats {
+struct Participants {
     epoch: u64,
     taken: Vec<Option<mpsc::UnboundedSender<Command>>>,
-    raised: Vec<Raised>,
+    pending: Vec<PendingEpoch>,
 }
 
 /// A change that somebody has yet to acknowledge.
-struct Raised {
+struct PendingEpoch {
     epoch: u64,
-    /// Seats that have yet to acknowledge.
+    /// Participants that have yet to acknowledge.
     waiting: Vec<usize>,
     cut: u64,
     done: Option<oneshot::Sender<Cut>>,
@@ -113,7 +113,7 @@ impl Fence {
     pub fn new(timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             timeout,
-            seats: Mutex::default(),
+            participants: Mutex::default(),
             broken: AtomicBool::new(false),
             broke: Notify::new(),
         })
@@ -122,26 +122,27 @@ impl Fence {
     /// Takes a seat. From now on no change answers before this participant has acknowledged it.
     pub fn join(self: &Arc<Self>) -> Participant {
         let (sender, commands) = mpsc::unbounded_channel();
-        let mut seats = self.seats();
-        seats.taken.push(Some(sender));
-        Participant { fence: self.clone(), number: seats.taken.len() - 1, commands }
+        let mut participants = self.participants();
+        participants.taken.push(Some(sender));
+        Participant { fence: self.clone(), number: participants.taken.len() - 1, commands }
     }
 
     /// Tells every participant of a change that is visible already. Never blocks.
-    pub fn raise(self: &Arc<Self>, affected: Affected) -> Ticket {
+    pub fn raise(self: &Arc<Self>, affected: Affected) -> Completion {
         let (sender, done) = oneshot::channel();
-        let mut seats = self.seats();
-        seats.epoch += 1;
-        let epoch = seats.epoch;
-        let waiting: Vec<usize> = (0..seats.taken.len())
+        let mut participants = self.participants();
+        participants.epoch += 1;
+        let epoch = participants.epoch;
+        let waiting: Vec<usize> = (0..participants.taken.len())
             .filter(|seat| {
-                let sent = seats.taken[*seat].as_ref().map(|s| s.send(Command::Change { epoch, affected }));
+                let sent =
+                    participants.taken[*seat].as_ref().map(|s| s.send(Command::Change { epoch, affected }));
                 matches!(sent, Some(Ok(())))
             })
             .collect();
-        seats.raised.push(Raised { epoch, waiting, cut: 0, done: Some(sender) });
-        seats.settle();
-        Ticket { fence: self.clone(), done }
+        participants.pending.push(PendingEpoch { epoch, waiting, cut: 0, done: Some(sender) });
+        participants.settle();
+        Completion { fence: self.clone(), done }
     }
 
     /// Every live entry of every participant; one that does not answer in time is left out.
@@ -162,7 +163,7 @@ impl Fence {
     pub async fn cut(&self, id: &str) -> Result<bool, FenceIncomplete> {
         let Some((seat, number)) = id.split_once('-') else { return Ok(false) };
         let (Ok(seat), Ok(number)) = (seat.parse::<usize>(), number.parse()) else { return Ok(false) };
-        let Some(sender) = self.seats().taken.get(seat).cloned().flatten() else { return Ok(false) };
+        let Some(sender) = self.participants().taken.get(seat).cloned().flatten() else { return Ok(false) };
         let (done, answer) = oneshot::channel();
         if sender.send(Command::Cut { number, done }).is_err() {
             return Ok(false);
@@ -193,52 +194,52 @@ impl Fence {
     }
 
     fn open_seats(&self) -> Vec<mpsc::UnboundedSender<Command>> {
-        self.seats().taken.iter().flatten().cloned().collect()
+        self.participants().taken.iter().flatten().cloned().collect()
     }
 
     fn acknowledge(&self, seat: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
-        let mut seats = self.seats();
+        let mut participants = self.participants();
         for (epoch, cut) in cuts {
-            if let Some(raised) = seats.raised.iter_mut().find(|r| r.epoch == epoch) {
-                raised.waiting.retain(|s| s != &seat);
-                raised.cut += cut;
+            if let Some(pending) = participants.pending.iter_mut().find(|r| r.epoch == epoch) {
+                pending.waiting.retain(|s| s != &seat);
+                pending.cut += cut;
             }
         }
-        seats.settle();
+        participants.settle();
     }
 
     fn leave(&self, seat: usize) {
-        let mut seats = self.seats();
-        seats.taken[seat] = None;
-        for raised in &mut seats.raised {
-            raised.waiting.retain(|s| s != &seat);
+        let mut participants = self.participants();
+        participants.taken[seat] = None;
+        for pending in &mut participants.pending {
+            pending.waiting.retain(|s| s != &seat);
         }
-        seats.settle();
+        participants.settle();
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        // Every critical section leaves the seats consistent, so a panic elsewhere taints nothing.
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn participants(&self) -> MutexGuard<'_, Participants> {
+        // Every critical section leaves the participants consistent, so a panic elsewhere taints nothing.
+        self.participants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seats {
+impl Participants {
     /// Answers the changes that everybody has acknowledged.
     fn settle(&mut self) {
-        self.raised.retain_mut(|raised| {
-            if !raised.waiting.is_empty() {
+        self.pending.retain_mut(|pending| {
+            if !pending.waiting.is_empty() {
                 return true;
             }
-            if let Some(done) = raised.done.take() {
+            if let Some(done) = pending.done.take() {
                 // The caller may have gone away; the change stands all the same.
-                let _ = done.send(Cut(raised.cut));
+                let _ = done.send(Cut(pending.cut));
             }
             false
         });
     }
 }
 
-impl Ticket {
+impl Completion {
     /// The number of entries cut, once every participant has acknowledged.
     pub async fn wait(self) -> Result<Cut, FenceIncomplete> {
         match tokio::time::timeout(self.fence.timeout, self.done).await {

@@ -33,7 +33,7 @@ pub use history::{History, RequestStats, STEP, Step};
 pub use outcome::outcome;
 pub use store::StoreMetrics;
 pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
-pub use worker::{HandshakeOutcome, UpstreamEvent, WorkerMetrics};
+pub use worker::{WorkerEvent, WorkerMetrics};
 
 use crate::authz::rules::{Rules, ServiceId};
 
@@ -168,8 +168,8 @@ mod tests {
         one.record(Some(ServiceId(3)), Reason::Ok, 200, short, Some(short), 10, 100);
         other.record(Some(ServiceId(3)), Reason::Ok, 200, long, None, 1, 0);
         other.record(None, Reason::MissingCredentials, 401, short, None, 0, 0);
-        one.upstream(UpstreamEvent::Retry);
-        one.entered();
+        one.count(WorkerEvent::UpstreamRetry);
+        one.count(WorkerEvent::Entered);
         one.client_refused(Reason::HeadTooLarge);
         metrics.store.commits.add(2);
         // The counts of a dropped worker stay.
@@ -206,7 +206,7 @@ mod tests {
         metrics.set(Settings { old_names: true });
         metrics.set_certificates(vec![("a \"b\"\n\\c".into(), 1)]);
         let worker = metrics.worker();
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             worker.record(Some(ServiceId(0)), reason, 200, Duration::ZERO, None, 0, 0);
             worker.client_refused(reason);
         }

@@ -67,8 +67,8 @@ use crate::{
     assertion::Keyring,
     authz::{answer::Reason, carriers::Carrier},
     fence::Registry,
-    metrics::{HandshakeOutcome, WorkerMetrics, outcome},
-    net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service, tls::Handshake},
+    metrics::{WorkerEvent, WorkerMetrics, outcome},
+    net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service},
     state::State,
 };
 
@@ -227,7 +227,7 @@ impl Gateway {
         let carrier = carrier.map(|carrier| carrier.to_string());
         self.parts.log.write(&Line {
             at: context.at,
-            request_id: context.request_id.as_bytes(),
+            request_id: context.request_id.as_str(),
             outcome,
             reason,
             status,
@@ -283,7 +283,7 @@ impl Service for Gateway {
         let request_id = self.ids.make();
         self.parts.log.write(&Line {
             at: connection.clock().wall(),
-            request_id: request_id.as_bytes(),
+            request_id: request_id.as_str(),
             outcome: outcome(rejection.reason),
             reason: rejection.reason,
             status: rejection.status().as_u16(),
@@ -304,32 +304,19 @@ impl Service for Gateway {
     }
 
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
+        let metrics = &self.parts.metrics;
         match event {
-            ConnectionEvent::Opened => self.parts.metrics.connection_accepted(),
-            ConnectionEvent::Closed => self.parts.metrics.connection_closed(),
-            ConnectionEvent::Handshake(outcome) => self.count_handshake(outcome),
+            ConnectionEvent::Opened => metrics.count(WorkerEvent::ConnectionAccepted),
+            ConnectionEvent::Closed => metrics.count(WorkerEvent::ConnectionClosed),
+            ConnectionEvent::Handshake(outcome) => metrics.handshake(outcome),
             ConnectionEvent::MissingProxyHeader(why) => self.missing_proxy_header(connection, why),
         }
     }
 }
 
 impl Gateway {
-    fn count_handshake(&self, outcome: Handshake) {
-        self.parts.metrics.handshake(match outcome {
-            Handshake::Full => HandshakeOutcome::Full,
-            Handshake::Resumed => HandshakeOutcome::Resumed,
-            Handshake::TimedOut => HandshakeOutcome::TimedOut,
-            Handshake::Closed => HandshakeOutcome::Closed,
-            Handshake::NotTls => HandshakeOutcome::NotTls,
-            Handshake::NothingInCommon => HandshakeOutcome::NothingInCommon,
-            Handshake::ClientCertificate => HandshakeOutcome::ClientCertificate,
-            Handshake::Refused => HandshakeOutcome::Refused,
-            Handshake::Broken => HandshakeOutcome::Broken,
-        });
-    }
-
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
-        self.parts.metrics.missing_proxy_header();
+        self.parts.metrics.count(WorkerEvent::MissingProxyHeader);
         // A misconfigured proxy does this on every connection: log it once a minute.
         let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
         if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {

@@ -271,6 +271,11 @@ fn keys_are_kept_and_looked_for_again() {
     let full = exchange(&gateway, &issuer.sign(&issuer.claims("7")), &[]);
     refused("a quota of their own", &full, 429, "too_many_tokens");
     gateway.token("robot", "made by people", &["tracker"]);
+    // Also where the process has begun anew.
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let gateway = Gateway::on(gateway.stop(), &text);
+    let full = exchange(&gateway, &issuer.sign(&issuer.claims("8")), &[]);
+    refused("the quota after a restart", &full, 429, "too_many_tokens");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use support::{
     gateway::Gateway,
     http::{Answer, Client},
@@ -80,9 +81,12 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(proxy: &Proxy) -> Self {
+    /// `keys`: more of the service `tracker`.
+    fn new(proxy: &Proxy, keys: &str) -> Self {
         let application = Upstream::plain();
         let services = Gateway::services(application.address);
+        let services = services.replacen("readers", &format!("{keys}\nreaders"), 1);
+        let services = services + "[[public]]\nservice = \"tracker\"\nprefix = \"/api/public\"\n";
         let sections = format!("[forward_auth]\nproxy = \"{}\"\n{services}", proxy.name);
         let text = Gateway::text_with(r#"trusted_proxies = ["127.0.0.1"]"#, "", &sections);
         let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text);
@@ -176,8 +180,53 @@ const FIELDS: [(&str, &str); 24] = [
     ("X.Permgate.User", "evil"),
 ];
 
+/// Every carrier that an example strips: what counts, and what reaches the application.
+fn check_carriers(proxy: &Proxy) {
+    let stage = Stage::new(proxy, r#"credentials = ["bearer", "basic", "header:X-Api-Key"]"#);
+    let (id, token) = stage.gateway.token("alice", "good", &["tracker", "hub"]);
+    let basic = |text: &str| format!("Basic {}", STANDARD.encode(format!("git:{text}")));
+    let (password, wrong) = (basic(&token), basic("nonsense"));
+    let sent = ("Authorization", password.as_str());
+    let key = ("X-Api-Key", token.as_str());
+    let check = |row: &str, path: &str, fields: &[(&str, &str)], user: Option<&str>| {
+        let status = stage.ask("", path, fields).status;
+        let heads = stage.arrived();
+        let expected: &[u16] = if user.is_some() { &[200] } else { &[400, 401, 403] };
+        assert!(expected.contains(&status), "{}, {row}: {status}", proxy.name);
+        assert_eq!(heads.len(), usize::from(user.is_some()), "{}, {row}: {heads:?}", proxy.name);
+        for head in &heads {
+            let named = head.lines().find_map(|line| line.strip_prefix("x-permgate-user: ")).unwrap_or("");
+            assert_eq!(Some(named), user, "{}, {row}: {head}", proxy.name);
+            for text in [&token, &STANDARD.encode(format!("git:{token}"))] {
+                assert!(!head.contains(&text.to_ascii_lowercase()), "{}, {row}: {head}", proxy.name);
+            }
+        }
+    };
+    let alice = Some("alice");
+    check("Basic", "/api/x", &[sent], alice);
+    check("a field", "/api/x", &[key], alice);
+    check("both, one text", "/api/x", &[sent, key], alice);
+    check("on a public rule", "/api/public", &[key], alice);
+    check("nothing, on a public rule", "/api/public", &[], Some(""));
+    check("two texts", "/api/x", &[sent, ("X-Api-Key", "other")], None);
+    check("the field twice", "/api/x", &[key, key], None);
+    check("a dot in its name", "/api/x", &[("X.Api.Key", token.as_str())], None);
+    check("another password", "/api/x", &[("Authorization", &wrong)], None);
+    check("another password, on a public rule", "/api/public", &[("Authorization", &wrong)], None);
+    check("a page of another site", "/api/x", &[sent, ("Sec-Fetch-Site", "cross-site")], None);
+    check("another origin", "/api/x", &[sent, ("Origin", "https://evil.example")], None);
+    check("a service without carriers", "/hub/api/x", &[sent], None);
+    check("and the field there", "/hub/api/x", &[key], None);
+    // A spelling that an upstream could take for the field, or that the proxy has dropped.
+    check("an underscore", "/api/x", &[("X_Api_Key", token.as_str())], None);
+    stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    check("revoked", "/api/x", &[sent], None);
+    check("revoked, in the field", "/api/x", &[key], None);
+}
+
 fn check(proxy: &Proxy) {
-    let stage = Stage::new(proxy);
+    check_carriers(proxy);
+    let stage = Stage::new(proxy, "");
     let (id, token) = stage.gateway.token("alice", "good", &["tracker"]);
 
     let answer = stage.ask(&token, "/api/x%20y?q=1", &[]);

@@ -12,7 +12,7 @@ use std::{
 const FLOORS: [(&str, &[&str], &str); 13] = [
     ("authz", &[], "the decision is pure and knows nobody"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
-    ("metrics", &["authz"], "counts by reason and service"),
+    ("metrics", &["authz", "net"], "counts by reason and service, and how handshakes end"),
     (
         "net",
         &["authz"],

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use axum::{Router, extract::State, response::Response, routing::get};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -12,6 +11,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::{Offload, READS},
     pages::{self, Cursor, Paging, Params},
     wire::{Page, Time, ok},
 };
@@ -52,27 +52,28 @@ async fn list(
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
         return Err(pages::bad_cursor());
     }
-    let page = context.store.audit(cursor.as_deref(), limit)?;
-    let items = page.items.into_iter().map(AuditView::new).collect();
-    Ok(ok(&Page { items, next: page.next }))
+    let read = move || {
+        let page = context.store.audit(cursor.as_deref(), limit)?;
+        let items = page.items.into_iter().map(AuditView::new).collect();
+        Ok(ok(&Page { items, next: page.next }))
+    };
+    READS.run(read).await?
 }
+
+/// The whole log is read each time.
+static VERIFYING: Offload = Offload::new::<1, 4>();
 
 /// Follows the whole chain, off this thread: it may be long.
 async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let store = context.store.clone();
-    let verified = tokio::task::spawn_blocking(move || store.verify_audit()).await;
-    let body = match verified {
-        Ok(Ok(Verified { events, last })) => {
+    let body = match VERIFYING.run(move || store.verify_audit()).await? {
+        Ok(Verified { events, last }) => {
             let last = last.map(|(seq, hash)| json!({"seq": seq, "hash": hex(&hash)}));
             json!({"valid": true, "events": events, "last": last})
         }
-        Ok(Err(VerifyError::Broken { seq, what })) => json!({"valid": false, "seq": seq, "error": what}),
-        Ok(Err(VerifyError::Read(error))) => return Err(error.into()),
-        Err(_) => {
-            let text = "The log could not be followed";
-            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text));
-        }
+        Err(VerifyError::Broken { seq, what }) => json!({"valid": false, "seq": seq, "error": what}),
+        Err(VerifyError::Read(error)) => return Err(error.into()),
     };
     Ok(ok(&body))
 }

@@ -10,7 +10,7 @@ use super::{
     client::Origin,
     error::Problem,
     session::{Csrf, cookie},
-    sign_in::Vouched,
+    sign_in::TrustedHeader,
     wire::Time,
 };
 use crate::{
@@ -47,19 +47,19 @@ enum Proof {
         csrf: Csrf,
     },
     /// A login that a proxy in front vouches for.
-    Vouched(String),
+    TrustedHeader(String),
     /// It vouches twice, or for nobody who can be named.
     VouchedUnclear,
 }
 
 /// A claim that holds, and until when by itself.
-pub(super) struct Recognised {
+pub(super) struct Authenticated {
     pub identity: Identity,
     pub deadline: Option<Timestamp>,
 }
 
 /// Why not, and whose token it was where that much is known.
-pub(super) struct Unrecognised {
+pub(super) struct Unauthenticated {
     pub reason: Reason,
     pub token: Option<TokenId>,
 }
@@ -92,9 +92,9 @@ impl Claim {
         let vouched = context.sign_in.take_vouched(&mut parts.headers, peer);
         let cookie = || cookie::read(&parts.headers, secure);
         let proof = match (Credential::from_headers(&parts.headers, perm_alias, imports), vouched) {
-            (Credential::Missing, Vouched::For(login)) => Proof::Vouched(login),
-            (Credential::Missing, Vouched::Unclear) => Proof::VouchedUnclear,
-            (Credential::Missing, Vouched::Nobody) => match cookie() {
+            (Credential::Missing, TrustedHeader::For(login)) => Proof::TrustedHeader(login),
+            (Credential::Missing, TrustedHeader::Unclear) => Proof::VouchedUnclear,
+            (Credential::Missing, TrustedHeader::Nobody) => match cookie() {
                 Some(secret) => Proof::Cookie { digest: secret.digest(), csrf: secret.csrf() },
                 None => Proof::Bearer(Credential::Missing),
             },
@@ -112,11 +112,11 @@ impl Claim {
 
     /// Rows 4 to 9 by the present state. A peer who may be the operator is, unless it sends a
     /// credential: a bad one is never upgraded.
-    pub fn judge(&self, context: &Context, peer: &Peer) -> Result<Recognised, Unrecognised> {
-        let ended = || Unrecognised { reason: Reason::MissingCredentials, token: None };
+    pub fn verify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
+        let ended = || Unauthenticated { reason: Reason::MissingCredentials, token: None };
         let browser = |user: Option<&Arc<User>>, session, csrf, deadline| {
             let user = user.filter(|user| !user.banned && !user.deleted).ok_or_else(ended)?.clone();
-            Ok(Recognised { identity: Identity::Browser { user, session, csrf }, deadline })
+            Ok(Authenticated { identity: Identity::Browser { user, session, csrf }, deadline })
         };
         match &self.proof {
             Proof::Bearer(credential) => self.judge_bearer(credential, context, peer),
@@ -128,7 +128,7 @@ impl Claim {
                 let user = snapshot.directory.user(account.ix);
                 browser(user, Some(*digest), *csrf, Some(session.ends_at()))
             }
-            Proof::Vouched(login) => {
+            Proof::TrustedHeader(login) => {
                 let snapshot = context.state.snapshot();
                 let user = snapshot.directory.user_by_login(login);
                 let csrf = context.csrf_of(user.map_or("", |user| &user.id));
@@ -151,7 +151,7 @@ impl Claim {
             Proof::Cookie { .. } => {
                 Problem::unauthorized("unauthorized", "The session has ended: sign in again")
             }
-            Proof::Vouched(_) | Proof::VouchedUnclear => {
+            Proof::TrustedHeader(_) | Proof::VouchedUnclear => {
                 let text = "The proxy in front names nobody who has an account here";
                 Problem::unauthorized("unauthorized", text)
             }
@@ -163,11 +163,11 @@ impl Claim {
         credential: &Credential,
         context: &Context,
         peer: &Peer,
-    ) -> Result<Recognised, Unrecognised> {
-        let plain = |reason| Unrecognised { reason, token: None };
+    ) -> Result<Authenticated, Unauthenticated> {
+        let plain = |reason| Unauthenticated { reason, token: None };
         let digest = match credential {
             Credential::Missing if !self.forwarded && is_operator(peer, context.own_uid) => {
-                return Ok(Recognised { identity: Identity::Operator, deadline: None });
+                return Ok(Authenticated { identity: Identity::Operator, deadline: None });
             }
             Credential::Missing => return Err(plain(Reason::MissingCredentials)),
             Credential::UnsupportedScheme => return Err(plain(Reason::UnsupportedScheme)),
@@ -195,7 +195,7 @@ impl Claim {
         };
         let service = snapshot.rules.service_by_key(BUILT_IN_SERVICE);
         index.with(&digest, |token| {
-            let refused = |reason| Unrecognised { reason, token: token.map(|token| token.id) };
+            let refused = |reason| Unauthenticated { reason, token: token.map(|token| token.id) };
             let subject = authenticate(credential, self.client, Facts { token, ..facts }).map_err(refused)?;
             let service = service.ok_or_else(|| refused(Reason::NoService))?;
             authorize(&subject, service, self.reading).map_err(refused)?;
@@ -204,7 +204,7 @@ impl Claim {
             let user = owner.map(Arc::clone).ok_or_else(|| refused(Reason::OwnerDeleted))?;
             let Subject { token, .. } = subject;
             let identity = Identity::Bearer { token: token.id, digest, user, access };
-            Ok(Recognised { identity, deadline: deadline(token) })
+            Ok(Authenticated { identity, deadline: deadline(token) })
         })
     }
 }

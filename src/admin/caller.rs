@@ -28,12 +28,12 @@ pub struct Caller {
     pub client: IpAddr,
     pub request_id: Arc<str>,
     /// Shared with the request's live entry.
-    pub stake: Arc<Stake>,
+    pub stake: Arc<Revalidation>,
 }
 
 /// What is known of every request, whoever sends it.
 #[derive(Clone)]
-pub struct Visit {
+pub struct RequestMeta {
     pub client: IpAddr,
     /// The browser speaks TLS, to us or to what is in front of us.
     pub secure: bool,
@@ -63,7 +63,7 @@ pub enum Identity {
 
 /// What a request in flight stands on, judged again by every fence.
 #[derive(Debug, Default)]
-pub struct Stake {
+pub struct Revalidation {
     /// It asked for a change: it is exempt from the fence, its body has been read.
     changing: AtomicBool,
     /// Permissions that its answer needs, as bits.
@@ -90,7 +90,7 @@ impl Caller {
 
     pub fn permissions(&self) -> Permissions {
         match &self.identity {
-            Identity::Operator => Permission::ALL.into_iter().collect(),
+            Identity::Operator => Permission::ALL.iter().copied().collect(),
             Identity::Bearer { user, .. } | Identity::Browser { user, .. } => user.permissions,
         }
     }
@@ -157,7 +157,7 @@ impl Caller {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Visit {
+impl<S: Sync> FromRequestParts<S> for RequestMeta {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -175,7 +175,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Caller {
     }
 }
 
-impl Stake {
+impl Revalidation {
     pub fn is_changing(&self) -> bool {
         self.changing.load(Ordering::Acquire)
     }
@@ -183,7 +183,7 @@ impl Stake {
     /// Whether an account with these permissions may still be answered.
     pub fn is_covered(&self, permissions: Permissions) -> bool {
         let needed = self.needed.load(Ordering::Acquire);
-        Permission::ALL.into_iter().filter(|p| needed >> (*p as u8) & 1 == 1).all(|p| permissions.contains(p))
+        Permission::ALL.iter().filter(|p| needed >> (**p as u8) & 1 == 1).all(|p| permissions.contains(*p))
     }
 }
 

@@ -14,9 +14,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    caller::Visit,
+    caller::RequestMeta,
     client::MetricsAccess,
-    session::{Attempts, Csrf, Failures, Way},
+    session::{Attempts, Csrf, Failures, LoginMethod},
     sign_in::SignIn,
     wire::Time,
 };
@@ -77,12 +77,12 @@ pub trait Uses: Send + Sync {
     fn note(&self, digest: &Digest, used: LastUsed);
 
     /// A refusal that is to be audited, of a request on the admin listener.
-    fn refused(&self, refused: Refused<'_>);
+    fn refused(&self, refused: RefusedRequest<'_>);
 }
 
 /// Who was refused, for the audit's bounded channel.
 #[derive(Clone, Copy, Debug)]
-pub struct Refused<'a> {
+pub struct RefusedRequest<'a> {
     pub token: Option<crate::authz::secret::TokenId>,
     pub client: IpAddr,
     pub reason: crate::authz::answer::Reason,
@@ -161,7 +161,7 @@ impl Context {
     }
 
     /// Somebody did not come in; `None`: whom they mean is nobody.
-    pub(super) fn note_failure(&self, user: Option<UserId>, way: Way, visit: &Visit) {
+    pub(super) fn note_failure(&self, user: Option<UserId>, way: LoginMethod, visit: &RequestMeta) {
         self.0.failures.note(user, way, visit.client, &visit.request_id, Time::now());
     }
 

@@ -16,6 +16,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     pages::{Cursor, Paging, Params},
     wire::{Json, emptied, if_match, ok, revised},
 };
@@ -76,10 +77,13 @@ async fn list(
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
     caller.require_any(&SEES_GROUPS)?;
-    let accounts = context.store.accounts();
-    let page =
-        Paging::of(cursor)?.cut(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
-    Ok(ok(&page.map(|group| GroupView::new(&accounts, &group.record))))
+    let paging = Paging::of(cursor)?;
+    let read = move || {
+        let accounts = context.store.accounts();
+        let page = paging.cut(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
+        ok(&page.map(|group| GroupView::new(&accounts, &group.record)))
+    };
+    READS.run(read).await
 }
 
 async fn create(

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     Context,
     error::Problem,
+    offload::Offload,
     wire::{answer, ok},
 };
 use crate::metrics::Format;
@@ -37,13 +38,15 @@ async fn ready(State(context): State<Context>) -> Response {
     }
 }
 
+/// Scrapers come one at a time, and `admin.metrics` may let strangers in.
+static ENCODING: Offload = Offload::new::<1, 16>();
+
 async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
     context.metrics.name_services(&context.rules());
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(accept);
     let (metrics, readings) = (context.metrics.clone(), context.readings());
-    let encoded = tokio::task::spawn_blocking(move || metrics.encode(readings, format)).await;
-    let Ok(Ok(text)) = encoded else {
+    let Ok(text) = ENCODING.run(move || metrics.encode(readings, format)).await? else {
         tracing::error!("the metrics could not be encoded");
         let description = "The metrics could not be encoded";
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", description));

@@ -14,6 +14,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     wire::{Page, ok},
 };
 use crate::{
@@ -46,10 +47,13 @@ pub struct LiveView {
 async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
-    rows.sort_by_key(|row| std::cmp::Reverse(row.age));
     let directory = context.state.snapshot().directory.clone();
-    let items = rows.into_iter().map(|row| LiveView::new(&directory, row)).collect();
-    Ok(ok(&Page { items, next: None }))
+    let read = move || {
+        rows.sort_by_key(|row| std::cmp::Reverse(row.age));
+        let items = rows.into_iter().map(|row| LiveView::new(&directory, row)).collect();
+        ok(&Page { items, next: None })
+    };
+    READS.run(read).await
 }
 
 async fn cut(

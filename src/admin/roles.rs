@@ -15,6 +15,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     pages::{Cursor, Paging, Params},
     wire::{Json, ok, revised},
 };
@@ -76,9 +77,12 @@ async fn list(
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
     caller.require_any(&SEES_ROLES)?;
-    let accounts = context.store.accounts();
-    let page = Paging::of(cursor)?.cut(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone());
-    Ok(ok(&page.map(RoleView::new)))
+    let paging = Paging::of(cursor)?;
+    let read = move || {
+        let accounts = context.store.accounts();
+        ok(&paging.cut(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone()).map(RoleView::new))
+    };
+    READS.run(read).await
 }
 
 async fn show(
@@ -124,9 +128,13 @@ async fn list_grants(
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
     caller.require_any(&SEES_ROLES)?;
-    let accounts = context.store.accounts();
-    let grants = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
-    Ok(ok(&Paging::of(cursor)?.cut(grants, GrantView::order)))
+    let paging = Paging::of(cursor)?;
+    let read = move || {
+        let accounts = context.store.accounts();
+        let grants = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
+        ok(&paging.cut(grants, GrantView::order))
+    };
+    READS.run(read).await
 }
 
 async fn grant(

@@ -21,13 +21,13 @@ use tower_service::Service as _;
 use super::{
     Context,
     authenticate::{Claim, check_target},
-    caller::{Caller, Identity, Stake, Visit},
+    caller::{Caller, Identity, RequestMeta, Revalidation},
     client::Origin,
-    context::Refused,
-    entry::Entry,
+    context::RefusedRequest,
     error::Problem,
     gather::{self, Gathered, gather},
     guard,
+    live_request::LiveRequest,
     session::TELL,
     wire::Time,
 };
@@ -44,7 +44,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Server {
     context: Context,
     router: Router,
-    registry: Rc<Registry<Entry>>,
+    registry: Rc<Registry<LiveRequest>>,
     metrics: WorkerMetrics,
     /// Answers `/metrics` and nothing else.
     metrics_only: bool,
@@ -53,24 +53,24 @@ pub struct Server {
 /// An answer's body; while it flows, the request is live.
 pub struct AnswerBody {
     inner: RouterBody,
-    live: Option<Live<Entry>>,
+    live: Option<Live<LiveRequest>>,
 }
 
 /// Who asks and the request's place in the live registry; `None` at an open endpoint.
-type Admitted = Option<(Caller, Live<Entry>)>;
+type Admitted = Option<(Caller, Live<LiveRequest>)>;
 
 /// What came of a request before it is finished.
 struct Answered {
     response: Result<Response<RouterBody>, Problem>,
     reason: Reason,
-    live: Option<Live<Entry>>,
+    live: Option<Live<LiveRequest>>,
 }
 
 /// A handler at work. One that has begun a change goes on to its end when its client goes away:
 /// what belongs to the change (a reload's other half, the event of a cut) is not left out.
 struct Handling {
     task: JoinHandle<Response<RouterBody>>,
-    stake: Option<Arc<Stake>>,
+    stake: Option<Arc<Revalidation>>,
 }
 
 impl Server {
@@ -105,7 +105,11 @@ impl Server {
             Ok(origin) => origin,
             Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live: None },
         };
-        parts.extensions.insert(Visit { client: origin.address, secure, request_id: request_id.clone() });
+        parts.extensions.insert(RequestMeta {
+            client: origin.address,
+            secure,
+            request_id: request_id.clone(),
+        });
         let entered = match self.admit(&mut parts, origin, secure, connection, request_id, began) {
             Ok(entered) => entered,
             Err((reason, problem)) => return Answered { response: Err(problem), reason, live: None },
@@ -154,7 +158,7 @@ impl Server {
         let context = &self.context;
         let client = origin.address;
         let refuse = |reason: Reason, token| {
-            context.uses.refused(Refused { token, client, reason, request_id });
+            context.uses.refused(RefusedRequest { token, client, reason, request_id });
             (reason, reason.answer(Some(BUILT_IN_SERVICE)).into())
         };
         let path = parts.uri.path().to_owned();
@@ -177,7 +181,7 @@ impl Server {
             // Whoever one was before: that ends, and must not cut this answer.
             return Ok(None);
         }
-        let recognised = match claim.judge(context, &connection.peer) {
+        let recognised = match claim.verify(context, &connection.peer) {
             Ok(recognised) => recognised,
             Err(_) if claim.is_ambient() && guard::is_open(&path) => return Ok(None),
             Err(refused) => {
@@ -185,14 +189,14 @@ impl Server {
                 return Err((reason, claim.refused(reason)));
             }
         };
-        let stake = Arc::<Stake>::default();
+        let stake = Arc::<Revalidation>::default();
         let caller = Caller { identity: recognised.identity, client, request_id: request_id.clone(), stake };
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
         connection.set_user();
         caller.note_use(context);
-        let entry = Entry {
+        let entry = LiveRequest {
             context: context.clone(),
             claim,
             caller: caller.clone(),
@@ -238,7 +242,7 @@ impl Service for Server {
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = error.status();
         *response.headers_mut() = headers;
-        dress(response.headers_mut(), &request_id);
+        set_headers(response.headers_mut(), &request_id);
         response
     }
 }
@@ -299,7 +303,7 @@ fn finish(
         response.headers_mut().extend(headers);
         *response.body_mut() = if head { RouterBody::empty() } else { RouterBody::from(body) };
     }
-    dress(response.headers_mut(), request_id);
+    set_headers(response.headers_mut(), request_id);
     response
 }
 
@@ -319,7 +323,7 @@ fn router_problem(response: &Response<RouterBody>) -> Option<Problem> {
     }
 }
 
-fn dress(headers: &mut HeaderMap, request_id: &str) {
+fn set_headers(headers: &mut HeaderMap, request_id: &str) {
     guard::protect(headers);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);

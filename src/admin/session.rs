@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Context,
-    caller::{Caller, Identity, Visit},
+    caller::{Caller, Identity, RequestMeta},
     error::Problem,
     passwords,
     wire::{Json, Page, Time, answer, ok},
@@ -35,7 +35,7 @@ mod failures;
 pub(super) mod secret;
 
 pub(super) use attempts::{Attempt, Attempts, TooMany};
-pub(super) use failures::{Failures, TELL, Way};
+pub(super) use failures::{Failures, LoginMethod, TELL};
 pub use secret::Csrf;
 
 pub(super) fn routes() -> Router<Context> {
@@ -85,7 +85,7 @@ pub struct SessionRow {
 /// One answer for whatever is wrong, after one derivation whatever there is to compare with.
 async fn sign_in(
     State(context): State<Context>,
-    visit: Visit,
+    visit: RequestMeta,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
 ) -> Result<Response, Problem> {
@@ -97,7 +97,7 @@ async fn sign_in(
     let from = sessions.iter().map(|session| session.client);
     let attempt = Attempt::by_password(&login, visit.client, from);
     if let Err(too_many) = context.attempts().begin(attempt, visit.client, Instant::now()) {
-        context.note_failure(known, Way::Password, &visit);
+        context.note_failure(known, LoginMethod::Password, &visit);
         return Err(Problem::too_many_attempts(too_many));
     }
     let account = account.filter(|account| account.record.banned.is_none());
@@ -118,7 +118,7 @@ async fn sign_in(
     let (Some(record), Some(user)) = (begun, user) else {
         let request_id = &*visit.request_id;
         tracing::info!(client = %visit.client, request_id, "somebody failed to sign in");
-        context.note_failure(known, Way::Password, &visit);
+        context.note_failure(known, LoginMethod::Password, &visit);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
     context.attempts().succeed(attempt, visit.client);
@@ -152,7 +152,11 @@ async fn list(State(context): State<Context>, caller: Caller) -> Result<Response
     Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
 }
 
-async fn sign_out(State(context): State<Context>, visit: Visit, caller: Caller) -> Result<Response, Problem> {
+async fn sign_out(
+    State(context): State<Context>,
+    visit: RequestMeta,
+    caller: Caller,
+) -> Result<Response, Problem> {
     let Some(digest) = caller.session() else {
         return Err(Problem::not_found("session: this request came with another credential"));
     };
@@ -162,7 +166,7 @@ async fn sign_out(State(context): State<Context>, visit: Visit, caller: Caller) 
 
 async fn sign_out_everywhere(
     State(context): State<Context>,
-    visit: Visit,
+    visit: RequestMeta,
     caller: Caller,
 ) -> Result<Response, Problem> {
     let login = caller.login("me")?;
@@ -180,7 +184,7 @@ async fn sign_somebody_out(
     Ok(ok(&json!({"sessions": ended.record, "cut": ended.cut.0})))
 }
 
-fn signed_out(visit: &Visit, body: &serde_json::Value) -> Response {
+fn signed_out(visit: &RequestMeta, body: &serde_json::Value) -> Response {
     let mut response = ok(body);
     if let Some(cookie) = cookie::clear(visit.secure) {
         response.headers_mut().append(header::SET_COOKIE, cookie);

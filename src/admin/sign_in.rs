@@ -35,7 +35,7 @@ pub struct UserHeader {
 
 /// What the field says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Vouched {
+pub(super) enum TrustedHeader {
     Nobody,
     /// A login.
     For(String),
@@ -53,22 +53,22 @@ impl SignIn {
     }
 
     /// Takes the field out, whoever sent it.
-    pub(super) fn take_vouched(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) -> Vouched {
-        let Some(header) = &self.header else { return Vouched::Nobody };
+    pub(super) fn take_vouched(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) -> TrustedHeader {
+        let Some(header) = &self.header else { return TrustedHeader::Nobody };
         let values: Vec<_> = headers.get_all(&header.name).iter().cloned().collect();
         headers.remove(&header.name);
         let peer = peer.map(|peer| peer.to_canonical());
         if !peer.is_some_and(|peer| header.from.iter().any(|net| net.contains(&peer))) {
-            return Vouched::Nobody;
+            return TrustedHeader::Nobody;
         }
         match values.as_slice() {
-            [] => Vouched::Nobody,
+            [] => TrustedHeader::Nobody,
             [one] => match one.to_str().map(str::trim) {
-                Ok("") => Vouched::Nobody,
-                Ok(login) => Vouched::For(login.to_owned()),
-                Err(_) => Vouched::Unclear,
+                Ok("") => TrustedHeader::Nobody,
+                Ok(login) => TrustedHeader::For(login.to_owned()),
+                Err(_) => TrustedHeader::Unclear,
             },
-            _ => Vouched::Unclear,
+            _ => TrustedHeader::Unclear,
         }
     }
 }
@@ -89,23 +89,23 @@ mod tests {
             header: Some(UserHeader { name: name.clone(), from }),
             ..SignIn::default()
         };
-        let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: Vouched| {
+        let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: TrustedHeader| {
             let mut headers: HeaderMap =
                 values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect();
             let peer = peer.map(|peer| peer.parse().unwrap());
             assert_eq!(sign_in.take_vouched(&mut headers, peer), expected, "{case}");
             assert!(headers.is_empty(), "{case}: the field goes no further");
         };
-        let ann = || Vouched::For("ann".to_owned());
+        let ann = || TrustedHeader::For("ann".to_owned());
         check("listed", &["ann"], Some("10.0.0.1"), ann());
         check("listed, as IPv6 sees it", &["ann"], Some("::ffff:10.0.0.1"), ann());
-        check("not listed", &["ann"], Some("192.0.2.1"), Vouched::Nobody);
-        check("a unix socket", &["ann"], None, Vouched::Nobody);
-        check("silent", &[], Some("10.0.0.1"), Vouched::Nobody);
-        check("empty", &[" "], Some("10.0.0.1"), Vouched::Nobody);
-        check("twice", &["ann", "bob"], Some("10.0.0.1"), Vouched::Unclear);
+        check("not listed", &["ann"], Some("192.0.2.1"), TrustedHeader::Nobody);
+        check("a unix socket", &["ann"], None, TrustedHeader::Nobody);
+        check("silent", &[], Some("10.0.0.1"), TrustedHeader::Nobody);
+        check("empty", &[" "], Some("10.0.0.1"), TrustedHeader::Nobody);
+        check("twice", &["ann", "bob"], Some("10.0.0.1"), TrustedHeader::Unclear);
         let off = SignIn::default();
         let mut headers: HeaderMap = [(name.clone(), HeaderValue::from_static("ann"))].into_iter().collect();
-        assert_eq!(off.take_vouched(&mut headers, Some([10, 0, 0, 1].into())), Vouched::Nobody);
+        assert_eq!(off.take_vouched(&mut headers, Some([10, 0, 0, 1].into())), TrustedHeader::Nobody);
     }
 }

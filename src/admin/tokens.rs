@@ -28,7 +28,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    wire::{Hashed, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged},
+    wire::{BodyDigest, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged},
 };
 use crate::{
     authz::{secret::TokenId, subject::Permission},
@@ -92,7 +92,7 @@ async fn create(
     caller: Caller,
     Path(login): Path<String>,
     headers: HeaderMap,
-    body: Hashed<Create>,
+    body: BodyDigest<Create>,
 ) -> Result<Response, Problem> {
     let Create { name, scope: entries, expires_at, expires_in, not_before, allow_ips, note } = body.value;
     let new = NewToken {
@@ -168,7 +168,7 @@ async fn rotate(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Hashed<Rotate>,
+    body: BodyDigest<Rotate>,
 ) -> Result<Response, Problem> {
     let id = parse(&id)?;
     let once = idempotency(&caller, &headers, body.hash)?;

@@ -16,6 +16,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     pages::{Cursor, Paging, Params},
     passwords,
     wire::{Json, Optional, Time, emptied, if_match, ok, revised},
@@ -109,10 +110,14 @@ async fn list(
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
     caller.require_any(&SEES_USERS)?;
-    let accounts = context.store.accounts();
-    let users = accounts.users().filter(|user| user.record.deleted_at.is_none()).collect();
-    let page = Paging::of(cursor)?.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
-    Ok(ok(&page.map(|user| UserView::new(&accounts, &user.record))))
+    let paging = Paging::of(cursor)?;
+    let read = move || {
+        let accounts = context.store.accounts();
+        let users = accounts.users().filter(|user| user.record.deleted_at.is_none()).collect();
+        let page = paging.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
+        ok(&page.map(|user| UserView::new(&accounts, &user.record)))
+    };
+    READS.run(read).await
 }
 
 async fn create(

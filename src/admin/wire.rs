@@ -29,7 +29,7 @@ pub struct Json<T>(pub T);
 pub struct Optional<T>(pub T);
 
 /// A JSON request body with its bytes, which are what an idempotency key promises.
-pub struct Hashed<T> {
+pub struct BodyDigest<T> {
     pub value: T,
     pub hash: [u8; 32],
 }
@@ -159,7 +159,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
     }
 }
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Hashed<T> {
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {

@@ -15,22 +15,22 @@ use crate::{
 };
 
 /// What both listeners show; `None`: plain text.
-pub struct Shown {
+pub struct ActiveCertificates {
     pub proxy: Option<Certificates>,
     pub admin: Option<Certificates>,
     metrics: Arc<Metrics>,
     /// The certificates whose end was told of, and when it was told last.
-    told: Mutex<HashMap<PathBuf, (Standing, Timestamp)>>,
+    told: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
 }
 
 /// Read, and not shown yet.
-pub struct Next {
+pub struct PendingCertificates {
     proxy: Option<Certificates>,
     admin: Option<Certificates>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum CertificateState {
     Sound,
     Ending,
     Expired,
@@ -41,7 +41,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Whoever renews certificates by hand needs a while.
 const WARN_MS: i64 = 14 * DAY_MS;
 
-impl Shown {
+impl ActiveCertificates {
     pub fn load(config: &Config, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let (proxy, admin) = (load(&config.server.tls)?, load(&config.admin.tls)?);
         let shown = Self { proxy, admin, metrics, told: Mutex::default() };
@@ -57,7 +57,7 @@ impl Shown {
     }
 
     /// For handshakes from now on. False: nothing has changed.
-    pub fn show(&self, next: &Next) -> bool {
+    pub fn show(&self, next: &PendingCertificates) -> bool {
         let replace = |shown: &Option<Certificates>, next: &Option<Certificates>| {
             shown.as_ref().zip(next.as_ref()).is_some_and(|(shown, next)| shown.replace(next))
         };
@@ -79,9 +79,9 @@ impl Shown {
             let (cert, left) = (expiry.cert.display(), expiry.at.as_millis() - now.as_millis());
             ends.push((expiry.cert.display().to_string(), expiry.at.as_millis() / 1000));
             let standing = match left {
-                ..=0 => Standing::Expired,
-                1..=WARN_MS => Standing::Ending,
-                _ => Standing::Sound,
+                ..=0 => CertificateState::Expired,
+                1..=WARN_MS => CertificateState::Ending,
+                _ => CertificateState::Sound,
             };
             let before = told.get(&expiry.cert);
             let due = before
@@ -90,11 +90,11 @@ impl Shown {
                 continue;
             }
             match standing {
-                Standing::Sound => {}
-                Standing::Ending => {
+                CertificateState::Sound => {}
+                CertificateState::Ending => {
                     tracing::warn!("the certificate {cert} expires in {} days", left / DAY_MS);
                 }
-                Standing::Expired => tracing::error!("the certificate {cert} has expired"),
+                CertificateState::Expired => tracing::error!("the certificate {cert} has expired"),
             }
             told.insert(expiry.cert.clone(), (standing, now));
         }
@@ -102,7 +102,7 @@ impl Shown {
     }
 }
 
-impl Next {
+impl PendingCertificates {
     /// Reads what is to be shown next; the key is the one that is at fault.
     pub fn read(server: &Settings, admin: &Settings) -> Result<Self, (&'static str, Box<TlsError>)> {
         Ok(Self {
@@ -154,8 +154,12 @@ mod tests {
         std::fs::write(&key, pair.serialize_pem()).unwrap();
         let settings = Settings { pairs: vec![CertifiedKeyFiles { cert, key }], clients: None };
         let proxy = load(&settings).unwrap();
-        let shown =
-            Shown { proxy, admin: None, metrics: Metrics::new(Arc::default()), told: Mutex::default() };
+        let shown = ActiveCertificates {
+            proxy,
+            admin: None,
+            metrics: Metrics::new(Arc::default()),
+            told: Mutex::default(),
+        };
         let end: jiff::Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
         let check = |row: &str, left: i64, expected: Option<&str>| {
             let lines = Lines::default();

@@ -95,9 +95,9 @@ pub struct Control {
 }
 
 /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2; silent when they are ignored.
-struct Sources(Option<[Signal; 5]>);
+struct SignalStreams(Option<[Signal; 5]>);
 
-enum Asked {
+enum SignalCommand {
     Stop,
     Reload,
     ReopenLogs,
@@ -110,7 +110,7 @@ pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
     // Before anybody is told that it serves: from then on no signal ends it unheard.
     let signals = {
         let _entered = runtime.enter();
-        Sources::listen(control.signals)?
+        SignalStreams::listen(control.signals)?
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let outcome = LocalSet::new().block_on(&runtime, control.run(signals));
@@ -121,7 +121,7 @@ pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
 }
 
 impl Control {
-    async fn run(mut self, mut signals: Sources) -> Outcome {
+    async fn run(mut self, mut signals: SignalStreams) -> Outcome {
         let (admin_drain, admin_draining) = net::drain();
         let server = admin::Server::new(self.context());
         let worker = Worker::new(Limits::default(), self.budgets.clone());
@@ -176,7 +176,7 @@ impl Control {
     }
 
     /// Until the end is asked for or cannot be avoided.
-    async fn attend(&mut self, signals: &mut Sources) -> Outcome {
+    async fn attend(&mut self, signals: &mut SignalStreams) -> Outcome {
         let mut flush = tokio::time::interval(FLUSH_USES);
         let mut record = tokio::time::interval(RECORD_REFUSALS);
         let mut rotate = tokio::time::interval(ROTATE_KEYS);
@@ -210,10 +210,10 @@ impl Control {
                     return self.fail(why).await;
                 }
                 asked = signals.next() => match asked {
-                    Asked::Stop => return Outcome::Drained,
-                    Asked::Reload => self.reload(),
-                    Asked::ReopenLogs => self.reloader.reopen_logs(),
-                    Asked::Nothing => {}
+                    SignalCommand::Stop => return Outcome::Drained,
+                    SignalCommand::Reload => self.reload(),
+                    SignalCommand::ReopenLogs => self.reloader.reopen_logs(),
+                    SignalCommand::Nothing => {}
                 },
                 request = self.requests.recv() => match request {
                     Some(Request::Stop) | None => return Outcome::Drained,
@@ -261,7 +261,7 @@ impl Control {
     }
 
     /// Not ready, no new connections, then the end of what is under way; a second signal hurries.
-    async fn drain_workers(&mut self, signals: &mut Sources) {
+    async fn drain_workers(&mut self, signals: &mut SignalStreams) {
         self.ready.store(false, Ordering::Release);
         tracing::info!(seconds = self.drain_time.as_secs(), "draining");
         self.supervisor.stopping(&format!("draining for {} s at most", self.drain_time.as_secs()));
@@ -275,7 +275,7 @@ impl Control {
                     }
                     left -= 1;
                 }
-                asked = signals.next() => if matches!(asked, Asked::Stop) {
+                asked = signals.next() => if matches!(asked, SignalCommand::Stop) {
                     self.drain.begin(Instant::now());
                 },
             }
@@ -315,7 +315,7 @@ impl Control {
     }
 }
 
-impl Sources {
+impl SignalStreams {
     fn listen(signals: Signals) -> io::Result<Self> {
         if signals == Signals::Ignored {
             return Ok(Self(None));
@@ -329,14 +329,14 @@ impl Sources {
         ])))
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> SignalCommand {
         let Some([term, int, hup, usr1, usr2]) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
-            _ = term.recv() => Asked::Stop,
-            _ = int.recv() => Asked::Stop,
-            _ = hup.recv() => Asked::Reload,
-            _ = usr1.recv() => Asked::ReopenLogs,
-            _ = usr2.recv() => Asked::Nothing,
+            _ = term.recv() => SignalCommand::Stop,
+            _ = int.recv() => SignalCommand::Stop,
+            _ = hup.recv() => SignalCommand::Reload,
+            _ = usr1.recv() => SignalCommand::ReopenLogs,
+            _ = usr2.recv() => SignalCommand::Nothing,
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::{
 };
 
 /// Before anything is served: the rules may have changed while nobody ran. What cannot be ended now ends
-/// within the hour.
-pub fn end_orphans_at_start(store: &Store, state: &State) {
+/// within the hour. Returns what lives on, as [`end_orphans`] does.
+pub fn end_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timestamp)> {
     let ended = std::thread::scope(|scope| {
         let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -18,35 +18,39 @@ pub fn end_orphans_at_start(store: &Store, state: &State) {
         scope.spawn(work).join()
     });
     match ended {
-        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Ok(live))) => return live,
         Ok(Ok(Err(error))) => tracing::error!(%error, "exchanged tokens outlive their rules"),
         Ok(Err(error)) => tracing::error!(%error, "exchanged tokens outlive their rules"),
         Err(_) => tracing::error!("exchanged tokens outlive their rules"),
     }
+    Vec::new()
 }
 
 /// Revokes exchanged tokens whose rule is gone, or is not what it was. Called once the rules are in force:
-/// from then on none is given by the old ones. In the store's words a rule is the author of its tokens.
-pub async fn end_orphans(store: &Store, state: &State) -> Result<(), ChangeError> {
+/// from then on none is given by the old ones. In the store's words a rule is the author of its tokens: returns
+/// that and the end of each token that lives on.
+pub async fn end_orphans(store: &Store, state: &State) -> Result<Vec<(String, Timestamp)>, ChangeError> {
     let rules: Vec<String> = state.snapshot().proxy.exchange.iter().map(|rule| rule.author()).collect();
     // No exchanged token is without an end, and few others have one so near.
     let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
     let latest = now.plus_seconds(i64::try_from(ExchangeRule::LONGEST.as_secs()).unwrap_or(i64::MAX));
     let near = state.index().find(|token| token.expires_at.is_some_and(|end| end > now && end <= latest));
-    let mut orphans = Vec::new();
+    let (mut live, mut orphans) = (Vec::new(), Vec::new());
     for digest in near {
         let id = state.index().with(&digest, |token| token.map(|token| token.id));
         let record = id.map(|id| store.token(id)).transpose()?.flatten();
-        let author = record.filter(|record| record.revoked.is_none()).and_then(|record| record.author);
-        let is_orphan = |author: &String| ExchangeRule::is_author(author) && !rules.contains(author);
-        if author.as_ref().is_some_and(is_orphan) {
+        let Some(record) = record.filter(|record| record.revoked.is_none()) else { continue };
+        let Some((author, ends)) = record.author.zip(record.expires_at) else { continue };
+        if rules.contains(&author) {
+            live.push((author, ends));
+        } else if ExchangeRule::is_author(&author) {
             orphans.push(digest);
         }
     }
-    if orphans.is_empty() {
-        return Ok(());
+    if !orphans.is_empty() {
+        tracing::info!(tokens = orphans.len(), "exchanged tokens end with their rules");
+        let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+        store.revoke_by_value(actor, orphans, RevokeReason::Admin).await?;
     }
-    tracing::info!(tokens = orphans.len(), "exchanged tokens end with their rules");
-    let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
-    store.revoke_by_value(actor, orphans, RevokeReason::Admin).await.map(|_| ())
+    Ok(live)
 }

@@ -11,14 +11,14 @@ use crate::{
 
 /// Where a gateway listens, with its real port.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct LocalAddr {
     pub address: Address,
     /// TLS ends here.
     pub secure: bool,
 }
 
 /// An address that belongs to this process, and whether TLS ends there.
-pub(super) struct Door {
+pub(super) struct BoundListener {
     bound: Bound,
     secure: bool,
 }
@@ -34,64 +34,64 @@ pub(super) fn inherited(config: &Config, signals: Signals) -> Result<Inherited, 
     }
 }
 
-pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Door>, StartError> {
+pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<BoundListener>, StartError> {
     let mut all = Vec::new();
     for listen in &server.listen {
         let secure = listen.takes_tls(!server.tls.pairs.is_empty());
         let Address::Inherited(name) = &listen.address else {
-            all.push(Door { bound: bind_with_mode(&listen.address, server.unix_mode)?, secure });
+            all.push(BoundListener { bound: bind_with_mode(&listen.address, server.unix_mode)?, secure });
             continue;
         };
         let passed = inherited.take(name)?;
         for remote in remote(&passed)?.filter(|_| !secure) {
             tracing::warn!("{remote} (systemd:{name}) takes tokens in plain text from other machines");
         }
-        all.extend(passed.into_iter().map(|bound| Door { bound, secure }));
+        all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
     }
     Ok(all)
 }
 
-pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Door>, StartError> {
+pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<BoundListener>, StartError> {
     let mut all = Vec::new();
     for listen in &admin.listen {
         let secure = listen.takes_tls(!admin.tls.pairs.is_empty());
         let Address::Inherited(name) = &listen.address else {
-            all.push(Door { bound: bind(&listen.address)?, secure });
+            all.push(BoundListener { bound: bind(&listen.address)?, secure });
             continue;
         };
         let passed = inherited.take(name)?;
         if let Some(remote) = remote(&passed)?.find(|_| !admin.allow_remote) {
             return Err(StartError::RemoteAdmin(remote));
         }
-        all.extend(passed.into_iter().map(|bound| Door { bound, secure }));
+        all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
     }
     Ok(all)
 }
 
 /// The listener for scrapers alone.
-pub(super) fn metrics(admin: &Admin) -> Result<Option<Door>, StartError> {
+pub(super) fn metrics(admin: &Admin) -> Result<Option<BoundListener>, StartError> {
     let MetricsAccess::Apart(address) = &admin.metrics else { return Ok(None) };
-    Ok(Some(Door { bound: bind(address)?, secure: false }))
+    Ok(Some(BoundListener { bound: bind(address)?, secure: false }))
 }
 
-pub(super) fn places(doors: &[Door]) -> Result<Vec<Place>, StartError> {
-    let place = |door: &Door| {
+pub(super) fn places(doors: &[BoundListener]) -> Result<Vec<LocalAddr>, StartError> {
+    let place = |door: &BoundListener| {
         let address = door.bound.local()?;
         // What systemd passes may be a unix socket.
         let secure = door.secure && matches!(address, Address::Tcp(_));
-        Ok(Place { address, secure })
+        Ok(LocalAddr { address, secure })
     };
     doors.iter().map(place).collect::<io::Result<_>>().map_err(StartError::Listener)
 }
 
-impl Door {
+impl BoundListener {
     pub(super) fn listener(&self, certificates: Option<&Certificates>) -> io::Result<Listener> {
         let certificates = certificates.filter(|_| self.secure).cloned();
         Ok(self.bound.listener()?.with_tls(certificates))
     }
 }
 
-impl Place {
+impl LocalAddr {
     /// As a browser or `--admin` takes it.
     pub fn url(&self) -> String {
         match (&self.address, self.secure) {
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LocalAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.secure { "https://" } else { "" };
         write!(f, "{scheme}{}", self.address)

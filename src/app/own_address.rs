@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Place;
+use super::LocalAddr;
 use crate::{
     net::Address,
     settings::{Host, UpstreamSettings, UpstreamUrl},
@@ -28,7 +28,7 @@ pub struct OwnUpstream {
 }
 
 impl OwnAddresses {
-    pub fn new<'a>(places: impl Iterator<Item = &'a Place>) -> Self {
+    pub fn new<'a>(places: impl Iterator<Item = &'a LocalAddr>) -> Self {
         Self(places.map(|place| place.address.clone()).collect())
     }
 

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
-    certificates::{Next, Shown},
+    certificates::{ActiveCertificates, PendingCertificates},
     exchange,
     own_address::OwnAddresses,
     supervisor::Supervisor,
@@ -39,7 +39,7 @@ pub struct Reloader {
     metrics: Arc<Metrics>,
     log: Arc<AccessLog>,
     limits: watch::Sender<Limits>,
-    certificates: Shown,
+    certificates: ActiveCertificates,
     watch: Watch,
     supervisor: Supervisor,
     keyring: Arc<Keyring>,
@@ -57,7 +57,7 @@ impl Reloader {
         metrics: Arc<Metrics>,
         log: Arc<AccessLog>,
         limits: watch::Sender<Limits>,
-        certificates: Shown,
+        certificates: ActiveCertificates,
         watch: Watch,
         supervisor: Supervisor,
         keyring: Arc<Keyring>,
@@ -239,9 +239,13 @@ impl Reloader {
     }
 
     /// What both listeners are to show next; the key is the one that is at fault.
-    async fn read_certificates(&self, config: &Config) -> Result<Next, (&'static str, String)> {
+    async fn read_certificates(
+        &self,
+        config: &Config,
+    ) -> Result<PendingCertificates, (&'static str, String)> {
         let (server, admin) = (config.server.tls.clone(), config.admin.tls.clone());
-        let read = aside(move || Next::read(&server, &admin)).await.map_err(|why| ("tls", why))?;
+        let read =
+            aside(move || PendingCertificates::read(&server, &admin)).await.map_err(|why| ("tls", why))?;
         read.map_err(|(key, error)| (key, with_cause(&error)))
     }
 
@@ -348,7 +352,7 @@ mod tests {
         let (store, state) = Store::open(&config.store, rules, Fence::new(ACKNOWLEDGE_TIMEOUT)).unwrap();
         let metrics = Metrics::new(store.metrics());
         let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();
-        let shown = Shown::load(&config, metrics.clone()).unwrap();
+        let shown = ActiveCertificates::load(&config, metrics.clone()).unwrap();
         let certificates = shown.proxy.clone().unwrap();
         let limits = watch::channel(config.server.limits.clone()).0;
         let reloader = Reloader::new(

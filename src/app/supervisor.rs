@@ -23,17 +23,17 @@ pub struct Supervisor {
 
 /// A worker's sign of life: it moves while the worker's tasks run and its ticker ticks.
 #[derive(Clone)]
-pub struct Pulse {
+pub struct Heartbeat {
     beats: Arc<AtomicU64>,
     every: Duration,
 }
 
-/// Tells the supervisor that all is well, as long as every worker's pulse goes on.
+/// Tells the supervisor that all is well, as long as every worker's heartbeat goes on.
 pub struct Watchdog {
     supervisor: Supervisor,
     /// Without a sign for this long, the supervisor ends the process.
     limit: Duration,
-    pulses: Vec<(Pulse, u64)>,
+    heartbeats: Vec<(Heartbeat, u64)>,
     late: bool,
 }
 
@@ -75,14 +75,14 @@ impl Watchdog {
     /// `None`: nobody asks for signs of life.
     pub fn new(supervisor: Supervisor) -> Option<Self> {
         let limit = sd_notify::watchdog_enabled().filter(|limit| supervisor.heard && !limit.is_zero())?;
-        Some(Self { supervisor, limit, pulses: Vec::new(), late: false })
+        Some(Self { supervisor, limit, heartbeats: Vec::new(), late: false })
     }
 
-    /// For one more worker, which [`Pulse::keep`]s it.
-    pub fn pulse(&mut self) -> Pulse {
-        let pulse = Pulse { beats: Arc::default(), every: self.limit / BEATS };
-        self.pulses.push((pulse.clone(), 0));
-        pulse
+    /// For one more worker, which [`Heartbeat::keep`]s it.
+    pub fn heartbeat(&mut self) -> Heartbeat {
+        let heartbeat = Heartbeat { beats: Arc::default(), every: self.limit / BEATS };
+        self.heartbeats.push((heartbeat.clone(), 0));
+        heartbeat
     }
 
     /// Ends when the next sign of life is due, or the next look at who is late.
@@ -98,7 +98,7 @@ impl Watchdog {
     }
 
     fn all_alive(&mut self) -> bool {
-        let silent = self.pulses.iter().position(|(pulse, seen)| pulse.count() == *seen);
+        let silent = self.heartbeats.iter().position(|(heartbeat, seen)| heartbeat.count() == *seen);
         if let Some(worker) = silent {
             if !std::mem::replace(&mut self.late, true) {
                 tracing::error!("worker {worker} is stuck: the watchdog is not notified until it moves");
@@ -106,14 +106,14 @@ impl Watchdog {
             return false;
         }
         self.late = false;
-        for (pulse, seen) in &mut self.pulses {
-            *seen = pulse.count();
+        for (heartbeat, seen) in &mut self.heartbeats {
+            *seen = heartbeat.count();
         }
         true
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     /// On the worker's own thread: the runtime's timer, then a tick of the worker's own clock, which
     /// otherwise rests while the worker is idle.
     pub async fn keep(self, clock: Clock) {
@@ -143,8 +143,8 @@ mod tests {
     fn one_silent_worker_silences_all() {
         let supervisor = Supervisor::of(Signals::Ignored);
         let limit = Duration::from_secs(8);
-        let mut watchdog = Watchdog { supervisor, limit, pulses: Vec::new(), late: false };
-        let workers = [watchdog.pulse(), watchdog.pulse()];
+        let mut watchdog = Watchdog { supervisor, limit, heartbeats: Vec::new(), late: false };
+        let workers = [watchdog.heartbeat(), watchdog.heartbeat()];
         let mut check = |name: &str, beating: &[usize], alive: bool| {
             for worker in beating {
                 workers[*worker].beats.fetch_add(1, Ordering::Relaxed);
@@ -166,15 +166,15 @@ mod tests {
         let every = Duration::from_millis(5);
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let worker = Worker::new(Limits::default(), Budgets::of_process());
-            let pulse = Pulse { beats: Arc::default(), every };
-            tokio::task::spawn_local(pulse.clone().keep(worker.clock().clone()));
-            while pulse.count() < 3 {
+            let heartbeat = Heartbeat { beats: Arc::default(), every };
+            tokio::task::spawn_local(heartbeat.clone().keep(worker.clock().clone()));
+            while heartbeat.count() < 3 {
                 tokio::task::yield_now().await;
             }
-            let before = pulse.count();
+            let before = heartbeat.count();
             // What a handler that never comes back does to its thread.
             std::thread::sleep(every * 20);
-            assert_eq!(pulse.count(), before);
+            assert_eq!(heartbeat.count(), before);
         });
     }
 }

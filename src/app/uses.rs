@@ -33,7 +33,7 @@ impl admin::Uses for AdminUses {
         }
     }
 
-    fn refused(&self, refused: admin::Refused<'_>) {
+    fn refused(&self, refused: admin::RefusedRequest<'_>) {
         if !is_audited(refused.reason) {
             return;
         }
@@ -77,7 +77,7 @@ mod tests {
         let uses = AdminUses { own: all.worker(), all, state, refusals: sender };
         let mut check = |reason: Reason, events: usize| {
             let client = [192, 0, 2, 1].into();
-            uses.refused(admin::Refused { token: None, client, reason, request_id: "r" });
+            uses.refused(admin::RefusedRequest { token: None, client, reason, request_id: "r" });
             assert_eq!(due.due(SystemTime::now().into()).len(), events, "{}", reason.code());
         };
         check(Reason::MissingCredentials, 0);

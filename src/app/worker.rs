@@ -8,7 +8,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use super::supervisor::Pulse;
+use super::supervisor::Heartbeat;
 use crate::{
     assertion::Keyring,
     fence::{Participant, Registry},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// All that goes into a worker's thread.
-pub struct Seed {
+pub struct WorkerParts {
     pub listeners: Vec<Listener>,
     pub participant: Participant,
     pub state: Arc<State>,
@@ -40,7 +40,7 @@ pub struct Seed {
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
     /// Where somebody watches.
-    pub pulse: Option<Pulse>,
+    pub heartbeat: Option<Heartbeat>,
     /// Told once every listener accepts.
     pub serving: std::sync::mpsc::Sender<()>,
 }
@@ -49,42 +49,46 @@ pub struct Seed {
 pub type Exit = Result<(), String>;
 
 /// Tells of its end even when the thread panics.
-struct Farewell {
+struct ExitGuard {
     exits: mpsc::UnboundedSender<Exit>,
     exit: Exit,
 }
 
-pub fn spawn(number: usize, seed: Seed, exits: mpsc::UnboundedSender<Exit>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(
+    number: usize,
+    parts: WorkerParts,
+    exits: mpsc::UnboundedSender<Exit>,
+) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let mut farewell = Farewell { exits, exit: Err(format!("worker {number} died")) };
-        farewell.exit = run(seed).map_err(|error| format!("worker {number} cannot serve: {error}"));
+        let mut exit_guard = ExitGuard { exits, exit: Err(format!("worker {number} died")) };
+        exit_guard.exit = run(parts).map_err(|error| format!("worker {number} cannot serve: {error}"));
     })
 }
 
-fn run(seed: Seed) -> io::Result<()> {
+fn run(parts: WorkerParts) -> io::Result<()> {
     // Its tasks never leave the thread, and no `LocalSet` stands between them and the runtime.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(serve(seed))
+    runtime.block_on(serve(parts))
 }
 
-async fn serve(seed: Seed) -> io::Result<()> {
-    let mut limits = seed.limits;
-    let worker = Worker::new(limits.borrow_and_update().clone(), seed.budgets);
-    let registry = Registry::new(seed.participant);
+async fn serve(parts: WorkerParts) -> io::Result<()> {
+    let mut limits = parts.limits;
+    let worker = Worker::new(limits.borrow_and_update().clone(), parts.budgets);
+    let registry = Registry::new(parts.participant);
     tokio::task::spawn_local(registry.clone().run());
     let gateway = Gateway::new(Parts {
-        state: seed.state,
+        state: parts.state,
         registry,
-        metrics: seed.metrics,
-        log: seed.log.writer(),
-        uses: seed.uses,
-        refusals: seed.refusals,
-        bad_tokens: seed.bad_tokens,
-        records: seed.records,
-        issuers: seed.issuers,
-        keyring: seed.keyring,
-        upstreams: seed.upstreams,
-        counts: seed.counts,
+        metrics: parts.metrics,
+        log: parts.log.writer(),
+        uses: parts.uses,
+        refusals: parts.refusals,
+        bad_tokens: parts.bad_tokens,
+        records: parts.records,
+        issuers: parts.issuers,
+        keyring: parts.keyring,
+        upstreams: parts.upstreams,
+        counts: parts.counts,
     });
     let following = worker.clone();
     tokio::task::spawn_local(async move {
@@ -92,26 +96,26 @@ async fn serve(seed: Seed) -> io::Result<()> {
             following.set_limits(limits.borrow_and_update().clone());
         }
     });
-    let doors: Vec<_> = seed
+    let doors: Vec<_> = parts
         .listeners
         .into_iter()
         .map(|listener| {
-            let served = net::serve(worker.clone(), listener, gateway.clone(), seed.draining.clone());
+            let served = net::serve(worker.clone(), listener, gateway.clone(), parts.draining.clone());
             tokio::task::spawn_local(served)
         })
         .collect();
-    if let Some(pulse) = seed.pulse {
-        tokio::task::spawn_local(pulse.keep(worker.clock().clone()));
+    if let Some(heartbeat) = parts.heartbeat {
+        tokio::task::spawn_local(heartbeat.keep(worker.clock().clone()));
     }
-    let _ = seed.serving.send(());
-    drop(seed.serving);
+    let _ = parts.serving.send(());
+    drop(parts.serving);
     for door in doors {
         door.await.map_err(io::Error::other)??;
     }
     Ok(())
 }
 
-impl Drop for Farewell {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         let _ = self.exits.send(std::mem::replace(&mut self.exit, Ok(())));
     }

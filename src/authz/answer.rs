@@ -1,14 +1,16 @@
-//! From a reason to what the client is told: status, `error`, description, challenge. The one map,
+//! From a reason to the client's answer: status, `error`, description, challenge. The one map,
 //! for the proxy, the admin listener and (later) forward-auth.
 
 use http::StatusCode;
+use strum::{IntoStaticStr, VariantArray};
 
-use told::{Challenge, Told};
+use table::{Challenge, Row};
 
-mod told;
+mod table;
 
 /// Why a request was not forwarded, or that it was. The code goes to log, metrics and audit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Reason {
     Ok,
     OkAnonymous,
@@ -106,7 +108,7 @@ pub enum Reason {
     TunnelIdle,
 }
 
-/// What the client is told.
+/// What is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
@@ -120,156 +122,34 @@ pub struct Answer {
 
 impl Reason {
     /// Every reason, for metrics that resolve their handles before the first request.
-    pub const ALL: [Reason; 60] = [
-        Reason::Ok,
-        Reason::OkAnonymous,
-        Reason::Answered,
-        Reason::MethodNotSupported,
-        Reason::UnknownProtocol,
-        Reason::BadPath,
-        Reason::AmbiguousPath,
-        Reason::BadDestination,
-        Reason::TokenInUrl,
-        Reason::AmbiguousAuthorization,
-        Reason::AmbiguousCredential,
-        Reason::MissingCredentials,
-        Reason::UnsupportedScheme,
-        Reason::MalformedAuthorization,
-        Reason::MalformedCredential,
-        Reason::MalformedToken,
-        Reason::ChecksumMismatch,
-        Reason::UnknownToken,
-        Reason::OwnerDeleted,
-        Reason::TokenRevoked,
-        Reason::TokenRotated,
-        Reason::TokenExpired,
-        Reason::TokenNotYetValid,
-        Reason::OwnerBanned,
-        Reason::IpNotAllowed,
-        Reason::NoService,
-        Reason::WrongCarrier,
-        Reason::ReadServiceDenied,
-        Reason::ScopeDenied,
-        Reason::ReadOnlyScope,
-        Reason::ProxyNotTrusted,
-        Reason::RotationDenied,
-        Reason::ExchangeRefused,
-        Reason::OriginalUnclear,
-        Reason::MethodNotAllowed,
-        Reason::BadRequest,
-        Reason::BadBody,
-        Reason::RequestTimeout,
-        Reason::BodyTooLarge,
-        Reason::TargetTooLong,
-        Reason::Misdirected,
-        Reason::TooManyBadTokens,
-        Reason::RateLimited,
-        Reason::ConcurrencyLimited,
-        Reason::HeadTooLarge,
-        Reason::IdentityTooLarge,
-        Reason::UpstreamConnect,
-        Reason::UpstreamReset,
-        Reason::UpstreamInvalid,
-        Reason::UpstreamTimeout,
-        Reason::UpstreamUnavailable,
-        Reason::UpstreamOverloaded,
-        Reason::OverBudget,
-        Reason::StoreUnavailable,
-        Reason::AssertionFailed,
-        Reason::ShuttingDown,
-        Reason::ClientClosed,
-        Reason::ClientTooSlow,
-        Reason::CutByAdmin,
-        Reason::TunnelIdle,
-    ];
+    pub const ALL: &'static [Reason] = Reason::VARIANTS;
 
     /// The word in log, metrics and audit: `scope_denied`.
     pub const fn code(self) -> &'static str {
-        match self {
-            Reason::Ok => "ok",
-            Reason::OkAnonymous => "ok_anonymous",
-            Reason::Answered => "answered",
-            Reason::MethodNotSupported => "method_not_supported",
-            Reason::UnknownProtocol => "unknown_protocol",
-            Reason::BadPath => "bad_path",
-            Reason::AmbiguousPath => "ambiguous_path",
-            Reason::BadDestination => "bad_destination",
-            Reason::TokenInUrl => "token_in_url",
-            Reason::AmbiguousAuthorization => "ambiguous_authorization",
-            Reason::AmbiguousCredential => "ambiguous_credential",
-            Reason::MissingCredentials => "missing_credentials",
-            Reason::UnsupportedScheme => "unsupported_scheme",
-            Reason::MalformedAuthorization => "malformed_authorization",
-            Reason::MalformedCredential => "malformed_credential",
-            Reason::MalformedToken => "malformed_token",
-            Reason::ChecksumMismatch => "checksum_mismatch",
-            Reason::UnknownToken => "unknown_token",
-            Reason::OwnerDeleted => "owner_deleted",
-            Reason::TokenRevoked => "token_revoked",
-            Reason::TokenRotated => "token_rotated",
-            Reason::TokenExpired => "token_expired",
-            Reason::TokenNotYetValid => "token_not_yet_valid",
-            Reason::OwnerBanned => "owner_banned",
-            Reason::IpNotAllowed => "ip_not_allowed",
-            Reason::NoService => "no_service",
-            Reason::WrongCarrier => "wrong_carrier",
-            Reason::ReadServiceDenied => "read_service_denied",
-            Reason::ScopeDenied => "scope_denied",
-            Reason::ReadOnlyScope => "read_only_scope",
-            Reason::ProxyNotTrusted => "proxy_not_trusted",
-            Reason::RotationDenied => "rotation_denied",
-            Reason::ExchangeRefused => "exchange_refused",
-            Reason::OriginalUnclear => "original_unclear",
-            Reason::MethodNotAllowed => "method_not_allowed",
-            Reason::BadRequest => "bad_request",
-            Reason::BadBody => "bad_body",
-            Reason::RequestTimeout => "request_timeout",
-            Reason::BodyTooLarge => "body_too_large",
-            Reason::TargetTooLong => "target_too_long",
-            Reason::Misdirected => "misdirected",
-            Reason::TooManyBadTokens => "too_many_bad_tokens",
-            Reason::RateLimited => "rate_limited",
-            Reason::ConcurrencyLimited => "concurrency_limited",
-            Reason::HeadTooLarge => "head_too_large",
-            Reason::IdentityTooLarge => "identity_too_large",
-            Reason::UpstreamConnect => "upstream_connect",
-            Reason::UpstreamReset => "upstream_reset",
-            Reason::UpstreamInvalid => "upstream_invalid",
-            Reason::UpstreamTimeout => "upstream_timeout",
-            Reason::UpstreamUnavailable => "upstream_unavailable",
-            Reason::UpstreamOverloaded => "upstream_overloaded",
-            Reason::OverBudget => "over_budget",
-            Reason::StoreUnavailable => "store_unavailable",
-            Reason::AssertionFailed => "assertion_failed",
-            Reason::ShuttingDown => "shutting_down",
-            Reason::ClientClosed => "client_closed",
-            Reason::ClientTooSlow => "client_too_slow",
-            Reason::CutByAdmin => "cut_by_admin",
-            Reason::TunnelIdle => "tunnel_idle",
-        }
+        self.into_str()
     }
 
-    /// The answer. `service` is the key told in `scope="..."` and in the description's advice; only
+    /// The answer. `service` is the key named in `scope="..."` and in the description's advice; only
     /// the two reasons that may name it do. The two `Ok`s, `Answered`, `ClientClosed` and
     /// `ClientTooSlow` are never sent.
     pub fn answer(self, service: Option<&str>) -> Answer {
-        let told = Told::of(self);
-        let challenge = match told.challenge {
+        let row = Row::of(self);
+        let challenge = match row.challenge {
             Challenge::None => None,
             Challenge::Bare => Some(format!("Bearer realm=\"{REALM}\"")),
-            Challenge::Error => Some(challenge(&told)),
+            Challenge::Error => Some(challenge(&row)),
             Challenge::Scope => Some(match service {
-                Some(key) => challenge(&told) + ", scope=\"" + key + "\"",
-                None => challenge(&told),
+                Some(key) => challenge(&row) + ", scope=\"" + key + "\"",
+                None => challenge(&row),
             }),
         };
-        let mut description = String::with_capacity(told.text.len() + told.advice.len() + SERVICE.len());
-        description.push_str(told.text);
-        if !told.advice.is_empty() {
+        let mut description = String::with_capacity(row.text.len() + row.advice.len() + SERVICE.len());
+        description.push_str(row.text);
+        if !row.advice.is_empty() {
             description.push_str(". ");
-            let mut advice = told.advice;
+            let mut advice = row.advice;
             // Only a service stands in braces, and only where a scope is missing.
-            if matches!(told.challenge, Challenge::Scope) {
+            if matches!(row.challenge, Challenge::Scope) {
                 while let Some((before, behind)) = advice.split_once('{') {
                     description.push_str(before);
                     description.push_str(service.unwrap_or(SERVICE));
@@ -279,7 +159,7 @@ impl Reason {
             description.push_str(advice);
         }
         let allow = (self == Reason::MethodNotSupported).then(|| ALLOW.to_owned());
-        Answer { status: told.status, error: told.error, description, challenge, allow }
+        Answer { status: row.status, error: row.error, description, challenge, allow }
     }
 }
 
@@ -292,9 +172,8 @@ const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const SERVICE: &str = "the service's key";
 
 /// Joined, since formatting costs a refusal more than its decision.
-fn challenge(told: &Told) -> String {
-    ["Bearer realm=\"", REALM, "\", error=\"", told.error, "\", error_description=\"", told.text, "\""]
-        .concat()
+fn challenge(row: &Row) -> String {
+    ["Bearer realm=\"", REALM, "\", error=\"", row.error, "\", error_description=\"", row.text, "\""].concat()
 }
 
 #[cfg(test)]
@@ -307,7 +186,7 @@ mod tests {
     fn every_reason_has_a_code_of_its_own_and_a_lawful_answer() {
         let codes: HashSet<_> = Reason::ALL.iter().map(|r| r.code()).collect();
         assert_eq!(codes.len(), Reason::ALL.len());
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let answer = reason.answer(Some("youtrack"));
             assert_eq!(
                 answer.status == 401,
@@ -321,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_service_is_named_only_to_who_may_read_it() {
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let named = format!("{:?}", reason.answer(Some("sekrit"))).contains("sekrit");
             assert_eq!(named, matches!(reason, Reason::ScopeDenied | Reason::ReadOnlyScope), "{reason:?}");
         }
@@ -329,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_body_starts_with_what_the_challenge_says() {
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let answer = reason.answer(Some("hub"));
             if let Some((_, text)) =
                 answer.challenge.as_deref().and_then(|c| c.split_once("error_description=\""))

@@ -72,6 +72,11 @@ impl Carriers {
         }
     }
 
+    /// In one form or another.
+    pub fn accepts_authorization(&self) -> bool {
+        self.bearer || self.basic || self.raw
+    }
+
     pub fn insert(&mut self, carrier: Carrier) {
         match carrier {
             Carrier::Bearer => self.bearer = true,

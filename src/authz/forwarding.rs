@@ -10,6 +10,7 @@ use crate::authz::{
     cookies,
     decide::Permit,
     destination::{self, Destination},
+    host::Authority,
     rules::Authorization,
     subject::Directory,
 };
@@ -295,10 +296,9 @@ fn valid_host(host: Option<&[u8]>) -> Option<HeaderValue> {
     HeaderValue::from_bytes(host.filter(|host| is_host(host))?).ok()
 }
 
-/// A host that needs no escaping inside of quotes.
+/// One host, as it is compared, that needs no escaping inside of quotes.
 fn is_host(host: &[u8]) -> bool {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b':');
-    !host.is_empty() && host.iter().all(|b| plain(b) || b"_~[]%!$&'()*+,;=".contains(b))
+    Authority::parse(host).is_some()
 }
 
 #[cfg(test)]

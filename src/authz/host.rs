@@ -43,7 +43,8 @@ pub fn canonical(host: &str) -> Option<Cow<'_, str>> {
     // A server may cut one dot off at the end: what is left must not be another name again.
     let name = host.strip_suffix('.').unwrap_or(host);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    if name.is_empty() || name.ends_with('.') || name.contains("..") || !name.bytes().all(allowed) {
+    let has_empty_label = name.split('.').any(str::is_empty);
+    if has_empty_label || !name.bytes().all(allowed) {
         return None;
     }
     let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -68,8 +69,8 @@ mod tests {
         check("[0:0::0001]", Some(("[::1]", None)));
         check("[2001:DB8::A]", Some(("[2001:db8::a]", None)));
         for none in [
-            "", ":80", ".", "a..", "a..b", "u@a", "a/b", "a b", "a:8o", "a:65536", "a:+1", "[::1", "[::1]a",
-            "[a]",
+            "", ":80", ".", ".a", "a..", "a..b", "u@a", "a/b", "a b", "a:8o", "a:65536", "a:+1", "[::1",
+            "[::1]a", "[a]",
         ] {
             check(none, None);
         }

@@ -28,7 +28,7 @@ pub struct Service {
     pub key_value: HeaderValue,
     allow: Allowances,
     /// Its public rules: where they apply, by number.
-    public: Option<Box<Lettered<Vec<PublicRule>>>>,
+    public: Table<Vec<PublicRule>>,
 }
 
 /// All rules, immutable; replaced as a whole by a reload.
@@ -41,20 +41,13 @@ pub struct Rules {
     by_id: Vec<Option<u32>>,
     by_key: HashMap<ServiceKey, u32>,
     /// Services without `hosts`.
-    any_host: Lettered<Option<Claim>>,
+    any_host: Table<Option<Claim>>,
     /// A named host's own services come first, whatever the length of the prefixes.
-    hosts: HashMap<Box<str>, Lettered<Option<Claim>>>,
+    hosts: HashMap<Box<str>, Table<Option<Claim>>>,
     /// Some prefix has capitals: then lower-case paths are looked up folded as well.
     capitals: bool,
     /// `None`: every service has the default, `Authorization: Bearer`.
     told: Option<Box<HostCredentials>>,
-}
-
-/// The same table twice: as written, and in lower case.
-#[derive(Clone, Debug, Default)]
-struct Lettered<V> {
-    exact: Table<V>,
-    folded: Table<V>,
 }
 
 /// Who holds a prefix.
@@ -180,24 +173,17 @@ impl Rules {
 
     fn find<'r>(
         &'r self,
-        own: Option<&'r Lettered<Option<Claim>>>,
+        own: Option<&'r Table<Option<Claim>>>,
         path: &str,
         letters: Letters,
         method: &Method,
     ) -> Option<Owner<'r>> {
-        let mut claim: Option<&Claim> = None;
-        let mut longest = |found: &'r Option<Claim>, _: bool| claim = found.as_ref().or(claim);
-        if let Some(own) = own {
-            own.table(letters).walk(path, letters, &mut longest);
-        }
-        let claim = match claim {
-            Some(claim) => claim,
-            None => {
-                let mut claim: Option<&Claim> = None;
-                self.any_host.table(letters).walk(path, letters, |found, _| claim = found.as_ref().or(claim));
-                claim?
-            }
+        let longest = |claims: &'r Table<Option<Claim>>| {
+            let mut claim: Option<&Claim> = None;
+            claims.walk(path, letters, |found, _| claim = found.as_ref().or(claim));
+            claim
         };
+        let claim = own.and_then(longest).or_else(|| longest(&self.any_host))?;
         let Claim::Service { service, prefix } = claim else { return None };
         let service = &self.services[*service as usize];
         Some(Owner {
@@ -217,7 +203,7 @@ impl Rules {
         method: &Method,
     ) -> Option<&PublicSpec> {
         let mut best = None;
-        service.public.as_ref()?.table(letters).walk(path, letters, |rules, whole| {
+        service.public.walk(path, letters, |rules, whole| {
             let fits = |rule: &&PublicRule| {
                 (whole || !rule.exact) && self.public[rule.number as usize].takes(method)
             };
@@ -238,15 +224,6 @@ impl Rules {
 
     pub fn service_by_key(&self, key: &str) -> Option<&Service> {
         self.services.get(*self.by_key.get(key)? as usize)
-    }
-}
-
-impl<V> Lettered<V> {
-    fn table(&self, letters: Letters) -> &Table<V> {
-        match letters {
-            Letters::Exact => &self.exact,
-            Letters::Folded => &self.folded,
-        }
     }
 }
 

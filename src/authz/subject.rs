@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ipnet::IpNet;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::authz::{
     accounts::fold,
@@ -20,7 +21,8 @@ pub struct UserIx(pub u32);
 pub struct GroupIx(pub u32);
 
 /// One permission of `domain.md`, "Entities".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 #[repr(u8)]
 pub enum Permission {
     UpdateSelf,
@@ -138,49 +140,15 @@ const MOST: usize = 50;
 const FEW: usize = 7;
 
 impl Permission {
-    pub const ALL: [Permission; 16] = [
-        Permission::UpdateSelf,
-        Permission::ReadService,
-        Permission::ReadUser,
-        Permission::CreateUser,
-        Permission::UpdateUser,
-        Permission::DeleteUser,
-        Permission::ReadGroup,
-        Permission::CreateGroup,
-        Permission::UpdateGroup,
-        Permission::DeleteGroup,
-        Permission::ReadRole,
-        Permission::ManageRole,
-        Permission::ReadAudit,
-        Permission::Introspect,
-        Permission::AdminRead,
-        Permission::AdminWrite,
-    ];
+    pub const ALL: &'static [Permission] = Permission::VARIANTS;
 
     /// The word in the API and in stored roles: `update-self`.
     pub const fn word(self) -> &'static str {
-        match self {
-            Permission::UpdateSelf => "update-self",
-            Permission::ReadService => "read-service",
-            Permission::ReadUser => "read-user",
-            Permission::CreateUser => "create-user",
-            Permission::UpdateUser => "update-user",
-            Permission::DeleteUser => "delete-user",
-            Permission::ReadGroup => "read-group",
-            Permission::CreateGroup => "create-group",
-            Permission::UpdateGroup => "update-group",
-            Permission::DeleteGroup => "delete-group",
-            Permission::ReadRole => "read-role",
-            Permission::ManageRole => "manage-role",
-            Permission::ReadAudit => "read-audit",
-            Permission::Introspect => "introspect",
-            Permission::AdminRead => "admin-read",
-            Permission::AdminWrite => "admin-write",
-        }
+        self.into_str()
     }
 
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.word() == word)
+        Self::ALL.iter().copied().find(|p| p.word() == word)
     }
 
     /// The permission itself and what it implies directly or through another.
@@ -221,7 +189,7 @@ impl Permissions {
     }
 
     pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL.into_iter().filter(move |p| self.contains(*p))
+        Permission::ALL.iter().copied().filter(move |p| self.contains(*p))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client of the admin API: over a unix socket or TCP, one request a connection, or offline.
 
-use std::{io::Write, time::Duration};
+use std::{cell::OnceCell, io::Write, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -33,6 +33,8 @@ pub(super) struct Listener {
     targets: Vec<Target>,
     authorization: Option<HeaderValue>,
     runtime: Runtime,
+    /// The target that took the first connection.
+    reached: OnceCell<Target>,
 }
 
 /// A status and what came with it.
@@ -57,16 +59,20 @@ impl Client {
             }
             return Offline::open(global).map(Box::new).map(Self::Offline);
         }
-        Self::listener(global, target::token(global)?.as_deref().map(String::as_str))
+        match target::token(global)? {
+            Some((token, target)) => Self::listener(global, Some(&token), target),
+            None => Self::listener(global, None, None),
+        }
     }
 
     /// For what anybody may ask.
     pub(super) fn without_token(global: &Global) -> Result<Self, Failure> {
-        Self::listener(global, None)
+        Self::listener(global, None, None)
     }
 
-    fn listener(global: &Global, token: Option<&str>) -> Result<Self, Failure> {
-        let targets = Target::candidates(global)?;
+    /// `target`: the only one to talk to.
+    fn listener(global: &Global, token: Option<&str>, target: Option<Target>) -> Result<Self, Failure> {
+        let targets = target.map_or_else(|| Target::candidates(global), |target| Ok(vec![target]))?;
         let authorization = match token {
             None => None,
             Some(token) => {
@@ -79,7 +85,15 @@ impl Client {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime })))
+        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, reached: OnceCell::new() })))
+    }
+
+    /// Where it asked, if anybody was asked.
+    pub(super) fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Listener(listener) => listener.reached.get(),
+            Self::Offline(_) => None,
+        }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -195,7 +209,10 @@ impl Listener {
                 })
             };
             match tokio::time::timeout(CONNECT, connecting).await {
-                Ok(Ok(connection)) => return Ok((connection, target.clone())),
+                Ok(Ok(connection)) => {
+                    let _ = self.reached.set(target.clone());
+                    return Ok((connection, target.clone()));
+                }
                 Ok(Err(error)) => tried.push(format!("{target}: {}", reason(&error))),
                 Err(_) => tried.push(format!("{target}: no connection within {} s", CONNECT.as_secs())),
             }

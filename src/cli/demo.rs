@@ -17,7 +17,7 @@ use upstream::ExampleServer;
 
 use super::failure::{Failure, chain};
 use crate::{
-    app::{self, Place, Running, Signals, StartError},
+    app::{self, LocalAddr, Running, Signals, StartError},
     config,
     net::Address,
 };
@@ -154,7 +154,7 @@ impl Demo {
         let mut config = config::Config::load(&file).map_err(StartError::from)?;
         config.admin.sign_in.demo = true;
         let running = app::start(config, signals)?;
-        let tcp = |place: &Place| match place.address {
+        let tcp = |place: &LocalAddr| match place.address {
             Address::Tcp(address) => Some(address),
             _ => None,
         };

@@ -60,7 +60,7 @@ const EXAMPLES: [(&str, &[&str]); 23] = [
 ];
 
 /// The command tree with sections, examples and short help.
-pub(super) fn dress(command: Command) -> Command {
+pub(super) fn style(command: Command) -> Command {
     let sections = sections(&command);
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{sections}\nOptions:\n{{options}}{{after-help}}"

@@ -106,7 +106,7 @@ impl admin::Uses for Nothing {
 
     fn note(&self, _: &Digest, _: LastUsed) {}
 
-    fn refused(&self, _: admin::Refused<'_>) {}
+    fn refused(&self, _: admin::RefusedRequest<'_>) {}
 }
 
 impl admin::Configuration for Nothing {

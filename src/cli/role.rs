@@ -71,8 +71,8 @@ impl Role {
 }
 
 fn permission(word: &str) -> Result<String, String> {
-    match Permission::from_word(word) {
-        Some(permission) => Ok(permission.word().to_owned()),
-        None => Err(format!("one of {}", Permission::ALL.map(Permission::word).join(", "))),
-    }
+    Permission::from_word(word).map(|permission| permission.word().to_owned()).ok_or_else(|| {
+        let words: Vec<_> = Permission::ALL.iter().map(|permission| permission.word()).collect();
+        format!("one of {}", words.join(", "))
+    })
 }

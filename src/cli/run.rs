@@ -39,7 +39,8 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
 
 /// What a person at a terminal does next.
 fn greet(global: &Global, running: &Running) {
-    let list = |places: &[app::Place]| places.iter().map(app::Place::url).collect::<Vec<_>>().join("  ");
+    let list =
+        |places: &[app::LocalAddr]| places.iter().map(app::LocalAddr::url).collect::<Vec<_>>().join("  ");
     say(&format!("{}; press Ctrl-C to stop", painted("ready", "1;32", &std::io::stderr())));
     say(&format!("  services   {}", list(running.proxy())));
     say(&format!("  admin      {}", list(running.admin())));

@@ -1,17 +1,14 @@
 //! Which admin listener to talk to, and with which token.
 
 use std::{
-    env, fs,
+    env,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
-use super::{
-    Global,
-    failure::{Failure, unreadable},
-};
+use super::{Global, failure::Failure, token_file};
 use crate::{config::Config, net::Address};
 
 /// A place to connect to.
@@ -26,8 +23,6 @@ pub(super) enum Target {
 pub(super) const ADMIN_VARIABLE: &str = "PERMGATE_ADMIN";
 /// The variable that holds the token to ask with.
 const TOKEN_VARIABLE: &str = "PERMGATE_TOKEN";
-/// A token file is one line.
-const LONGEST_TOKEN: u64 = 4096;
 
 impl Target {
     /// All that may be tried, the best first: a unix socket needs no token.
@@ -51,7 +46,7 @@ impl Target {
         Ok(targets)
     }
 
-    fn parse(address: &str) -> Result<Self, Failure> {
+    pub(super) fn parse(address: &str) -> Result<Self, Failure> {
         if let Some(path) = address.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Self::Unix(path.into()));
         }
@@ -102,37 +97,34 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
-/// From the file that was named, else from the environment. Whoever can put a `gateway.toml` into a directory
-/// does not thereby learn the tokens of those who work there: the place that a token is sent to is named.
-pub(super) fn token(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
-    let token = read_token(global)?;
-    if token.is_some() && global.admin.is_none() && global.config.is_none() {
+/// From the file that was named, else from the environment, with the only listener that it is sent to, if not
+/// another one was named. Whoever can put a `gateway.toml` into a directory does not thereby learn the tokens of
+/// those who work there.
+pub(super) fn token(global: &Global) -> Result<Option<(Zeroizing<String>, Option<Target>)>, Failure> {
+    let (token, target) = match &global.token_file {
+        Some(path) => token_file::read(path)?,
+        None => {
+            let written = env::var(TOKEN_VARIABLE).ok().map(Zeroizing::new);
+            let written = written.map(|text| Zeroizing::new(text.trim().to_owned()));
+            let Some(token) = written.filter(|text| !text.is_empty()) else { return Ok(None) };
+            (token, None)
+        }
+    };
+    if global.admin.is_some() || global.config.is_some() {
+        return Ok(Some((token, None)));
+    }
+    if target.is_none() {
         let message = "the token is not sent to where a gateway.toml in the working directory says";
         let advice = "name the file with -c gateway.toml, or the address with --admin ADDRESS";
         return Err(Failure::usage(format!("{message}\n  {advice}")));
     }
-    Ok(token)
-}
-
-fn read_token(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
-    let trimmed = |text: Zeroizing<String>| Zeroizing::new(text.trim().to_owned());
-    let Some(path) = &global.token_file else {
-        let written = env::var(TOKEN_VARIABLE).ok().map(Zeroizing::new).map(trimmed);
-        return Ok(written.filter(|text| !text.is_empty()));
-    };
-    let read = || match fs::metadata(path)?.len() {
-        0..=LONGEST_TOKEN => fs::read_to_string(path).map(Zeroizing::new),
-        _ => Err(std::io::Error::other("it is too long to be a token")),
-    };
-    match read() {
-        Ok(text) if text.trim().is_empty() => Err(Failure::usage(format!("{} is empty", path.display()))),
-        Ok(text) => Ok(Some(trimmed(text))),
-        Err(error) => Err(unreadable(path, &error)),
-    }
+    Ok(Some((token, target)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

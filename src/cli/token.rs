@@ -14,6 +14,7 @@ use super::{
     import,
     output::{Columns, Format, View, print},
     time,
+    token_file::TokenFile,
 };
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +89,9 @@ pub(super) struct Create {
     /// A remark for people
     #[arg(long)]
     note: Option<String>,
+    /// Write its text to this new file, for --token-file, instead of printing it; it is then sent to this listener only
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -224,7 +228,8 @@ impl Create {
         ]);
         let path = format!("/v1/users/{}/tokens", escape(&self.user));
         let client = Client::new(global)?;
-        let created = client.post(&path, &Value::Object(body)).map_err(|failure| {
+        let file = self.save.as_deref().map(TokenFile::create).transpose()?;
+        let mut created = client.post(&path, &Value::Object(body)).map_err(|failure| {
             if self.user == "me" && failure.error() == "not_found" {
                 let message = "the operator has no account of its own: name the owner with --user LOGIN";
                 return Failure::usage(message);
@@ -232,6 +237,13 @@ impl Create {
             let failure = hint::unreadable(&client, failure, &self.user, &scope);
             hint::missing(&client, failure, &[Named::User(&self.user)])
         })?;
+        if let (Some(file), Some(text)) = (file, created["token"].as_str()) {
+            match file.write(text, client.target()) {
+                Ok(()) => drop(created["token"].take()),
+                // It is shown only once.
+                Err(error) => say(&format!("the file cannot be written, so here is the text: {error}")),
+            }
+        }
         show_created(global, &created)
     }
 }

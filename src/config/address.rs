@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 
-use super::punycode;
+use super::{punycode, section::Wrong};
 use crate::{
     authz::host::canonical,
     net::Address,
@@ -25,9 +25,6 @@ pub enum Scheme {
     Http,
     Https,
 }
-
-/// Why an address is none, and what to write.
-pub(super) type Wrong = (String, String);
 
 impl Listen {
     /// Whether TLS ends here, on a listener with certificates or without.

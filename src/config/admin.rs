@@ -1,37 +1,29 @@
 //! `[admin]`: where the admin listener is, and how people come in.
 
-use std::{cell::OnceCell, num::NonZeroU32, path::Path, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc};
 
 use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
-    address::{self, Listen, Wrong, host, is_local, network},
+    address::{self, Listen, host, is_local, network},
     limits::rate,
     oidc,
-    problem::Problems,
     resolve::{listen, trusted_proxies},
-    section::Section,
-    service::collect,
+    section::{Section, Wrong},
     tls,
 };
 use crate::{
     admin::{MetricsAccess, SignIn, UserHeader},
     authz::administration::names,
     net::Address,
-    settings::{NoSystemRoots, Rate, SystemRoots},
+    settings::Rate,
 };
 
-pub(super) fn admin(
-    problems: &Problems<'_>,
-    root: &Section<'_>,
-    server: &Server,
-    directory: &Path,
-    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
-) -> Admin {
+pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     let section = &root.table("admin");
-    let listen = listen(problems, section, directory);
-    let tls = tls::resolve(problems, section, directory);
+    let listen = listen(section);
+    let tls = tls::resolve(section);
     let allowed = section.flag("allow_remote");
     let certificates = section.is_written("tls");
     for (listen, at) in listen.iter().filter(|(listen, _)| !is_local(&listen.address)) {
@@ -40,69 +32,67 @@ pub(super) fn admin(
         if allowed {
             if !listen.takes_tls(certificates) {
                 let advice = "it speaks plain text: set `admin.tls`, or put TLS in front of it";
-                problems.warn(at, message, advice);
+                section.document.warn(at, message, advice);
             }
         } else {
             let advice = "write a loopback address, or add `allow_remote = true` to [admin] if that is meant";
-            problems.error(at, message, advice);
+            section.document.error(at, message, advice);
         }
     }
-    let mut hosts = collect(problems, section.texts("hosts"), host);
-    let url = section.text("url").and_then(|text| collect(problems, vec![text], url).pop());
+    let mut hosts = section.all_parsed("hosts", host);
+    let url = section.parsed("url", self::url);
     // Its own name is one that it answers to.
     hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
     let address = reached(certificates, listen.iter().map(|(listen, _)| listen));
-    let gateway =
-        root.table("server").text("url").and_then(|text| collect(problems, vec![text], self::url).pop());
-    let gateway =
-        gateway.map(|(url, _)| url).or_else(|| reached(!server.tls.pairs.is_empty(), &server.listen));
-    let header = user_header(problems, section);
+    let gateway = root.table("server").parsed("url", self::url).map(|(url, _)| url);
+    let gateway = gateway.or_else(|| reached(!server.tls.pairs.is_empty(), &server.listen));
+    let header = user_header(section);
     let url = url.map(|(url, _)| url);
-    let metrics = metrics(problems, section, directory);
-    let provider = oidc::provider(problems, section, url.as_deref(), directory, system);
+    let metrics = metrics(section);
+    let provider = oidc::provider(section, url.as_deref());
     Admin {
         listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         hosts,
         tls,
         allow_remote: allowed,
-        trusted_proxies: trusted_proxies(problems, section),
+        trusted_proxies: trusted_proxies(section),
         metrics,
         sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
 }
 
 /// `None` where it is no rate; that has been reported.
-pub(super) fn write_rate(problems: &Problems<'_>, section: &Section<'_>) -> Option<Rate> {
-    let burst = section.count("write_burst").and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?));
-    collect(problems, vec![section.text("write_rate")?], |text| rate(text, burst)).pop()
+pub(super) fn write_rate(section: &Section<'_>) -> Option<Rate> {
+    let burst = section.count("write_burst").and_then(NonZeroU32::new);
+    section.parsed("write_rate", |text| rate(text, burst))
 }
 
 /// In lower case: logins are compared so.
-pub(super) fn reserved_logins(problems: &Problems<'_>, section: &Section<'_>) -> Arc<[String]> {
+pub(super) fn reserved_logins(section: &Section<'_>) -> Arc<[String]> {
     let login = |text: &str| match names::login(text) {
         Ok(login) => Ok(login.to_ascii_lowercase()),
         Err(refusal) => Err((refusal.message, String::new())),
     };
-    collect(problems, section.texts("reserved_logins"), login).into()
+    section.all_parsed("reserved_logins", login).into()
 }
 
 /// Who gets `/metrics` without a token.
-fn metrics(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> MetricsAccess {
+fn metrics(section: &Section<'_>) -> MetricsAccess {
     let Some(text) = section.text("metrics") else { return MetricsAccess::default() };
-    match text.get_ref().as_str() {
+    match text.value.as_str() {
         "local" => return MetricsAccess::Local,
         "socket" => return MetricsAccess::Socket,
         "listener" => return MetricsAccess::Listener,
         _ => {}
     }
-    match address::listen(text.get_ref(), directory) {
+    match address::listen(&text.value, section.document.directory) {
         Ok(Listen { address: address @ (Address::Tcp(_) | Address::Unix(_)), scheme: None }) => {
             MetricsAccess::Apart(address)
         }
         Ok(_) | Err(_) => {
-            let message = format!("{:?} says not who gets /metrics", text.get_ref());
+            let message = format!("{:?} says not who gets /metrics", text.value);
             let advice = "write \"local\", \"socket\", \"listener\", \"IP:PORT\" or \"unix:PATH\"";
-            problems.error(&text.span(), message, advice);
+            text.error(message, advice);
             MetricsAccess::default()
         }
     }
@@ -120,21 +110,20 @@ fn reached<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>)
 }
 
 /// Without addresses anybody could name anybody: that is refused, not ignored.
-fn user_header(problems: &Problems<'_>, section: &Section<'_>) -> Option<UserHeader> {
-    let from = collect(problems, section.texts("user_header_from"), network);
+fn user_header(section: &Section<'_>) -> Option<UserHeader> {
+    let from = section.all_parsed("user_header_from", network);
     let Some(text) = section.text("user_header") else {
         if !from.is_empty() {
             let message = "`user_header_from` does nothing without `user_header`";
-            problems.warn(&section.at("user_header_from"), message, "");
+            section.warn("user_header_from", message, "");
         }
         return None;
     };
-    let at = text.span();
-    let name = collect(problems, vec![text], field).pop()?;
+    let name = text.parse(field)?;
     if from.is_empty() {
         let message = format!("`user_header = {:?}` would let anybody be anybody", name.as_str());
         let advice = "name the proxies that set it: `user_header_from = [\"10.0.0.5\"]`";
-        problems.error(&at, message, advice);
+        text.error(message, advice);
         return None;
     }
     Some(UserHeader { name, from })

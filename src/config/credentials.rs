@@ -1,10 +1,7 @@
 //! `service.NAME.credentials`: where a token may stand in a request.
 
 use super::{
-    address::Wrong,
-    problem::Problems,
-    section::Section,
-    service::collect,
+    section::{Section, Wrong},
     suggest::{closest, did_you_mean},
 };
 use crate::authz::carriers::{Carrier, Carriers};
@@ -12,21 +9,24 @@ use crate::authz::carriers::{Carrier, Carriers};
 /// More fields than this belong to several services; each is looked for in every request.
 const MOST_HEADERS: usize = 8;
 
-pub(super) fn credentials(problems: &Problems<'_>, section: &Section<'_>) -> Carriers {
-    let texts = section.texts("credentials");
-    let at = section.at("credentials");
-    if texts.is_empty() && section.is_written("credentials") {
-        problems.error(&at, "`credentials` is empty: no token would pass", "name at least \"bearer\"");
+pub(super) fn credentials(section: &Section<'_>) -> Carriers {
+    if section.texts("credentials").is_empty() && section.is_written("credentials") {
+        section.error(
+            "credentials",
+            "`credentials` is empty: no token would pass",
+            "name at least \"bearer\"",
+        );
     }
     let mut carriers = Carriers::NONE;
-    for carrier in collect(problems, texts, carrier) {
+    for carrier in section.all_parsed("credentials", carrier) {
         if carriers.accepts(&carrier) {
-            problems.error(&at, format!("`credentials` lists \"{carrier}\" twice"), "list it once");
+            section.error("credentials", format!("`credentials` lists \"{carrier}\" twice"), "list it once");
         }
         carriers.insert(carrier);
     }
     if carriers.headers.len() > MOST_HEADERS {
-        problems.error(&at, format!("`credentials` lists more than {MOST_HEADERS} fields"), "list fewer");
+        let message = format!("`credentials` lists more than {MOST_HEADERS} fields");
+        section.error("credentials", message, "list fewer");
     }
     carriers
 }

@@ -2,33 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{
-    address::Wrong,
-    problem::Problems,
-    section::{Section, Text},
-    service::collect,
-};
+use super::section::{Section, Text, Wrong};
 use crate::authz::forwarding::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind};
 
 /// What is dropped for every service, beside the list.
-pub(super) fn dropped(problems: &Problems<'_>, server: &Section<'_>) -> Arc<[FieldPattern]> {
-    collect(problems, server.texts("drop_fields"), pattern).into()
+pub(super) fn dropped(server: &Section<'_>) -> Arc<[FieldPattern]> {
+    server.all_parsed("drop_fields", pattern).into()
 }
 
-pub(super) fn policy(
-    problems: &Problems<'_>,
-    service: &Section<'_>,
-    drop: &Arc<[FieldPattern]>,
-) -> FieldPolicy {
+pub(super) fn policy(service: &Section<'_>, drop: &Arc<[FieldPattern]>) -> FieldPolicy {
+    let senders = [("trusted", PassFrom::Trusted), ("anybody", PassFrom::Anybody)];
     let tables = service.tables("pass_fields");
-    let pass = tables.iter().filter_map(|table| {
-        let from = match table.text("from")?.get_ref().as_str() {
-            "trusted" => PassFrom::Trusted,
-            "anybody" => PassFrom::Anybody,
-            _ => return None,
-        };
-        passed(problems, &table.text("name")?, from, drop)
-    });
+    let pass =
+        tables.iter().filter_map(|table| passed(&table.text("name")?, table.word("from", &senders)?, drop));
     FieldPolicy { pass: pass.collect(), drop: Arc::clone(drop) }
 }
 
@@ -61,27 +47,25 @@ fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
     }
 }
 
-fn passed(problems: &Problems<'_>, name: &Text, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
-    let field = name.get_ref().to_ascii_lowercase();
-    let at = name.span();
+fn passed(name: &Text<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
+    let field = name.value.to_ascii_lowercase();
     if FieldPattern::parse(&field).is_none_or(|pattern| pattern.as_str() != field) || field.ends_with('*') {
-        let message = format!("{:?} is not one field's name", name.get_ref());
-        problems.error(&at, message, "write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass");
+        let message = format!("{:?} is not one field's name", name.value);
+        name.error(message, "write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass");
         return None;
     }
     let listed = kind(field.as_bytes());
     let set_anew = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
     if listed == Some(Kind::Ours) || set_anew.contains(&field.as_str()) {
-        let message = format!("{:?} never passes: permgate sets it itself", name.get_ref());
-        problems.error(&at, message, "leave it out");
+        name.error(format!("{:?} never passes: permgate sets it itself", name.value), "leave it out");
         return None;
     }
     if listed.is_none() && !drop.iter().any(|pattern| pattern.fits(field.as_bytes())) {
-        problems.warn(&at, format!("{:?} passes anyway, or never", name.get_ref()), "leave it out");
+        name.warn(format!("{:?} passes anyway, or never", name.value), "leave it out");
     }
     if from == PassFrom::Anybody && matches!(listed, Some(Kind::Identity | Kind::Reroute)) {
-        let message = format!("anybody with a token can send {:?}", name.get_ref());
-        problems.warn(&at, message, "the upstream must not believe it; or write `from = \"trusted\"`");
+        let message = format!("anybody with a token can send {:?}", name.value);
+        name.warn(message, "the upstream must not believe it; or write `from = \"trusted\"`");
     }
     Some(PassField { name: field.into(), from })
 }

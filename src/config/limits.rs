@@ -3,9 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{
-    address::Wrong,
-    problem::Problems,
-    section::{Section, Text},
+    section::{Section, Text, Wrong},
     units,
 };
 use crate::{
@@ -17,54 +15,43 @@ use crate::{
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 pub(super) fn limits(
-    problems: &Problems<'_>,
     root: &Section<'_>,
-    services: &[(Text, Section<'_>)],
+    services: &[(Text<'_>, Section<'_>)],
     sound: &[ServiceSpec],
 ) -> Limits {
-    let read = |section: &Section<'_>| -> Vec<Limit> {
-        section.tables("limits").iter().filter_map(|written| limit(problems, written)).collect()
-    };
+    let read = |section: &Section<'_>| section.tables("limits").iter().filter_map(limit).collect::<Vec<_>>();
     let own = services.iter().filter_map(|(name, section)| {
         // Judged even where the service is not sound.
         let limits = read(section);
-        let known = sound.iter().any(|service| service.key.as_str() == name.get_ref());
-        Some((ServiceKey::parse(name.get_ref()).filter(|_| known && !limits.is_empty())?, limits))
+        let known = sound.iter().any(|service| service.key.as_str() == name.value);
+        Some((ServiceKey::parse(&name.value).filter(|_| known && !limits.is_empty())?, limits))
     });
     Limits { everywhere: read(root), services: own.collect() }
 }
 
 /// `None` where it limits nothing; that has been reported.
-fn limit(problems: &Problems<'_>, section: &Section<'_>) -> Option<Limit> {
-    let per = match section.text("per")?.get_ref().as_str() {
-        "token" => LimitKey::Token,
-        "user" => LimitKey::User,
-        "address" => LimitKey::Address,
-        "service" => LimitKey::Service,
-        _ => return None,
-    };
-    let number = |key| section.count(key).and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?));
+fn limit(section: &Section<'_>) -> Option<Limit> {
+    let keys = [LimitKey::Token, LimitKey::User, LimitKey::Address, LimitKey::Service];
+    let per = section.text("per")?;
+    let per = keys.into_iter().find(|key| key.as_str() == per.value)?;
+    let number = |key| section.count(key).and_then(NonZeroU32::new);
     let (burst, concurrent) = (number("burst"), number("concurrent"));
     let written = section.text("rate");
     if written.is_none() {
         if section.is_written("burst") {
-            problems.error(&section.at("burst"), "`burst` is of no use without `rate`", "");
+            section.error("burst", "`burst` is of no use without `rate`", "");
         } else if concurrent.is_none() && !section.is_written("rate") && !section.is_written("concurrent") {
             let advice = "write `rate = \"100/s\"` or `concurrent = 10`";
-            problems.error(&section.at, "this limit limits nothing", advice);
+            section.document.error(&section.at, "this limit limits nothing", advice);
         }
     }
-    let rate = match written.map(|text| (rate(text.get_ref(), burst), text.span())) {
+    let rate = match written {
         None => None,
-        Some((Ok(rate), _)) => Some(rate),
-        Some((Err((message, advice)), at)) => {
-            problems.error(&at, message, advice);
-            return None;
-        }
+        Some(text) => Some(text.parse(|text| rate(text, burst))?),
     };
     for key in ["queue", "queue_timeout"] {
         if concurrent.is_none() && section.is_written(key) {
-            problems.error(&section.at(key), format!("`{key}` is of no use without `concurrent`"), "");
+            section.error(key, format!("`{key}` is of no use without `concurrent`"), "");
         }
     }
     let queue = Queue {
@@ -81,11 +68,8 @@ pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong>
     let bare = || units::duration(&format!("1{window}"));
     let window = units::duration(window).or_else(bare).filter(|window| !window.is_zero());
     let (Some(count), Some(window)) = (count, window) else {
-        let message = format!("{text:?} is not a rate");
-        return Err((
-            message,
-            "write a number and a time, such as \"100/s\", \"10/5m\" or \"10000/d\"".into(),
-        ));
+        let advice = "write a number and a time, such as \"100/s\", \"10/5m\" or \"10000/d\"";
+        return Err((format!("{text:?} is not a rate"), advice.into()));
     };
     let burst = burst.unwrap_or(count);
     if window.checked_mul(burst.get()).is_none_or(|all| all / count.get() > LONGEST) {

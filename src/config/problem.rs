@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, told for people: file, line, column, the line itself, what to
 //! do. Never shows a secret, not even one that was written where none belongs.
 
-use std::{cell::RefCell, fmt, ops::Range, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use crate::authz::secret::redact;
 
@@ -26,139 +26,6 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors(pub Vec<Problem>);
 
-/// Whether what a text names outside itself, files and environment variables, is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outside {
-    Read,
-    /// The text is somebody's who may not learn what there is.
-    Ignored,
-}
-
-/// Collects problems while a text is read.
-pub(super) struct Problems<'t> {
-    file: Arc<str>,
-    text: &'t str,
-    pub(super) outside: Outside,
-    errors: RefCell<Vec<Problem>>,
-    exposed: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<Problem>>,
-}
-
-/// What was found, each in the order of the file.
-pub(super) struct Found {
-    pub(super) errors: Vec<Problem>,
-    pub(super) exposed: Vec<Problem>,
-    pub(super) warnings: Vec<Problem>,
-}
-
-impl<'t> Problems<'t> {
-    pub(super) fn new(file: Arc<str>, text: &'t str, outside: Outside) -> Self {
-        let (errors, exposed, warnings) = Default::default();
-        Self { file, text, outside, errors, exposed, warnings }
-    }
-
-    pub(super) fn file(&self) -> &Arc<str> {
-        &self.file
-    }
-
-    pub(super) fn error(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
-        let problem = self.locate(span, &message.into(), advice.into());
-        self.errors.borrow_mut().push(problem);
-    }
-
-    pub(super) fn warn(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
-        let problem = self.locate(span, &message.into(), advice.into());
-        self.warnings.borrow_mut().push(problem);
-    }
-
-    /// Reports a file with a secret that users of the machine may read, or change, who are neither its owner
-    /// nor in its group.
-    pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
-        let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
-        if self.outside == Outside::Read && mode & 0o006 != 0 {
-            let message =
-                format!("every user of this machine can read or change {} (mode {mode:04o})", path.display());
-            let advice = "`chmod 600` it, or 640 with a group of its own, and replace the secret".to_owned();
-            let problem = self.locate(span, &message, advice);
-            self.exposed.borrow_mut().push(problem);
-        }
-    }
-
-    /// A problem that is known by its line alone.
-    pub(super) fn error_on_line(&self, line: u32, message: impl Into<String>) {
-        let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
-        let start = self.text.split_inclusive('\n').take(index).map(str::len).sum::<usize>();
-        let written = self.text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
-        let indent = written.len() - written.trim_start().len();
-        self.error(&(start + indent..start + written.trim_end().len()), message, "");
-    }
-
-    pub(super) fn line(&self, span: &Range<usize>) -> u32 {
-        self.position(span.start).0
-    }
-
-    pub(super) fn has_errors(&self) -> bool {
-        !self.errors.borrow().is_empty()
-    }
-
-    /// Drops what a later stage found on the lines of an earlier stage's errors: it is their echo.
-    pub(super) fn drop_echoes(&self, first: usize) {
-        let mut errors = self.errors.borrow_mut();
-        let lines: Vec<u32> = errors.iter().take(first).map(|p| p.line).collect();
-        let mut index = 0;
-        errors.retain(|p| {
-            index += 1;
-            index <= first || !lines.contains(&p.line)
-        });
-    }
-
-    pub(super) fn error_count(&self) -> usize {
-        self.errors.borrow().len()
-    }
-
-    pub(super) fn into_found(self) -> Found {
-        let sorted = |cell: RefCell<Vec<Problem>>| {
-            let mut problems = cell.into_inner();
-            problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
-            problems.dedup();
-            problems
-        };
-        Found { errors: sorted(self.errors), exposed: sorted(self.exposed), warnings: sorted(self.warnings) }
-    }
-
-    fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
-        let (line, column) = self.position(span.start);
-        let start = self.line_start(span.start);
-        let written = self.text[start..].lines().next().unwrap_or_default();
-        let meant = self.text.get(span.clone()).unwrap_or_default();
-        let width = meant.lines().next().unwrap_or_default().chars().count().max(1);
-        Problem {
-            file: self.file.clone(),
-            line,
-            column,
-            excerpt: blot(written).chars().take(SHOWN).collect(),
-            width: u32::try_from(width).unwrap_or(u32::MAX),
-            message: redact(message).into_owned(),
-            advice,
-        }
-    }
-
-    fn position(&self, offset: usize) -> (u32, u32) {
-        let start = self.line_start(offset);
-        let line = self.text[..start].matches('\n').count() + 1;
-        let column = self.text[start..self.floor(offset)].chars().count() + 1;
-        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
-    }
-
-    fn line_start(&self, offset: usize) -> usize {
-        self.text[..self.floor(offset)].rfind('\n').map_or(0, |at| at + 1)
-    }
-
-    fn floor(&self, offset: usize) -> usize {
-        self.text.floor_char_boundary(offset.min(self.text.len()))
-    }
-}
-
 impl Errors {
     /// The file could not even be read.
     pub(super) fn of_file(file: &str, message: String, advice: &str) -> Self {
@@ -173,9 +40,6 @@ impl Errors {
         }])
     }
 }
-
-/// How much of a line is shown, in characters.
-const SHOWN: usize = 200;
 
 /// Words in a key that say that its value may be a secret, also where the key itself is a typo.
 const SECRETIVE: [&str; 8] =

@@ -2,27 +2,22 @@
 
 use http::Method;
 
-use super::{problem::Problems, section::Section};
+use super::section::Section;
 use crate::authz::rules::{PublicPath, PublicSpec, ServiceSpec};
 
 /// Warns of a rule that opens all of a prefix, or lets strangers change things.
-pub(super) fn warn_of_risks(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    rule: &PublicSpec,
-    service: &ServiceSpec,
-) {
+pub(super) fn warn_of_risks(section: &Section<'_>, rule: &PublicSpec, service: &ServiceSpec) {
     if let PublicPath::Prefix(prefix) = &rule.path
         && let Some(whole) = service.paths.iter().find(|path| is_at_or_below(path, prefix))
     {
         let message = format!("{prefix:?} opens all of {whole:?} of the service {:?}", service.key.as_str());
         let advice = "nothing there asks for a token any more: name what is meant to be public";
-        problems.warn(&section.at("prefix"), message, advice);
+        section.warn("prefix", message, advice);
     }
     let changing = rule.methods.iter().flatten().find(|method| !reads(method));
     if let Some(method) = changing {
         let message = format!("{method} passes without a token");
-        problems.warn(&section.at("methods"), message, "see to it that the upstream expects strangers");
+        section.warn("methods", message, "see to it that the upstream expects strangers");
     }
 }
 

@@ -5,9 +5,8 @@ use std::{env, fs::File, io::Read, path::Path};
 use http::HeaderValue;
 
 use super::{
-    address::Wrong,
-    problem::{Outside, Problems},
-    section::Text,
+    document::Outside,
+    section::{Text, Wrong},
 };
 use crate::authz::rules::Secret;
 
@@ -16,15 +15,16 @@ const LONGEST: u64 = 16 << 10;
 
 /// The value of a whole `Authorization` field, without the newline at its end. The text itself is
 /// never part of a message: it may be the secret, written in the wrong place.
-pub(super) fn read(problems: &Problems<'_>, reference: &Text, directory: &Path) -> Result<Secret, Wrong> {
-    let (at, reference) = (reference.span(), reference.get_ref());
+pub(super) fn read(reference: &Text<'_>) -> Result<Secret, Wrong> {
+    let ignored = || Ok(Secret(HeaderValue::from_static("ignored")));
+    let Text { document, value: reference, at } = reference;
     let wrong = |message: String, advice: &str| Err((message, advice.to_owned()));
     let (place, bytes) = if let Some(path) = reference.strip_prefix("file:") {
-        let path = directory.join(path);
-        if problems.outside == Outside::Ignored {
-            return Ok(Secret(HeaderValue::from_static("ignored")));
+        let path = document.directory.join(path);
+        if document.outside == Outside::Ignored {
+            return ignored();
         }
-        problems.require_private(&at, &path);
+        document.require_private(at, &path);
         let place = format!("the file {}", path.display());
         match read_file(&path) {
             Ok(bytes) => (place, bytes),
@@ -36,8 +36,8 @@ pub(super) fn read(problems: &Problems<'_>, reference: &Text, directory: &Path) 
             }
         }
     } else if let Some(name) = reference.strip_prefix("env:") {
-        if problems.outside == Outside::Ignored {
-            return Ok(Secret(HeaderValue::from_static("ignored")));
+        if document.outside == Outside::Ignored {
+            return ignored();
         }
         let place = format!("the environment variable {name:?}");
         let sound = !name.is_empty() && !name.contains(['=', '\0']);

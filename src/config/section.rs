@@ -1,7 +1,7 @@
 //! A table of the written form, read key by key. `shape::check` has passed judgement on types
 //! already, so that whatever does not fit here has been reported and the default stands in for it.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use toml::{
     Spanned,
@@ -9,29 +9,77 @@ use toml::{
 };
 
 use super::{
+    document::{Document, Outside},
     key::{Key, Kind},
     units,
 };
 
-/// Text with its place.
-pub(super) type Text = Spanned<String>;
+/// Why a text is refused, and what to write instead.
+pub(super) type Wrong = (String, String);
 
 #[derive(Clone)]
 pub(super) struct Section<'a> {
+    pub(super) document: &'a Document<'a>,
     keys: &'static [Key],
     table: Option<&'a DeTable<'a>>,
     /// Of the header.
     pub(super) at: Range<usize>,
 }
 
+/// Text with its place.
+#[derive(Clone)]
+pub(super) struct Text<'a> {
+    pub(super) document: &'a Document<'a>,
+    pub(super) value: String,
+    pub(super) at: Range<usize>,
+}
+
 pub(super) enum Entry<'a> {
-    Text(Text),
+    Text(Text<'a>),
     Table(Section<'a>),
 }
 
+impl<'a> Text<'a> {
+    pub(super) fn error(&self, message: impl Into<String>, advice: impl Into<String>) {
+        self.document.error(&self.at, message, advice);
+    }
+
+    pub(super) fn warn(&self, message: impl Into<String>, advice: impl Into<String>) {
+        self.document.warn(&self.at, message, advice);
+    }
+
+    /// `None`: `parse` refuses it; that is reported.
+    pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+        self.sound(parse(&self.value))
+    }
+
+    /// `None`: what was made of this text is an error; that is reported.
+    pub(super) fn sound<T>(&self, result: Result<T, Wrong>) -> Option<T> {
+        result.map_err(|(message, advice)| self.error(message, advice)).ok()
+    }
+
+    fn of(value: &Spanned<DeValue<'_>>, document: &'a Document<'a>) -> Option<Self> {
+        Some(Self { document, value: value.get_ref().as_str()?.to_owned(), at: value.span() })
+    }
+}
+
 impl<'a> Section<'a> {
-    pub(super) fn root(keys: &'static [Key], table: &'a Spanned<DeTable<'a>>) -> Self {
-        Self { keys, table: Some(table.get_ref()), at: 0..0 }
+    pub(super) fn root(
+        document: &'a Document<'a>,
+        keys: &'static [Key],
+        table: &'a Spanned<DeTable<'a>>,
+    ) -> Self {
+        Self { document, keys, table: Some(table.get_ref()), at: 0..0 }
+    }
+
+    /// Reports an error at a value, else at the header.
+    pub(super) fn error(&self, name: &str, message: impl Into<String>, advice: impl Into<String>) {
+        self.document.error(&self.at(name), message, advice);
+    }
+
+    /// Warns at a value, else at the header.
+    pub(super) fn warn(&self, name: &str, message: impl Into<String>, advice: impl Into<String>) {
+        self.document.warn(&self.at(name), message, advice);
     }
 
     /// A sub-table; an empty one, with every default, where none is written.
@@ -41,7 +89,16 @@ impl<'a> Section<'a> {
         };
         let value = self.written(name);
         let table = value.and_then(|value| value.get_ref().as_table());
-        Section { keys, table, at: value.map_or(0..0, Spanned::span) }
+        self.below(keys, table, value.map_or(0..0, Spanned::span))
+    }
+
+    fn below(&self, keys: &'static [Key], table: Option<&'a DeTable<'a>>, at: Range<usize>) -> Section<'a> {
+        Section { document: self.document, keys, table, at }
+    }
+
+    /// A sub-table that switches on what it describes.
+    pub(super) fn table_if_any(&self, name: &str) -> Option<Section<'a>> {
+        self.is_written(name).then(|| self.table(name))
     }
 
     pub(super) fn is_written(&self, name: &str) -> bool {
@@ -51,11 +108,8 @@ impl<'a> Section<'a> {
     /// The tables of `[[name]]`, `name = {...}` or `name = [{...}]`.
     pub(super) fn tables(&self, name: &str) -> Vec<Section<'a>> {
         let one = self.table(name);
-        let section = |value: &'a Spanned<DeValue<'a>>| Section {
-            keys: one.keys,
-            table: value.get_ref().as_table(),
-            at: value.span(),
-        };
+        let section =
+            |value: &'a Spanned<DeValue<'a>>| self.below(one.keys, value.get_ref().as_table(), value.span());
         match self.written(name).map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Array(items))) => items.iter().map(section).collect(),
             Some((value, DeValue::Table(_))) => vec![section(value)],
@@ -64,7 +118,7 @@ impl<'a> Section<'a> {
     }
 
     /// The tables of `[name.NAME]`, in the order of the file.
-    pub(super) fn named(&self, name: &str) -> Vec<(Text, Section<'a>)> {
+    pub(super) fn named(&self, name: &str) -> Vec<(Text<'a>, Section<'a>)> {
         let Kind::Named(keys) = self.key(name).kind else {
             unreachable!("`{name}` is a table of named tables in the table of keys");
         };
@@ -74,16 +128,50 @@ impl<'a> Section<'a> {
         let mut named: Vec<_> = tables
             .iter()
             .map(|(name, value)| {
-                let section = Section { keys, table: value.get_ref().as_table(), at: value.span() };
-                (Spanned::new(name.span(), name.get_ref().clone().into_owned()), section)
+                let section = self.below(keys, value.get_ref().as_table(), value.span());
+                let value = name.get_ref().clone().into_owned();
+                (Text { document: self.document, value, at: name.span() }, section)
             })
             .collect();
-        named.sort_by_key(|(name, _)| name.span().start);
+        named.sort_by_key(|(name, _)| name.at.start);
         named
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<Text> {
-        self.value(name, as_text)
+    pub(super) fn text(&self, name: &str) -> Option<Text<'a>> {
+        self.value(name, |value| Text::of(value, self.document))
+    }
+
+    /// A text as `parse` reads it. `None`: it is absent, or refused and reported.
+    pub(super) fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+        self.text(name)?.parse(parse)
+    }
+
+    /// The meaning of one of the words that the table of keys lists.
+    pub(super) fn word<T: Copy>(&self, name: &str, meanings: &[(&str, T)]) -> Option<T> {
+        let text = self.text(name)?;
+        meanings.iter().find_map(|(word, meaning)| (*word == text.value).then_some(*meaning))
+    }
+
+    /// [`Self::file`], with a private key in it.
+    pub(super) fn private_file(&self, name: &str) -> Option<PathBuf> {
+        let path = self.file(name)?;
+        self.document.require_private(&self.at(name), &path);
+        Some(path)
+    }
+
+    /// The path of a file that is there. `None`: none is named, or it cannot be read, which is reported.
+    pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
+        self.parsed(name, |text| {
+            let path = self.document.directory.join(text);
+            if self.document.outside == Outside::Ignored {
+                return Ok(path);
+            }
+            match path.metadata() {
+                Ok(metadata) if metadata.is_file() => Ok(path),
+                Ok(_) => Err((format!("{} is not a file", path.display()), String::new())),
+                Err(error) => Err((format!("{} cannot be read: {error}", path.display()), String::new())),
+            }
+        })
     }
 
     /// The entries of a list of texts and tables.
@@ -93,18 +181,24 @@ impl<'a> Section<'a> {
         };
         let items = self.written(name).and_then(|value| value.get_ref().as_array());
         let entry = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
-            Some(table) => Some(Entry::Table(Section { keys, table: Some(table), at: item.span() })),
-            None => as_text(item).map(Entry::Text),
+            Some(table) => Some(Entry::Table(self.below(keys, Some(table), item.span()))),
+            None => Text::of(item, self.document).map(Entry::Text),
         };
         items.map(|items| items.iter().filter_map(entry).collect()).unwrap_or_default()
     }
 
-    pub(super) fn texts(&self, name: &str) -> Vec<Text> {
+    pub(super) fn texts(&self, name: &str) -> Vec<Text<'a>> {
         self.texts_if_any(name).unwrap_or_default()
     }
 
-    pub(super) fn texts_if_any(&self, name: &str) -> Option<Vec<Text>> {
-        self.value(name, |value| Some(value.get_ref().as_array()?.iter().filter_map(as_text).collect()))
+    pub(super) fn texts_if_any(&self, name: &str) -> Option<Vec<Text<'a>>> {
+        let text = |item: &Spanned<DeValue<'_>>| Text::of(item, self.document);
+        self.value(name, |value| Some(value.get_ref().as_array()?.iter().filter_map(text).collect()))
+    }
+
+    /// The texts of a list as `parse` reads them; those that it refuses are reported.
+    pub(super) fn all_parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+        self.texts(name).iter().filter_map(|text| text.parse(&parse)).collect()
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -122,8 +216,9 @@ impl<'a> Section<'a> {
         })
     }
 
-    pub(super) fn count(&self, name: &str) -> Option<usize> {
-        self.value(name, |value| usize::try_from(integer(value.get_ref())?).ok())
+    /// `None` also where the number does not fit its type.
+    pub(super) fn count<N: TryFrom<u64>>(&self, name: &str) -> Option<N> {
+        self.value(name, |value| integer(value.get_ref())?.try_into().ok())
     }
 
     /// Where the value stands, else the header.
@@ -145,10 +240,6 @@ impl<'a> Section<'a> {
     fn key(&self, name: &str) -> &'static Key {
         self.keys.iter().find(|key| key.name == name).expect("code asks for keys of the table of keys only")
     }
-}
-
-fn as_text(value: &Spanned<DeValue<'_>>) -> Option<Text> {
-    Some(Spanned::new(value.span(), value.get_ref().as_str()?.to_owned()))
 }
 
 fn integer(value: &DeValue<'_>) -> Option<u64> {

@@ -1,23 +1,21 @@
 //! `[service.NAME]` and `[[public]]` to the specifications that `authz` compiles.
 
-use std::{path::Path, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc};
 
 use http::Method;
 
 use super::{
-    address::{Wrong, host},
-    credentials, fields,
-    problem::Problems,
-    secret,
-    section::{Section, Text},
+    address::host,
+    credentials, fields, secret,
+    section::{Section, Text, Wrong},
     suggest::{closest, did_you_mean},
 };
 use crate::authz::{
     forwarding::FieldPattern,
     path::RequestPath,
     rules::{
-        Allowance, Authorization, BUILT_IN_SERVICE, Identity, Origin, PublicPath, PublicSpec, ReadMethod,
-        ServiceKey, ServiceSpec,
+        Allowance, Authorization, BUILT_IN_SERVICE, Identity, PublicPath, PublicSpec, ReadMethod, ServiceKey,
+        ServiceSpec,
     },
 };
 
@@ -28,42 +26,40 @@ const EVERYBODY: &str = "all-users";
 
 /// The service, as far as it makes sense; what does not is reported.
 pub(super) fn service(
-    problems: &Problems<'_>,
-    name: &Text,
+    name: &Text<'_>,
     section: &Section<'_>,
     upstreams: &[&str],
     dropped: &Arc<[FieldPattern]>,
-    directory: &Path,
 ) -> Option<ServiceSpec> {
     // Everything is looked at before anything missing ends it.
-    let key = service_key(problems, name);
+    let key = name.parse(service_key);
     let upstream = section.text("upstream");
-    if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(&u.get_ref().as_str())) {
-        unknown_name(problems, "upstream", upstream, upstreams);
+    if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(&u.value.as_str())) {
+        unknown_name("upstream", upstream, upstreams);
     }
-    let readers = group_names(problems, &section.texts("readers"));
+    let readers = group_names(&section.texts("readers"));
     if readers.is_empty() {
-        let message = format!("nobody may read the service {:?}", name.get_ref());
-        problems.warn(&name.span(), message, "name groups in `readers`, such as [\"all-users\"]");
+        let message = format!("nobody may read the service {:?}", name.value);
+        name.warn(message, "name groups in `readers`, such as [\"all-users\"]");
     }
-    let paths = paths(problems, section);
-    let read_methods = collect(problems, section.texts("read_methods"), read_method);
-    let methods = section.texts_if_any("methods").map(|texts| methods(problems, section, texts));
-    let hosts = collect(problems, section.texts("hosts"), host);
-    let identity_groups = section.texts_if_any("identity_groups").map(|texts| group_names(problems, &texts));
-    let allow = section.texts("allow").iter().filter_map(|word| allowance(word.get_ref())).collect();
-    let fields = fields::policy(problems, section, dropped);
-    let authorization = authorization(problems, section, directory);
-    let credentials = credentials::credentials(problems, section);
-    let title = section.text("title").map_or_else(|| name.get_ref().clone(), |t| line(problems, &t, 200));
-    let about = section.text("about").map(|t| line(problems, &t, 500)).unwrap_or_default();
+    let paths = paths(section);
+    let read_methods = section.all_parsed("read_methods", read_method);
+    let methods = methods(section);
+    let hosts = section.all_parsed("hosts", host);
+    let identity_groups = section.texts_if_any("identity_groups").map(|texts| group_names(&texts));
+    let allow = section.texts("allow").iter().filter_map(|word| allowance(&word.value)).collect();
+    let fields = fields::policy(section, dropped);
+    let authorization = authorization(section);
+    let credentials = credentials::credentials(section);
+    let title = section.text("title").map_or_else(|| name.value.clone(), |t| line(&t, 200));
+    let about = section.text("about").map(|t| line(&t, 500)).unwrap_or_default();
     Some(ServiceSpec {
         // Without any sound path the service would only be called pathless: an echo.
         paths: Some(paths).filter(|paths| !paths.is_empty())?,
         key: key?,
         title,
         about,
-        upstream: Arc::from(upstream?.get_ref().as_str()),
+        upstream: upstream?.value.into(),
         hosts,
         readers,
         methods,
@@ -71,103 +67,85 @@ pub(super) fn service(
         authorization: authorization?,
         credentials,
         registry: section.flag("registry"),
-        identity: section.text("identity").map_or(Identity::None, |word| identity(word.get_ref())),
+        identity: section.word("identity", &IDENTITIES).unwrap_or(Identity::None),
         identity_groups,
         allow,
         fields,
         max_body: section.size("max_body"),
-        origin: origin(problems, section),
+        origin: section.document.origin(&section.at),
     })
 }
 
 /// A `[[public]]` rule.
-pub(super) fn public(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    services: &[&str],
-) -> Option<PublicSpec> {
+pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicSpec> {
     let service = section.text("service")?;
-    if !services.contains(&service.get_ref().as_str()) {
-        unknown_name(problems, "service", &service, services);
+    if !services.contains(&service.value.as_str()) {
+        unknown_name("service", &service, services);
         return None;
     }
     let path = match (section.text("path"), section.text("prefix")) {
-        (Some(path), None) => prefix_or_path(problems, &path, false).map(PublicPath::Exact),
-        (None, Some(prefix)) => prefix_or_path(problems, &prefix, true).map(PublicPath::Prefix),
+        (Some(path), None) => path.parse(|path| prefix_or_path(path, false)).map(PublicPath::Exact),
+        (None, Some(prefix)) => prefix.parse(|prefix| prefix_or_path(prefix, true)).map(PublicPath::Prefix),
         (Some(_), Some(prefix)) => {
-            problems.error(&prefix.span(), "a public rule has either `path` or `prefix`", "write two rules");
+            prefix.error("a public rule has either `path` or `prefix`", "write two rules");
             None
         }
         (None, None) if section.is_written("path") || section.is_written("prefix") => None,
         (None, None) => {
             let advice = "add `path = \"/...\"` for one path, `prefix = \"/...\"` for all below it";
-            problems.error(&section.at, "this public rule opens nothing", advice);
+            section.document.error(&section.at, "this public rule opens nothing", advice);
             None
         }
     };
     Some(PublicSpec {
-        service: ServiceKey::parse(service.get_ref())?,
-        methods: section.texts_if_any("methods").map(|texts| methods(problems, section, texts)),
+        service: ServiceKey::parse(&service.value)?,
+        methods: methods(section),
         path: path?,
-        origin: origin(problems, section),
+        origin: section.document.origin(&section.at),
     })
 }
 
 /// Reports a name that nothing in the file defines.
-fn unknown_name(problems: &Problems<'_>, what: &str, name: &Text, known: &[&str]) {
-    let advice = closest(name.get_ref(), known.iter().copied()).map_or_else(
-        || format!("add a table `[{what}.{}]`, or name one of: {}", name.get_ref(), known.join(", ")),
+fn unknown_name(what: &str, name: &Text<'_>, known: &[&str]) {
+    let advice = closest(&name.value, known.iter().copied()).map_or_else(
+        || format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", ")),
         did_you_mean,
     );
-    problems.error(&name.span(), format!("there is no {what} {:?}", name.get_ref()), advice);
+    name.error(format!("there is no {what} {:?}", name.value), advice);
 }
 
-fn service_key(problems: &Problems<'_>, name: &Text) -> Option<ServiceKey> {
-    if name.get_ref() == BUILT_IN_SERVICE {
+fn service_key(name: &str) -> Result<ServiceKey, Wrong> {
+    if name == BUILT_IN_SERVICE {
         let message = format!("the service {BUILT_IN_SERVICE:?} is built in: it is the admin listener");
-        problems.error(&name.span(), message, "choose another name");
-        return None;
+        return Err((message, "choose another name".into()));
     }
-    let key = ServiceKey::parse(name.get_ref());
-    if key.is_none() {
-        let message = format!("{:?} cannot be a service's scope word", name.get_ref());
+    ServiceKey::parse(name).ok_or_else(|| {
         let advice = "write a lower-case letter, then at most 62 lower-case letters, digits and `-`";
-        problems.error(&name.span(), message, advice);
-    }
-    key
+        (format!("{name:?} cannot be a service's scope word"), advice.into())
+    })
 }
 
-fn paths(problems: &Problems<'_>, section: &Section<'_>) -> Vec<String> {
-    let Some(written) = section.texts_if_any("paths") else {
-        return Vec::new();
-    };
-    if !(1..=MOST_PATHS).contains(&written.len()) {
-        let message = format!("`paths` has {} prefixes, not 1 to {MOST_PATHS}", written.len());
-        problems.error(&section.at("paths"), message, "");
+fn paths(section: &Section<'_>) -> Vec<String> {
+    if let Some(count) = section.texts_if_any("paths").map(|texts| texts.len())
+        && !(1..=MOST_PATHS).contains(&count)
+    {
+        section.error("paths", format!("`paths` has {count} prefixes, not 1 to {MOST_PATHS}"), "");
     }
-    written.iter().filter_map(|path| prefix_or_path(problems, path, true)).collect()
+    section.all_parsed("paths", |path| prefix_or_path(path, true))
 }
 
 /// A path that a request could have: rules for others would never match.
-fn prefix_or_path(problems: &Problems<'_>, text: &Text, is_prefix: bool) -> Option<String> {
-    let path = text.get_ref().as_str();
-    let refuse = |message: String, advice: String| {
-        problems.error(&text.span(), message, advice);
-        None
-    };
+fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
+    let refuse = |message: String, advice: String| Err((message, advice));
     if !path.starts_with('/') {
-        return refuse(
-            format!("{path:?} does not start with \"/\""),
-            format!("write {:?}", format!("/{path}")),
-        );
+        let advice = format!("write {:?}", format!("/{path}"));
+        return refuse(format!("{path:?} does not start with \"/\""), advice);
     }
     if is_prefix && path.len() > 1 && path.ends_with('/') {
         let bare = path.trim_end_matches('/');
         let bare = if bare.is_empty() { "/" } else { bare };
-        return refuse(
-            format!("{path:?} ends with \"/\""),
-            format!("write {bare:?}: prefixes match whole segments"),
-        );
+        let advice = format!("write {bare:?}: prefixes match whole segments");
+        return refuse(format!("{path:?} ends with \"/\""), advice);
     }
     if path.ends_with("/*") {
         let advice = "prefixes match whole segments, and everything below: leave the \"/*\" out";
@@ -177,17 +155,18 @@ fn prefix_or_path(problems: &Problems<'_>, text: &Text, is_prefix: bool) -> Opti
         return refuse(format!("{path:?} has a query"), "rules match the path alone".into());
     }
     match RequestPath::parse(path) {
-        Ok(_) => Some(path.to_owned()),
+        Ok(_) => Ok(path.to_owned()),
         Err(error) => refuse(format!("{path:?} can never match: {error}"), String::new()),
     }
 }
 
-fn methods(problems: &Problems<'_>, section: &Section<'_>, texts: Vec<Text>) -> Vec<Method> {
-    if texts.is_empty() {
+/// `None`: the default.
+fn methods(section: &Section<'_>) -> Option<Vec<Method>> {
+    if section.texts_if_any("methods")?.is_empty() {
         let advice = "leave `methods` out for the default, or name some";
-        problems.error(&section.at("methods"), "`methods` is empty: nothing would pass", advice);
+        section.error("methods", "`methods` is empty: nothing would pass", advice);
     }
-    collect(problems, texts, method)
+    Some(section.all_parsed("methods", method))
 }
 
 fn method(text: &str) -> Result<Method, Wrong> {
@@ -216,34 +195,25 @@ fn read_method(text: &str) -> Result<ReadMethod, Wrong> {
     Ok(ReadMethod { method: method(word)?, prefix: Some(prefix.to_owned()) })
 }
 
-fn authorization(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<Authorization> {
+fn authorization(section: &Section<'_>) -> Option<Authorization> {
     let text = section.text("authorization")?;
-    match text.get_ref().as_str() {
+    match text.value.as_str() {
         "strip" => Some(Authorization::Strip),
         "keep" => {
             let message = "the upstream receives the client's bearer";
-            problems.warn(&text.span(), message, "whoever runs the upstream can then act with the token");
+            text.warn(message, "whoever runs the upstream can then act with the token");
             Some(Authorization::Keep)
         }
-        _ => match secret::read(problems, &text, directory) {
-            Ok(secret) => Some(Authorization::Replace(secret)),
-            Err((message, advice)) => {
-                problems.error(&text.span(), message, advice);
-                None
-            }
-        },
+        _ => text.sound(secret::read(&text)).map(Authorization::Replace),
     }
 }
 
-/// An unknown word has been reported.
-fn identity(word: &str) -> Identity {
-    match word {
-        "headers" => Identity::Headers,
-        "jwt" => Identity::Jwt,
-        "both" => Identity::Both,
-        _ => Identity::None,
-    }
-}
+const IDENTITIES: [(&str, Identity); 4] = [
+    ("headers", Identity::Headers),
+    ("jwt", Identity::Jwt),
+    ("both", Identity::Both),
+    ("none", Identity::None),
+];
 
 fn allowance(word: &str) -> Option<Allowance> {
     match word {
@@ -257,45 +227,22 @@ fn allowance(word: &str) -> Option<Allowance> {
 }
 
 /// Group names; whether the store has them is the store's affair, but one of them is built in.
-fn group_names(problems: &Problems<'_>, texts: &[Text]) -> Vec<String> {
+fn group_names(texts: &[Text<'_>]) -> Vec<String> {
     for text in texts {
-        let name = text.get_ref();
+        let name = &text.value;
         if name != EVERYBODY && closest(name, [EVERYBODY]).is_some() {
             let message = format!("the group {name:?} looks like the built-in {EVERYBODY:?}");
-            problems.warn(&text.span(), message, did_you_mean(EVERYBODY));
+            text.warn(message, did_you_mean(EVERYBODY));
         }
     }
-    texts.iter().map(|text| line(problems, text, 200)).collect()
+    texts.iter().map(|text| line(text, 200)).collect()
 }
 
 /// Text fit for one line of a page: no control characters, not empty, not endless.
-fn line(problems: &Problems<'_>, text: &Text, longest: usize) -> String {
-    let shown = text.get_ref().trim();
+fn line(text: &Text<'_>, longest: usize) -> String {
+    let shown = text.value.trim();
     if shown.is_empty() || shown.chars().count() > longest || shown.chars().any(char::is_control) {
-        let message = format!("this must be one line of 1 to {longest} characters");
-        problems.error(&text.span(), message, "");
+        text.error(format!("this must be one line of 1 to {longest} characters"), "");
     }
     shown.to_owned()
-}
-
-/// Every text as `parse` reads it; what it refuses is reported in its place.
-pub(super) fn collect<T>(
-    problems: &Problems<'_>,
-    texts: Vec<Text>,
-    parse: impl Fn(&str) -> Result<T, Wrong>,
-) -> Vec<T> {
-    texts
-        .into_iter()
-        .filter_map(|text| match parse(text.get_ref()) {
-            Ok(value) => Some(value),
-            Err((message, advice)) => {
-                problems.error(&text.span(), message, advice);
-                None
-            }
-        })
-        .collect()
-}
-
-fn origin(problems: &Problems<'_>, section: &Section<'_>) -> Origin {
-    Origin { file: problems.file().clone(), line: problems.line(&section.at) }
 }

@@ -9,15 +9,15 @@ use toml::{
 };
 
 use super::{
+    document::Document,
     key::{Key, Kind},
-    problem::Problems,
     suggest::{closest, did_you_mean, list},
     units,
 };
 
 /// Reports whatever in `table` does not fit `keys`. `path` is how the table is called in messages.
 pub(super) fn check(
-    problems: &Problems<'_>,
+    document: &Document<'_>,
     keys: &'static [Key],
     table: &DeTable<'_>,
     at: &Range<usize>,
@@ -25,31 +25,31 @@ pub(super) fn check(
 ) {
     for (name, value) in table {
         match keys.iter().find(|key| key.name == name.get_ref()) {
-            Some(key) => check_value(problems, key, value, &join(path, key.name)),
-            None => unknown(problems, keys, name, path),
+            Some(key) => check_value(document, key, value, &join(path, key.name)),
+            None => unknown(document, keys, name, path),
         }
     }
     for key in keys.iter().filter(|key| key.required && table.get(key.name).is_none()) {
         let advice = format!("add `{} = {}`", key.name, form_of(key.kind).1);
         let whole = if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") };
-        problems.error(at, format!("{whole} lacks `{}`", key.name), advice);
+        document.error(at, format!("{whole} lacks `{}`", key.name), advice);
     }
 }
 
-fn unknown(problems: &Problems<'_>, keys: &'static [Key], name: &Spanned<Cow<'_, str>>, path: &str) {
+fn unknown(document: &Document<'_>, keys: &'static [Key], name: &Spanned<Cow<'_, str>>, path: &str) {
     let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
     let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
     let advice = closest(name.get_ref(), known.iter().copied())
         .map_or_else(|| format!("known here: {}", known.join(", ")), did_you_mean);
-    problems.error(&name.span(), format!("unknown key `{}`{place}", name.get_ref()), advice);
+    document.error(&name.span(), format!("unknown key `{}`{place}", name.get_ref()), advice);
 }
 
-fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) {
+fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) {
     let at = value.span();
     let wrong_type = || {
         let (wanted, example) = form_of(key.kind);
         let message = format!("`{path}` must be {wanted}, this is {}", article(value.get_ref().type_str()));
-        problems.error(&at, message, format!("write `{} = {example}`", key.name));
+        document.error(&at, message, format!("write `{} = {example}`", key.name));
     };
     match (key.kind, value.get_ref()) {
         (Kind::Text | Kind::Secret, DeValue::String(_)) | (Kind::Flag, DeValue::Boolean(_)) => {}
@@ -61,44 +61,44 @@ fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 } else {
                     format!("`{path}` must be between {from} and {to}")
                 };
-                problems.error(&at, message, "");
+                document.error(&at, message, "");
             }
         }
         (Kind::Duration(least), DeValue::String(text)) => match units::duration(text) {
-            None => problems.error(
+            None => document.error(
                 &at,
                 format!("`{path}` is not a duration"),
                 format!("write {}", units::DURATION_FORM),
             ),
             Some(d) if d < Duration::from_millis(least) => {
-                problems.error(&at, format!("`{path}` must be at least {least}ms"), "");
+                document.error(&at, format!("`{path}` must be at least {least}ms"), "");
             }
             Some(_) => {}
         },
         (Kind::Size, DeValue::String(text)) => match units::size(text) {
             None => {
-                problems.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
+                document.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
             }
-            Some(0) => problems.error(&at, format!("`{path}` must be at least 1"), ""),
+            Some(0) => document.error(&at, format!("`{path}` must be at least 1"), ""),
             Some(_) => {}
         },
         (Kind::Size, DeValue::Integer(number)) => {
             if !u64::from_str_radix(number.as_str(), number.radix()).is_ok_and(|n| (1..1 << 63).contains(&n))
             {
-                problems.error(&at, format!("`{path}` must be at least 1"), "");
+                document.error(&at, format!("`{path}` must be at least 1"), "");
             }
         }
-        (Kind::Word(words), DeValue::String(text)) => check_word(problems, words, text, &at, path),
+        (Kind::Word(words), DeValue::String(text)) => check_word(document, words, text, &at, path),
         (Kind::Texts | Kind::Words(_), DeValue::Array(items)) => {
             for item in items {
                 match (item.get_ref(), key.kind) {
                     (DeValue::String(text), Kind::Words(words)) => {
-                        check_word(problems, words, text, &item.span(), path);
+                        check_word(document, words, text, &item.span(), path);
                     }
                     (DeValue::String(_), _) => {}
                     (other, _) => {
                         let found = article(other.type_str());
-                        problems.error(
+                        document.error(
                             &item.span(),
                             format!("`{path}` must hold text only, this is {found}"),
                             "",
@@ -111,22 +111,22 @@ fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
             for item in items {
                 match item.get_ref() {
                     DeValue::String(_) => {}
-                    DeValue::Table(table) => check(problems, keys, table, &item.span(), path),
+                    DeValue::Table(table) => check(document, keys, table, &item.span(), path),
                     other => {
                         let found = article(other.type_str());
                         let message = format!("`{path}` must hold texts and tables, this is {found}");
-                        problems.error(&item.span(), message, "");
+                        document.error(&item.span(), message, "");
                     }
                 }
             }
         }
         (Kind::Table(keys) | Kind::TableOrTables(keys), DeValue::Table(table)) => {
-            check(problems, keys, table, &at, path);
+            check(document, keys, table, &at, path);
         }
         (Kind::TableOrTables(keys) | Kind::Tables(keys), DeValue::Array(items)) => {
             for item in items {
                 match item.get_ref() {
-                    DeValue::Table(table) => check(problems, keys, table, &item.span(), path),
+                    DeValue::Table(table) => check(document, keys, table, &item.span(), path),
                     _ => wrong_type(),
                 }
             }
@@ -135,10 +135,10 @@ fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
             for (name, value) in tables {
                 let path = join(path, name.get_ref());
                 match value.get_ref() {
-                    DeValue::Table(table) => check(problems, keys, table, &value.span(), &path),
+                    DeValue::Table(table) => check(document, keys, table, &value.span(), &path),
                     _ => {
                         let message = format!("`{path}` must be a table");
-                        problems.error(&name.span(), message, format!("write `[{path}]`, then its keys"));
+                        document.error(&name.span(), message, format!("write `[{path}]`, then its keys"));
                     }
                 }
             }
@@ -147,13 +147,13 @@ fn check_value(problems: &Problems<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
     }
 }
 
-fn check_word(problems: &Problems<'_>, words: &[&str], text: &str, at: &Range<usize>, path: &str) {
+fn check_word(document: &Document<'_>, words: &[&str], text: &str, at: &Range<usize>, path: &str) {
     if words.contains(&text) {
         return;
     }
     let advice =
         closest(text, words.iter().copied()).map_or_else(|| format!("write {}", list(words)), did_you_mean);
-    problems.error(at, format!("`{path}` does not know {text:?}"), advice);
+    document.error(at, format!("`{path}` does not know {text:?}"), advice);
 }
 
 /// What a kind is called, and an example of it.

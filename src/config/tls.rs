@@ -1,134 +1,75 @@
 //! TLS of a listener, as it is written: its certificates, and whose certificates clients show.
 
-use std::{
-    cell::OnceCell,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::ops::Range;
 
-use super::{
-    problem::{Outside, Problems},
-    section::{Section, Text},
-};
+use super::{document::Outside, section::Section};
 use crate::{
     net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
-    settings::{NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls},
+    settings::{TlsParts, Trust, UpstreamTls},
 };
 
 /// The certificates of a listener, and whether clients are asked for theirs.
-pub(super) fn resolve(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Settings {
+pub(super) fn resolve(section: &Section<'_>) -> Settings {
     let pairs: Vec<CertifiedKeyFiles> = section
         .tables("tls")
         .iter()
         .filter_map(|tls| {
-            let pair = CertifiedKeyFiles {
-                cert: file(problems, tls, "cert", directory)?,
-                key: key_file(problems, tls, directory)?,
-            };
+            let pair = CertifiedKeyFiles { cert: tls.file("cert")?, key: tls.private_file("key")? };
             let alone = Settings { pairs: vec![pair.clone()], clients: None };
-            loadable(problems, &alone, &tls.at("cert")).then_some(pair)
+            loadable(&alone, tls, "cert").then_some(pair)
         })
         .collect();
     let clients = section.is_written("tls_client_ca").then(|| {
-        let authorities = file(problems, section, "tls_client_ca", directory)?;
-        let required = section.text("tls_client_certificate").is_none_or(|text| text.get_ref() == "required");
+        let authorities = section.file("tls_client_ca")?;
+        let required = section.text("tls_client_certificate").is_none_or(|text| text.value == "required");
         Some(ClientAuth { authorities, required })
     });
     let settings = Settings { pairs, clients: clients.flatten() };
     if section.is_written("tls_client_ca") && !section.is_written("tls") {
         let message = "`tls_client_ca` without `tls`: nobody would be asked for a certificate";
-        problems.error(&section.at("tls_client_ca"), message, "set `tls`");
+        section.error("tls_client_ca", message, "set `tls`");
     } else if settings.clients.is_some() && !settings.pairs.is_empty() {
-        loadable(problems, &settings, &section.at("tls_client_ca"));
+        loadable(&settings, section, "tls_client_ca");
     }
     if section.is_written("tls_client_certificate") && !section.is_written("tls_client_ca") {
         let message = "`tls_client_certificate` without `tls_client_ca`: nobody says whose are good";
-        problems.error(&section.at("tls_client_certificate"), message, "set `tls_client_ca`");
+        section.error("tls_client_certificate", message, "set `tls_client_ca`");
     }
     settings
 }
 
-/// The file of a private key.
-pub(super) fn key_file(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Option<PathBuf> {
-    let path = file(problems, section, "key", directory)?;
-    problems.require_private(&section.at("key"), &path);
-    Some(path)
+fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
+    section.document.outside == Outside::Ignored
+        || Certificates::load(settings).map_err(|error| section.error(name, with_sources(&error), "")).is_ok()
 }
 
-pub(super) fn file(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    name: &str,
-    directory: &Path,
-) -> Option<PathBuf> {
-    let text: Text = section.text(name)?;
-    let path: PathBuf = directory.join(text.get_ref());
-    if problems.outside == Outside::Ignored {
-        return Some(path);
-    }
-    match path.metadata() {
-        Ok(metadata) if metadata.is_file() => Some(path),
-        Ok(_) => {
-            problems.error(&text.span(), format!("{} is not a file", path.display()), "");
-            None
-        }
-        Err(error) => {
-            problems.error(&text.span(), format!("{} cannot be read: {error}", path.display()), "");
-            None
-        }
-    }
-}
-
-/// Whom `ca` says to trust, or the system's authorities. `key` is how the advice calls it.
-pub(super) fn authorities(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    (at, key): (&Range<usize>, &str),
-    directory: &Path,
-    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
-) -> Option<Trust> {
+/// Whom `ca` says to trust, or the system's authorities; an error about those is reported at `at`, and its
+/// advice calls the key `key`. `None`: neither can be used.
+pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str)) -> Option<Trust> {
     if section.is_written("ca") {
-        return Some(Trust::File(file(problems, section, "ca", directory)?));
+        return section.file("ca").map(Trust::File);
     }
-    if problems.outside == Outside::Ignored {
+    if section.document.outside == Outside::Ignored {
         return None;
     }
-    match system.get_or_init(SystemRoots::load) {
+    match section.document.system_roots() {
         Ok(roots) => Some(Trust::System(roots.clone())),
         Err(error) => {
             let advice = format!("install them (ca-certificates), or name a file in `{key}`");
-            problems.error(at, error.to_string(), advice);
+            section.document.error(at, error.to_string(), advice);
             None
         }
     }
 }
 
 /// How an issuer of tokens is reached over TLS.
-pub(super) fn issuer(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    directory: &Path,
-    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
-) -> Option<UpstreamTls> {
-    let trust = authorities(problems, section, (&section.at, "ca"), directory, system)?;
-    if problems.outside == Outside::Ignored {
+pub(super) fn issuer(section: &Section<'_>) -> Option<UpstreamTls> {
+    let trust = authorities(section, (&section.at, "ca"))?;
+    if section.document.outside == Outside::Ignored {
         return None;
     }
     let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
-    loaded.map_err(|error| problems.error(&section.at("ca"), with_sources(&error), "")).ok()
-}
-
-fn loadable(problems: &Problems<'_>, settings: &Settings, at: &Range<usize>) -> bool {
-    if problems.outside == Outside::Ignored {
-        return true;
-    }
-    match Certificates::load(settings) {
-        Ok(_) => true,
-        Err(error) => {
-            problems.error(at, with_sources(&error), "");
-            false
-        }
-    }
+    loaded.map_err(|error| section.error("ca", with_sources(&error), "")).ok()
 }
 
 /// The error and what is behind it, in one line.

@@ -1,46 +1,38 @@
 //! What stands in `[upstream.NAME]`.
 
-use std::{cell::OnceCell, num::NonZeroUsize, path::Path, sync::Arc};
+use std::num::NonZeroUsize;
 
 use http::{HeaderValue, StatusCode};
 
 use super::{
     address::{Listen, upstream_url},
-    problem::{Outside, Problems},
+    document::Outside,
     section::{Entry, Section, Text},
     tls,
 };
 use crate::{
     net::{Address, tls::CertifiedKeyFiles},
     settings::{
-        Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, NoSystemRoots, Scheme, SystemRoots,
-        TlsParts, UpstreamSettings, UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
+        Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, TlsParts, UpstreamSettings,
+        UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
     },
 };
 
 /// `None` where something essential is missing; that has been reported.
-pub(super) fn upstream(
-    problems: &Problems<'_>,
-    name: &Text,
-    section: &Section<'_>,
-    directory: &Path,
-    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
-) -> Option<UpstreamSettings> {
-    let urls = urls(problems, section, directory);
-    let host = section.text("host").and_then(|text| {
-        let authority = text.get_ref().parse::<http::uri::Authority>().ok();
+pub(super) fn upstream(name: &Text<'_>, section: &Section<'_>) -> Option<UpstreamSettings> {
+    let urls = urls(section);
+    let host = section.parsed("host", |text| {
+        let authority = text.parse::<http::uri::Authority>().ok();
         let sound = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
-        if sound.is_none() {
-            problems.error(&text.span(), format!("{:?} cannot be a Host field", text.get_ref()), "");
-        }
-        HeaderValue::from_str(sound?.as_str()).ok()
+        let value = sound.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        value.ok_or_else(|| (format!("{text:?} cannot be a Host field"), String::new()))
     });
     let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));
     Some(UpstreamSettings {
-        name: Arc::from(name.get_ref().as_str()),
+        name: name.value.as_str().into(),
         host,
-        http: http_version(problems, section, &urls),
-        tls: tls(problems, section, &urls, directory, system),
+        http: http_version(section, &urls),
+        tls: tls(section, &urls),
         urls,
         connect_timeout: timeouts.duration("connect")?,
         first_byte_timeout: timeouts.duration("first_byte")?,
@@ -49,17 +41,10 @@ pub(super) fn upstream(
         ping_interval: timeouts.duration("ping")?,
         tunnel_idle_timeout: timeouts.duration("tunnel_idle")?,
         idle_timeout: timeouts.duration("pool_idle")?,
-        balance: match section.text("balance")?.get_ref().as_str() {
-            "least-requests" => Balance::LeastRequests,
-            "hash" => Balance::Hash,
-            _ => Balance::RoundRobin,
-        },
-        ejection: Ejection {
-            failures: u32::try_from(eject.count("failures")?).ok()?,
-            back_off: eject.duration("for")?,
-        },
-        health: if section.is_written("health") { health(problems, &section.table("health")) } else { None },
-        retries: u32::try_from(section.count("retries")?).ok()?,
+        balance: section.word("balance", &BALANCES).unwrap_or_default(),
+        ejection: Ejection { failures: eject.count("failures")?, back_off: eject.duration("for")? },
+        health: section.table_if_any("health").and_then(|section| health(&section)),
+        retries: section.count("retries")?,
         resolve: section.duration("resolve")?,
         max_connections: section.count("max_connections").and_then(NonZeroUsize::new),
         max_in_flight: section.count("max_in_flight").and_then(NonZeroUsize::new),
@@ -68,15 +53,21 @@ pub(super) fn upstream(
     })
 }
 
-fn urls(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec<WeightedUrl> {
+const BALANCES: [(&str, Balance); 3] = [
+    ("round-robin", Balance::RoundRobin),
+    ("least-requests", Balance::LeastRequests),
+    ("hash", Balance::Hash),
+];
+
+fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
     let entries = section.entries("urls");
-    let at = section.at("urls");
     if section.is_written("urls") {
         if entries.is_empty() {
-            problems.error(&at, "`urls` is empty", "name at least one, such as \"http://127.0.0.1:8090\"");
+            let advice = "name at least one, such as \"http://127.0.0.1:8090\"";
+            section.error("urls", "`urls` is empty", advice);
         } else if entries.len() > UpstreamSettings::MOST_URLS {
             let message = format!("`urls` may name at most {}", UpstreamSettings::MOST_URLS);
-            problems.error(&at, message, "one name may lead to any number of addresses");
+            section.error("urls", message, "one name may lead to any number of addresses");
         }
     }
     let mut urls: Vec<WeightedUrl> = Vec::with_capacity(entries.len());
@@ -86,97 +77,79 @@ fn urls(problems: &Problems<'_>, section: &Section<'_>, directory: &Path) -> Vec
             Entry::Table(table) => (table.text("url"), table.count("weight")),
         };
         let (Some(text), Some(weight)) = (text, weight) else { continue };
-        match upstream_url(text.get_ref(), directory) {
-            Ok(url) if urls.iter().any(|other| other.url == url) => {
-                problems.error(
-                    &text.span(),
-                    format!("{:?} is named twice", text.get_ref()),
-                    "give it a weight",
-                );
+        let url = text.parse(|text| match upstream_url(text, section.document.directory)? {
+            url if urls.iter().any(|other| other.url == url) => {
+                Err((format!("{text:?} is named twice"), "give it a weight".into()))
             }
-            Ok(url) => urls.push(WeightedUrl { url, weight: u32::try_from(weight).unwrap_or(u32::MAX) }),
-            Err((message, advice)) => problems.error(&text.span(), message, advice),
-        }
+            url => Ok(url),
+        });
+        urls.extend(url.map(|url| WeightedUrl { url, weight }));
     }
     if !urls.is_empty() && urls.iter().all(|one| one.weight == 0) {
-        problems.error(&at, "no url has a weight: nothing could be sent", "give one a weight of at least 1");
+        let message = "no url has a weight: nothing could be sent";
+        section.error("urls", message, "give one a weight of at least 1");
     }
     urls
 }
 
-fn health(problems: &Problems<'_>, section: &Section<'_>) -> Option<Health> {
-    let path = section.text("path")?;
-    let sound = path.get_ref().starts_with('/') && !path.get_ref().contains('#');
-    let parsed = path.get_ref().parse().ok().filter(|_| sound);
-    if parsed.is_none() {
-        let message = format!("{:?} is not a path", path.get_ref());
-        problems.error(&path.span(), message, "write it as it is requested, such as \"/health\"");
-    }
+fn health(section: &Section<'_>) -> Option<Health> {
+    let path = section.parsed("path", |path| {
+        let sound = path.starts_with('/') && !path.contains('#');
+        path.parse().ok().filter(|_| sound).ok_or_else(|| {
+            let advice = "write it as it is requested, such as \"/health\"";
+            (format!("{path:?} is not a path"), advice.into())
+        })
+    });
     Some(Health {
-        path: parsed?,
+        path: path?,
         interval: section.duration("interval")?,
         timeout: section.duration("timeout")?,
-        rise: u32::try_from(section.count("rise")?).ok()?,
-        fall: u32::try_from(section.count("fall")?).ok()?,
-        status: section
-            .count("status")
-            .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()),
+        rise: section.count("rise")?,
+        fall: section.count("fall")?,
+        status: section.count("status").and_then(|status| StatusCode::from_u16(status).ok()),
     })
 }
 
-fn tls(
-    problems: &Problems<'_>,
-    section: &Section<'_>,
-    urls: &[WeightedUrl],
-    directory: &Path,
-    system: &OnceCell<Result<SystemRoots, NoSystemRoots>>,
-) -> Option<UpstreamTls> {
+fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     let written = section.table("tls");
     if !urls.iter().any(|one| one.url.scheme() == Scheme::Https) {
         if section.is_written("tls") && !urls.is_empty() {
             let message = "`tls` is set, but no url is https://: it would do nothing";
-            problems.error(&section.at("tls"), message, "write https:// in the url, or leave `tls` out");
+            section.error("tls", message, "write https:// in the url, or leave `tls` out");
         }
         return None;
     }
-    let file = |name| tls::file(problems, &written, name, directory);
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if written.is_written(one) && !written.is_written(other) {
             let message = format!("`tls.{one}` without `tls.{other}`: nothing could be shown");
-            problems.error(&written.at(one), message, format!("set `tls.{other}`"));
+            written.error(one, message, format!("set `tls.{other}`"));
             return None;
         }
     }
     let pair = match written.is_written("cert") {
-        true => Some(CertifiedKeyFiles {
-            cert: file("cert")?,
-            key: tls::key_file(problems, &written, directory)?,
-        }),
+        true => Some(CertifiedKeyFiles { cert: written.file("cert")?, key: written.private_file("key")? }),
         false => None,
     };
     let name = match written.text("server_name") {
         None => None,
-        Some(text) => {
-            let name = parse_name(text.get_ref());
-            if name.is_none() {
-                let message = format!("{:?} is not a name that a certificate can have", text.get_ref());
-                problems.error(&text.span(), message, "write a host name or an address");
-            }
-            Some(name?)
-        }
+        Some(text) => Some(text.parse(|name| {
+            parse_name(name).ok_or_else(|| {
+                let message = format!("{name:?} is not a name that a certificate can have");
+                (message, "write a host name or an address".into())
+            })
+        })?),
     };
-    if problems.outside == Outside::Ignored {
+    if section.document.outside == Outside::Ignored {
         return None;
     }
-    let from = (&section.at("urls"), "tls.ca");
-    let trust = tls::authorities(problems, &written, from, directory, system)?;
-    let at = if written.is_written("cert") { written.at("cert") } else { written.at("ca") };
+    let trust = tls::authorities(&written, (&section.at("urls"), "tls.ca"))?;
+    let at = if written.is_written("cert") { "cert" } else { "ca" };
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
-        .map_err(|error| problems.error(&at, tls::with_sources(&error), ""))
+        .map_err(|error| written.error(at, tls::with_sources(&error), ""))
         .ok()?;
     if let Some(one) = urls.iter().find(|one| loaded.authority_is_server(one.url.host())) {
         let message = format!("the certificate in `tls.ca` is that of {} and {MADE_AS_AUTHORITY}", one.url);
-        problems.warn(&written.at("ca"), message, "connections fail if the upstream shows it");
+        written.warn("ca", message, "connections fail if the upstream shows it");
     }
     Some(loaded)
 }
@@ -200,15 +173,12 @@ pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
     })
 }
 
-fn http_version(problems: &Problems<'_>, section: &Section<'_>, urls: &[WeightedUrl]) -> HttpVersion {
-    let version = match section.text("http").as_ref().map(|text| text.get_ref().as_str()) {
-        Some("1.1") => HttpVersion::Http1,
-        Some("2") => HttpVersion::Http2,
-        _ => HttpVersion::Auto,
-    };
+fn http_version(section: &Section<'_>, urls: &[WeightedUrl]) -> HttpVersion {
+    let versions = [("auto", HttpVersion::Auto), ("1.1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
+    let version = section.word("http", &versions).unwrap_or_default();
     if version == HttpVersion::Http1 && urls.iter().any(|one| one.url.scheme() == Scheme::H2c) {
         let message = "`http = \"1.1\"` contradicts a url with h2c://";
-        problems.error(&section.at("http"), message, "write http:// in the url, or leave `http` out");
+        section.error("http", message, "write http:// in the url, or leave `http` out");
     }
     version
 }

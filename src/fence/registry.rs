@@ -17,7 +17,7 @@ use crate::authz::{answer::Reason, time::Timestamp};
 /// seen.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 
-/// A wall clock that moved this much against the monotonic one was stepped: judge everything.
+/// A wall clock that moved this much against the monotonic one was stepped: reauthorize everything.
 const CLOCK_STEP_MS: i64 = 2_000;
 
 /// How long a cut entry may take to leave before the sweep goes on without it. It moves no byte
@@ -25,12 +25,12 @@ const CLOCK_STEP_MS: i64 = 2_000;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Something in flight that was permitted once and must stay permitted.
-pub trait Entry: 'static {
+pub trait Revocable: 'static {
     /// Whether the change may have taken something from this entry.
-    fn concerned(&self, affected: &Affected) -> bool;
+    fn affected_by(&self, affected: &Affected) -> bool;
 
     /// Decides again by the present state; an error is the reason to cut.
-    fn judge(&self) -> Result<(), Reason>;
+    fn reauthorize(&self) -> Result<(), Reason>;
 
     /// Synchronous: when it returns, no byte is taken from client or upstream any more.
     fn cut(&self, reason: Reason);
@@ -61,13 +61,13 @@ struct Numbered<E> {
 }
 
 /// An entry's place in the registry; dropping it leaves.
-pub struct Live<E: Entry> {
+pub struct Live<E: Revocable> {
     registry: Rc<Registry<E>>,
     key: usize,
     entry: Rc<E>,
 }
 
-impl<E: Entry> Registry<E> {
+impl<E: Revocable> Registry<E> {
     pub fn new(participant: Participant) -> Rc<Self> {
         Rc::new(Self {
             number: participant.number(),
@@ -141,9 +141,9 @@ impl<E: Entry> Registry<E> {
                 other => others.push(other),
             }
         }
-        for entry in self.sweep(|e| changes.iter().any(|(_, affected, _)| e.concerned(affected))).await {
+        for entry in self.sweep(|e| changes.iter().any(|(_, affected, _)| e.affected_by(affected))).await {
             // Several changes in one sweep: the first that concerns the entry is told of it.
-            if let Some((.., cut)) = changes.iter_mut().find(|(_, affected, _)| entry.concerned(affected)) {
+            if let Some((.., cut)) = changes.iter_mut().find(|(_, affected, _)| entry.affected_by(affected)) {
                 *cut += 1;
             }
         }
@@ -187,7 +187,7 @@ impl<E: Entry> Registry<E> {
             .borrow()
             .iter()
             .filter(|(_, e)| of_interest(&e.entry))
-            .filter_map(|(key, e)| Some((key, e.number, e.entry.clone(), e.entry.judge().err()?)))
+            .filter_map(|(key, e)| Some((key, e.number, e.entry.clone(), e.entry.reauthorize().err()?)))
             .collect();
         let mut places = Vec::with_capacity(forbidden.len());
         let mut cut = Vec::with_capacity(forbidden.len());
@@ -240,7 +240,7 @@ impl<E: Entry> Registry<E> {
     }
 }
 
-impl<E: Entry> std::ops::Deref for Live<E> {
+impl<E: Revocable> std::ops::Deref for Live<E> {
     type Target = Rc<E>;
 
     fn deref(&self) -> &Rc<E> {
@@ -248,7 +248,7 @@ impl<E: Entry> std::ops::Deref for Live<E> {
     }
 }
 
-impl<E: Entry> Drop for Live<E> {
+impl<E: Revocable> Drop for Live<E> {
     fn drop(&mut self) {
         // The removed entry is dropped outside the borrow: it may hold what enters or leaves.
         let removed = self.registry.entries.borrow_mut().try_remove(self.key);

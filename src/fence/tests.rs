@@ -22,11 +22,11 @@ struct Stream {
     stays: bool,
 }
 
-impl Entry for Stream {
-    fn concerned(&self, affected: &Affected) -> bool {
+impl Revocable for Stream {
+    fn affected_by(&self, affected: &Affected) -> bool {
         matches!(affected, Affected::Everybody) || *affected == Affected::User(self.user)
     }
-    fn judge(&self) -> Result<(), Reason> {
+    fn reauthorize(&self) -> Result<(), Reason> {
         let over = self.deadline.is_some_and(|at| at <= SystemTime::now().into());
         if over || self.forbidden.get() { Err(Reason::TokenRevoked) } else { Ok(()) }
     }
@@ -93,7 +93,7 @@ fn a_change_cuts_what_it_forbids_and_nothing_else() {
         assert_eq!(fence.raise(Affected::User(UserIx(1))).wait().await, Ok(Cut(2)));
         assert_eq!((a.cut.get(), b.cut.get()), (Some(Reason::TokenRevoked), Some(Reason::TokenRevoked)));
         assert_eq!(c.cut.get(), None, "still permitted");
-        assert_eq!(d.cut.get(), None, "not concerned");
+        assert_eq!(d.cut.get(), None, "not affected_by");
         assert_eq!((one.len(), two.len()), (1, 1));
     });
 }

@@ -17,9 +17,12 @@ use super::{
     cell::{Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
     outcome,
-    worker::{HandshakeOutcome, STATUS_CLASSES, ServiceTable, Table, UpstreamEvent},
+    worker::{STATUS_CLASSES, ServiceTable, Table, WorkerEvent, by_service},
 };
-use crate::authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId};
+use crate::{
+    authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId},
+    net::tls::Handshake,
+};
 
 /// Everything that one scrape reads.
 pub(super) struct Scrape {
@@ -36,22 +39,24 @@ pub(super) struct Scrape {
 type Single = (&'static str, &'static str, fn(&Scrape) -> u64);
 
 const COUNTERS: [Single; 20] = [
-    ("connections_accepted", "Client connections accepted.", |s| s.sum(|w| w.connections().0)),
+    ("connections_accepted", "Client connections accepted.", |s| s.count(WorkerEvent::ConnectionAccepted)),
     ("proxy_headers_refused", "Connections of trusted proxies without a valid PROXY header.", |s| {
-        s.sum(Table::missing_proxy_headers)
+        s.count(WorkerEvent::MissingProxyHeader)
     }),
-    ("tunnels_opened", "Connections upgraded by a 101.", |s| s.sum(|w| w.tunnels().0)),
+    ("tunnels_opened", "Connections upgraded by a 101.", |s| s.count(WorkerEvent::TunnelOpened)),
     ("tls_reloads", "Certificates replaced while serving.", |s| s.metrics.certificate_reloads.value()),
     ("tls_reloads_failed", "New certificates that could not be used.", |s| {
         s.metrics.certificate_reloads_failed.value()
     }),
-    ("upstream_connects", "Connections opened to upstreams.", |s| s.upstream(UpstreamEvent::Connect)),
+    ("upstream_connects", "Connections opened to upstreams.", |s| s.count(WorkerEvent::UpstreamConnect)),
     ("upstream_connects_failed", "Connections to upstreams that failed.", |s| {
-        s.upstream(UpstreamEvent::ConnectFailed)
+        s.count(WorkerEvent::UpstreamConnectFailed)
     }),
-    ("upstream_reuses", "Requests sent over a pooled connection.", |s| s.upstream(UpstreamEvent::Reuse)),
-    ("upstream_retries", "Requests sent a second time.", |s| s.upstream(UpstreamEvent::Retry)),
-    ("upstream_ejections", "Addresses taken out of the rotation.", |s| s.upstream(UpstreamEvent::Ejection)),
+    ("upstream_reuses", "Requests sent over a pooled connection.", |s| s.count(WorkerEvent::UpstreamReuse)),
+    ("upstream_retries", "Requests sent a second time.", |s| s.count(WorkerEvent::UpstreamRetry)),
+    ("upstream_ejections", "Addresses taken out of the rotation.", |s| {
+        s.count(WorkerEvent::UpstreamEjection)
+    }),
     ("store_commits", "Durable group commits.", |s| s.metrics.store.commits.value()),
     ("store_changes", "Durable changes.", |s| s.metrics.store.changes.value()),
     ("store_sync_failures", "Syncs that failed.", |s| s.metrics.store.sync_failures.value()),
@@ -67,9 +72,13 @@ const COUNTERS: [Single; 20] = [
 ];
 
 const GAUGES: [Single; 7] = [
-    ("connections_open", "Client connections now open.", |s| s.sum(|w| w.connections().1)),
-    ("live_requests", "Permitted requests, streams and tunnels in flight.", |s| s.sum(Table::live)),
-    ("tunnels_open", "Tunnels now open.", |s| s.sum(|w| w.tunnels().1)),
+    ("connections_open", "Client connections now open.", |s| {
+        s.open(WorkerEvent::ConnectionAccepted, WorkerEvent::ConnectionClosed)
+    }),
+    ("live_requests", "Permitted requests, streams and tunnels in flight.", |s| {
+        s.open(WorkerEvent::Entered, WorkerEvent::Left)
+    }),
+    ("tunnels_open", "Tunnels now open.", |s| s.open(WorkerEvent::TunnelOpened, WorkerEvent::TunnelClosed)),
     ("tokens", "Tokens in the index, revoked ones included.", |s| s.readings.tokens),
     ("tokens_imported", "Tokens registered by digest.", |s| s.readings.imported),
     ("store_writable", "1 while changes are accepted.", |s| u64::from(s.readings.writable)),
@@ -126,18 +135,16 @@ impl Collector for Scrape {
             family(encoder, name, help, [(NO_LABELS, ConstGauge::new(read(self)))])?;
         }
         self.requests(encoder)?;
-        let refusals = Reason::ALL.into_iter().filter_map(|reason| {
+        let refusals = Reason::ALL.iter().filter_map(|&reason| {
             counted([("reason", reason.code())], self.workers.iter().map(|worker| worker.refusals(reason)))
         });
         family(encoder, "client_refusals", "Clients refused before a request was read.", refusals)?;
         let carriers = CarrierKind::ALL.into_iter().filter_map(|kind| {
-            let counts = self.workers.iter().map(|worker| worker.carriers(kind));
-            let count = counts.sum::<u64>();
-            (count > 0).then(|| ([("carrier", kind.code())], ConstCounter::new(count)))
+            counted([("carrier", kind.code())], self.workers.iter().map(|worker| worker.carriers(kind)))
         });
         let about = "Requests whose token stood elsewhere than in Authorization: Bearer.";
         family(encoder, "other_carriers", about, carriers)?;
-        let handshakes = HandshakeOutcome::ALL.into_iter().filter_map(|outcome| {
+        let handshakes = Handshake::ALL.iter().filter_map(|&outcome| {
             let counts = self.workers.iter().map(|worker| worker.handshakes(outcome));
             counted([("outcome", outcome.code())], counts)
         });
@@ -162,32 +169,23 @@ impl fmt::Debug for Scrape {
 }
 
 impl Scrape {
-    fn sum(&self, read: fn(&Table) -> u64) -> u64 {
-        self.workers.iter().map(|worker| read(worker)).sum()
+    fn count(&self, event: WorkerEvent) -> u64 {
+        self.workers.iter().map(|worker| worker.count(event)).sum()
     }
 
-    fn upstream(&self, event: UpstreamEvent) -> u64 {
-        self.workers.iter().map(|worker| worker.upstream(event)).sum()
+    fn open(&self, begun: WorkerEvent, ended: WorkerEvent) -> u64 {
+        self.workers.iter().map(|worker| worker.open(begun, ended)).sum()
     }
 
-    /// The tables of every worker by service. Requests that no service owns are under the empty name.
     pub(super) fn by_service(&self) -> BTreeMap<&str, Vec<&ServiceTable>> {
-        let mut services = BTreeMap::<&str, Vec<&ServiceTable>>::new();
-        for worker in &self.workers {
-            services.entry("").or_default().push(worker.without_service());
-            for (id, table) in worker.services() {
-                let name = self.services.get(&id).map_or("", String::as_str);
-                services.entry(name).or_default().push(table);
-            }
-        }
-        services
+        by_service(&self.workers, &self.services)
     }
 
     fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let services = self.by_service();
         let mut requests = Vec::new();
         for (service, tables) in &services {
-            for reason in Reason::ALL {
+            for &reason in Reason::ALL {
                 let (outcome, code) = (outcome(reason), reason.code());
                 requests.extend(STATUS_CLASSES.into_iter().enumerate().filter_map(|(class, name)| {
                     let labels = [

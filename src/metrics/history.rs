@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Metrics, cell::BOUNDS, cell::Distribution, outcome};
+use super::{
+    Metrics,
+    cell::{BOUNDS, Distribution},
+    outcome,
+    worker::{ServiceTable, by_service},
+};
 use crate::authz::{answer::Reason, time::Timestamp};
 
 /// The length of a step.
@@ -69,21 +74,21 @@ impl Metrics {
     fn counted(&self) -> BTreeMap<String, RequestStats> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let names = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut services: BTreeMap<String, RequestStats> = BTreeMap::new();
-        for worker in &workers {
-            services.entry(String::new()).or_default().add(worker.without_service());
-            for (id, table) in worker.services() {
-                let name = names.get(&id).cloned().unwrap_or_default();
-                services.entry(name).or_default().add(table);
-            }
-        }
-        services
+        let stats = |tables: Vec<&ServiceTable>| {
+            let mut stats = RequestStats::default();
+            tables.into_iter().for_each(|table| stats.add(table));
+            stats
+        };
+        by_service(&workers, &names)
+            .into_iter()
+            .map(|(name, tables)| (name.to_owned(), stats(tables)))
+            .collect()
     }
 }
 
 impl RequestStats {
-    fn add(&mut self, table: &super::worker::ServiceTable) {
-        for reason in Reason::ALL {
+    fn add(&mut self, table: &ServiceTable) {
+        for &reason in Reason::ALL {
             let count = table.requests_of(reason);
             if count > 0 {
                 self.requests.entry(reason.code()).or_insert((reason, 0)).1 += count;

@@ -21,7 +21,7 @@ impl Collector for OldNames {
         let services = scrape.by_service();
         let responses = services.iter().flat_map(|(service, tables)| {
             STATUS_CLASSES.into_iter().enumerate().filter_map(move |(class, name)| {
-                let reasons = Reason::ALL.into_iter();
+                let reasons = Reason::ALL.iter().copied();
                 let counts =
                     reasons.flat_map(|reason| tables.iter().map(move |table| table.requests(reason, class)));
                 counted([("service", *service), ("outcome", name)], counts)

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     marker::PhantomData,
     sync::{
         Arc, OnceLock,
@@ -11,7 +12,10 @@ use std::{
 };
 
 use super::cell::{Histogram, add_single_writer};
-use crate::authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId};
+use crate::{
+    authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId},
+    net::tls::Handshake,
+};
 
 /// A worker's handle to its table. Neither `Clone` nor `Sync`: with a single writer, an addition is a load
 /// and a store.
@@ -20,31 +24,28 @@ pub struct WorkerMetrics {
     alone: PhantomData<Cell<()>>,
 }
 
-/// What happens between a worker and its upstreams.
+/// What happens in a worker and is only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamEvent {
-    Connect,
-    ConnectFailed,
+pub enum WorkerEvent {
+    ConnectionAccepted,
+    ConnectionClosed,
+    /// A connection of a trusted proxy had a missing or invalid PROXY header.
+    MissingProxyHeader,
+    /// A permitted request entered the live registry.
+    Entered,
+    Left,
+    TunnelOpened,
+    TunnelClosed,
+    UpstreamConnect,
+    UpstreamConnectFailed,
     /// A pooled connection carried another request.
-    Reuse,
-    Retry,
+    UpstreamReuse,
+    UpstreamRetry,
     /// An address was ejected from the rotation.
-    Ejection,
+    UpstreamEjection,
 }
 
-/// How a client's TLS handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeOutcome {
-    Full,
-    Resumed,
-    TimedOut,
-    Closed,
-    NotTls,
-    NothingInCommon,
-    ClientCertificate,
-    Refused,
-    Broken,
-}
+const EVENTS: usize = WorkerEvent::UpstreamEjection as usize + 1;
 
 /// Service ids of a process are below 2^15; a table is created at the first request for its service.
 const CHUNK: usize = 64;
@@ -54,17 +55,10 @@ pub(super) struct Table {
     /// Requests that no service owns.
     without_service: ServiceTable,
     services: Box<[OnceLock<Box<Chunk>>; CHUNKS]>,
-    upstream: [AtomicU64; UpstreamEvent::ALL.len()],
+    events: [AtomicU64; EVENTS],
     refusals: [AtomicU64; Reason::ALL.len()],
-    missing_proxy_headers: AtomicU64,
-    handshakes: [AtomicU64; HandshakeOutcome::ALL.len()],
+    handshakes: [AtomicU64; Handshake::ALL.len()],
     carriers: [AtomicU64; CarrierKind::ALL.len()],
-    connections_accepted: AtomicU64,
-    connections_closed: AtomicU64,
-    entered: AtomicU64,
-    left: AtomicU64,
-    tunnels_opened: AtomicU64,
-    tunnels_closed: AtomicU64,
 }
 
 type Chunk = [OnceLock<Box<ServiceTable>>; CHUNK];
@@ -114,8 +108,8 @@ impl WorkerMetrics {
         add_single_writer(&table.bytes_out, bytes_out);
     }
 
-    pub fn upstream(&self, event: UpstreamEvent) {
-        add_single_writer(&self.table.upstream[event as usize], 1);
+    pub fn count(&self, event: WorkerEvent) {
+        add_single_writer(&self.table.events[event as usize], 1);
     }
 
     /// Counts a client that was refused before a request was read: by the parser, a limit or a deadline.
@@ -123,12 +117,7 @@ impl WorkerMetrics {
         add_single_writer(&self.table.refusals[reason as usize], 1);
     }
 
-    /// Counts a connection of a trusted proxy with a missing or invalid PROXY header.
-    pub fn missing_proxy_header(&self) {
-        add_single_writer(&self.table.missing_proxy_headers, 1);
-    }
-
-    pub fn handshake(&self, outcome: HandshakeOutcome) {
+    pub fn handshake(&self, outcome: Handshake) {
         add_single_writer(&self.table.handshakes[outcome as usize], 1);
     }
 
@@ -136,74 +125,11 @@ impl WorkerMetrics {
     pub fn carried(&self, kind: CarrierKind) {
         add_single_writer(&self.table.carriers[kind as usize], 1);
     }
-
-    pub fn connection_accepted(&self) {
-        add_single_writer(&self.table.connections_accepted, 1);
-    }
-
-    pub fn connection_closed(&self) {
-        add_single_writer(&self.table.connections_closed, 1);
-    }
-
-    /// A permitted request entered the live registry.
-    pub fn entered(&self) {
-        add_single_writer(&self.table.entered, 1);
-    }
-
-    pub fn left(&self) {
-        add_single_writer(&self.table.left, 1);
-    }
-
-    pub fn tunnel_opened(&self) {
-        add_single_writer(&self.table.tunnels_opened, 1);
-    }
-
-    pub fn tunnel_closed(&self) {
-        add_single_writer(&self.table.tunnels_closed, 1);
-    }
-}
-
-impl UpstreamEvent {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Connect, Self::ConnectFailed, Self::Reuse, Self::Retry, Self::Ejection];
-}
-
-impl HandshakeOutcome {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Full,
-        Self::Resumed,
-        Self::TimedOut,
-        Self::Closed,
-        Self::NotTls,
-        Self::NothingInCommon,
-        Self::ClientCertificate,
-        Self::Refused,
-        Self::Broken,
-    ];
-
-    /// The label's value.
-    pub(super) const fn code(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Resumed => "resumed",
-            Self::TimedOut => "timed_out",
-            Self::Closed => "closed",
-            Self::NotTls => "not_tls",
-            Self::NothingInCommon => "nothing_in_common",
-            Self::ClientCertificate => "client_certificate",
-            Self::Refused => "refused",
-            Self::Broken => "broken",
-        }
-    }
 }
 
 impl Table {
-    pub(super) fn without_service(&self) -> &ServiceTable {
-        &self.without_service
-    }
-
     /// Services that have had a request.
-    pub(super) fn services(&self) -> impl Iterator<Item = (ServiceId, &ServiceTable)> {
+    fn services(&self) -> impl Iterator<Item = (ServiceId, &ServiceTable)> {
         let chunks = self.services.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
         chunks.flat_map(|(at, chunk)| {
             chunk.iter().enumerate().filter_map(move |(inner, table)| {
@@ -213,36 +139,27 @@ impl Table {
         })
     }
 
-    pub(super) fn upstream(&self, event: UpstreamEvent) -> u64 {
-        self.upstream[event as usize].load(Relaxed)
+    pub(super) fn count(&self, event: WorkerEvent) -> u64 {
+        self.events[event as usize].load(Relaxed)
+    }
+
+    /// How many of what `begun` counts have not ended. `ended` is read first: otherwise an end between the
+    /// two reads would make more ends than begins.
+    pub(super) fn open(&self, begun: WorkerEvent, ended: WorkerEvent) -> u64 {
+        let ended = self.count(ended);
+        self.count(begun).saturating_sub(ended)
     }
 
     pub(super) fn refusals(&self, reason: Reason) -> u64 {
         self.refusals[reason as usize].load(Relaxed)
     }
 
-    pub(super) fn missing_proxy_headers(&self) -> u64 {
-        self.missing_proxy_headers.load(Relaxed)
-    }
-
-    pub(super) fn handshakes(&self, outcome: HandshakeOutcome) -> u64 {
+    pub(super) fn handshakes(&self, outcome: Handshake) -> u64 {
         self.handshakes[outcome as usize].load(Relaxed)
     }
 
     pub(super) fn carriers(&self, kind: CarrierKind) -> u64 {
         self.carriers[kind as usize].load(Relaxed)
-    }
-
-    pub(super) fn connections(&self) -> (u64, u64) {
-        open(&self.connections_accepted, &self.connections_closed)
-    }
-
-    pub(super) fn tunnels(&self) -> (u64, u64) {
-        open(&self.tunnels_opened, &self.tunnels_closed)
-    }
-
-    pub(super) fn live(&self) -> u64 {
-        open(&self.entered, &self.left).1
     }
 
     fn service_or_new(&self, ServiceId(id): ServiceId) -> &ServiceTable {
@@ -251,6 +168,21 @@ impl Table {
         let chunk = chunk.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNK]));
         chunk[at % CHUNK].get_or_init(Box::default)
     }
+}
+
+/// The tables of all workers by service. Requests that no service owns are under the empty name.
+pub(super) fn by_service<'a>(
+    workers: &'a [Arc<Table>],
+    names: &'a BTreeMap<ServiceId, String>,
+) -> BTreeMap<&'a str, Vec<&'a ServiceTable>> {
+    let mut services = BTreeMap::<_, Vec<_>>::new();
+    for worker in workers {
+        services.entry("").or_default().push(&worker.without_service);
+        for (id, table) in worker.services() {
+            services.entry(names.get(&id).map_or("", String::as_str)).or_default().push(table);
+        }
+    }
+    services
 }
 
 impl ServiceTable {
@@ -269,30 +201,15 @@ impl ServiceTable {
     }
 }
 
-/// The number opened so far, and the number open now. `ended` is read first: otherwise an end between the two
-/// reads would make more ends than begins.
-fn open(begun: &AtomicU64, ended: &AtomicU64) -> (u64, u64) {
-    let ended = ended.load(Relaxed);
-    let begun = begun.load(Relaxed);
-    (begun, begun.saturating_sub(ended))
-}
-
 impl Default for Table {
     fn default() -> Self {
         Self {
             without_service: ServiceTable::default(),
             services: Box::new([const { OnceLock::new() }; CHUNKS]),
-            upstream: Default::default(),
+            events: Default::default(),
             refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
-            missing_proxy_headers: AtomicU64::default(),
-            handshakes: Default::default(),
+            handshakes: [const { AtomicU64::new(0) }; Handshake::ALL.len()],
             carriers: Default::default(),
-            connections_accepted: AtomicU64::default(),
-            connections_closed: AtomicU64::default(),
-            entered: AtomicU64::default(),
-            left: AtomicU64::default(),
-            tunnels_opened: AtomicU64::default(),
-            tunnels_closed: AtomicU64::default(),
         }
     }
 }
@@ -309,14 +226,11 @@ mod tests {
 
     #[test]
     fn a_reason_stands_at_its_own_place() {
-        for (at, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, at, "{reason:?}");
+        for (at, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, at, "{reason:?}");
         }
-        for (at, outcome) in HandshakeOutcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome as usize, at, "{outcome:?}");
-        }
-        for (at, event) in UpstreamEvent::ALL.into_iter().enumerate() {
-            assert_eq!(event as usize, at, "{event:?}");
+        for (at, outcome) in Handshake::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, at, "{outcome:?}");
         }
     }
 
@@ -329,7 +243,7 @@ mod tests {
             metrics.record(service.map(ServiceId), Reason::ScopeDenied, 403, second, None, 7, 11);
             let owned: Vec<_> = table.services().map(|(id, _)| id.0).collect();
             assert_eq!(owned, service.into_iter().collect::<Vec<_>>(), "{name}");
-            let counted = table.services().next().map_or(table.without_service(), |(_, table)| table);
+            let counted = table.services().next().map_or(&table.without_service, |(_, table)| table);
             assert_eq!(counted.requests(Reason::ScopeDenied, 3), 1, "{name}");
             assert_eq!(counted.requests_of(Reason::ScopeDenied), 1, "{name}");
             assert_eq!(counted.requests_of(Reason::Ok), 0, "{name}");
@@ -346,13 +260,14 @@ mod tests {
     fn what_is_open_is_what_began_and_has_not_ended() {
         let table = Arc::new(Table::default());
         let metrics = WorkerMetrics::new(Arc::clone(&table));
-        metrics.connection_accepted();
-        metrics.connection_accepted();
-        metrics.connection_closed();
-        metrics.entered();
-        assert_eq!(table.connections(), (2, 1));
-        assert_eq!(table.live(), 1);
-        metrics.left();
-        assert_eq!(table.live(), 0);
+        metrics.count(WorkerEvent::ConnectionAccepted);
+        metrics.count(WorkerEvent::ConnectionAccepted);
+        metrics.count(WorkerEvent::ConnectionClosed);
+        metrics.count(WorkerEvent::Entered);
+        assert_eq!(table.count(WorkerEvent::ConnectionAccepted), 2);
+        assert_eq!(table.open(WorkerEvent::ConnectionAccepted, WorkerEvent::ConnectionClosed), 1);
+        assert_eq!(table.open(WorkerEvent::Entered, WorkerEvent::Left), 1);
+        metrics.count(WorkerEvent::Left);
+        assert_eq!(table.open(WorkerEvent::Entered, WorkerEvent::Left), 0);
     }
 }

@@ -312,6 +312,17 @@ impl Connection {
         self.ended.get() || self.carrier().ended.get()
     }
 
+    /// Since when the client has closed its side and waits for an answer, as one that has gone away does.
+    pub(super) fn half_closed_since(&self) -> Option<Instant> {
+        (self.phase.get() == Phase::Serving).then(|| self.half_closed.get())?
+    }
+
+    /// Whoever has closed its side counts as gone at once.
+    pub(super) fn presume_gone(&self) {
+        self.half_closed.set(self.clock.now().checked_sub(HALF_CLOSED));
+        self.wake();
+    }
+
     /// The client has closed its side. True: so long ago that it counts as gone.
     pub(super) fn half_closed_for_long(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());

@@ -24,6 +24,7 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject as _},
 };
+use strum::{IntoStaticStr, VariantArray};
 use zeroize::Zeroizing;
 
 use self::sni::SniResolver;
@@ -87,7 +88,8 @@ pub enum TlsError {
 }
 
 /// How a handshake has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Handshake {
     Full,
     /// By a ticket, or the session of an earlier connection.
@@ -104,6 +106,15 @@ pub enum Handshake {
     /// The client does not accept ours, or gave up for a reason of its own.
     Refused,
     Broken,
+}
+
+impl Handshake {
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The name in metrics.
+    pub const fn code(self) -> &'static str {
+        self.into_str()
+    }
 }
 
 /// The authorities of the whole web take a quarter of a megabyte: whatever is longer is another file by mistake.

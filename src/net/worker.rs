@@ -115,15 +115,20 @@ impl Worker {
         ConnectionSlot { worker: self.clone(), key, permit }
     }
 
-    /// Closes the connection that has been idle for the longest time; if none is idle, the one that has kept
-    /// us waiting for a handshake or a head. Where some connections are for known users, the oldest one of a
-    /// stranger goes then. False: there is nothing to close here.
+    /// Closes the connection whose client closed its side first; if there is none, the one that has been idle
+    /// for the longest time; if none is idle, the one that has kept us waiting for a handshake or a head. Where
+    /// some connections are for known users, the oldest one of a stranger goes then. False: there is nothing to
+    /// close here.
     pub(super) fn make_room(&self) -> bool {
         let connections = self.connections.borrow();
         let oldest = |since: fn(&Connection) -> Option<std::time::Instant>| {
             let candidates = connections.iter().filter_map(|(_, one)| since(one).map(|since| (since, one)));
             candidates.min_by_key(|(since, _)| *since).map(|(_, one)| one)
         };
+        if let Some(connection) = oldest(Connection::half_closed_since) {
+            connection.presume_gone();
+            return true;
+        }
         if let Some(connection) = oldest(Connection::idle_since).or_else(|| oldest(Connection::dawdles_since))
         {
             connection.command(ConnectionCommand::Close);

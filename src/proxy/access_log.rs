@@ -58,7 +58,6 @@ pub struct LogWriter {
     log: Arc<AccessLog>,
     text: RefCell<Vec<u8>>,
     lines: Cell<u64>,
-    stamp: RefCell<line::Stamp>,
     /// A timed hand-over is pending.
     planned: Cell<bool>,
     home: SyncSender<Vec<u8>>,
@@ -116,7 +115,6 @@ impl AccessLog {
             log: Arc::clone(self),
             text: RefCell::new(Vec::with_capacity(CHUNK + 4096)),
             lines: Cell::new(0),
-            stamp: RefCell::default(),
             planned: Cell::new(false),
             home,
             emptied,
@@ -146,7 +144,7 @@ impl LogWriter {
         if !self.is_on() {
             return;
         }
-        line.format(&mut self.text.borrow_mut(), &mut self.stamp.borrow_mut());
+        line.format(&mut self.text.borrow_mut());
         self.lines.set(self.lines.get() + 1);
         if self.text.borrow().len() >= CHUNK {
             self.hand_over();
@@ -200,7 +198,7 @@ mod tests {
     fn line(path: &str) -> Line<'_> {
         Line {
             at: Timestamp::from_millis(0),
-            request_id: b"r",
+            request_id: "r",
             outcome: "forwarded",
             reason: Reason::Ok,
             status: 200,

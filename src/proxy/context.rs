@@ -22,7 +22,7 @@ use crate::{
         subject::UserIx,
         time::Timestamp,
     },
-    fence::{Affected, Entry, LiveRow},
+    fence::{Affected, LiveRow, Revocable},
     metrics::WorkerMetrics,
     net::{Clock, Connection},
     proxy::{
@@ -217,8 +217,8 @@ impl Outcome {
     }
 }
 
-impl Entry for RequestContext {
-    fn concerned(&self, affected: &Affected) -> bool {
+impl Revocable for RequestContext {
+    fn affected_by(&self, affected: &Affected) -> bool {
         match affected {
             Affected::Token(digest) => {
                 let carried = self.facts.carried.iter().map(|carried| &carried.credential);
@@ -229,7 +229,7 @@ impl Entry for RequestContext {
         }
     }
 
-    fn judge(&self) -> Result<(), Reason> {
+    fn reauthorize(&self) -> Result<(), Reason> {
         let now = self.clock().wall();
         self.gateway.decide(&self.gateway.worker_state(), self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;

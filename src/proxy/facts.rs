@@ -38,7 +38,7 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// The facts of a request for `host`. An error: trusted proxies contradict each other.
+    /// The facts of a request for `host`. An error: trusted proxies contradict each other, or cannot be understood.
     pub fn read(
         gateway: &Gateway,
         state: &WorkerState,
@@ -66,7 +66,11 @@ impl RequestFacts {
             upgrade: headers.contains_key(header::UPGRADE),
             method_override: method_override(headers),
             destination: Destination::from_headers(headers, host.as_ref().map(|host| host.field())),
-            stated_hosts: if trusted { stated_hosts(headers) } else { Vec::new() },
+            stated_hosts: if trusted {
+                stated_hosts(headers).map_err(|_| Reason::BadRequest)?
+            } else {
+                Vec::new()
+            },
             host,
         })
     }

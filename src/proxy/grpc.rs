@@ -134,7 +134,7 @@ mod tests {
         check(Reason::UpstreamConnect, 14);
         check(Reason::StoreUnavailable, 14);
         check(Reason::ShuttingDown, 14);
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let status = reason.answer(None).status;
             assert!(status.as_u16() < 400 || code(reason, status) > 0, "{reason:?}");
         }

@@ -103,7 +103,7 @@ impl Counts {
         let Limit { per, rate, concurrent, queue } = *limit;
         let rate_limit = |rate: Rate| {
             let rate_limit = shared(&self.rates, (service.cloned(), per, rate), || RateLimit::new(rate));
-            (rate_limit, format!("{rate} per {per}"))
+            (rate_limit, format!("{rate} per {}", per.as_str()))
         };
         let concurrency =
             |cap| (shared(&self.concurrency, (service.cloned(), per), ConcurrencyLimit::default), cap, queue);

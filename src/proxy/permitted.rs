@@ -7,7 +7,7 @@ use http::Request;
 use crate::{
     authz::{answer::Reason, decide::Permit},
     fence::Live,
-    metrics::WorkerMetrics,
+    metrics::{WorkerEvent, WorkerMetrics},
     net::Clock,
     proxy::{
         context::RequestContext,
@@ -41,7 +41,7 @@ impl LogGuard {
     ) -> Self {
         context.outcome.set_permit(permit);
         let live = context.gateway.parts.registry.enter(Rc::clone(context));
-        context.metrics().entered();
+        context.metrics().count(WorkerEvent::Entered);
         Self { context: Rc::clone(context), limits, live: Some(live) }
     }
 
@@ -84,7 +84,7 @@ impl SendContext for LogGuard {
 impl Drop for LogGuard {
     fn drop(&mut self) {
         if self.live.is_some() {
-            self.context.metrics().left();
+            self.context.metrics().count(WorkerEvent::Left);
         }
         drop(self.limits.take());
         self.context.gateway.log(&self.context);

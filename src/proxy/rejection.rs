@@ -45,7 +45,7 @@ struct CachedAnswer {
 
 /// Indexed by [`Reason`].
 static CACHED: LazyLock<Vec<CachedAnswer>> =
-    LazyLock::new(|| Reason::ALL.into_iter().map(CachedAnswer::new).collect());
+    LazyLock::new(|| Reason::ALL.iter().map(|reason| CachedAnswer::new(*reason)).collect());
 
 /// The format of a rejection's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn every_refusal_is_an_object_of_its_own_words() {
         let id = RequestIds::new().make();
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             let answer = reason.answer(Some("tracker"));
             for problem in [false, true] {
                 let parsed: serde_json::Value =

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use self::end::{End, Traffic};
 use crate::{
     authz::answer::Reason,
+    metrics::WorkerEvent,
     net::{Clock, Deadline},
     proxy::{context::RequestContext, permitted::LogGuard, upstream::Upgraded},
     settings::UpstreamSettings,
@@ -151,13 +152,13 @@ struct OpenTunnel(LogGuard);
 
 impl OpenTunnel {
     fn begin(guard: LogGuard) -> Self {
-        guard.context().metrics().tunnel_opened();
+        guard.context().metrics().count(WorkerEvent::TunnelOpened);
         Self(guard)
     }
 }
 
 impl Drop for OpenTunnel {
     fn drop(&mut self) {
-        self.0.context().metrics().tunnel_closed();
+        self.0.context().metrics().count(WorkerEvent::TunnelClosed);
     }
 }

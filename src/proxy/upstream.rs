@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
-use crate::{authz::answer::Reason, metrics::UpstreamEvent, settings::UpstreamSettings};
+use crate::{authz::answer::Reason, metrics::WorkerEvent, settings::UpstreamSettings};
 
 mod admission;
 mod answer;
@@ -205,7 +205,7 @@ impl Upstream {
             attempts.retries -= 1;
             // A new connection cannot have been closed for being idle.
             attempts.may_reuse = false;
-            permit.metrics().upstream(UpstreamEvent::Retry);
+            permit.metrics().count(WorkerEvent::UpstreamRetry);
         }
     }
 
@@ -239,7 +239,7 @@ impl Upstream {
             if attempts.may_reuse
                 && let Some(connection) = endpoint.reuse()
             {
-                permit.metrics().upstream(UpstreamEvent::Reuse);
+                permit.metrics().count(WorkerEvent::UpstreamReuse);
                 return Ok(connection);
             }
             let mut held = None;
@@ -248,12 +248,12 @@ impl Upstream {
                 match Box::pin(self.permit_or_idle(limit.get(), endpoint, permit, attempts)).await? {
                     Ok(permit) => held = Some(permit),
                     Err(connection) => {
-                        permit.metrics().upstream(UpstreamEvent::Reuse);
+                        permit.metrics().count(WorkerEvent::UpstreamReuse);
                         return Ok(connection);
                     }
                 }
             }
-            permit.metrics().upstream(UpstreamEvent::Connect);
+            permit.metrics().count(WorkerEvent::UpstreamConnect);
             // Boxed, as the waits are: most requests reuse a connection, and their futures stay small.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
@@ -274,7 +274,7 @@ impl Upstream {
                 Err(error) => {
                     let (upstream, url) = (&self.settings.name, endpoint.label());
                     tracing::debug!(%upstream, %url, %error, "connect failed");
-                    permit.metrics().upstream(UpstreamEvent::ConnectFailed);
+                    permit.metrics().count(WorkerEvent::UpstreamConnectFailed);
                     self.count_failure(endpoint, permit);
                 }
             }
@@ -335,7 +335,7 @@ impl Upstream {
         let (now, ejection) = (permit.clock().now(), self.settings.ejection);
         if endpoint.health().failed(ejection, now) && self.others_serve(endpoint, now) {
             endpoint.health().eject(ejection, now);
-            permit.metrics().upstream(UpstreamEvent::Ejection);
+            permit.metrics().count(WorkerEvent::UpstreamEjection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label(), "left out for a while");
         }
     }

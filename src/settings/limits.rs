@@ -53,14 +53,15 @@ impl Queue {
     pub const NONE: Self = Self { length: 0, timeout: Duration::ZERO };
 }
 
-impl fmt::Display for LimitKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl LimitKey {
+    /// As in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Token => "token",
             Self::User => "user",
             Self::Address => "address",
             Self::Service => "service",
-        })
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         secret::{Digest, TokenId, TokenText},
         subject::Permission,
     },
-    fence::{Cut, LiveRow, Ticket},
+    fence::{Completion, Cut, LiveRow},
 };
 
 /// Last uses and refusals are handed over in parts of this many.
@@ -280,7 +280,7 @@ impl Store {
     }
 
     /// Waits for the fence.
-    async fn stands(&self, ticket: Ticket) -> Result<Cut, ChangeError> {
+    async fn stands(&self, ticket: Completion) -> Result<Cut, ChangeError> {
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         metrics.fences_raised.add(1);
         let Ok(cut) = ticket.wait().await else {

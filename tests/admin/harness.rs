@@ -17,7 +17,7 @@ use std::{
 };
 
 use permgate::{
-    admin::{self, ConfigurationError, MetricsAccess, Refused, ReloadError, Reloading},
+    admin::{self, ConfigurationError, MetricsAccess, RefusedRequest, ReloadError, Reloading},
     authz::{
         answer::Reason,
         forwarding::TrustedProxies,
@@ -342,7 +342,7 @@ impl admin::Uses for Around {
         self.uses.lock().unwrap().insert(*digest.as_bytes(), used);
     }
 
-    fn refused(&self, refused: Refused<'_>) {
+    fn refused(&self, refused: RefusedRequest<'_>) {
         let token = refused.token.map(|token| token.to_string());
         self.refused.lock().unwrap().push((token, refused.reason));
     }

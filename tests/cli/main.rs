@@ -368,6 +368,11 @@ fn a_token_is_sent_to_where_it_was_told_to_be() {
     }
     assert_eq!(run("user list", &[]).1, Some(false), "without a token there is nothing to keep back");
     assert_eq!(run("health", &[token]).1, Some(false), "health needs none and sends none");
+    // A file that says for whom its token is needs nobody to say so, and goes to nobody else.
+    fs::write(place.path().join("token"), format!("pgt_secret\nfor http://{address}\n")).unwrap();
+    assert_eq!(run("user list --token-file token", &[]).1, Some(true));
+    fs::write(place.path().join("token"), "pgt_secret\nfor unix:elsewhere\n").unwrap();
+    assert_eq!(run("user list --token-file token", &[]).1, None);
 }
 
 /// Low 12.

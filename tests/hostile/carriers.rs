@@ -48,22 +48,36 @@ fn ask(stage: &Stage, path: &str, fields: Fields<'_>) -> Vec<(u16, HeaderMap, St
         headers.append(name, value);
     });
     let one = (status, headers, String::from_utf8_lossy(&body).into_owned(), received);
-    let (status, headers, body) = over_http2(stage, path, fields);
+    let (status, headers, body) = over_http2(stage, &format!("http://g{path}"), fields);
     vec![one, (status, headers, body, stage.recorder.take())]
 }
 
-fn over_http2(stage: &Stage, path: &str, fields: Fields<'_>) -> (u16, HeaderMap, String) {
+pub fn over_http2(stage: &Stage, uri: &str, fields: Fields<'_>) -> (u16, HeaderMap, String) {
+    call(stage, uri, fields, None)
+}
+
+/// A GET, or a POST of a byte with these trailers.
+fn call(
+    stage: &Stage,
+    uri: &str,
+    fields: Fields<'_>,
+    trailers: Option<HeaderMap>,
+) -> (u16, HeaderMap, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = tokio::net::TcpStream::connect(stage.gateway.proxy).await.unwrap();
         let (client, connection) = h2::client::handshake(socket).await.unwrap();
         tokio::spawn(connection);
-        let mut request = Request::builder().uri(format!("http://g{path}"));
+        let mut request = Request::builder().uri(uri).method(if trailers.is_some() { "POST" } else { "GET" });
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let mut client = client.ready().await.unwrap();
-        let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+        let (answer, mut sent) = client.send_request(request.body(()).unwrap(), trailers.is_none()).unwrap();
+        if let Some(trailers) = trailers {
+            // A refusal may have come already.
+            let _ = sent.send_data("a".into(), false).and_then(|()| sent.send_trailers(trailers));
+        }
         let (head, mut body) = answer.await.unwrap().into_parts();
         let mut text = Vec::new();
         while let Some(data) = body.data().await {
@@ -252,6 +266,49 @@ fn a_carrier_in_trailers_neither_counts_nor_passes() {
         let (status, received) = sent(name, &format!("X-Api-Key: {token}\r\n"));
         assert_eq!(status, 200, "{name}");
         assert!(!format!("{received:?}").contains(&token), "{name}: {received:?}");
+        let over_http2 = |fields: Fields<'_>| {
+            let mut trailers = HeaderMap::new();
+            trailers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(&token).unwrap());
+            let (status, ..) = call(&stage, "http://g/api/x", fields, Some(trailers));
+            (status, stage.recorder.take())
+        };
+        let (status, received) = over_http2(&[]);
+        assert_eq!((status, received.len()), (401, 0), "{name}, HTTP/2");
+        let (status, received) = over_http2(&[("x-api-key", &token), ("te", "trailers")]);
+        assert_eq!(status, 200, "{name}, HTTP/2");
+        assert!(!format!("{received:?}").contains(&token), "{name}, HTTP/2: {received:?}");
+    }
+}
+
+#[test]
+fn any_two_carriers_with_different_texts_are_refused() {
+    let stage = stage();
+    let (_, other) = stage.gateway.token("alice", "other", &["tracker"]);
+    let authorization = |form: &str, text: &str| match form {
+        "bearer" => format!("Bearer {text}"),
+        "basic" => format!("Basic {}", STANDARD.encode(format!("a:{text}"))),
+        _ => text.to_owned(),
+    };
+    let token = stage.token.clone();
+    let protocol = |text: &str| format!("chat, permgate.bearer.{text}");
+    for path in ["/api/x", "/api/public"] {
+        for form in ["bearer", "basic", "raw"] {
+            for (own, its) in [(&token, &other), (&other, &token)] {
+                let first = ("authorization", authorization(form, own));
+                for second in [("x-api-key", its.clone()), ("sec-websocket-protocol", protocol(its))] {
+                    let fields = [(first.0, first.1.as_str()), (second.0, second.1.as_str())];
+                    check(&stage, form, path, &fields, (400, "invalid_request"));
+                }
+            }
+        }
+        let fields = [("x-api-key", token.as_str()), ("sec-websocket-protocol", &protocol(&other))];
+        check(&stage, "a field and a protocol", path, &fields, (400, "invalid_request"));
+        let two = format!("chat, permgate.bearer.{token}, permgate.bearer.{other}");
+        check(&stage, "two protocols", path, &[("sec-websocket-protocol", &two)], (400, "invalid_request"));
+    }
+    for name in ["sec_websocket_protocol", "sec.websocket-protocol", "x-api_key", "x.api.key"] {
+        let value = if name.starts_with("sec") { protocol(&token) } else { token.clone() };
+        check(&stage, name, "/api/x", &[(name, &value)], (400, "invalid_request"));
     }
 }
 

@@ -13,8 +13,10 @@ mod headers;
 mod paths;
 mod readings;
 mod recorder;
+mod review;
 mod smuggling;
 mod stage;
+mod statements;
 #[path = "../support/mod.rs"]
 mod support;
 mod upstreams;

@@ -1,6 +1,9 @@
 //! Budgets: whoever uses up what it can get leaves some for others (H2, H4 and low 8 of the security review).
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use permgate::net::{BudgetLimits, Limits, Machine};
 
@@ -88,6 +91,23 @@ fn who_is_one_too_many_is_refused_when_nobody_leaves() {
     drop(busy);
     eventually("there is a place again", || gate.budget.open() == 0);
     assert_eq!(gate.client().get("/x").answer().0, 200);
+}
+
+#[test]
+fn who_has_closed_its_side_makes_room_before_the_idle() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let gate = Gate::new(&limits);
+    let mut idle = gate.client();
+    assert_eq!(idle.get("/x").answer().0, 200);
+    for _ in 0..3 {
+        let mut left = gate.client();
+        left.get("/first").head();
+        left.socket.shutdown(Shutdown::Write).unwrap();
+        // The worker has seen that by the time it answers what came behind it.
+        assert_eq!(idle.get("/x").answer().0, 200, "the idle one stays");
+    }
+    assert_eq!(gate.client().get("/x").answer().0, 200);
+    assert_eq!(idle.get("/x").answer().0, 200, "the idle one stays");
 }
 
 #[test]

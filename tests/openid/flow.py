@@ -53,7 +53,8 @@ def accessible(name):
 
 def sign_out():
     driver.get(page + "/profile")
-    seen(".reader button").click()
+    seen(".avatar").click()
+    seen("form[data-call='DELETE /v1/session'] button").click()
     until(lambda d: "/sign-in" in d.current_url)
     # Of both sites: the provider would not ask again.
     driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
@@ -75,7 +76,8 @@ def sign_in(login):
 
 try:
     sign_in("zoe")
-    assert seen(".reader .login").text == "zoe"
+    seen(".avatar").click()
+    assert seen(".who strong").text == "zoe"
     assert "developers" in driver.find_element(By.TAG_NAME, "main").text
     cookies = {cookie["name"]: cookie for cookie in driver.get_cookies()}
     assert set(cookies) == {"permgate"}, cookies

@@ -34,6 +34,41 @@ fn exit_codes_tell_what_happened() {
     check(None, "--offline token create --user alice --name x --scope tracker", 1);
 }
 
+/// Low 11 of the review of 2026-11-28.
+#[test]
+fn a_saved_token_goes_back_to_where_it_was_made() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let upstream = Upstream::plain();
+    let place = Place::new(&services(upstream.address));
+    let process = place.run();
+    let admin = place.token("alice", "permgate");
+    let line =
+        format!("token create --name more --scope permgate --save saved --admin http://{}", process.admin);
+    let (data, _) = place.check_as(Some(&admin), &line, 0);
+    assert!(!data.contains("pgt_"), "{data}");
+    let file = place.path().join("saved");
+    let saved = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        saved.starts_with("pgt_") && saved.ends_with(&format!("\nfor http://{}\n", process.admin)),
+        "{saved}"
+    );
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    // Whatever a configuration here says.
+    let other = Place::new("");
+    let (data, _) = other.check(&format!("token whoami -o json --token-file {}", file.display()), 0);
+    assert!(data.contains("alice"), "{data}");
+    // A file that is there stays, and no token is made for it.
+    let again = "token create --user alice --name again --scope tracker --save saved";
+    place.check(again, 1);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), saved);
+    place.check("token create --user nobody --name again --scope tracker --save unsaved", 4);
+    assert!(!place.path().join("unsaved").exists());
+    assert!(!place.check("token list -o jsonl", 0).0.contains("again"));
+    place.check("token create --user alice --name again --scope tracker --save again", 0);
+    assert!(std::fs::read_to_string(place.path().join("again")).unwrap().contains("\nfor unix:/"));
+}
+
 #[test]
 fn stdout_is_data_alone() {
     let upstream = Upstream::plain();

@@ -81,7 +81,7 @@ fn count_is_kept_of_whom_the_limit_says() {
         // A bad token is refused for what it is.
         let mut client = gate.client();
         client.send("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n");
-        assert_eq!(client.refused().0, 401, "{per}");
+        assert_eq!(client.refused().0, 401, "{per:?}");
     };
     check(LimitKey::Token, false);
     check(LimitKey::User, false);

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use permgate::{
-    app::{self, Place, Running, Signals},
+    app::{self, LocalAddr, Running, Signals},
     config,
     net::Address,
 };
@@ -82,8 +82,8 @@ access = "off"
         std::fs::write(&file, text).unwrap();
         let config = config::Config::load(&file).unwrap_or_else(|e| panic!("{e}"));
         let running = app::start(config, Signals::Ignored).unwrap_or_else(|e| panic!("{e}"));
-        let tcp = |places: &[Place]| {
-            let tcp = |place: &Place| if let Address::Tcp(a) = place.address { Some(a) } else { None };
+        let tcp = |places: &[LocalAddr]| {
+            let tcp = |place: &LocalAddr| if let Address::Tcp(a) = place.address { Some(a) } else { None };
             places.iter().find_map(tcp).unwrap()
         };
         let (proxy, admin) = (tcp(running.proxy()), tcp(running.admin()));
@@ -92,7 +92,7 @@ access = "off"
     }
 
     /// Where the proxy and the admin listener are, all of it.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub fn places(&self) -> impl Iterator<Item = &LocalAddr> {
         self.running.iter().flat_map(|running| running.proxy().iter().chain(running.admin()))
     }
 

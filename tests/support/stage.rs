@@ -32,11 +32,7 @@ impl Stage {
 
     pub fn to(upstream: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(dir.path().join("tls.crt"), cert.pem()).unwrap();
-        std::fs::write(dir.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
-        let tls = r#"tls = { cert = "tls.crt", key = "tls.key" }"#;
+        let tls = certify(dir.path());
         let services = Gateway::services(([127, 0, 0, 1], 1).into()).replace("http://127.0.0.1:1", upstream);
         let gateway = Gateway::on(dir, &Gateway::text_with(tls, "", &services));
         gateway.developer("alice");
@@ -47,6 +43,15 @@ impl Stage {
     pub fn certificate(&self) -> PathBuf {
         self.gateway.dir.path().join("tls.crt")
     }
+}
+
+/// Writes a certificate for `localhost` and its key; the line of `[server]` that uses them.
+pub fn certify(dir: &Path) -> &'static str {
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.join("tls.crt"), cert.pem()).unwrap();
+    std::fs::write(dir.join("tls.key"), signing_key.serialize_pem()).unwrap();
+    r#"tls = { cert = "tls.crt", key = "tls.key" }"#
 }
 
 /// What the command prints; it must succeed.

@@ -1,8 +1,11 @@
 """What stands behind the gateway in these tests. The mode and a directory are the arguments; the first line
 of output is the port.
 
-files: static files, and JSON for an API of crates. git: `git http-backend`. state: Terraform's state."""
+files: static files, and JSON for an API of crates. git: `git http-backend`. state: Terraform's state.
+kubernetes: an API server without pods. websocket: a page, and a socket that says what the handshake asked for."""
 
+import base64
+import hashlib
 import http.server
 import json
 import os
@@ -63,7 +66,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def state(self):
         place, body = os.path.join(directory, "state"), self.body()
-        if self.command == "POST":
+        if self.command in ("LOCK", "UNLOCK"):
+            self.answer(200, b"")
+        elif self.command == "POST":
             with open(place, "wb") as file:
                 file.write(body)
             self.answer(200, b"")
@@ -72,6 +77,34 @@ class Handler(http.server.SimpleHTTPRequestHandler):
                 self.answer(200, file.read())
         else:
             self.answer(404, b"")
+
+    def kubernetes(self):
+        path = self.path.partition("?")[0]
+        pods = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
+        known = {
+            "/api": {"kind": "APIVersions", "versions": ["v1"]},
+            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [pods]},
+            "/api/v1/namespaces/default/pods": {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []},
+        }
+        self.answer(200 if path in known else 404, json.dumps(known.get(path, {})).encode())
+
+    def websocket(self):
+        if self.headers.get("Upgrade") != "websocket":
+            self.answer(200, b"<title>page</title>", "text/html")
+            return
+        protocols = self.headers["Sec-WebSocket-Protocol"]
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.send_response(101)
+        for name, value in [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept),
+                            ("Sec-WebSocket-Protocol", protocols.split(",")[0].strip())]:
+            self.send_header(name, value)
+        self.end_headers()
+        said = f"{self.headers.get('X-Permgate-User')}: {protocols}".encode()
+        self.wfile.write(bytes([0x81, len(said)]) + said)
+        self.rfile.read(1)
+        self.close_connection = True
 
     def every(self):
         if mode != "files":
@@ -82,9 +115,6 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         elif self.path.startswith("/api/v1/crates/"):
             self.body()
             self.answer(200, b'{"ok": true}')
-        elif self.path.startswith("/api/v1/namespaces/"):
-            pods = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []}
-            self.answer(200, json.dumps(pods).encode())
         elif self.command == "HEAD":
             super().do_HEAD()
         else:

@@ -22,28 +22,28 @@ const HOUR_SECONDS: i64 = 3600;
 const KEYS: usize = 10_000;
 
 #[derive(Default)]
-pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Hour>>);
+pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Window>>);
 
 /// How somebody tried to come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::admin) enum Way {
+pub(in crate::admin) enum LoginMethod {
     Password,
     #[cfg(feature = "sso")]
     Provider,
 }
 
 /// `None`: no account has the login.
-type Key = (Option<UserId>, Way);
+type Key = (Option<UserId>, LoginMethod);
 
-struct Hour {
+struct Window {
     ends: Timestamp,
     /// Since the last event about the same.
-    unheard: u64,
-    last: Last,
+    suppressed: u64,
+    last: Sample,
 }
 
 #[derive(Clone)]
-struct Last {
+struct Sample {
     at: Timestamp,
     client: IpAddr,
     request_id: String,
@@ -53,18 +53,18 @@ impl Failures {
     pub(in crate::admin) fn note(
         &self,
         user: Option<UserId>,
-        way: Way,
+        way: LoginMethod,
         client: IpAddr,
         request_id: &str,
         at: Timestamp,
     ) {
         let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = Last { at, client, request_id: request_id.to_owned() };
+        let last = Sample { at, client, request_id: request_id.to_owned() };
         let full = hours.len() >= KEYS;
         let key = if full && !hours.contains_key(&(user.clone(), way)) { (None, way) } else { (user, way) };
         // An hour that has just begun is told of at once.
-        let hour = hours.entry(key).or_insert(Hour { ends: at, unheard: 0, last: last.clone() });
-        hour.unheard += 1;
+        let hour = hours.entry(key).or_insert(Window { ends: at, suppressed: 0, last: last.clone() });
+        hour.suppressed += 1;
         hour.last = last;
     }
 
@@ -80,7 +80,7 @@ impl Failures {
             if hour.ends > now {
                 return true;
             }
-            let count = mem::take(&mut hour.unheard);
+            let count = mem::take(&mut hour.suppressed);
             if count > 0 {
                 let target = match user {
                     Some(id) => format!("user:{}", login(id).unwrap_or_else(|| id.clone())),
@@ -96,11 +96,11 @@ impl Failures {
 }
 
 /// The store gives it its place in the chain.
-fn event(last: &Last, way: Way, target: String, count: u64) -> AuditEvent {
+fn event(last: &Sample, way: LoginMethod, target: String, count: u64) -> AuditEvent {
     let reason = match way {
-        Way::Password => "password",
+        LoginMethod::Password => "password",
         #[cfg(feature = "sso")]
-        Way::Provider => "provider",
+        LoginMethod::Provider => "provider",
     };
     AuditEvent {
         seq: 0,
@@ -128,7 +128,7 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_millis(0).plus_seconds(seconds);
         let fail = |user: Option<&str>, seconds: i64| {
             let client = [192, 0, 2, 1].into();
-            failures.note(user.map(str::to_owned), Way::Password, client, "r", at(seconds));
+            failures.note(user.map(str::to_owned), LoginMethod::Password, client, "r", at(seconds));
         };
         let check = |name: &str, seconds: i64, expected: &[(&str, &str)]| {
             let events = failures.due(at(seconds), |id| (id == "1").then(|| "ann".to_owned()));

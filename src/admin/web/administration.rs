@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// What the reader may change.
-struct May {
+struct Permissions {
     user: bool,
     delete_user: bool,
     delete_group: bool,
@@ -49,7 +49,7 @@ struct May {
     explain: bool,
 }
 
-impl May {
+impl Permissions {
     fn of(reader: &Reader) -> Self {
         let may = |permission| reader.caller.may(permission);
         Self {

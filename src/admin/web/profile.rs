@@ -6,8 +6,8 @@ use http::StatusCode;
 
 use super::{
     Failed, Reader, Shell, link, render,
-    time::Moment,
-    token_list::{self, Asked, Listing},
+    time::DisplayTime,
+    token_list::{self, Filter, Listing},
 };
 use crate::{
     admin::{Context, error::Problem, groups::SEES_GROUPS, pages::Params, services::ServiceView, wire::Time},
@@ -48,8 +48,8 @@ struct Readable {
 /// A browser that is signed in.
 struct Browser {
     client: String,
-    since: Moment,
-    seen: Moment,
+    since: DisplayTime,
+    seen: DisplayTime,
     current: bool,
 }
 
@@ -85,8 +85,8 @@ pub(super) async fn general(State(context): State<Context>, reader: Reader) -> R
     sessions.sort_by_key(|session| std::cmp::Reverse(session.last_seen_at));
     let sessions = sessions.into_iter().map(|session| Browser {
         client: session.client.to_string(),
-        since: Moment::at(Time(session.created_at), now),
-        seen: Moment::at(Time(session.last_seen_at), now),
+        since: DisplayTime::at(Time(session.created_at), now),
+        seen: DisplayTime::at(Time(session.last_seen_at), now),
         current: reader.caller.session() == Some(session.digest),
     });
     let page = GeneralPage {
@@ -108,11 +108,11 @@ pub(super) async fn general(State(context): State<Context>, reader: Reader) -> R
 pub(super) async fn authentication(
     State(context): State<Context>,
     reader: Reader,
-    Params(asked): Params<Asked>,
+    Params(asked): Params<Filter>,
 ) -> Result<Response, Failed> {
     let user = &reader.user;
     let owner = Some(user.login.to_string());
-    let asked = Asked { user: None, ..asked.filled() };
+    let asked = Filter { user: None, ..asked.filled() };
     let list = token_list::read(&context, owner, asked, "/profile/authentication").await?;
     let services: Vec<ServiceView> = context
         .rules()

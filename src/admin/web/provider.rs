@@ -17,11 +17,11 @@ use super::{
 use crate::{
     admin::{
         Context,
-        caller::Visit,
+        caller::RequestMeta,
         error::Problem,
         oidc::{self, Flow, Person, ProviderError, Relying, Returned},
         pages::Params,
-        session::{Attempt, Way, cookie, secret::Secret},
+        session::{Attempt, LoginMethod, cookie, secret::Secret},
     },
     store::{ChangeError, ProvidedSession},
 };
@@ -41,7 +41,7 @@ struct SignedInPage {
 
 async fn leave(
     State(context): State<Context>,
-    visit: Visit,
+    visit: RequestMeta,
     Params(next): Params<Next>,
 ) -> Result<Response, Failed> {
     let relying = relying(&context)?;
@@ -54,7 +54,7 @@ async fn leave(
 
 async fn come_back(
     State(context): State<Context>,
-    visit: Visit,
+    visit: RequestMeta,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failed> {
@@ -73,7 +73,7 @@ async fn come_back(
         context.attempts().succeed(attempt, visit.client);
     }
     let person = person.map_err(|error| {
-        context.note_failure(None, Way::Provider, &visit);
+        context.note_failure(None, LoginMethod::Provider, &visit);
         failed(&visit, &error)
     })?;
     let secret = Secret::draw()?;
@@ -89,7 +89,7 @@ async fn come_back(
 async fn begin(
     context: &Context,
     relying: &Relying,
-    visit: &Visit,
+    visit: &RequestMeta,
     headers: &HeaderMap,
     person: Person,
     secret: &Secret,
@@ -115,7 +115,7 @@ async fn begin(
         Err(ChangeError::Refused(refusal)) => {
             let request_id = &*visit.request_id;
             tracing::warn!(client = %visit.client, request_id, subject, "somebody was not let in: {refusal}");
-            context.note_failure(None, Way::Provider, visit);
+            context.note_failure(None, LoginMethod::Provider, visit);
             let mut text = refusal.message.clone();
             text[..1].make_ascii_uppercase();
             Err(Problem::new(StatusCode::FORBIDDEN, refusal.code.word(), text))
@@ -129,7 +129,7 @@ fn relying(context: &Context) -> Result<&Relying, Problem> {
 }
 
 /// The log says why; the browser, what to do.
-fn failed(visit: &Visit, error: &ProviderError) -> Problem {
+fn failed(visit: &RequestMeta, error: &ProviderError) -> Problem {
     let request_id = &*visit.request_id;
     tracing::warn!(client = %visit.client, request_id, "somebody failed to sign in by the provider: {error}");
     let (status, code, text) = match error {

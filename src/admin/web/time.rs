@@ -3,7 +3,7 @@
 use crate::{admin::wire::Time, authz::time::Timestamp};
 
 /// For `<time>`: what is read, and the exact value.
-pub struct Moment {
+pub struct DisplayTime {
     pub text: String,
     pub exact: String,
     /// Less than two weeks ahead.
@@ -17,7 +17,7 @@ const DAY: i64 = 24 * HOUR;
 const RELATIVE: i64 = 60 * DAY;
 const SOON: i64 = 14 * DAY;
 
-impl Moment {
+impl DisplayTime {
     pub fn at(time: Time, now: Timestamp) -> Self {
         let ahead = (time.0.as_millis() - now.as_millis()) / 1000;
         let date = jiff::Timestamp::from_millisecond(time.0.as_millis()).unwrap_or_default();
@@ -26,7 +26,7 @@ impl Moment {
     }
 }
 
-impl From<Time> for Moment {
+impl From<Time> for DisplayTime {
     fn from(time: Time) -> Self {
         Self::at(time, Time::now())
     }
@@ -84,7 +84,7 @@ mod tests {
     fn near_times_are_relative_and_far_ones_are_dates() {
         let now = Timestamp::from_millis(1_798_761_600_000);
         let check = |seconds: i64, text: &str, soon: bool| {
-            let moment = Moment::at(Time(now.plus_seconds(seconds)), now);
+            let moment = DisplayTime::at(Time(now.plus_seconds(seconds)), now);
             assert_eq!((moment.text.as_str(), moment.soon), (text, soon), "{seconds}");
         };
         check(0, "just now", true);

@@ -8,7 +8,7 @@ use axum::{
 };
 use http::StatusCode;
 
-use super::{Failed, Reader, Shell, link, render, time::Moment, token_list::Records, words};
+use super::{Failed, Reader, Shell, link, render, time::DisplayTime, token_list::Records, words};
 use crate::{
     admin::{
         Context,
@@ -23,12 +23,12 @@ use crate::{
 pub struct TokenRow {
     pub view: TokenView,
     pub scope: Vec<Entry>,
-    pub created: Moment,
-    pub used: Option<Moment>,
-    pub begins: Option<Moment>,
-    pub expires: Option<Moment>,
-    pub ended: Option<Moment>,
-    pub grace: Option<Moment>,
+    pub created: DisplayTime,
+    pub used: Option<DisplayTime>,
+    pub begins: Option<DisplayTime>,
+    pub expires: Option<DisplayTime>,
+    pub ended: Option<DisplayTime>,
+    pub grace: Option<DisplayTime>,
     /// Requests with it may still be permitted, now or later.
     pub alive: bool,
     pub tone: &'static str,
@@ -123,10 +123,10 @@ impl TokenRow {
             service: entry.service.clone(),
             reading: entry.access == AccessWord::Read,
         };
-        let moment = |time: Option<Time>| time.map(|time| Moment::at(time, now));
+        let moment = |time: Option<Time>| time.map(|time| DisplayTime::at(time, now));
         Self {
             scope: view.scope.iter().map(entry).collect(),
-            created: Moment::at(view.created_at, now),
+            created: DisplayTime::at(view.created_at, now),
             used: moment(view.last_used_at),
             begins: moment(view.not_before),
             expires: moment(view.expires_at),

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Failed, time::Moment, token::TokenRow};
+use super::{Failed, time::DisplayTime, token::TokenRow};
 use crate::{
     admin::{
         Context,
@@ -25,7 +25,7 @@ use crate::{
 /// What the address asks for.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Asked {
+pub struct Filter {
     /// `active` (also without one), `expiring` or `inactive`.
     pub tab: Option<String>,
     /// Words that stand in the name, the id, the owner's login or the scope.
@@ -56,7 +56,7 @@ pub struct Listing {
     pub next: Option<String>,
     /// The store has more tokens than a list looks at.
     pub incomplete: bool,
-    pub asked: Asked,
+    pub asked: Filter,
     pub base: &'static str,
 }
 
@@ -88,7 +88,7 @@ const STEPS: usize = 4;
 pub const EXPIRING: u32 = 14;
 const SORTS: [&str; 5] = ["name", "owner", "created", "used", "expires"];
 
-impl Asked {
+impl Filter {
     /// Empty fields of a form are none.
     pub fn filled(self) -> Self {
         let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
@@ -167,7 +167,7 @@ impl Records {
 pub async fn read(
     context: &Context,
     owner: Option<String>,
-    asked: Asked,
+    asked: Filter,
     base: &'static str,
 ) -> Result<Listing, Failed> {
     let live = context.fence.list().await;
@@ -178,7 +178,7 @@ pub async fn read(
 fn listing(
     context: &Context,
     owner: Option<String>,
-    asked: Asked,
+    asked: Filter,
     base: &'static str,
     live: &[LiveRow],
 ) -> Result<Listing, Problem> {
@@ -329,7 +329,8 @@ fn known(word: &str, words: &[&str]) -> Result<(), Problem> {
 impl TokenRow {
     /// What stands beside the name: anything that is not as usual.
     pub fn remark(&self) -> Option<(&'static str, String)> {
-        let when = |moment: &Option<Moment>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();
+        let when =
+            |moment: &Option<DisplayTime>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();
         Some(match self.view.state.as_str() {
             "pending" => ("info", format!("starts {}", when(&self.begins))),
             "rotating" => ("warn", format!("replaced, ends {}", when(&self.grace))),

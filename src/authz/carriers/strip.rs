@@ -25,11 +25,12 @@ pub fn strip(headers: &mut HeaderMap, carriers: &Carriers, in_authorization: boo
 /// Makes an answer one that a shared cache does not give to another caller: it varies by the fields that
 /// may hold a token, and where one did, it is private.
 pub fn restrict_caching(headers: &mut HeaderMap, carriers: &Carriers, used: Option<CarrierKind>) {
-    for name in &carriers.headers {
-        headers.append(header::VARY, HeaderValue::from(name.clone()));
-    }
-    if carriers.websocket {
-        headers.append(header::VARY, HeaderValue::from(header::SEC_WEBSOCKET_PROTOCOL));
+    // Caches that do not keep to RFC 9111, 3.5, such as nginx, forget that the field names a caller.
+    let authorization =
+        (*carriers != Carriers::BEARER && carriers.accepts_authorization()).then_some(header::AUTHORIZATION);
+    let websocket = carriers.websocket.then_some(header::SEC_WEBSOCKET_PROTOCOL);
+    for name in authorization.into_iter().chain(carriers.headers.iter().cloned()).chain(websocket) {
+        headers.append(header::VARY, HeaderValue::from(name));
     }
     if used.is_none_or(CarrierKind::is_authorization) {
         return;

@@ -262,7 +262,7 @@ fn an_answer_to_another_carrier_is_for_one_caller() {
         restrict_caching(&mut answer, &carriers(&["bearer", "header:x-api-key"]), used);
         assert_eq!(answer[header::CACHE_CONTROL], expected, "{row}");
         let vary: Vec<_> = answer.get_all(header::VARY).iter().collect();
-        assert_eq!(vary, ["accept", "x-api-key"], "{row}");
+        assert_eq!(vary, ["accept", "authorization", "x-api-key"], "{row}");
         let is_private = used.is_some_and(|kind| !kind.is_authorization());
         assert_eq!(answer.contains_key("x-accel-expires"), !is_private, "{row}");
     };
@@ -272,4 +272,7 @@ fn an_answer_to_another_carrier_is_for_one_caller() {
     check("a field", header, "public, max-age=60, S-Maxage=9", "max-age=60, private");
     check("some fields private", header, "private=\"set-cookie\"", "private");
     check("not stored", header, "no-store", "no-store, private");
+    let mut answer = headers(&[("cache-control", "public")]);
+    restrict_caching(&mut answer, &Carriers::BEARER, None);
+    assert_eq!(answer, headers(&[("cache-control", "public")]), "the default stays as it was");
 }

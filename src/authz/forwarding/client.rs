@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::FORWARDED_FOR;
@@ -140,11 +140,25 @@ pub(super) fn elements(headers: &HeaderMap) -> Vec<&[u8]> {
 
 /// The one value of a parameter of a sound element; the name is in lower case.
 pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, [u8]>> {
-    let mut told = None;
+    parameters(element)?
+        .into_iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        .map(|(_, value)| value)
+}
+
+/// Name and value of each parameter. `None`: the element is malformed, or has one of them twice.
+pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> {
+    let mut told: Vec<(&[u8], Cow<'_, [u8]>)> = Vec::new();
     let mut rest = element.trim_ascii();
-    while !rest.is_empty() {
+    while let Some(first) = rest.first() {
+        // RFC 7239, 4: there may be nothing between two semicolons.
+        if *first == b';' {
+            rest = rest[1..].trim_ascii_start();
+            continue;
+        }
         let equals = rest.iter().position(|b| *b == b'=')?;
         let (name, value) = (rest[..equals].trim_ascii(), rest[equals + 1..].trim_ascii_start());
+        HeaderName::from_bytes(name).ok()?;
         let (value, behind) = match value.strip_prefix(b"\"") {
             Some(open) => unquoted(open)?,
             None => {
@@ -157,11 +171,12 @@ pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, 
             Some((b';', more)) => more.trim_ascii_start(),
             Some(_) => return None,
         };
-        if name.eq_ignore_ascii_case(wanted) && told.replace(value).is_some() {
+        if told.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
             return None;
         }
+        told.push((name, value));
     }
-    told
+    Some(told)
 }
 
 /// What a quoted string says, from behind its opening quote, and what follows its end.

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 
 use super::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Hop,
-    client::{element_for, elements, listed_addresses, parameter},
+    client::{element_for, elements, listed_addresses, parameter, parameters},
     is_host, only_value, valid_host,
 };
 use crate::authz::host::Authority;
@@ -45,13 +45,24 @@ pub fn add(headers: &mut HeaderMap, hop: &Hop<'_>) {
     }
 }
 
-/// The hosts that a trusted proxy names beside the one that the request is for, in canonical form.
-pub fn stated_hosts(headers: &HeaderMap) -> Vec<String> {
-    let named = elements(headers).into_iter().filter_map(|element| parameter(element, b"host"));
-    let named: Vec<_> =
-        named.chain(headers.get_all(FORWARDED_HOST).iter().map(|host| host.as_bytes().into())).collect();
-    let canonical = |host: &std::borrow::Cow<'_, [u8]>| Some(Authority::parse(host)?.host.into_owned());
-    named.iter().filter_map(canonical).collect()
+/// `Forwarded` of a trusted proxy cannot be read as a whole. Somebody who reads it more leniently could find another
+/// host in it than the one that was judged. Answered with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Forwarded is malformed")]
+pub struct MalformedForwarded;
+
+/// The hosts that a trusted proxy names beside the one that the request is for, in canonical form. An
+/// `X-Forwarded-Host` that is not one sound host is none: it does not reach an upstream.
+pub fn stated_hosts(headers: &HeaderMap) -> Result<Vec<String>, MalformedForwarded> {
+    let canonical = |host: &[u8]| Authority::parse(host).map(|authority| authority.host.into_owned());
+    let mut hosts: Vec<_> = only_value(headers, FORWARDED_HOST).and_then(canonical).into_iter().collect();
+    for element in elements(headers) {
+        let parameters = parameters(element).ok_or(MalformedForwarded)?;
+        if let Some((_, host)) = parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
+            hosts.push(canonical(host).ok_or(MalformedForwarded)?);
+        }
+    }
+    Ok(hosts)
 }
 
 /// Whether a trusted proxy says that the client asked by TLS.

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use http::{HeaderValue, Method};
 
 use super::{
-    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, HostCredentials, Identity, Lettered,
-    Origin, PublicPath, PublicRule, PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service,
-    ServiceId, ServiceIds, ServiceKey, ServiceSpec, Settings,
-    table::{Letters, covers, path_segments, prefix_segments},
+    Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, HostCredentials, Identity, Origin,
+    PublicPath, PublicRule, PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service, ServiceId,
+    ServiceIds, ServiceKey, ServiceSpec, Settings,
+    table::{Letters, Table, covers},
 };
 use crate::authz::{carriers::Carriers, forwarding::FieldPattern, path::RequestPath};
 
@@ -142,19 +142,15 @@ fn check_public(specs: &[ServiceSpec], public: &[PublicSpec], errors: &mut Vec<R
 }
 
 fn service(id: ServiceId, spec: ServiceSpec, public: &[PublicSpec]) -> Service {
-    let mut rules = Lettered::<Vec<PublicRule>>::default();
-    let mut any = false;
+    let mut rules = Table::<Vec<PublicRule>>::default();
     for (number, rule) in (0..).zip(public).filter(|(_, rule)| rule.service == spec.key) {
-        any = true;
-        for (table, path) in [
-            (&mut rules.exact, rule.path.text().to_owned()),
-            (&mut rules.folded, rule.path.text().to_ascii_lowercase()),
-        ] {
-            let (entry, exact) = match rule.path {
-                PublicPath::Exact(_) => (table.entry(path_segments(&path)), true),
-                PublicPath::Prefix(_) => (table.entry(prefix_segments(&path)), false),
-            };
-            entry.push(PublicRule { number, exact });
+        match &rule.path {
+            PublicPath::Exact(path) => {
+                rules.change_path(path, |rules| rules.push(PublicRule { number, exact: true }));
+            }
+            PublicPath::Prefix(prefix) => {
+                rules.change_prefix(prefix, |rules| rules.push(PublicRule { number, exact: false }));
+            }
         }
     }
     // A field that holds tokens does not reach an upstream as a trailer either.
@@ -166,35 +162,27 @@ fn service(id: ServiceId, spec: ServiceSpec, public: &[PublicSpec]) -> Service {
     }
     let allow = spec.allow.iter().fold(Allowances::NONE, |set, allowance| set.with(*allowance));
     let key_value = HeaderValue::from_str(spec.key.as_str()).expect("a service key is ASCII");
-    Service { id, spec, key_value, allow, public: any.then(|| Box::new(rules)) }
+    Service { id, spec, key_value, allow, public: rules }
 }
 
 fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -> Rules {
-    let mut any_host = Lettered::default();
-    reserve(&mut any_host);
-    let mut hosts_of = HashMap::<Box<str>, Lettered<Option<Claim>>>::new();
+    let mut any_host = with_reserved();
+    let mut hosts_of = HashMap::<Box<str>, Table<Option<Claim>>>::new();
     let (mut by_id, mut by_key) = (Vec::new(), HashMap::new());
     for (position, service) in (0..).zip(&services) {
         let id = usize::from(service.id.0);
-        if by_id.len() <= id {
-            by_id.resize(id + 1, None);
-        }
+        by_id.resize(by_id.len().max(id + 1), None);
         by_id[id] = Some(position);
         by_key.insert(service.spec.key.clone(), position);
         for host in hosts(&service.spec) {
             let table = if host.is_empty() {
                 &mut any_host
             } else {
-                hosts_of.entry(host.into()).or_insert_with(|| {
-                    let mut table = Lettered::default();
-                    reserve(&mut table);
-                    table
-                })
+                hosts_of.entry(host.into()).or_insert_with(with_reserved)
             };
             for prefix in &service.spec.paths {
                 let claim = Claim::Service { service: position, prefix: prefix.as_str().into() };
-                *table.exact.entry(prefix_segments(prefix)) = Some(claim.clone());
-                *table.folded.entry(prefix_segments(&prefix.to_ascii_lowercase())) = Some(claim);
+                table.change_prefix(prefix, |held| *held = Some(claim.clone()));
             }
         }
     }
@@ -208,9 +196,10 @@ fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -
     Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals, told }
 }
 
-fn reserve(table: &mut Lettered<Option<Claim>>) {
-    *table.exact.entry(prefix_segments(RESERVED_PREFIX)) = Some(Claim::Reserved);
-    *table.folded.entry(prefix_segments(RESERVED_PREFIX)) = Some(Claim::Reserved);
+fn with_reserved() -> Table<Option<Claim>> {
+    let mut table = Table::<Option<Claim>>::default();
+    table.change_prefix(RESERVED_PREFIX, |claim| *claim = Some(Claim::Reserved));
+    table
 }
 
 /// The hosts of a service; the empty one stands for any.

@@ -1,71 +1,48 @@
-//! Whole-segment prefixes as a tree in one hash table: looking a path up costs as many probes as
-//! its matched prefix has segments, plus one, however many prefixes there are.
+//! Prefixes of whole segments in hash tables, as written and in lower case. Looking a path up costs a probe
+//! for each of its segments, as far as the longest prefix reaches, however many prefixes there are.
 
-/// A tree of segments with a value at every node.
+use std::{borrow::Cow, collections::HashMap};
+
+/// A value for each prefix and each whole path.
 #[derive(Clone, Debug)]
 pub struct Table<V> {
-    /// Open addressing; a power of two, at most half full.
-    slots: Vec<Option<Edge>>,
-    edges: usize,
-    nodes: Vec<V>,
-}
-
-#[derive(Clone, Debug)]
-struct Edge {
-    hash: u32,
-    parent: u32,
-    child: u32,
-    segment: Box<str>,
+    exact: HashMap<Box<str>, V>,
+    /// The same in lower case.
+    folded: HashMap<Box<str>, V>,
+    /// Bytes of the longest key.
+    longest: usize,
 }
 
 /// How segments are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Letters {
     Exact,
-    /// ASCII letters without regard to case; the table's own segments are in lower case then.
+    /// ASCII letters without regard to case.
     Folded,
 }
 
-impl<V: Default> Default for Table<V> {
+impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { slots: vec![None; 8], edges: 0, nodes: vec![V::default()] }
+        Self { exact: HashMap::new(), folded: HashMap::new(), longest: 0 }
     }
 }
 
 impl<V: Default> Table<V> {
-    /// The value at the end of these segments, made as needed.
-    pub fn entry<'s>(&mut self, segments: impl Iterator<Item = &'s str>) -> &mut V {
-        let mut node = 0;
-        for segment in segments {
-            node = match self.child(node, segment, Letters::Exact) {
-                Some(child) => child,
-                None => self.add_child(node, segment),
-            };
-        }
-        &mut self.nodes[node as usize]
+    /// Changes the value of a prefix, which is made as needed.
+    pub fn change_prefix(&mut self, prefix: &str, change: impl Fn(&mut V)) {
+        // Every path is at or below the prefix that has no segment.
+        self.change(if prefix == "/" { "" } else { prefix }, change);
     }
 
-    fn add_child(&mut self, parent: u32, segment: &str) -> u32 {
-        if (self.edges + 1) * 2 > self.slots.len() {
-            let grown = vec![None; self.slots.len() * 2];
-            for edge in std::mem::replace(&mut self.slots, grown).into_iter().flatten() {
-                self.place(edge);
-            }
-        }
-        let child = u32::try_from(self.nodes.len()).expect("fewer than 2^32 configured segments");
-        self.nodes.push(V::default());
-        self.edges += 1;
-        self.place(Edge { hash: hash(parent, segment), parent, child, segment: segment.into() });
-        child
+    /// Changes the value of one path alone.
+    pub fn change_path(&mut self, path: &str, change: impl Fn(&mut V)) {
+        self.change(path, change);
     }
 
-    fn place(&mut self, edge: Edge) {
-        let mask = self.slots.len() - 1;
-        let mut at = edge.hash as usize & mask;
-        while self.slots[at].is_some() {
-            at = (at + 1) & mask;
-        }
-        self.slots[at] = Some(edge);
+    fn change(&mut self, key: &str, change: impl Fn(&mut V)) {
+        change(self.exact.entry(key.into()).or_default());
+        change(self.folded.entry(key.to_ascii_lowercase().into()).or_default());
+        self.longest = self.longest.max(key.len());
     }
 }
 
@@ -73,39 +50,20 @@ impl<V> Table<V> {
     /// Visits the values along a path that starts with `/`, the shortest prefix first; the flag
     /// says that the whole path is matched.
     pub fn walk<'t>(&'t self, path: &str, letters: Letters, mut visit: impl FnMut(&'t V, bool)) {
-        visit(&self.nodes[0], false);
-        let Some(mut rest) = path.as_bytes().strip_prefix(b"/") else { return };
-        let mut node = 0;
-        loop {
-            // One pass finds the segment's end and its hash.
-            let (mut end, mut hash) = (0, start(node));
-            while end < rest.len() && rest[end] != b'/' {
-                hash = step(hash, rest[end]);
-                end += 1;
-            }
-            let Some(child) = self.find(node, &rest[..end], finish(hash), letters) else { return };
-            visit(&self.nodes[child as usize], end == rest.len());
-            if end == rest.len() {
-                return;
-            }
-            (node, rest) = (child, &rest[end + 1..]);
+        if self.exact.is_empty() {
+            return;
         }
-    }
-
-    fn child(&self, parent: u32, segment: &str, letters: Letters) -> Option<u32> {
-        self.find(parent, segment.as_bytes(), hash(parent, segment), letters)
-    }
-
-    fn find(&self, parent: u32, segment: &[u8], hash: u32, letters: Letters) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
-        while let Some(edge) = &self.slots[at] {
-            if edge.hash == hash && edge.parent == parent && letters.same(edge.segment.as_bytes(), segment) {
-                return Some(edge.child);
+        let (values, path) = match letters {
+            Letters::Exact => (&self.exact, Cow::Borrowed(path)),
+            Letters::Folded => (&self.folded, Cow::Owned(path.to_ascii_lowercase())),
+        };
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        // The first end is that of the empty prefix.
+        for end in ends.take_while(|end| *end <= self.longest) {
+            if let Some(value) = values.get(&path[..end]) {
+                visit(value, end == path.len());
             }
-            at = (at + 1) & mask;
         }
-        None
     }
 }
 
@@ -116,34 +74,6 @@ impl Letters {
             Letters::Folded => stored.eq_ignore_ascii_case(sent),
         }
     }
-}
-
-/// FNV-1a without regard to the case of letters, so that one function serves both comparisons. Who
-/// sends paths cannot choose what is stored, hence no need for a keyed hash.
-fn hash(parent: u32, segment: &str) -> u32 {
-    finish(segment.bytes().fold(start(parent), step))
-}
-
-fn start(parent: u32) -> u32 {
-    0x811c_9dc5 ^ parent.wrapping_mul(0x9e37_79b1)
-}
-
-fn step(hash: u32, byte: u8) -> u32 {
-    (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193)
-}
-
-fn finish(hash: u32) -> u32 {
-    hash ^ hash >> 15
-}
-
-/// The segments of a prefix: none for `/`.
-pub fn prefix_segments(prefix: &str) -> impl Iterator<Item = &str> {
-    prefix.split('/').skip(1).filter(move |_| prefix != "/")
-}
-
-/// The segments of a whole path: one empty one for `/`.
-pub fn path_segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').skip(1)
 }
 
 /// Whether a prefix owns a path by whole segments.
@@ -170,8 +100,8 @@ pub fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
             all && sent.next().is_some()
         }
         None if pattern.contains('*') => {
-            let mut sent = path_segments(path);
-            prefix_segments(pattern).all(|wanted| sent.next().is_some_and(|sent| same((wanted, sent))))
+            let mut sent = path.split('/');
+            pattern.split('/').all(|wanted| sent.next().is_some_and(|sent| same((wanted, sent))))
         }
         None => covers(pattern, path, letters),
     }
@@ -185,7 +115,7 @@ mod tests {
     fn the_longest_whole_segment_prefix_wins() {
         let mut table = Table::<Option<&str>>::default();
         for prefix in ["/", "/api", "/api/reports", "/API", "/a/b/c/d"] {
-            *table.entry(prefix_segments(prefix)) = Some(prefix);
+            table.change_prefix(prefix, |value| *value = Some(prefix));
         }
         let check = |path: &str, letters: Letters, expected: &str| {
             let mut found = None;
@@ -209,7 +139,7 @@ mod tests {
     fn many_prefixes_are_told_apart() {
         let mut table = Table::<u32>::default();
         for number in 1..5000 {
-            *table.entry(prefix_segments(&format!("/service-{number}/api"))) = number;
+            table.change_prefix(&format!("/service-{number}/api"), |value| *value = number);
         }
         for number in 1..5000 {
             let mut found = 0;

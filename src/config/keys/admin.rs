@@ -1,19 +1,23 @@
-//! The keys of `[admin]`.
+//! `[admin]`.
 
-use super::{Key, Kind, TLS, d, key};
+use super::TLS;
+use crate::config::key::{Key, Kind, key};
 
 pub(super) const ADMIN: &[Key] = &[
-    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(d::ADMIN_LISTEN),
+    // Loopback and a socket whose peer the kernel vouches for.
+    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(r#"["127.0.0.1:8081", "unix:permgate.sock"]"#),
     key("tls", Kind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
     key("tls_client_ca", Kind::Text, "As `server.tls_client_ca`."),
+    // Whoever names authorities wants to know who comes.
     key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
-        .or(d::TLS_CLIENT_CERTIFICATE),
+        .or(r#""required""#),
+    // Beside the addresses listened on and `localhost`, which are always in it.
     key(
         "hosts",
         Kind::Texts,
         "Host names that the admin listener answers to, beside its own addresses and localhost. Not reloadable.",
     )
-    .or(d::ADMIN_HOSTS),
+    .or("[]"),
     key(
         "url",
         Kind::Text,
@@ -34,32 +38,36 @@ pub(super) const ADMIN: &[Key] = &[
         Kind::Table(OIDC),
         "Sign-in by an OpenID Connect provider; needs `admin.url` and the cargo feature `sso`.",
     ),
+    // What software behind a gateway calls its first account.
     key(
         "reserved_logins",
         Kind::Texts,
         "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
     )
-    .or(d::RESERVED_LOGINS),
+    .or(r#"["admin", "root", "administrator"]"#),
+    // More than a person or a pipeline makes, and little beside what the store takes.
     key(
         "write_rate",
         Kind::Text,
         "Changes that one account may make in a time, as in `limits.rate`; 429 beyond. Whatever only takes power away, the operator's socket and imports are not counted.",
     )
-    .or(d::WRITE_RATE),
+    .or(r#""50/s""#),
+    // A page of tokens that somebody tidies up.
     key("write_burst", Kind::Count(1, 10_000_000), "How many of them may come at once after a pause.")
-        .or(d::WRITE_BURST),
+        .or("500"),
     key(
         "trusted_proxies",
         Kind::Texts,
         "Networks of proxies in front whose `Forwarded` or `X-Forwarded-For` names the client; `\"unix\"`: peers on unix sockets. Not reloadable.",
     )
-    .or(d::TRUSTED_PROXIES),
+    .or("[]"),
+    // Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
     key(
         "metrics",
         Kind::Text,
         "Who gets `/metrics` without a token: `\"local\"` (this machine, but not through a proxy), `\"socket\"` (the unix socket), `\"listener\"` (whoever reaches it), or an address to listen on for nothing else. Not reloadable.",
     )
-    .or(d::ADMIN_METRICS),
+    .or(r#""local""#),
     key(
         "connections",
         Kind::Count(8, 100_000),
@@ -71,7 +79,7 @@ pub(super) const ADMIN: &[Key] = &[
         "Request bodies that are gathered in memory, all together; derived from the memory unless set.",
     ),
     key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
-        .or(d::ALLOW_REMOTE),
+        .or("false"),
 ];
 
 const OIDC: &[Key] = &[
@@ -83,23 +91,25 @@ const OIDC: &[Key] = &[
         Kind::Secret,
         "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
     ),
-    key("title", Kind::Text, "The provider's name on the sign-in button.").or(d::OIDC_TITLE),
-    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or(d::OIDC_SCOPES),
+    key("title", Kind::Text, "The provider's name on the sign-in button.").or("\"single sign-on\""),
+    // OpenID Connect Core, 5.4: login, name and address are in these.
+    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or("[\"openid\", \"profile\", \"email\"]"),
     key("login_claim", Kind::Text, "The claim that becomes the login of a new account.")
-        .or(d::OIDC_LOGIN_CLAIM),
-    key("groups_claim", Kind::Text, "The claim that lists groups.").or(d::OIDC_GROUPS_CLAIM),
+        .or("\"preferred_username\""),
+    key("groups_claim", Kind::Text, "The claim that lists groups.").or("\"groups\""),
+    // The provider decides about nobody's power unless told so.
     key(
         "groups",
         Kind::TextsOrTables(OIDC_GROUP),
         "Groups whose members the provider's claim decides; `{ claim = \"...\", group = \"...\" }` where the provider's name differs.",
     )
-    .or(d::OIDC_GROUPS),
+    .or("[]"),
     key(
         "link_logins",
         Kind::Flag,
         "Unsafe: whoever has a login at the provider takes over the account with that login here.",
     )
-    .or(d::OIDC_LINK_LOGINS),
+    .or("false"),
     key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
 ];
 

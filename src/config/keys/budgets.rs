@@ -1,6 +1,6 @@
 //! The keys of `[server.budgets]`, which all clients of the proxy share.
 
-use super::{Key, Kind, key};
+use crate::config::key::{Key, Kind, key};
 
 pub(super) const BUDGETS: &[Key] = &[
     key("upstream_connections", Kind::Count(2, 10_000_000), "Sockets to upstreams; 503 beyond."),

@@ -1,6 +1,6 @@
-//! The keys of `[service.NAME]`, `[[public]]` and `limits`.
+//! `[service.NAME]`, `[[public]]` and `[[limits]]`.
 
-use super::{Key, Kind, d, key};
+use crate::config::key::{Key, Kind, key};
 
 pub(super) const SERVICE: &[Key] = &[
     key("title", Kind::Text, "The title shown where tokens are created; the scope word unless set."),
@@ -15,32 +15,26 @@ pub(super) const SERVICE: &[Key] = &[
     ),
     key("readers", Kind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", Kind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
-    key(
-        "read_methods",
-        Kind::Texts,
-        "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).",
-    )
-        .or(d::READ_METHODS),
+    // The reading methods of RFC 9110 that change nothing.
+    key("read_methods", Kind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).")
+        .or(r#"["GET", "HEAD", "OPTIONS"]"#),
     key(
         "authorization",
         Kind::Secret,
         "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or what replaces it: `\"file:PATH\"`, `\"env:NAME\"`.",
     )
-    .or(d::AUTHORIZATION),
+    .or(r#""strip""#),
+    // The one that no browser sends by itself and every cache knows to be private.
     key(
         "credentials",
         Kind::Texts,
         "Where a token may be: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in `Authorization`), `\"header:NAME\"`, `\"websocket\"`.",
     )
-    .or(d::CREDENTIALS),
-    key(
-        "registry",
-        Kind::Flag,
-        "A container registry: clients sign in at `/.permgate/registry`, and errors below `/v2/` have OCI's form.",
-    )
-    .or(d::REGISTRY),
+    .or(r#"["bearer"]"#),
+    key("registry", Kind::Flag, "A container registry: clients sign in at `/.permgate/registry`, and errors below `/v2/` have OCI's form.")
+        .or("false"),
     key("identity", Kind::Word(&["headers", "jwt", "both", "none"]), "How the upstream learns who is asking; `jwt` is a signed assertion.")
-        .or(d::IDENTITY),
+        .or(r#""headers""#),
     key("identity_groups", Kind::Texts, "Groups that the upstream learns about; the readers unless set."),
     key(
         "pass_fields",
@@ -80,9 +74,11 @@ pub(super) const LIMIT: &[Key] = &[
         "How many may come at once after a pause; the rate's number unless set.",
     ),
     key("concurrent", Kind::Count(1, 10_000_000), "How many at one time, streams included."),
+    // A package manager opens a few dozen connections at once and gives up after a few refusals.
     key("queue", Kind::Count(0, 10_000), "How many beyond `concurrent` may wait for a place; 429 beyond.")
-        .or(d::LIMIT_QUEUE),
-    key("queue_timeout", Kind::Duration(1), "How long they may wait; 429 beyond.").or(d::LIMIT_QUEUE_TIMEOUT),
+        .or("100"),
+    // Shorter than any client's own patience.
+    key("queue_timeout", Kind::Duration(1), "How long they may wait; 429 beyond.").or(r#""5s""#),
 ];
 
 pub(super) const PUBLIC: &[Key] = &[

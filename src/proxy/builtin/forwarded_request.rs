@@ -6,7 +6,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
-    authz::{answer::Reason, forwarding},
+    authz::{answer::Reason, forwarding, host::Authority},
     proxy::host::{HostCache, HostName},
     settings::FrontProxy,
 };
@@ -59,6 +59,10 @@ impl FrontProxy {
                 (request.method().clone(), target, HostCache::default().of(headers)?)
             }
         };
+        // The proxy sends it on, so that it is not enough to disregard what cannot be compared.
+        if one(headers, FORWARDED_HOST)?.is_some_and(|host| Authority::parse(host).is_none()) {
+            return Err(Reason::OriginalUnclear);
+        }
         let named = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
         let upgrade = named || headers.contains_key(header::UPGRADE);
         Ok(ForwardedRequest { method, target: parse(target)?, host, asked_by, upgrade })
@@ -188,6 +192,9 @@ mod tests {
         }
         for other in ["x-forwarded-uri", "x-forwarded-method"] {
             check(other, &[method, uri, (other, "/api/x")], UNCLEAR);
+        }
+        for host in ["b, a", "b,a", "b:99999", "u@b", ""] {
+            check(host, &[method, uri, ("x-forwarded-host", host)], UNCLEAR);
         }
     }
 

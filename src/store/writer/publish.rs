@@ -8,7 +8,7 @@ use crate::{
         accounts::{compile, recompile},
         secret::Digest,
     },
-    fence::Ticket,
+    fence::Completion,
     state::Snapshot,
     store::{log::Head, op::BatchReader, record::TokenHead, replica::Table},
 };
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct Followed {
     pub head: Head,
     /// Of what was taken away: once these are done it is in force here.
-    pub tickets: Vec<Ticket>,
+    pub tickets: Vec<Completion>,
 }
 
 impl Writer {

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::Transaction;
 use crate::{
-    fence::{Affected, Ticket},
+    fence::{Affected, Completion},
     store::ChangeError,
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Task {
 
 /// A change that is published; its fence may still be on the way.
 pub(crate) struct Published {
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<Completion>,
     /// Why it may be lost by a restart.
     pub not_durable: Option<String>,
 }

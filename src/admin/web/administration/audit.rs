@@ -16,7 +16,7 @@ use crate::{
         error::Problem,
         offload::READS,
         pages::{Params, bad_cursor},
-        web::time::Moment,
+        web::time::DisplayTime,
         wire::Time,
     },
     authz::{subject::Permission, time::Timestamp},
@@ -31,7 +31,7 @@ mod sentence;
 struct AuditPage {
     shell: Shell,
     events: Vec<Row>,
-    asked: Asked,
+    asked: AuditQuery,
     /// The address of the next page, and of the files.
     next: Option<String>,
     csv: String,
@@ -40,7 +40,7 @@ struct AuditPage {
 }
 
 struct Row {
-    at: Moment,
+    at: DisplayTime,
     parts: Vec<Part>,
     /// Why a request was refused: the page that explains it.
     explain: Option<String>,
@@ -51,7 +51,7 @@ struct Row {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct AuditQuery {
     /// Words of the actor and of the target.
     actor: Option<String>,
     target: Option<String>,
@@ -102,7 +102,7 @@ struct Filter {
 pub async fn list(
     State(context): State<Context>,
     reader: Reader,
-    Params(asked): Params<Asked>,
+    Params(asked): Params<AuditQuery>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::ReadAudit)?;
     let asked = asked.filled();
@@ -115,7 +115,7 @@ pub async fn list(
         let path = view.service.as_deref().and_then(|key| rules.service_by_key(key));
         let path = path.and_then(|service| service.spec.paths.first().cloned());
         Row {
-            at: Moment::at(view.time, now),
+            at: DisplayTime::at(view.time, now),
             parts: sentence(&view),
             explain: sentence::explain(&view, path.as_deref()).filter(|_| explains),
             change: view.change.as_ref().map(|change| format!("{change:#}")),
@@ -137,7 +137,7 @@ pub async fn list(
 pub async fn export(
     State(context): State<Context>,
     reader: Reader,
-    Params(asked): Params<Asked>,
+    Params(asked): Params<AuditQuery>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::ReadAudit)?;
     let asked = asked.filled();
@@ -155,7 +155,7 @@ pub async fn export(
 }
 
 /// Reads off this thread: a filter that few events fit looks at many.
-async fn find(context: &Context, asked: &Asked, limit: usize) -> Result<Found, Failed> {
+async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> Result<Found, Failed> {
     let filter = Filter {
         actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
         target: asked.target.as_ref().map(|text| text.to_lowercase()),
@@ -218,7 +218,7 @@ fn midnight(text: &str, days: i64) -> Result<Timestamp, Problem> {
     Ok(Timestamp::from_millis(at.as_millisecond()).plus_seconds(days * 86_400))
 }
 
-impl Asked {
+impl AuditQuery {
     fn filled(self) -> Self {
         Self {
             actor: filled(self.actor),

@@ -5,7 +5,7 @@ use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Failed, May, Named, Reader, Shell, filled, render};
+use super::{Failed, Named, Permissions, Reader, Shell, filled, render};
 use crate::{
     admin::{Context, ExplainRequest, error::Problem, explain::explained, pages::Params, web::words},
     authz::{
@@ -21,7 +21,7 @@ use crate::{
 struct ExplainPage {
     shell: Shell,
     asked: Question,
-    told: Option<Told>,
+    told: Option<Explained>,
     wrong: Option<String>,
     logins: Vec<String>,
     methods: [&'static str; 7],
@@ -40,7 +40,7 @@ pub struct Question {
     client: Option<String>,
 }
 
-struct Told {
+struct Explained {
     explanation: Explanation,
     /// In words.
     reason: String,
@@ -48,7 +48,7 @@ struct Told {
     remedies: Vec<Remedy>,
 }
 
-impl Told {
+impl Explained {
     /// The step that decided against the request.
     fn failed(&self) -> Option<&Step> {
         self.explanation.steps.last().filter(|_| self.explanation.outcome.is_err())
@@ -95,7 +95,7 @@ pub async fn show(
     Ok(render(StatusCode::OK, &page))
 }
 
-fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Told>, Problem> {
+fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Explained>, Problem> {
     if asked.url.is_empty() {
         return Ok(None);
     }
@@ -119,7 +119,7 @@ fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<To
     };
     let remedies = remedies(context, reader, &explanation, owner.as_deref(), request.token_id.as_deref());
     let reason = words::reason(explanation.reason.code()).to_owned();
-    Ok(Some(Told { explanation, reason, service, remedies }))
+    Ok(Some(Explained { explanation, reason, service, remedies }))
 }
 
 fn owner_of(context: &Context, id: &str) -> Option<String> {
@@ -138,7 +138,7 @@ fn remedies(
     let user = owner.map(|login| Named::new("/users", login));
     let own = owner.is_some_and(|login| *login == *reader.user.login);
     let service = told.service.as_ref().map(ServiceKey::as_str);
-    let may = May::of(reader);
+    let may = Permissions::of(reader);
     let line = |label: &str| {
         let line = told.origin.as_ref().map_or(1, |origin| origin.line);
         page(label.to_owned(), format!("/configuration#L{line}"))

@@ -9,7 +9,7 @@ use axum::{
 };
 use http::StatusCode;
 
-use super::{Failed, May, Named, Reader, Shell, joinable, render};
+use super::{Failed, Named, Permissions, Reader, Shell, joinable, render};
 use crate::{
     admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS},
     authz::{
@@ -60,7 +60,7 @@ struct GroupPage {
     /// Logins that are not members yet.
     addable: Vec<String>,
     grantable: Vec<RoleView>,
-    may: May,
+    may: Permissions,
 }
 
 /// More people than one chooses from in a list; others are typed.
@@ -170,7 +170,7 @@ pub async fn show(
             .filter(|role| !view.roles.contains(&role.key))
             .collect(),
         group: view,
-        may: May::of(&reader),
+        may: Permissions::of(&reader),
     };
     Ok(render(StatusCode::OK, &page))
 }

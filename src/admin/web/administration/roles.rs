@@ -40,7 +40,7 @@ pub async fn list(State(context): State<Context>, reader: Reader) -> Result<Resp
     let page = RolesPage {
         shell: reader.shell("Roles", "/roles"),
         roles: accounts.roles().map(RoleView::new).map(row).collect(),
-        permissions: Permission::ALL.into_iter().map(Permission::word).collect(),
+        permissions: Permission::ALL.iter().map(|permission| permission.word()).collect(),
         may_manage: reader.caller.may(Permission::ManageRole),
     };
     Ok(render(StatusCode::OK, &page))

@@ -11,7 +11,7 @@ use crate::{
         error::Problem,
         pages::Params,
         tokens::SEES_TOKENS,
-        web::token_list::{self, Asked, Listing},
+        web::token_list::{self, Filter, Listing},
     },
     authz::subject::Permission,
 };
@@ -29,7 +29,7 @@ struct TokensPage {
 pub async fn list(
     State(context): State<Context>,
     reader: Reader,
-    Params(asked): Params<Asked>,
+    Params(asked): Params<Filter>,
 ) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_TOKENS)?;
     let asked = asked.filled();

@@ -10,7 +10,7 @@ use axum::{
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Failed, May, Named, Reader, Shell, filled, joinable, link, render};
+use super::{Failed, Named, Permissions, Reader, Shell, filled, joinable, link, render};
 use crate::{
     admin::{
         Context, IdentityView, KindWord, RoleView, UserView,
@@ -18,7 +18,7 @@ use crate::{
         offload::READS,
         pages::{Paging, Params},
         users::SEES_USERS,
-        web::{time::Moment, token_list::Records, words},
+        web::{time::DisplayTime, token_list::Records, words},
         wire::Time,
     },
     authz::{
@@ -33,14 +33,14 @@ struct UsersPage {
     shell: Shell,
     users: Vec<UserRow>,
     total: usize,
-    asked: Asked,
+    asked: Filter,
     next: Option<String>,
     may_create: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct Filter {
     /// Words that stand in the login, the name, the email or a group.
     q: Option<String>,
     cursor: Option<String>,
@@ -49,7 +49,7 @@ pub struct Asked {
 
 struct UserRow {
     link: String,
-    created: Moment,
+    created: DisplayTime,
     service: bool,
     groups: Vec<Named>,
     view: UserView,
@@ -77,16 +77,16 @@ struct UserPage {
     identities: Vec<IdentityView>,
     /// What the provider is called that people may sign in by.
     provider: Option<String>,
-    may: May,
+    may: Permissions,
 }
 
 pub async fn list(
     State(context): State<Context>,
     reader: Reader,
-    Params(asked): Params<Asked>,
+    Params(asked): Params<Filter>,
 ) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_USERS)?;
-    let asked = Asked { q: filled(asked.q), ..asked };
+    let asked = Filter { q: filled(asked.q), ..asked };
     let accounts = context.store.accounts();
     let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
     let fits = |user: &&Account| {
@@ -153,7 +153,7 @@ pub async fn show(
         identities: context.store.identities_of(&record.id).into_iter().map(Into::into).collect(),
         provider: context.sign_in.provider.as_ref().map(|provider| provider.title.clone()),
         user,
-        may: May::of(&reader),
+        may: Permissions::of(&reader),
     };
     Ok(render(StatusCode::OK, &page))
 }
@@ -184,7 +184,7 @@ impl UserRow {
         let view = UserView::new(accounts, &account.record);
         Self {
             link: link("/users", &view.login),
-            created: Moment::at(view.created_at, now),
+            created: DisplayTime::at(view.created_at, now),
             service: matches!(view.kind, KindWord::Service),
             groups: view.groups.iter().map(|name| Named::new("/groups", name)).collect(),
             view,

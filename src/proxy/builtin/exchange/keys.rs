@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::live::LiveTokens;
 use crate::{
+    authz::time::Timestamp,
     net,
     settings::{ExchangeRule, HttpVersion},
 };
@@ -41,6 +42,11 @@ const PAUSE: Duration = Duration::from_secs(5);
 const MOST_KEYS: usize = 100;
 
 impl IssuerKeys {
+    /// `exchanged`: rule and end of each token that was given before the process began.
+    pub fn knowing(exchanged: Vec<(String, Timestamp)>) -> Self {
+        Self { live: LiveTokens::of(exchanged), ..Self::default() }
+    }
+
     /// The key of this name; without a name, the only one. `Ok(None)`: the issuer has no such key.
     pub(super) async fn key(
         &self,

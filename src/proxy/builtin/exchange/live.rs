@@ -8,7 +8,7 @@ use std::{
 
 use crate::{authz::time::Timestamp, settings::ExchangeRule};
 
-/// In memory: a restart begins anew, and no token outlives an hour.
+/// In memory, and begun anew with what the store has.
 #[derive(Debug, Default)]
 pub struct LiveTokens(Mutex<HashMap<String, VecDeque<Timestamp>>>);
 
@@ -21,6 +21,15 @@ pub struct Reserved<'a> {
 }
 
 impl LiveTokens {
+    pub fn of(mut exchanged: Vec<(String, Timestamp)>) -> Self {
+        exchanged.sort_by_key(|(_, ends)| *ends);
+        let mut rules: HashMap<String, VecDeque<Timestamp>> = HashMap::new();
+        for (rule, ends) in exchanged {
+            rules.entry(rule).or_default().push_back(ends);
+        }
+        Self(Mutex::new(rules))
+    }
+
     /// `None`: the rule has as many as it may.
     pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reserved<'_>> {
         let name = rule.author();

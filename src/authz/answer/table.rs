@@ -1,11 +1,11 @@
-//! What each reason comes to: the table of the decision, row by row, and what the gateway adds.
+//! The status, error, challenge and texts of every reason: the table of the decision, and the gateway's own.
 
 use http::StatusCode;
 
 use super::Reason;
 
-/// One line of the map.
-pub struct Told {
+/// One row of the table.
+pub struct Row {
     pub status: StatusCode,
     pub error: &'static str,
     pub challenge: Challenge,
@@ -23,18 +23,22 @@ pub enum Challenge {
     Scope,
 }
 
-impl Told {
-    pub fn of(reason: Reason) -> Told {
+impl Row {
+    pub fn of(reason: Reason) -> Row {
         use Challenge::{Bare, Error, None, Scope};
         use StatusCode as S;
-        let told = |status, error, challenge, text, advice| Told { status, error, challenge, text, advice };
-        let bad_request = |text, advice| told(S::BAD_REQUEST, "invalid_request", None, text, advice);
-        let bad_field = |text, advice| told(S::BAD_REQUEST, "invalid_request", Error, text, advice);
-        let unauthorized = |text, advice| told(S::UNAUTHORIZED, "unauthorized", Bare, text, advice);
-        let bad_token = |text, advice| told(S::UNAUTHORIZED, "invalid_token", Error, text, advice);
+        let row = |status, error, challenge, text, advice| Row { status, error, challenge, text, advice };
+        let bad_request = |text, advice| row(S::BAD_REQUEST, "invalid_request", None, text, advice);
+        let bad_field = |text, advice| row(S::BAD_REQUEST, "invalid_request", Error, text, advice);
+        let unauthorized = |text, advice| row(S::UNAUTHORIZED, "unauthorized", Bare, text, advice);
+        let bad_token = |text, advice| row(S::UNAUTHORIZED, "invalid_token", Error, text, advice);
         let denied =
-            |challenge, text, advice| told(S::FORBIDDEN, "insufficient_scope", challenge, text, advice);
-        let plain = |status, error, text, advice| told(status, error, None, text, advice);
+            |challenge, text, advice| row(S::FORBIDDEN, "insufficient_scope", challenge, text, advice);
+        let plain = |status, error, text, advice| row(status, error, None, text, advice);
+        let forbidden = |text, advice| plain(S::FORBIDDEN, "forbidden", text, advice);
+        let too_many = |text, advice| plain(S::TOO_MANY_REQUESTS, "too_many_requests", text, advice);
+        let bad_gateway = |text, advice| plain(S::BAD_GATEWAY, "bad_gateway", text, advice);
+        let unavailable = |text, advice| plain(S::SERVICE_UNAVAILABLE, "service_unavailable", text, advice);
         match reason {
             Reason::Ok | Reason::OkAnonymous => plain(S::OK, "ok", "The request was forwarded", ""),
             Reason::Answered => plain(S::OK, "ok", "The gateway itself answered", ""),
@@ -137,9 +141,7 @@ impl Told {
                 "The access token is read-only for this service",
                 "Make a token with full access to \"{service}\"",
             ),
-            Reason::ProxyNotTrusted => plain(
-                S::FORBIDDEN,
-                "forbidden",
+            Reason::ProxyNotTrusted => forbidden(
                 "Decisions are told to trusted proxies alone",
                 "Add the proxy's address to server.trusted_proxies",
             ),
@@ -153,9 +155,7 @@ impl Told {
                 "The token is not exchanged",
                 "See that its issuer, audience and claims are those of a rule of exchange, and send each token once",
             ),
-            Reason::OriginalUnclear => plain(
-                S::FORBIDDEN,
-                "forbidden",
+            Reason::OriginalUnclear => forbidden(
                 "The proxy does not tell exactly one original request",
                 "Send no fields that only the proxy sets; the operator compares its configuration with the \
                  one that comes with permgate",
@@ -186,21 +186,15 @@ impl Told {
                 "The host is not served on this connection",
                 "Open a connection for this host",
             ),
-            Reason::TooManyBadTokens => plain(
-                S::TOO_MANY_REQUESTS,
-                "too_many_requests",
+            Reason::TooManyBadTokens => too_many(
                 "Too many bad access tokens came from this address",
                 "Wait as long as Retry-After says, and send a sound token",
             ),
-            Reason::RateLimited => plain(
-                S::TOO_MANY_REQUESTS,
-                "too_many_requests",
+            Reason::RateLimited => too_many(
                 "There are more requests than a limit allows",
                 "Wait as long as Retry-After says; RateLimit-Policy tells the limits",
             ),
-            Reason::ConcurrencyLimited => plain(
-                S::TOO_MANY_REQUESTS,
-                "too_many_requests",
+            Reason::ConcurrencyLimited => too_many(
                 "More requests are under way at one time than a limit allows",
                 "Wait until one of them has ended",
             ),
@@ -216,57 +210,31 @@ impl Told {
                 "The groups of the account do not fit into a header field",
                 "Ask an administrator to shorten the identity groups of this service",
             ),
-            Reason::UpstreamConnect => {
-                plain(S::BAD_GATEWAY, "bad_gateway", "The service cannot be reached", "Try again later")
-            }
-            Reason::UpstreamReset => plain(
-                S::BAD_GATEWAY,
-                "bad_gateway",
-                "The service broke off the connection",
-                "Try again later",
-            ),
-            Reason::UpstreamInvalid => {
-                plain(S::BAD_GATEWAY, "bad_gateway", "The service gave an invalid answer", "")
-            }
+            Reason::UpstreamConnect => bad_gateway("The service cannot be reached", "Try again later"),
+            Reason::UpstreamReset => bad_gateway("The service broke off the connection", "Try again later"),
+            Reason::UpstreamInvalid => bad_gateway("The service gave an invalid answer", ""),
             Reason::UpstreamTimeout => plain(
                 S::GATEWAY_TIMEOUT,
                 "gateway_timeout",
                 "The service did not answer in time",
                 "Try again later",
             ),
-            Reason::UpstreamUnavailable => {
-                plain(S::BAD_GATEWAY, "bad_gateway", "The service is unavailable", "Try again later")
+            Reason::UpstreamUnavailable => bad_gateway("The service is unavailable", "Try again later"),
+            Reason::UpstreamOverloaded => {
+                unavailable("The service has too much to do", "Wait as long as Retry-After says")
             }
-            Reason::UpstreamOverloaded => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "The service has too much to do",
-                "Wait as long as Retry-After says",
-            ),
-            Reason::OverBudget => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "The gateway has too much to do",
-                "Wait as long as Retry-After says",
-            ),
-            Reason::StoreUnavailable => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
+            Reason::OverBudget => {
+                unavailable("The gateway has too much to do", "Wait as long as Retry-After says")
+            }
+            Reason::StoreUnavailable => unavailable(
                 "Access cannot be decided at present",
                 "Nothing is said about the token: try again later",
             ),
-            Reason::AssertionFailed => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
+            Reason::AssertionFailed => unavailable(
                 "The gateway cannot vouch for the request at present",
                 "Nothing is said about the token: try again later",
             ),
-            Reason::ShuttingDown => plain(
-                S::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "The gateway is shutting down",
-                "Try again",
-            ),
+            Reason::ShuttingDown => unavailable("The gateway is shutting down", "Try again"),
             Reason::UnknownProtocol => plain(
                 S::NOT_IMPLEMENTED,
                 "not_implemented",

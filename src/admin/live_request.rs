@@ -15,7 +15,7 @@ use crate::{
     net::Connection,
 };
 
-pub(super) struct Entry {
+pub(super) struct LiveRequest {
     pub context: Context,
     pub claim: Claim,
     pub caller: Caller,
@@ -28,8 +28,8 @@ pub(super) struct Entry {
     pub bytes: (u64, u64),
 }
 
-impl fence::Entry for Entry {
-    fn concerned(&self, affected: &Affected) -> bool {
+impl fence::Revocable for LiveRequest {
+    fn affected_by(&self, affected: &Affected) -> bool {
         let Some(user) = self.caller.user() else { return false };
         match (affected, &self.caller.identity) {
             (Affected::Token(other), Identity::Bearer { digest, .. }) => other == digest,
@@ -39,12 +39,12 @@ impl fence::Entry for Entry {
         }
     }
 
-    fn judge(&self) -> Result<(), Reason> {
+    fn reauthorize(&self) -> Result<(), Reason> {
         if self.caller.stake.is_changing() {
             return Ok(());
         }
         let recognised =
-            self.claim.judge(&self.context, &self.connection.peer).map_err(|refused| refused.reason)?;
+            self.claim.verify(&self.context, &self.connection.peer).map_err(|refused| refused.reason)?;
         match recognised.identity {
             Identity::Bearer { user, .. } | Identity::Browser { user, .. }
                 if !self.caller.stake.is_covered(user.permissions) =>

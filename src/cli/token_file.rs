@@ -1,0 +1,112 @@
+//! A file with a token, and behind it the admin listener that the token was created for: it goes to no other
+//! one unless somebody names that.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{self, Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    failure::{Failure, unreadable},
+    target::Target,
+};
+
+/// Bytes of both lines.
+const LONGEST: u64 = 4096;
+
+/// Before the address, on the second line.
+const FOR: &str = "for ";
+
+/// The token, and the listener that stands behind it.
+pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), Failure> {
+    let read = || match fs::metadata(path)?.len() {
+        0..=LONGEST => fs::read_to_string(path).map(Zeroizing::new),
+        _ => Err(io::Error::other("it is too long to be a token")),
+    };
+    let text = read().map_err(|error| unreadable(path, &error))?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let Some(token) = lines.next() else {
+        return Err(Failure::usage(format!("{} is empty", path.display())));
+    };
+    let target = match (lines.next(), lines.next()) {
+        (None, _) => None,
+        (Some(line), None) if line.starts_with(FOR) => Some(Target::parse(&line[FOR.len()..])?),
+        _ => {
+            let message = format!("{} has more than a token in its first line", path.display());
+            return Err(Failure::usage(format!("{message}, and `{FOR}ADDRESS` in its second one")));
+        }
+    };
+    Ok((Zeroizing::new(token.to_owned()), target))
+}
+
+/// A file for a token that is still to be created: whoever cannot write it gets no token that is then lost.
+pub(super) struct TokenFile {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl TokenFile {
+    /// Only the owner can read it. A file that is there already stays as it is.
+    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        opened.map_err(|error| Failure::failed(format!("cannot create {}: {error}", path.display())))?;
+        Ok(Self { path: path.to_owned(), kept: false })
+    }
+
+    /// `target`: where the token was created; none if that was the store itself.
+    pub(super) fn write(mut self, token: &str, target: Option<&Target>) -> io::Result<()> {
+        let mut text = Zeroizing::new(format!("{token}\n"));
+        if let Some(target) = target {
+            let target = match target {
+                Target::Unix(path) => Target::Unix(path::absolute(path)?),
+                target @ Target::Tcp(_) => target.clone(),
+            };
+            text.push_str(&format!("{FOR}{target}\n"));
+        }
+        let mut file = OpenOptions::new().write(true).open(&self.path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_a_token_and_at_most_its_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        let check = |text: &str, expected: Result<(&str, Option<&str>), ()>| {
+            fs::write(&file, text).unwrap();
+            let found = read(&file).map_err(|_| ());
+            let found =
+                found.map(|(token, target)| (token.to_string(), target.map(|target| target.to_string())));
+            let found = found.as_ref().map(|(token, target)| (token.as_str(), target.as_deref()));
+            assert_eq!(found.map_err(|()| ()), expected, "{text:?}");
+        };
+        check("abc", Ok(("abc", None)));
+        check(" abc \n\n", Ok(("abc", None)));
+        check("abc\nfor http://gate:8081\n", Ok(("abc", Some("http://gate:8081"))));
+        check("abc\nfor unix:/run/permgate.sock", Ok(("abc", Some("unix:/run/permgate.sock"))));
+        check("", Err(()));
+        check("abc\ndef", Err(()));
+        check("abc\nfor nobody", Err(()));
+        check("abc\nfor unix:/a\nfor unix:/b", Err(()));
+        check(&"x".repeat(4097), Err(()));
+    }
+}

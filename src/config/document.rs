@@ -1,0 +1,155 @@
+//! The file that is being read: its text, and what has been found wrong with it so far.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    ops::Range,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use super::problem::{Problem, blot};
+use crate::{
+    authz::{rules::Origin, secret::redact},
+    settings::{NoSystemRoots, SystemRoots},
+};
+
+pub(super) struct Document<'t> {
+    name: Arc<str>,
+    text: &'t str,
+    pub(super) outside: Outside,
+    /// What relative paths are relative to.
+    pub(super) directory: &'t Path,
+    system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
+    errors: RefCell<Vec<Problem>>,
+    exposed: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+/// Whether what a text names outside itself, files and environment variables, is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    Read,
+    /// The text is somebody's who may not learn what there is.
+    Ignored,
+}
+
+/// What was found, each in the order of the file.
+pub(super) struct Found {
+    pub(super) errors: Vec<Problem>,
+    pub(super) exposed: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// How much of a line is shown, in characters.
+const SHOWN: usize = 200;
+
+impl<'t> Document<'t> {
+    pub(super) fn new(path: &'t Path, text: &'t str, outside: Outside) -> Self {
+        Self {
+            name: path.display().to_string().into(),
+            text,
+            outside,
+            directory: path.parent().unwrap_or(Path::new("")),
+            system_roots: OnceCell::new(),
+            errors: RefCell::default(),
+            exposed: RefCell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
+    /// The system's authorities, loaded when first asked for.
+    pub(super) fn system_roots(&self) -> &Result<SystemRoots, NoSystemRoots> {
+        self.system_roots.get_or_init(SystemRoots::load)
+    }
+
+    /// Where a rule of the file stands.
+    pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
+        Origin { file: self.name.clone(), line: self.position(span.start).0 }
+    }
+
+    pub(super) fn error(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
+        let problem = self.locate(span, &message.into(), advice.into());
+        self.errors.borrow_mut().push(problem);
+    }
+
+    pub(super) fn warn(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
+        let problem = self.locate(span, &message.into(), advice.into());
+        self.warnings.borrow_mut().push(problem);
+    }
+
+    /// Reports a file with a secret that users of the machine may read, or change, who are neither its owner
+    /// nor in its group.
+    pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
+        let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+        if self.outside == Outside::Read && mode & 0o006 != 0 {
+            let message =
+                format!("every user of this machine can read or change {} (mode {mode:04o})", path.display());
+            let advice = "`chmod 600` it, or 640 with a group of its own, and replace the secret".to_owned();
+            let problem = self.locate(span, &message, advice);
+            self.exposed.borrow_mut().push(problem);
+        }
+    }
+
+    /// A problem that is known by its line alone.
+    pub(super) fn error_on_line(&self, line: u32, message: impl Into<String>) {
+        let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+        let start = self.text.split_inclusive('\n').take(index).map(str::len).sum::<usize>();
+        let written = self.text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
+        let indent = written.len() - written.trim_start().len();
+        self.error(&(start + indent..start + written.trim_end().len()), message, "");
+    }
+
+    /// Drops what a later stage found on the lines of an earlier stage's errors: it is their echo.
+    pub(super) fn drop_echoes(&self, first: usize) {
+        let mut errors = self.errors.borrow_mut();
+        let lines: Vec<u32> = errors.iter().take(first).map(|p| p.line).collect();
+        let mut index = 0;
+        errors.retain(|p| {
+            index += 1;
+            index <= first || !lines.contains(&p.line)
+        });
+    }
+
+    pub(super) fn into_found(self) -> Found {
+        let sorted = |cell: RefCell<Vec<Problem>>| {
+            let mut problems = cell.into_inner();
+            problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
+            problems.dedup();
+            problems
+        };
+        Found { errors: sorted(self.errors), exposed: sorted(self.exposed), warnings: sorted(self.warnings) }
+    }
+
+    fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
+        let (line, column) = self.position(span.start);
+        let start = self.line_start(span.start);
+        let written = self.text[start..].lines().next().unwrap_or_default();
+        let meant = self.text.get(span.clone()).unwrap_or_default();
+        let width = meant.lines().next().unwrap_or_default().chars().count().max(1);
+        Problem {
+            file: self.name.clone(),
+            line,
+            column,
+            excerpt: blot(written).chars().take(SHOWN).collect(),
+            width: u32::try_from(width).unwrap_or(u32::MAX),
+            message: redact(message).into_owned(),
+            advice,
+        }
+    }
+
+    fn position(&self, offset: usize) -> (u32, u32) {
+        let start = self.line_start(offset);
+        let line = self.text[..start].matches('\n').count() + 1;
+        let column = self.text[start..self.floor(offset)].chars().count() + 1;
+        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+    }
+
+    fn line_start(&self, offset: usize) -> usize {
+        self.text[..self.floor(offset)].rfind('\n').map_or(0, |at| at + 1)
+    }
+
+    fn floor(&self, offset: usize) -> usize {
+        self.text.floor_char_boundary(offset.min(self.text.len()))
+    }
+}

@@ -1,0 +1,16 @@
+//! The tools of pipelines through the gateway, each with the carrier that it can use: they work with a good
+//! token, and print our words for a bad, a wrong and a revoked one, as far as they print any.
+//!
+//! Needs packages from apt, npm and PyPI, so it is ignored by default and run by `.ci/run`.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod browser;
+mod cache;
+mod files;
+mod images;
+mod operations;
+mod packages;
+#[path = "../support/mod.rs"]
+mod support;
+mod tools;
