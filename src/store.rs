@@ -31,15 +31,16 @@ mod released;
 mod replica;
 pub mod restore;
 mod sessions;
+mod state;
 mod verbs;
 pub mod verify;
 mod writer;
 
 pub use audit::{Verified, VerifyError};
 pub use change::{
-    Actor, ChangeError, Changed, Configuration, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, Made, NewSession, NewToken, NewUser, Page, Policy, ProvidedSession, ReadError, Settings,
-    TokenEdit, TokenFilter, TokenState, UserEdit, Who,
+    Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
+    ImportedToken, NewSession, NewToken, NewUser, Page, Policy, ProvidedSession, ReadError, Settings,
+    TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
 };
 pub use load::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SeenSession};

@@ -25,7 +25,7 @@ use crate::{
         accounts::{ALL_USERS, Accounts, Group, fold},
         subject::Permission,
     },
-    store::{Changed, GroupEdit, model::GroupRecord},
+    store::{GroupEdit, Updated, model::GroupRecord},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -167,7 +167,7 @@ async fn set_member(
     Ok(ok(&json!({"group": group, "user": login, "member": member, "cut": changed.cut.0})))
 }
 
-fn changed_answer(context: &Context, status: StatusCode, changed: &Changed<GroupRecord>) -> Response {
+fn changed_answer(context: &Context, status: StatusCode, changed: &Updated<GroupRecord>) -> Response {
     let mut body = json!(GroupView::new(&context.store.accounts(), &changed.record));
     body["cut"] = changed.cut.0.into();
     revised(status, changed.record.revision, &body)

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     authz::{secret::TokenId, subject::Permission},
     store::{
-        Idempotency, Made, NewToken, TokenEdit,
+        CreatedToken, Idempotency, NewToken, TokenEdit,
         model::{RevokeReason, TokenRecord},
     },
 };
@@ -178,8 +178,8 @@ async fn rotate(
 }
 
 /// The only answers that have a token's text in them.
-fn made_answer(context: &Context, made: Made) -> Response {
-    let Made { record, text, cut } = made;
+fn made_answer(context: &Context, made: CreatedToken) -> Response {
+    let CreatedToken { record, text, cut } = made;
     let location = HeaderValue::try_from(format!("/v1/tokens/{}", record.id));
     let revision = record.revision;
     let mut body: Value = json!(TokenView::new(context, record));

@@ -27,7 +27,7 @@ use crate::{
         subject::Permission,
     },
     store::{
-        Changed, NewUser, UserEdit,
+        NewUser, Updated, UserEdit,
         model::{UserKind, UserRecord},
     },
 };
@@ -210,7 +210,7 @@ async fn unban(
     Ok(changed_answer(&context, StatusCode::OK, &changed))
 }
 
-fn changed_answer(context: &Context, status: StatusCode, changed: &Changed<UserRecord>) -> Response {
+fn changed_answer(context: &Context, status: StatusCode, changed: &Updated<UserRecord>) -> Response {
     let mut body = json!(UserView::new(&context.store.accounts(), &changed.record));
     body["cut"] = changed.cut.0.into();
     revised(status, changed.record.revision, &body)

@@ -151,6 +151,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
             max_tokens: tokens.count("max_per_user")?,
             audit_retention: store_section.duration("audit_retention"),
             reserved_logins: admin::reserved_logins(&root.table("admin")),
+            write_rate: admin::write_rate(&root.table("admin"))?,
             ..store::Policy::default()
         },
         proxy: ProxySettings {

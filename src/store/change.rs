@@ -1,6 +1,6 @@
 //! What the verbs take and answer.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -14,7 +14,7 @@ use crate::{
         time::Timestamp,
     },
     fence::Cut,
-    settings::ProxySettings,
+    settings::{ProxySettings, Rate},
 };
 
 /// Where and how. Built by `config`.
@@ -48,6 +48,8 @@ pub struct Policy {
     pub audit_retention: Option<Duration>,
     /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
     pub reserved_logins: Arc<[String]>,
+    /// Changes of one account; what only removes power, the operator and imports are not counted.
+    pub write_rate: Rate,
 }
 
 impl Default for Policy {
@@ -60,6 +62,11 @@ impl Default for Policy {
             max_ended_tokens: 10_000,
             audit_retention: None,
             reserved_logins,
+            write_rate: Rate {
+                count: NonZeroU32::MIN.saturating_add(49),
+                window: Duration::from_secs(1),
+                burst: NonZeroU32::MIN.saturating_add(499),
+            },
         }
     }
 }
@@ -225,7 +232,7 @@ pub struct Idempotency {
 
 /// What making or rotating a token answers.
 #[derive(Debug)]
-pub struct Made {
+pub struct CreatedToken {
     pub record: TokenRecord,
     /// Absent when an [`Idempotency`] key was repeated.
     pub text: Option<TokenText>,
@@ -234,7 +241,7 @@ pub struct Made {
 
 /// What any other change answers.
 #[derive(Clone, Debug)]
-pub struct Changed<T> {
+pub struct Updated<T> {
     pub record: T,
     pub cut: Cut,
 }
@@ -251,6 +258,9 @@ pub enum ChangeError {
     /// The Idempotency-Key came with another request before: 422.
     #[error("this idempotency key came with another request")]
     KeyReused,
+    /// [`Policy::write_rate`]: 429.
+    #[error("the account makes changes too fast: try again in {0} seconds")]
+    TooFast(u32),
     /// Nothing changed: 503.
     #[error("the store takes no changes until permgate is restarted: {0}")]
     Closed(String),

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod etcd;
 pub mod files;
 pub mod journal;
+#[cfg(test)]
 pub mod memory;
 #[cfg(test)]
 pub(crate) mod tests;

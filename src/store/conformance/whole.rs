@@ -41,7 +41,6 @@ pub(crate) fn chained(head: &mut AuditHead) -> Op {
         actor: "ann".to_owned(),
         target: "user:bob".to_owned(),
         request_id: None,
-        reason: None,
         change: None,
     };
     Op::AppendAudit(head.append(entry.at(Timestamp::from_millis(7))))

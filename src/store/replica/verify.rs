@@ -78,7 +78,7 @@ impl Replica {
             for (table, key, row) in rows {
                 if let Err(what) = pass.add(table, &key, &row) {
                     found(table, what);
-                } else if let Err(what) = self.check(&pass.built_in, table, &key, &row)
+                } else if let Err(what) = self.verify_row(&pass.built_in, table, &key, &row)
                     && let Some(what) = self.check_again(&pass.built_in, table, &key).unwrap_or(Some(what))
                 {
                     found(table, what);
@@ -109,7 +109,7 @@ impl Replica {
         row.ok()
     }
 
-    fn check(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
+    fn verify_row(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
         let checked = self.guarded(|trees| {
             let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
             check(trees, &owners, built_in, table, key, row)
@@ -276,7 +276,7 @@ fn check(
         }
         Table::Identities => {
             let identity: IdentityRecord = rows.decode(row)?;
-            rows.keyed(key, IdentityRecord::key(&identity.issuer, &identity.subject).as_bytes())?;
+            rows.keyed(key, IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes())?;
             rows.user(&identity.user, || format!("an identity at {}", identity.issuer))
         }
         Table::Sessions => {

@@ -172,7 +172,7 @@ fn a_row_that_does_not_fit_is_found() {
         "an identity is gone",
         "",
         Table::Identities,
-        IdentityRecord::key("https://id.example", "1").as_bytes(),
+        IdentityRecord::digest("https://id.example", "1").as_bytes(),
         None,
     );
     check(
