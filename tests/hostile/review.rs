@@ -1,7 +1,7 @@
 //! Rows of the security review that concern the gateway as a whole: H1, H3, low 1, low 9 and low 13.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
 };
 
@@ -35,15 +35,16 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
         "/docs",
         "/openapi.json",
     ];
-    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let answered = AtomicUsize::new(0);
     thread::scope(|scope| {
         for (number, path) in paths.iter().enumerate() {
-            let (stop, answered, bearer) = (&stop, &answered, format!("Bearer {own}"));
+            let (answered, bearer) = (&answered, format!("Bearer {own}"));
             let admin = gateway.admin;
             scope.spawn(move || {
                 let fields = [("Authorization", bearer.as_str())];
                 let mut client = Client::tcp(admin);
-                while !stop.load(Relaxed) {
+                // Not until the end: other tests of this process wait for the processor.
+                for _ in 0..3 {
                     let answer = client.request("GET", path, &fields, None);
                     let busy = answer.status == 503 && answer.json()["error"] == "busy";
                     assert!(
@@ -59,9 +60,8 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
         for id in &tokens {
             gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
         }
-        stop.store(true, Relaxed);
     });
-    assert!(answered.load(Relaxed) > 0);
+    assert_eq!(answered.load(Relaxed), 3 * paths.len());
 }
 
 /// H3: the admin page's cookies do not reach an upstream, and no upstream sets them; all others pass.
