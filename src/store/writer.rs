@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    ChangeError,
     engine::{CommitError, Engine},
     model::TokenRecord,
     op::Op,
@@ -131,7 +132,7 @@ impl Writer {
                 self.shared.close("the store was closed".into());
                 for command in group_commit.close() {
                     let Command::Change(task) = command else { break };
-                    task.answer(Err("the store was closed".into()));
+                    task.answer(Err(ChangeError::Closed("the store was closed".into())));
                 }
                 self.shared.engine.close();
                 drop(guard);
@@ -167,8 +168,18 @@ impl Writer {
         }
     }
 
-    /// Commits what was planned, publishes it and answers; or goes back to `before`.
-    fn finish(&mut self, mut batch: Vec<Task>, before: State) {
+    /// Makes what was planned durable, or goes back to `before`, and answers.
+    fn finish(&mut self, batch: Vec<Task>, before: State) {
+        let unwritable = |task: &Task| task.only_removes() && task.unwritable().is_some();
+        let (unwritable, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(unwritable);
+        self.finish_writable(batch, before);
+        for task in unwritable {
+            let reason = task.unwritable().unwrap_or_default().to_owned();
+            self.without_engine(task, ChangeError::Closed(reason));
+        }
+    }
+
+    fn finish_writable(&mut self, mut batch: Vec<Task>, before: State) {
         if !self.tx.batch.ops.is_empty() {
             for affected in batch.iter().filter_map(|task| task.affected) {
                 self.tx.apply(Op::Affects(self.tx.whom(affected)));
@@ -186,7 +197,7 @@ impl Writer {
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
                 if let Err(reason) = self.follow() {
-                    batch.into_iter().for_each(|task| task.answer(Err(reason.clone())));
+                    batch.into_iter().for_each(|task| task.answer(Err(ChangeError::Closed(reason.clone()))));
                     return;
                 }
                 let before = self.tx.state.clone();
@@ -210,15 +221,16 @@ impl Writer {
                 let reason = error.to_string();
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                // A removal that holds only in memory would look done to whoever repeats it: from
-                // there on, every answer says that nothing lasts.
-                if matches!(error, CommitError::Failed(_))
-                    || batch.iter().any(|task| task.only_removes() && task.is_planned())
-                {
-                    self.lost(&reason);
-                }
+                // The journal may have it: only what comes later is surely not done.
+                let error = match error {
+                    CommitError::Failed(_) if self.shared.closed().is_none() => {
+                        self.lost(&reason);
+                        ChangeError::Unknown
+                    }
+                    _ => ChangeError::Closed,
+                };
                 for task in batch {
-                    self.without_engine(task, &reason);
+                    self.without_engine(task, error(reason.clone()));
                 }
             }
         }
@@ -266,15 +278,18 @@ impl Writer {
     }
 
     /// A change that only takes power away holds at once, though it does not last.
-    fn without_engine(&mut self, mut task: Task, reason: &str) {
+    fn without_engine(&mut self, mut task: Task, error: ChangeError) {
         if !task.only_removes() {
-            // A refusal stands; what would have been done has not been.
-            return task.answer(Err(reason.to_owned()));
+            return task.answer(Err(error));
         }
+        let reason = error.to_string();
         let audit = self.tx.state.audit;
+        self.tx.batch.staged.blind = true;
         self.plan(&mut task);
         self.tx.state.audit = audit;
         if task.is_planned() {
+            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts.
+            self.lost(&reason);
             for op in &self.tx.batch.ops {
                 if let Op::AppendAudit(event) = op {
                     let (event, actor, target) = (&event.event, &event.actor, &event.target);
@@ -288,7 +303,7 @@ impl Writer {
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
         self.publish();
-        self.answer(task, Some(reason.to_owned()));
+        self.answer(task, Some(reason));
     }
 }
 
