@@ -168,6 +168,10 @@ impl From<ChangeError> for Problem {
                 let text = "This Idempotency-Key came with another request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text)
             }
+            ChangeError::TooFast(seconds) => {
+                let text = "The account makes changes too fast: see admin.write_rate";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_changes", text).retry_after(seconds)
+            }
             ChangeError::Closed(cause) => {
                 tracing::error!(cause, "a change was refused: the store takes none");
                 let text = "Nothing was changed: the store takes no changes. The log says why; \

@@ -66,7 +66,7 @@ async fn invite(
     Path(login): Path<String>,
 ) -> Result<Response, Problem> {
     let (login, secret) = (caller.login(&login)?, Secret::draw()?);
-    let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?;
+    let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?.record;
     let view = InvitationView {
         user: user.login,
         link: Zeroizing::new(format!("{}/invitation#{}", context.sign_in.base(), secret.expose())),

@@ -109,7 +109,7 @@ async fn sign_in(
         (Some(verified), Some(user)) => {
             let replaces = cookie::read(&headers, visit.secure).map(|old| old.digest());
             let new = NewSession { user, verified, digest: secret.digest(), client: visit.client, replaces };
-            context.store.begin_session(new).await?
+            context.store.begin_session(new).await?.record
         }
         _ => None,
     };

@@ -28,12 +28,14 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    wire::{BodyDigest, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged},
+    wire::{
+        BodyDigest, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged, with_reach,
+    },
 };
 use crate::{
     authz::{secret::TokenId, subject::Permission},
     store::{
-        Idempotency, Made, NewToken, TokenEdit,
+        CreatedToken, Idempotency, NewToken, TokenEdit,
         model::{RevokeReason, TokenRecord},
     },
 };
@@ -144,8 +146,7 @@ async fn edit(
     let revision = if_match(&headers)?;
     let changed = context.store.edit_token(caller.actor(), id, revision, edit).await?;
     let revision = changed.record.revision;
-    let mut body = json!(TokenView::new(&context, changed.record));
-    body["cut"] = changed.cut.0.into();
+    let body = with_reach(json!(TokenView::new(&context, changed.record.clone())), &changed);
     Ok(revised(StatusCode::OK, revision, &body))
 }
 
@@ -159,7 +160,7 @@ async fn revoke(
     let own = owner.is_some_and(|owner| caller.is(&owner));
     let reason = if own { RevokeReason::User } else { RevokeReason::Admin };
     let changed = context.store.revoke_token(caller.actor(), id, reason).await?;
-    let body = json!({"revoked": true, "cut": changed.cut.0});
+    let body = with_reach(json!({"revoked": true}), &changed);
     Ok(revised(StatusCode::OK, changed.record.revision, &body))
 }
 
@@ -178,8 +179,8 @@ async fn rotate(
 }
 
 /// The only answers that have a token's text in them.
-fn made_answer(context: &Context, made: Made) -> Response {
-    let Made { record, text, cut } = made;
+fn made_answer(context: &Context, made: CreatedToken) -> Response {
+    let CreatedToken { record, text, cut } = made;
     let location = HeaderValue::try_from(format!("/v1/tokens/{}", record.id));
     let revision = record.revision;
     let mut body: Value = json!(TokenView::new(context, record));

@@ -2,7 +2,7 @@
 //! of the accounts, the rules and who acts. They refuse or they say what the change comes to;
 //! making it is the store's affair.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use crate::authz::{
     accounts::{Account, Accounts, Power},
@@ -39,7 +39,7 @@ pub struct Acting<'a> {
     pub user: Option<UserIx>,
     pub power: Power,
     /// The token it is asked with.
-    pub parent: Option<&'a Token>,
+    pub parent: Option<Cow<'a, Token>>,
 }
 
 impl<'a> Acting<'a> {
@@ -58,7 +58,7 @@ impl<'a> Acting<'a> {
         match account.filter(|a| a.record.deleted_at.is_none() && a.record.banned.is_none()) {
             Some(account) => {
                 let power = Power::of(world.accounts, world.rules, account);
-                Ok(Self { user: Some(account.ix), power, parent })
+                Ok(Self { user: Some(account.ix), power, parent: parent.map(Cow::Borrowed) })
             }
             None => refuse(RefusalCode::PermissionDenied, "the account that asks is disabled"),
         }
@@ -116,7 +116,7 @@ impl<'a> Acting<'a> {
                 && token.allow_ips.is_empty()
                 && self.power.readable.iter().all(|id| token.scope.access(id) == Some(Access::Full))
         };
-        if self.parent.is_none_or(unbounded) {
+        if self.parent.as_deref().is_none_or(unbounded) {
             return Ok(());
         }
         let message = "this gives lasting power, which a token cannot do that expires, was replaced, is bound \

@@ -26,7 +26,7 @@ use crate::{
     authz::{rules::BUILT_IN_SERVICE, subject::Access},
     store::{
         ImportedToken,
-        import::{self as store_import, Line, Options, Told},
+        import::{self as store_import, ImportEvent, Line, Options},
         model::UserKind,
     },
 };
@@ -103,9 +103,9 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
         now: SystemTime::now().into(),
     };
     let mut told = 0;
-    let mut tell = |event: Told<'_>| match event {
-        Told::Progress(report) => progress.set_position(report.bytes),
-        Told::BadLine { number, why } => {
+    let mut tell = |event: ImportEvent<'_>| match event {
+        ImportEvent::Progress(report) => progress.set_position(report.bytes),
+        ImportEvent::BadLine { number, why } => {
             told += 1;
             if told <= TOLD || global.output != Format::Table {
                 progress.suspend(|| say(&format!("line {number}: {why}")));

@@ -1,12 +1,13 @@
 //! `[admin]`: where the admin listener is, and how people come in.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
     address::{self, Listen, host, is_local, network},
+    limits::rate,
     oidc,
     resolve::{listen, trusted_proxies},
     section::{Section, Wrong},
@@ -16,6 +17,7 @@ use crate::{
     admin::{MetricsAccess, SignIn, UserHeader},
     authz::administration::names,
     net::Address,
+    settings::Rate,
 };
 
 pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
@@ -57,6 +59,12 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
         metrics,
         sign_in: SignIn { url, address, header, provider, gateway, demo: false },
     }
+}
+
+/// `None` where it is no rate; that has been reported.
+pub(super) fn write_rate(section: &Section<'_>) -> Option<Rate> {
+    let burst = section.count("write_burst").and_then(NonZeroU32::new);
+    section.parsed("write_rate", |text| rate(text, burst))
 }
 
 /// In lower case: logins are compared so.

@@ -61,7 +61,7 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
     (rate.is_some() || concurrent.is_some()).then_some(Limit { per, rate, concurrent, queue })
 }
 
-fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong> {
+pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong> {
     let (count, window) = text.split_once('/').unwrap_or((text, ""));
     let count = count.trim().replace('_', "").parse::<NonZeroU32>().ok().filter(|n| n.get() <= 10_000_000);
     let window = window.trim();

@@ -86,6 +86,8 @@ fn the_example_names_every_key_and_its_default() {
         writeln!(text, "{line}").unwrap();
         text
     });
+    let uncommented =
+        if cfg!(feature = "etcd") { uncommented } else { without("[store.cluster]", &uncommented) };
     let uncommented = if cfg!(feature = "sso") { uncommented } else { without("[admin.oidc]", &uncommented) };
     let config = read(&uncommented).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.admin.sign_in.provider.is_some(), cfg!(feature = "sso"));

@@ -25,7 +25,6 @@ pub(crate) struct Entry {
     pub actor: String,
     pub target: String,
     pub request_id: Option<String>,
-    pub reason: Option<String>,
     pub change: Option<Value>,
 }
 
@@ -67,6 +66,16 @@ impl AuditHead {
 }
 
 impl Entry {
+    pub(crate) fn new(
+        event: &'static str,
+        actor: impl Into<String>,
+        target: impl Into<String>,
+        change: impl Into<Option<Value>>,
+    ) -> Self {
+        let (actor, target, change) = (actor.into(), target.into(), change.into());
+        Self { event, actor, target, request_id: None, change }
+    }
+
     pub(crate) fn at(self, at: Timestamp) -> AuditEvent {
         AuditEvent {
             seq: 0,
@@ -77,7 +86,7 @@ impl Entry {
             service: None,
             request_id: self.request_id,
             outcome: "ok".into(),
-            reason: self.reason,
+            reason: None,
             change: self.change.map(|change| change.to_string()),
             prev: [0; 32],
             hash: [0; 32],
@@ -184,14 +193,7 @@ mod tests {
 
     fn chain(length: u64) -> Vec<AuditEvent> {
         let mut head = AuditHead::START;
-        let entry = |n: u64| Entry {
-            event: "user.ban",
-            actor: "carol".into(),
-            target: format!("user:{n}"),
-            request_id: None,
-            reason: None,
-            change: None,
-        };
+        let entry = |n: u64| Entry::new("user.ban", "carol", format!("user:{n}"), None);
         (0..length).map(|n| head.append(entry(n).at(Timestamp::from_millis(7)))).collect()
     }
 

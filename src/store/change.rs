@@ -1,6 +1,6 @@
 //! What the verbs take and answer.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -8,13 +8,13 @@ use super::model::{TokenRecord, UserId, UserKind};
 use crate::{
     authz::{
         administration::Refusal,
-        rules::{PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
+        rules::{Origin, PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId, TokenText},
         subject::Access,
         time::Timestamp,
     },
     fence::Cut,
-    settings::ProxySettings,
+    settings::{ProxySettings, Rate},
 };
 
 /// Where and how. Built by `config`.
@@ -35,6 +35,18 @@ pub struct Configuration {
     pub policy: Policy,
 }
 
+impl Configuration {
+    /// Of the rules, wherever in which file they stand: nodes of a cluster compare it.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let nowhere = Origin { file: Arc::from(""), line: 0 };
+        let services =
+            self.services.iter().map(|spec| ServiceSpec { origin: nowhere.clone(), ..spec.clone() });
+        let public = self.public.iter().map(|spec| PublicSpec { origin: nowhere.clone(), ..spec.clone() });
+        let (services, public): (Vec<_>, Vec<_>) = (services.collect(), public.collect());
+        *blake3::hash(format!("{services:?}{public:?}{:?}", self.rules).as_bytes()).as_bytes()
+    }
+}
+
 /// What operators allow beyond the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -48,6 +60,8 @@ pub struct Policy {
     pub audit_retention: Option<Duration>,
     /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
     pub reserved_logins: Arc<[String]>,
+    /// Changes of one account; what only removes power, the operator and imports are not counted.
+    pub write_rate: Rate,
 }
 
 impl Default for Policy {
@@ -60,6 +74,11 @@ impl Default for Policy {
             max_ended_tokens: 10_000,
             audit_retention: None,
             reserved_logins,
+            write_rate: Rate {
+                count: NonZeroU32::MIN.saturating_add(49),
+                window: Duration::from_secs(1),
+                burst: NonZeroU32::MIN.saturating_add(499),
+            },
         }
     }
 }
@@ -225,7 +244,7 @@ pub struct Idempotency {
 
 /// What making or rotating a token answers.
 #[derive(Debug)]
-pub struct Made {
+pub struct CreatedToken {
     pub record: TokenRecord,
     /// Absent when an [`Idempotency`] key was repeated.
     pub text: Option<TokenText>,
@@ -234,9 +253,19 @@ pub struct Made {
 
 /// What any other change answers.
 #[derive(Clone, Debug)]
-pub struct Changed<T> {
+pub struct Updated<T> {
     pub record: T,
     pub cut: Cut,
+    /// `None`: this gateway is alone.
+    pub nodes: Option<Nodes>,
+}
+
+/// On which nodes of a cluster a change is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nodes {
+    pub confirmed: usize,
+    /// They have said nothing in time, and forward nothing by the state before.
+    pub lapsed: Vec<String>,
 }
 
 /// Refused, with the stable code of the API.
@@ -251,6 +280,9 @@ pub enum ChangeError {
     /// The Idempotency-Key came with another request before: 422.
     #[error("this idempotency key came with another request")]
     KeyReused,
+    /// [`Policy::write_rate`]: 429.
+    #[error("the account makes changes too fast: try again in {0} seconds")]
+    TooFast(u32),
     /// Nothing changed: 503.
     #[error("the store takes no changes until permgate is restarted: {0}")]
     Closed(String),

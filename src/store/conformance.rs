@@ -1,7 +1,7 @@
 //! What every engine must do, as one suite: an engine's tests call [`conforms`] with a way to open it
 //! on the same place again.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     authz::{
@@ -13,6 +13,7 @@ use crate::{
         engine::{CommitError, Engine},
         model::{AuditEvent, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
         op::Op,
+        replica::Staged,
     },
 };
 
@@ -89,6 +90,10 @@ fn ids(tokens: &[TokenRecord]) -> Vec<TokenId> {
     tokens.iter().map(|token| token.id).collect()
 }
 
+fn names_of(engine: &Engine, owner: &str) -> BTreeMap<String, TokenId> {
+    engine.over(&Staged::default()).names_of(owner).unwrap()
+}
+
 fn contents(engine: &Engine) -> String {
     let mut scanned = Vec::new();
     engine.load(&mut |digest, row| scanned.push(format!("{digest:?} {row:?}"))).unwrap().unwrap();
@@ -103,7 +108,7 @@ fn contents(engine: &Engine) -> String {
             let ended = |token: &&TokenRecord| token.revoked.is_some() || token.rotation.is_some();
             let counts = engine.counts(owner);
             assert_eq!((counts.all, counts.ended), (tokens.len(), tokens.iter().filter(ended).count()));
-            (engine.names_of(owner).unwrap(), counts)
+            (names_of(engine, owner), counts)
         }),
         engine.users().unwrap(),
         engine.groups().unwrap(),
@@ -128,7 +133,7 @@ fn empty(engine: &Engine) {
     assert_eq!(engine.members().unwrap(), []);
     assert_eq!(engine.audit_before(None, 10).unwrap(), []);
     assert_eq!(engine.audit_start().unwrap(), None);
-    assert_eq!(engine.idempotency("x").unwrap(), None);
+    assert_eq!(engine.over(&Staged::default()).idempotency("x").unwrap(), None);
     engine.commit(&[]).expect("an empty batch is one");
 }
 
@@ -194,7 +199,7 @@ fn names(engine: &Engine) {
     check("ci", "ann", Some(3));
     check("ci", "bob", Some(1));
     check("c", "ann", None);
-    assert_eq!(engine.names_of("ann").unwrap(), [("ci".to_owned(), id(3))]);
+    assert_eq!(names_of(engine, "ann"), [("ci".to_owned(), id(3))].into());
 
     // The order in which a rotation does it, and the other one.
     engine.commit(&[put(4, "ann"), free("ann", "ci"), take("ann", "ci", 4)]).unwrap();

@@ -14,9 +14,9 @@ use std::{
 use super::{
     ReadError,
     log::{AppendError, Head, Log, StoreId},
-    op::{self, Op},
+    op::{self, BatchError, BatchReader, Op},
     record::TokenHead,
-    replica::{ApplyError, Damage, Replica},
+    replica::{ApplyError, Damage, Replica, Staged},
 };
 use crate::authz::secret::Digest;
 
@@ -61,6 +61,12 @@ pub(crate) enum CommitError {
     /// Nothing changed, and the next batch may succeed.
     #[error("{0}")]
     Refused(String),
+    /// Others' entries came first. Nothing changed: follow them, and plan again.
+    #[error("another entry of the log came first")]
+    Moved,
+    /// The log cannot be reached. The batch may yet be found in it; the next one may succeed.
+    #[error("{0}")]
+    Unavailable(String),
     /// Whether it lasts is unknown: no durable change until a restart. Every later commit answers the
     /// same.
     #[error("{0}")]
@@ -71,12 +77,21 @@ pub(crate) enum CommitError {
 const BLOCK: u64 = 4096;
 
 impl Engine {
-    /// Applies the batch and answers when it is durable. Without operations it is nothing.
+    /// Applies a batch that nothing in memory follows from: an import or a restore of a store that nobody
+    /// serves, and tests.
     pub(crate) fn commit(&self, ops: &[Op]) -> Result<(), CommitError> {
-        let mut log = self.log();
-        if let Some(reason) = &log.failed {
-            return Err(CommitError::Failed(reason.clone()));
+        drop(self.taking()?);
+        let mut staged = Staged::default();
+        for op in ops {
+            let staged = self.replica.stage(&mut staged, op);
+            staged.map_err(|error| CommitError::Refused(error.to_string()))?;
         }
+        self.append(ops, &staged)
+    }
+
+    /// Makes a batch durable, then writes what it was staged to. Without operations it is nothing.
+    pub(crate) fn append(&self, ops: &[Op], staged: &Staged) -> Result<(), CommitError> {
+        let mut log = self.taking()?;
         if ops.is_empty() {
             return Ok(());
         }
@@ -84,9 +99,14 @@ impl Engine {
         if self.broken.load(Ordering::Relaxed) {
             return Err(log.fail("injected fault".to_owned()));
         }
-        let refused = |reason: String| CommitError::Refused(reason);
-        let staged = self.replica.stage(ops).map_err(|e| refused(e.to_string()))?;
-        let entries = op::encode_batch(ops).map_err(|e| refused(e.to_string()))?;
+        self.replica.check(staged).map_err(|error| CommitError::Refused(error.to_string()))?;
+        let largest = log.log.largest();
+        let entries =
+            op::encode_batch(ops, largest).map_err(|error| CommitError::Refused(error.to_string()))?;
+        if entries.len() > 1 && log.log.is_shared() {
+            // Another node's entry could come between them.
+            return Err(CommitError::Refused(format!("a change is larger than {largest} bytes")));
+        }
         for entry in &entries {
             log.append(entry)?;
         }
@@ -98,6 +118,31 @@ impl Engine {
         drop(log);
         self.checkpoint_when_due();
         Ok(())
+    }
+
+    /// The next batches that others have appended, each with its position; none when there are no more.
+    pub(crate) fn behind(&self, reader: &mut BatchReader) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
+        let mut log = self.log();
+        let batches = reader.next(&*log.log)?;
+        log.head = reader.at;
+        Ok(batches)
+    }
+
+    /// Writes what a batch that the log has already was staged to.
+    pub(crate) fn follow(&self, staged: &Staged, head: Head) -> Result<(), CommitError> {
+        let applied = self.replica.check(staged).map_err(|error| error.to_string());
+        let applied =
+            applied.and_then(|()| self.replica.commit(staged, head).map_err(|error| error.to_string()));
+        applied.map_err(|why| self.log().fail(format!("position {} of the log: {why}", head.position)))
+    }
+
+    /// The log, while changes are taken.
+    fn taking(&self) -> Result<MutexGuard<'_, Journaled>, CommitError> {
+        let log = self.log();
+        match &log.failed {
+            Some(reason) => Err(CommitError::Failed(reason.clone())),
+            None => Ok(log),
+        }
     }
 
     /// Every token once, in any order; the rows are held against their sum on the way.
@@ -120,6 +165,12 @@ impl Engine {
 
     pub(crate) fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// Keeps the lock of the directory that it belongs to for as long as it is open.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn hold(&mut self, directory: StoreDirectory) {
+        self.directory = Some(directory);
     }
 
     /// Flushes and gives the lock back; later reads and commits fail. Idempotent.
@@ -177,11 +228,24 @@ impl Drop for Engine {
 
 impl Journaled {
     fn append(&mut self, entry: &[u8]) -> Result<(), CommitError> {
+        let shared = self.log.is_shared();
+        if shared
+            && let Some(failure) = self.log.failure()
+            && !self.log.reopen()
+        {
+            return Err(CommitError::Unavailable(failure.to_string()));
+        }
         match self.log.append(self.head, entry) {
             Ok(head) => {
                 self.head = head;
                 self.since_checkpoint += (entry.len() as u64).next_multiple_of(BLOCK);
                 Ok(())
+            }
+            Err(AppendError::Moved { .. }) => Err(CommitError::Moved),
+            Err(error @ (AppendError::NotWritten(_) | AppendError::Unclear(_) | AppendError::Stopped(_)))
+                if shared =>
+            {
+                Err(CommitError::Unavailable(error.to_string()))
             }
             Err(error @ (AppendError::NotWritten(_) | AppendError::TooLarge { .. })) => {
                 Err(CommitError::Refused(error.to_string()))

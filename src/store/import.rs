@@ -50,7 +50,7 @@ pub struct Report {
 
 /// What is told while an import runs.
 #[derive(Debug)]
-pub enum Told<'a> {
+pub enum ImportEvent<'a> {
     /// Durable up to here.
     Progress(&'a Report),
     /// Left out; the others go on.
@@ -87,7 +87,7 @@ pub fn offline(
     settings: &Settings,
     options: &Options<'_>,
     input: impl BufRead,
-    tell: &mut dyn FnMut(Told<'_>),
+    tell: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
     offline_by(CHUNK, settings, options, input, tell)
 }
@@ -97,7 +97,7 @@ fn offline_by(
     settings: &Settings,
     options: &Options<'_>,
     input: impl BufRead,
-    tell: &mut dyn FnMut(Told<'_>),
+    tell: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
     let engine = Engine::open(settings).map_err(OpenError::from)?;
     let outcome = thread::scope(|scope| run(scope, &engine, chunk, options, input, tell));
@@ -112,7 +112,7 @@ fn run<'scope>(
     chunk: usize,
     options: &Options<'_>,
     mut input: impl BufRead,
-    tell: &mut dyn FnMut(Told<'_>),
+    tell: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
     let mut audit = AuditHead::load(engine)?;
     if audit == AuditHead::START {
@@ -147,12 +147,12 @@ fn run<'scope>(
             Ok(Outcome::Skipped) => report.skipped += 1,
             Err(why) => {
                 report.bad += 1;
-                tell(Told::BadLine { number, why: &why });
+                tell(ImportEvent::BadLine { number, why: &why });
             }
         }
         if plan.due() >= chunk {
             if let Some(before) = underway.take() {
-                tell(Told::Progress(&before.end()?));
+                tell(ImportEvent::Progress(&before.end()?));
             }
             let mut ops = plan.drain();
             ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
@@ -161,14 +161,14 @@ fn run<'scope>(
         }
     }
     if let Some(before) = underway.take() {
-        tell(Told::Progress(&before.end()?));
+        tell(ImportEvent::Progress(&before.end()?));
     }
     if plan.due() > 0 {
         let mut ops = plan.drain();
         ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
         Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) }.end()?;
     }
-    tell(Told::Progress(&report));
+    tell(ImportEvent::Progress(&report));
     Ok(report)
 }
 
@@ -184,11 +184,9 @@ impl Commit<'_> {
         let Self { upto, handle } = self;
         let outcome = handle.join();
         let outcome = outcome.unwrap_or_else(|_| Err(CommitError::Failed("the store panicked".to_owned())));
-        outcome.map(|()| upto).map_err(|error| match error {
-            CommitError::Refused(why) | CommitError::Failed(why) => {
-                ImportError::Commit { line: upto.lines, why }
-            }
-        })
+        outcome
+            .map(|()| upto)
+            .map_err(|error| ImportError::Commit { line: upto.lines, why: error.to_string() })
     }
 }
 
@@ -200,15 +198,7 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
         "groups": report.groups - before.groups,
         "members": report.members - before.members,
     });
-    let event = Entry {
-        event: "token.import",
-        actor: "operator".to_owned(),
-        target: "tokens".to_owned(),
-        request_id: None,
-        reason: None,
-        change: Some(change),
-    };
-    event.at(now)
+    Entry::new("token.import", "operator", "tokens", change).at(now)
 }
 
 /// How much of the input it took; a line beyond [`LONGEST`] is read over, not kept.

@@ -1,6 +1,6 @@
 //! From the engine's rows to what workers read: one scan, before anything is published.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -8,23 +8,24 @@ use super::{
     ReadError, Store,
     audit::{AuditHead, Entry},
     change::{Configuration, Settings},
-    engine::{self, CommitError, Engine},
-    op::Op,
+    cluster::{Applied, Incarnation, Node, Start},
+    engine::{self, Engine},
+    op::{FORMAT, Op},
     record::TokenHead,
     replica::{Damage, Table},
     sessions::Sessions,
-    writer::{self, Clock, Command, Desk, Pending, Replaced, Shared, Standing, Upkeep, Writer},
+    state::{State, compiled, intern},
+    writer::{self, Batch, Clock, Command, Retention, Shared, Transaction, WriteRates, Writer},
 };
 use crate::{
     authz::{
         accounts::{Accounts, compile, first_grant},
         rules::{RuleError, Rules, ServiceId, ServiceIds},
-        subject::{Ending, Scope, Token, UserIx},
+        subject::{Scope, UserIx},
         time::Timestamp,
     },
     fence::Fence,
-    settings::ProxySettings,
-    state::{Snapshot, State},
+    state::{self, Snapshot},
 };
 
 /// Why a store does not open. Each message says what, where and what to do.
@@ -55,139 +56,144 @@ pub(crate) fn open(
     configuration: Configuration,
     fence: Arc<Fence>,
     clock: Clock,
-) -> Result<(Store, Arc<State>), OpenError> {
-    let mut engine = Engine::open_unloaded(settings)?;
+) -> Result<(Store, Arc<state::State>), OpenError> {
+    serve(Engine::open_unloaded(settings)?, configuration, fence, clock, None)
+        .map(|(store, state, _)| (store, state))
+}
+
+/// Whom a node joins a cluster as.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+pub(super) struct Joining {
+    pub node: String,
+    pub incarnation: Incarnation,
+    /// The run that had the directory before and has ended.
+    pub predecessor: Option<Incarnation>,
+    pub lease: Duration,
+}
+
+/// What the writer of a node tells of each entry.
+pub(super) type AppliedEntries = mpsc::UnboundedReceiver<Applied>;
+
+/// Loads what an engine has and starts the writer thread.
+pub(super) fn serve(
+    mut engine: Engine,
+    configuration: Configuration,
+    fence: Arc<Fence>,
+    clock: Clock,
+    joining: Option<Joining>,
+) -> Result<(Store, Arc<state::State>, Option<AppliedEntries>), OpenError> {
     let now = clock();
     let mut ids = ServiceIds::default();
+    let digest = configuration.digest();
     let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
-    let loaded = match load(&engine, &rules, &mut ids, &proxy, now)? {
-        Ok(loaded) => loaded,
-        Err(damage) => {
-            engine.rebuild(&damage.to_string())?;
-            let again = load(&engine, &rules, &mut ids, &proxy, now)?;
-            again.map_err(|damage| ReadError(damage.to_string()))?
+    let state = State { accounts: Accounts::new(), audit: AuditHead::START, rules, proxy, policy };
+    let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
+    let (node, applied) = match joining {
+        None => (None, None),
+        Some(joining) => {
+            let Joining { node, incarnation, predecessor, lease } = joining;
+            let (head, rules) = (engine.head(), digest);
+            let members = engine.members_of_cluster()?;
+            let start = Start {
+                node,
+                incarnation,
+                predecessor,
+                format: FORMAT,
+                rules,
+                members,
+                position: head.position,
+            };
+            let (node, applied) = Node::new(start, lease, head, published.clone());
+            (Some(node), Some(applied))
         }
     };
-    let Loaded { audit, accounts, state, imported, replaced } = loaded;
-    let engine = Arc::new(engine);
-
-    let sessions = Arc::new(Sessions::load(&engine)?);
     let shared = Arc::new(Shared {
-        engine: engine.clone(),
-        state: state.clone(),
-        sessions: sessions.clone(),
-        accounts: arc_swap::ArcSwap::from_pointee(accounts.clone()),
+        state: published.clone(),
+        sessions: Arc::new(Sessions::load(&engine)?),
+        accounts: arc_swap::ArcSwap::from_pointee(state.accounts.clone()),
+        engine: Arc::new(engine),
         unsaved: std::sync::Mutex::default(),
         closed: std::sync::Mutex::default(),
         clock,
         metrics: Arc::default(),
+        node,
     });
-    let standing = Standing { accounts, rules, proxy, policy, imported, audit };
-    let desk = Desk {
-        engine,
-        state: state.clone(),
-        sessions,
+    let tx = Transaction {
+        shared: shared.clone(),
         now,
-        standing,
+        state,
         ids,
-        pending: Pending::default(),
+        batch: Batch::default(),
         affected: None,
-        unsaved: HashMap::new(),
-        replaced,
+        counted: false,
+        rates: WriteRates::default(),
+        failed: None,
     };
-    let writer = Writer { desk, shared: shared.clone(), fence, upkeep: Upkeep::new(now) };
+    let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now) };
     let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
-    Ok((Store { shared, queue }, state))
-}
-
-/// What a start reads.
-struct Loaded {
-    audit: AuditHead,
-    accounts: Accounts,
-    state: Arc<State>,
-    imported: u64,
-    replaced: Replaced,
+    Ok((Store { shared, queue }, published, applied))
 }
 
 /// From the engine into memory. The inner error says that the replica has to be made again first.
 fn load(
     engine: &Engine,
-    rules: &Arc<Rules>,
+    mut state: State,
     ids: &mut ServiceIds,
-    proxy: &Arc<ProxySettings>,
     now: Timestamp,
-) -> Result<Result<Loaded, Damage>, OpenError> {
-    let mut audit = AuditHead::load(engine)?;
-    if audit == AuditHead::START {
-        begin(engine, &mut audit, now)?;
+) -> Result<Result<(State, Arc<state::State>), Damage>, OpenError> {
+    state.audit = AuditHead::load(engine)?;
+    if state.audit == AuditHead::START {
+        begin(engine, &mut state.audit, now)?;
     }
-    let accounts = accounts(engine)?;
-    let directory = Arc::new(compile(&accounts, rules));
-    let state = State::new(Snapshot { rules: rules.clone(), directory, proxy: proxy.clone() });
-    let (imported, replaced) = match index(engine, &accounts, ids, &state, now)? {
-        Ok(found) => found,
-        Err(damage) => return Ok(Err(damage)),
-    };
-    state.index().set_imported(imported);
-    Ok(Ok(Loaded { audit, accounts, state, imported, replaced }))
+    for op in accounts(engine)? {
+        state.apply(&op);
+    }
+    let directory = Arc::new(compile(&state.accounts, &state.rules));
+    let (rules, proxy) = (state.rules.clone(), state.proxy.clone());
+    let published = state::State::new(Snapshot { rules, directory, proxy });
+    let imported = index(engine, &state.accounts, ids, &published)?;
+    Ok(imported.map(|imported| {
+        published.index().set_imported(imported);
+        (state, published)
+    }))
 }
 
 /// A new store: the one grant that everybody has, and the first event of the chain.
 pub(super) fn begin(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
-    let first = Entry {
-        event: "store.create",
-        actor: "system".into(),
-        target: "store".into(),
-        request_id: None,
-        reason: None,
-        change: None,
-    };
+    let first = Entry::new("store.create", "system", "store", None);
     let ops = [Op::PutGrant(first_grant()), Op::AppendAudit(audit.append(first.at(now)))];
-    engine.commit(&ops).map_err(|error| match error {
-        CommitError::Refused(reason) | CommitError::Failed(reason) => OpenError::Write(reason),
-    })
+    engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))
 }
 
-fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
-    let mut accounts = Accounts::new();
-    for user in engine.users()? {
-        accounts.put_user(user);
-    }
-    for group in engine.groups()? {
-        accounts.put_group(group);
-    }
-    for role in engine.roles()? {
-        accounts.put_role(role);
-    }
-    for (group, user) in engine.members()? {
-        accounts.set_member(&group, &user, true);
-    }
-    for grant in engine.grants()? {
-        accounts.set_grant(&grant, true);
-    }
-    Ok(accounts)
+/// Everything but tokens that plans and workers go by.
+fn accounts(engine: &Engine) -> Result<Vec<Op>, ReadError> {
+    let mut ops: Vec<Op> = engine.users()?.into_iter().map(Op::PutUser).collect();
+    ops.extend(engine.groups()?.into_iter().map(Op::PutGroup));
+    ops.extend(engine.roles()?.into_iter().map(Op::PutRole));
+    ops.extend(engine.members()?.into_iter().map(|(group, user)| Op::PutMember { group, user }));
+    ops.extend(engine.grants()?.into_iter().map(Op::PutGrant));
+    Ok(ops)
 }
 
 /// What the keys in scopes stand for. Each token asks for each of its own.
 type Services = HashMap<String, ServiceId, foldhash::fast::RandomState>;
 
-/// Answers how many tokens are imported, and which are in their grace.
+/// Answers how many tokens are imported.
 fn index(
     engine: &Engine,
     accounts: &Accounts,
     ids: &mut ServiceIds,
-    state: &State,
-    now: Timestamp,
-) -> Result<Result<(u64, Replaced), Damage>, OpenError> {
+    published: &state::State,
+) -> Result<Result<u64, Damage>, OpenError> {
     let mut services = Services::default();
     let mut owners: HashMap<String, UserIx, foldhash::fast::RandomState> = HashMap::default();
-    let (mut imported, mut replaced) = (0, Replaced::new());
+    let mut imported = 0;
     let mut wrong = None;
     let about = usize::try_from(engine.replica().state().sum(Table::Tokens).rows).unwrap_or(0);
-    let loaded = state.index().fill(about, |put| {
+    let loaded = published.index().fill(about, |put| {
         engine.load(&mut |digest, row| {
             let owner = owners.get(row.owner).copied().or_else(|| {
                 let ix = accounts.user_by_id(row.owner)?.ix;
@@ -201,32 +207,13 @@ fn index(
                 return;
             };
             imported += u64::from(row.imported);
-            if row.revoked_at.is_none() && row.rotation.is_some_and(|rotation| rotation.grace_until > now) {
-                replaced.entry(row.owner.to_owned()).or_default().insert(row.id);
-            }
-            put(digest, token(row, owner, scope));
+            put(digest, compiled(row, owner, scope));
         })
     })?;
     match (loaded, wrong) {
         (Err(damage), _) => Ok(Err(damage)),
         (Ok(()), Some(what)) => Err(OpenError::Row(what)),
-        (Ok(()), None) => Ok(Ok((imported, replaced))),
-    }
-}
-
-fn token(row: TokenHead<'_>, owner: UserIx, scope: Scope) -> Token {
-    Token {
-        id: row.id,
-        owner,
-        scope,
-        not_before: row.not_before,
-        expires_at: row.expires_at,
-        end: match (row.revoked_at, row.rotation) {
-            (Some(_), _) => Ending::Revoked,
-            (None, Some(rotation)) => Ending::Rotated { grace_until: rotation.grace_until },
-            (None, None) => Ending::None,
-        },
-        allow_ips: row.allow_ips.into(),
+        (Ok(()), None) => Ok(Ok(imported)),
     }
 }
 
@@ -235,7 +222,7 @@ fn scope(row: &TokenHead<'_>, services: &mut Services, ids: &mut ServiceIds) -> 
     let scope = Scope::new(row.scope.iter().filter_map(|(key, access)| {
         let id = match services.get(*key) {
             Some(id) => Some(*id),
-            None => writer::intern(ids, key).inspect(|id| {
+            None => intern(ids, key).inspect(|id| {
                 services.insert((*key).to_owned(), *id);
             }),
         };

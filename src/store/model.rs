@@ -40,6 +40,38 @@ pub struct TokenRecord {
     pub revision: u64,
 }
 
+impl TokenRecord {
+    /// As it is made: for anywhere, for ever, by the operator.
+    pub(crate) fn new(
+        id: TokenId,
+        digest: Digest,
+        owner: UserId,
+        name: String,
+        scope: Vec<(String, Access)>,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            digest,
+            imported: false,
+            owner,
+            author: None,
+            name,
+            note: String::new(),
+            scope,
+            allow_ips: Vec::new(),
+            created_at,
+            not_before: None,
+            expires_at: None,
+            last_used: None,
+            revoked: None,
+            rotation: None,
+            family: id,
+            revision: 1,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastUsed {
     pub at: Timestamp,
@@ -102,7 +134,7 @@ pub struct IdentityRecord {
 
 impl IdentityRecord {
     /// What it is found by.
-    pub fn key(issuer: &str, subject: &str) -> Digest {
+    pub fn digest(issuer: &str, subject: &str) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("permgate 2026-11 identity");
         hasher.update(&(issuer.len() as u64).to_le_bytes()).update(issuer.as_bytes());
         Digest::from_bytes(*hasher.update(subject.as_bytes()).finalize().as_bytes())

@@ -2,79 +2,125 @@
 //! a backup is a stream of.
 
 use super::{
-    log::MAX_OPERATIONS,
+    cluster::MemberChange,
     model::{
         AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
         InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
     },
     record::{DecodeError, EncodeError, Record},
-    replica::keys,
 };
 use crate::authz::secret::{Digest, TokenId};
 
-/// A batch of these is applied in order, all or nothing. Applying one again changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
-    /// Inserts or replaces by digest, and keeps the owner's list. `last_used` in it is ignored: only
-    /// [`Op::PutLastUsed`] changes that. Owner and id of a digest never change.
-    PutToken(TokenRecord),
-    /// The row, its place in the owner's list and its last use; the name is [`Op::FreeName`]'s.
-    DropToken {
-        id: TokenId,
-        owner: UserId,
-    },
-    /// An owner's live token has this name, which is folded by the caller.
-    TakeName {
-        owner: UserId,
-        name: String,
-        token: TokenId,
-    },
-    FreeName {
-        owner: UserId,
-        name: String,
-    },
-    /// Ignored when the stored one is as late or later, or when there is no such token.
-    PutLastUsed {
-        token: TokenId,
-        used: LastUsed,
-    },
-    PutUser(UserRecord),
-    PutGroup(GroupRecord),
-    /// The row alone: members and grants go by their own operations.
-    DropGroup {
-        id: String,
-    },
-    PutMember {
-        group: String,
-        user: UserId,
-    },
-    DropMember {
-        group: String,
-        user: UserId,
-    },
-    PutRole(RoleRecord),
-    DropRole {
-        key: String,
-    },
-    PutGrant(GrantRecord),
-    DropGrant(GrantRecord),
-    /// By `seq`, which goes up by one each time.
-    AppendAudit(AuditEvent),
-    /// The oldest events, up to and without the first one that is kept.
-    TrimAudit(AuditStart),
-    PutIdempotency(IdempotencyRecord),
-    DropIdempotency {
-        key: String,
-    },
-    PutSession(SessionRecord),
-    DropSession(Digest),
-    PutInvitation(InvitationRecord),
-    DropInvitation(Digest),
-    PutIdentity(IdentityRecord),
-    /// By [`IdentityRecord::key`].
-    DropIdentity(Digest),
-    /// Changes no record: from whom the batch takes something, for nodes that follow the log.
-    Affects(Whom),
+mod batch;
+
+pub(crate) use batch::{BatchError, BatchReader, Batches, FORMAT, encode_batch};
+
+/// A value within an operation.
+trait Field: Sized {
+    /// Whether a separator stands between it and what follows.
+    const TEXT: bool = false;
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError>;
+    /// Takes what it needs of the bytes.
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError>;
+}
+
+/// Numbers and fields of all operations. A number is never given to another kind, and the fields of one
+/// never change, since journals and backups have them: behind the number, each field follows the other.
+macro_rules! operations {
+    (
+        records { $($(#[$about:meta])* $number:literal $tag:ident $kind:ident($type:ty),)* }
+        keys { $($(#[$key_about:meta])* $key_number:literal $key_tag:ident
+            $key_kind:ident { $($field:ident: $field_type:ty),* },)* }
+    ) => {
+        /// A batch of these is applied in order, all or nothing. Applying one again changes nothing.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub(crate) enum Op {
+            $($(#[$about])* $kind($type),)*
+            $($(#[$key_about])* $key_kind { $($field: $field_type),* },)*
+        }
+
+        /// The first byte of an operation.
+        pub(crate) mod tag {
+            $(pub(crate) const $tag: u8 = $number;)*
+            $(pub(crate) const $key_tag: u8 = $key_number;)*
+        }
+
+        impl Op {
+            /// Appends the operation as bytes, without its length.
+            pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+                match self {
+                    $(Op::$kind(record) => {
+                        out.push(tag::$tag);
+                        record.put(out)
+                    })*
+                    $(Op::$key_kind { $($field),* } => {
+                        out.push(tag::$key_tag);
+                        $($field.put(out)?;)*
+                        if [$(<$field_type as Field>::TEXT),*].last() == Some(&true) {
+                            out.pop();
+                        }
+                        Ok(())
+                    })*
+                }
+            }
+
+            /// Reads one operation, which takes all of the bytes.
+            pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+                let (tag, mut rest) = bytes.split_first().ok_or(DecodeError::Empty(OPERATION))?;
+                let op = match *tag {
+                    $(tag::$tag => Op::$kind(Field::take(&mut rest)?),)*
+                    $(tag::$key_tag => Op::$key_kind { $($field: Field::take(&mut rest)?),* },)*
+                    0 => return Err(MALFORMED),
+                    unknown => return Err(DecodeError::Newer { kind: OPERATION, version: unknown }),
+                };
+                if rest.is_empty() { Ok(op) } else { Err(MALFORMED) }
+            }
+        }
+    };
+}
+
+operations! {
+    records {
+        /// Inserts or replaces by digest, and keeps the owner's list. `last_used` in it is ignored: only
+        /// [`Op::PutLastUsed`] changes that. Owner and id of a digest never change.
+        1 PUT_TOKEN PutToken(TokenRecord),
+        6 PUT_USER PutUser(UserRecord),
+        7 PUT_GROUP PutGroup(GroupRecord),
+        11 PUT_ROLE PutRole(RoleRecord),
+        13 PUT_GRANT PutGrant(GrantRecord),
+        14 DROP_GRANT DropGrant(GrantRecord),
+        /// By `seq`, which goes up by one each time.
+        15 APPEND_AUDIT AppendAudit(AuditEvent),
+        /// The oldest events, up to and without the first one that is kept.
+        16 TRIM_AUDIT TrimAudit(AuditStart),
+        17 PUT_IDEMPOTENCY PutIdempotency(IdempotencyRecord),
+        19 PUT_SESSION PutSession(SessionRecord),
+        20 DROP_SESSION DropSession(Digest),
+        21 PUT_INVITATION PutInvitation(InvitationRecord),
+        22 DROP_INVITATION DropInvitation(Digest),
+        23 PUT_IDENTITY PutIdentity(IdentityRecord),
+        /// By [`IdentityRecord::digest`].
+        24 DROP_IDENTITY DropIdentity(Digest),
+        /// Changes no record: from whom the batch takes something, for nodes that follow the log.
+        25 AFFECTS Affects(Whom),
+        /// Who belongs to a cluster.
+        26 NODE Node(MemberChange),
+    }
+    keys {
+        /// The row, its place in the owner's list and its last use; the name is [`Op::FreeName`]'s.
+        2 DROP_TOKEN DropToken { id: TokenId, owner: UserId },
+        /// An owner's live token has this name, which is folded by the caller.
+        3 TAKE_NAME TakeName { token: TokenId, owner: UserId, name: String },
+        4 FREE_NAME FreeName { owner: UserId, name: String },
+        /// Ignored when the stored one is as late or later, or when there is no such token.
+        5 PUT_LAST_USED PutLastUsed { token: TokenId, used: LastUsed },
+        /// The row alone: members and grants go by their own operations.
+        8 DROP_GROUP DropGroup { id: String },
+        9 PUT_MEMBER PutMember { group: String, user: UserId },
+        10 DROP_MEMBER DropMember { group: String, user: UserId },
+        12 DROP_ROLE DropRole { key: String },
+        18 DROP_IDEMPOTENCY DropIdempotency { key: Box<str> },
+    }
 }
 
 /// From whom a change may take something.
@@ -83,35 +129,6 @@ pub(crate) enum Whom {
     Everybody,
     User(UserId),
     Token(Digest),
-}
-
-/// The first byte of an operation. A number is never given to another kind.
-pub(crate) mod tag {
-    pub(crate) const PUT_TOKEN: u8 = 1;
-    pub(crate) const DROP_TOKEN: u8 = 2;
-    pub(crate) const TAKE_NAME: u8 = 3;
-    pub(crate) const FREE_NAME: u8 = 4;
-    pub(crate) const PUT_LAST_USED: u8 = 5;
-    pub(crate) const PUT_USER: u8 = 6;
-    pub(crate) const PUT_GROUP: u8 = 7;
-    pub(crate) const DROP_GROUP: u8 = 8;
-    pub(crate) const PUT_MEMBER: u8 = 9;
-    pub(crate) const DROP_MEMBER: u8 = 10;
-    pub(crate) const PUT_ROLE: u8 = 11;
-    pub(crate) const DROP_ROLE: u8 = 12;
-    pub(crate) const PUT_GRANT: u8 = 13;
-    pub(crate) const DROP_GRANT: u8 = 14;
-    pub(crate) const APPEND_AUDIT: u8 = 15;
-    pub(crate) const TRIM_AUDIT: u8 = 16;
-    pub(crate) const PUT_IDEMPOTENCY: u8 = 17;
-    pub(crate) const DROP_IDEMPOTENCY: u8 = 18;
-    pub(crate) const PUT_SESSION: u8 = 19;
-    pub(crate) const DROP_SESSION: u8 = 20;
-    pub(crate) const PUT_INVITATION: u8 = 21;
-    pub(crate) const DROP_INVITATION: u8 = 22;
-    pub(crate) const PUT_IDENTITY: u8 = 23;
-    pub(crate) const DROP_IDENTITY: u8 = 24;
-    pub(crate) const AFFECTS: u8 = 25;
 }
 
 /// Why an operation cannot be kept.
@@ -124,219 +141,127 @@ pub(crate) enum OpError {
 }
 
 const OPERATION: &str = "operation";
-
-impl Op {
-    /// Appends the operation as bytes, without its length.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
-        let mut put = |tag: u8, parts: &[&[u8]]| {
-            out.push(tag);
-            parts.iter().for_each(|part| out.extend_from_slice(part));
-            Ok(())
-        };
-        match self {
-            Op::PutToken(token) => put(tag::PUT_TOKEN, &[token.digest.as_bytes(), &token.encode()?]),
-            Op::DropToken { id, owner } => put(tag::DROP_TOKEN, &[id.as_bytes(), owner.as_bytes()]),
-            Op::TakeName { owner, name, token } => {
-                put(tag::TAKE_NAME, &[token.as_bytes(), &keys::pair(owner, name)?])
-            }
-            Op::FreeName { owner, name } => put(tag::FREE_NAME, &[&keys::pair(owner, name)?]),
-            Op::PutLastUsed { token, used } => put(tag::PUT_LAST_USED, &[token.as_bytes(), &used.encode()?]),
-            Op::PutUser(user) => put(tag::PUT_USER, &[&user.encode()?]),
-            Op::PutGroup(group) => put(tag::PUT_GROUP, &[&group.encode()?]),
-            Op::DropGroup { id } => put(tag::DROP_GROUP, &[id.as_bytes()]),
-            Op::PutMember { group, user } => put(tag::PUT_MEMBER, &[&keys::pair(group, user)?]),
-            Op::DropMember { group, user } => put(tag::DROP_MEMBER, &[&keys::pair(group, user)?]),
-            Op::PutRole(role) => put(tag::PUT_ROLE, &[&role.encode()?]),
-            Op::DropRole { key } => put(tag::DROP_ROLE, &[key.as_bytes()]),
-            Op::PutGrant(grant) => put(tag::PUT_GRANT, &[&grant.encode()?]),
-            Op::DropGrant(grant) => put(tag::DROP_GRANT, &[&grant.encode()?]),
-            Op::AppendAudit(event) => put(tag::APPEND_AUDIT, &[&event.encode()?]),
-            Op::TrimAudit(start) => put(tag::TRIM_AUDIT, &[&start.encode()?]),
-            Op::PutIdempotency(record) => put(tag::PUT_IDEMPOTENCY, &[&record.encode()?]),
-            Op::DropIdempotency { key } => put(tag::DROP_IDEMPOTENCY, &[key.as_bytes()]),
-            Op::PutSession(session) => put(tag::PUT_SESSION, &[&session.encode()?]),
-            Op::DropSession(digest) => put(tag::DROP_SESSION, &[digest.as_bytes()]),
-            Op::PutInvitation(invitation) => put(tag::PUT_INVITATION, &[&invitation.encode()?]),
-            Op::DropInvitation(digest) => put(tag::DROP_INVITATION, &[digest.as_bytes()]),
-            Op::PutIdentity(identity) => put(tag::PUT_IDENTITY, &[&identity.encode()?]),
-            Op::DropIdentity(digest) => put(tag::DROP_IDENTITY, &[digest.as_bytes()]),
-            Op::Affects(Whom::Everybody) => put(tag::AFFECTS, &[b"*"]),
-            Op::Affects(Whom::User(id)) => put(tag::AFFECTS, &[b"u", id.as_bytes()]),
-            Op::Affects(Whom::Token(digest)) => put(tag::AFFECTS, &[b"t", digest.as_bytes()]),
-        }
-    }
-
-    /// Reads one operation, which takes all of the bytes.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (tag, rest) = bytes.split_first().ok_or(DecodeError::Empty(OPERATION))?;
-        Ok(match *tag {
-            tag::PUT_TOKEN => {
-                let (digest, row) = digest(rest)?;
-                Op::PutToken(TokenRecord::decode(&digest, row)?)
-            }
-            tag::DROP_TOKEN => {
-                let (id, owner) = id(rest)?;
-                Op::DropToken { id, owner: text(owner)? }
-            }
-            tag::TAKE_NAME => {
-                let (token, key) = id(rest)?;
-                let (owner, name) = pair(key)?;
-                Op::TakeName { owner, name, token }
-            }
-            tag::FREE_NAME => {
-                let (owner, name) = pair(rest)?;
-                Op::FreeName { owner, name }
-            }
-            tag::PUT_LAST_USED => {
-                let (token, row) = id(rest)?;
-                Op::PutLastUsed { token, used: LastUsed::decode(row)? }
-            }
-            tag::PUT_USER => Op::PutUser(Record::decode(rest)?),
-            tag::PUT_GROUP => Op::PutGroup(Record::decode(rest)?),
-            tag::DROP_GROUP => Op::DropGroup { id: text(rest)? },
-            tag::PUT_MEMBER => {
-                let (group, user) = pair(rest)?;
-                Op::PutMember { group, user }
-            }
-            tag::DROP_MEMBER => {
-                let (group, user) = pair(rest)?;
-                Op::DropMember { group, user }
-            }
-            tag::PUT_ROLE => Op::PutRole(Record::decode(rest)?),
-            tag::DROP_ROLE => Op::DropRole { key: text(rest)? },
-            tag::PUT_GRANT => Op::PutGrant(Record::decode(rest)?),
-            tag::DROP_GRANT => Op::DropGrant(Record::decode(rest)?),
-            tag::APPEND_AUDIT => Op::AppendAudit(Record::decode(rest)?),
-            tag::TRIM_AUDIT => Op::TrimAudit(Record::decode(rest)?),
-            tag::PUT_IDEMPOTENCY => Op::PutIdempotency(Record::decode(rest)?),
-            tag::DROP_IDEMPOTENCY => Op::DropIdempotency { key: text(rest)? },
-            tag::PUT_SESSION => Op::PutSession(Record::decode(rest)?),
-            tag::DROP_SESSION => Op::DropSession(whole_digest(rest)?),
-            tag::PUT_INVITATION => Op::PutInvitation(Record::decode(rest)?),
-            tag::DROP_INVITATION => Op::DropInvitation(whole_digest(rest)?),
-            tag::PUT_IDENTITY => Op::PutIdentity(Record::decode(rest)?),
-            tag::DROP_IDENTITY => Op::DropIdentity(whole_digest(rest)?),
-            tag::AFFECTS => Op::Affects(match rest.split_first().ok_or(MALFORMED)? {
-                (b'*', []) => Whom::Everybody,
-                (b'u', id) => Whom::User(text(id)?),
-                (b't', digest) => Whom::Token(whole_digest(digest)?),
-                _ => return Err(MALFORMED),
-            }),
-            0 => return Err(MALFORMED),
-            unknown => return Err(DecodeError::Newer { kind: OPERATION, version: unknown }),
-        })
-    }
-}
-
 const MALFORMED: DecodeError = DecodeError::Malformed(OPERATION);
+const SEPARATOR: u8 = 0;
 
-fn digest(bytes: &[u8]) -> Result<(Digest, &[u8]), DecodeError> {
-    let (digest, rest) = bytes.split_first_chunk().ok_or(MALFORMED)?;
-    Ok((Digest::from_bytes(*digest), rest))
+fn take_chunk<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], DecodeError> {
+    let (chunk, rest) = bytes.split_first_chunk().ok_or(MALFORMED)?;
+    *bytes = rest;
+    Ok(*chunk)
 }
 
-fn whole_digest(bytes: &[u8]) -> Result<Digest, DecodeError> {
-    match digest(bytes)? {
-        (digest, []) => Ok(digest),
-        _ => Err(MALFORMED),
+impl Field for TokenId {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        out.extend_from_slice(self.as_bytes());
+        Ok(())
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        Self::from_bytes(take_chunk(bytes)?).ok_or(MALFORMED)
     }
 }
 
-fn id(bytes: &[u8]) -> Result<(TokenId, &[u8]), DecodeError> {
-    let (id, rest) = bytes.split_first_chunk().ok_or(MALFORMED)?;
-    Ok((TokenId::from_bytes(*id).ok_or(MALFORMED)?, rest))
+impl Field for Digest {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        out.extend_from_slice(self.as_bytes());
+        Ok(())
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self::from_bytes(take_chunk(bytes)?))
+    }
 }
 
-fn text(bytes: &[u8]) -> Result<String, DecodeError> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| MALFORMED)
-}
+impl Field for String {
+    const TEXT: bool = true;
 
-fn pair(bytes: &[u8]) -> Result<(String, String), DecodeError> {
-    keys::parts(bytes).ok_or(MALFORMED)
-}
-
-/// A batch takes several entries when it is larger than one; only with the last of them is it made.
-const VERSION: u8 = 1;
-const CONTINUES: u8 = 1;
-const UNFINISHED: u8 = 2;
-const LENGTH: usize = size_of::<u32>();
-
-/// A batch as the operations of one entry, rarely of more.
-pub(crate) fn encode_batch(ops: &[Op]) -> Result<Vec<Vec<u8>>, OpError> {
-    let mut entries = Vec::new();
-    let mut entry = vec![VERSION, 0];
-    let mut bytes = Vec::new();
-    for op in ops {
-        bytes.clear();
-        op.encode(&mut bytes)?;
-        if entry.len() + LENGTH + bytes.len() > MAX_OPERATIONS {
-            entry[1] |= UNFINISHED;
-            entries.push(std::mem::replace(&mut entry, vec![VERSION, CONTINUES]));
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        if self.is_empty() || self.as_bytes().contains(&SEPARATOR) {
+            return Err(OpError::Key(self.clone()));
         }
-        let length = u32::try_from(bytes.len()).expect("a record is far smaller");
-        entry.extend_from_slice(&length.to_le_bytes());
-        entry.extend_from_slice(&bytes);
+        out.extend_from_slice(self.as_bytes());
+        out.push(SEPARATOR);
+        Ok(())
     }
-    entries.push(entry);
-    Ok(entries)
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        let end = bytes.iter().position(|byte| *byte == SEPARATOR);
+        let text = &bytes[..end.unwrap_or(bytes.len())];
+        *bytes = end.map_or(&[], |end| &bytes[end + 1..]);
+        match std::str::from_utf8(text) {
+            Ok(text) if !text.is_empty() => Ok(text.to_owned()),
+            _ => Err(MALFORMED),
+        }
+    }
 }
 
-/// Puts batches together again from the entries of a log.
-#[derive(Default)]
-pub(crate) struct Batches {
-    /// Of a batch that is not complete.
-    ops: Vec<Op>,
-    open: bool,
+/// Whatever a client chose: it takes all that is left.
+impl Field for Box<str> {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        out.extend_from_slice(self.as_bytes());
+        Ok(())
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        std::str::from_utf8(std::mem::take(bytes)).map(Into::into).map_err(|_| MALFORMED)
+    }
 }
 
-impl Batches {
-    /// The operations of the batch that ends with this entry. A batch whose last entry was never
-    /// written was never made.
-    pub(crate) fn entry(&mut self, operations: &[u8]) -> Result<Option<Vec<Op>>, DecodeError> {
-        const ENTRY: &str = "journal entry";
-        let malformed = DecodeError::Malformed(ENTRY);
-        let (flags, mut rest) = match operations {
-            [VERSION, flags, rest @ ..] => (*flags, rest),
-            [0, ..] | [] | [VERSION] => return Err(malformed),
-            [version, ..] => return Err(DecodeError::Newer { kind: ENTRY, version: *version }),
+/// A record, which takes all that is left.
+impl<R: Record> Field for R {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        out.extend_from_slice(&self.encode()?);
+        Ok(())
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        R::decode(std::mem::take(bytes))
+    }
+}
+
+/// Its digest is no part of the row.
+impl Field for TokenRecord {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        self.digest.put(out)?;
+        out.extend_from_slice(&self.encode()?);
+        Ok(())
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        let digest = Digest::take(bytes)?;
+        Self::decode(&digest, std::mem::take(bytes))
+    }
+}
+
+impl Field for Whom {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        let (kind, id) = match self {
+            Whom::Everybody => (b'*', &[][..]),
+            Whom::User(id) => (b'u', id.as_bytes()),
+            Whom::Token(digest) => (b't', &digest.as_bytes()[..]),
         };
-        if flags & CONTINUES == 0 {
-            self.ops.clear();
-        } else if !self.open {
-            return Err(malformed);
+        out.push(kind);
+        out.extend_from_slice(id);
+        Ok(())
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        match take_chunk(bytes)? {
+            [b'*'] => Ok(Whom::Everybody),
+            [b'u'] => String::take(bytes).map(Whom::User),
+            [b't'] => Digest::take(bytes).map(Whom::Token),
+            _ => Err(MALFORMED),
         }
-        while !rest.is_empty() {
-            let (length, behind) = rest.split_first_chunk().ok_or(malformed)?;
-            let length = u32::from_le_bytes(*length) as usize;
-            let (op, behind) = behind.split_at_checked(length).ok_or(malformed)?;
-            self.ops.push(Op::decode(op)?);
-            rest = behind;
-        }
-        self.open = flags & UNFINISHED != 0;
-        Ok(if self.open { None } else { Some(std::mem::take(&mut self.ops)) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::{id, token};
-
-    #[test]
-    fn a_large_batch_takes_several_entries_and_is_made_by_the_last() {
-        let ops: Vec<Op> = (0..20_000).map(|number| Op::PutToken(token(number, "ann"))).collect();
-        let entries = encode_batch(&ops).unwrap();
-        assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() <= MAX_OPERATIONS));
-        let mut batches = Batches::default();
-        // One that was cut off stands in front.
-        assert_eq!(batches.entry(&entries[0]).unwrap(), None);
-        let (last, first) = entries.split_last().unwrap();
-        for entry in first {
-            assert_eq!(batches.entry(entry).unwrap(), None);
-        }
-        assert_eq!(batches.entry(last).unwrap(), Some(ops));
-        assert!(batches.entry(last).is_err(), "it continues nothing");
-    }
+    use crate::store::{
+        conformance::{id, token},
+        log::MAX_OPERATIONS,
+    };
 
     #[test]
     fn operations_read_as_they_were_written() {
@@ -344,13 +269,27 @@ mod tests {
             Op::DropToken { id: id(3), owner: "ann".to_owned() },
             Op::TakeName { owner: "ann".to_owned(), name: "ci".to_owned(), token: id(3) },
             Op::DropSession(token(1, "ann").digest),
+            Op::Node(MemberChange::Drop { node: "gate-1".to_owned(), incarnation: [3; 16], over: true }),
             Op::Affects(Whom::Everybody),
             Op::Affects(Whom::User("ann".to_owned())),
             Op::Affects(Whom::Token(token(1, "ann").digest)),
         ];
-        let entries = encode_batch(&ops).unwrap();
+        let entries = encode_batch(&ops, MAX_OPERATIONS).unwrap();
         assert_eq!(Batches::default().entry(&entries[0]).unwrap().unwrap(), ops);
-        assert_eq!(Batches::default().entry(&encode_batch(&[]).unwrap()[0]).unwrap().unwrap(), []);
+        assert_eq!(
+            Batches::default().entry(&encode_batch(&[], MAX_OPERATIONS).unwrap()[0]).unwrap().unwrap(),
+            []
+        );
+        let bytes = |op: &Op| {
+            let mut bytes = Vec::new();
+            op.encode(&mut bytes).unwrap();
+            bytes
+        };
+        // What journals and backups have.
+        assert_eq!(bytes(&ops[0]), [&[2][..], id(3).as_bytes(), b"ann"].concat());
+        assert_eq!(bytes(&ops[1]), [&[3][..], id(3).as_bytes(), b"ann\0ci"].concat());
+        assert_eq!(bytes(&Op::DropIdempotency { key: "a\0b".into() }), b"\x12a\0b");
+        assert_eq!(bytes(&ops[5]), b"\x19uann");
         let check = |name: &str, bytes: &[u8], expected: &str| {
             let got = Op::decode(bytes).map_or_else(|error| error.to_string(), |op| format!("{op:?}"));
             assert!(got.contains(expected), "{name}: {got}");
@@ -360,5 +299,7 @@ mod tests {
         check("half a digest", &[tag::DROP_SESSION, 1, 2], "malformed");
         check("more than a digest", &[&[tag::DROP_SESSION], [7; 33].as_slice()].concat(), "malformed");
         check("nobody", &[tag::AFFECTS, b'x'], "malformed");
+        check("half a pair", &[&[tag::PUT_MEMBER], &b"group"[..]].concat(), "malformed");
+        check("three", &[&[tag::PUT_MEMBER], &b"group\0user\0more"[..]].concat(), "malformed");
     }
 }

@@ -2,18 +2,21 @@
 //! written stays readable; what a newer permgate wrote is refused by name. Foreign bytes are an
 //! error, never a panic.
 
-use serde::{Deserialize, Serialize};
+use postcard::ser_flavors::Flavor as _;
 
 mod account;
 mod event;
+mod node;
 mod session;
-pub(super) mod token;
+mod token;
+pub(super) mod wire;
 
 pub(crate) use token::TokenHead;
 
 use crate::{
     authz::secret::Digest,
     store::{
+        cluster::MemberChange,
         model::{
             AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserRecord,
@@ -70,6 +73,7 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + accepted::<InvitationRecord>(bytes)
         + accepted::<IdentityRecord>(bytes)
         + accepted::<LastUsed>(bytes)
+        + accepted::<MemberChange>(bytes)
         + usize::from(TokenRecord::decode(&digest, bytes).is_ok())
         + usize::from(TokenHead::decode(bytes).is_ok())
         + usize::from(Op::decode(bytes).is_ok())
@@ -77,13 +81,22 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + released::decode_any(bytes)
 }
 
-const V1: u8 = 1;
+pub(super) const V1: u8 = 1;
 
-pub(super) fn pack<T: Serialize>(kind: &'static str, version: u8, value: &T) -> Result<Vec<u8>, EncodeError> {
+type Out = postcard::Serializer<postcard::ser_flavors::ExtendFlavor<Vec<u8>>>;
+type Input<'a> = postcard::Deserializer<'a, postcard::de_flavors::Slice<'a>>;
+
+pub(super) fn pack(
+    kind: &'static str,
+    version: u8,
+    write: impl FnOnce(&mut Out) -> postcard::Result<()>,
+) -> Result<Vec<u8>, EncodeError> {
     // As long as most records are: growing by doubling from nothing copies each one five times.
     let mut bytes = Vec::with_capacity(256);
     bytes.push(version);
-    let bytes = postcard::to_extend(value, bytes).expect("memory takes every serialisable value");
+    let mut out = Out { output: postcard::ser_flavors::ExtendFlavor::new(bytes) };
+    let written = write(&mut out).and_then(|()| out.output.finalize());
+    let bytes = written.expect("memory takes every serialisable value");
     if bytes.len() > LIMIT {
         return Err(EncodeError { kind, size: bytes.len() });
     }
@@ -106,19 +119,46 @@ fn behind_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Decode
 }
 
 /// Every byte must be used: a longer record is not ours.
-fn unpack<'a, T: Deserialize<'a>>(kind: &'static str, bytes: &'a [u8]) -> Result<T, DecodeError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
+fn unpack<'a, T>(
+    kind: &'static str,
+    bytes: &'a [u8],
+    read: impl FnOnce(&mut Input<'a>) -> postcard::Result<T>,
+) -> Result<T, DecodeError> {
+    let mut input = Input::from_bytes(bytes);
+    let value = read(&mut input);
+    match (value, input.finalize()) {
+        (Ok(value), Ok([])) => Ok(value),
         _ => Err(DecodeError::Malformed(kind)),
     }
 }
 
-pub(super) fn unpack_v1<'a, T: Deserialize<'a>>(
+pub(super) fn unpack_v1<'a, T>(
     kind: &'static str,
     bytes: &'a [u8],
+    read: impl FnOnce(&mut Input<'a>) -> postcard::Result<T>,
 ) -> Result<T, DecodeError> {
-    unpack(kind, behind_v1(kind, bytes)?)
+    unpack(kind, behind_v1(kind, bytes)?, read)
 }
+
+/// A record whose one version is read and written by `$wire`, which is derived for it.
+macro_rules! record {
+    ($record:ty, $kind:literal, $wire:ident) => {
+        impl $crate::store::record::Record for $record {
+            const KIND: &'static str = $kind;
+
+            fn encode(&self) -> Result<Vec<u8>, $crate::store::record::EncodeError> {
+                $crate::store::record::pack(Self::KIND, $crate::store::record::V1, |out| {
+                    $wire::serialize(self, out)
+                })
+            }
+
+            fn decode(bytes: &[u8]) -> Result<Self, $crate::store::record::DecodeError> {
+                $crate::store::record::unpack_v1(Self::KIND, bytes, |read| $wire::deserialize(read))
+            }
+        }
+    };
+}
+pub(super) use record;
 
 #[cfg(test)]
 mod tests;

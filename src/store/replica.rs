@@ -15,7 +15,6 @@ use std::{
 use super::{
     ReadError,
     log::{Failure, Head, StoreId},
-    op::Op,
     record::{DecodeError, Record, TokenHead},
 };
 use crate::authz::secret::Digest;
@@ -30,12 +29,12 @@ mod tables;
 
 pub(crate) use open::{OpenError, guard_sled, open_sled_at, remove};
 pub(crate) use owned::Counts;
+pub(crate) use read::View;
 pub(crate) use stage::{StageError, Staged};
 pub(crate) use tables::{ReplicaState, Table};
 
 use copy::Copying;
 use owned::Owned;
-use stage::Stage;
 
 pub(crate) struct Replica {
     path: PathBuf,
@@ -71,6 +70,8 @@ pub(crate) enum Damage {
     Sum(&'static str),
     #[error("the audit log ends elsewhere than it was written to")]
     AuditEnd,
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// Why a batch is not in the replica.
@@ -98,41 +99,32 @@ impl Replica {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the operations come to; nothing changes. One batch at a time: [`Replica::commit`] follows
-    /// before the next one is staged.
-    pub(crate) fn stage<'a>(&self, ops: impl IntoIterator<Item = &'a Op>) -> Result<Staged, StageError> {
-        let state = self.state();
-        self.guarded(|trees| {
-            let mut stage = Stage::new(trees);
-            for op in ops {
-                stage.apply(op)?;
-            }
-            stage.finish(state)
-        })
-        .unwrap_or_else(|error| Err(Damage::from(sled::Error::ReportableBug(error.0)).into()))
-    }
-
-    /// Applies what was staged; the replica is at `head` then. All of it, or nothing, is found after a
-    /// crash.
-    pub(crate) fn commit(&self, staged: Staged, head: Head) -> Result<(), ApplyError> {
-        let Staged { rows, state, owners } = staged;
-        let state = ReplicaState { head, ..state };
+    /// Writes what was staged; the replica is at `head` then. All of it, or nothing, is found after a
+    /// crash. Whoever stages and commits is alone in that.
+    pub(crate) fn commit(&self, staged: &Staged, head: Head) -> Result<(), ApplyError> {
+        let mut state = self.state();
+        staged.add_to(&mut state);
+        state.head = head;
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         let trees = trees.as_ref().ok_or(ApplyError::Closed)?;
         let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let state_row = if self.finished.load(Ordering::Acquire) { Some(state.encode()?) } else { None };
         let work = || {
-            copying.iter_mut().for_each(|copying| copying.keep(&rows));
-            if stage::is_large(&rows) {
-                trees.write_large(rows, state_row)
+            copying.iter_mut().for_each(|copying| copying.keep(&staged.rows));
+            if stage::is_large(&staged.rows) {
+                trees.write_large(&staged.rows, state_row)
             } else {
-                trees.write(rows, state_row.as_deref())
+                trees.write(&staged.rows, state_row.as_deref())
             }
         };
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
         let mut owned = self.owners.write().unwrap_or_else(PoisonError::into_inner);
-        for (owner, change) in owners {
-            change.apply(owned.entry(owner).or_default());
+        for (owner, change) in &staged.owners {
+            // Not by entry, which would copy the owner each time.
+            match owned.get_mut(owner) {
+                Some(owned) => change.apply(owned),
+                None => change.apply(owned.entry(owner.clone()).or_default()),
+            }
         }
         drop(owned);
         // A copy that begins now has to see both or neither.
@@ -170,7 +162,7 @@ impl Replica {
     pub(crate) fn finish(&self, head: Head) -> Result<(), ApplyError> {
         self.flush()?;
         self.finished.store(true, Ordering::Release);
-        self.commit(Staged::none(self.state()), head)?;
+        self.commit(&Staged::default(), head)?;
         self.flush()
     }
 
@@ -216,16 +208,16 @@ impl Trees {
     }
 
     /// One transaction over the tables that change, so that a crash leaves all of it or nothing.
-    fn write(&self, rows: [stage::Rows; Table::ALL.len()], state: Option<&[u8]>) -> Result<(), sled::Error> {
+    fn write(&self, rows: &[stage::Rows; Table::ALL.len()], state: Option<&[u8]>) -> Result<(), sled::Error> {
         let mut trees = Vec::new();
         let mut batches = Vec::new();
         for (table, rows) in Table::ALL.into_iter().zip(rows) {
             let mut batch = sled::Batch::default();
             let changes = !rows.is_empty() || (table == Table::Meta && state.is_some());
             for (key, row) in rows {
-                match row.after {
-                    Some(row) => batch.insert(key, row),
-                    None => batch.remove(key),
+                match &row.after {
+                    Some(row) => batch.insert(key.as_slice(), row),
+                    None => batch.remove(key.as_slice()),
                 }
             }
             if let Some(state) = state.filter(|_| table == Table::Meta) {
@@ -255,7 +247,7 @@ impl Trees {
     /// and is made again.
     fn write_large(
         &self,
-        rows: [stage::Rows; Table::ALL.len()],
+        rows: &[stage::Rows; Table::ALL.len()],
         state: Option<Vec<u8>>,
     ) -> Result<(), sled::Error> {
         if self.tree(Table::Meta).remove(tables::STATE)?.is_some() {
@@ -264,7 +256,7 @@ impl Trees {
         for (table, rows) in Table::ALL.into_iter().zip(rows) {
             let tree = self.tree(table);
             for (key, row) in rows {
-                match row.after {
+                match &row.after {
                     Some(row) => tree.insert(key, row)?,
                     None => tree.remove(key)?,
                 };

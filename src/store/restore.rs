@@ -17,13 +17,15 @@ use crate::{
         OpenError, ReadError, Settings,
         audit::{AuditHead, Entry},
         backup::{Header, Progress, Reader, StreamError, Writer},
-        engine::{self, CommitError, Engine, Generation, StoreDirectory, checkpoint},
+        cluster,
+        engine::{self, Engine, Generation, StoreDirectory, checkpoint},
         generation::{CURRENT, parse_id},
         log::{Failure, Head, StoreId, files::OsDirectory},
-        model::{IdentityRecord, Revocation, RevokeReason, Rotation, UserId},
+        model::{Revocation, RevokeReason, Rotation, UserId},
         op::Op,
         record::TokenHead,
         released::{self, first_position},
+        sessions::Keyed as _,
     },
 };
 
@@ -69,7 +71,7 @@ pub enum RestoreError {
 
 /// How tokens and users ended in the store that is replaced.
 #[derive(Default)]
-struct Ends {
+struct Tombstones {
     /// Of the log.
     position: u64,
     tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
@@ -102,6 +104,9 @@ pub fn offline(
         }
     };
     let directory = StoreDirectory::open(&settings.path).map_err(OpenError::from)?;
+    if cluster::is_copy(directory.path()) {
+        return Err(OpenError::from(engine::OpenError::Copy { path: directory.path().to_owned() }).into());
+    }
     let generations = directory.generations();
     let new = generations.begin(Some(store)).map_err(engine::OpenError::from).map_err(OpenError::from)?;
     let head = receive(&mut reader, store, new.directory().path(), tell)?;
@@ -154,7 +159,7 @@ fn receive(
 }
 
 /// What the present store knows and where it is, or why it is not known.
-fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Ends, PathBuf), String>, RestoreError> {
+fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
     if !released::is_at(&settings.path) && !settings.path.join(CURRENT).exists() {
         return Ok(Err("there is no store to ask".to_owned()));
     }
@@ -172,8 +177,8 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Ends, PathBuf), S
     Ok(known)
 }
 
-fn collect(engine: &Engine) -> Result<Ends, ReadError> {
-    let mut ends = Ends { position: engine.head().position, ..Ends::default() };
+fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
+    let mut ends = Tombstones { position: engine.head().position, ..Tombstones::default() };
     read_tokens(engine, &mut |row| {
         ends.tokens.insert(row.id, (row.revoked_at.is_some(), row.rotation));
     })?;
@@ -181,7 +186,7 @@ fn collect(engine: &Engine) -> Result<Ends, ReadError> {
         ends.users.insert(user.id, (user.banned, user.deleted_at));
     }
     for identity in engine.identities()? {
-        ends.identities.insert(IdentityRecord::key(&identity.issuer, &identity.subject), identity.user);
+        ends.identities.insert(identity.key(), identity.user);
     }
     Ok(ends)
 }
@@ -193,7 +198,7 @@ fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<
 
 fn merge(
     engine: &Engine,
-    ends: Option<&Ends>,
+    ends: Option<&Tombstones>,
     now: Timestamp,
     restored: &mut Restored,
 ) -> Result<(), RestoreError> {
@@ -240,7 +245,7 @@ fn merge(
     // Whoever was unlinked since would be let in again.
     if let Some(ends) = ends.filter(|ends| ends.position >= engine.head().position) {
         for identity in engine.identities()? {
-            let key = IdentityRecord::key(&identity.issuer, &identity.subject);
+            let key = identity.key();
             if ends.identities.get(&key) != Some(&identity.user) {
                 ops.push(Op::DropIdentity(key));
             }
@@ -256,19 +261,10 @@ fn merge(
         "users": restored.users,
         "revocations_lost": ends.is_none(),
     });
-    let event = Entry {
-        event: "store.restore",
-        actor: "operator".to_owned(),
-        target: "store".to_owned(),
-        request_id: None,
-        reason: None,
-        change: Some(change),
-    };
+    let event = Entry::new("store.restore", "operator", "store", change);
     ops.push(Op::AppendAudit(audit.append(event.at(now))));
     for part in ops.chunks(10_000) {
-        engine.commit(part).map_err(|error| match error {
-            CommitError::Refused(why) | CommitError::Failed(why) => RestoreError::Write(why),
-        })?;
+        engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;
     }
     Ok(())
 }

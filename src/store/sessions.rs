@@ -10,6 +10,8 @@ use super::{
     ReadError, Store,
     engine::Engine,
     model::{IdentityRecord, InvitationRecord, SessionRecord},
+    record::Record,
+    replica::{Staged, Table},
 };
 use crate::authz::{secret::Digest, time::Timestamp};
 
@@ -19,6 +21,51 @@ pub const IDLE: i64 = 30 * 60;
 pub const ABSOLUTE: i64 = 12 * 3600;
 /// Seconds by which the engine's last use may be late: a crash shortens a session by no more.
 const COARSE: i64 = 60;
+
+/// A record that is found by a digest, in memory.
+pub(crate) trait Keyed: Record {
+    const TABLE: Table;
+    fn key(&self) -> Digest;
+}
+
+impl Keyed for SessionRecord {
+    const TABLE: Table = Table::Sessions;
+    fn key(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl Keyed for InvitationRecord {
+    const TABLE: Table = Table::Invitations;
+    fn key(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl Keyed for IdentityRecord {
+    const TABLE: Table = Table::Identities;
+    fn key(&self) -> Digest {
+        Self::digest(&self.issuer, &self.subject)
+    }
+}
+
+/// The records of a kind that a batch changes, as they will be.
+pub(crate) fn changes<R: Keyed>(staged: &Staged) -> impl Iterator<Item = (Digest, Option<R>)> {
+    staged.changes(R::TABLE).filter_map(|(key, row)| {
+        let digest = Digest::from_bytes(key.try_into().ok()?);
+        // They were encoded a moment ago.
+        Some((digest, row.and_then(|row| R::decode(row).ok())))
+    })
+}
+
+fn replace<R: Keyed>(records: &mut HashMap<Digest, R>, staged: &Staged) {
+    for (digest, record) in changes(staged) {
+        match record {
+            Some(record) => records.insert(digest, record),
+            None => records.remove(&digest),
+        };
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct Sessions(RwLock<Tables>);
@@ -99,10 +146,8 @@ impl Sessions {
     pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
         let sessions = engine.sessions()?.into_iter();
         let sessions = sessions.map(|record| (record.digest, Held { noted: record.last_seen_at, record }));
-        let invitations = engine.invitations()?.into_iter().map(|record| (record.digest, record));
-        let identities = engine.identities()?.into_iter();
-        let identities =
-            identities.map(|record| (IdentityRecord::key(&record.issuer, &record.subject), record));
+        let invitations = engine.invitations()?.into_iter().map(|record| (record.key(), record));
+        let identities = engine.identities()?.into_iter().map(|record| (record.key(), record));
         Ok(Self(RwLock::new(Tables {
             sessions: sessions.collect(),
             invitations: invitations.collect(),
@@ -145,25 +190,21 @@ impl Sessions {
     }
 
     /// What a batch has made durable; a use that came meanwhile stays.
-    pub(crate) fn put(&self, digest: Digest, session: Option<SessionRecord>) {
+    pub(crate) fn apply(&self, staged: &Staged) {
         let mut tables = self.write();
-        match session {
-            Some(mut record) => {
-                let noted = record.last_seen_at;
-                let seen = tables.sessions.get(&digest).map_or(noted, |held| held.record.last_seen_at);
-                record.last_seen_at = noted.max(seen);
-                tables.sessions.insert(digest, Held { record, noted });
+        for (digest, record) in changes::<SessionRecord>(staged) {
+            match record {
+                Some(mut record) => {
+                    let noted = record.last_seen_at;
+                    let seen = tables.sessions.get(&digest).map_or(noted, |held| held.record.last_seen_at);
+                    record.last_seen_at = noted.max(seen);
+                    tables.sessions.insert(digest, Held { record, noted });
+                }
+                None => drop(tables.sessions.remove(&digest)),
             }
-            None => drop(tables.sessions.remove(&digest)),
         }
-    }
-
-    pub(crate) fn put_invitation(&self, digest: Digest, invitation: Option<InvitationRecord>) {
-        let mut tables = self.write();
-        match invitation {
-            Some(record) => drop(tables.invitations.insert(digest, record)),
-            None => drop(tables.invitations.remove(&digest)),
-        }
+        replace(&mut tables.invitations, staged);
+        replace(&mut tables.identities, staged);
     }
 
     /// Whom a provider means.
@@ -173,14 +214,6 @@ impl Sessions {
 
     pub(crate) fn identities_of(&self, user: &str) -> Vec<IdentityRecord> {
         self.read().identities.values().filter(|record| record.user == user).cloned().collect()
-    }
-
-    pub(crate) fn put_identity(&self, key: Digest, identity: Option<IdentityRecord>) {
-        let mut tables = self.write();
-        match identity {
-            Some(record) => drop(tables.identities.insert(key, record)),
-            None => drop(tables.identities.remove(&key)),
-        }
     }
 
     /// What has ended by time alone.

@@ -20,6 +20,8 @@ use crate::{
 mod accounts;
 mod batches;
 mod failures;
+mod follow;
+mod retention;
 mod sessions;
 mod tokens;
 mod vectors;
@@ -104,6 +106,7 @@ fn code<T>(result: Result<T, ChangeError>) -> String {
         Err(ChangeError::Refused(refusal)) => refusal.code.word().into(),
         Err(ChangeError::Stale) => "stale".into(),
         Err(ChangeError::KeyReused) => "key_reused".into(),
+        Err(ChangeError::TooFast(_)) => "too_fast".into(),
         Err(ChangeError::Closed(_)) => "closed".into(),
         Err(ChangeError::NotDurable { .. }) => "not_durable".into(),
         Err(error) => error.to_string(),

@@ -1,19 +1,27 @@
 //! The verbs: each hands a plan to the writer and waits until it is in force. A plan can be run
 //! again, so what is drawn at random is drawn here.
 
-mod sessions;
-
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
 use super::{
-    Actor, ChangeError, Changed, Configuration, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, Made, NewToken, NewUser, Refusal, Store, TokenEdit, UserEdit,
+    Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
+    ImportedToken, NewToken, NewUser, Nodes, Refusal, Store, TokenEdit, Updated, UserEdit,
+    cluster::{Completed, MemberChange, Node},
+    log::Head,
     model::{
         AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
     },
-    writer::{Command, Desk, Done, Job, Line, Text},
+    op::Op,
+    writer::{
+        Command,
+        Kind::{self, Exempt, OnlyRemoves, Unfenced, Usual},
+        Line, NewSecret, Published, Task, Transaction,
+    },
 };
 use crate::{
     authz::{
@@ -26,13 +34,83 @@ use crate::{
 /// Last uses and refusals are handed over in parts of this many.
 const PART: usize = 5_000;
 
-/// Whether a change holds even when it cannot be made to last.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Usual,
-    OnlyRemoves,
+/// A verb: who asks for what, what it answers, its kind, and its plan.
+macro_rules! verbs {
+    ($(
+        $(#[$doc:meta])*
+        $verb:ident($($arg:ident: $type:ty),*) $(drawing $drawn:ident = $draw:expr,)? -> $record:ty,
+        $kind:expr, |$tx:ident| $plan:expr;
+    )*) => {
+        impl Store {$(
+            $(#[$doc])*
+            pub async fn $verb(&self, $($arg: $type),*) -> Result<Updated<$record>, ChangeError> {
+                let kind = $kind;
+                $(let $drawn = $draw;)?
+                let (record, done) = self.change(kind, move |$tx: &mut Transaction| $plan).await?;
+                Ok(Updated { record, cut: done.cut, nodes: done.nodes })
+            }
+        )*}
+    };
 }
-use Kind::{OnlyRemoves, Usual};
+
+mod sessions;
+
+verbs! {
+    edit_token(actor: Actor, id: TokenId, if_revision: Option<u64>, edit: TokenEdit) -> TokenRecord,
+        removing(edit.scope.is_some() || edit.expires_at.is_some() || edit.allow_ips.is_some()),
+        |tx| tx.edit_token(&actor, id, if_revision, &edit);
+
+    /// Idempotent: a revoked token stays as it was revoked, and the answer is the same.
+    revoke_token(actor: Actor, id: TokenId, reason: RevokeReason) -> TokenRecord,
+        OnlyRemoves, |tx| tx.revoke_token(&actor, id, reason);
+
+    /// By the digests of texts that somebody has, in their order; `None`: no such token. Never a use.
+    revoke_by_value(actor: Actor, digests: Vec<Digest>, reason: RevokeReason)
+        -> Vec<Option<(TokenRecord, bool)>>,
+        OnlyRemoves, |tx| tx.revoke_by_value(&actor, &digests, reason);
+
+    create_user(actor: Actor, new: NewUser) drawing id = new_id(), -> UserRecord,
+        Usual, |tx| tx.create_user(&actor, &new, &id);
+
+    edit_user(actor: Actor, login: String, if_revision: Option<u64>, edit: UserEdit) -> UserRecord,
+        Usual, |tx| tx.edit_user(&actor, &login, if_revision, &edit);
+
+    /// `Some(reason)` bans, `None` lifts a ban. Idempotent.
+    ban_user(actor: Actor, login: String, reason: Option<String>) -> UserRecord,
+        removing(reason.is_some()), |tx| tx.ban_user(&actor, &login, reason.as_deref());
+
+    /// Leaves a tombstone and revokes every token of the user.
+    delete_user(actor: Actor, login: String) -> UserRecord,
+        OnlyRemoves, |tx| tx.delete_user(&actor, &login);
+
+    /// A PHC string that the caller has derived.
+    set_password(actor: Actor, login: String, phc: Option<String>) -> UserRecord,
+        Usual, |tx| tx.set_password(&actor, &login, phc.as_deref());
+
+    create_group(actor: Actor, name: String, parent: Option<String>) drawing id = new_id(), -> GroupRecord,
+        Usual, |tx| tx.create_group(&actor, &name, parent.as_deref(), &id);
+
+    edit_group(actor: Actor, name: String, if_revision: Option<u64>, edit: GroupEdit) -> GroupRecord,
+        Usual, |tx| tx.edit_group(&actor, &name, if_revision, &edit);
+
+    delete_group(actor: Actor, name: String) -> GroupRecord,
+        OnlyRemoves, |tx| tx.delete_group(&actor, &name);
+
+    /// Idempotent both ways.
+    set_member(actor: Actor, group: String, login: String, member: bool) -> GroupRecord,
+        removing(!member), |tx| tx.set_member(&actor, &group, &login, member);
+
+    create_role(actor: Actor, key: String, name: String, permissions: Vec<Permission>) -> RoleRecord,
+        Usual, |tx| tx.create_role(&actor, &key, &name, &permissions);
+
+    /// With its grants.
+    delete_role(actor: Actor, key: String) -> RoleRecord,
+        OnlyRemoves, |tx| tx.delete_role(&actor, &key);
+
+    /// Role key to a user's login or a group's name; `granted = false` takes it away. Idempotent.
+    set_grant(actor: Actor, role: String, to: GrantTarget, granted: bool) -> GrantRecord,
+        removing(!granted), |tx| tx.set_grant(&actor, &role, &to, granted);
+}
 
 impl Store {
     pub async fn create_token(
@@ -40,22 +118,9 @@ impl Store {
         actor: Actor,
         new: NewToken,
         once: Option<Idempotency>,
-    ) -> Result<Made, ChangeError> {
+    ) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
-        let plan = move |desk: &mut Desk| desk.create_token(&actor, &new, once.as_ref(), drawn);
-        self.made(text, plan).await
-    }
-
-    pub async fn edit_token(
-        &self,
-        actor: Actor,
-        id: TokenId,
-        if_revision: Option<u64>,
-        edit: TokenEdit,
-    ) -> Result<Changed<TokenRecord>, ChangeError> {
-        let narrows = edit.scope.is_some() || edit.expires_at.is_some() || edit.allow_ips.is_some();
-        let kind = if narrows { OnlyRemoves } else { Usual };
-        self.changed(kind, move |desk| desk.edit_token(&actor, id, if_revision, &edit)).await
+        self.made(Usual, text, move |tx| tx.create_token(&actor, &new, once.as_ref(), drawn)).await
     }
 
     pub async fn rotate_token(
@@ -64,45 +129,26 @@ impl Store {
         id: TokenId,
         grace: Option<Duration>,
         once: Option<Idempotency>,
-    ) -> Result<Made, ChangeError> {
+    ) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
-        let plan = move |desk: &mut Desk| {
-            desk.rotate_token(&actor, id, grace, once.as_ref(), drawn, Desk::author(&actor))
+        let author = Transaction::author(&actor);
+        let plan = move |tx: &mut Transaction| {
+            tx.rotate_token(&actor, id, grace, once.as_ref(), drawn, author.clone())
         };
-        self.made(text, plan).await
+        self.made(Usual, text, plan).await
     }
 
     /// By the token itself, which its owner is the actor of. Revoking the old one revokes the new one, too.
-    pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<Made, ChangeError> {
+    pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
-        self.made(text, move |desk: &mut Desk| desk.rotate_itself(&actor, id, drawn)).await
+        self.made(Exempt, text, move |tx| tx.rotate_itself(&actor, id, drawn)).await
     }
 
     /// `id` follows from the other issuer's token, so that each is exchanged once.
-    pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<Made, ChangeError> {
+    pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<CreatedToken, ChangeError> {
         let text = draw_text_of(Some(id))?.1;
-        let drawn = Text { id, digest: text.digest() };
-        self.made(text, move |desk: &mut Desk| desk.exchange_token(&new, drawn)).await
-    }
-
-    /// Idempotent: a revoked token stays as it was revoked, and the answer is the same.
-    pub async fn revoke_token(
-        &self,
-        actor: Actor,
-        id: TokenId,
-        reason: RevokeReason,
-    ) -> Result<Changed<TokenRecord>, ChangeError> {
-        self.changed(OnlyRemoves, move |desk| desk.revoke_token(&actor, id, reason)).await
-    }
-
-    /// By the digests of texts that somebody has, in their order; `None`: no such token. Never a use.
-    pub async fn revoke_by_value(
-        &self,
-        actor: Actor,
-        digests: Vec<Digest>,
-        reason: RevokeReason,
-    ) -> Result<Changed<Vec<Option<(TokenRecord, bool)>>>, ChangeError> {
-        self.changed(OnlyRemoves, move |desk| desk.revoke_by_value(&actor, &digests, reason)).await
+        let drawn = NewSecret { id, digest: text.digest() };
+        self.made(Exempt, text, move |tx| tx.exchange_token(&new, drawn)).await
     }
 
     /// Each line by itself: one refusal does not stop the others. Needs `admin-write`. A line that
@@ -118,116 +164,7 @@ impl Store {
             let (id, owner_id) = (draw_text()?.0, new_id());
             lines.push(Line { token, id, owner_id });
         }
-        let plan = move |desk: &mut Desk| desk.import_tokens(&actor, &lines, make_owners);
-        Ok(self.change(Usual, plan).await?.0)
-    }
-
-    pub async fn create_user(&self, actor: Actor, new: NewUser) -> Result<Changed<UserRecord>, ChangeError> {
-        let id = new_id();
-        self.changed(Usual, move |desk| desk.create_user(&actor, &new, &id)).await
-    }
-
-    pub async fn edit_user(
-        &self,
-        actor: Actor,
-        login: String,
-        if_revision: Option<u64>,
-        edit: UserEdit,
-    ) -> Result<Changed<UserRecord>, ChangeError> {
-        self.changed(Usual, move |desk| desk.edit_user(&actor, &login, if_revision, &edit)).await
-    }
-
-    /// `Some(reason)` bans, `None` lifts a ban. Idempotent.
-    pub async fn ban_user(
-        &self,
-        actor: Actor,
-        login: String,
-        reason: Option<String>,
-    ) -> Result<Changed<UserRecord>, ChangeError> {
-        let kind = if reason.is_some() { OnlyRemoves } else { Usual };
-        self.changed(kind, move |desk| desk.ban_user(&actor, &login, reason.as_deref())).await
-    }
-
-    /// Leaves a tombstone and revokes every token of the user.
-    pub async fn delete_user(&self, actor: Actor, login: String) -> Result<Changed<UserRecord>, ChangeError> {
-        self.changed(OnlyRemoves, move |desk| desk.delete_user(&actor, &login)).await
-    }
-
-    /// A PHC string that the caller has derived.
-    pub async fn set_password(
-        &self,
-        actor: Actor,
-        login: String,
-        phc: Option<String>,
-    ) -> Result<Changed<UserRecord>, ChangeError> {
-        self.changed(Usual, move |desk| desk.set_password(&actor, &login, phc.as_deref())).await
-    }
-
-    pub async fn create_group(
-        &self,
-        actor: Actor,
-        name: String,
-        parent: Option<String>,
-    ) -> Result<Changed<GroupRecord>, ChangeError> {
-        let id = new_id();
-        self.changed(Usual, move |desk| desk.create_group(&actor, &name, parent.as_deref(), &id)).await
-    }
-
-    pub async fn edit_group(
-        &self,
-        actor: Actor,
-        name: String,
-        if_revision: Option<u64>,
-        edit: GroupEdit,
-    ) -> Result<Changed<GroupRecord>, ChangeError> {
-        self.changed(Usual, move |desk| desk.edit_group(&actor, &name, if_revision, &edit)).await
-    }
-
-    pub async fn delete_group(
-        &self,
-        actor: Actor,
-        name: String,
-    ) -> Result<Changed<GroupRecord>, ChangeError> {
-        self.changed(OnlyRemoves, move |desk| desk.delete_group(&actor, &name)).await
-    }
-
-    /// Idempotent both ways.
-    pub async fn set_member(
-        &self,
-        actor: Actor,
-        group: String,
-        login: String,
-        member: bool,
-    ) -> Result<Changed<GroupRecord>, ChangeError> {
-        let kind = if member { Usual } else { OnlyRemoves };
-        self.changed(kind, move |desk| desk.set_member(&actor, &group, &login, member)).await
-    }
-
-    pub async fn create_role(
-        &self,
-        actor: Actor,
-        key: String,
-        name: String,
-        permissions: Vec<Permission>,
-    ) -> Result<Changed<RoleRecord>, ChangeError> {
-        self.changed(Usual, move |desk| desk.create_role(&actor, &key, &name, &permissions)).await
-    }
-
-    /// With its grants.
-    pub async fn delete_role(&self, actor: Actor, key: String) -> Result<Changed<RoleRecord>, ChangeError> {
-        self.changed(OnlyRemoves, move |desk| desk.delete_role(&actor, &key)).await
-    }
-
-    /// Role key to a user's login or a group's name; `granted = false` takes it away. Idempotent.
-    pub async fn set_grant(
-        &self,
-        actor: Actor,
-        role: String,
-        to: GrantTarget,
-        granted: bool,
-    ) -> Result<Changed<GrantRecord>, ChangeError> {
-        let kind = if granted { Usual } else { OnlyRemoves };
-        self.changed(kind, move |desk| desk.set_grant(&actor, &role, &to, granted)).await
+        Ok(self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?.0)
     }
 
     /// The reload: compiles, publishes, fences. All or nothing.
@@ -236,15 +173,20 @@ impl Store {
         actor: Actor,
         configuration: Configuration,
     ) -> Result<Cut, ChangeError> {
-        let plan = move |desk: &mut Desk| desk.replace_configuration(&actor, &configuration);
-        Ok(self.change(Usual, plan).await?.1)
+        let digest = configuration.digest();
+        let (_, done) =
+            self.change(Exempt, move |tx| tx.replace_configuration(&actor, &configuration)).await?;
+        if let Some(node) = self.node() {
+            node.set_rules(digest);
+        }
+        Ok(done.cut)
     }
 
     /// An administrator has cut one request in flight: only the event is left to be kept, so that
     /// nothing is refused here any more.
     pub async fn record_cut(&self, actor: Actor, row: LiveRow) -> Result<(), ChangeError> {
-        let outcome = self.change(OnlyRemoves, move |desk| {
-            desk.record_cut(&actor, &row);
+        let outcome = self.change(OnlyRemoves, move |tx| {
+            tx.record_cut(&actor, &row);
             Ok(())
         });
         match outcome.await {
@@ -260,8 +202,8 @@ impl Store {
     pub async fn record_use(&self, uses: Vec<(Digest, LastUsed)>) -> Result<(), ChangeError> {
         for part in uses.chunks(PART) {
             let part = part.to_vec();
-            self.change(Usual, move |desk| {
-                desk.record_use(&part);
+            self.change(Unfenced, move |tx| {
+                tx.record_use(&part);
                 Ok(())
             })
             .await?;
@@ -273,13 +215,27 @@ impl Store {
     pub async fn record_refusals(&self, refusals: Vec<AuditEvent>) -> Result<(), ChangeError> {
         for part in refusals.chunks(PART) {
             let part = part.to_vec();
-            self.change(Usual, move |desk| {
-                desk.record_refusals(&part);
+            self.change(Unfenced, move |tx| {
+                tx.record_refusals(&part);
                 Ok(())
             })
             .await?;
         }
         Ok(())
+    }
+
+    /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far
+    /// that is, and how many requests it cut.
+    pub async fn follow(&self) -> Result<(Head, Cut), ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
+        self.queue.send(Command::Follow(reply)).await.map_err(|_| closed())?;
+        let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
+        let mut cut = Cut(0);
+        for ticket in followed.tickets {
+            cut.0 += self.stands(ticket).await?.0;
+        }
+        Ok((followed.head, cut))
     }
 
     /// Takes the queue's end: everything accepted so far is answered, then the engine is closed.
@@ -291,44 +247,47 @@ impl Store {
         }
     }
 
-    async fn changed<T: Send + 'static>(
-        &self,
-        kind: Kind,
-        plan: impl FnMut(&mut Desk) -> Result<T, ChangeError> + Send + 'static,
-    ) -> Result<Changed<T>, ChangeError> {
-        let (record, cut) = self.change(kind, plan).await?;
-        Ok(Changed { record, cut })
-    }
-
     async fn made(
         &self,
+        kind: Kind,
         text: TokenText,
-        plan: impl FnMut(&mut Desk) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
-    ) -> Result<Made, ChangeError> {
-        let ((record, fresh), cut) = self.change(Usual, plan).await?;
-        Ok(Made { record, text: fresh.then_some(text), cut })
+        plan: impl FnMut(&mut Transaction) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
+    ) -> Result<CreatedToken, ChangeError> {
+        let ((record, fresh), done) = self.change(kind, plan).await?;
+        Ok(CreatedToken { record, text: fresh.then_some(text), cut: done.cut })
     }
 
     /// Hands a plan in and waits until it is in force everywhere.
     async fn change<T: Send + 'static>(
         &self,
         kind: Kind,
-        plan: impl FnMut(&mut Desk) -> Result<T, ChangeError> + Send + 'static,
-    ) -> Result<(T, Cut), ChangeError> {
+        mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
+    ) -> Result<(T, InForce), ChangeError> {
         let (reply, answer) = oneshot::channel();
-        let only_removes = kind == OnlyRemoves;
-        let job = Job { plan, planned: None, affected: None, only_removes, reply };
+        // What the plan came to when it was run last.
+        let result = Arc::new(Mutex::new(None));
+        let planned = result.clone();
+        let plan = Box::new(move |tx: &mut Transaction| {
+            let planned_now = plan(tx)?;
+            *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned_now);
+            Ok(())
+        });
         let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
-        self.queue.send(Command::Change(Box::new(job))).await.map_err(|_| closed())?;
-        let Done { result, ticket, not_durable } = answer.await.map_err(|_| closed())??;
-        let cut = match ticket {
-            Some(ticket) => self.stands(ticket).await?,
-            None => Cut(0),
-        };
-        match not_durable {
-            Some(reason) => Err(ChangeError::NotDurable { reason, cut }),
-            None => Ok((result, cut)),
+        let command = Command::Change(Task::new(kind, plan, reply));
+        self.queue.send(command).await.map_err(|_| closed())?;
+        let Published { ticket, everywhere, not_durable } = answer.await.map_err(|_| closed())??;
+        let mut done = InForce { cut: Cut(0), nodes: None };
+        if let Some(ticket) = ticket {
+            done.cut = self.stands(ticket).await?;
         }
+        if let Some(everywhere) = everywhere {
+            done = self.stands_everywhere(everywhere).await?;
+        }
+        if let Some(reason) = not_durable {
+            return Err(ChangeError::NotDurable { reason, cut: done.cut });
+        }
+        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok((result.ok_or_else(closed)?, done))
     }
 
     /// Waits for the fence.
@@ -344,16 +303,61 @@ impl Store {
         Ok(cut)
     }
 
+    /// Waits for the fence of every node.
+    async fn stands_everywhere(
+        &self,
+        everywhere: oneshot::Receiver<Completed>,
+    ) -> Result<InForce, ChangeError> {
+        let (metrics, began) = (&self.shared.metrics, Instant::now());
+        metrics.fences_raised.add(1);
+        // Whoever would say so is gone only with the whole process.
+        let completed = everywhere.await.map_err(|_| ChangeError::FenceIncomplete)?;
+        metrics.fence_duration.observe(began.elapsed());
+        metrics.cut.add(completed.cut);
+        metrics.lapsed.add(completed.lapsed.len() as u64);
+        let nodes = Nodes { confirmed: completed.confirmed.len(), lapsed: completed.lapsed };
+        Ok(InForce { cut: Cut(completed.cut), nodes: Some(nodes) })
+    }
+
+    /// Puts into the log what this node has to say about the members of its cluster.
+    #[cfg(feature = "etcd")]
+    pub(crate) async fn propose_members(&self) -> Result<(), ChangeError> {
+        self.of_members(Node::proposals).await
+    }
+
+    /// Takes this node out of its cluster, so that nobody waits for it. It serves no more.
+    pub async fn leave(&self) -> Result<(), ChangeError> {
+        self.of_members(|node| vec![node.leave()]).await
+    }
+
+    async fn of_members(
+        &self,
+        changes: impl Fn(&Node) -> Vec<MemberChange> + Send + 'static,
+    ) -> Result<(), ChangeError> {
+        let Some(node) = self.shared.node.clone() else { return Ok(()) };
+        let plan = move |tx: &mut Transaction| {
+            changes(&node).into_iter().for_each(|change| tx.apply(Op::Node(change)));
+            Ok(())
+        };
+        self.change(Unfenced, plan).await.map(drop)
+    }
+
     /// A text whose id is free.
-    fn draw(&self) -> Result<(TokenText, Text), ChangeError> {
+    fn draw(&self) -> Result<(TokenText, NewSecret), ChangeError> {
         loop {
             let (id, text) = draw_text()?;
             if self.token(id)?.is_none() {
-                let drawn = Text { id, digest: text.digest() };
+                let drawn = NewSecret { id, digest: text.digest() };
                 return Ok((text, drawn));
             }
         }
     }
+}
+
+/// Where and how far a change is in force.
+struct InForce {
+    cut: Cut,
+    nodes: Option<Nodes>,
 }
 
 fn draw_text() -> Result<(TokenId, TokenText), ChangeError> {
@@ -378,6 +382,11 @@ fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError
         Some(error) => Err(ChangeError::Closed(format!("the system has no random numbers: {error}"))),
         None => Ok(drawn),
     }
+}
+
+/// The kind of a change that takes power away, or gives it.
+const fn removing(removes: bool) -> Kind {
+    if removes { OnlyRemoves } else { Usual }
 }
 
 fn new_id() -> String {

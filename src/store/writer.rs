@@ -11,46 +11,49 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ChangeError,
+    cluster::Node,
     engine::{CommitError, Engine},
     model::TokenRecord,
     op::Op,
     sessions::Sessions,
+    state::State,
 };
 use crate::{
-    authz::{
-        accounts::{Accounts, compile, recompile},
-        administration::RefusalCode,
-        secret::TokenId,
-        time::Timestamp,
-    },
-    fence::{Affected, Completion, Fence},
+    authz::{accounts::Accounts, administration::RefusalCode, secret::TokenId, time::Timestamp},
+    fence::Fence,
     metrics::StoreMetrics,
-    state::{Snapshot, State},
+    state,
 };
 
-mod desk;
-mod gather;
+mod federated;
+mod group_commit;
 mod groups;
+mod idempotency;
 mod import;
 mod issued;
-mod once;
-mod provided;
+mod publish;
+mod rate;
 mod reload;
 mod reports;
+mod retention;
 mod roles;
 mod sessions;
+mod task;
 mod tokens;
-mod upkeep;
+mod transaction;
 mod users;
 
-pub(crate) use desk::{Desk, Pending, Replaced, Standing, intern};
+pub(crate) use federated::Ids;
 pub(crate) use import::Line;
-pub(crate) use provided::Ids;
-pub(crate) use tokens::Text;
-pub(crate) use upkeep::Upkeep;
+pub(crate) use publish::Followed;
+pub(crate) use rate::WriteRates;
+pub(crate) use retention::Retention;
+pub(crate) use task::{Kind, Published, Task};
+pub(crate) use tokens::NewSecret;
+pub(crate) use transaction::{Batch, Transaction};
 
-use gather::Gather;
+use group_commit::GroupCommit;
+use publish::member_changes;
 
 /// Commands that wait for the writer; beyond that, callers wait to hand theirs in.
 pub(crate) const QUEUE: usize = 1024;
@@ -63,7 +66,7 @@ const PERMISSION_DENIED: RefusalCode = RefusalCode::PermissionDenied;
 /// What the writer and the readers share.
 pub(crate) struct Shared {
     pub engine: Arc<Engine>,
-    pub state: Arc<State>,
+    pub state: Arc<state::State>,
     pub accounts: ArcSwap<Accounts>,
     pub sessions: Arc<Sessions>,
     /// Tokens that hold otherwise than the engine knows.
@@ -72,92 +75,67 @@ pub(crate) struct Shared {
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
     pub metrics: Arc<StoreMetrics>,
+    /// This node in its cluster; `None`: it is alone.
+    pub node: Option<Arc<Node>>,
 }
 
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What waits in the queue.
 pub(crate) enum Command {
-    Change(Box<dyn Task>),
+    Change(Task),
+    /// Others may have appended to the log.
+    Follow(oneshot::Sender<Result<Followed, String>>),
     /// Everything before it is answered, the engine is closed, the thread ends.
     Close(oneshot::Sender<()>),
 }
 
-/// A change that can be planned again when its batch could not be committed.
-pub(crate) trait Task: Send {
-    fn plan(&mut self, desk: &mut Desk);
-    fn affected(&self) -> Option<Affected>;
-    /// Whether it was planned, not refused.
-    fn is_planned(&self) -> bool;
-    /// Whether it only takes power away: then it holds even when it cannot be made to last.
-    fn only_removes(&self) -> bool;
-    fn answer(self: Box<Self>, how: How);
-}
-
-/// What became of a planned change.
-pub(crate) enum How {
-    Durable(Option<Completion>),
-    NotDurable(String, Option<Completion>),
-    Not(String),
-}
-
-/// The usual task: a plan that can be run again, and who waits for its answer.
-pub(crate) struct Job<T, P> {
-    pub plan: P,
-    pub planned: Option<Result<T, ChangeError>>,
-    pub affected: Option<Affected>,
-    pub only_removes: bool,
-    pub reply: oneshot::Sender<Result<Done<T>, ChangeError>>,
-}
-
-/// A change that is published; its fence may still be on the way.
-pub(crate) struct Done<T> {
-    pub result: T,
-    pub ticket: Option<Completion>,
-    /// Why it may be lost by a restart.
-    pub not_durable: Option<String>,
-}
-
 pub(crate) struct Writer {
-    pub desk: Desk,
+    pub tx: Transaction,
     pub shared: Arc<Shared>,
     pub fence: Arc<Fence>,
-    pub upkeep: Upkeep,
+    pub retention: Retention,
 }
 
 impl Writer {
     pub(crate) fn run(mut self, queue: mpsc::Receiver<Command>) {
         let guard = CloseOnPanic(self.shared.clone());
-        let mut gather = Gather::new(queue);
-        while let Some(first) = gather.first() {
+        let mut group_commit = GroupCommit::new(queue);
+        while let Some(first) = group_commit.first() {
             let mut batch = Vec::new();
             let mut next = Some(first);
-            let mut close = None;
-            let before = self.desk.standing.clone();
+            let (mut close, mut follow) = (None, None);
+            let before = self.tx.state.clone();
             while let Some(command) = next.take() {
                 match command {
                     Command::Change(mut task) => {
-                        self.desk.now = (self.shared.clock)();
-                        task.plan(&mut self.desk);
+                        self.plan(&mut task);
                         batch.push(task);
+                    }
+                    Command::Follow(done) => {
+                        follow = Some(done);
+                        break;
                     }
                     Command::Close(done) => {
                         close = Some(done);
                         break;
                     }
                 }
-                if batch.len() < BATCH && self.desk.pending.ops.len() < BATCH_OPS {
-                    next = gather.next(batch.len());
+                if batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS {
+                    next = group_commit.next(batch.len());
                 }
             }
             let (count, began) = (batch.len(), Instant::now());
             self.finish(batch, before);
-            gather.answered(count, began.elapsed());
+            group_commit.answered(count, began.elapsed());
+            if let Some(done) = follow {
+                let _ = done.send(self.follow());
+            }
             if let Some(done) = close {
                 self.shared.close("the store was closed".into());
-                for command in gather.close() {
+                for command in group_commit.close() {
                     let Command::Change(task) = command else { break };
-                    task.answer(How::Not("the store was closed".into()));
+                    task.answer(Err("the store was closed".into()));
                 }
                 self.shared.engine.close();
                 drop(guard);
@@ -170,153 +148,149 @@ impl Writer {
         self.shared.engine.close();
     }
 
-    /// Commits what was planned, publishes it and answers; or goes back to `before`.
-    fn finish(&mut self, mut batch: Vec<Box<dyn Task>>, before: Standing) {
-        let mut pending = std::mem::take(&mut self.desk.pending);
-        if !pending.ops.is_empty() {
-            let affected = batch.iter().filter(|task| task.is_planned()).filter_map(|task| task.affected());
-            pending.ops.extend(affected.map(|affected| Op::Affects(self.desk.whom(affected))));
+    /// Plans a change on top of the batch; one that is refused leaves nothing in it.
+    fn plan(&mut self, task: &mut Task) {
+        self.tx.now = (self.shared.clock)();
+        let (before, count) = (self.tx.state.clone(), self.tx.batch.ops.len());
+        let effects = self.tx.batch.effects.clone();
+        task.plan(&mut self.tx);
+        if let Some(error) = self.tx.failed.take() {
+            tracing::warn!(%error, "a change cannot be written");
+            task.fail(error.to_string());
         }
-        let closed = self.shared.closed();
-        let committed = match &closed {
-            Some(reason) => Err(CommitError::Failed(reason.clone())),
-            None if pending.ops.is_empty() => Ok(()),
-            None => self.commit(&pending, &batch),
-        };
-        match committed {
+        if task.is_planned() || self.tx.batch.ops.len() == count {
+            return;
+        }
+        self.tx.state = before;
+        let Batch { mut ops, shown, .. } = std::mem::take(&mut self.tx.batch);
+        ops.truncate(count);
+        self.tx.batch = Batch { ops, effects, shown, ..Batch::default() };
+        for op in &self.tx.batch.ops {
+            // Each of them has been staged before.
+            drop(self.shared.engine.stage(&mut self.tx.batch.staged, op));
+        }
+    }
+
+    /// Commits what was planned, publishes it and answers; or goes back to `before`.
+    fn finish(&mut self, mut batch: Vec<Task>, before: State) {
+        if !self.tx.batch.ops.is_empty() {
+            for affected in batch.iter().filter_map(|task| task.affected) {
+                self.tx.apply(Op::Affects(self.tx.whom(affected)));
+            }
+        }
+        let planned = batch.iter().filter(|task| task.is_planned()).count();
+        match self.commit(planned) {
             Ok(()) => {
-                self.saved(&pending);
-                self.publish(pending);
-                for task in batch {
-                    let ticket = self.raise(&*task);
-                    task.answer(How::Durable(ticket));
+                let (members, committed) =
+                    (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
+                self.publish();
+                for (task, published) in self.raise_all(batch, committed, &members) {
+                    task.answer(Ok(published));
                 }
+            }
+            Err(CommitError::Moved) => {
+                self.tx.state = before;
+                self.tx.batch = Batch::default();
+                if let Err(reason) = self.follow() {
+                    batch.into_iter().for_each(|task| task.answer(Err(reason.clone())));
+                    return;
+                }
+                let before = self.tx.state.clone();
+                batch.iter_mut().for_each(|task| self.plan(task));
+                self.finish(batch, before);
             }
             Err(CommitError::Refused(reason)) if batch.len() > 1 => {
                 tracing::warn!(
                     reason,
                     "a batch of changes was refused by the engine; trying them one by one"
                 );
-                self.desk.standing = before;
+                self.tx.state = before;
+                self.tx.batch = Batch::default();
                 for mut task in batch {
-                    let before = self.desk.standing.clone();
-                    task.plan(&mut self.desk);
+                    let before = self.tx.state.clone();
+                    self.plan(&mut task);
                     self.finish(vec![task], before);
                 }
             }
             Err(error) => {
                 let reason = error.to_string();
-                self.desk.standing = before;
+                self.tx.state = before;
+                self.tx.batch = Batch::default();
                 // A removal that holds only in memory would look done to whoever repeats it: from
                 // there on, every answer says that nothing lasts.
-                let lost = matches!(error, CommitError::Failed(_))
-                    || batch.iter().any(|task| task.only_removes() && task.is_planned());
-                if lost && closed.is_none() {
-                    tracing::error!(
-                        reason,
-                        "changes do not last any more: restart permgate when the disk is sound"
-                    );
-                    self.shared.close(reason.clone());
+                let removes = || batch.iter().any(|task| task.only_removes() && task.is_planned());
+                if matches!(error, CommitError::Failed(_))
+                    || !matches!(error, CommitError::Unavailable(_)) && removes()
+                {
+                    self.lost(&reason);
                 }
-                for task in batch.drain(..) {
+                for task in batch {
                     self.without_engine(task, &reason);
                 }
             }
         }
     }
 
-    fn commit(&self, pending: &Pending, batch: &[Box<dyn Task>]) -> Result<(), CommitError> {
+    fn lost(&self, reason: &str) {
+        if self.shared.closed().is_none() {
+            tracing::error!(reason, "changes do not last any more: restart permgate when the disk is sound");
+            self.shared.close(reason.to_owned());
+        }
+    }
+
+    /// Makes the batch durable.
+    fn commit(&mut self, planned: usize) -> Result<(), CommitError> {
+        if let Some(reason) = self.shared.closed() {
+            return Err(CommitError::Failed(reason));
+        }
+        let Batch { ops, staged, .. } = &self.tx.batch;
+        if ops.is_empty() {
+            return Ok(());
+        }
         let (metrics, began) = (&self.shared.metrics, Instant::now());
-        let committed = self.shared.engine.commit(&pending.ops);
+        let committed = self.shared.engine.append(ops, staged);
         match &committed {
             Ok(()) => {
-                let planned = batch.iter().filter(|task| task.is_planned()).count();
                 metrics.commits.add(1);
                 metrics.changes.add(u64::try_from(planned).unwrap_or(u64::MAX));
                 metrics.commit_duration.observe(began.elapsed());
+                // What is stored is right again about these.
+                self.shared.unsaved(|unsaved| {
+                    let stored = |op: &Op, id| matches!(op, Op::PutToken(token) if token.id == id);
+                    unsaved.retain(|id, _| !ops.iter().any(|op| stored(op, *id)));
+                });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(CommitError::Refused(_)) => {}
+            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_)) => {}
         }
         committed
     }
 
     /// A change that only takes power away holds at once, though it does not last.
-    fn without_engine(&mut self, mut task: Box<dyn Task>, reason: &str) {
+    fn without_engine(&mut self, mut task: Task, reason: &str) {
         if !task.only_removes() {
             // A refusal stands; what would have been done has not been.
-            return task.answer(How::Not(reason.to_owned()));
+            return task.answer(Err(reason.to_owned()));
         }
-        let audit = self.desk.standing.audit;
-        task.plan(&mut self.desk);
-        self.desk.standing.audit = audit;
-        let pending = std::mem::take(&mut self.desk.pending);
+        let audit = self.tx.state.audit;
+        self.plan(&mut task);
+        self.tx.state.audit = audit;
         if task.is_planned() {
-            for op in &pending.ops {
+            for op in &self.tx.batch.ops {
                 if let Op::AppendAudit(event) = op {
                     let (event, actor, target) = (&event.event, &event.actor, &event.target);
                     tracing::warn!(event, actor, target, reason, "in force, but not durable");
                 }
             }
-            let changed = pending.tokens.iter().map(|(id, record)| (*id, record.clone()));
-            self.desk.unsaved.extend(changed);
-            self.shared.set_unsaved(&self.desk.unsaved);
+            let tokens = self.tx.batch.ops.iter().filter_map(|op| match op {
+                Op::PutToken(record) => Some((record.id, record.clone())),
+                _ => None,
+            });
+            self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
-        self.publish(pending);
-        let ticket = self.raise(&*task);
-        task.answer(How::NotDurable(reason.to_owned(), ticket));
-    }
-
-    /// The engine is right again about these.
-    fn saved(&mut self, pending: &Pending) {
-        if !self.desk.unsaved.is_empty() {
-            self.desk.unsaved.retain(|id, _| !pending.tokens.contains_key(id));
-            self.shared.set_unsaved(&self.desk.unsaved);
-        }
-    }
-
-    /// Index first, then the snapshot.
-    fn publish(&mut self, pending: Pending) {
-        let index = self.shared.state.index();
-        for (digest, token) in pending.index {
-            match token {
-                Some(token) => index.put(digest, token),
-                None => index.remove(&digest),
-            }
-        }
-        index.set_imported(self.desk.standing.imported);
-        for (digest, session) in pending.sessions {
-            self.shared.sessions.put(digest, session);
-        }
-        for (digest, invitation) in pending.invitations {
-            self.shared.sessions.put_invitation(digest, invitation);
-        }
-        for (key, identity) in pending.identities {
-            self.shared.sessions.put_identity(key, identity);
-        }
-        if pending.users.is_empty() && !pending.everybody {
-            return;
-        }
-        let standing = &self.desk.standing;
-        let directory = if pending.everybody {
-            compile(&standing.accounts, &standing.rules)
-        } else {
-            let now = self.shared.state.snapshot();
-            recompile(&now.directory, &standing.accounts, &standing.rules, &pending.users)
-        };
-        self.shared.accounts.store(Arc::new(standing.accounts.clone()));
-        self.shared.state.publish(Snapshot {
-            rules: standing.rules.clone(),
-            directory: Arc::new(directory),
-            proxy: standing.proxy.clone(),
-        });
-    }
-
-    fn raise(&self, task: &dyn Task) -> Option<Completion> {
-        if !task.is_planned() {
-            return None;
-        }
-        task.affected().map(|affected| self.fence.raise(affected))
+        self.publish();
+        let (ticket, not_durable) = (self.raise(&task), Some(reason.to_owned()));
+        task.answer(Ok(Published { ticket, everywhere: None, not_durable }));
     }
 }
 
@@ -330,49 +304,8 @@ impl Shared {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 
-    fn set_unsaved(&self, unsaved: &HashMap<TokenId, TokenRecord>) {
-        unsaved.clone_into(&mut self.unsaved.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl<T, P> Task for Job<T, P>
-where
-    T: Send,
-    P: FnMut(&mut Desk) -> Result<T, ChangeError> + Send,
-{
-    fn plan(&mut self, desk: &mut Desk) {
-        desk.affected = None;
-        self.planned = Some((self.plan)(desk));
-        if self.is_planned() {
-            desk.drop_orphaned_invitations();
-        }
-        self.affected = desk.affected.take();
-    }
-
-    fn affected(&self) -> Option<Affected> {
-        self.affected
-    }
-
-    fn is_planned(&self) -> bool {
-        matches!(self.planned, Some(Ok(_)))
-    }
-
-    fn only_removes(&self) -> bool {
-        self.only_removes
-    }
-
-    fn answer(self: Box<Self>, how: How) {
-        let answer = match (self.planned, how) {
-            (Some(Err(refused)), _) => Err(refused),
-            (None, How::Not(reason)) | (Some(Ok(_)), How::Not(reason)) => Err(ChangeError::Closed(reason)),
-            (None, _) => Err(ChangeError::Closed("the change was never planned".into())),
-            (Some(Ok(result)), How::Durable(ticket)) => Ok(Done { result, ticket, not_durable: None }),
-            (Some(Ok(result)), How::NotDurable(reason, ticket)) => {
-                Ok(Done { result, ticket, not_durable: Some(reason) })
-            }
-        };
-        // Who asked may have gone away; the change holds all the same.
-        let _ = self.reply.send(answer);
+    fn unsaved<T>(&self, work: impl FnOnce(&mut HashMap<TokenId, TokenRecord>) -> T) -> T {
+        work(&mut self.unsaved.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, Sender, id, text},
+    harness::{Fixture, Sender, id, new_token, text},
 };
 
 #[test]
@@ -72,6 +72,30 @@ fn a_body_is_json_and_not_too_large() {
     check("with a charset", post().body("application/json; charset=utf-8", "{\"name\": \"x\"}"), (201, ""));
     let large = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
     check("over 1 MiB", post().body("application/json", large), (413, "content_too_large"));
+}
+
+#[test]
+fn an_account_that_makes_changes_too_fast_waits_and_revocations_do_not() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let (alice, bob) = (fixture.sender("alice"), Sender::Operator);
+    fixture.limit_changes(2);
+    let make = |sender: &Sender, name: &str| {
+        fixture.call(sender, "POST", "/v1/users/alice/tokens", Some(&new_token(name, &["wiki"])))
+    };
+    let made = make(&alice, "one");
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(make(&alice, "two").status, 201);
+    let refused = make(&alice, "three");
+    assert_eq!(refused.outcome(), (429, "too_many_changes".to_owned()));
+    let wait: u32 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=61).contains(&wait), "{wait}");
+    assert_eq!(make(&bob, "three").status, 201, "the operator is not counted");
+    let target = format!("/v1/tokens/{}", id(&made.json()));
+    assert_eq!(fixture.call(&alice, "DELETE", &target, None).status, 200);
+    let narrowed = json!({"allow_ips": ["127.0.0.0/8"]});
+    let target = format!("/v1/tokens/{}", id(&make(&bob, "four").json()));
+    assert_eq!(fixture.call(&alice, "PATCH", &target, Some(&narrowed)).status, 200);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    num::NonZeroU32,
     os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{
@@ -28,7 +29,8 @@ use permgate::{
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
     net::{Address, BudgetLimits, Budgets, Drain, Limits, Machine, Worker, bind, drain, serve},
-    store::{Actor, Configuration, Policy, Settings, Store, model::LastUsed},
+    settings::Rate,
+    store::{Actor, Configuration, Policy, Settings, Store, Who, model::LastUsed},
 };
 use serde_json::{Value, json};
 
@@ -160,6 +162,16 @@ impl Fixture {
             drain: Some(drain),
             thread: Some(thread),
         }
+    }
+
+    /// Lets an account make so many changes at once, and then one a minute.
+    pub fn limit_changes(&self, burst: u32) {
+        let mut configuration = configuration(&SERVICES, self.max_lifetime);
+        let (count, burst) = (NonZeroU32::MIN, NonZeroU32::new(burst).unwrap());
+        configuration.policy.write_rate = Rate { count, window: Duration::from_secs(60), burst };
+        let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(self.store.replace_configuration(actor, configuration)).unwrap();
     }
 
     pub fn send(&self, sender: &Sender, request: Request) -> Answer {

@@ -58,7 +58,7 @@ const REFUSALS: [(u16, &str); 12] = [
     (
         429,
         "`too_many_attempts`: `Retry-After` says how many seconds to wait; `too_many_tokens`: the user has \
-         10,000 revoked or replaced tokens",
+         10,000 revoked or replaced tokens; `too_many_changes`: the account makes them faster than `admin.write_rate`",
     ),
     (503, "`store_unavailable`, `not_durable`, `fence_incomplete`, `busy`"),
 ];
@@ -68,6 +68,10 @@ impl Operation {
         let mut refusals = vec![400, 401, 403, 421, 503];
         if path.contains('{') {
             refusals.push(404);
+        }
+        // Removals are never held up.
+        if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            refusals.push(429);
         }
         Self {
             method,

@@ -22,6 +22,14 @@ pub struct UserRecord {
     pub revision: u64,
 }
 
+impl UserRecord {
+    /// As it is made: without email and password.
+    pub fn new(id: UserId, login: String, name: String, kind: UserKind, created_at: Timestamp) -> Self {
+        let (email, password, banned, deleted_at) = (None, None, None, None);
+        Self { id, login, name, email, kind, password, banned, created_at, deleted_at, revision: 1 }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserKind {
     Human,

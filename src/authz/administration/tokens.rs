@@ -196,7 +196,7 @@ fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<
 
 /// A token made through a token is never wider, longer-lived or reachable from more addresses.
 fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) -> Result<(), Refusal> {
-    let Some(parent) = acting.parent else { return Ok(()) };
+    let Some(parent) = acting.parent.as_deref() else { return Ok(()) };
     let known = |key: &str| world.rules.service_by_key(key).map(|service| service.id);
     let entries: Option<Vec<(ServiceId, Access)>> =
         reach.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();

@@ -45,6 +45,16 @@ pub(super) const ADMIN: &[Key] = &[
         "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
     )
     .or(r#"["admin", "root", "administrator"]"#),
+    // More than a person or a pipeline makes, and little beside what the store takes.
+    key(
+        "write_rate",
+        Kind::Text,
+        "Changes that one account may make in a time, as in `limits.rate`; 429 beyond. Whatever only takes power away, the operator's socket and imports are not counted.",
+    )
+    .or(r#""50/s""#),
+    // A page of tokens that somebody tidies up.
+    key("write_burst", Kind::Count(1, 10_000_000), "How many of them may come at once after a pause.")
+        .or("500"),
     key(
         "trusted_proxies",
         Kind::Texts,

@@ -19,7 +19,7 @@ use crate::{
         Gateway, context::RequestContext, last_used::Use, rejection::Rejection, worker_state::WorkerState,
     },
     store::{
-        Actor, ChangeError, Exchanged, Made, ReadError, Store, Who,
+        Actor, ChangeError, CreatedToken, Exchanged, ReadError, Store, Who,
         model::{TokenRecord, UserId, UserKind},
     },
 };
@@ -41,7 +41,7 @@ pub trait TokenLookup: Send + Sync {
 }
 
 /// A token on its way.
-pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<Made, ChangeError>> + 'a>>;
+pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<CreatedToken, ChangeError>> + 'a>>;
 
 impl TokenLookup for Store {
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {

@@ -46,7 +46,7 @@ pub(super) fn sessions(engine: &Engine) {
             Op::PutIdentity(identity("1", "u1")),
             Op::PutIdentity(identity("1", "u3")),
             Op::PutIdentity(identity("2", "u2")),
-            Op::DropIdentity(IdentityRecord::key("https://id.example", "2")),
+            Op::DropIdentity(IdentityRecord::digest("https://id.example", "2")),
         ])
         .unwrap();
     engine.commit(&[Op::DropInvitation(invitation(3, None).digest)]).unwrap();

@@ -5,6 +5,7 @@ use crate::store::{
     engine::Engine,
     model::{AuditEvent, AuditStart, IdempotencyRecord},
     op::Op,
+    replica::Staged,
 };
 
 pub(super) fn audit(engine: &Engine) {
@@ -32,7 +33,7 @@ pub(super) fn idempotency(engine: &Engine) {
             at: at(seconds),
         };
         engine.commit(&[Op::PutIdempotency(record(-10))]).unwrap();
-        assert_eq!(engine.idempotency(key).unwrap(), Some(record(-10)), "{key}");
+        assert_eq!(engine.over(&Staged::default()).idempotency(key).unwrap(), Some(record(-10)), "{key}");
         engine.commit(&[Op::PutIdempotency(record(10))]).unwrap();
         assert_eq!(
             engine.idempotency_before(at(10), 9).unwrap(),
@@ -40,8 +41,8 @@ pub(super) fn idempotency(engine: &Engine) {
             "exclusive, replaced"
         );
         assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), [key]);
-        engine.commit(&[Op::DropIdempotency { key: key.to_owned() }]).unwrap();
-        assert_eq!(engine.idempotency(key).unwrap(), None);
+        engine.commit(&[Op::DropIdempotency { key: key.into() }]).unwrap();
+        assert_eq!(engine.over(&Staged::default()).idempotency(key).unwrap(), None);
         assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), Vec::<String>::new());
     }
 }

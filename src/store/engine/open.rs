@@ -12,23 +12,21 @@ use super::{Engine, Journaled, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
     backup::{Reader, StreamError},
-    ballast,
+    ballast, cluster,
     generation::{Contents, NewGeneration},
     log::{
-        self, Failure, Head, Log as _, StoreId,
+        self, Failure, Head, Log, StoreId,
         files::Directory,
         journal::{self, Journal},
     },
-    op::{Batches, Op},
+    op::{BatchError, BatchReader, Op},
     record::DecodeError,
     released,
-    replica::{self, ApplyError, Replica, StageError},
+    replica::{self, ApplyError, Damage, Replica, StageError, Staged},
 };
 
 const REPLICA: &str = "sled";
 
-/// The most bytes of operations that are read from the journal at once.
-const REDO: usize = 4 << 20;
 /// Operations per transaction while a checkpoint is loaded.
 const LOAD: usize = 10_000;
 
@@ -36,7 +34,11 @@ impl Engine {
     /// Opens what lies at `settings.path`, or makes a new store. Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
-        engine.load_or_rebuild(&mut |_, _| {})?;
+        let loaded = |engine: &Self| -> Result<_, OpenError> {
+            // What cannot be read is made again, too.
+            Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(Damage::Unreadable(error.0))))
+        };
+        engine.load_or_rebuild(loaded)?;
         Ok(engine)
     }
 
@@ -52,33 +54,27 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Loads, and when the tokens are not those that were written, makes the replica again and loads that.
-    fn load_or_rebuild(
+    /// Loads, and when the rows are not those that were written, makes the replica again and loads that.
+    pub(crate) fn load_or_rebuild<T, E: From<OpenError>>(
         &mut self,
-        visit: &mut dyn FnMut(crate::authz::secret::Digest, crate::store::record::TokenHead<'_>),
-    ) -> Result<(), OpenError> {
-        match self.load(visit) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(damage)) => self.rebuild(&damage.to_string())?,
-            Err(error) => self.rebuild(&error.0)?,
+        mut load: impl FnMut(&Self) -> Result<Result<T, Damage>, E>,
+    ) -> Result<T, E> {
+        match load(self)? {
+            Ok(loaded) => return Ok(loaded),
+            Err(damage) => self.rebuild(&damage.to_string())?,
         }
-        let damaged = |why: String| OpenError::Damaged {
-            path: self.generation.parent().unwrap_or(&self.generation).to_owned(),
-            why,
-        };
-        match self.load(visit) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(damage)) => Err(damaged(damage.to_string())),
-            Err(error) => Err(damaged(error.0)),
-        }
+        load(self)?.map_err(|damage| {
+            let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
+            OpenError::Damaged { path, why: damage.to_string() }.into()
+        })
     }
 
     /// Makes the replica again from the newest checkpoint and the journal. Nobody reads yet.
-    pub(crate) fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
+    fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
         self.replica.close();
         let generation = Generation { path: self.generation.clone(), store: self.store };
-        let mut log = self.log();
-        let replica = generation.make_replica(&mut *log.log, why)?;
+        let log = self.log();
+        let replica = generation.make_replica(&*log.log, why)?;
         drop(log);
         self.replica = Arc::new(replica);
         Ok(())
@@ -87,6 +83,9 @@ impl Engine {
 
 /// What lies in STORE, made or migrated where there is nothing of today's layout yet.
 fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engine, OpenError> {
+    if cluster::is_copy(directory.path()) {
+        return Err(OpenError::Copy { path: directory.path().to_owned() });
+    }
     let generations = directory.generations();
     let mut contents = generations.read()?;
     if let Contents::Empty = contents {
@@ -155,29 +154,34 @@ impl Generation {
         settings: &Settings,
     ) -> Result<Engine, OpenError> {
         let opened = Journal::open(directory, self.store, journal_options(settings));
-        let (mut journal, recovery) = opened.map_err(|e| self.unopened(e))?;
+        let (journal, recovery) = opened.map_err(|e| self.unopened(e))?;
         tell(&recovery);
+        self.over(Box::new(journal))
+    }
+
+    /// Opens the replica, brought to the head of a log that may lie elsewhere.
+    pub(crate) fn over(&self, log: Box<dyn Log>) -> Result<Engine, OpenError> {
         let replica = match Replica::open(&self.replica_path(), self.store) {
-            Ok(replica) => match self.catch_up(&replica, &mut journal)? {
+            Ok(replica) => match self.catch_up(&replica, &*log)? {
                 Ok(()) => replica,
                 Err(why) => {
                     replica.close();
-                    self.make_replica(&mut journal, &why)?
+                    self.make_replica(&*log, &why)?
                 }
             },
-            Err(replica::OpenError::Absent { .. }) => self.make_replica(&mut journal, "")?,
+            Err(replica::OpenError::Absent { .. }) => self.make_replica(&*log, "")?,
             Err(error @ replica::OpenError::Damaged { .. }) => {
-                self.make_replica(&mut journal, &error.to_string())?
+                self.make_replica(&*log, &error.to_string())?
             }
             Err(replica::OpenError::Newer { path, why }) => {
                 return Err(OpenError::Newer { path, why: why.to_string() });
             }
             Err(replica::OpenError::Io(failure)) => return Err(failure.into()),
         };
-        let head = journal.head()?;
+        let head = log.head()?;
         let newest = checkpoint::list(&self.path)?.first().copied().unwrap_or_default();
         let since_checkpoint = head.position.saturating_sub(newest) * super::BLOCK;
-        let log = Journaled { log: Box::new(journal), head, failed: None, since_checkpoint };
+        let log = Journaled { log, head, failed: None, since_checkpoint };
         Ok(Engine {
             directory: None,
             generation: self.path.clone(),
@@ -197,13 +201,16 @@ impl Generation {
 
     /// Applies what the journal has and the replica lacks. The inner error says why the replica has to
     /// be made again.
-    fn catch_up(&self, replica: &Replica, journal: &mut Journal) -> Result<Result<(), String>, OpenError> {
+    fn catch_up(&self, replica: &Replica, journal: &dyn Log) -> Result<Result<(), String>, OpenError> {
         let (at, head) = (replica.head(), journal.head()?);
         if at.position > head.position {
-            let why = format!(
-                "the journal ends at position {}, yet position {} was acknowledged",
+            let mut why = format!(
+                "the log ends at position {}, yet position {} was acknowledged",
                 head.position, at.position
             );
+            if journal.is_shared() {
+                why += "; `permgate cluster adopt` puts the state of this copy in force";
+            }
             return Err(self.damaged(why));
         }
         if at.next() < journal.first()? {
@@ -216,52 +223,42 @@ impl Generation {
     }
 
     /// Applies the journal behind the replica's position.
-    fn redo(&self, replica: &Replica, journal: &mut dyn log::Log) -> Result<(), OpenError> {
-        let mut at = replica.head();
-        let end = journal.head()?;
-        let mut batches = Batches::default();
-        while at.position < end.position {
-            let mut ops = Vec::new();
-            let mut upto = None;
-            for entry in journal.read(at.next(), REDO)? {
-                if entry.previous != at.hash {
-                    return Err(self.damaged(format!(
-                        "the replica is of another history than the journal at position {}",
-                        at.position
-                    )));
+    fn redo(&self, replica: &Replica, journal: &dyn Log) -> Result<(), OpenError> {
+        let mut reader = BatchReader::new(replica.head());
+        loop {
+            let batches = reader.next(journal).map_err(|error| match error {
+                BatchError::Log(error) => error.into(),
+                BatchError::Entry { error: why @ DecodeError::Newer { .. }, .. } => {
+                    OpenError::Newer { path: self.path.clone(), why: why.to_string() }
                 }
-                at = entry.head();
-                match batches.entry(&entry.operations) {
-                    Ok(Some(batch)) => {
-                        ops.extend(batch);
-                        upto = Some(at);
-                    }
-                    Ok(None) => {}
-                    Err(why @ DecodeError::Newer { .. }) => {
-                        return Err(OpenError::Newer { path: self.path.clone(), why: why.to_string() });
-                    }
-                    Err(error) => {
-                        let why = format!("position {} of the journal cannot be read: {error}", at.position);
-                        return Err(self.damaged(why));
-                    }
-                }
-            }
-            if let Some(upto) = upto {
-                self.apply(replica, &ops, upto)?;
-            }
+                error => self.damaged(error.to_string()),
+            })?;
+            // Many at once: a write to sled for each of them would take long.
+            let Some((_, head)) = batches.last() else { return Ok(()) };
+            self.apply(replica, batches.iter().flat_map(|(ops, _)| ops), *head)?;
         }
-        Ok(())
     }
 
-    fn apply(&self, replica: &Replica, ops: &[Op], head: Head) -> Result<(), OpenError> {
-        let staged = replica.stage(ops).map_err(|e: StageError| self.damaged(e.to_string()))?;
-        replica.commit(staged, head).map_err(|e| self.unwritable(&e))
+    fn apply<'a>(
+        &self,
+        replica: &Replica,
+        ops: impl IntoIterator<Item = &'a Op>,
+        head: Head,
+    ) -> Result<(), OpenError> {
+        let mut staged = Staged::default();
+        let damaged = |e: StageError| self.damaged(e.to_string());
+        ops.into_iter().try_for_each(|op| replica.stage(&mut staged, op)).map_err(damaged)?;
+        replica.check(&staged).map_err(damaged)?;
+        replica.commit(&staged, head).map_err(|e| self.unwritable(&e))
     }
 
     /// Makes the replica from the newest checkpoint that is whole, or from nothing, and the journal.
     /// What is there is taken away only when that is possible. `why` is told, unless it is empty.
-    pub(super) fn make_replica(&self, journal: &mut dyn log::Log, why: &str) -> Result<Replica, OpenError> {
+    pub(super) fn make_replica(&self, journal: &dyn Log, why: &str) -> Result<Replica, OpenError> {
         let first = journal.first()?;
+        if first > 1 {
+            self.fetch_snapshot(journal)?;
+        }
         let mut wrong = why.to_owned();
         for position in checkpoint::list(&self.path)? {
             let path = checkpoint::path(&self.path, position);
@@ -290,10 +287,32 @@ impl Generation {
         Err(self.damaged(why.trim_start_matches("; ").to_owned()))
     }
 
+    /// Where the log has a snapshot: in front of its entries a replica begins with that.
+    fn fetch_snapshot(&self, log: &dyn Log) -> Result<(), OpenError> {
+        if !log.is_shared() {
+            return Ok(());
+        }
+        checkpoint::write(&self.path, |out| -> Result<u64, OpenError> {
+            let fetched =
+                log.snapshot(out).map_err(|e| Failure::new("fetch a snapshot for", &self.path, e))?;
+            fetched.ok_or_else(|| self.damaged("its log was trimmed, yet has no snapshot".to_owned()))
+        })
+    }
+
+    /// The replica as it is, without a log behind it: for reading.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn as_it_is(&self) -> Result<Replica, OpenError> {
+        Replica::open(&self.replica_path(), self.store).map_err(|error| match error {
+            replica::OpenError::Io(failure) => failure.into(),
+            replica::OpenError::Newer { path, why } => OpenError::Newer { path, why: why.to_string() },
+            error => self.damaged(error.to_string()),
+        })
+    }
+
     fn make_replica_from(
         &self,
         checkpoint: Option<&Path>,
-        journal: &mut dyn log::Log,
+        journal: &dyn Log,
         why: &str,
     ) -> Result<Replica, OpenError> {
         let path = self.replica_path();

@@ -135,23 +135,9 @@ impl<'a> Plan<'a> {
         self.digests.insert(token.digest);
         let take = Op::TakeName { owner: owner.clone(), name: folded, token: id };
         let record = TokenRecord {
-            id,
-            digest: token.digest,
             imported: true,
-            owner,
-            author: None,
-            name,
-            note: String::new(),
-            scope,
-            allow_ips: Vec::new(),
-            created_at: self.options.now,
-            not_before: None,
             expires_at: token.expires_at,
-            last_used: None,
-            revoked: None,
-            rotation: None,
-            family: id,
-            revision: 1,
+            ..TokenRecord::new(id, token.digest, owner, name, scope, self.options.now)
         };
         self.ops.push(Op::PutToken(record));
         self.ops.push(take);
@@ -213,18 +199,7 @@ impl<'a> Plan<'a> {
         let number = number(&self.ids);
         self.users.insert(fold(&login), number);
         self.ids.push(id.clone());
-        self.ops.push(Op::PutUser(UserRecord {
-            id: id.clone(),
-            login,
-            name,
-            email: None,
-            kind,
-            password: None,
-            banned: None,
-            created_at: self.options.now,
-            deleted_at: None,
-            revision: 1,
-        }));
+        self.ops.push(Op::PutUser(UserRecord::new(id, login, name, kind, self.options.now)));
         report.users += 1;
         Ok(number)
     }

@@ -15,7 +15,7 @@ fn import(settings: &Settings, make_owners: bool, text: &[u8]) -> (Report, Vec<S
     };
     let mut bad = Vec::new();
     let report = offline(settings, &options, text, &mut |told| {
-        if let Told::BadLine { number, why } = told {
+        if let ImportEvent::BadLine { number, why } = told {
             bad.push(format!("{number}: {why}"));
         }
     });
@@ -116,9 +116,9 @@ fn what_is_underway_counts_as_taken() {
     for chunk in [1, 2, 3, 10, 1000] {
         let settings = Settings { path: settings.path.join(chunk.to_string()), ..settings.clone() };
         let (mut bad, mut progress) = (0, Vec::new());
-        let mut tell = |told: Told<'_>| match told {
-            Told::BadLine { .. } => bad += 1,
-            Told::Progress(report) => progress.push(report.tokens),
+        let mut tell = |told: ImportEvent<'_>| match told {
+            ImportEvent::BadLine { .. } => bad += 1,
+            ImportEvent::Progress(report) => progress.push(report.tokens),
         };
         let report = offline_by(
             chunk,
@@ -138,7 +138,7 @@ fn what_is_underway_counts_as_taken() {
         let engine = Engine::open(&settings).unwrap();
         let owner = engine.users().unwrap()[0].id.clone();
         assert_eq!(engine.tokens_of(&owner, None, 100).unwrap().len(), 50, "{chunk}");
-        assert_eq!(engine.names_of(&owner).unwrap().len(), 50, "{chunk}");
+        assert_eq!(engine.over(&Default::default()).names_of(&owner).unwrap().len(), 50, "{chunk}");
         engine.close();
     }
 }

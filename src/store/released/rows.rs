@@ -1,17 +1,20 @@
 //! A row of the released layout as operations: the first byte of the key is the table.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::Op;
 use crate::{
-    authz::{secret::Digest, time::Timestamp},
+    authz::{
+        secret::{Digest, TokenId},
+        subject::Access,
+        time::Timestamp,
+    },
     store::{
-        model::{AuditStart, LastUsed, Revocation, TokenRecord},
-        record::{
-            DecodeError, Record,
-            token::{AccessV1, AddressV1, NetV1, ReasonV1, nets, rotation, token_id},
-            unpack_v1,
-        },
+        model::{AuditStart, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
+        record::{DecodeError, Record, unpack_v1, wire},
         replica::keys,
     },
 };
@@ -32,73 +35,84 @@ struct BlockV1<'a> {
 
 #[derive(Deserialize)]
 struct ItemV1<'a> {
-    id: [u8; 12],
+    #[serde(with = "wire")]
+    id: TokenId,
     /// The folded name it has taken among its owner's.
     taken: Option<&'a str>,
     token: &'a [u8],
 }
 
 #[derive(Deserialize)]
-struct TokenV1<'a> {
-    digest: [u8; 32],
+struct TokenV1 {
+    #[serde(with = "wire")]
+    digest: Digest,
     imported: bool,
-    author: Option<&'a str>,
-    name: &'a str,
-    note: &'a str,
-    #[serde(borrow)]
-    scope: Vec<(&'a str, AccessV1)>,
-    allow_ips: Vec<NetV1>,
-    created_at: i64,
-    not_before: Option<i64>,
-    expires_at: Option<i64>,
-    #[serde(borrow)]
-    revoked: Option<RevocationV1<'a>>,
-    rotation: Option<([u8; 12], i64)>,
-    family: [u8; 12],
+    author: Option<String>,
+    name: String,
+    note: String,
+    #[serde(with = "wire")]
+    scope: Vec<(String, Access)>,
+    #[serde(with = "wire")]
+    allow_ips: Vec<IpNet>,
+    #[serde(with = "wire")]
+    created_at: Timestamp,
+    #[serde(with = "wire")]
+    not_before: Option<Timestamp>,
+    #[serde(with = "wire")]
+    expires_at: Option<Timestamp>,
+    revoked: Option<RevocationV1>,
+    #[serde(with = "wire")]
+    rotation: Option<Rotation>,
+    #[serde(with = "wire")]
+    family: TokenId,
     revision: u64,
 }
 
 #[derive(Deserialize)]
-struct RevocationV1<'a> {
-    at: i64,
-    by: Option<&'a str>,
-    reason: ReasonV1,
+struct RevocationV1 {
+    #[serde(with = "wire")]
+    at: Timestamp,
+    by: Option<String>,
+    #[serde(with = "wire")]
+    reason: RevokeReason,
 }
 
 #[derive(Deserialize)]
-struct UseV1<'a> {
-    token: [u8; 12],
-    at: i64,
-    from: AddressV1,
-    service: &'a str,
+struct UseV1 {
+    #[serde(with = "wire")]
+    token: TokenId,
+    #[serde(with = "wire")]
+    at: Timestamp,
+    from: IpAddr,
+    service: String,
 }
 
 /// Appends what a row comes to. The one about the store itself answers which store it is, and how many
 /// batches it has taken.
 pub(crate) fn operations(key: &[u8], row: &[u8], ops: &mut Vec<Op>) -> Result<Option<(String, u64)>, String> {
     let (table, key) = key.split_first().ok_or("an empty key")?;
-    let read = |error: DecodeError| error.to_string();
+    let said = |error: DecodeError| error.to_string();
     match table {
         b's' => {
-            let MetaV1 { store, revision } = unpack_v1("store", row).map_err(read)?;
+            let MetaV1 { store, revision } = read("store", row).map_err(said)?;
             return Ok(Some((store.to_owned(), revision)));
         }
-        b'b' => block(row, ops).map_err(read)?,
-        b'l' => uses(row, ops).map_err(read)?,
-        b'c' => ops.push(Op::TrimAudit(AuditStart::decode(row).map_err(read)?)),
-        b'u' => ops.push(Op::PutUser(Record::decode(row).map_err(read)?)),
-        b'g' => ops.push(Op::PutGroup(Record::decode(row).map_err(read)?)),
+        b'b' => block(row, ops).map_err(said)?,
+        b'l' => uses(row, ops).map_err(said)?,
+        b'c' => ops.push(Op::TrimAudit(AuditStart::decode(row).map_err(said)?)),
+        b'u' => ops.push(Op::PutUser(Record::decode(row).map_err(said)?)),
+        b'g' => ops.push(Op::PutGroup(Record::decode(row).map_err(said)?)),
         b'm' => {
             let (group, user) = keys::parts(key).ok_or("a malformed member key")?;
             ops.push(Op::PutMember { group, user });
         }
-        b'r' => ops.push(Op::PutRole(Record::decode(row).map_err(read)?)),
-        b'n' => ops.push(Op::PutGrant(Record::decode(row).map_err(read)?)),
-        b'a' => ops.push(Op::AppendAudit(Record::decode(row).map_err(read)?)),
-        b'i' => ops.push(Op::PutIdempotency(Record::decode(row).map_err(read)?)),
-        b'e' => ops.push(Op::PutSession(Record::decode(row).map_err(read)?)),
-        b'v' => ops.push(Op::PutInvitation(Record::decode(row).map_err(read)?)),
-        b'p' => ops.push(Op::PutIdentity(Record::decode(row).map_err(read)?)),
+        b'r' => ops.push(Op::PutRole(Record::decode(row).map_err(said)?)),
+        b'n' => ops.push(Op::PutGrant(Record::decode(row).map_err(said)?)),
+        b'a' => ops.push(Op::AppendAudit(Record::decode(row).map_err(said)?)),
+        b'i' => ops.push(Op::PutIdempotency(Record::decode(row).map_err(said)?)),
+        b'e' => ops.push(Op::PutSession(Record::decode(row).map_err(said)?)),
+        b'v' => ops.push(Op::PutInvitation(Record::decode(row).map_err(said)?)),
+        b'p' => ops.push(Op::PutIdentity(Record::decode(row).map_err(said)?)),
         // Follows from the table `i`.
         b'j' => {}
         _ => return Err("an unknown table".to_owned()),
@@ -112,8 +126,12 @@ pub(crate) fn decode_any(bytes: &[u8]) -> usize {
     b"sbl".iter().filter(|table| operations(&[**table], bytes, &mut ops).is_ok()).count()
 }
 
+fn read<'a, T: Deserialize<'a>>(kind: &'static str, row: &'a [u8]) -> Result<T, DecodeError> {
+    unpack_v1(kind, row, |input| T::deserialize(input))
+}
+
 fn block(row: &[u8], ops: &mut Vec<Op>) -> Result<(), DecodeError> {
-    let block: BlockV1<'_> = unpack_v1("token block", row)?;
+    let block: BlockV1<'_> = read("token block", row)?;
     for item in &block.items {
         let token = token(block.owner, item)?;
         let (id, owner) = (token.id, token.owner.clone());
@@ -124,43 +142,32 @@ fn block(row: &[u8], ops: &mut Vec<Op>) -> Result<(), DecodeError> {
 }
 
 fn token(owner: &str, item: &ItemV1<'_>) -> Result<TokenRecord, DecodeError> {
-    const TOKEN: &str = "token";
-    let row: TokenV1<'_> = unpack_v1(TOKEN, item.token)?;
+    let row: TokenV1 = read("token", item.token)?;
     Ok(TokenRecord {
-        id: token_id(TOKEN, &item.id)?,
-        digest: Digest::from_bytes(row.digest),
+        id: item.id,
+        digest: row.digest,
         imported: row.imported,
         owner: owner.to_owned(),
-        author: row.author.map(str::to_owned),
-        name: row.name.to_owned(),
-        note: row.note.to_owned(),
-        scope: row.scope.iter().map(|(service, access)| ((*service).to_owned(), (*access).into())).collect(),
-        allow_ips: nets(&row.allow_ips)?,
-        created_at: Timestamp::from_millis(row.created_at),
-        not_before: row.not_before.map(Timestamp::from_millis),
-        expires_at: row.expires_at.map(Timestamp::from_millis),
+        author: row.author,
+        name: row.name,
+        note: row.note,
+        scope: row.scope,
+        allow_ips: row.allow_ips,
+        created_at: row.created_at,
+        not_before: row.not_before,
+        expires_at: row.expires_at,
         last_used: None,
-        revoked: row.revoked.map(|revocation| Revocation {
-            at: Timestamp::from_millis(revocation.at),
-            by: revocation.by.map(str::to_owned),
-            reason: revocation.reason.into(),
-        }),
-        rotation: rotation(row.rotation)?,
-        family: token_id(TOKEN, &row.family)?,
+        revoked: row.revoked.map(|RevocationV1 { at, by, reason }| Revocation { at, by, reason }),
+        rotation: row.rotation,
+        family: row.family,
         revision: row.revision,
     })
 }
 
 fn uses(row: &[u8], ops: &mut Vec<Op>) -> Result<(), DecodeError> {
-    const USES: &str = "last use";
-    let rows: Vec<UseV1<'_>> = unpack_v1(USES, row)?;
-    for row in rows {
-        let used = LastUsed {
-            at: Timestamp::from_millis(row.at),
-            from: row.from.into(),
-            service: row.service.to_owned(),
-        };
-        ops.push(Op::PutLastUsed { token: token_id(USES, &row.token)?, used });
-    }
+    let rows: Vec<UseV1> = read("last use", row)?;
+    let used =
+        |UseV1 { token, at, from, service }| Op::PutLastUsed { token, used: LastUsed { at, from, service } };
+    ops.extend(rows.into_iter().map(used));
     Ok(())
 }

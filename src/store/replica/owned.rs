@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::Damage;
-use crate::{authz::secret::TokenId, store::record::TokenHead};
+use crate::{
+    authz::{secret::TokenId, time::Timestamp},
+    store::record::TokenHead,
+};
 
 /// How many tokens an owner has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,16 +19,19 @@ pub(crate) struct Counts {
 #[derive(Default)]
 pub(super) struct Owned {
     /// In order, once [`Owned::loaded`].
-    ids: Vec<TokenId>,
+    pub ids: Vec<TokenId>,
     ended: usize,
+    /// Those that were replaced, and until when they still work.
+    grace: Vec<(TokenId, Timestamp)>,
 }
 
 /// Tokens that come, go or end.
 #[derive(Default)]
 pub(super) struct OwnedChange {
-    come: Vec<TokenId>,
+    pub come: Vec<TokenId>,
     go: Vec<TokenId>,
     ended: isize,
+    grace: Vec<(TokenId, Option<Timestamp>)>,
 }
 
 impl Owned {
@@ -45,6 +50,7 @@ impl Owned {
     pub(super) fn load(&mut self, token: &TokenHead<'_>) {
         self.ids.push(token.id);
         self.ended += usize::from(token.is_ended());
+        self.grace.extend(token.grace_until().map(|until| (token.id, until)));
     }
 
     pub(super) fn loaded(&mut self) {
@@ -54,43 +60,71 @@ impl Owned {
 }
 
 impl OwnedChange {
-    /// A token's row becomes another. Its id and owner do not change.
+    /// A token becomes another. Its id and owner do not change.
     pub(super) fn note(
         owners: &mut HashMap<String, Self>,
-        before: Option<&[u8]>,
-        after: Option<&[u8]>,
-    ) -> Result<(), Damage> {
-        let before = before.map(TokenHead::decode).transpose()?;
-        let after = after.map(TokenHead::decode).transpose()?;
-        let Some(token) = after.as_ref().or(before.as_ref()) else { return Ok(()) };
+        before: Option<&TokenHead<'_>>,
+        after: Option<&TokenHead<'_>>,
+    ) {
+        let Some(token) = after.or(before) else { return };
         if !owners.contains_key(token.owner) {
             owners.insert(token.owner.to_owned(), Self::default());
         }
-        let Some(change) = owners.get_mut(token.owner) else { return Ok(()) };
-        match (&before, &after) {
+        let Some(change) = owners.get_mut(token.owner) else { return };
+        match (before, after) {
             (None, _) => change.come.push(token.id),
-            (_, None) => change.go.push(token.id),
+            (_, None) => match change.come.iter().position(|id| *id == token.id) {
+                Some(at) => drop(change.come.swap_remove(at)),
+                None => change.go.push(token.id),
+            },
             _ => {}
         }
-        let ended = |token: Option<TokenHead<'_>>| isize::from(token.is_some_and(|token| token.is_ended()));
+        let grace = |token: Option<&TokenHead<'_>>| token.and_then(TokenHead::grace_until);
+        if grace(before) != grace(after) {
+            change.grace.retain(|(id, _)| *id != token.id);
+            change.grace.push((token.id, grace(after)));
+        }
+        let ended = |token: Option<&TokenHead<'_>>| isize::from(token.is_some_and(TokenHead::is_ended));
         change.ended += ended(after) - ended(before);
-        Ok(())
     }
 
-    pub(super) fn apply(mut self, owned: &mut Owned) {
+    pub(super) fn apply(&self, owned: &mut Owned) {
         if !self.go.is_empty() {
-            self.go.sort_unstable();
-            owned.ids.retain(|id| self.go.binary_search(id).is_err());
+            let mut go = self.go.clone();
+            go.sort_unstable();
+            owned.ids.retain(|id| go.binary_search(id).is_err());
         }
         if let [id] = self.come[..] {
             let at = owned.ids.partition_point(|other| *other < id);
             owned.ids.insert(at, id);
         } else if !self.come.is_empty() {
-            self.come.sort_unstable();
-            owned.ids.append(&mut self.come);
+            let mut come = self.come.clone();
+            come.sort_unstable();
+            owned.ids.append(&mut come);
             // Stable: two runs that are in order are merged.
             owned.ids.sort();
         }
         owned.ended = owned.ended.saturating_add_signed(self.ended);
+        for (id, until) in &self.grace {
+            owned.grace.retain(|(other, _)| other != id);
+            owned.grace.extend(until.map(|until| (*id, until)));
+        }
     }
+}
+
+/// How many tokens an owner has once a batch is written.
+pub(super) fn counts(owned: Option<&Owned>, change: Option<&OwnedChange>) -> Counts {
+    let Counts { all, ended } = owned.map(Owned::counts).unwrap_or_default();
+    let Some(change) = change else { return Counts { all, ended } };
+    let all = (all + change.come.len()).saturating_sub(change.go.len());
+    Counts { all, ended: ended.saturating_add_signed(change.ended) }
+}
+
+/// How many of them were replaced and still work.
+pub(super) fn in_grace(owned: Option<&Owned>, change: Option<&OwnedChange>, now: Timestamp) -> usize {
+    let stored = owned.map(|owned| owned.grace.as_slice()).unwrap_or_default();
+    let changed = change.map(|change| change.grace.as_slice()).unwrap_or_default();
+    let stands = |id: &TokenId| changed.iter().all(|(other, _)| other != id);
+    stored.iter().filter(|(id, until)| *until > now && stands(id)).count()
+        + changed.iter().filter(|(_, until)| until.is_some_and(|until| until > now)).count()
 }

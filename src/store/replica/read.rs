@@ -1,9 +1,11 @@
 //! Reads, in pages where there may be many rows.
 
-use std::{ops::Bound, sync::PoisonError};
+use std::{collections::BTreeMap, ops::Bound, sync::PoisonError};
+
+use sled::IVec;
 
 use super::{
-    Counts, Damage, Owned, Replica, Trees, keys,
+    Counts, Damage, Replica, Staged, Trees, keys, owned,
     tables::{AUDIT_START, Sum, Table},
 };
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     },
     store::{
         ReadError,
+        cluster::{MemberChange, Members},
         model::{
             AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
@@ -22,12 +25,14 @@ use crate::{
 };
 
 impl Replica {
+    /// As it will be once a batch is written.
+    pub(crate) fn over<'a>(&'a self, staged: &'a Staged) -> View<'a> {
+        View { replica: self, staged }
+    }
+
     /// With its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        self.read(|trees| match trees.get(Table::Ids, id.as_bytes())? {
-            Some(digest) => trees.token(&digest),
-            None => Ok(None),
-        })
+        self.over(&Staged::default()).token(id)
     }
 
     /// In the order of ids, those behind `after`.
@@ -54,7 +59,7 @@ impl Replica {
             for id in ids {
                 // One that was dropped meanwhile is left out.
                 let Some(digest) = trees.get(Table::Ids, id.as_bytes())? else { continue };
-                tokens.extend(trees.token(&digest)?);
+                tokens.extend(token(&digest, &|table, key| trees.get(table, key))?);
             }
             Ok(tokens)
         })
@@ -62,27 +67,12 @@ impl Replica {
 
     /// How many tokens an owner has.
     pub(crate) fn counts(&self, owner: &str) -> Counts {
-        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-        owners.get(owner).map(Owned::counts).unwrap_or_default()
+        self.over(&Staged::default()).counts(owner)
     }
 
     /// Who has taken the name.
     pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        let Ok(key) = keys::pair(owner, name) else { return Ok(None) };
-        self.read(|trees| trees.get(Table::Names, &key)?.map(|id| token_id(&id)).transpose())
-    }
-
-    /// All names an owner's tokens have taken.
-    pub(crate) fn names_of(&self, owner: &str) -> Result<Vec<(String, TokenId)>, ReadError> {
-        self.read(|trees| {
-            let rows = trees.tree(Table::Names).scan_prefix(keys::of_owner(owner));
-            rows.map(|row| {
-                let (key, id) = row?;
-                let (_, name) = keys::parts(&key).ok_or(Damage::Key("names"))?;
-                Ok((name, token_id(&id)?))
-            })
-            .collect()
-        })
+        self.over(&Staged::default()).named(owner, name)
     }
 
     /// Tombstones too.
@@ -150,10 +140,17 @@ impl Replica {
         })
     }
 
-    pub(crate) fn idempotency(&self, key: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
+    /// Who belongs to the cluster.
+    pub(crate) fn members_of_cluster(&self) -> Result<Members, ReadError> {
         self.read(|trees| {
-            let row = trees.get(Table::Idempotency, &keys::idempotency(key))?;
-            row.map(|row| Ok(IdempotencyRecord::decode(&row)?)).transpose()
+            let mut members = Members::default();
+            for row in trees.tree(Table::Meta) {
+                let (key, row) = row?;
+                if keys::is_node(&key) {
+                    members.apply(&MemberChange::decode(&row)?);
+                }
+            }
+            Ok(members)
         })
     }
 
@@ -164,6 +161,22 @@ impl Replica {
             let key = |key: sled::IVec| std::str::from_utf8(&key).map(str::to_owned);
             rows.take(limit).map(|row| key(row?).map_err(|_| Damage::Key("idempotency"))).collect()
         })
+    }
+
+    /// Every row of every tree.
+    #[cfg(test)]
+    pub(crate) fn all_rows(&self) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
+        let rows = self.read(|trees| {
+            let tables = Table::ALL
+                .into_iter()
+                .flat_map(|table| trees.tree(table).iter().map(move |row| (table, row)));
+            tables
+                .map(|(table, row)| {
+                    row.map(|(key, row)| (table, key.to_vec(), row.to_vec())).map_err(Damage::from)
+                })
+                .collect()
+        });
+        rows.unwrap()
     }
 
     fn rows<R: Record>(&self, table: Table) -> Result<Vec<R>, ReadError> {
@@ -200,16 +213,98 @@ impl Trees {
 
     /// The token that an entry of another table leads to.
     fn listed(&self, table: Table, digest: &[u8]) -> Result<TokenRecord, Damage> {
-        self.token(digest)?.ok_or(Damage::Dangling(table.name()))
+        token(digest, &|table, key| self.get(table, key))?.ok_or(Damage::Dangling(table.name()))
+    }
+}
+
+/// What is stored, with a batch over it that is not written yet.
+pub(crate) struct View<'a> {
+    replica: &'a Replica,
+    staged: &'a Staged,
+}
+
+/// Reads a row.
+type Get<'a> = &'a dyn Fn(Table, &[u8]) -> Result<Option<IVec>, Damage>;
+
+impl View<'_> {
+    /// With its last use.
+    pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
+        self.read(|get| match get(Table::Ids, id.as_bytes())? {
+            Some(digest) => token(&digest, get),
+            None => Ok(None),
+        })
     }
 
-    fn token(&self, key: &[u8]) -> Result<Option<TokenRecord>, Damage> {
-        let Some(row) = self.get(Table::Tokens, key)? else { return Ok(None) };
-        let mut token = TokenRecord::decode(&digest(key)?, &row)?;
-        let used = self.get(Table::Uses, token.id.as_bytes())?;
-        token.last_used = used.map(|row| LastUsed::decode(&row)).transpose()?;
-        Ok(Some(token))
+    pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
+        self.read(|get| token(digest.as_bytes(), get))
     }
+
+    /// All of an owner's, live or not.
+    pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
+        let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = owners.get(owner).map(|owned| owned.ids.clone()).unwrap_or_default();
+        drop(owners);
+        ids.extend(self.staged.owners.get(owner).iter().flat_map(|change| &change.come));
+        ids.into_iter().filter_map(|id| self.token(id).transpose()).collect()
+    }
+
+    /// How many tokens an owner has.
+    pub(crate) fn counts(&self, owner: &str) -> Counts {
+        let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
+        owned::counts(owners.get(owner), self.staged.owners.get(owner))
+    }
+
+    /// How many of an owner's tokens were replaced and still work.
+    pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> usize {
+        let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
+        owned::in_grace(owners.get(owner), self.staged.owners.get(owner), now)
+    }
+
+    /// Who has taken the name.
+    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
+        let Ok(key) = keys::pair(owner, name) else { return Ok(None) };
+        self.read(|get| get(Table::Names, &key)?.map(|id| token_id(&id)).transpose())
+    }
+
+    /// All names an owner's tokens have taken.
+    pub(crate) fn names_of(&self, owner: &str) -> Result<BTreeMap<String, TokenId>, ReadError> {
+        let prefix = keys::of_owner(owner);
+        self.replica.read(|trees| {
+            let mut names = BTreeMap::new();
+            for row in trees.tree(Table::Names).scan_prefix(&prefix) {
+                let (key, id) = row?;
+                names.insert(keys::parts(&key).ok_or(Damage::Key("names"))?.1, token_id(&id)?);
+            }
+            let changed = self.staged.rows[Table::Names as usize].range(prefix.clone()..);
+            for (key, row) in changed.take_while(|(key, _)| key.starts_with(&prefix)) {
+                let (_, name) = keys::parts(key).ok_or(Damage::Key("names"))?;
+                match &row.after {
+                    Some(id) => names.insert(name, token_id(id)?),
+                    None => names.remove(&name),
+                };
+            }
+            Ok(names)
+        })
+    }
+
+    pub(crate) fn idempotency(&self, key: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
+        self.read(|get| {
+            let row = get(Table::Idempotency, &keys::idempotency(key))?;
+            row.map(|row| Ok(IdempotencyRecord::decode(&row)?)).transpose()
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(Get<'_>) -> Result<T, Damage>) -> Result<T, ReadError> {
+        self.replica.read(|trees| read(&|table, key| self.staged.get(trees, table, key)))
+    }
+}
+
+fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, Damage> {
+    let Some(row) = get(Table::Tokens, key)? else { return Ok(None) };
+    let mut token = TokenRecord::decode(&digest(key)?, &row)?;
+    let used = get(Table::Uses, token.id.as_bytes())?;
+    token.last_used = used.map(|row| LastUsed::decode(&row)).transpose()?;
+    Ok(Some(token))
 }
 
 /// Rows of a node, at the least, when it is read in order.

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
+use sled::IVec;
+
 use super::{
-    Damage, Trees, keys,
+    Damage, Replica, Trees, keys,
     keys::Key,
     owned::OwnedChange,
     tables::{AUDIT_START, ReplicaState, Table},
@@ -12,6 +14,7 @@ use super::{
 use crate::{
     authz::secret::{Digest, TokenId},
     store::{
+        cluster::MemberChange,
         model::{
             AuditEvent, AuditStart, GrantRecord, Grantee, IdempotencyRecord, IdentityRecord, LastUsed,
             TokenRecord,
@@ -30,6 +33,8 @@ pub(crate) enum StageError {
     Damage(#[from] Damage),
     #[error("there is no token {0}")]
     NoToken(TokenId),
+    #[error("a name belongs to a token that is not there")]
+    Nameless,
     #[error("token {0} belongs to somebody else")]
     Owner(TokenId),
     #[error("the id {0} is that of another token")]
@@ -42,16 +47,19 @@ pub(super) type Rows = BTreeMap<Key, Row>;
 /// `None` stands for no row.
 pub(super) struct Row {
     /// As it is stored.
-    pub before: Option<sled::IVec>,
-    pub after: Option<Vec<u8>>,
+    pub before: Option<IVec>,
+    pub after: Option<IVec>,
 }
 
 /// What a batch would do.
+#[derive(Default)]
 pub(crate) struct Staged {
     pub(super) rows: [Rows; Table::ALL.len()],
-    pub(super) state: ReplicaState,
     /// The owners of tokens that come, go or end.
     pub(super) owners: HashMap<String, OwnedChange>,
+    /// How many imported tokens more there are.
+    imported: i64,
+    audit: Option<(u64, [u8; 32])>,
 }
 
 /// More rows than this are written one by one; a kill soon afterwards costs the replica. In tests it is
@@ -65,32 +73,82 @@ pub(super) fn is_large(rows: &[Rows; Table::ALL.len()]) -> bool {
         && rows[Table::Tokens as usize].values().all(|row| row.after.is_some())
 }
 
+impl Replica {
+    /// What one more operation comes to; nothing is written before [`Replica::commit`]. After an error
+    /// the batch has to be staged anew, without that operation.
+    pub(crate) fn stage(&self, staged: &mut Staged, op: &Op) -> Result<(), StageError> {
+        self.guarded(|trees| Stage { trees, staged }.apply(op))
+            .unwrap_or_else(|error| Err(Damage::from(sled::Error::ReportableBug(error.0)).into()))
+    }
+
+    /// Whether a batch is complete: its names belong to tokens that are there in the end.
+    pub(crate) fn check(&self, staged: &Staged) -> Result<(), StageError> {
+        let check = |trees: &Trees| {
+            for id in staged.rows[Table::Names as usize].values().filter_map(|row| row.after.as_ref()) {
+                if staged.get(trees, Table::Ids, id)?.is_none() {
+                    return Err(StageError::Nameless);
+                }
+            }
+            Ok(())
+        };
+        self.guarded(check)
+            .unwrap_or_else(|error| Err(Damage::from(sled::Error::ReportableBug(error.0)).into()))
+    }
+}
+
 impl Staged {
-    /// No change.
-    pub(super) fn none(state: ReplicaState) -> Self {
-        Self { rows: Default::default(), state, owners: HashMap::new() }
+    /// A row as it would be.
+    pub(super) fn get(&self, trees: &Trees, table: Table, key: &[u8]) -> Result<Option<IVec>, Damage> {
+        match self.rows[table as usize].get(key) {
+            Some(row) => Ok(row.after.clone()),
+            None => trees.get(table, key),
+        }
+    }
+
+    /// The rows of a table that change, as they would be.
+    pub(crate) fn changes(&self, table: Table) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.rows[table as usize].iter().map(|(key, row)| (key.as_slice(), row.after.as_deref()))
+    }
+
+    /// How many imported tokens more there are.
+    pub(crate) fn imported(&self) -> i64 {
+        self.imported
+    }
+
+    /// How a row would change, if it does.
+    pub(crate) fn change(&self, table: Table, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.rows[table as usize].get(key).map(|row| row.after.as_deref())
+    }
+
+    /// Counts the rows as they will be.
+    pub(super) fn add_to(&self, state: &mut ReplicaState) {
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
+            let sum = &mut state.sums[table as usize];
+            for (key, Row { before, after }) in &self.rows[table as usize] {
+                if let Some(before) = before {
+                    sum.remove(key, before);
+                }
+                if let Some(after) = after {
+                    sum.add(key, after);
+                }
+            }
+        }
+        state.audit = self.audit.or(state.audit);
     }
 }
 
-pub(super) struct Stage<'a> {
+/// A batch over what is stored.
+struct Stage<'a> {
     trees: &'a Trees,
-    rows: [Rows; Table::ALL.len()],
-    /// Tokens that have taken a name: they have to be there in the end.
-    named: Vec<TokenId>,
-    audit: Option<(u64, [u8; 32])>,
+    staged: &'a mut Staged,
 }
 
-impl<'a> Stage<'a> {
-    pub(super) fn new(trees: &'a Trees) -> Self {
-        Self { trees, rows: Default::default(), named: Vec::new(), audit: None }
-    }
-
-    pub(super) fn apply(&mut self, op: &Op) -> Result<(), StageError> {
+impl Stage<'_> {
+    fn apply(&mut self, op: &Op) -> Result<(), StageError> {
         match op {
             Op::PutToken(token) => self.put_token(token),
             Op::DropToken { id, owner } => self.drop_token(*id, owner),
             Op::TakeName { owner, name, token } => {
-                self.named.push(*token);
                 self.set(Table::Names, keys::pair(owner, name)?, Some(token.as_bytes().to_vec()))
             }
             Op::FreeName { owner, name } => self.set(Table::Names, keys::pair(owner, name)?, None),
@@ -117,75 +175,54 @@ impl<'a> Stage<'a> {
             }
             Op::DropInvitation(digest) => self.set(Table::Invitations, key(digest), None),
             Op::PutIdentity(identity) => {
-                let digest = IdentityRecord::key(&identity.issuer, &identity.subject);
+                let digest = IdentityRecord::digest(&identity.issuer, &identity.subject);
                 self.put(Table::Identities, key(&digest), identity)
             }
             Op::DropIdentity(digest) => self.set(Table::Identities, key(digest), None),
+            Op::Node(change) => self.change_members(change),
             Op::Affects(_) => Ok(()),
         }
     }
 
-    /// `state` is what the rows so far come to.
-    pub(super) fn finish(mut self, mut state: ReplicaState) -> Result<Staged, StageError> {
-        for token in std::mem::take(&mut self.named) {
-            if self.get(Table::Ids, token.as_bytes())?.is_none() {
-                return Err(StageError::NoToken(token));
-            }
-        }
-        let mut owners: HashMap<String, OwnedChange> = HashMap::new();
-        for table in Table::ALL {
-            if table == Table::Meta {
-                continue;
-            }
-            let sum = &mut state.sums[table as usize];
-            for (key, row) in &self.rows[table as usize] {
-                let Row { before, after } = row;
-                if let Some(before) = before {
-                    sum.remove(key, before);
-                }
-                if let Some(after) = after {
-                    sum.add(key, after);
-                }
-                if table == Table::Tokens {
-                    OwnedChange::note(&mut owners, before.as_deref(), after.as_deref())?;
-                }
-            }
-        }
-        state.audit = self.audit.or(state.audit);
-        Ok(Staged { rows: self.rows, state, owners })
-    }
-
     fn put_token(&mut self, token: &TokenRecord) -> Result<(), StageError> {
         let row = token.encode().map_err(OpError::from)?;
-        if let Some(before) = self.get(Table::Tokens, token.digest.as_bytes())? {
-            let before = TokenHead::decode(&before).map_err(Damage::from)?;
-            if before.id != token.id {
-                return Err(StageError::Id(before.id));
-            }
-            if before.owner != token.owner {
-                return Err(StageError::Owner(token.id));
-            }
-        } else {
-            if self.get(Table::Ids, token.id.as_bytes())?.is_some() {
+        let before = self.get(Table::Tokens, token.digest.as_bytes())?;
+        let before = before.as_deref().map(TokenHead::decode).transpose().map_err(Damage::from)?;
+        match &before {
+            Some(before) if before.id != token.id => return Err(StageError::Id(before.id)),
+            Some(before) if before.owner != token.owner => return Err(StageError::Owner(token.id)),
+            Some(_) => {}
+            None if self.get(Table::Ids, token.id.as_bytes())?.is_some() => {
                 return Err(StageError::Id(token.id));
             }
-            keys::single(&token.owner)?;
-            self.set_new(Table::Ids, token.id.as_bytes().to_vec(), key(&token.digest));
-            self.set_new(Table::Tokens, key(&token.digest), row);
-            return Ok(());
+            None => {
+                keys::single(&token.owner)?;
+                self.staged.imported += i64::from(token.imported);
+                self.set_new(Table::Ids, token.id.as_bytes().to_vec(), key(&token.digest));
+            }
         }
-        self.set(Table::Tokens, key(&token.digest), Some(row))
+        OwnedChange::note(&mut self.staged.owners, before.as_ref(), Some(&token.head()));
+        match before {
+            Some(_) => self.set(Table::Tokens, key(&token.digest), Some(row)),
+            None => {
+                self.set_new(Table::Tokens, key(&token.digest), row);
+                Ok(())
+            }
+        }
     }
 
     fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
         let Some(digest) = self.get(Table::Ids, id.as_bytes())? else { return Ok(()) };
         let row = self.get(Table::Tokens, &digest)?.ok_or(StageError::NoToken(id))?;
-        if TokenHead::decode(&row).map_err(Damage::from)?.owner != owner {
+        let head = TokenHead::decode(&row).map_err(Damage::from)?;
+        if head.owner != owner {
             return Err(StageError::Owner(id));
         }
+        self.staged.imported -= i64::from(head.imported);
+        OwnedChange::note(&mut self.staged.owners, Some(&head), None);
         self.set(Table::Ids, id.as_bytes().to_vec(), None)?;
         self.set(Table::Uses, id.as_bytes().to_vec(), None)?;
-        self.set(Table::Tokens, digest, None)
+        self.set(Table::Tokens, digest.to_vec(), None)
     }
 
     fn put_last_used(&mut self, token: TokenId, used: &LastUsed) -> Result<(), StageError> {
@@ -201,7 +238,7 @@ impl<'a> Stage<'a> {
     }
 
     fn append_audit(&mut self, event: &AuditEvent) -> Result<(), StageError> {
-        self.audit = Some((event.seq, event.hash));
+        self.staged.audit = Some((event.seq, event.hash));
         self.put(Table::Audit, keys::audit(event.seq), event)
     }
 
@@ -210,8 +247,41 @@ impl<'a> Stage<'a> {
         for event in self.trees.tree(Table::Audit).range(..end.clone()).keys() {
             self.set(Table::Audit, event.map_err(Damage::from)?.to_vec(), None)?;
         }
-        self.rows[Table::Audit as usize].range_mut(..end).for_each(|(_, row)| row.after = None);
+        self.staged.rows[Table::Audit as usize].range_mut(..end).for_each(|(_, row)| row.after = None);
         self.put(Table::Meta, AUDIT_START.to_vec(), start)
+    }
+
+    /// As [`Members::apply`](crate::store::cluster::Members::apply) has it.
+    fn change_members(&mut self, change: &MemberChange) -> Result<(), StageError> {
+        match change {
+            MemberChange::Put { node, incarnation, .. } => {
+                let key = keys::member(node);
+                if let Some(before) = self.get(Table::Meta, &key)?
+                    && let MemberChange::Put { incarnation: before, .. } =
+                        MemberChange::decode(&before).map_err(Damage::from)?
+                    && before != *incarnation
+                {
+                    let gone = MemberChange::Drop { node: node.clone(), incarnation: before, over: false };
+                    self.put(Table::Meta, keys::departed(node, &before), &gone)?;
+                }
+                self.set(Table::Meta, keys::departed(node, incarnation), None)?;
+                self.put(Table::Meta, key, change)
+            }
+            MemberChange::Drop { node, incarnation, over } => {
+                let key = keys::member(node);
+                if let Some(before) = self.get(Table::Meta, &key)?
+                    && let MemberChange::Put { incarnation: before, .. } =
+                        MemberChange::decode(&before).map_err(Damage::from)?
+                    && before == *incarnation
+                {
+                    self.set(Table::Meta, key, None)?;
+                }
+                match over {
+                    true => self.set(Table::Meta, keys::departed(node, incarnation), None),
+                    false => self.put(Table::Meta, keys::departed(node, incarnation), change),
+                }
+            }
+        }
     }
 
     fn put_idempotency(&mut self, record: &IdempotencyRecord) -> Result<(), StageError> {
@@ -236,7 +306,8 @@ impl<'a> Stage<'a> {
     }
 
     fn set(&mut self, table: Table, key: Key, row: Option<Vec<u8>>) -> Result<(), StageError> {
-        match self.rows[table as usize].entry(key) {
+        let row = row.map(IVec::from);
+        match self.staged.rows[table as usize].entry(key) {
             Entry::Occupied(mut place) => place.get_mut().after = row,
             Entry::Vacant(place) => {
                 let before = self.trees.get(table, place.key())?;
@@ -248,15 +319,12 @@ impl<'a> Stage<'a> {
 
     /// Of a row that [`Stage::get`] has just not found.
     fn set_new(&mut self, table: Table, key: Key, row: Vec<u8>) {
-        let place = self.rows[table as usize].entry(key);
-        place.or_insert(Row { before: None, after: None }).after = Some(row);
+        let place = self.staged.rows[table as usize].entry(key);
+        place.or_insert(Row { before: None, after: None }).after = Some(row.into());
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Damage> {
-        match self.rows[table as usize].get(key) {
-            Some(row) => Ok(row.after.clone()),
-            None => Ok(self.trees.get(table, key)?.map(|row| row.to_vec())),
-        }
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, Damage> {
+        self.staged.get(self.trees, table, key)
     }
 }
 

@@ -3,35 +3,54 @@
 use serde::{Deserialize, Serialize};
 
 use crate::store::{
-    log::{EntryHash, Head, StoreId},
-    record::{DecodeError, EncodeError, Record, pack, unpack_v1},
+    log::{Head, StoreId},
+    record::{record, wire},
 };
 
-/// A tree of sled's. The order is that of a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Table {
+macro_rules! tables {
+    ($($(#[$about:meta])* $table:ident $name:literal,)*) => {
+        /// A tree of sled's. The order is that of a backup.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Table {
+            $($(#[$about])* $table,)*
+        }
+
+        impl Table {
+            pub(crate) const ALL: [Table; [$($name),*].len()] = [$(Table::$table),*];
+
+            /// On the disk, so it never changes.
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Table::$table => $name,)*
+                }
+            }
+        }
+    };
+}
+
+tables! {
     /// What the replica says of itself: [`STATE`], [`AUDIT_START`].
-    Meta,
+    Meta "meta",
     /// Digest to record.
-    Tokens,
+    Tokens "tokens",
     /// Token id to digest.
-    Ids,
+    Ids "ids",
     /// Owner and folded name to token id.
-    Names,
+    Names "names",
     /// Token id to last use.
-    Uses,
-    Users,
-    Groups,
-    Members,
-    Roles,
-    Grants,
-    Identities,
-    Sessions,
-    Invitations,
-    Idempotency,
+    Uses "uses",
+    Users "users",
+    Groups "groups",
+    Members "members",
+    Roles "roles",
+    Grants "grants",
+    Identities "identities",
+    Sessions "sessions",
+    Invitations "invitations",
+    Idempotency "idempotency",
     /// Time and key to key.
-    IdempotencyTimes,
-    Audit,
+    IdempotencyTimes "idempotency-times",
+    Audit "audit",
 }
 
 /// Where the replica is in the log, and the sums. Other trees need another key: what has none of this name
@@ -41,47 +60,6 @@ pub(super) const STATE: &[u8] = b"state 2";
 pub(super) const AUDIT_START: &[u8] = b"audit start";
 
 impl Table {
-    pub(crate) const ALL: [Table; 16] = [
-        Table::Meta,
-        Table::Tokens,
-        Table::Ids,
-        Table::Names,
-        Table::Uses,
-        Table::Users,
-        Table::Groups,
-        Table::Members,
-        Table::Roles,
-        Table::Grants,
-        Table::Identities,
-        Table::Sessions,
-        Table::Invitations,
-        Table::Idempotency,
-        Table::IdempotencyTimes,
-        Table::Audit,
-    ];
-
-    /// On the disk, so it never changes.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Table::Meta => "meta",
-            Table::Tokens => "tokens",
-            Table::Ids => "ids",
-            Table::Names => "names",
-            Table::Uses => "uses",
-            Table::Users => "users",
-            Table::Groups => "groups",
-            Table::Members => "members",
-            Table::Roles => "roles",
-            Table::Grants => "grants",
-            Table::Identities => "identities",
-            Table::Sessions => "sessions",
-            Table::Invitations => "invitations",
-            Table::Idempotency => "idempotency",
-            Table::IdempotencyTimes => "idempotency-times",
-            Table::Audit => "audit",
-        }
-    }
-
     /// Follows from other tables, so that no backup has it.
     pub(super) const fn is_derived(self) -> bool {
         matches!(self, Table::Ids | Table::IdempotencyTimes)
@@ -116,10 +94,12 @@ fn checksum(key: &[u8], row: &[u8]) -> u64 {
 }
 
 /// What the replica says of itself. A replica without it was never finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplicaState {
+    #[serde(with = "wire")]
     pub store: StoreId,
     /// Everything up to here has been applied.
+    #[serde(with = "wire")]
     pub head: Head,
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
@@ -127,14 +107,7 @@ pub(crate) struct ReplicaState {
     pub sums: [Sum; Table::ALL.len()],
 }
 
-#[derive(Serialize, Deserialize)]
-struct StateV1 {
-    store: [u8; 16],
-    position: u64,
-    hash: [u8; 32],
-    audit: Option<(u64, [u8; 32])>,
-    sums: [Sum; Table::ALL.len()],
-}
+record!(ReplicaState, "state", ReplicaState);
 
 impl ReplicaState {
     pub(super) fn new(store: StoreId, head: Head) -> Self {
@@ -143,21 +116,5 @@ impl ReplicaState {
 
     pub(crate) fn sum(&self, table: Table) -> Sum {
         self.sums[table as usize]
-    }
-}
-
-impl Record for ReplicaState {
-    const KIND: &'static str = "state";
-
-    fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let Self { store, head, audit, sums } = self;
-        let Head { position, hash } = *head;
-        pack(Self::KIND, 1, &StateV1 { store: store.0, position, hash: hash.0, audit: *audit, sums: *sums })
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let StateV1 { store, position, hash, audit, sums } = unpack_v1(Self::KIND, bytes)?;
-        let head = Head { position, hash: EntryHash(hash) };
-        Ok(Self { store: StoreId(store), head, audit, sums })
     }
 }

@@ -72,7 +72,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
     let (place, engine, backup) = filled();
     let gone = Op::DropToken { id: id(8), owner: "ann".to_owned() };
     engine.commit(&[revoked(7), gone, Op::PutUser(user(true)), Op::PutToken(token(900, "ann"))]).unwrap();
-    let unlinked = Op::DropIdentity(IdentityRecord::key("https://id.example", "1"));
+    let unlinked = Op::DropIdentity(IdentityRecord::digest("https://id.example", "1"));
     engine.commit(&[unlinked, Op::PutIdentity(identity(2, "bob"))]).unwrap();
     let locked = place.restore(&backup, true);
     assert!(matches!(locked, Err(RestoreError::Open(_))), "a store in use: {locked:?}");

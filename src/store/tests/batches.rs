@@ -112,3 +112,27 @@ async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
     let bench = bench.again().await;
     assert_eq!(bench.store.verify_audit().unwrap().events, 2, "from the checkpoint on");
 }
+
+/// A change that cannot be written fails alone, and leaves nothing of itself in its batch.
+#[tokio::test]
+async fn what_cannot_be_written_leaves_nothing() {
+    let bench = Bench::peopled().await;
+    let store = &bench.store;
+    let large = Some(Idempotency { key: "k".repeat(20_000), request: [1; 32] });
+    let (one, large, two, user, three) = tokio::join!(
+        store.create_token(operator(), named("alice", "one"), None),
+        store.create_token(operator(), named("alice", "large"), large),
+        store.create_token(operator(), named("alice", "two"), None),
+        store.create_user(operator(), person("carol")),
+        store.create_token(operator(), named("carol", "three"), None),
+    );
+    assert_eq!((code(one), code(large), code(two)), ("ok".into(), "closed".into(), "ok".into()));
+    assert_eq!((code(user), code(three)), ("ok".into(), "ok".into()));
+    assert_eq!(store.writable(), Ok(()));
+    assert_eq!(code(store.create_token(operator(), named("alice", "large"), None).await), "ok");
+    let events = bench.events().iter().filter(|event| *event == "token.create").count();
+    assert_eq!(events, 4);
+    let bench = bench.again().await;
+    assert_eq!(bench.state.index().len(), 4);
+    bench.store.verify_audit().unwrap();
+}

@@ -1,5 +1,7 @@
 //! A disk that breaks: what adds power is not done, what takes it away holds all the same.
 
+use tokio::sync::oneshot;
+
 use super::*;
 
 struct Broken {
@@ -115,29 +117,13 @@ async fn a_restart_takes_changes_again() {
     bench.store.verify_audit().unwrap();
 }
 
-/// A change whose plan panics takes the writer with it.
-struct Panics;
-
-impl writer::Task for Panics {
-    fn plan(&mut self, _: &mut writer::Desk) {
-        panic!("on purpose");
-    }
-    fn affected(&self) -> Option<crate::fence::Affected> {
-        None
-    }
-    fn is_planned(&self) -> bool {
-        false
-    }
-    fn only_removes(&self) -> bool {
-        false
-    }
-    fn answer(self: Box<Self>, _: writer::How) {}
-}
-
 #[tokio::test]
 async fn a_dead_writer_is_told_and_takes_nothing() {
     let Bench { store, .. } = Bench::peopled().await;
-    assert!(store.queue.send(writer::Command::Change(Box::new(Panics))).await.is_ok());
+    // A change whose plan panics takes the writer with it.
+    let panics =
+        writer::Task::new(writer::Kind::Usual, Box::new(|_| panic!("on purpose")), oneshot::channel().0);
+    assert!(store.queue.send(writer::Command::Change(panics)).await.is_ok());
     tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, store.ended()).await.expect("it has ended");
     assert!(store.writable().is_err());
     assert_eq!(code(store.ban_user(operator(), "bob".into(), Some("x".into())).await), "closed");

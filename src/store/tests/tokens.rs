@@ -281,29 +281,6 @@ async fn last_use_goes_forward() {
 }
 
 #[tokio::test]
-async fn rows_of_revoked_tokens_stay_ninety_days() {
-    let bench = Bench::peopled().await;
-    let gone = bench.store.create_token(operator(), named("alice", "a"), None).await.unwrap().record;
-    let kept = bench.store.create_token(operator(), named("alice", "b"), None).await.unwrap().record;
-    bench.store.revoke_token(operator(), gone.id, RevokeReason::Admin).await.unwrap();
-    let stir = async || {
-        bench.store.record_use(Vec::new()).await.unwrap();
-        let edit = UserEdit { name: Some(bench.now().as_millis().to_string()), ..UserEdit::default() };
-        bench.store.edit_user(operator(), "bob".into(), None, edit.clone()).await.unwrap();
-        // Upkeep comes after the answer: the next change is answered behind it.
-        bench.store.edit_user(operator(), "bob".into(), None, edit).await.unwrap();
-    };
-    bench.pass(89 * 24 * 3600);
-    stir().await;
-    assert_eq!(bench.ending(&gone.digest), Ending::Revoked);
-    bench.pass(2 * 24 * 3600);
-    stir().await;
-    assert!(bench.indexed(&gone.digest).is_none());
-    assert_eq!(bench.store.token(gone.id).unwrap(), None);
-    assert!(bench.indexed(&kept.digest).is_some());
-}
-
-#[tokio::test]
 async fn slices_of_tokens_pass_over_what_is_gone() {
     let bench = Bench::peopled().await;
     let mut there = Vec::new();

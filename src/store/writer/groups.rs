@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Desk;
+use super::Transaction;
 use crate::{
     authz::{
         accounts::{GrantRecord, Grantee, GroupRecord},
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-impl Desk {
+impl Transaction {
     pub(crate) fn create_group(
         &mut self,
         actor: &Actor,
@@ -24,9 +24,9 @@ impl Desk {
         parent_name: Option<&str>,
         id: &str,
     ) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let record = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             acting.require(crate::authz::subject::Permission::CreateGroup)?;
             let parent = parent_id(&world, parent_name)?;
             let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
@@ -34,7 +34,7 @@ impl Desk {
         };
         let change = json!({"id": record.id, "parent": parent_name});
         self.note(actor, "group.create", target(&record.name), Some(change));
-        self.put_group(record.clone());
+        self.apply(Op::PutGroup(record.clone()));
         Ok(record)
     }
 
@@ -45,9 +45,9 @@ impl Desk {
         if_revision: Option<u64>,
         edit: &GroupEdit,
     ) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (before, after) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             acting.require(crate::authz::subject::Permission::UpdateGroup)?;
             let group = groups::find(&world, name)?;
             let mut after = group.record.clone();
@@ -70,15 +70,15 @@ impl Desk {
         });
         self.note(actor, "group.edit", target(&before.name), Some(change));
         self.affected = Some(Affected::Everybody);
-        self.put_group(after.clone());
+        self.apply(Op::PutGroup(after.clone()));
         Ok(after)
     }
 
     /// With its members and grants.
     pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (record, roles, members) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let group = groups::delete(&world, &acting, name)?;
             let members = world.accounts.members(group.ix).map(|user| user.record.id.clone());
             (group.record.clone(), group.roles.clone(), members.collect::<Vec<String>>())
@@ -86,15 +86,13 @@ impl Desk {
         let change = json!({"id": record.id, "members": members.len()});
         self.note(actor, "group.delete", target(&record.name), Some(change));
         for user in members {
-            self.pending.ops.push(Op::DropMember { group: record.id.clone(), user });
+            self.put_member(record.id.clone(), user, false);
         }
         for role in roles {
             let to = Grantee::Group(record.id.clone());
-            self.pending.ops.push(Op::DropGrant(GrantRecord { role, to }));
+            self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
-        self.pending.ops.push(Op::DropGroup { id: record.id.clone() });
-        self.standing.accounts.drop_group(&record.id);
-        self.pending.everybody = true;
+        self.apply(Op::DropGroup { id: record.id.clone() });
         self.affected = Some(Affected::Everybody);
         Ok(record)
     }
@@ -106,9 +104,9 @@ impl Desk {
         login: &str,
         member: bool,
     ) -> Result<GroupRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (record, user, ix, was) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let (group, user) = groups::set_member(&world, &acting, group, login, member)?;
             let was = user.groups.binary_search(&group.ix).is_ok();
             (group.record.clone(), user.record.clone(), user.ix, was)
@@ -121,21 +119,12 @@ impl Desk {
         }
         let event = if member { "group.member.add" } else { "group.member.remove" };
         self.note(actor, event, target(&record.name), Some(json!({"user": user.login})));
-        self.standing.accounts.set_member(&record.id, &user.id, member);
-        self.pending.users.push(ix);
-        let (group, user) = (record.id.clone(), user.id);
-        self.pending.ops.push(if member {
-            Op::PutMember { group, user }
-        } else {
-            Op::DropMember { group, user }
-        });
+        self.put_member(record.id.clone(), user.id, member);
         Ok(record)
     }
 
-    pub(super) fn put_group(&mut self, record: GroupRecord) {
-        self.standing.accounts.put_group(record.clone());
-        self.pending.everybody = true;
-        self.pending.ops.push(Op::PutGroup(record));
+    pub(super) fn put_member(&mut self, group: String, user: String, member: bool) {
+        self.apply(if member { Op::PutMember { group, user } } else { Op::DropMember { group, user } });
     }
 }
 

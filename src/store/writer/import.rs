@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Desk, tokens::name_taken};
+use super::{Transaction, tokens::name_taken};
 use crate::{
     authz::{
         accounts::{UserKind, UserRecord, fold},
@@ -26,7 +26,7 @@ pub(crate) struct Line {
     pub owner_id: String,
 }
 
-impl Desk {
+impl Transaction {
     /// Needs `admin-write`, which covers every scope; the number of tokens is not limited.
     pub(crate) fn import_tokens(
         &mut self,
@@ -34,8 +34,7 @@ impl Desk {
         lines: &[Line],
         make_owners: bool,
     ) -> Result<Vec<Result<TokenId, Refusal>>, ChangeError> {
-        let parent = self.parent(actor)?;
-        let acting = self.acting(actor, &parent)?;
+        let acting = self.acting(actor)?;
         acting.require(Permission::AdminWrite)?;
         let mut answers = Vec::with_capacity(lines.len());
         for line in lines {
@@ -61,7 +60,7 @@ impl Desk {
         let token = &line.token;
         let name = tokens::name(&token.name)?;
         let scope = tokens::import(&self.world(), acting, &token.scope, token.expires_at)?;
-        let known = self.standing.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
+        let known = self.state.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
         if let Some(id) = self.registered(line, known.as_deref(), &name)? {
             return Ok(id);
         }
@@ -80,27 +79,12 @@ impl Desk {
             }
         };
         let record = TokenRecord {
-            id: line.id,
-            digest: token.digest,
             imported: true,
-            owner,
-            author: Desk::author(actor),
-            name,
-            note: String::new(),
-            scope,
-            allow_ips: Vec::new(),
-            created_at: self.now,
-            not_before: None,
+            author: Transaction::author(actor),
             expires_at: token.expires_at,
-            last_used: None,
-            revoked: None,
-            rotation: None,
-            family: line.id,
-            revision: 1,
+            ..TokenRecord::new(line.id, token.digest, owner, name, scope, self.now)
         };
         self.take_name(&record.owner, folded, record.id);
-        self.pending.digests.insert(record.digest);
-        self.standing.imported += 1;
         self.put_token(record);
         Ok(line.id)
     }
@@ -112,42 +96,26 @@ impl Desk {
         owner: Option<&str>,
         name: &str,
     ) -> Result<Option<TokenId>, ChangeError> {
-        let digest = &line.token.digest;
-        let indexed = self.state.index().with(digest, |token| token.map(|token| token.id));
-        if indexed.is_none() && !self.pending.digests.contains(digest) {
-            return Ok(None);
-        }
-        if let Some(id) = indexed
-            && let Some(record) = self.token(id)?
+        let Some(record) = self.token_by_digest(&line.token.digest)? else { return Ok(None) };
+        // Not one of this very batch: a line that comes twice is a mistake.
+        if self.shared.state.index().with(&record.digest, |token| token.is_some())
             && Some(record.owner.as_str()) == owner
             && record.name == name
             && record.revoked.is_none()
         {
-            return Ok(Some(id));
+            return Ok(Some(record.id));
         }
         Err(Refusal::new(RefusalCode::NameTaken, "a token with this digest is registered already").into())
     }
 
     fn make_owner(&mut self, actor: &Actor, acting: &Acting<'_>, line: &Line) -> Result<String, ChangeError> {
         let login = &line.token.owner;
-        let record = UserRecord {
-            id: line.owner_id.clone(),
-            login: login.clone(),
-            name: login.clone(),
-            email: None,
-            kind: UserKind::Service,
-            password: None,
-            banned: None,
-            created_at: self.now,
-            deleted_at: None,
-            revision: 1,
-        };
+        let (id, name) = (line.owner_id.clone(), login.clone());
+        let record = UserRecord::new(id, login.clone(), name, UserKind::Service, self.now);
         let record = users::create(&self.world(), acting, record)?;
         let id = record.id.clone();
         self.note(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
-        let ix = self.standing.accounts.put_user(record.clone());
-        self.pending.users.push(ix);
-        self.pending.ops.push(Op::PutUser(record));
+        self.apply(Op::PutUser(record));
         Ok(id)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Desk, Text, tokens::target};
+use super::{NewSecret, Transaction, tokens::target};
 use crate::{
     authz::{
         accounts::UserKind,
@@ -23,14 +23,14 @@ pub(super) fn by_rotation(predecessor: TokenId) -> String {
     format!("rotation:{}", predecessor.as_str())
 }
 
-impl Desk {
+impl Transaction {
     /// By the token itself: the actor is its owner, without a parent, since the new one reaches exactly as
     /// far. What was exchanged is not rotated.
     pub(crate) fn rotate_itself(
         &mut self,
         actor: &Actor,
         id: TokenId,
-        text: Text,
+        text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         self.rotate_token(actor, id, None, None, text, Some(by_rotation(id)))
     }
@@ -40,11 +40,11 @@ impl Desk {
     pub(crate) fn exchange_token(
         &mut self,
         new: &Exchanged,
-        text: Text,
+        text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         let refuse = |code, message: &str| Err(Refusal::new(code, message).into());
         // The rule may have gone since the request read it.
-        let rules = &self.standing.proxy.exchange;
+        let rules = &self.state.proxy.exchange;
         let Some(rule) = rules.iter().find(|rule| rule.author() == new.rule) else {
             return refuse(RefusalCode::NotFound, "the rule of exchange is gone");
         };
@@ -52,7 +52,7 @@ impl Desk {
         if self.token(text.id)?.is_some() {
             return refuse(RefusalCode::NameTaken, "the token was exchanged already");
         }
-        let Some(owner) = self.standing.accounts.user_by_login(&rule.account) else {
+        let Some(owner) = self.state.accounts.user_by_login(&rule.account) else {
             return refuse(RefusalCode::NotFound, "the account of the rule does not exist");
         };
         let owner = &owner.record;
@@ -64,24 +64,12 @@ impl Desk {
         }
         let (owner_id, login) = (owner.id.clone(), owner.login.clone());
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let own_name = format!("{name} {}", text.id.as_str());
         let record = TokenRecord {
-            id: text.id,
-            digest: text.digest,
-            imported: false,
-            owner: owner_id,
             author: Some(new.rule.clone()),
-            name: format!("{name} {}", text.id.as_str()),
             note: new.subject.clone(),
-            scope: new.scope.clone(),
-            allow_ips: Vec::new(),
-            created_at: self.now,
-            not_before: None,
             expires_at: Some(self.now.plus_seconds(seconds)),
-            last_used: None,
-            revoked: None,
-            rotation: None,
-            family: text.id,
-            revision: 1,
+            ..TokenRecord::new(text.id, text.digest, owner_id, own_name, new.scope.clone(), self.now)
         };
         let change = json!({
             "owner": login,
@@ -89,14 +77,9 @@ impl Desk {
             "scope": scope_json(&record.scope),
             "expires_at": record.expires_at.map(time_json),
         });
-        self.audit(Entry {
-            event: "token.exchange",
-            actor: format!("exchange:{name}"),
-            target: target(&record),
-            request_id: Some(new.request_id.clone()),
-            reason: None,
-            change: Some(change),
-        });
+        let actor = format!("exchange:{name}");
+        let request_id = Some(new.request_id.clone());
+        self.audit(Entry { request_id, ..Entry::new("token.exchange", actor, target(&record), change) });
         self.put_token(record.clone());
         Ok((record, true))
     }

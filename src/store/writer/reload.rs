@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Desk;
+use super::Transaction;
 use crate::{
     authz::{rules::Rules, subject::Permission},
     fence::Affected,
@@ -14,22 +14,21 @@ use crate::{
     },
 };
 
-impl Desk {
+impl Transaction {
     pub(crate) fn replace_configuration(
         &mut self,
         actor: &Actor,
         new: &Configuration,
     ) -> Result<(), ChangeError> {
-        let parent = self.parent(actor)?;
-        self.acting(actor, &parent)?.require(Permission::AdminWrite)?;
+        self.acting(actor)?.require(Permission::AdminWrite)?;
         let (services, public, settings) = (new.services.clone(), new.public.clone(), new.rules.clone());
         let rules = Rules::compile(services, public, settings, &mut self.ids).map_err(ChangeError::Rules)?;
         let change = json!({"services": rules.services().len()});
         self.note(actor, "config.reload", "config".into(), Some(change));
-        self.standing.rules = Arc::new(rules);
-        self.standing.proxy = new.proxy.clone();
-        self.standing.policy = new.policy.clone();
-        self.pending.everybody = true;
+        self.state.rules = Arc::new(rules);
+        self.state.proxy = new.proxy.clone();
+        self.state.policy = new.policy.clone();
+        self.batch.effects.everybody = true;
         self.affected = Some(Affected::Everybody);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Desk;
+use super::Transaction;
 use crate::{
     authz::secret::Digest,
     fence::LiveRow,
@@ -13,18 +13,18 @@ use crate::{
     },
 };
 
-impl Desk {
+impl Transaction {
     /// Of tokens that are still there; later uses win, in the engine.
     pub(crate) fn record_use(&mut self, uses: &[(Digest, LastUsed)]) {
         for (digest, used) in uses {
-            if let Some(token) = self.state.index().with(digest, |token| token.map(|token| token.id)) {
-                self.pending.ops.push(Op::PutLastUsed { token, used: used.clone() });
+            if let Some(token) = self.shared.state.index().with(digest, |token| token.map(|token| token.id)) {
+                self.apply(Op::PutLastUsed { token, used: used.clone() });
             }
         }
     }
 
     pub(crate) fn record_cut(&mut self, actor: &Actor, row: &LiveRow) {
-        let user = row.user.and_then(|ix| self.standing.accounts.user(ix));
+        let user = row.user.and_then(|ix| self.state.accounts.user(ix));
         let change = json!({
             "request_id": row.request_id,
             "user": user.map(|user| user.record.login.as_str()),
@@ -39,8 +39,8 @@ impl Desk {
     /// The caller has counted and bounded them; here they get their place in the chain.
     pub(crate) fn record_refusals(&mut self, refusals: &[AuditEvent]) {
         for refusal in refusals {
-            let event = self.standing.audit.append(refusal.clone());
-            self.pending.ops.push(Op::AppendAudit(event));
+            let mut head = self.state.audit;
+            self.apply(Op::AppendAudit(head.append(refusal.clone())));
         }
     }
 }

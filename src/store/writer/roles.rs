@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Desk;
+use super::Transaction;
 use crate::{
     authz::{
         accounts::{GrantRecord, Grantee, RoleRecord},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-impl Desk {
+impl Transaction {
     pub(crate) fn create_role(
         &mut self,
         actor: &Actor,
@@ -25,36 +25,32 @@ impl Desk {
         name: &str,
         permissions: &[Permission],
     ) -> Result<RoleRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let role = RoleRecord {
             key: key.to_owned(),
             name: name.to_owned(),
             permissions: permissions.to_vec(),
             revision: 1,
         };
-        let role = roles::create(&self.world(), &self.acting(actor, &parent)?, role)?;
+        let role = roles::create(&self.world(), &acting, role)?;
         let words: Vec<&str> = role.permissions.iter().map(|permission| permission.word()).collect();
         self.note(actor, "role.create", target(key), Some(json!({"permissions": words})));
-        self.standing.accounts.put_role(role.clone());
-        self.pending.everybody = true;
-        self.pending.ops.push(Op::PutRole(role.clone()));
+        self.apply(Op::PutRole(role.clone()));
         Ok(role)
     }
 
     /// With its grants.
     pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (role, grants) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let role = roles::delete(&world, &acting, key)?.clone();
             let grants = world.accounts.grants().filter(|grant| grant.role == key);
             (role, grants.collect::<Vec<GrantRecord>>())
         };
         self.note(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
-        self.pending.ops.extend(grants.into_iter().map(Op::DropGrant));
-        self.pending.ops.push(Op::DropRole { key: key.to_owned() });
-        self.standing.accounts.drop_role(key);
-        self.pending.everybody = true;
+        grants.into_iter().for_each(|grant| self.apply(Op::DropGrant(grant)));
+        self.apply(Op::DropRole { key: key.to_owned() });
         self.affected = Some(Affected::Everybody);
         Ok(role)
     }
@@ -66,9 +62,9 @@ impl Desk {
         to: &GrantTarget,
         granted: bool,
     ) -> Result<GrantRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (grant, user, target, was) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             acting.require(Permission::ManageRole)?;
             let (to, user, target, has) = match to {
                 GrantTarget::User(login) => {
@@ -95,16 +91,7 @@ impl Desk {
         }
         let event = if granted { "grant.add" } else { "grant.remove" };
         self.note(actor, event, target, Some(json!({"role": role})));
-        self.standing.accounts.set_grant(&grant, granted);
-        match user {
-            Some(ix) => self.pending.users.push(ix),
-            None => self.pending.everybody = true,
-        }
-        self.pending.ops.push(if granted {
-            Op::PutGrant(grant.clone())
-        } else {
-            Op::DropGrant(grant.clone())
-        });
+        self.apply(if granted { Op::PutGrant(grant.clone()) } else { Op::DropGrant(grant.clone()) });
         Ok(grant)
     }
 }

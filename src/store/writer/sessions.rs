@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 
-use super::{Desk, PERMISSION_DENIED};
+use super::{PERMISSION_DENIED, Transaction};
 use crate::{
     authz::{
         accounts::UserKind,
@@ -19,6 +19,7 @@ use crate::{
         change::{Actor, NewSession, Who},
         model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
         op::Op,
+        sessions::{Keyed, Sessions, changes},
     },
 };
 
@@ -38,10 +39,10 @@ pub(super) struct Opening {
     pub by: SignedInBy,
 }
 
-impl Desk {
+impl Transaction {
     /// `None`: the account may not sign in, or its password is another one by now.
     pub(crate) fn begin_session(&mut self, new: &NewSession) -> Result<Option<SessionRecord>, ChangeError> {
-        let Some(user) = self.standing.accounts.user_by_id(&new.user) else { return Ok(None) };
+        let Some(user) = self.state.accounts.user_by_id(&new.user) else { return Ok(None) };
         let (ix, user) = (user.ix, user.record.clone());
         if !may_sign_in(&user) || user.password.as_ref() != Some(&new.verified) {
             return Ok(None);
@@ -67,7 +68,7 @@ impl Desk {
         if !ending.is_empty() {
             self.affected = Some(Affected::User(ix));
         }
-        ending.into_iter().for_each(|digest| self.drop_session(digest));
+        ending.into_iter().for_each(|digest| self.apply(Op::DropSession(digest)));
         let record = SessionRecord {
             digest: opening.digest,
             user: user.id.clone(),
@@ -82,35 +83,33 @@ impl Desk {
         };
         let change = json!({"client": record.client.to_string(), "by": by});
         self.note(actor, "session.begin", target(user), Some(change));
-        self.put_session(record.clone());
+        self.apply(Op::PutSession(record.clone()));
         record
     }
 
     /// Not audited: it says no more than when somebody was there last.
     pub(crate) fn record_session(&mut self, digest: &Digest, seen: Timestamp) {
         if let Some(session) = self.session(digest) {
-            self.put_session(SessionRecord { last_seen_at: seen.max(session.last_seen_at), ..session });
+            let last_seen_at = seen.max(session.last_seen_at);
+            self.apply(Op::PutSession(SessionRecord { last_seen_at, ..session }));
         }
     }
 
     /// One's own, signed out; idempotent.
     pub(crate) fn end_session(&mut self, actor: &Actor, digest: &Digest) {
         let Some(session) = self.session(digest) else { return };
-        let Some(user) = self.standing.accounts.user_by_id(&session.user) else { return };
+        let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
         let (ix, user) = (user.ix, user.record.clone());
         self.affected = Some(Affected::User(ix));
-        self.drop_session(*digest);
+        self.apply(Op::DropSession(*digest));
         self.note(actor, "session.end", target(&user), None);
     }
 
     /// All of a user's, and how many there were.
     pub(crate) fn end_sessions(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, user) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::end_sessions(&self.world(), &acting, login)?;
-            (user.ix, user.record.clone())
-        };
+        let acting = self.acting(actor)?;
+        let user = users::end_sessions(&self.world(), &acting, login)?;
+        let (ix, user) = (user.ix, user.record.clone());
         let ended = self.sign_out(ix, &user.id);
         if ended > 0 {
             let change = json!({"sessions": ended});
@@ -126,27 +125,24 @@ impl Desk {
         login: &str,
         digest: Digest,
     ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
-        let parent = self.parent(actor)?;
-        let user = {
-            let acting = self.acting(actor, &parent)?;
-            users::invite(&self.world(), &acting, login)?.record.clone()
-        };
+        let acting = self.acting(actor)?;
+        let user = users::invite(&self.world(), &acting, login)?.record.clone();
         self.drop_invitations_of(&user.id);
         let expires_at = self.now.plus_seconds(INVITED);
-        let author = Desk::author(actor);
+        let author = Transaction::author(actor);
         let record = InvitationRecord { digest, user: user.id.clone(), author, expires_at };
         self.note(actor, "user.invite", target(&user), None);
-        self.pending.ops.push(Op::PutInvitation(record.clone()));
-        self.pending.invitations.insert(digest, Some(record.clone()));
+        self.apply(Op::PutInvitation(record.clone()));
         Ok((user, record))
     }
 
     /// Whoever has the text sets the password, once, as long as the author could set it.
     pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
         let gone = || Refusal::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
-        let invitation = self.invitation(digest).filter(|record| self.now < record.expires_at);
+        let invitation = self.found(digest, |sessions| sessions.invitation(digest));
+        let invitation = invitation.filter(|record| self.now < record.expires_at);
         let invitation = invitation.ok_or_else(gone)?;
-        let user = self.standing.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
+        let user = self.state.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
         let (ix, user) = (user.ix, user.record.clone());
         if !may_sign_in(&user) || !self.may_invite(&invitation) {
             return Err(gone().into());
@@ -160,10 +156,10 @@ impl Desk {
     fn may_invite(&self, invitation: &InvitationRecord) -> bool {
         let world = self.world();
         let acting = match &invitation.author {
-            None => Ok(Acting::operator(&self.standing.rules)),
+            None => Ok(Acting::operator(&self.state.rules)),
             Some(author) => Acting::user(&world, author, None),
         };
-        let user = self.standing.accounts.user_by_id(&invitation.user);
+        let user = self.state.accounts.user_by_id(&invitation.user);
         let login = user.map(|user| user.record.login.as_str());
         acting.is_ok_and(|acting| login.is_some_and(|login| users::invite(&world, &acting, login).is_ok()))
     }
@@ -174,18 +170,17 @@ impl Desk {
         let author = match self.affected {
             None | Some(Affected::Token(_)) => return,
             Some(Affected::Everybody) => None,
-            Some(Affected::User(ix)) => match self.standing.accounts.user(ix) {
+            Some(Affected::User(ix)) => match self.state.accounts.user(ix) {
                 Some(user) => Some(user.record.id.clone()),
                 None => return,
             },
         };
-        let mut invitations = self.sessions.invitations_by(author.as_deref());
-        invitations.retain(|record| !self.pending.invitations.contains_key(&record.digest));
-        let pending = self.pending.invitations.values().flatten();
-        invitations.extend(pending.filter(|record| record.is_by(author.as_deref())).cloned());
-        invitations.retain(|invitation| !self.may_invite(invitation));
-        for InvitationRecord { digest, .. } in invitations {
-            self.drop_invitation(digest);
+        let stored = self.shared.sessions.invitations_by(author.as_deref());
+        let invitations = self.merged::<InvitationRecord>(stored, |record| record.is_by(author.as_deref()));
+        for invitation in invitations {
+            if !self.may_invite(&invitation) {
+                self.apply(Op::DropInvitation(invitation.digest));
+            }
         }
     }
 
@@ -200,7 +195,7 @@ impl Desk {
         self.drop_invitations_of(&before.id);
         let after =
             UserRecord { password: phc.map(ToOwned::to_owned), revision: before.revision + 1, ..before };
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         after
     }
 
@@ -210,54 +205,43 @@ impl Desk {
         if !sessions.is_empty() {
             self.affected = Some(Affected::User(ix));
         }
-        sessions.iter().for_each(|session| self.drop_session(session.digest));
+        sessions.iter().for_each(|session| self.apply(Op::DropSession(session.digest)));
         sessions.len()
     }
 
     pub(super) fn drop_invitations_of(&mut self, user: &str) {
-        let stored = self.sessions.invitations_of(user).into_iter().map(|record| record.digest);
-        let pending = self.pending.invitations.values().flatten();
-        let pending = pending.filter(|record| record.user == user).map(|record| record.digest);
-        let all: Vec<Digest> = stored.chain(pending).collect();
-        all.into_iter().for_each(|digest| self.drop_invitation(digest));
-    }
-
-    fn drop_invitation(&mut self, digest: Digest) {
-        self.pending.ops.push(Op::DropInvitation(digest));
-        self.pending.invitations.insert(digest, None);
-    }
-
-    pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
-        let session = match self.pending.sessions.get(digest) {
-            Some(pending) => pending.clone(),
-            None => self.sessions.session(digest),
-        };
-        session.filter(|session| session.holds(self.now))
-    }
-
-    fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
-        match self.pending.invitations.get(digest) {
-            Some(pending) => pending.clone(),
-            None => self.sessions.invitation(digest),
+        let stored = self.shared.sessions.invitations_of(user);
+        for record in self.merged::<InvitationRecord>(stored, |record| record.user == user) {
+            self.apply(Op::DropInvitation(record.digest));
         }
     }
 
+    pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
+        let session = self.found(digest, |sessions| sessions.session(digest));
+        session.filter(|session| session.holds(self.now))
+    }
+
     fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
-        let mut sessions = self.sessions.of(user);
-        sessions.retain(|session| !self.pending.sessions.contains_key(&session.digest));
-        let pending = self.pending.sessions.values().flatten();
-        sessions.extend(pending.filter(|session| session.user == user).cloned());
-        sessions
+        self.merged(self.shared.sessions.of(user), |session| session.user == user)
     }
 
-    fn put_session(&mut self, record: SessionRecord) {
-        self.pending.ops.push(Op::PutSession(record.clone()));
-        self.pending.sessions.insert(record.digest, Some(record));
+    /// A record as the batch has it, else as it is in memory.
+    pub(super) fn found<R: Keyed>(
+        &self,
+        digest: &Digest,
+        stored: impl FnOnce(&Sessions) -> Option<R>,
+    ) -> Option<R> {
+        match self.batch.staged.change(R::TABLE, digest.as_bytes()) {
+            Some(row) => R::decode(row?).ok(),
+            None => stored(&self.shared.sessions),
+        }
     }
 
-    fn drop_session(&mut self, digest: Digest) {
-        self.pending.ops.push(Op::DropSession(digest));
-        self.pending.sessions.insert(digest, None);
+    /// The records in memory that the batch leaves alone, and its own that fit.
+    pub(super) fn merged<R: Keyed>(&self, mut stored: Vec<R>, fits: impl Fn(&R) -> bool) -> Vec<R> {
+        stored.retain(|record| self.batch.staged.change(R::TABLE, record.key().as_bytes()).is_none());
+        stored.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
+        stored
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Desk, desk::is_live, issued::by_rotation};
+use super::{Transaction, issued::by_rotation, transaction::is_live};
 use crate::{
     authz::{
         accounts::{Account, fold},
@@ -26,26 +26,26 @@ use crate::{
 
 /// What the writer knows of a new token's text, which it never sees.
 #[derive(Clone, Copy)]
-pub(crate) struct Text {
+pub(crate) struct NewSecret {
     pub id: TokenId,
     pub digest: Digest,
 }
 
-impl Desk {
+impl Transaction {
     /// `false`: the key was repeated, and the record is the first one's.
     pub(crate) fn create_token(
         &mut self,
         actor: &Actor,
         new: &NewToken,
         once: Option<&Idempotency>,
-        text: Text,
+        text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
             return Ok((first, false));
         }
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let record = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let owner = tokens::owner(&world, &acting, &new.owner)?;
             let name = tokens::name(&new.name)?;
             let note = tokens::note(&new.note)?;
@@ -55,24 +55,14 @@ impl Desk {
                 allow_ips: new.allow_ips.clone(),
             };
             let reach = tokens::create(&world, &acting, owner, reach, new.not_before)?;
+            let owner = owner.record.id.clone();
             TokenRecord {
-                id: text.id,
-                digest: text.digest,
-                imported: false,
-                owner: owner.record.id.clone(),
-                author: Desk::author(actor),
-                name,
+                author: Transaction::author(actor),
                 note,
-                scope: reach.scope,
                 allow_ips: reach.allow_ips,
-                created_at: self.now,
                 not_before: new.not_before,
                 expires_at: reach.expires_at,
-                last_used: None,
-                revoked: None,
-                rotation: None,
-                family: text.id,
-                revision: 1,
+                ..TokenRecord::new(text.id, text.digest, owner, name, reach.scope, self.now)
             }
         };
         let name = fold(&record.name);
@@ -96,9 +86,9 @@ impl Desk {
         edit: &TokenEdit,
     ) -> Result<TokenRecord, ChangeError> {
         let before = self.known_token(id)?;
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let after = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let owner = self.owner_of(&before)?;
             let mut after = before.clone();
             let mut reach = reach_of(&before);
@@ -130,17 +120,14 @@ impl Desk {
         if renamed && is_live(&before, self.now) && self.named(&before.owner, &new_name)?.is_some() {
             return Err(name_taken(&after.name).into());
         }
-        let had_name = renamed && self.has_name(&before.owner, &old_name, id)?;
-
         if reach_of(&after) != reach_of(&before) {
             self.affected = Some(Affected::Token(before.digest));
         }
         if after == before {
-            self.show_token(&before);
+            self.batch.shown.push(before.clone());
             return Ok(before);
         }
-        if had_name {
-            self.free_name(&before.owner, old_name);
+        if renamed && self.free_name(&before, old_name)? {
             self.take_name(&before.owner, new_name, id);
         }
         let after = TokenRecord { revision: before.revision + 1, ..after };
@@ -155,17 +142,17 @@ impl Desk {
         id: TokenId,
         grace: Option<Duration>,
         once: Option<&Idempotency>,
-        text: Text,
+        text: NewSecret,
         author: Option<String>,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
             return Ok((first, false));
         }
         let mut before = self.known_token(id)?;
-        Desk::refuse_exchanged(&before)?;
-        let parent = self.parent(actor)?;
+        Transaction::refuse_exchanged(&before)?;
+        let acting = self.acting(actor)?;
         let grace = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let grace = tokens::rotate(&world, &acting, self.owner_of(&before)?, &reach_of(&before), grace);
             if let Some(rotation) = before.rotation {
                 let message = format!("the token was replaced by {} already", rotation.to);
@@ -201,9 +188,6 @@ impl Desk {
         self.affected = Some(Affected::Token(before.digest));
         // The new one first: whoever sees the old one replaced can use the new one.
         self.put_token(after.clone());
-        if !grace.is_zero() {
-            self.replaced.entry(before.owner.clone()).or_default().insert(before.id);
-        }
         self.put_token(before);
         Ok((after, true))
     }
@@ -215,8 +199,8 @@ impl Desk {
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
         let record = self.known_token(id)?;
-        let parent = self.parent(actor)?;
-        tokens::revoke(&self.acting(actor, &parent)?, self.owner_of(&record)?)?;
+        let acting = self.acting(actor)?;
+        tokens::revoke(&acting, self.owner_of(&record)?)?;
         self.end_token(actor, record, reason)
     }
 
@@ -228,14 +212,11 @@ impl Desk {
         digests: &[Digest],
         reason: RevokeReason,
     ) -> Result<Vec<Option<(TokenRecord, bool)>>, ChangeError> {
-        let parent = self.parent(actor)?;
-        self.acting(actor, &parent)?;
+        self.acting(actor)?;
         let mut revoked = Vec::with_capacity(digests.len());
         let mut affected: Option<Affected> = None;
         for digest in digests {
-            let id = self.state.index().with(digest, |token| token.map(|token| token.id));
-            let record = id.map(|id| self.token(id)).transpose()?.flatten();
-            let Some(record) = record else {
+            let Some(record) = self.token_by_digest(digest)? else {
                 revoked.push(None);
                 continue;
             };
@@ -264,8 +245,7 @@ impl Desk {
             && next.author == Some(by_rotation(last.id))
         {
             last = self.end_one(actor, next, reason)?;
-            self.affected =
-                self.standing.accounts.user_by_id(&last.owner).map(|owner| Affected::User(owner.ix));
+            self.affected = self.state.accounts.user_by_id(&last.owner).map(|owner| Affected::User(owner.ix));
         }
         Ok(ended)
     }
@@ -276,18 +256,13 @@ impl Desk {
         mut record: TokenRecord,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
-        let name = fold(&record.name);
-        let has_name = self.has_name(&record.owner, &name, record.id)?;
-
         self.affected = Some(Affected::Token(record.digest));
         if record.revoked.is_some() {
-            self.show_token(&record);
+            self.batch.shown.push(record.clone());
             return Ok(record);
         }
-        if has_name {
-            self.free_name(&record.owner, name);
-        }
-        record.revoked = Some(Revocation { at: self.now, by: Desk::author(actor), reason });
+        self.free_name(&record, fold(&record.name))?;
+        record.revoked = Some(Revocation { at: self.now, by: Transaction::author(actor), reason });
         record.revision += 1;
         let change = json!({"reason": audit::reason_word(reason)});
         self.note(actor, "token.revoke", target(&record), Some(change));
@@ -297,7 +272,7 @@ impl Desk {
 
     /// That the owner may have one live token more.
     fn require_place(&mut self, owner: &str) -> Result<(), ChangeError> {
-        let most = self.standing.policy.max_tokens;
+        let most = self.state.policy.max_tokens;
         if !self.has_live_tokens(owner, most)? {
             return Ok(());
         }
@@ -308,8 +283,8 @@ impl Desk {
     /// Rows of ended tokens stay for long: whoever makes and ends tokens without end is held up. Nothing
     /// that only ends tokens asks this.
     fn require_few_ended(&self, owner: &str) -> Result<(), Refusal> {
-        let most = self.standing.policy.max_ended_tokens;
-        if self.ended_tokens(owner) < most {
+        let most = self.state.policy.max_ended_tokens;
+        if self.rows().counts(owner).ended < most {
             return Ok(());
         }
         let message = format!(
@@ -325,12 +300,12 @@ impl Desk {
     }
 
     fn owner_of(&self, record: &TokenRecord) -> Result<&Account, Refusal> {
-        let owner = self.standing.accounts.user_by_id(&record.owner);
+        let owner = self.state.accounts.user_by_id(&record.owner);
         owner.ok_or_else(|| Refusal::new(RefusalCode::NotFound, "the token's owner is unknown"))
     }
 
     fn described(&self, record: &TokenRecord) -> Value {
-        let owner = self.standing.accounts.user_by_id(&record.owner);
+        let owner = self.state.accounts.user_by_id(&record.owner);
         json!({
             "owner": owner.map_or(record.owner.as_str(), |owner| owner.record.login.as_str()),
             "name": record.name,

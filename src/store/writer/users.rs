@@ -2,12 +2,11 @@
 
 use serde_json::json;
 
-use super::Desk;
+use super::Transaction;
 use crate::{
     authz::{
-        accounts::{Grantee, UserKind, UserRecord, fold},
+        accounts::{Account, GrantRecord, Grantee, UserKind, UserRecord, fold},
         administration::users,
-        subject::UserIx,
     },
     fence::Affected,
     store::{
@@ -18,27 +17,21 @@ use crate::{
     },
 };
 
-impl Desk {
+impl Transaction {
     pub(crate) fn create_user(
         &mut self,
         actor: &Actor,
         new: &NewUser,
         id: &str,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
+        let (email, password) = (new.email.clone(), new.password.clone());
         let record = UserRecord {
-            id: id.to_owned(),
-            login: new.login.clone(),
-            name: new.name.clone(),
-            email: new.email.clone(),
-            kind: new.kind,
-            password: new.password.clone(),
-            banned: None,
-            created_at: self.now,
-            deleted_at: None,
-            revision: 1,
+            email,
+            password,
+            ..UserRecord::new(id.to_owned(), new.login.clone(), new.name.clone(), new.kind, self.now)
         };
-        let record = users::create(&self.world(), &self.acting(actor, &parent)?, record)?;
+        let record = users::create(&self.world(), &acting, record)?;
         let kind = match record.kind {
             UserKind::Human => "human",
             UserKind::Service => "service",
@@ -48,7 +41,7 @@ impl Desk {
         if record.password.is_some() {
             self.note(actor, "user.password", target(&record.login), Some(json!({"password": "set"})));
         }
-        self.put_user(record.clone());
+        self.apply(Op::PutUser(record.clone()));
         Ok(record)
     }
 
@@ -59,9 +52,9 @@ impl Desk {
         if_revision: Option<u64>,
         edit: &UserEdit,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
+        let acting = self.acting(actor)?;
         let (before, after) = {
-            let (world, acting) = (self.world(), self.acting(actor, &parent)?);
+            let world = self.world();
             let before = users::find_to_edit(&world, &acting, login)?;
             let mut after = before.record.clone();
             after.login = edit.login.clone().unwrap_or(after.login);
@@ -83,7 +76,7 @@ impl Desk {
             "email": audit::changed(&before.email, &after.email),
         });
         self.note(actor, "user.edit", target(&before.login), Some(change));
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
 
@@ -94,12 +87,9 @@ impl Desk {
         login: &str,
         reason: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, before, reason) = {
-            let acting = self.acting(actor, &parent)?;
-            let (user, reason) = users::ban(&self.world(), &acting, login, reason)?;
-            (user.ix, user.record.clone(), reason)
-        };
+        let acting = self.acting(actor)?;
+        let (user, reason) = users::ban(&self.world(), &acting, login, reason)?;
+        let (ix, before) = (user.ix, user.record.clone());
         if reason.is_some() {
             self.affected = Some(Affected::User(ix));
         }
@@ -114,19 +104,15 @@ impl Desk {
         let change = reason.as_ref().map(|reason| json!({"reason": reason}));
         self.note(actor, event, target(&before.login), change);
         let after = UserRecord { banned: reason, revision: before.revision + 1, ..before };
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
 
     pub(crate) fn delete_user(&mut self, actor: &Actor, login: &str) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, before, groups, roles) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::delete(&self.world(), &acting, login)?;
-            (user.ix, user.record.clone(), user.groups.clone(), user.roles.clone())
-        };
+        let acting = self.acting(actor)?;
+        let Account { ix, record: before, groups, roles } =
+            users::delete(&self.world(), &acting, login)?.clone();
         let tokens = self.tokens_of(&before.id)?;
-        let names = self.names_of(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
         self.sign_out(ix, &before.id);
@@ -134,28 +120,25 @@ impl Desk {
         let mut revoked = 0;
         for mut token in tokens {
             if token.revoked.is_some() {
-                self.show_token(&token);
+                self.batch.shown.push(token);
                 continue;
             }
-            let (at, by) = (self.now, Desk::author(actor));
+            let (at, by) = (self.now, Transaction::author(actor));
             token.revoked = Some(Revocation { at, by, reason: RevokeReason::OwnerDeleted });
             token.revision += 1;
             revoked += 1;
-            let name = fold(&token.name);
-            if names.get(&name) == Some(&token.id) {
-                self.free_name(&before.id, name);
-            }
+            self.free_name(&token, fold(&token.name))?;
             self.put_token(token);
         }
         for ix in groups {
-            if let Some(group) = self.standing.accounts.group(ix) {
+            if let Some(group) = self.state.accounts.group(ix) {
                 let (group, user) = (group.record.id.clone(), before.id.clone());
-                self.pending.ops.push(Op::DropMember { group, user });
+                self.put_member(group, user, false);
             }
         }
         for role in roles {
             let to = Grantee::User(before.id.clone());
-            self.pending.ops.push(Op::DropGrant(crate::authz::accounts::GrantRecord { role, to }));
+            self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
         let change = json!({"id": before.id, "revoked_tokens": revoked});
         self.note(actor, "user.delete", target(&before.login), Some(change));
@@ -165,7 +148,7 @@ impl Desk {
             revision: before.revision + 1,
             ..before
         };
-        self.put_user(after.clone());
+        self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
 
@@ -175,22 +158,12 @@ impl Desk {
         login: &str,
         phc: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, before) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
-            (user.ix, user.record.clone())
-        };
+        let acting = self.acting(actor)?;
+        let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
+        let (ix, before) = (user.ix, user.record.clone());
         let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
         self.note(actor, "user.password", target(&before.login), Some(change));
         Ok(self.replace_password(ix, before, phc))
-    }
-
-    pub(super) fn put_user(&mut self, record: UserRecord) -> UserIx {
-        let ix = self.standing.accounts.put_user(record.clone());
-        self.pending.users.push(ix);
-        self.pending.ops.push(Op::PutUser(record));
-        ix
     }
 }
 

@@ -1,6 +1,6 @@
 //! Idempotency: a request that is repeated within a day gets the record of the first one.
 
-use super::Desk;
+use super::Transaction;
 use crate::store::{
     ChangeError,
     change::Idempotency,
@@ -11,14 +11,11 @@ use crate::store::{
 /// How long an answer is remembered, in seconds.
 pub(super) const KEPT: i64 = 24 * 3600;
 
-impl Desk {
+impl Transaction {
     /// What the first request with this key made.
     pub(super) fn repeated(&self, once: Option<&Idempotency>) -> Result<Option<TokenRecord>, ChangeError> {
         let Some(once) = once else { return Ok(None) };
-        let first = match self.pending.once.get(&once.key) {
-            Some(first) => Some(first.clone()),
-            None => self.engine.idempotency(&once.key)?,
-        };
+        let first = self.rows().idempotency(&once.key)?;
         match first.filter(|first| first.at.plus_seconds(KEPT) > self.now) {
             Some(first) if first.request != once.request => Err(ChangeError::KeyReused),
             Some(first) => Ok(self.token(first.token)?),
@@ -30,7 +27,6 @@ impl Desk {
         let Some(once) = once else { return };
         let record =
             IdempotencyRecord { key: once.key.clone(), request: once.request, token: made.id, at: self.now };
-        self.pending.ops.push(Op::PutIdempotency(record.clone()));
-        self.pending.once.insert(record.key.clone(), record);
+        self.apply(Op::PutIdempotency(record));
     }
 }

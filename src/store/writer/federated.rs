@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{
-    Desk,
+    Transaction,
     sessions::{Opening, may_sign_in},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         change::{Actor, ProvidedSession, Who},
         model::{IdentityRecord, SessionRecord, SignedInBy},
         op::Op,
+        sessions::Keyed as _,
     },
 };
 
@@ -35,29 +36,31 @@ pub(crate) struct Ids {
 const LONGEST_SUBJECT: usize = 255;
 const LONGEST_ISSUER: usize = 1024;
 
-impl Desk {
-    /// Refused before anything is put down.
+impl Transaction {
+    /// In one change: the account, the groups that the operator listed and the provider says, the session.
     pub(crate) fn begin_provided_session(
         &mut self,
         new: &ProvidedSession,
         ids: &Ids,
     ) -> Result<SessionRecord, ChangeError> {
-        let key = IdentityRecord::key(&new.issuer, &new.subject);
-        let made = self.groups_to_make(new, ids)?;
+        let key = IdentityRecord::digest(&new.issuer, &new.subject);
         let user = match self.identity(&key) {
             Some(identity) => {
-                let user = self.standing.accounts.user_by_id(&identity.user);
+                let user = self.state.accounts.user_by_id(&identity.user);
                 admitted(user.map(|user| &user.record))?
             }
-            None => self.provision(new, key, &ids.user)?,
+            None => self.provision(new, &ids.user)?,
         };
-        let ix = self.standing.accounts.user_by_id(&user.id).map(|user| user.ix);
+        let ix = self.state.accounts.user_by_id(&user.id).map(|user| user.ix);
         let ix = ix.ok_or_else(|| ChangeError::Closed("an account that was made is not there".into()))?;
-        for group in made {
-            self.told(new, "group.create", format!("group:{}", group.name), json!({"id": group.id}));
-            self.put_group(group);
-        }
-        for (group, member) in &new.groups {
+        for ((group, member), id) in new.groups.iter().zip(&ids.groups) {
+            if *member && self.state.accounts.group_by_name(group).is_none() {
+                let record = GroupRecord { id: id.clone(), name: group.clone(), parent: None, revision: 1 };
+                let operator = Acting::operator(&self.state.rules);
+                let group = groups::create(&self.world(), &operator, record)?;
+                self.told(new, "group.create", format!("group:{}", group.name), json!({"id": group.id}));
+                self.apply(Op::PutGroup(group));
+            }
             self.follow(new, group, (ix, &user), *member);
         }
         let ProvidedSession { digest, client, replaces, .. } = *new;
@@ -79,20 +82,17 @@ impl Desk {
         issuer: &str,
         subject: &str,
     ) -> Result<IdentityRecord, ChangeError> {
-        let parent = self.parent(actor)?;
-        let user = {
-            let acting = self.acting(actor, &parent)?;
-            // They can be that user: as setting the password.
-            users::invite(&self.world(), &acting, login)?.record.clone()
-        };
+        let acting = self.acting(actor)?;
+        // They can be that user: as setting the password.
+        let user = users::invite(&self.world(), &acting, login)?.record.clone();
         let issuer = names::text("issuer", issuer, 1, LONGEST_ISSUER)?;
         let subject = names::text("subject", subject, 1, LONGEST_SUBJECT)?;
-        let key = IdentityRecord::key(&issuer, &subject);
+        let key = IdentityRecord::digest(&issuer, &subject);
         if let Some(before) = self.identity(&key) {
             if before.user == user.id {
                 return Ok(before);
             }
-            let holder = self.standing.accounts.user_by_id(&before.user).map(|holder| &holder.record);
+            let holder = self.state.accounts.user_by_id(&before.user).map(|holder| &holder.record);
             if let Some(holder) = holder.filter(|holder| holder.deleted_at.is_none()) {
                 let message = format!("the provider means the account {:?} by it", holder.login);
                 return Err(Refusal::new(RefusalCode::NameTaken, message).into());
@@ -101,66 +101,37 @@ impl Desk {
         let change = json!({"issuer": issuer, "subject": subject});
         self.note(actor, "user.link", format!("user:{}", user.login), Some(change));
         let record = IdentityRecord { issuer, subject, user: user.id };
-        self.put_identity(key, record.clone());
+        self.apply(Op::PutIdentity(record.clone()));
         Ok(record)
     }
 
     /// Nobody's word signs the user in any more; who was, is signed out. Answers how many there were.
     pub(crate) fn unlink_identities(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
-        let parent = self.parent(actor)?;
-        let (ix, user) = {
-            let acting = self.acting(actor, &parent)?;
-            let user = users::end_sessions(&self.world(), &acting, login)?;
-            (user.ix, user.record.clone())
-        };
-        let stored = self.sessions.identities_of(&user.id).into_iter();
-        let stored = stored.map(|record| IdentityRecord::key(&record.issuer, &record.subject));
-        let stored = stored.filter(|key| !self.pending.identities.contains_key(key));
-        let pending = self.pending.identities.iter();
-        let pending = pending.filter(|(_, record)| record.as_ref().is_some_and(|r| r.user == user.id));
-        let keys: Vec<Digest> = stored.chain(pending.map(|(key, _)| *key)).collect();
-        for key in &keys {
-            self.pending.ops.push(Op::DropIdentity(*key));
-            self.pending.identities.insert(*key, None);
+        let acting = self.acting(actor)?;
+        let user = users::end_sessions(&self.world(), &acting, login)?;
+        let (ix, user) = (user.ix, user.record.clone());
+        let stored = self.shared.sessions.identities_of(&user.id);
+        let identities = self.merged::<IdentityRecord>(stored, |record| record.user == user.id);
+        for identity in &identities {
+            self.apply(Op::DropIdentity(identity.key()));
         }
-        if !keys.is_empty() {
+        if !identities.is_empty() {
             self.sign_out(ix, &user.id);
-            let change = json!({"identities": keys.len()});
+            let change = json!({"identities": identities.len()});
             self.note(actor, "user.unlink", format!("user:{}", user.login), Some(change));
         }
-        Ok(keys.len())
+        Ok(identities.len())
     }
 
     fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
-        match self.pending.identities.get(key) {
-            Some(pending) => pending.clone(),
-            None => self.sessions.identity(key),
-        }
-    }
-
-    fn put_identity(&mut self, key: Digest, record: IdentityRecord) {
-        self.pending.ops.push(Op::PutIdentity(record.clone()));
-        self.pending.identities.insert(key, Some(record));
-    }
-
-    /// Those that the operator listed, the provider says, and nobody has made yet.
-    fn groups_to_make(&self, new: &ProvidedSession, ids: &Ids) -> Result<Vec<GroupRecord>, Refusal> {
-        let (world, acting) = (self.world(), Acting::operator(&self.standing.rules));
-        let listed = new.groups.iter().zip(&ids.groups);
-        let missing = listed
-            .filter(|((name, member), _)| *member && self.standing.accounts.group_by_name(name).is_none());
-        let record = |name: &String, id: &String| {
-            let record = GroupRecord { id: id.clone(), name: name.clone(), parent: None, revision: 1 };
-            groups::create(&world, &acting, record)
-        };
-        missing.map(|((name, _), id)| record(name, id)).collect()
+        self.found(key, |sessions| sessions.identity(key))
     }
 
     /// An account for somebody who comes for the first time: a new one, or, where the operator
     /// trusts the provider with logins, the one that has the login already.
-    fn provision(&mut self, new: &ProvidedSession, key: Digest, id: &str) -> Result<UserRecord, ChangeError> {
+    fn provision(&mut self, new: &ProvidedSession, id: &str) -> Result<UserRecord, ChangeError> {
         let login = names::login(&new.login)?;
-        let taken = self.standing.accounts.user_by_login(&login).map(|user| user.record.clone());
+        let taken = self.state.accounts.user_by_login(&login).map(|user| user.record.clone());
         let user = match taken {
             Some(_) if !new.adopt => {
                 let message = format!(
@@ -175,27 +146,20 @@ impl Desk {
                 user
             }
             None => {
+                let name = names::text("name", &new.name, 1, 200).unwrap_or_else(|_| login.clone());
                 let record = UserRecord {
-                    id: id.to_owned(),
-                    name: names::text("name", &new.name, 1, 200).unwrap_or_else(|_| login.clone()),
-                    login,
                     email: new.email.as_deref().and_then(|email| names::email(email).ok()),
-                    kind: UserKind::Human,
-                    password: None,
-                    banned: None,
-                    created_at: self.now,
-                    deleted_at: None,
-                    revision: 1,
+                    ..UserRecord::new(id.to_owned(), login, name, UserKind::Human, self.now)
                 };
                 let record = users::provision(&self.world(), record)?;
                 let change = json!({"id": record.id, "name": record.name, "kind": "human"});
                 self.told(new, "user.create", format!("user:{}", record.login), change);
-                self.put_user(record.clone());
+                self.apply(Op::PutUser(record.clone()));
                 record
             }
         };
         let (issuer, subject) = (new.issuer.clone(), new.subject.clone());
-        self.put_identity(key, IdentityRecord { issuer, subject, user: user.id.clone() });
+        self.apply(Op::PutIdentity(IdentityRecord { issuer, subject, user: user.id.clone() }));
         Ok(user)
     }
 
@@ -207,8 +171,8 @@ impl Desk {
         (ix, user): (UserIx, &UserRecord),
         member: bool,
     ) {
-        let Some(group) = self.standing.accounts.group_by_name(group) else { return };
-        let account = self.standing.accounts.user(ix);
+        let Some(group) = self.state.accounts.group_by_name(group) else { return };
+        let account = self.state.accounts.user(ix);
         let was = account.is_some_and(|account| account.groups.binary_search(&group.ix).is_ok());
         let group = group.record.clone();
         if was == member {
@@ -219,13 +183,7 @@ impl Desk {
         }
         let event = if member { "group.member.add" } else { "group.member.remove" };
         self.told(new, event, format!("group:{}", group.name), json!({"user": user.login}));
-        self.standing.accounts.set_member(&group.id, &user.id, member);
-        self.pending.users.push(ix);
-        let (group, user) = (group.id, user.id.clone());
-        self.pending.ops.push(match member {
-            true => Op::PutMember { group, user },
-            false => Op::DropMember { group, user },
-        });
+        self.put_member(group.id, user.id.clone(), member);
     }
 
     /// What is done at the provider's word.
@@ -238,8 +196,8 @@ impl Desk {
     ) {
         change["issuer"] = new.issuer.as_str().into();
         change["subject"] = new.subject.as_str().into();
-        let (actor, request_id) = ("system".to_owned(), Some(new.request_id.clone()));
-        self.audit(Entry { event, actor, target, request_id, reason: None, change: Some(change) });
+        let request_id = Some(new.request_id.clone());
+        self.audit(Entry { request_id, ..Entry::new(event, "system", target, change) });
     }
 }
 

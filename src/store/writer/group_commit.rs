@@ -17,7 +17,7 @@ use super::Command;
 const LONGEST: Duration = Duration::from_millis(5);
 
 /// The queue as the writer takes from it, on one thread.
-pub(super) struct Gather {
+pub(super) struct GroupCommit {
     queue: mpsc::Receiver<Command>,
     waker: Waker,
     /// So many were answered together.
@@ -30,7 +30,7 @@ pub(super) struct Gather {
 /// A lone caller is never kept waiting: nobody was answered together with it.
 const ALONE: usize = 1;
 
-impl Gather {
+impl GroupCommit {
     /// For the thread that calls it.
     pub(super) fn new(queue: mpsc::Receiver<Command>) -> Self {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -87,9 +87,9 @@ mod tests {
 
     use super::*;
 
-    fn bench() -> (mpsc::Sender<Command>, Gather) {
+    fn bench() -> (mpsc::Sender<Command>, GroupCommit) {
         let (sender, queue) = mpsc::channel(8);
-        (sender, Gather::new(queue))
+        (sender, GroupCommit::new(queue))
     }
 
     fn send(sender: &mpsc::Sender<Command>) {
@@ -98,45 +98,45 @@ mod tests {
 
     #[test]
     fn what_waits_goes_together_and_nobody_else_is_waited_for() {
-        let (sender, mut gather) = bench();
-        gather.patience = Duration::from_secs(60);
+        let (sender, mut group_commit) = bench();
+        group_commit.patience = Duration::from_secs(60);
         (0..3).for_each(|_| send(&sender));
-        assert!(gather.first().is_some());
-        assert!(gather.next(1).is_some());
-        assert!(gather.next(2).is_some());
-        assert!(gather.next(3).is_none());
+        assert!(group_commit.first().is_some());
+        assert!(group_commit.next(1).is_some());
+        assert!(group_commit.next(2).is_some());
+        assert!(group_commit.next(3).is_none());
     }
 
     #[test]
     fn those_who_were_answered_together_are_waited_for() {
-        let (sender, mut gather) = bench();
-        gather.answered(2, Duration::ZERO);
-        gather.patience = Duration::from_secs(60);
+        let (sender, mut group_commit) = bench();
+        group_commit.answered(2, Duration::ZERO);
+        group_commit.patience = Duration::from_secs(60);
         send(&sender);
-        assert!(gather.first().is_some());
+        assert!(group_commit.first().is_some());
         std::thread::scope(|scope| {
             scope.spawn(|| send(&sender));
-            assert!(gather.next(1).is_some());
+            assert!(group_commit.next(1).is_some());
         });
-        assert!(gather.next(2).is_none(), "as many as there were");
+        assert!(group_commit.next(2).is_none(), "as many as there were");
     }
 
     #[test]
     fn who_does_not_come_again_is_not_waited_for_long() {
-        let (sender, mut gather) = bench();
-        gather.answered(2, Duration::from_secs(60));
-        assert_eq!(gather.patience, LONGEST);
+        let (sender, mut group_commit) = bench();
+        group_commit.answered(2, Duration::from_secs(60));
+        assert_eq!(group_commit.patience, LONGEST);
         send(&sender);
-        assert!(gather.first().is_some());
-        assert!(gather.next(1).is_none());
+        assert!(group_commit.first().is_some());
+        assert!(group_commit.next(1).is_none());
     }
 
     #[test]
     fn the_end_gives_out_what_waits() {
-        let (sender, mut gather) = bench();
+        let (sender, mut group_commit) = bench();
         (0..3).for_each(|_| send(&sender));
-        assert!(gather.first().is_some());
-        assert_eq!(gather.close().count(), 2);
+        assert!(group_commit.first().is_some());
+        assert_eq!(group_commit.close().count(), 2);
         assert!(sender.is_closed());
     }
 }

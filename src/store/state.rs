@@ -1,0 +1,136 @@
+//! What plans and workers go by besides the rows, and how an operation changes it.
+
+use std::sync::Arc;
+
+use super::{
+    audit::AuditHead,
+    change::Policy,
+    op::{Op, Whom},
+    record::TokenHead,
+};
+use crate::{
+    authz::{
+        accounts::{Accounts, Grantee},
+        rules::{Rules, ServiceId, ServiceIds, ServiceKey},
+        subject::{Ending, Scope, Token, UserIx},
+    },
+    fence::Affected,
+    settings::ProxySettings,
+};
+
+/// What is held in memory of the store at a position of its log. Clones cheaply: whoever plans changes a
+/// copy, which becomes the state when the log has them.
+#[derive(Clone)]
+pub(crate) struct State {
+    pub accounts: Accounts,
+    pub audit: AuditHead,
+    /// This node's own: no operation changes them.
+    pub rules: Arc<Rules>,
+    pub proxy: Arc<ProxySettings>,
+    pub policy: Policy,
+}
+
+/// What has to be published of an operation beside its rows, and whom the fence is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// Users that the directory has to be compiled again for.
+    pub users: Vec<UserIx>,
+    /// Groups, roles or rules changed: the whole directory.
+    pub everybody: bool,
+    pub affected: Vec<Affected>,
+}
+
+impl State {
+    /// The one way by which an operation changes what is in memory, whoever planned it. Its row is
+    /// [`Replica::stage`](super::replica::Replica::stage)'s.
+    pub(crate) fn apply(&mut self, op: &Op) -> Effects {
+        let accounts = &mut self.accounts;
+        match op {
+            Op::PutUser(user) => return Effects::of(Some(accounts.put_user(user.clone()))),
+            Op::PutMember { group, user } | Op::DropMember { group, user } => {
+                accounts.set_member(group, user, matches!(op, Op::PutMember { .. }));
+                return Effects::of(accounts.user_by_id(user).map(|user| user.ix));
+            }
+            Op::PutGrant(grant) | Op::DropGrant(grant) => {
+                accounts.set_grant(grant, matches!(op, Op::PutGrant(_)));
+                if let Grantee::User(id) = &grant.to {
+                    return Effects::of(accounts.user_by_id(id).map(|user| user.ix));
+                }
+            }
+            Op::PutGroup(group) => drop(accounts.put_group(group.clone())),
+            Op::DropGroup { id } => accounts.drop_group(id),
+            Op::PutRole(role) => accounts.put_role(role.clone()),
+            Op::DropRole { key } => accounts.drop_role(key),
+            Op::AppendAudit(event) => {
+                self.audit = AuditHead { seq: event.seq + 1, hash: event.hash };
+                return Effects::default();
+            }
+            Op::Affects(whom) => {
+                let affected = match whom {
+                    Whom::Everybody => Affected::Everybody,
+                    Whom::Token(digest) => Affected::Token(*digest),
+                    Whom::User(id) => {
+                        accounts.user_by_id(id).map_or(Affected::Everybody, |user| Affected::User(user.ix))
+                    }
+                };
+                return Effects { affected: vec![affected], ..Effects::default() };
+            }
+            Op::PutToken(_)
+            | Op::DropToken { .. }
+            | Op::TakeName { .. }
+            | Op::FreeName { .. }
+            | Op::PutLastUsed { .. }
+            | Op::TrimAudit(_)
+            | Op::PutIdempotency(_)
+            | Op::DropIdempotency { .. }
+            | Op::PutSession(_)
+            | Op::DropSession(_)
+            | Op::PutInvitation(_)
+            | Op::DropInvitation(_)
+            | Op::PutIdentity(_)
+            | Op::DropIdentity(_)
+            | Op::Node(_) => return Effects::default(),
+        }
+        Effects { everybody: true, ..Effects::default() }
+    }
+
+    /// A token as workers see it; `None` for an owner or a scope that cannot be.
+    pub(crate) fn compile(&self, token: TokenHead<'_>, ids: &mut ServiceIds) -> Option<Token> {
+        let owner = self.accounts.user_by_id(token.owner)?.ix;
+        let scope = token.scope.iter().map(|(key, access)| Some((intern(ids, key)?, *access)));
+        let scope = scope.collect::<Option<Vec<_>>>().and_then(Scope::new)?;
+        Some(compiled(token, owner, scope))
+    }
+}
+
+impl Effects {
+    fn of(user: Option<UserIx>) -> Self {
+        Self { users: user.into_iter().collect(), ..Self::default() }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.users.extend(other.users);
+        self.everybody |= other.everybody;
+        self.affected.extend(other.affected);
+    }
+}
+
+pub(crate) fn compiled(token: TokenHead<'_>, owner: UserIx, scope: Scope) -> Token {
+    Token {
+        id: token.id,
+        owner,
+        scope,
+        not_before: token.not_before,
+        expires_at: token.expires_at,
+        end: match (token.revoked_at, token.rotation) {
+            (Some(_), _) => Ending::Revoked,
+            (None, Some(rotation)) => Ending::Rotated { grace_until: rotation.grace_until },
+            (None, None) => Ending::None,
+        },
+        allow_ips: token.allow_ips.into(),
+    }
+}
+
+pub(crate) fn intern(ids: &mut ServiceIds, key: &str) -> Option<ServiceId> {
+    ids.intern(&ServiceKey::parse(key)?)
+}

@@ -1,0 +1,143 @@
+//! How a batch reaches workers and the admin listener, whether this node planned it or another.
+
+use std::sync::Arc;
+
+use super::{Batch, Published, Task, Writer};
+use crate::{
+    authz::{
+        accounts::{compile, recompile},
+        secret::Digest,
+    },
+    fence::Completion,
+    state::Snapshot,
+    store::{
+        cluster::MemberChange,
+        log::Head,
+        op::{BatchReader, Op},
+        record::TokenHead,
+        replica::Table,
+    },
+};
+
+/// How far the log was followed.
+pub(crate) struct Followed {
+    pub head: Head,
+    /// Of what was taken away: once these are done it is in force here.
+    pub tickets: Vec<Completion>,
+}
+
+impl Writer {
+    /// Applies what others have appended to the log, as the same operations of our own would be. Answers
+    /// how far that is, and the fences that were raised for it.
+    pub(super) fn follow(&mut self) -> Result<Followed, String> {
+        let engine = self.shared.engine.clone();
+        let mut reader = BatchReader::new(engine.head());
+        let mut tickets = Vec::new();
+        loop {
+            let batches = engine.behind(&mut reader).map_err(|error| error.to_string())?;
+            if batches.is_empty() {
+                return Ok(Followed { head: engine.head(), tickets });
+            }
+            for (ops, head) in batches {
+                let members = member_changes(&ops);
+                ops.into_iter().for_each(|op| self.tx.apply(op));
+                let applied = match self.tx.failed.take() {
+                    Some(error) => Err(format!("position {} of the log: {error}", head.position)),
+                    None => engine.follow(&self.tx.batch.staged, head).map_err(|error| error.to_string()),
+                };
+                if let Err(reason) = applied {
+                    // This node no longer knows what holds.
+                    self.lost(&reason);
+                    return Err(reason);
+                }
+                let affected = std::mem::take(&mut self.tx.batch.effects.affected);
+                self.publish();
+                let raised = affected.into_iter().map(|affected| self.fence.raise(affected));
+                match &self.shared.node {
+                    None => tickets.extend(raised),
+                    Some(node) => drop(node.applied(head, &members, raised.collect(), 0)),
+                }
+            }
+        }
+    }
+
+    /// Raises the fences of a batch that is published, and hands them to the node where there is one.
+    /// `committed`: an entry of the log was made of it.
+    pub(super) fn raise_all(
+        &self,
+        batch: Vec<Task>,
+        committed: bool,
+        members: &[MemberChange],
+    ) -> Vec<(Task, Published)> {
+        let mut tickets: Vec<_> = batch.iter().map(|task| self.raise(task)).collect();
+        let mut everywhere = Vec::new().into_iter();
+        if let Some(node) = &self.shared.node {
+            let count = batch.iter().filter(|task| task.is_fenced()).count();
+            let receivers = if committed {
+                let tickets = tickets.iter_mut().filter_map(Option::take).collect();
+                node.applied(self.shared.engine.head(), members, tickets, count)
+            } else {
+                // Nothing is new, but what they ask for may not be in force everywhere yet.
+                node.wait(count)
+            };
+            everywhere = receivers.into_iter();
+        }
+        let mut published = Vec::with_capacity(batch.len());
+        for (task, ticket) in batch.into_iter().zip(tickets) {
+            let everywhere = if task.is_fenced() { everywhere.next() } else { None };
+            published.push((task, Published { ticket, everywhere, not_durable: None }));
+        }
+        published
+    }
+
+    pub(super) fn raise(&self, task: &Task) -> Option<Completion> {
+        task.affected.map(|affected| self.fence.raise(affected))
+    }
+
+    /// The one way by which a batch reaches workers and the admin listener, whoever planned it: index
+    /// first, then the snapshot.
+    pub(super) fn publish(&mut self) {
+        let Batch { staged, effects, shown, .. } = std::mem::take(&mut self.tx.batch);
+        let (state, ids) = (&self.tx.state, &mut self.tx.ids);
+        let published = &self.shared.state;
+        let index = published.index();
+        for token in
+            shown.iter().filter_map(|record| Some((record.digest, state.compile(record.head(), ids)?)))
+        {
+            index.put(token.0, token.1);
+        }
+        for (digest, row) in staged.changes(Table::Tokens) {
+            let Ok(digest) = digest.try_into().map(Digest::from_bytes) else { continue };
+            match row.and_then(|row| state.compile(TokenHead::decode(row).ok()?, ids)) {
+                Some(token) => index.put(digest, token),
+                None => index.remove(&digest),
+            }
+        }
+        index.set_imported(index.imported().saturating_add_signed(staged.imported()));
+        self.shared.sessions.apply(&staged);
+        if effects.users.is_empty() && !effects.everybody {
+            return;
+        }
+        let directory = if effects.everybody {
+            compile(&state.accounts, &state.rules)
+        } else {
+            let now = published.snapshot();
+            recompile(&now.directory, &state.accounts, &state.rules, &effects.users)
+        };
+        self.shared.accounts.store(Arc::new(state.accounts.clone()));
+        published.publish(Snapshot {
+            rules: state.rules.clone(),
+            directory: Arc::new(directory),
+            proxy: state.proxy.clone(),
+        });
+    }
+}
+
+/// What a batch changes about the members of a cluster.
+pub(super) fn member_changes(ops: &[Op]) -> Vec<MemberChange> {
+    let change = |op: &Op| match op {
+        Op::Node(change) => Some(change.clone()),
+        _ => None,
+    };
+    ops.iter().filter_map(change).collect()
+}

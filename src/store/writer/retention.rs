@@ -1,0 +1,98 @@
+//! Rows that have had their time: what ended long ago, answers that were remembered, audit events beyond
+//! their retention. A page now and then, in the wake of other changes.
+
+use super::{Batch, Writer, idempotency};
+use crate::{
+    authz::{accounts::fold, secret::TokenId, time::Timestamp},
+    store::{
+        ReadError,
+        audit::AuditHead,
+        model::{AuditStart, TokenRecord},
+        op::Op,
+    },
+};
+
+/// Rows of revoked and replaced tokens stay this long, in seconds, so that their reuse is recognised.
+const ENDED_KEPT: i64 = 90 * 24 * 3600;
+/// What has ended by time alone stays this long, in seconds: a clock that was wrong for a while ends
+/// nothing for good.
+const EXPIRED_KEPT: i64 = 24 * 3600;
+const PERIOD: i64 = 10;
+/// Few enough that a revocation behind them hardly waits.
+const PAGE: usize = 1000;
+
+/// How far the round has come.
+pub(crate) struct Retention {
+    next: Timestamp,
+    after: Option<TokenId>,
+}
+
+impl Retention {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { next: now, after: None }
+    }
+}
+
+impl Writer {
+    pub(super) fn keep_up(&mut self) {
+        // One node does it for all.
+        let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
+        if self.tx.now < self.retention.next || self.shared.closed().is_some() || others {
+            return;
+        }
+        self.retention.next = self.tx.now.plus_seconds(PERIOD);
+        let before = self.tx.state.clone();
+        let swept = self.sweep().map_err(|error| error.to_string());
+        let failed = self.tx.failed.take().map_or(Ok(()), |error| Err(error.to_string()));
+        if let Err(error) = swept.and(failed) {
+            tracing::warn!(error, "old rows could not be dropped");
+            self.tx.state = before;
+            self.tx.batch = Batch::default();
+            return;
+        }
+        self.finish(Vec::new(), before);
+    }
+
+    fn sweep(&mut self) -> Result<(), ReadError> {
+        let (now, shared) = (self.tx.now, self.shared.clone());
+        let forgotten = now.plus_seconds(-idempotency::KEPT);
+        for key in shared.engine.idempotency_before(forgotten, PAGE)? {
+            self.tx.apply(Op::DropIdempotency { key: key.into() });
+        }
+        let expired = now.plus_seconds(-EXPIRED_KEPT);
+        let (sessions, invitations) = shared.sessions.ended(expired);
+        sessions.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropSession(digest)));
+        invitations.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropInvitation(digest)));
+
+        let page = shared.engine.tokens(self.retention.after, PAGE)?;
+        self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
+        let ended = now.plus_seconds(-ENDED_KEPT);
+        for record in page.into_iter().filter(|record| is_over(record, ended, expired)) {
+            self.tx.free_name(&record, fold(&record.name))?;
+            self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
+        }
+        let trimmed = self.outdated_audit()?;
+        trimmed.into_iter().for_each(|start| self.tx.apply(Op::TrimAudit(start)));
+        Ok(())
+    }
+
+    /// Where the chain begins once a page of what is too old to keep is gone.
+    fn outdated_audit(&self) -> Result<Option<AuditStart>, ReadError> {
+        let Some(kept) = self.tx.state.policy.audit_retention else { return Ok(None) };
+        let limit = self.tx.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
+        let engine = &self.shared.engine;
+        let first = engine.audit_start()?.map_or(AuditHead::START.seq, |kept| kept.seq);
+        let page = engine.audit_from(first, PAGE)?;
+        let last = page.iter().take_while(|event| event.at < limit).last();
+        Ok(last.map(|event| AuditStart { seq: event.seq + 1, prev: event.hash }))
+    }
+}
+
+/// Whether a token was ended, or expired, before these times.
+fn is_over(record: &TokenRecord, ended: Timestamp, expired: Timestamp) -> bool {
+    match (&record.revoked, record.rotation) {
+        (Some(revoked), _) => revoked.at < ended,
+        (None, Some(rotation)) => rotation.grace_until < ended,
+        (None, None) => record.expires_at.is_some_and(|end| end < expired),
+    }
+}

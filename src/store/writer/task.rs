@@ -1,0 +1,90 @@
+//! A change on its way through the writer: a plan that can be run again, and who waits for its answer.
+
+use tokio::sync::oneshot;
+
+use super::Transaction;
+use crate::{
+    fence::{Affected, Completion},
+    store::{ChangeError, cluster::Completed},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Counted by [`WriteRates`](super::WriteRates).
+    Usual,
+    /// Not counted.
+    Exempt,
+    /// Not counted, and takes nothing away: no other node is waited for.
+    Unfenced,
+    /// Only takes power away: it holds even when it cannot be made to last, and is never held up.
+    OnlyRemoves,
+}
+
+type Plan = Box<dyn FnMut(&mut Transaction) -> Result<(), ChangeError> + Send>;
+
+pub(crate) struct Task {
+    kind: Kind,
+    plan: Plan,
+    /// What the plan came to.
+    planned: Result<(), ChangeError>,
+    /// Whom it takes something from.
+    pub affected: Option<Affected>,
+    reply: oneshot::Sender<Result<Published, ChangeError>>,
+}
+
+/// A change that is published; its fence may still be on the way.
+pub(crate) struct Published {
+    /// Its fence on this node.
+    pub ticket: Option<Completion>,
+    /// Its fence on every node, this one included.
+    pub everywhere: Option<oneshot::Receiver<Completed>>,
+    /// Why it may be lost by a restart.
+    pub not_durable: Option<String>,
+}
+
+impl Task {
+    pub(crate) fn new(
+        kind: Kind,
+        plan: Plan,
+        reply: oneshot::Sender<Result<Published, ChangeError>>,
+    ) -> Self {
+        Self { kind, plan, planned: Ok(()), affected: None, reply }
+    }
+
+    pub(crate) fn plan(&mut self, tx: &mut Transaction) {
+        tx.affected = None;
+        tx.counted = self.kind == Kind::Usual;
+        self.planned = (self.plan)(tx);
+        if self.is_planned() {
+            tx.drop_orphaned_invitations();
+        }
+        self.affected = tx.affected.take().filter(|_| self.is_planned());
+    }
+
+    /// What was planned cannot be.
+    pub(crate) fn fail(&mut self, reason: String) {
+        self.planned = Err(ChangeError::Closed(reason));
+        self.affected = None;
+    }
+
+    /// Whether it was planned, not refused.
+    pub(crate) fn is_planned(&self) -> bool {
+        self.planned.is_ok()
+    }
+
+    pub(crate) fn only_removes(&self) -> bool {
+        self.kind == Kind::OnlyRemoves
+    }
+
+    /// Whether it is answered only when it is in force on every node.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.is_planned() && self.kind != Kind::Unfenced
+    }
+
+    /// The error says why nothing was changed. A refusal stands.
+    pub(crate) fn answer(self, published: Result<Published, String>) {
+        let answer = self.planned.and_then(|()| published.map_err(ChangeError::Closed));
+        // Who asked may have gone away; the change holds all the same.
+        let _ = self.reply.send(answer);
+    }
+}

@@ -1,0 +1,236 @@
+//! A batch in the making: what plans read, and the operations that they come to. Later plans of a batch
+//! see what earlier ones came to, though nothing is durable yet.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{Shared, WriteRates};
+use crate::{
+    authz::{
+        administration::{Acting, Refusal, World},
+        rules::{BUILT_IN_SERVICE, ServiceIds},
+        secret::{Digest, TokenId},
+        subject::{Access, Ending, Token},
+        time::Timestamp,
+    },
+    fence::Affected,
+    store::{
+        ChangeError, ReadError,
+        audit::Entry,
+        change::{Actor, Who},
+        model::TokenRecord,
+        op::{Op, Whom},
+        replica::{StageError, Staged, Table, View},
+        state::{Effects, State},
+    },
+};
+
+/// What a batch stands on and comes to.
+pub(crate) struct Transaction {
+    pub shared: Arc<Shared>,
+    pub now: Timestamp,
+    pub state: State,
+    pub ids: ServiceIds,
+    pub batch: Batch,
+    /// Whom the command at hand takes something from.
+    pub affected: Option<Affected>,
+    /// Whether the command at hand counts for its account's rate.
+    pub counted: bool,
+    pub rates: WriteRates,
+    /// Why the command at hand cannot be made.
+    pub failed: Option<StageError>,
+}
+
+/// Operations and what they come to.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub ops: Vec<Op>,
+    pub staged: Staged,
+    pub effects: Effects,
+    /// Tokens that the index is told of although nothing changes: after a failed commit the rows may tell
+    /// of a change that the index does not.
+    pub shown: Vec<TokenRecord>,
+}
+
+impl Transaction {
+    /// Puts an operation down: for the log, over the rows, and in memory.
+    pub(crate) fn apply(&mut self, op: Op) {
+        match self.shared.engine.stage(&mut self.batch.staged, &op) {
+            Ok(()) => {
+                self.batch.effects.add(self.state.apply(&op));
+                self.batch.ops.push(op);
+            }
+            Err(error) => drop(self.failed.get_or_insert(error)),
+        }
+    }
+
+    /// What is stored, with the batch over it.
+    pub(crate) fn rows(&self) -> View<'_> {
+        self.shared.engine.over(&self.batch.staged)
+    }
+
+    pub(crate) fn world(&self) -> World<'_> {
+        World {
+            accounts: &self.state.accounts,
+            rules: &self.state.rules,
+            now: self.now,
+            max_lifetime: self.state.policy.max_lifetime,
+            reserved_logins: &self.state.policy.reserved_logins,
+        }
+    }
+
+    /// The token that an actor asks with, as long as it still holds; a session, too, must.
+    fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
+        if let Who::User(account) = &actor.who
+            && self.counted
+        {
+            let taken = self.rates.take(account, self.state.policy.write_rate, self.now);
+            // Whole seconds, as in Retry-After.
+            let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+            taken.map_err(|wait| ChangeError::TooFast(seconds(wait)))?;
+        }
+        if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
+            return Err(Refusal::new(super::PERMISSION_DENIED, "the session that asks has ended").into());
+        }
+        let Some(id) = actor.parent else { return Ok(None) };
+        let gone = || Refusal::new(super::PERMISSION_DENIED, "the token that asks holds no longer");
+        let record = self.token(id)?.ok_or_else(gone)?;
+        let token = self.state.compile(record.head(), &mut self.ids).ok_or_else(gone)?;
+        let ended = match token.end {
+            Ending::None => false,
+            Ending::Rotated { grace_until } => grace_until <= self.now,
+            Ending::Revoked => true,
+        };
+        // It may have been narrowed since it was recognised, and its request is exempt from that fence.
+        let built_in = self.state.rules.service_by_key(BUILT_IN_SERVICE);
+        let asks = built_in.is_some_and(|service| token.scope.access(service.id) == Some(Access::Full));
+        if ended || !asks || token.expires_at.is_some_and(|end| end <= self.now) {
+            return Err(gone().into());
+        }
+        Ok(Some(token))
+    }
+
+    /// Who acts, as long as the session or the token that they ask with holds.
+    pub(crate) fn acting(&mut self, actor: &Actor) -> Result<Acting<'static>, ChangeError> {
+        let parent = self.parent(actor)?.map(Cow::Owned);
+        Ok(match &actor.who {
+            Who::Operator => Acting::operator(&self.state.rules),
+            Who::User(id) => Acting { parent, ..Acting::user(&self.world(), id, None)? },
+        })
+    }
+
+    pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
+        Ok(self.rows().token(id)?.map(|record| self.corrected(record)))
+    }
+
+    pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
+        Ok(self.rows().token_by_digest(digest)?.map(|record| self.corrected(record)))
+    }
+
+    /// All of an owner's, live or not.
+    pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
+        let tokens = self.rows().tokens_of(owner)?;
+        Ok(tokens.into_iter().map(|record| self.corrected(record)).collect())
+    }
+
+    /// What is stored is wrong about what could not be made durable.
+    fn corrected(&self, record: TokenRecord) -> TokenRecord {
+        if self.batch.staged.change(Table::Tokens, record.digest.as_bytes()).is_some() {
+            return record;
+        }
+        let unsaved = self.shared.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaved.get(&record.id).cloned().unwrap_or(record)
+    }
+
+    /// Who holds a name now: an expired token does not.
+    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
+        let Some(id) = self.rows().named(owner, name)? else { return Ok(None) };
+        Ok(self.token(id)?.filter(|record| is_live(record, self.now)).map(|_| id))
+    }
+
+    /// Whether an owner has this many live tokens, those in their grace included.
+    pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
+        let (counts, in_grace) = (self.rows().counts(owner), self.rows().in_grace(owner, self.now));
+        // Those that somebody ended are counted already, so that most owners need no closer look.
+        if counts.all - counts.ended + in_grace < count {
+            return Ok(false);
+        }
+        let mut live = in_grace;
+        for id in self.rows().names_of(owner)?.into_values() {
+            live += usize::from(self.token(id)?.is_some_and(|record| is_live(&record, self.now)));
+        }
+        Ok(live >= count)
+    }
+
+    pub(crate) fn put_token(&mut self, record: TokenRecord) {
+        self.apply(Op::PutToken(record));
+    }
+
+    pub(crate) fn take_name(&mut self, owner: &str, name: String, token: TokenId) {
+        self.apply(Op::TakeName { owner: owner.to_owned(), name, token });
+    }
+
+    /// Frees the name of a token that ends, unless another one has it since.
+    pub(crate) fn free_name(&mut self, record: &TokenRecord, name: String) -> Result<bool, ReadError> {
+        let held = self.rows().named(&record.owner, &name)? == Some(record.id);
+        if held {
+            self.apply(Op::FreeName { owner: record.owner.clone(), name });
+        }
+        Ok(held)
+    }
+
+    pub(crate) fn audit(&mut self, entry: Entry) {
+        let mut head = self.state.audit;
+        self.apply(Op::AppendAudit(head.append(entry.at(self.now))));
+    }
+
+    /// An event by an actor, about a target.
+    pub(crate) fn note(
+        &mut self,
+        actor: &Actor,
+        event: &'static str,
+        target: String,
+        change: Option<serde_json::Value>,
+    ) {
+        let request_id = actor.request_id.clone();
+        self.audit(Entry { request_id, ..Entry::new(event, self.actor_name(actor), target, change) });
+    }
+
+    fn actor_name(&self, actor: &Actor) -> String {
+        match &actor.who {
+            Who::Operator => "operator".into(),
+            Who::User(id) => match self.state.accounts.user_by_id(id) {
+                Some(user) => user.record.login.clone(),
+                None => id.clone(),
+            },
+        }
+    }
+
+    /// From whom something is taken, by what lasts.
+    pub(crate) fn whom(&self, affected: Affected) -> Whom {
+        match affected {
+            Affected::Everybody => Whom::Everybody,
+            Affected::Token(digest) => Whom::Token(digest),
+            Affected::User(ix) => match self.state.accounts.user(ix) {
+                Some(user) => Whom::User(user.record.id.clone()),
+                None => Whom::Everybody,
+            },
+        }
+    }
+
+    /// Who is told as author or revoker.
+    pub(crate) fn author(actor: &Actor) -> Option<String> {
+        match &actor.who {
+            Who::Operator => None,
+            Who::User(id) => Some(id.clone()),
+        }
+    }
+}
+
+/// Whether a token takes up its name and one of its owner's places.
+pub(crate) fn is_live(record: &TokenRecord, now: Timestamp) -> bool {
+    record.revoked.is_none() && record.rotation.is_none() && record.expires_at.is_none_or(|end| end > now)
+}
