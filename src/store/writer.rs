@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    cluster::Node,
     engine::{CommitError, Engine},
     model::TokenRecord,
     op::Op,
@@ -52,6 +53,7 @@ pub(crate) use tokens::NewSecret;
 pub(crate) use transaction::{Batch, Transaction};
 
 use group_commit::GroupCommit;
+use publish::member_changes;
 
 /// Commands that wait for the writer; beyond that, callers wait to hand theirs in.
 pub(crate) const QUEUE: usize = 1024;
@@ -73,6 +75,8 @@ pub(crate) struct Shared {
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
     pub metrics: Arc<StoreMetrics>,
+    /// This node in its cluster; `None`: it is alone.
+    pub node: Option<Arc<Node>>,
 }
 
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -177,9 +181,11 @@ impl Writer {
         let planned = batch.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
+                let (members, committed) =
+                    (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
                 self.publish();
-                for task in batch {
-                    self.answer(task, None);
+                for (task, published) in self.raise_all(batch, committed, &members) {
+                    task.answer(Ok(published));
                 }
             }
             Err(CommitError::Moved) => {
@@ -212,8 +218,9 @@ impl Writer {
                 self.tx.batch = Batch::default();
                 // A removal that holds only in memory would look done to whoever repeats it: from
                 // there on, every answer says that nothing lasts.
+                let removes = || batch.iter().any(|task| task.only_removes() && task.is_planned());
                 if matches!(error, CommitError::Failed(_))
-                    || batch.iter().any(|task| task.only_removes() && task.is_planned())
+                    || !matches!(error, CommitError::Unavailable(_)) && removes()
                 {
                     self.lost(&reason);
                 }
@@ -222,12 +229,6 @@ impl Writer {
                 }
             }
         }
-    }
-
-    /// What was planned is published.
-    fn answer(&self, task: Task, not_durable: Option<String>) {
-        let ticket = task.affected.map(|affected| self.fence.raise(affected));
-        task.answer(Ok(Published { ticket, not_durable }));
     }
 
     fn lost(&self, reason: &str) {
@@ -260,7 +261,7 @@ impl Writer {
                 });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(CommitError::Refused(_) | CommitError::Moved) => {}
+            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_)) => {}
         }
         committed
     }
@@ -288,7 +289,8 @@ impl Writer {
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
         self.publish();
-        self.answer(task, Some(reason.to_owned()));
+        let (ticket, not_durable) = (self.raise(&task), Some(reason.to_owned()));
+        task.answer(Ok(Published { ticket, everywhere: None, not_durable }));
     }
 }
 
