@@ -125,6 +125,7 @@ fn secured(times: usize) -> (String, String, thread::JoinHandle<()>) {
         "authorization_endpoint": format!("{issuer}/auth"),
         "token_endpoint": format!("{issuer}/token"),
         "jwks_uri": format!("{issuer}/jwks"),
+        "keys": [],
     });
     let told = told.to_string();
     let served = thread::spawn(move || {
@@ -149,7 +150,8 @@ fn secured(times: usize) -> (String, String, thread::JoinHandle<()>) {
 #[test]
 fn a_provider_is_known_by_its_certificate() {
     let check = |name: &str, own: bool, host: &str, status: u16| {
-        let (issuer, certificate, served) = secured(1);
+        // Its metadata, then its keys.
+        let (issuer, certificate, served) = secured(if status == 303 { 2 } else { 1 });
         let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), if own { certificate } else { other }).unwrap();

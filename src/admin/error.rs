@@ -178,6 +178,12 @@ impl From<ChangeError> for Problem {
                             restart permgate when that is mended";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", text)
             }
+            ChangeError::Unknown(cause) => {
+                tracing::error!(cause, "the store failed while it wrote a change");
+                let text = "The store failed while it wrote this change, and takes no more. Restart permgate when \
+                            the disk is sound, and look whether the change was made before you repeat it";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", text)
+            }
             ChangeError::NotDurable { reason, cut } => {
                 tracing::error!(cause = reason, "a change is in force, but not durable");
                 let text = "The change is in force, but a restart may lose it";

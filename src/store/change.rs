@@ -286,6 +286,9 @@ pub enum ChangeError {
     /// Nothing changed: 503.
     #[error("the store takes no changes until permgate is restarted: {0}")]
     Closed(String),
+    /// The store failed while it wrote the change, which the next start may find: 503.
+    #[error("whether the change was made is not known: {0}")]
+    Unknown(String),
     /// A change that only takes power away holds now, but may be lost by a restart: 503.
     #[error("in force, but not durable: {reason}")]
     NotDurable { reason: String, cut: Cut },

@@ -66,8 +66,6 @@ pub(crate) enum Damage {
     Record(#[from] DecodeError),
     #[error("a key in {0} is malformed")]
     Key(&'static str),
-    #[error("an entry of {0} leads to a token that is not there")]
-    Dangling(&'static str),
     #[error("{0} has other rows than were written")]
     Sum(&'static str),
     #[error("the audit log ends elsewhere than it was written to")]
@@ -205,14 +203,13 @@ impl Replica {
         }
     }
 
-    /// A disk that cannot be read now may be readable later, and a row may be missing because it has just
-    /// been removed.
+    /// A disk that cannot be read now may be readable later.
     fn condemn_for(&self, damage: &Damage) {
         let lasting = match damage {
             Damage::Sled(error) => !matches!(error, sled::Error::Io(_)),
             Damage::Record(error) => !matches!(error, DecodeError::Newer { .. }),
             Damage::Key(_) | Damage::Sum(_) | Damage::AuditEnd => true,
-            Damage::Unreadable(_) | Damage::Dangling(_) => false,
+            Damage::Unreadable(_) => false,
         };
         if lasting {
             self.condemn(&damage.to_string());

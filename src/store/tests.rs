@@ -108,6 +108,7 @@ fn code<T>(result: Result<T, ChangeError>) -> String {
         Err(ChangeError::KeyReused) => "key_reused".into(),
         Err(ChangeError::TooFast(_)) => "too_fast".into(),
         Err(ChangeError::Closed(_)) => "closed".into(),
+        Err(ChangeError::Unknown(_)) => "unknown".into(),
         Err(ChangeError::NotDurable { .. }) => "not_durable".into(),
         Err(error) => error.to_string(),
     }

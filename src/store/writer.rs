@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    ChangeError,
     cluster::Node,
     engine::{CommitError, Engine},
     model::TokenRecord,
@@ -135,7 +136,7 @@ impl Writer {
                 self.shared.close("the store was closed".into());
                 for command in group_commit.close() {
                     let Command::Change(task) = command else { break };
-                    task.answer(Err("the store was closed".into()));
+                    task.answer(Err(ChangeError::Closed("the store was closed".into())));
                 }
                 self.shared.engine.close();
                 drop(guard);
@@ -171,8 +172,18 @@ impl Writer {
         }
     }
 
-    /// Commits what was planned, publishes it and answers; or goes back to `before`.
-    fn finish(&mut self, mut batch: Vec<Task>, before: State) {
+    /// Makes what was planned durable, or goes back to `before`, and answers.
+    fn finish(&mut self, batch: Vec<Task>, before: State) {
+        let unwritable = |task: &Task| task.only_removes() && task.unwritable().is_some();
+        let (unwritable, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(unwritable);
+        self.finish_writable(batch, before);
+        for task in unwritable {
+            let reason = task.unwritable().unwrap_or_default().to_owned();
+            self.without_engine(task, ChangeError::Closed(reason), true);
+        }
+    }
+
+    fn finish_writable(&mut self, mut batch: Vec<Task>, before: State) {
         if !self.tx.batch.ops.is_empty() {
             for affected in batch.iter().filter_map(|task| task.affected) {
                 self.tx.apply(Op::Affects(self.tx.whom(affected)));
@@ -192,7 +203,7 @@ impl Writer {
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
                 if let Err(reason) = self.follow() {
-                    batch.into_iter().for_each(|task| task.answer(Err(reason.clone())));
+                    batch.into_iter().for_each(|task| task.answer(Err(ChangeError::Closed(reason.clone()))));
                     return;
                 }
                 let before = self.tx.state.clone();
@@ -216,16 +227,18 @@ impl Writer {
                 let reason = error.to_string();
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                // A removal that holds only in memory would look done to whoever repeats it: from
-                // there on, every answer says that nothing lasts.
-                let removes = || batch.iter().any(|task| task.only_removes() && task.is_planned());
-                if matches!(error, CommitError::Failed(_))
-                    || !matches!(error, CommitError::Unavailable(_)) && removes()
-                {
-                    self.lost(&reason);
-                }
+                // The journal may have it: only what comes later is surely not done. A log that cannot be reached
+                // may be again.
+                let closes = !matches!(error, CommitError::Unavailable(_));
+                let error = match error {
+                    CommitError::Failed(_) if self.shared.closed().is_none() => {
+                        self.lost(&reason);
+                        ChangeError::Unknown
+                    }
+                    _ => ChangeError::Closed,
+                };
                 for task in batch {
-                    self.without_engine(task, &reason);
+                    self.without_engine(task, error(reason.clone()), closes);
                 }
             }
         }
@@ -267,15 +280,20 @@ impl Writer {
     }
 
     /// A change that only takes power away holds at once, though it does not last.
-    fn without_engine(&mut self, mut task: Task, reason: &str) {
+    fn without_engine(&mut self, mut task: Task, error: ChangeError, closes: bool) {
         if !task.only_removes() {
-            // A refusal stands; what would have been done has not been.
-            return task.answer(Err(reason.to_owned()));
+            return task.answer(Err(error));
         }
+        let reason = error.to_string();
         let audit = self.tx.state.audit;
+        self.tx.batch.staged.blind = true;
         self.plan(&mut task);
         self.tx.state.audit = audit;
         if task.is_planned() {
+            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts.
+            if closes {
+                self.lost(&reason);
+            }
             for op in &self.tx.batch.ops {
                 if let Op::AppendAudit(event) = op {
                     let (event, actor, target) = (&event.event, &event.actor, &event.target);
@@ -289,7 +307,7 @@ impl Writer {
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
         self.publish();
-        let (ticket, not_durable) = (self.raise(&task), Some(reason.to_owned()));
+        let (ticket, not_durable) = (self.raise(&task), Some(reason));
         task.answer(Ok(Published { ticket, everywhere: None, not_durable }));
     }
 }

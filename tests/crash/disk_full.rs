@@ -29,7 +29,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let refused = change_until_refused(&process, &mut acknowledged);
     assert_eq!(refused, (503, "store_unavailable".to_owned()));
     let answer = process.operator("DELETE", &format!("/v1/tokens/{revoked_id}"), None);
-    assert_eq!(answer.outcome(), (503, "not_durable".to_owned()), "{answer:?}");
+    assert_eq!(answer.outcome(), (503, "not_durable".to_owned()), "{answer:?} {}", process.words());
     assert_eq!(process.status(&revoked), 401, "in force at once");
     for (id, text) in &acknowledged {
         assert_eq!(process.status(text), 200, "{id}: serving goes on");

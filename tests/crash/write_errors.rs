@@ -22,7 +22,7 @@ fn check(row: &str, file: &str, fault: &str) {
     let process = place.run();
     process.user("alice");
     let mut tokens: Vec<Token> = Vec::new();
-    for number in 0..3 {
+    for number in 0..10 {
         let (id, text) = process.token("alice", &format!("token {number}"));
         tokens.push(Token { id, text, good: Some(true) });
     }
@@ -33,16 +33,18 @@ fn check(row: &str, file: &str, fault: &str) {
         journals.filter_map(|name| name.strip_prefix("journal-")?.parse::<u64>().ok()).max().unwrap();
     let name = |number: u64| format!("journal-{number:010}");
     let file = file.replace("{journal}", &name(newest)).replace("{next}", &name(newest + 1));
-    let path = generation.join(file).display().to_string();
+    let path = generation.join(file).display().to_string().trim_end_matches('/').to_owned();
     let inject = format!("inject={fault}");
     let Some(tracer) = Tracer::attach(&["-f", "-e", &inject, "-P", &path], process.id()) else { return };
     assert!(changes(&process, &mut tokens, row), "{row}: nothing was refused: {}", process.words());
     drop(tracer);
-    let after = process.sockets().create("alice", "after").unwrap();
-    assert_eq!(
-        after.status, 503,
-        "{row}: until a restart, since what was taken away may come back: {after:?}"
-    );
+    if tokens.iter().any(|token| token.good.is_none()) {
+        let after = process.sockets().create("alice", "after").unwrap();
+        assert_eq!(
+            after.status, 503,
+            "{row}: until a restart, since what was taken away may come back: {after:?}"
+        );
+    }
     // It serves on, and what was taken away stays away.
     for Token { id, text, good } in &tokens {
         assert_eq!(
@@ -136,7 +138,6 @@ fn a_fault_in_a_write_to_sled_loses_nothing() {
 
 /// The journal has it, or may have it: whoever asked is not to be told that nothing was changed.
 #[test]
-#[ignore = "the answer still says that nothing was changed"]
 fn a_creation_whose_outcome_is_not_known_says_so() {
     for (row, file, fault) in [
         ("the sync failed", "journal-0000000002", "fdatasync:error=EIO"),

@@ -40,7 +40,7 @@ impl Replica {
         let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().to_vec()));
         self.read(|trees| {
             let rows = trees.tree(Table::Ids).range((from, Bound::Unbounded));
-            rows.take(limit).map(|row| trees.listed(Table::Ids, &row?.1)).collect()
+            rows.map(|row| trees.listed(&row?.1)).filter_map(Result::transpose).take(limit).collect()
         })
     }
 
@@ -211,9 +211,9 @@ impl Trees {
         (0..LOOKS).try_for_each(|_| self.get(table, key).map(drop))
     }
 
-    /// The token that an entry of another table leads to.
-    fn listed(&self, table: Table, digest: &[u8]) -> Result<TokenRecord, Damage> {
-        token(digest, &|table, key| self.get(table, key))?.ok_or(Damage::Dangling(table.name()))
+    /// The token that an entry of another table leads to. `None`: it has been dropped since the entry was read.
+    fn listed(&self, digest: &[u8]) -> Result<Option<TokenRecord>, Damage> {
+        token(digest, &|table, key| self.get(table, key))
     }
 }
 

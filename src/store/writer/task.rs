@@ -81,9 +81,17 @@ impl Task {
         self.is_planned() && self.kind != Kind::Unfenced
     }
 
-    /// The error says why nothing was changed. A refusal stands.
-    pub(crate) fn answer(self, published: Result<Published, String>) {
-        let answer = self.planned.and_then(|()| published.map_err(ChangeError::Closed));
+    /// Why what was asked for could not be written, if that is so.
+    pub(crate) fn unwritable(&self) -> Option<&str> {
+        match &self.planned {
+            Err(ChangeError::Closed(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// A refusal stands.
+    pub(crate) fn answer(self, published: Result<Published, ChangeError>) {
+        let answer = self.planned.and(published);
         // Who asked may have gone away; the change holds all the same.
         let _ = self.reply.send(answer);
     }
