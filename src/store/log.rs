@@ -1,5 +1,5 @@
 //! The ordered log in front of the store: every change is an entry here before it is anything else.
-//! [`journal`] keeps it in local files, `etcd` (a feature) where several nodes share it, [`memory`] in
+//! [`journal`] keeps it in local files, `etcd` (a feature) where several nodes share it, `memory` in
 //! memory, for tests. What the operations of an entry mean is the caller's affair.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};

@@ -116,16 +116,13 @@ mod tests {
         Probe { sent: at(seconds), floor: Head::EMPTY }
     }
 
+    fn join() -> MemberChange {
+        MemberChange::Put { node: "a".to_owned(), incarnation: ME.0, format: 1, rules: [0; 32], since: 1 }
+    }
+
     fn joined() -> (Permission, Members) {
         let mut members = Members::default();
-        let put = MemberChange::Put {
-            node: "a".to_owned(),
-            incarnation: ME.0,
-            format: 1,
-            rules: [0; 32],
-            since: 1,
-        };
-        members.apply(&put);
+        members.apply(&join());
         (Permission::new("a", ME, Duration::from_secs(9), &members, 3), members)
     }
 
@@ -153,14 +150,7 @@ mod tests {
         permission.in_force(4);
         permission.answered(probe(12), 4);
         assert_eq!(permission.until(), Some(at(19)), "what it has lasts");
-        let put = MemberChange::Put {
-            node: "a".to_owned(),
-            incarnation: ME.0,
-            format: 1,
-            rules: [0; 32],
-            since: 1,
-        };
-        members.apply(&put);
+        members.apply(&join());
         permission.applied(6, &members);
         permission.answered(probe(14), 4);
         assert_eq!(permission.until(), Some(at(19)), "joined, but at 6, which is not in force");

@@ -16,7 +16,7 @@ use crate::store::log::{
 };
 
 /// The files of a journal, opened. What is removed or appended afterwards does not disturb
-/// [`Inventory::verify`].
+/// `verify`.
 pub struct Inventory {
     /// Files that take no more, oldest first.
     full: Vec<Found>,
