@@ -33,8 +33,8 @@ fn npm_publishes_and_installs() {
     let mut verdaccio = Command::new(place.join("node_modules/.bin/verdaccio"));
     verdaccio.arg("--config").arg(dir.path().join("config.yaml")).stdout(Stdio::null());
     let _server = stage::listening(&mut verdaccio, address);
-    // npm sends a bearer by itself.
-    let tools = Tools::before(address, "\"/\"", "");
+    // npm sends a bearer by itself. It asks for much at one time, and a queue keeps a limit from it.
+    let tools = Tools::before(address, "\"/\"", "limits = [{ per = \"token\", concurrent = 1 }]");
     let npm = |token: &str, directory: &str, arguments: &[&str]| {
         let place = tools.place(directory);
         fs::create_dir_all(&place).unwrap();
@@ -87,13 +87,14 @@ fn pip_installs_what_twine_uploads() {
         let mut command = Command::new(python.with_file_name("pip"));
         let index = format!("http://__token__:{token}@{}/simple/", tools.at());
         let options =
-            ["download", "--no-input", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"];
+            ["install", "--no-input", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"];
         command.args(options).args(["--no-cache-dir", "--trusted-host", "127.0.0.1", "-i", &index, "-vv"]);
-        command.arg("-d").arg(tools.place(target)).arg("gated").env("HOME", tools.dir.path());
+        command.arg("--target").arg(tools.place(target)).arg("gated").env("HOME", tools.dir.path());
         command
     };
     run(&mut twine(&tools.full));
     run(&mut pip(&tools.read, "good"));
+    assert!(tools.place("good/gated.py").exists());
     for (row, token, expected) in &tools.bad {
         prints(row, "twine", &fails(&mut twine(token)), expected);
         prints(row, "pip", &fails(&mut pip(token, row)), expected);
