@@ -150,7 +150,9 @@ impl Config {
         let shown = path.display().to_string();
         let text = read(path).map_err(|error| {
             let advice = match error.kind() {
-                io::ErrorKind::NotFound => "name the file with `-c FILE` or PERMGATE_CONFIG",
+                io::ErrorKind::NotFound => {
+                    "write one with `permgate init`, or name it with `-c FILE` or PERMGATE_CONFIG"
+                }
                 _ => "",
             };
             let text = error.to_string();

@@ -80,12 +80,13 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// An answer in JSON with a secret in it: what is ours of it is overwritten once it has been sent.
+/// As [`answer`], with a secret in it: what is ours of it is overwritten once it has been sent.
 pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
     // A buffer that grew would leave a smaller copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET_ANSWER));
     match serde_json::to_writer(&mut *bytes, body) {
         Ok(()) => {
+            bytes.push(b'\n');
             (status, [(header::CONTENT_TYPE, "application/json")], Bytes::from_owner(bytes)).into_response()
         }
         Err(error) => unwritable(&error),

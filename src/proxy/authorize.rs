@@ -46,7 +46,8 @@ impl<R: Into<Rejection>> From<R> for NotForwarded {
 }
 
 impl Gateway {
-    /// Judges the request and edits its header fields for the upstream. `place`: what it has waited for.
+    /// Judges the request and edits its header fields for the upstream. `place`: the one in a queue
+    /// of `concurrent` that it has waited for, if it had to.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,

@@ -85,7 +85,7 @@ struct Attempts {
 }
 
 impl Upstream {
-    /// Call it on the worker's local runtime.
+    /// One worker's own connections to the upstream. Starts tasks, so it is called on that worker's runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
