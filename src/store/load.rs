@@ -2,8 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::sync::mpsc;
-
 use super::{
     ReadError, Store,
     audit::{AuditHead, Entry},
@@ -14,7 +12,7 @@ use super::{
     replica::{Damage, Table},
     sessions::Sessions,
     state::{State, compiled, intern},
-    writer::{self, Batch, Clock, Command, Retention, Shared, Transaction, WriteRates, Writer},
+    writer::{self, Batch, Clock, Retention, Shared, Transaction, WriteRates, Writer},
 };
 use crate::{
     authz::{
@@ -95,7 +93,7 @@ pub(super) fn serve(
         failed: None,
     };
     let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now) };
-    let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
+    let (queue, commands) = writer::Queue::new();
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
     Ok((Store { shared, queue }, published))
 }
