@@ -17,7 +17,7 @@ use super::{
     error::Problem,
     offload::READS,
     pages::{Cursor, Paging, Params},
-    wire::{Json, ok, revised},
+    wire::{Json, ok, revised, with_reach},
 };
 use crate::{
     authz::{
@@ -119,7 +119,7 @@ async fn remove(
     Path(key): Path<String>,
 ) -> Result<Response, Problem> {
     let changed = context.store.delete_role(caller.actor(), key).await?;
-    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
 }
 
 async fn list_grants(

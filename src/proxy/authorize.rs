@@ -84,7 +84,7 @@ impl Gateway {
         })
     }
 
-    /// Calls the pure decision with what the client sent and the current state.
+    /// Calls the pure decision with what the client sent and the current state, on a node that may forward.
     pub(super) fn decide<R>(
         &self,
         state: &WorkerState,
@@ -103,6 +103,9 @@ impl Gateway {
         now: Timestamp,
         then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
     ) -> R {
+        if !self.parts.state.permission().is_valid() {
+            return then(Err(Denial::without_owner(Reason::StoreUnavailable)));
+        }
         let decide = |token: Option<&Token>| {
             if let Some(token) = token {
                 context.outcome.token.set(Some(token.id));

@@ -3,6 +3,7 @@
 //! Only puts carry meaning: what a watch or a range shows is put into order by positions.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +17,7 @@ mod client;
 mod connection;
 mod fetch;
 mod keys;
+mod snapshot;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ mod wire;
 
 pub use client::Settings;
 pub use connection::{Connection, CreateError, Unreachable};
+pub use snapshot::{Snapshot, Upload};
 pub use tail::{Heard, Tail, TailError};
 
 use client::CallError;
@@ -306,5 +309,24 @@ impl Log for EtcdLog {
 
     fn failure(&self) -> Option<Failure> {
         self.failed.clone()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn reopen(&mut self) -> bool {
+        let reached =
+            self.connection.block(self.connection.head_once()).map(|known| self.learn(known)).is_ok();
+        if reached {
+            self.failed = None;
+        }
+        reached
+    }
+
+    fn snapshot(&self, out: &mut dyn io::Write) -> io::Result<Option<u64>> {
+        let Some(snapshot) = self.connection.snapshot().map_err(io::Error::other)? else { return Ok(None) };
+        self.connection.download(&snapshot, out)?;
+        Ok(Some(snapshot.position))
     }
 }
