@@ -108,7 +108,9 @@ enum SignalCommand {
 pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
     // What callers may make large runs on threads that tokio spawns, and leaves the processor to requests and to
     // changes.
-    let step_back = || drop(rustix::process::setpriority_process(None, NICE));
+    let step_back = || {
+        let _ = rustix::process::setpriority_process(None, NICE);
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(step_back).build()?;
     // Before anybody is told that it serves: from then on no signal ends it unheard.

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use tokio::sync::mpsc::UnboundedReceiver;
+
 use super::{
     ReadError, Store,
     audit::{AuditHead, Entry},
@@ -70,7 +72,7 @@ pub(super) struct Joining {
 }
 
 /// What the writer of a node tells of each entry.
-pub(super) type AppliedEntries = mpsc::UnboundedReceiver<Applied>;
+pub(super) type AppliedEntries = UnboundedReceiver<Applied>;
 
 /// Loads what an engine has and starts the writer thread.
 pub(super) fn serve(

@@ -41,9 +41,13 @@ impl Queue {
 
     /// Waits for a place. The error: nobody takes anything any more.
     pub(crate) async fn send(&self, command: Command) -> Result<(), SendError<Command>> {
-        let removes = matches!(&command, Command::Change(task) if task.only_removes());
-        let queue = if removes { &self.removals } else { &self.others };
-        queue.send(command).await
+        let removes = match &command {
+            Command::Change(task) => task.only_removes(),
+            // Another node may have taken something away.
+            Command::Follow(_) => true,
+            Command::Close(_) => false,
+        };
+        if removes { &self.removals } else { &self.others }.send(command).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
