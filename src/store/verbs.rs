@@ -31,8 +31,8 @@ use crate::{
     fence::{Completion, Cut, LiveRow},
 };
 
-/// Last uses and refusals are handed over in parts of this many.
-const PART: usize = 5_000;
+/// Last uses and refusals are handed over in parts of this many, which a removal behind them hardly waits for.
+const PART: usize = 1_000;
 
 /// A verb: who asks for what, what it answers, its kind, and its plan.
 macro_rules! verbs {

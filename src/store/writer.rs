@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     ChangeError,
@@ -45,6 +45,7 @@ mod transaction;
 mod users;
 
 pub(crate) use federated::Ids;
+pub(crate) use group_commit::{Queue, Waiting};
 pub(crate) use import::Line;
 pub(crate) use publish::Followed;
 pub(crate) use rate::WriteRates;
@@ -56,11 +57,10 @@ pub(crate) use transaction::{Batch, Transaction};
 use group_commit::GroupCommit;
 use publish::member_changes;
 
-/// Commands that wait for the writer; beyond that, callers wait to hand theirs in.
-pub(crate) const QUEUE: usize = 1024;
-/// A batch ends here, so that the first of it is not kept waiting by the last.
+/// A batch ends here, so that the first of it is not kept waiting by the last, nor a removal by a batch that it
+/// comes too late for.
 const BATCH: usize = 256;
-const BATCH_OPS: usize = 20_000;
+const BATCH_OPS: usize = 500;
 
 const PERMISSION_DENIED: RefusalCode = RefusalCode::PermissionDenied;
 
@@ -99,7 +99,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn run(mut self, queue: mpsc::Receiver<Command>) {
+    pub(crate) fn run(mut self, queue: Waiting) {
         let guard = CloseOnPanic(self.shared.clone());
         let mut group_commit = GroupCommit::new(queue);
         while let Some(first) = group_commit.first() {
@@ -119,6 +119,10 @@ impl Writer {
                     }
                     Command::Close(done) => {
                         close = Some(done);
+                        while let Some(Command::Change(mut task)) = group_commit.removal() {
+                            self.plan(&mut task);
+                            batch.push(task);
+                        }
                         break;
                     }
                 }
@@ -135,7 +139,7 @@ impl Writer {
             if let Some(done) = close {
                 self.shared.close("the store was closed".into());
                 for command in group_commit.close() {
-                    let Command::Change(task) = command else { break };
+                    let Command::Change(task) = command else { continue };
                     task.answer(Err(ChangeError::Closed("the store was closed".into())));
                 }
                 self.shared.engine.close();
