@@ -115,6 +115,7 @@ pub(super) fn serve(
         accounts: arc_swap::ArcSwap::from_pointee(state.accounts.clone()),
         engine: Arc::new(engine),
         unsaved: std::sync::Mutex::default(),
+        unwritten: std::sync::atomic::AtomicBool::default(),
         closed: std::sync::Mutex::default(),
         clock,
         metrics: Arc::default(),
@@ -129,9 +130,10 @@ pub(super) fn serve(
         affected: None,
         counted: false,
         rates: WriteRates::default(),
+        as_logged: false,
         failed: None,
     };
-    let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now) };
+    let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now), unwritten: None };
     let (queue, commands) = writer::Queue::new();
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
     Ok((Store { shared, queue }, published, applied))

@@ -224,6 +224,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether something that was taken away holds on this node only, since etcd could not be written.
+    #[cfg(feature = "etcd")]
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.shared.unwritten.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far
     /// that is, and how many requests it cut.
     pub async fn follow(&self) -> Result<(Head, Cut), ChangeError> {

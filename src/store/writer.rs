@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -42,6 +42,7 @@ mod sessions;
 mod task;
 mod tokens;
 mod transaction;
+mod unwritten;
 mod users;
 
 pub(crate) use federated::Ids;
@@ -53,9 +54,13 @@ pub(crate) use retention::Retention;
 pub(crate) use task::{Kind, Published, Task};
 pub(crate) use tokens::NewSecret;
 pub(crate) use transaction::{Batch, Transaction};
+pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;
 use publish::member_changes;
+
+/// Why nothing is written meanwhile.
+const WAITS: &str = "removals that could not be written to etcd wait to be written first";
 
 /// A batch ends here, so that the first of it is not kept waiting by the last, nor a removal by a batch that it
 /// comes too late for.
@@ -72,6 +77,8 @@ pub(crate) struct Shared {
     pub sessions: Arc<Sessions>,
     /// Tokens that hold otherwise than the engine knows.
     pub unsaved: Mutex<HashMap<TokenId, TokenRecord>>,
+    /// The writer keeps removals that it could not write.
+    pub unwritten: AtomicBool,
     /// Why no change is taken any more.
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
@@ -96,6 +103,8 @@ pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub fence: Arc<Fence>,
     pub retention: Retention,
+    /// Only where the log is in etcd: elsewhere what cannot be written closes the store.
+    pub unwritten: Option<Unwritten>,
 }
 
 impl Writer {
@@ -106,6 +115,7 @@ impl Writer {
             let mut batch = Vec::new();
             let mut next = Some(first);
             let (mut close, mut follow) = (None, None);
+            self.write_unwritten();
             let before = self.tx.state.clone();
             while let Some(command) = next.take() {
                 match command {
@@ -188,11 +198,7 @@ impl Writer {
     }
 
     fn finish_writable(&mut self, mut batch: Vec<Task>, before: State) {
-        if !self.tx.batch.ops.is_empty() {
-            for affected in batch.iter().filter_map(|task| task.affected) {
-                self.tx.apply(Op::Affects(self.tx.whom(affected)));
-            }
-        }
+        self.add_affected(&batch);
         let planned = batch.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
@@ -231,10 +237,11 @@ impl Writer {
                 let reason = error.to_string();
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                // The journal may have it: only what comes later is surely not done. A log that cannot be reached
+                // The log may have it: only what comes later is surely not done. A log that cannot be reached
                 // may be again.
-                let closes = !matches!(error, CommitError::Unavailable(_));
+                let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::Unclear(_));
                 let error = match error {
+                    CommitError::Unclear(_) => ChangeError::Unknown,
                     CommitError::Failed(_) if self.shared.closed().is_none() => {
                         self.lost(&reason);
                         ChangeError::Unknown
@@ -244,6 +251,15 @@ impl Writer {
                 for task in batch {
                     self.without_engine(task, error(reason.clone()), closes);
                 }
+            }
+        }
+    }
+
+    /// Tells other nodes, by the log, whom the batch takes something from.
+    fn add_affected(&mut self, batch: &[Task]) {
+        if !self.tx.batch.ops.is_empty() {
+            for affected in batch.iter().filter_map(|task| task.affected) {
+                self.tx.apply(Op::Affects(self.tx.whom(affected)));
             }
         }
     }
@@ -264,6 +280,9 @@ impl Writer {
         if ops.is_empty() {
             return Ok(());
         }
+        if self.unwritten.is_some() {
+            return Err(CommitError::Unavailable(WAITS.to_owned()));
+        }
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         let committed = self.shared.engine.append(ops, staged);
         match &committed {
@@ -278,7 +297,7 @@ impl Writer {
                 });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_)) => {}
+            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_) | CommitError::Unclear(_)) => {}
         }
         committed
     }
@@ -289,13 +308,14 @@ impl Writer {
             return task.answer(Err(error));
         }
         let reason = error.to_string();
-        let audit = self.tx.state.audit;
+        let before = self.tx.state.clone();
         self.tx.batch.staged.blind = true;
         self.plan(&mut task);
-        self.tx.state.audit = audit;
+        self.tx.state.audit = before.audit;
         if task.is_planned() {
-            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts.
-            if closes {
+            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts,
+            // until what is kept is written.
+            if closes || self.keep_unwritten(task.again(), before).is_err() {
                 self.lost(&reason);
             }
             for op in &self.tx.batch.ops {
