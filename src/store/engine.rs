@@ -248,9 +248,7 @@ impl Journaled {
             }
             Err(AppendError::Moved { .. }) => Err(CommitError::Moved),
             Err(AppendError::Unclear(failure)) if shared => Err(CommitError::Unclear(failure.to_string())),
-            Err(error @ (AppendError::NotWritten(_) | AppendError::Stopped(_)))
-                if shared =>
-            {
+            Err(error @ (AppendError::NotWritten(_) | AppendError::Stopped(_))) if shared => {
                 Err(CommitError::Unavailable(error.to_string()))
             }
             Err(error @ (AppendError::NotWritten(_) | AppendError::TooLarge { .. })) => {

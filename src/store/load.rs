@@ -133,7 +133,8 @@ pub(super) fn serve(
         as_logged: false,
         failed: None,
     };
-    let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now), unwritten: None };
+    let writer =
+        Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now), unwritten: None };
     let (queue, commands) = writer::Queue::new();
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
     Ok((Store { shared, queue }, published, applied))

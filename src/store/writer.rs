@@ -297,7 +297,12 @@ impl Writer {
                 });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_) | CommitError::Unclear(_)) => {}
+            Err(
+                CommitError::Refused(_)
+                | CommitError::Moved
+                | CommitError::Unavailable(_)
+                | CommitError::Unclear(_),
+            ) => {}
         }
         committed
     }
