@@ -36,7 +36,7 @@ use crate::{
 pub(super) enum NotForwarded {
     Rejected(Rejection),
     /// It waits for a place under a concurrency limit, and is judged again when it has one.
-    Queued(Box<(Request<RequestBody>, Waiting)>),
+    Queued(Box<(Box<Request<RequestBody>>, Waiting)>),
 }
 
 impl<R: Into<Rejection>> From<R> for NotForwarded {
@@ -51,7 +51,7 @@ impl Gateway {
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         place: Option<Place>,
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
         self.decide(&context.state, context, context.at, |decision| {
@@ -81,7 +81,7 @@ impl Gateway {
             let guard = LogGuard::enter(&permit, context, limits);
             let first_byte = upstream.settings().first_byte_timeout;
             let request = request.map(|body| request_body(body, context, body_limit, first_byte));
-            Ok((Rc::clone(upstream), Permitted::new(permit, guard, request)))
+            Ok((Rc::clone(upstream), Permitted::new(permit, guard, Box::new(request))))
         })
     }
 

@@ -110,6 +110,30 @@ fn a_killed_node_holds_up_one_change_and_comes_back() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_node_that_starts_without_etcd_listens_and_permits_nothing() {
+    let mut cluster = Cluster::start(2, 1);
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, token) = cluster.token(0, "ann", "good");
+    assert_eq!(cluster.status(1, &revoked), 200);
+    drop(cluster.nodes[1].process.take());
+    cluster.link(1, Mode::Hangs);
+    let (answer, _) = cluster.revoke(0, &id);
+    assert_eq!(answer["nodes"]["lapsed"][0], "gate-1", "{answer}");
+    cluster.run(1);
+    assert!(!cluster.is_ready(1));
+    assert_eq!((cluster.status(1, &token), cluster.status(1, &revoked)), (503, 503));
+    assert_eq!(cluster.process(1).operator("GET", "/v1/users/ann", None).status, 200, "operators can read");
+    let change = cluster.process(1).operator("POST", "/v1/users", Some(r#"{"login": "bob", "name": "Bob"}"#));
+    assert_eq!(change.status, 503);
+    cluster.link(1, Mode::Passes);
+    cluster.wait_until_ready(1);
+    assert_eq!((cluster.status(1, &token), cluster.status(1, &revoked)), (200, 401));
+    let (answer, _) = cluster.revoke(1, &cluster.token(1, "ann", "other").0);
+    assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
 fn a_stopped_node_passes_nothing_when_it_goes_on() {
     let cluster = Cluster::start(2, 1);
     let (id, token) = cluster.token(0, "ann", "ci");

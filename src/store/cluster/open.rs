@@ -68,7 +68,9 @@ pub type Ended = watch::Receiver<Option<String>>;
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// Opens this node's copy, brought to the head of the log, and begins to take part. Waits for etcd.
+    /// Opens this node's copy, brought to the head of the log, and begins to take part. While etcd does not
+    /// answer, a copy is opened as it is: the node listens, and is permitted nothing until etcd answers. An
+    /// empty directory waits for etcd.
     pub fn join(
         settings: &store::Settings,
         cluster: &Settings,
@@ -77,10 +79,10 @@ impl Store {
     ) -> Result<(Store, Arc<State>, Ended), JoinError> {
         let directory = StoreDirectory::open(&settings.path)?;
         let connection = connect(cluster)?;
-        let log = reach(&connection)?;
-        let store = log.store();
         let path = || settings.path.display().to_string();
         let copy = Copy::read(&settings.path)?;
+        let log = reach(&connection, || position_of(&directory, copy?.store))?;
+        let store = log.store();
         if let Some(copy) = copy.filter(|copy| copy.store != store) {
             return Err(JoinError::Foreign { path: path(), copy: copy.store, log: store });
         }
@@ -212,21 +214,35 @@ fn connect(cluster: &Settings) -> Result<Arc<Connection>, JoinError> {
     Connection::start(etcd::Settings::new(cluster.etcd.clone())).map_err(JoinError::System)
 }
 
-/// As often as it takes: a machine starts in any order. That there is no log is not waited out.
-fn reach(connection: &Arc<Connection>) -> Result<EtcdLog, JoinError> {
-    let mut waits = false;
+/// As often as it takes: a machine starts in any order. That there is no log is not waited out. `copy`: what
+/// this node can begin with meanwhile.
+fn reach(
+    connection: &Arc<Connection>,
+    copy: impl FnOnce() -> Option<(StoreId, Head)>,
+) -> Result<EtcdLog, JoinError> {
+    let mut copy = Some(copy);
     loop {
-        match EtcdLog::open(connection.clone()) {
+        let error = match EtcdLog::open(connection.clone()) {
             Ok(log) => return Ok(log),
             Err(error) if error.is_final() => return Err(error.into()),
-            Err(error) => {
-                if !std::mem::replace(&mut waits, true) {
-                    tracing::warn!(%error, "waiting for etcd");
-                }
-                thread::sleep(AGAIN);
+            Err(error) => error,
+        };
+        if let Some(copy) = copy.take() {
+            tracing::warn!(%error, "waiting for etcd");
+            if let Some((store, head)) = copy() {
+                return Ok(EtcdLog::unasked(connection.clone(), store, head));
             }
         }
+        thread::sleep(AGAIN);
     }
+}
+
+/// Where a copy stands. `None`: it cannot be opened, and is filled again from etcd.
+fn position_of(directory: &StoreDirectory, store: StoreId) -> Option<(StoreId, Head)> {
+    let replica = generation(directory, store).ok()?.as_it_is().ok()?;
+    let head = replica.head();
+    replica.close();
+    Some((store, head))
 }
 
 /// The present generation, or the first one.

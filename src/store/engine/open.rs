@@ -214,6 +214,9 @@ impl Generation {
             }
             return Err(self.damaged(why));
         }
+        if at == head {
+            return Ok(Ok(()));
+        }
         if at.next() < journal.first()? {
             return Ok(Err(format!("it is at position {}, which the journal no longer has", at.position)));
         }

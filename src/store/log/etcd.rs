@@ -48,6 +48,9 @@ pub struct EtcdLog {
 /// Between two tries of one append.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The revision of a head that was never read: nothing in etcd has it.
+const UNASKED: i64 = -1;
+
 /// So many positions are deleted by one request.
 const SLICE: u64 = 1000;
 
@@ -63,6 +66,20 @@ impl EtcdLog {
             #[cfg(test)]
             fault: None,
         })
+    }
+
+    /// The log as a copy at `head` knows it, while etcd cannot be asked. The first append compares with a
+    /// revision that nothing has, and so learns the real one.
+    pub fn unasked(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
+        let record = HeadRecord { head, store, first: 0 };
+        Self {
+            connection,
+            store,
+            known: Mutex::new(KnownHead { record, revision: UNASKED }),
+            failed: None,
+            #[cfg(test)]
+            fault: None,
+        }
     }
 
     /// As of the last answer.
@@ -272,6 +289,10 @@ impl Log for EtcdLog {
     }
 
     fn head(&self) -> Result<Head, ReadError> {
+        let known = self.known();
+        if known.revision == UNASKED {
+            return Ok(known.record.head);
+        }
         Ok(self.connection.block(self.refresh())?.record.head)
     }
 
