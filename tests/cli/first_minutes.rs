@@ -160,6 +160,6 @@ fn follow(page: &str) -> usize {
 fn the_quick_starts_are_run_as_they_are_written() {
     let readme = include_str!("../../README.md");
     let section = readme.split("## Sixty seconds").nth(1).unwrap().split("\n## ").next().unwrap();
-    assert_eq!(follow(section), 2, "200 and 403");
+    assert_eq!(follow(section), 5, "401, 200 and 403; then 200 and 403 by groups");
     follow(include_str!("../../docs/getting-started.md"));
 }
