@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -61,6 +61,8 @@ use publish::member_changes;
 /// comes too late for.
 const BATCH: usize = 256;
 const BATCH_OPS: usize = 500;
+/// The same in time: a plan may read more than it writes.
+const PLANNING: Duration = Duration::from_millis(10);
 
 const PERMISSION_DENIED: RefusalCode = RefusalCode::PermissionDenied;
 
@@ -106,7 +108,7 @@ impl Writer {
             let mut batch = Vec::new();
             let mut next = Some(first);
             let (mut close, mut follow) = (None, None);
-            let before = self.tx.state.clone();
+            let (before, begun) = (self.tx.state.clone(), Instant::now());
             while let Some(command) = next.take() {
                 match command {
                     Command::Change(mut task) => {
@@ -126,7 +128,8 @@ impl Writer {
                         break;
                     }
                 }
-                if batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS {
+                let has_room = batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS;
+                if has_room && begun.elapsed() < PLANNING {
                     next = group_commit.next(batch.len());
                 }
             }
