@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -66,6 +66,8 @@ const WAITS: &str = "removals that could not be written to etcd wait to be writt
 /// comes too late for.
 const BATCH: usize = 256;
 const BATCH_OPS: usize = 500;
+/// The same in time: a plan may read more than it writes.
+const PLANNING: Duration = Duration::from_millis(10);
 
 const PERMISSION_DENIED: RefusalCode = RefusalCode::PermissionDenied;
 
@@ -116,7 +118,7 @@ impl Writer {
             let mut next = Some(first);
             let (mut close, mut follow) = (None, None);
             self.write_unwritten();
-            let before = self.tx.state.clone();
+            let (before, begun) = (self.tx.state.clone(), Instant::now());
             while let Some(command) = next.take() {
                 match command {
                     Command::Change(mut task) => {
@@ -136,7 +138,8 @@ impl Writer {
                         break;
                     }
                 }
-                if batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS {
+                let has_room = batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS;
+                if has_room && begun.elapsed() < PLANNING {
                     next = group_commit.next(batch.len());
                 }
             }

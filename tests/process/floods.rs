@@ -41,11 +41,12 @@ const MEASURED: Duration = Duration::from_secs(6);
 /// Tokens of the account that floods the admin listener.
 const TOKENS: usize = 10_000;
 
-const ATTACKS: [(&str, Attack); 9] = [
+const ATTACKS: [(&str, Attack); 10] = [
     ("H1: 30 x lists of 10,000 tokens", lists),
     ("H1: 30 x the audit log", audit),
     ("H1: 4 x imports of 2,000 tokens", imports),
     ("H1: 30 x documents", documents),
+    ("H1: 10 x reports of 1,000 leaks, configurations, passwords", reports),
     ("H2: 12 x 100 streams to a slow service", slow_streams),
     ("H4: 20 x 100 streams whose windows stay closed", closed_windows),
     ("M7: 100 x 100 bodies of sign-ins left open", open_bodies),
@@ -343,6 +344,35 @@ fn documents(targets: &Targets, stop: &AtomicBool) {
     get(targets, stop, &["/docs", "/openapi.json", "/v1/config", "/metrics"]);
 }
 
+fn reports(targets: &Targets, stop: &AtomicBool) {
+    callers(10, targets, stop, |round| {
+        let (path, body) = match round % 3 {
+            0 => {
+                // All but the token that asks; what was revoked before is looked up all the same.
+                let leaked = (0..1000).map(|text| bearer(1 + (1000 * round + text) % (TOKENS - 1)));
+                ("leaks", serde_json::json!({ "texts": leaked.collect::<Vec<_>>() }))
+            }
+            1 => (
+                "config/check",
+                serde_json::json!({"text": "[service.a]\npaths = [\"/a\"]\n".repeat(10_000)}),
+            ),
+            _ => ("session", serde_json::json!({"login": "hog", "password": "x".repeat(1000)})),
+        };
+        post(path, &body.to_string())
+    });
+}
+
+/// A call of the account that floods the admin listener.
+fn post(path: &str, body: &str) -> Vec<u8> {
+    let (token, length) = (bearer(0), body.len());
+    let fields =
+        format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\nConnection: close");
+    format!(
+        "POST /v1/{path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 fn imports(targets: &Targets, stop: &AtomicBool) {
     callers(4, targets, stop, |round| {
         let lines = (0..2000).map(|line| {
@@ -350,12 +380,6 @@ fn imports(targets: &Targets, stop: &AtomicBool) {
             format!(r#"{{"digest": "{digest}", "owner": "load", "name": "{round} {line}", "scope": [{{"service": "permgate"}}]}}"#)
         });
         let body = format!(r#"{{"make_owners": true, "tokens": [{}]}}"#, lines.collect::<Vec<_>>().join(","));
-        let fields = format!("Content-Type: application/json\r\nContent-Length: {}", body.len());
-        let token = bearer(0);
-        format!(
-            "POST /v1/tokens/import HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{fields}\r\n\
-             Connection: close\r\n\r\n{body}"
-        )
-        .into_bytes()
+        post("tokens/import", &body)
     });
 }
