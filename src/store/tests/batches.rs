@@ -100,10 +100,8 @@ async fn a_removal_overtakes_what_waits() {
         })
         .collect();
     tokio::task::yield_now().await;
-    let (banned, ()) =
-        tokio::join!(bench.store.ban_user(operator(), "bob".into(), Some("x".into())), async {
-            drop(release)
-        });
+    let ban = bench.store.ban_user(operator(), "bob".into(), Some("x".into()));
+    let (banned, ()) = tokio::join!(ban, async { drop(release) });
     banned.unwrap();
     for maker in makers {
         maker.await.unwrap().unwrap();
