@@ -198,6 +198,10 @@ fn of_roles() -> Vec<Operation> {
             .makes::<roles::RoleView>()
             .refuses(&[409]),
         get("/v1/roles/{key}", "A role").answers::<roles::RoleView>(),
+        patch("/v1/roles/{key}", "Rename a role, or change its permissions")
+            .takes::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
+            .answers::<roles::RoleView>()
+            .refuses(&[409, 412, 422]),
         delete("/v1/roles/{key}", "Delete a role with its grants")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409, 422]),
