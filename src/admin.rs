@@ -16,7 +16,7 @@
 //! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
 //! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
 //!   `DELETE /v1/live/{id}`
-//! * `GET /v1/overview`, `GET /openapi.json`
+//! * `GET /v1/overview`, `GET /v1/cluster`, `GET /openapi.json`
 //! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`,
 //!   `GET /v1/store/verify`
 //! * everything else: the page, `web`
@@ -29,6 +29,7 @@ mod backup;
 mod by_value;
 mod caller;
 mod client;
+mod cluster;
 mod configuration;
 mod context;
 mod error;
@@ -104,6 +105,7 @@ fn router(context: Context) -> Router {
         .merge(explain::routes())
         .merge(audit::routes())
         .merge(live::routes())
+        .merge(cluster::routes())
         .merge(overview::routes())
         .merge(openapi::routes())
         .merge(configuration::routes())

@@ -23,7 +23,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as watch_channel};
 
 use crate::{
     admin,
@@ -34,6 +34,7 @@ use crate::{
     metrics::Metrics,
     net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
     proxy::{BadTokens, Counts, Issuers, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
+    state::State,
     store::{OpenError, Store},
 };
 
@@ -81,6 +82,9 @@ pub enum StartError {
     Config(#[from] Errors),
     #[error("{0}")]
     Store(#[from] OpenError),
+    #[cfg(feature = "etcd")]
+    #[error("{0}")]
+    Cluster(#[from] crate::store::cluster::JoinError),
     #[error("{0}")]
     Bind(#[from] BindError),
     #[error("{0}")]
@@ -103,6 +107,23 @@ pub enum StartError {
     Listener(io::Error),
 }
 
+/// The store, and what says that this node can no longer take part in its cluster.
+struct OpenedStore {
+    store: Store,
+    state: Arc<State>,
+    ended: Option<watch_channel::Receiver<Option<String>>>,
+}
+
+fn open_store(config: &Config, fence: Arc<Fence>) -> Result<OpenedStore, StartError> {
+    #[cfg(feature = "etcd")]
+    if let Some(cluster) = &config.cluster {
+        let (store, state, ended) = Store::join(&config.store, cluster, config.configuration(), fence)?;
+        return Ok(OpenedStore { store, state, ended: Some(ended) });
+    }
+    let (store, state) = Store::open(&config.store, config.configuration(), fence)?;
+    Ok(OpenedStore { store, state, ended: None })
+}
+
 /// Starts and returns once every listener accepts.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for line in &config.environment {
@@ -117,7 +138,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let mut watchdog = Watchdog::new(supervisor);
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The lock of the store comes first: a second process is told so before it takes an address.
-    let (store, state) = Store::open(&config.store, config.configuration(), fence.clone())?;
+    let OpenedStore { store, state, ended } = open_store(&config, fence.clone())?;
     let exchanged = exchange::end_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
@@ -260,6 +281,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         reloader,
         budgets: admin_budgets,
         store,
+        cluster_ended: ended,
         state,
         fence,
         uses,

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod cluster;
 mod complete;
 mod completion;
 mod confirm;
@@ -155,6 +156,9 @@ enum Command {
     /// Back up the store, or restore it
     #[command(subcommand)]
     Store(store::Store),
+    /// Several gateways over one store: set it up, and see how it is
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Show whose token is used, and what it may do
     Whoami,
     /// Print the version and how this binary was built
@@ -235,6 +239,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Service(service) => service.run(&global),
         Command::Audit(audit) => audit.run(&global),
         Command::Store(store) => store.run(&global),
+        Command::Cluster(cluster) => cluster.run(&global),
         Command::Whoami => token::whoami(&global),
         Command::Version => version(),
         Command::Completion(completion) => completion.run(),
@@ -242,10 +247,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Version and target, for a bug report.
+/// Version, optional parts and target, for a bug report.
 fn version() -> Result<(), Failure> {
+    let parts = if cfg!(feature = "etcd") { ", with etcd" } else { "" };
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
-    output::print(&format!("permgate {version} ({arch}-{os})"))
+    output::print(&format!("permgate {version} ({arch}-{os}{parts})"))
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::{
 mod address;
 mod admin;
 mod assertion;
+mod cluster;
 mod credentials;
 mod document;
 mod environment;
@@ -68,6 +69,8 @@ pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub store: store::Settings,
+    /// `None`: this gateway is alone.
+    pub cluster: Option<store::cluster::Settings>,
     pub policy: store::Policy,
     pub proxy: ProxySettings,
     /// `None`: no service asks for assertions.
@@ -147,7 +150,9 @@ impl Config {
         let shown = path.display().to_string();
         let text = read(path).map_err(|error| {
             let advice = match error.kind() {
-                io::ErrorKind::NotFound => "name the file with `-c FILE` or PERMGATE_CONFIG",
+                io::ErrorKind::NotFound => {
+                    "write one with `permgate init`, or name it with `-c FILE` or PERMGATE_CONFIG"
+                }
                 _ => "",
             };
             let text = error.to_string();
@@ -220,6 +225,7 @@ impl Config {
             ("admin.oidc", self.admin.sign_in.provider != new.admin.sign_in.provider),
             ("store.path", self.store.path != new.store.path),
             ("store.ballast", self.store.ballast != new.store.ballast),
+            ("store.cluster", self.cluster != new.cluster),
         ]
         .into_iter()
         .find_map(|(key, changed)| changed.then_some(key))

@@ -74,6 +74,20 @@ pub struct Readings {
     pub imported: u64,
     pub writable: bool,
     pub ready: bool,
+    pub cluster: Option<ClusterReading>,
+}
+
+/// This node in its cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterReading {
+    /// Seconds for which it may still forward.
+    pub permitted: u64,
+    pub position: u64,
+    /// Members by whether their rules are this node's.
+    pub same_rules: u64,
+    pub other_rules: u64,
+    /// Changes that wait for others.
+    pub waiting: u64,
 }
 
 impl Metrics {
@@ -175,7 +189,7 @@ mod tests {
         metrics.store.commits.add(2);
         // The counts of a dropped worker stay.
         drop(one);
-        let readings = Readings { tokens: 7, imported: 0, writable: true, ready: false };
+        let readings = Readings { tokens: 7, imported: 0, writable: true, ready: false, cluster: None };
         let text = metrics.encode(readings, Format::Prometheus).unwrap();
         let check = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         check(
@@ -211,7 +225,7 @@ mod tests {
             worker.record(Some(ServiceId(0)), reason, 200, Duration::ZERO, None, 0, 0);
             worker.client_refused(reason);
         }
-        let readings = Readings { tokens: 0, imported: 0, writable: false, ready: true };
+        let readings = Readings { tokens: 0, imported: 0, writable: false, ready: true, cluster: None };
         for format in [Format::Prometheus, Format::OpenMetrics] {
             let text = metrics.encode(readings, format).unwrap();
             let (mut family, mut families) = (String::new(), BTreeSet::new());
@@ -237,7 +251,7 @@ mod tests {
         let metrics = Metrics::new(Arc::default());
         metrics.set_certificates(vec![("tls.crt".into(), 7)]);
         metrics.worker().record(None, Reason::Ok, 204, Duration::ZERO, None, 0, 0);
-        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true };
+        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true, cluster: None };
         let encode = || metrics.encode(readings, Format::Prometheus).unwrap();
         let old = [
             "permgate_responses_total{outcome=\"2xx\"} 1",

@@ -57,9 +57,11 @@ pub trait Service: 'static {
     ///
     /// An extended CONNECT of HTTP/2 (RFC 8441) arrives as the `GET` with `Upgrade` that it stands
     /// for, and is answered with 101 as in HTTP/1.1.
+    ///
+    /// The request is boxed because it passes through many futures: each would hold room for it, and copy it.
     fn call(
         self: Rc<Self>,
-        request: http::Request<RequestBody>,
+        request: Box<http::Request<RequestBody>>,
         client: Rc<Connection>,
     ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
 

@@ -140,13 +140,13 @@ impl Gateway {
     /// The response, or a rejection with the guard that logs it.
     async fn respond(
         self: &Rc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         connection: Rc<Connection>,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
             // Boxed, so that this rare case does not enlarge every request's future.
-            return Box::pin(self.answer(route, context, readable, request)).await;
+            return Box::pin(self.answer(route, context, readable, *request)).await;
         }
         if let Err(reason) = readable {
             return Err((reason.into(), LogGuard::new(context)));
@@ -167,7 +167,7 @@ impl Gateway {
     async fn wait(
         self: &Rc<Self>,
         mut context: Rc<RequestContext>,
-        mut queued: Box<(Request<RequestBody>, Waiting)>,
+        mut queued: Box<(Box<Request<RequestBody>>, Waiting)>,
     ) -> Result<(Rc<Upstream>, Permitted), (Rejection, LogGuard)> {
         // As many rounds as there may be limits of one service, each with its own deadline.
         for _ in 0..MAX_WAITS {
@@ -247,7 +247,7 @@ impl Service for Gateway {
 
     async fn call(
         self: Rc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         connection: Rc<Connection>,
     ) -> Response<ResponseBody> {
         // The header fields go upstream, so the format for errors is read before.

@@ -39,7 +39,7 @@ mod writer;
 pub use audit::{Verified, VerifyError};
 pub use change::{
     Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewSession, NewToken, NewUser, Page, Policy, ProvidedSession, ReadError, RoleEdit,
+    ImportedToken, NewSession, NewToken, NewUser, Nodes, Page, Policy, ProvidedSession, ReadError, RoleEdit,
     Settings, TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
 };
 pub use load::OpenError;
@@ -68,6 +68,17 @@ impl Store {
     /// What the writer counts, for the scrape.
     pub fn metrics(&self) -> Arc<StoreMetrics> {
         self.shared.metrics.clone()
+    }
+
+    /// This node in its cluster; `None`: it is alone.
+    pub fn node(&self) -> Option<&Arc<cluster::Node>> {
+        self.shared.node.as_ref()
+    }
+
+    /// Up to where the log is applied here.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn head(&self) -> log::Head {
+        self.engine().replica().head()
     }
 
     /// Whether changes are taken; `Err` says why not.

@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
@@ -24,6 +24,7 @@ use support::{
     http::{Answer, Client},
     stage::{Ended, run},
     upstream::{self, Upstream},
+    wait::eventually,
 };
 
 /// An issuer with one key after another.
@@ -311,11 +312,25 @@ fn what_a_rule_gave_ends_with_it() {
 }
 
 #[test]
+fn what_a_rule_gave_holds_nothing_open_without_it() {
+    let (issuer, (upstream, over)) = (Issuer::start(), Upstream::endless());
+    let gateway = gateway(upstream.address, &rule(&issuer.url, ""));
+    let answer = exchange(&gateway, &issuer.sign(&issuer.claims("1")), &[]);
+    let _client = gateway.open("/api/x", answer.json()["access_token"].as_str());
+    eventually("the stream is live", || gateway.must("GET", "/v1/live", None).to_string().contains("/api/x"));
+    gateway.write(&Gateway::services(upstream.address));
+    gateway.must("POST", "/v1/reload", None);
+    assert!(!gateway.must("GET", "/v1/live", None).to_string().contains("/api/x"));
+    over.recv_timeout(Duration::from_secs(20)).unwrap();
+}
+
+#[test]
 fn a_token_replaces_itself_where_that_is_allowed() {
     let upstream = Upstream::plain();
-    let gateway = Gateway::with(
-        &(Gateway::services(upstream.address) + "[tokens]\nself_rotation = true\nannounce_end = \"14d\"\n"),
-    );
+    let services = Gateway::services(upstream.address);
+    let carriers = "credentials = [\"bearer\", \"basic\", \"header:X-Api-Key\"]\nreaders";
+    let tokens = "[tokens]\nself_rotation = true\nannounce_end = \"14d\"\n";
+    let gateway = Gateway::with(&(services.replacen("readers", carriers, 1) + tokens));
     gateway.developer("alice");
     let rotate = |gateway: &Gateway, token: &str| {
         let mut client = Client::tcp(gateway.proxy);
@@ -326,6 +341,7 @@ fn a_token_replaces_itself_where_that_is_allowed() {
         let answer = rotate(&gateway, token);
         let body = answer.json();
         assert_eq!((answer.status, answer.fields["cache-control"].as_str()), (201, "no-store"), "{body}");
+        assert!(answer.text().ends_with("}\n"), "for terminals");
         (body["id"].as_str().unwrap().to_owned(), body["token"].as_str().unwrap().to_owned())
     };
     let body = json!({"name": "ci", "scope": [{"service": "tracker", "access": "read"}], "allow_ips": ["127.0.0.0/8"], "expires_in": "30d"});
@@ -352,8 +368,21 @@ fn a_token_replaces_itself_where_that_is_allowed() {
         );
     }
     assert_eq!(record["author"], format!("rotation:{first_id}"));
-    // Not once more by the one that was replaced, nor with a method that only reads.
+    let soon = json!({"name": "soon", "scope": [{"service": "tracker"}], "expires_in": "13d"});
+    let soon = gateway.operator("POST", "/v1/users/alice/tokens", Some(&soon.to_string()));
+    assert!(soon.text().ends_with("}\n"), "for terminals");
+    assert_eq!(announced(soon.json()["token"].as_str().unwrap()), (true, true), "its end is near");
+    // Not once more by the one that was replaced, nor with a method that only reads, nor in another carrier.
     assert_eq!(rotate(&gateway, first).status, 401);
+    let basic = format!("alice:{second}");
+    let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, basic);
+    for field in [format!("Authorization: Basic {basic}"), format!("X-Api-Key: {second}")] {
+        let mut client = Client::tcp(gateway.proxy);
+        client.send(format!(
+            "POST /.permgate/rotate HTTP/1.1\r\nHost: g\r\n{field}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(client.answer("POST").status, 401, "{field}");
+    }
     assert_eq!(gateway.get("/.permgate/rotate", Some(&second)).status, 405);
     // Revoking the first one revokes all that came of it.
     let (_, third) = replaced(&second);

@@ -182,7 +182,8 @@ const FIELDS: [(&str, &str); 24] = [
 
 /// Every carrier that an example strips: what counts, and what reaches the application.
 fn check_carriers(proxy: &Proxy) {
-    let stage = Stage::new(proxy, r#"credentials = ["bearer", "basic", "header:X-Api-Key"]"#);
+    let all = r#"credentials = ["bearer", "basic", "raw", "header:X-Api-Key", "websocket"]"#;
+    let stage = Stage::new(proxy, all);
     let (id, token) = stage.gateway.token("alice", "good", &["tracker", "hub"]);
     let basic = |text: &str| format!("Basic {}", STANDARD.encode(format!("git:{text}")));
     let (password, wrong) = (basic(&token), basic("nonsense"));
@@ -197,6 +198,10 @@ fn check_carriers(proxy: &Proxy) {
         for head in &heads {
             let named = head.lines().find_map(|line| line.strip_prefix("x-permgate-user: ")).unwrap_or("");
             assert_eq!(Some(named), user, "{}, {row}: {head}", proxy.name);
+            let asked = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+            let expected =
+                fields.iter().any(|(name, _)| name.starts_with("Sec-")).then_some("chat, superchat");
+            assert_eq!(asked, expected, "{}, {row}: {head}", proxy.name);
             for text in [&token, &STANDARD.encode(format!("git:{token}"))] {
                 assert!(!head.contains(&text.to_ascii_lowercase()), "{}, {row}: {head}", proxy.name);
             }
@@ -208,6 +213,33 @@ fn check_carriers(proxy: &Proxy) {
     check("both, one text", "/api/x", &[sent, key], alice);
     check("on a public rule", "/api/public", &[key], alice);
     check("nothing, on a public rule", "/api/public", &[], Some(""));
+    check("alone", "/api/x", &[("Authorization", &token)], alice);
+    let protocol = format!("permgate.bearer.{token}");
+    let beside = format!("chat, {protocol}, superchat");
+    check("a protocol", "/api/x", &[("Sec-WebSocket-Protocol", &beside)], alice);
+    let handshake = [
+        ("Sec-WebSocket-Protocol", beside.as_str()),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+    ];
+    check("a handshake", "/api/x", &handshake, alice);
+    check("a protocol on a public rule", "/api/public", &[("Sec-WebSocket-Protocol", &beside)], alice);
+    check("a protocol without another one", "/api/x", &[("Sec-WebSocket-Protocol", &protocol)], None);
+    check("two protocols", "/api/x", &[("Sec-WebSocket-Protocol", &format!("{beside}, {protocol}"))], None);
+    check(
+        "a protocol and a field",
+        "/api/x",
+        &[("Sec-WebSocket-Protocol", &beside), ("X-Api-Key", "other")],
+        None,
+    );
+    check(
+        "a protocol at a service without carriers",
+        "/hub/api/x",
+        &[("Sec-WebSocket-Protocol", &beside)],
+        None,
+    );
     check("two texts", "/api/x", &[sent, ("X-Api-Key", "other")], None);
     check("the field twice", "/api/x", &[key, key], None);
     check("a dot in its name", "/api/x", &[("X.Api.Key", token.as_str())], None);

@@ -111,8 +111,18 @@ impl Claim {
     }
 
     /// Rows 4 to 9 by the present state. A peer who may be the operator is, unless it sends a
-    /// credential: a bad one is never upgraded.
+    /// credential: a bad one is never upgraded. On a node that may not serve, only the operator is.
     pub fn verify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
+        let authenticated = self.recognise(context, peer)?;
+        match authenticated.identity {
+            Identity::Bearer { .. } | Identity::Browser { .. } if !context.state.permission().is_valid() => {
+                Err(Unauthenticated { reason: Reason::StoreUnavailable, token: None })
+            }
+            Identity::Bearer { .. } | Identity::Browser { .. } | Identity::Operator => Ok(authenticated),
+        }
+    }
+
+    fn recognise(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
         let ended = || Unauthenticated { reason: Reason::MissingCredentials, token: None };
         let browser = |user: Option<&Arc<User>>, session, csrf, deadline| {
             let user = user.filter(|user| !user.banned && !user.deleted).ok_or_else(ended)?.clone();
@@ -147,6 +157,7 @@ impl Claim {
     /// What to tell somebody who is not, or no longer, signed in.
     pub fn refused(&self, reason: Reason) -> Problem {
         match &self.proof {
+            _ if reason == Reason::StoreUnavailable => reason.answer(None).into(),
             Proof::Bearer(_) => reason.answer(Some(BUILT_IN_SERVICE)).into(),
             Proof::Cookie { .. } => {
                 Problem::unauthorized("unauthorized", "The session has ended: sign in again")

@@ -84,7 +84,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// With what reads them.
+    /// The writing end, and the receiver of its parts.
     pub(super) fn new() -> (Self, mpsc::Receiver<Part>) {
         let (sender, parts) = mpsc::channel(AHEAD);
         (Self { sender, gathered: Vec::with_capacity(PART) }, parts)

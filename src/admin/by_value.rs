@@ -12,7 +12,7 @@ use super::{
     caller::Caller,
     error::Problem,
     guard,
-    wire::{Json, Time, ok},
+    wire::{Json, Time, ok, with_reach},
 };
 use crate::{
     authz::{
@@ -82,8 +82,8 @@ async fn revoke_one(
 ) -> Result<Response, Problem> {
     let digests = digest(&context, &body.token).into_iter().collect();
     let changed = context.store.revoke_by_value(caller.actor(), digests, own_reason(&caller)).await?;
-    let token = changed.record.into_iter().next().flatten().map(|(record, _)| record.id.to_string());
-    Ok(ok(&json!({"revoked": token.is_some(), "id": token, "cut": changed.cut.0})))
+    let token = changed.record.first().and_then(Option::as_ref).map(|(record, _)| record.id.to_string());
+    Ok(ok(&with_reach(json!({"revoked": token.is_some(), "id": token}), &changed)))
 }
 
 /// What others have seen is revoked, whoever's it is.

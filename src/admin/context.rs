@@ -23,11 +23,11 @@ use super::{
 use crate::{
     authz::{forwarding::TrustedProxies, rules::Rules, secret::Digest},
     fence::{Cut, Fence},
-    metrics::{History, Metrics, Readings},
+    metrics::{ClusterReading, History, Metrics, Readings},
     net::Budget,
     state::State,
     store::{
-        Actor, ChangeError, Store,
+        Actor, ChangeError, Store, cluster,
         model::{AuditEvent, LastUsed, UserId},
     },
 };
@@ -192,6 +192,9 @@ impl Context {
         if self.fence.is_broken() {
             return Err("a worker has not applied a change");
         }
+        if !self.state.permission().is_valid() {
+            return Err("cut off from the cluster");
+        }
         if self.ready.load(Ordering::Acquire) { Ok(()) } else { Err("not serving") }
     }
 
@@ -202,7 +205,19 @@ impl Context {
             imported: index.imported(),
             writable: self.store.writable().is_ok(),
             ready: self.ready().is_ok(),
+            cluster: self.store.node().map(|node| reading(&node.status())),
         }
+    }
+}
+
+fn reading(status: &cluster::Status) -> ClusterReading {
+    let same = status.members.iter().filter(|member| member.same_rules).count() as u64;
+    ClusterReading {
+        permitted: status.permitted_for.map_or(0, |left| left.as_secs()),
+        position: status.in_force,
+        same_rules: same,
+        other_rules: status.members.len() as u64 - same,
+        waiting: status.waiting as u64,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     wire::{Json, Time, ok},
 };
 use crate::authz::{
-    carriers::{Carried, Carrier},
+    carriers::{Carried, Carrier, CarrierKind},
     decide::{Credential, Facts, Query},
     explain::{self, Explanation, STAND_IN},
     path::RequestPath,
@@ -96,12 +96,13 @@ pub(super) fn explained(
             }
             let form = if record.imported { Form::Foreign } else { Form::Own };
             let carrier = carrier(&snapshot.rules, &query, body.carrier.as_deref())?;
-            let credential = sent_in(carrier, form, record.digest, &snapshot.rules, &query);
+            let credential = sent_in(carrier.clone(), form, record.digest, &snapshot.rules, &query);
             let query = Query { credential, ..query };
-            context
+            let explanation = context
                 .state
                 .index()
-                .with(&record.digest, |token| explain::explain(&query, Facts { token, ..facts }))
+                .with(&record.digest, |token| explain::explain(&query, Facts { token, ..facts }));
+            naming(&carrier, &query, explanation)
         }
         (None, Some(login)) => {
             let user = user(context, caller, login)?;
@@ -143,6 +144,16 @@ fn sent_in(carrier: Carrier, form: Form, digest: Digest, rules: &Rules, query: &
     rules.credential(query.path.as_ref().ok(), query.host, query.method, authorization, &others).0
 }
 
+/// The decision goes by the kind of a carrier; who asks is told the name.
+fn naming(carrier: &Carrier, query: &Query<'_>, mut told: Explanation) -> Explanation {
+    if let (Carrier::Header(name), Some(CarrierKind::Header)) = (carrier, query.credential.kind()) {
+        for step in told.steps.iter_mut().filter(|step| step.name == "credential") {
+            step.looked_at = format!("the field {name}");
+        }
+    }
+    told
+}
+
 /// Who asks about a user asks about no token: the one that stood for it has no id to be told.
 fn without_token(mut told: Explanation) -> Explanation {
     let named = |text: &mut String| *text = text.replace(&format!("token {STAND_IN}"), "a valid token");
@@ -173,7 +184,8 @@ fn told_to(caller: &Caller, rules: &Rules, mut told: Explanation) -> Explanation
         if step.name == "read service" {
             step.looked_at = "the readers of the service".to_owned();
         }
-        if unreadable && matches!(step.name, "owner" | "service" | "service methods" | "scope") {
+        if unreadable && matches!(step.name, "owner" | "credential" | "service" | "service methods" | "scope")
+        {
             (step.looked_at, step.result) = (hidden(), hidden());
         }
     }

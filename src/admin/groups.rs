@@ -18,7 +18,7 @@ use super::{
     error::Problem,
     offload::READS,
     pages::{Cursor, Paging, Params},
-    wire::{Json, emptied, if_match, ok, revised},
+    wire::{Json, emptied, if_match, ok, revised, with_reach},
 };
 use crate::{
     authz::{
@@ -135,7 +135,7 @@ async fn delete(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let changed = context.store.delete_group(caller.actor(), name).await?;
-    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
 }
 
 async fn join(
@@ -164,12 +164,11 @@ async fn set_member(
     let login = caller.login(login)?;
     let changed = context.store.set_member(caller.actor(), name, login.clone(), member).await?;
     let group = &changed.record.name;
-    Ok(ok(&json!({"group": group, "user": login, "member": member, "cut": changed.cut.0})))
+    Ok(ok(&with_reach(json!({"group": group, "user": login, "member": member}), &changed)))
 }
 
 fn changed_answer(context: &Context, status: StatusCode, changed: &Updated<GroupRecord>) -> Response {
-    let mut body = json!(GroupView::new(&context.store.accounts(), &changed.record));
-    body["cut"] = changed.cut.0.into();
+    let body = with_reach(json!(GroupView::new(&context.store.accounts(), &changed.record)), changed);
     revised(status, changed.record.revision, &body)
 }
 

@@ -22,7 +22,7 @@ use super::{
     pages::Params,
     tokens::{SEES_TOKENS, parse},
     users::SEES_USERS,
-    wire::{Json, Time, forget, ok, secret_answer},
+    wire::{Json, Time, forget, ok, secret_answer, with_reach},
 };
 use crate::{
     authz::{
@@ -236,7 +236,7 @@ async fn revoke(
     let record = known_token(&context, owner, &id)?;
     let reason = if caller.is(&record.owner) { RevokeReason::User } else { RevokeReason::Admin };
     let changed = context.store.revoke_token(caller.actor(), record.id, reason).await?;
-    Ok(ok(&json!({"revoked": true, "cut": changed.cut.0})))
+    Ok(ok(&with_reach(json!({"revoked": true}), &changed)))
 }
 
 impl Query {

@@ -17,7 +17,7 @@ use super::{
     error::Problem,
     offload::READS,
     pages::{Cursor, Paging, Params},
-    wire::{Json, if_match, ok, revised},
+    wire::{Json, if_match, ok, revised, with_reach},
 };
 use crate::{
     authz::{
@@ -129,8 +129,7 @@ async fn edit(
     let permissions = body.permissions.as_deref().map(permissions).transpose()?;
     let edit = RoleEdit { name: body.name, permissions };
     let changed = context.store.edit_role(caller.actor(), key, revision, edit).await?;
-    let mut body = json!(RoleView::new(&changed.record));
-    body["cut"] = changed.cut.0.into();
+    let body = with_reach(json!(RoleView::new(&changed.record)), &changed);
     Ok(revised(StatusCode::OK, changed.record.revision, &body))
 }
 
@@ -147,7 +146,7 @@ async fn remove(
     Path(key): Path<String>,
 ) -> Result<Response, Problem> {
     let changed = context.store.delete_role(caller.actor(), key).await?;
-    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
 }
 
 async fn list_grants(
@@ -202,9 +201,9 @@ async fn set(
         _ => return Err(Problem::invalid("Name a user or a group, one of them")),
     };
     let changed = context.store.set_grant(caller.actor(), role, to, granted).await?;
-    let mut body = json!(GrantView::new(&context.store.accounts(), changed.record));
+    let view = GrantView::new(&context.store.accounts(), changed.record.clone());
+    let mut body = with_reach(json!(view), &changed);
     body["granted"] = granted.into();
-    body["cut"] = changed.cut.0.into();
     Ok(ok(&body))
 }
 

@@ -216,7 +216,7 @@ impl Service for Server {
 
     async fn call(
         self: Rc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         connection: Rc<Connection>,
     ) -> Response<AnswerBody> {
         let began = Instant::now();

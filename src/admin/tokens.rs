@@ -28,7 +28,9 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    wire::{BodyDigest, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged},
+    wire::{
+        BodyDigest, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged, with_reach,
+    },
 };
 use crate::{
     authz::{secret::TokenId, subject::Permission},
@@ -144,8 +146,7 @@ async fn edit(
     let revision = if_match(&headers)?;
     let changed = context.store.edit_token(caller.actor(), id, revision, edit).await?;
     let revision = changed.record.revision;
-    let mut body = json!(TokenView::new(&context, changed.record));
-    body["cut"] = changed.cut.0.into();
+    let body = with_reach(json!(TokenView::new(&context, changed.record.clone())), &changed);
     Ok(revised(StatusCode::OK, revision, &body))
 }
 
@@ -159,7 +160,7 @@ async fn revoke(
     let own = owner.is_some_and(|owner| caller.is(&owner));
     let reason = if own { RevokeReason::User } else { RevokeReason::Admin };
     let changed = context.store.revoke_token(caller.actor(), id, reason).await?;
-    let body = json!({"revoked": true, "cut": changed.cut.0});
+    let body = with_reach(json!({"revoked": true}), &changed);
     Ok(revised(StatusCode::OK, changed.record.revision, &body))
 }
 

@@ -19,7 +19,7 @@ use super::{
     offload::READS,
     pages::{Cursor, Paging, Params},
     passwords,
-    wire::{Json, Optional, Time, emptied, if_match, ok, revised},
+    wire::{Json, Optional, Time, emptied, if_match, ok, revised, with_reach},
 };
 use crate::{
     authz::{
@@ -186,7 +186,7 @@ async fn delete(
 ) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.delete_user(caller.actor(), login).await?;
-    Ok(ok(&json!({"deleted": true, "cut": changed.cut.0})))
+    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
 }
 
 async fn ban(
@@ -211,8 +211,7 @@ async fn unban(
 }
 
 fn changed_answer(context: &Context, status: StatusCode, changed: &Updated<UserRecord>) -> Response {
-    let mut body = json!(UserView::new(&context.store.accounts(), &changed.record));
-    body["cut"] = changed.cut.0.into();
+    let body = with_reach(json!(UserView::new(&context.store.accounts(), &changed.record)), changed);
     revised(status, changed.record.revision, &body)
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
+use serde_json::Value;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat, schema::Type},
@@ -17,7 +18,10 @@ use utoipa::{
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::Problem;
-use crate::authz::{secret, time::Timestamp};
+use crate::{
+    authz::{secret, time::Timestamp},
+    store::Updated,
+};
 
 /// A token's record with its longest scope, networks and note.
 const LONGEST_SECRET_ANSWER: usize = 16 << 10;
@@ -56,6 +60,15 @@ impl<T> Page<T> {
     }
 }
 
+/// An answer with what the change has cut and, in a cluster, on which nodes it is in force.
+pub(super) fn with_reach<T>(mut body: Value, changed: &Updated<T>) -> Value {
+    body["cut"] = changed.cut.0.into();
+    if let Some(nodes) = &changed.nodes {
+        body["nodes"] = serde_json::json!({"confirmed": nodes.confirmed, "lapsed": nodes.lapsed});
+    }
+    body
+}
+
 /// An answer in JSON. It ends with a newline, since people read it on terminals.
 pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
@@ -67,12 +80,13 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// An answer in JSON with a secret in it: what is ours of it is overwritten once it has been sent.
+/// As [`answer`], with a secret in it: what is ours of it is overwritten once it has been sent.
 pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
     // A buffer that grew would leave a smaller copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET_ANSWER));
     match serde_json::to_writer(&mut *bytes, body) {
         Ok(()) => {
+            bytes.push(b'\n');
             (status, [(header::CONTENT_TYPE, "application/json")], Bytes::from_owner(bytes)).into_response()
         }
         Err(error) => unwritable(&error),

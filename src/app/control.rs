@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::LocalSet,
 };
 
@@ -48,6 +48,9 @@ const ROTATE_KEYS: Duration = Duration::from_secs(1);
 /// So often it is asked whether a certificate is about to expire.
 const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(3600);
 
+/// How long a node that stops tries to tell the others.
+const LEAVE: Duration = Duration::from_secs(3);
+
 /// What is left for answers of the admin listener once everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,8 @@ pub struct Control {
     /// Answer `/metrics` alone.
     pub metrics_listeners: Vec<Listener>,
     pub store: Store,
+    /// Why this node can no longer take part in its cluster.
+    pub cluster_ended: Option<watch::Receiver<Option<String>>>,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
     pub uses: Arc<LastUsedTables>,
@@ -139,6 +144,11 @@ impl Control {
         }
         self.flush_uses().await;
         self.record_refusals().await;
+        if self.store.node().is_some()
+            && !matches!(tokio::time::timeout(LEAVE, self.store.leave()).await, Ok(Ok(())))
+        {
+            tracing::warn!("the other nodes were not told that this one stops: one change will wait for it");
+        }
         self.store.close().await;
         outcome
     }
@@ -173,6 +183,7 @@ impl Control {
                     tokio::time::sleep(LAST_ANSWERS).await;
                     return outcome;
                 }
+                why = ended(&mut self.cluster_ended) => return self.fail(why).await,
                 exit = self.worker_exits.recv() => {
                     let why = exit.and_then(Result::err).unwrap_or_else(|| "a worker has ended".to_owned());
                     return self.fail(why).await;
@@ -307,6 +318,17 @@ impl SignalStreams {
             _ = usr2.recv() => SignalCommand::Nothing,
         }
     }
+}
+
+/// Never, for a gateway that is alone.
+async fn ended(cluster: &mut Option<watch::Receiver<Option<String>>>) -> String {
+    if let Some(cluster) = cluster
+        && let Ok(why) = cluster.wait_for(Option::is_some).await
+        && let Some(why) = why.clone()
+    {
+        return why;
+    }
+    std::future::pending().await
 }
 
 /// Never, where nobody watches.

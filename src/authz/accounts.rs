@@ -35,7 +35,7 @@ pub struct Accounts {
     roles: Arc<BTreeMap<String, RoleRecord>>,
 }
 
-/// A user with what hangs on it directly.
+/// A user, with the groups and roles that the user has directly, not by a parent group.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub ix: UserIx,
@@ -46,7 +46,7 @@ pub struct Account {
     pub roles: Vec<String>,
 }
 
-/// A group with what hangs on it directly.
+/// A group, with the roles that are granted to it, not to an ancestor.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub ix: GroupIx,

@@ -285,6 +285,11 @@ fn deadline(token: &Token) -> Option<Timestamp> {
 }
 
 impl<'a> Denial<'a> {
+    /// For a reason that concerns no service.
+    pub fn without_owner(reason: Reason) -> Self {
+        Self { reason, path: None, owner: None, subject: None }
+    }
+
     /// The whole answer: the service's name where the table lets it be told, `Allow` with a 405.
     pub fn answer(&self) -> Answer {
         let service = self.owner.map(|owner| owner.service);

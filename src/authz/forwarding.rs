@@ -125,7 +125,8 @@ pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
     set_request_id(headers, request_id);
 }
 
-/// Drops from a response's trailers what frames, routes or concerns one connection.
+/// Drops from a response's trailers the fields that frame or route a message or concern one connection
+/// (RFC 9110, 6.5.1).
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
     drop_fields(trailers, Side::ResponseTrailers, &FieldPolicy::default());
 }

@@ -95,8 +95,9 @@ fn show(answer: &Value) -> Result<(), Failure> {
         for field in sent["set"].as_array().into_iter().flatten() {
             print(&format!("  + {}: {}", text(&field["name"]), text(&field["value"])))?;
         }
-        for name in sent["dropped"].as_array().into_iter().flatten() {
-            print(&format!("  - {}", text(name)))?;
+        let dropped: Vec<String> = sent["dropped"].as_array().into_iter().flatten().map(text).collect();
+        if !dropped.is_empty() {
+            print(&format!("  - {}", dropped.join(", ")))?;
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
     ("Look", &["status", "health", "explain", "audit", "whoami", "version"]),
     ("Tokens", &["token", "scan"]),
     ("Accounts and access", &["user", "group", "role", "grant", "service"]),
-    ("The gateway itself", &["reload", "store", "schema", "completion", "man"]),
+    ("The gateway itself", &["reload", "store", "cluster", "schema", "completion", "man"]),
 ];
 
 /// Lines to copy, by command. Each of them parses.

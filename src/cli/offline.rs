@@ -81,7 +81,7 @@ impl Offline {
             .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
         self.tasks.block_on(&self.runtime, async {
             let connection = Rc::new(Connection::detached(Peer::Unix { uid: self.uid, pid: None }));
-            let response = self.server.clone().call(request, connection).await;
+            let response = self.server.clone().call(Box::new(request), connection).await;
             let status = response.status();
             let body = response.into_body().collect().await;
             let body = body.map_err(|_| Failure::failed("the response broke off"))?.to_bytes();

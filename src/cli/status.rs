@@ -54,7 +54,8 @@ fn table(status: &Value) -> Result<(), Failure> {
     }
     print(&format!("users             {}\ntokens            {}", status["users"], status["tokens"]))?;
     print(&format!("in flight         {}", status["live"]))?;
-    print(&format!("in the last hour  {} requests, {} refused", status["requests"], status["refused"]))?;
+    let (requests, refused) = (&status["requests"], &status["refused"]);
+    print(&format!("in the last hour  {requests} requests, calls of the API among them; {refused} refused"))?;
     let mut refusals: Vec<(&String, u64)> = status["refusals"]
         .as_object()
         .into_iter()

@@ -86,7 +86,7 @@ impl Overrides {
 
 impl Override {
     fn new(variable: String, value: &str, start: usize) -> Self {
-        let name = variable.trim_start_matches(PREFIX).to_ascii_lowercase();
+        let name = variable.strip_prefix(PREFIX).unwrap_or(&variable).to_ascii_lowercase();
         let path: Vec<String> = name.split("__").map(str::to_owned).collect();
         let (written, value) = (path.join("."), literal(kind(&path), value));
         // `v=` is replaced by the key and ` = `, so that the value begins where it does in the line.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod budgets;
+mod cluster;
 mod service;
 mod upstream;
 
@@ -158,6 +159,11 @@ const STORE: &[Key] = &[
         "audit_retention",
         Kind::Duration(86_400_000),
         "Audit events older than this are dropped; all are kept unless set.",
+    ),
+    key(
+        "cluster",
+        Kind::Table(cluster::CLUSTER),
+        "Several gateways over one store, whose changes are in etcd; one gateway unless set. Not reloadable.",
     ),
 ];
 

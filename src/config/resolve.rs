@@ -15,7 +15,7 @@ use toml::de::DeTable;
 use super::{
     Admin, Budgets, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
-    admin, assertion,
+    admin, assertion, cluster,
     document::{Document, Found, Outside},
     environment::Overrides,
     exchange, fields, keys,
@@ -139,6 +139,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let store_section = root.table("store");
     let store_path = root.document.directory.join(store_section.text("path")?.value);
     let assertion = assertion::assertion(root, &sound_services, &store_path);
+    let cluster = cluster::cluster(&store_section, assertion.as_ref());
     Some(Config {
         file: path.to_owned(),
         text: String::new(),
@@ -146,6 +147,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         server,
         admin,
         store: store::Settings { path: store_path, ballast: store_section.size("ballast")? },
+        cluster,
         policy: store::Policy {
             max_lifetime: tokens.duration("max_lifetime"),
             max_tokens: tokens.count("max_per_user")?,

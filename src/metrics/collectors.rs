@@ -34,7 +34,7 @@ pub(super) struct Scrape {
 /// counters.
 type Single = (&'static str, &'static str, fn(&Scrape) -> u64);
 
-const COUNTERS: [Single; 20] = [
+const COUNTERS: [Single; 21] = [
     ("connections_accepted", "Client connections accepted.", |s| s.count(WorkerEvent::ConnectionAccepted)),
     ("proxy_headers_refused", "Connections of trusted proxies without a valid PROXY header.", |s| {
         s.count(WorkerEvent::MissingProxyHeader)
@@ -61,6 +61,9 @@ const COUNTERS: [Single; 20] = [
         s.metrics.store.fences_incomplete.value()
     }),
     ("fence_cuts", "Requests, streams and tunnels cut by a change.", |s| s.metrics.store.cut.value()),
+    ("cluster_lapsed", "Nodes of the cluster that were waited for in vain.", |s| {
+        s.metrics.store.lapsed.value()
+    }),
     ("log_lines_dropped", "Access log lines dropped.", |s| s.metrics.log_lines_dropped.value()),
     ("refusals_dropped", "Audited refusals dropped.", |s| s.metrics.refusals_dropped.value()),
     ("reloads", "Reloads that took effect.", |s| s.metrics.reloads.value()),
@@ -128,6 +131,7 @@ impl Collector for Scrape {
         for (name, help, read) in GAUGES {
             family(encoder, name, help, [(NO_LABELS, ConstGauge::new(read(self)))])?;
         }
+        self.cluster(encoder)?;
         self.requests(encoder)?;
         let refusals = Reason::ALL.iter().filter_map(|&reason| {
             counted([("reason", reason.code())], self.workers.iter().map(|worker| worker.refusals(reason)))
@@ -173,6 +177,21 @@ impl Scrape {
 
     pub(super) fn by_service(&self) -> BTreeMap<&str, Vec<&ServiceTable>> {
         by_service(&self.workers, &self.services)
+    }
+
+    /// Nothing, for a gateway that is alone.
+    fn cluster(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(cluster) = self.readings.cluster else { return Ok(()) };
+        for (name, help, value) in [
+            ("cluster_permitted_seconds", "For how long this node may still forward.", cluster.permitted),
+            ("cluster_position", "The position in the log that is in force here.", cluster.position),
+            ("cluster_waiting", "Changes that other nodes have yet to acknowledge.", cluster.waiting),
+        ] {
+            family(encoder, name, help, [(NO_LABELS, ConstGauge::new(value))])?;
+        }
+        let members = [("same", cluster.same_rules), ("other", cluster.other_rules)];
+        let members = members.map(|(rules, count)| ([("rules", rules)], ConstGauge::new(count)));
+        family(encoder, "cluster_members", "Nodes by whether their rules are this node's.", members)
     }
 
     fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

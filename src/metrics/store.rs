@@ -19,4 +19,6 @@ pub struct StoreMetrics {
     pub fence_duration: Histogram,
     /// Requests, streams and tunnels cut by a change.
     pub cut: Counter,
+    /// Nodes of the cluster that were waited for in vain.
+    pub lapsed: Counter,
 }

@@ -213,7 +213,7 @@ impl Budgets {
         self.connections.open()
     }
 
-    /// The proxy's, in the order of the documents.
+    /// Use and limit of each budget that the proxy's clients share, in the order of docs/limits.md.
     pub fn readings(&self) -> Vec<Reading> {
         vec![
             self.connections.reading("connections"),
@@ -225,7 +225,7 @@ impl Budgets {
         ]
     }
 
-    /// Those of the admin listener.
+    /// The same for the admin listener.
     pub fn admin_readings(&self) -> Vec<Reading> {
         vec![self.connections.reading("admin_connections"), self.bodies.reading("admin_bodies")]
     }

@@ -53,7 +53,7 @@ pub(super) fn respond<S: Service>(
     async move {
         let (answer, rejected) = match judged {
             Ok(()) => {
-                let request = Request::from_parts(parts, body);
+                let request = Box::new(Request::from_parts(parts, body));
                 // On the heap: an idle connection holds no room for it.
                 let answer = Box::pin(service.call(request, connection.clone())).await;
                 (answer.map(Either::Left), false)

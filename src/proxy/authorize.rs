@@ -36,7 +36,7 @@ use crate::{
 pub(super) enum NotForwarded {
     Rejected(Rejection),
     /// It waits for a place under a concurrency limit, and is judged again when it has one.
-    Queued(Box<(Request<RequestBody>, Waiting)>),
+    Queued(Box<(Box<Request<RequestBody>>, Waiting)>),
 }
 
 impl<R: Into<Rejection>> From<R> for NotForwarded {
@@ -46,11 +46,12 @@ impl<R: Into<Rejection>> From<R> for NotForwarded {
 }
 
 impl Gateway {
-    /// Judges the request and edits its header fields for the upstream. `place`: what it has waited for.
+    /// Judges the request and edits its header fields for the upstream. `place`: the one in a queue
+    /// of `concurrent` that it has waited for, if it had to.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         place: Option<Place>,
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
         self.decide(&context.state, context, context.at, |decision| {
@@ -80,11 +81,11 @@ impl Gateway {
             let guard = LogGuard::enter(&permit, context, limits);
             let first_byte = upstream.settings().first_byte_timeout;
             let request = request.map(|body| request_body(body, context, body_limit, first_byte));
-            Ok((Rc::clone(upstream), Permitted::new(permit, guard, request)))
+            Ok((Rc::clone(upstream), Permitted::new(permit, guard, Box::new(request))))
         })
     }
 
-    /// Calls the pure decision with what the client sent and the current state.
+    /// Calls the pure decision with what the client sent and the current state, on a node that may forward.
     pub(super) fn decide<R>(
         &self,
         state: &WorkerState,
@@ -103,6 +104,9 @@ impl Gateway {
         now: Timestamp,
         then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
     ) -> R {
+        if !self.parts.state.permission().is_valid() {
+            return then(Err(Denial::without_owner(Reason::StoreUnavailable)));
+        }
         let decide = |token: Option<&Token>| {
             if let Some(token) = token {
                 context.outcome.token.set(Some(token.id));

@@ -37,6 +37,7 @@ pub fn request_body(
     let length = body.size_hint();
     let (passing, failing) = (Rc::clone(context), Rc::clone(context));
     let body = body.map_frame(move |frame| pass_request_frame(frame, &passing));
+    let body = WhilePermitted { body, context: Rc::clone(context) };
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let body = Limited::new(body, limit).map_err(move |error| {
         failing.outcome.set_client_error(match error.downcast_ref() {
@@ -48,6 +49,38 @@ pub fn request_body(
         error
     });
     OutgoingBody::new(body, length, first_byte)
+}
+
+/// A client's body that ends where the request is over, so that a node whose permission has ended sends
+/// nothing more of it.
+struct WhilePermitted<B> {
+    body: B,
+    context: Rc<RequestContext>,
+}
+
+impl<B> http_body::Body for WhilePermitted<B>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // Asked last: the frame may have waited for long.
+        Poll::Ready(if self.context.passes_no_more() { Some(Err(BodyError::Aborted)) } else { frame })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Frame<Bytes> {
@@ -154,11 +187,16 @@ impl http_body::Body for ResponseBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        if self.guard.as_ref().is_some_and(|guard| guard.context().is_over()) {
+        let is_from_upstream = matches!(self.body, Either::Right(_));
+        if self.guard.as_ref().is_some_and(|guard| match is_from_upstream {
+            true => guard.context().passes_no_more(),
+            false => guard.context().is_over(),
+        }) {
             self.ended = true;
             return Poll::Ready(Some(Err(Broken)));
         }
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(self.pass(frame))),
             Some(Err(error)) => Some(self.break_off(&error)),
             None => {

@@ -184,7 +184,7 @@ fn not_issued(error: ChangeError, refused: impl FnOnce(Refusal) -> Rejection) ->
 
 /// A JSON response that must not be cached.
 fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
+    let mut response = Response::new(Bytes::from(format!("{body}\n")));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -176,6 +176,22 @@ impl RequestContext {
         self.outcome.cut.get().is_some() || self.connection.aborted()
     }
 
+    /// Whether no byte may pass between client and upstream any more.
+    pub fn passes_no_more(&self) -> bool {
+        self.is_over() || !self.may_forward()
+    }
+
+    /// Whether the node may forward. One that was stopped for a while finds out here, before the next sweep.
+    fn may_forward(&self) -> bool {
+        let valid = self.gateway.parts.state.permission().is_valid();
+        if !valid && self.outcome.cut.get().is_none() {
+            // Not the whole cut, since the upstream's side may be at work above: its end follows from this.
+            self.outcome.cut.set(Some(Reason::StoreUnavailable));
+            self.connection.abort();
+        }
+        valid
+    }
+
     /// A hash of the user, or of the address if there is no user, for `balance = "hash"`.
     pub fn hash(&self) -> u64 {
         let user = self.outcome.user.get().filter(|_| self.outcome.identified.get());

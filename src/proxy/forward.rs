@@ -47,15 +47,14 @@ impl Gateway {
     pub(super) async fn forward(
         &self,
         upstream: &Upstream,
-        permitted: Permitted,
+        mut permitted: Permitted,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
-        let (mut is_http2, mut rounds, settings) = (false, 0, upstream.settings());
-        let permitted = permitted.map(|mut request| {
-            is_http2 = request.version() == Version::HTTP_2;
-            rounds = rounds_of(request.headers());
-            append_via(&mut request);
-            prepare(request, settings)
-        });
+        let settings = upstream.settings();
+        let request = permitted.request_mut();
+        let is_http2 = request.version() == Version::HTTP_2;
+        let rounds = rounds_of(request.headers());
+        append_via(request);
+        prepare(request, settings);
         if rounds > MAX_ROUNDS {
             tracing::warn!(upstream = %settings.name, "a request came back repeatedly: the upstream is this gateway");
             return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
@@ -121,7 +120,7 @@ impl Gateway {
 }
 
 /// Sets the version, Host and the body's framing for the upstream's connection.
-fn prepare(mut request: Request<OutgoingBody>, settings: &UpstreamSettings) -> Request<OutgoingBody> {
+fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
     let is_old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
     let is_empty = request.body().is_end_stream();
     let has_length = request.body().size_hint().exact().is_some();
@@ -144,7 +143,6 @@ fn prepare(mut request: Request<OutgoingBody>, settings: &UpstreamSettings) -> R
     if may_have_content && is_empty && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    request
 }
 
 /// How often the request has gone through this gateway.
@@ -157,7 +155,7 @@ fn rounds_of(headers: &HeaderMap) -> usize {
 }
 
 /// Adds this gateway's entry.
-fn append_via<B>(request: &mut Request<B>) {
+fn append_via(request: &mut Request<OutgoingBody>) {
     let [http10, http11, http2] = &*ENTRIES;
     let entry = match request.version() {
         Version::HTTP_10 => http10,

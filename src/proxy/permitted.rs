@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A permitted request that the fence can reach.
-pub type Permitted = upstream::Permitted<LogGuard, Request<OutgoingBody>>;
+pub type Permitted = upstream::Permitted<LogGuard, Box<Request<OutgoingBody>>>;
 
 /// Lives until the response's last byte. Dropping it releases the request's limits, writes metrics and the
 /// log line, and then leaves the live registry.

@@ -4,6 +4,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
 use crate::{
@@ -57,6 +58,9 @@ pub enum ErrorFormat {
     Text,
     /// JSON, and the description in a field of which npm shows a notice.
     Npm,
+    /// JSON, and the description in the status line, of which these tools show the reason phrase alone
+    /// (RFC 9112, 4; HTTP/2 has none).
+    StatusLine,
     /// The errors of a container registry (OCI distribution specification, "Error Codes").
     Oci,
     Grpc,
@@ -117,8 +121,7 @@ impl Rejection {
 
     pub fn into_response(self, format: ErrorFormat, request_id: &RequestId) -> Response<Bytes> {
         let answer = self.answer();
-        let is_json = matches!(format, ErrorFormat::Json | ErrorFormat::Npm | ErrorFormat::Grpc);
-        let mut response = if is_json && self.answer.is_none() {
+        let mut response = if format.is_json() && self.answer.is_none() {
             let CachedAnswer { headers, body: (before, behind), .. } = CachedAnswer::of(self.reason);
             let body = [before.as_bytes(), request_id.as_bytes(), behind.as_bytes()].concat();
             let mut response = Response::new(body.into());
@@ -142,6 +145,11 @@ impl Rejection {
             && let Ok(notice) = HeaderValue::try_from(&answer.description)
         {
             headers.insert(NPM_NOTICE, notice);
+        }
+        if format == ErrorFormat::StatusLine
+            && let Ok(phrase) = ReasonPhrase::try_from(answer.description.as_bytes())
+        {
+            response.extensions_mut().insert(phrase);
         }
         if format == ErrorFormat::Grpc {
             grpc::refusal(self.reason, &answer.description, response)
@@ -199,13 +207,20 @@ impl ErrorFormat {
 
     /// What a tool shows to people, where it shows no JSON.
     fn shown_by(agent: &[u8]) -> Self {
-        if agent.starts_with(b"git/") || agent.starts_with(b"kubectl/") {
+        let is = |names: &[&[u8]]| names.iter().any(|name| agent.starts_with(name));
+        if is(&[b"git/", b"kubectl/"]) {
             Self::Text
-        } else if agent.starts_with(b"npm/") {
+        } else if is(&[b"npm/"]) {
             Self::Npm
+        } else if is(&[b"Debian APT-", b"pip/", b"twine/"]) {
+            Self::StatusLine
         } else {
             Self::Json
         }
+    }
+
+    const fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Npm | Self::StatusLine | Self::Grpc)
     }
 
     /// Below `/v2/` of a host with a container registry.
@@ -217,7 +232,7 @@ impl ErrorFormat {
         match self {
             Self::Problem => "application/problem+json",
             Self::Text => "text/plain; charset=utf-8",
-            Self::Json | Self::Npm | Self::Oci | Self::Grpc => "application/json",
+            Self::Json | Self::Npm | Self::StatusLine | Self::Oci | Self::Grpc => "application/json",
         }
     }
 
@@ -226,7 +241,7 @@ impl ErrorFormat {
             Self::Text => format!("{}\nRequest id: {request_id}\n", answer.description),
             Self::Oci => oci::body(answer, request_id),
             Self::Problem => text(answer, request_id, true),
-            Self::Json | Self::Npm | Self::Grpc => text(answer, request_id, false),
+            Self::Json | Self::Npm | Self::StatusLine | Self::Grpc => text(answer, request_id, false),
         }
     }
 
@@ -236,7 +251,7 @@ impl ErrorFormat {
     }
 }
 
-/// Whole seconds, rounded up, at least one.
+/// In whole seconds for `Retry-After`, rounded up, at least one.
 fn whole(wait: Duration) -> u32 {
     u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
@@ -313,6 +328,7 @@ mod tests {
             ErrorFormat::Problem,
             ErrorFormat::Text,
             ErrorFormat::Npm,
+            ErrorFormat::StatusLine,
             ErrorFormat::Oci,
             ErrorFormat::Grpc,
         ] {

@@ -66,8 +66,8 @@ impl Tunnel {
         let _open = OpenTunnel::begin(guard);
         let to_upstream = Traffic::new(&context.outcome.bytes_in);
         let to_client = Traffic::new(&context.outcome.bytes_out);
-        let mut client = End::new(client, &to_client);
-        let mut upstream = End::new(self.upstream, &to_upstream);
+        let mut client = End::new(client, &to_client, &context);
+        let mut upstream = End::new(self.upstream, &to_upstream, &context);
         let mut idle = Stillness::new(context.clock(), self.idle);
         let mut stall = Stillness::new(context.clock(), self.stall);
         let outcome = {

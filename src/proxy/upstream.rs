@@ -85,7 +85,7 @@ struct Attempts {
 }
 
 impl Upstream {
-    /// Call it on the worker's local runtime.
+    /// One worker's own connections to the upstream. Starts tasks, so it is called on that worker's runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
@@ -114,7 +114,7 @@ impl Upstream {
     /// connection until its last byte.
     pub async fn send<G: SendContext>(
         &self,
-        permitted: Permitted<G, Request<OutgoingBody>>,
+        permitted: Permitted<G, Box<Request<OutgoingBody>>>,
     ) -> (G, Result<Answer, Reason>) {
         let Permitted { guard, request } = permitted;
         let answer = self.exchange(&guard, request).await;
@@ -124,7 +124,7 @@ impl Upstream {
     async fn exchange(
         &self,
         permit: &dyn SendContext,
-        mut request: Request<OutgoingBody>,
+        mut request: Box<Request<OutgoingBody>>,
     ) -> Result<Answer, Reason> {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let (silence, idle) = patience(&self.settings, &request);

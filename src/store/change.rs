@@ -8,7 +8,7 @@ use super::model::{TokenRecord, UserId, UserKind};
 use crate::{
     authz::{
         administration::Refusal,
-        rules::{PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
+        rules::{Origin, PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId, TokenText},
         subject::{Access, Permission},
         time::Timestamp,
@@ -33,6 +33,18 @@ pub struct Configuration {
     /// Published with the rules.
     pub proxy: Arc<ProxySettings>,
     pub policy: Policy,
+}
+
+impl Configuration {
+    /// Of the rules, wherever in which file they stand: nodes of a cluster compare it.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let nowhere = Origin { file: Arc::from(""), line: 0 };
+        let services =
+            self.services.iter().map(|spec| ServiceSpec { origin: nowhere.clone(), ..spec.clone() });
+        let public = self.public.iter().map(|spec| PublicSpec { origin: nowhere.clone(), ..spec.clone() });
+        let (services, public): (Vec<_>, Vec<_>) = (services.collect(), public.collect());
+        *blake3::hash(format!("{services:?}{public:?}{:?}", self.rules).as_bytes()).as_bytes()
+    }
 }
 
 /// What operators allow beyond the rules.
@@ -250,6 +262,16 @@ pub struct CreatedToken {
 pub struct Updated<T> {
     pub record: T,
     pub cut: Cut,
+    /// `None`: this gateway is alone.
+    pub nodes: Option<Nodes>,
+}
+
+/// On which nodes of a cluster a change is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nodes {
+    pub confirmed: usize,
+    /// They have said nothing in time, and forward nothing by the state before.
+    pub lapsed: Vec<String>,
 }
 
 /// Refused, with the stable code of the API.

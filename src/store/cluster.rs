@@ -1,6 +1,6 @@
-//! Many nodes over one ordered log: who may forward, and when a change is in force everywhere. Nothing
-//! here does I/O or reads a clock: what was sent and received, and when, is told by the caller, so that
-//! a simulation and a network drive the same code.
+//! Many nodes over one ordered log: who may forward, and when a change is in force everywhere. The
+//! [`Protocol`] and what it is made of do no I/O and read no clock: what was sent and received, and when,
+//! is told by the caller, so that a simulation and a network drive the same code.
 //!
 //! Each node may forward for a while after a *probe*, a transaction that the log's engine orders among
 //! the commits. A change at position n answers when every member has acknowledged n, or when every
@@ -10,19 +10,34 @@ use std::{fmt, io, time::Duration};
 
 mod attempt;
 mod completion;
+#[cfg(feature = "etcd")]
+mod driver;
 mod follow;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+mod local;
 mod membership;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+mod node;
+#[cfg(feature = "etcd")]
+mod open;
 mod permission;
 mod protocol;
 mod settings;
 #[cfg(test)]
 mod simulation;
+#[cfg(feature = "etcd")]
+mod snapshots;
 
 pub use crate::state::BootTime;
 pub use attempt::{Answer, Attempt, AttemptId, Step};
 pub use completion::{Completed, Completions};
 pub use follow::{Followed, Follower, Fork};
+pub(crate) use local::is_copy;
 pub use membership::{Departed, Member, MemberChange, Members};
+pub(crate) use node::Applied;
+pub use node::{Node, NodeStatus, Status};
+#[cfg(feature = "etcd")]
+pub use open::{Ended, JoinError, adopt, init, leave};
 pub use permission::{Permission, Probe};
 pub use protocol::{Acknowledgement, CUTS, Protocol, Standing, Start};
 pub use settings::{Etcd, Settings, Tls, User};

@@ -66,6 +66,9 @@ pub(crate) enum CommitError {
     /// Others' entries came first. Nothing changed: follow them, and plan again.
     #[error("another entry of the log came first")]
     Moved,
+    /// The log cannot be reached. The batch may yet be found in it; the next one may succeed.
+    #[error("{0}")]
+    Unavailable(String),
     /// Whether it lasts is unknown: no durable change until a restart. Every later commit answers the
     /// same.
     #[error("{0}")]
@@ -99,7 +102,13 @@ impl Engine {
             return Err(log.fail("injected fault".to_owned()));
         }
         self.replica.check(staged).map_err(|error| CommitError::Refused(error.to_string()))?;
-        let entries = op::encode_batch(ops).map_err(|error| CommitError::Refused(error.to_string()))?;
+        let largest = log.log.largest();
+        let entries =
+            op::encode_batch(ops, largest).map_err(|error| CommitError::Refused(error.to_string()))?;
+        if entries.len() > 1 && log.log.is_shared() {
+            // Another node's entry could come between them.
+            return Err(CommitError::Refused(format!("a change is larger than {largest} bytes")));
+        }
         for entry in &entries {
             log.append(entry)?;
         }
@@ -160,6 +169,12 @@ impl Engine {
         &self.replica
     }
 
+    /// Keeps the lock of the directory that it belongs to for as long as it is open.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn hold(&mut self, directory: StoreDirectory) {
+        self.directory = Some(directory);
+    }
+
     /// Flushes and gives the lock back; later reads and commits fail. Idempotent.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
@@ -215,6 +230,13 @@ impl Drop for Engine {
 
 impl Journaled {
     fn append(&mut self, entry: &[u8]) -> Result<(), CommitError> {
+        let shared = self.log.is_shared();
+        if shared
+            && let Some(failure) = self.log.failure()
+            && !self.log.reopen()
+        {
+            return Err(CommitError::Unavailable(failure.to_string()));
+        }
         match self.log.append(self.head, entry) {
             Ok(head) => {
                 self.head = head;
@@ -222,6 +244,11 @@ impl Journaled {
                 Ok(())
             }
             Err(AppendError::Moved { .. }) => Err(CommitError::Moved),
+            Err(error @ (AppendError::NotWritten(_) | AppendError::Unclear(_) | AppendError::Stopped(_)))
+                if shared =>
+            {
+                Err(CommitError::Unavailable(error.to_string()))
+            }
             Err(error @ (AppendError::NotWritten(_) | AppendError::TooLarge { .. })) => {
                 Err(CommitError::Refused(error.to_string()))
             }

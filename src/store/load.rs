@@ -1,6 +1,6 @@
 //! From the engine's rows to what workers read: one scan, before anything is published.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -8,8 +8,9 @@ use super::{
     ReadError, Store,
     audit::{AuditHead, Entry},
     change::{Configuration, Settings},
+    cluster::{Applied, Incarnation, Node, Start},
     engine::{self, Engine},
-    op::Op,
+    op::{FORMAT, Op},
     record::TokenHead,
     replica::{Damage, Table},
     sessions::Sessions,
@@ -56,8 +57,22 @@ pub(crate) fn open(
     fence: Arc<Fence>,
     clock: Clock,
 ) -> Result<(Store, Arc<state::State>), OpenError> {
-    serve(Engine::open_unloaded(settings)?, configuration, fence, clock)
+    serve(Engine::open_unloaded(settings)?, configuration, fence, clock, None)
+        .map(|(store, state, _)| (store, state))
 }
+
+/// Whom a node joins a cluster as.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+pub(super) struct Joining {
+    pub node: String,
+    pub incarnation: Incarnation,
+    /// The run that had the directory before and has ended.
+    pub predecessor: Option<Incarnation>,
+    pub lease: Duration,
+}
+
+/// What the writer of a node tells of each entry.
+pub(super) type AppliedEntries = mpsc::UnboundedReceiver<Applied>;
 
 /// Loads what an engine has and starts the writer thread.
 pub(super) fn serve(
@@ -65,14 +80,35 @@ pub(super) fn serve(
     configuration: Configuration,
     fence: Arc<Fence>,
     clock: Clock,
-) -> Result<(Store, Arc<state::State>), OpenError> {
+    joining: Option<Joining>,
+) -> Result<(Store, Arc<state::State>, Option<AppliedEntries>), OpenError> {
     let now = clock();
     let mut ids = ServiceIds::default();
+    let digest = configuration.digest();
     let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
     let state = State { accounts: Accounts::new(), audit: AuditHead::START, rules, proxy, policy };
     let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
+    let (node, applied) = match joining {
+        None => (None, None),
+        Some(joining) => {
+            let Joining { node, incarnation, predecessor, lease } = joining;
+            let (head, rules) = (engine.head(), digest);
+            let members = engine.members_of_cluster()?;
+            let start = Start {
+                node,
+                incarnation,
+                predecessor,
+                format: FORMAT,
+                rules,
+                members,
+                position: head.position,
+            };
+            let (node, applied) = Node::new(start, lease, head, published.clone());
+            (Some(node), Some(applied))
+        }
+    };
     let shared = Arc::new(Shared {
         state: published.clone(),
         sessions: Arc::new(Sessions::load(&engine)?),
@@ -82,6 +118,7 @@ pub(super) fn serve(
         closed: std::sync::Mutex::default(),
         clock,
         metrics: Arc::default(),
+        node,
     });
     let tx = Transaction {
         shared: shared.clone(),
@@ -97,7 +134,7 @@ pub(super) fn serve(
     let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now) };
     let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
-    Ok((Store { shared, queue }, published))
+    Ok((Store { shared, queue }, published, applied))
 }
 
 /// From the engine into memory. The inner error says that the replica has to be made again first.

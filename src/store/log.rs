@@ -55,6 +55,23 @@ pub trait Log: Send {
         MAX_OPERATIONS
     }
 
+    /// Whether other nodes append to it, too. Nobody trims such a log for a checkpoint of its own.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Takes appends again after one whose outcome was unclear; `false` where only opening the log again
+    /// helps, or nothing yet.
+    fn reopen(&mut self) -> bool {
+        false
+    }
+
+    /// Writes a backup stream to `out` from which, with the entries that can still be read, the state
+    /// follows. Returns its position; `None` when the log has none.
+    fn snapshot(&self, _out: &mut dyn io::Write) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Why no append is taken any more; `None` while appends are taken. Only opening the log again
     /// helps. Reading goes on.
     fn failure(&self) -> Option<Failure>;

@@ -2,6 +2,7 @@
 //! a backup is a stream of.
 
 use super::{
+    cluster::MemberChange,
     model::{
         AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
         InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
@@ -12,7 +13,7 @@ use crate::authz::secret::{Digest, TokenId};
 
 mod batch;
 
-pub(crate) use batch::{BatchError, BatchReader, Batches, encode_batch};
+pub(crate) use batch::{BatchError, BatchReader, Batches, FORMAT, encode_batch};
 
 /// A value within an operation.
 trait Field: Sized {
@@ -102,6 +103,8 @@ operations! {
         24 DROP_IDENTITY DropIdentity(Digest),
         /// Changes no record: from whom the batch takes something, for nodes that follow the log.
         25 AFFECTS Affects(Whom),
+        /// Who belongs to a cluster.
+        26 NODE Node(MemberChange),
     }
     keys {
         /// The row, its place in the owner's list and its last use; the name is [`Op::FreeName`]'s.
@@ -255,7 +258,10 @@ impl Field for Whom {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::{id, token};
+    use crate::store::{
+        conformance::{id, token},
+        log::MAX_OPERATIONS,
+    };
 
     #[test]
     fn operations_read_as_they_were_written() {
@@ -263,13 +269,17 @@ mod tests {
             Op::DropToken { id: id(3), owner: "ann".to_owned() },
             Op::TakeName { owner: "ann".to_owned(), name: "ci".to_owned(), token: id(3) },
             Op::DropSession(token(1, "ann").digest),
+            Op::Node(MemberChange::Drop { node: "gate-1".to_owned(), incarnation: [3; 16], over: true }),
             Op::Affects(Whom::Everybody),
             Op::Affects(Whom::User("ann".to_owned())),
             Op::Affects(Whom::Token(token(1, "ann").digest)),
         ];
-        let entries = encode_batch(&ops).unwrap();
+        let entries = encode_batch(&ops, MAX_OPERATIONS).unwrap();
         assert_eq!(Batches::default().entry(&entries[0]).unwrap().unwrap(), ops);
-        assert_eq!(Batches::default().entry(&encode_batch(&[]).unwrap()[0]).unwrap().unwrap(), []);
+        assert_eq!(
+            Batches::default().entry(&encode_batch(&[], MAX_OPERATIONS).unwrap()[0]).unwrap().unwrap(),
+            []
+        );
         let bytes = |op: &Op| {
             let mut bytes = Vec::new();
             op.encode(&mut bytes).unwrap();
@@ -279,7 +289,7 @@ mod tests {
         assert_eq!(bytes(&ops[0]), [&[2][..], id(3).as_bytes(), b"ann"].concat());
         assert_eq!(bytes(&ops[1]), [&[3][..], id(3).as_bytes(), b"ann\0ci"].concat());
         assert_eq!(bytes(&Op::DropIdempotency { key: "a\0b".into() }), b"\x12a\0b");
-        assert_eq!(bytes(&ops[4]), b"\x19uann");
+        assert_eq!(bytes(&ops[5]), b"\x19uann");
         let check = |name: &str, bytes: &[u8], expected: &str| {
             let got = Op::decode(bytes).map_or_else(|error| error.to_string(), |op| format!("{op:?}"));
             assert!(got.contains(expected), "{name}: {got}");

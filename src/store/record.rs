@@ -6,6 +6,7 @@ use postcard::ser_flavors::Flavor as _;
 
 mod account;
 mod event;
+mod node;
 mod session;
 mod token;
 pub(super) mod wire;
@@ -15,6 +16,7 @@ pub(crate) use token::TokenHead;
 use crate::{
     authz::secret::Digest,
     store::{
+        cluster::MemberChange,
         model::{
             AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserRecord,
@@ -71,6 +73,7 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + accepted::<InvitationRecord>(bytes)
         + accepted::<IdentityRecord>(bytes)
         + accepted::<LastUsed>(bytes)
+        + accepted::<MemberChange>(bytes)
         + usize::from(TokenRecord::decode(&digest, bytes).is_ok())
         + usize::from(TokenHead::decode(bytes).is_ok())
         + usize::from(Op::decode(bytes).is_ok())

@@ -17,6 +17,7 @@ use crate::{
         OpenError, ReadError, Settings,
         audit::{AuditHead, Entry},
         backup::{Header, Progress, Reader, StreamError, Writer},
+        cluster,
         engine::{self, Engine, Generation, StoreDirectory, checkpoint},
         generation::{CURRENT, parse_id},
         log::{Failure, Head, StoreId, files::OsDirectory},
@@ -103,6 +104,9 @@ pub fn offline(
         }
     };
     let directory = StoreDirectory::open(&settings.path).map_err(OpenError::from)?;
+    if cluster::is_copy(directory.path()) {
+        return Err(OpenError::from(engine::OpenError::Copy { path: directory.path().to_owned() }).into());
+    }
     let generations = directory.generations();
     let new = generations.begin(Some(store)).map_err(engine::OpenError::from).map_err(OpenError::from)?;
     let head = receive(&mut reader, store, new.directory().path(), tell)?;

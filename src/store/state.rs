@@ -88,7 +88,8 @@ impl State {
             | Op::PutInvitation(_)
             | Op::DropInvitation(_)
             | Op::PutIdentity(_)
-            | Op::DropIdentity(_) => return Effects::default(),
+            | Op::DropIdentity(_)
+            | Op::Node(_) => return Effects::default(),
         }
         Effects { everybody: true, ..Effects::default() }
     }

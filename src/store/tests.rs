@@ -146,7 +146,7 @@ impl Bench {
         Self::over(self.dir, usual(), self.clock)
     }
 
-    /// alice in developers, bob.
+    /// A bench with two users: alice, who is in the group developers, and bob.
     async fn peopled() -> Self {
         let bench = Self::new();
         for login in ["alice", "bob"] {

@@ -10,14 +10,16 @@ use tokio::sync::oneshot;
 
 use super::{
     Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewToken, NewUser, Refusal, RoleEdit, Store, TokenEdit, Updated, UserEdit,
+    ImportedToken, NewToken, NewUser, Nodes, Refusal, RoleEdit, Store, TokenEdit, Updated, UserEdit,
+    cluster::{Completed, MemberChange, Node},
     log::Head,
     model::{
         AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
     },
+    op::Op,
     writer::{
         Command,
-        Kind::{self, Exempt, OnlyRemoves, Usual},
+        Kind::{self, Exempt, OnlyRemoves, Unfenced, Usual},
         Line, NewSecret, Published, Task, Transaction,
     },
 };
@@ -45,8 +47,8 @@ macro_rules! verbs {
             pub async fn $verb(&self, $($arg: $type),*) -> Result<Updated<$record>, ChangeError> {
                 let kind = $kind;
                 $(let $drawn = $draw;)?
-                let (record, cut) = self.change(kind, move |$tx: &mut Transaction| $plan).await?;
-                Ok(Updated { record, cut })
+                let (record, done) = self.change(kind, move |$tx: &mut Transaction| $plan).await?;
+                Ok(Updated { record, cut: done.cut, nodes: done.nodes })
             }
         )*}
     };
@@ -125,8 +127,8 @@ impl Store {
         let removes = accounts.role(&key).zip(edit.permissions.as_ref());
         let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
         let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
-        let (record, cut) = self.change(removing(removes), plan).await?;
-        Ok(Updated { record, cut })
+        let (record, done) = self.change(removing(removes), plan).await?;
+        Ok(Updated { record, cut: done.cut, nodes: done.nodes })
     }
 
     pub async fn create_token(
@@ -189,7 +191,13 @@ impl Store {
         actor: Actor,
         configuration: Configuration,
     ) -> Result<Cut, ChangeError> {
-        Ok(self.change(Exempt, move |tx| tx.replace_configuration(&actor, &configuration)).await?.1)
+        let digest = configuration.digest();
+        let (_, done) =
+            self.change(Exempt, move |tx| tx.replace_configuration(&actor, &configuration)).await?;
+        if let Some(node) = self.node() {
+            node.set_rules(digest);
+        }
+        Ok(done.cut)
     }
 
     /// An administrator has cut one request in flight: only the event is left to be kept, so that
@@ -212,7 +220,7 @@ impl Store {
     pub async fn record_use(&self, uses: Vec<(Digest, LastUsed)>) -> Result<(), ChangeError> {
         for part in uses.chunks(PART) {
             let part = part.to_vec();
-            self.change(Usual, move |tx| {
+            self.change(Unfenced, move |tx| {
                 tx.record_use(&part);
                 Ok(())
             })
@@ -225,7 +233,7 @@ impl Store {
     pub async fn record_refusals(&self, refusals: Vec<AuditEvent>) -> Result<(), ChangeError> {
         for part in refusals.chunks(PART) {
             let part = part.to_vec();
-            self.change(Usual, move |tx| {
+            self.change(Unfenced, move |tx| {
                 tx.record_refusals(&part);
                 Ok(())
             })
@@ -263,8 +271,8 @@ impl Store {
         text: TokenText,
         plan: impl FnMut(&mut Transaction) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
     ) -> Result<CreatedToken, ChangeError> {
-        let ((record, fresh), cut) = self.change(kind, plan).await?;
-        Ok(CreatedToken { record, text: fresh.then_some(text), cut })
+        let ((record, fresh), done) = self.change(kind, plan).await?;
+        Ok(CreatedToken { record, text: fresh.then_some(text), cut: done.cut })
     }
 
     /// Hands a plan in and waits until it is in force everywhere.
@@ -272,7 +280,7 @@ impl Store {
         &self,
         kind: Kind,
         mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
-    ) -> Result<(T, Cut), ChangeError> {
+    ) -> Result<(T, InForce), ChangeError> {
         let (reply, answer) = oneshot::channel();
         // What the plan came to when it was run last.
         let result = Arc::new(Mutex::new(None));
@@ -285,16 +293,19 @@ impl Store {
         let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
         let command = Command::Change(Task::new(kind, plan, reply));
         self.queue.send(command).await.map_err(|_| closed())?;
-        let Published { ticket, not_durable } = answer.await.map_err(|_| closed())??;
-        let cut = match ticket {
-            Some(ticket) => self.stands(ticket).await?,
-            None => Cut(0),
-        };
+        let Published { ticket, everywhere, not_durable } = answer.await.map_err(|_| closed())??;
+        let mut done = InForce { cut: Cut(0), nodes: None };
+        if let Some(ticket) = ticket {
+            done.cut = self.stands(ticket).await?;
+        }
+        if let Some(everywhere) = everywhere {
+            done = self.stands_everywhere(everywhere).await?;
+        }
         if let Some(reason) = not_durable {
-            return Err(ChangeError::NotDurable { reason, cut });
+            return Err(ChangeError::NotDurable { reason, cut: done.cut });
         }
         let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok((result.ok_or_else(closed)?, cut))
+        Ok((result.ok_or_else(closed)?, done))
     }
 
     /// Waits for the fence.
@@ -310,6 +321,45 @@ impl Store {
         Ok(cut)
     }
 
+    /// Waits for the fence of every node.
+    async fn stands_everywhere(
+        &self,
+        everywhere: oneshot::Receiver<Completed>,
+    ) -> Result<InForce, ChangeError> {
+        let (metrics, began) = (&self.shared.metrics, Instant::now());
+        metrics.fences_raised.add(1);
+        // Whoever would say so is gone only with the whole process.
+        let completed = everywhere.await.map_err(|_| ChangeError::FenceIncomplete)?;
+        metrics.fence_duration.observe(began.elapsed());
+        metrics.cut.add(completed.cut);
+        metrics.lapsed.add(completed.lapsed.len() as u64);
+        let nodes = Nodes { confirmed: completed.confirmed.len(), lapsed: completed.lapsed };
+        Ok(InForce { cut: Cut(completed.cut), nodes: Some(nodes) })
+    }
+
+    /// Puts into the log what this node has to say about the members of its cluster.
+    #[cfg(feature = "etcd")]
+    pub(crate) async fn propose_members(&self) -> Result<(), ChangeError> {
+        self.of_members(Node::proposals).await
+    }
+
+    /// Takes this node out of its cluster, so that nobody waits for it. It serves no more.
+    pub async fn leave(&self) -> Result<(), ChangeError> {
+        self.of_members(|node| vec![node.leave()]).await
+    }
+
+    async fn of_members(
+        &self,
+        changes: impl Fn(&Node) -> Vec<MemberChange> + Send + 'static,
+    ) -> Result<(), ChangeError> {
+        let Some(node) = self.shared.node.clone() else { return Ok(()) };
+        let plan = move |tx: &mut Transaction| {
+            changes(&node).into_iter().for_each(|change| tx.apply(Op::Node(change)));
+            Ok(())
+        };
+        self.change(Unfenced, plan).await.map(drop)
+    }
+
     /// A text whose id is free.
     fn draw(&self) -> Result<(TokenText, NewSecret), ChangeError> {
         loop {
@@ -320,6 +370,12 @@ impl Store {
             }
         }
     }
+}
+
+/// Where and how far a change is in force.
+struct InForce {
+    cut: Cut,
+    nodes: Option<Nodes>,
 }
 
 fn draw_text() -> Result<(TokenId, TokenText), ChangeError> {

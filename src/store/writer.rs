@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     ChangeError,
+    cluster::Node,
     engine::{CommitError, Engine},
     model::TokenRecord,
     op::Op,
@@ -53,6 +54,7 @@ pub(crate) use tokens::NewSecret;
 pub(crate) use transaction::{Batch, Transaction};
 
 use group_commit::GroupCommit;
+use publish::member_changes;
 
 /// Commands that wait for the writer; beyond that, callers wait to hand theirs in.
 pub(crate) const QUEUE: usize = 1024;
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
     pub metrics: Arc<StoreMetrics>,
+    /// This node in its cluster; `None`: it is alone.
+    pub node: Option<Arc<Node>>,
 }
 
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -175,7 +179,7 @@ impl Writer {
         self.finish_writable(batch, before);
         for task in unwritable {
             let reason = task.unwritable().unwrap_or_default().to_owned();
-            self.without_engine(task, ChangeError::Closed(reason));
+            self.without_engine(task, ChangeError::Closed(reason), true);
         }
     }
 
@@ -188,9 +192,11 @@ impl Writer {
         let planned = batch.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
+                let (members, committed) =
+                    (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
                 self.publish();
-                for task in batch {
-                    self.answer(task, None);
+                for (task, published) in self.raise_all(batch, committed, &members) {
+                    task.answer(Ok(published));
                 }
             }
             Err(CommitError::Moved) => {
@@ -221,7 +227,9 @@ impl Writer {
                 let reason = error.to_string();
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                // The journal may have it: only what comes later is surely not done.
+                // The journal may have it: only what comes later is surely not done. A log that cannot be reached
+                // may be again.
+                let closes = !matches!(error, CommitError::Unavailable(_));
                 let error = match error {
                     CommitError::Failed(_) if self.shared.closed().is_none() => {
                         self.lost(&reason);
@@ -230,16 +238,10 @@ impl Writer {
                     _ => ChangeError::Closed,
                 };
                 for task in batch {
-                    self.without_engine(task, error(reason.clone()));
+                    self.without_engine(task, error(reason.clone()), closes);
                 }
             }
         }
-    }
-
-    /// What was planned is published.
-    fn answer(&self, task: Task, not_durable: Option<String>) {
-        let ticket = task.affected.map(|affected| self.fence.raise(affected));
-        task.answer(Ok(Published { ticket, not_durable }));
     }
 
     fn lost(&self, reason: &str) {
@@ -272,13 +274,13 @@ impl Writer {
                 });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(CommitError::Refused(_) | CommitError::Moved) => {}
+            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_)) => {}
         }
         committed
     }
 
     /// A change that only takes power away holds at once, though it does not last.
-    fn without_engine(&mut self, mut task: Task, error: ChangeError) {
+    fn without_engine(&mut self, mut task: Task, error: ChangeError, closes: bool) {
         if !task.only_removes() {
             return task.answer(Err(error));
         }
@@ -289,7 +291,9 @@ impl Writer {
         self.tx.state.audit = audit;
         if task.is_planned() {
             // It would look done to whoever repeats it: from here on, every answer says that nothing lasts.
-            self.lost(&reason);
+            if closes {
+                self.lost(&reason);
+            }
             for op in &self.tx.batch.ops {
                 if let Op::AppendAudit(event) = op {
                     let (event, actor, target) = (&event.event, &event.actor, &event.target);
@@ -303,7 +307,8 @@ impl Writer {
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
         self.publish();
-        self.answer(task, Some(reason));
+        let (ticket, not_durable) = (self.raise(&task), Some(reason));
+        task.answer(Ok(Published { ticket, everywhere: None, not_durable }));
     }
 }
 

@@ -5,11 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use crate::{
     recorder::{Received, Recorder},
-    stage::{Answer, Stage},
+    stage::{Answer, Stage, all_carriers},
     support::gateway::Gateway,
 };
-
-const ALL: &str = r#"credentials = ["bearer", "basic", "raw", "header:X-Api-Key", "websocket"]"#;
 
 /// `/api` accepts every carrier, `/hub/api` only the default, `/own` the application's own
 /// `Authorization` beside a field; `/api/public` and `/hub/api/public` are open.
@@ -23,7 +21,7 @@ fn stage() -> Stage {
     let public = |name: &str, path: &str| format!("[[public]]\nservice = \"{name}\"\nprefix = \"{path}\"\n");
     let sections = [
         format!("[upstream.one]\nurls = [\"http://{}\"]\n", recorder.address),
-        service("tracker", "/api", ALL),
+        service("tracker", "/api", &all_carriers("X-Api-Key")),
         service("hub", "/hub/api", ""),
         service("own", "/own", "credentials = [\"header:X-Api-Key\"]"),
         public("tracker", "/api/public"),
@@ -321,4 +319,32 @@ fn a_revocation_reaches_every_carrier() {
     stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
     check(&stage, "after", "/api", &[("authorization", &basic)], (401, "invalid_token"));
     check(&stage, "in a field", "/api", &[("x-api-key", &text)], (401, "invalid_token"));
+}
+
+#[test]
+fn explain_names_the_carrier() {
+    let stage = stage();
+    let (id, _) = stage.gateway.token("alice", "asked about", &["tracker"]);
+    let check = |url: &str, carrier: Option<&str>, reason: &str, looked_at: &str| {
+        let body = serde_json::json!({"method": "GET", "url": url, "token_id": id, "carrier": carrier});
+        let told = stage.gateway.must("POST", "/v1/explain", Some(&body.to_string()));
+        let steps = told["steps"].as_array().unwrap();
+        let step = steps.iter().find(|step| step["step"] == "credential").unwrap();
+        let found = (told["reason"].as_str().unwrap(), step["looked_at"].as_str().unwrap());
+        assert_eq!(found, (reason, looked_at), "{url} {carrier:?}");
+    };
+    check("/api", None, "ok", "Authorization");
+    check("/api", Some("basic"), "ok", "Authorization, Basic");
+    check("/api", Some("raw"), "ok", "Authorization, without a scheme");
+    check("/api", Some("header:X-Api-Key"), "ok", "the field x-api-key");
+    check("/api", Some("websocket"), "ok", "Sec-WebSocket-Protocol");
+    check("/own", None, "scope_denied", "the field x-api-key");
+    check("/hub/api", Some("basic"), "wrong_carrier", "a carrier that the service does not accept");
+    check(
+        "/hub/api",
+        Some("header:X-Api-Key"),
+        "wrong_carrier",
+        "a carrier that the service does not accept",
+    );
+    check("/api", Some("header:Private-Token"), "missing_credentials", "Authorization");
 }

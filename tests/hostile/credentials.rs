@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, carriers_are_on};
 
 /// Status, error, challenge.
 type Expected<'a> = (u16, &'a str, Option<&'a str>);
@@ -40,9 +40,10 @@ fn check_method(
         return;
     }
     assert_eq!(answer.error(), error, "{row}");
-    assert_eq!(answer.field("www-authenticate"), challenge, "{row}");
-    let challenges = answer.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case("www-authenticate")).count();
-    assert_eq!(challenges, usize::from(challenge.is_some()), "{row}");
+    let challenges = answer.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case("www-authenticate"));
+    let challenges: Vec<&str> = challenges.map(|(_, value)| value.as_str()).collect();
+    let basic = (carriers_are_on() && status == 401).then_some("Basic realm=\"permgate\", charset=\"UTF-8\"");
+    assert_eq!(challenges, challenge.into_iter().chain(basic).collect::<Vec<_>>(), "{row}");
     assert_eq!(answer.json()["status"], status, "{row}");
     assert_eq!(answer.field("cache-control"), Some("no-store"), "{row}");
     assert!(
@@ -153,7 +154,12 @@ fn the_form_of_the_credential() {
             (400, "invalid_request", None),
         ),
     ];
+    let of_other_carriers =
+        ["Basic", "Basic with the token as its password", "the token alone", "Basic, Bearer in one field"];
     for (row, fields, expected) in &rows {
+        if carriers_are_on() && of_other_carriers.contains(row) {
+            continue;
+        }
         check(&stage, row, "/api/x", fields, *expected);
         if expected.0 != 200 {
             // Authentication comes before 404: an outsider cannot list prefixes.

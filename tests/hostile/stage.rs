@@ -46,6 +46,16 @@ pub struct Stage {
 /// How long nothing may come before a connection counts as left open.
 const SILENCE: Duration = Duration::from_secs(4);
 
+/// Every carrier there is, with this field.
+pub fn all_carriers(field: &str) -> String {
+    format!(r#"credentials = ["bearer", "basic", "raw", "header:{field}", "websocket"]"#)
+}
+
+/// Whether the services of every stage accept all carriers, which no test here may notice but by challenges.
+pub fn carriers_are_on() -> bool {
+    std::env::var_os("PERMGATE_ALL_CARRIERS").is_some()
+}
+
 impl Stage {
     /// `/api` and `/rest` beside `/hub/api`.
     pub fn apart() -> Self {
@@ -59,6 +69,7 @@ impl Stage {
 
     pub fn with(tracker: &str, hub: &str, more: &str) -> Self {
         let recorder = Recorder::start();
+        let carriers = if carriers_are_on() { all_carriers("X-Gate-Token") } else { String::new() };
         let sections = format!(
             r#"
 [upstream.one]
@@ -66,11 +77,13 @@ urls = ["http://{}"]
 [service.tracker]
 title = "Tracker"
 upstream = "one"
+{carriers}
 paths = [{tracker}]
 readers = ["developers"]
 [service.hub]
 title = "Hub"
 upstream = "one"
+{carriers}
 paths = ["/hub/api", "/hub/rest"{hub}]
 readers = ["developers"]
 {more}"#,

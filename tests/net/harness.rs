@@ -163,7 +163,7 @@ impl Service for Echo {
 
     async fn call(
         self: Rc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         connection: Rc<Connection>,
     ) -> Response<Reply> {
         struct Running(Arc<Seen>);

@@ -30,6 +30,11 @@ fn a_refusal_has_the_form_that_its_reader_shows() {
         let notice = field(&head, "npm-notice");
         assert!(notice.is_none_or(|notice| told["error_description"] == notice), "{row}: {head}");
         assert_eq!(notice.is_some(), row.starts_with("npm"), "{row}");
+        let phrase = head.lines().next().unwrap().strip_prefix("HTTP/1.1 401 ").unwrap();
+        let shows_phrase = ["apt", "pip", "restic", "twine"].contains(&row);
+        let expected =
+            if shows_phrase { told["error_description"].as_str().unwrap() } else { "Unauthorized" };
+        assert_eq!(phrase, expected, "{row}");
     };
     const JSON: &str = "application/json";
     const TEXT: &str = "text/plain; charset=utf-8";
@@ -39,6 +44,15 @@ fn a_refusal_has_the_form_that_its_reader_shows() {
     check("not git", &["User-Agent: gitlab-runner 17"], JSON);
     check("kubectl", &["User-Agent: kubectl/v1.31 (linux/amd64)", "Accept: application/json"], TEXT);
     check("npm", &["User-Agent: npm/10.8.2 node/v20", "Accept: */*"], JSON);
+    check("apt", &["User-Agent: Debian APT-HTTP/1.3 (2.6.1)", "Accept: text/*"], JSON);
+    check(
+        "pip",
+        &["User-Agent: pip/23.0.1 {\"ci\":null}", "Accept: application/vnd.pypi.simple.v1+json"],
+        JSON,
+    );
+    check("twine", &["User-Agent: twine/6.1.0 CPython/3.11.2", "Accept: */*"], JSON);
+    check("restic", &["User-Agent: Go-http-client/1.1", "Accept: application/vnd.x.restic.rest.v2"], JSON);
+    check("not pip", &["User-Agent: pipeline/1"], JSON);
     check("text", &["Accept: text/plain"], TEXT);
     check("a browser's script", &["Accept: application/json, text/plain, */*"], JSON);
     check("problem", &["Accept: application/problem+json"], "application/problem+json");

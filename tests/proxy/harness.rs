@@ -328,7 +328,7 @@ impl Gate {
 
     /// The page of the metrics.
     pub fn figures(&self) -> String {
-        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true };
+        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true, cluster: None };
         self.metrics.encode(readings, Format::Prometheus).unwrap()
     }
 

@@ -208,15 +208,20 @@ fn a_grpc_client_is_refused_in_grpc() {
     assert_eq!(answer.status(), 404, "others are answered as ever");
 }
 
-/// A WebSocket over HTTP/2 (RFC 8441): both ends of the client's stream, and the upstream's end.
-fn websocket(speaker: &Speaker, gate: &Gate, origin: &Origin) -> (RecvStream, SendStream<Bytes>, Wire) {
+/// A WebSocket over HTTP/2 (RFC 8441), asked for with the field that holds the token: both ends of the client's
+/// stream, the upstream's end, and what it was asked for.
+fn websocket(
+    speaker: &Speaker,
+    origin: &Origin,
+    (name, value): (&str, String),
+) -> (RecvStream, SendStream<Bytes>, Wire, String) {
     let (answer, sink) = speaker.wait(async {
         let mut requests = speaker.requests.clone().ready().await.unwrap();
         while !requests.is_extended_connect_protocol_enabled() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let mut request = Request::connect("http://gate.example/api/socket")
-            .header("authorization", format!("Bearer {}", gate.bearer))
+            .header(name, value)
             .header("sec-websocket-version", "13")
             .body(())
             .unwrap();
@@ -239,7 +244,7 @@ fn websocket(speaker: &Speaker, gate: &Gate, origin: &Origin) -> (RecvStream, Se
     let answer = speaker.wait(answer).unwrap();
     assert_eq!(answer.status(), 200);
     assert!(!answer.headers().contains_key("sec-websocket-accept"));
-    (answer.into_body(), sink, upstream)
+    (answer.into_body(), sink, upstream, head)
 }
 
 #[test]
@@ -269,7 +274,8 @@ fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     let origin = Origin::new();
     let gate = origin.start();
     let speaker = Speaker::to(&gate);
-    let (mut from, mut to, mut upstream) = websocket(&speaker, &gate, &origin);
+    let bearer = ("authorization", format!("Bearer {}", gate.bearer));
+    let (mut from, mut to, mut upstream, _) = websocket(&speaker, &origin, bearer);
     to.send_data(Bytes::from_static(b"ping"), false).unwrap();
     speaker.wait(async { tokio::time::sleep(Duration::from_millis(20)).await });
     assert_eq!(upstream.bytes(4), "ping");
@@ -283,4 +289,17 @@ fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     assert_eq!((outcome.as_str(), reason.as_str(), status), ("cut", "token_revoked", 101));
     drop((from, to, speaker));
     gate.is_empty_at_last();
+}
+
+#[test]
+fn a_websocket_over_http2_has_its_token_among_its_protocols() {
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.service.credentials.websocket = true).start();
+    let speaker = Speaker::to(&gate);
+    let protocols = ("sec-websocket-protocol", format!("chat, permgate.bearer.{}", gate.bearer));
+    let (mut from, _to, _upstream, head) = websocket(&speaker, &origin, protocols);
+    assert_eq!(field(&head, "sec-websocket-protocol"), Some("chat"));
+    assert!(!head.contains(&gate.bearer), "{head}");
+    assert_eq!(gate.revoke(), Cut(1));
+    assert_eq!(speaker.wait(from.data()).unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
 }

@@ -145,6 +145,15 @@ impl Client {
         Ok(rest)
     }
 
+    /// How many bytes have come; `None` when the connection has ended, 0 too.
+    pub fn some(&mut self) -> Option<usize> {
+        let unread = std::mem::take(&mut self.unread).len();
+        if unread > 0 {
+            return Some(unread);
+        }
+        self.socket.read(&mut [0; 64 << 10]).ok()
+    }
+
     fn chunked(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {

@@ -1,10 +1,15 @@
-//! A page's WebSocket: a script can name protocols, but cannot set fields.
+//! What Chromium sends by itself: a page's WebSocket, whose script names protocols but cannot set fields, and a
+//! stored password.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use crate::{
-    support::stage::{self, run},
-    tools::{Tools, upstream},
+    support::{
+        stage::{self, run},
+        upstream::Upstream,
+        wait::eventually,
+    },
+    tools::{BASIC, Tools, upstream},
 };
 
 #[test]
@@ -34,4 +39,51 @@ fn a_page_opens_a_websocket() {
         assert!(line.3.contains(words), "{line:?}");
     }
     assert_eq!(lines.len(), 5);
+}
+
+#[test]
+#[ignore = "needs Chromium, and selenium from PyPI; .ci/run runs it"]
+fn a_page_of_another_site_cannot_use_a_stored_password() {
+    let python = stage::python("browser", &["selenium==4.35.0"]);
+    let page = Upstream::start(|_, socket| {
+        use std::io::Write as _;
+        let page = "<title>page</title>";
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
+        socket.write_all((head + page).as_bytes())
+    });
+    let tools = Tools::before(page.address, "\"/api\"", BASIC);
+    // Another port of the same site, and another site.
+    let others = [page.address.to_string(), format!("localhost:{}", page.address.port())];
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/stored.py"));
+    command.args([&tools.at().to_string(), "alice", &tools.full]).args(&others);
+    let place = tempfile::tempdir().unwrap();
+    let tries = run(command.env("HOME", place.path()).env("PYTHONDONTWRITEBYTECODE", "1"));
+    let tries: usize = tries.trim().parse().unwrap();
+
+    let mut told = Vec::new();
+    eventually("every attempt is logged", || {
+        told = tools.logged();
+        let tried = told.iter().filter_map(|line| line["path"].as_str()?.strip_prefix("/api/try-"));
+        tried.collect::<BTreeSet<_>>().len() == tries
+    });
+    let mut sent = 0;
+    for line in &told {
+        let (path, reason) = (line["path"].as_str().unwrap(), line["reason"].as_str().unwrap());
+        if path.starts_with("/api/own-") {
+            assert_eq!(
+                (reason, line["user"].as_str()),
+                ("ok", Some("alice")),
+                "the gateway's own page: {line}"
+            );
+        } else if path.starts_with("/api/try-") {
+            assert!(["missing_credentials", "unsupported_scheme"].contains(&reason), "{line}");
+            sent += usize::from(reason == "unsupported_scheme");
+        }
+    }
+    // Chromium has sent the password with most of them: that it does not count is the gateway's doing.
+    assert!(sent >= tries / 2, "{sent} of {tries}: {told:#?}");
+    let seen = page.seen.lock().unwrap();
+    assert!(!seen.iter().any(|seen| seen.head.contains(" /api/try-")), "nothing was forwarded");
 }

@@ -12,8 +12,8 @@ use crate::{
 };
 
 #[test]
-#[ignore = "needs skopeo and docker-registry of apt; .ci/run runs it"]
-fn skopeo_signs_in_pushes_and_pulls() {
+#[ignore = "needs skopeo, docker-registry and docker.io of apt; .ci/run runs it"]
+fn docker_and_skopeo_sign_in_push_and_pull() {
     let (dir, address) = (tempfile::tempdir().unwrap(), stage::vacant());
     let config = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
@@ -44,8 +44,20 @@ fn skopeo_signs_in_pushes_and_pulls() {
     run(&mut login("read", &tools.read));
     prints("read", "skopeo", &run(&mut skopeo("read", &inspect)), "sha256:");
     prints("read-only", "skopeo", &fails(&mut skopeo("read", &push)), "The access token is read-only");
+    // No daemon runs here: docker signs in by itself then.
+    let docker = |row: &str, token: &str| {
+        let mut command = Command::new("docker");
+        command.arg("--config").arg(tools.place(&format!("docker-{row}")));
+        command.args(["login", "-u", "alice", "-p", token, &at.to_string()]);
+        command.env("DOCKER_HOST", format!("unix://{}", tools.place("nobody").display()));
+        command
+    };
+    prints("full", "docker", &run(&mut docker("full", &tools.full)), "Login Succeeded");
     for (row, token, expected) in &tools.bad {
         fails(&mut login(row, token));
+        // For a 403 docker has words of its own.
+        let shown = if *row == "wrong" { "failed with status: 403" } else { expected };
+        prints(row, "docker", &fails(&mut docker(row, token)), shown);
         let creds = format!("alice:{token}");
         prints(row, "skopeo", &fails(skopeo(row, &inspect).args(["--creds", &creds])), expected);
     }

@@ -27,17 +27,18 @@ pub struct Tools {
 impl Tools {
     /// `keys`: more of the service, whose paths are given.
     pub fn before(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
-        Self::with(false, upstream, paths, keys)
+        Self::with(|_| "", upstream, paths, keys)
     }
 
     /// With a certificate for `localhost` in `tls.crt`.
     pub fn secured(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
-        Self::with(true, upstream, paths, keys)
+        Self::with(stage::certify, upstream, paths, keys)
     }
 
-    fn with(tls: bool, upstream: SocketAddr, paths: &str, keys: &str) -> Self {
+    /// `server`: makes what its lines in `[server]` need.
+    fn with(server: fn(&Path) -> &'static str, upstream: SocketAddr, paths: &str, keys: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let tls = if tls { stage::certify(dir.path()) } else { "" };
+        let server = server(dir.path());
         let service = |name: &str, paths: &str, keys: &str| {
             format!(
                 "[service.{name}]\nupstream = \"one\"\npaths = [{paths}]\nreaders = [\"developers\"]\n{keys}\n"
@@ -46,7 +47,8 @@ impl Tools {
         let upstreams = format!("[upstream.one]\nurls = [\"http://{upstream}\"]\n");
         let sections =
             [upstreams, service("tools", paths, keys), service("other", "\"/other\"", "")].concat();
-        let gateway = Gateway::on(dir, &Gateway::text_with(tls, "", &sections));
+        let text = Gateway::text_with(server, "", &sections);
+        let gateway = Gateway::on(dir, &text.replace("access = \"off\"", "access = \"access.log\""));
         gateway.developer("alice");
         let token = |name: &str, scope: &str| gateway.token("alice", name, &[scope]);
         let (id, revoked) = token("revoked", "tools");
@@ -65,6 +67,12 @@ impl Tools {
 
     pub fn at(&self) -> SocketAddr {
         self.gateway.proxy
+    }
+
+    /// The access log, as far as it is written.
+    pub fn logged(&self) -> Vec<serde_json::Value> {
+        let log = std::fs::read_to_string(self.gateway.dir.path().join("access.log")).unwrap();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     pub fn place(&self, name: &str) -> PathBuf {

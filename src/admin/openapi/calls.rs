@@ -6,8 +6,8 @@ use utoipa::openapi::{ObjectBuilder, schema::Type};
 
 use super::{
     super::{
-        audit, by_value, configuration, explain, groups, hub, identities, invitations, live, overview,
-        passwords, roles, services, session, tokens, users,
+        audit, by_value, cluster, configuration, explain, groups, hub, identities, invitations, live,
+        overview, passwords, roles, services, session, tokens, users,
     },
     examples,
     operation::Operation,
@@ -278,6 +278,7 @@ fn operation() -> Vec<Operation> {
         get("/v1/audit/verify", "Verify the chain of the audit log").tells(&[("valid", Type::Boolean)]),
         get("/v1/live", "Requests in flight").lists::<live::LiveView>(),
         delete("/v1/live/{id}", "Cut a request in flight").tells(&[CUT]),
+        get("/v1/cluster", "The cluster as this node sees it").answers::<cluster::ClusterView>().refuses(&[404]),
         get("/v1/config", "The configuration in force, without secrets").tells(&[("text", Type::String)]),
         post("/v1/config/check", "Validate a configuration without changing anything")
             .takes::<configuration::Check>(json!({"text": "version = 1"}))

@@ -54,6 +54,10 @@ pub(super) fn of(schema: &str) -> Option<Value> {
                 "at": [AT], "all": series, "services": {"youtrack": series}, "refusals": {"unknown_token": 3},
             })
         }
+        "Cluster" => json!({
+            "node": "gate-1", "standing": "member", "position": 4711, "in_force": 4711, "permitted_ms": 8200,
+            "members": [{"node": "gate-1", "acknowledged": 4711, "same_rules": true}], "departed": [], "waiting": 0,
+        }),
         "Leaks" => json!({
             "items": [{"index": 0, "tokens": [{"id": "A1iceYt00001", "revoked_now": true}]}], "revoked": 1, "cut": 0,
         }),

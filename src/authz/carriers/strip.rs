@@ -71,14 +71,18 @@ const FOR_SHARED_CACHES: [HeaderName; 4] = [
 
 fn strip_protocol(headers: &mut HeaderMap) {
     const NAME: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
-    let is_token = |entry: &&[u8]| token_entry(entry).is_some();
-    if !list_elements(headers, NAME).any(|entry| is_token(&entry)) {
+    if !list_elements(headers, NAME).any(|entry| token_entry(entry).is_some()) {
         return;
     }
-    let kept: Vec<_> = list_elements(headers, NAME).filter(|entry| !is_token(entry)).collect();
-    let kept = HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty());
-    match kept {
+    match other_protocols(headers) {
         Some(kept) => headers.insert(NAME, kept),
         None => headers.remove(NAME),
     };
+}
+
+/// What `Sec-WebSocket-Protocol` names beside a token, in one field.
+pub fn other_protocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let entries = list_elements(headers, header::SEC_WEBSOCKET_PROTOCOL);
+    let kept: Vec<_> = entries.filter(|entry| token_entry(entry).is_none()).collect();
+    HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty())
 }

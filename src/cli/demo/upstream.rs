@@ -36,7 +36,7 @@ impl Service for Example {
 
     async fn call(
         self: Rc<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         _connection: Rc<Connection>,
     ) -> Response<ExampleBody> {
         let (kind, body) = if request.uri().path() == "/api/stream" {

@@ -73,6 +73,11 @@ fn an_error_names_the_variable() {
         "{unknown}"
     );
     assert!(unknown.contains("did you mean \"workers\"?"), "{unknown}");
+    let doubled = errors(&[("PERMGATE__PERMGATE__SERVER__WORKERS", "2")]);
+    assert!(
+        doubled.starts_with("PERMGATE__PERMGATE__SERVER__WORKERS:1:1: unknown key `permgate`"),
+        "{doubled}"
+    );
     let below = errors(&[("PERMGATE__VERSION__X", "2")]);
     assert!(below.starts_with("PERMGATE__VERSION__X:1:1: `version` has no keys"), "{below}");
     let twice = errors(&[(

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 
 use super::{Answer, forwarded_request::ForwardedRequest};
 use crate::{
-    authz::{answer::Reason, decide::Permit},
+    authz::{answer::Reason, carriers, decide::Permit},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, facts::RequestFacts, rejection::Rejection, trusts},
     settings::FrontProxy,
@@ -29,7 +29,8 @@ impl Gateway {
         let (context, answered) = match self.original(proxy, &asking, request) {
             Ok(context) => {
                 let answered = self.decide(&context.state, &context, context.at, |decided| {
-                    self.permit_answer(&decided.map_err(|denial| self.deny(denial, &context))?, &context)
+                    let permit = decided.map_err(|denial| self.deny(denial, &context))?;
+                    self.permit_answer(&permit, &context, request.headers())
                 });
                 (context, answered)
             }
@@ -66,8 +67,8 @@ impl Gateway {
         Ok(RequestContext::new(self, state, connection, &judged, facts, asking.request_id.clone()))
     }
 
-    /// The permit as a response, which counts as a use of the token.
-    fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext) -> Answer {
+    /// The permit as a response, which counts as a use of the token. `asked`: the fields that the proxy sent.
+    fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext, asked: &HeaderMap) -> Answer {
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
         let limits = self.take_limits(permit, context, None)?;
@@ -75,6 +76,10 @@ impl Gateway {
         let mut response = Response::new(Bytes::new());
         let answered = headers.iter().filter(|(name, _)| is_answered(name));
         response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));
+        // The proxy can replace a field, but not take a token out of one.
+        if let Some(protocols) = carriers::other_protocols(asked) {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
+        }
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
     }

@@ -4,6 +4,9 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::ErrorFormat;
 
+/// restic names a type of its own, and shows the status line alone.
+const RESTIC: &[u8] = b"application/vnd.x.restic.rest.";
+
 /// Problem details wherever they are named; text where it is named and preferred over JSON.
 pub fn preferred(headers: &HeaderMap) -> ErrorFormat {
     // Most values, such as `*/*`, are too short to name one of the two.
@@ -17,6 +20,9 @@ pub fn preferred(headers: &HeaderMap) -> ErrorFormat {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         if is("application/problem+json") {
             return ErrorFormat::Problem;
+        }
+        if name.starts_with(RESTIC) {
+            return ErrorFormat::StatusLine;
         }
         if is("text/plain") {
             text = text.max(quality(parts));
@@ -49,7 +55,7 @@ mod tests {
             let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
             assert_eq!(preferred(&headers), expected, "{accept}");
         };
-        use ErrorFormat::{Json, Problem, Text};
+        use ErrorFormat::{Json, Problem, StatusLine, Text};
         check("*/*", Json);
         check("application/json", Json);
         check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Json);
@@ -63,6 +69,7 @@ mod tests {
         check("text/plain;q=x", Json);
         check("text/*, text/html", Json);
         check("text/plain, application/problem+json", Problem);
+        check("application/vnd.x.restic.rest.v2", StatusLine);
         check("", Json);
     }
 }

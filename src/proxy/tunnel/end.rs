@@ -1,4 +1,5 @@
-//! One end of a tunnel, with a record of bytes written, of whether bytes wait, and of failure.
+//! One end of a tunnel, with a record of bytes written, of whether bytes wait, and of failure. It takes no
+//! more bytes once the request is over.
 
 use std::{
     cell::Cell,
@@ -8,6 +9,8 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::proxy::context::RequestContext;
 
 /// The record of an end, readable while the copy owns the end.
 pub struct Traffic<'e> {
@@ -19,6 +22,7 @@ pub struct Traffic<'e> {
 pub struct End<'t, S> {
     pub stream: S,
     traffic: &'t Traffic<'t>,
+    context: &'t RequestContext,
 }
 
 impl<'e> Traffic<'e> {
@@ -48,8 +52,8 @@ impl<'e> Traffic<'e> {
 }
 
 impl<'t, S> End<'t, S> {
-    pub fn new(stream: S, traffic: &'t Traffic<'t>) -> Self {
-        Self { stream, traffic }
+    pub fn new(stream: S, traffic: &'t Traffic<'t>, context: &'t RequestContext) -> Self {
+        Self { stream, traffic, context }
     }
 }
 
@@ -67,6 +71,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for End<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.context.passes_no_more() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.traffic.blocked.set(written.is_pending());
         self.traffic.note(&written);

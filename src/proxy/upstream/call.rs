@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
-    pin::pin,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -112,8 +112,7 @@ impl Call {
     }
 
     /// Waits for the response. `None`: the upstream was silent for too long, and the call has ended.
-    pub async fn answer<T>(&self, sent: impl Future<Output = T>) -> Option<T> {
-        let mut sent = pin!(sent);
+    pub async fn answer<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| match sent.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => self.poll_overdue(cx).map(|()| None),

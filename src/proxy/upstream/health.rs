@@ -64,7 +64,7 @@ async fn ask(
     check: &Health,
     clock: &Clock,
 ) -> Result<(), Unhealthy> {
-    let mut request = Request::new(OutgoingBody::empty());
+    let mut request = Box::new(Request::new(OutgoingBody::empty()));
     *request.uri_mut() = check.path.clone().into();
     request.headers_mut().insert(header::HOST, host.clone());
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));

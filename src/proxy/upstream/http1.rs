@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -108,7 +109,7 @@ impl Http1 {
     /// request is idempotent and has no body.
     pub async fn send(
         &mut self,
-        mut request: Request<OutgoingBody>,
+        mut request: Box<Request<OutgoingBody>>,
         silence: Duration,
         reused: bool,
         repeatable: bool,
@@ -123,7 +124,7 @@ impl Http1 {
         let interim = self.interim.clone();
         hyper::ext::on_informational(&mut request, move |_| interim.count());
         self.call.begin(silence);
-        let sent = self.sender.try_send_request(request);
+        let sent = pin!(self.sender.try_send_request(*request));
         match self.call.answer(sent).await {
             Some(Ok(_)) if self.interim.too_many() => Err(Reason::UpstreamInvalid.into()),
             Some(Ok(response)) => {
@@ -134,7 +135,7 @@ impl Http1 {
                 Ok(response)
             }
             Some(Err(mut error)) => {
-                let unsent = error.take_message().filter(|_| reused);
+                let unsent = error.take_message().filter(|_| reused).map(Box::new);
                 let error = error.into_error();
                 let unanswered = !error.is_user() && !self.call.has_received();
                 let again = unsent.or_else(|| copy.filter(|_| unanswered));
@@ -162,8 +163,8 @@ impl Http1 {
 }
 
 /// A copy of a request that shares the body, of which nothing was read yet.
-pub fn copy(request: &Request<OutgoingBody>) -> Request<OutgoingBody> {
-    let mut copy = Request::new(request.body().again());
+pub fn copy(request: &Request<OutgoingBody>) -> Box<Request<OutgoingBody>> {
+    let mut copy = Box::new(Request::new(request.body().again()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();

@@ -46,8 +46,8 @@ impl<G, T> Permitted<G, T> {
         self.guard
     }
 
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Permitted<G, U> {
-        Permitted { guard: self.guard, request: change(self.request) }
+    pub fn request_mut(&mut self) -> &mut T {
+        &mut self.request
     }
 }
 

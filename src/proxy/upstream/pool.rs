@@ -48,7 +48,7 @@ pub enum Protocol {
 /// A request that got no response.
 pub struct Failure {
     /// The request, if it is safe to send it again.
-    pub again: Option<Request<OutgoingBody>>,
+    pub again: Option<Box<Request<OutgoingBody>>>,
     pub reason: Reason,
 }
 
@@ -104,7 +104,7 @@ impl PooledConnection {
     /// silent. `repeatable`: the request is idempotent and has no body.
     pub async fn send(
         &mut self,
-        request: Request<OutgoingBody>,
+        request: Box<Request<OutgoingBody>>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {

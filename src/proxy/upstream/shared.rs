@@ -120,12 +120,18 @@ impl Upstreams {
 
     /// For a worker that has read these settings.
     pub fn of(&self, settings: &Arc<UpstreamSettings>) -> SharedUpstream {
-        let mut known = self.known.lock();
-        let known = known.entry(settings.name.clone()).or_insert_with(|| self.state());
+        let mut all = self.known.lock();
+        let count = all.len();
+        let known = all.entry(settings.name.clone()).or_insert_with(|| self.state());
         if known.settings.as_ref() != Some(settings) {
             self.news.notify_one();
         }
-        known.shared(settings)
+        let shared = known.shared(settings);
+        // Requests come before `follow` has counted: no upstream may take everything meanwhile.
+        if all.len() > count {
+            self.sockets.set_upstreams(all.len());
+        }
+        shared
     }
 
     fn state(&self) -> UpstreamState {

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::Incarnation;
 
 /// A node that changes wait for.
@@ -27,7 +25,8 @@ pub struct Departed {
 }
 
 /// What an entry does to the members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum MemberChange {
     /// Joins, or joins again.
     Put { node: String, incarnation: [u8; 16], format: u8, rules: [u8; 32], since: u64 },

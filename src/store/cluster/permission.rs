@@ -26,6 +26,8 @@ pub struct Permission {
     changes: VecDeque<(u64, bool)>,
     /// Answers whose head is not in force yet: when the probe was sent, and the position.
     answered: Vec<(BootTime, u64)>,
+    /// When the newest probe was sent whose head is in force.
+    shown: Option<BootTime>,
     until: Option<BootTime>,
 }
 
@@ -46,6 +48,7 @@ impl Permission {
             member: members.is_member(node, incarnation),
             changes: VecDeque::new(),
             answered: Vec::new(),
+            shown: None,
             until: None,
         }
     }
@@ -87,13 +90,13 @@ impl Permission {
         self.extend();
     }
 
-    /// A probe shows what is in force, and this incarnation is a member there: whoever commits later
-    /// waits for it, or for the end of what the probe permits.
+    /// A probe has shown what is in force by now, and this incarnation is a member there: whoever commits
+    /// behind that waits for it, or for the end of what the probe permits.
     fn extend(&mut self) {
         let in_force = self.in_force;
         let shown = self.answered.extract_if(.., |(_, position)| *position <= in_force);
-        let newest = shown.map(|(sent, _)| sent).max();
-        if let Some(sent) = newest.filter(|_| self.member) {
+        self.shown = self.shown.max(shown.map(|(sent, _)| sent).max());
+        if let Some(sent) = self.shown.filter(|_| self.member) {
             self.until = self.until.max(Some(sent + self.lasts));
         }
     }

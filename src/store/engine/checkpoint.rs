@@ -81,9 +81,12 @@ pub(crate) fn write<E: From<Failure>>(
 impl Engine {
     /// Begins a checkpoint when one is due and none is being written.
     pub(super) fn checkpoint_when_due(&self) {
-        if self.log().since_checkpoint < DUE || self.closing.load(Ordering::Acquire) {
+        let log = self.log();
+        // A log that is shared has a snapshot of its own.
+        if log.since_checkpoint < DUE || log.log.is_shared() || self.closing.load(Ordering::Acquire) {
             return;
         }
+        drop(log);
         let mut running = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;

@@ -25,7 +25,7 @@ pub(crate) struct StoreDirectory {
 const LOCK: &str = "lock";
 
 /// Names in STORE beside the generations.
-const OWN: &[&str] = &[LOCK, "ballast", "probe"];
+const OWN: &[&str] = &[LOCK, "ballast", "probe", "cluster", "cluster.new"];
 
 impl StoreDirectory {
     /// Creates it when it is absent. A directory that is somebody else's is left alone.

@@ -13,7 +13,7 @@ use super::{Engine, Journaled, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
     backup::{Reader, StreamError},
-    ballast,
+    ballast, cluster,
     generation::{Contents, NewGeneration},
     log::{
         self, Failure, Head, Log, StoreId,
@@ -84,6 +84,9 @@ impl Engine {
 
 /// What lies in STORE, made or migrated where there is nothing of today's layout yet.
 fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engine, OpenError> {
+    if cluster::is_copy(directory.path()) {
+        return Err(OpenError::Copy { path: directory.path().to_owned() });
+    }
     let generations = directory.generations();
     let mut contents = generations.read()?;
     if let Contents::Empty = contents {
@@ -202,11 +205,17 @@ impl Generation {
     fn catch_up(&self, replica: &Replica, journal: &dyn Log) -> Result<Result<(), String>, OpenError> {
         let (at, head) = (replica.head(), journal.head()?);
         if at.position > head.position {
-            let why = format!(
-                "the journal ends at position {}, yet position {} was acknowledged",
+            let mut why = format!(
+                "the log ends at position {}, yet position {} was acknowledged",
                 head.position, at.position
             );
+            if journal.is_shared() {
+                why += "; `permgate cluster adopt` puts the state of this copy in force";
+            }
             return Err(self.damaged(why));
+        }
+        if at == head {
+            return Ok(Ok(()));
         }
         if at.next() < journal.first()? {
             return Ok(Err(format!("it is at position {}, which the journal no longer has", at.position)));
@@ -251,6 +260,9 @@ impl Generation {
     /// What is there is taken away only when that is possible. `why` is told, unless it is empty.
     pub(super) fn make_replica(&self, journal: &dyn Log, why: &str) -> Result<Replica, OpenError> {
         let first = journal.first()?;
+        if first > 1 {
+            self.fetch_snapshot(journal)?;
+        }
         let mut wrong = why.to_owned();
         for position in checkpoint::list(&self.path)? {
             let path = checkpoint::path(&self.path, position);
@@ -277,6 +289,28 @@ impl Generation {
         }
         let why = format!("{wrong}; no checkpoint is left to make the replica from");
         Err(self.damaged(why.trim_start_matches("; ").to_owned()))
+    }
+
+    /// Where the log has a snapshot: in front of its entries a replica begins with that.
+    fn fetch_snapshot(&self, log: &dyn Log) -> Result<(), OpenError> {
+        if !log.is_shared() {
+            return Ok(());
+        }
+        checkpoint::write(&self.path, |out| -> Result<u64, OpenError> {
+            let fetched =
+                log.snapshot(out).map_err(|e| Failure::new("fetch a snapshot for", &self.path, e))?;
+            fetched.ok_or_else(|| self.damaged("its log was trimmed, yet has no snapshot".to_owned()))
+        })
+    }
+
+    /// The replica as it is, without a log behind it: for reading.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn as_it_is(&self) -> Result<Replica, OpenError> {
+        Replica::open(&self.replica_path(), self.store).map_err(|error| match error {
+            replica::OpenError::Io(failure) => failure.into(),
+            replica::OpenError::Newer { path, why } => OpenError::Newer { path, why: why.to_string() },
+            error => self.damaged(error.to_string()),
+        })
     }
 
     fn make_replica_from(

@@ -15,6 +15,10 @@ use crate::store::{
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
+        "{path} is a node's copy of a cluster's store: start its gateway with [store.cluster], or ask one that runs"
+    )]
+    Copy { path: PathBuf },
+    #[error(
         "the store {path} is in use by {holder}; stop it first, or talk to its admin listener instead of using --offline"
     )]
     Locked { path: PathBuf, holder: String },

@@ -4,7 +4,7 @@
 use super::{EntryHash, Head, MAX_OPERATIONS, StoreId};
 
 const MAGIC: [u8; 4] = *b"pgen";
-/// Raised when an older permgate could no longer read what this one writes.
+/// Of the format of entries. Raised when an older permgate could no longer read what this one writes.
 const VERSION: u32 = 1;
 const STORE: usize = 12;
 const POSITION: usize = 28;

@@ -3,6 +3,7 @@
 //! Only puts carry meaning: what a watch or a range shows is put into order by positions.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +17,7 @@ mod client;
 mod connection;
 mod fetch;
 mod keys;
+mod snapshot;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ mod wire;
 
 pub use client::Settings;
 pub use connection::{Connection, CreateError, Unreachable};
+pub use snapshot::{Snapshot, Upload};
 pub use tail::{Heard, Tail, TailError};
 
 use client::CallError;
@@ -45,6 +48,9 @@ pub struct EtcdLog {
 /// Between two tries of one append.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The revision of a head that was never read: nothing in etcd has it.
+const UNASKED: i64 = -1;
+
 /// So many positions are deleted by one request.
 const SLICE: u64 = 1000;
 
@@ -60,6 +66,20 @@ impl EtcdLog {
             #[cfg(test)]
             fault: None,
         })
+    }
+
+    /// The log as a copy at `head` knows it, while etcd cannot be asked. The first append compares with a
+    /// revision that nothing has, and so learns the real one.
+    pub fn unasked(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
+        let record = HeadRecord { head, store, first: 0 };
+        Self {
+            connection,
+            store,
+            known: Mutex::new(KnownHead { record, revision: UNASKED }),
+            failed: None,
+            #[cfg(test)]
+            fault: None,
+        }
     }
 
     /// As of the last answer.
@@ -269,6 +289,10 @@ impl Log for EtcdLog {
     }
 
     fn head(&self) -> Result<Head, ReadError> {
+        let known = self.known();
+        if known.revision == UNASKED {
+            return Ok(known.record.head);
+        }
         Ok(self.connection.block(self.refresh())?.record.head)
     }
 
@@ -306,5 +330,24 @@ impl Log for EtcdLog {
 
     fn failure(&self) -> Option<Failure> {
         self.failed.clone()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn reopen(&mut self) -> bool {
+        let reached =
+            self.connection.block(self.connection.head_once()).map(|known| self.learn(known)).is_ok();
+        if reached {
+            self.failed = None;
+        }
+        reached
+    }
+
+    fn snapshot(&self, out: &mut dyn io::Write) -> io::Result<Option<u64>> {
+        let Some(snapshot) = self.connection.snapshot().map_err(io::Error::other)? else { return Ok(None) };
+        self.connection.download(&snapshot, out)?;
+        Ok(Some(snapshot.position))
     }
 }

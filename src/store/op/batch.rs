@@ -2,25 +2,27 @@
 
 use super::{Op, OpError};
 use crate::store::{
-    log::{self, Head, Log, MAX_OPERATIONS},
+    log::{self, Head, Log},
     record::DecodeError,
 };
 
 /// A batch takes several entries when it is larger than one; only with the last of them is it made.
 const VERSION: u8 = 1;
+/// The newest format of entries that this permgate reads.
+pub(crate) const FORMAT: u8 = VERSION;
 const CONTINUES: u8 = 1;
 const UNFINISHED: u8 = 2;
 const LENGTH: usize = size_of::<u32>();
 
-/// A batch as the operations of one entry, rarely of more.
-pub(crate) fn encode_batch(ops: &[Op]) -> Result<Vec<Vec<u8>>, OpError> {
+/// A batch as the operations of one entry of up to `largest` bytes, rarely of more.
+pub(crate) fn encode_batch(ops: &[Op], largest: usize) -> Result<Vec<Vec<u8>>, OpError> {
     let mut entries = Vec::new();
     let mut entry = vec![VERSION, 0];
     let mut bytes = Vec::new();
     for op in ops {
         bytes.clear();
         op.encode(&mut bytes)?;
-        if entry.len() + LENGTH + bytes.len() > MAX_OPERATIONS {
+        if entry.len() + LENGTH + bytes.len() > largest {
             entry[1] |= UNFINISHED;
             entries.push(std::mem::replace(&mut entry, vec![VERSION, CONTINUES]));
         }
@@ -120,12 +122,12 @@ impl BatchReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::token;
+    use crate::store::{conformance::token, log::MAX_OPERATIONS};
 
     #[test]
     fn a_large_batch_takes_several_entries_and_is_made_by_the_last() {
         let ops: Vec<Op> = (0..20_000).map(|number| Op::PutToken(token(number, "ann"))).collect();
-        let entries = encode_batch(&ops).unwrap();
+        let entries = encode_batch(&ops, MAX_OPERATIONS).unwrap();
         assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() <= MAX_OPERATIONS));
         let mut batches = Batches::default();
         // One that was cut off stands in front.

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::{Replica, Trees, keys::Key, stage::Rows, tables::Table};
+use super::{Replica, Trees, keys, keys::Key, stage::Rows, tables::Table};
 use crate::store::{ReadError, log::Head, op::tag};
 
 /// A copy on its way through the rows, table by table.
@@ -168,6 +168,7 @@ impl Drop for Copy<'_> {
 fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
     let (tag, first) = match table {
         Table::Meta if key == super::tables::AUDIT_START => (tag::TRIM_AUDIT, &[][..]),
+        Table::Meta if keys::is_node(key) => (tag::NODE, &[][..]),
         Table::Tokens => (tag::PUT_TOKEN, key),
         // The id stands in the row.
         Table::Names => return Some([&[tag::TAKE_NAME], row, key].concat()),

@@ -49,3 +49,20 @@ pub(super) fn idempotency_before(at: Timestamp) -> Key {
     // The sign bit flipped: negative times sort first.
     (at.as_millis().cast_unsigned() ^ (1 << 63)).to_be_bytes().to_vec()
 }
+
+const MEMBER: &[u8] = b"member ";
+const DEPARTED: &[u8] = b"departed ";
+
+/// Of a node that belongs to the cluster, in [`Table::Meta`](super::Table::Meta).
+pub(crate) fn member(node: &str) -> Key {
+    [MEMBER, node.as_bytes()].concat()
+}
+
+/// Of a run of a node that was dropped and may still forward.
+pub(crate) fn departed(node: &str, incarnation: &[u8; 16]) -> Key {
+    [DEPARTED, node.as_bytes(), &[0], incarnation].concat()
+}
+
+pub(super) fn is_node(key: &[u8]) -> bool {
+    key.starts_with(MEMBER) || key.starts_with(DEPARTED)
+}

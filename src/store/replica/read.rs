@@ -15,6 +15,7 @@ use crate::{
     },
     store::{
         ReadError,
+        cluster::{MemberChange, Members},
         model::{
             AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
@@ -136,6 +137,20 @@ impl Replica {
     pub(crate) fn audit_start(&self) -> Result<Option<AuditStart>, ReadError> {
         self.read(|trees| {
             trees.get(Table::Meta, AUDIT_START)?.map(|row| Ok(AuditStart::decode(&row)?)).transpose()
+        })
+    }
+
+    /// Who belongs to the cluster.
+    pub(crate) fn members_of_cluster(&self) -> Result<Members, ReadError> {
+        self.read(|trees| {
+            let mut members = Members::default();
+            for row in trees.tree(Table::Meta) {
+                let (key, row) = row?;
+                if keys::is_node(&key) {
+                    members.apply(&MemberChange::decode(&row)?);
+                }
+            }
+            Ok(members)
         })
     }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     authz::secret::{Digest, TokenId},
     store::{
+        cluster::MemberChange,
         model::{
             AuditEvent, AuditStart, GrantRecord, Grantee, IdempotencyRecord, IdentityRecord, LastUsed,
             TokenRecord,
@@ -189,6 +190,7 @@ impl Stage<'_> {
                 self.put(Table::Identities, key(&digest), identity)
             }
             Op::DropIdentity(digest) => self.set(Table::Identities, key(digest), None),
+            Op::Node(change) => self.change_members(change),
             Op::Affects(_) => Ok(()),
         }
     }
@@ -258,6 +260,39 @@ impl Stage<'_> {
         }
         self.staged.rows[Table::Audit as usize].range_mut(..end).for_each(|(_, row)| row.after = None);
         self.put(Table::Meta, AUDIT_START.to_vec(), start)
+    }
+
+    /// As [`Members::apply`](crate::store::cluster::Members::apply) has it.
+    fn change_members(&mut self, change: &MemberChange) -> Result<(), StageError> {
+        match change {
+            MemberChange::Put { node, incarnation, .. } => {
+                let key = keys::member(node);
+                if let Some(before) = self.get(Table::Meta, &key)?
+                    && let MemberChange::Put { incarnation: before, .. } =
+                        MemberChange::decode(&before).map_err(Damage::from)?
+                    && before != *incarnation
+                {
+                    let gone = MemberChange::Drop { node: node.clone(), incarnation: before, over: false };
+                    self.put(Table::Meta, keys::departed(node, &before), &gone)?;
+                }
+                self.set(Table::Meta, keys::departed(node, incarnation), None)?;
+                self.put(Table::Meta, key, change)
+            }
+            MemberChange::Drop { node, incarnation, over } => {
+                let key = keys::member(node);
+                if let Some(before) = self.get(Table::Meta, &key)?
+                    && let MemberChange::Put { incarnation: before, .. } =
+                        MemberChange::decode(&before).map_err(Damage::from)?
+                    && before == *incarnation
+                {
+                    self.set(Table::Meta, key, None)?;
+                }
+                match over {
+                    true => self.set(Table::Meta, keys::departed(node, incarnation), None),
+                    false => self.put(Table::Meta, keys::departed(node, incarnation), change),
+                }
+            }
+        }
     }
 
     fn put_idempotency(&mut self, record: &IdempotencyRecord) -> Result<(), StageError> {

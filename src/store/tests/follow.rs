@@ -47,7 +47,8 @@ impl Cluster {
         let engine = generation.over(Box::new(self.log.reopen())).unwrap();
         let now = self.clock.clone();
         let tells: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
-        let (store, state) = load::serve(engine, usual(), Fence::new(ACKNOWLEDGE_TIMEOUT), tells).unwrap();
+        let (store, state, _) =
+            load::serve(engine, usual(), Fence::new(ACKNOWLEDGE_TIMEOUT), tells, None).unwrap();
         Node { directory, store, state }
     }
 }

@@ -55,6 +55,6 @@ impl Store {
             tx.end_session(&actor, &digest);
             Ok(())
         };
-        Ok(self.change(OnlyRemoves, plan).await?.1)
+        Ok(self.change(OnlyRemoves, plan).await?.1.cut)
     }
 }

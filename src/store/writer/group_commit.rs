@@ -20,14 +20,14 @@ const LONGEST: Duration = Duration::from_millis(5);
 pub(super) struct GroupCommit {
     queue: mpsc::Receiver<Command>,
     waker: Waker,
-    /// So many were answered together.
+    /// How many callers the last batch answered.
     together: usize,
     /// How long the batch at hand may wait for as many.
     patience: Duration,
     until: Instant,
 }
 
-/// A lone caller is never kept waiting: nobody was answered together with it.
+/// `together` where a batch had one caller: nobody else is about to ask again, so nobody is waited for.
 const ALONE: usize = 1;
 
 impl GroupCommit {

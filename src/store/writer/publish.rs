@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Writer};
+use super::{Batch, Published, Task, Writer};
 use crate::{
     authz::{
         accounts::{compile, recompile},
@@ -10,7 +10,13 @@ use crate::{
     },
     fence::Completion,
     state::Snapshot,
-    store::{log::Head, op::BatchReader, record::TokenHead, replica::Table},
+    store::{
+        cluster::MemberChange,
+        log::Head,
+        op::{BatchReader, Op},
+        record::TokenHead,
+        replica::Table,
+    },
 };
 
 /// How far the log was followed.
@@ -33,6 +39,7 @@ impl Writer {
                 return Ok(Followed { head: engine.head(), tickets });
             }
             for (ops, head) in batches {
+                let members = member_changes(&ops);
                 ops.into_iter().for_each(|op| self.tx.apply(op));
                 let applied = match self.tx.failed.take() {
                     Some(error) => Err(format!("position {} of the log: {error}", head.position)),
@@ -45,9 +52,46 @@ impl Writer {
                 }
                 let affected = std::mem::take(&mut self.tx.batch.effects.affected);
                 self.publish();
-                tickets.extend(affected.into_iter().map(|affected| self.fence.raise(affected)));
+                let raised = affected.into_iter().map(|affected| self.fence.raise(affected));
+                match &self.shared.node {
+                    None => tickets.extend(raised),
+                    Some(node) => drop(node.applied(head, &members, raised.collect(), 0)),
+                }
             }
         }
+    }
+
+    /// Raises the fences of a batch that is published, and hands them to the node where there is one.
+    /// `committed`: an entry of the log was made of it.
+    pub(super) fn raise_all(
+        &self,
+        batch: Vec<Task>,
+        committed: bool,
+        members: &[MemberChange],
+    ) -> Vec<(Task, Published)> {
+        let mut tickets: Vec<_> = batch.iter().map(|task| self.raise(task)).collect();
+        let mut everywhere = Vec::new().into_iter();
+        if let Some(node) = &self.shared.node {
+            let count = batch.iter().filter(|task| task.is_fenced()).count();
+            let receivers = if committed {
+                let tickets = tickets.iter_mut().filter_map(Option::take).collect();
+                node.applied(self.shared.engine.head(), members, tickets, count)
+            } else {
+                // Nothing is new, but what they ask for may not be in force everywhere yet.
+                node.wait(count)
+            };
+            everywhere = receivers.into_iter();
+        }
+        let mut published = Vec::with_capacity(batch.len());
+        for (task, ticket) in batch.into_iter().zip(tickets) {
+            let everywhere = if task.is_fenced() { everywhere.next() } else { None };
+            published.push((task, Published { ticket, everywhere, not_durable: None }));
+        }
+        published
+    }
+
+    pub(super) fn raise(&self, task: &Task) -> Option<Completion> {
+        task.affected.map(|affected| self.fence.raise(affected))
     }
 
     /// The one way by which a batch reaches workers and the admin listener, whoever planned it: index
@@ -87,4 +131,13 @@ impl Writer {
             proxy: state.proxy.clone(),
         });
     }
+}
+
+/// What a batch changes about the members of a cluster.
+pub(super) fn member_changes(ops: &[Op]) -> Vec<MemberChange> {
+    let change = |op: &Op| match op {
+        Op::Node(change) => Some(change.clone()),
+        _ => None,
+    };
+    ops.iter().filter_map(change).collect()
 }

@@ -35,7 +35,9 @@ impl Retention {
 
 impl Writer {
     pub(super) fn keep_up(&mut self) {
-        if self.tx.now < self.retention.next || self.shared.closed().is_some() {
+        // One node does it for all.
+        let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
+        if self.tx.now < self.retention.next || self.shared.closed().is_some() || others {
             return;
         }
         self.retention.next = self.tx.now.plus_seconds(PERIOD);

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::Transaction;
 use crate::{
     fence::{Affected, Completion},
-    store::ChangeError,
+    store::{ChangeError, cluster::Completed},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Usual,
     /// Not counted.
     Exempt,
+    /// Not counted, and takes nothing away: no other node is waited for.
+    Unfenced,
     /// Only takes power away: it holds even when it cannot be made to last, and is never held up.
     OnlyRemoves,
 }
@@ -32,7 +34,10 @@ pub(crate) struct Task {
 
 /// A change that is published; its fence may still be on the way.
 pub(crate) struct Published {
+    /// Its fence on this node.
     pub ticket: Option<Completion>,
+    /// Its fence on every node, this one included.
+    pub everywhere: Option<oneshot::Receiver<Completed>>,
     /// Why it may be lost by a restart.
     pub not_durable: Option<String>,
 }
@@ -69,6 +74,11 @@ impl Task {
 
     pub(crate) fn only_removes(&self) -> bool {
         self.kind == Kind::OnlyRemoves
+    }
+
+    /// Whether it is answered only when it is in force on every node.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.is_planned() && self.kind != Kind::Unfenced
     }
 
     /// Why what was asked for could not be written, if that is so.

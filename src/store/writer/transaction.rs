@@ -56,7 +56,8 @@ pub(crate) struct Batch {
 }
 
 impl Transaction {
-    /// Puts an operation down: for the log, over the rows, and in memory.
+    /// Adds an operation to the batch: to what the log will get, to the rows that are staged for sled, and to the
+    /// accounts and rules in memory.
     pub(crate) fn apply(&mut self, op: Op) {
         match self.shared.engine.stage(&mut self.batch.staged, &op) {
             Ok(()) => {

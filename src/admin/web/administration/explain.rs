@@ -47,7 +47,7 @@ pub struct Question {
 
 impl Question {
     /// A line of the access log in the place of the URL asks about the request that it tells of.
-    fn from_log(self) -> Self {
+    fn expand_log_line(self) -> Self {
         let Ok(Value::Object(line)) = serde_json::from_str(self.url.trim()) else { return self };
         let field = |name: &str| Some(line.get(name)?.as_str()?.to_owned());
         let token_id = field("token_id");
@@ -100,7 +100,7 @@ pub async fn show(
     Params(asked): Params<Question>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
-    let asked = asked.from_log();
+    let asked = asked.expand_log_line();
     let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());
     let (told, wrong) = match ask(&context, &reader, &asked) {
         Ok(told) => (told, None),

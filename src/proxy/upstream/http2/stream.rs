@@ -1,6 +1,6 @@
 //! One request over HTTP/2: a stream of a shared connection.
 
-use std::{rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use http::{Request, Response, Uri, Version, header, request, uri};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
@@ -49,7 +49,7 @@ impl Http2Stream {
     /// `repeatable`: doing it twice does no harm.
     pub async fn send(
         &mut self,
-        request: Request<OutgoingBody>,
+        request: Box<Request<OutgoingBody>>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
@@ -71,7 +71,7 @@ impl Http2Stream {
             self.connection.executor.next_is_for(&self.call);
         }
         self.call.begin(silence);
-        let sent = sender.try_send_request(Request::from_parts(head, body));
+        let sent = pin!(sender.try_send_request(Request::from_parts(head, body)));
         let (unsent, error) = match self.call.answer(sent).await {
             Some(Ok(mut response)) => {
                 self.call.answered();

@@ -34,7 +34,7 @@ pub struct Settings {
 
 impl Settings {
     pub const DEADLINE: Duration = Duration::from_secs(1);
-    pub const PATIENCE: Duration = Duration::from_secs(10);
+    pub const PATIENCE: Duration = Duration::from_secs(5);
 
     pub fn new(etcd: Etcd) -> Self {
         Self { etcd, deadline: Self::DEADLINE, patience: Self::PATIENCE }

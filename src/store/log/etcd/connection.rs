@@ -101,6 +101,17 @@ impl Connection {
         }
     }
 
+    /// Puts the head to where a node's copy is, of which the log has lost a part. What the log has beyond
+    /// that is dropped.
+    pub fn reset(&self, store: StoreId, head: Head) -> Result<(), Unreachable> {
+        let record = HeadRecord { head, store, first: head.next() };
+        self.block(async {
+            self.insist(PutRequest { key: self.keys.head(), value: record.encode() }).await?;
+            let (key, range_end) = (self.keys.log(0), self.keys.log(u64::MAX));
+            self.insist(DeleteRangeRequest { key, range_end }).await.map(drop)
+        })
+    }
+
     /// The head as of a moment after this call began: the answer is ordered among the commits, even where
     /// reads could be answered by a member that was left behind.
     pub async fn probe(&self) -> Result<Head, Unreachable> {
@@ -131,19 +142,25 @@ impl Connection {
         Ok(named.collect())
     }
 
-    /// Removes what a node that is gone has said.
-    pub async fn drop_acknowledgement(&self, node: &str) -> Result<(), Unreachable> {
+    /// Removes what a node that is gone has said. Blocks.
+    pub fn forget(&self, node: &str) -> Result<(), Unreachable> {
         let delete = DeleteRangeRequest { key: self.keys.ack(node), range_end: Vec::new() };
-        self.client.call(delete).await.map(drop).map_err(|e| self.unreachable(&e))
+        self.block(self.insist(delete)).map(drop)
     }
 
     pub(super) async fn head(&self) -> Result<KnownHead, Unreachable> {
-        let get = TxnRequest {
-            compare: Vec::new(),
-            success: vec![RequestOp::get(self.keys.head())],
-            failure: Vec::new(),
-        };
-        self.parse_head(self.insist(get).await?)
+        self.parse_head(self.insist(self.get_head()).await?)
+    }
+
+    /// Asks once.
+    pub(super) async fn head_once(&self) -> Result<KnownHead, Unreachable> {
+        let answer = self.client.call(self.get_head()).await;
+        self.parse_head(answer.map_err(|e| self.unreachable(&e))?)
+    }
+
+    fn get_head(&self) -> TxnRequest {
+        let success = vec![RequestOp::get(self.keys.head())];
+        TxnRequest { compare: Vec::new(), success, failure: Vec::new() }
     }
 
     /// Asks again until the patience is over. For calls that may be carried out twice.
@@ -156,6 +173,11 @@ impl Connection {
                 Err(error) => return Err(self.unreachable(&error)),
             }
         }
+    }
+
+    /// Runs on the connection's thread until that ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.handle.spawn(task));
     }
 
     /// Waits for what runs on the connection's thread. Never within a runtime.

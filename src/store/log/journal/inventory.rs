@@ -103,7 +103,7 @@ impl Inventory {
     }
 }
 
-/// A file with a header that verifies.
+/// A file of the journal whose header is undamaged and of this store.
 pub(super) struct Found {
     pub header: Header,
     file: Box<dyn File>,

@@ -98,7 +98,8 @@ impl Promise {
         }
     }
 
-    /// `None` when the process has to start again.
+    /// Appends random operations and notes whether they were acknowledged. `None`: the journal stopped, as it does
+    /// after a failed write, and the process would have to start again.
     fn append(
         &mut self,
         mut log: Journal,

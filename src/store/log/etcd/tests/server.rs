@@ -79,6 +79,15 @@ impl Etcd {
         }
     }
 
+    /// As when its disk is lost.
+    #[allow(dead_code, reason = "for the tests of whole gateways")]
+    pub fn wipe(&mut self, member: usize) {
+        self.kill(member);
+        std::fs::remove_dir_all(self.directory.path().join(format!("m{member}"))).unwrap();
+        self.run(member);
+        self.wait_until_healthy(member);
+    }
+
     #[allow(dead_code, reason = "for the tests of whole gateways")]
     pub fn pid(&self, member: usize) -> u32 {
         self.members[member].child.as_ref().unwrap().id()

@@ -1,0 +1,78 @@
+//! `/v1/cluster`: the cluster as this node sees it.
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Context, caller::Caller, error::Problem, wire::ok};
+use crate::{
+    authz::subject::Permission,
+    store::cluster::{Standing, Status},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/cluster", get(show))
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Cluster)]
+pub struct ClusterView {
+    pub node: String,
+    /// `member`; `joining`, `displaced`, `forked` and `left` do not serve, or not for long.
+    pub standing: String,
+    /// The position in the log that is applied here.
+    pub position: u64,
+    /// The position by which every worker decides.
+    pub in_force: u64,
+    /// For how long this node may still forward; `null`: it answers 503.
+    pub permitted_ms: Option<u64>,
+    pub members: Vec<MemberView>,
+    /// Nodes that were dropped and may still forward for a moment.
+    pub departed: Vec<String>,
+    /// Changes of this node that others have yet to acknowledge.
+    pub waiting: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = ClusterMember)]
+pub struct MemberView {
+    pub node: String,
+    /// The position that it has acknowledged, as far as this node knows.
+    pub acknowledged: Option<u64>,
+    /// Whether its rules are this node's.
+    pub same_rules: bool,
+}
+
+async fn show(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Permission::AdminRead)?;
+    let node = context.store.node().ok_or_else(|| Problem::not_found("cluster"))?;
+    Ok(ok(&ClusterView::from(node.status())))
+}
+
+impl From<Status> for ClusterView {
+    fn from(status: Status) -> Self {
+        let Status { node, standing, head, in_force, permitted_for, members, departed, waiting } = status;
+        let standing = match standing {
+            Standing::Member => "member",
+            Standing::Outside => "joining",
+            Standing::Displaced => "displaced",
+            Standing::Forked(_) => "forked",
+            Standing::Left => "left",
+        };
+        let members = members.into_iter().map(|member| MemberView {
+            node: member.node,
+            acknowledged: member.acknowledged,
+            same_rules: member.same_rules,
+        });
+        Self {
+            node,
+            standing: standing.to_owned(),
+            position: head.position,
+            in_force,
+            permitted_ms: permitted_for.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            members: members.collect(),
+            departed,
+            waiting: waiting as u64,
+        }
+    }
+}

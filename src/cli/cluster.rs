@@ -1,0 +1,125 @@
+//! `permgate cluster ...`: several gateways over one store.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{
+    Global,
+    client::Client,
+    failure::Failure,
+    output::{Format, print},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Cluster {
+    /// Write the store of this gateway, which must not run, to etcd; an empty one if there is none. Once
+    Init,
+    /// Show who belongs to the cluster, and how far each one is
+    Status,
+    /// Put this node's copy in force where etcd has lost changes. On the node that is furthest ahead, and not
+    /// while it runs
+    Adopt,
+    /// Take this node, which must not run, out of the cluster, so that nobody waits for it
+    Leave,
+}
+
+impl Cluster {
+    pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Status => status(global),
+            Self::Init => init(global),
+            Self::Adopt => adopt(global),
+            Self::Leave => leave(global),
+        }
+    }
+}
+
+fn status(global: &Global) -> Result<(), Failure> {
+    let cluster = Client::new(global)?.get("/v1/cluster")?;
+    if global.output != Format::Table {
+        return global.output.record(&cluster, &[("NODE", "node")]);
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    print(&format!("node      {} ({})", text(&cluster["node"]), text(&cluster["standing"])))?;
+    print(&format!("position  {}, in force {}", cluster["position"], cluster["in_force"]))?;
+    let permitted = match cluster["permitted_ms"].as_u64() {
+        Some(left) => format!("for {}.{} s more", left / 1000, left % 1000 / 100),
+        None => "not at all: it answers 503".to_owned(),
+    };
+    print(&format!("serves    {permitted}"))?;
+    for member in cluster["members"].as_array().into_iter().flatten() {
+        let rules = if member["same_rules"] == true { "" } else { ", other rules" };
+        let position = member["acknowledged"].as_u64().map_or("-".to_owned(), |at| at.to_string());
+        print(&format!("member    {} at {position}{rules}", text(&member["node"])))?;
+    }
+    for node in cluster["departed"].as_array().into_iter().flatten() {
+        print(&format!("dropped   {}", text(node)))?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "etcd")]
+mod engine {
+    use super::{super::target, Failure, Global};
+    use crate::{
+        cli::failure::{chain, say},
+        config::Config,
+        store::cluster::{self, JoinError, Settings},
+    };
+
+    fn settings(global: &Global) -> Result<(Config, Settings), Failure> {
+        let config = target::load(global.config())?;
+        let cluster = config
+            .cluster
+            .clone()
+            .ok_or_else(|| Failure::usage(format!("{} has no [store.cluster]", global.config().display())))?;
+        Ok((config, cluster))
+    }
+
+    fn failed(error: &JoinError) -> Failure {
+        Failure::failed(chain(error))
+    }
+
+    pub(super) fn init(global: &Global) -> Result<(), Failure> {
+        let (config, cluster) = settings(global)?;
+        let (store, position) =
+            cluster::init(&config.store, &cluster, config.configuration()).map_err(|error| failed(&error))?;
+        say(&format!("etcd has store {store} up to position {position}, under {}", cluster.etcd.prefix));
+        say(&format!(
+            "{} is this node's copy; the others begin with empty directories",
+            config.store.path.display()
+        ));
+        Ok(())
+    }
+
+    pub(super) fn adopt(global: &Global) -> Result<(), Failure> {
+        let (config, cluster) = settings(global)?;
+        let position = cluster::adopt(&config.store, &cluster).map_err(|error| failed(&error))?;
+        say(&format!(
+            "etcd has the state of this node's copy, position {position}: start the gateways again"
+        ));
+        Ok(())
+    }
+
+    pub(super) fn leave(global: &Global) -> Result<(), Failure> {
+        let (config, cluster) = settings(global)?;
+        cluster::leave(&config.store, &cluster).map_err(|error| failed(&error))?;
+        say(&format!("{} has left the cluster", cluster.node));
+        Ok(())
+    }
+}
+
+#[cfg(feature = "etcd")]
+use engine::{adopt, init, leave};
+
+#[cfg(not(feature = "etcd"))]
+mod engine {
+    use super::{Failure, Global};
+
+    pub(super) fn missing(_: &Global) -> Result<(), Failure> {
+        Err(Failure::usage("this permgate was built without the feature `etcd`"))
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+use engine::{missing as adopt, missing as init, missing as leave};

@@ -1,0 +1,117 @@
+//! `[store.cluster]`: several gateways over one store.
+
+use std::time::Duration;
+
+use http::Uri;
+
+use super::section::{Section, Text, Wrong};
+use crate::{
+    assertion::Source,
+    store::cluster::{Etcd, Settings, Tls, User},
+};
+
+/// Longer, and nobody waits for the revocation that a dead gateway holds up.
+const LONGEST_LEASE: Duration = Duration::from_secs(60);
+/// Names stand in keys of etcd, in answers and in metrics.
+const LONGEST_NAME: usize = 63;
+
+/// `None` for a gateway that is alone, and where something essential is missing.
+pub(super) fn cluster(
+    store: &Section<'_>,
+    assertion: Option<&crate::assertion::Settings>,
+) -> Option<Settings> {
+    let section = store.table_if_any("cluster")?;
+    if cfg!(not(feature = "etcd")) {
+        let advice = "use a package of permgate, or build it with `--features etcd`";
+        store.error("cluster", "this permgate was built without the feature `etcd`", advice);
+    }
+    if assertion.is_some_and(|assertion| matches!(assertion.source, Source::Made { .. })) {
+        let advice = "give all of them the same file: `keys = \"file:PATH\"` in [assertion]";
+        store.error("cluster", "each gateway would sign assertions by keys of its own", advice);
+    }
+    let lease = section.duration("lease")?;
+    if lease > LONGEST_LEASE {
+        section.error("lease", "`store.cluster.lease` must be at most 60s", "");
+    }
+    let (node, prefix) = (section.parsed("node", node), section.parsed("prefix", prefix));
+    let (endpoints, tls) = (endpoints(&section), encryption(&section));
+    let user = section.table_if_any("user").and_then(|user| {
+        let password = user.text("password")?;
+        let password_file = password.sound(password_file(&password))?;
+        password.document.require_private(&password.at, &password_file);
+        Some(User { name: user.text("name")?.value, password_file })
+    });
+    Some(Settings { node: node?, lease, etcd: Etcd { endpoints, prefix: prefix?, tls, user } })
+}
+
+fn endpoints(section: &Section<'_>) -> Vec<String> {
+    let endpoints = section.texts("endpoints");
+    if endpoints.is_empty() && section.is_written("endpoints") {
+        section.error("endpoints", "`store.cluster.endpoints` is empty", "name every member of etcd");
+    }
+    let encrypted = section.is_written("tls");
+    endpoints.iter().filter_map(|endpoint| endpoint.sound(self::endpoint(endpoint, encrypted))).collect()
+}
+
+fn endpoint(endpoint: &Text<'_>, encrypted: bool) -> Result<String, Wrong> {
+    let text = endpoint.value.trim_end_matches('/').to_owned();
+    let uri = text.parse::<Uri>().ok();
+    let scheme = uri.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
+    let plain = |uri: &Uri| uri.path() == "/" && uri.query().is_none() && uri.port_u16().is_some();
+    if !uri.as_ref().is_some_and(plain) || !matches!(scheme, "http" | "https") || text.contains('@') {
+        return Err((
+            format!("{text:?} is not a member of etcd"),
+            "write it as \"https://HOST:2379\"".into(),
+        ));
+    }
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    if scheme == "https" && !encrypted {
+        return Err(("nobody vouches for etcd".into(), "set `tls = { ca = \"...\" }`".into()));
+    }
+    if scheme == "http" && !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+        let message = format!("{text} takes every change of the store in plain text from other machines");
+        endpoint.warn(message, "have etcd speak TLS, and write https://");
+    }
+    Ok(text)
+}
+
+fn encryption(section: &Section<'_>) -> Option<Tls> {
+    let tls = section.table_if_any("tls")?;
+    let ca = tls.file("ca");
+    let identity = match (tls.is_written("cert"), tls.is_written("key")) {
+        (false, false) => None,
+        (true, true) => tls.file("cert").zip(tls.private_file("key")),
+        (cert, _) => {
+            let (there, missing) = if cert { ("cert", "key") } else { ("key", "cert") };
+            tls.error(there, format!("`{there}` without `{missing}`"), format!("set `{missing}`, too"));
+            None
+        }
+    };
+    Some(Tls { ca: ca?, identity })
+}
+
+fn password_file(password: &Text<'_>) -> Result<std::path::PathBuf, Wrong> {
+    let path = password.value.strip_prefix("file:").ok_or_else(|| {
+        let advice = "write \"file:PATH\"; if a secret stood here, replace it";
+        ("a password is not written into this file".to_owned(), advice.to_owned())
+    })?;
+    Ok(password.document.directory.join(path))
+}
+
+fn node(text: &str) -> Result<String, Wrong> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    if (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err((
+        format!("{text:?} cannot name a node"),
+        "write 1 to 63 lower-case letters, digits, `-` and `.`".into(),
+    ))
+}
+
+fn prefix(text: &str) -> Result<String, Wrong> {
+    if text.len() > 1 && text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err((format!("{text:?} is not a prefix"), "write it as \"/permgate\"".into()))
+}

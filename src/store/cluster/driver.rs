@@ -1,0 +1,235 @@
+//! A node's tasks on the network: probes, the tail of the log, acknowledgements, and what the protocol
+//! asks for. Each is a loop of its own, since none may wait for another one.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Applied, BootTime, Node, snapshots::Snapshots};
+use crate::{
+    fence::{Affected, Fence},
+    store::{
+        Store,
+        log::{
+            ReadError, StoreId,
+            etcd::{Connection, Heard, Tail, TailError},
+        },
+    },
+};
+
+/// Between two probes that are answered.
+const PROBE: Duration = Duration::from_secs(2);
+/// Before something that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// So often the protocol is asked even if nothing happens: the monotonic clock rests in a suspend.
+const LOOK: Duration = Duration::from_millis(500);
+/// While changes wait for others, what those have written is read so often: a watch may lose it.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the tasks work with.
+pub(crate) struct Driver {
+    pub store: Store,
+    pub node: Arc<Node>,
+    pub connection: Arc<Connection>,
+    pub fence: Arc<Fence>,
+    pub log: StoreId,
+    /// The acknowledgement has changed.
+    pub acknowledge: Notify,
+    pub snapshots: Mutex<Snapshots>,
+}
+
+/// Why a node cannot go on.
+pub(crate) type Ended = watch::Sender<Option<String>>;
+
+impl Driver {
+    /// Until the connection ends. A reason in `ended` asks for the end of the process.
+    pub(crate) fn start(self, applied: mpsc::UnboundedReceiver<Applied>, ended: Ended) {
+        let (driver, ended) = (Arc::new(self), Arc::new(ended));
+        driver.spawn(driver.clone().probes());
+        driver.spawn(driver.clone().follow(ended));
+        driver.spawn(driver.clone().take_over(applied));
+        driver.spawn(driver.clone().acknowledge());
+        driver.spawn(driver.clone().keep());
+    }
+
+    /// Until the store is closed.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let store = self.store.clone();
+        self.connection.spawn(async move {
+            tokio::select! {
+                () = store.ended() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    async fn probes(self: Arc<Self>) {
+        let mut unanswered = false;
+        loop {
+            let probe = self.node.probe();
+            match self.connection.probe().await {
+                Ok(head) => {
+                    if std::mem::take(&mut unanswered) {
+                        tracing::info!("etcd answers again");
+                    }
+                    if let Err(fork) = self.node.probed(probe, head) {
+                        self.node.forked(fork);
+                    }
+                    sleep(PROBE).await;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut unanswered, true) {
+                        tracing::warn!(%error, "etcd does not answer: this node serves as long as its permission lasts");
+                    }
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Entries are read by the writer itself; here it is only heard that there are some.
+    async fn follow(self: Arc<Self>, ended: Arc<Ended>) {
+        let mut tail = Tail::new(self.connection.clone(), self.log, self.store.head());
+        loop {
+            let heard = tokio::select! {
+                heard = tail.next() => heard,
+                () = self.node.behind.notified() => {
+                    self.follow_now().await;
+                    tail.reread();
+                    continue;
+                }
+            };
+            match heard {
+                Ok(heard) => {
+                    let mut entries = false;
+                    for heard in heard {
+                        match heard {
+                            Heard::Entry(entry) => {
+                                self.snapshots().grew(entry.operations.len());
+                                entries = true;
+                            }
+                            Heard::Acknowledgement { node, value } => self.node.acknowledged(&node, &value),
+                        }
+                    }
+                    if entries {
+                        self.follow_now().await;
+                    }
+                }
+                Err(TailError::Fork(fork)) => {
+                    self.node.forked(fork);
+                    return;
+                }
+                Err(TailError::Read(ReadError::Trimmed { from, first })) => {
+                    let why = format!("position {from} of the log was trimmed, it begins at {first}");
+                    ended.send_replace(Some(format!("this node was away for too long: {why}")));
+                    return;
+                }
+                Err(TailError::Read(error)) => {
+                    tracing::debug!(%error, "the log cannot be read now");
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn follow_now(&self) {
+        if let Err(error) = self.store.follow().await {
+            tracing::error!(%error, "this node cannot follow the log");
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// In the order of positions: an entry is in force when all before it are.
+    async fn take_over(self: Arc<Self>, mut applied: mpsc::UnboundedReceiver<Applied>) {
+        while let Some(Applied { position, tickets }) = applied.recv().await {
+            let mut cut = 0;
+            for ticket in tickets {
+                match ticket.wait().await {
+                    Ok(one) => cut += one.0,
+                    // The fence is broken, and the process ends.
+                    Err(_) => return,
+                }
+            }
+            self.node.in_force(position, cut);
+            self.acknowledge.notify_one();
+        }
+    }
+
+    async fn acknowledge(self: Arc<Self>) {
+        let mut written = None;
+        loop {
+            let ack = self.node.acknowledgement();
+            if written == Some(ack.position) {
+                self.acknowledge.notified().await;
+                continue;
+            }
+            match self.connection.put_acknowledgement(&ack.node, ack.encode()).await {
+                Ok(()) => written = Some(ack.position),
+                Err(error) => {
+                    tracing::debug!(%error, "this node cannot acknowledge now");
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Whatever the protocol asks for.
+    async fn keep(self: Arc<Self>) {
+        let mut cut_off = true;
+        let mut read = Instant::now();
+        loop {
+            let todo = self.node.settle();
+            self.snapshots().look();
+            match todo.permitted_for {
+                Some(left) if !left.is_zero() => cut_off = false,
+                Some(_) | None if !cut_off => {
+                    cut_off = true;
+                    tracing::error!("this node's permission has ended: everything is cut and answered 503");
+                    // Whoever judges again finds that nothing is permitted.
+                    drop(self.fence.raise(Affected::Everybody));
+                }
+                Some(_) | None => {}
+            }
+            let overdue = todo.waiting && read.elapsed() >= READ_AGAIN;
+            if todo.read_acknowledgements || overdue {
+                read = Instant::now();
+                self.read_acknowledgements().await;
+                continue;
+            }
+            if todo.propose
+                && let Err(error) = self.store.propose_members().await
+            {
+                tracing::debug!(%error, "the members cannot be changed now");
+                sleep(AGAIN).await;
+            }
+            let ends = todo.permitted_for.filter(|left| !left.is_zero());
+            let wait = todo.deadline.into_iter().chain(ends).chain([LOOK]).min().unwrap_or(LOOK);
+            // Not to the very moment, which may come a little early.
+            let _ = timeout(wait + Duration::from_millis(1), self.node.changed.notified()).await;
+        }
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_acknowledgements(&self) {
+        let sent = BootTime::now();
+        match self.connection.acknowledgements().await {
+            Ok(acks) => {
+                acks.iter().for_each(|(node, value)| self.node.acknowledged(node, value));
+                self.node.acknowledgements_read(sent);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the acknowledgements cannot be read now");
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}

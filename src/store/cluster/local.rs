@@ -1,0 +1,85 @@
+//! What STORE says of itself where it is one node's copy of a cluster's store: `cluster`, beside the
+//! generations. Whoever opens the directory by itself is told so.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use super::Incarnation;
+use crate::store::{
+    generation::parse_id,
+    log::{Failure, StoreId},
+};
+
+/// The name in STORE.
+const FILE: &str = "cluster";
+const UNFINISHED: &str = "cluster.new";
+
+/// Whose copy it is, and which run of the node used it last: that one has ended, since the lock is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copy {
+    pub store: StoreId,
+    pub last: Option<Incarnation>,
+}
+
+impl Copy {
+    /// `None`: the directory is a store of its own, or nothing yet.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>, Failure> {
+        let path = directory.join(FILE);
+        let failure = |e| Failure::new("read", &path, e);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failure(e)),
+        };
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).and_then(parse_id);
+        let Some(store) = field("store ") else {
+            return Err(failure(io::Error::other(
+                "it is damaged: move the directory away, it is filled again",
+            )));
+        };
+        Ok(Some(Self { store, last: field("run ").map(|id| Incarnation(id.0)) }))
+    }
+
+    /// Durable when it returns.
+    pub(crate) fn write(self, directory: &Path) -> Result<(), Failure> {
+        let (unfinished, path) = (directory.join(UNFINISHED), directory.join(FILE));
+        let last = self.last.map(|last| format!("run {last}\n")).unwrap_or_default();
+        let text = format!("permgate cluster 1\nstore {}\n{last}", self.store);
+        let written = || -> io::Result<()> {
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)?;
+            File::open(directory)?.sync_all()
+        };
+        written().map_err(|e| Failure::new("write", &path, e))
+    }
+}
+
+/// Whether a directory is a node's copy, which nobody opens by itself.
+pub(crate) fn is_copy(directory: &Path) -> bool {
+    directory.join(FILE).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_as_it_was_written_and_damage_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Copy::read(directory.path()).unwrap(), None);
+        for last in [None, Some(Incarnation([7; 16]))] {
+            let copy = Copy { store: StoreId([3; 16]), last };
+            copy.write(directory.path()).unwrap();
+            assert_eq!(Copy::read(directory.path()).unwrap(), Some(copy));
+        }
+        fs::write(directory.path().join(FILE), "permgate cluster 1\nstore x\n").unwrap();
+        assert!(Copy::read(directory.path()).unwrap_err().to_string().contains("damaged"));
+    }
+}

@@ -1,0 +1,313 @@
+//! One node at work: what its writer, those who wait for a change, and its tasks on the network share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{
+    Acknowledgement, BootTime, Completed, Follower, Fork, Incarnation, MemberChange, Probe, Protocol,
+    Standing, Start, Timing,
+};
+use crate::{fence::Completion, state::State, store::log::Head};
+
+/// See the module.
+pub struct Node {
+    name: String,
+    shared: Mutex<Shared>,
+    /// Where workers read whether they may forward.
+    published: Arc<State>,
+    applied: mpsc::UnboundedSender<Applied>,
+    /// Whenever the protocol may have something new to say.
+    pub(super) changed: Notify,
+    /// Something that is not known here is in the log.
+    pub(super) behind: Notify,
+}
+
+struct Shared {
+    protocol: Protocol,
+    head: Head,
+    /// By position, in the order in which the protocol was asked.
+    waiting: BTreeMap<u64, Vec<Vec<oneshot::Sender<Completed>>>>,
+}
+
+/// An entry that the writer has applied, with the fences that it raised for it.
+pub(crate) struct Applied {
+    pub position: u64,
+    pub tickets: Vec<Completion>,
+}
+
+/// A node as `permgate cluster status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    pub node: String,
+    pub incarnation: Incarnation,
+    /// The highest position that it has acknowledged, as far as this node knows.
+    pub acknowledged: Option<u64>,
+    /// Whether its rules are this node's.
+    pub same_rules: bool,
+}
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub node: String,
+    pub standing: Standing,
+    pub head: Head,
+    pub in_force: u64,
+    /// For how long it may still forward; `None`: it may not.
+    pub permitted_for: Option<Duration>,
+    pub members: Vec<NodeStatus>,
+    /// Who was dropped and may still forward.
+    pub departed: Vec<String>,
+    /// Changes of this node that somebody has yet to acknowledge.
+    pub waiting: usize,
+}
+
+impl Node {
+    /// For a replica that has applied everything up to `head`. Until it has joined, nothing is forwarded.
+    pub(crate) fn new(
+        start: Start,
+        lease: Duration,
+        head: Head,
+        published: Arc<State>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Applied>) {
+        let (applied, receiver) = mpsc::unbounded_channel();
+        published.permission().set_until(None);
+        let name = start.node.clone();
+        let protocol = Protocol::new(start, Timing::of_lease(lease), BootTime::now());
+        let shared = Mutex::new(Shared { protocol, head, waiting: BTreeMap::new() });
+        let (changed, behind) = (Notify::new(), Notify::new());
+        (Arc::new(Self { name, shared, published, applied, changed, behind }), receiver)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The writer has applied an entry, its own or another node's, and raised these fences for it. Of its
+    /// own, `waiting` changes want to know when it is in force everywhere.
+    pub(crate) fn applied(
+        &self,
+        head: Head,
+        changes: &[MemberChange],
+        tickets: Vec<Completion>,
+        waiting: usize,
+    ) -> Vec<oneshot::Receiver<Completed>> {
+        let now = BootTime::now();
+        let mut shared = self.shared();
+        let before = shared.protocol.standing();
+        shared.head = head;
+        shared.protocol.applied(head.position, changes, now);
+        let receivers = shared.wait(head.position, waiting);
+        self.tell(before, &shared);
+        self.publish(&shared);
+        // Without anybody to take it, the process is about to end.
+        let _ = self.applied.send(Applied { position: head.position, tickets });
+        receivers
+    }
+
+    /// So many changes have nothing to add to what was applied, but want to know when that is in force
+    /// everywhere.
+    pub(crate) fn wait(&self, waiting: usize) -> Vec<oneshot::Receiver<Completed>> {
+        let mut shared = self.shared();
+        let position = shared.head.position;
+        let receivers = shared.wait(position, waiting);
+        self.changed.notify_one();
+        receivers
+    }
+
+    /// What the writer puts into the log about the members, behind what it has applied.
+    pub(crate) fn proposals(&self) -> Vec<MemberChange> {
+        self.shared().protocol.proposals(BootTime::now())
+    }
+
+    /// Serves no more; what is returned belongs into the log.
+    pub(crate) fn leave(&self) -> MemberChange {
+        let mut shared = self.shared();
+        let change = shared.protocol.leave();
+        self.publish(&shared);
+        change
+    }
+
+    /// Other rules are in force here.
+    pub(crate) fn set_rules(&self, digest: [u8; 32]) {
+        self.shared().protocol.set_rules(digest);
+        self.changed.notify_one();
+    }
+
+    /// Whether this node does the work that one does for all.
+    pub fn is_eldest(&self) -> bool {
+        self.shared().protocol.members().eldest() == Some(&self.name)
+    }
+
+    pub fn status(&self) -> Status {
+        let shared = self.shared();
+        let protocol = &shared.protocol;
+        let now = BootTime::now().since_start();
+        let until = protocol.permitted_until().map(BootTime::since_start);
+        let own = protocol.members().get(&self.name).map(|member| member.rules);
+        let members = protocol.members().iter().map(|(node, member)| NodeStatus {
+            node: node.to_owned(),
+            incarnation: member.incarnation,
+            acknowledged: protocol.acknowledged_by(node, member.incarnation),
+            same_rules: own.is_none_or(|own| own == member.rules),
+        });
+        Status {
+            node: self.name.clone(),
+            standing: protocol.standing(),
+            head: shared.head,
+            in_force: protocol.acknowledgement().position,
+            permitted_for: until.and_then(|until| until.checked_sub(now)),
+            members: members.collect(),
+            departed: protocol.members().departed().iter().map(|gone| gone.node.clone()).collect(),
+            waiting: protocol.waiting(),
+        }
+    }
+
+    pub(super) fn probe(&self) -> Probe {
+        let shared = self.shared();
+        shared.protocol.probe(shared.head, BootTime::now())
+    }
+
+    /// A probe has shown the head of the log.
+    pub(super) fn probed(&self, probe: Probe, head: Head) -> Result<(), Fork> {
+        let mut shared = self.shared();
+        if Follower::new(shared.head).behind(head, probe.floor)?.is_some() {
+            self.behind.notify_one();
+        }
+        shared.protocol.probed(probe, head);
+        self.publish(&shared);
+        Ok(())
+    }
+
+    pub(super) fn forked(&self, fork: Fork) {
+        let mut shared = self.shared();
+        if !matches!(shared.protocol.standing(), Standing::Forked(_)) {
+            tracing::error!(
+                error = %fork,
+                "this node serves no more: `permgate cluster adopt` on the node that is furthest ahead puts its state in force"
+            );
+        }
+        shared.protocol.forked(fork);
+        self.publish(&shared);
+    }
+
+    /// Every worker has taken the entry over, and so much was cut for it.
+    pub(super) fn in_force(&self, position: u64, cut: u64) {
+        let mut shared = self.shared();
+        shared.protocol.in_force(position, cut);
+        self.publish(&shared);
+    }
+
+    pub(super) fn acknowledgement(&self) -> Acknowledgement {
+        self.shared().protocol.acknowledgement()
+    }
+
+    pub(super) fn acknowledged(&self, node: &str, value: &[u8]) {
+        match Acknowledgement::decode(node, value) {
+            Some(ack) => {
+                self.shared().protocol.acknowledged(ack);
+                self.changed.notify_one();
+            }
+            None => tracing::warn!(node, "what a node says of itself cannot be read"),
+        }
+    }
+
+    /// Every acknowledgement was read anew, by a request that was sent at `sent`.
+    pub(super) fn acknowledgements_read(&self, sent: BootTime) {
+        self.shared().protocol.acknowledgements_read(sent);
+        self.changed.notify_one();
+    }
+
+    /// Tells those whose changes are in force everywhere by now, and answers what else is to be done.
+    pub(super) fn settle(&self) -> ToDo {
+        let now = BootTime::now();
+        let mut shared = self.shared();
+        for completed in shared.protocol.completed(now) {
+            for node in &completed.lapsed {
+                tracing::warn!(
+                    node,
+                    position = completed.position,
+                    "a node has not acknowledged a change in time"
+                );
+            }
+            for sender in shared.take_waiting(completed.position) {
+                // Who asked may have gone away.
+                let _ = sender.send(completed.clone());
+            }
+        }
+        let protocol = &shared.protocol;
+        ToDo {
+            read_acknowledgements: protocol.wants_acknowledgements(),
+            propose: !protocol.proposals(now).is_empty(),
+            waiting: protocol.waiting() > 0,
+            deadline: protocol.deadline().map(|at| at.since_start().saturating_sub(now.since_start())),
+            permitted_for: protocol
+                .permitted_until()
+                .map(|at| at.since_start().saturating_sub(now.since_start())),
+        }
+    }
+
+    fn publish(&self, shared: &Shared) {
+        self.published.permission().set_until(shared.protocol.permitted_until());
+        self.changed.notify_one();
+    }
+
+    fn tell(&self, before: Standing, shared: &Shared) {
+        let (node, members) = (&self.name, shared.protocol.members().len());
+        match (before, shared.protocol.standing()) {
+            (Standing::Outside, Standing::Member) => tracing::info!(node, members, "joined the cluster"),
+            (Standing::Member, Standing::Outside) => {
+                tracing::warn!(node, "another node has dropped this one from the cluster: joining again");
+            }
+            (Standing::Member | Standing::Outside, Standing::Displaced) => tracing::error!(
+                node,
+                "another process has joined the cluster as this node: this one serves no more. Give each node a name of its own"
+            ),
+            _ => {}
+        }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        // Every critical section leaves it consistent.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Of those who wait for a position, the ones who came first.
+    fn take_waiting(&mut self, position: u64) -> Vec<oneshot::Sender<Completed>> {
+        let Some(waiting) = self.waiting.get_mut(&position) else { return Vec::new() };
+        let first = if waiting.is_empty() { Vec::new() } else { waiting.remove(0) };
+        if waiting.is_empty() {
+            self.waiting.remove(&position);
+        }
+        first
+    }
+
+    fn wait(&mut self, position: u64, waiting: usize) -> Vec<oneshot::Receiver<Completed>> {
+        if waiting == 0 {
+            return Vec::new();
+        }
+        self.protocol.fence(BootTime::now());
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..waiting).map(|_| oneshot::channel()).unzip();
+        self.waiting.entry(position).or_default().push(senders);
+        receivers
+    }
+}
+
+/// What follows from the protocol's state.
+pub(super) struct ToDo {
+    pub read_acknowledgements: bool,
+    pub propose: bool,
+    /// Whether changes wait for others.
+    pub waiting: bool,
+    /// In so long, more may have to be done.
+    pub deadline: Option<Duration>,
+    /// Zero: the permission has ended; `None`: there is none.
+    pub permitted_for: Option<Duration>,
+}

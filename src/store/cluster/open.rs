@@ -1,0 +1,295 @@
+//! A node's copy of the cluster's store: opened, made from nothing, or from a store that was one
+//! gateway's own.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+
+use super::{Incarnation, MemberChange, Settings, driver::Driver, local::Copy, snapshots::Snapshots};
+use crate::{
+    fence::Fence,
+    state::State,
+    store::{
+        self, Configuration, OpenError, Store,
+        backup::{self, BackupError},
+        engine::{self, Engine, Generation, StoreDirectory},
+        generation::Contents,
+        load::{self, AppliedEntries, Joining, wall_clock},
+        log::{
+            Failure, Head, Log as _, StoreId,
+            etcd::{self, Connection, CreateError, EtcdLog, Unreachable},
+        },
+        op::Op,
+        replica::Replica,
+    },
+};
+
+/// Why a node does not join, or a cluster is not made.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Engine(#[from] engine::OpenError),
+    #[error(transparent)]
+    Etcd(#[from] Unreachable),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
+    Io(#[from] Failure),
+    #[error("a thread or random numbers are missing: {0}")]
+    System(#[source] io::Error),
+    #[error(
+        "{path} is a store of its own, not a copy of the cluster's: name an empty directory as [store] path, or write this store to etcd with `permgate cluster init`"
+    )]
+    OwnStore { path: String },
+    #[error("{path} is a copy of store {copy}, but etcd has store {log}: move it away, it is filled again")]
+    Foreign { path: String, copy: StoreId, log: StoreId },
+    #[error("{path} is no copy of a cluster's store")]
+    NoCopy { path: String },
+    #[error("the snapshot cannot be written: {0}")]
+    Snapshot(String),
+    #[error(
+        "this node is at position {own} and etcd at {etcd}: nothing is lost there, so that nothing is to be adopted"
+    )]
+    NothingLost { own: u64, etcd: u64 },
+}
+
+/// What asks for the end of the process, once it says why.
+pub type Ended = watch::Receiver<Option<String>>;
+
+/// Between two tries to reach etcd at the start.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Store {
+    /// Opens this node's copy, brought to the head of the log, and begins to take part. While etcd does not
+    /// answer, a copy is opened as it is: the node listens, and is permitted nothing until etcd answers. An
+    /// empty directory waits for etcd.
+    pub fn join(
+        settings: &store::Settings,
+        cluster: &Settings,
+        configuration: Configuration,
+        fence: Arc<Fence>,
+    ) -> Result<(Store, Arc<State>, Ended), JoinError> {
+        let directory = StoreDirectory::open(&settings.path)?;
+        let connection = connect(cluster)?;
+        let path = || settings.path.display().to_string();
+        let copy = Copy::read(&settings.path)?;
+        let log = reach(&connection, || position_of(&directory, copy?.store))?;
+        let store = log.store();
+        if let Some(copy) = copy.filter(|copy| copy.store != store) {
+            return Err(JoinError::Foreign { path: path(), copy: copy.store, log: store });
+        }
+        let contents = directory.generations().read().map_err(engine::OpenError::from)?;
+        if copy.is_none() && matches!(contents, Contents::Store { .. }) {
+            return Err(JoinError::OwnStore { path: path() });
+        }
+        let incarnation = Incarnation::random().map_err(JoinError::System)?;
+        // Before anything is joined: the next run has to know whose place it takes.
+        Copy { store, last: Some(incarnation) }.write(&settings.path)?;
+        let generation = generation(&directory, store)?;
+        let mut engine = generation.over(Box::new(log))?;
+        engine.hold(directory);
+        let joining = Joining {
+            node: cluster.node.clone(),
+            incarnation,
+            predecessor: copy.and_then(|copy| copy.last),
+            lease: cluster.lease,
+        };
+        let clock = Arc::new(wall_clock);
+        let (store, state, applied) =
+            load::serve(engine, configuration, fence.clone(), clock, Some(joining))?;
+        let (ended, asked) = watch::channel(None);
+        if let Some(applied) = applied {
+            store.drive(connection, fence, applied, ended);
+        }
+        Ok((store, state, asked))
+    }
+
+    fn drive(
+        &self,
+        connection: Arc<Connection>,
+        fence: Arc<Fence>,
+        applied: AppliedEntries,
+        ended: watch::Sender<Option<String>>,
+    ) {
+        let shared = &self.shared;
+        let Some(node) = shared.node.clone() else { return };
+        let snapshots = Snapshots::new(self.clone(), node.clone(), connection.clone());
+        let driver = Driver {
+            store: self.clone(),
+            node,
+            log: shared.engine.store_id(),
+            connection,
+            fence,
+            acknowledge: Notify::new(),
+            snapshots: Mutex::new(snapshots),
+        };
+        driver.start(applied, ended);
+    }
+}
+
+/// Writes the store at `settings.path`, which nobody serves, to etcd; the directory is a copy from then
+/// on. A store is made where there is none. Returns its id and the position.
+pub fn init(
+    settings: &store::Settings,
+    cluster: &Settings,
+    configuration: Configuration,
+) -> Result<(StoreId, u64), JoinError> {
+    let connection = connect(cluster)?;
+    if Copy::read(&settings.path)?.is_some() {
+        let log = EtcdLog::open(connection)?;
+        return Ok((log.store(), log.known_head().position));
+    }
+    // Opening it by its verbs makes its first events.
+    let fence = Fence::new(crate::fence::ACKNOWLEDGE_TIMEOUT);
+    let (store, _) = Store::open(settings, configuration, fence)?;
+    drop(store);
+    let engine = open_closed(settings)?;
+    let (id, head) = (engine.store_id(), engine.replica().head());
+    upload(&connection, engine.replica())?;
+    connection.create(id, head)?;
+    let generation = engine.generation().to_owned();
+    engine.replica().flush().map_err(|e| JoinError::Snapshot(e.to_string()))?;
+    Copy { store: id, last: None }.write(&settings.path)?;
+    engine.close();
+    remove_journal(&generation)?;
+    Ok((id, head.position))
+}
+
+/// Puts the state of this node's copy, which nobody serves, in force in etcd, which has lost some of it.
+/// Returns the position.
+pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, JoinError> {
+    let directory = StoreDirectory::open(&settings.path)?;
+    let path = settings.path.display().to_string();
+    let copy = Copy::read(&settings.path)?.ok_or(JoinError::NoCopy { path: path.clone() })?;
+    let connection = connect(cluster)?;
+    let generation = generation(&directory, copy.store)?;
+    let replica = generation.as_it_is()?;
+    let own = replica.head();
+    if let Ok(log) = EtcdLog::open(connection.clone()) {
+        let (store, etcd) = (log.store(), log.known_head());
+        if store != copy.store {
+            return Err(JoinError::Foreign { path, copy: copy.store, log: store });
+        }
+        if etcd.position > own.position || etcd == own {
+            return Err(JoinError::NothingLost { own: own.position, etcd: etcd.position });
+        }
+    }
+    upload(&connection, &replica)?;
+    connection.reset(copy.store, own)?;
+    replica.close();
+    Ok(own.position)
+}
+
+/// Takes this node, which does not run, out of the cluster at once: nobody waits for it any more.
+pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinError> {
+    let directory = StoreDirectory::open(&settings.path)?;
+    let path = || settings.path.display().to_string();
+    let copy = Copy::read(&settings.path)?.ok_or_else(|| JoinError::NoCopy { path: path() })?;
+    let connection = connect(cluster)?;
+    let generation = generation(&directory, copy.store)?;
+    loop {
+        let engine = generation.over(Box::new(EtcdLog::open(connection.clone())?))?;
+        let members = engine.members_of_cluster().map_err(OpenError::from)?;
+        let Some(member) = members.get(&cluster.node) else { break };
+        let incarnation = member.incarnation.0;
+        let left = Op::Node(MemberChange::Drop { node: cluster.node.clone(), incarnation, over: true });
+        match engine.commit(&[left]) {
+            Ok(()) => break,
+            Err(engine::CommitError::Moved) => {}
+            Err(error) => return Err(OpenError::Write(error.to_string()).into()),
+        }
+    }
+    Ok(connection.forget(&cluster.node)?)
+}
+
+fn connect(cluster: &Settings) -> Result<Arc<Connection>, JoinError> {
+    Connection::start(etcd::Settings::new(cluster.etcd.clone())).map_err(JoinError::System)
+}
+
+/// As often as it takes: a machine starts in any order. That there is no log is not waited out. `copy`: what
+/// this node can begin with meanwhile.
+fn reach(
+    connection: &Arc<Connection>,
+    copy: impl FnOnce() -> Option<(StoreId, Head)>,
+) -> Result<EtcdLog, JoinError> {
+    let mut copy = Some(copy);
+    loop {
+        let error = match EtcdLog::open(connection.clone()) {
+            Ok(log) => return Ok(log),
+            Err(error) if error.is_final() => return Err(error.into()),
+            Err(error) => error,
+        };
+        if let Some(copy) = copy.take() {
+            tracing::warn!(%error, "waiting for etcd");
+            if let Some((store, head)) = copy() {
+                return Ok(EtcdLog::unasked(connection.clone(), store, head));
+            }
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// Where a copy stands. `None`: it cannot be opened, and is filled again from etcd.
+fn position_of(directory: &StoreDirectory, store: StoreId) -> Option<(StoreId, Head)> {
+    let replica = generation(directory, store).ok()?.as_it_is().ok()?;
+    let head = replica.head();
+    replica.close();
+    Some((store, head))
+}
+
+/// The present generation, or the first one.
+fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, JoinError> {
+    let generations = directory.generations();
+    let broken = |error| JoinError::Engine(engine::OpenError::from(error));
+    let path = match generations.read().map_err(broken)? {
+        Contents::Store { directory, .. } => directory.path().to_owned(),
+        Contents::Empty => {
+            let new = generations.begin(Some(store)).map_err(broken)?;
+            generations.switch(&new).map_err(broken)?;
+            new.directory().path().to_owned()
+        }
+    };
+    Ok(Generation { path, store })
+}
+
+/// A store that was just closed; its writer thread may need a moment.
+fn open_closed(settings: &store::Settings) -> Result<Engine, JoinError> {
+    for _ in 0..100 {
+        match Engine::open(settings) {
+            Err(engine::OpenError::Locked { .. }) => thread::sleep(Duration::from_millis(20)),
+            opened => return Ok(opened?),
+        }
+    }
+    Ok(Engine::open(settings)?)
+}
+
+pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<u64, JoinError> {
+    let broken = |error: io::Error| JoinError::Snapshot(error.to_string());
+    let mut upload = connection.upload()?;
+    let copied =
+        backup::write(replica, wall_clock(), &mut upload, &mut |_| std::ops::ControlFlow::Continue(()));
+    let (Head { position, .. }, ..) =
+        copied.map_err(|error: BackupError| JoinError::Snapshot(error.to_string()))?;
+    upload.publish(position).map_err(broken)?;
+    Ok(position)
+}
+
+/// The journal of a store that was one gateway's own: etcd has what was in it.
+fn remove_journal(generation: &Path) -> Result<(), JoinError> {
+    let failure = |e| Failure::new("remove the journal of", generation, e);
+    for entry in fs::read_dir(generation).map_err(failure)? {
+        let entry = entry.map_err(failure)?;
+        if entry.file_name().to_string_lossy().starts_with("journal-") {
+            fs::remove_file(entry.path()).map_err(failure)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! When the eldest node writes a snapshot of the store to etcd, and drops what lies before it in the log.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Node, open::upload};
+use crate::store::{
+    Store,
+    log::{
+        Log as _,
+        etcd::{Connection, EtcdLog},
+    },
+};
+
+/// A snapshot is due when the log has grown by this much since the one before, and by as much as that has.
+const DUE: u64 = 64 << 20;
+/// Or by so many entries: this node may not have been there when they came.
+const ENTRIES: u64 = 200_000;
+/// The newest entries stay for so long, for nodes that are away for a moment.
+const KEPT: Duration = Duration::from_secs(600);
+/// A snapshot that was replaced stays for as long as somebody may be reading it.
+const READ: Duration = Duration::from_secs(60);
+
+pub(super) struct Snapshots {
+    store: Store,
+    node: Arc<Node>,
+    connection: Arc<Connection>,
+    /// Bytes of entries since the last snapshot, as far as this node was there.
+    grown: Arc<AtomicU64>,
+    /// Where the log was at some times of the last [`KEPT`].
+    positions: VecDeque<(Instant, u64)>,
+    running: Option<thread::JoinHandle<()>>,
+}
+
+impl Snapshots {
+    pub(super) fn new(store: Store, node: Arc<Node>, connection: Arc<Connection>) -> Self {
+        Self { store, node, connection, grown: Arc::default(), positions: VecDeque::new(), running: None }
+    }
+
+    /// So many bytes have come.
+    pub(super) fn grew(&mut self, bytes: usize) {
+        self.grown.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Begins a snapshot when one is due and this node is the one to write it.
+    pub(super) fn look(&mut self) {
+        let (now, position) = (Instant::now(), self.store.head().position);
+        if self.positions.back().is_none_or(|(at, _)| now - *at >= KEPT / 20) {
+            self.positions.push_back((now, position));
+            while self.positions.get(1).is_some_and(|(at, _)| now - *at >= KEPT) {
+                self.positions.pop_front();
+            }
+            // Far more often than one is due.
+            self.begin_when_due(now, position);
+        }
+    }
+
+    fn begin_when_due(&mut self, now: Instant, position: u64) {
+        let running = self.running.as_ref().is_some_and(|thread| !thread.is_finished());
+        let Some((at, kept)) = self.positions.front().copied() else { return };
+        if running || now - at < KEPT || !self.node.is_eldest() {
+            return;
+        }
+        let (store, connection) = (self.store.clone(), self.connection.clone());
+        let job = Job { store, connection, kept, position, grown: self.grown.clone() };
+        let spawned = thread::Builder::new().name("permgate-snapshot".into()).spawn(move || job.run());
+        match spawned {
+            Ok(thread) => self.running = Some(thread),
+            Err(error) => tracing::warn!(%error, "the thread that writes a snapshot does not start"),
+        }
+    }
+}
+
+struct Job {
+    store: Store,
+    connection: Arc<Connection>,
+    /// What lies before this position is older than [`KEPT`].
+    kept: u64,
+    position: u64,
+    grown: Arc<AtomicU64>,
+}
+
+impl Job {
+    fn run(self) {
+        if let Err(error) = self.write_and_trim() {
+            tracing::warn!(
+                error,
+                "a snapshot of the store could not be written to etcd: the log stays as it is"
+            );
+        }
+    }
+
+    fn write_and_trim(&self) -> Result<(), String> {
+        let grown = self.grown.load(Ordering::Relaxed);
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let before = self.connection.snapshot().map_err(|e| text(&e))?;
+        let (since, size) = before.map_or((0, 0), |snapshot| (snapshot.position, snapshot.bytes));
+        if grown < DUE.max(size) && self.position.saturating_sub(since) < ENTRIES {
+            return Ok(());
+        }
+        let position = upload(&self.connection, self.store.engine().replica()).map_err(|e| text(&e))?;
+        self.grown.fetch_sub(grown, Ordering::Relaxed);
+        tracing::info!(position, "wrote a snapshot of the store to etcd");
+        let mut log = EtcdLog::open(self.connection.clone()).map_err(|e| text(&e))?;
+        log.trim(self.kept.min(position) + 1).map_err(|e| text(&e))?;
+        thread::sleep(READ);
+        self.connection.remove_old_snapshots().map_err(|e| text(&e))
+    }
+}

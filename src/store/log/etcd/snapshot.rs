@@ -1,0 +1,184 @@
+//! A snapshot of the store in etcd: the backup stream in parts under `snap/<id>/`, and `snap/current`,
+//! which names the one that counts. Whoever has nothing, or is too far behind, begins with it.
+
+use std::io::{self, Write};
+
+use super::{
+    connection::{Connection, Unreachable},
+    keys::Keys,
+    wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest},
+};
+use crate::store::log::entry::array;
+
+/// etcd takes up to 1.5 MiB a request.
+const PART: usize = 512 << 10;
+
+/// The value of `snap/current`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The state as of this position of the log.
+    pub position: u64,
+    id: [u8; 16],
+    parts: u32,
+    pub bytes: u64,
+}
+
+const VERSION: u8 = 1;
+
+impl Snapshot {
+    fn encode(&self) -> Vec<u8> {
+        let Self { position, id, parts, bytes } = self;
+        let (position, parts, bytes) = (position.to_le_bytes(), parts.to_le_bytes(), bytes.to_le_bytes());
+        [&[VERSION][..], &position, id, &parts, &bytes].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == 37 && bytes[0] == VERSION).then(|| Self {
+            position: u64::from_le_bytes(array(bytes, 1)),
+            id: array(bytes, 9),
+            parts: u32::from_le_bytes(array(bytes, 25)),
+            bytes: u64::from_le_bytes(array(bytes, 29)),
+        })
+    }
+}
+
+/// A snapshot on its way to etcd. Until it is [published](Upload::publish), nobody sees it.
+pub struct Upload<'a> {
+    connection: &'a Connection,
+    /// By which revision `snap/current` was put when the upload began.
+    before: (Option<Snapshot>, i64),
+    id: [u8; 16],
+    parts: u32,
+    bytes: u64,
+    part: Vec<u8>,
+}
+
+impl Connection {
+    /// The snapshot that counts. Blocks: not within a runtime.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, Unreachable> {
+        Ok(self.block(self.current_snapshot())?.0)
+    }
+
+    /// Begins a snapshot. Blocks.
+    pub fn upload(&self) -> Result<Upload<'_>, Unreachable> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|e| Unreachable::answered(format!("no randomness: {e}")))?;
+        let before = self.block(self.current_snapshot())?;
+        Ok(Upload { connection: self, before, id, parts: 0, bytes: 0, part: Vec::with_capacity(PART) })
+    }
+
+    /// Writes a snapshot's stream to `out`. Blocks.
+    pub fn download(&self, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+        for number in 0..snapshot.parts {
+            let key = self.keys.snapshot_part(snapshot.id, number);
+            let get = RangeRequest { key, range_end: Vec::new(), limit: 0 };
+            let found = self.block(self.insist(get)).map_err(io::Error::other)?;
+            let part = found.kvs.first().ok_or_else(|| {
+                io::Error::other("a newer snapshot has taken the place of the one in etcd: try again")
+            })?;
+            out.write_all(&part.value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes every snapshot but the one that counts, also those that were never finished. Blocks.
+    pub fn remove_old_snapshots(&self) -> Result<(), Unreachable> {
+        let (current, _) = self.block(self.current_snapshot())?;
+        let (start, end) = self.keys.snapshot_parts();
+        let ranges = match current {
+            Some(Snapshot { id, .. }) => {
+                vec![
+                    (start, self.keys.snapshot_part(id, 0)),
+                    ([self.keys.snapshot_part(id, u32::MAX), vec![0]].concat(), end),
+                ]
+            }
+            None => vec![(start, end)],
+        };
+        for (key, range_end) in ranges {
+            self.block(self.insist(DeleteRangeRequest { key, range_end }))?;
+        }
+        Ok(())
+    }
+
+    async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), Unreachable> {
+        let get = RangeRequest { key: self.keys.current_snapshot(), range_end: Vec::new(), limit: 0 };
+        let found = self.insist(get).await?;
+        match found.kvs.first() {
+            None => Ok((None, 0)),
+            Some(kv) => match Snapshot::decode(&kv.value) {
+                Some(snapshot) => Ok((Some(snapshot), kv.mod_revision)),
+                None => Err(Unreachable::answered("`snap/current` in etcd is of another permgate")),
+            },
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// What had been the snapshot when this one was begun.
+    pub fn before(&self) -> Option<Snapshot> {
+        self.before.0
+    }
+
+    /// The stream is whole, and has the state as of `position`: from now on it counts, unless another one
+    /// was published meanwhile.
+    pub fn publish(mut self, position: u64) -> io::Result<Snapshot> {
+        self.send()?;
+        let Self { connection, id, parts, bytes, .. } = self;
+        let snapshot = Snapshot { position, id, parts, bytes };
+        let key = connection.keys.current_snapshot();
+        let flip = TxnRequest {
+            compare: vec![Compare::last_changed_by(key.clone(), self.before.1)],
+            success: vec![RequestOp::put(key.clone(), snapshot.encode())],
+            failure: vec![RequestOp::get(key)],
+        };
+        let answer = connection.block(connection.insist(flip)).map_err(io::Error::other)?;
+        // By an earlier try whose answer was lost.
+        let own = |found: Vec<u8>| Snapshot::decode(&found) == Some(snapshot);
+        if answer.succeeded || answer.found().is_some_and(|kv| own(kv.value)) {
+            Ok(snapshot)
+        } else {
+            Err(io::Error::other("another node has published a snapshot meanwhile"))
+        }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let key = self.connection.keys.snapshot_part(self.id, self.parts);
+        let value = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
+        self.connection.block(self.connection.insist(PutRequest { key, value })).map_err(io::Error::other)?;
+        self.parts += 1;
+        Ok(())
+    }
+}
+
+impl Write for Upload<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(PART - self.part.len());
+        self.part.extend_from_slice(&bytes[..taken]);
+        self.bytes += taken as u64;
+        if self.part.len() == PART {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Keys {
+    fn current_snapshot(&self) -> Vec<u8> {
+        self.under("snap/current")
+    }
+
+    fn snapshot_part(&self, id: [u8; 16], number: u32) -> Vec<u8> {
+        [self.under("snap/part/"), id.to_vec(), number.to_be_bytes().to_vec()].concat()
+    }
+
+    fn snapshot_parts(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.under("snap/part/"), self.under("snap/part0"))
+    }
+}

@@ -1,0 +1,236 @@
+//! Several gateways over one etcd, which the tests start: `cargo test --features etcd --test cluster --
+//! --ignored`. apt-get install etcd-server.
+
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+#[allow(dead_code, reason = "shared with the tests of one process")]
+#[path = "../process/harness.rs"]
+mod harness;
+mod nodes;
+mod relay;
+#[allow(dead_code, reason = "shared with the tests of the log")]
+#[path = "../../src/store/log/etcd/tests/server.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use nodes::{Cluster, LEASE};
+use relay::Mode;
+use rustix::process::Signal;
+use support::upstream::Upstream;
+
+/// What a change may take when everybody is there: far more than it does, on a machine that is busy.
+const PROMPT: Duration = Duration::from_secs(2);
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_change_on_one_node_holds_on_all() {
+    let cluster = Cluster::start(3, 1);
+    for maker in 0..3 {
+        let (id, token) = cluster.token(maker, "ann", &format!("t{maker}"));
+        for node in 0..3 {
+            assert_eq!(cluster.status(node, &token), 200, "made on {maker}, used on {node}");
+        }
+        let mut streams: Vec<_> = (0..3).map(|node| cluster.stream(node, &token)).collect();
+        for stream in &mut streams {
+            assert_eq!(stream.head().status, 200);
+        }
+        let (answer, took) = cluster.revoke((maker + 1) % 3, &id);
+        assert_eq!(answer["nodes"]["confirmed"], 3, "{answer}");
+        assert_eq!(answer["nodes"]["lapsed"].as_array().unwrap().len(), 0, "{answer}");
+        assert!(took < PROMPT, "{took:?}");
+        // Those of `status` may have gone already.
+        assert!(answer["cut"].as_u64().unwrap() >= 3, "{answer}");
+        for node in 0..3 {
+            assert_eq!(cluster.status(node, &token), 401, "revoked, used on {node}");
+        }
+    }
+    for node in &cluster.nodes {
+        node.place.check("audit verify", 0);
+    }
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_node_that_is_cut_off_serves_no_more_before_others_answer() {
+    let cluster = Cluster::start(3, 1);
+    let (id, token) = cluster.token(0, "ann", "ci");
+    let mut stream = cluster.stream(2, &token);
+    assert_eq!(stream.head().status, 200);
+    cluster.link(2, Mode::Hangs);
+    let reader = thread::spawn(move || {
+        // The last byte that came.
+        let mut last = Instant::now();
+        while stream.some().is_some_and(|bytes| bytes > 0) {
+            last = Instant::now();
+        }
+        last
+    });
+    assert!(cluster.is_ready(2), "a short interruption stops nobody");
+    let (answer, took) = cluster.revoke(0, &id);
+    let answered = Instant::now();
+    assert_eq!(answer["nodes"]["lapsed"][0], "gate-2", "{answer}");
+    assert!(took <= LEASE + Duration::from_millis(500), "{took:?}");
+    assert!(reader.join().unwrap() <= answered, "a byte came after the answer");
+    assert_eq!(cluster.status(2, &token), 503);
+    assert!(!cluster.is_ready(2));
+    cluster.link(2, Mode::Passes);
+    cluster.wait_until_ready(2);
+    assert_eq!(cluster.status(2, &token), 401);
+    assert_eq!(cluster.members(0), 3, "it has joined again");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_killed_node_holds_up_one_change_and_comes_back() {
+    let mut cluster = Cluster::start(3, 1);
+    let (first, _) = cluster.token(0, "ann", "first");
+    let (second, token) = cluster.token(0, "ann", "second");
+    drop(cluster.nodes[2].process.take());
+    let (answer, took) = cluster.revoke(0, &first);
+    assert_eq!(answer["nodes"]["lapsed"][0], "gate-2", "{answer}");
+    assert!(took <= LEASE + Duration::from_millis(500), "{took:?}");
+    thread::sleep(LEASE + Duration::from_millis(200));
+    let (answer, took) = cluster.revoke(1, &second);
+    assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
+    assert!(took < PROMPT, "{took:?}");
+    cluster.run(2);
+    cluster.wait_until_ready(2);
+    assert_eq!(cluster.status(2, &token), 401);
+    let (third, _) = cluster.token(2, "ann", "third");
+    let (answer, took) = cluster.revoke(2, &third);
+    assert_eq!(answer["nodes"]["confirmed"], 3, "{answer}");
+    assert!(took < PROMPT, "{took:?}");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_node_that_starts_without_etcd_listens_and_permits_nothing() {
+    let mut cluster = Cluster::start(2, 1);
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, token) = cluster.token(0, "ann", "good");
+    assert_eq!(cluster.status(1, &revoked), 200);
+    drop(cluster.nodes[1].process.take());
+    cluster.link(1, Mode::Hangs);
+    let (answer, _) = cluster.revoke(0, &id);
+    assert_eq!(answer["nodes"]["lapsed"][0], "gate-1", "{answer}");
+    cluster.run(1);
+    assert!(!cluster.is_ready(1));
+    assert_eq!((cluster.status(1, &token), cluster.status(1, &revoked)), (503, 503));
+    assert_eq!(cluster.process(1).operator("GET", "/v1/users/ann", None).status, 200, "operators can read");
+    let change = cluster.process(1).operator("POST", "/v1/users", Some(r#"{"login": "bob", "name": "Bob"}"#));
+    assert_eq!(change.status, 503);
+    cluster.link(1, Mode::Passes);
+    cluster.wait_until_ready(1);
+    assert_eq!((cluster.status(1, &token), cluster.status(1, &revoked)), (200, 401));
+    let (answer, _) = cluster.revoke(1, &cluster.token(1, "ann", "other").0);
+    assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_stopped_node_passes_nothing_when_it_goes_on() {
+    let cluster = Cluster::start(2, 1);
+    let (id, token) = cluster.token(0, "ann", "ci");
+    let mut stream = cluster.stream(1, &token);
+    assert_eq!(stream.head().status, 200);
+    cluster.process(1).signal(Signal::STOP);
+    let (answer, _) = cluster.revoke(0, &id);
+    assert_eq!(answer["nodes"]["lapsed"][0], "gate-1", "{answer}");
+    let reader = thread::spawn(move || {
+        let mut sizes = Vec::new();
+        while let Some(bytes @ 1..) = stream.some() {
+            sizes.push((Instant::now(), bytes));
+        }
+        sizes
+    });
+    // The kernel has given what it had of it when it was stopped.
+    thread::sleep(Duration::from_millis(200));
+    let on = Instant::now();
+    cluster.process(1).signal(Signal::CONT);
+    let sizes = reader.join().unwrap();
+    let after: usize = sizes.iter().filter(|(at, _)| *at >= on).map(|(_, bytes)| bytes).sum();
+    // At most what was between the look at the clock and the write: one piece of the stream.
+    assert!(after <= 64, "{after} bytes after it went on");
+    cluster.wait_until_ready(1);
+    assert_eq!(cluster.status(1, &token), 401);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
+    let mut cluster = Cluster::start(2, 3);
+    let (_, token) = cluster.token(0, "ann", "ci");
+    let leader = (0..3).find(|member| cluster.etcd.is_leader(*member)).unwrap();
+    cluster.etcd.kill(leader);
+    let ids: Vec<_> = (0..10).map(|number| cluster.token(number % 2, "ann", &format!("t{number}"))).collect();
+    for (_, text) in &ids {
+        assert_eq!((cluster.status(0, text), cluster.status(1, text)), (200, 200));
+    }
+    assert_eq!(cluster.status(1, &token), 200, "nobody lapsed");
+    cluster.nodes[1].place.check("audit verify", 0);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories() {
+    let mut cluster = Cluster::prepare(2, 1, Upstream::endless().0);
+    // Alone first.
+    let place = &cluster.nodes[0].place;
+    let text = place.read();
+    let (head, rest) = text.split_once("[store.cluster]").unwrap();
+    let (_, sections) = rest.split_once("[upstream.one]").unwrap();
+    place.write_all(&format!("{head}[upstream.one]{sections}"));
+    let mut process = place.run();
+    process.operator("POST", "/v1/users", Some(r#"{"login": "ann", "name": "Ann"}"#));
+    let body = r#"{"name": "old", "scope": [{"service": "one"}]}"#;
+    let made = process.operator("POST", "/v1/users/ann/tokens", Some(body));
+    assert_eq!(made.status, 201);
+    let made: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
+    let token = made["token"].as_str().unwrap();
+    process.stop();
+    place.write_all(&text);
+    place.check("cluster init", 0);
+    let (_, words) = place.check("--offline user list", 1);
+    assert!(words.contains("copy"), "{words}");
+    cluster.run(0);
+    cluster.run(1);
+    for node in 0..2 {
+        cluster.wait_until_ready(node);
+        assert_eq!(cluster.status(node, token), 200);
+    }
+    // Stopped, a node leaves; nobody waits for it.
+    cluster.nodes[1].process.take().unwrap().stop();
+    assert_eq!(cluster.members(0), 1);
+    let (answer, took) = cluster.revoke(0, made["id"].as_str().unwrap());
+    assert_eq!(answer["nodes"]["confirmed"], 1, "{answer}");
+    assert!(took < PROMPT, "{took:?}");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn an_etcd_that_has_lost_everything_is_filled_from_a_copy() {
+    let mut cluster = Cluster::start(2, 1);
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, token) = cluster.token(1, "ann", "good");
+    cluster.revoke(0, &id);
+    for node in &mut cluster.nodes {
+        node.process.take().unwrap().stop();
+    }
+    cluster.etcd.wipe(0);
+    let (_, words) = cluster.nodes[0].place.check("run", 1);
+    assert!(words.contains("cluster init"), "{words}");
+    cluster.nodes[1].place.check("cluster adopt", 0);
+    for node in 0..2 {
+        cluster.run(node);
+        cluster.wait_until_ready(node);
+        assert_eq!((cluster.status(node, &token), cluster.status(node, &revoked)), (200, 401));
+    }
+    let (_, words) = cluster.nodes[1].place.check("cluster status", 0);
+    assert!(words.is_empty(), "{words}");
+}
