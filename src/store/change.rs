@@ -10,7 +10,7 @@ use crate::{
         administration::Refusal,
         rules::{Origin, PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId, TokenText},
-        subject::Access,
+        subject::{Access, Permission},
         time::Timestamp,
     },
     fence::Cut,
@@ -178,6 +178,12 @@ pub struct GroupEdit {
     pub name: Option<String>,
     /// Name of the parent.
     pub parent: Option<Option<String>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RoleEdit {
+    pub name: Option<String>,
+    pub permissions: Option<Vec<Permission>>,
 }
 
 /// A token that somebody got for one of another issuer.

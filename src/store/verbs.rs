@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewToken, NewUser, Nodes, Refusal, Store, TokenEdit, Updated, UserEdit,
+    ImportedToken, NewToken, NewUser, Nodes, Refusal, RoleEdit, Store, TokenEdit, Updated, UserEdit,
     cluster::{Completed, MemberChange, Node},
     log::Head,
     model::{
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     authz::{
+        administration::roles::only_removes,
         secret::{Digest, TokenId, TokenText},
         subject::Permission,
     },
@@ -113,6 +114,23 @@ verbs! {
 }
 
 impl Store {
+    /// An edit that only takes permissions away, of the role as it is now, holds as every removal does; where the
+    /// role has changed before its turn and the edit would give something, it is refused as stale.
+    pub async fn edit_role(
+        &self,
+        actor: Actor,
+        key: String,
+        if_revision: Option<u64>,
+        edit: RoleEdit,
+    ) -> Result<Updated<RoleRecord>, ChangeError> {
+        let accounts = self.accounts();
+        let removes = accounts.role(&key).zip(edit.permissions.as_ref());
+        let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
+        let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
+        let (record, done) = self.change(removing(removes), plan).await?;
+        Ok(Updated { record, cut: done.cut, nodes: done.nodes })
+    }
+
     pub async fn create_token(
         &self,
         actor: Actor,

@@ -6,6 +6,10 @@ use crate::authz::{
     subject::Permission,
 };
 
+pub fn find<'a>(world: &World<'a>, key: &str) -> Result<&'a RoleRecord, Refusal> {
+    world.accounts.role(key).map_or_else(|| not_found("role", key), Ok)
+}
+
 pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> Result<RoleRecord, Refusal> {
     acting.require(Permission::ManageRole)?;
     role.key = names::role_key(&role.key)?;
@@ -19,13 +23,39 @@ pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> R
     Ok(role)
 }
 
+/// `after` is the role as it is to be. Whoever changes a role has every permission that it gave and gives.
+pub fn edit(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    before: &RoleRecord,
+    mut after: RoleRecord,
+) -> Result<RoleRecord, Refusal> {
+    acting.require(Permission::ManageRole)?;
+    require_editable(&before.key)?;
+    after.name = names::text("role name", &after.name, 1, 200)?;
+    after.permissions.sort_unstable();
+    after.permissions.dedup();
+    let (had, has) = (power_of(before), power_of(&after));
+    acting.require_cover(&had.union(&has))?;
+    if !had.covers(&has) {
+        acting.require_unbounded()?;
+    }
+    let mut next = world.accounts.clone();
+    next.put_role(after.clone());
+    keeps_an_admin(world.accounts, &next)?;
+    Ok(after)
+}
+
+/// Whether these permissions give nothing that those do not.
+pub fn only_removes(before: &[Permission], after: &[Permission]) -> bool {
+    permissions_of(before).covers(&permissions_of(after))
+}
+
 /// With its grants.
 pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&'a RoleRecord, Refusal> {
     acting.require(Permission::ManageRole)?;
-    let Some(role) = world.accounts.role(key) else { return not_found("role", key) };
-    if built_in_roles().iter().any(|built_in| built_in.key == key) {
-        return refuse(RefusalCode::InvalidValue, format!("the role {key:?} is built in"));
-    }
+    let role = find(world, key)?;
+    require_editable(key)?;
     acting.require_cover(&power_of(role))?;
     let mut next = world.accounts.clone();
     next.drop_role(key);
@@ -41,7 +71,7 @@ pub fn grant(
     granted: bool,
 ) -> Result<(), Refusal> {
     acting.require(Permission::ManageRole)?;
-    let Some(role) = world.accounts.role(&grant.role) else { return not_found("role", &grant.role) };
+    let role = find(world, &grant.role)?;
     if granted {
         acting.require_gift(&power_of(role))?;
     } else {
@@ -53,6 +83,17 @@ pub fn grant(
     Ok(())
 }
 
+fn require_editable(key: &str) -> Result<(), Refusal> {
+    if built_in_roles().iter().any(|built_in| built_in.key == key) {
+        return refuse(RefusalCode::InvalidValue, format!("the role {key:?} is built in"));
+    }
+    Ok(())
+}
+
 fn power_of(role: &RoleRecord) -> Power {
-    Power { permissions: role.permissions.iter().copied().collect(), ..Power::default() }
+    permissions_of(&role.permissions)
+}
+
+fn permissions_of(permissions: &[Permission]) -> Power {
+    Power { permissions: permissions.iter().copied().collect(), ..Power::default() }
 }

@@ -82,6 +82,33 @@ async fn narrowing_holds_and_widening_is_refused() {
     assert_eq!(edited(rename).await, "closed");
 }
 
+#[tokio::test]
+async fn a_role_that_loses_permissions_holds_and_one_that_gains_is_refused() {
+    use crate::authz::subject::Permission::{ReadGroup, ReadService, UpdateGroup};
+    let bench = Bench::peopled().await;
+    let store = &bench.store;
+    let edited = async |revision, permissions: &[_]| {
+        let edit = RoleEdit { permissions: Some(permissions.to_vec()), ..RoleEdit::default() };
+        code(store.edit_role(operator(), "reader".into(), revision, edit).await)
+    };
+    let both = vec![ReadService, ReadGroup];
+    store.create_role(operator(), "reader".into(), "Reader".into(), both).await.unwrap();
+    store.set_grant(operator(), "reader".into(), GrantTarget::User("bob".into()), true).await.unwrap();
+    assert_eq!(edited(Some(1), &[ReadService, UpdateGroup]).await, "ok");
+    assert_eq!(edited(Some(1), &[ReadService]).await, "stale");
+    assert_eq!(bench.events().last().unwrap(), "role.edit");
+    store.engine().break_sync();
+    assert!(bench.reads("bob", "hub"));
+    // What another permission implies is no more than that.
+    assert_eq!(edited(None, &[ReadService, ReadGroup]).await, "not_durable");
+    assert!(bench.reads("bob", "hub"));
+    assert_eq!(edited(None, &[]).await, "not_durable");
+    assert!(!bench.reads("bob", "hub"));
+    assert_eq!(edited(None, &[ReadService]).await, "closed");
+    let rename = RoleEdit { name: Some("Other".into()), ..RoleEdit::default() };
+    assert_eq!(code(store.edit_role(operator(), "reader".into(), None, rename).await), "closed");
+}
+
 /// One batch with both kinds, in any order: each gets its own answer.
 #[tokio::test]
 async fn a_broken_batch_is_told_apart() {

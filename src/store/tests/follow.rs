@@ -3,10 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{
-    engine::Generation,
-    log::{Log as _, memory::MemoryLog},
-    replica::Table,
+use crate::{
+    authz::subject::Permission,
+    store::{
+        engine::Generation,
+        log::{Log as _, memory::MemoryLog},
+        replica::Table,
+    },
 };
 
 const PHC: &str = "$argon2id$v=19$m=16,t=2,p=1$c2FsdHNhbHQ$aGFzaA";
@@ -120,8 +123,13 @@ impl Node {
                 code(store.set_grant(operator(), "observer".into(), GrantTarget::User(login), yes).await)
             }
             (4, _) => code(store.set_grant(operator(), "extra".into(), GrantTarget::Group(group), yes).await),
+            (5, _) if who % 3 == 0 => {
+                let permissions = Some(Vec::from_iter(yes.then_some(Permission::ReadUser)));
+                let edit = RoleEdit { name: None, permissions };
+                code(store.edit_role(operator(), "extra".into(), None, edit).await)
+            }
             (5, _) if yes => {
-                let permissions = vec![crate::authz::subject::Permission::ReadAudit];
+                let permissions = vec![Permission::ReadAudit];
                 code(store.create_role(operator(), "extra".into(), "Extra".into(), permissions).await)
             }
             (5, _) => code(store.delete_role(operator(), "extra".into()).await),

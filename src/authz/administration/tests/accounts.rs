@@ -181,6 +181,16 @@ fn roles_hold_only_what_one_has() {
     check("take from the last administrator", grant("operator", "system-admin", false), "last_admin");
     check("unknown", grant("carol", "no-such", true), "not_found");
 
+    let edit = |by: &str, key: &str, permissions: &[Permission]| {
+        let before = roles::find(&world, key)?;
+        roles::edit(&world, &town.acting(by), before, role(key, permissions)).map(drop)
+    };
+    check("edit", edit("carol", "auditor", &[Permission::ReadUser]), "ok");
+    check("edit without", edit("grace", "auditor", &[]), "permission_denied");
+    check("edit more, to less", edit("rita", "auditor", &[]), "would_escalate");
+    check("edit a built-in one", edit("carol", "contributor", &[]), "invalid_value");
+    check("edit nothing", edit("carol", "no-such", &[]), "not_found");
+
     let delete = |by: &str, key: &str| roles::delete(&world, &town.acting(by), key).map(drop);
     check("delete", delete("carol", "auditor"), "ok");
     check("delete more", delete("rita", "auditor"), "would_escalate");

@@ -25,12 +25,17 @@ fn made(world: &World<'_>, acting: &Acting<'_>, name: &str, parent: Option<&str>
     groups::create(world, acting, GroupRecord { id: "new".into(), ..group(name, parent) }).map(drop)
 }
 
+fn changed(world: &World<'_>, acting: &Acting<'_>, key: &str, to: &[Permission]) -> Result<(), Refusal> {
+    let before = roles::find(world, key)?;
+    roles::edit(world, acting, before, role(key, to)).map(drop)
+}
+
 fn granted(world: &World<'_>, acting: &Acting<'_>, role: &str, granted: bool) -> Result<(), Refusal> {
     let to = Grantee::User("id-erin".into());
     roles::grant(world, acting, &GrantRecord { role: role.into(), to }, granted)
 }
 
-const GIVING: [(&str, Way); 17] = [
+const GIVING: [(&str, Way); 18] = [
     ("own password", |w, a| users::set_password(w, a, "carol", true).map(drop)),
     ("another's password", |w, a| users::set_password(w, a, "bob", true).map(drop)),
     ("a user with a password", |w, a| {
@@ -42,6 +47,9 @@ const GIVING: [(&str, Way); 17] = [
         users::edit(w, a, before, UserRecord { login: "robert".into(), ..before.record.clone() }).map(drop)
     }),
     ("a role", |w, a| roles::create(w, a, role("new", &[Permission::ReadUser])).map(drop)),
+    ("a permission of a role", |w, a| {
+        changed(w, a, "auditor", &[Permission::ReadAudit, Permission::ReadUser])
+    }),
     ("a grant", |w, a| granted(w, a, "system-admin", true)),
     ("a group below power", |w, a| made(w, a, "new", Some("developers"))),
     ("a group that readers wait for", |w, a| made(w, a, "ghosts", None)),
@@ -62,7 +70,7 @@ const GIVING: [(&str, Way); 17] = [
 ];
 
 /// What gives nothing, or takes away.
-const HARMLESS: [(&str, Way); 12] = [
+const HARMLESS: [(&str, Way); 13] = [
     ("a user", |w, a| users::create(w, a, record("new")).map(drop)),
     ("another's name", |w, a| {
         let before = users::find_to_edit(w, a, "bob")?;
@@ -73,6 +81,7 @@ const HARMLESS: [(&str, Way); 12] = [
     ("a user deleted", |w, a| users::delete(w, a, "bob").map(drop)),
     ("sessions ended", |w, a| users::end_sessions(w, a, "bob").map(drop)),
     ("an empty role", |w, a| roles::create(w, a, role("new", &[])).map(drop)),
+    ("a permission taken from a role", |w, a| changed(w, a, "auditor", &[])),
     ("a grant taken away", |w, a| granted(w, a, "auditor", false)),
     ("a plain group", |w, a| made(w, a, "new", Some("hikers"))),
     ("a plain group renamed", |w, a| edited(w, a, "hikers", |g| g.name = "walkers".into())),
