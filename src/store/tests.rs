@@ -10,7 +10,7 @@ use crate::{
     authz::{
         rules::{Authorization, Identity, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId},
-        subject::{Access, Ending, Token},
+        subject::{Access, Token, TokenEnd},
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
@@ -177,7 +177,7 @@ impl Bench {
         found
     }
 
-    fn ending(&self, digest: &Digest) -> Ending {
+    fn ending(&self, digest: &Digest) -> TokenEnd {
         self.indexed(digest).unwrap().end
     }
 

@@ -20,7 +20,7 @@ use super::{
     state::State,
 };
 use crate::{
-    authz::{accounts::Accounts, administration::RefusalCode, secret::TokenId, time::Timestamp},
+    authz::{accounts::Accounts, administration::AdminErrorCode, secret::TokenId, time::Timestamp},
     fence::Fence,
     metrics::StoreMetrics,
     state,
@@ -45,11 +45,11 @@ mod transaction;
 mod users;
 
 pub(crate) use federated::Ids;
-pub(crate) use import::Line;
+pub(crate) use import::PlannedImport;
 pub(crate) use publish::Followed;
 pub(crate) use rate::WriteRates;
 pub(crate) use retention::Retention;
-pub(crate) use task::{Kind, Published, Task};
+pub(crate) use task::{Published, Task, TaskKind};
 pub(crate) use tokens::NewSecret;
 pub(crate) use transaction::{Batch, Transaction};
 
@@ -62,7 +62,7 @@ pub(crate) const QUEUE: usize = 1024;
 const BATCH: usize = 256;
 const BATCH_OPS: usize = 20_000;
 
-const PERMISSION_DENIED: RefusalCode = RefusalCode::PermissionDenied;
+const PERMISSION_DENIED: AdminErrorCode = AdminErrorCode::PermissionDenied;
 
 /// What the writer and the readers share.
 pub(crate) struct Shared {
@@ -231,7 +231,7 @@ impl Writer {
                 // may be again.
                 let closes = !matches!(error, CommitError::Unavailable(_));
                 let error = match error {
-                    CommitError::Failed(_) if self.shared.closed().is_none() => {
+                    CommitError::Failed(_) if self.shared.close_reason().is_none() => {
                         self.lost(&reason);
                         ChangeError::Unknown
                     }
@@ -245,7 +245,7 @@ impl Writer {
     }
 
     fn lost(&self, reason: &str) {
-        if self.shared.closed().is_none() {
+        if self.shared.close_reason().is_none() {
             tracing::error!(reason, "changes do not last any more: restart permgate when the disk is sound");
             self.shared.close(reason.to_owned());
         }
@@ -253,7 +253,7 @@ impl Writer {
 
     /// Makes the batch durable.
     fn commit(&mut self, planned: usize) -> Result<(), CommitError> {
-        if let Some(reason) = self.shared.closed() {
+        if let Some(reason) = self.shared.close_reason() {
             return Err(CommitError::Failed(reason));
         }
         let Batch { ops, staged, .. } = &self.tx.batch;
@@ -313,7 +313,7 @@ impl Writer {
 }
 
 impl Shared {
-    pub(crate) fn closed(&self) -> Option<String> {
+    pub(crate) fn close_reason(&self) -> Option<String> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -76,9 +76,9 @@ async fn a_batch_sees_itself() {
     assert_eq!(first.record.id, again.record.id);
     assert!(again.text.is_none());
     gone.unwrap();
-    assert_eq!(bench.ending(&first.record.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&first.record.digest), TokenEnd::Revoked);
     let bench = bench.again().await;
-    assert_eq!(bench.ending(&first.record.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&first.record.digest), TokenEnd::Revoked);
     assert_eq!(bench.store.accounts().user_by_login("alice").map(|user| user.ix), None);
 }
 
@@ -106,8 +106,8 @@ async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
         bench.store.create_user(operator(), person(login)).await.unwrap();
     }
     let events = bench.store.audit(None, 100).unwrap().items;
-    let told: Vec<&str> = events.iter().rev().map(|event| event.target.as_str()).collect();
-    assert_eq!(told, ["user:new", "user:newer"]);
+    let targets: Vec<&str> = events.iter().rev().map(|event| event.target.as_str()).collect();
+    assert_eq!(targets, ["user:new", "user:newer"]);
     assert_eq!(bench.store.verify_audit().unwrap().events, 2);
     let bench = bench.again().await;
     assert_eq!(bench.store.verify_audit().unwrap().events, 2, "from the checkpoint on");
