@@ -7,8 +7,6 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use tokio::sync::mpsc;
-
 use crate::{fence::Fence, metrics::StoreMetrics, state::State};
 
 mod audit;
@@ -51,7 +49,7 @@ pub use crate::authz::administration::{AdminError, AdminErrorCode};
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<writer::Shared>,
-    queue: mpsc::Sender<writer::Command>,
+    queue: writer::Queue,
 }
 
 impl Store {

@@ -180,8 +180,8 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::Unknown(cause) => {
                 tracing::error!(cause, "the store failed while it wrote a change");
-                let text = "The store failed while it wrote this change, and takes no more. Restart permgate when \
-                            the disk is sound, and look whether the change was made before you repeat it";
+                let text = "The store failed while it wrote this change: look whether the change was made before you \
+                            repeat it. After an error of the disk, permgate takes changes again once it was restarted";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", text)
             }
             ChangeError::NotDurable { reason, cut } => {

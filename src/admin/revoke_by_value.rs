@@ -36,6 +36,8 @@ pub(super) fn routes() -> Router<Context> {
 /// Texts in one leak report, and tokens in all of them.
 const MAX_TEXTS: usize = 1_000;
 const MAX_TOKENS: usize = 10_000;
+/// Tokens of one change: other revocations wait for no more of them (H1).
+const AT_ONCE: usize = 100;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -108,17 +110,30 @@ async fn report(
     if found.len() > MAX_TOKENS {
         return Err(Problem::value(format!("A report has at most {MAX_TOKENS} tokens")));
     }
-    let digests = found.iter().map(|(_, digest)| *digest).collect();
-    let changed = context.store.revoke_by_value(caller.actor(), digests, RevokeReason::Leaked).await?;
+    let (mut records, mut cut, mut failed) = (Vec::new(), 0, None);
+    for some in found.chunks(AT_ONCE) {
+        let digests = some.iter().map(|(_, digest)| *digest).collect();
+        match context.store.revoke_by_value(caller.actor(), digests, RevokeReason::Leaked).await {
+            Ok(changed) => {
+                records.extend(changed.record);
+                cut += changed.cut.0;
+            }
+            // It may hold all the same, and what is left is revoked in any case.
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     let mut items: Vec<LeakView> =
         (0..body.texts.len()).map(|index| LeakView { index, tokens: Vec::new() }).collect();
-    for ((index, _), revoked) in found.iter().zip(changed.record) {
+    for ((index, _), revoked) in found.iter().zip(records) {
         if let (Some(view), Some((record, fresh))) = (items.get_mut(*index), revoked) {
             view.tokens.push(LeakedToken { id: record.id.to_string(), revoked_now: fresh });
         }
     }
     let revoked = items.iter().flat_map(|view| &view.tokens).filter(|token| token.revoked_now).count();
-    Ok(ok(&Leaks { items, revoked, cut: changed.cut.0 }))
+    Ok(ok(&Leaks { items, revoked, cut }))
 }
 
 /// RFC 7009: the same answer for what is no token.

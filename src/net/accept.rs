@@ -189,16 +189,18 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
             }
             Err(LimitReached::ThisAddress) => break,
             Err(LimitReached::Everybody) => {
-                let wait = if worker.make_room() { SOON } else { PAUSE };
-                if wait == SOON && !std::mem::replace(&mut yielded, true) {
+                let here = worker.make_room();
+                if !here {
+                    connections.wish();
+                } else if !std::mem::replace(&mut yielded, true) {
                     // Most connections close as soon as they are told to.
                     tokio::task::yield_now().await;
                     continue;
                 }
-                if wait == PAUSE {
-                    connections.wish();
-                }
-                if draining.has_begun() || patience < wait {
+                let wait = if here { SOON } else { ELSEWHERE };
+                // Whoever comes next finds the place that another worker makes.
+                let refused = !here && worker.is_full();
+                if draining.has_begun() || refused || patience < wait {
                     worker.set_full(true);
                     break;
                 }
@@ -218,6 +220,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long an idle connection takes to close, at most and as a rule.
 const CLOSING: Duration = Duration::from_millis(20);
 const SOON: Duration = Duration::from_millis(1);
+/// How often another worker is asked.
+const ELSEWHERE: Duration = Duration::from_millis(5);
 
 /// Reads the PROXY header of a trusted proxy; from then on the connection belongs to the client it names.
 async fn read_proxy_header<S: Service>(

@@ -22,7 +22,7 @@ const STREAMS: u32 = 100;
 /// Bytes that a client may send of one body, and of all, before the service reads any. When many clients are
 /// connected, later ones may send no more of all than of one.
 const STREAM_WINDOW: u32 = 64 << 10;
-const WINDOW: u32 = 1 << 20;
+pub(super) const WINDOW: u32 = 1 << 20;
 /// Streams that a client may reset before they are accepted.
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Streams that h2 may reset because of protocol errors.

@@ -81,7 +81,7 @@ pub(super) async fn serve_connection<S: Service>(
     let outcome = match version {
         Ok(true) => {
             if let Some(last_words) = Box::pin(http2::drive(&io, &worker, &service)).await {
-                Box::pin(close(io, &last_words)).await;
+                Box::pin(close(io, &last_words, http2::WINDOW as usize)).await;
             }
             return;
         }
@@ -92,7 +92,7 @@ pub(super) async fn serve_connection<S: Service>(
         Outcome::Interrupted(ConnectionCommand::Abort) => {}
         Outcome::Interrupted(ConnectionCommand::Reject(error)) => {
             let answer = encode(&service.reject(error, &connection));
-            Box::pin(close(io, &answer)).await;
+            Box::pin(close(io, &answer, LINGER)).await;
         }
         Outcome::Upgraded(ahead) => {
             if let Some(sender) = connection.exchange.take_upgrade() {
@@ -100,7 +100,7 @@ pub(super) async fn serve_connection<S: Service>(
                 let _ = sender.send(Upgraded::http1(io, &ahead, held));
             }
         }
-        Outcome::Over { unread: true } => Box::pin(close(io, &[])).await,
+        Outcome::Over { unread: true } => Box::pin(close(io, &[], LINGER)).await,
         Outcome::Over { unread: false } | Outcome::Interrupted(ConnectionCommand::Close) => {
             farewell(io).await;
         }
@@ -150,9 +150,9 @@ async fn farewell(mut io: CancelIo) {
 /// still sends contain.
 const LINGER: usize = 4 << 20;
 
-/// Writes a last answer and reads on for a moment: bytes still in flight from the client would make
-/// the kernel reset the connection before the client has read the answer.
-async fn close(mut io: CancelIo, answer: &[u8]) {
+/// Writes a last answer and reads on for a moment, up to so many bytes: those still in flight from the client would
+/// make the kernel reset the connection before the client has read the answer.
+async fn close(mut io: CancelIo, answer: &[u8], most: usize) {
     let connection = io.connection().clone();
     io.carry_anything();
     connection.enter(Phase::Closing);
@@ -160,9 +160,9 @@ async fn close(mut io: CancelIo, answer: &[u8]) {
         io.write_all(answer).await?;
         io.shutdown().await?;
         // On the heap: every connection would carry it in its future.
-        let mut waste = vec![0; 4 << 10];
+        let mut waste = vec![0; 16 << 10];
         let mut read = 0;
-        while read < LINGER {
+        while read < most {
             let mut buf = ReadBuf::new(&mut waste);
             poll_fn(|cx| Pin::new(&mut io).poll_read(cx, &mut buf)).await?;
             if buf.filled().is_empty() {

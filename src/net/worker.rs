@@ -63,6 +63,16 @@ impl Worker {
                 worker.check();
             }
         });
+        let (connections, watched) = (worker.budgets.connections.clone(), Rc::downgrade(&worker));
+        tokio::task::spawn_local(async move {
+            loop {
+                connections.wished().await;
+                let Some(worker) = watched.upgrade() else { return };
+                if worker.make_room() {
+                    connections.fulfilled();
+                }
+            }
+        });
         worker
     }
 
@@ -184,9 +194,6 @@ impl Worker {
         if let (true, (_, Some(connection))) = (budget.used() > budget.limit(), most) {
             budget.count_refusal();
             connection.close_for(CloseReason::OverBudget);
-        }
-        if self.budgets.connections.takes_wish() {
-            self.make_room();
         }
         self.measure(held);
     }

@@ -66,9 +66,12 @@ pub(crate) enum CommitError {
     /// Others' entries came first. Nothing changed: follow them, and plan again.
     #[error("another entry of the log came first")]
     Moved,
-    /// The log cannot be reached. The batch may yet be found in it; the next one may succeed.
+    /// The log in etcd cannot be written. Nothing changed; the next batch may succeed.
     #[error("{0}")]
     Unavailable(String),
+    /// The log in etcd gave no answer: the batch may yet be found in it. The next one may succeed.
+    #[error("{0}")]
+    Unclear(String),
     /// Whether it lasts is unknown: no durable change until a restart. Every later commit answers the
     /// same.
     #[error("{0}")]
@@ -244,9 +247,8 @@ impl Journaled {
                 Ok(())
             }
             Err(AppendError::Moved { .. }) => Err(CommitError::Moved),
-            Err(error @ (AppendError::NotWritten(_) | AppendError::Unclear(_) | AppendError::Stopped(_)))
-                if shared =>
-            {
+            Err(AppendError::Unclear(failure)) if shared => Err(CommitError::Unclear(failure.to_string())),
+            Err(error @ (AppendError::NotWritten(_) | AppendError::Stopped(_))) if shared => {
                 Err(CommitError::Unavailable(error.to_string()))
             }
             Err(error @ (AppendError::NotWritten(_) | AppendError::TooLarge { .. })) => {

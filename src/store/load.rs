@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     ReadError, Store,
@@ -15,7 +15,7 @@ use super::{
     replica::{ReplicaError, Table},
     sessions::Sessions,
     state::{State, compiled, intern},
-    writer::{self, Batch, Clock, Command, Retention, Shared, Transaction, WriteRates, Writer},
+    writer::{self, Batch, Clock, Retention, Shared, Transaction, WriteRates, Writer},
 };
 use crate::{
     authz::{
@@ -72,7 +72,7 @@ pub(super) struct Joining {
 }
 
 /// What the writer of a node tells of each entry.
-pub(super) type AppliedEntries = mpsc::UnboundedReceiver<Applied>;
+pub(super) type AppliedEntries = UnboundedReceiver<Applied>;
 
 /// Loads what an engine has and starts the writer thread.
 pub(super) fn serve(
@@ -115,6 +115,7 @@ pub(super) fn serve(
         accounts: arc_swap::ArcSwap::from_pointee(state.accounts.clone()),
         engine: Arc::new(engine),
         unsaved: std::sync::Mutex::default(),
+        unwritten: std::sync::atomic::AtomicBool::default(),
         closed: std::sync::Mutex::default(),
         clock,
         metrics: Arc::default(),
@@ -129,10 +130,12 @@ pub(super) fn serve(
         affected: None,
         counted: false,
         rates: WriteRates::default(),
+        as_logged: false,
         failed: None,
     };
-    let writer = Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now) };
-    let (queue, commands) = mpsc::channel::<Command>(writer::QUEUE);
+    let writer =
+        Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now), unwritten: None };
+    let (queue, commands) = writer::Queue::new();
     std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
     Ok((Store { shared, queue }, published, applied))
 }

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
+use tokio::sync::oneshot;
+
 use super::{model::*, op::Op, *};
 use crate::{
     authz::{
@@ -144,6 +146,22 @@ impl Bench {
     async fn again(self) -> Self {
         self.store.close().await;
         Self::over(self.dir, usual(), self.clock)
+    }
+
+    /// Keeps the writer at a change of its own until what is returned is dropped.
+    async fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (begins, begun) = oneshot::channel::<()>();
+        let mut begins = Some(begins);
+        let plan = move |_: &mut _| {
+            drop(begins.take());
+            let _ = held.recv();
+            Err(ChangeError::Stale)
+        };
+        let waits = writer::Task::new(writer::TaskKind::Usual, Box::new(plan), oneshot::channel().0);
+        assert!(self.store.queue.send(writer::Command::Change(waits)).await.is_ok());
+        assert!(begun.await.is_err());
+        release
     }
 
     /// A bench with two users: alice, who is in the group developers, and bob.

@@ -31,8 +31,8 @@ use crate::{
     fence::{Completion, Cut, LiveRow},
 };
 
-/// Last uses and refusals are handed over in parts of this many.
-const PART: usize = 5_000;
+/// Last uses and refusals are handed over in parts of this many, which a removal behind them hardly waits for.
+const PART: usize = 1_000;
 
 /// A verb: who asks for what, what it answers, its kind, and its plan.
 macro_rules! verbs {
@@ -222,6 +222,12 @@ impl Store {
             .await?;
         }
         Ok(())
+    }
+
+    /// Whether something that was taken away holds on this node only, since etcd could not be written.
+    #[cfg(feature = "etcd")]
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.shared.unwritten.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far

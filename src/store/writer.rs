@@ -3,12 +3,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     ChangeError,
@@ -42,9 +42,11 @@ mod sessions;
 mod task;
 mod tokens;
 mod transaction;
+mod unwritten;
 mod users;
 
 pub(crate) use federated::Ids;
+pub(crate) use group_commit::{Queue, Waiting};
 pub(crate) use import::PlannedImport;
 pub(crate) use publish::Followed;
 pub(crate) use rate::WriteRates;
@@ -52,15 +54,20 @@ pub(crate) use retention::Retention;
 pub(crate) use task::{Published, Task, TaskKind};
 pub(crate) use tokens::NewSecret;
 pub(crate) use transaction::{Batch, Transaction};
+pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;
 use publish::member_changes;
 
-/// Commands that wait for the writer; beyond that, callers wait to hand theirs in.
-pub(crate) const QUEUE: usize = 1024;
-/// A batch ends here, so that the first of it is not kept waiting by the last.
+/// Why nothing is written meanwhile.
+const WAITS: &str = "removals that could not be written to etcd wait to be written first";
+
+/// A batch ends here, so that the first of it is not kept waiting by the last, nor a removal by a batch that it
+/// comes too late for.
 const BATCH: usize = 256;
-const BATCH_OPS: usize = 20_000;
+const BATCH_OPS: usize = 500;
+/// The same in time: a plan may read more than it writes.
+const PLANNING: Duration = Duration::from_millis(10);
 
 const PERMISSION_DENIED: AdminErrorCode = AdminErrorCode::PermissionDenied;
 
@@ -72,6 +79,8 @@ pub(crate) struct Shared {
     pub sessions: Arc<Sessions>,
     /// Tokens that hold otherwise than the engine knows.
     pub unsaved: Mutex<HashMap<TokenId, TokenRecord>>,
+    /// The writer keeps removals that it could not write.
+    pub unwritten: AtomicBool,
     /// Why no change is taken any more.
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
@@ -96,17 +105,20 @@ pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub fence: Arc<Fence>,
     pub retention: Retention,
+    /// Only where the log is in etcd: elsewhere what cannot be written closes the store.
+    pub unwritten: Option<Unwritten>,
 }
 
 impl Writer {
-    pub(crate) fn run(mut self, queue: mpsc::Receiver<Command>) {
+    pub(crate) fn run(mut self, queue: Waiting) {
         let guard = CloseOnPanic(self.shared.clone());
         let mut group_commit = GroupCommit::new(queue);
         while let Some(first) = group_commit.first() {
             let mut batch = Vec::new();
             let mut next = Some(first);
             let (mut close, mut follow) = (None, None);
-            let before = self.tx.state.clone();
+            self.write_unwritten();
+            let (before, begun) = (self.tx.state.clone(), Instant::now());
             while let Some(command) = next.take() {
                 match command {
                     Command::Change(mut task) => {
@@ -119,10 +131,15 @@ impl Writer {
                     }
                     Command::Close(done) => {
                         close = Some(done);
+                        while let Some(Command::Change(mut task)) = group_commit.removal() {
+                            self.plan(&mut task);
+                            batch.push(task);
+                        }
                         break;
                     }
                 }
-                if batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS {
+                let has_room = batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS;
+                if has_room && begun.elapsed() < PLANNING {
                     next = group_commit.next(batch.len());
                 }
             }
@@ -135,7 +152,7 @@ impl Writer {
             if let Some(done) = close {
                 self.shared.close("the store was closed".into());
                 for command in group_commit.close() {
-                    let Command::Change(task) = command else { break };
+                    let Command::Change(task) = command else { continue };
                     task.answer(Err(ChangeError::Closed("the store was closed".into())));
                 }
                 self.shared.engine.close();
@@ -184,11 +201,7 @@ impl Writer {
     }
 
     fn finish_writable(&mut self, mut batch: Vec<Task>, before: State) {
-        if !self.tx.batch.ops.is_empty() {
-            for affected in batch.iter().filter_map(|task| task.affected) {
-                self.tx.apply(Op::Affects(self.tx.whom(affected)));
-            }
-        }
+        self.add_affected(&batch);
         let planned = batch.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
@@ -227,10 +240,11 @@ impl Writer {
                 let reason = error.to_string();
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                // The journal may have it: only what comes later is surely not done. A log that cannot be reached
+                // The log may have it: only what comes later is surely not done. A log that cannot be reached
                 // may be again.
-                let closes = !matches!(error, CommitError::Unavailable(_));
+                let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::Unclear(_));
                 let error = match error {
+                    CommitError::Unclear(_) => ChangeError::Unknown,
                     CommitError::Failed(_) if self.shared.close_reason().is_none() => {
                         self.lost(&reason);
                         ChangeError::Unknown
@@ -240,6 +254,15 @@ impl Writer {
                 for task in batch {
                     self.without_engine(task, error(reason.clone()), closes);
                 }
+            }
+        }
+    }
+
+    /// Tells other nodes, by the log, whom the batch takes something from.
+    fn add_affected(&mut self, batch: &[Task]) {
+        if !self.tx.batch.ops.is_empty() {
+            for affected in batch.iter().filter_map(|task| task.affected) {
+                self.tx.apply(Op::Affects(self.tx.whom(affected)));
             }
         }
     }
@@ -260,6 +283,9 @@ impl Writer {
         if ops.is_empty() {
             return Ok(());
         }
+        if self.unwritten.is_some() {
+            return Err(CommitError::Unavailable(WAITS.to_owned()));
+        }
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         let committed = self.shared.engine.append(ops, staged);
         match &committed {
@@ -274,7 +300,12 @@ impl Writer {
                 });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(CommitError::Refused(_) | CommitError::Moved | CommitError::Unavailable(_)) => {}
+            Err(
+                CommitError::Refused(_)
+                | CommitError::Moved
+                | CommitError::Unavailable(_)
+                | CommitError::Unclear(_),
+            ) => {}
         }
         committed
     }
@@ -285,13 +316,14 @@ impl Writer {
             return task.answer(Err(error));
         }
         let reason = error.to_string();
-        let audit = self.tx.state.audit;
+        let before = self.tx.state.clone();
         self.tx.batch.staged.blind = true;
         self.plan(&mut task);
-        self.tx.state.audit = audit;
+        self.tx.state.audit = before.audit;
         if task.is_planned() {
-            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts.
-            if closes {
+            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts,
+            // until what is kept is written.
+            if closes || self.keep_unwritten(task.again(), before).is_err() {
                 self.lost(&reason);
             }
             for op in &self.tx.batch.ops {

@@ -134,6 +134,43 @@ fn a_node_that_starts_without_etcd_listens_and_permits_nothing() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
+fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
+    let cluster = Cluster::start(2, 1);
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, banned) = cluster.token(0, "bob", "banned");
+    let (_, good) = cluster.token(0, "ann", "good");
+    cluster.link(0, Mode::Hangs);
+    let alone = cluster.process(0);
+    for (method, path) in [("DELETE", format!("/v1/tokens/{id}")), ("POST", "/v1/users/bob/ban".into())] {
+        let answer = alone.operator(method, &path, Some("{}"));
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(body.contains("not_durable"), "{path}: {} {body}", answer.status);
+    }
+    let added = alone.operator("POST", "/v1/users", Some(r#"{"login": "eve", "name": "Eve"}"#));
+    assert_eq!(added.status, 503);
+    // What others write meanwhile about the same account stays.
+    let renamed = cluster.process(1).operator("PATCH", "/v1/users/bob", Some(r#"{"name": "Robert"}"#));
+    assert_eq!(renamed.status, 200);
+    assert_eq!((cluster.status(1, &revoked), cluster.status(1, &banned)), (200, 200), "only there");
+    cluster.link(0, Mode::Passes);
+    cluster.wait_until_ready(0);
+    let end = Instant::now() + Duration::from_secs(10);
+    while (cluster.status(1, &revoked), cluster.status(1, &banned)) != (401, 401) {
+        assert!(Instant::now() < end, "{}", cluster.process(0).words.text());
+        thread::sleep(Duration::from_millis(50));
+    }
+    for node in 0..2 {
+        let statuses = [&revoked, &banned, &good].map(|token| cluster.status(node, token));
+        assert_eq!(statuses, [401, 401, 200], "node {node}");
+        let bob = cluster.process(node).operator("GET", "/v1/users/bob", None);
+        assert!(String::from_utf8_lossy(&bob.body).contains("Robert"), "node {node}");
+        cluster.nodes[node].directory.check("audit verify", 0);
+    }
+    cluster.token(0, "ann", "later");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
 fn a_stopped_node_passes_nothing_when_it_goes_on() {
     let cluster = Cluster::start(2, 1);
     let (id, token) = cluster.token(0, "ann", "ci");

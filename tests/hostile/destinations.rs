@@ -1,4 +1,5 @@
-//! WebDAV's `Destination`: one request, two targets, and the second one is judged as well.
+//! WebDAV's `Destination`: one request, two targets, and the second one is judged as well (low 2 of the security
+//! review; fields that only re-route are in `headers.rs`).
 
 use crate::stage::Stage;
 

@@ -1,4 +1,5 @@
-//! The API for people: `/openapi.json` as a page, read once.
+//! The API for people: `/openapi.json` as a page. Strangers may ask for it as often as they like, so that it is rendered
+//! once (low 9).
 
 use std::{collections::BTreeSet, fmt::Write as _, sync::LazyLock};
 
@@ -14,12 +15,13 @@ use crate::admin::{Context, caller::Caller, openapi::document};
 #[template(path = "docs.html")]
 struct DocsPage {
     shell: Shell,
-    groups: &'static [Group],
-    errors: &'static [(String, String)],
-    schemas: &'static [(String, String)],
     base: String,
+    /// Of [`Reference`].
+    reference: &'static str,
 }
 
+#[derive(Template)]
+#[template(path = "reference.html")]
 struct Reference {
     groups: Vec<Group>,
     errors: Vec<(String, String)>,
@@ -64,7 +66,7 @@ const RESOURCES: [(&str, &str, &str); 12] = [
 /// Statuses that almost every call may answer; the page says what they mean once.
 const USUAL: [&str; 4] = ["400", "401", "403", "503"];
 
-static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
+static REFERENCE: LazyLock<String> = LazyLock::new(|| {
     let document = serde_json::to_value(document()).unwrap_or_default();
     let mut groups: Vec<Group> = Vec::new();
     for (_, title, anchor) in RESOURCES {
@@ -85,16 +87,18 @@ static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
     }
     let schemas = document["components"]["schemas"].as_object().into_iter().flatten();
     let schemas = schemas.map(|(name, schema)| (name.clone(), pretty(schema))).collect();
-    Reference { groups, errors: errors.into_iter().collect(), schemas }
+    let reference = Reference { groups, errors: errors.into_iter().collect(), schemas };
+    reference.render().unwrap_or_else(|error| {
+        tracing::error!(%error, "the API reference was not rendered");
+        String::new()
+    })
 });
 
 pub(super) async fn show(State(context): State<Context>, caller: Option<Caller>) -> Response {
     let page = DocsPage {
         shell: Shell::new("API reference", "/docs", caller.as_ref()),
-        groups: &REFERENCE.groups,
-        errors: &REFERENCE.errors,
-        schemas: &REFERENCE.schemas,
         base: context.sign_in.base().to_owned(),
+        reference: &REFERENCE,
     };
     render(StatusCode::OK, &page)
 }

@@ -5,11 +5,12 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::Reading;
 use crate::net::Limits;
@@ -21,8 +22,9 @@ pub struct ConnectionLimit {
     /// Of these, how many only unix sockets may use.
     for_unix: usize,
     refused: AtomicU64,
-    /// How many idle connections the workers are asked to close.
-    wished: AtomicUsize,
+    /// A worker waits for a place that it cannot make itself.
+    wished: AtomicBool,
+    wish: Notify,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -47,7 +49,8 @@ impl ConnectionLimit {
             most: AtomicUsize::new(most),
             for_unix,
             refused: AtomicU64::new(0),
-            wished: AtomicUsize::new(0),
+            wished: AtomicBool::new(false),
+            wish: Notify::new(),
             addresses: Mutex::default(),
         })
     }
@@ -86,15 +89,25 @@ impl ConnectionLimit {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// Asks the other workers to close an idle connection.
+    /// Asks all workers for a place.
     pub fn wish(&self) {
-        self.wished.store(1, Relaxed);
+        self.wished.store(true, Relaxed);
+        self.wish.notify_waiters();
     }
 
-    /// Whether this worker is to close an idle connection.
-    pub fn takes_wish(&self) -> bool {
-        // The first look is a plain one: every worker takes it with every tick.
-        self.wished.load(Relaxed) > 0 && self.wished.swap(0, Relaxed) > 0
+    /// Ends when somebody asks for a place that nobody has made yet.
+    pub async fn wished(&self) {
+        loop {
+            self.wish.notified().await;
+            if self.wished.load(Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// A place was made.
+    pub fn fulfilled(&self) {
+        self.wished.store(false, Relaxed);
     }
 
     pub(super) fn reading(&self, name: &'static str) -> Reading {

@@ -81,6 +81,10 @@ impl Driver {
                     if let Err(fork) = self.node.probed(probe, head) {
                         self.node.forked(fork);
                     }
+                    if self.store.has_unwritten() {
+                        // The writer tries again before it looks for what others have written.
+                        self.follow_now().await;
+                    }
                     sleep(PROBE).await;
                 }
                 Err(error) => {

@@ -61,13 +61,12 @@ async fn a_batch_sees_itself() {
     let bench = Bench::new();
     let store = &bench.store;
     let once = || Some(Idempotency { key: "k".into(), request: [1; 32] });
-    let (user, group, member, first, again, gone) = tokio::join!(
+    let (user, group, member, first, again) = tokio::join!(
         store.create_user(operator(), person("alice")),
         store.create_group(operator(), "developers".into(), None),
         store.set_member(operator(), "developers".into(), "alice".into(), true),
         store.create_token(operator(), named("alice", "ci"), once()),
         store.create_token(operator(), named("alice", "ci"), once()),
-        store.delete_user(operator(), "alice".into()),
     );
     user.unwrap();
     group.unwrap();
@@ -75,11 +74,43 @@ async fn a_batch_sees_itself() {
     let (first, again) = (first.unwrap(), again.unwrap());
     assert_eq!(first.record.id, again.record.id);
     assert!(again.text.is_none());
+    let release = bench.hold().await;
+    let (late, gone, ()) = tokio::join!(
+        store.create_token(operator(), named("alice", "late"), None),
+        store.delete_user(operator(), "alice".into()),
+        async { drop(release) },
+    );
     gone.unwrap();
-    assert_eq!(bench.ending(&first.record.digest), TokenEnd::Revoked);
+    let tokens = [first.record.digest, late.unwrap().record.digest];
+    assert_eq!(tokens.map(|digest| bench.ending(&digest)), [TokenEnd::Revoked; 2]);
     let bench = bench.again().await;
-    assert_eq!(bench.ending(&first.record.digest), TokenEnd::Revoked);
+    assert_eq!(tokens.map(|digest| bench.ending(&digest)), [TokenEnd::Revoked; 2]);
     assert_eq!(bench.store.accounts().user_by_login("alice").map(|user| user.ix), None);
+}
+
+/// H1: what takes power away waits for one batch, not for all that others have handed in before.
+#[tokio::test]
+async fn a_removal_overtakes_what_waits() {
+    let bench = Bench::peopled().await;
+    let release = bench.hold().await;
+    let makers: Vec<_> = (0..100)
+        .map(|number| {
+            let (store, new) = (bench.store.clone(), named("alice", &number.to_string()));
+            tokio::spawn(async move { store.create_token(operator(), new, None).await.map(drop) })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let (banned, ()) =
+        tokio::join!(bench.store.ban_user(operator(), "bob".into(), Some("x".into())), async {
+            drop(release)
+        });
+    banned.unwrap();
+    for maker in makers {
+        maker.await.unwrap().unwrap();
+    }
+    let events = bench.events();
+    let made = events.iter().take_while(|event| *event != "user.ban");
+    assert_eq!(made.filter(|event| *event == "token.create").count(), 1, "{events:?}");
 }
 
 #[tokio::test]

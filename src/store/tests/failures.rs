@@ -1,7 +1,5 @@
 //! A disk that breaks: what adds power is not done, what takes it away holds all the same.
 
-use tokio::sync::oneshot;
-
 use super::*;
 
 struct Broken {
@@ -89,14 +87,7 @@ async fn narrowing_holds_and_widening_is_refused() {
 async fn a_broken_batch_is_told_apart() {
     let Broken { bench, alice, token, other } = Broken::new().await;
     let store = &bench.store;
-    // The writer is kept at a change of its own until all four wait for it.
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let plan = move |_: &mut _| {
-        let _ = held.recv();
-        Err(ChangeError::Stale)
-    };
-    let waits = writer::Task::new(writer::TaskKind::Usual, Box::new(plan), oneshot::channel().0);
-    assert!(store.queue.send(writer::Command::Change(waits)).await.is_ok());
+    let release = bench.hold().await;
     let (created, revoked, rotated, banned, ()) = tokio::join!(
         store.create_token(alice.clone(), named("alice", "new"), None),
         store.revoke_token(alice.clone(), token.id, RevokeReason::User),

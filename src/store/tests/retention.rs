@@ -95,6 +95,7 @@ async fn a_round_drops_no_more_than_a_page() {
     assert!(left.windows(2).all(|pair| pair[0] - pair[1] <= 1000), "{left:?}");
 }
 
+/// M8 of the security review.
 #[tokio::test]
 async fn an_account_is_held_to_its_rate_and_removals_are_not() {
     use std::{num::NonZeroU32, time::Duration};

@@ -63,6 +63,7 @@ async fn an_owner_has_so_many_live_tokens() {
     assert_eq!(code(rotate(third.id, None).await), "too_many_tokens");
 }
 
+/// M8 of the security review.
 #[tokio::test]
 async fn tokens_in_their_grace_take_places() {
     let bounded = || Configuration { policy: Policy { max_tokens: 3, ..Policy::default() }, ..usual() };
@@ -89,6 +90,7 @@ async fn tokens_in_their_grace_take_places() {
     assert_eq!(code(create("c").await), "too_many_tokens");
 }
 
+/// M8.
 #[tokio::test]
 async fn an_owner_has_so_many_ended_tokens() {
     let policy = Policy { max_ended_tokens: 3, ..Policy::default() };

@@ -1,6 +1,7 @@
 //! How commands become batches: those that wait, and those of callers who were answered together
 //! just now and are about to ask again. Without the latter, the first of them to come would have a
-//! sync for itself, and all the others would wait for the next one.
+//! sync for itself, and all the others would wait for the next one. What takes power away overtakes the rest: it
+//! never waits for more than the batch at hand, however much is in the queue (H1).
 
 use std::{
     sync::Arc,
@@ -9,16 +10,59 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendError};
 
 use super::Command;
 
 /// However slow the disk is, nobody waits longer for somebody else to come.
 const LONGEST: Duration = Duration::from_millis(5);
 
+/// Commands of each kind that wait for the writer; beyond that, callers wait to hand theirs in.
+const LENGTH: usize = 1024;
+
+/// Where commands are handed in.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    removals: mpsc::Sender<Command>,
+    others: mpsc::Sender<Command>,
+}
+
+/// The other end.
+pub(crate) struct Waiting {
+    removals: mpsc::Receiver<Command>,
+    others: mpsc::Receiver<Command>,
+}
+
+impl Queue {
+    pub(crate) fn new() -> (Self, Waiting) {
+        let ((removals, first), (others, second)) = (mpsc::channel(LENGTH), mpsc::channel(LENGTH));
+        (Self { removals, others }, Waiting { removals: first, others: second })
+    }
+
+    /// Waits for a place. The error: nobody takes anything any more.
+    pub(crate) async fn send(&self, command: Command) -> Result<(), SendError<Command>> {
+        let removes = match &command {
+            Command::Change(task) => task.only_removes(),
+            // Another node may have taken something away.
+            Command::Follow(_) => true,
+            Command::Close(_) => false,
+        };
+        if removes { &self.removals } else { &self.others }.send(command).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.others.is_closed()
+    }
+
+    /// Ends when nobody takes anything any more.
+    pub(crate) async fn closed(&self) {
+        self.others.closed().await;
+    }
+}
+
 /// The queue as the writer takes from it, on one thread.
 pub(super) struct GroupCommit {
-    queue: mpsc::Receiver<Command>,
+    queue: Waiting,
     waker: Waker,
     /// How many callers the last batch answered.
     together: usize,
@@ -32,31 +76,51 @@ const ALONE: usize = 1;
 
 impl GroupCommit {
     /// For the thread that calls it.
-    pub(super) fn new(queue: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(queue: Waiting) -> Self {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         Self { queue, waker, together: ALONE, patience: Duration::ZERO, until: Instant::now() }
     }
 
     /// Begins a batch, whenever something comes. `None`: nobody is left who could hand anything in.
     pub(super) fn first(&mut self) -> Option<Command> {
-        let first = self.queue.blocking_recv();
+        let first = loop {
+            match self.poll(0) {
+                Poll::Ready(first) => break first,
+                Poll::Pending => thread::park(),
+            }
+        };
         self.until = Instant::now() + self.patience;
         first
     }
 
     /// What else belongs into a batch that has so many.
     pub(super) fn next(&mut self, has: usize) -> Option<Command> {
-        if let Ok(waiting) = self.queue.try_recv() {
-            return Some(waiting);
-        }
-        while has < self.together {
-            if let Poll::Ready(came) = self.queue.poll_recv(&mut Context::from_waker(&self.waker)) {
+        loop {
+            if let Poll::Ready(came) = self.poll(has) {
                 return came;
+            }
+            if has >= self.together {
+                return None;
             }
             let left = self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
             thread::park_timeout(left);
         }
-        None
+    }
+
+    /// By turns, so that a flood of removals does not stop everything else either.
+    fn poll(&mut self, has: usize) -> Poll<Option<Command>> {
+        let Waiting { removals, others } = &mut self.queue;
+        let (ahead, behind) = if has.is_multiple_of(2) { (removals, others) } else { (others, removals) };
+        let cx = &mut Context::from_waker(&self.waker);
+        match ahead.poll_recv(cx) {
+            Poll::Ready(Some(came)) => Poll::Ready(Some(came)),
+            _ => behind.poll_recv(cx),
+        }
+    }
+
+    /// A removal that waits.
+    pub(super) fn removal(&mut self) -> Option<Command> {
+        self.queue.removals.try_recv().ok()
     }
 
     /// So many were answered, after a commit that took this long. To wait for them longer than for
@@ -68,8 +132,10 @@ impl GroupCommit {
 
     /// Takes nothing more; what waits is given out.
     pub(super) fn close(mut self) -> impl Iterator<Item = Command> {
-        self.queue.close();
-        std::iter::from_fn(move || self.queue.try_recv().ok())
+        let Waiting { removals, others } = &mut self.queue;
+        removals.close();
+        others.close();
+        std::iter::from_fn(move || self.removal().or_else(|| self.queue.others.try_recv().ok()))
     }
 }
 
@@ -85,22 +151,43 @@ impl Wake for Unpark {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::*;
+    use super::{
+        super::{Task, TaskKind},
+        *,
+    };
 
-    fn bench() -> (mpsc::Sender<Command>, GroupCommit) {
-        let (sender, queue) = mpsc::channel(8);
-        (sender, GroupCommit::new(queue))
+    fn bench() -> (Queue, GroupCommit) {
+        let (queue, waiting) = Queue::new();
+        (queue, GroupCommit::new(waiting))
     }
 
-    fn send(sender: &mpsc::Sender<Command>) {
-        sender.try_send(Command::Close(oneshot::channel().0)).unwrap();
+    fn send(queue: &Queue) {
+        queue.others.try_send(Command::Close(oneshot::channel().0)).unwrap();
+    }
+
+    fn remove(queue: &Queue) {
+        let task = Task::new(TaskKind::OnlyRemoves, Box::new(|_| Ok(())), oneshot::channel().0);
+        queue.removals.try_send(Command::Change(task)).unwrap();
+    }
+
+    /// H1: however much waits before it.
+    #[test]
+    fn a_removal_is_overtaken_by_one_other_at_most() {
+        let (queue, mut group_commit) = bench();
+        (0..5).for_each(|_| send(&queue));
+        remove(&queue);
+        assert!(matches!(group_commit.first(), Some(Command::Change(_))));
+        (0..3).for_each(|_| remove(&queue));
+        let batch: Vec<_> = (1..).map_while(|has| group_commit.next(has)).collect();
+        let removals: Vec<_> = batch.iter().map(|one| matches!(one, Command::Change(_))).collect();
+        assert_eq!(removals, [false, true, false, true, false, true, false, false]);
     }
 
     #[test]
     fn what_waits_goes_together_and_nobody_else_is_waited_for() {
-        let (sender, mut group_commit) = bench();
+        let (queue, mut group_commit) = bench();
         group_commit.patience = Duration::from_secs(60);
-        (0..3).for_each(|_| send(&sender));
+        (0..3).for_each(|_| send(&queue));
         assert!(group_commit.first().is_some());
         assert!(group_commit.next(1).is_some());
         assert!(group_commit.next(2).is_some());
@@ -109,13 +196,13 @@ mod tests {
 
     #[test]
     fn those_who_were_answered_together_are_waited_for() {
-        let (sender, mut group_commit) = bench();
+        let (queue, mut group_commit) = bench();
         group_commit.answered(2, Duration::ZERO);
         group_commit.patience = Duration::from_secs(60);
-        send(&sender);
+        send(&queue);
         assert!(group_commit.first().is_some());
         std::thread::scope(|scope| {
-            scope.spawn(|| send(&sender));
+            scope.spawn(|| send(&queue));
             assert!(group_commit.next(1).is_some());
         });
         assert!(group_commit.next(2).is_none(), "as many as there were");
@@ -123,20 +210,21 @@ mod tests {
 
     #[test]
     fn who_does_not_come_again_is_not_waited_for_long() {
-        let (sender, mut group_commit) = bench();
+        let (queue, mut group_commit) = bench();
         group_commit.answered(2, Duration::from_secs(60));
         assert_eq!(group_commit.patience, LONGEST);
-        send(&sender);
+        send(&queue);
         assert!(group_commit.first().is_some());
         assert!(group_commit.next(1).is_none());
     }
 
     #[test]
     fn the_end_gives_out_what_waits() {
-        let (sender, mut group_commit) = bench();
-        (0..3).for_each(|_| send(&sender));
+        let (queue, mut group_commit) = bench();
+        (0..3).for_each(|_| send(&queue));
+        remove(&queue);
         assert!(group_commit.first().is_some());
-        assert_eq!(group_commit.close().count(), 2);
-        assert!(sender.is_closed());
+        assert_eq!(group_commit.close().count(), 3);
+        assert!(queue.is_closed());
     }
 }

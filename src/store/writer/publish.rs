@@ -40,7 +40,12 @@ impl Writer {
             }
             for (ops, head) in batches {
                 let members = member_changes(&ops);
-                ops.into_iter().for_each(|op| self.tx.apply(op));
+                for op in ops {
+                    if let Some(unwritten) = &mut self.unwritten {
+                        unwritten.logged.apply(&op);
+                    }
+                    self.tx.apply(op);
+                }
                 let applied = match self.tx.failed.take() {
                     Some(error) => Err(format!("position {} of the log: {error}", head.position)),
                     None => engine.follow(&self.tx.batch.staged, head).map_err(|error| error.to_string()),

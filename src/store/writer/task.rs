@@ -1,5 +1,7 @@
 //! A change on its way through the writer: a plan that can be run again, and who waits for its answer.
 
+use std::mem;
+
 use tokio::sync::oneshot;
 
 use super::Transaction;
@@ -49,6 +51,12 @@ impl Task {
         reply: oneshot::Sender<Result<Published, ChangeError>>,
     ) -> Self {
         Self { kind, plan, planned: Ok(()), affected: None, reply }
+    }
+
+    /// The same change, for whose answer nobody waits; this one is planned no more.
+    pub(super) fn again(&mut self) -> Self {
+        let plan = mem::replace(&mut self.plan, Box::new(|_| Ok(())));
+        Self { affected: self.affected, ..Self::new(self.kind, plan, oneshot::channel().0) }
     }
 
     pub(crate) fn plan(&mut self, tx: &mut Transaction) {

@@ -238,11 +238,20 @@ impl Transaction {
         record: TokenRecord,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
+        // What was revoked before has taken its successors with it, and there may be thousands of them. Where a
+        // commit has failed, the index may not know.
+        let durable = self.shared.close_reason().is_none();
+        let over = |token: &TokenRecord| token.revoked.is_some() && durable;
+        let was_over = over(&record);
         let ended = self.end_one(actor, record, reason)?;
+        if was_over {
+            return Ok(ended);
+        }
         let mut last = ended.clone();
         while let Some(rotation) = last.rotation
             && let Some(next) = self.token(rotation.to)?
             && next.author == Some(by_rotation(last.id))
+            && !over(&next)
         {
             last = self.end_one(actor, next, reason)?;
             self.affected = self.state.accounts.user_by_id(&last.owner).map(|owner| Affected::User(owner.ix));

@@ -40,6 +40,8 @@ pub(crate) struct Transaction {
     /// Whether the command at hand counts for its account's rate.
     pub counted: bool,
     pub rates: WriteRates,
+    /// Plans see tokens as the log has them, without what holds here and could not be written.
+    pub as_logged: bool,
     /// Why the command at hand cannot be made.
     pub failed: Option<StageError>,
 }
@@ -139,7 +141,7 @@ impl Transaction {
 
     /// What is stored is wrong about what could not be made durable.
     fn corrected(&self, record: TokenRecord) -> TokenRecord {
-        if self.batch.staged.change(Table::Tokens, record.digest.as_bytes()).is_some() {
+        if self.as_logged || self.batch.staged.change(Table::Tokens, record.digest.as_bytes()).is_some() {
             return record;
         }
         let unsaved = self.shared.unsaved.lock().unwrap_or_else(PoisonError::into_inner);

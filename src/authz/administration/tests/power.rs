@@ -122,6 +122,7 @@ fn power_is_given_by_a_session_or_by_an_unbounded_token() {
     }
 }
 
+/// M3 of the security review.
 #[test]
 fn what_upstreams_are_told_of_is_power() {
     let mut town = Town::new();

@@ -1,0 +1,82 @@
+//! Removals that are in force on this node although the log in etcd could not be written: kept, and written
+//! once that is possible, on top of what others have written meanwhile.
+
+use std::{
+    mem,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use super::{Batch, CommitError, State, Task, Writer, publish::member_changes};
+
+/// Beyond this the node takes no changes until it is started again.
+const MOST: usize = 10_000;
+
+/// Between two tries.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Unwritten {
+    /// What the log has: without the removals.
+    pub logged: State,
+    tasks: Vec<Task>,
+    tried: Instant,
+}
+
+impl Writer {
+    /// Keeps a removal that holds here. `logged`: what the log has without it. An error: there are too many.
+    pub(super) fn keep_unwritten(&mut self, task: Task, logged: State) -> Result<(), TooMany> {
+        let unwritten = self.unwritten.get_or_insert_with(|| {
+            let tried = Instant::now();
+            Unwritten { logged, tasks: Vec::new(), tried }
+        });
+        if unwritten.tasks.len() == MOST {
+            return Err(TooMany);
+        }
+        unwritten.tasks.push(task);
+        self.shared.unwritten.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tries to write what is kept. Until that has been done, no other change is written.
+    pub(super) fn write_unwritten(&mut self) {
+        let due = |unwritten: &mut Unwritten| unwritten.tried.elapsed() >= AGAIN;
+        let Some(Unwritten { logged, mut tasks, .. }) = self.unwritten.take_if(due) else { return };
+        let in_force = mem::replace(&mut self.tx.state, logged.clone());
+        self.tx.as_logged = true;
+        tasks.iter_mut().for_each(|task| self.plan(task));
+        self.tx.as_logged = false;
+        self.add_affected(&tasks);
+        let planned = tasks.iter().filter(|task| task.is_planned()).count();
+        match self.commit(planned) {
+            Ok(()) => {
+                tracing::info!(planned, "what was taken away while etcd could not be written is durable now");
+                self.shared.unwritten.store(false, Ordering::Relaxed);
+                let members = member_changes(&self.tx.batch.ops);
+                let committed = !self.tx.batch.ops.is_empty();
+                self.shared.unsaved(|unsaved| unsaved.clear());
+                self.tx.batch.effects.everybody = true;
+                self.publish();
+                // Nobody waits for these answers any more.
+                drop(self.raise_all(tasks, committed, &members));
+            }
+            Err(error) => {
+                self.tx.batch = Batch::default();
+                self.tx.state = in_force;
+                self.unwritten = Some(Unwritten { logged, tasks, tried: Instant::now() });
+                match error {
+                    CommitError::Failed(reason) => self.lost(&reason),
+                    // What others have written is applied to both states, and the next try stands on that.
+                    CommitError::Moved => drop(self.follow()),
+                    CommitError::Refused(reason)
+                    | CommitError::Unavailable(reason)
+                    | CommitError::Unclear(reason) => {
+                        tracing::debug!(reason, "removals that hold here cannot be written yet");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// More removals than are kept.
+pub(super) struct TooMany;
