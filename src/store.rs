@@ -43,7 +43,7 @@ pub use change::{
 pub use load::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SeenSession};
 
-pub use crate::authz::administration::{Refusal, RefusalCode};
+pub use crate::authz::administration::{AdminError, AdminErrorCode};
 
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl Store {
 
     /// Whether changes are taken; `Err` says why not.
     pub fn writable(&self) -> Result<(), String> {
-        match self.shared.closed() {
+        match self.shared.close_reason() {
             Some(reason) => Err(reason),
             None if self.queue.is_closed() => Err("the writer thread has ended".into()),
             None => Ok(()),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::model::{TokenRecord, UserId, UserKind};
 use crate::{
     authz::{
-        administration::Refusal,
+        administration::AdminError,
         rules::{Origin, PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId, TokenText},
         subject::{Access, Permission},
@@ -277,9 +277,9 @@ pub struct Nodes {
 /// Refused, with the stable code of the API.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// domain.md, "Errors": 403, 404, 409 and 422 by [`Refusal::status`].
+    /// domain.md, "Errors": 403, 404, 409 and 422 by [`AdminError::status`].
     #[error("{0}")]
-    Refused(#[from] Refusal),
+    Refused(#[from] AdminError),
     /// If-Match names another revision: 412.
     #[error("the record has changed since it was read")]
     Stale,

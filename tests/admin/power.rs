@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{Fixture, PASSWORD, SERVICES, Sender, id, new_token, text};
 
-type Call = (&'static str, String, Value);
+type ApiCall = (&'static str, String, Value);
 
 /// A row of the table in docs/security.md. `n` tells the runs apart that succeed.
-type Row = (&'static str, fn(n: usize) -> Call);
+type Row = (&'static str, fn(n: usize) -> ApiCall);
 
 const ROWS: [Row; 16] = [
     ("a password", |_| ("PUT", "/v1/users/victim/password".into(), json!({"password": PASSWORD}))),

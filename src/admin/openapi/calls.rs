@@ -6,8 +6,8 @@ use utoipa::openapi::{ObjectBuilder, schema::Type};
 
 use super::{
     super::{
-        audit, by_value, cluster, configuration, explain, groups, hub, identities, invitations, live,
-        overview, passwords, roles, services, session, tokens, users,
+        audit, cluster, configuration, explain, groups, hub, identities, invitations, live, overview,
+        passwords, revoke_by_value, roles, services, session, tokens, users,
     },
     examples,
     operation::Operation,
@@ -36,7 +36,7 @@ fn delete(path: &'static str, summary: &'static str) -> Operation {
 }
 
 pub(super) fn all() -> Vec<Operation> {
-    [of_tokens(), by_value(), people(), of_groups(), of_roles(), sign_in(), operation(), of_hub()]
+    [of_tokens(), of_values(), people(), of_groups(), of_roles(), sign_in(), operation(), of_hub()]
         .into_iter()
         .flatten()
         .collect()
@@ -89,17 +89,17 @@ fn of_tokens() -> Vec<Operation> {
     ]
 }
 
-fn by_value() -> Vec<Operation> {
+fn of_values() -> Vec<Operation> {
     let object = || ObjectBuilder::new().schema_type(Type::Object);
     let active =
         object().property("active", ObjectBuilder::new().schema_type(Type::Boolean)).required("active");
     vec![
         post("/v1/tokens/revoke-by-value", "Revoke a token by its text")
-            .takes::<by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
+            .takes::<revoke_by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
             .tells(&[("revoked", Type::Boolean), CUT]),
         post("/v1/leaks", "Revoke every token found in these texts as leaked")
-            .takes::<by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
-            .answers::<by_value::Leaks>(),
+            .takes::<revoke_by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
+            .answers::<revoke_by_value::Leaks>(),
         post("/oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").takes_token_form().gives(
             200,
             "application/json",

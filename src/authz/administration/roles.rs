@@ -1,16 +1,20 @@
 //! Roles and grants: `manage-role`, and only permissions that one has.
 
-use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse};
+use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse};
 use crate::authz::{
     accounts::{GrantRecord, Power, RoleRecord, built_in_roles},
     subject::Permission,
 };
 
-pub fn find<'a>(world: &World<'a>, key: &str) -> Result<&'a RoleRecord, Refusal> {
+pub fn find<'a>(world: &World<'a>, key: &str) -> Result<&'a RoleRecord, AdminError> {
     world.accounts.role(key).map_or_else(|| not_found("role", key), Ok)
 }
 
-pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> Result<RoleRecord, Refusal> {
+pub fn create(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    mut role: RoleRecord,
+) -> Result<RoleRecord, AdminError> {
     acting.require(Permission::ManageRole)?;
     role.key = names::role_key(&role.key)?;
     role.name = names::text("role name", &role.name, 1, 200)?;
@@ -18,7 +22,7 @@ pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> R
     role.permissions.dedup();
     acting.require_gift(&power_of(&role))?;
     if world.accounts.role(&role.key).is_some() {
-        return refuse(RefusalCode::NameTaken, format!("the role {:?} exists", role.key));
+        return refuse(AdminErrorCode::NameTaken, format!("the role {:?} exists", role.key));
     }
     Ok(role)
 }
@@ -52,7 +56,7 @@ pub fn only_removes(before: &[Permission], after: &[Permission]) -> bool {
 }
 
 /// With its grants.
-pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&'a RoleRecord, Refusal> {
+pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&'a RoleRecord, AdminError> {
     acting.require(Permission::ManageRole)?;
     let role = find(world, key)?;
     require_editable(key)?;
@@ -69,7 +73,7 @@ pub fn grant(
     acting: &Acting<'_>,
     grant: &GrantRecord,
     granted: bool,
-) -> Result<(), Refusal> {
+) -> Result<(), AdminError> {
     acting.require(Permission::ManageRole)?;
     let role = find(world, &grant.role)?;
     if granted {

@@ -250,11 +250,11 @@ async fn a_revocation_reaches_the_follower_and_its_fence() {
     writer.store.create_user(operator(), person("alice")).await.unwrap();
     let token = writer.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
     follower.store.follow().await.unwrap();
-    assert_eq!(follower.indexed(&token.digest).end, Ending::None);
+    assert_eq!(follower.indexed(&token.digest).end, TokenEnd::None);
     writer.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
     let before = follower.store.metrics().fences_raised.value();
     follower.store.follow().await.unwrap();
-    assert_eq!(follower.indexed(&token.digest).end, Ending::Revoked);
+    assert_eq!(follower.indexed(&token.digest).end, TokenEnd::Revoked);
     assert_eq!(follower.store.metrics().fences_raised.value(), before + 1);
 }
 

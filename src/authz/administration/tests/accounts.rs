@@ -6,7 +6,7 @@ use super::*;
 fn users_are_managed() {
     let town = Town::new();
     let world = town.world();
-    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+    let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, login: &str| {
@@ -77,7 +77,7 @@ fn users_are_managed() {
 fn groups_that_carry_power_need_it() {
     let town = Town::new();
     let world = town.world();
-    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+    let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, name: &str, parent: Option<&str>| {
@@ -157,7 +157,7 @@ fn groups_are_nested_eight_deep_at_most() {
 fn roles_hold_only_what_one_has() {
     let town = Town::new();
     let world = town.world();
-    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+    let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, key: &str, permissions: &[Permission]| {
