@@ -33,7 +33,7 @@ pub fn edit(
     acting: &Acting<'_>,
     before: &RoleRecord,
     mut after: RoleRecord,
-) -> Result<RoleRecord, Refusal> {
+) -> Result<RoleRecord, AdminError> {
     acting.require(Permission::ManageRole)?;
     require_editable(&before.key)?;
     after.name = names::text("role name", &after.name, 1, 200)?;
@@ -87,9 +87,9 @@ pub fn grant(
     Ok(())
 }
 
-fn require_editable(key: &str) -> Result<(), Refusal> {
+fn require_editable(key: &str) -> Result<(), AdminError> {
     if built_in_roles().iter().any(|built_in| built_in.key == key) {
-        return refuse(RefusalCode::InvalidValue, format!("the role {key:?} is built in"));
+        return refuse(AdminErrorCode::InvalidValue, format!("the role {key:?} is built in"));
     }
     Ok(())
 }
