@@ -14,8 +14,8 @@ use permgate::{
         decide::{Credential, Facts, Query, decide},
         path::RequestPath,
         rules::{Rules, ServiceId, ServiceIds, Settings},
-        secret::{Bearer, Digest, Form, TokenId},
-        subject::{Access, Directory, Ending, Permissions, Scope, Token, User, UserIx},
+        secret::{Bearer, BearerForm, Digest, TokenId},
+        subject::{Access, Directory, Permissions, Scope, Token, TokenEnd, User, UserIx},
         time::Timestamp,
     },
     state::{Snapshot, State},
@@ -59,7 +59,7 @@ fn decision(bencher: Bencher<'_, '_>) {
         host: Some("example.org"),
         path: RequestPath::parse(PLAIN),
         token_in_url: false,
-        credential: Credential::Bearer { form: Form::Own, digest: Some(Digest::from_bytes([0; 32])) },
+        credential: Credential::Bearer { form: BearerForm::Own, digest: Some(Digest::from_bytes([0; 32])) },
         client: [127, 0, 0, 1].into(),
         upgrade: false,
         method_override: false,
@@ -136,7 +136,7 @@ fn token() -> Token {
         scope: Scope::new([(ServiceId(7), Access::Full), (ServiceId(150), Access::Full)]).unwrap(),
         not_before: None,
         expires_at: None,
-        end: Ending::None,
+        end: TokenEnd::None,
         allow_ips: Box::default(),
     }
 }

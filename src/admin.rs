@@ -26,7 +26,6 @@
 mod audit;
 mod authenticate;
 mod backup;
-mod by_value;
 mod caller;
 mod client;
 mod cluster;
@@ -49,6 +48,7 @@ mod openapi;
 mod overview;
 mod pages;
 mod passwords;
+mod revoke_by_value;
 mod roles;
 mod server;
 mod services;
@@ -65,10 +65,10 @@ use axum::Router;
 
 pub use self::{
     audit::AuditView,
-    by_value::{LeakView, LeakedToken},
     client::MetricsAccess,
     context::{
-        Configuration, ConfigurationError, Context, Parts, RefusedRequest, ReloadError, Reloading, Uses,
+        Configuration, ConfigurationError, Context, Parts, RefusedRequest, ReloadError, Reloading,
+        UsageTracker,
     },
     error::Problem,
     explain::ExplainRequest,
@@ -78,6 +78,7 @@ pub use self::{
     live::LiveView,
     openapi::document,
     overview::{Overview, Series},
+    revoke_by_value::{LeakView, LeakedToken},
     roles::{GrantView, RoleView},
     server::{AnswerBody, Server},
     services::ServiceView,
@@ -91,7 +92,7 @@ pub use self::{
 fn router(context: Context) -> Router {
     Router::new()
         .merge(tokens::routes())
-        .merge(by_value::routes())
+        .merge(revoke_by_value::routes())
         .merge(hub::routes())
         .merge(users::routes())
         .merge(passwords::routes())

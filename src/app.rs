@@ -133,7 +133,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         tracing::warn!("{warning}");
     }
     // Before the first thread: the variables of the environment that name them are taken away.
-    let mut inherited = listeners::inherited(&config, signals)?;
+    let mut inherited = listeners::inherited_sockets(&config, signals)?;
     let supervisor = Supervisor::of(signals);
     let mut watchdog = Watchdog::new(supervisor);
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);

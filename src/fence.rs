@@ -23,7 +23,7 @@ use crate::authz::{
 
 mod registry;
 
-pub use registry::{Live, Registry, Revocable};
+pub use registry::{Registration, Registry, Revocable};
 
 /// How long a participant may take to acknowledge (architecture.md, "The fence").
 pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -211,7 +211,7 @@ impl Fence {
         participants.settle();
     }
 
-    fn leave(&self, seat: usize) {
+    fn deregister(&self, seat: usize) {
         let mut participants = self.participants.lock();
         participants.taken[seat] = None;
         for pending in &mut participants.pending {
@@ -269,7 +269,7 @@ impl Participant {
 
 impl Drop for Participant {
     fn drop(&mut self) {
-        self.fence.leave(self.number);
+        self.fence.deregister(self.number);
     }
 }
 

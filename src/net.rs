@@ -33,7 +33,7 @@ pub use self::{
     accept::serve,
     bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
     body::{BodyError, RequestBody},
-    budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Share},
+    budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Reservation},
     clock::{Clock, Deadline, Elapsed},
     connection::{CloseReason, Connection},
     fetch::fetch,

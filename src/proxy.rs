@@ -172,7 +172,7 @@ impl Gateway {
         // As many rounds as there may be limits of one service, each with its own deadline.
         for _ in 0..MAX_WAITS {
             let (request, waiting) = *queued;
-            let Some(place) = waiting.place().await else { break };
+            let Some(place) = waiting.slot().await else { break };
             let (mut fresh, readable) = self.begin(&request, Rc::clone(&context.connection));
             if let Some(fresh) = Rc::get_mut(&mut fresh) {
                 fresh.request_id = context.request_id.clone();

@@ -37,13 +37,13 @@ mod writer;
 pub use audit::{Verified, VerifyError};
 pub use change::{
     Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewSession, NewToken, NewUser, Nodes, Page, Policy, ProvidedSession, ReadError, Settings,
-    TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
+    ImportedToken, NewSession, NewToken, NewUser, Nodes, Page, Policy, ProvidedSession, ReadError, RoleEdit,
+    Settings, TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
 };
 pub use load::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SeenSession};
 
-pub use crate::authz::administration::{Refusal, RefusalCode};
+pub use crate::authz::administration::{AdminError, AdminErrorCode};
 
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl Store {
 
     /// Whether changes are taken; `Err` says why not.
     pub fn writable(&self) -> Result<(), String> {
-        match self.shared.closed() {
+        match self.shared.close_reason() {
             Some(reason) => Err(reason),
             None if self.queue.is_closed() => Err("the writer thread has ended".into()),
             None => Ok(()),

@@ -27,8 +27,9 @@ fn people_manage_tokens_in_the_page() {
     let python = stage::python("browser", &["selenium==4.35.0"]);
 
     let upstream = Upstream::plain();
-    let gateway = Gateway::start(upstream.address);
+    let gateway = Gateway::with(&sections(&Gateway::services(upstream.address)));
     gateway.developer("alice");
+    import(&gateway, "collector", 2_000);
     for login in ["alice", "nobody", "newcomer", "root"] {
         if login != "alice" {
             gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
@@ -50,5 +51,29 @@ fn people_manage_tokens_in_the_page() {
             .arg(place.join("node_modules/axe-core/axe.min.js"))
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots")),
     );
+    println!("{told}");
     assert!(told.contains(r#"{"done": true}"#), "{told}");
+}
+
+/// With so many services that the dialog has a field to find one, and room for many tokens.
+fn sections(services: &str) -> String {
+    let others = ["wiki", "builds", "packages", "mail", "charts", "vault"].map(|key| {
+        format!("[service.{key}]\nupstream = \"one\"\npaths = [\"/{key}\"]\nreaders = [\"developers\"]\n")
+    });
+    format!("[tokens]\nmax_per_user = 5000\n{services}{}", others.concat())
+}
+
+fn import(gateway: &Gateway, owner: &str, count: usize) {
+    gateway.developer(owner);
+    let line = |number| {
+        serde_json::json!({
+            "owner": owner, "name": format!("imported {number}"), "digest": format!("{number:064x}"),
+            "scope": [{"service": "tracker"}],
+        })
+    };
+    for first in (0..count).step_by(500) {
+        let tokens: Vec<_> = (first..count.min(first + 500)).map(line).collect();
+        let body = serde_json::json!({ "tokens": tokens }).to_string();
+        gateway.must("POST", "/v1/tokens/import", Some(&body));
+    }
 }

@@ -20,12 +20,12 @@ use support::{
 const DENIED: &str = "The access token is not granted for this service";
 
 /// npm's and PyPI's clients in one directory that later runs find again.
-struct Clients(PathBuf);
+struct InstalledClients(PathBuf);
 
 #[test]
 #[ignore = "installs clients from npm and PyPI; .ci/run runs it"]
 fn youtrack_clients_work_through_the_gateway() {
-    let clients = match Clients::install() {
+    let clients = match InstalledClients::install() {
         Ok(clients) => clients,
         Err(why) => {
             assert!(std::env::var_os("PERMGATE_CLIENTS").is_none(), "the clients are required: {why}");
@@ -76,7 +76,7 @@ fn youtrack_clients_work_through_the_gateway() {
     }
 }
 
-impl Clients {
+impl InstalledClients {
     fn install() -> Result<Self, String> {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
         std::fs::create_dir_all(&dir).unwrap();

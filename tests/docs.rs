@@ -10,7 +10,7 @@ use std::{
 
 use clap::CommandFactory;
 use permgate::config::{
-    key::{Key, Kind},
+    key::{Key, ValueKind},
     keys::ROOT,
 };
 
@@ -62,9 +62,11 @@ fn reference() -> String {
 fn section(text: &mut String, key: &Key, prefix: &str) {
     let Some(keys) = children(key) else { return };
     let (heading, path) = match key.kind {
-        Kind::Named(_) => (format!("`[{prefix}{}.NAME]`", key.name), format!("{prefix}{}.NAME.", key.name)),
-        Kind::Tables(_) => (format!("`[[{prefix}{}]]`", key.name), format!("{prefix}{}.", key.name)),
-        Kind::TableOrTables(_) => {
+        ValueKind::Named(_) => {
+            (format!("`[{prefix}{}.NAME]`", key.name), format!("{prefix}{}.NAME.", key.name))
+        }
+        ValueKind::Tables(_) => (format!("`[[{prefix}{}]]`", key.name), format!("{prefix}{}.", key.name)),
+        ValueKind::TableOrTables(_) => {
             (format!("`[{prefix}{0}]` or `[[{prefix}{0}]]`", key.name), format!("{prefix}{}.", key.name))
         }
         _ => (format!("`[{prefix}{}]`", key.name), format!("{prefix}{}.", key.name)),
@@ -82,7 +84,7 @@ fn table(text: &mut String, heading: &str, about: &str, prefix: &str, keys: &[&K
     }
     let rows: Vec<String> = keys
         .iter()
-        .filter(|key| !matches!(key.kind, Kind::Table(_) | Kind::Named(_) | Kind::Tables(_)))
+        .filter(|key| !matches!(key.kind, ValueKind::Table(_) | ValueKind::Named(_) | ValueKind::Tables(_)))
         .map(|key| row(prefix, key))
         .collect();
     if !rows.is_empty() {
@@ -99,18 +101,20 @@ fn row(prefix: &str, key: &Key) -> String {
     let words =
         |words: &[&str]| words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ");
     let form = match key.kind {
-        Kind::Text | Kind::Secret => "text".to_owned(),
-        Kind::Flag => "`true`, `false`".to_owned(),
-        Kind::Count(from, to) if from == to => from.to_string(),
-        Kind::Count(from, to) => format!("{from} to {to}"),
-        Kind::Duration(_) => "duration".to_owned(),
-        Kind::Size => "size".to_owned(),
-        Kind::Word(list) => words(list),
-        Kind::Words(list) => format!("list of {}", words(list)),
-        Kind::Texts => "list of texts".to_owned(),
-        Kind::TextsOrTables(_) => "list of texts or tables".to_owned(),
-        Kind::TableOrTables(_) => "table, or list of tables".to_owned(),
-        Kind::Table(_) | Kind::Tables(_) | Kind::Named(_) => unreachable!("has a section instead of a row"),
+        ValueKind::Text | ValueKind::Secret => "text".to_owned(),
+        ValueKind::Flag => "`true`, `false`".to_owned(),
+        ValueKind::Count(from, to) if from == to => from.to_string(),
+        ValueKind::Count(from, to) => format!("{from} to {to}"),
+        ValueKind::Duration(_) => "duration".to_owned(),
+        ValueKind::Size => "size".to_owned(),
+        ValueKind::Word(list) => words(list),
+        ValueKind::Words(list) => format!("list of {}", words(list)),
+        ValueKind::Texts => "list of texts".to_owned(),
+        ValueKind::TextsOrTables(_) => "list of texts or tables".to_owned(),
+        ValueKind::TableOrTables(_) => "table, or list of tables".to_owned(),
+        ValueKind::Table(_) | ValueKind::Tables(_) | ValueKind::Named(_) => {
+            unreachable!("has a section instead of a row")
+        }
     };
     format!("| `{prefix}{}` | {default} | {form} | {} |\n", key.name, key.about)
 }
@@ -122,11 +126,11 @@ fn spaced(default: &str) -> String {
 
 fn children(key: &Key) -> Option<&'static [Key]> {
     match key.kind {
-        Kind::Table(keys)
-        | Kind::Named(keys)
-        | Kind::Tables(keys)
-        | Kind::TableOrTables(keys)
-        | Kind::TextsOrTables(keys) => Some(keys),
+        ValueKind::Table(keys)
+        | ValueKind::Named(keys)
+        | ValueKind::Tables(keys)
+        | ValueKind::TableOrTables(keys)
+        | ValueKind::TextsOrTables(keys) => Some(keys),
         _ => None,
     }
 }

@@ -27,7 +27,7 @@ fn streaming(gateway: &Gateway, target: &str, token: &str) -> Client {
 
 /// The stream has ended, and not as if it were complete.
 fn check_cut(row: &str, mut client: Client) {
-    let error = client.rest().expect_err(row);
+    let error = client.read_to_end().expect_err(row);
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{row}: {error}");
 }
 
@@ -235,7 +235,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
     gateway.developer("bob");
     let (_, alices) = gateway.token("alice", "stays", &["tracker"]);
     let (_, bobs) = gateway.token("bob", "goes", &["tracker"]);
-    async fn hear(stream: &mut h2::RecvStream) -> Result<(), h2::Error> {
+    async fn read_data(stream: &mut h2::RecvStream) -> Result<(), h2::Error> {
         let data = stream.data().await.expect("an endless answer")?;
         stream.flow_control().release_capacity(data.len())
     }
@@ -263,7 +263,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
                 requests = requests.clone().ready().await.unwrap();
                 let answer = requests.send_request(request, true).unwrap().0.await.unwrap();
                 let mut stream = answer.into_body();
-                hear(&mut stream).await.unwrap();
+                read_data(&mut stream).await.unwrap();
                 stream
             });
             let over = over.clone();
@@ -271,7 +271,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
             streams.push(handle.spawn(async move {
                 let mut behind = 0;
                 while behind < 50 {
-                    if let Err(error) = hear(&mut stream).await {
+                    if let Err(error) = read_data(&mut stream).await {
                         return error.reason();
                     }
                     behind += u32::from(over.load(Ordering::SeqCst));

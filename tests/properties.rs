@@ -17,8 +17,8 @@ use permgate::authz::{
     },
     path::{Reading, RequestPath},
     rules::{Origin, PublicPath, PublicSpec, Rules, ServiceId, ServiceIds, ServiceKey, Settings},
-    secret::{Bearer, Digest, Form, TokenId, TokenText, contains_token, redact},
-    subject::{Access, Directory, Ending, GroupIx, Permissions, Scope, ServiceSet, Token, User, UserIx},
+    secret::{Bearer, BearerForm, Digest, TokenId, TokenText, contains_token, redact},
+    subject::{Access, Directory, GroupIx, Permissions, Scope, ServiceSet, Token, TokenEnd, User, UserIx},
     time::Timestamp,
 };
 use proptest::prelude::*;
@@ -171,7 +171,7 @@ impl Power {
             path: RequestPath::parse(path),
             token_in_url: false,
             credential: if sent {
-                Credential::Bearer { form: Form::Own, digest: Some(DIGEST) }
+                Credential::Bearer { form: BearerForm::Own, digest: Some(DIGEST) }
             } else {
                 Credential::Missing
             },
@@ -207,7 +207,7 @@ impl Power {
             scope: Scope::new(self.scope.iter().map(|(s, access)| (ServiceId(*s), *access))).unwrap(),
             not_before: None,
             expires_at: None,
-            end: Ending::None,
+            end: TokenEnd::None,
             allow_ips: Box::default(),
         };
         (directory, token)
@@ -276,7 +276,7 @@ proptest! {
             *byte = (state >> 56) as u8;
         });
         let (bearer, form) = Bearer::parse(text.expose()).unwrap().classify(true);
-        prop_assert_eq!((form, bearer.digest()), (Form::Own, text.digest()));
+        prop_assert_eq!((form, bearer.digest()), (BearerForm::Own, text.digest()));
         let target = format!("{around}{}{around}", text.expose());
         prop_assert!(contains_token(&target));
         prop_assert_eq!(redact(&target), format!("{around}pgt_{id}_...{around}"));
@@ -289,7 +289,7 @@ proptest! {
     ) {
         let rules = rules();
         let (directory, token) = Power { scope: vec![(0, Access::Full)], groups: [0].into(), role: false }.world();
-        let credential = Credential::Bearer { form: Form::Own, digest: Some(DIGEST) };
+        let credential = Credential::Bearer { form: BearerForm::Own, digest: Some(DIGEST) };
         let query = Query {
             method: &Method::GET, host: None, path: RequestPath::parse("/x"), token_in_url: false, credential,
             client: [127, 0, 0, 1].into(), upgrade: false, method_override: false,

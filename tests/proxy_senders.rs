@@ -77,10 +77,11 @@ listen gateway
     }
 
     /// What the application was told of its client since the last look, in lower case.
-    fn told(&self) -> Vec<String> {
+    fn forwarded_for(&self) -> Vec<String> {
         let seen = std::mem::take(&mut *self.application.seen.lock().unwrap());
-        let told = |head: &str| head.lines().filter(|line| line.contains("orwarded-for")).collect::<String>();
-        seen.iter().map(|seen| told(&seen.head).to_ascii_lowercase()).collect()
+        let fields =
+            |head: &str| head.lines().filter(|line| line.contains("orwarded-for")).collect::<String>();
+        seen.iter().map(|seen| fields(&seen.head).to_ascii_lowercase()).collect()
     }
 }
 
@@ -93,10 +94,14 @@ fn check(sends: &str) {
 
     for client in CLIENTS {
         assert_eq!(stage.ask(client, &anywhere, &[]).status, 200);
-        assert_eq!(stage.told(), [format!("x-forwarded-for: {client}")], "{sends}");
+        assert_eq!(stage.forwarded_for(), [format!("x-forwarded-for: {client}")], "{sends}");
         let forged = [("X-Forwarded-For", "127.0.0.7")];
         assert_eq!(stage.ask(client, &anywhere, &forged).status, 200);
-        assert_eq!(stage.told(), [format!("x-forwarded-for: {client}")], "{sends}: a field of the client's");
+        assert_eq!(
+            stage.forwarded_for(),
+            [format!("x-forwarded-for: {client}")],
+            "{sends}: a field of the client's"
+        );
     }
 
     assert_eq!(stage.ask(seven, &near, &[]).status, 200, "{sends}");
@@ -104,7 +109,7 @@ fn check(sends: &str) {
     let forged = [("X-Forwarded-For", "127.0.0.7")];
     assert_eq!(stage.ask(eight, &near, &forged).status, 401, "{sends}: a field of the client's");
     assert_eq!(stage.ask(seven, &balancer, &[]).status, 401, "{sends}: the balancer's own address");
-    assert_eq!(stage.told().len(), 1, "{sends}: something refused was forwarded");
+    assert_eq!(stage.forwarded_for().len(), 1, "{sends}: something refused was forwarded");
 
     // Without HAProxy in between a trusted address says nothing, so that nothing is served.
     let mut direct = Client::tcp(stage.gateway.proxy);

@@ -22,7 +22,7 @@ use support::{
 };
 
 /// Where a server is to listen, what it serves, and whom it asks about `/api/echo`.
-struct Place<'a> {
+struct ServerSetup<'a> {
     dir: &'a Path,
     address: SocketAddr,
     application: SocketAddr,
@@ -30,21 +30,21 @@ struct Place<'a> {
 }
 
 /// It speaks HTTP/2 alone, so that an answer is proof enough.
-fn nghttpd(place: &Place<'_>) -> Command {
+fn nghttpd(setup: &ServerSetup<'_>) -> Command {
     let mut command = Command::new("nghttpd");
-    command.args(["--address=127.0.0.1", "--echo-upload", "-d"]).arg(place.dir);
-    if !place.secure {
+    command.args(["--address=127.0.0.1", "--echo-upload", "-d"]).arg(setup.dir);
+    if !setup.secure {
         command.arg("--no-tls");
     }
-    command.arg(place.address.port().to_string());
-    if place.secure {
-        command.args([place.dir.join("tls.key"), place.dir.join("tls.crt")]);
+    command.arg(setup.address.port().to_string());
+    if setup.secure {
+        command.args([setup.dir.join("tls.key"), setup.dir.join("tls.crt")]);
     }
     command
 }
 
-fn nginx(place: &Place<'_>) -> Command {
-    let Place { dir, address, application, .. } = place;
+fn nginx(setup: &ServerSetup<'_>) -> Command {
+    let ServerSetup { dir, address, application, .. } = setup;
     let text = format!(
         "events {{}}
 pid nginx.pid;
@@ -71,8 +71,8 @@ http {{
     command
 }
 
-fn caddy(place: &Place<'_>) -> Command {
-    let Place { dir, address, application, secure } = place;
+fn caddy(setup: &ServerSetup<'_>) -> Command {
+    let ServerSetup { dir, address, application, secure } = setup;
     let (scheme, tls) = if *secure {
         ("https", format!("tls {0}/tls.crt {0}/tls.key", dir.display()))
     } else {
@@ -109,7 +109,7 @@ fn caddy(place: &Place<'_>) -> Command {
     command
 }
 
-fn check(server: fn(&Place<'_>) -> Command, secure: bool, spoken: Option<&str>) {
+fn check(server: fn(&ServerSetup<'_>) -> Command, secure: bool, spoken: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
     let large: String = (0..1 << 17).map(|number| format!("{number:07x}\n")).collect();
     assert_eq!(large.len(), 1 << 20);
@@ -123,8 +123,8 @@ fn check(server: fn(&Place<'_>) -> Command, secure: bool, spoken: Option<&str>) 
     let echo =
         Upstream::start(|seen, socket| json(socket, std::str::from_utf8(&seen.body).unwrap_or_default()));
     let (address, application) = (vacant(), echo.address);
-    let place = Place { dir: dir.path(), address, application, secure };
-    let started = listening(server(&place).stdout(Stdio::null()), address);
+    let setup = ServerSetup { dir: dir.path(), address, application, secure };
+    let started = listening(server(&setup).stdout(Stdio::null()), address);
 
     let sections = Gateway::services(address);
     let sections = if secure {
@@ -175,7 +175,7 @@ fn check(server: fn(&Place<'_>) -> Command, secure: bool, spoken: Option<&str>) 
 
     drop(started);
     assert_eq!(ask(&mut client, "GET", "/api/small", None).0, 502, "nobody is there");
-    let _again = listening(server(&place).stdout(Stdio::null()), address);
+    let _again = listening(server(&setup).stdout(Stdio::null()), address);
     assert_eq!(ask(&mut client, "GET", "/api/small", None), (200, "small".into()), "it is back");
 }
 

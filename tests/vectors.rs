@@ -16,9 +16,9 @@ use permgate::authz::{
         BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds, ServiceKey,
         ServiceSpec, Settings,
     },
-    secret::{Bearer, Digest, Form, TokenId, contains_token},
+    secret::{Bearer, BearerForm, Digest, TokenId, contains_token},
     subject::{
-        Access, Directory, Ending, GroupIx, Permission, Permissions, Scope, ServiceSet, Token, User, UserIx,
+        Access, Directory, GroupIx, Permission, Permissions, Scope, ServiceSet, Token, TokenEnd, User, UserIx,
     },
     time::Timestamp,
 };
@@ -41,7 +41,7 @@ fn token_texts() {
     let data: Value = serde_json::from_str(include_str!("data/decisions.json")).unwrap();
     for vector in data["token_format_vectors"].as_array().unwrap() {
         let text = vector["text"].as_str().unwrap();
-        let own = Bearer::parse(text).is_some_and(|bearer| bearer.classify(false).1 == Form::Own);
+        let own = Bearer::parse(text).is_some_and(|bearer| bearer.classify(false).1 == BearerForm::Own);
         assert_eq!(Some(own), vector["well_formed"].as_bool(), "{text:?}");
     }
 }
@@ -204,9 +204,9 @@ fn token(row: &Value, fixture: &Value, rules: &Rules) -> (Digest, Token) {
         (service.id, if entry["access"] == "read" { Access::Read } else { Access::Full })
     });
     let end = match (row["revoked_at"].as_str(), row["grace_until"].as_str()) {
-        (Some(_), _) => Ending::Revoked,
-        (None, Some(at)) => Ending::Rotated { grace_until: time(at) },
-        (None, None) => Ending::None,
+        (Some(_), _) => TokenEnd::Revoked,
+        (None, Some(at)) => TokenEnd::Rotated { grace_until: time(at) },
+        (None, None) => TokenEnd::None,
     };
     let token = Token {
         id: TokenId::parse(row["id"].as_str().unwrap()).unwrap(),

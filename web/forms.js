@@ -68,9 +68,15 @@ async function stale(form, place) {
   const now = await permgate.call("GET", url).catch(() => null);
   if (!now) return;
   const show = (value) => (value === null || value === "" ? "nothing" : `“${value}”`);
-  const differs = [...form.elements].filter((field) =>
-    field.name in now && field.defaultValue !== undefined && String(now[field.name] ?? "") !== field.defaultValue);
-  const lines = differs.map((field) => `\n${field.labels?.[0]?.textContent.trim() ?? field.name}: ${show(field.defaultValue)} is now ${show(now[field.name])}`);
+  const lines = [...form.elements].filter((field) => field.name in now).flatMap((field) => {
+    const label = field.labels?.[0]?.textContent.trim() ?? field.name;
+    if (field.type === "checkbox") {
+      const chosen = now[field.name].includes(field.value);
+      return chosen === field.defaultChecked ? [] : [`\n${label}: ${chosen ? "added" : "taken away"}`];
+    }
+    const same = field.defaultValue === undefined || String(now[field.name] ?? "") === field.defaultValue;
+    return same ? [] : [`\n${label}: ${show(field.defaultValue)} is now ${show(now[field.name])}`];
+  });
   place.textContent = "Somebody else has changed this since you opened it." + (lines.join("") || "\nThe fields here are the same.");
   const actions = document.createElement("div");
   actions.className = "actions";
@@ -137,8 +143,10 @@ async function done(form, said) {
   if (message && undo) {
     const [method, template] = undo.split(" ");
     const names = form.dataset.undoFields?.split(" ");
-    const body = names && Object.fromEntries(names.map((name) => [name, form.elements[name].value]));
-    message.undo = { method, path: path(template, form), body };
+    const { undoInitial: initial, undoThen: then } = form.dataset;
+    const body = initial !== undefined ? permgate.body(form, true)
+      : names && Object.fromEntries(names.map((name) => [name, form.elements[name].value]));
+    message.undo = { method, path: path(template, form), body, then: then && path(then, form) };
   }
   form.closest("dialog")?.close();
   if (then === "reload") {

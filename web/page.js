@@ -86,6 +86,7 @@ const permgate = {
         toast.remove();
         try {
           await permgate.call(undo.method, undo.path, undo.body);
+          if (undo.then) history.replaceState(null, "", undo.then);
           await permgate.visit(location.href);
           permgate.toast("Undone.");
         } catch (error) {
@@ -133,21 +134,25 @@ const permgate = {
     }
   },
 
-  /** What a form says, as the API's JSON. Fields whose name ends in `_` are for the page alone. */
-  body(form) {
+  /** What a form says, or said when it was opened, as the API's JSON. Fields whose name ends in `_` are for the page alone. */
+  body(form, initial = false) {
     const body = {};
     for (const field of form.elements) {
       if (!field.name || field.name.endsWith("_") || field.disabled || (field.type === "radio" && !field.checked)) continue;
       const kind = field.dataset.as;
       if (field.type === "checkbox") {
         body[field.name] ??= [];
-        if (field.checked) body[field.name].push(field.value);
-      } else if (kind === "list") {
-        body[field.name] = field.value.split(/[\s,]+/).filter(Boolean);
+        if (initial ? field.defaultChecked : field.checked) body[field.name].push(field.value);
+        continue;
+      }
+      const option = initial && field.options && ([...field.options].find((one) => one.defaultSelected) ?? field.options[0]);
+      const value = option ? option.value : initial ? field.defaultValue : field.value;
+      if (kind === "list") {
+        body[field.name] = value.split(/[\s,]+/).filter(Boolean);
       } else if (kind === "null") {
-        body[field.name] = field.value === "" ? null : field.value;
-      } else if (kind !== "optional" || field.value !== "") {
-        body[field.name] = field.value;
+        body[field.name] = value === "" ? null : value;
+      } else if (kind !== "optional" || value !== "") {
+        body[field.name] = value;
       }
     }
     return body;
@@ -175,9 +180,12 @@ const permgate = {
 function click(event) {
   const opener = event.target.closest("[data-opens]");
   if (opener) {
-    const dialog = document.getElementById(opener.dataset.opens);
-    Object.assign(dialog.dataset, opener.dataset);
-    for (const place of dialog.querySelectorAll("[data-fill]")) place.textContent = opener.dataset[place.dataset.fill] ?? "";
+    // What opens the dialog stays with the button: a click in the dialog must not open it again.
+    const { opens, ...about } = opener.dataset;
+    const dialog = document.getElementById(opens);
+    Object.assign(dialog.dataset, about);
+    for (const place of dialog.querySelectorAll("[data-fill]")) place.textContent = about[place.dataset.fill] ?? "";
+    for (const place of dialog.querySelectorAll("[data-cell]")) place.textContent = opener.closest("tr").querySelector(place.dataset.cell).textContent;
     for (const form of dialog.querySelectorAll("form")) clear(form);
     dialog.showModal();
     dialog.dispatchEvent(new Event("opened"));

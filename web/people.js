@@ -50,12 +50,18 @@ permgate.ready.demo = (root) => {
   form.requestSubmit();
 };
 
-/** A role is made from another one's permissions. */
+/** A role is made from another one's permissions, or shown with its own to be changed. */
 permgate.ready.roles = (root) => {
-  const dialog = root.querySelector("#new-role");
-  dialog?.addEventListener("opened", () => {
-    const chosen = (dialog.dataset.permissions ?? "").split(" ");
-    for (const box of dialog.querySelectorAll("[type=checkbox]")) box.checked = chosen.includes(box.value);
-    delete dialog.dataset.permissions;
-  });
+  const fill = ({ currentTarget: dialog }) => {
+    const { key = "", name = "", revision = "", permissions = "" } = dialog.dataset;
+    const chosen = permissions.split(" ");
+    const form = dialog.querySelector("form");
+    for (const box of form.querySelectorAll("[type=checkbox]")) box.checked = box.defaultChecked = chosen.includes(box.value);
+    for (const word of ["key", "name", "revision", "permissions", "held"]) delete dialog.dataset[word];
+    if (form.id !== "role") return;
+    form.elements.key_.value = key;
+    form.elements.name.value = form.elements.name.defaultValue = name;
+    form.dataset.revision = revision;
+  };
+  for (const id of ["new-role", "edit-role"]) root.querySelector(`#${id}`)?.addEventListener("opened", fill);
 };

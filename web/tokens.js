@@ -3,7 +3,7 @@
 
 (() => {
   const DAY = 86_400_000;
-  const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
+  const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 
   /** An error that belongs to a field. */
   function refused(field, message) {

@@ -21,7 +21,7 @@ use crate::{
         path::RequestPath,
         rules::BUILT_IN_SERVICE,
         secret::{Digest, TokenId, contains_token},
-        subject::{Access, Ending, Subject, Token, User},
+        subject::{Access, Subject, Token, TokenEnd, User},
         time::Timestamp,
     },
     net::{Connection, Peer},
@@ -250,8 +250,8 @@ fn is_operator(peer: &Peer, own_uid: u32) -> bool {
 /// When the token ends by time alone.
 fn deadline(token: &Token) -> Option<Timestamp> {
     let grace = match token.end {
-        Ending::Rotated { grace_until } => Some(grace_until),
-        Ending::None | Ending::Revoked => None,
+        TokenEnd::Rotated { grace_until } => Some(grace_until),
+        TokenEnd::None | TokenEnd::Revoked => None,
     };
     token.expires_at.into_iter().chain(grace).min()
 }

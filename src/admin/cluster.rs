@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{Context, caller::Caller, error::Problem, wire::ok};
 use crate::{
     authz::subject::Permission,
-    store::cluster::{Standing, Status},
+    store::cluster::{MembershipState, Status},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -51,13 +51,13 @@ async fn show(State(context): State<Context>, caller: Caller) -> Result<Response
 
 impl From<Status> for ClusterView {
     fn from(status: Status) -> Self {
-        let Status { node, standing, head, in_force, permitted_for, members, departed, waiting } = status;
-        let standing = match standing {
-            Standing::Member => "member",
-            Standing::Outside => "joining",
-            Standing::Displaced => "displaced",
-            Standing::Forked(_) => "forked",
-            Standing::Left => "left",
+        let Status { node, membership, head, in_force, permitted_for, members, departed, waiting } = status;
+        let standing = match membership {
+            MembershipState::Member => "member",
+            MembershipState::Outside => "joining",
+            MembershipState::Displaced => "displaced",
+            MembershipState::Forked(_) => "forked",
+            MembershipState::Left => "left",
         };
         let members = members.into_iter().map(|member| MemberView {
             node: member.node,

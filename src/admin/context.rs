@@ -50,7 +50,7 @@ pub struct Parts {
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
     pub metrics: Arc<Metrics>,
-    pub uses: Arc<dyn Uses>,
+    pub uses: Arc<dyn UsageTracker>,
     pub configuration: Arc<dyn Configuration>,
     /// Whether requests are taken: false before the first worker serves and while draining.
     pub ready: Arc<AtomicBool>,
@@ -69,7 +69,7 @@ pub struct Parts {
 }
 
 /// What the workers know of uses that the store does not yet.
-pub trait Uses: Send + Sync {
+pub trait UsageTracker: Send + Sync {
     fn last(&self, digest: &Digest) -> Option<LastUsed>;
 
     /// A use on the admin listener itself.

@@ -8,7 +8,7 @@ use super::session::TooMany;
 use crate::{
     authz::answer::{Answer, Reason},
     fence::FenceIncomplete,
-    store::{ChangeError, ReadError, Refusal},
+    store::{AdminError, ChangeError, ReadError},
 };
 
 /// An answer that is not a success. `render` writes its body once the request's id and `Accept`
@@ -203,8 +203,8 @@ impl From<ChangeError> for Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<AdminError> for Problem {
+    fn from(refusal: AdminError) -> Self {
         Self::new(refusal.status(), refusal.code.word(), refusal.message)
     }
 }

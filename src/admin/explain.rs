@@ -19,12 +19,12 @@ use crate::authz::{
     explain::{self, Explanation, STAND_IN},
     path::RequestPath,
     rules::{Origin, Rules, ServiceKey},
-    secret::{self, Digest, Form},
+    secret::{self, BearerForm, Digest},
     subject::{Permission, UserIx},
 };
 
 pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/explain", post(tell))
+    Router::new().route("/v1/explain", post(explain))
 }
 
 /// Without `token_id` and `user` the request is anonymous. A `user` stands for a sound token of
@@ -49,7 +49,7 @@ pub struct ExplainRequest {
     pub client: Option<std::net::IpAddr>,
 }
 
-async fn tell(
+async fn explain(
     State(context): State<Context>,
     caller: Caller,
     Json(body): Json<ExplainRequest>,
@@ -94,7 +94,7 @@ pub(super) fn explained(
             if !caller.is(&record.owner) {
                 caller.require(Permission::AdminRead)?;
             }
-            let form = if record.imported { Form::Foreign } else { Form::Own };
+            let form = if record.imported { BearerForm::Foreign } else { BearerForm::Own };
             let carrier = carrier(&snapshot.rules, &query, body.carrier.as_deref())?;
             let credential = sent_in(carrier.clone(), form, record.digest, &snapshot.rules, &query);
             let query = Query { credential, ..query };
@@ -114,7 +114,7 @@ pub(super) fn explained(
         }
     };
     let explanation = if body.user.is_some() { without_token(explanation) } else { explanation };
-    Ok(told_to(caller, &snapshot.rules, explanation))
+    Ok(visible_to(caller, &snapshot.rules, explanation))
 }
 
 /// The carrier that was asked for, else the first one that the service of the path accepts.
@@ -130,7 +130,13 @@ fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> Result<Carr
 }
 
 /// The credential that counts when the token stands in this carrier alone.
-fn sent_in(carrier: Carrier, form: Form, digest: Digest, rules: &Rules, query: &Query<'_>) -> Credential {
+fn sent_in(
+    carrier: Carrier,
+    form: BearerForm,
+    digest: Digest,
+    rules: &Rules,
+    query: &Query<'_>,
+) -> Credential {
     let digest = Some(digest);
     let (authorization, others) = match carrier.kind() {
         None => (Credential::Bearer { form, digest }, Vec::new()),
@@ -145,41 +151,41 @@ fn sent_in(carrier: Carrier, form: Form, digest: Digest, rules: &Rules, query: &
 }
 
 /// The decision goes by the kind of a carrier; who asks is told the name.
-fn naming(carrier: &Carrier, query: &Query<'_>, mut told: Explanation) -> Explanation {
+fn naming(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) -> Explanation {
     if let (Carrier::Header(name), Some(CarrierKind::Header)) = (carrier, query.credential.kind()) {
-        for step in told.steps.iter_mut().filter(|step| step.name == "credential") {
+        for step in explanation.steps.iter_mut().filter(|step| step.name == "credential") {
             step.looked_at = format!("the field {name}");
         }
     }
-    told
+    explanation
 }
 
 /// Who asks about a user asks about no token: the one that stood for it has no id to be told.
-fn without_token(mut told: Explanation) -> Explanation {
+fn without_token(mut explanation: Explanation) -> Explanation {
     let named = |text: &mut String| *text = text.replace(&format!("token {STAND_IN}"), "a valid token");
-    for step in &mut told.steps {
+    for step in &mut explanation.steps {
         named(&mut step.looked_at);
         named(&mut step.result);
     }
-    if let Ok(forwarded) = &mut told.outcome {
+    if let Ok(forwarded) = &mut explanation.outcome {
         for (_, value) in &mut forwarded.set {
             *value = value.replace(STAND_IN, "(the token's id)");
         }
     }
-    told
+    explanation
 }
 
 /// Who may not see the configuration is told nothing of a service that they cannot read, nor which
 /// groups read one.
-fn told_to(caller: &Caller, rules: &Rules, mut told: Explanation) -> Explanation {
+fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> Explanation {
     if caller.may(Permission::AdminRead) {
-        return told;
+        return explanation;
     }
-    let service = told.service.as_ref().and_then(|key| rules.service_by_key(key.as_str()));
+    let service = explanation.service.as_ref().and_then(|key| rules.service_by_key(key.as_str()));
     let unreadable =
         service.is_some_and(|service| !caller.user().is_some_and(|user| user.readable.contains(service.id)));
     let hidden = || "not told: this needs the permission admin-read".to_owned();
-    for step in &mut told.steps {
+    for step in &mut explanation.steps {
         step.origin = None;
         if step.name == "read service" {
             step.looked_at = "the readers of the service".to_owned();
@@ -189,11 +195,11 @@ fn told_to(caller: &Caller, rules: &Rules, mut told: Explanation) -> Explanation
             (step.looked_at, step.result) = (hidden(), hidden());
         }
     }
-    told.origin = None;
+    explanation.origin = None;
     if unreadable {
-        told.service = None;
+        explanation.service = None;
     }
-    told
+    explanation
 }
 
 fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Problem> {
@@ -286,8 +292,8 @@ mod tests {
     fn a_url_is_cut_as_a_request_would_carry_it() {
         fn check(url: &str, expected: Option<(Option<&str>, &str)>) {
             let target = Target::parse(url).ok();
-            let told = target.as_ref().map(|target| (target.host.as_deref(), target.path));
-            assert_eq!(told, expected, "{url}");
+            let explanation = target.as_ref().map(|target| (target.host.as_deref(), target.path));
+            assert_eq!(explanation, expected, "{url}");
         }
         check("/rest/issue?q=1", Some((None, "/rest/issue")));
         check("/rest/../hub", Some((None, "/rest/../hub")));

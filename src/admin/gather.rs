@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 
 use crate::{
     authz::answer::Reason,
-    net::{BodyError, Budget, Holder, RequestBody, Share},
+    net::{BodyError, Budget, Holder, RequestBody, Reservation},
 };
 
 /// The bounds of one body.
@@ -27,7 +27,7 @@ pub(super) const OF_STRANGER: Bounds = Bounds { bytes: 16 << 10, time: Duration:
 /// A body, with its share of the budget until the request is over.
 pub(super) struct Gathered {
     pub bytes: Bytes,
-    pub share: Option<Share>,
+    pub reservation: Option<Reservation>,
 }
 
 /// All of a request's body: whoever changes something reads nothing more once it has begun. `budget`: what
@@ -52,7 +52,7 @@ async fn collect(
     budget: Option<(&Arc<Budget>, &Holder)>,
 ) -> Result<Gathered, Reason> {
     let (mut body, mut bytes) = (pin!(body), BytesMut::new());
-    let mut share = None;
+    let mut reservation = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match error {
             BodyError::Timeout => Reason::RequestTimeout,
@@ -64,15 +64,15 @@ async fn collect(
             return Err(Reason::BodyTooLarge);
         }
         if let Some((budget, holder)) = budget {
-            if share.is_none() {
-                share = Some(budget.take(holder, 0).ok_or(Reason::OverBudget)?);
+            if reservation.is_none() {
+                reservation = Some(budget.take(holder, 0).ok_or(Reason::OverBudget)?);
             }
-            if !share.as_mut().is_some_and(|share| share.grow(data.len())) {
+            if !reservation.as_mut().is_some_and(|reservation| reservation.grow(data.len())) {
                 budget.count_refusal();
                 return Err(Reason::OverBudget);
             }
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Gathered { bytes: bytes.freeze(), share })
+    Ok(Gathered { bytes: bytes.freeze(), reservation })
 }

@@ -32,7 +32,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/v1/groups", get(list).post(create))
         .route("/v1/groups/{name}", get(show).patch(edit).delete(delete))
-        .route("/v1/groups/{name}/members/{login}", put(join).delete(leave))
+        .route("/v1/groups/{name}/members/{login}", put(join).delete(remove_member))
 }
 
 pub(super) const SEES_GROUPS: [Permission; 1] = [Permission::ReadGroup];
@@ -146,7 +146,7 @@ async fn join(
     set_member(&context, &caller, name, &login, true).await
 }
 
-async fn leave(
+async fn remove_member(
     State(context): State<Context>,
     caller: Caller,
     Path((name, login)): Path<(String, String)>,

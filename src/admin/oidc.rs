@@ -88,9 +88,9 @@ impl Relying {
         let claims = self.issuer.verified(&token, self.client.tls()).await?;
         let now = Time::now();
         let subject = claims::check(&claims, &self.provider, &flow.nonce(), now)?;
-        let told = claims::tells_all(&claims, &self.provider);
+        let complete = claims::has_every_claim(&claims, &self.provider);
         let more = match (&metadata.userinfo_endpoint, &tokens.access_token) {
-            (Some(endpoint), Some(bearer)) if !told => {
+            (Some(endpoint), Some(bearer)) if !complete => {
                 let more = self.client.userinfo(endpoint, bearer).await?;
                 // OpenID Connect Core, 5.3.2: else it may be anybody's.
                 if more.get("sub").and_then(|sub| sub.as_str()) != Some(subject.as_str()) {

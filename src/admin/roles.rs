@@ -6,7 +6,7 @@ use axum::{
     response::Response,
     routing::{delete, get},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use super::{
     error::Problem,
     offload::READS,
     pages::{Cursor, Paging, Params},
-    wire::{Json, ok, revised, with_reach},
+    wire::{Json, if_match, ok, revised, with_reach},
 };
 use crate::{
     authz::{
@@ -25,7 +25,7 @@ use crate::{
         subject::Permission,
     },
     store::{
-        GrantTarget,
+        GrantTarget, RoleEdit,
         model::{GrantRecord, Grantee, RoleRecord},
     },
 };
@@ -33,7 +33,7 @@ use crate::{
 pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/v1/roles", get(list).post(create))
-        .route("/v1/roles/{key}", delete(remove).get(show))
+        .route("/v1/roles/{key}", delete(remove).get(show).patch(edit))
         .route("/v1/grants", get(list_grants).post(grant).delete(withdraw))
 }
 
@@ -71,6 +71,14 @@ pub(in crate::admin) struct Create {
     permissions: Vec<String>,
 }
 
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RoleEdit)]
+pub(in crate::admin) struct Edit {
+    name: Option<String>,
+    permissions: Option<Vec<String>>,
+}
+
 async fn list(
     State(context): State<Context>,
     caller: Caller,
@@ -101,16 +109,35 @@ async fn create(
     caller: Caller,
     Json(body): Json<Create>,
 ) -> Result<Response, Problem> {
-    let permissions = body.permissions.iter().map(|word| {
-        Permission::from_word(word).ok_or_else(|| Problem::value("A permission has a name that is not known"))
-    });
-    let permissions = permissions.collect::<Result<_, _>>()?;
+    let permissions = permissions(&body.permissions)?;
     let changed = context.store.create_role(caller.actor(), body.key, body.name, permissions).await?;
     let mut response = revised(StatusCode::CREATED, changed.record.revision, &RoleView::new(&changed.record));
     if let Ok(location) = HeaderValue::try_from(format!("/v1/roles/{}", changed.record.key)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+async fn edit(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Edit>,
+) -> Result<Response, Problem> {
+    let revision = if_match(&headers)?;
+    let permissions = body.permissions.as_deref().map(permissions).transpose()?;
+    let edit = RoleEdit { name: body.name, permissions };
+    let changed = context.store.edit_role(caller.actor(), key, revision, edit).await?;
+    let body = with_reach(json!(RoleView::new(&changed.record)), &changed);
+    Ok(revised(StatusCode::OK, changed.record.revision, &body))
+}
+
+fn permissions(words: &[String]) -> Result<Vec<Permission>, Problem> {
+    let known = |word: &String| {
+        Permission::from_word(word).ok_or_else(|| Problem::value(format!("There is no permission {word:?}")))
+    };
+    words.iter().map(known).collect()
 }
 
 async fn remove(
@@ -174,9 +201,9 @@ async fn set(
         _ => return Err(Problem::invalid("Name a user or a group, one of them")),
     };
     let changed = context.store.set_grant(caller.actor(), role, to, granted).await?;
-    let mut body = json!(GrantView::new(&context.store.accounts(), changed.record));
+    let view = GrantView::new(&context.store.accounts(), changed.record.clone());
+    let mut body = with_reach(json!(view), &changed);
     body["granted"] = granted.into();
-    body["cut"] = changed.cut.0.into();
     Ok(ok(&body))
 }
 

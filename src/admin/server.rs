@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
-    fence::{Live, Registry},
+    fence::{Registration, Registry},
     metrics::{History, Metrics, STEP, WorkerMetrics},
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
 };
@@ -53,17 +53,17 @@ pub struct Server {
 /// An answer's body; while it flows, the request is live.
 pub struct AnswerBody {
     inner: RouterBody,
-    live: Option<Live<LiveRequest>>,
+    live: Option<Registration<LiveRequest>>,
 }
 
 /// Who asks and the request's place in the live registry; `None` at an open endpoint.
-type Admitted = Option<(Caller, Live<LiveRequest>)>;
+type Admitted = Option<(Caller, Registration<LiveRequest>)>;
 
 /// What came of a request before it is finished.
 struct Answered {
     response: Result<Response<RouterBody>, Problem>,
     reason: Reason,
-    live: Option<Live<LiveRequest>>,
+    live: Option<Registration<LiveRequest>>,
 }
 
 /// A handler at work. One that has begun a change goes on to its end when its client goes away:
@@ -118,11 +118,11 @@ impl Server {
         let bounds = if caller.is_some() { gather::OF_USER } else { gather::OF_STRANGER };
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
         let budget = (!is_operator).then(|| (&self.context.bodies, connection.bodies()));
-        let Gathered { bytes: body, share: _share } = match gather(&parts.headers, body, bounds, budget).await
-        {
-            Ok(gathered) => gathered,
-            Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
-        };
+        let Gathered { bytes: body, reservation: _reservation } =
+            match gather(&parts.headers, body, bounds, budget).await {
+                Ok(gathered) => gathered,
+                Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
+            };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
             && let Err(problem) = guard::check_csrf(csrf, &parts, &body)
         {

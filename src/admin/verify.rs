@@ -39,12 +39,12 @@ async fn verify(State(context): State<Context>, caller: Caller) -> Result<Respon
     let store = context.store.clone();
     VERIFICATIONS
         .start(move || {
-            let mut told: Option<Instant> = None;
+            let mut last_report: Option<Instant> = None;
             let report = store.verify(&mut |progress| {
-                if told.is_some_and(|at| at.elapsed() < EVERY) {
+                if last_report.is_some_and(|at| at.elapsed() < EVERY) {
                     return ControlFlow::Continue(());
                 }
-                told = Some(Instant::now());
+                last_report = Some(Instant::now());
                 // Nobody reads any more: it is ended.
                 match write(&mut out, &progress_json(&progress)) {
                     Ok(()) => ControlFlow::Continue(()),

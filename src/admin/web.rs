@@ -41,6 +41,19 @@ pub(super) fn routes() -> Router<Context> {
         .route_layer(middleware::from_fn(problems_as_pages))
 }
 
+/// `base?name=value`, with the values that there are.
+fn address<'a>(base: &str, pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let query = query.finish();
+    if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
+}
+
+/// What a form sends when its field is left empty is none.
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.trim().is_empty())
+}
+
 /// `/users/ann`, whatever is in the name.
 fn link(section: &str, name: &str) -> String {
     format!("{section}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))

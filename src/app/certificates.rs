@@ -18,7 +18,7 @@ pub struct ActiveCertificates {
     pub admin: Option<Certificates>,
     metrics: Arc<Metrics>,
     /// The certificates whose end was told of, and when it was told last.
-    told: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
+    reported: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
 }
 
 /// Read, and not shown yet.
@@ -42,8 +42,8 @@ const WARN_MS: i64 = 14 * DAY_MS;
 impl ActiveCertificates {
     pub fn load(config: &Config, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let (proxy, admin) = (load(&config.server.tls)?, load(&config.admin.tls)?);
-        let shown = Self { proxy, admin, metrics, told: Mutex::default() };
-        shown.tell(now());
+        let shown = Self { proxy, admin, metrics, reported: Mutex::default() };
+        shown.report_expiry(now());
         Ok(shown)
     }
 
@@ -64,37 +64,37 @@ impl ActiveCertificates {
         if proxy || admin {
             self.metrics.certificate_reloads.add(1);
         }
-        self.tell(now());
+        self.report_expiry(now());
         proxy || admin
     }
 
     /// Warns of certificates that end soon, once a day, and keeps the gauges.
-    pub fn tell(&self, now: Timestamp) {
+    pub fn report_expiry(&self, now: Timestamp) {
         let shown = [&self.proxy, &self.admin].into_iter().flatten();
         let mut ends = Vec::new();
-        let mut told = self.told.lock();
+        let mut reported = self.reported.lock();
         for expiry in shown.flat_map(Certificates::expiries) {
             let (cert, left) = (expiry.cert.display(), expiry.at.as_millis() - now.as_millis());
             ends.push((expiry.cert.display().to_string(), expiry.at.as_millis() / 1000));
-            let standing = match left {
+            let state = match left {
                 ..=0 => CertificateState::Expired,
                 1..=WARN_MS => CertificateState::Ending,
                 _ => CertificateState::Sound,
             };
-            let before = told.get(&expiry.cert);
+            let before = reported.get(&expiry.cert);
             let due = before
-                .is_none_or(|(before, at)| *before != standing || now.as_millis() - at.as_millis() >= DAY_MS);
+                .is_none_or(|(before, at)| *before != state || now.as_millis() - at.as_millis() >= DAY_MS);
             if !due {
                 continue;
             }
-            match standing {
+            match state {
                 CertificateState::Sound => {}
                 CertificateState::Ending => {
                     tracing::warn!("the certificate {cert} expires in {} days", left / DAY_MS);
                 }
                 CertificateState::Expired => tracing::error!("the certificate {cert} has expired"),
             }
-            told.insert(expiry.cert.clone(), (standing, now));
+            reported.insert(expiry.cert.clone(), (state, now));
         }
         self.metrics.set_certificates(ends);
     }
@@ -156,7 +156,7 @@ mod tests {
             proxy,
             admin: None,
             metrics: Metrics::new(Arc::default()),
-            told: Mutex::default(),
+            reported: Mutex::default(),
         };
         let end: jiff::Timestamp = "2040-01-01T00:00:00Z".parse().unwrap();
         let check = |row: &str, left: i64, expected: Option<&str>| {
@@ -164,12 +164,14 @@ mod tests {
             let writer = lines.clone();
             let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
             tracing::subscriber::with_default(subscriber, || {
-                shown.tell(Timestamp::from_millis(end.as_millisecond() - left));
+                shown.report_expiry(Timestamp::from_millis(end.as_millisecond() - left));
             });
-            let told = String::from_utf8(lines.0.lock().clone()).unwrap();
+            let logged = String::from_utf8(lines.0.lock().clone()).unwrap();
             match expected {
-                Some(words) => assert!(told.contains(words) && told.lines().count() == 1, "{row}: {told:?}"),
-                None => assert_eq!(told, "", "{row}"),
+                Some(words) => {
+                    assert!(logged.contains(words) && logged.lines().count() == 1, "{row}: {logged:?}")
+                }
+                None => assert_eq!(logged, "", "{row}"),
             }
         };
         check("20 days", 20 * DAY_MS, None);

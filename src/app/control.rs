@@ -20,7 +20,7 @@ use super::{
     Outcome, Signals,
     reload::Reloader,
     supervisor::{Supervisor, Watchdog},
-    watch::Changes,
+    watch::FileChanges,
     worker::Exit,
 };
 use crate::{
@@ -73,7 +73,7 @@ pub struct Control {
     pub drain_time: Duration,
     pub ready: Arc<AtomicBool>,
     /// Of the certificates' files.
-    pub changes: Changes,
+    pub changes: FileChanges,
     pub context: admin::Context,
     /// Answer `/metrics` alone.
     pub metrics_listeners: Vec<Listener>,
@@ -143,7 +143,7 @@ impl Control {
         let care = self.upstreams.clone().care(self.state.clone(), worker.clock().clone());
         tokio::task::spawn_local(care);
         self.supervisor.ready(&self.status);
-        let outcome = self.attend(&mut signals).await;
+        let outcome = self.run_until_stopped(&mut signals).await;
         if outcome == Outcome::Drained {
             self.drain_workers(&mut signals).await;
         }
@@ -163,7 +163,7 @@ impl Control {
     }
 
     /// Until the end is asked for or cannot be avoided.
-    async fn attend(&mut self, signals: &mut SignalStreams) -> Outcome {
+    async fn run_until_stopped(&mut self, signals: &mut SignalStreams) -> Outcome {
         let mut flush = tokio::time::interval(FLUSH_USES);
         let mut record = tokio::time::interval(RECORD_REFUSALS);
         let mut rotate = tokio::time::interval(ROTATE_KEYS);

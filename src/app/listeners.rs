@@ -24,7 +24,7 @@ pub(super) struct BoundListener {
 }
 
 /// What was passed to this process. A gateway inside of somebody else's takes nothing.
-pub(super) fn inherited(config: &Config, signals: Signals) -> Result<Inherited, InheritError> {
+pub(super) fn inherited_sockets(config: &Config, signals: Signals) -> Result<Inherited, InheritError> {
     let named =
         |listen: &[Listen]| listen.iter().any(|listen| matches!(listen.address, Address::Inherited(_)));
     if signals == Signals::Heeded || named(&config.server.listen) || named(&config.admin.listen) {

@@ -72,7 +72,7 @@ impl Reloader {
     async fn replace(&self, present: &mut Config, actor: Actor) -> Result<Cut, ReloadError> {
         let file = self.file.clone();
         let next = aside(move || Config::load(&file)).await.map_err(|why| self.refused(why))?;
-        let next = next.map_err(|errors| ReloadError::Invalid(told(&errors)))?;
+        let next = next.map_err(|errors| ReloadError::Invalid(configuration_errors(&errors)))?;
         if let Some(key) = present.unreloadable_change(&next) {
             return Err(self
                 .refused(format!("{key} cannot be changed by a reload: stop permgate and start it again")));
@@ -199,7 +199,7 @@ impl Reloader {
 
     /// Time has passed: a certificate may be about to expire.
     pub fn tell_of_certificates(&self) {
-        self.certificates.tell(SystemTime::now().into());
+        self.certificates.report_expiry(SystemTime::now().into());
     }
 
     /// What both listeners are to show next; the key is the one that is at fault.
@@ -254,7 +254,7 @@ impl Configuration for Shared {
             }),
             false => config::check_text(text, &self.0.file),
         };
-        checked.map_err(|errors| told(&errors))
+        checked.map_err(|errors| configuration_errors(&errors))
     }
 
     fn reload(&self, actor: Actor) -> Reloading {
@@ -268,7 +268,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(|_| "it was interrupted".to_owned())
 }
 
-fn told(errors: &Errors) -> Vec<ConfigurationError> {
+fn configuration_errors(errors: &Errors) -> Vec<ConfigurationError> {
     let one = |problem: &Problem| ConfigurationError {
         file: problem.file.to_string(),
         line: (problem.line > 0).then_some(problem.line),

@@ -50,19 +50,19 @@ impl Supervisor {
     }
 
     pub fn ready(self, status: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+        self.notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
     }
 
     pub fn reloading(self) {
         let Ok(now) = NotifyState::monotonic_usec_now() else { return };
-        self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]);
+        self.notify(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]);
     }
 
     pub fn stopping(self, status: &str) {
-        self.tell(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
     }
 
-    fn tell(self, states: &[NotifyState<'_>]) {
+    fn notify(self, states: &[NotifyState<'_>]) {
         if self.heard
             && let Err(error) = sd_notify::notify(states)
         {
@@ -93,7 +93,7 @@ impl Watchdog {
     /// Gives the sign if every worker has given one since the last time.
     pub fn beat(&mut self) {
         if self.all_alive() {
-            self.supervisor.tell(&[NotifyState::Watchdog]);
+            self.supervisor.notify(&[NotifyState::Watchdog]);
         }
     }
 

@@ -21,7 +21,7 @@ pub struct AdminUses {
     pub refusals: RefusalSender,
 }
 
-impl admin::Uses for AdminUses {
+impl admin::UsageTracker for AdminUses {
     fn last(&self, digest: &Digest) -> Option<LastUsed> {
         self.all.last(digest, &self.state.snapshot().rules)
     }
@@ -52,7 +52,7 @@ impl admin::Uses for AdminUses {
 mod tests {
     use super::*;
     use crate::{
-        admin::Uses as _,
+        admin::UsageTracker as _,
         authz::{
             answer::Reason,
             rules::{Rules, ServiceIds, Settings},

@@ -23,7 +23,7 @@ pub struct Watch {
 }
 
 /// Where changes are heard of.
-pub struct Changes {
+pub struct FileChanges {
     events: mpsc::UnboundedReceiver<()>,
     first: Option<Instant>,
     due: Option<Instant>,
@@ -35,10 +35,10 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Where something is written all the time, it is never quiet.
 const LONGEST: Duration = Duration::from_secs(3);
 
-pub fn watch() -> (Watch, Changes) {
+pub fn watch() -> (Watch, FileChanges) {
     let (sender, events) = mpsc::unbounded_channel();
     let watch = Watch { watcher: Mutex::default(), files: Arc::default(), sender };
-    (watch, Changes { events, first: None, due: None })
+    (watch, FileChanges { events, first: None, due: None })
 }
 
 impl Watch {
@@ -87,7 +87,7 @@ impl Watch {
     }
 }
 
-impl Changes {
+impl FileChanges {
     /// Ends when it is quiet again after a change. Nothing is lost when the wait is given up.
     pub async fn next(&mut self) {
         loop {

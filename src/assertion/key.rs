@@ -23,14 +23,14 @@ pub enum Algorithm {
 
 /// A private key, never shown.
 pub struct Key {
-    pair: Pair,
+    pair: SigningKey,
     id: String,
     /// The first part of every assertion.
     header: String,
     pkcs8: Zeroizing<Vec<u8>>,
 }
 
-enum Pair {
+enum SigningKey {
     Ed25519(Ed25519KeyPair),
     P256(EcdsaKeyPair),
 }
@@ -78,8 +78,10 @@ impl Key {
 
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
-            .map(Pair::Ed25519)
-            .or_else(|_| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Pair::P256))
+            .map(SigningKey::Ed25519)
+            .or_else(|_| {
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(SigningKey::P256)
+            })
             .map_err(|_| KeyError::Kind)?;
         let id = thumbprint(&pair);
         let header = json!({"alg": pair.algorithm().name(), "kid": id, "typ": "JWT"}).to_string();
@@ -120,14 +122,14 @@ impl Key {
 
     pub(super) fn sign(&self, text: &[u8]) -> Result<Signature, Unsigned> {
         match &self.pair {
-            Pair::Ed25519(pair) => pair.try_sign(text),
-            Pair::P256(pair) => pair.sign(&SystemRandom::new(), text),
+            SigningKey::Ed25519(pair) => pair.try_sign(text),
+            SigningKey::P256(pair) => pair.sign(&SystemRandom::new(), text),
         }
         .map_err(|_| Unsigned)
     }
 }
 
-impl Pair {
+impl SigningKey {
     fn algorithm(&self) -> Algorithm {
         match self {
             Self::Ed25519(_) => Algorithm::EdDsa,
@@ -154,7 +156,7 @@ impl Pair {
 }
 
 /// RFC 7638: over the required members in the order of their names, which is how they are written.
-fn thumbprint(pair: &Pair) -> String {
+fn thumbprint(pair: &SigningKey) -> String {
     let members = pair.public().to_string();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
     BASE64_URL_SAFE_NO_PAD.encode(digest)

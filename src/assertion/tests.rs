@@ -56,7 +56,7 @@ fn an_assertion_is_signed_and_bound_to_one_request() {
         keyring.tend(&made(&directory.path().join("keys"), algorithm), NOW).unwrap();
         let assertion = keyring.sign(&claims(), &bound(NOW)).unwrap();
         assert!(assertion.is_sensitive());
-        let told = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
+        let payload = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
         let expected = serde_json::json!({
             "iss": "permgate",
             "aud": "tracker",
@@ -73,7 +73,7 @@ fn an_assertion_is_signed_and_bound_to_one_request() {
             "exp": 1_800_000_025,
             "jti": "r-1",
         });
-        assert_eq!(told, expected, "{algorithm:?}");
+        assert_eq!(payload, expected, "{algorithm:?}");
 
         let text = assertion.to_str().unwrap();
         let (signed, signature) = text.rsplit_once('.').unwrap();
@@ -96,11 +96,11 @@ fn a_verifier_may_be_behind_and_thirty_seconds_are_all_there_is() {
             Settings { lifetime: seconds, ..made(&directory.path().join("keys"), Algorithm::EdDsa) };
         keyring.tend(&settings, NOW).unwrap();
         let assertion = keyring.sign(&claims(), &bound(NOW)).unwrap();
-        let told = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
-        let claim = |name: &str| told[name].as_i64().unwrap() - 1_800_000_000;
-        assert!(claim("nbf") <= -2 && claim("iat") == claim("nbf"), "{lifetime}: {told}");
-        assert!(claim("exp") > 0 && claim("exp") - claim("nbf") <= 30, "{lifetime}: {told}");
-        assert!(claim("exp") <= lifetime as i64, "{lifetime}: {told}");
+        let payload = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
+        let claim = |name: &str| payload[name].as_i64().unwrap() - 1_800_000_000;
+        assert!(claim("nbf") <= -2 && claim("iat") == claim("nbf"), "{lifetime}: {payload}");
+        assert!(claim("exp") > 0 && claim("exp") - claim("nbf") <= 30, "{lifetime}: {payload}");
+        assert!(claim("exp") <= lifetime as i64, "{lifetime}: {payload}");
     }
 }
 

@@ -7,18 +7,18 @@ use std::{borrow::Cow, time::Duration};
 use crate::authz::{
     accounts::{Account, Accounts, Power},
     rules::Rules,
-    subject::{Access, Ending, Permission, Token, UserIx},
+    subject::{Access, Permission, Token, TokenEnd, UserIx},
     time::Timestamp,
 };
 
+mod admin_error;
 pub mod groups;
 pub mod names;
-mod refusal;
 pub mod roles;
 pub mod tokens;
 pub mod users;
 
-pub use refusal::{Refusal, RefusalCode};
+pub use admin_error::{AdminError, AdminErrorCode};
 
 /// What a judgement looks at.
 #[derive(Clone, Copy)]
@@ -53,14 +53,14 @@ impl<'a> Acting<'a> {
     }
 
     /// Refused when the account has been banned or deleted since it was recognised.
-    pub fn user(world: &World<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, Refusal> {
+    pub fn user(world: &World<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, AdminError> {
         let account = world.accounts.user_by_id(id);
         match account.filter(|a| a.record.deleted_at.is_none() && a.record.banned.is_none()) {
             Some(account) => {
                 let power = Power::of(world.accounts, world.rules, account);
                 Ok(Self { user: Some(account.ix), power, parent: parent.map(Cow::Borrowed) })
             }
-            None => refuse(RefusalCode::PermissionDenied, "the account that asks is disabled"),
+            None => refuse(AdminErrorCode::PermissionDenied, "the account that asks is disabled"),
         }
     }
 
@@ -72,22 +72,22 @@ impl<'a> Acting<'a> {
         self.power.permissions.contains(permission)
     }
 
-    pub fn require(&self, permission: Permission) -> Result<(), Refusal> {
+    pub fn require(&self, permission: Permission) -> Result<(), AdminError> {
         if self.has(permission) {
             Ok(())
         } else {
             let message = format!("the permission {} is needed", permission.word());
-            refuse(RefusalCode::PermissionDenied, message)
+            refuse(AdminErrorCode::PermissionDenied, message)
         }
     }
 
     /// `update-self` on oneself, `update-user` on others.
-    pub(super) fn require_update(&self, user: UserIx) -> Result<(), Refusal> {
+    pub(super) fn require_update(&self, user: UserIx) -> Result<(), AdminError> {
         self.require(if self.is(user) { Permission::UpdateSelf } else { Permission::UpdateUser })
     }
 
     /// Profile and tokens: always one's own; of others `admin-read` or `update-user`.
-    pub fn require_sight(&self, user: UserIx) -> Result<(), Refusal> {
+    pub fn require_sight(&self, user: UserIx) -> Result<(), AdminError> {
         if self.is(user) || self.has(Permission::AdminRead) {
             Ok(())
         } else {
@@ -96,12 +96,12 @@ impl<'a> Acting<'a> {
     }
 
     /// The subset rule: nobody gives, or takes hold of, power that they lack.
-    pub(super) fn require_cover(&self, power: &Power) -> Result<(), Refusal> {
+    pub(super) fn require_cover(&self, power: &Power) -> Result<(), AdminError> {
         if self.power.covers(power) {
             Ok(())
         } else {
             refuse(
-                RefusalCode::WouldEscalate,
+                AdminErrorCode::WouldEscalate,
                 "this needs power that the acting account does not have itself",
             )
         }
@@ -109,10 +109,10 @@ impl<'a> Acting<'a> {
 
     /// Taking hold of an account, and giving power, outlasts the request: a token may do so only where
     /// it can do as much as its owner, for good and from anywhere.
-    pub(super) fn require_unbounded(&self) -> Result<(), Refusal> {
+    pub(super) fn require_unbounded(&self) -> Result<(), AdminError> {
         let unbounded = |token: &Token| {
             token.expires_at.is_none()
-                && token.end == Ending::None
+                && token.end == TokenEnd::None
                 && token.allow_ips.is_empty()
                 && self.power.readable.iter().all(|id| token.scope.access(id) == Some(Access::Full))
         };
@@ -122,17 +122,17 @@ impl<'a> Acting<'a> {
         let message = "this gives lasting power, which a token cannot do that expires, was replaced, is bound \
                        to addresses, or does not cover every service that its owner can read: sign in, or use \
                        a token without these limits";
-        refuse(RefusalCode::ExceedsParentToken, message)
+        refuse(AdminErrorCode::ExceedsParentToken, message)
     }
 
     /// For a change that gives this power to somebody.
-    pub(super) fn require_gift(&self, power: &Power) -> Result<(), Refusal> {
+    pub(super) fn require_gift(&self, power: &Power) -> Result<(), AdminError> {
         self.require_cover(power)?;
         if power.is_none() { Ok(()) } else { self.require_unbounded() }
     }
 
     /// The subset rule about somebody's whole power; oneself is no question.
-    pub(super) fn require_cover_of(&self, world: &World<'_>, target: &Account) -> Result<(), Refusal> {
+    pub(super) fn require_cover_of(&self, world: &World<'_>, target: &Account) -> Result<(), AdminError> {
         if self.is(target.ix) {
             Ok(())
         } else {
@@ -142,11 +142,11 @@ impl<'a> Acting<'a> {
 }
 
 /// Whether a change leaves somebody who holds `admin-write`, if there was one.
-pub fn keeps_an_admin(before: &Accounts, after: &Accounts) -> Result<(), Refusal> {
+pub fn keeps_an_admin(before: &Accounts, after: &Accounts) -> Result<(), AdminError> {
     if has_an_admin(after) || !has_an_admin(before) {
         Ok(())
     } else {
-        refuse(RefusalCode::LastAdmin, "nobody would be left who holds admin-write")
+        refuse(AdminErrorCode::LastAdmin, "nobody would be left who holds admin-write")
     }
 }
 
@@ -155,12 +155,12 @@ fn has_an_admin(accounts: &Accounts) -> bool {
     active.into_iter().any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 
-fn refuse<T>(code: RefusalCode, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::new(code, message))
+fn refuse<T>(code: AdminErrorCode, message: impl Into<String>) -> Result<T, AdminError> {
+    Err(AdminError::new(code, message))
 }
 
-fn not_found<T>(what: &str, name: &str) -> Result<T, Refusal> {
-    refuse(RefusalCode::NotFound, format!("there is no {what} {name:?}"))
+fn not_found<T>(what: &str, name: &str) -> Result<T, AdminError> {
+    refuse(AdminErrorCode::NotFound, format!("there is no {what} {name:?}"))
 }
 
 #[cfg(test)]

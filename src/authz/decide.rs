@@ -10,13 +10,13 @@ use crate::authz::{
     destination::Destination,
     path::{PathError, RequestPath},
     rules::{Disagreement, Owner, Rules, Service},
-    secret::Form,
-    subject::{Access, Directory, Ending, Subject, Token},
+    secret::BearerForm,
+    subject::{Access, Directory, Subject, Token, TokenEnd},
     time::Timestamp,
 };
 
 pub use credential::Credential;
-pub(in crate::authz) use observer::{Observer, Silent, Told};
+pub(in crate::authz) use observer::{Observation, Observer, Silent};
 use second::SecondTarget;
 
 mod credential;
@@ -92,18 +92,18 @@ pub(in crate::authz) fn decide_observed<'a>(
 ) -> Result<Permit<'a>, Denial<'a>> {
     let mut denial = Denial { reason: Reason::MethodNotSupported, path: None, owner: None, subject: None };
     let supported = !matches!(*query.method, Method::TRACE | Method::CONNECT);
-    observer.saw("method", || Told::method(query, supported));
+    observer.saw("method", || Observation::method(query, supported));
     if !supported {
         return Err(denial);
     }
 
-    observer.saw("path", || Told::path(query));
+    observer.saw("path", || Observation::path(query));
     let path = match &query.path {
         Ok(path) => path,
         Err(error) => return Err(denial.for_path(*error)),
     };
     let owner = facts.rules.owner(path, query.host, query.method);
-    observer.saw("owner", || Told::owner(query, &owner));
+    observer.saw("owner", || Observation::owner(query, &owner));
     denial.owner = match owner {
         Ok(owner) => owner,
         Err(Disagreement::InvalidUtf8) => return Err(denial.for_path(PathError::Utf8)),
@@ -117,13 +117,13 @@ pub(in crate::authz) fn decide_observed<'a>(
     }
     let second = SecondTarget::of(query, facts.rules).map_err(|reason| denial.clone().with(reason))?;
 
-    observer.saw("url", || Told::url(query.token_in_url));
+    observer.saw("url", || Observation::url(query.token_in_url));
     if query.token_in_url {
         return Err(denial.with(Reason::TokenInUrl));
     }
 
     let public = owner.filter(|owner| is_public(owner, query) && second.is_public(query));
-    observer.saw("credential", || Told::credential(query, public));
+    observer.saw("credential", || Observation::credential(query, public));
     match query.credential {
         Credential::Ambiguous => return Err(denial.with(Reason::AmbiguousAuthorization)),
         Credential::Malformed => return Err(denial.with(Reason::MalformedAuthorization)),
@@ -150,14 +150,14 @@ pub(in crate::authz) fn decide_observed<'a>(
         check_state(&subject, query.client, facts.now)?;
         Ok(subject)
     });
-    observer.saw("token", || Told::token(&authentic, denial.subject));
+    observer.saw("token", || Observation::token(&authentic, denial.subject));
     let subject = match authentic {
         Ok(subject) => subject,
         Err(reason) => return Err(denial.with(reason)),
     };
     let deadline = deadline(subject.token);
 
-    observer.saw("service", || Told::service(owner));
+    observer.saw("service", || Observation::service(owner));
     let Some(owner) = owner else { return Err(denial.with(Reason::NoService)) };
     if let Credential::Elsewhere { .. } = query.credential {
         return Err(denial.with(Reason::WrongCarrier));
@@ -168,16 +168,16 @@ pub(in crate::authz) fn decide_observed<'a>(
 
     let reading = owner.reading && !query.upgrade && !query.method_override;
     let may_read = subject.user.readable.contains(owner.service.id);
-    observer.saw("read service", || Told::read_service(subject, owner, facts.directory, may_read));
+    observer.saw("read service", || Observation::read_service(subject, owner, facts.directory, may_read));
     if may_read {
-        observer.saw("scope", || Told::scope(subject, owner, reading));
+        observer.saw("scope", || Observation::scope(subject, owner, reading));
     }
     let authorized = authorize(&subject, owner.service, reading).map_err(|reason| (reason, Some(owner)));
     let subject = match authorized.and_then(|()| second.authorize(&subject)) {
         Ok(()) => Some(subject),
         // The token is sound, it only adds nothing: as anonymous as without it.
         Err((reason, _)) if public.is_some() => {
-            observer.saw("public rule", || Told::anonymous(reason, owner));
+            observer.saw("public rule", || Observation::anonymous(reason, owner));
             None
         }
         Err(refused) => return Err(denial.of(refused)),
@@ -219,9 +219,9 @@ fn recognise<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a
         return Err(Reason::MissingCredentials);
     };
     match form {
-        Form::ChecksumMismatch => return Err(Reason::ChecksumMismatch),
-        Form::Foreign if !facts.imports => return Err(Reason::MalformedToken),
-        Form::Foreign | Form::Own => {}
+        BearerForm::ChecksumMismatch => return Err(Reason::ChecksumMismatch),
+        BearerForm::Foreign if !facts.imports => return Err(Reason::MalformedToken),
+        BearerForm::Foreign | BearerForm::Own => {}
     }
     let (Some(token), Some(digest)) = (facts.token, *digest) else { return Err(Reason::UnknownToken) };
     let user = facts.directory.user(token.owner).ok_or(Reason::OwnerDeleted)?;
@@ -235,9 +235,9 @@ fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<
         return Err(Reason::OwnerDeleted);
     }
     match token.end {
-        Ending::Revoked => return Err(Reason::TokenRevoked),
-        Ending::Rotated { grace_until } if now >= grace_until => return Err(Reason::TokenRotated),
-        Ending::Rotated { .. } | Ending::None => {}
+        TokenEnd::Revoked => return Err(Reason::TokenRevoked),
+        TokenEnd::Rotated { grace_until } if now >= grace_until => return Err(Reason::TokenRotated),
+        TokenEnd::Rotated { .. } | TokenEnd::None => {}
     }
     if token.expires_at.is_some_and(|at| now >= at) {
         return Err(Reason::TokenExpired);
@@ -270,7 +270,7 @@ fn takes(service: &Service, query: &Query<'_>) -> bool {
 fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Observer) -> Result<(), Reason> {
     let allowed = takes(owner.service, query);
     if owner.service.spec.methods.is_some() {
-        observer.saw("service methods", || Told::service_methods(query, owner, allowed));
+        observer.saw("service methods", || Observation::service_methods(query, owner, allowed));
     }
     if allowed { Ok(()) } else { Err(Reason::MethodNotAllowed) }
 }
@@ -278,8 +278,8 @@ fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Obser
 /// When the token's state changes by time alone.
 fn deadline(token: &Token) -> Option<Timestamp> {
     let grace = match token.end {
-        Ending::Rotated { grace_until } => Some(grace_until),
-        Ending::None | Ending::Revoked => None,
+        TokenEnd::Rotated { grace_until } => Some(grace_until),
+        TokenEnd::None | TokenEnd::Revoked => None,
     };
     token.expires_at.into_iter().chain(grace).min()
 }

@@ -5,15 +5,15 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use crate::authz::{
     answer::{Answer, Reason},
     carriers::CarrierKind,
-    decide::{Credential, Facts, Observer, Permit, Query, Told, decide_observed},
+    decide::{Credential, Facts, Observation, Observer, Permit, Query, decide_observed},
     forwarding::{
         ASSERTION, Claims, FieldPattern, FieldPolicy, Hop, Identities, PassFrom, PeerFields, edit_request,
         patterns,
     },
     path::RequestPath,
     rules::{Authorization, Origin, ServiceKey},
-    secret::{Digest, Form, TokenId, redact},
-    subject::{Access, Directory, Ending, Scope, Token, UserIx},
+    secret::{BearerForm, Digest, TokenId, redact},
+    subject::{Access, Directory, Scope, Token, TokenEnd, UserIx},
 };
 
 /// A decision with its steps, in the order in which they were taken; the last one decided.
@@ -93,19 +93,19 @@ pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explan
         scope,
         not_before: None,
         expires_at: None,
-        end: Ending::None,
+        end: TokenEnd::None,
         allow_ips: Box::default(),
     };
     let digest = Some(Digest::from_bytes([0; 32]));
-    let query = Query { credential: Credential::Bearer { form: Form::Own, digest }, ..query.clone() };
+    let query = Query { credential: Credential::Bearer { form: BearerForm::Own, digest }, ..query.clone() };
     explain(&query, Facts { token: Some(&token), ..facts })
 }
 
 struct Steps(Vec<Step>);
 
 impl Observer for Steps {
-    fn saw(&mut self, name: &'static str, tell: impl FnOnce() -> Told) {
-        let Told { looked_at, result, origin } = tell();
+    fn saw(&mut self, name: &'static str, observe: impl FnOnce() -> Observation) {
+        let Observation { looked_at, result, origin } = observe();
         self.0.push(Step { name, looked_at, result, origin });
     }
 }
@@ -194,7 +194,7 @@ mod tests {
             host: Some("example.org"),
             path: RequestPath::parse(path),
             token_in_url: false,
-            credential: Credential::Bearer { form: Form::Own, digest: Some(DIGEST) },
+            credential: Credential::Bearer { form: BearerForm::Own, digest: Some(DIGEST) },
             client: [192, 0, 2, 1].into(),
             upgrade: false,
             method_override: false,
@@ -235,8 +235,8 @@ mod tests {
         let text = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
         let path = format!("/api/{text}");
         let explanation = explain(&query(&path), facts);
-        let told = format!("{explanation:?}");
-        assert!(!told.contains(text) && !told.contains("c2VjcmV0"), "{told}");
+        let printed = format!("{explanation:?}");
+        assert!(!printed.contains(text) && !printed.contains("c2VjcmV0"), "{printed}");
         let forwarded = explanation.outcome.unwrap();
         assert_eq!(
             (forwarded.upstream.as_str(), forwarded.path.as_str()),
@@ -254,8 +254,8 @@ mod tests {
         let facts = Facts { token: Some(&token), ..fixture.facts() };
         let set = explain(&query("/api/x"), facts).outcome.unwrap().set;
         let ours: Vec<_> = set.iter().filter(|(name, _)| name.starts_with("x-permgate")).collect();
-        let told = "(signed for each request: aud youtrack, sub id-alice, login alice, groups [developers], token_id A1iceYt00001)";
-        assert_eq!(ours, [&("x-permgate-assertion".to_owned(), told.to_owned())]);
+        let assertion = "(signed for each request: aud youtrack, sub id-alice, login alice, groups [developers], token_id A1iceYt00001)";
+        assert_eq!(ours, [&("x-permgate-assertion".to_owned(), assertion.to_owned())]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::authz::{
         ServiceSpec, Settings,
     },
     secret::{Digest, TokenId},
-    subject::{Access, Directory, Ending, GroupIx, Permissions, Scope, ServiceSet, Token, User, UserIx},
+    subject::{Access, Directory, GroupIx, Permissions, Scope, ServiceSet, Token, TokenEnd, User, UserIx},
     time::Timestamp,
 };
 
@@ -98,7 +98,7 @@ impl Fixture {
             scope: Scope::new([(self.rules.services()[0].id, Access::Full)]).unwrap(),
             not_before: None,
             expires_at: None,
-            end: Ending::None,
+            end: TokenEnd::None,
             allow_ips: Box::default(),
         }
     }

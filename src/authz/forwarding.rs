@@ -16,7 +16,7 @@ use crate::authz::{
 };
 
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
-pub use dropped::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind, patterns};
+pub use dropped::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason, patterns};
 pub use hop::{is_secure, stated_hosts};
 pub use identity::{ASSERTION, Claims, Identities};
 use names::{Side, crosses, may_be_listed};

@@ -47,7 +47,7 @@ pub struct Rules {
     /// Some prefix has capitals: then lower-case paths are looked up folded as well.
     capitals: bool,
     /// `None`: every service has the default, `Authorization: Bearer`.
-    told: Option<Box<HostCredentials>>,
+    host_credentials: Option<Box<HostCredentials>>,
 }
 
 /// Who holds a prefix.

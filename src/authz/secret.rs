@@ -22,7 +22,7 @@ pub struct TokenText(Zeroizing<String>);
 
 /// What a bearer's text is, before any look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum BearerForm {
     /// `pgt_<id>_<secret><crc>` with a right checksum.
     Own,
     ChecksumMismatch,
@@ -96,14 +96,14 @@ impl<'a> Bearer<'a> {
     }
 
     /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
-    pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, Form) {
+    pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, BearerForm) {
         let alias = || ALIASES.iter().find_map(|alias| self.text.strip_prefix(*alias));
         let behind = if self.shaped || !perm_alias { None } else { alias().filter(|rest| has_shape(rest)) };
         let canonical = behind.map_or(self, |text| Bearer { text, shaped: true });
         let form = match canonical {
-            Bearer { shaped: false, .. } => Form::Foreign,
-            Bearer { text, .. } if has_checksum(text) => Form::Own,
-            _ => Form::ChecksumMismatch,
+            Bearer { shaped: false, .. } => BearerForm::Foreign,
+            Bearer { text, .. } if has_checksum(text) => BearerForm::Own,
+            _ => BearerForm::ChecksumMismatch,
         };
         (canonical, form)
     }
@@ -276,7 +276,7 @@ mod tests {
         };
         let (id, text) = TokenText::generate(&mut fill);
         let (bearer, form) = Bearer::parse(text.expose()).unwrap().classify(false);
-        assert_eq!((text.expose().len(), form, bearer.id()), (66, Form::Own, Some(id)));
+        assert_eq!((text.expose().len(), form, bearer.id()), (66, BearerForm::Own, Some(id)));
         assert_eq!(bearer.digest(), text.digest());
         assert_eq!(Digest::from_hex(&text.digest().to_hex()), Some(text.digest()));
         assert!(!format!("{text:?}{bearer:?}{:?}", text.digest()).contains(&text.expose()[17..]));
@@ -295,22 +295,22 @@ mod tests {
 
     #[test]
     fn a_bearer_is_classified_before_any_look_up() {
-        let check = |name: &str, text: &str, alias: bool, expected: Form| {
+        let check = |name: &str, text: &str, alias: bool, expected: BearerForm| {
             let (canonical, form) = Bearer::parse(text).unwrap().classify(alias);
             assert_eq!(form, expected, "{name}");
-            if form == Form::Own {
+            if form == BearerForm::Own {
                 assert_eq!(canonical.text, TOKEN.as_bytes(), "{name}");
             }
         };
-        check("own", TOKEN, true, Form::Own);
-        check("alias with a colon", &format!("perm:{TOKEN}"), true, Form::Own);
-        check("alias with a dash", &format!("perm-{TOKEN}"), true, Form::Own);
-        check("alias switched off", &format!("perm-{TOKEN}"), false, Form::Foreign);
-        check("alias twice", &format!("perm:perm:{TOKEN}"), true, Form::Foreign);
-        check("alias before something else", "perm:cm9vdA==.dG9r.rNZ38", true, Form::Foreign);
-        check("alias before a typo", &format!("perm:{}x", &TOKEN[..65]), true, Form::ChecksumMismatch);
-        check("prefix in capitals", &TOKEN.replace("pgt", "PGT"), true, Form::Foreign);
-        check("one character changed", &TOKEN.replace("fAP2", "fAPA"), true, Form::ChecksumMismatch);
+        check("own", TOKEN, true, BearerForm::Own);
+        check("alias with a colon", &format!("perm:{TOKEN}"), true, BearerForm::Own);
+        check("alias with a dash", &format!("perm-{TOKEN}"), true, BearerForm::Own);
+        check("alias switched off", &format!("perm-{TOKEN}"), false, BearerForm::Foreign);
+        check("alias twice", &format!("perm:perm:{TOKEN}"), true, BearerForm::Foreign);
+        check("alias before something else", "perm:cm9vdA==.dG9r.rNZ38", true, BearerForm::Foreign);
+        check("alias before a typo", &format!("perm:{}x", &TOKEN[..65]), true, BearerForm::ChecksumMismatch);
+        check("prefix in capitals", &TOKEN.replace("pgt", "PGT"), true, BearerForm::Foreign);
+        check("one character changed", &TOKEN.replace("fAP2", "fAPA"), true, BearerForm::ChecksumMismatch);
     }
 
     #[test]

@@ -75,14 +75,14 @@ pub struct Token {
     pub not_before: Option<Timestamp>,
     /// Exclusive: at this instant the token no longer holds.
     pub expires_at: Option<Timestamp>,
-    pub end: Ending,
+    pub end: TokenEnd,
     /// Empty: from anywhere.
     pub allow_ips: Box<[IpNet]>,
 }
 
 /// What somebody did to end a token; expiry and bans are computed and have no place here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum TokenEnd {
     None,
     /// Replaced by a newer one; holds until the instant, exclusive.
     Rotated {

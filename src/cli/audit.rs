@@ -8,7 +8,7 @@ use super::{
     Global,
     client::{Client, escape},
     failure::{Failure, say},
-    output::{Columns, Format, View},
+    output::{Columns, Format, ListView},
 };
 
 #[derive(Debug, Subcommand)]
@@ -39,7 +39,7 @@ const COLUMNS: Columns = &[
     ("REASON", "reason"),
     ("CHANGE", "change"),
 ];
-const VIEW: View = View { nouns: "events", sort: &[], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "events", sort: &[], columns: COLUMNS };
 
 /// How soon a followed event shows.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -169,12 +169,12 @@ impl Listener {
         })
     }
 
-    /// An answer of any length into `out`, as it comes; `tell` hears how many bytes there are.
+    /// An answer of any length into `out`, as it comes; `on_progress` hears how many bytes there are.
     pub(super) fn download(
         &self,
         path: &str,
         out: &mut dyn Write,
-        tell: &mut dyn FnMut(u64),
+        on_progress: &mut dyn FnMut(u64),
     ) -> Result<u64, Failure> {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
@@ -191,7 +191,7 @@ impl Listener {
                 if let Ok(data) = frame.map_err(|error| broken_off(&target, &error))?.into_data() {
                     out.write_all(&data)?;
                     written += u64::try_from(data.len()).unwrap_or(u64::MAX);
-                    tell(written);
+                    on_progress(written);
                 }
             }
             Ok(written)
@@ -301,7 +301,7 @@ pub(super) fn refusal(answer: &Answer) -> Failure {
     };
     for error in body["errors"].as_array().into_iter().flatten() {
         message.push_str("\n  ");
-        message.push_str(&told(error));
+        message.push_str(&describe_error(error));
     }
     if *status == StatusCode::UNAUTHORIZED {
         message.push_str("\n  Set PERMGATE_TOKEN or --token-file to a token whose scope includes `permgate`");
@@ -310,7 +310,7 @@ pub(super) fn refusal(answer: &Answer) -> Failure {
 }
 
 /// An error of a configuration as the listener tells it.
-fn told(error: &Value) -> String {
+fn describe_error(error: &Value) -> String {
     match (error["line"].as_u64(), error["message"].as_str()) {
         (Some(line), Some(message)) => {
             let file = error["file"].as_str().unwrap_or("line");

@@ -42,19 +42,24 @@ struct Demo {
 }
 
 /// One line to try and what must come of it.
-struct Line {
+struct DemoRequest {
     what: &'static str,
     target: &'static str,
     bearer: bool,
     status: u16,
 }
 
-const LINES: [Line; 5] = [
-    Line { what: "granted, and alice may read it", target: "/api/issues", bearer: true, status: 200 },
-    Line { what: "no token", target: "/api/issues", bearer: false, status: 401 },
-    Line { what: "another service's path", target: "/hub/api/rest/users", bearer: true, status: 403 },
-    Line { what: "nobody's path", target: "/elsewhere", bearer: true, status: 404 },
-    Line { what: "a path with two readings", target: "/api/%2e%2e/hub/api", bearer: true, status: 400 },
+const REQUESTS: [DemoRequest; 5] = [
+    DemoRequest { what: "granted, and alice may read it", target: "/api/issues", bearer: true, status: 200 },
+    DemoRequest { what: "no token", target: "/api/issues", bearer: false, status: 401 },
+    DemoRequest { what: "another service's path", target: "/hub/api/rest/users", bearer: true, status: 403 },
+    DemoRequest { what: "nobody's path", target: "/elsewhere", bearer: true, status: 404 },
+    DemoRequest {
+        what: "a path with two readings",
+        target: "/api/%2e%2e/hub/api",
+        bearer: true,
+        status: 400,
+    },
 ];
 
 const STREAM: &str = "/api/stream";
@@ -77,8 +82,8 @@ fn serve() -> Result<(), Failure> {
         println!("  {what:<15} http://{}/sign-in#{login}:{}", demo.page, demo.password);
     }
     println!();
-    for line in &LINES {
-        println!("# {}: {}\n{}\n", line.what, line.status, demo.curl(line.target, line.bearer));
+    for request in &REQUESTS {
+        println!("# {}: {}\n{}\n", request.what, request.status, demo.curl(request.target, request.bearer));
     }
     println!(
         "# a stream, and its end: run this in one shell ...\n{}\n",
@@ -106,13 +111,14 @@ fn script() -> Result<bool, Failure> {
     let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
     println!("{}", demo.introduction());
     let mut sound = true;
-    for line in &LINES {
-        let answer = demo.get(line.target, line.bearer)?;
-        sound &= tell(line.what, line.target, answer.status == line.status, &outcome(&answer));
+    for request in &REQUESTS {
+        let answer = demo.get(request.target, request.bearer)?;
+        sound &=
+            print_result(request.what, request.target, answer.status == request.status, &outcome(&answer));
     }
     sound &= demo.cut_a_stream()?;
     let answer = demo.get("/api/issues", true)?;
-    sound &= tell("the same token once more", "/api/issues", answer.status == 401, &outcome(&answer));
+    sound &= print_result("the same token once more", "/api/issues", answer.status == 401, &outcome(&answer));
     println!(
         "{}",
         if sound { "\nevery outcome is as it should be" } else { "\nNOT every outcome is as it should be" }
@@ -121,11 +127,11 @@ fn script() -> Result<bool, Failure> {
 }
 
 fn outcome(answer: &Answer) -> String {
-    let told = answer.body["error_description"].as_str().unwrap_or("answered by the example service");
-    format!("{}  {told}", answer.status.as_u16())
+    let result = answer.body["error_description"].as_str().unwrap_or("answered by the example service");
+    format!("{}  {result}", answer.status.as_u16())
 }
 
-fn tell(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
+fn print_result(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
     let mark = if as_it_should { "ok" } else { "NOT as it should be" };
     println!("{what:<32} GET {target:<22} {outcome}  [{mark}]");
     as_it_should
@@ -187,14 +193,14 @@ impl Demo {
         let Client::Listener(stream) = self.client(true)? else { return Ok(false) };
         let mut events = Revoking { demo: self, cut: None, later: 0 };
         let end = stream.download(STREAM, &mut events, &mut |_| {});
-        let told = match &end {
+        let result = match &end {
             Ok(_) => "ended as if it were complete",
             Err(failure) => failure.message(),
         };
         let cut = events.cut.unwrap_or_default();
         let sound = cut == 1 && end.is_err() && events.later <= ON_THEIR_WAY;
-        let outcome = format!("200, then revoked: {cut} cut, the client sees: {told}");
-        Ok(tell("a stream while it is revoked", STREAM, sound, &outcome))
+        let outcome = format!("200, then revoked: {cut} cut, the client sees: {result}");
+        Ok(print_result("a stream while it is revoked", STREAM, sound, &outcome))
     }
 }
 

@@ -84,9 +84,14 @@ fn show(answer: &Value) -> Result<(), Failure> {
     }
     let place = place(&answer["origin"]).map_or(String::new(), |place| format!(", decided by {place}"));
     print(&format!("\n{}: {}{place}", text(&answer["outcome"]), text(&answer["reason"])))?;
-    if let Some(told) = answer["answer"].as_object() {
-        print(&format!("{} {}: {}", told["status"], text(&told["error"]), text(&told["error_description"])))?;
-        if let Some(challenge) = told["www_authenticate"].as_str() {
+    if let Some(response) = answer["answer"].as_object() {
+        print(&format!(
+            "{} {}: {}",
+            response["status"],
+            text(&response["error"]),
+            text(&response["error_description"])
+        ))?;
+        if let Some(challenge) = response["www_authenticate"].as_str() {
             print(&format!("WWW-Authenticate: {challenge}"))?;
         }
     }

@@ -9,7 +9,7 @@ use super::{
     complete,
     failure::{Failure, say},
     hint::{self, Named},
-    output::{Columns, View},
+    output::{Columns, ListView},
     token::present,
 };
 
@@ -46,7 +46,7 @@ struct To {
 
 const COLUMNS: Columns = &[("ROLE", "role"), ("USER", "user"), ("GROUP", "group")];
 
-const VIEW: View = View { nouns: "grants", sort: &["role", "user", "group"], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "grants", sort: &["role", "user", "group"], columns: COLUMNS };
 
 impl Grant {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {

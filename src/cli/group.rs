@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{Failure, say},
     hint::{self, Named},
-    output::{Columns, View},
+    output::{Columns, ListView},
     token::present,
 };
 
@@ -75,7 +75,7 @@ const COLUMNS: Columns = &[
     ("MEMBERS", "members"),
 ];
 
-const VIEW: View = View { nouns: "groups", sort: &["name"], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COLUMNS };
 
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {

@@ -26,7 +26,7 @@ use crate::{
     authz::{rules::BUILT_IN_SERVICE, subject::Access},
     store::{
         ImportedToken,
-        import::{self as store_import, ImportEvent, Line, Options},
+        import::{self as store_import, ImportEvent, ImportRecord, Options},
         model::UserKind,
     },
 };
@@ -37,7 +37,7 @@ const CHUNK_BYTES: usize = 512 << 10;
 /// A record is 16 KiB at most; a longer line is none.
 const LONGEST_LINE: usize = 64 << 10;
 /// So many bad lines are told one by one.
-const TOLD: u64 = 100;
+const MOST_REPORTED: u64 = 100;
 
 /// Where an import stands.
 struct Importer<'g> {
@@ -102,18 +102,18 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
         has_service: &|key| key == BUILT_IN_SERVICE || services.contains(key),
         now: SystemTime::now().into(),
     };
-    let mut told = 0;
-    let mut tell = |event: ImportEvent<'_>| match event {
+    let mut reported = 0;
+    let mut on_event = |event: ImportEvent<'_>| match event {
         ImportEvent::Progress(report) => progress.set_position(report.bytes),
         ImportEvent::BadLine { number, why } => {
-            told += 1;
-            if told <= TOLD || global.output != Format::Table {
+            reported += 1;
+            if reported <= MOST_REPORTED || global.output != Format::Table {
                 progress.suspend(|| say(&format!("line {number}: {why}")));
             }
         }
     };
     let input = BufReader::with_capacity(1 << 20, input);
-    let report = store_import::offline(&config.store, &options, input, &mut tell);
+    let report = store_import::offline(&config.store, &options, input, &mut on_event);
     progress.finish_and_clear();
     let report = report.map_err(|error| Failure::failed(chain(&error)))?;
     say(&format!(
@@ -153,9 +153,9 @@ impl Importer<'_> {
         if line.len() > LONGEST_LINE {
             return Ok(Err(format!("longer than {LONGEST_LINE} bytes")));
         }
-        let (path, body, members) = match Line::parse(line) {
+        let (path, body, members) = match ImportRecord::parse(line) {
             Err(error) => return Ok(Err(error.to_string())),
-            Ok(Line::Token(token)) => match token_body(token) {
+            Ok(ImportRecord::Token(token)) => match token_body(token) {
                 Err(why) => return Ok(Err(why)),
                 Ok(body) => {
                     self.bytes += line.len();
@@ -163,7 +163,7 @@ impl Importer<'_> {
                     return Ok(Ok(()));
                 }
             },
-            Ok(Line::User { login, name, kind }) => {
+            Ok(ImportRecord::User { login, name, kind }) => {
                 let kind = match kind {
                     UserKind::Human => "human",
                     UserKind::Service => "service",
@@ -171,7 +171,7 @@ impl Importer<'_> {
                 let name = name.unwrap_or_else(|| login.clone());
                 ("/v1/users", json!({ "login": login, "name": name, "kind": kind }), Vec::new())
             }
-            Ok(Line::Group { name, members }) => {
+            Ok(ImportRecord::Group { name, members }) => {
                 let paths = members
                     .iter()
                     .map(|login| format!("/v1/groups/{}/members/{}", escape(&name), escape(login)));
@@ -228,15 +228,15 @@ impl Importer<'_> {
 
     fn refused(&mut self, number: u64, why: &str) {
         self.bad += 1;
-        let told = match self.bad {
-            ..=TOLD => format!("line {number}: {why}"),
-            bad if bad == TOLD + 1 => "more lines were refused; -o id reports all".to_owned(),
+        let message = match self.bad {
+            ..=MOST_REPORTED => format!("line {number}: {why}"),
+            bad if bad == MOST_REPORTED + 1 => "more lines were refused; -o id reports all".to_owned(),
             _ => String::new(),
         };
         let all = self.global.output != Format::Table;
-        let told = if all { format!("line {number}: {why}") } else { told };
-        if !told.is_empty() {
-            self.progress.suspend(|| say(&told));
+        let message = if all { format!("line {number}: {why}") } else { message };
+        if !message.is_empty() {
+            self.progress.suspend(|| say(&message));
         }
     }
 }

@@ -99,7 +99,7 @@ impl Drop for Offline {
 /// No worker runs here, so none knows more than the store; and there is nothing to reload.
 struct Nothing;
 
-impl admin::Uses for Nothing {
+impl admin::UsageTracker for Nothing {
     fn last(&self, _: &Digest) -> Option<LastUsed> {
         None
     }

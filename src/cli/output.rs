@@ -26,7 +26,7 @@ pub(crate) type Columns = &'static [(&'static str, &'static str)];
 
 /// How a list of records is shown.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
+pub(crate) struct ListView {
     /// What the records are, as in "no tokens".
     pub(crate) nouns: &'static str,
     /// Fields by which they are sorted, without regard to case; none: as they come.
@@ -36,8 +36,8 @@ pub(crate) struct View {
 
 impl Format {
     /// A list of records. An empty one is no table, but words.
-    pub(super) fn list(self, mut records: Vec<Value>, view: View) -> Result<(), Failure> {
-        let View { nouns, sort, columns } = view;
+    pub(super) fn list(self, mut records: Vec<Value>, view: ListView) -> Result<(), Failure> {
+        let ListView { nouns, sort, columns } = view;
         if !sort.is_empty() {
             records.sort_by_cached_key(|record| {
                 sort.iter().map(|field| cell(&record[*field]).to_lowercase()).collect::<Vec<_>>()
@@ -144,9 +144,9 @@ fn cell(value: &Value) -> String {
 
 /// What is known of a thing, without what says nothing and without ids, which nobody reads.
 fn pairs(fields: &serde_json::Map<String, Value>) -> String {
-    let told = fields.iter().filter(|(name, _)| *name != "id").map(|(name, value)| (name, cell(value)));
-    let told = told.filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name} {value}"));
-    told.collect::<Vec<_>>().join(", ")
+    let parts = fields.iter().filter(|(name, _)| *name != "id").map(|(name, value)| (name, cell(value)));
+    let parts = parts.filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name} {value}"));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// `2026-01-31T12:00:00` of `2026-01-31T12:00:00.123Z`: nobody reads milliseconds in a table.

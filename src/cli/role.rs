@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{Failure, say},
     hint::{self, Named},
-    output::{Columns, View},
+    output::{Columns, ListView},
 };
 use crate::authz::subject::Permission;
 
@@ -44,7 +44,7 @@ pub(super) enum Role {
 const COLUMNS: Columns =
     &[("KEY", "key"), ("NAME", "name"), ("PERMISSIONS", "permissions"), ("BUILT IN", "built_in")];
 
-const VIEW: View = View { nouns: "roles", sort: &["key"], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "roles", sort: &["key"], columns: COLUMNS };
 
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {

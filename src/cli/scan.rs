@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     failure::{Failure, reason, say},
-    output::{Columns, Format, View, print},
+    output::{Columns, Format, ListView, print},
 };
 use crate::authz::secret::{LENGTH, find_tokens};
 
@@ -35,7 +35,7 @@ const CHUNK: usize = 1 << 16;
 
 const COLUMNS: Columns = &[("ID", "id"), ("PATH", "path"), ("LINE", "line"), ("COLUMN", "column")];
 
-const VIEW: View = View { nouns: "tokens", sort: &[], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "tokens", sort: &[], columns: COLUMNS };
 
 impl Scan {
     /// Exit code 0: nothing was found; 1: something was; 2: a path could not be read.
@@ -116,20 +116,20 @@ impl Progress {
 
     fn stream(&mut self, name: &str, from: impl Read) -> Result<(), Failure> {
         let shown: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        let mut told = Ok(());
+        let mut result = Ok(());
         let read = search(from, |found| {
             self.found += 1;
-            if told.is_ok() {
-                told = self.tell(&shown, &found);
+            if result.is_ok() {
+                result = self.report(&shown, &found);
             }
         });
         if let Err(error) = read {
             self.unreadable(Path::new(name), &error);
         }
-        told
+        result
     }
 
-    fn tell(&mut self, path: &str, found: &Found) -> Result<(), Failure> {
+    fn report(&mut self, path: &str, found: &Found) -> Result<(), Failure> {
         let Found { line, column, id } = found;
         let record = || json!({"path": path, "line": line, "column": column, "id": id});
         match self.output {
@@ -151,7 +151,7 @@ impl Progress {
 
 /// Reads to the end, in pieces that overlap by less than a token. Bytes, whatever they mean: a token
 /// in a picture is one, too.
-fn search(mut from: impl Read, mut tell: impl FnMut(Found)) -> io::Result<()> {
+fn search(mut from: impl Read, mut on_found: impl FnMut(Found)) -> io::Result<()> {
     let mut buffer: Vec<u8> = Vec::with_capacity(2 * CHUNK);
     // The place of the buffer's first byte.
     let (mut line, mut column) = (1u64, 1u64);
@@ -170,7 +170,7 @@ fn search(mut from: impl Read, mut tell: impl FnMut(Found)) -> io::Result<()> {
         for (at, token) in find_tokens(&buffer) {
             walk(&buffer[done..at], &mut line, &mut column);
             if let Some(id) = token.id() {
-                tell(Found { line, column, id: id.to_string() });
+                on_found(Found { line, column, id: id.to_string() });
             }
             column += LENGTH as u64;
             done = at + LENGTH;

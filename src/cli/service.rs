@@ -6,7 +6,7 @@ use super::{
     Global,
     client::Client,
     failure::Failure,
-    output::{Columns, View},
+    output::{Columns, ListView},
 };
 
 #[derive(Debug, Subcommand)]
@@ -18,7 +18,7 @@ pub(super) enum Service {
 
 const COLUMNS: Columns =
     &[("SERVICE", "key"), ("TITLE", "title"), ("PATHS", "paths"), ("HOSTS", "hosts"), ("READERS", "readers")];
-const VIEW: View = View { nouns: "services", sort: &["key"], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "services", sort: &["key"], columns: COLUMNS };
 
 impl Service {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {

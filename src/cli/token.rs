@@ -12,7 +12,7 @@ use super::{
     failure::{Failure, say},
     hint::{self, Named},
     import,
-    output::{Columns, Format, View, print},
+    output::{Columns, Format, ListView, print},
     time,
     token_file::TokenFile,
 };
@@ -163,7 +163,7 @@ const COLUMNS: Columns = &[
     ("LAST USED", "last_used_at"),
 ];
 
-const VIEW: View = View { nouns: "tokens", sort: &["user", "name", "created_at"], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "tokens", sort: &["user", "name", "created_at"], columns: COLUMNS };
 
 impl Token {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{Failure, say},
     hint::{self, Named},
-    output::{Columns, View},
+    output::{Columns, ListView},
     target::ADMIN_VARIABLE,
     token::present,
 };
@@ -29,8 +29,8 @@ pub(super) enum User {
         #[arg(long)]
         email: Option<String>,
         /// A person, or a machine that has tokens only
-        #[arg(long, value_enum, default_value_t = Kind::Human)]
-        kind: Kind,
+        #[arg(long, value_enum, default_value_t = AccountKind::Human)]
+        kind: AccountKind,
         /// Grant the role system-admin, and print a link with which the person sets a password
         #[arg(long, conflicts_with = "kind")]
         administrator: bool,
@@ -110,7 +110,7 @@ pub(super) enum User {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Kind {
+pub(super) enum AccountKind {
     Human,
     /// No password and no session, only tokens
     Service,
@@ -125,7 +125,7 @@ const COLUMNS: Columns = &[
     ("ROLES", "roles"),
 ];
 
-const VIEW: View = View { nouns: "users", sort: &["login"], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "users", sort: &["login"], columns: COLUMNS };
 const IDENTITY: Columns = &[("ISSUER", "issuer"), ("SUBJECT", "subject")];
 const INVITATION: Columns = &[("USER", "user"), ("LINK", "link"), ("EXPIRES", "expires_at")];
 
@@ -160,7 +160,7 @@ impl User {
             Self::Create { login, name, email, kind, administrator, invite } => {
                 let login = login.ok_or_else(|| Failure::usage("name the login of the account"))?;
                 let administrator = administrator || switch;
-                if administrator && matches!(kind, Kind::Service) {
+                if administrator && matches!(kind, AccountKind::Service) {
                     return Err(Failure::usage("a service account has only tokens: it cannot be invited"));
                 }
                 create(global, client, &login, name.as_deref(), email, kind, administrator, invite)
@@ -238,13 +238,13 @@ fn create(
     login: &str,
     name: Option<&str>,
     email: Option<String>,
-    kind: Kind,
+    kind: AccountKind,
     administrator: bool,
     invite: bool,
 ) -> Result<(), Failure> {
     let kind = match kind {
-        Kind::Human => "human",
-        Kind::Service => "service",
+        AccountKind::Human => "human",
+        AccountKind::Service => "service",
     };
     let body = present([
         ("name", Some(json!(name.unwrap_or(login)))),

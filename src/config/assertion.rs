@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::{
     document::Outside,
     secret,
-    section::{Section, Text, Wrong},
+    section::{Section, SpannedText, Wrong},
 };
 use crate::{
     assertion::{Algorithm, Settings, Source, read_pem},
@@ -58,7 +58,7 @@ fn made(section: &Section<'_>, store: &Path) -> Option<Source> {
     Some(Source::Made { file: store.join(KEYS_FILE), algorithm, rotate, ahead })
 }
 
-fn given(reference: &Text<'_>) -> Result<Source, Wrong> {
+fn given(reference: &SpannedText<'_>) -> Result<Source, Wrong> {
     let Some(path) = reference.value.strip_prefix("file:") else {
         let advice = "write \"file:PATH\"; if a secret stood here, replace it";
         return Err(("keys are not written into this file".into(), advice.into()));

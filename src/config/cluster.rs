@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::section::{Section, Text, Wrong};
+use super::section::{Section, SpannedText, Wrong};
 use crate::{
     assertion::Source,
     store::cluster::{Etcd, Settings, Tls, User},
@@ -53,7 +53,7 @@ fn endpoints(section: &Section<'_>) -> Vec<String> {
     endpoints.iter().filter_map(|endpoint| endpoint.sound(self::endpoint(endpoint, encrypted))).collect()
 }
 
-fn endpoint(endpoint: &Text<'_>, encrypted: bool) -> Result<String, Wrong> {
+fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Wrong> {
     let text = endpoint.value.trim_end_matches('/').to_owned();
     let uri = text.parse::<Uri>().ok();
     let scheme = uri.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
@@ -90,7 +90,7 @@ fn encryption(section: &Section<'_>) -> Option<Tls> {
     Some(Tls { ca: ca?, identity })
 }
 
-fn password_file(password: &Text<'_>) -> Result<std::path::PathBuf, Wrong> {
+fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, Wrong> {
     let path = password.value.strip_prefix("file:").ok_or_else(|| {
         let advice = "write \"file:PATH\"; if a secret stood here, replace it";
         ("a password is not written into this file".to_owned(), advice.to_owned())

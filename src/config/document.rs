@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    environment::{Overrides, Place},
+    environment::{Overrides, VariableLocation},
     problem::{Problem, blot},
 };
 use crate::{
@@ -70,8 +70,8 @@ impl<'t> Document<'t> {
 
     /// Where a rule of the file stands.
     pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
-        match self.overrides.place(span.start) {
-            Some(place) => Origin { file: place.variable.clone(), line: 1 },
+        match self.overrides.location(span.start) {
+            Some(location) => Origin { file: location.variable.clone(), line: 1 },
             None => Origin { file: self.name.clone(), line: self.position(span.start).0 },
         }
     }
@@ -133,8 +133,8 @@ impl<'t> Document<'t> {
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
-        let (file, (line, column), written, meant) = match self.overrides.place(span.start) {
-            Some(Place { variable, line, offset }) => {
+        let (file, (line, column), written, meant) = match self.overrides.location(span.start) {
+            Some(VariableLocation { variable, line, offset }) => {
                 let (before, meant) = line.split_at(line.floor_char_boundary(offset));
                 let meant = &meant[..meant.floor_char_boundary(span.len())];
                 let column = u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX);

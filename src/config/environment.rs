@@ -10,7 +10,7 @@ use toml::{
 
 use super::{
     document::Document,
-    key::{Key, Kind},
+    key::{Key, ValueKind},
     keys::ROOT,
     problem::blot,
 };
@@ -33,7 +33,7 @@ struct Override {
 }
 
 /// A place in a variable.
-pub(super) struct Place<'o> {
+pub(super) struct VariableLocation<'o> {
     pub(super) variable: &'o Arc<str>,
     pub(super) line: &'o str,
     /// In bytes, from the beginning of the line.
@@ -69,9 +69,9 @@ impl Overrides {
         }
     }
 
-    pub(super) fn place(&self, offset: usize) -> Option<Place<'_>> {
+    pub(super) fn location(&self, offset: usize) -> Option<VariableLocation<'_>> {
         let Override { variable, line, start, .. } = self.0.iter().rfind(|one| one.start <= offset)?;
-        Some(Place { variable, line, offset: offset - start })
+        Some(VariableLocation { variable, line, offset: offset - start })
     }
 
     pub(super) fn span(&self, variable: &str) -> Option<Range<usize>> {
@@ -127,15 +127,15 @@ fn same_key(table: &DeTable<'_>, part: &str) -> String {
 }
 
 /// `None`: there is no such key, which the check of the whole reports.
-fn kind(path: &[String]) -> Option<Kind> {
+fn kind(path: &[String]) -> Option<ValueKind> {
     let mut keys: &'static [Key] = ROOT;
     let mut parts = path.iter();
     loop {
         let part = parts.next()?;
         let kind = keys.iter().find(|key| key.name == part)?.kind;
         let below = match kind {
-            Kind::Table(below) | Kind::TableOrTables(below) => below,
-            Kind::Named(below) => {
+            ValueKind::Table(below) | ValueKind::TableOrTables(below) => below,
+            ValueKind::Named(below) => {
                 parts.next();
                 below
             }
@@ -149,14 +149,14 @@ fn kind(path: &[String]) -> Option<Kind> {
 }
 
 /// The value in TOML. Text needs no quotes, and a list of texts may be separated by commas.
-fn literal(kind: Option<Kind>, value: &str) -> String {
+fn literal(kind: Option<ValueKind>, value: &str) -> String {
     let value = value.trim();
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let parsed = DeValue::parse(value).ok();
     let is_array = parsed.as_ref().is_some_and(|value| value.get_ref().is_array());
     let is_text = parsed.as_ref().is_some_and(|value| value.get_ref().is_str());
     match kind {
-        Some(Kind::Texts | Kind::Words(_) | Kind::TextsOrTables(_)) if !is_array => {
+        Some(ValueKind::Texts | ValueKind::Words(_) | ValueKind::TextsOrTables(_)) if !is_array => {
             let texts: Vec<String> = value
                 .split(',')
                 .map(|text| quoted(text.trim().trim_matches('"')))
@@ -164,7 +164,11 @@ fn literal(kind: Option<Kind>, value: &str) -> String {
                 .collect();
             format!("[{}]", texts.join(", "))
         }
-        Some(Kind::Text | Kind::Secret | Kind::Word(_) | Kind::Duration(_)) if !is_text => quoted(value),
+        Some(ValueKind::Text | ValueKind::Secret | ValueKind::Word(_) | ValueKind::Duration(_))
+            if !is_text =>
+        {
+            quoted(value)
+        }
         _ if parsed.is_some() => value.to_owned(),
         _ => quoted(value),
     }

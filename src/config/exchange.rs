@@ -3,7 +3,7 @@
 use http::Uri;
 
 use super::{
-    section::{Section, Text, Wrong},
+    section::{Section, SpannedText, Wrong},
     suggest::{closest, did_you_mean},
     tls,
 };
@@ -17,7 +17,11 @@ use crate::{
 const LONGEST_NAME: usize = 63;
 
 /// The rule, as far as it makes sense; what does not is reported.
-pub(super) fn rule(name: &Text<'_>, section: &Section<'_>, services: &[ServiceSpec]) -> Option<ExchangeRule> {
+pub(super) fn rule(
+    name: &SpannedText<'_>,
+    section: &Section<'_>,
+    services: &[ServiceSpec],
+) -> Option<ExchangeRule> {
     let text = &name.value;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if text.is_empty() || text.len() > LONGEST_NAME || !text.bytes().all(plain) {

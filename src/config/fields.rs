@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::section::{Section, Text, Wrong};
-use crate::authz::forwarding::{FieldPattern, FieldPolicy, Kind, PassField, PassFrom, kind};
+use super::section::{Section, SpannedText, Wrong};
+use crate::authz::forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason};
 
 /// What is dropped for every service, beside the list.
 pub(super) fn dropped(server: &Section<'_>) -> Arc<[FieldPattern]> {
@@ -47,23 +47,23 @@ fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
     }
 }
 
-fn passed(name: &Text<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
+fn passed(name: &SpannedText<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
     let field = name.value.to_ascii_lowercase();
     if FieldPattern::parse(&field).is_none_or(|pattern| pattern.as_str() != field) || field.ends_with('*') {
         let message = format!("{:?} is not one field's name", name.value);
         name.error(message, "write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass");
         return None;
     }
-    let listed = kind(field.as_bytes());
+    let listed = drop_reason(field.as_bytes());
     let set_anew = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
-    if listed == Some(Kind::Ours) || set_anew.contains(&field.as_str()) {
+    if listed == Some(DropReason::Ours) || set_anew.contains(&field.as_str()) {
         name.error(format!("{:?} never passes: permgate sets it itself", name.value), "leave it out");
         return None;
     }
     if listed.is_none() && !drop.iter().any(|pattern| pattern.fits(field.as_bytes())) {
         name.warn(format!("{:?} passes anyway, or never", name.value), "leave it out");
     }
-    if from == PassFrom::Anybody && matches!(listed, Some(Kind::Identity | Kind::Reroute)) {
+    if from == PassFrom::Anybody && matches!(listed, Some(DropReason::Identity | DropReason::Reroute)) {
         let message = format!("anybody with a token can send {:?}", name.value);
         name.warn(message, "the upstream must not believe it; or write `from = \"trusted\"`");
     }

@@ -4,7 +4,7 @@
 #[derive(Debug)]
 pub struct Key {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// As it would be written; `None`: absent unless written.
     pub default: Option<&'static str>,
     pub required: bool,
@@ -14,7 +14,7 @@ pub struct Key {
 
 /// What may stand behind a key.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum ValueKind {
     Text,
     /// Text that may be a secret: never shown.
     Secret,
@@ -38,7 +38,7 @@ pub enum Kind {
     Named(&'static [Key]),
 }
 
-pub(super) const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, kind: ValueKind, about: &'static str) -> Key {
     Key { name, kind, default: None, required: false, about }
 }
 

@@ -14,136 +14,136 @@ use self::{
     service::{LIMIT, PUBLIC, SERVICE},
     upstream::UPSTREAM,
 };
-use super::key::{Key, Kind, key};
+use super::key::{Key, ValueKind, key};
 
 pub const ROOT: &[Key] = &[
-    key("version", Kind::Count(1, 1), "The version of this file's format: 1.").required(),
-    key("server", Kind::Table(SERVER), "What clients connect to."),
-    key("admin", Kind::Table(ADMIN), "The admin listener: page, API, health, metrics."),
-    key("store", Kind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
-    key("tokens", Kind::Table(TOKENS), "Rules for all tokens."),
+    key("version", ValueKind::Count(1, 1), "The version of this file's format: 1.").required(),
+    key("server", ValueKind::Table(SERVER), "What clients connect to."),
+    key("admin", ValueKind::Table(ADMIN), "The admin listener: page, API, health, metrics."),
+    key("store", ValueKind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
+    key("tokens", ValueKind::Table(TOKENS), "Rules for all tokens."),
     key(
         "assertion",
-        Kind::Table(ASSERTION),
+        ValueKind::Table(ASSERTION),
         "How requests are signed for services with `identity = \"jwt\"` or `\"both\"`.",
     ),
     key(
         "limiter",
-        Kind::Table(LIMITER),
+        ValueKind::Table(LIMITER),
         "Slows down addresses that keep sending bad tokens; off unless set.",
     ),
     key(
         "forward_auth",
-        Kind::Table(FORWARD_AUTH),
+        ValueKind::Table(FORWARD_AUTH),
         "Decisions for a proxy that forwards requests itself; off unless set.",
     ),
-    key("log", Kind::Table(LOG), "The access log, and messages."),
-    key("metrics", Kind::Table(METRICS), "What `/metrics` reports."),
-    key("upstream", Kind::Named(UPSTREAM), "Where requests are sent. The name is yours to choose."),
-    key("service", Kind::Named(SERVICE), "What a token may be scoped to. The name is the scope word."),
+    key("log", ValueKind::Table(LOG), "The access log, and messages."),
+    key("metrics", ValueKind::Table(METRICS), "What `/metrics` reports."),
+    key("upstream", ValueKind::Named(UPSTREAM), "Where requests are sent. The name is yours to choose."),
+    key("service", ValueKind::Named(SERVICE), "What a token may be scoped to. The name is the scope word."),
     key(
         "exchange",
-        Kind::Named(EXCHANGE),
+        ValueKind::Named(EXCHANGE),
         "Who gets a short token for an OpenID Connect token of a CI system, by `POST /.permgate/token`.",
     ),
-    key("public", Kind::Tables(PUBLIC), "Paths that need no token. There is no other way past one."),
-    key("limits", Kind::TableOrTables(LIMIT), "Limits over all services."),
+    key("public", ValueKind::Tables(PUBLIC), "Paths that need no token. There is no other way past one."),
+    key("limits", ValueKind::TableOrTables(LIMIT), "Limits over all services."),
 ];
 
 const SERVER: &[Key] = &[
     // Loopback: a gateway that nobody has configured yet serves its own machine only.
     key(
         "listen",
-        Kind::Texts,
+        ValueKind::Texts,
         "Addresses: `\"IP:PORT\"`, `\"unix:PATH\"` or `\"systemd:NAME\"`; `\"http://IP:PORT\"` has no TLS, `\"https://IP:PORT\"` needs it. Not reloadable.",
     )
     .or(r#"["127.0.0.1:8080"]"#),
     key(
         "url",
-        Kind::Text,
+        ValueKind::Text,
         "Where clients reach the services: shown in the page's `curl` lines. Not reloadable.",
     ),
-    key("tls", Kind::TableOrTables(TLS), "Certificates, chosen by server name; the first one if none matches."),
-    key("tls_client_ca", Kind::Text, "PEM file: the authorities that sign clients' certificates."),
+    key("tls", ValueKind::TableOrTables(TLS), "Certificates, chosen by server name; the first one if none matches."),
+    key("tls_client_ca", ValueKind::Text, "PEM file: the authorities that sign clients' certificates."),
     // Whoever names authorities wants to know who comes.
-    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "Whether a client must show a certificate.")
+    key("tls_client_certificate", ValueKind::Word(&["required", "optional"]), "Whether a client must show a certificate.")
         .or(r#""required""#),
     // The owner alone; a proxy of another user needs its group let in.
-    key("unix_mode", Kind::Text, "The mode of unix sockets that are listened on. Not reloadable.").or(r#""0600""#),
+    key("unix_mode", ValueKind::Text, "The mode of unix sockets that are listened on. Not reloadable.").or(r#""0600""#),
     // Nobody may say on whose behalf a request comes until somebody is named.
     key(
         "trusted_proxies",
-        Kind::Texts,
+        ValueKind::Texts,
         "Networks whose `Forwarded` and `X-Forwarded-*` fields are believed; `\"unix\"`: peers on unix sockets.",
     )
     .or("[]"),
     // A header that clients could write themselves is not looked for.
     key(
         "proxy_protocol",
-        Kind::Word(&["off", "required"]),
+        ValueKind::Word(&["off", "required"]),
         "`\"required\"`: connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.",
     )
     .or(r#""off""#),
     // The list has what well-known products believe; what else an upstream believes, its operator knows.
     key(
         "drop_fields",
-        Kind::Texts,
+        ValueKind::Texts,
         "Request fields that no upstream receives, beside the built-in list: `\"X-Tenant\"`, `\"X-Tenant-*\"`.",
     )
     .or("[]"),
-    key("workers", Kind::Count(1, 1024), "Worker threads; one per core unless set. Not reloadable."),
-    key("max_body", Kind::Size, "Largest request body, 413 beyond; unlimited unless set."),
+    key("workers", ValueKind::Count(1, 1024), "Worker threads; one per core unless set. Not reloadable."),
+    key("max_body", ValueKind::Size, "Largest request body, 413 beyond; unlimited unless set."),
     // Longer than a usual deployment waits before it kills, shorter than it is patient with.
-    key("drain", Kind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(r#""30s""#),
-    key("limits", Kind::Table(LIMITS), "Sizes and counts."),
+    key("drain", ValueKind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(r#""30s""#),
+    key("limits", ValueKind::Table(LIMITS), "Sizes and counts."),
     key(
         "budgets",
-        Kind::Table(BUDGETS),
+        ValueKind::Table(BUDGETS),
         "What all clients together may use; derived from `ulimit -n` and memory unless set, see `permgate check`.",
     ),
-    key("timeouts", Kind::Table(TIMEOUTS), "Deadlines for clients."),
+    key("timeouts", ValueKind::Table(TIMEOUTS), "Deadlines for clients."),
 ];
 
 const TLS: &[Key] = &[
-    key("cert", Kind::Text, "PEM file: the certificate, then its chain.").required(),
-    key("key", Kind::Text, "PEM file: the private key.").required(),
+    key("cert", ValueKind::Text, "PEM file: the certificate, then its chain.").required(),
+    key("key", ValueKind::Text, "PEM file: the private key.").required(),
 ];
 
 const LIMITS: &[Key] = &[
     // Room for a 16 KiB field beside the usual dozen; more is refused with 431.
-    key("head", Kind::Size, "Request line and header fields together; 431 beyond.").or(r#""32k""#),
+    key("head", ValueKind::Size, "Request line and header fields together; 431 beyond.").or(r#""32k""#),
     // The largest cookie and the longest credential fit four times over.
-    key("field", Kind::Size, "One header field, name and value; 431 beyond.").or(r#""16k""#),
+    key("field", ValueKind::Size, "One header field, name and value; 431 beyond.").or(r#""16k""#),
     // Browsers send 20, chains of proxies add 10.
-    key("fields", Kind::Count(1, 1000), "Number of header fields; 431 beyond.").or("200"),
+    key("fields", ValueKind::Count(1, 1000), "Number of header fields; 431 beyond.").or("200"),
     // Longer targets are refused by most upstreams anyway.
-    key("target", Kind::Size, "The request target; 414 beyond.").or(r#""16k""#),
+    key("target", ValueKind::Size, "The request target; 414 beyond.").or(r#""16k""#),
     // About 300 MB of memory when each is busy; two descriptors each.
-    key("connections", Kind::Count(1, 10_000_000), "Connections over all workers.").or("10000"),
+    key("connections", ValueKind::Count(1, 10_000_000), "Connections over all workers.").or("10000"),
     key(
         "connections_per_address",
-        Kind::Count(1, 10_000_000),
+        ValueKind::Count(1, 10_000_000),
         "Connections per client address, trusted proxies exempt; unlimited unless set.",
     ),
 ];
 
 const TIMEOUTS: &[Key] = &[
     // Any live client sends its head in one go; ten seconds is for lossy links, not for slow attackers.
-    key("head", Kind::Duration(1), "From the first byte of a request until its head is complete.")
+    key("head", ValueKind::Duration(1), "From the first byte of a request until its head is complete.")
         .or(r#""10s""#),
     // Two round trips; as for the head.
-    key("tls_handshake", Kind::Duration(1), "The TLS handshake.").or(r#""10s""#),
+    key("tls_handshake", ValueKind::Duration(1), "The TLS handshake.").or(r#""10s""#),
     // Between two requests of one client; the usual value of load balancers.
-    key("idle", Kind::Duration(1), "Between two requests. Longer than balancers in front keep connections (AWS ALB: 60 s), so that it is the balancer that closes.").or(r#""75s""#),
+    key("idle", ValueKind::Duration(1), "Between two requests. Longer than balancers in front keep connections (AWS ALB: 60 s), so that it is the balancer that closes.").or(r#""75s""#),
     // A body that is wanted and does not come.
-    key("body", Kind::Duration(1), "Between two pieces of a request body, until the response begins.")
+    key("body", ValueKind::Duration(1), "Between two pieces of a request body, until the response begins.")
         .or(r#""30s""#),
     // An answer that is not taken.
-    key("write", Kind::Duration(1), "How long a client may take nothing at all of a response; one that reads slowly is not cut.").or(r#""60s""#),
+    key("write", ValueKind::Duration(1), "How long a client may take nothing at all of a response; one that reads slowly is not cut.").or(r#""60s""#),
     // A client that is gone is found before an idle one would be closed.
     key(
         "ping",
-        Kind::Duration(1),
+        ValueKind::Duration(1),
         "After this time without a byte, an HTTP/2 client with requests under way is pinged; it is given up after twice the time.",
     )
     .or(r#""20s""#),
@@ -151,113 +151,135 @@ const TIMEOUTS: &[Key] = &[
 
 const STORE: &[Key] = &[
     // Beside the file that names it.
-    key("path", Kind::Text, "The store's directory. Not reloadable.").or(r#""permgate-data""#),
+    key("path", ValueKind::Text, "The store's directory. Not reloadable.").or(r#""permgate-data""#),
     // sled needs room to open on a full disk; this much is given back to it.
-    key("ballast", Kind::Size, "Size of the file that is given back when the disk is full. Not reloadable.")
-        .or(r#""16m""#),
+    key(
+        "ballast",
+        ValueKind::Size,
+        "Size of the file that is given back when the disk is full. Not reloadable.",
+    )
+    .or(r#""16m""#),
     key(
         "audit_retention",
-        Kind::Duration(86_400_000),
+        ValueKind::Duration(86_400_000),
         "Audit events older than this are dropped; all are kept unless set.",
     ),
     key(
         "cluster",
-        Kind::Table(cluster::CLUSTER),
+        ValueKind::Table(cluster::CLUSTER),
         "Several gateways over one store, whose changes are in etcd; one gateway unless set. Not reloadable.",
     ),
 ];
 
 const TOKENS: &[Key] = &[
     // Clients that hard-code Hub's prefix keep working.
-    key("perm_alias", Kind::Flag, "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.")
-        .or("true"),
-    key("max_lifetime", Kind::Duration(1000), "The longest lifetime of a new token; unlimited unless set."),
+    key(
+        "perm_alias",
+        ValueKind::Flag,
+        "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.",
+    )
+    .or("true"),
+    key(
+        "max_lifetime",
+        ValueKind::Duration(1000),
+        "The longest lifetime of a new token; unlimited unless set.",
+    ),
     // A pipeline asks for it; a thief would like it, too.
-    key("self_rotation", Kind::Flag, "A token may replace itself by `POST /.permgate/rotate`.").or("false"),
+    key("self_rotation", ValueKind::Flag, "A token may replace itself by `POST /.permgate/rotate`.")
+        .or("false"),
     key(
         "announce_end",
-        Kind::Duration(1000),
+        ValueKind::Duration(1000),
         "Answers carry `Deprecation` and `Sunset` for so long before their token ends, and while it is in its grace; never unless set.",
     ),
     // No pipeline needs more; a script gone wild stops here.
-    key("max_per_user", Kind::Count(1, 1_000_000), "Live tokens per user.").or("500"),
+    key("max_per_user", ValueKind::Count(1, 1_000_000), "Live tokens per user.").or("500"),
 ];
 
 const EXCHANGE: &[Key] = &[
-    key("issuer", Kind::Text, "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.")
+    key(
+        "issuer",
+        ValueKind::Text,
+        "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.",
+    )
+    .required(),
+    key("audience", ValueKind::Text, "One of the claim `aud`.").required(),
+    key("claims", ValueKind::TableOrTables(CLAIM), "What the token says, each exactly; at least one.")
         .required(),
-    key("audience", Kind::Text, "One of the claim `aud`.").required(),
-    key("claims", Kind::TableOrTables(CLAIM), "What the token says, each exactly; at least one.").required(),
-    key("account", Kind::Text, "Login of the service account that the tokens act for.").required(),
-    key("scope", Kind::Texts, "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
+    key("account", ValueKind::Text, "Login of the service account that the tokens act for.").required(),
+    key("scope", ValueKind::Texts, "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
     // Longer than most jobs run.
-    key("lifetime", Kind::Duration(1000), "Of a token that is given; 1h at most.").or(r#""15m""#),
+    key("lifetime", ValueKind::Duration(1000), "Of a token that is given; 1h at most.").or(r#""15m""#),
     // A busy project has a few hundred jobs an hour.
     key(
         "max_tokens",
-        Kind::Count(1, 100_000),
+        ValueKind::Count(1, 100_000),
         "Live tokens at one time; they do not count for `tokens.max_per_user`.",
     )
     .or("500"),
     key(
         "ca",
-        Kind::Text,
+        ValueKind::Text,
         "PEM file: the authorities that are trusted for the issuer; the system's unless set.",
     ),
 ];
 
 const CLAIM: &[Key] = &[
-    key("name", Kind::Text, "The claim's name.").required(),
-    key("value", Kind::Text, "Its value, exactly; flags and numbers as text.").required(),
+    key("name", ValueKind::Text, "The claim's name.").required(),
+    key("value", ValueKind::Text, "Its value, exactly; flags and numbers as text.").required(),
 ];
 
 const ASSERTION: &[Key] = &[
     // What upstreams expect as `iss`; one name for all gateways of a team, unless they tell them apart.
-    key("issuer", Kind::Text, "The claim `iss`.").or(r#""permgate""#),
+    key("issuer", ValueKind::Text, "The claim `iss`.").or(r#""permgate""#),
     // Time for a queue in front of the upstream and clocks that differ a little, no more.
-    key("lifetime", Kind::Duration(1000), "How long an assertion is valid, 30s at most.").or(r#""30s""#),
+    key("lifetime", ValueKind::Duration(1000), "How long an assertion is valid, 30s at most.").or(r#""30s""#),
     // Small, fast, and nothing to choose wrong.
     key(
         "algorithm",
-        Kind::Word(&["EdDSA", "ES256"]),
+        ValueKind::Word(&["EdDSA", "ES256"]),
         "The algorithm of the keys that permgate creates (`EdDSA`: Ed25519); verifiers name the same one.",
     )
     .or(r#""EdDSA""#),
     // A key that leaked unseen is of no use for longer.
-    key("rotate", Kind::Duration(4000), "How long a key signs.").or(r#""30d""#),
+    key("rotate", ValueKind::Duration(4000), "How long a key signs.").or(r#""30d""#),
     // Verifiers ask for the keys every few minutes; an hour includes an outage of theirs.
     key(
         "publish_ahead",
-        Kind::Duration(2000),
+        ValueKind::Duration(2000),
         "How long a key is in `/.permgate/jwks.json` before it signs; half of `rotate` at most.",
     )
     .or(r#""1h""#),
     key(
         "keys",
-        Kind::Secret,
+        ValueKind::Secret,
         "`\"file:PATH\"`, PEM: the first key signs, all are published; permgate keeps its own in the store's directory unless set.",
     ),
 ];
 
 const LIMITER: &[Key] = &[
-    key("bad_tokens", Kind::Count(1, 1_000_000), "How many bad tokens one address may send; 429 beyond.")
-        .required(),
-    key("per", Kind::Duration(1000), "In which time.").required(),
+    key(
+        "bad_tokens",
+        ValueKind::Count(1, 1_000_000),
+        "How many bad tokens one address may send; 429 beyond.",
+    )
+    .required(),
+    key("per", ValueKind::Duration(1000), "In which time.").required(),
 ];
 
 const FORWARD_AUTH: &[Key] = &[key(
     "proxy",
-    Kind::Word(&["nginx", "traefik", "caddy", "envoy"]),
+    ValueKind::Word(&["nginx", "traefik", "caddy", "envoy"]),
     "The proxy that asks at `/.permgate/auth`, which decides how the original request is read. Needs `server.trusted_proxies`.",
 )
 .required()];
 
 const LOG: &[Key] = &[
-    key("access", Kind::Text, "Where one JSON line a request goes: `\"stdout\"`, `\"off\"` or a file.")
+    key("access", ValueKind::Text, "Where one JSON line a request goes: `\"stdout\"`, `\"off\"` or a file.")
         .or(r#""stdout""#),
     key(
         "level",
-        Kind::Word(&["error", "warn", "info", "debug", "trace"]),
+        ValueKind::Word(&["error", "warn", "info", "debug", "trace"]),
         "The least severe messages that are written to stderr.",
     )
     .or(r#""info""#),
@@ -267,7 +289,7 @@ const METRICS: &[Key] = &[
     // Dashboards and alerts get one release to change over.
     key(
     "old_names",
-    Kind::Flag,
+    ValueKind::Flag,
     "Also report metrics under their old names. The old names and this key go away with the next release.",
 )
 .or("true")];

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use strum::VariantArray as _;
 
 use super::{
-    section::{Section, Text, Wrong},
+    section::{Section, SpannedText, Wrong},
     units,
 };
 use crate::{
@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 pub(super) fn limits(
     root: &Section<'_>,
-    services: &[(Text<'_>, Section<'_>)],
+    services: &[(SpannedText<'_>, Section<'_>)],
     sound: &[ServiceSpec],
 ) -> Limits {
     let read = |section: &Section<'_>| section.tables("limits").iter().filter_map(limit).collect::<Vec<_>>();

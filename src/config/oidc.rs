@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::{
     secret,
-    section::{Entry, Section, Text, Wrong},
+    section::{ListItem, Section, SpannedText, Wrong},
     tls,
 };
 use crate::{
@@ -90,7 +90,7 @@ fn scope(text: &str) -> Result<String, Wrong> {
     Err((format!("{text:?} is not a scope"), "write one word for each".to_owned()))
 }
 
-fn client_secret(text: &Text<'_>) -> Result<Secret, Wrong> {
+fn client_secret(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
     if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
         let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
         return Err(("a credential is not written into this file".to_owned(), advice.to_owned()));
@@ -109,10 +109,10 @@ fn line(section: &Section<'_>, name: &str) -> Option<String> {
 }
 
 /// `"developers"`, or `{ claim = "7c3f...", group = "developers" }`.
-fn group(entry: Entry<'_>) -> Option<ProvidedGroup> {
+fn group(entry: ListItem<'_>) -> Option<ProvidedGroup> {
     let (claim, group) = match entry {
-        Entry::Text(text) => (text.value.clone(), text),
-        Entry::Table(section) => (section.text("claim")?.value, section.text("group")?),
+        ListItem::Text(text) => (text.value.clone(), text),
+        ListItem::Table(section) => (section.text("claim")?.value, section.text("group")?),
     };
     let group = group.parse(|name| match names::text("group name", name, 1, 200) {
         Ok(name) if name == ALL_USERS => {

@@ -65,11 +65,15 @@ mod tests {
                     paths = [\"/app\"]\nreaders = [\"all-users\", \"Staff\", \"developerz\", \"auditors\"]\n";
         let config = super::super::parse(text, Path::new("gateway.toml")).unwrap();
         let problems = config.unknown_readers(["all-users", "developers", "staff"]);
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("gateway.toml:7:34: there is no group \"developerz\""), "{}", told[0]);
-        assert!(told[0].contains("did you mean \"developers\"?"), "{}", told[0]);
-        assert!(told[1].contains("permgate group create"), "{}", told[1]);
+        let messages: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(messages.len(), 2, "{messages:?}");
+        assert!(
+            messages[0].starts_with("gateway.toml:7:34: there is no group \"developerz\""),
+            "{}",
+            messages[0]
+        );
+        assert!(messages[0].contains("did you mean \"developers\"?"), "{}", messages[0]);
+        assert!(messages[1].contains("permgate group create"), "{}", messages[1]);
         assert!(config.unknown_readers(["all-users", "STAFF", "developerz", "auditors"]).is_empty());
     }
 }

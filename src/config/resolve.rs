@@ -20,7 +20,7 @@ use super::{
     environment::Overrides,
     exchange, fields, keys,
     public::warn_of_risks,
-    section::{Section, Text},
+    section::{Section, SpannedText},
     service, shape, tls, upstream,
 };
 use crate::{
@@ -177,7 +177,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     })
 }
 
-fn names<'n>(tables: &'n [(Text<'_>, Section<'_>)]) -> Vec<&'n str> {
+fn names<'n>(tables: &'n [(SpannedText<'_>, Section<'_>)]) -> Vec<&'n str> {
     tables.iter().map(|(name, _)| name.value.as_str()).collect()
 }
 
@@ -339,7 +339,7 @@ fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
 /// Warns of what is written and does nothing.
 fn warn_of_unused(
     root: &Section<'_>,
-    upstreams: &[(Text<'_>, Section<'_>)],
+    upstreams: &[(SpannedText<'_>, Section<'_>)],
     services: &[Option<ServiceSpec>],
 ) {
     if services.is_empty() {

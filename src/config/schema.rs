@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use toml::de::DeValue;
 
 use super::{
-    key::{Key, Kind},
+    key::{Key, ValueKind},
     keys::ROOT,
 };
 
@@ -37,30 +37,30 @@ fn property(key: &Key) -> Value {
     property
 }
 
-fn form(kind: Kind) -> Value {
+fn form(kind: ValueKind) -> Value {
     match kind {
-        Kind::Text | Kind::Secret => json!({ "type": "string" }),
-        Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Count(from, to) => json!({ "type": "integer", "minimum": from, "maximum": to }),
-        Kind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d)$" }),
-        Kind::Size => json!({
+        ValueKind::Text | ValueKind::Secret => json!({ "type": "string" }),
+        ValueKind::Flag => json!({ "type": "boolean" }),
+        ValueKind::Count(from, to) => json!({ "type": "integer", "minimum": from, "maximum": to }),
+        ValueKind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d)$" }),
+        ValueKind::Size => json!({
             "anyOf": [
                 { "type": "integer", "minimum": 1 },
                 { "type": "string", "pattern": "^[0-9][0-9_]* ?([kKmMgG]([iI]?[bB])?|[bB])?$" },
             ]
         }),
-        Kind::Word(words) => json!({ "type": "string", "enum": words }),
-        Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
-        Kind::Words(words) => json!({ "type": "array", "items": { "type": "string", "enum": words } }),
-        Kind::TextsOrTables(keys) => {
+        ValueKind::Word(words) => json!({ "type": "string", "enum": words }),
+        ValueKind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        ValueKind::Words(words) => json!({ "type": "array", "items": { "type": "string", "enum": words } }),
+        ValueKind::TextsOrTables(keys) => {
             json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, object(keys)] } })
         }
-        Kind::Table(keys) => object(keys),
-        Kind::TableOrTables(keys) => {
+        ValueKind::Table(keys) => object(keys),
+        ValueKind::TableOrTables(keys) => {
             json!({ "anyOf": [object(keys), { "type": "array", "items": object(keys) }] })
         }
-        Kind::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
-        Kind::Named(keys) => json!({ "type": "object", "additionalProperties": object(keys) }),
+        ValueKind::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
+        ValueKind::Named(keys) => json!({ "type": "object", "additionalProperties": object(keys) }),
     }
 }
 

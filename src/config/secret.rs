@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::{
     document::Outside,
-    section::{Text, Wrong},
+    section::{SpannedText, Wrong},
 };
 use crate::authz::rules::Secret;
 
@@ -15,9 +15,9 @@ const LONGEST: u64 = 16 << 10;
 
 /// The value of a whole `Authorization` field, without the newline at its end. The text itself is
 /// never part of a message: it may be the secret, written in the wrong place.
-pub(super) fn read(reference: &Text<'_>) -> Result<Secret, Wrong> {
+pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
     let ignored = || Ok(Secret(HeaderValue::from_static("ignored")));
-    let Text { document, value: reference, at } = reference;
+    let SpannedText { document, value: reference, at } = reference;
     let wrong = |message: String, advice: &str| Err((message, advice.to_owned()));
     let (place, bytes) = if let Some(path) = reference.strip_prefix("file:") {
         let path = document.directory.join(path);

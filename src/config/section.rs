@@ -10,7 +10,7 @@ use toml::{
 
 use super::{
     document::{Document, Outside},
-    key::{Key, Kind},
+    key::{Key, ValueKind},
     units,
 };
 
@@ -28,18 +28,18 @@ pub(super) struct Section<'a> {
 
 /// Text with its place.
 #[derive(Clone)]
-pub(super) struct Text<'a> {
+pub(super) struct SpannedText<'a> {
     pub(super) document: &'a Document<'a>,
     pub(super) value: String,
     pub(super) at: Range<usize>,
 }
 
-pub(super) enum Entry<'a> {
-    Text(Text<'a>),
+pub(super) enum ListItem<'a> {
+    Text(SpannedText<'a>),
     Table(Section<'a>),
 }
 
-impl<'a> Text<'a> {
+impl<'a> SpannedText<'a> {
     pub(super) fn error(&self, message: impl Into<String>, advice: impl Into<String>) {
         self.document.error(&self.at, message, advice);
     }
@@ -84,7 +84,9 @@ impl<'a> Section<'a> {
 
     /// A sub-table; an empty one, with every default, where none is written.
     pub(super) fn table(&self, name: &str) -> Section<'a> {
-        let (Kind::Table(keys) | Kind::TableOrTables(keys) | Kind::Tables(keys)) = self.key(name).kind else {
+        let (ValueKind::Table(keys) | ValueKind::TableOrTables(keys) | ValueKind::Tables(keys)) =
+            self.key(name).kind
+        else {
             unreachable!("`{name}` is a table in the table of keys");
         };
         let value = self.written(name);
@@ -118,8 +120,8 @@ impl<'a> Section<'a> {
     }
 
     /// The tables of `[name.NAME]`, in the order of the file.
-    pub(super) fn named(&self, name: &str) -> Vec<(Text<'a>, Section<'a>)> {
-        let Kind::Named(keys) = self.key(name).kind else {
+    pub(super) fn named(&self, name: &str) -> Vec<(SpannedText<'a>, Section<'a>)> {
+        let ValueKind::Named(keys) = self.key(name).kind else {
             unreachable!("`{name}` is a table of named tables in the table of keys");
         };
         let Some(tables) = self.written(name).and_then(|value| value.get_ref().as_table()) else {
@@ -130,15 +132,15 @@ impl<'a> Section<'a> {
             .map(|(name, value)| {
                 let section = self.below(keys, value.get_ref().as_table(), value.span());
                 let value = name.get_ref().clone().into_owned();
-                (Text { document: self.document, value, at: name.span() }, section)
+                (SpannedText { document: self.document, value, at: name.span() }, section)
             })
             .collect();
         named.sort_by_key(|(name, _)| name.at.start);
         named
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<Text<'a>> {
-        self.value(name, |value| Text::of(value, self.document))
+    pub(super) fn text(&self, name: &str) -> Option<SpannedText<'a>> {
+        self.value(name, |value| SpannedText::of(value, self.document))
     }
 
     /// A text as `parse` reads it. `None`: it is absent, or refused and reported.
@@ -175,24 +177,24 @@ impl<'a> Section<'a> {
     }
 
     /// The entries of a list of texts and tables.
-    pub(super) fn entries(&self, name: &str) -> Vec<Entry<'a>> {
-        let Kind::TextsOrTables(keys) = self.key(name).kind else {
+    pub(super) fn entries(&self, name: &str) -> Vec<ListItem<'a>> {
+        let ValueKind::TextsOrTables(keys) = self.key(name).kind else {
             unreachable!("`{name}` is a list of texts and tables in the table of keys");
         };
         let items = self.written(name).and_then(|value| value.get_ref().as_array());
         let entry = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
-            Some(table) => Some(Entry::Table(self.below(keys, Some(table), item.span()))),
-            None => Text::of(item, self.document).map(Entry::Text),
+            Some(table) => Some(ListItem::Table(self.below(keys, Some(table), item.span()))),
+            None => SpannedText::of(item, self.document).map(ListItem::Text),
         };
         items.map(|items| items.iter().filter_map(entry).collect()).unwrap_or_default()
     }
 
-    pub(super) fn texts(&self, name: &str) -> Vec<Text<'a>> {
+    pub(super) fn texts(&self, name: &str) -> Vec<SpannedText<'a>> {
         self.texts_if_any(name).unwrap_or_default()
     }
 
-    pub(super) fn texts_if_any(&self, name: &str) -> Option<Vec<Text<'a>>> {
-        let text = |item: &Spanned<DeValue<'_>>| Text::of(item, self.document);
+    pub(super) fn texts_if_any(&self, name: &str) -> Option<Vec<SpannedText<'a>>> {
+        let text = |item: &Spanned<DeValue<'_>>| SpannedText::of(item, self.document);
         self.value(name, |value| Some(value.get_ref().as_array()?.iter().filter_map(text).collect()))
     }
 

@@ -7,7 +7,7 @@ use http::Method;
 use super::{
     address::host,
     credentials, fields, secret,
-    section::{Section, Text, Wrong},
+    section::{Section, SpannedText, Wrong},
     suggest::{closest, did_you_mean},
 };
 use crate::authz::{
@@ -26,7 +26,7 @@ const EVERYBODY: &str = "all-users";
 
 /// The service, as far as it makes sense; what does not is reported.
 pub(super) fn service(
-    name: &Text<'_>,
+    name: &SpannedText<'_>,
     section: &Section<'_>,
     upstreams: &[&str],
     dropped: &Arc<[FieldPattern]>,
@@ -106,7 +106,7 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
 }
 
 /// Reports a name that nothing in the file defines.
-fn unknown_name(what: &str, name: &Text<'_>, known: &[&str]) {
+fn unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
     let advice = closest(&name.value, known.iter().copied()).map_or_else(
         || format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", ")),
         did_you_mean,
@@ -227,7 +227,7 @@ fn allowance(word: &str) -> Option<Allowance> {
 }
 
 /// Group names; whether the store has them is the store's affair, but one of them is built in.
-fn group_names(texts: &[Text<'_>]) -> Vec<String> {
+fn group_names(texts: &[SpannedText<'_>]) -> Vec<String> {
     for text in texts {
         let name = &text.value;
         if name != EVERYBODY && closest(name, [EVERYBODY]).is_some() {
@@ -239,7 +239,7 @@ fn group_names(texts: &[Text<'_>]) -> Vec<String> {
 }
 
 /// Text fit for one line of a page: no control characters, not empty, not endless.
-fn line(text: &Text<'_>, longest: usize) -> String {
+fn line(text: &SpannedText<'_>, longest: usize) -> String {
     let shown = text.value.trim();
     if shown.is_empty() || shown.chars().count() > longest || shown.chars().any(char::is_control) {
         text.error(format!("this must be one line of 1 to {longest} characters"), "");

@@ -10,7 +10,7 @@ use toml::{
 
 use super::{
     document::Document,
-    key::{Key, Kind},
+    key::{Key, ValueKind},
     suggest::{closest, did_you_mean, list},
     units,
 };
@@ -52,8 +52,9 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
         document.error(&at, message, format!("write `{} = {example}`", key.name));
     };
     match (key.kind, value.get_ref()) {
-        (Kind::Text | Kind::Secret, DeValue::String(_)) | (Kind::Flag, DeValue::Boolean(_)) => {}
-        (Kind::Count(from, to), DeValue::Integer(number)) => {
+        (ValueKind::Text | ValueKind::Secret, DeValue::String(_))
+        | (ValueKind::Flag, DeValue::Boolean(_)) => {}
+        (ValueKind::Count(from, to), DeValue::Integer(number)) => {
             let number = u64::from_str_radix(number.as_str(), number.radix());
             if !number.is_ok_and(|n| (from..=to).contains(&n)) {
                 let message = if from == to {
@@ -64,7 +65,7 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 document.error(&at, message, "");
             }
         }
-        (Kind::Duration(least), DeValue::String(text)) => match units::duration(text) {
+        (ValueKind::Duration(least), DeValue::String(text)) => match units::duration(text) {
             None => document.error(
                 &at,
                 format!("`{path}` is not a duration"),
@@ -75,24 +76,24 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
             }
             Some(_) => {}
         },
-        (Kind::Size, DeValue::String(text)) => match units::size(text) {
+        (ValueKind::Size, DeValue::String(text)) => match units::size(text) {
             None => {
                 document.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
             }
             Some(0) => document.error(&at, format!("`{path}` must be at least 1"), ""),
             Some(_) => {}
         },
-        (Kind::Size, DeValue::Integer(number)) => {
+        (ValueKind::Size, DeValue::Integer(number)) => {
             if !u64::from_str_radix(number.as_str(), number.radix()).is_ok_and(|n| (1..1 << 63).contains(&n))
             {
                 document.error(&at, format!("`{path}` must be at least 1"), "");
             }
         }
-        (Kind::Word(words), DeValue::String(text)) => check_word(document, words, text, &at, path),
-        (Kind::Texts | Kind::Words(_), DeValue::Array(items)) => {
+        (ValueKind::Word(words), DeValue::String(text)) => check_word(document, words, text, &at, path),
+        (ValueKind::Texts | ValueKind::Words(_), DeValue::Array(items)) => {
             for item in items {
                 match (item.get_ref(), key.kind) {
-                    (DeValue::String(text), Kind::Words(words)) => {
+                    (DeValue::String(text), ValueKind::Words(words)) => {
                         check_word(document, words, text, &item.span(), path);
                     }
                     (DeValue::String(_), _) => {}
@@ -107,7 +108,7 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 }
             }
         }
-        (Kind::TextsOrTables(keys), DeValue::Array(items)) => {
+        (ValueKind::TextsOrTables(keys), DeValue::Array(items)) => {
             for item in items {
                 match item.get_ref() {
                     DeValue::String(_) => {}
@@ -120,10 +121,10 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 }
             }
         }
-        (Kind::Table(keys) | Kind::TableOrTables(keys), DeValue::Table(table)) => {
+        (ValueKind::Table(keys) | ValueKind::TableOrTables(keys), DeValue::Table(table)) => {
             check(document, keys, table, &at, path);
         }
-        (Kind::TableOrTables(keys) | Kind::Tables(keys), DeValue::Array(items)) => {
+        (ValueKind::TableOrTables(keys) | ValueKind::Tables(keys), DeValue::Array(items)) => {
             for item in items {
                 match item.get_ref() {
                     DeValue::Table(table) => check(document, keys, table, &item.span(), path),
@@ -131,7 +132,7 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 }
             }
         }
-        (Kind::Named(keys), DeValue::Table(tables)) => {
+        (ValueKind::Named(keys), DeValue::Table(tables)) => {
             for (name, value) in tables {
                 let path = join(path, name.get_ref());
                 match value.get_ref() {
@@ -157,19 +158,19 @@ fn check_word(document: &Document<'_>, words: &[&str], text: &str, at: &Range<us
 }
 
 /// What a kind is called, and an example of it.
-fn form_of(kind: Kind) -> (&'static str, &'static str) {
+fn form_of(kind: ValueKind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Text | Kind::Secret | Kind::Word(_) => ("text in quotes", "\"...\""),
-        Kind::Flag => ("true or false", "true"),
-        Kind::Count(..) => ("a whole number", "1"),
-        Kind::Duration(_) => ("a duration in quotes", "\"10s\""),
-        Kind::Size => ("a size", "\"256m\""),
-        Kind::Texts | Kind::Words(_) => ("a list of texts", "[\"...\"]"),
-        Kind::TextsOrTables(_) => ("a list of texts and tables", "[\"...\"]"),
-        Kind::Table(_) => ("a table", "{ ... }"),
-        Kind::TableOrTables(_) => ("a table or a list of tables", "{ ... }"),
-        Kind::Tables(_) => ("a list of tables", "[{ ... }]"),
-        Kind::Named(_) => ("a table of named tables", "{ name = { ... } }"),
+        ValueKind::Text | ValueKind::Secret | ValueKind::Word(_) => ("text in quotes", "\"...\""),
+        ValueKind::Flag => ("true or false", "true"),
+        ValueKind::Count(..) => ("a whole number", "1"),
+        ValueKind::Duration(_) => ("a duration in quotes", "\"10s\""),
+        ValueKind::Size => ("a size", "\"256m\""),
+        ValueKind::Texts | ValueKind::Words(_) => ("a list of texts", "[\"...\"]"),
+        ValueKind::TextsOrTables(_) => ("a list of texts and tables", "[\"...\"]"),
+        ValueKind::Table(_) => ("a table", "{ ... }"),
+        ValueKind::TableOrTables(_) => ("a table or a list of tables", "{ ... }"),
+        ValueKind::Tables(_) => ("a list of tables", "[{ ... }]"),
+        ValueKind::Named(_) => ("a table of named tables", "{ name = { ... } }"),
     }
 }
 

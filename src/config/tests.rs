@@ -5,7 +5,7 @@ use toml::de::DeValue;
 
 use super::{
     Config, Errors,
-    key::{Key, Kind},
+    key::{Key, ValueKind},
     keys::ROOT,
     parse,
     schema::schema,
@@ -39,7 +39,7 @@ fn read(text: &str) -> Result<Config, Errors> {
 }
 
 /// `line:column message | advice` of every error.
-fn told(text: &str) -> Vec<String> {
+fn errors_of(text: &str) -> Vec<String> {
     let errors = read(text).map_or_else(|errors| errors.0, |_| Vec::new());
     let one = |p: &super::Problem| format!("{}:{} {} | {}", p.line, p.column, p.message, p.advice);
     errors.iter().map(one).collect()
@@ -63,8 +63,10 @@ fn every_key() -> Vec<(String, &'static Key)> {
         for key in keys {
             let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
             found.push((path.clone(), key));
-            if let Kind::Table(keys) | Kind::TableOrTables(keys) | Kind::Tables(keys) | Kind::Named(keys) =
-                key.kind
+            if let ValueKind::Table(keys)
+            | ValueKind::TableOrTables(keys)
+            | ValueKind::Tables(keys)
+            | ValueKind::Named(keys) = key.kind
             {
                 walk(keys, &path, found);
             }
@@ -130,14 +132,16 @@ fn every_default_is_toml_of_its_kind() {
         if let Some(default) = key.default {
             let value = DeValue::parse(default).unwrap_or_else(|error| panic!("{path}: {error}"));
             let fits = match key.kind {
-                Kind::Text | Kind::Secret | Kind::Word(_) => value.get_ref().is_str(),
-                Kind::Duration(_) => {
+                ValueKind::Text | ValueKind::Secret | ValueKind::Word(_) => value.get_ref().is_str(),
+                ValueKind::Duration(_) => {
                     value.get_ref().as_str().is_some_and(|t| super::units::duration(t).is_some())
                 }
-                Kind::Size => value.get_ref().as_str().is_some_and(|t| super::units::size(t).is_some()),
-                Kind::Flag => value.get_ref().is_bool(),
-                Kind::Count(..) => value.get_ref().is_integer(),
-                Kind::Texts | Kind::Words(_) | Kind::TextsOrTables(_) => value.get_ref().is_array(),
+                ValueKind::Size => value.get_ref().as_str().is_some_and(|t| super::units::size(t).is_some()),
+                ValueKind::Flag => value.get_ref().is_bool(),
+                ValueKind::Count(..) => value.get_ref().is_integer(),
+                ValueKind::Texts | ValueKind::Words(_) | ValueKind::TextsOrTables(_) => {
+                    value.get_ref().is_array()
+                }
                 _ => false,
             };
             assert!(fits, "{path} = {default}");

@@ -8,7 +8,7 @@ use super::{
     address::{Listen, upstream_url},
     document::Outside,
     problem::chain,
-    section::{Entry, Section, Text},
+    section::{ListItem, Section, SpannedText},
     tls,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// `None` where something essential is missing; that has been reported.
-pub(super) fn upstream(name: &Text<'_>, section: &Section<'_>) -> Option<UpstreamSettings> {
+pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<UpstreamSettings> {
     let urls = urls(section);
     let host = section.parsed("host", |text| {
         let authority = text.parse::<http::uri::Authority>().ok();
@@ -74,8 +74,8 @@ fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
     let mut urls: Vec<WeightedUrl> = Vec::with_capacity(entries.len());
     for entry in entries {
         let (text, weight) = match entry {
-            Entry::Text(text) => (Some(text), Some(1)),
-            Entry::Table(table) => (table.text("url"), table.count("weight")),
+            ListItem::Text(text) => (Some(text), Some(1)),
+            ListItem::Table(table) => (table.text("url"), table.count("weight")),
         };
         let (Some(text), Some(weight)) = (text, weight) else { continue };
         let url = text.parse(|text| match upstream_url(text, section.document.directory)? {

@@ -61,7 +61,7 @@ struct Numbered<E> {
 }
 
 /// An entry's place in the registry; dropping it leaves.
-pub struct Live<E: Revocable> {
+pub struct Registration<E: Revocable> {
     registry: Rc<Registry<E>>,
     key: usize,
     entry: Rc<E>,
@@ -83,14 +83,14 @@ impl<E: Revocable> Registry<E> {
 
     /// Registers what has just been permitted. Call it in the same synchronous block as the
     /// decision: a sweep runs on this thread, so no change can slip between the two.
-    pub fn enter(self: &Rc<Self>, entry: Rc<E>) -> Live<E> {
+    pub fn enter(self: &Rc<Self>, entry: Rc<E>) -> Registration<E> {
         let number = self.entered.get();
         self.entered.set(number + 1);
         if entry.deadline().is_some_and(|at| at < self.next_look.get()) {
             self.sooner.notify_one();
         }
         let key = self.entries.borrow_mut().insert(Numbered { number, entry: entry.clone() });
-        Live { registry: self.clone(), key, entry }
+        Registration { registry: self.clone(), key, entry }
     }
 
     pub fn len(&self) -> usize {
@@ -240,7 +240,7 @@ impl<E: Revocable> Registry<E> {
     }
 }
 
-impl<E: Revocable> std::ops::Deref for Live<E> {
+impl<E: Revocable> std::ops::Deref for Registration<E> {
     type Target = Rc<E>;
 
     fn deref(&self) -> &Rc<E> {
@@ -248,7 +248,7 @@ impl<E: Revocable> std::ops::Deref for Live<E> {
     }
 }
 
-impl<E: Revocable> Drop for Live<E> {
+impl<E: Revocable> Drop for Registration<E> {
     fn drop(&mut self) {
         // The removed entry is dropped outside the borrow: it may hold what enters or leaves.
         let removed = self.registry.entries.borrow_mut().try_remove(self.key);

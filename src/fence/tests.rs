@@ -18,7 +18,7 @@ struct Stream {
     forbidden: Cell<bool>,
     deadline: Option<Timestamp>,
     cut: Cell<Option<Reason>>,
-    place: RefCell<Option<Live<Stream>>>,
+    place: RefCell<Option<Registration<Stream>>>,
     stays: bool,
 }
 

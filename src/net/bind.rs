@@ -31,7 +31,7 @@ pub enum Address {
 pub struct AddressError;
 
 /// An address that this process has bound. Keep it until every listener is made.
-pub struct Bound(Kind);
+pub struct Bound(BoundSocket);
 
 /// One worker's socket; `Send`, and not tied to a runtime before it is served.
 pub struct Listener {
@@ -69,7 +69,7 @@ pub(super) struct Unlink {
     made: Option<(u64, u64)>,
 }
 
-enum Kind {
+enum BoundSocket {
     /// Bound and not listening: it holds the port and gets no connection.
     Own {
         address: SocketAddr,
@@ -107,13 +107,13 @@ pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> 
             let hold = tcp_socket(*wanted, false).map_err(failed)?;
             let bound = hold.local_addr().map_err(failed)?;
             let address = bound.as_socket().ok_or(io::ErrorKind::Unsupported.into());
-            Ok(Bound(Kind::Own { address: address.map_err(failed)?, _hold: hold }))
+            Ok(Bound(BoundSocket::Own { address: address.map_err(failed)?, _hold: hold }))
         }
         Address::Unix(path) => {
             clear_stale(path, address)?;
             let socket = unix_socket(path, mode).map_err(failed)?;
             let unlink = Some(Arc::new(Unlink { path: path.clone(), made: file_of(path) }));
-            Ok(Bound(Kind::Unix { address: path.clone(), socket, unlink }))
+            Ok(Bound(BoundSocket::Unix { address: path.clone(), socket, unlink }))
         }
         // The process that passes it has bound it.
         Address::Inherited(_) => Err(failed(io::ErrorKind::Unsupported.into())),
@@ -124,35 +124,35 @@ impl Bound {
     /// A socket that listens already; workers share its descriptor.
     pub fn inherited_tcp(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self(Kind::Inherited(socket)))
+        Ok(Self(BoundSocket::Inherited(socket)))
     }
 
     /// As `inherited_tcp`; the socket's file stays when the listeners are gone.
     pub fn inherited_unix(socket: UnixListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
-        Ok(Self(Kind::Unix { address, socket, unlink: None }))
+        Ok(Self(BoundSocket::Unix { address, socket, unlink: None }))
     }
 
     /// The address with its real port.
     pub fn local(&self) -> io::Result<Address> {
         Ok(match &self.0 {
-            Kind::Own { address, .. } => Address::Tcp(*address),
-            Kind::Inherited(socket) => Address::Tcp(socket.local_addr()?),
-            Kind::Unix { address, .. } => Address::Unix(address.clone()),
+            BoundSocket::Own { address, .. } => Address::Tcp(*address),
+            BoundSocket::Inherited(socket) => Address::Tcp(socket.local_addr()?),
+            BoundSocket::Unix { address, .. } => Address::Unix(address.clone()),
         })
     }
 
     /// A socket for one worker, which must serve it: from now on connections queue there.
     pub fn listener(&self) -> io::Result<Listener> {
         let (socket, inherited, unlink) = match &self.0 {
-            Kind::Own { address, .. } => {
+            BoundSocket::Own { address, .. } => {
                 let socket = tcp_socket(*address, true)?;
                 socket.listen(BACKLOG)?;
                 (Socket::Tcp(socket.into()), false, None)
             }
-            Kind::Inherited(socket) => (Socket::Tcp(socket.try_clone()?), true, None),
-            Kind::Unix { socket, unlink, .. } => {
+            BoundSocket::Inherited(socket) => (Socket::Tcp(socket.try_clone()?), true, None),
+            BoundSocket::Unix { socket, unlink, .. } => {
                 (Socket::Unix(socket.try_clone()?), unlink.is_none(), unlink.clone())
             }
         };

@@ -144,7 +144,7 @@ impl Drop for RequestBody {
             && !left.is_end_stream()
             && !connection.aborted()
         {
-            stream.leave(left);
+            stream.discard(left);
         }
         connection.close_body(false);
         if connection.stream().is_some() {

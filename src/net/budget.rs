@@ -1,9 +1,9 @@
 //! Budgets of the process: what all clients together may use, so that none of them uses everything up.
 
 mod connections;
-mod lease;
 mod limits;
 mod machine;
+mod worker_budget;
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ use std::sync::{
 use self::connections::ConnectionLimit;
 pub(super) use self::{
     connections::{ConnectionPermit, LimitReached},
-    lease::Lease,
+    worker_budget::WorkerBudget,
 };
 pub use self::{limits::BudgetLimits, machine::Machine};
 
@@ -54,7 +54,7 @@ pub struct Budget {
 pub struct Holder(Arc<AtomicUsize>);
 
 /// A part of a budget, which is given back when it is dropped.
-pub struct Share {
+pub struct Reservation {
     budget: Arc<Budget>,
     holder: Holder,
     amount: usize,
@@ -82,18 +82,18 @@ impl Budget {
 
     /// A part for this holder. `None`, and counted as refused: there is too little, or the holder already has
     /// its part.
-    pub fn take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Share> {
-        let share = self.try_take(holder, amount);
-        if share.is_none() {
+    pub fn take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Reservation> {
+        let reservation = self.try_take(holder, amount);
+        if reservation.is_none() {
             self.refused.fetch_add(1, Relaxed);
         }
-        share
+        reservation
     }
 
     /// As [`Budget::take`], where doing without is no refusal.
-    pub fn try_take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Share> {
-        let mut share = Share { budget: self.clone(), holder: holder.clone(), amount: 0 };
-        share.grow(amount).then_some(share)
+    pub fn try_take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Reservation> {
+        let mut reservation = Reservation { budget: self.clone(), holder: holder.clone(), amount: 0 };
+        reservation.grow(amount).then_some(reservation)
     }
 
     /// Sets how often what is left a holder may have; 0: as often as it likes.
@@ -143,7 +143,7 @@ impl Holder {
     }
 }
 
-impl Share {
+impl Reservation {
     /// Takes more of the budget. False: there is too little, and the share is as large as before.
     pub fn grow(&mut self, amount: usize) -> bool {
         let used = self.budget.used.fetch_add(amount, AcqRel) + amount;
@@ -161,7 +161,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.amount, AcqRel);
         self.holder.0.fetch_sub(self.amount, AcqRel);
@@ -238,12 +238,12 @@ mod tests {
     #[test]
     fn a_share_is_given_back() {
         let (budget, holder) = (Budget::new(10, 0), Holder::default());
-        let mut share = budget.take(&holder, 4).expect("there is enough");
-        assert!(share.grow(6) && !share.grow(1));
+        let mut reservation = budget.take(&holder, 4).expect("there is enough");
+        assert!(reservation.grow(6) && !reservation.grow(1));
         assert_eq!((budget.used(), holder.held(), budget.left()), (10, 10, 0));
         assert!(budget.take(&Holder::default(), 1).is_none());
         assert_eq!(budget.reading("x").refused, 1);
-        drop(share);
+        drop(reservation);
         assert_eq!((budget.used(), holder.held()), (0, 0));
     }
 

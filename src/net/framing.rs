@@ -177,7 +177,7 @@ mod tests {
         let (mut parts, ()) = request.body(()).expect("a request").into_parts();
         let connection = Connection::detached(Peer::Inet((Ipv4Addr::LOCALHOST, 1).into()));
         let judged = check(&mut parts, &Limits::default(), &connection);
-        let told = judged.map(|()| {
+        let status = judged.map(|()| {
             let fields: Vec<_> = parts
                 .headers
                 .iter()
@@ -185,8 +185,8 @@ mod tests {
                 .collect();
             format!("{} {}", parts.uri, fields.join(", "))
         });
-        let told = told.as_deref().map_err(|error| error.status().as_u16());
-        assert_eq!(told, expected, "{row}");
+        let status = status.as_deref().map_err(|error| error.status().as_u16());
+        assert_eq!(status, expected, "{row}");
     }
 
     fn field(name: &'static str, value: &str) -> (&'static str, String) {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     Clock, Connection, Limits, Peer,
-    budget::{Budgets, ConnectionPermit, Lease, LimitReached},
+    budget::{Budgets, ConnectionPermit, LimitReached, WorkerBudget},
     connection::{CloseReason, ConnectionCommand},
 };
 
@@ -23,7 +23,7 @@ pub struct Worker {
     clock: Clock,
     budgets: Arc<Budgets>,
     /// Open HTTP/2 streams.
-    streams: Lease,
+    streams: WorkerBudget,
     /// Bytes of answers that clients have not taken, at the last tick.
     held: Cell<usize>,
     connections: RefCell<Slab<Rc<Connection>>>,
@@ -46,7 +46,7 @@ impl Worker {
         let worker = Rc::new(Self {
             limits: RefCell::new(Rc::new(Limits::default())),
             clock: Clock::new(),
-            streams: Lease::new(budgets.streams.clone()),
+            streams: WorkerBudget::new(budgets.streams.clone()),
             budgets,
             held: Cell::new(0),
             connections: RefCell::new(Slab::new()),
@@ -99,7 +99,7 @@ impl Worker {
         &self.budgets
     }
 
-    pub(super) fn streams(&self) -> &Lease {
+    pub(super) fn streams(&self) -> &WorkerBudget {
         &self.streams
     }
 

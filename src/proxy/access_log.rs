@@ -37,14 +37,14 @@ pub enum LogTarget {
 /// The log's thread; shared by the workers. Dropping the last handle writes what is left.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
-    order: Arc<Mutex<Option<Order>>>,
+    command: Arc<Mutex<Option<LogCommand>>>,
     off: AtomicBool,
     metrics: Arc<Metrics>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the thread has to do before it writes the next lines.
-enum Order {
+enum LogCommand {
     Reopen,
     Retarget(Sink),
 }
@@ -79,13 +79,13 @@ impl AccessLog {
         let (chunks, waiting) = sync_channel::<Chunk>(WAITING);
         let off = AtomicBool::new(target == LogTarget::Off);
         let mut sink = Sink::open(target)?;
-        let order = Arc::<Mutex<Option<Order>>>::default();
-        let given = Arc::clone(&order);
+        let command = Arc::<Mutex<Option<LogCommand>>>::default();
+        let given = Arc::clone(&command);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Chunk { mut text, home }) = waiting.recv() {
                 match given.lock().take() {
-                    Some(Order::Retarget(other)) => sink = other,
-                    Some(Order::Reopen) => sink.reopen(),
+                    Some(LogCommand::Retarget(other)) => sink = other,
+                    Some(LogCommand::Reopen) => sink.reopen(),
                     None => {}
                 }
                 sink.write(&text);
@@ -94,18 +94,18 @@ impl AccessLog {
                 let _ = home.try_send(text);
             }
         })?;
-        Ok(Arc::new(Self { chunks, order, off, metrics, thread: Some(thread) }))
+        Ok(Arc::new(Self { chunks, command, off, metrics, thread: Some(thread) }))
     }
 
     /// Reopens the file before the next lines: on SIGHUP, after it was moved away.
     pub fn reopen(&self) {
-        self.order.lock().get_or_insert(Order::Reopen);
+        self.command.lock().get_or_insert(LogCommand::Reopen);
     }
 
     /// Writes the next lines to another target. After an error nothing has changed.
     pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
         let off = target == LogTarget::Off;
-        *self.order.lock() = Some(Order::Retarget(Sink::open(target)?));
+        *self.command.lock() = Some(LogCommand::Retarget(Sink::open(target)?));
         self.off.store(off, Ordering::Relaxed);
         Ok(())
     }

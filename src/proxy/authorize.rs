@@ -22,7 +22,7 @@ use crate::{
         body::request_body,
         context::RequestContext,
         last_used::Use,
-        limits::{Exceeded, LimitPermit, Place, Waiting},
+        limits::{ConcurrencySlot, Exceeded, LimitPermit, Waiting},
         permitted::{LogGuard, Permitted},
         refusals::{self, AuditSample},
         rejection::Rejection,
@@ -35,7 +35,7 @@ use crate::{
 /// What became of a request that is not forwarded, or not yet.
 pub(super) enum NotForwarded {
     Rejected(Rejection),
-    /// It waits for a place under a concurrency limit, and is judged again when it has one.
+    /// It waits for a slot under a concurrency limit, and is judged again when it has one.
     Queued(Box<(Box<Request<RequestBody>>, Waiting)>),
 }
 
@@ -46,13 +46,13 @@ impl<R: Into<Rejection>> From<R> for NotForwarded {
 }
 
 impl Gateway {
-    /// Judges the request and edits its header fields for the upstream. `place`: the one in a queue
+    /// Judges the request and edits its header fields for the upstream. `slot`: the one in a queue
     /// of `concurrent` that it has waited for, if it had to.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
         mut request: Box<Request<RequestBody>>,
-        place: Option<Place>,
+        slot: Option<ConcurrencySlot>,
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
         self.decide(&context.state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
@@ -64,7 +64,7 @@ impl Gateway {
             }
             let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
             let upgrade = context.facts.upgrade.then(|| upgrade::asked(&request)).flatten();
-            let limits = match self.take_limits(&permit, context, place) {
+            let limits = match self.take_limits(&permit, context, slot) {
                 Ok(limits) => limits,
                 Err(Exceeded { waiting: Some(waiting), .. }) => {
                     return Err(NotForwarded::Queued(Box::new((request, waiting))));
@@ -132,10 +132,10 @@ impl Gateway {
         &self,
         permit: &Permit<'_>,
         context: &RequestContext,
-        place: Option<Place>,
+        slot: Option<ConcurrencySlot>,
     ) -> Result<Option<LimitPermit>, Exceeded> {
         let Some(limits) = context.state.limits(permit.owner().service.id) else { return Ok(None) };
-        limits.take(permit, context.facts.client, context.clock().now(), place).map(Some)
+        limits.take(permit, context.facts.client, context.clock().now(), slot).map(Some)
     }
 
     /// Edits the header fields of a permitted request, and records the use of its token. A request that

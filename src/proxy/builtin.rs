@@ -20,7 +20,7 @@ use crate::{
         Gateway, body::ResponseBody, context::RequestContext, permitted::LogGuard, rejection::Rejection,
         request_id::RequestId, worker_state::WorkerState,
     },
-    store::{ChangeError, Refusal},
+    store::{AdminError, ChangeError},
 };
 
 pub use exchange::Issuers;
@@ -172,7 +172,7 @@ impl Gateway {
 }
 
 /// Why a token was not made. `refused`: what the client is told of a refusal.
-fn not_issued(error: ChangeError, refused: impl FnOnce(Refusal) -> Rejection) -> Rejection {
+fn not_issued(error: ChangeError, refused: impl FnOnce(AdminError) -> Rejection) -> Rejection {
     match error {
         ChangeError::Refused(refusal) => refused(refusal),
         error => {

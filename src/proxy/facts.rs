@@ -147,9 +147,9 @@ impl HostCache {
 /// The forwarded fields of each client address. One per worker, of fixed size: an address replaces another one
 /// in the same slot, since making the fields again costs little.
 #[derive(Default)]
-pub struct ForwardedCache(RefCell<Vec<Option<Entry>>>);
+pub struct ForwardedCache(RefCell<Vec<Option<CacheEntry>>>);
 
-type Entry = ((IpAddr, bool), PeerFields);
+type CacheEntry = ((IpAddr, bool), PeerFields);
 
 const PLACES: usize = 1024;
 

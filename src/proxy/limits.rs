@@ -19,7 +19,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
-pub use self::concurrency::{Place, Waiting};
+pub use self::concurrency::{ConcurrencySlot, Waiting};
 use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
 use crate::{
     authz::{
@@ -53,7 +53,7 @@ struct ActiveLimit {
 /// What one request has taken. Dropping it releases its places under concurrency limits.
 #[derive(Debug, Default)]
 pub struct LimitPermit {
-    places: Vec<Place>,
+    slots: Vec<ConcurrencySlot>,
     rates: Vec<(Arc<RateLimit>, CountKey)>,
     /// The response's `RateLimit` and `RateLimit-Policy`.
     fields: Option<Fields>,
@@ -72,7 +72,7 @@ pub struct Exceeded {
     pub reason: Reason,
     pub wait: Duration,
     pub fields: Option<Box<Fields>>,
-    /// A position in the queue for a place.
+    /// A position in the queue for a slot.
     pub waiting: Option<Waiting>,
 }
 
@@ -138,26 +138,26 @@ impl ServiceLimits {
         Some(Self { limits, policy })
     }
 
-    /// Counts a permitted request under every limit, or under none. `held` is the place that it has waited for.
+    /// Counts a permitted request under every limit, or under none. `held` is the slot that it has waited for.
     pub fn take(
         &self,
         permit: &Permit<'_>,
         client: IpAddr,
         now: Instant,
-        held_place: Option<Place>,
+        held_slot: Option<ConcurrencySlot>,
     ) -> Result<LimitPermit, Exceeded> {
-        let mut held_place = held_place;
+        let mut held_slot = held_slot;
         let mut held = LimitPermit::default();
         let mut state = String::new();
         for limit in &self.limits {
             let Some(key) = limit.per.count_key(permit, client) else { continue };
             if let Some((concurrency, cap, queue)) = &limit.cap {
-                let place = match held_place.take_if(|place| place.is_for(concurrency, key)) {
-                    Some(place) => Ok(place),
+                let slot = match held_slot.take_if(|slot| slot.is_for(concurrency, key)) {
+                    Some(slot) => Ok(slot),
                     None => concurrency.enter(key, *cap, *queue),
                 };
-                match place {
-                    Ok(place) => held.places.push(place),
+                match slot {
+                    Ok(slot) => held.slots.push(slot),
                     Err(waiting) => {
                         held.give_back();
                         return Err(Exceeded { waiting, ..Exceeded::no_place() });
@@ -219,7 +219,7 @@ impl LimitPermit {
 }
 
 impl Exceeded {
-    /// No place was left in time.
+    /// No slot was left in time.
     pub fn no_place() -> Self {
         Self { reason: Reason::ConcurrencyLimited, wait: WAIT_FOR_PLACE, fields: None, waiting: None }
     }

@@ -6,7 +6,7 @@ use http::Request;
 
 use crate::{
     authz::{answer::Reason, decide::Permit},
-    fence::Live,
+    fence::Registration,
     metrics::{WorkerEvent, WorkerMetrics},
     net::Clock,
     proxy::{
@@ -24,7 +24,7 @@ pub type Permitted = upstream::Permitted<LogGuard, Box<Request<OutgoingBody>>>;
 pub struct LogGuard {
     context: Rc<RequestContext>,
     limits: Option<Box<LimitPermit>>,
-    live: Option<Live<RequestContext>>,
+    live: Option<Registration<RequestContext>>,
 }
 
 impl LogGuard {

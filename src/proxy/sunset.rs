@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-use crate::authz::{decide::Permit, subject::Ending, time::Timestamp};
+use crate::authz::{decide::Permit, subject::TokenEnd, time::Timestamp};
 
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
@@ -17,8 +17,8 @@ pub fn of(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Times
     let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
     let expiry = token.expires_at.filter(|end| *end <= latest);
     match token.end {
-        Ending::Rotated { grace_until } => Some(expiry.map_or(grace_until, |end| end.min(grace_until))),
-        Ending::None | Ending::Revoked => expiry,
+        TokenEnd::Rotated { grace_until } => Some(expiry.map_or(grace_until, |end| end.min(grace_until))),
+        TokenEnd::None | TokenEnd::Revoked => expiry,
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
-use self::end::{End, Traffic};
+use self::end::{Traffic, TunnelEnd};
 use crate::{
     authz::answer::Reason,
     metrics::WorkerEvent,
@@ -66,8 +66,8 @@ impl Tunnel {
         let _open = OpenTunnel::begin(guard);
         let to_upstream = Traffic::new(&context.outcome.bytes_in);
         let to_client = Traffic::new(&context.outcome.bytes_out);
-        let mut client = End::new(client, &to_client, &context);
-        let mut upstream = End::new(self.upstream, &to_upstream, &context);
+        let mut client = TunnelEnd::new(client, &to_client, &context);
+        let mut upstream = TunnelEnd::new(self.upstream, &to_upstream, &context);
         let mut idle = Stillness::new(context.clock(), self.idle);
         let mut stall = Stillness::new(context.clock(), self.stall);
         let outcome = {

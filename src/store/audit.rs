@@ -20,7 +20,7 @@ pub(crate) struct AuditHead {
 
 /// What an event says, before it has its place in the chain.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct NewAuditEvent {
     pub event: &'static str,
     pub actor: String,
     pub target: String,
@@ -76,7 +76,7 @@ impl AuditHead {
     }
 }
 
-impl Entry {
+impl NewAuditEvent {
     pub(crate) fn new(
         event: &'static str,
         actor: impl Into<String>,
@@ -244,7 +244,7 @@ mod tests {
 
     fn chain(length: u64) -> Vec<AuditEvent> {
         let mut head = AuditHead::START;
-        let entry = |n: u64| Entry::new("user.ban", "carol", format!("user:{n}"), None);
+        let entry = |n: u64| NewAuditEvent::new("user.ban", "carol", format!("user:{n}"), None);
         (0..length).map(|n| head.append(entry(n).at(Timestamp::from_millis(7)))).collect()
     }
 

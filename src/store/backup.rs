@@ -80,12 +80,12 @@ const ROW: u8 = b'R';
 const TRAILER: u8 = b'T';
 
 /// Copies the whole store, as it is at one position, to `out`. Changes go on meanwhile and are not in it.
-/// It ends early when `tell` asks for it.
+/// It ends early when `on_progress` asks for it.
 pub(crate) fn write(
     replica: &Replica,
     now: Timestamp,
     out: &mut dyn Write,
-    tell: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Head, Header, Progress), BackupError> {
     let header = Header { taken_at: now, store: replica.state().store.to_string() };
     let mut copy = replica.copy();
@@ -97,14 +97,14 @@ pub(crate) fn write(
             break;
         }
         ops.iter().try_for_each(|op| stream.operation(op))?;
-        if tell(stream.progress).is_break() {
+        if on_progress(stream.progress).is_break() {
             return Err(BackupError::Stopped);
         }
     }
     let head = copy.head;
     let progress = stream.finish(head)?;
     // What comes after the end can no longer be stopped.
-    let _ = tell(progress);
+    let _ = on_progress(progress);
     Ok((head, header, progress))
 }
 

@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use super::model::{TokenRecord, UserId, UserKind};
 use crate::{
     authz::{
-        administration::Refusal,
+        administration::AdminError,
         rules::{Origin, PublicSpec, RuleError, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId, TokenText},
-        subject::Access,
+        subject::{Access, Permission},
         time::Timestamp,
     },
     fence::Cut,
@@ -180,6 +180,12 @@ pub struct GroupEdit {
     pub parent: Option<Option<String>>,
 }
 
+#[derive(Clone, Debug, Default)]
+pub struct RoleEdit {
+    pub name: Option<String>,
+    pub permissions: Option<Vec<Permission>>,
+}
+
 /// A token that somebody got for one of another issuer.
 #[derive(Clone, Debug)]
 pub struct Exchanged {
@@ -271,9 +277,9 @@ pub struct Nodes {
 /// Refused, with the stable code of the API.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// domain.md, "Errors": 403, 404, 409 and 422 by [`Refusal::status`].
+    /// domain.md, "Errors": 403, 404, 409 and 422 by [`AdminError::status`].
     #[error("{0}")]
-    Refused(#[from] Refusal),
+    Refused(#[from] AdminError),
     /// If-Match names another revision: 412.
     #[error("the record has changed since it was read")]
     Stale,

@@ -16,7 +16,7 @@ use super::{
     log::{AppendError, Head, Log, StoreId},
     op::{self, BatchError, BatchReader, Op},
     record::TokenHead,
-    replica::{ApplyError, Damage, Replica, Staged},
+    replica::{ApplyError, Replica, ReplicaError, Staged},
 };
 use crate::authz::secret::Digest;
 
@@ -154,7 +154,7 @@ impl Engine {
     pub(crate) fn load(
         &self,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
-    ) -> Result<Result<(), Damage>, ReadError> {
+    ) -> Result<Result<(), ReplicaError>, ReadError> {
         self.replica.load(visit)
     }
 

@@ -10,7 +10,7 @@ use crate::{
     authz::time::Timestamp,
     store::{
         OpenError, ReadError, Settings,
-        audit::{AuditHead, Entry},
+        audit::{AuditHead, NewAuditEvent},
         engine::{CommitError, Engine},
         load,
         model::AuditEvent,
@@ -21,7 +21,7 @@ use crate::{
 mod line;
 mod plan;
 
-pub use line::{Line, LineError};
+pub use line::{ImportRecord, LineError};
 
 use plan::{Outcome, Plan};
 
@@ -87,9 +87,9 @@ pub fn offline(
     settings: &Settings,
     options: &Options<'_>,
     input: impl BufRead,
-    tell: &mut dyn FnMut(ImportEvent<'_>),
+    on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
-    offline_by(CHUNK, settings, options, input, tell)
+    offline_by(CHUNK, settings, options, input, on_event)
 }
 
 fn offline_by(
@@ -97,10 +97,10 @@ fn offline_by(
     settings: &Settings,
     options: &Options<'_>,
     input: impl BufRead,
-    tell: &mut dyn FnMut(ImportEvent<'_>),
+    on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
     let engine = Engine::open(settings).map_err(OpenError::from)?;
-    let outcome = thread::scope(|scope| run(scope, &engine, chunk, options, input, tell));
+    let outcome = thread::scope(|scope| run(scope, &engine, chunk, options, input, on_event));
     engine.close();
     outcome
 }
@@ -112,7 +112,7 @@ fn run<'scope>(
     chunk: usize,
     options: &Options<'_>,
     mut input: impl BufRead,
-    tell: &mut dyn FnMut(ImportEvent<'_>),
+    on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
     let mut audit = AuditHead::load(engine)?;
     if audit == AuditHead::START {
@@ -139,7 +139,7 @@ fn run<'scope>(
         let taken = if text.len() as u64 > LONGEST {
             Err(format!("it is longer than {LONGEST} bytes"))
         } else {
-            let parsed = Line::parse(line).map_err(|e| e.to_string());
+            let parsed = ImportRecord::parse(line).map_err(|e| e.to_string());
             parsed.and_then(|line| plan.take(line, &mut report))
         };
         match taken {
@@ -147,12 +147,12 @@ fn run<'scope>(
             Ok(Outcome::Skipped) => report.skipped += 1,
             Err(why) => {
                 report.bad += 1;
-                tell(ImportEvent::BadLine { number, why: &why });
+                on_event(ImportEvent::BadLine { number, why: &why });
             }
         }
         if plan.due() >= chunk {
             if let Some(before) = underway.take() {
-                tell(ImportEvent::Progress(&before.end()?));
+                on_event(ImportEvent::Progress(&before.end()?));
             }
             let mut ops = plan.drain();
             ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
@@ -161,14 +161,14 @@ fn run<'scope>(
         }
     }
     if let Some(before) = underway.take() {
-        tell(ImportEvent::Progress(&before.end()?));
+        on_event(ImportEvent::Progress(&before.end()?));
     }
     if plan.due() > 0 {
         let mut ops = plan.drain();
         ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
         Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) }.end()?;
     }
-    tell(ImportEvent::Progress(&report));
+    on_event(ImportEvent::Progress(&report));
     Ok(report)
 }
 
@@ -198,7 +198,7 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
         "groups": report.groups - before.groups,
         "members": report.members - before.members,
     });
-    Entry::new("token.import", "operator", "tokens", change).at(now)
+    NewAuditEvent::new("token.import", "operator", "tokens", change).at(now)
 }
 
 /// How much of the input it took; a line beyond [`LONGEST`] is read over, not kept.

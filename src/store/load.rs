@@ -6,13 +6,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     ReadError, Store,
-    audit::{AuditHead, Entry},
+    audit::{AuditHead, NewAuditEvent},
     change::{Configuration, Settings},
     cluster::{Applied, Incarnation, Node, Start},
     engine::{self, Engine},
     op::{FORMAT, Op},
     record::TokenHead,
-    replica::{Damage, Table},
+    replica::{ReplicaError, Table},
     sessions::Sessions,
     state::{State, compiled, intern},
     writer::{self, Batch, Clock, Retention, Shared, Transaction, WriteRates, Writer},
@@ -146,7 +146,7 @@ fn load(
     mut state: State,
     ids: &mut ServiceIds,
     now: Timestamp,
-) -> Result<Result<(State, Arc<state::State>), Damage>, OpenError> {
+) -> Result<Result<(State, Arc<state::State>), ReplicaError>, OpenError> {
     state.audit = AuditHead::load(engine)?;
     if state.audit == AuditHead::START {
         begin(engine, &mut state.audit, now)?;
@@ -166,7 +166,7 @@ fn load(
 
 /// A new store: the one grant that everybody has, and the first event of the chain.
 pub(super) fn begin(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
-    let first = Entry::new("store.create", "system", "store", None);
+    let first = NewAuditEvent::new("store.create", "system", "store", None);
     let ops = [Op::PutGrant(first_grant()), Op::AppendAudit(audit.append(first.at(now)))];
     engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))
 }
@@ -190,7 +190,7 @@ fn index(
     accounts: &Accounts,
     ids: &mut ServiceIds,
     published: &state::State,
-) -> Result<Result<u64, Damage>, OpenError> {
+) -> Result<Result<u64, ReplicaError>, OpenError> {
     let mut services = Services::default();
     let mut owners: HashMap<String, UserIx, foldhash::fast::RandomState> = HashMap::default();
     let mut imported = 0;

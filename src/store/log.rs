@@ -155,7 +155,7 @@ impl Failure {
 #[error(
     "{file} is damaged at byte {offset}: {what}; nothing was changed. Copy the store directory and check the disk, then restore the newest backup with `permgate store restore`"
 )]
-pub struct Damage {
+pub struct LogCorruption {
     pub file: PathBuf,
     /// In bytes from the start of the file.
     pub offset: u64,
@@ -192,7 +192,7 @@ pub enum ReadError {
     #[error("position {from} is beyond the head of the log, {head}")]
     Ahead { from: u64, head: u64 },
     #[error(transparent)]
-    Damaged(#[from] Damage),
+    Damaged(#[from] LogCorruption),
     #[error(transparent)]
     Io(#[from] Failure),
 }

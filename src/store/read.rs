@@ -156,10 +156,13 @@ impl Store {
         }
     }
 
-    /// Reads everything that is stored while changes go on, and says what is wrong. `tell` may end it early.
+    /// Reads everything that is stored while changes go on, and says what is wrong. `on_progress` may end it early.
     /// Blocks: not for a worker or the control runtime.
-    pub fn verify(&self, tell: &mut verify::Tell<'_>) -> Result<verify::Report, verify::Stopped> {
-        self.engine().verify(tell)
+    pub fn verify(
+        &self,
+        on_progress: &mut verify::OnProgress<'_>,
+    ) -> Result<verify::Report, verify::Stopped> {
+        self.engine().verify(on_progress)
     }
 
     fn unsaved(&self, id: TokenId) -> Option<TokenRecord> {

@@ -29,12 +29,12 @@ use super::{
     replica,
 };
 
-mod marker;
+mod manifest;
 mod rows;
 
 pub(crate) use rows::{decode_any, operations};
 
-use marker::{Marker, ReadMarkerError};
+use manifest::{Manifest, ReadManifestError};
 
 /// Names in STORE while it is migrated, and what an older permgate may have left.
 pub(super) const OWN: &[&str] = &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
@@ -59,25 +59,25 @@ pub enum MigrationError {
 
 /// Whether a store of the released layout lies here, or one that is being migrated.
 pub(super) fn is_at(path: &Path) -> bool {
-    path.join(marker::FILE).exists()
+    path.join(manifest::FILE).exists()
 }
 
 /// Makes a generation of what lies in STORE. The caller holds its lock.
 pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<(), OpenError> {
     let path = directory.path();
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
-    let marker = present_marker(path)?;
-    if !marker.ready {
+    let manifest = present_manifest(path)?;
+    if !manifest.ready {
         // A creation that was cut off: nothing in it was ever acknowledged.
         remove(&path.join(DATA))?;
-        remove(&path.join(marker::FILE))?;
+        remove(&path.join(manifest::FILE))?;
         sync(path)?;
         let generations = directory.generations();
         let new = generations.begin(None)?;
         Generation::begin(&new, Head::EMPTY, settings)?;
         return Ok(generations.switch(&new)?);
     }
-    let store = parse_id(&marker.store).ok_or_else(|| damaged("its `format` file names no store"))?;
+    let store = parse_id(&manifest.store).ok_or_else(|| damaged("its `format` file names no store"))?;
     let data = path.join(DATA);
     let size = fs::metadata(data.join("db")).map_or(0, |found| found.len());
     if size == 0 {
@@ -86,9 +86,9 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
     tracing::info!(store = %path.display(), "the store is migrated to the present layout; what it was stays in `released`");
     let generations = Generations::new(Box::new(OsDirectory::new(path)), OWN);
     let new = generations.begin(Some(store))?;
-    let head = copy(&data, &marker, store, new.directory().path())?;
+    let head = copy(&data, &manifest, store, new.directory().path())?;
     Generation::begin(&new, head, settings)?;
-    keep_marker(path, &marker)?;
+    keep_manifest(path, &manifest)?;
     generations.switch(&new)?;
     Ok(())
 }
@@ -96,7 +96,7 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
 /// Sets aside what lies there of the released layout once a generation is the store.
 pub(super) fn finish(path: &Path) -> Result<(), Failure> {
     let (data, kept) = (path.join(DATA), path.join(KEPT));
-    let format = path.join(marker::FILE);
+    let format = path.join(manifest::FILE);
     if !is_at(path) {
         return Ok(());
     }
@@ -107,41 +107,41 @@ pub(super) fn finish(path: &Path) -> Result<(), Failure> {
     if data.exists() {
         aside(&data, DATA)?;
     }
-    if kept.join(marker::FILE).exists() {
+    if kept.join(manifest::FILE).exists() {
         sync(&kept)?;
         remove(&format)?;
     } else {
-        aside(&format, marker::FILE)?;
+        aside(&format, manifest::FILE)?;
         sync(&kept)?;
     }
     sync(path)
 }
 
 /// What the store was before its migration began.
-fn present_marker(path: &Path) -> Result<Marker, MigrationError> {
+fn present_manifest(path: &Path) -> Result<Manifest, MigrationError> {
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
-    let read = |directory: &Path| match Marker::read(directory) {
-        Ok(marker) => Ok(Some(marker)),
-        Err(ReadMarkerError::Absent) => Ok(None),
-        Err(ReadMarkerError::Migrating) => Ok(None),
-        Err(ReadMarkerError::Newer(found)) => Err(MigrationError::Newer { path: path.to_owned(), found }),
-        Err(ReadMarkerError::Malformed) => Err(damaged("its `format` file is malformed")),
-        Err(ReadMarkerError::Io(e)) => Err(Failure::new("read", directory.join(marker::FILE), e).into()),
+    let read = |directory: &Path| match Manifest::read(directory) {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(ReadManifestError::Absent) => Ok(None),
+        Err(ReadManifestError::Migrating) => Ok(None),
+        Err(ReadManifestError::Newer(found)) => Err(MigrationError::Newer { path: path.to_owned(), found }),
+        Err(ReadManifestError::Malformed) => Err(damaged("its `format` file is malformed")),
+        Err(ReadManifestError::Io(e)) => Err(Failure::new("read", directory.join(manifest::FILE), e).into()),
     };
     match read(path)? {
-        Some(marker) => Ok(marker),
+        Some(manifest) => Ok(manifest),
         None => read(&path.join(KEPT))?.ok_or_else(|| damaged("its `format` file was lost in a migration")),
     }
 }
 
 /// Keeps the marker as it is, and has the released permgate refuse the store from here on.
-fn keep_marker(path: &Path, marker: &Marker) -> Result<(), Failure> {
+fn keep_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
     let kept = path.join(KEPT);
     make_kept(&kept)?;
-    marker.write(&kept).map_err(|e| Failure::new("write", kept.join(marker::FILE), e))?;
+    manifest.write(&kept).map_err(|e| Failure::new("write", kept.join(manifest::FILE), e))?;
     sync(&kept)?;
     sync(path)?;
-    Marker::write_migrating(path).map_err(|e| Failure::new("write", path.join(marker::FILE), e))
+    Manifest::write_migrating(path).map_err(|e| Failure::new("write", path.join(manifest::FILE), e))
 }
 
 fn make_kept(kept: &Path) -> Result<(), Failure> {
@@ -152,7 +152,7 @@ fn make_kept(kept: &Path) -> Result<(), Failure> {
 }
 
 /// Writes the rows as a checkpoint into a generation; its position is the old store's revision.
-fn copy(data: &Path, marker: &Marker, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
+fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
     let damaged = |why: String| MigrationError::Damaged { path: data.to_owned(), why };
     let db = replica::open_sled_at(data).map_err(|error| match error {
         replica::OpenError::Io(failure) => OpenError::from(failure),
@@ -179,11 +179,11 @@ fn copy(data: &Path, marker: &Marker, store: StoreId, generation: &Path) -> Resu
         })
         .map_err(&damaged)??;
         match &owner {
-            Some((of, _)) if *of != marker.store => {
+            Some((of, _)) if *of != manifest.store => {
                 return Err(damaged(format!("its data is that of another store, {of}")).into());
             }
-            Some((_, revision)) if *revision < marker.revision => {
-                let acknowledged = marker.revision;
+            Some((_, revision)) if *revision < manifest.revision => {
+                let acknowledged = manifest.revision;
                 let why = format!("{acknowledged} changes were acknowledged, only {revision} are left");
                 return Err(damaged(why).into());
             }

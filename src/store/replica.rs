@@ -22,20 +22,20 @@ use crate::authz::secret::Digest;
 mod copy;
 pub(super) mod keys;
 mod open;
-mod owned;
+mod owner_tokens;
 mod read;
 mod stage;
 mod tables;
 mod verify;
 
 pub(crate) use open::{OpenError, guard_sled, open_sled_at, remove};
-pub(crate) use owned::Counts;
-pub(crate) use read::View;
+pub(crate) use owner_tokens::Counts;
+pub(crate) use read::StagedView;
 pub(crate) use stage::{StageError, Staged};
 pub(crate) use tables::{ReplicaState, Table};
 
-use copy::Copying;
-use owned::Owned;
+use copy::CopyProgress;
+use owner_tokens::OwnerTokens;
 
 pub(crate) struct Replica {
     path: PathBuf,
@@ -46,8 +46,8 @@ pub(crate) struct Replica {
     /// Of the last batch. Who changes it holds it.
     state: Mutex<ReplicaState>,
     /// By owner. sled has no such list: it would be the largest of all trees.
-    owners: RwLock<HashMap<String, Owned>>,
-    copying: Mutex<Vec<Copying>>,
+    owners: RwLock<HashMap<String, OwnerTokens>>,
+    copying: Mutex<Vec<CopyProgress>>,
     condemned: AtomicBool,
 }
 
@@ -59,7 +59,7 @@ struct Trees {
 
 /// What is wrong with what was read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Damage {
+pub(crate) enum ReplicaError {
     #[error(transparent)]
     Sled(#[from] sled::Error),
     #[error(transparent)]
@@ -118,15 +118,15 @@ impl Replica {
             }
         };
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
-        let mut owned = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        let mut owner_tokens = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         for (owner, change) in &staged.owners {
             // Not by entry, which would copy the owner each time.
-            match owned.get_mut(owner) {
-                Some(owned) => change.apply(owned),
-                None => change.apply(owned.entry(owner.clone()).or_default()),
+            match owner_tokens.get_mut(owner) {
+                Some(owner_tokens) => change.apply(owner_tokens),
+                None => change.apply(owner_tokens.entry(owner.clone()).or_default()),
             }
         }
-        drop(owned);
+        drop(owner_tokens);
         // A copy that begins now has to see both or neither.
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         drop(copying);
@@ -138,22 +138,22 @@ impl Replica {
     pub(crate) fn load(
         &self,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
-    ) -> Result<Result<(), Damage>, ReadError> {
+    ) -> Result<Result<(), ReplicaError>, ReadError> {
         let expected = self.state().sum(Table::Tokens);
-        let mut owners: HashMap<String, Owned> = HashMap::new();
+        let mut owners: HashMap<String, OwnerTokens> = HashMap::new();
         let scanned = self.guarded(|trees| {
             trees.scan_tokens(expected, &mut |digest, token| {
                 // Not by entry, which would copy the owner a million times.
                 if !owners.contains_key(token.owner) {
-                    owners.insert(token.owner.to_owned(), Owned::default());
+                    owners.insert(token.owner.to_owned(), OwnerTokens::default());
                 }
-                if let Some(owned) = owners.get_mut(token.owner) {
-                    owned.load(&token);
+                if let Some(owner_tokens) = owners.get_mut(token.owner) {
+                    owner_tokens.load(&token);
                 }
                 visit(digest, token);
             })
         })?;
-        owners.values_mut().for_each(Owned::loaded);
+        owners.values_mut().for_each(OwnerTokens::loaded);
         *self.owners.write().unwrap_or_else(PoisonError::into_inner) = owners;
         Ok(scanned)
     }
@@ -180,7 +180,7 @@ impl Replica {
         drop(catch_unwind(AssertUnwindSafe(|| drop(trees))));
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Trees) -> Result<T, Damage>) -> Result<T, ReadError> {
+    fn read<T>(&self, read: impl FnOnce(&Trees) -> Result<T, ReplicaError>) -> Result<T, ReadError> {
         self.guarded(read)?.map_err(|damage| {
             self.condemn_for(&damage);
             ReadError(damage.to_string())
@@ -204,12 +204,12 @@ impl Replica {
     }
 
     /// A disk that cannot be read now may be readable later.
-    fn condemn_for(&self, damage: &Damage) {
+    fn condemn_for(&self, damage: &ReplicaError) {
         let lasting = match damage {
-            Damage::Sled(error) => !matches!(error, sled::Error::Io(_)),
-            Damage::Record(error) => !matches!(error, DecodeError::Newer { .. }),
-            Damage::Key(_) | Damage::Sum(_) | Damage::AuditEnd => true,
-            Damage::Unreadable(_) => false,
+            ReplicaError::Sled(error) => !matches!(error, sled::Error::Io(_)),
+            ReplicaError::Record(error) => !matches!(error, DecodeError::Newer { .. }),
+            ReplicaError::Key(_) | ReplicaError::Sum(_) | ReplicaError::AuditEnd => true,
+            ReplicaError::Unreadable(_) => false,
         };
         if lasting {
             self.condemn(&damage.to_string());
@@ -233,11 +233,11 @@ impl Trees {
         &self.trees[table as usize]
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<sled::IVec>, Damage> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<sled::IVec>, ReplicaError> {
         Ok(self.tree(table).get(key)?)
     }
 
-    fn state(&self, store: StoreId) -> Result<Option<ReplicaState>, Damage> {
+    fn state(&self, store: StoreId) -> Result<Option<ReplicaState>, ReplicaError> {
         let Some(row) = self.get(Table::Meta, tables::STATE)? else { return Ok(None) };
         Ok(Some(ReplicaState::decode(&row)?).filter(|state| state.store == store))
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         OpenError, ReadError, Settings,
-        audit::{AuditHead, Entry},
+        audit::{AuditHead, NewAuditEvent},
         backup::{Header, Progress, Reader, StreamError, Writer},
         cluster,
         engine::{self, Engine, Generation, StoreDirectory, checkpoint},
@@ -89,7 +89,7 @@ pub fn offline(
     settings: &Settings,
     options: &Options,
     input: impl Read,
-    tell: &mut dyn FnMut(Progress),
+    on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Restored, RestoreError> {
     let mut reader = Reader::open(input)?;
     let header = reader.header.clone();
@@ -109,7 +109,7 @@ pub fn offline(
     }
     let generations = directory.generations();
     let new = generations.begin(Some(store)).map_err(engine::OpenError::from).map_err(OpenError::from)?;
-    let head = receive(&mut reader, store, new.directory().path(), tell)?;
+    let head = receive(&mut reader, store, new.directory().path(), on_progress)?;
     let generation = Generation::begin(&new, head, settings).map_err(OpenError::from)?;
     let files = Box::new(OsDirectory::new(&generation.path));
     let engine = generation.open(files, settings).map_err(OpenError::from)?;
@@ -132,7 +132,7 @@ fn receive(
     reader: &mut Reader<impl Read>,
     store: StoreId,
     generation: &Path,
-    tell: &mut dyn FnMut(Progress),
+    on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Head, RestoreError> {
     let write = |e: io::Error| Failure::new("write a checkpoint in", generation, e);
     let header = Header { store: store.to_string(), ..reader.header.clone() };
@@ -147,10 +147,10 @@ fn receive(
                 stream.operation(&bytes).map_err(write)?;
             }
             if reader.progress.rows.is_multiple_of(TELL) {
-                tell(reader.progress);
+                on_progress(reader.progress);
             }
         }
-        tell(reader.progress);
+        on_progress(reader.progress);
         head = Head { position: first_position(reader.head.position), ..reader.head };
         stream.finish(head).map_err(write)?;
         Ok(head.position)
@@ -261,7 +261,7 @@ fn merge(
         "users": restored.users,
         "revocations_lost": ends.is_none(),
     });
-    let event = Entry::new("store.restore", "operator", "store", change);
+    let event = NewAuditEvent::new("store.restore", "operator", "store", change);
     ops.push(Op::AppendAudit(audit.append(event.at(now))));
     for part in ops.chunks(10_000) {
         engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;

@@ -72,12 +72,12 @@ pub(crate) struct Sessions(RwLock<Tables>);
 
 #[derive(Default)]
 struct Tables {
-    sessions: HashMap<Digest, Held>,
+    sessions: HashMap<Digest, CachedSession>,
     invitations: HashMap<Digest, InvitationRecord>,
     identities: HashMap<Digest, IdentityRecord>,
 }
 
-struct Held {
+struct CachedSession {
     record: SessionRecord,
     /// The last use that the engine has, or is about to have.
     noted: Timestamp,
@@ -145,7 +145,8 @@ impl SessionRecord {
 impl Sessions {
     pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
         let sessions = engine.sessions()?.into_iter();
-        let sessions = sessions.map(|record| (record.digest, Held { noted: record.last_seen_at, record }));
+        let sessions =
+            sessions.map(|record| (record.digest, CachedSession { noted: record.last_seen_at, record }));
         let invitations = engine.invitations()?.into_iter().map(|record| (record.key(), record));
         let identities = engine.identities()?.into_iter().map(|record| (record.key(), record));
         Ok(Self(RwLock::new(Tables {
@@ -198,7 +199,7 @@ impl Sessions {
                     let noted = record.last_seen_at;
                     let seen = tables.sessions.get(&digest).map_or(noted, |held| held.record.last_seen_at);
                     record.last_seen_at = noted.max(seen);
-                    tables.sessions.insert(digest, Held { record, noted });
+                    tables.sessions.insert(digest, CachedSession { record, noted });
                 }
                 None => drop(tables.sessions.remove(&digest)),
             }

@@ -12,7 +12,7 @@ use crate::{
     authz::{
         accounts::{Accounts, Grantee},
         rules::{Rules, ServiceId, ServiceIds, ServiceKey},
-        subject::{Ending, Scope, Token, UserIx},
+        subject::{Scope, Token, TokenEnd, UserIx},
     },
     fence::Affected,
     settings::ProxySettings,
@@ -123,9 +123,9 @@ pub(crate) fn compiled(token: TokenHead<'_>, owner: UserIx, scope: Scope) -> Tok
         not_before: token.not_before,
         expires_at: token.expires_at,
         end: match (token.revoked_at, token.rotation) {
-            (Some(_), _) => Ending::Revoked,
-            (None, Some(rotation)) => Ending::Rotated { grace_until: rotation.grace_until },
-            (None, None) => Ending::None,
+            (Some(_), _) => TokenEnd::Revoked,
+            (None, Some(rotation)) => TokenEnd::Rotated { grace_until: rotation.grace_until },
+            (None, None) => TokenEnd::None,
         },
         allow_ips: token.allow_ips.into(),
     }

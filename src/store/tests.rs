@@ -12,7 +12,7 @@ use crate::{
     authz::{
         rules::{Authorization, Identity, Origin, ServiceKey, ServiceSpec, Settings as RuleSettings},
         secret::{Digest, TokenId},
-        subject::{Access, Ending, Token},
+        subject::{Access, Token, TokenEnd},
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
@@ -158,7 +158,7 @@ impl Bench {
             let _ = held.recv();
             Err(ChangeError::Stale)
         };
-        let waits = writer::Task::new(writer::Kind::Usual, Box::new(plan), oneshot::channel().0);
+        let waits = writer::Task::new(writer::TaskKind::Usual, Box::new(plan), oneshot::channel().0);
         assert!(self.store.queue.send(writer::Command::Change(waits)).await.is_ok());
         assert!(begun.await.is_err());
         release
@@ -195,7 +195,7 @@ impl Bench {
         found
     }
 
-    fn ending(&self, digest: &Digest) -> Ending {
+    fn ending(&self, digest: &Digest) -> TokenEnd {
         self.indexed(digest).unwrap().end
     }
 

@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewToken, NewUser, Nodes, Refusal, Store, TokenEdit, Updated, UserEdit,
+    Actor, AdminError, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit,
+    Idempotency, ImportedToken, NewToken, NewUser, Nodes, RoleEdit, Store, TokenEdit, Updated, UserEdit,
     cluster::{Completed, MemberChange, Node},
     log::Head,
     model::{
@@ -18,13 +18,14 @@ use super::{
     },
     op::Op,
     writer::{
-        Command,
-        Kind::{self, Exempt, OnlyRemoves, Unfenced, Usual},
-        Line, NewSecret, Published, Task, Transaction,
+        Command, NewSecret, PlannedImport, Published, Task,
+        TaskKind::{self, Exempt, OnlyRemoves, Unfenced, Usual},
+        Transaction,
     },
 };
 use crate::{
     authz::{
+        administration::roles::only_removes,
         secret::{Digest, TokenId, TokenText},
         subject::Permission,
     },
@@ -113,6 +114,23 @@ verbs! {
 }
 
 impl Store {
+    /// An edit that only takes permissions away, of the role as it is now, holds as every removal does; where the
+    /// role has changed before its turn and the edit would give something, it is refused as stale.
+    pub async fn edit_role(
+        &self,
+        actor: Actor,
+        key: String,
+        if_revision: Option<u64>,
+        edit: RoleEdit,
+    ) -> Result<Updated<RoleRecord>, ChangeError> {
+        let accounts = self.accounts();
+        let removes = accounts.role(&key).zip(edit.permissions.as_ref());
+        let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
+        let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
+        let (record, done) = self.change(removing(removes), plan).await?;
+        Ok(Updated { record, cut: done.cut, nodes: done.nodes })
+    }
+
     pub async fn create_token(
         &self,
         actor: Actor,
@@ -158,11 +176,11 @@ impl Store {
         actor: Actor,
         tokens: Vec<ImportedToken>,
         make_owners: bool,
-    ) -> Result<Vec<Result<TokenId, Refusal>>, ChangeError> {
+    ) -> Result<Vec<Result<TokenId, AdminError>>, ChangeError> {
         let mut lines = Vec::with_capacity(tokens.len());
         for token in tokens {
             let (id, owner_id) = (draw_text()?.0, new_id());
-            lines.push(Line { token, id, owner_id });
+            lines.push(PlannedImport { token, id, owner_id });
         }
         Ok(self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?.0)
     }
@@ -255,7 +273,7 @@ impl Store {
 
     async fn made(
         &self,
-        kind: Kind,
+        kind: TaskKind,
         text: TokenText,
         plan: impl FnMut(&mut Transaction) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
     ) -> Result<CreatedToken, ChangeError> {
@@ -266,7 +284,7 @@ impl Store {
     /// Hands a plan in and waits until it is in force everywhere.
     async fn change<T: Send + 'static>(
         &self,
-        kind: Kind,
+        kind: TaskKind,
         mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
     ) -> Result<(T, InForce), ChangeError> {
         let (reply, answer) = oneshot::channel();
@@ -391,7 +409,7 @@ fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError
 }
 
 /// The kind of a change that takes power away, or gives it.
-const fn removing(removes: bool) -> Kind {
+const fn removing(removes: bool) -> TaskKind {
     if removes { OnlyRemoves } else { Usual }
 }
 

@@ -18,7 +18,7 @@ pub struct Report {
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
     /// Up to [`Report::LISTED`] of what is wrong.
-    pub damage: Vec<Damage>,
+    pub damage: Vec<Finding>,
     /// How much more is wrong.
     pub unlisted: u64,
     /// What is unusual and harmless.
@@ -27,7 +27,7 @@ pub struct Report {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
+pub struct Finding {
     /// A file, or a table of the replica.
     pub place: String,
     pub what: String,
@@ -46,7 +46,7 @@ pub struct Progress {
 }
 
 /// Hears how far it has come, and may end it.
-pub type Tell<'t> = dyn FnMut(Progress) -> ControlFlow<()> + 't;
+pub type OnProgress<'t> = dyn FnMut(Progress) -> ControlFlow<()> + 't;
 
 /// It was ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,13 +75,13 @@ impl Report {
         if self.damage.len() == Self::LISTED {
             self.unlisted += 1;
         } else {
-            self.damage.push(Damage { place: place.into(), what: what.into(), advice });
+            self.damage.push(Finding { place: place.into(), what: what.into(), advice });
         }
     }
 }
 
 /// Verifies a store that nobody serves. Nothing is recovered, migrated or made again; sled's files are opened
 /// as a start opens them.
-pub fn offline(settings: &Settings, tell: &mut Tell<'_>) -> Result<Report, VerifyError> {
-    engine::verify_closed(settings, tell)
+pub fn offline(settings: &Settings, on_progress: &mut OnProgress<'_>) -> Result<Report, VerifyError> {
+    engine::verify_closed(settings, on_progress)
 }

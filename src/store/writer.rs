@@ -20,7 +20,7 @@ use super::{
     state::State,
 };
 use crate::{
-    authz::{accounts::Accounts, administration::RefusalCode, secret::TokenId, time::Timestamp},
+    authz::{accounts::Accounts, administration::AdminErrorCode, secret::TokenId, time::Timestamp},
     fence::Fence,
     metrics::StoreMetrics,
     state,
@@ -47,11 +47,11 @@ mod users;
 
 pub(crate) use federated::Ids;
 pub(crate) use group_commit::{Queue, Waiting};
-pub(crate) use import::Line;
+pub(crate) use import::PlannedImport;
 pub(crate) use publish::Followed;
 pub(crate) use rate::WriteRates;
 pub(crate) use retention::Retention;
-pub(crate) use task::{Kind, Published, Task};
+pub(crate) use task::{Published, Task, TaskKind};
 pub(crate) use tokens::NewSecret;
 pub(crate) use transaction::{Batch, Transaction};
 pub(crate) use unwritten::Unwritten;
@@ -69,7 +69,7 @@ const BATCH_OPS: usize = 500;
 /// The same in time: a plan may read more than it writes.
 const PLANNING: Duration = Duration::from_millis(10);
 
-const PERMISSION_DENIED: RefusalCode = RefusalCode::PermissionDenied;
+const PERMISSION_DENIED: AdminErrorCode = AdminErrorCode::PermissionDenied;
 
 /// What the writer and the readers share.
 pub(crate) struct Shared {
@@ -245,7 +245,7 @@ impl Writer {
                 let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::Unclear(_));
                 let error = match error {
                     CommitError::Unclear(_) => ChangeError::Unknown,
-                    CommitError::Failed(_) if self.shared.closed().is_none() => {
+                    CommitError::Failed(_) if self.shared.close_reason().is_none() => {
                         self.lost(&reason);
                         ChangeError::Unknown
                     }
@@ -268,7 +268,7 @@ impl Writer {
     }
 
     fn lost(&self, reason: &str) {
-        if self.shared.closed().is_none() {
+        if self.shared.close_reason().is_none() {
             tracing::error!(reason, "changes do not last any more: restart permgate when the disk is sound");
             self.shared.close(reason.to_owned());
         }
@@ -276,7 +276,7 @@ impl Writer {
 
     /// Makes the batch durable.
     fn commit(&mut self, planned: usize) -> Result<(), CommitError> {
-        if let Some(reason) = self.shared.closed() {
+        if let Some(reason) = self.shared.close_reason() {
             return Err(CommitError::Failed(reason));
         }
         let Batch { ops, staged, .. } = &self.tx.batch;
@@ -345,7 +345,7 @@ impl Writer {
 }
 
 impl Shared {
-    pub(crate) fn closed(&self) -> Option<String> {
+    pub(crate) fn close_reason(&self) -> Option<String> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

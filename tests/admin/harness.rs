@@ -333,7 +333,7 @@ fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
     }
 }
 
-impl admin::Uses for Around {
+impl admin::UsageTracker for Around {
     fn last(&self, digest: &Digest) -> Option<LastUsed> {
         self.uses.lock().unwrap().get(digest.as_bytes()).cloned()
     }

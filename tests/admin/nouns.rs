@@ -127,6 +127,17 @@ fn roles_are_granted_and_withdrawn() {
     check("withdrawn by query", "DELETE", "/v1/grants?role=auditor&group=developers", Value::Null, (200, ""));
     let listed = check("listed", "GET", "/v1/grants", Value::Null, (200, ""));
     assert!(!listed.to_string().contains("auditor"), "{listed}");
+    let less = json!({"name": "Audit", "permissions": ["read-audit"]});
+    let edited = check("edited", "PATCH", "/v1/roles/auditor", less, (200, ""));
+    assert_eq!(
+        (&edited["name"], &edited["revision"], &edited["cut"]),
+        (&json!("Audit"), &json!(2), &json!(0))
+    );
+    assert_eq!(edited["permissions"], json!(["read-audit"]));
+    let odd = json!({"permissions": ["fly"]});
+    check("to an unknown permission", "PATCH", "/v1/roles/auditor", odd, (422, "invalid_value"));
+    check("built in", "PATCH", "/v1/roles/observer", json!({"permissions": []}), (422, "invalid_value"));
+    check("no such role", "PATCH", "/v1/roles/nobody", json!({"name": "N"}), (404, "not_found"));
     check("deleted", "DELETE", "/v1/roles/auditor", Value::Null, (200, ""));
     check("gone", "GET", "/v1/roles/auditor", Value::Null, (404, "not_found"));
     let answer = fixture.call(&Sender::Operator, "DELETE", "/v1/roles/system-admin", None);

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Fixture, PASSWORD, SERVICES, Sender, id, new_token, text};
 
-type Call = (&'static str, String, Value);
+type ApiCall = (&'static str, String, Value);
 
 /// A row of the table in docs/security.md. `n` tells the runs apart that succeed.
-type Row = (&'static str, fn(n: usize) -> Call);
+type Row = (&'static str, fn(n: usize) -> ApiCall);
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 16] = [
     ("a password", |_| ("PUT", "/v1/users/victim/password".into(), json!({"password": PASSWORD}))),
     ("a user with a password", |n| {
         ("POST", "/v1/users".into(), json!({"login": format!("new-{n}"), "password": PASSWORD}))
@@ -26,6 +26,10 @@ const ROWS: [Row; 15] = [
             "/v1/roles".into(),
             json!({"key": format!("r{n}"), "name": "R", "permissions": ["read-user"]}),
         )
+    }),
+    ("a permission of a role", |n| {
+        let permissions = if n == 0 { ["read-user"] } else { ["read-group"] };
+        ("PATCH", "/v1/roles/grown".into(), json!({"permissions": permissions}))
     }),
     ("a grant to a user", |_| {
         ("POST", "/v1/grants".into(), json!({"role": "system-admin", "user": "victim"}))
@@ -64,6 +68,8 @@ fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
     for name in ["club-0", "club-1", "walkers-0", "walkers-1"] {
         fixture.must("POST", "/v1/groups", Some(json!({"name": name})));
     }
+    let grown = json!({"key": "grown", "name": "Grown", "permissions": []});
+    fixture.must("POST", "/v1/roles", Some(grown));
     for login in ["admin", "former", "banned"] {
         fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": login})));
     }

@@ -11,7 +11,7 @@ use crate::{
 mod world;
 
 /// A sign-in that is under way: the cookie, and where the browser was sent to.
-fn leave(fixture: &Fixture, next: &str) -> (String, String) {
+fn begin_sign_in(fixture: &Fixture, next: &str) -> (String, String) {
     let target = format!("/sign-in/oidc?next={next}");
     let answer = fixture.call(&Sender::Anonymous, "GET", &target, None);
     assert_eq!(answer.status, 303, "{}", answer.text());
@@ -29,7 +29,7 @@ fn come_back(fixture: &Fixture, cookie: &str, target: &str) -> Answer {
 
 /// The whole way.
 fn sign_in(provider: &Provider, fixture: &Fixture) -> Answer {
-    let (cookie, location) = leave(fixture, "/tokens");
+    let (cookie, location) = begin_sign_in(fixture, "/tokens");
     come_back(fixture, &cookie, &provider.agree(&location))
 }
 
@@ -59,7 +59,7 @@ fn somebody_comes_in_by_the_provider() {
         "{}",
         page.text()
     );
-    let (cookie, location) = leave(&fixture, "/tokens?user=me");
+    let (cookie, location) = begin_sign_in(&fixture, "/tokens?user=me");
     assert!(cookie.starts_with("permgate-flow="), "{cookie}");
     let back = provider.agree(&location);
     let answer = come_back(&fixture, &cookie, &back);
@@ -76,7 +76,7 @@ fn somebody_comes_in_by_the_provider() {
     assert_eq!(user["groups"], json!(["developers"]), "{user}");
 
     assert_eq!(come_back(&fixture, &cookie, &back).status, 403, "a code is redeemed once");
-    let (cookie, location) = leave(&fixture, "//evil.example");
+    let (cookie, location) = begin_sign_in(&fixture, "//evil.example");
     let request =
         Request::new("GET", &provider.agree(&location)).field("Cookie", &format!("{cookie}; {first}"));
     let again = fixture.send(&Sender::Anonymous, request);
@@ -102,7 +102,7 @@ fn whatever_does_not_fit_signs_nobody_in() {
         let provider = Provider::start();
         let fixture = provider.gateway();
         provider.change(change);
-        let (cookie, location) = leave(&fixture, "/");
+        let (cookie, location) = begin_sign_in(&fixture, "/");
         let (cookie, target) = bend(&cookie, &provider.agree(&location));
         let answer = come_back(&fixture, &cookie, &target);
         assert_eq!((answer.status, session(&answer)), (status, None), "{name}: {}", answer.text());
@@ -299,7 +299,7 @@ fn the_secret_goes_where_the_provider_wants_it() {
 fn who_guesses_codes_waits() {
     let provider = Provider::start();
     let fixture = provider.gateway();
-    let (cookie, location) = leave(&fixture, "/");
+    let (cookie, location) = begin_sign_in(&fixture, "/");
     let target = provider.agree(&location).replace("code-", "cod-");
     let late = (0..20).map(|_| come_back(&fixture, &cookie, &target).status).find(|status| *status == 429);
     assert_eq!(late, Some(429));

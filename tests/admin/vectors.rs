@@ -18,9 +18,9 @@ fn every_case_of_administration_holds_over_the_api() {
     let cases = data["admin_vectors"].as_array().unwrap();
     let mut held = 0;
     for case in cases {
-        check(&data, case, Way::Browser);
+        check(&data, case, Credential::Browser);
         if !NOT_BY_TOKEN.contains(&case["id"].as_str().unwrap()) {
-            check(&data, case, Way::Token);
+            check(&data, case, Credential::Token);
         }
         held += 1;
     }
@@ -29,19 +29,20 @@ fn every_case_of_administration_holds_over_the_api() {
 
 /// What stands for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Credential {
     Browser,
     Token,
 }
 
-fn check(data: &Value, case: &Value, way: Way) {
+fn check(data: &Value, case: &Value, credential: Credential) {
     let days = case["override"]["settings"]["max_lifetime_days"].as_u64();
-    let actor = case["actor"].as_str().filter(|_| case["auth"] == "session" && way == Way::Browser);
+    let actor =
+        case["actor"].as_str().filter(|_| case["auth"] == "session" && credential == Credential::Browser);
     let world = World::new(data, days.map(|days| Duration::from_secs(days * 86_400)), actor);
-    let name = format!("{}, {}, {way:?}", case["id"], case["why"]);
+    let name = format!("{}, {}, {credential:?}", case["id"], case["why"]);
     let sender = match case["auth"].as_str().unwrap() {
         "none" => Sender::Anonymous,
-        "session" if way == Way::Browser => Sender::Browser(world.browser.clone().unwrap()),
+        "session" if credential == Credential::Browser => Sender::Browser(world.browser.clone().unwrap()),
         "session" => world.fixture.sender(case["actor"].as_str().unwrap()),
         token => Sender::Bearer(text(world.token(token.strip_prefix("token:").unwrap()))),
     };
@@ -62,7 +63,7 @@ fn check(data: &Value, case: &Value, way: Way) {
     let answer = match case["action"].as_str().unwrap() {
         "create_token" => {
             // Where lifetimes are limited a session's stand-in ends sooner than what it makes.
-            let limited = days.is_some() && way == Way::Token;
+            let limited = days.is_some() && credential == Credential::Token;
             let within = if limited { Sender::Operator } else { sender };
             let user = if limited { case["actor"].as_str().unwrap() } else { user };
             world.fixture.call(&within, "POST", &format!("/v1/users/{user}/tokens"), Some(&body))

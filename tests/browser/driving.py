@@ -18,6 +18,8 @@ gateway, page, password, axe, shots = sys.argv[1:]
 AXE = pathlib.Path(axe).read_text()
 SHOTS = pathlib.Path(shots)
 SHOTS.mkdir(parents=True, exist_ok=True)
+# What was measured, for whoever reads the test's output.
+FIGURES = {}
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
@@ -91,7 +93,21 @@ def call(driver, method, path, body=None):
         method, path, body)
 
 
-def accessible(driver, name, views=((1280, False), (390, True))):
+def steady(driver, name):
+    """Nothing moves while a page loads, but columns of a table that is painted before its last row has come: a tenth
+    of what counts as good. When it was painted first is reported, not judged."""
+    shift, paint, took = driver.execute_async_script(
+        "const done = arguments[0]; let sum = 0;"
+        "new PerformanceObserver((list) => { for (const e of list.getEntries()) sum += e.value; })"
+        ".observe({type: 'layout-shift', buffered: true});"
+        "setTimeout(() => done([sum, performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0,"
+        " performance.getEntriesByType('navigation')[0].responseEnd]), 150)")
+    assert shift < 0.01, (name, shift)
+    FIGURES[f"{name}: first paint, ms"] = round(paint)
+    FIGURES[f"{name}: answered, ms"] = round(took)
+
+
+def accessible(driver, name, views=((1280, False), (768, True), (390, False))):
     """axe-core finds nothing, nothing is wider than the window, and the console is silent."""
     for width, dark in views:
         look(driver, width, dark)
@@ -113,6 +129,20 @@ def accessible(driver, name, views=((1280, False), (390, True))):
 
 
 EVERY = ((1280, False), (1280, True), (768, False), (390, True), (390, False))
+
+
+def clicks(driver):
+    """Pointer presses and keys that press something, from here on until the page is left."""
+    driver.execute_script("sessionStorage.pressed = 0")
+
+
+def watch(driver):
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": (
+        "addEventListener('pointerdown', () => sessionStorage.pressed = Number(sessionStorage.pressed || 0) + 1, true);")})
+
+
+def pressed(driver):
+    return int(driver.execute_script("return sessionStorage.pressed ?? 0"))
 
 
 def through(token, target="/api/issues"):

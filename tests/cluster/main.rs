@@ -51,7 +51,7 @@ fn a_change_on_one_node_holds_on_all() {
         }
     }
     for node in &cluster.nodes {
-        node.place.check("audit verify", 0);
+        node.directory.check("audit verify", 0);
     }
 }
 
@@ -164,7 +164,7 @@ fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
         assert_eq!(statuses, [401, 401, 200], "node {node}");
         let bob = cluster.process(node).operator("GET", "/v1/users/bob", None);
         assert!(String::from_utf8_lossy(&bob.body).contains("Robert"), "node {node}");
-        cluster.nodes[node].place.check("audit verify", 0);
+        cluster.nodes[node].directory.check("audit verify", 0);
     }
     cluster.token(0, "ann", "later");
 }
@@ -210,7 +210,7 @@ fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
         assert_eq!((cluster.status(0, text), cluster.status(1, text)), (200, 200));
     }
     assert_eq!(cluster.status(1, &token), 200, "nobody lapsed");
-    cluster.nodes[1].place.check("audit verify", 0);
+    cluster.nodes[1].directory.check("audit verify", 0);
 }
 
 #[test]
@@ -218,12 +218,12 @@ fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
 fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories() {
     let mut cluster = Cluster::prepare(2, 1, Upstream::endless().0);
     // Alone first.
-    let place = &cluster.nodes[0].place;
-    let text = place.read();
+    let directory = &cluster.nodes[0].directory;
+    let text = directory.read();
     let (head, rest) = text.split_once("[store.cluster]").unwrap();
     let (_, sections) = rest.split_once("[upstream.one]").unwrap();
-    place.write_all(&format!("{head}[upstream.one]{sections}"));
-    let mut process = place.run();
+    directory.write_all(&format!("{head}[upstream.one]{sections}"));
+    let mut process = directory.run();
     process.operator("POST", "/v1/users", Some(r#"{"login": "ann", "name": "Ann"}"#));
     let body = r#"{"name": "old", "scope": [{"service": "one"}]}"#;
     let made = process.operator("POST", "/v1/users/ann/tokens", Some(body));
@@ -231,9 +231,9 @@ fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories()
     let made: serde_json::Value = serde_json::from_slice(&made.body).unwrap();
     let token = made["token"].as_str().unwrap();
     process.stop();
-    place.write_all(&text);
-    place.check("cluster init", 0);
-    let (_, words) = place.check("--offline user list", 1);
+    directory.write_all(&text);
+    directory.check("cluster init", 0);
+    let (_, words) = directory.check("--offline user list", 1);
     assert!(words.contains("copy"), "{words}");
     cluster.run(0);
     cluster.run(1);
@@ -260,14 +260,14 @@ fn an_etcd_that_has_lost_everything_is_filled_from_a_copy() {
         node.process.take().unwrap().stop();
     }
     cluster.etcd.wipe(0);
-    let (_, words) = cluster.nodes[0].place.check("run", 1);
+    let (_, words) = cluster.nodes[0].directory.check("run", 1);
     assert!(words.contains("cluster init"), "{words}");
-    cluster.nodes[1].place.check("cluster adopt", 0);
+    cluster.nodes[1].directory.check("cluster adopt", 0);
     for node in 0..2 {
         cluster.run(node);
         cluster.wait_until_ready(node);
         assert_eq!((cluster.status(node, &token), cluster.status(node, &revoked)), (200, 401));
     }
-    let (_, words) = cluster.nodes[1].place.check("cluster status", 0);
+    let (_, words) = cluster.nodes[1].directory.check("cluster status", 0);
     assert!(words.is_empty(), "{words}");
 }

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    harness::{Place, Process},
+    harness::{Process, TestDirectory},
     relay::{Mode, Relay},
     server::Etcd,
     support::{http::Client, upstream::Upstream},
@@ -24,7 +24,7 @@ pub struct Cluster {
 }
 
 pub struct Node {
-    pub place: Place,
+    pub directory: TestDirectory,
     pub process: Option<Process>,
     /// To each member.
     relays: Vec<Relay>,
@@ -34,7 +34,7 @@ impl Cluster {
     /// Made from nothing, and serving.
     pub fn start(nodes: usize, members: usize) -> Self {
         let mut cluster = Self::prepare(nodes, members, Upstream::endless().0);
-        cluster.nodes[0].place.check("cluster init", 0);
+        cluster.nodes[0].directory.check("cluster init", 0);
         for node in 0..nodes {
             cluster.run(node);
         }
@@ -51,7 +51,7 @@ impl Cluster {
 
     pub fn run(&mut self, node: usize) {
         let node = &mut self.nodes[node];
-        node.process = Some(node.place.run());
+        node.process = Some(node.directory.run());
     }
 
     pub fn process(&self, node: usize) -> &Process {
@@ -120,7 +120,7 @@ impl Node {
         let endpoints: Vec<_> =
             relays.iter().map(|relay| format!("\"http://127.0.0.1:{}\"", relay.port)).collect();
         let (endpoints, lease) = (endpoints.join(", "), LEASE.as_secs());
-        let place = Place::new(&format!(
+        let directory = TestDirectory::new(&format!(
             r#"[store.cluster]
 endpoints = [{endpoints}]
 node = "gate-{number}"
@@ -133,6 +133,6 @@ paths = ["/one"]
 readers = ["all-users"]
 "#
         ));
-        Self { place, process: None, relays }
+        Self { directory, process: None, relays }
     }
 }

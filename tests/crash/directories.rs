@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::place::Place;
+use crate::installation::Installation;
 
 /// A store, spoilt: the process says this of it and leaves it as it is.
 fn check(row: &str, spoil: impl FnOnce(&Path), says: &[&str]) {
-    let place = Place::new();
-    let store = place.path().join("data");
-    let process = place.run();
+    let installation = Installation::new();
+    let store = installation.path().join("data");
+    let process = installation.run();
     process.user("alice");
     for number in 0..20 {
         process.token("alice", &format!("token {number}"));
@@ -20,7 +20,7 @@ fn check(row: &str, spoil: impl FnOnce(&Path), says: &[&str]) {
     process.stop();
     spoil(&store);
     let before = content(&store);
-    let (code, words) = place.fails();
+    let (code, words) = installation.fails();
     assert_eq!(code, Some(1), "{row}: {words}");
     for word in says {
         assert!(words.contains(word), "{row}: {word:?} is missing in {words}");
@@ -83,14 +83,14 @@ fn a_directory_that_is_no_sound_store_is_refused_and_left_alone() {
 /// sled holds nothing that the journal does not: whatever becomes of it, the store is whole.
 #[test]
 fn a_damaged_replica_is_made_again_at_the_next_start() {
-    let place = Place::new();
-    let process = place.run();
+    let installation = Installation::new();
+    let process = installation.run();
     process.user("alice");
     let (_, good) = process.token("alice", "good");
     let (id, revoked) = process.token("alice", "revoked");
     process.must("DELETE", &format!("/v1/tokens/{id}"), None);
     process.stop();
-    let data = place.path().join("data/gen-1/sled/db");
+    let data = installation.path().join("data/gen-1/sled/db");
     let spoils: [&dyn Fn(); 3] = [
         &|| fs::remove_file(&data).unwrap(),
         &|| fs::File::options().write(true).open(&data).unwrap().set_len(4096).unwrap(),
@@ -98,7 +98,7 @@ fn a_damaged_replica_is_made_again_at_the_next_start() {
     ];
     for spoil in spoils {
         spoil();
-        let process = place.run();
+        let process = installation.run();
         assert_eq!((process.status(&good), process.status(&revoked)), (200, 401), "{}", process.words());
         process.stop();
     }

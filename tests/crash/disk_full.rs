@@ -8,16 +8,16 @@ use std::{
 
 use crate::{
     faults::SmallDisk,
-    place::{Place, Process},
+    installation::{Installation, Process},
 };
 
 #[test]
 fn a_full_disk_loses_nothing_that_was_acknowledged() {
-    let place = Place::with("disk/data", "8m");
-    let disk = place.path().join("disk");
+    let installation = Installation::with("disk/data", "8m");
+    let disk = installation.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let Some(_mounted) = SmallDisk::mount(&disk, "40m") else { return };
-    let process = place.run();
+    let process = installation.run();
     process.user("alice");
     let mut acknowledged = Vec::new();
     for number in 0..20 {
@@ -36,22 +36,22 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     }
     process.stop();
 
-    let process = place.run();
+    let process = installation.run();
     assert!(process.words().contains("the ballast was given back"), "{}", process.words());
     for (id, text) in &acknowledged {
         assert_eq!(process.status(text), 200, "{id} was acknowledged");
     }
-    place.must("audit verify");
+    installation.must("audit verify");
     process.must("DELETE", &format!("/v1/tokens/{revoked_id}"), None);
     assert_eq!(process.status(&revoked), 401);
     process.stop();
 
     fill(&disk);
-    let (code, words) = place.fails();
+    let (code, words) = installation.fails();
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("is full") && words.contains("free some space and start again"), "{words}");
     std::fs::remove_file(disk.join("filling")).unwrap();
-    let process = place.run();
+    let process = installation.run();
     assert_eq!(process.status(&revoked), 401);
     assert_eq!(process.status(&acknowledged[0].1), 200);
     process.stop();

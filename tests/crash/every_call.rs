@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{faults::with_fault, place::Place};
+use crate::{faults::with_fault, installation::Installation};
 
 /// Between two of these, a kill leaves the same.
 const CHANGES: &str = "?open,openat,?creat,?mkdir,mkdirat,write,pwrite64,writev,pwritev,ftruncate,fallocate,fsync,\
@@ -21,9 +21,9 @@ const CHANGES: &str = "?open,openat,?creat,?mkdir,mkdirat,write,pwrite64,writev,
 const SAMPLE: usize = 10;
 
 /// What a store holds, as far as it does not depend on when it was restored.
-fn content(place: &Place, what: &str) -> Value {
+fn content(installation: &Installation, what: &str) -> Value {
     let records = |line: &str, fields: &[&str]| {
-        let (code, words) = place.line(line);
+        let (code, words) = installation.line(line);
         assert_eq!(code, Some(0), "{what}: {line}: {words}");
         let records: Value =
             serde_json::from_str(&words).unwrap_or_else(|e| panic!("{what}: {line}: {e}: {words}"));
@@ -43,7 +43,12 @@ const FAULTS: [&str; 3] = ["signal=SIGKILL:when={}", "error=EIO:when={}", "error
 
 /// Runs the line on copies of `before` with a fault at call after call. What is there then has to be one of
 /// `wholes`, unless that is empty; `check` looks at the rest.
-fn faults_at_every_call(before: &Place, line: &str, wholes: &[Value], check: impl Fn(&Place, &str) + Sync) {
+fn faults_at_every_call(
+    before: &Installation,
+    line: &str,
+    wholes: &[Value],
+    check: impl Fn(&Installation, &str) + Sync,
+) {
     let Some((status, calls)) = with_fault(CHANGES, "", &duplicate(before).command(line)) else { return };
     assert!(status.success(), "{line}: {status}");
     assert!(calls > 30, "{line}: {calls} calls");
@@ -56,20 +61,20 @@ fn faults_at_every_call(before: &Place, line: &str, wholes: &[Value], check: imp
         while let Some((number, fault)) = runs.get(next.fetch_add(step, Ordering::Relaxed)) {
             let fault = fault.replace("{}", &number.to_string());
             let what = format!("{line}: {fault} of {calls}");
-            let place = duplicate(before);
-            let Some((status, _)) = with_fault(CHANGES, &fault, &place.command(line)) else { return };
+            let installation = duplicate(before);
+            let Some((status, _)) = with_fault(CHANGES, &fault, &installation.command(line)) else { return };
             // Threads share the work differently each time: one may end before its call.
             killed.fetch_add(usize::from(!status.success()), Ordering::Relaxed);
-            check(&place, &what);
+            check(&installation, &what);
             // As it was left, before anybody ends what was begun.
-            let (code, words) = place.line("--offline store verify");
+            let (code, words) = installation.line("--offline store verify");
             let none_yet = words.contains("there is no store") || words.contains("first release");
             assert!(code == Some(0) || none_yet, "{what}: {words}");
-            let found = content(&place, &what);
+            let found = content(&installation, &what);
             assert!(wholes.contains(&found), "{what}: {found:#}");
-            let (code, words) = place.line("--offline store verify");
+            let (code, words) = installation.line("--offline store verify");
             assert_eq!(code, Some(0), "{what}: {words}");
-            check(&place, &what);
+            check(&installation, &what);
         }
     };
     thread::scope(|scope| {
@@ -81,10 +86,10 @@ fn faults_at_every_call(before: &Place, line: &str, wholes: &[Value], check: imp
     assert!(killed > 0, "{line}: hardly ever cut off");
 }
 
-fn duplicate(of: &Place) -> Place {
-    let place = Place::new();
-    copy(of.path(), place.path());
-    place
+fn duplicate(of: &Installation) -> Installation {
+    let installation = Installation::new();
+    copy(of.path(), installation.path());
+    installation
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -101,42 +106,42 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// With users, tokens, a backup, and changes since; what the two hold.
-fn with_backup() -> (Place, [Value; 2]) {
-    let place = Place::new();
-    let process = place.run();
+fn with_backup() -> (Installation, [Value; 2]) {
+    let installation = Installation::new();
+    let process = installation.run();
     process.user("ann");
     process.user("bob");
     let tokens: Vec<_> = (0..5).map(|number| process.token("ann", &format!("token {number}"))).collect();
-    place.must("store backup old.backup");
+    installation.must("store backup old.backup");
     process.must("DELETE", &format!("/v1/tokens/{}", tokens[0].0), None);
     process.must("POST", "/v1/users/bob/ban", Some(&json!({"reason": "left"})));
     process.token("ann", "later");
     process.stop();
-    let present = content(&place, "present");
-    let restored = duplicate(&place);
+    let present = content(&installation, "present");
+    let restored = duplicate(&installation);
     restored.must("store restore old.backup");
     let restored = content(&restored, "restored");
     assert_ne!(present, restored);
     assert!(restored.to_string().contains("revoked"), "{restored}");
-    (place, [present, restored])
+    (installation, [present, restored])
 }
 
 #[test]
 fn a_restore_is_whole_at_every_moment() {
-    let (place, wholes) = with_backup();
-    faults_at_every_call(&place, "store restore old.backup", &wholes, |_, _| {});
+    let (installation, wholes) = with_backup();
+    faults_at_every_call(&installation, "store restore old.backup", &wholes, |_, _| {});
 }
 
 #[test]
 fn a_backup_is_whole_or_absent_at_every_moment() {
-    let (place, [present, _]) = with_backup();
+    let (installation, [present, _]) = with_backup();
     let line = "--offline store backup new.backup";
-    faults_at_every_call(&place, line, std::slice::from_ref(&present), |place, what| {
-        let made = place.path().join("new.backup");
+    faults_at_every_call(&installation, line, std::slice::from_ref(&present), |installation, what| {
+        let made = installation.path().join("new.backup");
         if !made.exists() {
             return;
         }
-        let other = duplicate(place);
+        let other = duplicate(installation);
         fs::remove_dir_all(other.path().join("data")).unwrap();
         let (code, words) = other.line("store restore --accept-lost-revocations new.backup");
         assert_eq!(code, Some(0), "{what}: {words}");
@@ -146,25 +151,30 @@ fn a_backup_is_whole_or_absent_at_every_moment() {
 
 #[test]
 fn a_creation_begins_anew_or_is_whole_at_every_moment() {
-    let place = Place::new();
+    let installation = Installation::new();
     let empty = json!({"tokens": [], "users": []});
-    faults_at_every_call(&place, "--offline user list", &[empty], |_, _| {});
+    faults_at_every_call(&installation, "--offline user list", &[empty], |_, _| {});
 }
 
 #[test]
 fn a_migration_is_whole_at_every_moment() {
-    let place = Place::new();
+    let installation = Installation::new();
     copy(
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/store-b654cb1/store")),
-        &place.path().join("data"),
+        &installation.path().join("data"),
     );
-    let migrated = duplicate(&place);
+    let migrated = duplicate(&installation);
     let whole = content(&migrated, "migrated");
     assert_eq!(whole["users"].as_array().unwrap().len(), 4, "{whole:#}");
-    faults_at_every_call(&place, "--offline user list", std::slice::from_ref(&whole), |place, what| {
-        // Until the new generation is the store, the old one is all there; then it lies beside.
-        let data = place.path().join("data");
-        let old = [data.join("data/db"), data.join("released/data/db")];
-        assert!(old.iter().any(|file| file.exists()), "{what}: the released data is gone");
-    });
+    faults_at_every_call(
+        &installation,
+        "--offline user list",
+        std::slice::from_ref(&whole),
+        |installation, what| {
+            // Until the new generation is the store, the old one is all there; then it lies beside.
+            let data = installation.path().join("data");
+            let old = [data.join("data/db"), data.join("released/data/db")];
+            assert!(old.iter().any(|file| file.exists()), "{what}: the released data is gone");
+        },
+    );
 }

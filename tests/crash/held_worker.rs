@@ -5,7 +5,7 @@ use std::{fs, thread, time::Instant};
 
 use crate::{
     faults::Tracer,
-    place::{Place, Process},
+    installation::{Installation, Process},
 };
 
 /// Far longer than the fence waits. Every wait for events of the thread begins with it.
@@ -13,8 +13,8 @@ const DELAY: &str = "inject=epoll_wait,epoll_pwait,epoll_pwait2:delay_enter=6000
 
 #[test]
 fn a_held_up_worker_ends_the_process() {
-    let place = Place::new();
-    let mut process = place.run();
+    let installation = Installation::new();
+    let mut process = installation.run();
     process.user("alice");
     let tokens: Vec<_> = (0..4).map(|n| process.token("alice", &format!("token {n}"))).collect();
     let Some(tracer) = Tracer::attach(&["-e", DELAY], worker_thread(process.id())) else { return };
@@ -38,7 +38,7 @@ fn a_held_up_worker_ends_the_process() {
     drop(tracer);
     assert_eq!(process.end().code(), Some(1), "{}", process.words());
 
-    let process = place.run();
+    let process = installation.run();
     assert_eq!(process.status(text), 401, "it was durable");
     let (_, live) = left.next().unwrap();
     assert_eq!(process.status(live), 200);

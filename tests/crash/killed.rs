@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::place::{PATIENCE, Place, Process, Sockets};
+use crate::installation::{Installation, PATIENCE, Process, Sockets};
 
 /// How often it is killed; `PERMGATE_TEST_KILLS` asks for more.
 const KILLS: usize = 5;
@@ -19,7 +19,7 @@ const CLIENTS: usize = 4;
 
 /// What a client knows, from answers alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum ExpectedAnswer {
     Good,
     Refused,
     /// A change was asked for and not answered: both outcomes are right.
@@ -29,15 +29,15 @@ enum Known {
 struct Token {
     id: String,
     text: String,
-    known: Known,
+    expected: ExpectedAnswer,
 }
 
 #[test]
 fn what_was_acknowledged_is_there_after_every_kill() {
     let kills = std::env::var("PERMGATE_TEST_KILLS").ok().map_or(KILLS, |n| n.parse().unwrap());
-    let place = Place::new();
+    let installation = Installation::new();
     let tokens: Mutex<Vec<Token>> = Mutex::default();
-    let mut process = place.run();
+    let mut process = installation.run();
     for round in 0..kills {
         let users: Vec<String> = (0..CLIENTS).map(|client| format!("user-{round}-{client}")).collect();
         users.iter().for_each(|login| process.user(login));
@@ -59,25 +59,32 @@ fn what_was_acknowledged_is_there_after_every_kill() {
             }
             process.kill();
         });
-        process = place.run();
+        process = installation.run();
         check(&process, &tokens.lock().unwrap(), round);
-        place.must("audit verify");
+        installation.must("audit verify");
     }
     let tokens = tokens.into_inner().unwrap();
-    let count = |known| tokens.iter().filter(|token| token.known == known).count();
-    assert!(count(Known::Good) >= kills && count(Known::Refused) >= kills, "both kinds were seen");
+    let count = |expected| tokens.iter().filter(|token| token.expected == expected).count();
+    assert!(
+        count(ExpectedAnswer::Good) >= kills && count(ExpectedAnswer::Refused) >= kills,
+        "both kinds were seen"
+    );
     process.stop();
-    place.must("--offline audit verify");
-    check(&place.run(), &tokens, kills);
+    installation.must("--offline audit verify");
+    check(&installation.run(), &tokens, kills);
 }
 
 fn check(process: &Process, tokens: &[Token], round: usize) {
-    for Token { id, text, known } in tokens {
+    for Token { id, text, expected } in tokens {
         let status = process.status(text);
-        match known {
-            Known::Good => assert_eq!(status, 200, "round {round}: {id} was acknowledged as made"),
-            Known::Refused => assert_eq!(status, 401, "round {round}: {id} was acknowledged as ended"),
-            Known::Either => assert!(status == 200 || status == 401, "round {round}: {id}: {status}"),
+        match expected {
+            ExpectedAnswer::Good => assert_eq!(status, 200, "round {round}: {id} was acknowledged as made"),
+            ExpectedAnswer::Refused => {
+                assert_eq!(status, 401, "round {round}: {id} was acknowledged as ended")
+            }
+            ExpectedAnswer::Either => {
+                assert!(status == 200 || status == 401, "round {round}: {id}: {status}")
+            }
         }
     }
 }
@@ -91,13 +98,13 @@ fn traffic(sockets: &Sockets, login: &str, acknowledged: &AtomicUsize) -> Vec<To
         assert_eq!(made.status, 201, "{made:?}");
         acknowledged.fetch_add(1, Ordering::Relaxed);
         let (id, text) = made.token();
-        tokens.push(Token { id, text, known: Known::Good });
+        tokens.push(Token { id, text, expected: ExpectedAnswer::Good });
         if number % 2 == 1 {
             let token = tokens.last_mut().unwrap();
-            token.known = Known::Either;
+            token.expected = ExpectedAnswer::Either;
             let Some(revoked) = sockets.revoke(&token.id) else { break };
             assert_eq!(revoked.status, 200, "{revoked:?}");
-            token.known = Known::Refused;
+            token.expected = ExpectedAnswer::Refused;
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
         if number % 5 == 4 && ban_and_unban(sockets, login, &mut tokens, acknowledged).is_none() {
@@ -114,14 +121,16 @@ fn ban_and_unban(
     tokens: &mut [Token],
     acknowledged: &AtomicUsize,
 ) -> Option<()> {
-    let mut good: Vec<&mut Token> = tokens.iter_mut().filter(|token| token.known == Known::Good).collect();
-    for (verb, body, known) in
-        [("ban", Some(json!({"reason": "test"})), Known::Refused), ("unban", None, Known::Good)]
-    {
-        good.iter_mut().for_each(|token| token.known = Known::Either);
+    let mut good: Vec<&mut Token> =
+        tokens.iter_mut().filter(|token| token.expected == ExpectedAnswer::Good).collect();
+    for (verb, body, expected) in [
+        ("ban", Some(json!({"reason": "test"})), ExpectedAnswer::Refused),
+        ("unban", None, ExpectedAnswer::Good),
+    ] {
+        good.iter_mut().for_each(|token| token.expected = ExpectedAnswer::Either);
         let answer = sockets.operator("POST", &format!("/v1/users/{login}/{verb}"), body.as_ref())?;
         assert_eq!(answer.status, 200, "{answer:?}");
-        good.iter_mut().for_each(|token| token.known = known);
+        good.iter_mut().for_each(|token| token.expected = expected);
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
     Some(())

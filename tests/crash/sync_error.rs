@@ -2,13 +2,13 @@
 
 use crate::{
     faults::Tracer,
-    place::{Answer, Place, Process},
+    installation::{Answer, Installation, Process},
 };
 
 #[test]
 fn a_failed_sync_acknowledges_nothing_and_still_removes() {
-    let place = Place::new();
-    let process = place.run();
+    let installation = Installation::new();
+    let process = installation.run();
     process.user("alice");
     let (id, text) = process.token("alice", "before");
     let (other_id, other) = process.token("alice", "other");
@@ -39,7 +39,7 @@ fn a_failed_sync_acknowledges_nothing_and_still_removes() {
     assert_eq!(again.outcome(), (503, "not_durable".to_owned()), "a repetition does not look durable");
     process.stop();
 
-    let process = place.run();
+    let process = installation.run();
     for (id, text) in &acknowledged {
         assert_eq!(process.status(text), 200, "{id} was acknowledged");
     }
@@ -47,7 +47,7 @@ fn a_failed_sync_acknowledges_nothing_and_still_removes() {
         process.must("DELETE", &format!("/v1/tokens/{id}"), None);
         assert_eq!(process.status(&text), 401);
     }
-    place.must("audit verify");
+    installation.must("audit verify");
 }
 
 /// A sync that had begun before the trace is sound.

@@ -3,20 +3,20 @@
 
 use std::{fs, os::unix::fs::FileExt};
 
-use crate::place::Place;
+use crate::installation::Installation;
 
 #[test]
 fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
-    let place = Place::new();
-    let process = place.run();
+    let installation = Installation::new();
+    let process = installation.run();
     process.user("alice");
     let (_, good) = process.token("alice", "good");
     let (id, revoked) = process.token("alice", "revoked");
     process.must("DELETE", &format!("/v1/tokens/{id}"), None);
-    let (code, words) = place.line("store verify");
+    let (code, words) = installation.line("store verify");
     assert_eq!(code, Some(0), "{words}");
 
-    let generation = place.path().join("data/gen-1");
+    let generation = installation.path().join("data/gen-1");
     let mut files = fs::read_dir(&generation).unwrap().map(|file| file.unwrap().path());
     let journal = files.find(|file| file.display().to_string().contains("/journal-")).unwrap();
     let file = fs::File::options().read(true).write(true).open(&journal).unwrap();
@@ -26,7 +26,7 @@ fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
     file.write_all_at(&[byte[0] ^ 1], 4 * 4096 + 200).unwrap();
     let named = journal.display().to_string();
     for says in ["-o json store verify", "store verify"] {
-        let (code, words) = place.line(says);
+        let (code, words) = installation.line(says);
         assert_eq!(code, Some(1), "{words}");
         for word in ["position 2", "store backup", "damaged in 1 places"] {
             assert!(words.contains(word), "{word} is missing in {words}");
@@ -34,17 +34,17 @@ fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
         assert!(words.contains(&named) || says == "store verify", "{words}");
     }
     assert_eq!((process.status(&good), process.status(&revoked)), (200, 401), "it serves on");
-    place.must("store backup whole.backup");
+    installation.must("store backup whole.backup");
     process.stop();
 
-    let (code, words) = place.line("--offline -o json store verify");
+    let (code, words) = installation.line("--offline -o json store verify");
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains(&named) && words.contains("\"sound\": false"), "{words}");
-    let (code, words) = place.fails();
+    let (code, words) = installation.fails();
     assert!(code == Some(1) && words.contains("permgate store restore"), "{words}");
-    place.must("store restore --accept-lost-revocations whole.backup");
-    place.must("--offline store verify");
-    let process = place.run();
+    installation.must("store restore --accept-lost-revocations whole.backup");
+    installation.must("--offline store verify");
+    let process = installation.run();
     assert_eq!((process.status(&good), process.status(&revoked)), (200, 401));
     process.stop();
 }

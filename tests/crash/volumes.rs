@@ -8,65 +8,65 @@ use std::{
     process::Command,
 };
 
-use crate::{faults::SmallDisk, place::Place};
+use crate::{faults::SmallDisk, installation::Installation};
 
 /// Takes a backup, revokes a token, restores: at the path is the restored store, in which the token stays
 /// revoked. `starter`: who runs the commands.
-fn restores(place: &Place, starter: &[&str]) {
-    let process = place.run_by(starter);
+fn restores(installation: &Installation, starter: &[&str]) {
+    let process = installation.run_by(starter);
     process.user("ann");
     let (_, kept) = process.token("ann", "kept");
     let (id, revoked) = process.token("ann", "revoked");
     let must = |line: &str| {
-        let output = place.command_by(starter, line).output().unwrap();
+        let output = installation.command_by(starter, line).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    let backup = place.path().join("out/old.backup").display().to_string();
+    let backup = installation.path().join("out/old.backup").display().to_string();
     must(&format!("store backup {backup}"));
     process.must("DELETE", &format!("/v1/tokens/{id}"), None);
     let (_, later) = process.token("ann", "later");
     process.stop();
     must(&format!("store restore {backup}"));
     must("--offline store verify");
-    let process = place.run_by(starter);
+    let process = installation.run_by(starter);
     assert_eq!((process.status(&kept), process.status(&revoked), process.status(&later)), (200, 401, 401));
     process.stop();
 }
 
-fn with_out(store: &str) -> Place {
-    let place = Place::with(store, "64k");
-    fs::create_dir(place.path().join("out")).unwrap();
-    place
+fn with_out(store: &str) -> Installation {
+    let installation = Installation::with(store, "64k");
+    fs::create_dir(installation.path().join("out")).unwrap();
+    installation
 }
 
 #[test]
 fn a_restore_onto_a_mount_point_is_made_in_place() {
-    let place = with_out("volume");
-    let volume = place.path().join("volume");
+    let installation = with_out("volume");
+    let volume = installation.path().join("volume");
     fs::create_dir(&volume).unwrap();
     let Some(_mounted) = SmallDisk::mount(&volume, "64m") else { return };
     // A fresh ext4 has one.
     fs::create_dir(volume.join("lost+found")).unwrap();
-    restores(&place, &[]);
+    restores(&installation, &[]);
     assert!(volume.join("CURRENT").exists() && volume.join("lost+found").exists());
 }
 
 #[test]
 fn a_restore_behind_a_symlink_leaves_the_link() {
     for there in [true, false] {
-        let place = with_out("link");
-        let target = place.path().join("elsewhere/store");
+        let installation = with_out("link");
+        let target = installation.path().join("elsewhere/store");
         fs::create_dir_all(if there { &target } else { target.parent().unwrap() }).unwrap();
         if there {
-            symlink(&target, place.path().join("link")).unwrap();
+            symlink(&target, installation.path().join("link")).unwrap();
         } else {
             // A parent behind a link.
-            symlink(target.parent().unwrap(), place.path().join("parent")).unwrap();
-            symlink("parent/store", place.path().join("link")).unwrap();
+            symlink(target.parent().unwrap(), installation.path().join("parent")).unwrap();
+            symlink("parent/store", installation.path().join("link")).unwrap();
             fs::create_dir(&target).unwrap();
         }
-        restores(&place, &[]);
-        assert!(fs::symlink_metadata(place.path().join("link")).unwrap().is_symlink());
+        restores(&installation, &[]);
+        assert!(fs::symlink_metadata(installation.path().join("link")).unwrap().is_symlink());
         assert!(target.join("CURRENT").exists());
     }
 }
@@ -92,15 +92,15 @@ fn a_restore_needs_no_right_to_the_parent_directory() {
     const NOBODY: u32 = 65534;
     let Some(starter) = nobody(NOBODY) else { return };
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
-    let place = Place::with("parent/store", "64k");
-    let parent = place.path().join("parent");
+    let installation = Installation::with("parent/store", "64k");
+    let parent = installation.path().join("parent");
     fs::create_dir_all(parent.join("store")).unwrap();
-    fs::create_dir(place.path().join("out")).unwrap();
-    owned(&place.path().join("out"), NOBODY, NOBODY, 0o700);
+    fs::create_dir(installation.path().join("out")).unwrap();
+    owned(&installation.path().join("out"), NOBODY, NOBODY, 0o700);
     owned(&parent.join("store"), NOBODY, NOBODY, 0o700);
     owned(&parent, 0, 0, 0o555);
-    owned(place.path(), NOBODY, NOBODY, 0o755);
-    restores(&place, &starter);
+    owned(installation.path(), NOBODY, NOBODY, 0o755);
+    restores(&installation, &starter);
 }
 
 /// As Kubernetes mounts a volume with `fsGroup`: root:GROUP 2775, and a process that is in the group.
@@ -110,25 +110,25 @@ fn a_volume_of_a_group_takes_a_store_with_a_warning() {
     const NOBODY: u32 = 65534;
     let Some(starter) = nobody(GROUP) else { return };
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
-    let place = with_out("volume");
-    let volume = place.path().join("volume");
+    let installation = with_out("volume");
+    let volume = installation.path().join("volume");
     fs::create_dir(&volume).unwrap();
     fs::create_dir(volume.join("lost+found")).unwrap();
     owned(&volume.join("lost+found"), 0, 0, 0o700);
     owned(&volume, 0, GROUP, 0o2775);
-    owned(&place.path().join("out"), NOBODY, NOBODY, 0o700);
-    owned(place.path(), NOBODY, NOBODY, 0o755);
-    let process = place.run_by(&starter);
+    owned(&installation.path().join("out"), NOBODY, NOBODY, 0o700);
+    owned(installation.path(), NOBODY, NOBODY, 0o755);
+    let process = installation.run_by(&starter);
     process.says("cannot be made private");
     process.stop();
-    restores(&place, &starter);
+    restores(&installation, &starter);
 
     // Without the group, the system's reason is told.
     fs::remove_dir_all(&volume).unwrap();
     fs::create_dir(&volume).unwrap();
     owned(&volume, 0, GROUP, 0o2775);
     let alone = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
-    let output = place.command_by(&alone, "run").output().unwrap();
+    let output = installation.command_by(&alone, "run").output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.contains("Permission denied") && words.contains("volume"), "{words}");

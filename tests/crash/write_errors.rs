@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::{
     faults::Tracer,
-    place::{Place, Process},
+    installation::{Installation, Process},
 };
 
 struct Token {
@@ -18,15 +18,15 @@ struct Token {
 /// Changes under a fault of the calls on one file of the generation, then a restart without it. `{journal}` in
 /// the file's name stands for the journal's newest file, `{next}` for the one that follows it.
 fn check(row: &str, file: &str, fault: &str) {
-    let place = Place::new();
-    let process = place.run();
+    let installation = Installation::new();
+    let process = installation.run();
     process.user("alice");
     let mut tokens: Vec<Token> = Vec::new();
     for number in 0..10 {
         let (id, text) = process.token("alice", &format!("token {number}"));
         tokens.push(Token { id, text, good: Some(true) });
     }
-    let generation = place.path().join("data/gen-1");
+    let generation = installation.path().join("data/gen-1");
     let journals =
         fs::read_dir(&generation).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let newest =
@@ -55,7 +55,7 @@ fn check(row: &str, file: &str, fault: &str) {
     }
     process.kill();
 
-    let process = place.run();
+    let process = installation.run();
     for Token { id, text, good } in &tokens {
         match good {
             Some(true) => assert_eq!(process.status(text), 200, "{row}: {id} was acknowledged"),
@@ -64,9 +64,9 @@ fn check(row: &str, file: &str, fault: &str) {
             None => {}
         }
     }
-    let (code, words) = place.line("store verify");
+    let (code, words) = installation.line("store verify");
     assert_eq!(code, Some(0), "{row}: {words}");
-    place.must("audit verify");
+    installation.must("audit verify");
     for Token { id, text, .. } in &tokens {
         process.must("DELETE", &format!("/v1/tokens/{id}"), None);
         assert_eq!(process.status(text), 401, "{row}: {id}");
@@ -139,10 +139,10 @@ fn a_fault_in_a_write_to_sled_loses_nothing() {
 /// The journal may have it: whoever asked is not to be told that nothing was changed.
 #[test]
 fn a_creation_whose_outcome_is_not_known_says_so() {
-    let place = Place::new();
-    let process = place.run();
+    let installation = Installation::new();
+    let process = installation.run();
     process.user("alice");
-    let journal = place.path().join("data/gen-1/journal-0000000002").display().to_string();
+    let journal = installation.path().join("data/gen-1/journal-0000000002").display().to_string();
     let inject = ["-f", "-e", "inject=fdatasync:error=EIO", "-P", &journal];
     let Some(tracer) = Tracer::attach(&inject, process.id()) else { return };
     let made = process.sockets().create("alice", "unknown").unwrap();

@@ -158,7 +158,7 @@ const QUERIES: [&str; 32] = [
 
 fn check(stage: &Stage, method: &str, target: &str, fields: &str) -> Option<String> {
     let fields = format!("Host: g\r\n{}{fields}", stage.bearer());
-    let (answer, received) = stage.once(method, target.as_bytes(), &fields);
+    let (answer, received) = stage.send_one(method, target.as_bytes(), &fields);
     if answer.status != 200 {
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         return Some(format!("{method} {target}: {} {text}", answer.status));
@@ -243,7 +243,7 @@ fn methods_and_fields_pass() {
     ];
     for (name, value) in fields {
         let (answer, received) =
-            stage.once("GET", b"/api/x", &format!("Host: g\r\n{}{name}: {value}\r\n", stage.bearer()));
+            stage.send_one("GET", b"/api/x", &format!("Host: g\r\n{}{name}: {value}\r\n", stage.bearer()));
         let value: String = value.bytes().map(char::from).collect();
         match &received[..] {
             [one] if answer.status == 200 && one.all(name) == [value.as_str()] => {}

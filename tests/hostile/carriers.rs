@@ -38,7 +38,7 @@ type Fields<'a> = &'a [(&'a str, &'a str)];
 /// Over HTTP/1.1, then over HTTP/2: status, answer, and what reached the upstream.
 fn ask(stage: &Stage, path: &str, fields: Fields<'_>) -> Vec<(u16, HeaderMap, String, Vec<Received>)> {
     let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let (answer, received) = stage.once("GET", path.as_bytes(), &format!("Host: g\r\n{lines}"));
+    let (answer, received) = stage.send_one("GET", path.as_bytes(), &format!("Host: g\r\n{lines}"));
     let Answer { status, fields: head, body, .. } = answer;
     let head = head.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
     let mut headers = HeaderMap::new();

@@ -28,7 +28,7 @@ fn check_method(
     fields: &str,
     (status, error, challenge): Expected<'_>,
 ) {
-    let (answer, received) = stage.once(method, target.as_bytes(), &format!("Host: g\r\n{fields}"));
+    let (answer, received) = stage.send_one(method, target.as_bytes(), &format!("Host: g\r\n{fields}"));
     let body = String::from_utf8_lossy(&answer.body).into_owned();
     assert_eq!(answer.status, status, "{row}: {body}");
     assert_eq!(received.len(), usize::from(status == 200), "{row}");
@@ -333,7 +333,7 @@ methods = ["GET", "HEAD"]
     for target in
         ["/open/publicx", "/open/PUBLIC/x", "/open/public%2f..%2fx", "/open//public/x", "/open/x;/public"]
     {
-        let (answer, received) = stage.once("GET", target.as_bytes(), "Host: g\r\n");
+        let (answer, received) = stage.send_one("GET", target.as_bytes(), "Host: g\r\n");
         assert!(matches!(answer.status, 400 | 401) && received.is_empty(), "{target}: {answer:?}");
     }
     for method in ["TRACE", "CONNECT"] {

@@ -40,7 +40,8 @@ fn no_destination_leads_past_the_decision() {
     ];
     for method in METHODS {
         for (row, field, status) in rows {
-            let (answer, received) = stage.once(method, b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
+            let (answer, received) =
+                stage.send_one(method, b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
             let body = String::from_utf8_lossy(&answer.body);
             assert_eq!(answer.status, status, "{method} {row}: {body}");
             assert_eq!(received.len(), usize::from(status == 200), "{method} {row}");
@@ -58,13 +59,13 @@ fn a_denied_destination_is_named_only_to_who_may_read_it() {
     let stage = Stage::apart();
     let copy = |stage: &Stage, to: &str| {
         let fields = format!("Host: g\r\n{}Destination: {to}\r\n", stage.bearer());
-        stage.once("COPY", b"/api/x", &fields).0
+        stage.send_one("COPY", b"/api/x", &fields).0
     };
     let challenge = |to: &str| copy(&stage, to).field("www-authenticate").unwrap_or_default().to_owned();
     assert!(challenge("/hub/api/y").ends_with("scope=\"hub\""), "{}", challenge("/hub/api/y"));
     assert!(!challenge("/elsewhere").contains("scope="));
     // Without a token nobody learns more than that.
-    let (answer, received) = stage.once("COPY", b"/api/x", "Host: g\r\nDestination: /hub/api/y\r\n");
+    let (answer, received) = stage.send_one("COPY", b"/api/x", "Host: g\r\nDestination: /hub/api/y\r\n");
     assert_eq!((answer.status, received.len()), (401, 0));
 }
 
@@ -74,7 +75,7 @@ fn other_fields_that_name_a_second_target_are_dropped() {
     for name in ["X-HTTP-DestinationURL", "X_HTTP_DestinationURL", "X-HTTP-Destination", "New-Uri", "New_Uri"]
     {
         let fields = format!("Host: g\r\n{}{name}: /hub/api/y\r\n", stage.bearer());
-        let (answer, received) = stage.once("COPY", b"/api/x", &fields);
+        let (answer, received) = stage.send_one("COPY", b"/api/x", &fields);
         assert_eq!(answer.status, 200, "{name}");
         let [one] = &received[..] else { panic!("{name}: {received:?}") };
         assert!(one.all(&name.to_ascii_lowercase()).is_empty(), "{name}: {one:?}");
@@ -95,7 +96,7 @@ methods = ["COPY"]
     );
     let check = |to: &str, fields: &str, status: u16| {
         let fields = format!("Host: g\r\n{fields}Destination: {to}\r\n");
-        let (answer, received) = stage.once("COPY", b"/api/open/x", &fields);
+        let (answer, received) = stage.send_one("COPY", b"/api/open/x", &fields);
         assert_eq!((answer.status, received.len()), (status, usize::from(status == 200)), "{to}");
     };
     check("/api/open/y", "", 200);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    stage::{End, Stage, converse, read_out},
+    stage::{ConnectionState, Stage, converse, read_out},
     support::gateway::Gateway,
 };
 
@@ -94,8 +94,8 @@ fn slow_clients(gateway: &Gateway, bearer: &str) {
         }
         for socket in sockets {
             let heard = read_out(socket);
-            assert_ne!(heard.end, End::Open, "{row}: let go");
-            if heard.end == End::Closed {
+            assert_ne!(heard.end, ConnectionState::Open, "{row}: let go");
+            if heard.end == ConnectionState::Closed {
                 assert_eq!(heard.answers().first().map(|a| a.status), status, "{row}: {heard:?}");
             }
         }

@@ -153,7 +153,7 @@ fn nobody_speaks_for_the_gateway() {
         for (form, field) in forms.iter().enumerate() {
             rows += 1;
             let row = format!("{spelling} in form {form}");
-            let (answer, received) = stage.once("GET", b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
+            let (answer, received) = stage.send_one("GET", b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
             match (answer.status, &received[..]) {
                 (200, [one]) => check_ours(&row, one, &mut failed),
                 other => failed.push(format!("{row}: {other:?}")),
@@ -193,7 +193,7 @@ fn identity_is_not_taken_away_either() {
             "Host: g\r\n{}Connection: {listed}\r\nConnection: {listed}, x-other\r\nX-Other: 1\r\n",
             stage.bearer()
         );
-        let (answer, received) = stage.once("GET", b"/api/x", &fields);
+        let (answer, received) = stage.send_one("GET", b"/api/x", &fields);
         let [one] = &received[..] else { panic!("{listed}: {answer:?} {received:?}") };
         let mut failed = Vec::new();
         check_ours(listed, one, &mut failed);
@@ -275,7 +275,7 @@ fn a_field_is_refused_or_read_in_one_way() {
     .collect();
     let count = rows.len();
     for (row, field, status) in rows {
-        let (answer, received) = stage.once("GET", b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
+        let (answer, received) = stage.send_one("GET", b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
         assert_eq!(answer.status, status, "{row}: {}", String::from_utf8_lossy(&answer.body));
         assert_eq!(received.len(), usize::from(status == 200), "{row}");
         for one in received {

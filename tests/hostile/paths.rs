@@ -211,7 +211,7 @@ fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
     let rows = all.len();
     for target in all {
         let fields = format!("Host: g\r\n{}{trailing}", stage.bearer());
-        let (answer, received) = stage.once("GET", target.as_bytes(), &fields);
+        let (answer, received) = stage.send_one("GET", target.as_bytes(), &fields);
         if !matches!(answer.status, 200 | 400 | 403 | 404) {
             failed.push(format!("{target}: {}", answer.status));
         }
@@ -258,7 +258,7 @@ fn what_browsers_and_package_managers_send_passes_untouched() {
     let stage = Stage::apart();
     let check = |stage: &Stage, target: &str, status: u16| {
         let fields = format!("Host: g\r\n{}", stage.bearer());
-        let (answer, received) = stage.once("GET", target.as_bytes(), &fields);
+        let (answer, received) = stage.send_one("GET", target.as_bytes(), &fields);
         let body = String::from_utf8_lossy(&answer.body);
         assert_eq!(answer.status, status, "{target}: {body}");
         assert!(received.iter().all(|one| one.target == target), "{target}: {received:?}");
@@ -324,7 +324,7 @@ readers = ["developers"]
         ("X-Forwarded-Host does not count", "/api/x", "Host: g\r\nX-Forwarded-Host: other.example\r\n", 200),
     ];
     for (row, target, host, status) in rows {
-        let (answer, received) = stage.once("GET", target.as_bytes(), &format!("{host}{bearer}"));
+        let (answer, received) = stage.send_one("GET", target.as_bytes(), &format!("{host}{bearer}"));
         assert_eq!(answer.status, status, "{row}: {answer:?}");
         assert_eq!(received.len(), usize::from(status == 200), "{row}");
         assert!(received.iter().all(|one| one.fault.is_none()), "{row}: {received:?}");

@@ -74,7 +74,7 @@ fn cookies_of_the_admin_page_cross_in_neither_direction() {
     let bearer = format!("Bearer {}", stage.token);
     for path in ["/api/x", "/api/public"] {
         let head = format!("Host: g\r\n{}Cookie: {sent}\r\n", stage.bearer());
-        let (answer, mut received) = stage.once("GET", path.as_bytes(), &head);
+        let (answer, mut received) = stage.send_one("GET", path.as_bytes(), &head);
         assert_eq!(answer.status, 200);
         let fields = [("authorization", bearer.as_str()), ("cookie", &sent)];
         assert_eq!(over_http2(&stage, &format!("http://g{path}"), &fields).0, 200);

@@ -6,7 +6,7 @@ mod lengths;
 mod lines;
 mod pipelines;
 
-use crate::stage::{End, Heard, Stage, converse};
+use crate::stage::{ConnectionState, Heard, Stage, converse};
 
 /// What may come of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn check(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
             if !whole.is_empty() {
                 fail(format!("{whole:?} arrived"));
             }
-            if heard.end == End::Open {
+            if heard.end == ConnectionState::Open {
                 fail("the connection was left open".into());
             }
             let close = answers.first().and_then(|answer| answer.field("connection"));
@@ -74,7 +74,7 @@ fn check(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
             other => fail(format!("answers {statuses:?}, arrived {other:?}")),
         },
         Safe => {
-            if whole.len() > 1 || heard.end == End::Open {
+            if whole.len() > 1 || heard.end == ConnectionState::Open {
                 fail(format!("answers {statuses:?}, arrived {whole:?}, {:?}", heard.end));
             }
         }
@@ -96,7 +96,7 @@ fn check_pipelined(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<S
     let received = stage.recorder.take();
     let statuses: Vec<u16> = heard.answers().iter().map(|answer| answer.status).collect();
     let sound = matches!(&received[..], [one] if one.fault.is_none() && one.body == b"hello");
-    if sound && statuses == [200, 401] && heard.end == End::Closed {
+    if sound && statuses == [200, 401] && heard.end == ConnectionState::Closed {
         return Vec::new();
     }
     vec![format!("{row}: {statuses:?} {received:?} {:?}", heard.end)]

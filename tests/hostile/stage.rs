@@ -15,11 +15,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Heard {
     pub bytes: Vec<u8>,
-    pub end: End,
+    pub end: ConnectionState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ConnectionState {
     Closed,
     Reset,
     /// Neither, for a second.
@@ -96,7 +96,7 @@ readers = ["developers"]
     }
 
     /// One request that asks for the end of the connection behind it, and what reached the upstream.
-    pub fn once(&self, method: &str, target: &[u8], fields: &str) -> (Answer, Vec<Received>) {
+    pub fn send_one(&self, method: &str, target: &[u8], fields: &str) -> (Answer, Vec<Received>) {
         let mut bytes = format!("{method} ").into_bytes();
         bytes.extend_from_slice(target);
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
@@ -128,7 +128,7 @@ pub fn converse(address: SocketAddr, bytes: &[u8], half: bool) -> Heard {
 /// Reads until the end.
 pub fn read_out(mut socket: TcpStream) -> Heard {
     socket.set_read_timeout(Some(SILENCE)).unwrap();
-    let mut heard = Heard { bytes: Vec::new(), end: End::Closed };
+    let mut heard = Heard { bytes: Vec::new(), end: ConnectionState::Closed };
     let mut buffer = [0; 16 << 10];
     loop {
         match socket.read(&mut buffer) {
@@ -136,7 +136,7 @@ pub fn read_out(mut socket: TcpStream) -> Heard {
             Ok(read) => heard.bytes.extend_from_slice(&buffer[..read]),
             Err(error) => {
                 let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-                heard.end = if silent { End::Open } else { End::Reset };
+                heard.end = if silent { ConnectionState::Open } else { ConnectionState::Reset };
                 return heard;
             }
         }
@@ -172,7 +172,7 @@ impl Answer {
     }
 }
 
-fn one(bytes: &[u8], end: End) -> Option<(Answer, &[u8])> {
+fn one(bytes: &[u8], end: ConnectionState) -> Option<(Answer, &[u8])> {
     let length = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let (head, rest) = bytes.split_at(length);
     let head = String::from_utf8_lossy(head);
@@ -208,7 +208,7 @@ fn one(bytes: &[u8], end: End) -> Option<(Answer, &[u8])> {
         rest = &rest[taken..];
     } else {
         answer.body = rest.to_vec();
-        answer.whole = end == End::Closed;
+        answer.whole = end == ConnectionState::Closed;
         rest = &[];
     }
     Some((answer, rest))

@@ -37,11 +37,11 @@ type Fields<'a> = &'a [(&'a str, &'a str)];
 fn ask(stage: &Stage, host: &str, fields: Fields<'_>) -> [(u16, Vec<Received>); 3] {
     let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!("Host: {host}\r\n{}{lines}", stage.bearer());
-    let once = |target: &str| {
-        let (answer, received) = stage.once("GET", target.as_bytes(), &head);
+    let send = |target: &str| {
+        let (answer, received) = stage.send_one("GET", target.as_bytes(), &head);
         (answer.status, received)
     };
-    let (one, absolute) = (once("/api/x"), once(&format!("http://{host}/api/x")));
+    let (one, absolute) = (send("/api/x"), send(&format!("http://{host}/api/x")));
     let bearer = format!("Bearer {}", stage.token);
     let fields = [&[("authorization", bearer.as_str())][..], fields].concat();
     let status = crate::carriers::over_http2(stage, &format!("http://{host}/api/x"), &fields).0;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    stage::{End, converse},
+    stage::{ConnectionState, converse},
     support::gateway::Gateway,
 };
 
@@ -339,14 +339,14 @@ readers = ["developers"]
             let sound = match (outcome, &seen) {
                 (Status(status), Some((seen, body, true))) => {
                     let error = if *status == 504 { "gateway_timeout" } else { "bad_gateway" };
-                    seen == status && body.contains(error) && heard.end == End::Closed
+                    seen == status && body.contains(error) && heard.end == ConnectionState::Closed
                 }
                 (Whole(status, body), Some((seen, got, true))) => {
-                    seen == status && body == got && heard.end == End::Closed
+                    seen == status && body == got && heard.end == ConnectionState::Closed
                 }
-                (Aborted, Some((200, _, whole))) => heard.end == End::Reset && !whole,
+                (Aborted, Some((200, _, whole))) => heard.end == ConnectionState::Reset && !whole,
                 // Nothing of the head may have been flushed when the connection was reset.
-                (Aborted, None) => heard.end == End::Reset,
+                (Aborted, None) => heard.end == ConnectionState::Reset,
                 _ => false,
             };
             if !sound || answers.len() > 1 || String::from_utf8_lossy(&heard.bytes).contains("evil") {

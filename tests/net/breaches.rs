@@ -250,7 +250,7 @@ fn a_head_that_dawdles_ends_the_connection() {
     let mut preface = gate.client();
     preface.send("PRI * HTTP/2.0\r\n\r\nSM");
     assert_eq!(preface.answer().0, 408, "it does not speak HTTP/2 yet");
-    preface.ending();
+    preface.wait_for_close();
     eventually("no connection is left", || gate.budget.open() == 0);
 }
 
@@ -270,7 +270,7 @@ fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
         std::mem::replace(&mut before, now) == now && now > 0
     });
     let begun = Instant::now();
-    assert_eq!(gate.sever(), 1);
+    assert_eq!(gate.abort_all(), 1);
     eventually("the connection is closed", || gate.budget.open() == 0);
     let took = begun.elapsed();
     // Ticks are 250 ms apart at most.

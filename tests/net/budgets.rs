@@ -9,7 +9,7 @@ use permgate::net::{BudgetLimits, Limits, Machine};
 
 use crate::{
     frames::{DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, PING, SETTINGS, check, frame},
-    harness::{Ending, Gate, eventually},
+    harness::{CloseKind, Gate, eventually},
 };
 
 fn limits() -> BudgetLimits {
@@ -80,9 +80,9 @@ fn who_is_one_too_many_is_refused_when_nobody_leaves() {
     let gate = Gate::new(&limits);
     let mut busy = gate.client();
     busy.get("/first").head();
-    assert_eq!(gate.client().ending(), Ending::Reset);
+    assert_eq!(gate.client().wait_for_close(), CloseKind::Reset);
     let began = Instant::now();
-    assert_eq!(gate.client().ending(), Ending::Reset);
+    assert_eq!(gate.client().wait_for_close(), CloseKind::Reset);
     assert!(
         began.elapsed() < Duration::from_millis(900),
         "the next one does not wait: {:?}",

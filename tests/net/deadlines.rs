@@ -7,7 +7,7 @@ use std::{
 
 use permgate::net::{Limits, RequestError};
 
-use crate::harness::{Ending, Gate, eventually};
+use crate::harness::{CloseKind, Gate, eventually};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -47,8 +47,8 @@ fn idle_connections_are_closed_without_a_word() {
     let mut used = gate.client();
     used.get("/x").answer();
     for client in [&mut fresh, &mut used] {
-        assert_eq!(client.ending(), Ending::Closed);
-        assert_eq!(client.rest(), b"");
+        assert_eq!(client.wait_for_close(), CloseKind::Closed);
+        assert_eq!(client.unread(), b"");
     }
     assert!(gate.seen.refusals.lock().unwrap().is_empty());
     eventually("no connection is left", || gate.budget.open() == 0);
@@ -67,9 +67,9 @@ fn a_handler_may_take_its_time() {
     let mut streaming = gate.client();
     streaming.get("/first").head();
     let mut idle = gate.client();
-    assert_eq!(idle.ending(), Ending::Closed);
+    assert_eq!(idle.wait_for_close(), CloseKind::Closed);
     idle = gate.client();
-    assert_eq!(idle.ending(), Ending::Closed);
+    assert_eq!(idle.wait_for_close(), CloseKind::Closed);
     assert_eq!(gate.seen.running.load(Ordering::SeqCst), 1);
     assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 1);
 }
@@ -105,7 +105,7 @@ fn an_answer_that_is_not_taken_is_cut() {
         gate.seen.requests.load(Ordering::SeqCst) == 1 && gate.budget.open() == 0
     });
     assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0);
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
 }
 
 #[test]
@@ -136,5 +136,5 @@ fn new_limits_hold_for_open_connections() {
     let mut client = gate.client();
     client.get("/x").answer();
     gate.set_limits(&limits(|limits| limits.idle_timeout = SHORT));
-    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
 }

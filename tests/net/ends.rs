@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use permgate::net::Limits;
 
-use crate::harness::{Ending, Gate, eventually};
+use crate::harness::{CloseKind, Gate, eventually};
 
 #[test]
 fn a_severed_connection_ends_in_a_reset_at_once() {
@@ -22,12 +22,12 @@ fn a_severed_connection_ends_in_a_reset_at_once() {
     let mut uploading = gate.client();
     uploading.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 100\r\n\r\nx");
     eventually("all are under way", || gate.seen.requests.load(Ordering::SeqCst) == 5);
-    assert_eq!(gate.sever(), 5);
+    assert_eq!(gate.abort_all(), 5);
     eventually("no connection is left", || gate.budget.open() == 0);
     assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0);
     assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0);
     for mut client in [flowing, waiting, stalled, unanswered, uploading] {
-        assert_eq!(client.ending(), Ending::Reset);
+        assert_eq!(client.wait_for_close(), CloseKind::Reset);
     }
 }
 
@@ -37,7 +37,7 @@ fn an_answer_that_breaks_off_never_looks_whole() {
     for version in ["1.0", "1.1"] {
         let mut client = gate.client();
         client.send(format!("GET /broken HTTP/{version}\r\nHost: g\r\n\r\n"));
-        assert_eq!(client.ending(), Ending::Reset, "HTTP/{version}");
+        assert_eq!(client.wait_for_close(), CloseKind::Reset, "HTTP/{version}");
     }
 }
 
@@ -89,13 +89,13 @@ fn a_drain_finishes_what_is_under_way_and_nothing_else() {
     eventually("it is under way", || gate.seen.requests.load(Ordering::SeqCst) == 2);
     let address = gate.address;
     let ending = std::thread::spawn(move || gate.end(Duration::from_secs(10)));
-    assert_eq!(idle.ending(), Ending::Closed);
+    assert_eq!(idle.wait_for_close(), CloseKind::Closed);
     eventually("nobody is let in", || std::net::TcpStream::connect(address).is_err());
     let (head, status) = uploading.send("lo").head();
     assert_eq!(status, 200);
     assert!(head.contains("connection: close\r\n"), "{head}");
-    assert_eq!(uploading.ending(), Ending::Closed);
-    assert_eq!(uploading.rest(), b"hello");
+    assert_eq!(uploading.wait_for_close(), CloseKind::Closed);
+    assert_eq!(uploading.unread(), b"hello");
     assert_eq!(ending.join().unwrap(), 0);
 }
 
@@ -105,7 +105,7 @@ fn a_drain_cuts_at_its_deadline() {
     let mut client = gate.client();
     client.get("/endless").head();
     assert_eq!(gate.end(Duration::from_millis(50)), 1);
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_client_that_closes_its_side_only_gets_its_answer() {
     client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi");
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(client.answer(), (200, "hi".to_owned()));
-    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
     // One that gets none in time counts as gone.
     let mut client = gate.client();
     client.get("/never").socket.shutdown(std::net::Shutdown::Write).unwrap();
@@ -141,7 +141,7 @@ fn a_drain_serves_whoever_was_at_the_door() {
     early.send("ly HTTP/1.1\r\nHost: g\r\n\r\n");
     for client in clients.iter_mut().chain([&mut early]) {
         assert_eq!(client.answer().0, 200);
-        assert_eq!(client.ending(), Ending::Closed);
+        assert_eq!(client.wait_for_close(), CloseKind::Closed);
     }
     assert_eq!(ending.join().unwrap(), 0);
 }

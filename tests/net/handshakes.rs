@@ -22,25 +22,25 @@ use crate::harness::{Gate, eventually};
 
 /// An authority, two certificates of servers (`one.test` with `also.test`, and `two.test`) and one
 /// of a client, all in a directory.
-struct Place {
+struct TestPki {
     dir: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Place {
+impl TestPki {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let place = Self { dir, authority };
+        let pki = Self { dir, authority };
         for (file, names) in [("one", &["one.test", "also.test"][..]), ("two", &["two.test"])] {
-            let (certificate, key) = place.issue(names);
-            std::fs::write(place.file(&format!("{file}.crt")), certificate.pem()).unwrap();
-            std::fs::write(place.file(&format!("{file}.key")), key.serialize_pem()).unwrap();
+            let (certificate, key) = pki.issue(names);
+            std::fs::write(pki.file(&format!("{file}.crt")), certificate.pem()).unwrap();
+            std::fs::write(pki.file(&format!("{file}.key")), key.serialize_pem()).unwrap();
         }
-        place
+        pki
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
@@ -121,10 +121,10 @@ fn outcomes(gate: &Gate, count: usize) -> Vec<Handshake> {
 
 #[test]
 fn a_session_is_taken_up_again() {
-    let place = Place::new();
+    let pki = TestPki::new();
     for version in [&version::TLS12, &version::TLS13] {
-        let gate = place.gate(&["one"], None);
-        let client = place.client(version, Shows::Nothing);
+        let gate = pki.gate(&["one"], None);
+        let client = pki.client(version, Shows::Nothing);
         for _ in 0..3 {
             assert_eq!(ask(&gate, &client, "one.test", "one.test"), Some(200));
         }
@@ -138,9 +138,9 @@ fn a_session_is_taken_up_again() {
 
 #[test]
 fn a_host_that_tls_did_not_name_is_misdirected() {
-    let place = Place::new();
-    let gate = place.gate(&["one", "two"], None);
-    let client = place.client(&version::TLS13, Shows::Nothing);
+    let pki = TestPki::new();
+    let gate = pki.gate(&["one", "two"], None);
+    let client = pki.client(&version::TLS13, Shows::Nothing);
     let check = |row: &str, name: &str, host: &str, expected: u16| {
         assert_eq!(ask(&gate, &client, name, host), Some(expected), "{row}");
     };
@@ -157,9 +157,9 @@ fn a_host_that_tls_did_not_name_is_misdirected() {
 
 #[test]
 fn a_trusted_proxy_may_ask_one_connection_for_every_host() {
-    let place = Place::new();
-    let gate = place.gate(&["one", "two"], None);
-    let client = place.client(&version::TLS13, Shows::Nothing);
+    let pki = TestPki::new();
+    let gate = pki.gate(&["one", "two"], None);
+    let client = pki.client(&version::TLS13, Shows::Nothing);
     assert_eq!(ask(&gate, &client, "one.test", "two.test"), Some(421));
     let networks = vec!["127.0.0.1/32".parse().unwrap()];
     let trusted_proxies = TrustedProxies { networks, unix: false };
@@ -169,20 +169,20 @@ fn a_trusted_proxy_may_ask_one_connection_for_every_host() {
 
 #[test]
 fn of_two_certificates_for_a_name_the_client_gets_one_that_it_can_verify() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
     let params = CertificateParams::new(vec!["one.test".to_owned()]).unwrap();
-    let rsa = params.signed_by(&key, &place.authority).unwrap();
-    std::fs::write(place.file("rsa.crt"), rsa.pem()).unwrap();
-    std::fs::write(place.file("rsa.key"), key.serialize_pem()).unwrap();
+    let rsa = params.signed_by(&key, &pki.authority).unwrap();
+    std::fs::write(pki.file("rsa.crt"), rsa.pem()).unwrap();
+    std::fs::write(pki.file("rsa.key"), key.serialize_pem()).unwrap();
     let check = |row: &str, pairs: &[&str], only: Option<&str>, name: &str, expects_rsa: bool| {
-        let gate = place.gate(pairs, None);
+        let gate = pki.gate(pairs, None);
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         if let Some(only) = only {
             provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains(only));
         }
         let mut roots = RootCertStore::empty();
-        roots.add(place.authority.der().clone()).unwrap();
+        roots.add(pki.authority.der().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&version::TLS12])
             .unwrap()
@@ -208,11 +208,11 @@ fn of_two_certificates_for_a_name_the_client_gets_one_that_it_can_verify() {
 
 #[test]
 fn clients_show_certificates_where_they_are_asked_to() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let check = |row: &str, required: bool, shows: Shows, expected: Option<u16>, outcome: Handshake| {
         for version in [&version::TLS12, &version::TLS13] {
-            let gate = place.gate(&["one"], Some(required));
-            let client = place.client(version, shows);
+            let gate = pki.gate(&["one"], Some(required));
+            let client = pki.client(version, shows);
             assert_eq!(ask(&gate, &client, "one.test", "one.test"), expected, "{row}");
             assert_eq!(outcomes(&gate, 1), [outcome], "{row}, {version:?}");
         }
@@ -227,27 +227,27 @@ fn clients_show_certificates_where_they_are_asked_to() {
 
 #[test]
 fn a_failed_handshake_says_why() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let check = |row: &str, expected: Handshake, play: &dyn Fn(&Gate)| {
-        let gate = place.gate(&["one"], None);
+        let gate = pki.gate(&["one"], None);
         play(&gate);
         assert_eq!(outcomes(&gate, 1), [expected], "{row}");
         eventually("no connection is left", || gate.budget.open() == 0);
     };
     check("clear text", Handshake::NotTls, &|gate| {
-        gate.client().get("/x").ending();
+        gate.client().get("/x").wait_for_close();
     });
     check("nothing", Handshake::TimedOut, &|gate| {
-        gate.client().ending();
+        gate.client().wait_for_close();
     });
     check("gone", Handshake::Closed, &|gate| drop(gate.client()));
     check("not trusted", Handshake::Refused, &|gate| {
-        let other = Place::new();
+        let other = TestPki::new();
         let client = other.client(&version::TLS13, Shows::Nothing);
         assert_eq!(ask(gate, &client, "one.test", "one.test"), None);
     });
     check("no protocol in common", Handshake::NothingInCommon, &|gate| {
-        let mut client = ClientConfig::clone(&place.client(&version::TLS13, Shows::Nothing));
+        let mut client = ClientConfig::clone(&pki.client(&version::TLS13, Shows::Nothing));
         client.alpn_protocols = vec![b"spdy/3".to_vec()];
         assert_eq!(ask(gate, &Arc::new(client), "one.test", "one.test"), None);
     });
@@ -255,9 +255,9 @@ fn a_failed_handshake_says_why() {
 
 #[test]
 fn http2_is_spoken_where_both_know_it() {
-    let place = Place::new();
-    let gate = place.gate(&["one", "two"], None);
-    let mut config = ClientConfig::clone(&place.client(&version::TLS13, Shows::Nothing));
+    let pki = TestPki::new();
+    let gate = pki.gate(&["one", "two"], None);
+    let mut config = ClientConfig::clone(&pki.client(&version::TLS13, Shows::Nothing));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -281,14 +281,14 @@ fn http2_is_spoken_where_both_know_it() {
 
 #[test]
 fn the_end_of_a_certificate_is_known() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let settings = Settings {
-        pairs: vec![CertifiedKeyFiles { cert: place.file("one.crt"), key: place.file("one.key") }],
+        pairs: vec![CertifiedKeyFiles { cert: pki.file("one.crt"), key: pki.file("one.key") }],
         clients: None,
     };
     let expiries = Certificates::load(&settings).unwrap().expiries();
     let [one] = expiries.as_slice() else { panic!("{expiries:?}") };
-    assert_eq!(one.cert, Path::new(&place.file("one.crt")));
+    assert_eq!(one.cert, Path::new(&pki.file("one.crt")));
     // rcgen's own default.
     assert_eq!(
         one.at.as_millis(),

@@ -53,8 +53,8 @@ pub struct Gate {
 
 /// What a test asks of a worker, on the worker's own thread.
 pub enum Command {
-    /// Severs every connection that a handler has seen; tells when it has.
-    Sever(mpsc::Sender<usize>),
+    /// Aborts every connection that a handler has seen, and reports how many.
+    AbortAll(mpsc::Sender<usize>),
     Limits(Limits),
 }
 
@@ -117,10 +117,10 @@ impl Gate {
                         while let Some(command) = received.recv().await {
                             match command {
                                 Command::Limits(limits) => obeying.set_limits(limits),
-                                Command::Sever(told) => {
+                                Command::AbortAll(sender) => {
                                     let all = connections.take();
                                     all.iter().for_each(|connection| connection.abort());
-                                    told.send(all.len()).unwrap();
+                                    sender.send(all.len()).unwrap();
                                 }
                             }
                         }
@@ -136,13 +136,13 @@ impl Gate {
         Client::to(self.address)
     }
 
-    pub fn sever(&self) -> usize {
-        let (told, tell) = mpsc::channel();
+    pub fn abort_all(&self) -> usize {
+        let (sender, receiver) = mpsc::channel();
         for worker in &self.commands {
-            worker.send(Command::Sever(told.clone())).ok().unwrap();
+            worker.send(Command::AbortAll(sender.clone())).ok().unwrap();
         }
-        drop(told);
-        tell.iter().sum()
+        drop(sender);
+        receiver.iter().sum()
     }
 
     pub fn set_limits(&self, limits: &Limits) {
@@ -182,21 +182,21 @@ impl Service for Echo {
         let (status, reply) = match head.uri.path() {
             // Takes the body and sends it back.
             "/echo" => match body.collect().await {
-                Ok(all) => (200, Kind::Whole(Some(all.to_bytes()))),
+                Ok(all) => (200, BodyKind::Whole(Some(all.to_bytes()))),
                 Err(error) => {
                     let status = if matches!(error, BodyError::Timeout) { 408 } else { 400 };
                     self.seen.body_errors.lock().unwrap().push(error.to_string());
-                    (status, Kind::Whole(None))
+                    (status, BodyKind::Whole(None))
                 }
             },
             // Takes one frame of the body, then answers without the rest.
             "/taste" => {
                 let _ = body.frame().await;
-                (413, Kind::Whole(None))
+                (413, BodyKind::Whole(None))
             }
-            "/refuse" => (401, Kind::Whole(Some(Bytes::from_static(b"no")))),
-            "/endless" => (200, Kind::Endless),
-            "/first" => (200, Kind::First(Some(Bytes::from_static(b"first")))),
+            "/refuse" => (401, BodyKind::Whole(Some(Bytes::from_static(b"no")))),
+            "/endless" => (200, BodyKind::Endless),
+            "/first" => (200, BodyKind::First(Some(Bytes::from_static(b"first")))),
             // Sends back what comes behind the answer.
             "/tunnel" => {
                 let client = connection.on_upgrade();
@@ -207,17 +207,17 @@ impl Service for Echo {
                         let _ = tokio::io::AsyncWriteExt::shutdown(&mut to).await;
                     }
                 });
-                (101, Kind::Whole(None))
+                (101, BodyKind::Whole(None))
             }
             "/never" => std::future::pending().await,
-            "/broken" => (200, Kind::Broken(Some(Bytes::from_static(b"part")))),
+            "/broken" => (200, BodyKind::Broken(Some(Bytes::from_static(b"part")))),
             "/worker" => {
                 let worker = format!("{:?}", std::thread::current().id());
-                (200, Kind::Whole(Some(worker.into())))
+                (200, BodyKind::Whole(Some(worker.into())))
             }
-            "/peer" => (200, Kind::Whole(Some(format!("{:?}", connection.peer).into()))),
-            "/secure" => (200, Kind::Whole(Some(connection.secure.to_string().into()))),
-            path => (200, Kind::Whole(Some(Bytes::from(path.to_owned())))),
+            "/peer" => (200, BodyKind::Whole(Some(format!("{:?}", connection.peer).into()))),
+            "/secure" => (200, BodyKind::Whole(Some(connection.secure.to_string().into()))),
+            path => (200, BodyKind::Whole(Some(Bytes::from(path.to_owned())))),
         };
         self.seen.bodies.fetch_add(1, Ordering::SeqCst);
         let mut response = Response::new(Reply { kind: reply, seen: self.seen.clone() });
@@ -244,11 +244,11 @@ impl Service for Echo {
 }
 
 pub struct Reply {
-    kind: Kind,
+    kind: BodyKind,
     seen: Arc<Seen>,
 }
 
-enum Kind {
+enum BodyKind {
     Whole(Option<Bytes>),
     Endless,
     /// One chunk and then nothing.
@@ -267,20 +267,22 @@ impl Body for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let data = |bytes| Poll::Ready(Some(Ok(Frame::data(bytes))));
         match &mut self.kind {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Endless => data(Bytes::from_static(&[b'x'; 16 << 10])),
-            Kind::First(bytes) => bytes.take().map_or(Poll::Pending, data),
-            Kind::Broken(bytes) => bytes.take().map_or_else(|| Poll::Ready(Some(Err("broken".into()))), data),
+            BodyKind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyKind::Endless => data(Bytes::from_static(&[b'x'; 16 << 10])),
+            BodyKind::First(bytes) => bytes.take().map_or(Poll::Pending, data),
+            BodyKind::Broken(bytes) => {
+                bytes.take().map_or_else(|| Poll::Ready(Some(Err("broken".into()))), data)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Whole(None))
+        matches!(self.kind, BodyKind::Whole(None))
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
         match &self.kind {
-            Kind::Whole(bytes) => {
+            BodyKind::Whole(bytes) => {
                 http_body::SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
             _ => http_body::SizeHint::default(),
@@ -296,7 +298,7 @@ impl Drop for Reply {
 
 /// How a connection has ended for the client.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum CloseKind {
     Closed,
     Reset,
 }
@@ -352,13 +354,13 @@ impl Client {
     }
 
     /// Reads on until the connection ends.
-    pub fn ending(&mut self) -> Ending {
+    pub fn wait_for_close(&mut self) -> CloseKind {
         loop {
             match self.fill() {
-                Ok(0) => return Ending::Closed,
+                Ok(0) => return CloseKind::Closed,
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-                    return Ending::Reset;
+                    return CloseKind::Reset;
                 }
                 Err(error) => panic!("neither closed nor reset: {error}"),
             }
@@ -366,7 +368,7 @@ impl Client {
     }
 
     /// What came and is not asked for yet.
-    pub fn rest(&self) -> &[u8] {
+    pub fn unread(&self) -> &[u8] {
         &self.read
     }
 

@@ -156,7 +156,7 @@ fn a_severed_stream_ends_alone() {
             _ = &mut waiting => panic!("nobody answers that"),
             () = async { while gate.seen.running.load(Ordering::SeqCst) == 0 { tokio::task::yield_now().await } } => {}
         }
-        assert_eq!(gate.sever(), 3);
+        assert_eq!(gate.abort_all(), 3);
         assert_eq!(waiting.await.unwrap_err().reason(), Some(Reason::CANCEL));
         let end = loop {
             match stalled.body_mut().data().await {
@@ -300,7 +300,7 @@ fn a_stream_may_become_a_tunnel() {
         let (mut from, mut to) = tunnel(&speaker).await;
         to.send_data(Bytes::from_static(b"x"), false).unwrap();
         assert_eq!(from.data().await.unwrap().unwrap(), "x");
-        assert!(gate.sever() > 0);
+        assert!(gate.abort_all() > 0);
         assert_eq!(from.data().await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
         assert_eq!(speaker.get("/x").await.0, 200, "the connection lives on");
     });

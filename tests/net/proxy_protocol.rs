@@ -4,7 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use permgate::net::{Bound, Limits, Listener, bind};
 
-use crate::harness::{Client, Ending, Gate, eventually};
+use crate::harness::{Client, CloseKind, Gate, eventually};
 
 const GET: &str = "GET /peer HTTP/1.1\r\nHost: gate\r\n\r\n";
 const LINE: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
@@ -59,7 +59,7 @@ fn a_trusted_proxy_says_whom_it_is_for_or_goes() {
     let mut check = |name: &str, sent: &[u8]| {
         let mut client = gate.client();
         client.send(sent);
-        assert_eq!(client.ending(), Ending::Reset, "{name}");
+        assert_eq!(client.wait_for_close(), CloseKind::Reset, "{name}");
         refused += 1;
         eventually(name, || gate.seen.unannounced.lock().unwrap().len() == refused);
     };
@@ -73,11 +73,11 @@ fn a_trusted_proxy_says_whom_it_is_for_or_goes() {
     let silent = gate.client();
     silent.socket.shutdown(std::net::Shutdown::Write).unwrap();
     let mut silent = silent;
-    assert_eq!(silent.ending(), Ending::Closed, "a look whether the port is open");
+    assert_eq!(silent.wait_for_close(), CloseKind::Closed, "a look whether the port is open");
     let mut half = gate.client();
     half.send("PROXY TCP4");
     half.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    half.ending();
+    half.wait_for_close();
     eventually("half a header counts", || gate.seen.unannounced.lock().unwrap().len() == refused + 1);
     assert_eq!(gate.end(Duration::from_secs(10)), 0);
 }
@@ -89,7 +89,7 @@ fn the_header_comes_in_time() {
     let (mut silent, mut half) = (gate.client(), gate.client());
     half.send("PROXY TCP4 192.0.2.7");
     for client in [&mut silent, &mut half] {
-        client.ending();
+        client.wait_for_close();
     }
     assert_eq!(gate.seen.unannounced.lock().unwrap().len(), 2);
     assert_eq!(gate.budget.open(), 0);
@@ -120,7 +120,7 @@ fn clients_behind_a_proxy_are_held_to_their_share() {
     assert_eq!(first.answer().0, 200);
     let mut second = ask(2);
     assert_eq!(second.answer().0, 200, "another client");
-    assert_eq!(ask(1).ending(), Ending::Reset, "one too many");
+    assert_eq!(ask(1).wait_for_close(), CloseKind::Reset, "one too many");
     drop(first);
     eventually("a place is free", || gate.budget.open() == 1);
     assert_eq!(ask(1).answer().0, 200);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use permgate::net::Limits;
 
-use crate::harness::{Ending, Gate};
+use crate::harness::{CloseKind, Gate};
 
 /// This head is answered with this status in the handler's words, then the connection closes;
 /// 0: the handler is called.
@@ -26,8 +26,8 @@ fn check(gate: &Gate, name: &str, head: impl AsRef<[u8]>, expected: u16) {
         assert_eq!(status, expected, "{name}, after a request: {first}");
         assert!(body.starts_with(&format!("refused {status}")), "{name}: {body}");
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(client.ending(), Ending::Closed, "{name}");
-        assert_eq!(client.rest(), b"", "{name}");
+        assert_eq!(client.wait_for_close(), CloseKind::Closed, "{name}");
+        assert_eq!(client.unread(), b"", "{name}");
     }
     let calls = gate.seen.requests.load(Ordering::SeqCst) - served;
     assert_eq!(calls, if expected == 0 { 3 } else { 1 }, "{name}");
@@ -181,8 +181,8 @@ fn a_refusal_waits_for_the_answers_before_it() {
     assert_eq!(client.answer(), (200, "/a".to_owned()));
     assert_eq!(client.answer().0, 400);
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(client.ending(), Ending::Closed);
-    assert_eq!(client.rest(), b"", "nothing behind a refused head is read");
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
+    assert_eq!(client.unread(), b"", "nothing behind a refused head is read");
     assert_eq!(gate.seen.requests.load(Ordering::SeqCst), 1);
 }
 
@@ -211,7 +211,7 @@ fn a_broken_chunked_body_is_an_error_and_ends_the_connection() {
         // hyper waits for the end of what it does not take for one.
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(client.answer().0, 400, "{name}");
-        assert_eq!(client.ending(), Ending::Closed, "{name}");
+        assert_eq!(client.wait_for_close(), CloseKind::Closed, "{name}");
         assert!(gate.seen.body_errors.lock().unwrap().pop().is_some(), "{name}");
     }
 }

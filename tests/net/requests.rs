@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use permgate::net::Limits;
 
-use crate::harness::{Ending, Gate, eventually};
+use crate::harness::{CloseKind, Gate, eventually};
 
 /// Sends `pieces` one by one and expects these answers, in order, on one connection.
 fn check(name: &str, pieces: &[&str], expected: &[(u16, &str)]) {
@@ -19,8 +19,8 @@ fn check(name: &str, pieces: &[&str], expected: &[(u16, &str)]) {
     }
     assert_eq!(gate.seen.requests.load(Ordering::SeqCst), expected.len(), "{name}");
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(client.ending(), Ending::Closed, "{name}");
-    assert_eq!(client.rest(), b"", "{name}: more than was asked for");
+    assert_eq!(client.wait_for_close(), CloseKind::Closed, "{name}");
+    assert_eq!(client.unread(), b"", "{name}: more than was asked for");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn continue_is_said_when_the_body_is_wanted_and_only_then() {
     assert_eq!(client.head().1, 100);
     assert_eq!(client.send("hello").answer(), (200, "hello".to_owned()));
     assert_eq!(client.send(head("/refuse")).head().1, 401, "no 100 before a refusal");
-    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn an_unread_body_is_never_taken_for_a_request() {
     assert_eq!(status, 401);
     assert!(head.contains("connection: close\r\n"), "{head}");
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(client.ending(), Ending::Closed);
-    assert_eq!(client.rest(), b"no");
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
+    assert_eq!(client.unread(), b"no");
     assert_eq!(gate.seen.requests.load(Ordering::SeqCst), 1);
 }
 
@@ -138,7 +138,7 @@ fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
         let (_, status) = client.head();
         assert_eq!(status, if path == "/refuse" { 401 } else { 413 });
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(client.ending(), Ending::Closed);
+        assert_eq!(client.wait_for_close(), CloseKind::Closed);
     }
 }
 

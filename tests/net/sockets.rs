@@ -11,7 +11,7 @@ use std::{
 
 use permgate::net::{Address, BindError, Limits, bind};
 
-use crate::harness::{Ending, Gate, eventually};
+use crate::harness::{CloseKind, Gate, eventually};
 
 #[test]
 fn a_second_instance_is_refused() {
@@ -101,7 +101,7 @@ fn the_idle_make_room() {
     let mut idle = gate.client();
     idle.get("/x").answer();
     assert_eq!(gate.client().get("/y").answer().0, 200);
-    assert_eq!(idle.ending(), Ending::Closed);
+    assert_eq!(idle.wait_for_close(), CloseKind::Closed);
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn a_drain_does_not_wait_for_places() {
     let mut waiting = gate.client();
     waiting.get("/x");
     assert_eq!(gate.end(Duration::from_millis(200)), 1);
-    assert_eq!(busy.ending(), Ending::Reset);
-    assert_eq!(waiting.ending(), Ending::Reset);
+    assert_eq!(busy.wait_for_close(), CloseKind::Reset);
+    assert_eq!(waiting.wait_for_close(), CloseKind::Reset);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn one_address_can_be_held_to_its_share() {
     first.get("/x").answer();
     let mut second = gate.client();
     second.get("/x").answer();
-    assert_eq!(gate.client().ending(), Ending::Reset);
+    assert_eq!(gate.client().wait_for_close(), CloseKind::Reset);
     drop(first);
     eventually("a place is free", || gate.budget.open() == 1);
     let mut third = gate.client();

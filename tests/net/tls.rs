@@ -9,7 +9,7 @@ use permgate::net::{
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use crate::harness::{Ending, Gate, eventually};
+use crate::harness::{CloseKind, Gate, eventually};
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs").join(name)
@@ -91,10 +91,10 @@ fn a_handshake_that_dawdles_or_is_none_is_ended() {
     let mut half = gate.client();
     half.send(b"\x16\x03\x01\x02\x00\x01\x00");
     for client in [&mut silent, &mut half] {
-        assert_eq!(client.ending(), Ending::Closed);
+        assert_eq!(client.wait_for_close(), CloseKind::Closed);
     }
     let mut plain = gate.client();
-    plain.get("/x").ending();
-    assert!(!plain.rest().starts_with(b"HTTP"), "no answer in clear text");
+    plain.get("/x").wait_for_close();
+    assert!(!plain.unread().starts_with(b"HTTP"), "no answer in clear text");
     eventually("no connection is left", || gate.budget.open() == 0);
 }

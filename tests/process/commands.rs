@@ -1,19 +1,19 @@
 //! Commands against a gateway that runs: data alone on stdout, and the exit code.
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::upstream::Upstream,
 };
 
 #[test]
 fn exit_codes_tell_what_happened() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
-    let own = place.token("alice", "permgate");
-    let tracker = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
+    let own = directory.token("alice", "permgate");
+    let tracker = directory.token("alice", "tracker");
     let admin = format!("--admin http://{}", process.admin);
-    let check = |token: Option<&str>, line: &str, code: i32| place.check_as(token, line, code);
+    let check = |token: Option<&str>, line: &str, code: i32| directory.check_as(token, line, code);
     check(None, "user show alice", 0);
     check(None, "user create alice", 1);
     check(None, "user create !", 2);
@@ -40,14 +40,14 @@ fn a_saved_token_goes_back_to_where_it_was_made() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
-    let admin = place.token("alice", "permgate");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
+    let admin = directory.token("alice", "permgate");
     let line =
         format!("token create --name more --scope permgate --save saved --admin http://{}", process.admin);
-    let (data, _) = place.check_as(Some(&admin), &line, 0);
+    let (data, _) = directory.check_as(Some(&admin), &line, 0);
     assert!(!data.contains("pgt_"), "{data}");
-    let file = place.path().join("saved");
+    let file = directory.path().join("saved");
     let saved = std::fs::read_to_string(&file).unwrap();
     assert!(
         saved.starts_with("pgt_") && saved.ends_with(&format!("\nfor http://{}\n", process.admin)),
@@ -55,28 +55,28 @@ fn a_saved_token_goes_back_to_where_it_was_made() {
     );
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     // Whatever a configuration here says.
-    let other = Place::new("");
+    let other = TestDirectory::new("");
     let (data, _) = other.check(&format!("token whoami -o json --token-file {}", file.display()), 0);
     assert!(data.contains("alice"), "{data}");
     // A file that is there stays, and no token is made for it.
     let again = "token create --user alice --name again --scope tracker --save saved";
-    place.check(again, 1);
+    directory.check(again, 1);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), saved);
-    place.check("token create --user nobody --name again --scope tracker --save unsaved", 4);
-    assert!(!place.path().join("unsaved").exists());
-    assert!(!place.check("token list -o jsonl", 0).0.contains("again"));
-    place.check("token create --user alice --name again --scope tracker --save again", 0);
-    assert!(std::fs::read_to_string(place.path().join("again")).unwrap().contains("\nfor unix:/"));
+    directory.check("token create --user nobody --name again --scope tracker --save unsaved", 4);
+    assert!(!directory.path().join("unsaved").exists());
+    assert!(!directory.check("token list -o jsonl", 0).0.contains("again"));
+    directory.check("token create --user alice --name again --scope tracker --save again", 0);
+    assert!(std::fs::read_to_string(directory.path().join("again")).unwrap().contains("\nfor unix:/"));
 }
 
 #[test]
 fn stdout_is_data_alone() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
-    place.token("alice", "hub");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
+    directory.token("alice", "hub");
     let create = |name: &str, format: &str| {
-        place.check(&format!("token create --user alice --name {name} --scope tracker{format}"), 0)
+        directory.check(&format!("token create --user alice --name {name} --scope tracker{format}"), 0)
     };
     let (data, words) = create("plain", "");
     let text = data.strip_suffix('\n').unwrap();
@@ -90,30 +90,30 @@ fn stdout_is_data_alone() {
     assert_eq!(process.status("/api/x", text), 200);
     assert_eq!((made["id"].as_str(), words.as_str()), (Some(&text[4..16]), ""));
 
-    let (ids, words) = place.check("token list -o id", 0);
+    let (ids, words) = directory.check("token list -o id", 0);
     assert_eq!((ids.lines().count(), words.as_str()), (3, ""));
     assert!(ids.lines().all(|id| id.len() == 12), "{ids}");
-    let (table, _) = place.check("token list", 0);
+    let (table, _) = directory.check("token list", 0);
     assert!(table.trim_start().starts_with("ID") && table.lines().count() == 4, "{table}");
     assert!(table.lines().all(|line| line == line.trim_end()), "{table:?}");
-    let (lines, _) = place.check("token list -o jsonl", 0);
+    let (lines, _) = directory.check("token list -o jsonl", 0);
     assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{lines}");
 
-    let (data, words) = place.check(&format!("token revoke {}", ids.lines().next().unwrap()), 0);
+    let (data, words) = directory.check(&format!("token revoke {}", ids.lines().next().unwrap()), 0);
     assert_eq!(data, "", "{words}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let (script, words) = place.check(&format!("completion {shell}"), 0);
+        let (script, words) = directory.check(&format!("completion {shell}"), 0);
         assert!(script.contains("PERMGATE_COMPLETE") && words.is_empty(), "{shell}: {words}");
     }
-    let (_, words) = place.check("completion tcsh", 2);
+    let (_, words) = directory.check("completion tcsh", 2);
     assert!(words.contains("bash"), "{words}");
-    place.check("man --all old", 0);
-    place.check("man pages", 0);
+    directory.check("man --all old", 0);
+    directory.check("man pages", 0);
     for page in ["permgate.1", "permgate-token-create.1", "permgate-audit.1"] {
-        let page = std::fs::read_to_string(place.path().join("pages").join(page)).unwrap();
+        let page = std::fs::read_to_string(directory.path().join("pages").join(page)).unwrap();
         assert!(page.contains(".TH") && page.contains("permgate"), "{page}");
     }
-    let (schema, _) = place.check("schema", 0);
+    let (schema, _) = directory.check("schema", 0);
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
     for section in ["server", "admin", "store", "upstream", "service"] {
         assert!(schema["properties"][section].is_object(), "{section}");

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Place, Process, services},
+    harness::{Process, TestDirectory, services},
     support::{
         http::Client,
         upstream::{Upstream, json},
@@ -27,9 +27,9 @@ fn a_request_in_flight_finishes() {
         released.lock().unwrap().recv().unwrap();
         json(socket, "{\"late\": true}")
     });
-    let place = Place::new(&services(upstream.address));
-    let mut process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
     let ready = process.operator("GET", "/readyz", None);
     assert_eq!((ready.status, ready.json()["status"].as_str()), (200, Some("ready")));
 
@@ -39,7 +39,7 @@ fn a_request_in_flight_finishes() {
     process.words.wait_for("draining");
     assert_eq!(process.operator("GET", "/readyz", None).status, 503);
     assert_eq!(process.operator("GET", "/healthz", None).status, 200);
-    let (data, _) = place.check("health", 1);
+    let (data, _) = directory.check("health", 1);
     assert_eq!(data, "not ready\n");
     refused(&process);
 
@@ -47,16 +47,16 @@ fn a_request_in_flight_finishes() {
     let answer = held.answer("GET");
     assert_eq!((answer.status, answer.text()), (200, "{\"late\": true}"));
     assert_eq!(process.end().code(), Some(0));
-    assert!(!place.path().join("permgate.sock").exists(), "the socket's file is gone");
+    assert!(!directory.path().join("permgate.sock").exists(), "the socket's file is gone");
 }
 
 #[test]
 fn a_hanging_stream_is_cut_at_the_deadline() {
     let (upstream, _over) = Upstream::endless();
-    let place = Place::new(&services(upstream.address));
-    place.write_all(&place.read().replace("drain = \"30s\"", "drain = \"500ms\""));
-    let mut process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&services(upstream.address));
+    directory.write_all(&directory.read().replace("drain = \"30s\"", "drain = \"500ms\""));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
     let mut stream = process.open("/api/stream", &token);
     assert_eq!(stream.head().status, 200);
     let asked = Instant::now();
@@ -69,10 +69,10 @@ fn a_hanging_stream_is_cut_at_the_deadline() {
 #[test]
 fn a_second_sigterm_hurries() {
     let (upstream, _over) = Upstream::endless();
-    let place = Place::new(&services(upstream.address));
-    place.write_all(&place.read().replace("drain = \"30s\"", "drain = \"1h\""));
-    let mut process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&services(upstream.address));
+    directory.write_all(&directory.read().replace("drain = \"30s\"", "drain = \"1h\""));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
     let mut stream = process.open("/api/stream", &token);
     assert_eq!(stream.head().status, 200);
     process.signal(Signal::TERM);
@@ -86,9 +86,9 @@ fn a_second_sigterm_hurries() {
 #[test]
 fn signals_are_heeded_from_the_first_moment() {
     // The listener lines are the first thing that tells a supervisor of the process.
-    let place = Place::new("");
+    let directory = TestDirectory::new("");
     for signal in [Signal::TERM, Signal::INT] {
-        let mut process = place.run();
+        let mut process = directory.run();
         process.signal(Signal::HUP);
         process.signal(signal);
         assert_eq!(process.end().code(), Some(0), "{signal:?}: {}", process.words.text());

@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::{http::Client, upstream::Upstream},
 };
 
 #[test]
 fn connections_are_counted_while_they_are_open_and_when_they_are_over() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let mut process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
     let check = |name: &str, accepted: u64, open: u64| {
         let expected = [accepted, open];
         let figures = || {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Place, Process},
+    harness::{Process, TestDirectory},
     http2::{END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, WINDOW_UPDATE, block, frame},
     support::import::{Accounts, bearer},
 };
@@ -57,26 +57,27 @@ const ATTACKS: [(&str, Attack); 10] = [
 #[test]
 #[ignore = "measures for two minutes and asserts about time"]
 fn floods() {
-    let (slow, quick, large) = (upstream(Kind::Silent), upstream(Kind::Quick), upstream(Kind::Large));
+    let (slow, quick, large) =
+        (upstream(UpstreamKind::Silent), upstream(UpstreamKind::Quick), upstream(UpstreamKind::Large));
     let service = |name: &str, address: SocketAddr| {
         format!(
             "[upstream.{name}]\nurls = [\"http://{address}\"]\n[service.{name}]\nupstream = \"{name}\"\n\
              paths = [\"/{name}\"]\n[[public]]\nservice = \"{name}\"\nprefix = \"/{name}\"\n"
         )
     };
-    let place = Place::new(
+    let directory = TestDirectory::new(
         &[("slow", slow), ("quick", quick), ("large", large)].map(|(n, a)| service(n, a)).concat(),
     );
     // A neighbour may share its worker with the attack, or need what the attack holds on the other one.
-    place.write_all(&place.read().replace("workers = 1", "workers = 2"));
+    directory.write_all(&directory.read().replace("workers = 1", "workers = 2"));
     let mut accounts = Accounts::default();
     (0..TOKENS).for_each(|number| accounts.token(number, "hog", &["permgate".to_owned()]));
-    accounts.import(&place.path().join("gateway.toml"));
-    let mut shell = place.bare("sh");
+    accounts.import(&directory.path().join("gateway.toml"));
+    let mut shell = directory.bare("sh");
     shell.args(["-c", "ulimit -n 1024; exec \"$0\" run", env!("CARGO_BIN_EXE_permgate")]);
-    let mut process = place.start(shell);
-    place.check("grant add system-admin --user hog", 0);
-    let printed = place.check("check -o json", 0).0;
+    let mut process = directory.start(shell);
+    directory.check("grant add system-admin --user hog", 0);
+    let printed = directory.check("check -o json", 0).0;
     let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let allowed = printed["budgets"]["memory"].as_u64().unwrap() >> 20;
     let targets = Targets { proxy: process.proxy, admin: process.admin };
@@ -176,18 +177,18 @@ fn memory(process: &Process) -> u64 {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum UpstreamKind {
     Silent,
     Quick,
     /// Answers without end.
     Large,
 }
 
-fn upstream(kind: Kind) -> SocketAddr {
+fn upstream(kind: UpstreamKind) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        if !matches!(kind, Kind::Quick) {
+        if !matches!(kind, UpstreamKind::Quick) {
             step_back();
         }
         for socket in listener.incoming().flatten() {
@@ -197,15 +198,15 @@ fn upstream(kind: Kind) -> SocketAddr {
     address
 }
 
-fn answer(kind: Kind, mut socket: TcpStream) {
+fn answer(kind: UpstreamKind, mut socket: TcpStream) {
     let mut head = [0; 4096];
     while socket.read(&mut head).is_ok_and(|read| read > 0) {
         match kind {
-            Kind::Silent => {}
-            Kind::Quick => {
+            UpstreamKind::Silent => {}
+            UpstreamKind::Quick => {
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             }
-            Kind::Large => {
+            UpstreamKind::Large => {
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n");
                 while socket.write_all(&[b'x'; 32 << 10]).is_ok() {}
             }

@@ -45,7 +45,7 @@ ballast = "64k"
 "#;
 
 /// Where processes run.
-pub struct Place(TempDir);
+pub struct TestDirectory(TempDir);
 
 /// `permgate run`.
 pub struct Process {
@@ -82,11 +82,11 @@ readers = ["developers"]
     )
 }
 
-impl Place {
+impl TestDirectory {
     pub fn new(sections: &str) -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        place.write(sections);
-        place
+        let directory = Self(tempfile::tempdir().unwrap());
+        directory.write(sections);
+        directory
     }
 
     pub fn path(&self) -> &Path {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::{http::Client, upstream::Upstream},
 };
 
@@ -31,10 +31,10 @@ const FIELDS: [&str; 16] = [
 #[test]
 fn one_line_a_request_with_its_fields_in_order() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let mut process = place.run();
-    let token = place.token("alice", "tracker");
-    let hub = place.token("alice", "hub");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
+    let hub = directory.token("alice", "hub");
     let id = &token[4..16];
     let began = SystemTime::now();
 

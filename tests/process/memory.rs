@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::upstream::Upstream,
 };
 
@@ -54,10 +54,10 @@ fn a_new_token_does_not_outlast_its_answer() {
         return;
     }
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
-    let created = place.token("alice", "tracker");
-    let (rotated, _) = place.check(&format!("token rotate {}", &created[4..16]), 0);
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
+    let created = directory.token("alice", "tracker");
+    let (rotated, _) = directory.check(&format!("token rotate {}", &created[4..16]), 0);
     assert!(copies(process.id(), b"alice") > 0, "what is there is found");
     for token in [created.as_str(), rotated.trim_end()] {
         let secret = &token.as_bytes()[17..60];

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::upstream::Upstream,
 };
 
@@ -11,19 +11,19 @@ use crate::{
 fn a_bad_file_keeps_the_old_rules_and_says_where() {
     let upstream = Upstream::plain();
     let good = services(upstream.address);
-    let place = Place::new(&good);
-    let process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&good);
+    let process = directory.run();
+    let token = directory.token("alice", "tracker");
     let mut told = 0;
     let mut check = |row: &str, from: &str, to: &str, says: &str| {
-        place.write_all(&place.read().replace(from, to));
+        directory.write_all(&directory.read().replace(from, to));
         process.signal(Signal::HUP);
         told += 1;
         let line = process.words.wait_for_nth("the configuration stays as it was", told);
         assert!(line.contains(says), "{row}: {line}");
         assert_eq!(process.status("/api/x", &token), 200, "{row}: the old rules hold");
         assert_eq!(process.status("/new", &token), 404, "{row}: no new rule holds");
-        place.write(&good);
+        directory.write(&good);
     };
     check("a name", "upstream = \"one\"\npaths = [\"/hub\"]", "upstream = \"two\"\npaths = [\"/new\"]", {
         // The first mistake of the file, by line and column of the value.
@@ -33,9 +33,9 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
     check("a key that needs a restart", "workers = 1", "workers = 2", "workers");
     check("half a file", "readers = [\"developers\"]\n[service.hub]", "readers = [\"dev", "gateway.toml:16:");
 
-    let (_, words) = place.check("check", 0);
+    let (_, words) = directory.check("check", 0);
     assert!(words.contains("is valid") && words.contains("memory: about"), "{words}");
-    let budgets: serde_json::Value = serde_json::from_str(&place.check("check -o json", 0).0).unwrap();
+    let budgets: serde_json::Value = serde_json::from_str(&directory.check("check -o json", 0).0).unwrap();
     assert!(budgets["budgets"]["admin_connections"].as_u64() > Some(0), "{budgets}");
     process.signal(Signal::HUP);
     process.words.wait_for("configuration reloaded");
@@ -49,15 +49,15 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
 fn a_good_file_takes_effect_and_permitted_streams_live_on() {
     let (upstream, _over) = Upstream::endless();
     let good = services(upstream.address);
-    let place = Place::new(&good);
-    let process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&good);
+    let process = directory.run();
+    let token = directory.token("alice", "tracker");
     let mut api = process.open("/api/stream", &token);
     let mut rest = process.open("/rest/stream", &token);
     assert_eq!((api.head().status, rest.head().status), (200, 200));
 
-    place.write(&good.replace("[\"/hub\"]", "[\"/hub\", \"/new\"]"));
-    place.check("check", 0);
+    directory.write(&good.replace("[\"/hub\"]", "[\"/hub\", \"/new\"]"));
+    directory.check("check", 0);
     process.signal(Signal::HUP);
     process.words.wait_for_nth("configuration reloaded", 1);
     assert_eq!(process.status("/new", &token), 403, "the new prefix has an owner");
@@ -69,7 +69,7 @@ fn a_good_file_takes_effect_and_permitted_streams_live_on() {
         }
     }
 
-    place.write(&good.replace("[\"/api\", \"/rest\"]", "[\"/api\"]"));
+    directory.write(&good.replace("[\"/api\", \"/rest\"]", "[\"/api\"]"));
     process.signal(Signal::HUP);
     let line = process.words.wait_for_nth("configuration reloaded", 2);
     assert!(line.contains("\"cut\":1"), "{line}");
@@ -87,15 +87,15 @@ fn a_good_file_takes_effect_and_permitted_streams_live_on() {
 #[test]
 fn a_credential_is_read_again() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address).replacen(
+    let directory = TestDirectory::new(&services(upstream.address).replacen(
         "readers",
         "authorization = \"file:credential\"\nreaders",
         1,
     ));
-    let write = |text: &str| std::fs::write(place.path().join("credential"), text).unwrap();
+    let write = |text: &str| std::fs::write(directory.path().join("credential"), text).unwrap();
     write("Basic first\n");
-    let process = place.run();
-    let token = place.token("alice", "tracker");
+    let process = directory.run();
+    let token = directory.token("alice", "tracker");
     let shown = || {
         assert_eq!(process.status("/api/x", &token), 200);
         let seen = std::mem::take(&mut *upstream.seen.lock().unwrap());

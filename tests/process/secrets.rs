@@ -3,7 +3,7 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::{http::Client, upstream::Upstream},
 };
 
@@ -28,17 +28,18 @@ fn holds(bytes: &[u8], part: &str) -> bool {
 #[test]
 fn no_secret_is_written() {
     let upstream = Upstream::plain();
-    let place = Place::new(&format!("[log]\naccess = \"access.log\"\n{}", services(upstream.address)));
-    let mut command = place.command();
+    let directory =
+        TestDirectory::new(&format!("[log]\naccess = \"access.log\"\n{}", services(upstream.address)));
+    let mut command = directory.command();
     command.arg("run").env("PERMGATE_LOG", "trace");
-    let mut process = place.start(command);
-    let own = place.token("alice", "tracker");
-    let hub = place.token("alice", "hub");
-    let admin = place.token("alice", "permgate");
-    let rotated = place.token("bob", "tracker");
-    let revoked = place.token("carol", "tracker");
-    let (next, _) = place.check(&format!("token rotate {}", &rotated[4..16]), 0);
-    place.check(&format!("token revoke {}", &revoked[4..16]), 0);
+    let mut process = directory.start(command);
+    let own = directory.token("alice", "tracker");
+    let hub = directory.token("alice", "hub");
+    let admin = directory.token("alice", "permgate");
+    let rotated = directory.token("bob", "tracker");
+    let revoked = directory.token("carol", "tracker");
+    let (next, _) = directory.check(&format!("token rotate {}", &rotated[4..16]), 0);
+    directory.check(&format!("token revoke {}", &revoked[4..16]), 0);
     let tokens = [own, hub, admin, rotated, revoked, next.trim_end().to_owned()];
 
     let mut answers = Vec::new();
@@ -66,7 +67,7 @@ fn no_secret_is_written() {
                 let mut client = Client::tcp(target);
                 client.send(format!("{head}Host: {target}\r\nConnection: close\r\n\r\n"));
                 // Some of these end the connection without an answer that has a length.
-                answers.push((head.clone(), client.rest().unwrap_or_default()));
+                answers.push((head.clone(), client.read_to_end().unwrap_or_default()));
             }
         }
         for target in ["/v1/whoami", "/v1/tokens", "/v1/users/alice/tokens", "/v1/audit"] {
@@ -77,16 +78,16 @@ fn no_secret_is_written() {
                 Client::tcp(process.admin).request("GET", target, &fields, None).body,
             ));
         }
-        let _ = place
+        let _ = directory
             .command()
             .args(["explain", "GET", &format!("/api/x?t={token}"), "--user", "alice"])
             .output()
             .map(|output| answers.push((format!("explain {at}"), [output.stdout, output.stderr].concat())));
     }
-    place.check("audit verify", 0);
+    directory.check("audit verify", 0);
     process.stop();
 
-    let mut written = files(place.path());
+    let mut written = files(directory.path());
     assert!(written.iter().any(|(name, _)| name.contains("/data/")), "the store is looked into");
     written.push(("stdout".to_owned(), process.data.bytes()));
     written.push(("stderr".to_owned(), process.words.bytes()));
@@ -117,16 +118,17 @@ fn no_secret_is_written() {
 fn files_with_secrets_are_for_their_owner() {
     let upstream = Upstream::plain();
     let services = services(upstream.address);
-    let place =
-        Place::new(&format!("[log]\naccess = \"access.log\"\n{services}authorization = \"file:cred\"\n"));
-    let cred = place.path().join("cred");
+    let directory = TestDirectory::new(&format!(
+        "[log]\naccess = \"access.log\"\n{services}authorization = \"file:cred\"\n"
+    ));
+    let cred = directory.path().join("cred");
     std::fs::write(&cred, "Bearer abc\n").unwrap();
     std::fs::set_permissions(&cred, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let (_, words) = place.check("check", 2);
+    let (_, words) = directory.check("check", 2);
     assert!(words.contains("(mode 0644)"), "{words}");
-    let mut process = place.run();
+    let mut process = directory.run();
     process.words.wait_for("(mode 0644)");
-    let mode = |name: &str| place.path().join(name).metadata().unwrap().permissions().mode() & 0o777;
+    let mode = |name: &str| directory.path().join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("access.log") & 0o137, 0, "{:o}", mode("access.log"));
     process.stop();
 }
@@ -135,19 +137,19 @@ fn files_with_secrets_are_for_their_owner() {
 #[test]
 fn a_checked_text_reads_files_for_administrators_alone() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
     let token = |login: &str, permission: &str| {
-        place.check(&format!("user create {login}"), 0);
-        place.check(&format!("role create {login} --permission {permission}"), 0);
-        place.check(&format!("grant add {login} --user {login}"), 0);
-        place.token(login, "permgate")
+        directory.check(&format!("user create {login}"), 0);
+        directory.check(&format!("role create {login} --permission {permission}"), 0);
+        directory.check(&format!("grant add {login} --user {login}"), 0);
+        directory.token(login, "permgate")
     };
     let (viewer, admin) = (token("viewer", "admin-read"), token("boss", "admin-write"));
-    std::fs::write(place.path().join("cred"), "Bearer abc").unwrap();
-    std::fs::write(place.path().join("two-lines"), "a\nb\n").unwrap();
-    std::fs::set_permissions(place.path().join("cred"), std::fs::Permissions::from_mode(0o600)).unwrap();
-    let base = place.read();
+    std::fs::write(directory.path().join("cred"), "Bearer abc").unwrap();
+    std::fs::write(directory.path().join("two-lines"), "a\nb\n").unwrap();
+    std::fs::set_permissions(directory.path().join("cred"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let base = directory.read();
     let check = |token: &str, reference: &str| {
         let text = format!("{base}authorization = \"{reference}\"\n");
         let body = serde_json::json!({"text": text}).to_string();

@@ -6,31 +6,31 @@ use std::os::unix::{
 };
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::upstream::Upstream,
 };
 
 #[test]
 fn a_second_instance_is_refused() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
-    let token = place.token("alice", "tracker");
-    let other = Place::new(&services(upstream.address));
-    let check = |row: &str, place: &Place, says: &[&str]| {
-        let (data, words) = place.check("run", 1);
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
+    let token = directory.token("alice", "tracker");
+    let other = TestDirectory::new(&services(upstream.address));
+    let check = |row: &str, directory: &TestDirectory, says: &[&str]| {
+        let (data, words) = directory.check("run", 1);
         assert_eq!(data, "", "{row}");
         assert!(says.iter().all(|part| words.contains(part)), "{row}: {words}");
         assert!(!words.contains("panicked"), "{row}: {words}");
         assert_eq!(process.status("/api/x", &token), 200, "{row}: the first one serves");
         assert_eq!(process.operator("GET", "/readyz", None).status, 200, "{row}");
     };
-    check("the same store", &place, &["the store data is in use by process"]);
+    check("the same store", &directory, &["the store data is in use by process"]);
     let first = "listen = [\"127.0.0.1:0\"]";
     other.write_all(&other.read().replace(first, &format!("listen = [\"{}\"]", process.proxy)));
     check("the same port", &other, &[&process.proxy.to_string(), "in use"]);
     other.write(&services(upstream.address));
-    let socket = format!("unix:{}", place.path().join("permgate.sock").display());
+    let socket = format!("unix:{}", directory.path().join("permgate.sock").display());
     other.write_all(&other.read().replace("unix:permgate.sock", &socket));
     check("the same unix socket", &other, &[&socket, "in use"]);
     let admin = format!("\"{}\"]", process.admin);
@@ -42,12 +42,12 @@ fn a_second_instance_is_refused() {
 #[test]
 fn a_killed_process_leaves_nothing_in_the_way() {
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let process = place.run();
-    let token = place.token("alice", "tracker");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let process = directory.run();
+    let token = directory.token("alice", "tracker");
     drop(process);
-    assert!(place.path().join("permgate.sock").exists(), "killed before it could tidy up");
-    let process = place.run();
+    assert!(directory.path().join("permgate.sock").exists(), "killed before it could tidy up");
+    let process = directory.run();
     assert_eq!(process.status("/api/x", &token), 200, "what was acknowledged is there");
 }
 
@@ -60,21 +60,21 @@ fn the_operator_is_whom_the_server_runs_as() {
         return;
     }
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let binary = place.path().join("permgate");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let binary = directory.path().join("permgate");
     std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
-    chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let command = |line: &str| {
-        let mut command = place.bare(binary.to_str().unwrap());
+        let mut command = directory.bare(binary.to_str().unwrap());
         command.args(line.split(' ')).uid(NOBODY).gid(NOBODY);
         command
     };
-    let mut process = place.start(command("run"));
+    let mut process = directory.start(command("run"));
     assert!(command("user list").status().unwrap().success());
     let mut other = command("user list");
-    std::fs::set_permissions(place.path().join("permgate.sock"), std::fs::Permissions::from_mode(0o666))
+    std::fs::set_permissions(directory.path().join("permgate.sock"), std::fs::Permissions::from_mode(0o666))
         .unwrap();
-    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(
         other.uid(NOBODY - 1).gid(NOBODY - 1).status().unwrap().code(),
         Some(3),

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::{
-    harness::{Place, services},
+    harness::{TestDirectory, services},
     support::upstream::Upstream,
 };
 
@@ -21,13 +21,13 @@ fn an_admin_write_is_synced_before_it_is_answered() {
         return;
     }
     let upstream = Upstream::plain();
-    let place = Place::new(&services(upstream.address));
-    let trace = place.path().join("trace");
+    let directory = TestDirectory::new(&services(upstream.address));
+    let trace = directory.path().join("trace");
     // The tracer is a grandchild, so that the child is the gateway itself; -y names descriptors.
-    let mut command = place.bare("strace");
+    let mut command = directory.bare("strace");
     command.args(["-D", "-f", "-tt", "-y", "-s", "48", "-e", CALLS, "-o"]).arg(&trace);
     command.arg(env!("CARGO_BIN_EXE_permgate")).arg("run");
-    let mut process = place.start(command);
+    let mut process = directory.start(command);
     let call = |method: &str, target: &str, body: Option<&str>| {
         let answer = process.operator(method, target, body);
         assert!(answer.status < 300, "{method} {target}: {} {}", answer.status, answer.text());

@@ -13,31 +13,35 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    harness::{Place, Process, services},
+    harness::{Process, TestDirectory, services},
     support::upstream::{Upstream, json},
 };
 
 /// A place whose proxy listener is the socket that is passed as `http`.
-fn place(upstream: SocketAddr) -> Place {
-    let place = Place::new(&services(upstream));
-    place.write_all(&place.read().replacen("listen = [\"127.0.0.1:0\"]", "listen = [\"systemd:http\"]", 1));
-    place
+fn directory(upstream: SocketAddr) -> TestDirectory {
+    let directory = TestDirectory::new(&services(upstream));
+    directory.write_all(&directory.read().replacen(
+        "listen = [\"127.0.0.1:0\"]",
+        "listen = [\"systemd:http\"]",
+        1,
+    ));
+    directory
 }
 
 /// `permgate run` with this descriptor passed under each of the names, as systemd does it.
-fn passed(place: &Place, socket: OwnedFd, names: &str, pid: &str) -> Command {
+fn passed(directory: &TestDirectory, socket: OwnedFd, names: &str, pid: &str) -> Command {
     let count = names.split(':').count();
     let copies: String = (3..3 + count).map(|fd| format!(" {fd}<&0")).collect();
     let program = env!("CARGO_BIN_EXE_permgate");
     let variables = format!("LISTEN_PID={pid} LISTEN_FDS={count} LISTEN_FDNAMES={names}");
-    let mut command = place.bare("sh");
+    let mut command = directory.bare("sh");
     command.args(["-c", &format!("exec{copies} </dev/null; {variables} exec {program} run")]);
     command.stdin(Stdio::from(socket));
     command
 }
 
-fn run(place: &Place, socket: &TcpListener) -> Process {
-    place.start(passed(place, socket.try_clone().unwrap().into(), "http", "$$"))
+fn run(directory: &TestDirectory, socket: &TcpListener) -> Process {
+    directory.start(passed(directory, socket.try_clone().unwrap().into(), "http", "$$"))
 }
 
 /// One request on a connection of its own; everything that comes back.
@@ -54,12 +58,12 @@ fn ask(address: SocketAddr, token: &str) -> std::io::Result<String> {
 #[test]
 fn a_restart_behind_a_passed_socket_refuses_nobody() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let place = place(upstream.address);
+    let directory = directory(upstream.address);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let mut process = run(&place, &socket);
+    let mut process = run(&directory, &socket);
     assert_eq!(process.proxy, address);
-    let token = place.token("alice", "tracker");
+    let token = directory.token("alice", "tracker");
 
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -85,7 +89,7 @@ fn a_restart_behind_a_passed_socket_refuses_nobody() {
         for _ in 0..3 {
             wait_for(20);
             process.stop();
-            process = run(&place, &socket);
+            process = run(&directory, &socket);
         }
         wait_for(20);
         over.store(true, Ordering::SeqCst);
@@ -95,25 +99,25 @@ fn a_restart_behind_a_passed_socket_refuses_nobody() {
 #[test]
 fn passed_sockets_are_named_checked_and_kept_from_children() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let place = place(upstream.address);
+    let directory = directory(upstream.address);
     let socket = || -> OwnedFd { TcpListener::bind("127.0.0.1:0").unwrap().into() };
-    let check = |row: &str, mut command: Command, told: &str| {
+    let check = |row: &str, mut command: Command, expected: &str| {
         let output = command.output().unwrap();
         let words = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{row}: {words}");
-        assert!(words.contains(told), "{row}: {words}");
+        assert!(words.contains(expected), "{row}: {words}");
     };
-    let mut alone = place.command();
+    let mut alone = directory.command();
     alone.arg("run");
     check("none", alone, "no socket was passed");
-    check("meant for another process", passed(&place, socket(), "http", "1"), "no socket was passed");
-    check("another name", passed(&place, socket(), "web:wap", "$$"), "only web, wap");
+    check("meant for another process", passed(&directory, socket(), "http", "1"), "no socket was passed");
+    check("another name", passed(&directory, socket(), "web:wap", "$$"), "only web, wap");
     let null = || -> OwnedFd { File::open("/dev/null").unwrap().into() };
-    check("no socket at all", passed(&place, null(), "http", "$$"), "no listening stream socket");
+    check("no socket at all", passed(&directory, null(), "http", "$$"), "no listening stream socket");
     let datagrams = || -> OwnedFd { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into() };
-    check("datagrams", passed(&place, datagrams(), "http", "$$"), "no listening stream socket");
+    check("datagrams", passed(&directory, datagrams(), "http", "$$"), "no listening stream socket");
 
-    let process = place.start(passed(&place, socket(), "http:spare", "$$"));
+    let process = directory.start(passed(&directory, socket(), "http:spare", "$$"));
     process.words.wait_for("no `listen` names systemd:spare");
     let mut sockets = 0;
     for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", process.id())).unwrap() {
@@ -134,17 +138,17 @@ fn passed_sockets_are_named_checked_and_kept_from_children() {
 #[test]
 fn a_passed_admin_socket_is_held_to_this_machine() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let place = Place::new(&services(upstream.address));
+    let directory = TestDirectory::new(&services(upstream.address));
     let admin = "listen = [\"unix:permgate.sock\", \"systemd:http\"]";
-    let text = place.read().replace("listen = [\"unix:permgate.sock\", \"127.0.0.1:0\"]", admin);
-    place.write_all(&text);
+    let text = directory.read().replace("listen = [\"unix:permgate.sock\", \"127.0.0.1:0\"]", admin);
+    directory.write_all(&text);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut process = run(&place, &socket);
+    let mut process = run(&directory, &socket);
     assert_eq!(process.admin, socket.local_addr().unwrap());
     process.stop();
 
     let open: OwnedFd = TcpListener::bind("0.0.0.0:0").unwrap().into();
-    let output = passed(&place, open, "http", "$$").output().unwrap();
+    let output = passed(&directory, open, "http", "$$").output().unwrap();
     let words = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && words.contains("allow_remote"), "{words}");
 }
@@ -153,8 +157,8 @@ fn a_passed_admin_socket_is_held_to_this_machine() {
 struct Manager(UnixDatagram);
 
 impl Manager {
-    fn of(place: &Place) -> Self {
-        let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+    fn of(directory: &TestDirectory) -> Self {
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Self(socket)
     }
@@ -167,7 +171,7 @@ impl Manager {
     }
 
     /// The next message but for signs of life.
-    fn told(&self) -> String {
+    fn next_message(&self) -> String {
         loop {
             let text = self.next();
             if text != "WATCHDOG=1\n" {
@@ -180,13 +184,13 @@ impl Manager {
 #[test]
 fn the_service_manager_is_told_of_every_turn() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let place = Place::new(&services(upstream.address));
-    let manager = Manager::of(&place);
-    let mut command = place.command();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let manager = Manager::of(&directory);
+    let mut command = directory.command();
     command.arg("run").env("NOTIFY_SOCKET", "notify").env("WATCHDOG_USEC", "400000");
-    let mut process = place.start(command);
+    let mut process = directory.start(command);
 
-    let ready = manager.told();
+    let ready = manager.next_message();
     let lines: Vec<_> = ready.lines().collect();
     assert_eq!(lines[0], "READY=1");
     let proxy = process.proxy.to_string();
@@ -197,24 +201,24 @@ fn the_service_manager_is_told_of_every_turn() {
 
     let reload = |row: &str, expected: &str| {
         process.signal(Signal::HUP);
-        let reloading = manager.told();
+        let reloading = manager.next_message();
         let mut lines = reloading.lines();
         assert_eq!(lines.next(), Some("RELOADING=1"), "{row}");
         let since = lines.next().and_then(|line| line.strip_prefix("MONOTONIC_USEC="));
         assert!(since.is_some_and(|since| since.parse::<u64>().is_ok()), "{row}: {reloading}");
-        let done = manager.told();
+        let done = manager.next_message();
         assert!(done.starts_with("READY=1\nSTATUS=") && done.contains(expected), "{row}: {done}");
         assert_eq!(done.lines().count(), 2, "{row}: {done}");
     };
     reload("a sound file", "reloaded");
-    let text = place.read();
-    place.write_all(&text.replace("paths", "pats"));
+    let text = directory.read();
+    directory.write_all(&text.replace("paths", "pats"));
     reload("a bad file", "stays as it was");
-    place.write_all(&text);
+    directory.write_all(&text);
     reload("a sound file again", "reloaded");
 
     process.signal(Signal::TERM);
-    let stopping = manager.told();
+    let stopping = manager.next_message();
     assert!(stopping.starts_with("STOPPING=1\nSTATUS=draining"), "{stopping}");
     assert_eq!(process.end().code(), Some(0));
 }
@@ -222,14 +226,14 @@ fn the_service_manager_is_told_of_every_turn() {
 #[test]
 fn signs_of_life_are_for_whom_they_are_asked_of() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let place = Place::new(&services(upstream.address));
-    let manager = Manager::of(&place);
-    let mut command = place.command();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let manager = Manager::of(&directory);
+    let mut command = directory.command();
     command
         .arg("run")
         .env("NOTIFY_SOCKET", "notify")
         .envs([("WATCHDOG_USEC", "2000"), ("WATCHDOG_PID", "1")]);
-    let mut process = place.start(command);
+    let mut process = directory.start(command);
     assert!(manager.next().starts_with("READY=1\n"));
     process.stop();
     assert!(manager.next().starts_with("STOPPING=1\n"), "and none in between");

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use permgate::settings::BadTokenLimit;
 use serde_json::Value;
 
-use crate::harness::{Ending, Origin, Wire, field};
+use crate::harness::{CloseKind, Origin, RawConnection, field};
 
 fn json(body: &str) -> Value {
     serde_json::from_str(body).unwrap()
@@ -56,7 +56,7 @@ fn a_refused_body_closes_the_connection() {
     client.send("POST /api/x HTTP/1.1\r\nHost: gate\r\nContent-Length: 5\r\n\r\nhello");
     let (status, head, _) = client.answer();
     assert_eq!((status, field(&head, "connection")), (401, Some("close")));
-    client.ending();
+    client.wait_for_close();
     assert!(!origin.has_more());
 }
 
@@ -131,10 +131,10 @@ fn http_1_0_needs_no_host() {
     assert_eq!(field(&head, "host"), Some(origin.address.to_string().as_str()));
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     assert_eq!(client.answer().2, "ok");
-    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
 }
 
-fn ask(client: &mut Wire, bearer: &str) -> (u16, Option<String>) {
+fn ask(client: &mut RawConnection, bearer: &str) -> (u16, Option<String>) {
     client.send(format!("GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {bearer}\r\n\r\n"));
     let (status, head, _) = client.answer();
     (status, field(&head, "retry-after").map(str::to_owned))
@@ -168,6 +168,6 @@ fn a_head_that_is_none_is_answered_and_told() {
     client.send("nonsense\r\n\r\n");
     let (code, error) = client.refused();
     assert_eq!((code, error.as_str()), (400, "invalid_request"));
-    assert_eq!(client.ending(), Ending::Closed);
-    assert_eq!(gate.told(), ("rejected".into(), "bad_request".into(), 400));
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
+    assert_eq!(gate.logged(), ("rejected".into(), "bad_request".into(), 400));
 }

@@ -7,7 +7,7 @@ use std::{
 
 use permgate::settings::Balance;
 
-use crate::harness::{Gate, Origin, Server, Setup, Wire, eventually, nobody};
+use crate::harness::{Gate, Origin, RawConnection, Server, Setup, eventually, nobody};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -67,11 +67,11 @@ fn the_one_with_the_least_under_way_is_asked() {
 }
 
 /// A client at another address of this machine.
-fn client_from(gate: &Gate, last: u8) -> Wire {
+fn client_from(gate: &Gate, last: u8) -> RawConnection {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
     socket.connect(&gate.address.into()).unwrap();
-    Wire::over(socket.into())
+    RawConnection::over(socket.into())
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_hash_keeps_everybody_at_home() {
 }
 
 fn ask_directly(server: &Server) -> String {
-    let mut client = Wire::to(server.address);
+    let mut client = RawConnection::to(server.address);
     client.send("GET /x HTTP/1.1\r\n\r\n");
     client.answer().2
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Ending, Origin, Wire};
+use crate::harness::{CloseKind, Origin, RawConnection};
 
 /// The client sends this, then the upstream has the head, then the client does that. The upstream
 /// must not take what it got for a whole request.
@@ -10,9 +10,9 @@ fn check(
     row: &str,
     line: &str,
     fields: &[&str],
-    play: impl FnOnce(Wire) -> Option<Wire>,
+    play: impl FnOnce(RawConnection) -> Option<RawConnection>,
     expected: Option<(u16, &str)>,
-    told: (&str, u64),
+    logged: (&str, u64),
 ) {
     let origin = Origin::new();
     let gate = origin
@@ -27,32 +27,32 @@ fn check(
     let mut upstream = origin.accept();
     upstream.head();
     let rest = play(client);
-    upstream.ending();
-    assert!(!upstream.rest().ends_with("0\r\n\r\n"), "{row}: the body looks complete");
+    upstream.wait_for_close();
+    assert!(!upstream.unread().ends_with("0\r\n\r\n"), "{row}: the body looks complete");
     if let (Some(mut client), Some((status, error))) = (rest, expected) {
         assert_eq!(client.refused(), (status, error.to_owned()), "{row}");
-        client.ending();
+        client.wait_for_close();
     }
-    let (_, reason, status) = gate.told();
-    assert_eq!((reason.as_str(), status), told, "{row}");
+    let (_, reason, status) = gate.logged();
+    assert_eq!((reason.as_str(), status), logged, "{row}");
     gate.is_empty_at_last();
 }
 
 #[test]
 fn a_client_that_fails_ends_the_upstreams_part_too() {
-    let reset = |client: Wire| {
+    let reset = |client: RawConnection| {
         client.reset();
         None
     };
     let (chunked, length) = ("Transfer-Encoding: chunked", "Content-Length: 100");
     check("gone while it waits", "GET /api/x", &[], reset, None, ("client_closed", 499));
-    let half = |mut client: Wire| {
+    let half = |mut client: RawConnection| {
         client.send("half");
         client.reset();
         None
     };
     check("gone within its body", "POST /api/x", &[length], half, None, ("client_closed", 400));
-    let broken = |mut client: Wire| {
+    let broken = |mut client: RawConnection| {
         client.send("zz\r\n");
         Some(client)
     };
@@ -64,7 +64,7 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
         Some((400, "invalid_request")),
         ("bad_body", 400),
     );
-    let stops = |mut client: Wire| {
+    let stops = |mut client: RawConnection| {
         client.send("half").finish_sending();
         Some(client)
     };
@@ -76,7 +76,7 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
         Some((400, "invalid_request")),
         ("client_closed", 400),
     );
-    let stalls = |mut client: Wire| {
+    let stalls = |mut client: RawConnection| {
         client.send("half");
         Some(client)
     };
@@ -88,7 +88,7 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
         Some((408, "request_timeout")),
         ("request_timeout", 408),
     );
-    let long = |mut client: Wire| {
+    let long = |mut client: RawConnection| {
         client.send(format!("3e9\r\n{}\r\n0\r\n\r\n", "a".repeat(1001)));
         Some(client)
     };
@@ -109,7 +109,7 @@ fn a_body_that_says_it_is_too_large_does_not_reach_the_upstream() {
     let mut client = gate.client();
     client.send(gate.request("POST /api/x", &["Content-Length: 11"]));
     assert_eq!(client.refused().0, 413);
-    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
     assert!(!origin.has_more());
     // As long as allowed is allowed, and a service's own limit goes before.
     let gate = origin
@@ -137,8 +137,8 @@ fn a_client_that_takes_nothing_is_told_from_one_that_leaves() {
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(64 << 10));
     while std::io::Write::write_all(&mut upstream.socket, chunk.as_bytes()).is_ok() {}
-    assert_eq!(gate.told(), ("rejected".into(), "client_too_slow".into(), 200));
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(gate.logged(), ("rejected".into(), "client_too_slow".into(), 200));
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     gate.is_empty_at_last();
 }
 
@@ -152,8 +152,8 @@ fn a_client_that_leaves_while_it_is_answered_stops_the_upstream() {
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
     client.until("first");
     client.reset();
-    upstream.ending();
-    assert_eq!(gate.told(), ("rejected".into(), "client_closed".into(), 200));
+    upstream.wait_for_close();
+    assert_eq!(gate.logged(), ("rejected".into(), "client_closed".into(), 200));
     gate.is_empty_at_last();
 }
 
@@ -172,8 +172,8 @@ fn the_rest_of_a_body_after_an_early_answer_is_no_request() {
         assert_eq!(client.answer().2, "ok");
         std::thread::sleep(Duration::from_millis(pause));
         client.send([b'x'; 60_000]);
-        client.ending();
-        assert_eq!(client.rest(), "", "a second answer to one request");
+        client.wait_for_close();
+        assert_eq!(client.unread(), "", "a second answer to one request");
         gate.line();
     }
     assert!(!gate.log_text().contains("target_too_long"), "{}", gate.log_text());

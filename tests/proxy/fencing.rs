@@ -7,10 +7,10 @@ use std::{
 
 use permgate::{authz::time::Timestamp, fence::Cut};
 
-use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, eventually};
 
 /// An exchange in some state is revoked: both ends are cut, and it is counted.
-fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (Wire, Option<Wire>)) {
+fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (RawConnection, Option<RawConnection>)) {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, upstream) = play(&origin, &gate);
@@ -21,11 +21,11 @@ fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (Wire, Option<Wire>)) {
     if let Some((upstream, answer)) = &mut late {
         // Too late: it goes nowhere.
         let _ = std::io::Write::write_all(&mut upstream.socket, answer.as_bytes());
-        upstream.ending();
+        upstream.wait_for_close();
     }
-    assert_eq!(client.ending(), Ending::Reset, "{row}");
-    assert!(!client.rest().contains("late"), "{row}");
-    let (outcome, reason, _) = gate.told();
+    assert_eq!(client.wait_for_close(), CloseKind::Reset, "{row}");
+    assert!(!client.unread().contains("late"), "{row}");
+    let (outcome, reason, _) = gate.logged();
     assert_eq!((outcome.as_str(), reason.as_str()), ("cut", "token_revoked"), "{row}");
     gate.is_empty_at_last();
     let mut client = gate.asked();
@@ -80,7 +80,7 @@ fn a_cut_exchange_is_not_tried_again() {
     upstream.head();
     assert_eq!(gate.revoke(), Cut(1));
     drop(upstream);
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     assert!(!origin.has_more());
 }
 
@@ -103,7 +103,7 @@ fn who_is_not_concerned_lives_on() {
     anonymous.send("GET /api/public/x HTTP/1.1\r\nHost: a\r\n\r\n");
     upstream.head();
     assert_eq!(gate.reload(origin.setup()), Cut(1));
-    assert_eq!(anonymous.ending(), Ending::Reset);
+    assert_eq!(anonymous.wait_for_close(), CloseKind::Reset);
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn a_stream_ends_when_its_token_expires() {
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n");
     client.until("part");
-    assert_eq!(client.ending(), Ending::Reset);
-    assert_eq!(gate.told().1, "token_expired");
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
+    assert_eq!(gate.logged().1, "token_expired");
 }
 
 #[test]
@@ -154,8 +154,8 @@ fn the_registry_tells_what_is_in_flight() {
     assert_eq!((row.service.as_str(), row.method.as_str(), row.path.as_str()), ("main", "GET", "/api/x"));
     assert_eq!((row.user, row.client.to_string().as_str()), (Some(gate.user), "127.0.0.1"));
     assert!(runtime.block_on(gate.fence.cut(&row.id)).unwrap());
-    assert_eq!(client.ending(), Ending::Reset);
-    assert_eq!(gate.told().1, "cut_by_admin");
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
+    assert_eq!(gate.logged().1, "cut_by_admin");
 }
 
 /// Requests that begin after the revocation has answered are refused, however hard it is raced.
@@ -181,7 +181,7 @@ fn a_revocation_that_has_answered_holds_for_every_request_after_it() {
 /// Asks until it has been refused a few times after the revocation; how often it was.
 fn hammer(address: SocketAddr, request: &str, revoked: &AtomicBool) -> usize {
     let mut refused = 0;
-    let mut client = Wire::to(address);
+    let mut client = RawConnection::to(address);
     while refused < 5 {
         let after = revoked.load(Ordering::SeqCst);
         match client.try_get(request) {
@@ -191,7 +191,7 @@ fn hammer(address: SocketAddr, request: &str, revoked: &AtomicBool) -> usize {
             }
             None => {
                 assert!(!after, "cut after the revocation");
-                client = Wire::to(address);
+                client = RawConnection::to(address);
             }
         }
     }

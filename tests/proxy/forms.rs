@@ -26,14 +26,14 @@ fn a_refusal_has_the_form_that_its_reader_shows() {
         let id = field(&head, "x-request-id").unwrap();
         assert!(body.contains(id), "{row}: {body}");
         assert_eq!(serde_json::from_str::<Value>(&body).is_ok(), kind != TEXT, "{row}: {body}");
-        let told = serde_json::from_str::<Value>(&body).unwrap_or_default();
+        let payload = serde_json::from_str::<Value>(&body).unwrap_or_default();
         let notice = field(&head, "npm-notice");
-        assert!(notice.is_none_or(|notice| told["error_description"] == notice), "{row}: {head}");
+        assert!(notice.is_none_or(|notice| payload["error_description"] == notice), "{row}: {head}");
         assert_eq!(notice.is_some(), row.starts_with("npm"), "{row}");
         let phrase = head.lines().next().unwrap().strip_prefix("HTTP/1.1 401 ").unwrap();
         let shows_phrase = ["apt", "pip", "restic", "twine"].contains(&row);
         let expected =
-            if shows_phrase { told["error_description"].as_str().unwrap() } else { "Unauthorized" };
+            if shows_phrase { payload["error_description"].as_str().unwrap() } else { "Unauthorized" };
         assert_eq!(phrase, expected, "{row}");
     };
     const JSON: &str = "application/json";
@@ -178,7 +178,7 @@ fn a_browser_opens_a_tunnel_with_the_token_among_its_protocols() {
     client.until("hello");
     assert_eq!(gate.live(), 1);
     gate.revoke();
-    client.ending();
+    client.wait_for_close();
     let mut client = gate.client();
     client.send(line(&format!("permgate.bearer.{}", gate.bearer)));
     assert_eq!(client.refused(), (400, "invalid_request".into()), "a browser would refuse the answer");

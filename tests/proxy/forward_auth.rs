@@ -189,7 +189,7 @@ fn a_public_rule_is_told_without_an_identity() {
             service: setup.service.key.clone(),
             methods: None,
             path: PublicPath::Prefix("/api/open".into()),
-            origin: crate::harness::place(),
+            origin: crate::harness::config_origin(),
         });
     });
     let check = |line: &str, host: &str, expected: u16| {

@@ -132,7 +132,7 @@ fn a_public_rule_lets_the_anonymous_in_and_nobody_else() {
     let gate = origin.setup().public("/api/public").start();
     let head = sent(&gate, &origin, "GET /api/public/x HTTP/1.1\r\nHost: a\r\nX-Permgate-User: root\r\n\r\n");
     assert_eq!(fields(&head, "x-permgate-user"), Vec::<&str>::new());
-    assert_eq!(gate.told(), ("forwarded".into(), "ok_anonymous".into(), 200));
+    assert_eq!(gate.logged(), ("forwarded".into(), "ok_anonymous".into(), 200));
     let head = sent(&gate, &origin, &gate.request("GET /api/public/x", &[]));
     assert_eq!(field(&head, "x-permgate-user"), Some("alice"));
     let mut client = gate.client();

@@ -2,8 +2,8 @@
 //! and a client that speaks in raw bytes.
 
 pub mod frames;
+mod raw_connection;
 mod server;
-mod wire;
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,11 +19,11 @@ use permgate::{
     authz::{
         accounts::{Accounts, UserKind, UserRecord, compile},
         rules::{
-            Authorization, Identity, Origin as Place, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds,
-            ServiceKey, ServiceSpec, Settings as RuleSettings,
+            Authorization, Identity, Origin as ConfigOrigin, PublicPath, PublicSpec, ReadMethod, Rules,
+            ServiceIds, ServiceKey, ServiceSpec, Settings as RuleSettings,
         },
         secret::{Digest, TokenId, TokenText},
-        subject::{Access, Ending as TokenEnding, Scope, Token, UserIx},
+        subject::{Access, Scope, Token, TokenEnd, UserIx},
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
@@ -41,8 +41,8 @@ use permgate::{
 use serde_json::Value;
 
 pub use crate::wait::eventually;
+pub use raw_connection::{CloseKind, Origin, RawConnection, field, fields, nobody, status};
 pub use server::Server;
-pub use wire::{Ending, Origin, Wire, field, fields, nobody, status};
 
 /// How a gateway is to be, before it runs.
 pub struct Setup {
@@ -76,8 +76,8 @@ pub struct Gate {
     worker: Option<JoinHandle<()>>,
 }
 
-pub fn place() -> Place {
-    Place { file: "gateway.toml".into(), line: 1 }
+pub fn config_origin() -> ConfigOrigin {
+    ConfigOrigin { file: "gateway.toml".into(), line: 1 }
 }
 
 /// A store with one token of Alice's.
@@ -139,7 +139,7 @@ impl Setup {
                 allow: Vec::new(),
                 fields: Default::default(),
                 max_body: None,
-                origin: place(),
+                origin: config_origin(),
             },
             public: Vec::new(),
             limits: Limits::default(),
@@ -153,7 +153,7 @@ impl Setup {
             service: ServiceKey::parse("main").unwrap(),
             methods: None,
             path: PublicPath::Prefix(prefix.into()),
-            origin: place(),
+            origin: config_origin(),
         });
         self
     }
@@ -203,7 +203,7 @@ impl Setup {
             scope: Scope::new([(service, Access::Full)]).unwrap(),
             not_before: None,
             expires_at: None,
-            end: TokenEnding::None,
+            end: TokenEnd::None,
             allow_ips: Box::default(),
         };
         let digest = text.digest();
@@ -275,8 +275,8 @@ impl Setup {
 }
 
 impl Gate {
-    pub fn client(&self) -> Wire {
-        Wire::to(self.address)
+    pub fn client(&self) -> RawConnection {
+        RawConnection::to(self.address)
     }
 
     /// A head with the token and these lines; no body unless the lines say so.
@@ -287,7 +287,7 @@ impl Gate {
     }
 
     /// A client that has sent a GET for `/api/x`.
-    pub fn asked(&self) -> Wire {
+    pub fn asked(&self) -> RawConnection {
         let mut client = self.client();
         client.send(self.request("GET /api/x", &[]));
         client
@@ -295,7 +295,7 @@ impl Gate {
 
     /// Publishes the change as the store does, raises the fence and waits for it.
     pub fn revoke(&self) -> Cut {
-        let revoked = Token { end: TokenEnding::Revoked, ..self.token.clone() };
+        let revoked = Token { end: TokenEnd::Revoked, ..self.token.clone() };
         self.state.index().put(self.digest, revoked);
         self.fenced(Affected::Token(self.digest))
     }
@@ -361,7 +361,7 @@ impl Gate {
     }
 
     /// Outcome, reason and status of the next line.
-    pub fn told(&self) -> (String, String, u64) {
+    pub fn logged(&self) -> (String, String, u64) {
         let line = self.line();
         let text = |name: &str| line[name].as_str().unwrap().to_owned();
         (text("outcome"), text("reason"), line["status"].as_u64().unwrap())

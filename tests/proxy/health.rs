@@ -49,8 +49,8 @@ fn who_is_down_is_not_asked_until_it_is_up() {
     let (status, body) = ask(&gate);
     assert_eq!(status, 502, "{body}");
     assert_eq!((a.asked(), b.asked()), (before, 6), "asked though all are down");
-    let told = std::iter::repeat_with(|| gate.told()).nth(6).unwrap();
-    assert_eq!(told, ("failed".into(), "upstream_unavailable".into(), 502));
+    let logged = std::iter::repeat_with(|| gate.logged()).nth(6).unwrap();
+    assert_eq!(logged, ("failed".into(), "upstream_unavailable".into(), 502));
 
     let failing = a.checks().len();
     a.set_sound(true);

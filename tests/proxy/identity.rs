@@ -83,12 +83,12 @@ fn an_assertion_vouches_for_one_request() {
     let spoofed =
         ["X-Permgate-Assertion: e30.e30.x", "X_Permgate.Assertion: e30.e30.x", "X-Permgate-User: root"];
     let head = sent(&gate, &origin, &gate.request("GET /api/a%2Fb?q=1", &spoofed));
-    let told = claims(&head, &jwks).unwrap();
-    assert_eq!(told["login"], "alice");
-    assert_eq!(told["sub"], "0190a000-0000-7000-8000-000000000001");
-    assert_eq!(told["groups"], serde_json::json!(["all-users"]));
-    assert_eq!(told["jti"], field(&head, "x-request-id").unwrap());
-    assert_eq!(told["exp"].as_i64().unwrap() - told["iat"].as_i64().unwrap(), 30);
+    let payload = claims(&head, &jwks).unwrap();
+    assert_eq!(payload["login"], "alice");
+    assert_eq!(payload["sub"], "0190a000-0000-7000-8000-000000000001");
+    assert_eq!(payload["groups"], serde_json::json!(["all-users"]));
+    assert_eq!(payload["jti"], field(&head, "x-request-id").unwrap());
+    assert_eq!(payload["exp"].as_i64().unwrap() - payload["iat"].as_i64().unwrap(), 30);
     let lines = head.lines().filter(|line| !line.starts_with("via: "));
     let ours: Vec<&str> = lines.filter(|line| line.to_lowercase().contains("permgate")).collect();
     assert_eq!(ours.len(), 1, "nothing but the assertion: {ours:?}");
@@ -131,7 +131,7 @@ fn the_public_keys_are_for_everybody() {
     assert_eq!((status, body.as_bytes()), (200, &*gate.keyring.jwks().unwrap().body));
     assert_eq!(field(&head, "content-type"), Some("application/jwk-set+json"));
     assert_eq!(field(&head, "cache-control"), Some("public, max-age=30"), "half of what it is ahead");
-    assert_eq!(gate.told(), ("answered".into(), "answered".into(), 200));
+    assert_eq!(gate.logged(), ("answered".into(), "answered".into(), 200));
     let head = ask("HEAD", "Authorization: Bearer nonsense\r\n").head();
     assert!(head.starts_with("HTTP/1.1 200 "), "whatever the credential: {head}");
     let (status, head, _) = ask("POST", "Content-Length: 0\r\n").answer();
@@ -151,7 +151,7 @@ fn without_a_key_nothing_is_forwarded() {
     let gate = origin.setup().with(|setup| setup.service.identity = Identity::Jwt).start();
     let mut client = gate.asked();
     assert_eq!(client.refused(), (503, "service_unavailable".into()));
-    assert_eq!(gate.told(), ("failed".into(), "assertion_failed".into(), 503));
+    assert_eq!(gate.logged(), ("failed".into(), "assertion_failed".into(), 503));
     assert!(!origin.has_more());
 }
 
@@ -194,7 +194,7 @@ fn a_replacement_is_sent_and_told_nowhere() {
     gate.reload(origin.setup().with(replacing("Basic dHdv")));
     let head = sent(&gate, &origin, &gate.request("GET /api/x", &[]));
     assert_eq!(fields(&head, "authorization"), ["Basic dHdv"]);
-    gate.told();
-    gate.told();
+    gate.logged();
+    gate.logged();
     assert!(!gate.log_text().contains("Basic"), "{}", gate.log_text());
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::harness::{Ending, Gate, Origin, Wire, eventually, status};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, eventually, status};
 
 const LARGE: usize = 1 << 20;
 
@@ -12,7 +12,7 @@ fn text(length: usize) -> String {
 }
 
 /// An answer of so many bytes that has begun: its head and `said` of its body.
-fn begun(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (Wire, Wire) {
+fn begun(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (RawConnection, RawConnection) {
     let mut client = gate.asked();
     let mut upstream = origin.accept();
     upstream.head();
@@ -69,8 +69,8 @@ fn a_large_answer_is_cut_where_it_stands() {
     // More than the kernel holds for a client that does not read: some of it is under way in here.
     upstream.fill_up(text(64 << 10).as_bytes());
     assert_eq!(gate.revoke().0, 1);
-    assert_eq!(client.ending(), Ending::Reset);
-    upstream.ending();
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
+    upstream.wait_for_close();
     gate.is_empty_at_last();
 }
 

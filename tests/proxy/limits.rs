@@ -8,7 +8,7 @@ use permgate::{
     settings::{Limit, LimitKey, Queue, Rate},
 };
 
-use crate::harness::{Gate, Origin, Setup, Wire, eventually, field, fields};
+use crate::harness::{Gate, Origin, RawConnection, Setup, eventually, field, fields};
 
 fn number(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).unwrap()
@@ -118,8 +118,8 @@ fn the_client_is_told_and_who_waits_so_long_passes() {
     assert_eq!(field(&head, "retry-after"), Some("1"));
     assert_eq!(field(&head, "ratelimit"), Some("\"1/s per token\";r=0;t=1"));
     assert_eq!(field(&head, "ratelimit-policy"), Some(policy));
-    gate.told();
-    assert_eq!(gate.told(), ("denied".into(), "rate_limited".into(), 429));
+    gate.logged();
+    assert_eq!(gate.logged(), ("denied".into(), "rate_limited".into(), 429));
     // The wait is the thing under test.
     std::thread::sleep(Duration::from_secs(1));
     let head = passes(&gate, &origin, &request);
@@ -152,7 +152,7 @@ fn a_limit_that_a_reload_leaves_alone_keeps_its_count() {
 fn a_place_is_free_again_however_the_exchange_ends() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[cap(LimitKey::Token, 1)]).start();
-    let check = |row: &str, end: &dyn Fn(Wire, Wire)| {
+    let check = |row: &str, end: &dyn Fn(RawConnection, RawConnection)| {
         let client = gate.asked();
         let mut upstream = origin.accept();
         upstream.head();
@@ -163,7 +163,7 @@ fn a_place_is_free_again_however_the_exchange_ends() {
         eventually(row, || gate.live() == 0);
         passes(&gate, &origin, &gate.request("GET /api/x", &[]));
     };
-    let begin = |client: &mut Wire, upstream: &mut Wire| {
+    let begin = |client: &mut RawConnection, upstream: &mut RawConnection| {
         upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ");
         client.until("half ");
     };
@@ -183,15 +183,15 @@ fn a_place_is_free_again_however_the_exchange_ends() {
     check("the upstream is gone in the middle", &|mut client, mut upstream| {
         begin(&mut client, &mut upstream);
         upstream.reset();
-        client.ending();
+        client.wait_for_close();
     });
     check("the fence cuts it", &|mut client, mut upstream| {
         begin(&mut client, &mut upstream);
         gate.revoke();
-        client.ending();
+        client.wait_for_close();
     });
-    gate.told();
-    assert_eq!(gate.told().1, "ok", "the second line is that of the exchange that held the place");
+    gate.logged();
+    assert_eq!(gate.logged().1, "ok", "the second line is that of the exchange that held the place");
 }
 
 /// The worker has read what was sent before: it serves one connection after the other.
@@ -252,7 +252,7 @@ fn who_waits_is_judged_by_the_rules_that_hold_then() {
     barrier(&gate);
     // It cuts the first, whose place the second gets.
     gate.reload(setup().with(|setup| setup.service.readers.clear()));
-    first.ending();
+    first.wait_for_close();
     assert_eq!(second.refused(), (403, "insufficient_scope".into()));
 }
 
@@ -264,7 +264,7 @@ fn nobody_waits_longer_than_the_queue_allows() {
     let mut upstream = origin.accept();
     upstream.head();
     refused(&gate, &gate.request("GET /api/x", &[]));
-    assert_eq!(gate.told().1, "concurrency_limited");
+    assert_eq!(gate.logged().1, "concurrency_limited");
 }
 
 #[test]

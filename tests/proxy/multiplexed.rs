@@ -7,7 +7,7 @@ use std::time::Duration;
 use permgate::settings::HttpVersion;
 
 use crate::harness::{
-    Ending, Gate, Origin, Setup, Wire, field,
+    CloseKind, Gate, Origin, RawConnection, Setup, field,
     frames::{CANCEL, DATA, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, WINDOW_UPDATE},
     status,
 };
@@ -27,7 +27,7 @@ fn pieces(chunked: &str) -> String {
 }
 
 /// A gateway and its connection, after a first exchange on stream 1.
-fn warm(origin: &Origin, setup: Setup) -> (Gate, Wire, Frames) {
+fn warm(origin: &Origin, setup: Setup) -> (Gate, RawConnection, Frames) {
     let gate = setup.start();
     let mut client = gate.asked();
     let mut upstream = origin.accept_h2(&[]);
@@ -102,7 +102,7 @@ fn trailers_pass_both_ways() {
     upstream.trailers(1, &[("grpc-status", "0")]);
     assert_eq!(field(&client.head(), "trailer"), Some("grpc-status"));
     client.until("grpc-status: 0\r\n\r\n");
-    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), 200));
+    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_cut_resets_one_stream_and_leaves_the_others() {
     assert_eq!(upstream.was_reset(3), CANCEL);
     // What was still on its way costs nobody anything.
     upstream.data(3, "late").data(3, "later");
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     upstream.send(DATA, END_STREAM, 5, b"goes on");
     open.until("goes on");
     open.until("0\r\n\r\n");
@@ -276,7 +276,7 @@ fn an_upstream_that_speaks_something_else_is_a_bad_gateway() {
     let mut client = gate.asked();
     origin.accept().send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert_eq!(gate.told().1, "upstream_connect");
+    assert_eq!(gate.logged().1, "upstream_connect");
 }
 
 #[test]
@@ -286,8 +286,8 @@ fn an_upstream_that_says_nothing_is_not_waited_for() {
     let mut client = gate.asked();
     let mut mute = origin.accept();
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert_eq!(gate.told().1, "upstream_connect");
-    mute.ending();
+    assert_eq!(gate.logged().1, "upstream_connect");
+    mute.wait_for_close();
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_quiet_call_of_grpc_ends_with_a_status() {
     let trailers = client.next();
     assert_eq!((trailers.kind, trailers.flags & END_STREAM), (HEADERS, END_STREAM));
     assert_eq!(upstream.was_reset(1), CANCEL);
-    assert_eq!(gate.told().1, "upstream_timeout");
+    assert_eq!(gate.logged().1, "upstream_timeout");
 }
 
 /// RFC 8441: a stream becomes a tunnel, and the fence cuts it as any other.
@@ -388,12 +388,12 @@ fn a_websocket_goes_over_http_2_where_the_upstream_takes_it() {
     assert_eq!((end.kind, end.stream, end.flags & END_STREAM), (DATA, 3, END_STREAM));
     upstream.send(DATA, END_STREAM, 3, b"bye");
     assert_eq!(other.bytes(3), "bye");
-    assert_eq!(other.ending(), Ending::Closed);
+    assert_eq!(other.wait_for_close(), CloseKind::Closed);
     gate.line();
 
     assert_eq!(gate.revoke().0, 1);
     assert_eq!(upstream.was_reset(1), CANCEL);
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     gate.is_empty_at_last();
 }
 

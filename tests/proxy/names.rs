@@ -20,12 +20,12 @@ use crate::harness::{Gate, Origin, Server, Setup, eventually, nobody};
 
 /// A name server that says what the test says.
 #[derive(Clone, Default)]
-struct Names {
+struct StubResolver {
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
     asked: Arc<AtomicUsize>,
 }
 
-impl Names {
+impl StubResolver {
     fn say(&self, addresses: &[SocketAddr]) {
         *self.addresses.lock().unwrap() = addresses.to_vec();
     }
@@ -51,7 +51,7 @@ impl Names {
     }
 }
 
-impl Resolver for Names {
+impl Resolver for StubResolver {
     fn resolve<'a>(&'a self, name: &'a str, port: u16) -> Resolving<'a> {
         Box::pin(async move {
             assert_eq!((name, port), ("origin.test", 80));
@@ -76,7 +76,7 @@ fn ask(gate: &Gate, times: usize) -> String {
 #[test]
 fn requests_go_where_the_name_leads_now() {
     let (a, b) = (Server::new("a"), Server::new("b"));
-    let names = Names::default();
+    let names = StubResolver::default();
     names.say(&[a.address]);
     let gate = names.start();
     assert_eq!(ask(&gate, 3), "aaa");
@@ -102,7 +102,7 @@ fn requests_go_where_the_name_leads_now() {
 #[test]
 fn every_address_is_used_and_one_that_fails_is_passed_over() {
     let (a, b) = (Origin::new(), Origin::new());
-    let names = Names::default();
+    let names = StubResolver::default();
     names.say(&[nobody(), a.address, b.address]);
     let gate = names.start();
     // All at once, so that none can use another's connection.
@@ -116,10 +116,10 @@ fn every_address_is_used_and_one_that_fails_is_passed_over() {
 
 #[test]
 fn a_name_that_leads_nowhere_is_a_bad_gateway_at_once() {
-    let names = Names::default();
+    let names = StubResolver::default();
     let gate = names.start();
     assert_eq!(ask(&gate, 1), "502");
-    assert_eq!(gate.told(), ("failed".into(), "upstream_connect".into(), 502));
+    assert_eq!(gate.logged(), ("failed".into(), "upstream_connect".into(), 502));
     let a = Server::new("a");
     names.say(&[a.address]);
     eventually("the name is known in the end", || ask(&gate, 1) == "a");

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use crate::harness::{Ending, Gate, Origin, Server, Setup, Wire, eventually, field};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, Server, Setup, eventually, field};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const LONG: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ fn one_at_a_time(origin: &Origin) -> Setup {
 }
 
 /// A client whose request waits in line, behind so many others.
-fn queued(gate: &Gate, path: &str, others: u64) -> Wire {
+fn queued(gate: &Gate, path: &str, others: u64) -> RawConnection {
     let mut client = gate.client();
     client.send(gate.request(&format!("GET /api/{path}"), &[]));
     eventually("it waits", || gate.gauge(QUEUED) == Some(others + 1));
@@ -38,7 +38,7 @@ fn so_many_are_under_way_so_many_wait_and_the_rest_is_told() {
     let mut fourth = gate.asked();
     let (status, head, _) = fourth.answer();
     assert_eq!((status, field(&head, "retry-after")), (503, Some("1")), "{head}");
-    assert_eq!(gate.told(), ("failed".into(), "upstream_overloaded".into(), 503));
+    assert_eq!(gate.logged(), ("failed".into(), "upstream_overloaded".into(), 503));
     assert_eq!(gate.gauge(IN_FLIGHT), Some(1));
 
     // In the order of coming, over the one connection.
@@ -61,7 +61,7 @@ fn nobody_waits_for_longer_than_the_deadline() {
     let mut upstream = origin.accept();
     upstream.head();
     assert_eq!(gate.asked().refused(), (503, "service_unavailable".into()));
-    assert_eq!(gate.told().1, "upstream_overloaded");
+    assert_eq!(gate.logged().1, "upstream_overloaded");
     assert_eq!(gate.gauge(QUEUED), Some(0));
 }
 
@@ -95,9 +95,9 @@ fn who_is_cut_or_leaves_waits_no_more() {
     let mut waits = queued(&gate, "waits", 0);
     assert_eq!(gate.revoke().0, 2);
     assert_eq!(gate.gauge(QUEUED), Some(0), "cut, and still in line");
-    assert_eq!(waits.ending(), Ending::Reset);
+    assert_eq!(waits.wait_for_close(), CloseKind::Reset);
     drop(first);
-    upstream.ending();
+    upstream.wait_for_close();
     eventually("its place is free", || gate.gauge(IN_FLIGHT) == Some(0));
     assert!(!origin.has_more(), "sent though it was cut");
     gate.is_empty_at_last();
@@ -157,7 +157,7 @@ fn nothing_is_left_of_a_thousand_failures() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..250 {
-                    let mut client = Wire::to(address);
+                    let mut client = RawConnection::to(address);
                     client.send(&request);
                     assert!(matches!(client.answer().0, 502 | 503));
                 }

@@ -1,21 +1,21 @@
 //! What the gateway itself answers under its reserved prefix.
 
 use permgate::authz::{
-    subject::{Access, Ending, Scope},
+    subject::{Access, Scope, TokenEnd},
     time::Timestamp,
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Gate, Origin, Wire, field};
+use crate::harness::{Gate, Origin, RawConnection, field};
 
 /// Status, head and body of what a request line gets.
 fn ask(gate: &Gate, line: &str, lines: &[&str]) -> (u16, String, Value) {
     let mut client = gate.client();
     client.send(gate.request(line, lines));
-    told(&mut client)
+    json_answer(&mut client)
 }
 
-fn told(client: &mut Wire) -> (u16, String, Value) {
+fn json_answer(client: &mut RawConnection) -> (u16, String, Value) {
     let (status, head, body) = client.answer();
     (status, head, serde_json::from_str(&body).unwrap_or_default())
 }
@@ -74,7 +74,7 @@ fn whoami_goes_by_what_holds_now() {
     let main = gate.state.snapshot().rules.service_by_key("main").unwrap().id;
     gate.change_token(|token| {
         token.scope = Scope::new([(main, Access::Read)]).unwrap();
-        token.end = Ending::Rotated { grace_until: Timestamp::from_millis(4_102_444_800_000) };
+        token.end = TokenEnd::Rotated { grace_until: Timestamp::from_millis(4_102_444_800_000) };
     });
     let (_, _, body) = ask(&gate, "GET /.permgate/whoami", &[]);
     assert_eq!(body["services"][1]["access"], "read");
@@ -142,7 +142,7 @@ fn an_outsider_learns_nothing_of_the_prefix() {
     let check = |line: &str, bearer: &str, expected: u16| {
         let mut client = gate.client();
         client.send(format!("{line} HTTP/1.1\r\nHost: gate.example\r\n{bearer}\r\n"));
-        assert_eq!(told(&mut client).0, expected, "{line} {bearer}");
+        assert_eq!(json_answer(&mut client).0, expected, "{line} {bearer}");
     };
     for path in ["/.permgate", "/.permgate/whoami", "/.permgate/x"] {
         check(&format!("GET {path}"), "", 401);
@@ -152,7 +152,7 @@ fn an_outsider_learns_nothing_of_the_prefix() {
     }
     let mut client = gate.client();
     client.send(gate.request("POST /.permgate/whoami", &["Content-Length: 5"]));
-    let (status, head, _) = told(&mut client);
+    let (status, head, _) = json_answer(&mut client);
     assert_eq!(status, 405);
     for (name, value) in [("allow", "GET, HEAD"), ("connection", "close")] {
         assert_eq!(field(&head, name), Some(value), "{head}");

@@ -23,7 +23,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::harness::{Gate, Setup, status};
 
 /// An authority, and what it issues.
-struct Place {
+struct TestPki {
     directory: tempfile::TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
@@ -50,17 +50,17 @@ const SOUND: Manner = Manner {
 /// How the handshakes with an upstream went.
 type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
 
-impl Place {
+impl TestPki {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let place = Self { directory: tempfile::tempdir().unwrap(), authority };
-        std::fs::write(place.file("ca.pem"), place.authority.pem()).unwrap();
-        let (certificate, key) = place.issue(&["gateway"], false);
-        std::fs::write(place.file("gateway.crt"), certificate.pem()).unwrap();
-        std::fs::write(place.file("gateway.key"), key.serialize_pem()).unwrap();
-        place
+        let pki = Self { directory: tempfile::tempdir().unwrap(), authority };
+        std::fs::write(pki.file("ca.pem"), pki.authority.pem()).unwrap();
+        let (certificate, key) = pki.issue(&["gateway"], false);
+        std::fs::write(pki.file("gateway.crt"), certificate.pem()).unwrap();
+        std::fs::write(pki.file("gateway.key"), key.serialize_pem()).unwrap();
+        pki
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -100,17 +100,17 @@ impl Place {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let (address, kinds) = (listener.local_addr().unwrap(), Kinds::default());
-        let (acceptor, told) = (TlsAcceptor::from(Arc::new(config)), kinds.clone());
+        let (acceptor, seen) = (TlsAcceptor::from(Arc::new(config)), kinds.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
-                    let (acceptor, told) = (acceptor.clone(), told.clone());
+                    let (acceptor, seen) = (acceptor.clone(), seen.clone());
                     tokio::spawn(async move {
                         let Ok(stream) = acceptor.accept(stream).await else { return };
-                        told.lock().unwrap().extend(stream.get_ref().1.handshake_kind());
+                        seen.lock().unwrap().extend(stream.get_ref().1.handshake_kind());
                         match stream.get_ref().1.alpn_protocol() {
                             Some(b"h2") => speak_h2(stream, manner.insists).await,
                             _ => speak_h1(stream).await,
@@ -182,10 +182,10 @@ fn gate(host: &str, at: SocketAddr, tls: UpstreamTls, http: HttpVersion) -> Gate
 
 #[test]
 fn the_handshake_says_what_is_spoken() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, expected: Option<&str>| {
-        let (at, handshakes) = place.upstream(Manner { speaks, ..SOUND });
-        let gate = gate("localhost", at, place.tls(false, None), http);
+        let (at, handshakes) = pki.upstream(Manner { speaks, ..SOUND });
+        let gate = gate("localhost", at, pki.tls(false, None), http);
         for _ in 0..2 {
             let (status, _, body) = gate.asked().answer();
             match expected {
@@ -193,7 +193,7 @@ fn the_handshake_says_what_is_spoken() {
                     assert_eq!((status, body.as_str()), (200, spoken), "{row}");
                     assert_eq!(handshakes.lock().unwrap().len(), 1, "{row}: one connection serves");
                 }
-                None => assert_eq!((status, gate.told().1.as_str()), (502, "upstream_connect"), "{row}"),
+                None => assert_eq!((status, gate.logged().1.as_str()), (502, "upstream_connect"), "{row}"),
             }
         }
     };
@@ -211,10 +211,10 @@ fn the_handshake_says_what_is_spoken() {
 
 #[test]
 fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, before: &str| {
-        let (at, handshakes) = place.upstream(Manner { speaks, ..SOUND });
-        let gate = gate("localhost", at, place.tls(false, None), http);
+        let (at, handshakes) = pki.upstream(Manner { speaks, ..SOUND });
+        let gate = gate("localhost", at, pki.tls(false, None), http);
         let made = || handshakes.lock().unwrap().len();
         let mut tunnels = Vec::new();
         for _ in 0..2 {
@@ -241,15 +241,15 @@ fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
 
 #[test]
 fn who_insists_on_http_1_gets_it() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let start = |speaks: &'static [&'static [u8]], http: HttpVersion| {
-        let (at, handshakes) = place.upstream(Manner { speaks, insists: true, ..SOUND });
-        (gate("localhost", at, place.tls(false, None), http), handshakes)
+        let (at, handshakes) = pki.upstream(Manner { speaks, insists: true, ..SOUND });
+        (gate("localhost", at, pki.tls(false, None), http), handshakes)
     };
     let (gate, handshakes) = start(SOUND.speaks, HttpVersion::Auto);
     for _ in 0..3 {
         assert_eq!(gate.asked().answer().2, "h1");
-        assert_eq!(gate.told().1, "ok");
+        assert_eq!(gate.logged().1, "ok");
     }
     assert_eq!(handshakes.lock().unwrap().len(), 2, "the first request alone is asked twice");
 
@@ -258,7 +258,7 @@ fn who_insists_on_http_1_gets_it() {
     for expected in [(502, "upstream_reset"), (200, "ok")] {
         let mut client = gate.client();
         client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
-        assert_eq!((client.answer().0, gate.told().1.as_str()), expected);
+        assert_eq!((client.answer().0, gate.logged().1.as_str()), expected);
     }
 
     const HTTP_2: &[&[u8]] = &[b"h2"];
@@ -275,41 +275,41 @@ fn who_insists_on_http_1_gets_it() {
 
 #[test]
 fn only_a_certificate_that_holds_is_taken() {
-    let place = Place::new();
+    let pki = TestPki::new();
     let check = |row: &str, host: &str, manner: Manner, tls: UpstreamTls, expected: bool| {
-        let (at, _) = place.upstream(manner);
+        let (at, _) = pki.upstream(manner);
         let gate = gate(host, at, tls, HttpVersion::Auto);
         let (status, _, _) = gate.asked().answer();
-        let told = gate.told();
-        let sound = (status, told.1.as_str());
+        let logged = gate.logged();
+        let sound = (status, logged.1.as_str());
         if expected {
             assert_eq!(sound, (200, "ok"), "{row}");
         } else {
             assert_eq!(status, 502, "{row}");
-            assert!(matches!(told.1.as_str(), "upstream_connect" | "upstream_reset"), "{row}: {told:?}");
+            assert!(matches!(logged.1.as_str(), "upstream_connect" | "upstream_reset"), "{row}: {logged:?}");
         }
     };
     let by_address = Manner { names: &["127.0.0.1"], ..SOUND };
     let other = Manner { names: &["other.test"], ..SOUND };
     let asks = Manner { asks: true, ..SOUND };
     let asks_h1 = Manner { asks: true, speaks: &[b"http/1.1"], ..SOUND };
-    check("by name", "localhost", SOUND, place.tls(false, None), true);
-    check("by address", "127.0.0.1", by_address, place.tls(false, None), true);
-    check("an address that it does not name", "127.0.0.1", SOUND, place.tls(false, None), false);
-    check("another name", "localhost", other, place.tls(false, None), false);
-    check("another name, expected", "localhost", other, place.tls(false, Some("other.test")), true);
-    check("expired", "localhost", Manner { expired: true, ..SOUND }, place.tls(false, None), false);
-    check("of another authority", "localhost", SOUND, Place::new().tls(false, None), false);
-    check("asks for ours", "localhost", asks, place.tls(true, None), true);
-    check("asks for ours, there is none", "localhost", asks, place.tls(false, None), false);
-    check("asks for one over HTTP/1.1", "localhost", asks_h1, place.tls(false, None), false);
+    check("by name", "localhost", SOUND, pki.tls(false, None), true);
+    check("by address", "127.0.0.1", by_address, pki.tls(false, None), true);
+    check("an address that it does not name", "127.0.0.1", SOUND, pki.tls(false, None), false);
+    check("another name", "localhost", other, pki.tls(false, None), false);
+    check("another name, expected", "localhost", other, pki.tls(false, Some("other.test")), true);
+    check("expired", "localhost", Manner { expired: true, ..SOUND }, pki.tls(false, None), false);
+    check("of another authority", "localhost", SOUND, TestPki::new().tls(false, None), false);
+    check("asks for ours", "localhost", asks, pki.tls(true, None), true);
+    check("asks for ours, there is none", "localhost", asks, pki.tls(false, None), false);
+    check("asks for one over HTTP/1.1", "localhost", asks_h1, pki.tls(false, None), false);
 }
 
 #[test]
 fn a_session_is_resumed() {
-    let place = Place::new();
-    let (at, kinds) = place.upstream(Manner { speaks: &[b"http/1.1"], ..SOUND });
-    let gate = gate("localhost", at, place.tls(false, None), HttpVersion::Http1);
+    let pki = TestPki::new();
+    let (at, kinds) = pki.upstream(Manner { speaks: &[b"http/1.1"], ..SOUND });
+    let gate = gate("localhost", at, pki.tls(false, None), HttpVersion::Http1);
     let mut first = gate.asked();
     assert_eq!(first.answer().2, "h1");
     // The idle connection is taken by the one, so that the other needs a new one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Origin, Wire, eventually, field,
+    Origin, RawConnection, eventually, field,
     frames::{DATA, END_STREAM, Frames, HEADERS},
     status,
 };
@@ -57,7 +57,7 @@ fn a_client_may_be_silent_once_the_answer_has_begun() {
     client.send("0\r\n\r\n");
     upstream.send("0\r\n\r\n");
     client.until("0\r\n\r\n");
-    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), 200));
+    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
     // The next request of the same connection has its deadline again.
     client.send(gate.request("POST /api/x", &["Content-Length: 9"])).send("one");
     assert_eq!(client.refused().0, 408);
@@ -82,7 +82,7 @@ fn a_client_may_be_silent_once_the_answer_has_begun() {
     upstream.until("two");
     upstream.send("0\r\n\r\n");
     assert_eq!(client.next().flags, END_STREAM);
-    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), 200));
+    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn check_bodiless(row: &str, method: &str, answer: &str, length: Option<&str>) {
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
     assert_eq!(client.answer().2, "next", "{row}");
-    assert_eq!(gate.told(), ("forwarded".into(), "ok".into(), u64::from(status(&head))), "{row}");
+    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), u64::from(status(&head))), "{row}");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn expect_ends_at_the_gateway() {
     client.send("PUT /api/x HTTP/1.1\r\nHost: gate\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     let (status, head, _) = client.answer();
     assert_eq!((status, field(&head, "connection")), (401, Some("close")));
-    client.ending();
+    client.wait_for_close();
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn events_pass_one_by_one_over_either_version() {
             .send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
         upstream
     };
-    let say = |upstream: &mut Wire, number: usize| {
+    let say = |upstream: &mut RawConnection, number: usize| {
         let event = event(number);
         upstream.send(format!("{:x}\r\n{event}\r\n", event.len()));
     };

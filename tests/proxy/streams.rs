@@ -16,7 +16,7 @@ use http::{Request, Response, request};
 use permgate::fence::Cut;
 use tokio::{runtime::Runtime, task::LocalSet};
 
-use crate::harness::{Ending, Gate, Origin, Setup, Wire, field};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, field};
 
 /// A client of one connection. It moves only while something is waited for.
 struct Speaker {
@@ -78,7 +78,7 @@ impl Speaker {
 fn endless() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut open = Vec::new();
         for socket in listener.incoming() {
@@ -93,12 +93,12 @@ fn endless() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
             }
             socket.write_all(b"HTTP/1.1 200 OK\r\nkeep-alive: 1\r\ncontent-length: 100\r\n\r\npart").unwrap();
             open.push(socket);
-            if tell.send(String::from_utf8(head).unwrap()).is_err() {
+            if sender.send(String::from_utf8(head).unwrap()).is_err() {
                 return;
             }
         }
     });
-    (address, told)
+    (address, receiver)
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn connect_is_refused() {
     let answer = speaker.send(Request::connect("gate.example:443"), &own).unwrap();
     assert_eq!(answer.status(), 405);
     assert!(answer.headers()["allow"].to_str().unwrap().contains("GET"), "{answer:?}");
-    assert_eq!(gate.told(), ("rejected".into(), "method_not_supported".into(), 405));
+    assert_eq!(gate.logged(), ("rejected".into(), "method_not_supported".into(), 405));
     assert_eq!(speaker.ask("/other", &own).unwrap().status(), 404, "the connection lives on");
 }
 
@@ -183,8 +183,8 @@ fn a_grpc_client_is_refused_in_grpc() {
         let headers = answer.headers();
         assert_eq!(headers["content-type"], "application/grpc", "{row}");
         assert_eq!(headers["grpc-status"], status, "{row}");
-        let told = headers["grpc-message"].to_str().unwrap();
-        assert!(told.starts_with(message), "{row}: {told}");
+        let detail = headers["grpc-message"].to_str().unwrap();
+        assert!(detail.starts_with(message), "{row}: {detail}");
         assert!(headers.contains_key("x-request-id"), "{row}");
         assert!(!headers.contains_key("connection"), "{row}");
         assert_eq!(headers.contains_key("www-authenticate"), http == 401, "{row}");
@@ -214,7 +214,7 @@ fn websocket(
     speaker: &Speaker,
     origin: &Origin,
     (name, value): (&str, String),
-) -> (RecvStream, SendStream<Bytes>, Wire, String) {
+) -> (RecvStream, SendStream<Bytes>, RawConnection, String) {
     let (answer, sink) = speaker.wait(async {
         let mut requests = speaker.requests.clone().ready().await.unwrap();
         while !requests.is_extended_connect_protocol_enabled() {
@@ -284,8 +284,8 @@ fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     assert_eq!(gate.live(), 1);
     assert_eq!(gate.revoke(), Cut(1));
     assert_eq!(speaker.wait(from.data()).unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
-    assert_eq!(upstream.ending(), Ending::Reset);
-    let (outcome, reason, status) = gate.told();
+    assert_eq!(upstream.wait_for_close(), CloseKind::Reset);
+    let (outcome, reason, status) = gate.logged();
     assert_eq!((outcome.as_str(), reason.as_str(), status), ("cut", "token_revoked", 101));
     drop((from, to, speaker));
     gate.is_empty_at_last();

@@ -2,9 +2,9 @@
 
 use permgate::authz::{answer::Reason, time::Timestamp};
 
-use crate::harness::{Origin, Wire, eventually};
+use crate::harness::{Origin, RawConnection, eventually};
 
-fn serve(origin: &Origin) -> Wire {
+fn serve(origin: &Origin) -> RawConnection {
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");

@@ -7,7 +7,7 @@ use permgate::{
     fence::Cut,
 };
 
-use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually, field, fields, status};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, eventually, field, fields, status};
 
 const UPGRADE: [&str; 4] = [
     "Connection: keep-alive, Upgrade",
@@ -20,7 +20,7 @@ const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// A tunnel: the client's end and the upstream's.
-fn open(origin: &Origin, gate: &Gate) -> (Wire, Wire) {
+fn open(origin: &Origin, gate: &Gate) -> (RawConnection, RawConnection) {
     let mut client = gate.client();
     client.send(gate.request("GET /api/socket", &UPGRADE));
     let mut upstream = origin.accept();
@@ -60,9 +60,9 @@ fn a_tunnel_opens_with_the_upstreams_answer_and_carries_bytes_both_ways() {
     assert_eq!(gate.live(), 1);
     assert!(gate.figures().contains("permgate_tunnels_open 1\n"));
     client.finish_sending();
-    assert_eq!(upstream.ending(), Ending::Closed);
+    assert_eq!(upstream.wait_for_close(), CloseKind::Closed);
     drop(upstream);
-    assert_eq!(client.ending(), Ending::Closed);
+    assert_eq!(client.wait_for_close(), CloseKind::Closed);
     let line = gate.line();
     assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(101), Some("ok")), "{line}");
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(12), Some(20)), "{line}");
@@ -102,7 +102,7 @@ fn check_refused(row: &str, answer: &str, expected: u16) {
     assert_eq!(field(&upstream.head(), "upgrade"), None, "{row}");
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
     assert_eq!(client.answer().2, "next", "{row}");
-    assert_eq!(gate.told().2, u64::from(expected), "{row}");
+    assert_eq!(gate.logged().2, u64::from(expected), "{row}");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_public_rule_that_names_its_methods_opens_a_tunnel_to_anybody() {
     assert_eq!(upstream.bytes(4), "ping");
     // One that only lets people read does not.
     assert_eq!(gate.reload(origin.setup().public("/api/socket")), Cut(1));
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     let mut client = gate.client();
     client.send(&request);
     assert_eq!(client.refused(), (401, "unauthorized".into()));
@@ -188,14 +188,14 @@ fn check_cut(row: &str, reason: &str, cut: impl FnOnce(&Gate)) {
     for end in [&mut upstream, &mut client] {
         // A socket that knows already says it once, to whoever asks first.
         if std::io::Write::write_all(&mut end.socket, b"late").is_ok() {
-            assert_eq!(end.ending(), Ending::Reset, "{row}");
+            assert_eq!(end.wait_for_close(), CloseKind::Reset, "{row}");
         }
     }
-    upstream.ending();
-    client.ending();
-    assert!(!client.rest().contains("late") && !upstream.rest().contains("late"), "{row}");
-    let (outcome, told, status) = gate.told();
-    assert_eq!((outcome.as_str(), told.as_str(), status), ("cut", reason, 101), "{row}");
+    upstream.wait_for_close();
+    client.wait_for_close();
+    assert!(!client.unread().contains("late") && !upstream.unread().contains("late"), "{row}");
+    let (outcome, logged, status) = gate.logged();
+    assert_eq!((outcome.as_str(), logged.as_str(), status), ("cut", reason, 101), "{row}");
     gate.is_empty_at_last();
 }
 
@@ -226,8 +226,8 @@ fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
     let (mut client, mut upstream) = open(&origin, &gate);
     upstream.fill_up(&[b'x'; 64 << 10]);
     assert_eq!(gate.revoke(), Cut(1));
-    assert_eq!(upstream.ending(), Ending::Reset);
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(upstream.wait_for_close(), CloseKind::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     gate.is_empty_at_last();
 }
 
@@ -235,18 +235,18 @@ fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
 fn check_end(
     row: &str,
     change: impl FnOnce(&mut Setup),
-    play: impl FnOnce(Wire, Wire) -> (Option<Wire>, Ending),
-    told: (&str, &str),
+    play: impl FnOnce(RawConnection, RawConnection) -> (Option<RawConnection>, CloseKind),
+    logged: (&str, &str),
 ) {
     let origin = Origin::new();
     let gate = origin.setup().with(change).start();
     let (client, upstream) = open(&origin, &gate);
     let (left, expected) = play(client, upstream);
     if let Some(mut left) = left {
-        assert_eq!(left.ending(), expected, "{row}");
+        assert_eq!(left.wait_for_close(), expected, "{row}");
     }
-    let (outcome, reason, status) = gate.told();
-    assert_eq!((outcome.as_str(), reason.as_str(), status), (told.0, told.1, 101), "{row}");
+    let (outcome, reason, status) = gate.logged();
+    assert_eq!((outcome.as_str(), reason.as_str(), status), (logged.0, logged.1, 101), "{row}");
     gate.is_empty_at_last();
 }
 
@@ -258,7 +258,7 @@ fn a_tunnel_ends_as_its_sides_do() {
         same,
         |client, upstream| {
             client.reset();
-            (Some(upstream), Ending::Reset)
+            (Some(upstream), CloseKind::Reset)
         },
         ("rejected", "client_closed"),
     );
@@ -267,7 +267,7 @@ fn a_tunnel_ends_as_its_sides_do() {
         same,
         |client, upstream| {
             upstream.reset();
-            (Some(client), Ending::Reset)
+            (Some(client), CloseKind::Reset)
         },
         ("failed", "upstream_reset"),
     );
@@ -276,11 +276,11 @@ fn a_tunnel_ends_as_its_sides_do() {
         same,
         |mut client, mut upstream| {
             upstream.send("bye").finish_sending();
-            assert_eq!(client.ending(), Ending::Closed);
-            assert_eq!(client.rest(), "bye");
+            assert_eq!(client.wait_for_close(), CloseKind::Closed);
+            assert_eq!(client.unread(), "bye");
             client.send("bye bye").finish_sending();
             assert_eq!(upstream.bytes(7), "bye bye");
-            (Some(upstream), Ending::Closed)
+            (Some(upstream), CloseKind::Closed)
         },
         ("forwarded", "ok"),
     );
@@ -289,8 +289,8 @@ fn a_tunnel_ends_as_its_sides_do() {
         "nothing passes",
         |setup| setup.upstream.tunnel_idle_timeout = soon,
         |client, mut upstream| {
-            assert_eq!(upstream.ending(), Ending::Closed);
-            (Some(client), Ending::Closed)
+            assert_eq!(upstream.wait_for_close(), CloseKind::Closed);
+            (Some(client), CloseKind::Closed)
         },
         ("forwarded", "tunnel_idle"),
     );
@@ -300,7 +300,7 @@ fn a_tunnel_ends_as_its_sides_do() {
         |client, mut upstream| {
             while std::io::Write::write_all(&mut upstream.socket, &[b'x'; 64 << 10]).is_ok() {}
             drop(upstream);
-            (Some(client), Ending::Reset)
+            (Some(client), CloseKind::Reset)
         },
         ("rejected", "client_too_slow"),
     );
@@ -310,7 +310,7 @@ fn a_tunnel_ends_as_its_sides_do() {
         |mut client, upstream| {
             while std::io::Write::write_all(&mut client.socket, &[b'x'; 64 << 10]).is_ok() {}
             drop(client);
-            (Some(upstream), Ending::Reset)
+            (Some(upstream), CloseKind::Reset)
         },
         ("failed", "upstream_timeout"),
     );
@@ -341,7 +341,7 @@ fn each_side_of_a_tunnel_holds_the_other_back() {
     assert_eq!(client.bytes(sent), "d".repeat(sent));
     assert_eq!(upstream.bytes(said), "u".repeat(said));
     client.socket.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(upstream.ending(), Ending::Closed);
+    assert_eq!(upstream.wait_for_close(), CloseKind::Closed);
 }
 
 #[test]
@@ -353,8 +353,8 @@ fn a_drain_waits_for_a_tunnel_until_its_deadline() {
     let begun = std::time::Instant::now();
     client.send("still");
     assert_eq!(upstream.bytes(5), "still");
-    assert_eq!(client.ending(), Ending::Reset);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
     assert!(begun.elapsed() >= Duration::from_millis(500));
-    assert_eq!(upstream.ending(), Ending::Reset);
-    assert_eq!(gate.told(), ("cut".into(), "shutting_down".into(), 101));
+    assert_eq!(upstream.wait_for_close(), CloseKind::Reset);
+    assert_eq!(gate.logged(), ("cut".into(), "shutting_down".into(), 101));
 }

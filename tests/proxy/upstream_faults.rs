@@ -2,7 +2,7 @@
 
 use std::{io::Write, time::Duration};
 
-use crate::harness::{Ending, Gate, Origin, Setup, Wire, nobody};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, nobody};
 
 const SOON: Duration = Duration::from_millis(100);
 
@@ -14,7 +14,12 @@ fn impatient(origin: &Origin) -> Setup {
 }
 
 /// The upstream does this to its first request.
-fn check(row: &str, play: impl FnOnce(Wire) -> Option<Wire>, expected: (u16, &str), reason: &str) {
+fn check(
+    row: &str,
+    play: impl FnOnce(RawConnection) -> Option<RawConnection>,
+    expected: (u16, &str),
+    reason: &str,
+) {
     let origin = Origin::new();
     let gate = impatient(&origin).start();
     let mut client = gate.asked();
@@ -23,18 +28,18 @@ fn check(row: &str, play: impl FnOnce(Wire) -> Option<Wire>, expected: (u16, &st
     let rest = play(upstream);
     let (status, error) = client.refused();
     assert_eq!((status, error.as_str()), expected, "{row}");
-    let told = gate.told();
-    assert_eq!((told.1.as_str(), told.2), (reason, u64::from(status)), "{row}");
+    let logged = gate.logged();
+    assert_eq!((logged.1.as_str(), logged.2), (reason, u64::from(status)), "{row}");
     if let Some(mut upstream) = rest {
         // Whatever else it would say, nobody listens any more.
-        upstream.ending();
+        upstream.wait_for_close();
     }
     assert!(!origin.has_more(), "{row}: asked a second time");
     drop(client);
     gate.is_empty_at_last();
 }
 
-fn says(text: impl AsRef<[u8]>) -> impl FnOnce(Wire) -> Option<Wire> {
+fn says(text: impl AsRef<[u8]>) -> impl FnOnce(RawConnection) -> Option<RawConnection> {
     move |mut upstream| {
         // The gateway may have read enough before the end of it.
         let _ = upstream.socket.write_all(text.as_ref());
@@ -145,12 +150,18 @@ fn sixteen_interim_answers_are_skipped() {
 fn an_upstream_that_is_not_there_is_a_bad_gateway() {
     let gate = Setup::to(&[nobody()]).start();
     assert_eq!(gate.asked().refused(), (502, "bad_gateway".into()));
-    assert_eq!(gate.told(), ("failed".into(), "upstream_connect".into(), 502));
+    assert_eq!(gate.logged(), ("failed".into(), "upstream_connect".into(), 502));
 }
 
 /// The upstream does this after the head and the first piece of an answer: whatever frames it, the
 /// client must not take it for whole.
-fn check_broken(row: &str, head: &str, piece: &str, play: impl FnOnce(Wire) -> Option<Wire>, reason: &str) {
+fn check_broken(
+    row: &str,
+    head: &str,
+    piece: &str,
+    play: impl FnOnce(RawConnection) -> Option<RawConnection>,
+    reason: &str,
+) {
     let origin = Origin::new();
     let gate = impatient(&origin).start();
     let mut client = gate.asked();
@@ -160,11 +171,11 @@ fn check_broken(row: &str, head: &str, piece: &str, play: impl FnOnce(Wire) -> O
     client.head();
     client.until("piece");
     let rest = play(upstream);
-    assert_eq!(client.ending(), Ending::Reset, "{row}");
-    let told = gate.told();
-    assert_eq!((told.1.as_str(), told.2), (reason, 200), "{row}");
+    assert_eq!(client.wait_for_close(), CloseKind::Reset, "{row}");
+    let logged = gate.logged();
+    assert_eq!((logged.1.as_str(), logged.2), (reason, 200), "{row}");
     if let Some(mut upstream) = rest {
-        upstream.ending();
+        upstream.wait_for_close();
     }
     gate.is_empty_at_last();
 }
@@ -174,11 +185,11 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
     let length = "content-length: 100\r\n";
     let large = "content-length: 1000000\r\n";
     let chunked = "transfer-encoding: chunked\r\n";
-    let reset = |upstream: Wire| {
+    let reset = |upstream: RawConnection| {
         upstream.reset();
         None
     };
-    let close = |upstream: Wire| {
+    let close = |upstream: RawConnection| {
         drop(upstream);
         None
     };
@@ -187,7 +198,7 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
     check_broken("length, silent", length, "piece", Some, "upstream_timeout");
     check_broken("large, reset", large, "piece", reset, "upstream_reset");
     check_broken("large, closed", large, "piece", close, "upstream_reset");
-    let more = |mut upstream: Wire| {
+    let more = |mut upstream: RawConnection| {
         upstream.send(vec![b'x'; 64 << 10]);
         None
     };
@@ -204,7 +215,7 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// One exchange that leaves the upstream's connection open.
-fn warm(origin: &Origin, gate: &Gate) -> (Wire, Wire) {
+fn warm(origin: &Origin, gate: &Gate) -> (RawConnection, RawConnection) {
     let mut client = gate.asked();
     let mut upstream = origin.accept();
     upstream.head();
@@ -352,7 +363,7 @@ fn a_connection_is_kept_for_a_while_and_then_closed() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.upstream.idle_timeout = SOON).start();
     let (_client, mut upstream) = warm(&origin, &gate);
-    assert_eq!(upstream.ending(), Ending::Closed);
+    assert_eq!(upstream.wait_for_close(), CloseKind::Closed);
 }
 
 #[test]

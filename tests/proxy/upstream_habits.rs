@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use permgate::settings::Health;
 
-use crate::harness::{Ending, Gate, Origin, Setup, Wire, eventually, field, fields, status};
+use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, eventually, field, fields, status};
 
 const SOON: Duration = Duration::from_millis(150);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-fn asked(gate: &Gate, line: &str, with: &[&str]) -> Wire {
+fn asked(gate: &Gate, line: &str, with: &[&str]) -> RawConnection {
     let mut client = gate.client();
     client.send(gate.request(line, with));
     client
@@ -131,7 +131,7 @@ fn a_health_checks_answer_is_read_to_its_end() {
     check.head();
     let length = 512 << 10;
     check.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")).send("x".repeat(length));
-    assert_eq!(check.ending(), Ending::Closed, "in peace");
+    assert_eq!(check.wait_for_close(), CloseKind::Closed, "in peace");
 }
 
 /// An answer of this kind to this request is quiet for longer than others may be.
@@ -149,8 +149,8 @@ fn check_quiet(line: &str, kind: &str, expected: bool) {
         upstream.send("ay");
         client.until("ay");
     } else {
-        assert_eq!(client.ending(), Ending::Reset, "{line}, {kind}");
-        assert_eq!(gate.told().1, "upstream_timeout");
+        assert_eq!(client.wait_for_close(), CloseKind::Reset, "{line}, {kind}");
+        assert_eq!(gate.logged().1, "upstream_timeout");
     }
 }
 
@@ -175,8 +175,8 @@ fn a_stream_that_is_quiet_for_too_long_ends() {
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n");
     client.until("data: 1");
-    assert_eq!(client.ending(), Ending::Reset);
-    assert_eq!(gate.told().1, "upstream_timeout");
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
+    assert_eq!(gate.logged().1, "upstream_timeout");
     eventually("gone", || gate.live() == 0);
 }
 

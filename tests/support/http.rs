@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// What becomes of the connection when nothing more is expected: bytes, end of file, or an error.
-    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+    pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::from(std::mem::take(&mut self.unread));
         self.socket.read_to_end(&mut rest)?;
         Ok(rest)

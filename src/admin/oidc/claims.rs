@@ -61,7 +61,7 @@ pub(super) fn check(
 }
 
 /// Whether the token itself has all that is asked of it; else `userinfo` may.
-pub(super) fn tells_all(claims: &Claims, provider: &Provider) -> bool {
+pub(super) fn has_every_claim(claims: &Claims, provider: &Provider) -> bool {
     let groups = provider.groups.is_empty() || claims.contains_key(&provider.groups_claim);
     let verified = provider.login_claim != "email" || claims.contains_key("email_verified");
     groups && verified && claims.contains_key(&provider.login_claim)

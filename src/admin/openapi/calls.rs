@@ -6,8 +6,8 @@ use utoipa::openapi::{ObjectBuilder, schema::Type};
 
 use super::{
     super::{
-        audit, by_value, cluster, configuration, explain, groups, hub, identities, invitations, live,
-        overview, passwords, roles, services, session, tokens, users,
+        audit, cluster, configuration, explain, groups, hub, identities, invitations, live, overview,
+        passwords, revoke_by_value, roles, services, session, tokens, users,
     },
     examples,
     operation::Operation,
@@ -36,7 +36,7 @@ fn delete(path: &'static str, summary: &'static str) -> Operation {
 }
 
 pub(super) fn all() -> Vec<Operation> {
-    [of_tokens(), by_value(), people(), of_groups(), of_roles(), sign_in(), operation(), of_hub()]
+    [of_tokens(), of_values(), people(), of_groups(), of_roles(), sign_in(), operation(), of_hub()]
         .into_iter()
         .flatten()
         .collect()
@@ -54,26 +54,32 @@ fn of_tokens() -> Vec<Operation> {
             .paged()
     };
     vec![
-        post("/v1/users/{login}/tokens", "Make a token: `token` is its text, this once. `me` is oneself")
-            .takes::<tokens::Create>(new)
-            .makes::<tokens::TokenView>()
-            .refuses(&[409, 429]),
+        post(
+            "/v1/users/{login}/tokens",
+            "Create a token; the answer holds its text in `token`, once. `me` names the caller",
+        )
+        .takes::<tokens::Create>(new)
+        .makes::<tokens::TokenView>()
+        .refuses(&[409, 429]),
         filtered(get("/v1/users/{login}/tokens", "A user's tokens")).lists::<tokens::TokenView>(),
-        filtered(get("/v1/tokens", "Everybody's tokens, or one's own"))
+        filtered(get("/v1/tokens", "All tokens, or only the caller's without the permission to see others"))
             .query("user", "Of this login", Type::String)
             .lists::<tokens::TokenView>()
             .refuses(&[404]),
         get("/v1/tokens/{id}", "A token").answers::<tokens::TokenView>(),
-        patch("/v1/tokens/{id}", "Rename, narrow or shorten a token; never widen it")
+        patch("/v1/tokens/{id}", "Rename a token, reduce its scope or let it expire earlier")
             .takes::<tokens::Edit>(json!({"note": "moved to the new runner"}))
             .answers::<tokens::TokenView>()
             .refuses(&[409, 412]),
-        delete("/v1/tokens/{id}", "Revoke a token and cut what it has in flight; as often as asked")
+        delete("/v1/tokens/{id}", "Revoke a token and cut its requests in flight; idempotent")
             .tells(&[("revoked", Type::Boolean), CUT]),
-        post("/v1/tokens/{id}/rotate", "A new token in a token's place, which holds on for the grace")
-            .may_take::<tokens::Rotate>(json!({"grace": "1h"}))
-            .makes::<tokens::TokenView>()
-            .refuses(&[409, 429]),
+        post(
+            "/v1/tokens/{id}/rotate",
+            "Rotate: create a replacement; the old token works until its grace period ends",
+        )
+        .may_take::<tokens::Rotate>(json!({"grace": "1h"}))
+        .makes::<tokens::TokenView>()
+        .refuses(&[409, 429]),
         post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
             .takes::<tokens::ImportRequest>(json!({"tokens": [{
                 "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", "owner": "ann",
@@ -83,18 +89,18 @@ fn of_tokens() -> Vec<Operation> {
     ]
 }
 
-fn by_value() -> Vec<Operation> {
+fn of_values() -> Vec<Operation> {
     let object = || ObjectBuilder::new().schema_type(Type::Object);
     let active =
         object().property("active", ObjectBuilder::new().schema_type(Type::Boolean)).required("active");
     vec![
-        post("/v1/tokens/revoke-by-value", "Revoke the token whose text one has")
-            .takes::<by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
+        post("/v1/tokens/revoke-by-value", "Revoke a token by its text")
+            .takes::<revoke_by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
             .tells(&[("revoked", Type::Boolean), CUT]),
-        post("/v1/leaks", "Revoke every token inside these texts, as leaked")
-            .takes::<by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
-            .answers::<by_value::Leaks>(),
-        post("/oauth2/introspect", "RFC 7662; needs `introspect`").takes_token_form().gives(
+        post("/v1/leaks", "Revoke every token found in these texts as leaked")
+            .takes::<revoke_by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
+            .answers::<revoke_by_value::Leaks>(),
+        post("/oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").takes_token_form().gives(
             200,
             "application/json",
             active,
@@ -102,7 +108,7 @@ fn by_value() -> Vec<Operation> {
             "active": true, "scope": "youtrack", "username": "ann", "sub": "019b76da-a800-7000-8000-000000000001",
             "client_id": "A1iceYt00001", "jti": "A1iceYt00001", "token_type": "Bearer", "iat": 1_767_225_600,
         })),
-        post("/oauth2/revoke", "RFC 7009")
+        post("/oauth2/revoke", "Token revocation (RFC 7009)")
             .takes_token_form()
             .gives(200, "application/json", object())
             .like(json!({})),
@@ -112,7 +118,7 @@ fn by_value() -> Vec<Operation> {
 fn people() -> Vec<Operation> {
     vec![
         get("/v1/users", "Users").paged().lists::<users::UserView>(),
-        post("/v1/users", "Make a user")
+        post("/v1/users", "Create a user")
             .takes::<users::Create>(json!({"login": "ann", "name": "Ann"}))
             .makes::<users::UserView>()
             .refuses(&[409]),
@@ -121,32 +127,32 @@ fn people() -> Vec<Operation> {
             .takes::<users::Edit>(json!({"name": "Ann B."}))
             .answers::<users::UserView>()
             .refuses(&[409, 412]),
-        delete("/v1/users/{login}", "Delete a user, and revoke their tokens")
+        delete("/v1/users/{login}", "Delete a user and revoke their tokens")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409]),
-        post("/v1/users/{login}/ban", "Disable a user: tokens and sessions stop, what they hold open is cut")
+        post("/v1/users/{login}/ban", "Ban a user: their tokens and sessions stop working, requests in flight are cut")
             .may_take::<users::Ban>(json!({"reason": "left"}))
             .answers::<users::UserView>()
             .refuses(&[409]),
-        post("/v1/users/{login}/unban", "Enable a user").answers::<users::UserView>().refuses(&[409]),
-        put("/v1/users/{login}/password", "Set a password, or take it away; one's own with `current`")
+        post("/v1/users/{login}/unban", "Lift a ban").answers::<users::UserView>().refuses(&[409]),
+        put("/v1/users/{login}/password", "Set or remove a password; your own needs `current`")
             .takes::<passwords::Password>(json!({"password": "correct horse battery", "current": "..."}))
             .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .refuses(&[429]),
-        post("/v1/users/{login}/invitation", "A link, shown once, by which somebody sets their password")
+        post("/v1/users/{login}/invitation", "Create an invitation link, shown once, that sets a user's password")
             .makes::<invitations::InvitationView>()
             .refuses(&[409, 422]),
-        get("/v1/users/{login}/identities", "Whom OpenID Connect providers mean by this user")
+        get("/v1/users/{login}/identities", "The OpenID Connect subjects linked to a user")
             .lists::<identities::IdentityView>(),
-        post("/v1/users/{login}/identities", "Let a provider's subject sign in as this user")
+        post("/v1/users/{login}/identities", "Link a provider's subject to a user")
             .takes::<identities::Link>(json!({"subject": "f3a1c9", "issuer": "https://id.example.com"}))
             .answers::<identities::IdentityView>()
             .refuses(&[409]),
-        delete("/v1/users/{login}/identities", "No provider signs this user in any more; sessions end")
+        delete("/v1/users/{login}/identities", "Unlink a user from all providers and end their sessions")
             .tells(&[("identities", Type::Integer), CUT]),
-        delete("/v1/users/{login}/sessions", "Sign somebody out everywhere")
+        delete("/v1/users/{login}/sessions", "End all sessions of a user")
             .tells(&[("sessions", Type::Integer), CUT]),
-        get("/v1/whoami", "Who asks, and what it may do").gives(
+        get("/v1/whoami", "The caller, and what the caller may do").gives(
             200,
             "application/json",
             ObjectBuilder::new()
@@ -165,22 +171,22 @@ fn of_groups() -> Vec<Operation> {
     let membership = [("group", Type::String), ("user", Type::String), ("member", Type::Boolean), CUT];
     vec![
         get("/v1/groups", "Groups").paged().lists::<groups::GroupView>(),
-        post("/v1/groups", "Make a group")
+        post("/v1/groups", "Create a group")
             .takes::<groups::Create>(json!({"name": "developers"}))
             .makes::<groups::GroupView>()
             .refuses(&[404, 409]),
         get("/v1/groups/{name}", "A group").answers::<groups::GroupView>(),
-        patch("/v1/groups/{name}", "Rename a group, or put it below another")
+        patch("/v1/groups/{name}", "Rename a group or move it below another")
             .takes::<groups::Edit>(json!({"parent": "staff"}))
             .answers::<groups::GroupView>()
             .refuses(&[409, 412]),
         delete("/v1/groups/{name}", "Delete a group")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409, 422]),
-        put("/v1/groups/{name}/members/{login}", "Put a user into a group")
+        put("/v1/groups/{name}/members/{login}", "Add a user to a group")
             .tells(&membership)
             .refuses(&[409, 422]),
-        delete("/v1/groups/{name}/members/{login}", "Take a user out of a group")
+        delete("/v1/groups/{name}/members/{login}", "Remove a user from a group")
             .tells(&membership)
             .refuses(&[409, 422]),
     ]
@@ -191,14 +197,18 @@ fn of_roles() -> Vec<Operation> {
     let granted = [("role", Type::String), ("granted", Type::Boolean), CUT];
     vec![
         get("/v1/roles", "Roles").paged().lists::<roles::RoleView>(),
-        post("/v1/roles", "Make a role")
+        post("/v1/roles", "Create a role")
             .takes::<roles::Create>(
                 json!({"key": "auditor", "name": "Auditor", "permissions": ["read-audit"]}),
             )
             .makes::<roles::RoleView>()
             .refuses(&[409]),
         get("/v1/roles/{key}", "A role").answers::<roles::RoleView>(),
-        delete("/v1/roles/{key}", "Delete a role with its grants")
+        patch("/v1/roles/{key}", "Rename a role or change its permissions")
+            .takes::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
+            .answers::<roles::RoleView>()
+            .refuses(&[409, 412, 422]),
+        delete("/v1/roles/{key}", "Delete a role and its grants")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409, 422]),
         get("/v1/grants", "Who holds which role").paged().lists::<roles::GrantView>(),
@@ -206,7 +216,7 @@ fn of_roles() -> Vec<Operation> {
             .takes::<roles::GrantView>(grant())
             .tells(&granted)
             .refuses(&[404, 409]),
-        delete("/v1/grants", "Take a role away")
+        delete("/v1/grants", "Withdraw a role from a user or a group")
             .takes::<roles::GrantView>(grant())
             .tells(&granted)
             .refuses(&[404, 409]),
@@ -215,18 +225,18 @@ fn of_roles() -> Vec<Operation> {
 
 fn sign_in() -> Vec<Operation> {
     vec![
-        post("/v1/session", "Sign in: a cookie, and the `csrf` that changes repeat")
+        post("/v1/session", "Sign in: sets a cookie and returns the `csrf` token for changes")
             .takes::<session::SignIn>(json!({"login": "ann", "password": "correct horse battery"}))
             .makes::<session::SessionView>()
             .refuses(&[429])
             .open(),
         get("/v1/session", "Who is signed in").answers::<session::SessionView>().refuses(&[404]),
         delete("/v1/session", "Sign out").tells(&[("signed_out", Type::Boolean), CUT]).refuses(&[404]),
-        get("/v1/sessions", "One's own sessions").lists::<session::SessionRow>().refuses(&[404]),
+        get("/v1/sessions", "Your own sessions").lists::<session::SessionRow>().refuses(&[404]),
         delete("/v1/sessions", "Sign out everywhere")
             .tells(&[("sessions", Type::Integer), CUT])
             .refuses(&[404]),
-        post("/v1/invitation", "Set the password by an invitation")
+        post("/v1/invitation", "Set a password with an invitation")
             .takes::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
             .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .open(),
@@ -241,7 +251,7 @@ fn operation() -> Vec<Operation> {
     let object = || ObjectBuilder::new().schema_type(Type::Object);
     let binary = || ObjectBuilder::new().schema_type(Type::String);
     vec![
-        get("/v1/services", "What a scope may name")
+        get("/v1/services", "The services that a scope may name")
             .query("readable_by", "A login, or `me`", Type::String)
             .query("detailed", "With readers, which needs `admin-read`", Type::Boolean)
             .lists::<services::ServiceView>()
@@ -264,25 +274,25 @@ fn operation() -> Vec<Operation> {
                 },
             }))
             .refuses(&[404]),
-        get("/v1/audit", "What was changed, the newest first").paged().lists::<audit::AuditView>(),
-        get("/v1/audit/verify", "Follow the chain").tells(&[("valid", Type::Boolean)]),
-        get("/v1/live", "What is in flight").lists::<live::LiveView>(),
-        delete("/v1/live/{id}", "Cut one of it").tells(&[CUT]),
+        get("/v1/audit", "The audit log, newest first").paged().lists::<audit::AuditView>(),
+        get("/v1/audit/verify", "Verify the chain of the audit log").tells(&[("valid", Type::Boolean)]),
+        get("/v1/live", "Requests in flight").lists::<live::LiveView>(),
+        delete("/v1/live/{id}", "Cut a request in flight").tells(&[CUT]),
         get("/v1/cluster", "The cluster as this node sees it").answers::<cluster::ClusterView>().refuses(&[404]),
         get("/v1/config", "The configuration in force, without secrets").tells(&[("text", Type::String)]),
-        post("/v1/config/check", "Validate another one; nothing changes")
+        post("/v1/config/check", "Validate a configuration without changing anything")
             .takes::<configuration::Check>(json!({"text": "version = 1"}))
             .tells(&[("valid", Type::Boolean), ("errors", Type::Array)]),
-        post("/v1/reload", "Read the file again: all of it, or nothing")
+        post("/v1/reload", "Reload the configuration file, all or nothing")
             .tells(&[("reloaded", Type::Boolean), CUT])
             .refuses(&[422]),
-        get("/v1/backup", "The store as a stream").gives(200, "application/octet-stream", binary()),
-        get("/v1/store/verify", "Read and verify everything that is stored: progress, then the report, a line each")
+        get("/v1/backup", "A backup of the store as a stream").gives(200, "application/octet-stream", binary()),
+        get("/v1/store/verify", "Read and verify the whole store; reports progress, then the result, line by line")
             .gives(200, "application/x-ndjson", binary())
             .like(json!("{\"part\":\"tokens\",\"done\":256,\"of\":1000}\n{\"sound\":true,\"damage\":[]}\n")),
-        get("/healthz", "The process answers").tells(&[("status", Type::String)]).open(),
-        get("/readyz", "It takes requests").tells(&[("status", Type::String)]).open(),
-        get("/metrics", "Prometheus text").gives(200, "text/plain; version=0.0.4", binary()),
+        get("/healthz", "Liveness: the process answers").tells(&[("status", Type::String)]).open(),
+        get("/readyz", "Readiness: the gateway takes requests").tells(&[("status", Type::String)]).open(),
+        get("/metrics", "Metrics in the Prometheus text format").gives(200, "text/plain; version=0.0.4", binary()),
         get("/openapi.json", "This document")
             .gives(200, "application/json", object())
             .like(json!({"openapi": "3.1.0"}))
@@ -316,7 +326,7 @@ fn of_hub() -> Vec<Operation> {
     const ALL: &str = "/hub/api/rest/users/{user}/permanenttokens";
     const ONE: &str = "/hub/api/rest/users/{user}/permanenttokens/{id}";
     vec![
-        paged(get("/hub/api/rest/services", "Services, as Hub tells them")).gives(
+        paged(get("/hub/api/rest/services", "Services in Hub's form")).gives(
             200,
             JSON,
             page("services"),
@@ -331,7 +341,7 @@ fn of_hub() -> Vec<Operation> {
         paged(get(ALL, "A user's tokens")).gives(200, JSON, page("permanenttokens")).like(
             json!({"skip": 0, "top": 100, "total": 1, "permanenttokens": [examples::hub_token()]}),
         ),
-        paged(post(ALL, "Make a token: `token` is its text, this once"))
+        paged(post(ALL, "Create a token; the answer holds its text in `token`, once"))
             .takes::<hub::Body>(new())
             .gives(200, JSON, object())
             .like(made)

@@ -130,10 +130,10 @@ mod tests {
         };
         let check = |name: &str, seconds: i64, expected: &[(&str, &str)]| {
             let events = failures.due(at(seconds), |id| (id == "1").then(|| "ann".to_owned()));
-            let mut told: Vec<_> =
+            let mut reported: Vec<_> =
                 events.iter().map(|e| (e.target.as_str(), e.change.as_deref().unwrap())).collect();
-            told.sort_unstable();
-            assert_eq!(told, expected, "{name}");
+            reported.sort_unstable();
+            assert_eq!(reported, expected, "{name}");
             assert!(events.iter().all(|event| event.actor == "address:192.0.2.1"), "{name}");
         };
         check("silence", 0, &[]);

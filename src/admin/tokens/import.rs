@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::{secret::Digest, subject::Permission},
-    store::{ImportedToken, Refusal, RefusalCode},
+    store::{AdminError, AdminErrorCode, ImportedToken},
 };
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -81,15 +81,15 @@ pub(super) async fn import(
     let mut answers = answers.into_iter();
     let tokens: Vec<ImportOutcome> = outcomes
         .into_iter()
-        .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| told(&answer))))
+        .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| import_outcome(&answer))))
         .collect();
     let imported = tokens.iter().filter(|outcome| outcome.id.is_some()).count();
     Ok(ok(&Imported { imported, refused: tokens.len() - imported, tokens }))
 }
 
-fn parse(line: ImportLine) -> Result<ImportedToken, Refusal> {
-    let digest = Digest::from_hex(&line.digest).ok_or_else(|| Refusal {
-        code: RefusalCode::InvalidValue,
+fn parse(line: ImportLine) -> Result<ImportedToken, AdminError> {
+    let digest = Digest::from_hex(&line.digest).ok_or_else(|| AdminError {
+        code: AdminErrorCode::InvalidValue,
         message: "A digest has 64 hexadecimal digits".into(),
     })?;
     let ImportLine { owner, name, scope: entries, expires_at, .. } = line;
@@ -102,14 +102,14 @@ fn parse(line: ImportLine) -> Result<ImportedToken, Refusal> {
     })
 }
 
-fn told(answer: &Result<crate::authz::secret::TokenId, Refusal>) -> ImportOutcome {
+fn import_outcome(answer: &Result<crate::authz::secret::TokenId, AdminError>) -> ImportOutcome {
     match answer {
         Ok(id) => ImportOutcome { id: Some(id.to_string()), error: None, error_description: None },
         Err(refusal) => refused(refusal),
     }
 }
 
-fn refused(refusal: &Refusal) -> ImportOutcome {
+fn refused(refusal: &AdminError) -> ImportOutcome {
     let error = Some(refusal.code.word().to_owned());
     ImportOutcome { id: None, error, error_description: Some(refusal.message.clone()) }
 }

@@ -13,7 +13,7 @@ mod users;
 
 use axum::{Router, routing::get};
 
-use super::{Failed, Reader, Shell, link, render};
+use super::{Failed, Reader, Shell, address, filled, link, render};
 use crate::{
     admin::Context,
     authz::{
@@ -61,11 +61,6 @@ impl Permissions {
             explain: may(Permission::AdminRead),
         }
     }
-}
-
-/// What a form sends when its field is left empty.
-fn filled(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.trim().is_empty())
 }
 
 /// Names of the groups that one can be put into.

@@ -40,7 +40,10 @@ const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 impl Asset {
     fn new(name: &str, content: &str, form: &'static str) -> Self {
-        let content = packed(content);
+        let mut content = packed(content);
+        if form.starts_with("text/css") {
+            content = tightened(&content);
+        }
         let hash = blake3::hash(content.as_bytes()).to_hex();
         let (stem, ending) = name.split_once('.').expect("an asset's name has an ending");
         Self { path: format!("/assets/{stem}-{}.{ending}", &hash[..16]), content, form }
@@ -63,15 +66,29 @@ fn packed(content: &str) -> String {
     code.fold(String::with_capacity(content.len()), |text, line| text + line + "\n")
 }
 
+/// Style without the spaces that mean nothing. None of ours stands in a literal.
+fn tightened(style: &str) -> String {
+    let tight = |text: String, mark: &str| text.replace(mark, mark.trim());
+    [": ", "; ", ", ", " { ", " }"].into_iter().fold(style.to_owned(), tight)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn all_that_a_page_loads_is_small() {
+    fn all_assets_together_are_small() {
         let all: usize =
-            [&STYLE, &SCRIPT, &FORMS, &TOKENS, &ICON].iter().map(|asset| asset.content.len()).sum();
+            [&STYLE, &SCRIPT, &FORMS, &TOKENS, &PEOPLE, &ICON].iter().map(|asset| asset.content.len()).sum();
         assert!(all < 60_000, "{all}");
+    }
+
+    #[test]
+    fn style_is_tightened() {
+        assert_eq!(
+            tightened("a, b :hover { c: d; e: f(1, 2) }\n@media (g: h) { i { j: k; } }"),
+            "a,b :hover{c:d;e:f(1,2)}\n@media (g:h){i{j:k;}}"
+        );
     }
 
     #[test]

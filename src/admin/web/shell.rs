@@ -225,8 +225,7 @@ impl IntoResponse for Failed {
         match self {
             Self::Problem(problem) => problem.into_response(),
             Self::SignIn(back) => {
-                let back: String = form_urlencoded::byte_serialize(back.as_bytes()).collect();
-                Redirect::to(&format!("/sign-in?next={back}")).into_response()
+                Redirect::to(&super::address("/sign-in", [("next", Some(&*back))])).into_response()
             }
         }
     }

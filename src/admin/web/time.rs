@@ -22,7 +22,7 @@ impl DisplayTime {
         let ahead = (time.0.as_millis() - now.as_millis()) / 1000;
         let date = jiff::Timestamp::from_millisecond(time.0.as_millis()).unwrap_or_default();
         let text = if ahead.abs() < RELATIVE { relative(ahead) } else { day(time) };
-        Self { text, exact: format!("{date:.3}"), soon: (0..SOON).contains(&ahead) }
+        Self { text, exact: format!("{date:.0}"), soon: (0..SOON).contains(&ahead) }
     }
 }
 

@@ -151,11 +151,6 @@ impl TokenRow {
         (!rest.is_empty()).then(|| (rest.len(), rest.join(", ")))
     }
 
-    /// `5 minutes ago`, or `never`.
-    pub fn last_use(&self) -> &str {
-        self.used.as_ref().map_or("never", |used| &used.text)
-    }
-
     /// What revoking it does, for the question before.
     pub fn consequence(&self) -> String {
         let live = match self.live {

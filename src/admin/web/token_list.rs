@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Failed, time::DisplayTime, token::TokenRow};
+use super::{Failed, address, filled, time::DisplayTime, token::TokenRow};
 use crate::{
     admin::{
         Context,
@@ -91,7 +91,6 @@ const SORTS: [&str; 5] = ["name", "owner", "created", "used", "expires"];
 impl Filter {
     /// Empty fields of a form are none.
     pub fn filled(self) -> Self {
-        let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
         Self {
             tab: filled(self.tab),
             q: filled(self.q),
@@ -119,12 +118,8 @@ impl Filter {
             ("state", &self.state),
             ("page", &page),
         ];
-        let mut query = form_urlencoded::Serializer::new(String::new());
         let kept = pairs.into_iter().filter(|(other, _)| *other != name);
-        query.extend_pairs(kept.filter_map(|(name, value)| Some((name, value.as_ref()?))));
-        query.extend_pairs(value.map(|value| (name, value)));
-        let query = query.finish();
-        if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
+        address(base, kept.map(|(name, value)| (name, value.as_deref())).chain([(name, value)]))
     }
 
     fn filter(&self, owner: Option<String>, now: Timestamp) -> Result<TokenFilter, Problem> {
@@ -333,7 +328,7 @@ impl TokenRow {
             |moment: &Option<DisplayTime>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();
         Some(match self.view.state.as_str() {
             "pending" => ("info", format!("starts {}", when(&self.begins))),
-            "rotating" => ("warn", format!("replaced, ends {}", when(&self.grace))),
+            "rotating" => ("warn", format!("ends {}", when(&self.grace))),
             "rotated" => ("", "replaced".to_owned()),
             "revoked" => ("bad", "revoked".to_owned()),
             "expired" => ("", format!("expired {}", when(&self.expires))),

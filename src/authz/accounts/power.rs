@@ -62,11 +62,11 @@ impl Power {
         let lists = |groups: &[String]| groups.iter().any(|group| names.contains(&fold(group)));
         let reads_all = permissions.contains(Permission::ReadService);
         let readable = |service: &&Service| reads_all || lists(&service.spec.readers);
-        let told = rules.services().iter().flat_map(told_groups).map(|group| fold(group));
+        let sent = rules.services().iter().flat_map(identity_groups).map(|group| fold(group));
         Self {
             permissions,
             readable: rules.services().iter().filter(readable).map(|service| service.id).collect(),
-            identity_groups: told.filter(|name| names.contains(name)).collect(),
+            identity_groups: sent.filter(|name| names.contains(name)).collect(),
         }
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn of_roles(accounts: &Accounts, keys: &[String]) -> Permissions {
 
 /// The groups that a service is told of: those that it lists, which may be told from the next reload on
 /// whatever `identity` says today, else its readers as far as it is told anything.
-fn told_groups(service: &Service) -> &[String] {
+fn identity_groups(service: &Service) -> &[String] {
     match (service.spec.identity, &service.spec.identity_groups) {
         (Identity::None, None) => &[],
         _ => service.identity_groups(),

@@ -1,18 +1,22 @@
 //! Groups: who may make, change and fill them. A group that carries power needs the subset rule.
 
-use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse, users};
+use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse, users};
 use crate::authz::{
     accounts::{ALL_USERS, Account, Group, GroupRecord, MAX_DEPTH, carried},
     subject::Permission,
 };
 
-pub fn find<'a>(world: &World<'a>, name: &str) -> Result<&'a Group, Refusal> {
+pub fn find<'a>(world: &World<'a>, name: &str) -> Result<&'a Group, AdminError> {
     world.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
 }
 
 /// A group to be made; `record.parent` is an id. Members will have what its line carries, and what the
 /// configuration gives to its name already.
-pub fn create(world: &World<'_>, acting: &Acting<'_>, record: GroupRecord) -> Result<GroupRecord, Refusal> {
+pub fn create(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    record: GroupRecord,
+) -> Result<GroupRecord, AdminError> {
     acting.require(Permission::CreateGroup)?;
     let record = checked(world, record)?;
     let parent = record.parent.as_deref().and_then(|id| world.accounts.group_by_id(id));
@@ -28,14 +32,14 @@ pub fn edit(
     acting: &Acting<'_>,
     before: &Group,
     after: GroupRecord,
-) -> Result<GroupRecord, Refusal> {
+) -> Result<GroupRecord, AdminError> {
     acting.require(Permission::UpdateGroup)?;
     require_editable(before)?;
     let after = checked(world, after)?;
     let mut next = world.accounts.clone();
     if let Some(parent) = after.parent.as_deref().and_then(|id| world.accounts.group_by_id(id)) {
         if world.accounts.line(parent.ix).any(|group| group.ix == before.ix) {
-            return refuse(RefusalCode::InvalidValue, "a group is not below itself");
+            return refuse(AdminErrorCode::InvalidValue, "a group is not below itself");
         }
         require_depth(world.accounts.line(parent.ix).count() + height(world, &before.record.id))?;
     }
@@ -50,13 +54,13 @@ pub fn edit(
     Ok(after)
 }
 
-pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, name: &str) -> Result<&'a Group, Refusal> {
+pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, name: &str) -> Result<&'a Group, AdminError> {
     acting.require(Permission::DeleteGroup)?;
     let group = find(world, name)?;
     require_editable(group)?;
     if let Some(child) = world.accounts.children(&group.record.id).next() {
         let message = format!("the group {:?} is below it: move or delete that first", child.record.name);
-        return refuse(RefusalCode::InvalidValue, message);
+        return refuse(AdminErrorCode::InvalidValue, message);
     }
     acting.require_cover(&carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]))?;
     let mut next = world.accounts.clone();
@@ -72,7 +76,7 @@ pub fn set_member<'a>(
     group: &str,
     login: &str,
     member: bool,
-) -> Result<(&'a Group, &'a Account), Refusal> {
+) -> Result<(&'a Group, &'a Account), AdminError> {
     acting.require(Permission::UpdateGroup)?;
     let group = find(world, group)?;
     require_editable(group)?;
@@ -89,29 +93,29 @@ pub fn set_member<'a>(
     Ok((group, user))
 }
 
-fn checked(world: &World<'_>, mut record: GroupRecord) -> Result<GroupRecord, Refusal> {
+fn checked(world: &World<'_>, mut record: GroupRecord) -> Result<GroupRecord, AdminError> {
     record.name = names::text("group name", &record.name, 1, 200)?;
     match world.accounts.group_by_name(&record.name) {
         Some(other) if other.record.id != record.id => {
-            refuse(RefusalCode::NameTaken, format!("the group name {:?} is taken", record.name))
+            refuse(AdminErrorCode::NameTaken, format!("the group name {:?} is taken", record.name))
         }
         _ => Ok(record),
     }
 }
 
-fn require_editable(group: &Group) -> Result<(), Refusal> {
+fn require_editable(group: &Group) -> Result<(), AdminError> {
     if group.record.id == ALL_USERS {
         return refuse(
-            RefusalCode::InvalidValue,
+            AdminErrorCode::InvalidValue,
             "the group all-users is built in: every user is its member",
         );
     }
     Ok(())
 }
 
-fn require_depth(depth: usize) -> Result<(), Refusal> {
+fn require_depth(depth: usize) -> Result<(), AdminError> {
     if depth > MAX_DEPTH {
-        return refuse(RefusalCode::InvalidValue, format!("groups are nested at most {MAX_DEPTH} deep"));
+        return refuse(AdminErrorCode::InvalidValue, format!("groups are nested at most {MAX_DEPTH} deep"));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{Refusal, RefusalCode};
+use super::{AdminError, AdminErrorCode};
 
 mod joiners;
 
@@ -13,7 +13,7 @@ const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 /// where they change how the letters around them are drawn, and in emoji sequences; [`fold`] ignores them.
 ///
 /// [`fold`]: crate::authz::accounts::fold
-pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Refusal> {
+pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, AdminError> {
     let clean = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
     let clean = clean.trim();
     let length = clean.chars().count();
@@ -27,7 +27,7 @@ pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Re
     }
 }
 
-pub fn login(login: &str) -> Result<String, Refusal> {
+pub fn login(login: &str) -> Result<String, AdminError> {
     let fits = (1..=64).contains(&login.len())
         && login.starts_with(|c: char| c.is_ascii_alphanumeric())
         && login.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b));
@@ -40,7 +40,7 @@ pub fn login(login: &str) -> Result<String, Refusal> {
     Ok(login.to_owned())
 }
 
-pub fn email(email: &str) -> Result<String, Refusal> {
+pub fn email(email: &str) -> Result<String, AdminError> {
     let email = text("mail address", email, 3, 254)?;
     let split = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
     if !split || email.contains(char::is_whitespace) {
@@ -50,7 +50,7 @@ pub fn email(email: &str) -> Result<String, Refusal> {
 }
 
 /// `[a-z][a-z0-9-]{0,62}`.
-pub fn role_key(key: &str) -> Result<String, Refusal> {
+pub fn role_key(key: &str) -> Result<String, AdminError> {
     let fits = (1..=63).contains(&key.len())
         && key.starts_with(|c: char| c.is_ascii_lowercase())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -68,8 +68,8 @@ fn is_invisible(c: char) -> bool {
         '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::new(RefusalCode::InvalidName, message))
+fn invalid<T>(message: impl Into<String>) -> Result<T, AdminError> {
+    Err(AdminError::new(AdminErrorCode::InvalidName, message))
 }
 
 #[cfg(test)]

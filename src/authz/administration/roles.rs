@@ -1,12 +1,20 @@
 //! Roles and grants: `manage-role`, and only permissions that one has.
 
-use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse};
+use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse};
 use crate::authz::{
     accounts::{GrantRecord, Power, RoleRecord, built_in_roles},
     subject::Permission,
 };
 
-pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> Result<RoleRecord, Refusal> {
+pub fn find<'a>(world: &World<'a>, key: &str) -> Result<&'a RoleRecord, AdminError> {
+    world.accounts.role(key).map_or_else(|| not_found("role", key), Ok)
+}
+
+pub fn create(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    mut role: RoleRecord,
+) -> Result<RoleRecord, AdminError> {
     acting.require(Permission::ManageRole)?;
     role.key = names::role_key(&role.key)?;
     role.name = names::text("role name", &role.name, 1, 200)?;
@@ -14,18 +22,44 @@ pub fn create(world: &World<'_>, acting: &Acting<'_>, mut role: RoleRecord) -> R
     role.permissions.dedup();
     acting.require_gift(&power_of(&role))?;
     if world.accounts.role(&role.key).is_some() {
-        return refuse(RefusalCode::NameTaken, format!("the role {:?} exists", role.key));
+        return refuse(AdminErrorCode::NameTaken, format!("the role {:?} exists", role.key));
     }
     Ok(role)
 }
 
-/// With its grants.
-pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&'a RoleRecord, Refusal> {
+/// `after` is the role as it is to be. Whoever changes a role has every permission that it gave and gives.
+pub fn edit(
+    world: &World<'_>,
+    acting: &Acting<'_>,
+    before: &RoleRecord,
+    mut after: RoleRecord,
+) -> Result<RoleRecord, Refusal> {
     acting.require(Permission::ManageRole)?;
-    let Some(role) = world.accounts.role(key) else { return not_found("role", key) };
-    if built_in_roles().iter().any(|built_in| built_in.key == key) {
-        return refuse(RefusalCode::InvalidValue, format!("the role {key:?} is built in"));
+    require_editable(&before.key)?;
+    after.name = names::text("role name", &after.name, 1, 200)?;
+    after.permissions.sort_unstable();
+    after.permissions.dedup();
+    let (had, has) = (power_of(before), power_of(&after));
+    acting.require_cover(&had.union(&has))?;
+    if !had.covers(&has) {
+        acting.require_unbounded()?;
     }
+    let mut next = world.accounts.clone();
+    next.put_role(after.clone());
+    keeps_an_admin(world.accounts, &next)?;
+    Ok(after)
+}
+
+/// Whether these permissions give nothing that those do not.
+pub fn only_removes(before: &[Permission], after: &[Permission]) -> bool {
+    permissions_of(before).covers(&permissions_of(after))
+}
+
+/// With its grants.
+pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&'a RoleRecord, AdminError> {
+    acting.require(Permission::ManageRole)?;
+    let role = find(world, key)?;
+    require_editable(key)?;
     acting.require_cover(&power_of(role))?;
     let mut next = world.accounts.clone();
     next.drop_role(key);
@@ -39,9 +73,9 @@ pub fn grant(
     acting: &Acting<'_>,
     grant: &GrantRecord,
     granted: bool,
-) -> Result<(), Refusal> {
+) -> Result<(), AdminError> {
     acting.require(Permission::ManageRole)?;
-    let Some(role) = world.accounts.role(&grant.role) else { return not_found("role", &grant.role) };
+    let role = find(world, &grant.role)?;
     if granted {
         acting.require_gift(&power_of(role))?;
     } else {
@@ -53,6 +87,17 @@ pub fn grant(
     Ok(())
 }
 
+fn require_editable(key: &str) -> Result<(), Refusal> {
+    if built_in_roles().iter().any(|built_in| built_in.key == key) {
+        return refuse(RefusalCode::InvalidValue, format!("the role {key:?} is built in"));
+    }
+    Ok(())
+}
+
 fn power_of(role: &RoleRecord) -> Power {
-    Power { permissions: role.permissions.iter().copied().collect(), ..Power::default() }
+    permissions_of(&role.permissions)
+}
+
+fn permissions_of(permissions: &[Permission]) -> Power {
+    Power { permissions: permissions.iter().copied().collect(), ..Power::default() }
 }

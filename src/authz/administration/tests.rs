@@ -6,7 +6,7 @@ use crate::authz::{
     fixture,
     rules::{ServiceIds, ServiceKey},
     secret::TokenId,
-    subject::{Access, Ending, Scope},
+    subject::{Access, Scope, TokenEnd},
 };
 
 mod accounts;
@@ -159,7 +159,7 @@ impl Town {
             scope: Scope::new(entries.collect::<Vec<_>>()).unwrap(),
             not_before: None,
             expires_at,
-            end: Ending::None,
+            end: TokenEnd::None,
             allow_ips: networks.iter().map(|net| net.parse().unwrap()).collect(),
         }
     }
@@ -173,7 +173,7 @@ fn reach(scope: &[(&str, Access)], expires_at: Option<Timestamp>, networks: &[&s
     }
 }
 
-fn code<T>(result: Result<T, Refusal>) -> &'static str {
+fn code<T>(result: Result<T, AdminError>) -> &'static str {
     result.map_or_else(|refusal| refusal.code.word(), |_| "ok")
 }
 

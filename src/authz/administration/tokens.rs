@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Acting, Refusal, RefusalCode, World, names, refuse, users};
+use super::{Acting, AdminError, AdminErrorCode, World, names, refuse, users};
 use crate::authz::{
     accounts::{Account, Power},
     rules::ServiceId,
-    subject::{Access, Ending, Permission, Scope},
+    subject::{Access, Permission, Scope, TokenEnd},
     time::Timestamp,
 };
 
@@ -29,20 +29,20 @@ pub struct Reach {
 }
 
 /// The owner of a token that is to be made.
-pub fn owner<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+pub fn owner<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     let owner = users::find_for(world, acting, login, Permission::UpdateUser)?;
     acting.require_update(owner.ix)?;
     if owner.record.banned.is_some() {
-        return refuse(RefusalCode::UserBanned, format!("the user {login:?} is banned"));
+        return refuse(AdminErrorCode::UserBanned, format!("the user {login:?} is banned"));
     }
     Ok(owner)
 }
 
-pub fn name(text: &str) -> Result<String, Refusal> {
+pub fn name(text: &str) -> Result<String, AdminError> {
     names::text("token name", text, 1, 100)
 }
 
-pub fn note(text: &str) -> Result<String, Refusal> {
+pub fn note(text: &str) -> Result<String, AdminError> {
     names::text("note", text, 0, 500)
 }
 
@@ -54,7 +54,7 @@ pub fn create(
     owner: &Account,
     reach: Reach,
     not_before: Option<Timestamp>,
-) -> Result<Reach, Refusal> {
+) -> Result<Reach, AdminError> {
     let reach = checked(reach)?;
     let owned = Power::of(world.accounts, world.rules, owner);
     for (key, _) in &reach.scope {
@@ -69,7 +69,7 @@ pub fn create(
     }
     require_lifetime(world, reach.expires_at)?;
     if not_before.zip(reach.expires_at).is_some_and(|(start, end)| start >= end) {
-        return refuse(RefusalCode::InvalidValue, "the token would expire before it becomes valid");
+        return refuse(AdminErrorCode::InvalidValue, "the token would expire before it becomes valid");
     }
     require_within_parent(world, acting, &reach)?;
     Ok(reach)
@@ -82,10 +82,10 @@ pub fn rotate(
     owner: &Account,
     reach: &Reach,
     grace: Option<Duration>,
-) -> Result<Duration, Refusal> {
+) -> Result<Duration, AdminError> {
     require_change(world, acting, owner)?;
     if owner.record.banned.is_some() {
-        return refuse(RefusalCode::UserBanned, format!("the user {:?} is banned", owner.record.login));
+        return refuse(AdminErrorCode::UserBanned, format!("the user {:?} is banned", owner.record.login));
     }
     // Who replaces another's token takes hold of what it may reach later, too.
     if !acting.is(owner.ix) && !acting.has(Permission::ReadService) {
@@ -100,7 +100,7 @@ pub fn rotate(
     require_within_parent(world, acting, reach)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
     if grace > MAX_GRACE {
-        return refuse(RefusalCode::InvalidValue, "the grace of a replaced token is at most 7 days");
+        return refuse(AdminErrorCode::InvalidValue, "the grace of a replaced token is at most 7 days");
     }
     Ok(grace)
 }
@@ -112,7 +112,7 @@ pub fn edit(
     owner: &Account,
     before: &Reach,
     after: Reach,
-) -> Result<Reach, Refusal> {
+) -> Result<Reach, AdminError> {
     require_change(world, acting, owner)?;
     if after == *before {
         return Ok(after);
@@ -124,12 +124,15 @@ pub fn edit(
         || !networks_within(&after.allow_ips, &before.allow_ips);
     if wider {
         return refuse(
-            RefusalCode::CannotWiden,
+            AdminErrorCode::CannotWiden,
             "a token is never made wider or longer-lived: make a new one",
         );
     }
     if after.expires_at != before.expires_at && ends(&after) <= world.now {
-        return refuse(RefusalCode::ExpiryInPast, "the new end lies in the past: revoke the token instead");
+        return refuse(
+            AdminErrorCode::ExpiryInPast,
+            "the new end lies in the past: revoke the token instead",
+        );
     }
     Ok(after)
 }
@@ -141,70 +144,76 @@ pub fn import(
     acting: &Acting<'_>,
     scope: &[(String, Access)],
     expires_at: Option<Timestamp>,
-) -> Result<Vec<(String, Access)>, Refusal> {
+) -> Result<Vec<(String, Access)>, AdminError> {
     acting.require(Permission::AdminWrite)?;
     let reach = checked(Reach { scope: scope.to_vec(), expires_at, allow_ips: Vec::new() })?;
     if let Some((key, _)) = reach.scope.iter().find(|(key, _)| world.rules.service_by_key(key).is_none()) {
         return not_readable(key);
     }
     if expires_at.is_some_and(|end| end <= world.now) {
-        return refuse(RefusalCode::ExpiryInPast, "the token has expired already");
+        return refuse(AdminErrorCode::ExpiryInPast, "the token has expired already");
     }
     require_within_parent(world, acting, &reach)?;
     Ok(reach.scope)
 }
 
 /// Always one's own; it only takes power away.
-pub fn revoke(acting: &Acting<'_>, owner: &Account) -> Result<(), Refusal> {
+pub fn revoke(acting: &Acting<'_>, owner: &Account) -> Result<(), AdminError> {
     if acting.is(owner.ix) { Ok(()) } else { acting.require(Permission::UpdateUser) }
 }
 
-fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Result<(), Refusal> {
+fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Result<(), AdminError> {
     acting.require_update(owner.ix)?;
     acting.require_cover_of(world, owner)
 }
 
 /// Sorted, each service once.
-fn checked(mut reach: Reach) -> Result<Reach, Refusal> {
+fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
     reach.scope.sort();
     if reach.scope.is_empty() {
-        return refuse(RefusalCode::EmptyScope, "the scope names no service");
+        return refuse(AdminErrorCode::EmptyScope, "the scope names no service");
     }
     if let Some(twice) = reach.scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return refuse(RefusalCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
+        return refuse(AdminErrorCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
     }
     if reach.scope.len() > MAX_SCOPE {
-        return refuse(RefusalCode::InvalidValue, format!("a scope has at most {MAX_SCOPE} services"));
+        return refuse(AdminErrorCode::InvalidValue, format!("a scope has at most {MAX_SCOPE} services"));
     }
     if reach.allow_ips.len() > MAX_NETWORKS {
-        return refuse(RefusalCode::InvalidValue, format!("a token names at most {MAX_NETWORKS} networks"));
+        return refuse(
+            AdminErrorCode::InvalidValue,
+            format!("a token names at most {MAX_NETWORKS} networks"),
+        );
     }
     Ok(reach)
 }
 
-fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<(), Refusal> {
+fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<(), AdminError> {
     if expires_at.is_some_and(|end| end <= world.now) {
-        return refuse(RefusalCode::ExpiryInPast, "the token would have expired already");
+        return refuse(AdminErrorCode::ExpiryInPast, "the token would have expired already");
     }
     let Some(longest) = world.max_lifetime else { return Ok(()) };
     let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
     if expires_at.is_none_or(|end| end > world.now.plus_seconds(longest)) {
-        return refuse(RefusalCode::LifetimeTooLong, format!("a token lives at most {longest} seconds here"));
+        return refuse(
+            AdminErrorCode::LifetimeTooLong,
+            format!("a token lives at most {longest} seconds here"),
+        );
     }
     Ok(())
 }
 
 /// A token made through a token is never wider, longer-lived or reachable from more addresses.
-fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) -> Result<(), Refusal> {
+fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) -> Result<(), AdminError> {
     let Some(parent) = acting.parent.as_deref() else { return Ok(()) };
     let known = |key: &str| world.rules.service_by_key(key).map(|service| service.id);
     let entries: Option<Vec<(ServiceId, Access)>> =
         reach.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();
     let narrower = entries.and_then(Scope::new).is_some_and(|scope| scope.is_within(&parent.scope));
     let grace = match parent.end {
-        Ending::None => None,
-        Ending::Rotated { grace_until } => Some(grace_until),
-        Ending::Revoked => Some(world.now),
+        TokenEnd::None => None,
+        TokenEnd::Rotated { grace_until } => Some(grace_until),
+        TokenEnd::Revoked => Some(world.now),
     };
     let end = parent.expires_at.into_iter().chain(grace).min();
     let shorter = end.is_none_or(|end| reach.expires_at.is_some_and(|own| own <= end));
@@ -212,7 +221,7 @@ fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) 
         return Ok(());
     }
     let message = "a token made through a token is not wider, longer-lived or usable from more addresses";
-    refuse(RefusalCode::ExceedsParentToken, message)
+    refuse(AdminErrorCode::ExceedsParentToken, message)
 }
 
 fn allows(scope: &[(String, Access)], (key, access): &(String, Access)) -> bool {
@@ -226,8 +235,8 @@ fn networks_within(inner: &[IpNet], outer: &[IpNet]) -> bool {
 }
 
 /// The same answer for an unknown and an unreadable service.
-fn not_readable<T>(key: &str) -> Result<T, Refusal> {
+fn not_readable<T>(key: &str) -> Result<T, AdminError> {
     let message =
         format!("the service {key:?} does not exist, or cannot be read by the owner and by who asks");
-    refuse(RefusalCode::ServiceNotReadable, message)
+    refuse(AdminErrorCode::ServiceNotReadable, message)
 }

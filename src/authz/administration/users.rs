@@ -1,13 +1,13 @@
 //! Users: who may make, change, ban and delete them.
 
-use super::{Acting, Refusal, RefusalCode, World, keeps_an_admin, names, not_found, refuse};
+use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse};
 use crate::authz::{
     accounts::{Account, Accounts, UserKind, UserRecord},
     subject::Permission,
 };
 
 /// The login's user, not deleted.
-pub fn find<'a>(world: &World<'a>, login: &str) -> Result<&'a Account, Refusal> {
+pub fn find<'a>(world: &World<'a>, login: &str) -> Result<&'a Account, AdminError> {
     world.accounts.user_by_login(login).map_or_else(|| not_found("user", login), Ok)
 }
 
@@ -18,7 +18,7 @@ pub(super) fn find_for<'a>(
     acting: &Acting<'_>,
     login: &str,
     others: Permission,
-) -> Result<&'a Account, Refusal> {
+) -> Result<&'a Account, AdminError> {
     match find(world, login) {
         Ok(user) if acting.is(user.ix) => Ok(user),
         found => {
@@ -29,7 +29,7 @@ pub(super) fn find_for<'a>(
 }
 
 /// A user to be made, names valid and free. Whoever gives it a password can be that user.
-pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Result<UserRecord, Refusal> {
+pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Result<UserRecord, AdminError> {
     acting.require(Permission::CreateUser)?;
     let record = checked(record)?;
     if record.password.is_some() {
@@ -42,7 +42,7 @@ pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Res
 }
 
 /// An account for whom a sign-in provider names: its word is not enough for a reserved login.
-pub fn provision(world: &World<'_>, record: UserRecord) -> Result<UserRecord, Refusal> {
+pub fn provision(world: &World<'_>, record: UserRecord) -> Result<UserRecord, AdminError> {
     let record = checked(record)?;
     take_login(world, &Acting::nobody(), &record)?;
     Ok(record)
@@ -55,13 +55,13 @@ pub fn edit(
     acting: &Acting<'_>,
     before: &Account,
     after: UserRecord,
-) -> Result<UserRecord, Refusal> {
+) -> Result<UserRecord, AdminError> {
     let after = checked(after)?;
     if after.login == before.record.login {
         acting.require_update(before.ix)?;
     } else {
         if acting.is(before.ix) {
-            return refuse(RefusalCode::PermissionDenied, "nobody changes their own login");
+            return refuse(AdminErrorCode::PermissionDenied, "nobody changes their own login");
         }
         acting.require(Permission::UpdateUser)?;
         acting.require_cover_of(world, before)?;
@@ -72,7 +72,11 @@ pub fn edit(
 }
 
 /// For [`edit`] and [`set_password`].
-pub fn find_to_edit<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+pub fn find_to_edit<'a>(
+    world: &World<'a>,
+    acting: &Acting<'_>,
+    login: &str,
+) -> Result<&'a Account, AdminError> {
     find_for(world, acting, login, Permission::UpdateUser)
 }
 
@@ -82,11 +86,11 @@ pub fn ban<'a>(
     acting: &Acting<'_>,
     login: &str,
     reason: Option<&str>,
-) -> Result<(&'a Account, Option<String>), Refusal> {
+) -> Result<(&'a Account, Option<String>), AdminError> {
     acting.require(Permission::UpdateUser)?;
     let user = find(world, login)?;
     if acting.is(user.ix) {
-        return refuse(RefusalCode::CannotBanSelf, "nobody bans themself, nor lifts their own ban");
+        return refuse(AdminErrorCode::CannotBanSelf, "nobody bans themself, nor lifts their own ban");
     }
     let reason = reason.map(|reason| names::text("reason", reason, 0, 500)).transpose()?;
     if reason.is_some() {
@@ -97,7 +101,7 @@ pub fn ban<'a>(
     Ok((user, reason))
 }
 
-pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     acting.require(Permission::DeleteUser)?;
     let user = find(world, login)?;
     let mut after: Accounts = world.accounts.clone();
@@ -107,7 +111,11 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
 }
 
 /// It only removes power: one's own always, others' with `update-user`.
-pub fn end_sessions<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+pub fn end_sessions<'a>(
+    world: &World<'a>,
+    acting: &Acting<'_>,
+    login: &str,
+) -> Result<&'a Account, AdminError> {
     let user = find_to_edit(world, acting, login)?;
     if !acting.is(user.ix) {
         acting.require(Permission::UpdateUser)?;
@@ -117,13 +125,16 @@ pub fn end_sessions<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> 
 
 /// Somebody else sets their password by it, so that it is as setting it. Oneself changes it with the
 /// present one: else whoever finds a screen unlocked has the account.
-pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, Refusal> {
+pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     let user = set_password(world, acting, login, true)?;
     if acting.is(user.ix) {
-        return refuse(RefusalCode::PermissionDenied, "nobody invites themself: change the password instead");
+        return refuse(
+            AdminErrorCode::PermissionDenied,
+            "nobody invites themself: change the password instead",
+        );
     }
     if user.record.banned.is_some() {
-        return refuse(RefusalCode::UserBanned, "the account is disabled");
+        return refuse(AdminErrorCode::UserBanned, "the account is disabled");
     }
     Ok(user)
 }
@@ -134,7 +145,7 @@ pub fn set_password<'a>(
     acting: &Acting<'_>,
     login: &str,
     some: bool,
-) -> Result<&'a Account, Refusal> {
+) -> Result<&'a Account, AdminError> {
     let user = find_to_edit(world, acting, login)?;
     acting.require_update(user.ix)?;
     acting.require_cover_of(world, user)?;
@@ -145,16 +156,16 @@ pub fn set_password<'a>(
     Ok(user)
 }
 
-fn require_human(record: &UserRecord) -> Result<(), Refusal> {
+fn require_human(record: &UserRecord) -> Result<(), AdminError> {
     match record.kind {
         UserKind::Human => Ok(()),
         UserKind::Service => {
-            refuse(RefusalCode::InvalidValue, "a service account has no password, only tokens")
+            refuse(AdminErrorCode::InvalidValue, "a service account has no password, only tokens")
         }
     }
 }
 
-fn checked(mut record: UserRecord) -> Result<UserRecord, Refusal> {
+fn checked(mut record: UserRecord) -> Result<UserRecord, AdminError> {
     record.login = names::login(&record.login)?;
     record.name = names::text("name", &record.name, 1, 200)?;
     record.email = record.email.map(|email| names::email(&email)).transpose()?;
@@ -162,23 +173,23 @@ fn checked(mut record: UserRecord) -> Result<UserRecord, Refusal> {
 }
 
 /// The login is free, and the actor may give it away.
-fn take_login(world: &World<'_>, acting: &Acting<'_>, record: &UserRecord) -> Result<(), Refusal> {
+fn take_login(world: &World<'_>, acting: &Acting<'_>, record: &UserRecord) -> Result<(), AdminError> {
     require_unreserved(world, acting, &record.login)?;
     match world.accounts.user_by_login(&record.login) {
         Some(other) if other.record.id != record.id => {
-            refuse(RefusalCode::NameTaken, format!("the login {:?} is taken", record.login))
+            refuse(AdminErrorCode::NameTaken, format!("the login {:?} is taken", record.login))
         }
         _ => Ok(()),
     }
 }
 
 /// Upstreams may trust these names by themselves.
-fn require_unreserved(world: &World<'_>, acting: &Acting<'_>, login: &str) -> Result<(), Refusal> {
+fn require_unreserved(world: &World<'_>, acting: &Acting<'_>, login: &str) -> Result<(), AdminError> {
     let reserved = world.reserved_logins.iter().any(|reserved| reserved.eq_ignore_ascii_case(login));
     if !reserved || acting.has(Permission::AdminWrite) {
         return Ok(());
     }
     let message =
         format!("the login {login:?} is reserved (admin.reserved_logins): taking it needs admin-write");
-    refuse(RefusalCode::PermissionDenied, message)
+    refuse(AdminErrorCode::PermissionDenied, message)
 }

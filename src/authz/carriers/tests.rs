@@ -1,7 +1,7 @@
 use http::{HeaderMap, header};
 
 use super::*;
-use crate::authz::secret::{Digest, Form, TokenText};
+use crate::authz::secret::{BearerForm, Digest, TokenText};
 
 const ALL: &[&str] = &["bearer", "basic", "raw", "websocket", "header:x-api-key", "header:private-token"];
 
@@ -45,7 +45,7 @@ fn chosen(accepted: &[&str], fields: &[(&str, &str)], secure: bool) -> (Credenti
 #[test]
 fn a_carrier_counts_where_it_is_accepted() {
     let (text, digest) = token();
-    let own = |kind| Credential::Carried { kind, form: Form::Own, digest: Some(digest) };
+    let own = |kind| Credential::Carried { kind, form: BearerForm::Own, digest: Some(digest) };
     let foreign = Credential::foreign;
     let check = |row: &str, fields: &[(&str, &str)], expected: Credential, stood: Option<&str>| {
         let found = chosen(ALL, fields, true);
@@ -127,7 +127,7 @@ fn a_carrier_counts_where_it_is_accepted() {
 #[test]
 fn one_text_is_one_credential_and_two_are_ambiguous() {
     let (text, digest) = token();
-    let bearer = Credential::Bearer { form: Form::Own, digest: Some(digest) };
+    let bearer = Credential::Bearer { form: BearerForm::Own, digest: Some(digest) };
     let other = text.replace("pgt_", "perm:pgt_");
     let check = |row: &str, accepted: &[&str], fields: &[(&str, &str)], expected: Credential| {
         assert_eq!(chosen(accepted, fields, true).0, expected, "{row}");
@@ -150,7 +150,8 @@ fn one_text_is_one_credential_and_two_are_ambiguous() {
     );
     check("two bad ones", ALL, &[("x-api-key", "x"), ("private-token", "x")], Credential::AmbiguousCarrier);
     check("not accepted", &["bearer"], &[("authorization", &sent), ("x-api-key", "abc")], bearer);
-    let header = Credential::Carried { kind: CarrierKind::Header, form: Form::Own, digest: Some(digest) };
+    let header =
+        Credential::Carried { kind: CarrierKind::Header, form: BearerForm::Own, digest: Some(digest) };
     check(
         "the application's own bearer",
         &["header:x-api-key"],

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::authz::{
     carriers::CarrierKind,
-    secret::{Bearer, Digest, Form},
+    secret::{Bearer, BearerForm, Digest},
 };
 
 /// The outcome of reading the `Authorization` fields.
@@ -19,16 +19,16 @@ pub enum Credential {
     /// `Bearer` and then not one word of `token68`, or beyond 512 characters.
     Malformed,
     /// One word. The digest is of the canonical text; absent when the form alone refuses it.
-    Bearer { form: Form, digest: Option<Digest> },
+    Bearer { form: BearerForm, digest: Option<Digest> },
     /// The same in another carrier than `Authorization: Bearer`, which the service accepts.
-    Carried { kind: CarrierKind, form: Form, digest: Option<Digest> },
+    Carried { kind: CarrierKind, form: BearerForm, digest: Option<Digest> },
     /// A carrier that the service accepts was sent twice or in a folded spelling, or two of them differ.
     AmbiguousCarrier,
     /// A carrier that the service accepts does not hold one word.
     MalformedCarrier,
     /// In a carrier that this service does not accept, but another one on the same host. The answer must
     /// not tell the two apart to a stranger: it authenticates, but permits nothing.
-    Elsewhere { form: Form, digest: Option<Digest> },
+    Elsewhere { form: BearerForm, digest: Option<Digest> },
 }
 
 impl Credential {
@@ -67,19 +67,19 @@ impl Credential {
         bearer: Bearer<'_>,
         perm_alias: bool,
         imports: bool,
-    ) -> (Form, Option<Digest>) {
+    ) -> (BearerForm, Option<Digest>) {
         let (bearer, form) = bearer.classify(perm_alias);
         let looked_up = match form {
-            Form::Own => true,
-            Form::Foreign => imports,
-            Form::ChecksumMismatch => false,
+            BearerForm::Own => true,
+            BearerForm::Foreign => imports,
+            BearerForm::ChecksumMismatch => false,
         };
         (form, looked_up.then(|| bearer.digest()))
     }
 
     /// A text that no token can have.
     pub(in crate::authz) fn foreign(kind: CarrierKind) -> Self {
-        Credential::Carried { kind, form: Form::Foreign, digest: None }
+        Credential::Carried { kind, form: BearerForm::Foreign, digest: None }
     }
 
     /// What the token index is asked for.
@@ -128,7 +128,7 @@ mod tests {
         let check = |field: &str, expected: Credential| {
             assert_eq!(Credential::from_field(field.as_bytes(), true, false), expected, "{field:?}");
         };
-        let foreign = Credential::Bearer { form: Form::Foreign, digest: None };
+        let foreign = Credential::Bearer { form: BearerForm::Foreign, digest: None };
         check("", Credential::UnsupportedScheme);
         check("Basic YTpi", Credential::UnsupportedScheme);
         check("Bearerx y", Credential::UnsupportedScheme);

@@ -8,20 +8,20 @@ use crate::authz::{
     carriers::CarrierKind,
     path::RequestPath,
     rules::{Disagreement, Origin, Owner},
-    secret::{Form, redact},
+    secret::{BearerForm, redact},
     subject::{Access, Directory, Permission, Subject},
 };
 
 /// Listens to a decision.
 pub(in crate::authz) trait Observer {
-    fn saw(&mut self, step: &'static str, tell: impl FnOnce() -> Told);
+    fn saw(&mut self, step: &'static str, observe: impl FnOnce() -> Observation);
 }
 
 /// Hears nothing.
 pub(in crate::authz) struct Silent;
 
 /// What a step looked at, what it came to, and by which rule.
-pub(in crate::authz) struct Told {
+pub(in crate::authz) struct Observation {
     pub looked_at: String,
     pub result: String,
     pub origin: Option<Origin>,
@@ -29,10 +29,10 @@ pub(in crate::authz) struct Told {
 
 impl Observer for Silent {
     #[inline(always)]
-    fn saw(&mut self, _: &'static str, _: impl FnOnce() -> Told) {}
+    fn saw(&mut self, _: &'static str, _: impl FnOnce() -> Observation) {}
 }
 
-impl Told {
+impl Observation {
     fn new(looked_at: impl Into<String>, result: impl Into<String>) -> Self {
         Self { looked_at: looked_at.into(), result: result.into(), origin: None }
     }
@@ -65,9 +65,9 @@ impl Told {
         match owner {
             Ok(Some(owner)) => {
                 let key = &owner.service.spec.key;
-                let told =
+                let observation =
                     Self::new(looked_at, format!("\"{}\" belongs to the service \"{key}\"", owner.prefix));
-                told.by(&owner.service.spec.origin)
+                observation.by(&owner.service.spec.origin)
             }
             Ok(None) => Self::new(looked_at, "belongs to no service"),
             Err(Disagreement::InvalidUtf8) => {
@@ -96,9 +96,9 @@ impl Told {
             Credential::Bearer { form, .. }
             | Credential::Carried { form, .. }
             | Credential::Elsewhere { form, .. } => match form {
-                Form::Own => "a bearer of permgate's form",
-                Form::ChecksumMismatch => "a bearer of permgate's form, mistyped",
-                Form::Foreign => "a bearer of another form",
+                BearerForm::Own => "a bearer of permgate's form",
+                BearerForm::ChecksumMismatch => "a bearer of permgate's form, mistyped",
+                BearerForm::Foreign => "a bearer of another form",
             },
         };
         let looked_at = match query.credential {
@@ -183,10 +183,10 @@ impl Told {
     }
 
     pub fn anonymous(reason: Reason, owner: Owner<'_>) -> Self {
-        let told = Self::new(reason.code(), "the token adds nothing: forwarded without an identity");
+        let observation = Self::new(reason.code(), "the token adds nothing: forwarded without an identity");
         match owner.public {
-            Some(rule) => told.by(&rule.origin),
-            None => told,
+            Some(rule) => observation.by(&rule.origin),
+            None => observation,
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum SecondTarget<'r> {
 }
 
 /// The reason, and the service that a denial may name.
-type Refused<'r> = (Reason, Option<Owner<'r>>);
+type TargetDenial<'r> = (Reason, Option<Owner<'r>>);
 
 impl<'r> SecondTarget<'r> {
     /// The owner by agreement of all readings, as of the path itself.
@@ -43,7 +43,7 @@ impl<'r> SecondTarget<'r> {
     }
 
     /// What nobody owns is answered like what the account may not read.
-    pub fn authorize(self, subject: &Subject<'_>) -> Result<(), Refused<'r>> {
+    pub fn authorize(self, subject: &Subject<'_>) -> Result<(), TargetDenial<'r>> {
         match self {
             Self::Absent => Ok(()),
             Self::Unowned => Err((Reason::ReadServiceDenied, None)),
@@ -55,7 +55,7 @@ impl<'r> SecondTarget<'r> {
 
     /// Whether the request can be forwarded with it, for who may: the upstream of the path is the
     /// only one that hears of it, and the service takes the method.
-    pub fn accepts(self, query: &Query<'_>, first: Owner<'r>) -> Result<(), Refused<'r>> {
+    pub fn accepts(self, query: &Query<'_>, first: Owner<'r>) -> Result<(), TargetDenial<'r>> {
         let Self::Owned(owner) = self else { return Ok(()) };
         if owner.service.spec.upstream != first.service.spec.upstream {
             return Err((Reason::BadDestination, Some(first)));

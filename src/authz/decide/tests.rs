@@ -7,7 +7,7 @@ use crate::authz::{
     subject::{Scope, ServiceSet},
 };
 
-const SENT: Credential = Credential::Bearer { form: Form::Own, digest: Some(DIGEST) };
+const SENT: Credential = Credential::Bearer { form: BearerForm::Own, digest: Some(DIGEST) };
 
 /// A request for YouTrack that is permitted.
 fn query(path: &str) -> Query<'_> {
@@ -66,7 +66,7 @@ fn the_first_hit_answers() {
     // Everything is wrong at first; each line mends one thing, and the next row answers.
     let mut case = Case::new();
     let far = Timestamp::from_millis(NOW.as_millis() + 1);
-    case.token.end = Ending::Revoked;
+    case.token.end = TokenEnd::Revoked;
     case.token.expires_at = Some(NOW);
     case.token.not_before = Some(far);
     case.token.allow_ips = ["10.0.0.0/8".parse().unwrap()].into();
@@ -99,17 +99,17 @@ fn the_first_hit_answers() {
     check(&case, &asked, Reason::UnsupportedScheme);
     asked.credential = Credential::Malformed;
     check(&case, &asked, Reason::MalformedAuthorization);
-    asked.credential = Credential::Bearer { form: Form::Foreign, digest: None };
+    asked.credential = Credential::Bearer { form: BearerForm::Foreign, digest: None };
     check(&case, &asked, Reason::MalformedToken);
-    asked.credential = Credential::Bearer { form: Form::ChecksumMismatch, digest: None };
+    asked.credential = Credential::Bearer { form: BearerForm::ChecksumMismatch, digest: None };
     check(&case, &asked, Reason::ChecksumMismatch);
     asked.credential = SENT;
     check(&case, &asked, Reason::OwnerDeleted);
     case.fixture.change_user(|alice| alice.deleted = false);
     check(&case, &asked, Reason::TokenRevoked);
-    case.token.end = Ending::Rotated { grace_until: NOW };
+    case.token.end = TokenEnd::Rotated { grace_until: NOW };
     check(&case, &asked, Reason::TokenRotated);
-    case.token.end = Ending::Rotated { grace_until: far };
+    case.token.end = TokenEnd::Rotated { grace_until: far };
     check(&case, &asked, Reason::TokenExpired);
     case.token.expires_at = Some(far);
     check(&case, &asked, Reason::TokenNotYetValid);
@@ -144,7 +144,7 @@ fn an_unknown_digest_is_unknown() {
 #[test]
 fn foreign_texts_are_looked_up_once_something_is_imported() {
     let foreign = Query {
-        credential: Credential::Bearer { form: Form::Foreign, digest: Some(DIGEST) },
+        credential: Credential::Bearer { form: BearerForm::Foreign, digest: Some(DIGEST) },
         ..query("/api")
     };
     let mut case = Case::new();
@@ -233,7 +233,7 @@ fn a_permit_ends_with_its_token() {
         let mut case = Case::new();
         case.token.expires_at = expires.map(|s| NOW.plus_seconds(s));
         if let Some(grace) = grace {
-            case.token.end = Ending::Rotated { grace_until: NOW.plus_seconds(grace) };
+            case.token.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(grace) };
         }
         let facts = Facts { token: Some(&case.token), ..case.fixture.facts() };
         let asked = query("/api");

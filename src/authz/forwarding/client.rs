@@ -148,7 +148,7 @@ pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, 
 
 /// Name and value of each parameter. `None`: the element is malformed, or has one of them twice.
 pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> {
-    let mut told: Vec<(&[u8], Cow<'_, [u8]>)> = Vec::new();
+    let mut pairs: Vec<(&[u8], Cow<'_, [u8]>)> = Vec::new();
     let mut rest = element.trim_ascii();
     while let Some(first) = rest.first() {
         // RFC 7239, 4: there may be nothing between two semicolons.
@@ -171,12 +171,12 @@ pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> 
             Some((b';', more)) => more.trim_ascii_start(),
             Some(_) => return None,
         };
-        if told.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+        if pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
             return None;
         }
-        told.push((name, value));
+        pairs.push((name, value));
     }
-    Some(told)
+    Some(pairs)
 }
 
 /// What a quoted string says, from behind its opening quote, and what follows its end.

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 /// Why a field of the list is dropped, hence from whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DropReason {
     /// The gateway sets it itself, or nobody does: from everybody.
     Ours,
     /// It tells an upstream who is asking: from everybody.
@@ -48,106 +48,106 @@ pub enum PassFrom {
 }
 
 /// The first that fits decides.
-const LIST: &[(&str, Kind)] = &[
+const LIST: &[(&str, DropReason)] = &[
     // Set anew.
-    ("x-permgate*", Kind::Ours),
-    ("x-request-id", Kind::Ours),
+    ("x-permgate*", DropReason::Ours),
+    ("x-request-id", DropReason::Ours),
     // A copy of Destination (WebDAV), which was judged, and Netscape's and mod_dav's older name for it.
-    ("x-http-destination*", Kind::Reroute),
-    ("new-uri", Kind::Reroute),
+    ("x-http-destination*", DropReason::Reroute),
+    ("new-uri", DropReason::Reroute),
     // The way up to here.
-    ("forwarded", Kind::Hop),
-    ("x-forwarded-for", Kind::Hop),
-    ("x-forwarded-host", Kind::Hop),
-    ("x-forwarded-port", Kind::Hop),
-    ("x-forwarded-proto", Kind::Hop),
-    ("x-forwarded-scheme", Kind::Hop),
-    ("x-forwarded-server", Kind::Hop),
-    ("x-forwarded-ssl", Kind::Hop),
-    ("x-forwarded-prefix", Kind::Hop),
+    ("forwarded", DropReason::Hop),
+    ("x-forwarded-for", DropReason::Hop),
+    ("x-forwarded-host", DropReason::Hop),
+    ("x-forwarded-port", DropReason::Hop),
+    ("x-forwarded-proto", DropReason::Hop),
+    ("x-forwarded-scheme", DropReason::Hop),
+    ("x-forwarded-server", DropReason::Hop),
+    ("x-forwarded-ssl", DropReason::Hop),
+    ("x-forwarded-prefix", DropReason::Hop),
     // Forward-auth's names for the target, then every identity that oauth2-proxy and others tell so.
-    ("x-forwarded-method", Kind::Reroute),
-    ("x-forwarded-uri", Kind::Reroute),
-    ("x-forwarded-path", Kind::Reroute),
-    ("x-forwarded*", Kind::Identity),
-    ("cf-connecting-ip*", Kind::Hop),
-    ("cf-pseudo-ipv4", Kind::Hop),
-    ("client-ip", Kind::Hop),
-    ("fastly-client-ip", Kind::Hop),
-    ("fly-client-ip", Kind::Hop),
-    ("front-end-https", Kind::Hop),
-    ("proxy-client-ip", Kind::Hop),
-    ("script-name", Kind::Hop),
-    ("true-client-ip", Kind::Hop),
-    ("wl-proxy-client-ip", Kind::Hop),
-    ("x-client-ip", Kind::Hop),
-    ("x-cluster-client-ip", Kind::Hop),
-    ("x-envoy-external-address", Kind::Hop),
-    ("x-original-forwarded-for", Kind::Hop),
-    ("x-originating-ip", Kind::Hop),
-    ("x-proxyuser-ip", Kind::Hop),
-    ("x-real-ip", Kind::Hop),
-    ("x-remote-addr", Kind::Hop),
-    ("x-remote-ip", Kind::Hop),
-    ("x-scheme", Kind::Hop),
-    ("x-script-name", Kind::Hop),
-    ("x-url-scheme", Kind::Hop),
+    ("x-forwarded-method", DropReason::Reroute),
+    ("x-forwarded-uri", DropReason::Reroute),
+    ("x-forwarded-path", DropReason::Reroute),
+    ("x-forwarded*", DropReason::Identity),
+    ("cf-connecting-ip*", DropReason::Hop),
+    ("cf-pseudo-ipv4", DropReason::Hop),
+    ("client-ip", DropReason::Hop),
+    ("fastly-client-ip", DropReason::Hop),
+    ("fly-client-ip", DropReason::Hop),
+    ("front-end-https", DropReason::Hop),
+    ("proxy-client-ip", DropReason::Hop),
+    ("script-name", DropReason::Hop),
+    ("true-client-ip", DropReason::Hop),
+    ("wl-proxy-client-ip", DropReason::Hop),
+    ("x-client-ip", DropReason::Hop),
+    ("x-cluster-client-ip", DropReason::Hop),
+    ("x-envoy-external-address", DropReason::Hop),
+    ("x-original-forwarded-for", DropReason::Hop),
+    ("x-originating-ip", DropReason::Hop),
+    ("x-proxyuser-ip", DropReason::Hop),
+    ("x-real-ip", DropReason::Hop),
+    ("x-remote-addr", DropReason::Hop),
+    ("x-remote-ip", DropReason::Hop),
+    ("x-scheme", DropReason::Hop),
+    ("x-script-name", DropReason::Hop),
+    ("x-url-scheme", DropReason::Hop),
     // Authelia, CGI's REMOTE_USER, and the front proxy of Kubernetes.
-    ("remote-user", Kind::Identity),
-    ("remote-groups", Kind::Identity),
-    ("remote-email", Kind::Identity),
-    ("remote-name", Kind::Identity),
-    ("x-remote-user", Kind::Identity),
-    ("x-remote-uid", Kind::Identity),
-    ("x-remote-group", Kind::Identity),
-    ("x-remote-groups", Kind::Identity),
-    ("x-remote-email", Kind::Identity),
-    ("x-remote-name", Kind::Identity),
-    ("x-remote-extra-*", Kind::Identity),
+    ("remote-user", DropReason::Identity),
+    ("remote-groups", DropReason::Identity),
+    ("remote-email", DropReason::Identity),
+    ("remote-name", DropReason::Identity),
+    ("x-remote-user", DropReason::Identity),
+    ("x-remote-uid", DropReason::Identity),
+    ("x-remote-group", DropReason::Identity),
+    ("x-remote-groups", DropReason::Identity),
+    ("x-remote-email", DropReason::Identity),
+    ("x-remote-name", DropReason::Identity),
+    ("x-remote-extra-*", DropReason::Identity),
     // Not X-Auth-Token, by which clients of applications sign in.
-    ("x-auth-user", Kind::Identity),
-    ("x-auth-email", Kind::Identity),
-    ("x-auth-groups", Kind::Identity),
-    ("x-auth-roles", Kind::Identity),
-    ("x-auth-request-*", Kind::Identity),
-    ("x-authenticated-*", Kind::Identity),
-    ("x-authentik-*", Kind::Identity),
-    ("x-consumer-*", Kind::Identity),
-    ("x-pomerium-*", Kind::Identity),
-    ("x-vouch-*", Kind::Identity),
-    ("x-webauth-*", Kind::Identity),
-    ("cf-access-*", Kind::Identity),
-    ("oidc-claim-*", Kind::Identity),
-    ("tailscale-user-*", Kind::Identity),
-    ("x-amzn-oidc-*", Kind::Identity),
-    ("x-goog-authenticated-*", Kind::Identity),
-    ("x-goog-iap-*", Kind::Identity),
-    ("x-ms-client-principal*", Kind::Identity),
+    ("x-auth-user", DropReason::Identity),
+    ("x-auth-email", DropReason::Identity),
+    ("x-auth-groups", DropReason::Identity),
+    ("x-auth-roles", DropReason::Identity),
+    ("x-auth-request-*", DropReason::Identity),
+    ("x-authenticated-*", DropReason::Identity),
+    ("x-authentik-*", DropReason::Identity),
+    ("x-consumer-*", DropReason::Identity),
+    ("x-pomerium-*", DropReason::Identity),
+    ("x-vouch-*", DropReason::Identity),
+    ("x-webauth-*", DropReason::Identity),
+    ("cf-access-*", DropReason::Identity),
+    ("oidc-claim-*", DropReason::Identity),
+    ("tailscale-user-*", DropReason::Identity),
+    ("x-amzn-oidc-*", DropReason::Identity),
+    ("x-goog-authenticated-*", DropReason::Identity),
+    ("x-goog-iap-*", DropReason::Identity),
+    ("x-ms-client-principal*", DropReason::Identity),
     // Certificates that a proxy has verified.
-    ("ssl-client-*", Kind::Identity),
-    ("x-amzn-mtls-*", Kind::Identity),
-    ("x-arr-clientcert", Kind::Identity),
-    ("x-client-cert*", Kind::Identity),
-    ("x-ssl-client-*", Kind::Identity),
+    ("ssl-client-*", DropReason::Identity),
+    ("x-amzn-mtls-*", DropReason::Identity),
+    ("x-arr-clientcert", DropReason::Identity),
+    ("x-client-cert*", DropReason::Identity),
+    ("x-ssl-client-*", DropReason::Identity),
     // Httpoxy: CGI makes HTTP_PROXY of it.
-    ("proxy", Kind::Reroute),
-    ("path-info", Kind::Reroute),
-    ("x-accel-*", Kind::Reroute),
-    ("x-envoy-original-*", Kind::Reroute),
-    ("x-host", Kind::Reroute),
-    ("x-http-host-override", Kind::Reroute),
-    ("x-middleware-subrequest", Kind::Reroute),
-    ("x-original-host", Kind::Reroute),
-    ("x-original-method", Kind::Reroute),
-    ("x-original-upgrade", Kind::Reroute),
-    ("x-original-uri", Kind::Reroute),
-    ("x-original-url", Kind::Reroute),
-    ("x-rewrite-url", Kind::Reroute),
-    ("x-sendfile*", Kind::Reroute),
+    ("proxy", DropReason::Reroute),
+    ("path-info", DropReason::Reroute),
+    ("x-accel-*", DropReason::Reroute),
+    ("x-envoy-original-*", DropReason::Reroute),
+    ("x-host", DropReason::Reroute),
+    ("x-http-host-override", DropReason::Reroute),
+    ("x-middleware-subrequest", DropReason::Reroute),
+    ("x-original-host", DropReason::Reroute),
+    ("x-original-method", DropReason::Reroute),
+    ("x-original-upgrade", DropReason::Reroute),
+    ("x-original-uri", DropReason::Reroute),
+    ("x-original-url", DropReason::Reroute),
+    ("x-rewrite-url", DropReason::Reroute),
+    ("x-sendfile*", DropReason::Reroute),
 ];
 
 /// The list by the first letter that tells its names apart.
-static BY_LETTER: LazyLock<[Vec<(FieldPattern, Kind)>; LETTERS]> = LazyLock::new(|| {
+static BY_LETTER: LazyLock<[Vec<(FieldPattern, DropReason)>; LETTERS]> = LazyLock::new(|| {
     let mut lists = [const { Vec::new() }; LETTERS];
     for (pattern, kind) in LIST {
         lists[letter(pattern.as_bytes())].push((FieldPattern((*pattern).into()), *kind));
@@ -168,7 +168,7 @@ fn letter(name: &[u8]) -> usize {
 }
 
 /// Where a name in lower case stands on the list, in whatever spelling.
-pub fn kind(name: &[u8]) -> Option<Kind> {
+pub fn drop_reason(name: &[u8]) -> Option<DropReason> {
     let list = &BY_LETTER[letter(name)];
     list.iter().find(|(pattern, _)| pattern.fits(name)).map(|(_, kind)| *kind)
 }
@@ -205,12 +205,12 @@ impl FieldPattern {
 impl FieldPolicy {
     /// Whether a request's field is dropped. The name is in lower case.
     pub fn drops(&self, name: &[u8], peer_trusted: bool) -> bool {
-        let kind = kind(name);
+        let kind = drop_reason(name);
         let listed = match kind {
             None => self.drop.iter().any(|pattern| pattern.fits(name)),
-            Some(Kind::Ours) => return true,
-            Some(Kind::Identity | Kind::Reroute) => true,
-            Some(Kind::Hop) => {
+            Some(DropReason::Ours) => return true,
+            Some(DropReason::Identity | DropReason::Reroute) => true,
+            Some(DropReason::Hop) => {
                 let disguised = name.iter().any(|byte| matches!(byte, b'_' | b'.'));
                 !peer_trusted || disguised || self.drop.iter().any(|pattern| pattern.fits(name))
             }
@@ -220,7 +220,7 @@ impl FieldPolicy {
 
     /// Whether a request's trailer is dropped. Nothing is let through there.
     pub fn drops_trailer(&self, name: &[u8]) -> bool {
-        kind(name).is_some() || self.drop.iter().any(|pattern| pattern.fits(name))
+        drop_reason(name).is_some() || self.drop.iter().any(|pattern| pattern.fits(name))
     }
 
     fn passes(&self, name: &[u8], peer_trusted: bool) -> bool {

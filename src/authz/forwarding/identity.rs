@@ -65,7 +65,7 @@ impl<'a> Claims<'a> {
         let Some(subject) = permit.subject().filter(|_| service.spec.identity.has_assertion()) else {
             return Ok(None);
         };
-        let groups: Vec<&str> = told_groups(subject.user, service, directory).collect();
+        let groups: Vec<&str> = identity_groups(subject.user, service, directory).collect();
         if groups.iter().map(|group| group.len() + 1).sum::<usize>() > MAX_GROUPS {
             return Err(IdentityTooLarge);
         }
@@ -132,7 +132,7 @@ fn fields(user: &User, service: &Service, directory: &Directory) -> Result<Ident
 
 fn groups(user: &User, service: &Service, directory: &Directory) -> Result<String, IdentityTooLarge> {
     let mut list = String::new();
-    for group in told_groups(user, service, directory) {
+    for group in identity_groups(user, service, directory) {
         list.push_str(if list.is_empty() { "" } else { "," });
         list.extend(percent_encoding::utf8_percent_encode(group, GROUP_NAME));
         if list.len() > MAX_GROUPS {
@@ -142,7 +142,7 @@ fn groups(user: &User, service: &Service, directory: &Directory) -> Result<Strin
     Ok(list)
 }
 
-fn told_groups<'a>(
+fn identity_groups<'a>(
     user: &'a User,
     service: &'a Service,
     directory: &'a Directory,

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::dropped::{self, FieldPolicy, Kind};
+use super::dropped::{self, DropReason, FieldPolicy};
 use crate::authz::destination;
 
 /// Which way fields go.
@@ -70,18 +70,18 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a field is there that forwarding would drop and a proxy that only asks for a decision
-/// sends on: it would tell the upstream of another identity or another target. `told` are those
+/// sends on: it would tell the upstream of another identity or another target. `own` are those
 /// that this proxy sets itself.
-pub fn misleads(headers: &HeaderMap, told: &[&str]) -> bool {
+pub fn misleads(headers: &HeaderMap, own: &[&str]) -> bool {
     names(headers).any(|name| {
-        let misleads = match dropped::kind(name) {
+        let misleads = match dropped::drop_reason(name) {
             None => false,
             // As a header it is set anew.
-            Some(Kind::Ours) => name != b"x-request-id",
-            Some(Kind::Identity | Kind::Reroute) => true,
-            Some(Kind::Hop) => has_alias_byte(name) || name == b"x-forwarded-prefix",
+            Some(DropReason::Ours) => name != b"x-request-id",
+            Some(DropReason::Identity | DropReason::Reroute) => true,
+            Some(DropReason::Hop) => has_alias_byte(name) || name == b"x-forwarded-prefix",
         };
-        misleads && !told.iter().any(|told| told.as_bytes() == name)
+        misleads && !own.iter().any(|own| own.as_bytes() == name)
     })
 }
 
@@ -130,7 +130,7 @@ pub fn folds_onto(name: &HeaderName, field: &str) -> bool {
 /// Whether a field never reaches an upstream as a client sent it, or is a second target.
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    dropped::kind(name).is_some()
+    dropped::drop_reason(name).is_some()
         || !crosses(name, Side::Request, &FieldPolicy::default())
         || is_never_a_trailer(name)
         || matches!(name, b"content-length" | b"trailer" | b"via")

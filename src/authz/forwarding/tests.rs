@@ -4,7 +4,7 @@ use crate::authz::{
     fixture::{self, Fixture},
     path::RequestPath,
     rules::{Authorization, Identity, Secret},
-    secret::Form,
+    secret::BearerForm,
 };
 
 mod hops;
@@ -17,13 +17,13 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-fn told(map: &HeaderMap) -> Vec<(String, String)> {
+fn sorted_fields(map: &HeaderMap) -> Vec<(String, String)> {
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let mut told: Vec<_> = map.iter().map(field).collect();
-    told.sort();
-    told
+    let mut fields: Vec<_> = map.iter().map(field).collect();
+    fields.sort();
+    fields
 }
 
 fn query() -> Query<'static> {
@@ -32,7 +32,7 @@ fn query() -> Query<'static> {
         host: None,
         path: RequestPath::parse("/api/x"),
         token_in_url: false,
-        credential: Credential::Bearer { form: Form::Own, digest: Some(fixture::DIGEST) },
+        credential: Credential::Bearer { form: BearerForm::Own, digest: Some(fixture::DIGEST) },
         client: [192, 0, 2, 1].into(),
         upgrade: false,
         method_override: false,
@@ -77,7 +77,11 @@ fn the_upstream_gets_what_it_may() {
     let fixture = Fixture::new();
     let check = |name: &str, fields: &[(&str, &str)], expected: &[(&str, &str)]| {
         let all: Vec<_> = ALWAYS.iter().chain(expected).copied().collect();
-        assert_eq!(told(&sent(&fixture, fields, false).unwrap()), told(&map(&all)), "{name}");
+        assert_eq!(
+            sorted_fields(&sent(&fixture, fields, false).unwrap()),
+            sorted_fields(&map(&all)),
+            "{name}"
+        );
     };
     let dropped = |name: &str| check(name, &[(name, "1")], &[]);
     let kept = |name: &str| check(name, &[(name, "1")], &[(name, "1")]);
@@ -292,11 +296,11 @@ fn trailers_frame_route_and_identify_nothing() {
     ];
     let mut request = map(&fields);
     edit_request_trailers(&mut request, &FieldPolicy::default());
-    assert_eq!(told(&request), told(&map(&[("x-sum", "1")])));
+    assert_eq!(sorted_fields(&request), sorted_fields(&map(&[("x-sum", "1")])));
     let mut response =
         map(&[("grpc-status", "0"), ("content-length", "1"), ("set-cookie", "a"), ("connection", "close")]);
     edit_response_trailers(&mut response);
-    assert_eq!(told(&response), told(&map(&[("grpc-status", "0")])));
+    assert_eq!(sorted_fields(&response), sorted_fields(&map(&[("grpc-status", "0")])));
 }
 
 #[test]
@@ -320,7 +324,7 @@ fn an_answer_loses_what_concerns_one_connection() {
         ("set-cookie", "b"),
         ("trailer", "x-sum"),
     ];
-    assert_eq!(told(&headers), told(&map(&expected)));
+    assert_eq!(sorted_fields(&headers), sorted_fields(&map(&expected)));
 }
 
 #[test]

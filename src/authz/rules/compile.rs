@@ -192,8 +192,8 @@ fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -
     });
     let written: HashSet<&str> = prefixes.chain(public.iter().map(|rule| rule.path.text())).collect();
     let capitals = written.iter().any(|path| path.bytes().any(|b| b.is_ascii_uppercase()));
-    let told = HostCredentials::of(&services).map(Box::new);
-    Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals, told }
+    let host_credentials = HostCredentials::of(&services).map(Box::new);
+    Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals, host_credentials }
 }
 
 fn with_reserved() -> Table<Option<Claim>> {

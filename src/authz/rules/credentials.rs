@@ -79,14 +79,14 @@ impl HostCarriers {
 impl Rules {
     /// What is to be read from a request besides `Authorization: Bearer`; `None`: nothing.
     pub fn carriers(&self) -> Option<&Carriers> {
-        self.told.as_ref().map(|told| &told.all)
+        self.host_credentials.as_ref().map(|host_credentials| &host_credentials.all)
     }
 
     /// What the services of a host accept; `None`: every service has the default.
     pub fn carriers_on(&self, host: Option<&str>) -> Option<&HostCarriers> {
-        let told = self.told.as_ref()?;
-        let named = host.and_then(|host| told.hosts.get(host.strip_suffix('.').unwrap_or(host)));
-        Some(named.unwrap_or(&told.any_host))
+        let host_credentials = self.host_credentials.as_ref()?;
+        let named = host.and_then(|host| host_credentials.hosts.get(host.strip_suffix('.').unwrap_or(host)));
+        Some(named.unwrap_or(&host_credentials.any_host))
     }
 
     /// The credential that counts for the owner of a path, and its position in `others` (`None`:

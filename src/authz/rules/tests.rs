@@ -19,7 +19,7 @@ fn gateway() -> Vec<ServiceSpec> {
     ]
 }
 
-fn told(rules: &Rules, path: &str, host: Option<&str>, method: &Method) -> String {
+fn owner_of(rules: &Rules, path: &str, host: Option<&str>, method: &Method) -> String {
     let Ok(parsed) = RequestPath::parse(path) else { return "refused".to_owned() };
     match rules.owner(&parsed, host, method) {
         Ok(Some(owner)) => owner.service.spec.key.to_string(),
@@ -110,7 +110,7 @@ fn readings_that_lead_elsewhere_are_ambiguous() {
     ];
     for path in misread {
         let expected = if path.ends_with("..%2f") { "refused" } else { "ambiguous" };
-        assert_eq!(told(&rules, path, None, &Method::GET), expected, "{path}");
+        assert_eq!(owner_of(&rules, path, None, &Method::GET), expected, "{path}");
     }
 }
 
@@ -119,7 +119,7 @@ fn readings_that_agree_pass() {
     let rules = compile(gateway(), vec![]).unwrap();
     let check = |owner: &str, paths: &[&str]| {
         for path in paths {
-            assert_eq!(told(&rules, path, None, &Method::GET), owner, "{path}");
+            assert_eq!(owner_of(&rules, path, None, &Method::GET), owner, "{path}");
         }
     };
     check(
@@ -172,7 +172,7 @@ fn readings_that_agree_pass() {
 fn without_an_owner_nothing_is_ambiguous() {
     let rules = compile(gateway().split_off(1), vec![]).unwrap();
     for path in ["/API/x", "/api%2Freports/1", "/%61pi", "/nothing", "/", "//api", "/.permgate/x"] {
-        assert_eq!(told(&rules, path, None, &Method::GET), "nobody", "{path}");
+        assert_eq!(owner_of(&rules, path, None, &Method::GET), "nobody", "{path}");
     }
 }
 
@@ -184,7 +184,7 @@ fn a_named_host_comes_first_then_any_host() {
     part.hosts = vec!["b.example".to_owned(), "c.example.".to_owned()];
     let rules = compile(vec![own, part, service("any", &["/api", "/part/deeper"])], vec![]).unwrap();
     let check = |host: Option<&str>, path: &str, owner: &str| {
-        assert_eq!(told(&rules, path, host, &Method::GET), owner, "{host:?} {path}");
+        assert_eq!(owner_of(&rules, path, host, &Method::GET), owner, "{host:?} {path}");
     };
     check(Some("a.example"), "/api", "own");
     check(Some("a.example."), "/api", "own");
@@ -217,8 +217,8 @@ fn public_and_read_rules_take_part_in_agreement() {
     let check = |method: Method, path: &str, expected: Option<(bool, bool)>| {
         let parsed = RequestPath::parse(path).unwrap();
         let owner = rules.owner(&parsed, None, &method);
-        let told = owner.ok().map(|owner| owner.map(|o| (o.public.is_some(), o.reading)).unwrap());
-        assert_eq!(told, expected, "{method} {path}");
+        let found = owner.ok().map(|owner| owner.map(|o| (o.public.is_some(), o.reading)).unwrap());
+        assert_eq!(found, expected, "{method} {path}");
     };
     check(Method::GET, "/status", Some((true, true)));
     check(Method::GET, "/status/x%20y", Some((true, true)));
@@ -248,7 +248,7 @@ fn an_allowance_relaxes_one_kind_of_reading_for_one_service() {
         let mut services = gateway();
         services[1].allow = vec![allow];
         let rules = compile(services, vec![]).unwrap();
-        assert_eq!(told(&rules, path, None, &Method::GET), owner, "{allow:?} {path}");
+        assert_eq!(owner_of(&rules, path, None, &Method::GET), owner, "{allow:?} {path}");
     };
     check(Allowance::EncodedSlashes, "/api/reports%2f1", "youtrack");
     check(Allowance::EncodedSlashes, "/api//reports/x%2f1", "ambiguous");
@@ -270,8 +270,8 @@ fn a_path_that_is_not_utf8_needs_an_owner_that_allows_it() {
     services[1].allow = vec![Allowance::InvalidUtf8];
     let (allowing, strict) = (compile(services, vec![]).unwrap(), compile(gateway(), vec![]).unwrap());
     let check = |path: &str, owner: &str| {
-        assert_eq!(told(&allowing, path, None, &Method::GET), owner, "{path}");
-        assert_eq!(told(&strict, path, None, &Method::GET), "ambiguous", "{path}");
+        assert_eq!(owner_of(&allowing, path, None, &Method::GET), owner, "{path}");
+        assert_eq!(owner_of(&strict, path, None, &Method::GET), "ambiguous", "{path}");
     };
     check("/api/caf%E9", "youtrack");
     check("/api/%ff", "youtrack");
@@ -284,7 +284,8 @@ fn a_path_that_is_not_utf8_needs_an_owner_that_allows_it() {
 #[test]
 fn a_literal_dot_segment_is_judged_by_agreement() {
     let rules = compile(gateway(), vec![]).unwrap();
-    let check = |path: &str, owner: &str| assert_eq!(told(&rules, path, None, &Method::GET), owner, "{path}");
+    let check =
+        |path: &str, owner: &str| assert_eq!(owner_of(&rules, path, None, &Method::GET), owner, "{path}");
     check("/api/./x", "youtrack");
     check("/api/.", "youtrack");
     check("/api/x/./.", "youtrack");
@@ -300,7 +301,8 @@ fn a_literal_dot_segment_is_judged_by_agreement() {
 #[test]
 fn capitals_in_prefixes_count() {
     let rules = compile(vec![service("root", &["/"]), service("shout", &["/API"])], vec![]).unwrap();
-    let check = |path: &str, owner: &str| assert_eq!(told(&rules, path, None, &Method::GET), owner, "{path}");
+    let check =
+        |path: &str, owner: &str| assert_eq!(owner_of(&rules, path, None, &Method::GET), owner, "{path}");
     check("/API/x", "shout");
     check("/api/x", "ambiguous");
     check("/other", "root");

@@ -42,7 +42,7 @@ impl Service for Example {
         let (kind, body) = if request.uri().path() == "/api/stream" {
             ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
         } else {
-            ("application/json", ExampleBody::Whole(Some(told(&request))))
+            ("application/json", ExampleBody::Whole(Some(render_request(&request))))
         };
         let mut response = Response::new(body);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -57,7 +57,7 @@ impl Service for Example {
 }
 
 /// The request line and fields as JSON: what a service behind permgate sees.
-fn told<B>(request: &Request<B>) -> Bytes {
+fn render_request<B>(request: &Request<B>) -> Bytes {
     let fields: serde_json::Map<String, serde_json::Value> = request
         .headers()
         .iter()

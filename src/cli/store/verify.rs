@@ -13,7 +13,7 @@ use super::{
         Global,
         client::Client,
         failure::{Failure, chain, say},
-        output::{self, Columns, Format, View},
+        output::{self, Columns, Format, ListView},
         target,
     },
     spinner,
@@ -21,7 +21,7 @@ use super::{
 use crate::{admin, store::verify};
 
 const COLUMNS: Columns = &[("WHERE", "place"), ("WHAT", "what"), ("WHAT TO DO", "advice")];
-const VIEW: View = View { nouns: "damage", sort: &[], columns: COLUMNS };
+const VIEW: ListView = ListView { nouns: "damage", sort: &[], columns: COLUMNS };
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let progress = spinner();

@@ -1,119 +1,119 @@
 //! `[admin]`.
 
 use super::TLS;
-use crate::config::key::{Key, Kind, key};
+use crate::config::key::{Key, ValueKind, key};
 
 pub(super) const ADMIN: &[Key] = &[
     // Loopback and a socket whose peer the kernel vouches for.
-    key("listen", Kind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(r#"["127.0.0.1:8081", "unix:permgate.sock"]"#),
-    key("tls", Kind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
-    key("tls_client_ca", Kind::Text, "As `server.tls_client_ca`."),
+    key("listen", ValueKind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(r#"["127.0.0.1:8081", "unix:permgate.sock"]"#),
+    key("tls", ValueKind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
+    key("tls_client_ca", ValueKind::Text, "As `server.tls_client_ca`."),
     // Whoever names authorities wants to know who comes.
-    key("tls_client_certificate", Kind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
+    key("tls_client_certificate", ValueKind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
         .or(r#""required""#),
     // Beside the addresses listened on and `localhost`, which are always in it.
     key(
         "hosts",
-        Kind::Texts,
+        ValueKind::Texts,
         "Host names that the admin listener answers to, beside its own addresses and localhost. Not reloadable.",
     )
     .or("[]"),
     key(
         "url",
-        Kind::Text,
+        ValueKind::Text,
         "Where browsers reach the admin listener: used in invitation links; https makes cookies Secure. Not reloadable.",
     ),
     key(
         "user_header",
-        Kind::Text,
+        ValueKind::Text,
         "Header field in which a proxy in front names the user; needs `user_header_from`. Not reloadable.",
     ),
     key(
         "user_header_from",
-        Kind::Texts,
+        ValueKind::Texts,
         "Addresses and networks of the proxies from which `user_header` is believed.",
     ),
     key(
         "oidc",
-        Kind::Table(OIDC),
+        ValueKind::Table(OIDC),
         "Sign-in by an OpenID Connect provider; needs `admin.url`.",
     ),
     // What software behind a gateway calls its first account.
     key(
         "reserved_logins",
-        Kind::Texts,
+        ValueKind::Texts,
         "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
     )
     .or(r#"["admin", "root", "administrator"]"#),
     // More than a person or a pipeline makes, and little beside what the store takes.
     key(
         "write_rate",
-        Kind::Text,
+        ValueKind::Text,
         "Changes that one account may make in a time, as in `limits.rate`; 429 beyond. Whatever only takes power away, the operator's socket and imports are not counted.",
     )
     .or(r#""50/s""#),
     // A page of tokens that somebody tidies up.
-    key("write_burst", Kind::Count(1, 10_000_000), "How many of them may come at once after a pause.")
+    key("write_burst", ValueKind::Count(1, 10_000_000), "How many of them may come at once after a pause.")
         .or("500"),
     key(
         "trusted_proxies",
-        Kind::Texts,
+        ValueKind::Texts,
         "Networks of proxies in front whose `Forwarded` or `X-Forwarded-For` names the client; `\"unix\"`: peers on unix sockets. Not reloadable.",
     )
     .or("[]"),
     // Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
     key(
         "metrics",
-        Kind::Text,
+        ValueKind::Text,
         "Who gets `/metrics` without a token: `\"local\"` (this machine, but not through a proxy), `\"socket\"` (the unix socket), `\"listener\"` (whoever reaches it), or an address to listen on for nothing else. Not reloadable.",
     )
     .or(r#""local""#),
     key(
         "connections",
-        Kind::Count(8, 100_000),
+        ValueKind::Count(8, 100_000),
         "Connections, which clients of the proxy cannot use up; derived from `ulimit -n` unless set.",
     ),
     key(
         "bodies",
-        Kind::Size,
+        ValueKind::Size,
         "Request bodies that are gathered in memory, all together; derived from the memory unless set.",
     ),
-    key("allow_remote", Kind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
+    key("allow_remote", ValueKind::Flag, "Unsafe: lets `admin.listen` name addresses that other machines can reach.")
         .or("false"),
 ];
 
 const OIDC: &[Key] = &[
-    key("issuer", Kind::Text, "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
+    key("issuer", ValueKind::Text, "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
         .required(),
-    key("client_id", Kind::Text, "The name under which permgate is registered at the provider.").required(),
+    key("client_id", ValueKind::Text, "The name under which permgate is registered at the provider.").required(),
     key(
         "client_secret",
-        Kind::Secret,
+        ValueKind::Secret,
         "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
     ),
-    key("title", Kind::Text, "The provider's name on the sign-in button.").or("\"single sign-on\""),
+    key("title", ValueKind::Text, "The provider's name on the sign-in button.").or("\"single sign-on\""),
     // OpenID Connect Core, 5.4: login, name and address are in these.
-    key("scopes", Kind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or("[\"openid\", \"profile\", \"email\"]"),
-    key("login_claim", Kind::Text, "The claim that becomes the login of a new account.")
+    key("scopes", ValueKind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or("[\"openid\", \"profile\", \"email\"]"),
+    key("login_claim", ValueKind::Text, "The claim that becomes the login of a new account.")
         .or("\"preferred_username\""),
-    key("groups_claim", Kind::Text, "The claim that lists groups.").or("\"groups\""),
+    key("groups_claim", ValueKind::Text, "The claim that lists groups.").or("\"groups\""),
     // The provider decides about nobody's power unless told so.
     key(
         "groups",
-        Kind::TextsOrTables(OIDC_GROUP),
+        ValueKind::TextsOrTables(OIDC_GROUP),
         "Groups whose members the provider's claim decides; `{ claim = \"...\", group = \"...\" }` where the provider's name differs.",
     )
     .or("[]"),
     key(
         "link_logins",
-        Kind::Flag,
+        ValueKind::Flag,
         "Unsafe: whoever has a login at the provider takes over the account with that login here.",
     )
     .or("false"),
-    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
+    key("ca", ValueKind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
 ];
 
 const OIDC_GROUP: &[Key] = &[
-    key("claim", Kind::Text, "The provider's name for the group.").required(),
-    key("group", Kind::Text, "The group's name here.").required(),
+    key("claim", ValueKind::Text, "The provider's name for the group.").required(),
+    key("group", ValueKind::Text, "The group's name here.").required(),
 ];

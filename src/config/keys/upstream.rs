@@ -1,108 +1,109 @@
 //! `[upstream.NAME]`.
 
-use crate::config::key::{Key, Kind, key};
+use crate::config::key::{Key, ValueKind, key};
 
 pub(super) const UPSTREAM: &[Key] = &[
     key(
         "urls",
-        Kind::TextsOrTables(URL),
+        ValueKind::TextsOrTables(URL),
         "`\"http://HOST:PORT\"`, `\"https://HOST\"`, `\"h2c://HOST:PORT\"` or `\"unix:PATH\"`; with a weight: `{ url = \"...\", weight = 3 }`.",
     )
     .required(),
     // Fair without knowing anything.
     key(
         "balance",
-        Kind::Word(&["round-robin", "least-requests", "hash"]),
+        ValueKind::Word(&["round-robin", "least-requests", "hash"]),
         "How one of several urls is chosen; `hash` goes by user.",
     )
     .or(r#""round-robin""#),
-    key("host", Kind::Text, "The Host field sent upstream; the client's own unless set."),
+    key("host", ValueKind::Text, "The Host field sent upstream; the client's own unless set."),
     // What the url and the other side's answer say is seldom wrong.
     key(
         "http",
-        Kind::Word(&["auto", "1.1", "2"]),
+        ValueKind::Word(&["auto", "1.1", "2"]),
         "The HTTP version; `auto` decides by the url and the TLS handshake.",
     )
     .or(r#""auto""#),
-    key("tls", Kind::Table(UPSTREAM_TLS), "TLS of `https://` urls."),
-    key("timeouts", Kind::Table(UPSTREAM_TIMEOUTS), "Deadlines for the upstream."),
-    key("eject", Kind::Table(EJECT), "When one of several urls is left out after failures."),
-    key("health", Kind::Table(HEALTH), "Health checks of each url; off unless set."),
+    key("tls", ValueKind::Table(UPSTREAM_TLS), "TLS of `https://` urls."),
+    key("timeouts", ValueKind::Table(UPSTREAM_TIMEOUTS), "Deadlines for the upstream."),
+    key("eject", ValueKind::Table(EJECT), "When one of several urls is left out after failures."),
+    key("health", ValueKind::Table(HEALTH), "Health checks of each url; off unless set."),
     // Once meets a connection that was just given up; more often only multiplies a burden.
-    key("retries", Kind::Count(0, 10), "How often a request is sent again where that does no harm.")
+    key("retries", ValueKind::Count(0, 10), "How often a request is sent again where that does no harm.")
         .or("1"),
     // The usual life of a record that is meant to change.
-    key("resolve", Kind::Duration(1000), "How often host names are looked up.").or(r#""30s""#),
+    key("resolve", ValueKind::Duration(1000), "How often host names are looked up.").or(r#""30s""#),
     key(
         "max_connections",
-        Kind::Count(1, 1_000_000),
+        ValueKind::Count(1, 1_000_000),
         "Connections over all workers; unlimited unless set.",
     ),
     key(
         "max_in_flight",
-        Kind::Count(1, 1_000_000),
+        ValueKind::Count(1, 1_000_000),
         "Requests at one time over all workers; unlimited unless set.",
     ),
     // A burst, not a crowd.
-    key("queue", Kind::Count(0, 1_000_000), "Requests that may wait while one of these limits is reached; 503 beyond.")
+    key("queue", ValueKind::Count(0, 1_000_000), "Requests that may wait while one of these limits is reached; 503 beyond.")
         .or("100"),
     // Who waits longer is better told so.
-    key("queue_timeout", Kind::Duration(1), "How long they may wait; 503 beyond.").or(r#""1s""#),
+    key("queue_timeout", ValueKind::Duration(1), "How long they may wait; 503 beyond.").or(r#""1s""#),
 ];
 
 const UPSTREAM_TLS: &[Key] = &[
-    key("ca", Kind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
-    key("cert", Kind::Text, "PEM file: the certificate that is shown to the upstream, then its chain."),
-    key("key", Kind::Text, "PEM file: its private key."),
-    key("server_name", Kind::Text, "The name in the upstream's certificate; the url's host unless set."),
+    key("ca", ValueKind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
+    key("cert", ValueKind::Text, "PEM file: the certificate that is shown to the upstream, then its chain."),
+    key("key", ValueKind::Text, "PEM file: its private key."),
+    key("server_name", ValueKind::Text, "The name in the upstream's certificate; the url's host unless set."),
 ];
 
 const UPSTREAM_TIMEOUTS: &[Key] = &[
     // A TCP handshake within a data centre takes a millisecond; two seconds include one lost packet.
-    key("connect", Kind::Duration(1), "Until a connection is made; 502 beyond.").or(r#""2s""#),
+    key("connect", ValueKind::Duration(1), "Until a connection is made; 502 beyond.").or(r#""2s""#),
     // Reports and exports think for long before they speak.
-    key("first_byte", Kind::Duration(1), "Until the head of the response; 504 beyond.").or(r#""60s""#),
-    key("body_idle", Kind::Duration(1), "Between two pieces of the response body.").or(r#""60s""#),
+    key("first_byte", ValueKind::Duration(1), "Until the head of the response; 504 beyond.").or(r#""60s""#),
+    key("body_idle", ValueKind::Duration(1), "Between two pieces of the response body.").or(r#""60s""#),
     // WebSockets that mean to live ping more often than once an hour.
     key(
         "stream_idle",
-        Kind::Duration(1),
+        ValueKind::Duration(1),
         "The same for event streams, gRPC and requests with `watch=`; a gRPC client then gets UNAVAILABLE.",
     )
     .or(r#""1h""#),
     key(
         "ping",
-        Kind::Duration(1),
+        ValueKind::Duration(1),
         "How often an HTTP/2 upstream with requests under way is pinged; it is given up after 20s without a reply.",
     )
     .or(r#""5m""#),
-    key("tunnel_idle", Kind::Duration(1), "How long a tunnel (a WebSocket or another upgrade) may stay silent.").or(r#""1h""#),
+    key("tunnel_idle", ValueKind::Duration(1), "How long a tunnel (a WebSocket or another upgrade) may stay silent.").or(r#""1h""#),
     // Shorter than the keep-alive of usual upstreams (nginx 75 s, Jetty 30 s, Node 5 s is retried).
-    key("pool_idle", Kind::Duration(0), "How long an idle connection is kept, unless the upstream announces less.").or(r#""15s""#),
+    key("pool_idle", ValueKind::Duration(0), "How long an idle connection is kept, unless the upstream announces less.").or(r#""15s""#),
 ];
 
 const URL: &[Key] = &[
-    key("url", Kind::Text, "As a text in `urls`.").required(),
+    key("url", ValueKind::Text, "As a text in `urls`.").required(),
     // All alike.
-    key("weight", Kind::Count(0, 1000), "This url's share of the requests; 0 drains it.").or("1"),
+    key("weight", ValueKind::Count(0, 1000), "This url's share of the requests; 0 drains it.").or("1"),
 ];
 
 const HEALTH: &[Key] = &[
-    key("path", Kind::Text, "The path that is requested, with GET and without credentials.").required(),
+    key("path", ValueKind::Text, "The path that is requested, with GET and without credentials.").required(),
     // Six questions a minute burden nobody.
-    key("interval", Kind::Duration(10), "Between two checks.").or(r#""10s""#),
+    key("interval", ValueKind::Duration(10), "Between two checks.").or(r#""10s""#),
     // Whoever takes longer to say that it is well is not.
-    key("timeout", Kind::Duration(10), "Until the head of the response.").or(r#""2s""#),
+    key("timeout", ValueKind::Duration(10), "Until the head of the response.").or(r#""2s""#),
     // One sound answer may be the last before the next crash.
-    key("rise", Kind::Count(1, 1000), "Good responses in a row that bring a url back.").or("2"),
+    key("rise", ValueKind::Count(1, 1000), "Good responses in a row that bring a url back.").or("2"),
     // As for ejection.
-    key("fall", Kind::Count(1, 1000), "Failures in a row that take a url out.").or("3"),
-    key("status", Kind::Count(200, 599), "The only good status; 200 to 399 unless set."),
+    key("fall", ValueKind::Count(1, 1000), "Failures in a row that take a url out.").or("3"),
+    key("status", ValueKind::Count(200, 599), "The only good status; 200 to 399 unless set."),
 ];
 
 const EJECT: &[Key] = &[
     // One lost connection is chance, three in a row are not.
-    key("failures", Kind::Count(1, 1000), "Failures in a row after which a url is left out.").or("3"),
+    key("failures", ValueKind::Count(1, 1000), "Failures in a row after which a url is left out.").or("3"),
     // For a start; it doubles while the url stays bad.
-    key("for", Kind::Duration(1), "How long it is left out; doubled each time, up to 60s.").or(r#""5s""#),
+    key("for", ValueKind::Duration(1), "How long it is left out; doubled each time, up to 60s.")
+        .or(r#""5s""#),
 ];

@@ -6,7 +6,7 @@ use super::*;
 fn errors_name_place_fault_and_remedy() {
     let check = |name: &str, replace: &str, by: &str, expected: &[&str]| {
         let text = if replace.is_empty() { format!("{SMALL}{by}") } else { SMALL.replace(replace, by) };
-        assert_eq!(told(&text), expected, "{name}");
+        assert_eq!(errors_of(&text), expected, "{name}");
     };
     check(
         "an unknown key",
@@ -323,7 +323,7 @@ fn errors_name_place_fault_and_remedy() {
 fn forward_auth_needs_somebody_to_believe() {
     let check = |trusted: &str, section: &str, expected: &[&str]| {
         let server = format!("version = 1\n[server]\ntrusted_proxies = {trusted}\n");
-        assert_eq!(told(&format!("{}{section}", SMALL.replace("version = 1\n", &server))), expected);
+        assert_eq!(errors_of(&format!("{}{section}", SMALL.replace("version = 1\n", &server))), expected);
     };
     check("[\"127.0.0.1\"]", "[forward_auth]\nproxy = \"nginx\"\n", &[]);
     check("[\"unix\"]", "[forward_auth]\nproxy = \"envoy\"\n", &[]);
@@ -344,7 +344,7 @@ fn forward_auth_needs_somebody_to_believe() {
 #[test]
 fn prefixes_of_two_services_must_differ() {
     let second = "[service.other]\nupstream = \"up\"\npaths = [\"/app\"]\nreaders = [\"all-users\"]\n";
-    let errors = told(&format!("{SMALL}{second}"));
+    let errors = errors_of(&format!("{SMALL}{second}"));
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("/app"), "{errors:?}");
 }
@@ -352,9 +352,9 @@ fn prefixes_of_two_services_must_differ() {
 #[test]
 fn a_syntax_error_stops_no_other_error() {
     let text = "version = 1\nlisten = [\n\"a\"\n[serverr]\nx = 1\n[store]\npathh = \"x\"\nballast = @\n";
-    let errors = told(text);
+    let errors = errors_of(text);
     assert!(errors.iter().any(|e| e.contains("this is not TOML")), "{errors:?}");
-    let errors = told("version = 1\n[store]\npathh = \"x\"\nballast = @\n[tokens]\nperm_alias = 1\n");
+    let errors = errors_of("version = 1\n[store]\npathh = \"x\"\nballast = @\n[tokens]\nperm_alias = 1\n");
     assert!(errors[0].starts_with("3:1 unknown key `pathh`"), "{errors:?}");
     assert!(errors[1].starts_with("4:11 this is not TOML"), "{errors:?}");
     assert!(errors[2].starts_with("6:14 `tokens.perm_alias` must be true or false"), "{errors:?}");

@@ -26,8 +26,8 @@ fn a_provider_has_sound_defaults() {
 #[test]
 fn a_provider_that_is_not_safe_is_refused() {
     let check = |name: &str, text: &str, expected: &str| {
-        let told = told(&format!("{SMALL}{text}"));
-        assert!(told.len() == 1 && told[0].contains(expected), "{name}: {told:?}");
+        let errors = errors_of(&format!("{SMALL}{text}"));
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{name}: {errors:?}");
     };
     let with = |line: &str| format!("{ADMIN}{SOUND}{line}\n");
     let issuer = |issuer: &str| format!("{ADMIN}issuer = {issuer:?}\nclient_id = \"gate\"\n");

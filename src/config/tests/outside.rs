@@ -72,10 +72,10 @@ fn a_file_is_read_only_as_far_as_it_can_be_what_it_should_be() {
     large.set_len(64 << 30).unwrap();
     symlink("/dev/zero", directory.path().join("device")).unwrap();
     for name in ["one.crt", "one.key", "two.crt", "two.key", "keys.pem", "cred"] {
-        for (other, told) in [("large", "longer than"), ("device", "not a")] {
+        for (other, message) in [("large", "longer than"), ("device", "not a")] {
             let text = EVERY_SECRET.replace(name, other);
             let errors = parse(&text, &file).map(drop).unwrap_err().to_string();
-            assert!(errors.contains(told), "{name} as {other}: {errors}");
+            assert!(errors.contains(message), "{name} as {other}: {errors}");
         }
     }
 }
@@ -85,16 +85,16 @@ fn a_file_is_read_only_as_far_as_it_can_be_what_it_should_be() {
 fn a_text_that_is_checked_blindly_tells_nothing_of_files_and_variables() {
     let directory = directory();
     let file = directory.path().join("gateway.toml");
-    let told = |text: &str| check_text(text, &file).map_err(|errors| errors.to_string());
-    assert_eq!(told(EVERY_SECRET), Ok(()));
+    let checked = |text: &str| check_text(text, &file).map_err(|errors| errors.to_string());
+    assert_eq!(checked(EVERY_SECRET), Ok(()));
     for name in ["one.crt", "one.key", "two.crt", "two.key", "keys.pem", "cred"] {
         for other in ["missing", "/etc/passwd", "/etc", "/dev/zero", "/proc/1/environ"] {
-            assert_eq!(told(&EVERY_SECRET.replace(name, other)), Ok(()), "{name} as {other}");
+            assert_eq!(checked(&EVERY_SECRET.replace(name, other)), Ok(()), "{name} as {other}");
         }
     }
     for variable in ["env:PATH", "env:NO_SUCH_VARIABLE"] {
-        assert_eq!(told(&EVERY_SECRET.replace("file:cred", variable)), Ok(()), "{variable}");
+        assert_eq!(checked(&EVERY_SECRET.replace("file:cred", variable)), Ok(()), "{variable}");
     }
     let wrong = EVERY_SECRET.replace("paths", "path");
-    assert!(told(&wrong).unwrap_err().contains("did you mean"), "the text itself is judged as ever");
+    assert!(checked(&wrong).unwrap_err().contains("did you mean"), "the text itself is judged as ever");
 }

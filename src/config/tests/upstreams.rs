@@ -36,7 +36,7 @@ queue_timeout = "20ms""#;
 #[test]
 fn mistakes_are_told() {
     let check = |name: &str, written: &str, expected: &[&str]| {
-        assert_eq!(told(&SMALL.replace(URLS, written)), expected, "{name}");
+        assert_eq!(errors_of(&SMALL.replace(URLS, written)), expected, "{name}");
     };
     check(
         "nothing to send to",

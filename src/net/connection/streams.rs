@@ -21,7 +21,7 @@ pub struct Streams {
     open: RefCell<Vec<Rc<Connection>>>,
     /// Since when a field section has been incomplete.
     head: Cell<Option<Instant>>,
-    heard: Cell<Instant>,
+    last_read: Cell<Instant>,
     /// Since when a stream's reset may have waited to be written.
     reset: Cell<Option<Instant>>,
     /// Streams that the client cancelled while they were served. Each costs as much as a request, and none
@@ -85,7 +85,7 @@ impl Streams {
         Self {
             open: RefCell::default(),
             head: Cell::new(None),
-            heard: Cell::new(now),
+            last_read: Cell::new(now),
             reset: Cell::new(None),
             cancelled: Pace(Cell::new(now)),
             control_frames: Pace(Cell::new(now)),
@@ -96,8 +96,8 @@ impl Streams {
         self.open.borrow().is_empty()
     }
 
-    pub(in crate::net) fn hear(&self, now: Instant) {
-        self.heard.set(now);
+    pub(in crate::net) fn record_read(&self, now: Instant) {
+        self.last_read.set(now);
     }
 
     /// Whether a field section is under way.
@@ -135,7 +135,7 @@ impl Streams {
             self.head.set(None);
             return connection.command(ConnectionCommand::Reject(RequestError::HeadTimeout));
         }
-        if !self.is_empty() && past(self.heard.get(), 2 * limits.ping) {
+        if !self.is_empty() && past(self.last_read.get(), 2 * limits.ping) {
             return connection.close_for(CloseReason::PingTimeout);
         }
         // While the socket takes no more, it is what decides: the streams wait for one another.
@@ -197,7 +197,7 @@ impl Stream {
     }
 
     /// Takes the rest of a request's body, which the service does not read.
-    pub(in crate::net) fn leave(&self, incoming: Incoming) {
+    pub(in crate::net) fn discard(&self, incoming: Incoming) {
         self.leftover.replace(Some(incoming));
     }
 

@@ -9,13 +9,13 @@ pub(super) struct Frames {
     filled: usize,
     /// What is left of the preface, or of the current frame's payload.
     left: usize,
-    kind: Kind,
+    kind: FrameKind,
     preface: bool,
     last_stream: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     Other,
     /// A part of a field section, not its last one.
     Fields,
@@ -36,7 +36,7 @@ impl Default for Frames {
             head: [0; HEAD],
             filled: 0,
             left: PREFACE.len(),
-            kind: Kind::Other,
+            kind: FrameKind::Other,
             preface: true,
             last_stream: 0,
         }
@@ -55,7 +55,7 @@ impl Frames {
         if connection.phase() == Phase::Fresh {
             connection.enter(Phase::Head);
         }
-        streams.hear(now);
+        streams.record_read(now);
         let (mut within, mut open) = (true, None);
         self.walk(bytes, |event| match event {
             Event::Preface => connection.enter(Phase::Idle),
@@ -79,7 +79,7 @@ impl Frames {
             if std::mem::take(&mut self.preface) {
                 emit(Event::Preface);
             }
-            if std::mem::replace(&mut self.kind, Kind::Other) == Kind::LastFields {
+            if std::mem::replace(&mut self.kind, FrameKind::Other) == FrameKind::LastFields {
                 emit(Event::Fields { whole: true });
             }
             let part = (HEAD - self.filled).min(bytes.len());
@@ -98,7 +98,8 @@ impl Frames {
                         emit(Event::Useful);
                     }
                     emit(Event::Fields { whole: false });
-                    self.kind = if flags & END_HEADERS == 0 { Kind::Fields } else { Kind::LastFields };
+                    self.kind =
+                        if flags & END_HEADERS == 0 { FrameKind::Fields } else { FrameKind::LastFields };
                 }
                 DATA if self.left > 0 => emit(Event::Useful),
                 // h2 bounds both.

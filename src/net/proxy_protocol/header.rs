@@ -125,7 +125,7 @@ mod tests {
 
     /// The outcome of the whole header with bytes behind it; of every part of it, that it is one.
     fn check(name: &str, header: &[u8], expected: &str) {
-        let told = |bytes: &[u8]| match parse(bytes) {
+        let outcome = |bytes: &[u8]| match parse(bytes) {
             Verdict::Partial => "partial".to_owned(),
             Verdict::Malformed(_) => "malformed".to_owned(),
             Verdict::Whole(len, proxy_header) => {
@@ -137,10 +137,10 @@ mod tests {
                 }
             }
         };
-        assert_eq!(told(&[header, b"GET / HTTP/1.1\r\nPROXY \n"].concat()), expected, "{name}");
+        assert_eq!(outcome(&[header, b"GET / HTTP/1.1\r\nPROXY \n"].concat()), expected, "{name}");
         if !matches!(expected, "malformed" | "partial") {
             for end in 0..header.len() {
-                assert_eq!(told(&header[..end]), "partial", "{name}: {end} bytes of it");
+                assert_eq!(outcome(&header[..end]), "partial", "{name}: {end} bytes of it");
             }
         }
     }

@@ -33,14 +33,14 @@ impl TlsInfo {
         if self.fit.borrow().as_ref().is_some_and(|fit| **fit == *host) {
             return true;
         }
-        let fits = str::from_utf8(host).is_ok_and(|host| self.judge(bare(host)));
+        let fits = str::from_utf8(host).is_ok_and(|host| self.covers(bare(host)));
         if fits {
             self.fit.replace(Some(host.into()));
         }
         fits
     }
 
-    fn judge(&self, host: &str) -> bool {
+    fn covers(&self, host: &str) -> bool {
         let asked = self.name.as_deref();
         if asked.is_some_and(|asked| asked.eq_ignore_ascii_case(host)) {
             return true;

@@ -68,17 +68,17 @@ fn readable(lines: &[u8]) -> String {
         let Ok(record) = serde_json::from_slice::<Value>(line) else { continue };
         let word = |field: &str| record[field].as_str().unwrap_or_default();
         let time = word("time").get(11..19).unwrap_or_default();
-        let mut told = format!("{time} {} {} {}", record["status"], word("method"), word("path"));
+        let mut rendered = format!("{time} {} {} {}", record["status"], word("method"), word("path"));
         for field in ["service", "user"] {
             if !word(field).is_empty() {
-                told = format!("{told}  {}", word(field));
+                rendered = format!("{rendered}  {}", word(field));
             }
         }
         if !matches!(word("reason"), "ok" | "ok_anonymous" | "answered") {
-            told = format!("{told}  {}", word("reason"));
+            rendered = format!("{rendered}  {}", word("reason"));
         }
-        told = format!("{told}  {:.0} ms", record["duration_ms"].as_f64().unwrap_or_default());
-        text.extend(told.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        rendered = format!("{rendered}  {:.0} ms", record["duration_ms"].as_f64().unwrap_or_default());
+        text.extend(rendered.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
         text.push('\n');
     }
     text

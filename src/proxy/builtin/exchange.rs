@@ -13,7 +13,7 @@ use crate::{
     issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
-    store::{Exchanged, RefusalCode},
+    store::{AdminErrorCode, Exchanged},
 };
 
 pub use verify::Issuers;
@@ -91,7 +91,7 @@ impl Gateway {
         let made = self.parts.records.exchange(id, new).await;
         let made = made.map_err(|error| {
             not_issued(error, |refusal| match refusal.code {
-                RefusalCode::NameTaken => self.not_exchanged(context, "The token was exchanged already"),
+                AdminErrorCode::NameTaken => self.not_exchanged(context, "The token was exchanged already"),
                 _ => {
                     tracing::warn!(rule = rule.name, "an exchange was refused: {refusal}");
                     self.not_exchanged(context, "The rule cannot be used: the log says why")

@@ -79,11 +79,11 @@ impl FrontProxy {
 }
 
 /// Method, target, host, and Host where it is none of the original request's.
-type Original<'r> = (Method, &'r str, Option<Rc<HostName>>, Option<Rc<HostName>>);
+type OriginalRequest<'r> = (Method, &'r str, Option<Rc<HostName>>, Option<Rc<HostName>>);
 
 /// A target beside Host, a URL, or both, which then say the same. Beside a URL alone, Host may be the
 /// gateway's own.
-fn by_original<B>(request: &Request<B>) -> Result<Original<'_>, Reason> {
+fn by_original<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, Reason> {
     let headers = request.headers();
     let asked = HostCache::default().of(headers)?;
     let method = method(needed(headers, METHOD)?)?;

@@ -9,7 +9,7 @@ use super::{Answer, json, not_issued, whoami};
 use crate::{
     authz::{
         answer::Reason,
-        subject::{Ending, Permission, Subject},
+        subject::{Permission, Subject, TokenEnd},
     },
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
 };
@@ -22,7 +22,7 @@ impl Gateway {
             return self.unknown(context);
         }
         let may_rotate = |subject: Subject<'_>| {
-            let is_active = subject.token.end == Ending::None;
+            let is_active = subject.token.end == TokenEnd::None;
             let may = subject.user.permissions.contains(Permission::UpdateSelf);
             (subject.user.id.to_string(), subject.token.id, is_active, may)
         };

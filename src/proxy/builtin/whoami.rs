@@ -12,7 +12,7 @@ use crate::{
         decide,
         rules::{BUILT_IN_SERVICE, Identity, Service},
         secret::TokenId,
-        subject::{Access, Directory, Ending, Subject},
+        subject::{Access, Directory, Subject, TokenEnd},
         time::Timestamp,
     },
     proxy::{
@@ -113,8 +113,8 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
         None => unreached(key, *access, Reason::NoService, "No service of this name is configured"),
     });
     let grace_until = match token.end {
-        Ending::Rotated { grace_until } => Some(grace_until),
-        Ending::None | Ending::Revoked => None,
+        TokenEnd::Rotated { grace_until } => Some(grace_until),
+        TokenEnd::None | TokenEnd::Revoked => None,
     };
     json!({
         "user": {

@@ -1,4 +1,4 @@
-//! How many requests are under way for each key, exactly, over all workers, and who waits for a place.
+//! How many requests are under way for each key, exactly, over all workers, and who waits for a slot.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,9 +20,9 @@ pub struct ConcurrencyLimit {
     queue: Mutex<WaitingLists>,
 }
 
-/// A place under the limit. Dropping it gives it to the first who waits for one of the same key.
+/// A slot under the limit. Dropping it gives it to the first who waits for one of the same key.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConcurrencySlot {
     limit: Option<Arc<ConcurrencyLimit>>,
     key: CountKey,
 }
@@ -32,7 +32,7 @@ pub struct Place {
 pub struct Waiting {
     limit: Arc<ConcurrencyLimit>,
     key: CountKey,
-    place: oneshot::Receiver<Place>,
+    slot: oneshot::Receiver<ConcurrencySlot>,
     timeout: Duration,
 }
 
@@ -46,49 +46,49 @@ struct WaitingLists {
 #[derive(Debug)]
 struct Waiter {
     cap: NonZeroU32,
-    place: oneshot::Sender<Place>,
+    slot: oneshot::Sender<ConcurrencySlot>,
 }
 
 /// For one limit over all keys: many keys must not add up to a crowd.
 const MOST_WAITING: usize = 10_000;
 
 impl ConcurrencyLimit {
-    /// A place, else a position in the queue, else (`Err(None)`) neither.
+    /// A slot, else a position in the queue, else (`Err(None)`) neither.
     pub fn enter(
         self: &Arc<Self>,
         key: CountKey,
         cap: NonZeroU32,
         queue: Queue,
-    ) -> Result<Place, Option<Waiting>> {
+    ) -> Result<ConcurrencySlot, Option<Waiting>> {
         let try_enter = || {
             let (key, entered) = self.inside.change(key, is_empty, |inside| match inside < cap.get() {
                 true => (Some(inside + 1), true),
                 false => (None, false),
             });
-            if entered { Ok(Place { limit: Some(Arc::clone(self)), key }) } else { Err(key) }
+            if entered { Ok(ConcurrencySlot { limit: Some(Arc::clone(self)), key }) } else { Err(key) }
         };
         let key = match try_enter() {
-            Ok(place) => return Ok(place),
+            Ok(slot) => return Ok(slot),
             Err(_) if queue.length == 0 => return Err(None),
             Err(key) => key,
         };
         let mut lists = self.queue.lock();
-        // Once more: a place that was left meanwhile found nobody waiting.
-        if let Ok(place) = try_enter() {
-            return Ok(place);
+        // Once more: a slot that was left meanwhile found nobody waiting.
+        if let Ok(slot) = try_enter() {
+            return Ok(slot);
         }
         let waiting = lists.by_key.get(&key).map_or(0, VecDeque::len);
         if waiting >= queue.length || lists.length >= MOST_WAITING {
             return Err(None);
         }
-        let (sender, place) = oneshot::channel();
-        lists.by_key.entry(key).or_default().push_back(Waiter { cap, place: sender });
+        let (sender, slot) = oneshot::channel();
+        lists.by_key.entry(key).or_default().push_back(Waiter { cap, slot: sender });
         lists.length += 1;
-        Err(Some(Waiting { limit: Arc::clone(self), key, place, timeout: queue.timeout }))
+        Err(Some(Waiting { limit: Arc::clone(self), key, slot, timeout: queue.timeout }))
     }
 
-    /// Passes a place on to the first who waits for it, or frees it.
-    fn leave(self: &Arc<Self>, key: CountKey) {
+    /// Passes a slot on to the first who waits for it, or frees it.
+    fn release(self: &Arc<Self>, key: CountKey) {
         loop {
             let mut lists = self.queue.lock();
             let cap = lists.by_key.get(&key).and_then(|list| list.front()).map(|waiter| waiter.cap);
@@ -102,11 +102,11 @@ impl ConcurrencyLimit {
             }
             let Some(waiter) = lists.pop(key) else { return };
             drop(lists);
-            let place = Place { limit: Some(Arc::clone(self)), key };
-            match waiter.place.send(place) {
+            let slot = ConcurrencySlot { limit: Some(Arc::clone(self)), key };
+            match waiter.slot.send(slot) {
                 Ok(()) => return,
                 // Gone meanwhile: the next one.
-                Err(mut place) => drop(place.limit.take()),
+                Err(mut slot) => drop(slot.limit.take()),
             }
         }
     }
@@ -124,42 +124,42 @@ impl WaitingLists {
     }
 }
 
-impl Place {
+impl ConcurrencySlot {
     pub fn is_for(&self, limit: &Arc<ConcurrencyLimit>, key: CountKey) -> bool {
         self.key == key && self.limit.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, limit))
     }
 }
 
 impl Waiting {
-    /// The place, as soon as there is one. `None`: not in time.
-    pub async fn place(mut self) -> Option<Place> {
+    /// The slot, as soon as there is one. `None`: not in time.
+    pub async fn slot(mut self) -> Option<ConcurrencySlot> {
         let timeout = self.timeout;
-        tokio::time::timeout(timeout, &mut self.place).await.ok()?.ok()
+        tokio::time::timeout(timeout, &mut self.slot).await.ok()?.ok()
     }
 }
 
-impl Drop for Place {
+impl Drop for ConcurrencySlot {
     fn drop(&mut self) {
         if let Some(limit) = self.limit.take() {
-            limit.leave(self.key);
+            limit.release(self.key);
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.place.close();
+        self.slot.close();
         let mut lists = self.limit.queue.lock();
         let Some(mut list) = lists.by_key.remove(&self.key) else { return };
         let before = list.len();
-        list.retain(|waiter| !waiter.place.is_closed());
+        list.retain(|waiter| !waiter.slot.is_closed());
         lists.length -= before - list.len();
         if !list.is_empty() {
             lists.by_key.insert(self.key, list);
         }
         drop(lists);
-        // A place that came too late goes to the next one.
-        drop(mem::replace(&mut self.place, oneshot::channel().1));
+        // A slot that came too late goes to the next one.
+        drop(mem::replace(&mut self.slot, oneshot::channel().1));
     }
 }
 
@@ -207,11 +207,11 @@ mod tests {
         drop(second);
         let fourth = wait().expect("who left made room");
         drop(first);
-        let third = third.place().await.unwrap();
+        let third = third.slot().await.unwrap();
         assert!(third.is_for(&concurrency, ONE));
         assert!(concurrency.enter(ONE, cap(1), Queue::NONE).is_err(), "nobody overtakes");
         drop(third);
-        // The place is on its way when its heir leaves.
+        // The slot is on its way when its heir leaves.
         drop(fourth);
         let last = concurrency.enter(ONE, cap(1), Queue::NONE);
         assert!(last.is_ok());
@@ -224,7 +224,7 @@ mod tests {
         let concurrency = Arc::new(ConcurrencyLimit::default());
         let queue = Queue { length: 1, timeout: Duration::from_millis(1) };
         let first = concurrency.enter(ONE, cap(1), queue).unwrap();
-        assert!(concurrency.enter(ONE, cap(1), queue).unwrap_err().unwrap().place().await.is_none());
+        assert!(concurrency.enter(ONE, cap(1), queue).unwrap_err().unwrap().slot().await.is_none());
         assert_eq!(concurrency.queue.lock().length, 0);
         drop(first);
         assert_eq!(concurrency.inside.len(), 0);
@@ -238,8 +238,8 @@ mod tests {
         let (first, second) = (enter(2).unwrap(), enter(2).unwrap());
         let mut waiting = enter(1).unwrap_err().unwrap();
         drop(first);
-        assert!(waiting.place.try_recv().is_err(), "one is still inside");
+        assert!(waiting.slot.try_recv().is_err(), "one is still inside");
         drop(second);
-        assert!(waiting.place.try_recv().is_ok());
+        assert!(waiting.slot.try_recv().is_ok());
     }
 }

@@ -104,8 +104,9 @@ mod tests {
         // (row, key, milliseconds, what is left or how many milliseconds to wait)
         let check = |row: &str, of: u32, at: u64, expected: Result<u64, u64>| {
             let taken = rate_limit.take(key(of), start + Duration::from_millis(at));
-            let told = taken.map(|left| left.rest).map_err(|wait| u64::try_from(wait.as_millis()).unwrap());
-            assert_eq!(told, expected, "{row}");
+            let outcome =
+                taken.map(|left| left.rest).map_err(|wait| u64::try_from(wait.as_millis()).unwrap());
+            assert_eq!(outcome, expected, "{row}");
         };
         check("first", 1, 0, Ok(2));
         check("second", 1, 0, Ok(1));

@@ -19,7 +19,7 @@ pub struct Traffic<'e> {
     failed: Cell<bool>,
 }
 
-pub struct End<'t, S> {
+pub struct TunnelEnd<'t, S> {
     pub stream: S,
     traffic: &'t Traffic<'t>,
     context: &'t RequestContext,
@@ -51,13 +51,13 @@ impl<'e> Traffic<'e> {
     }
 }
 
-impl<'t, S> End<'t, S> {
+impl<'t, S> TunnelEnd<'t, S> {
     pub fn new(stream: S, traffic: &'t Traffic<'t>, context: &'t RequestContext) -> Self {
         Self { stream, traffic, context }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TunnelEnd<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -69,7 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for End<'_, S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for End<'_, S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelEnd<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.context.passes_no_more() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

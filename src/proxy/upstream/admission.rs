@@ -36,7 +36,7 @@ pub struct Permit {
 
 /// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QueueFull;
 
 /// A place in the queue.
 pub struct Waiting(Arc<SharedLimit>);
@@ -61,10 +61,10 @@ impl SharedLimit {
     }
 
     /// Joins the queue, which has room for `room` waiters.
-    pub fn wait(self: &Arc<Self>, room: usize) -> Result<Waiting, Full> {
+    pub fn wait(self: &Arc<Self>, room: usize) -> Result<Waiting, QueueFull> {
         let before = self.waiting.fetch_add(1, Relaxed);
         let waiting = Waiting(Arc::clone(self));
-        if before < room { Ok(waiting) } else { Err(Full) }
+        if before < room { Ok(waiting) } else { Err(QueueFull) }
     }
 
     /// The length of the queue.

@@ -47,7 +47,11 @@ fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> 
 mod tests {
     use super::*;
 
-    fn judge(status: u16, fields: &[(&'static str, &'static str)], asked: Option<&HeaderValue>) -> bool {
+    fn is_acceptable(
+        status: u16,
+        fields: &[(&'static str, &'static str)],
+        asked: Option<&HeaderValue>,
+    ) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
@@ -56,12 +60,12 @@ mod tests {
     }
 
     fn check(row: &str, status: u16, fields: &[(&'static str, &'static str)], expected: bool) {
-        assert_eq!(judge(status, fields, None), expected, "{row}");
+        assert_eq!(is_acceptable(status, fields, None), expected, "{row}");
     }
 
     fn check_switch(row: &str, asked: &'static str, fields: &[(&'static str, &'static str)], expected: bool) {
         let asked = HeaderValue::from_static(asked);
-        assert_eq!(judge(101, fields, Some(&asked)), expected, "{row}");
+        assert_eq!(is_acceptable(101, fields, Some(&asked)), expected, "{row}");
     }
 
     #[test]

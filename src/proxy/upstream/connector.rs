@@ -22,7 +22,7 @@ use crate::{
         http1::Http1,
         http2::{Http2, Http2Error},
         http2_error,
-        io::Held,
+        io::ConnectionPermits,
     },
     settings::{
         Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, UpstreamSettings, UpstreamUrl, tls::is_authority,
@@ -171,7 +171,7 @@ impl Connector {
         &self,
         socket: Socket,
         clock: &Clock,
-        held: Held,
+        held: ConnectionPermits,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
         let (stream, version): (Box<dyn Stream>, _) = match socket {

@@ -18,7 +18,7 @@ use crate::{
         endpoint_health::EndpointHealth,
         http1::Http1,
         http2::Http2,
-        io::Held,
+        io::ConnectionPermits,
         pool::{Pool, PooledConnection, Protocol},
         sockets::UpstreamSockets,
     },
@@ -124,7 +124,7 @@ impl Endpoint {
 
     /// Waits for an idle connection.
     pub async fn wait_for_idle(self: &Rc<Self>) -> PooledConnection {
-        let _waiter = Waiter::enter(self);
+        let _waiter = WaitingGuard::enter(self);
         loop {
             self.idle.notified().await;
             if let Some(connection) = self.reuse() {
@@ -299,8 +299,8 @@ impl Endpoint {
         permit: Option<Permit>,
         upgrading: bool,
     ) -> Result<NewConnection, ConnectError> {
-        let share = self.sockets.as_ref().map(|sockets| sockets.take().ok_or(ConnectError::OverBudget));
-        let held = Held { permit, socket: share.transpose()? };
+        let reservation = self.sockets.as_ref().map(|sockets| sockets.take().ok_or(ConnectError::OverBudget));
+        let held = ConnectionPermits { permit, socket: reservation.transpose()? };
         let opening = async {
             let socket = self.dialer.connect(&self.url, within, clock.now()).await?;
             self.connector.connect(socket, clock, held, upgrading).await
@@ -360,16 +360,16 @@ impl Drop for Endpoint {
 }
 
 /// Counts a request that waits at an endpoint.
-struct Waiter<'e>(&'e Endpoint);
+struct WaitingGuard<'e>(&'e Endpoint);
 
-impl<'e> Waiter<'e> {
+impl<'e> WaitingGuard<'e> {
     fn enter(endpoint: &'e Endpoint) -> Self {
         endpoint.waiting.set(endpoint.waiting.get() + 1);
         Self(endpoint)
     }
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
         // Others may have a use for a connection that was kept for this waiter.

@@ -23,7 +23,7 @@ use crate::{
         HEAD_LIMIT,
         body::OutgoingBody,
         call::{Call, Ended},
-        io::{Held, Interim, Io},
+        io::{ConnectionPermits, Interim, Io},
         pool::Failure,
     },
 };
@@ -56,7 +56,11 @@ const PROVEN: u32 = 8;
 
 impl Http1 {
     /// Spawns the task that drives the connection.
-    pub async fn start(stream: Box<dyn Stream>, clock: &Clock, held: Held) -> Result<Self, hyper::Error> {
+    pub async fn start(
+        stream: Box<dyn Stream>,
+        clock: &Clock,
+        held: ConnectionPermits,
+    ) -> Result<Self, hyper::Error> {
         let (call, interim) = (Call::new(clock), Interim::default());
         let io = Io::new(stream, Rc::clone(&call), held).watch_interim(interim.clone());
         let (sender, connection) = Builder::new()

@@ -26,7 +26,7 @@ use crate::{
         HEAD_LIMIT,
         body::OutgoingBody,
         call::{Call, Ended},
-        io::{Held, Io},
+        io::{ConnectionPermits, Io},
     },
 };
 
@@ -120,7 +120,7 @@ impl Http2 {
         clock: &Clock,
         idle: Duration,
         ping: Duration,
-        held: Held,
+        held: ConnectionPermits,
     ) -> Result<Rc<Self>, Http2Error> {
         let (call, executor) = (Call::new(clock), StreamExecutor::default());
         executor.next_is_for(&call);
@@ -187,7 +187,7 @@ impl Http2 {
         Some(Http2Stream::new(Rc::clone(self), sender, secure))
     }
 
-    fn leave(&self, ended: Option<Ended>) {
+    fn release(&self, ended: Option<Ended>) {
         if ended == Some(Ended::Cancelled) {
             tokio::task::spawn_local(close_if_blocked(Rc::clone(&self.call)));
         }

@@ -15,7 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    net::{Share, Stream},
+    net::{Reservation, Stream},
     proxy::upstream::{
         admission::Permit,
         call::{Call, Ended},
@@ -37,17 +37,17 @@ pub struct Io {
     interim: Option<(Interim, u32)>,
     /// Writing has failed; what the upstream has sent is still read.
     write_failed: bool,
-    _held: Held,
+    _held: ConnectionPermits,
 }
 
 /// What a connection has of the limits; released with the socket.
 #[derive(Default)]
 #[expect(dead_code, reason = "nothing is read of them: they are released with the socket")]
-pub struct Held {
+pub struct ConnectionPermits {
     /// Under the upstream's limit on connections, if there is one.
     pub permit: Option<Permit>,
     /// Of the process's budget of sockets.
-    pub socket: Option<Share>,
+    pub socket: Option<Reservation>,
 }
 
 impl Interim {
@@ -65,7 +65,7 @@ impl Interim {
 }
 
 impl Io {
-    pub fn new(stream: Box<dyn Stream>, call: Rc<Call>, held: Held) -> Self {
+    pub fn new(stream: Box<dyn Stream>, call: Rc<Call>, held: ConnectionPermits) -> Self {
         Self { stream, call, interim: None, write_failed: false, _held: held }
     }
 

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use crate::{
     authz::answer::Reason,
-    net::{Clock, Share},
+    net::{Clock, Reservation},
     proxy::upstream::{
         admission::Permit,
         body::OutgoingBody,
@@ -36,7 +36,7 @@ pub struct PooledConnection {
     /// Under `max_in_flight`, where that is set.
     permit: Option<Permit>,
     /// Of the budget of tunnels, once this is one.
-    tunnel: Option<Share>,
+    tunnel: Option<Reservation>,
     cancel: Option<Rc<CancelHandle>>,
 }
 
@@ -128,9 +128,9 @@ impl PooledConnection {
     pub async fn upgrade(
         mut self,
         response: &mut Response<Incoming>,
-        share: Option<Share>,
+        reservation: Option<Reservation>,
     ) -> Option<Upgraded> {
-        self.tunnel = share;
+        self.tunnel = reservation;
         match self.protocol.take()? {
             Protocol::Http1(http1) => {
                 let (io, early) = http1.into_upgraded().await?;

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    net::{Budgets, Holder, Share},
+    net::{Budgets, Holder, Reservation},
     proxy::upstream::{
         admission::{SharedLimit, Yielders},
         endpoint::Endpoint,
@@ -52,11 +52,11 @@ impl Sockets {
 
 impl UpstreamSockets {
     /// For a connection to the upstream.
-    pub fn take(&self) -> Option<Share> {
+    pub fn take(&self) -> Option<Reservation> {
         self.all.budgets.upstream_connections.take(&self.sockets, 1)
     }
 
-    pub fn take_tunnel(&self) -> Option<Share> {
+    pub fn take_tunnel(&self) -> Option<Reservation> {
         self.all.budgets.tunnels.take(&self.tunnels, 1)
     }
 

@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
-    Acknowledgement, BootTime, Completed, Follower, Fork, Incarnation, MemberChange, Probe, Protocol,
-    Standing, Start, Timing,
+    Acknowledgement, BootTime, Completed, Follower, Fork, Incarnation, MemberChange, MembershipState, Probe,
+    Protocol, Start, Timing,
 };
 use crate::{fence::Completion, state::State, store::log::Head};
 
@@ -55,7 +55,7 @@ pub struct NodeStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub node: String,
-    pub standing: Standing,
+    pub membership: MembershipState,
     pub head: Head,
     pub in_force: u64,
     /// For how long it may still forward; `None`: it may not.
@@ -99,11 +99,11 @@ impl Node {
     ) -> Vec<oneshot::Receiver<Completed>> {
         let now = BootTime::now();
         let mut shared = self.shared();
-        let before = shared.protocol.standing();
+        let before = shared.protocol.membership();
         shared.head = head;
         shared.protocol.applied(head.position, changes, now);
         let receivers = shared.wait(head.position, waiting);
-        self.tell(before, &shared);
+        self.log_transition(before, &shared);
         self.publish(&shared);
         // Without anybody to take it, the process is about to end.
         let _ = self.applied.send(Applied { position: head.position, tickets });
@@ -158,7 +158,7 @@ impl Node {
         });
         Status {
             node: self.name.clone(),
-            standing: protocol.standing(),
+            membership: protocol.membership(),
             head: shared.head,
             in_force: protocol.acknowledgement().position,
             permitted_for: until.and_then(|until| until.checked_sub(now)),
@@ -186,7 +186,7 @@ impl Node {
 
     pub(super) fn forked(&self, fork: Fork) {
         let mut shared = self.shared();
-        if !matches!(shared.protocol.standing(), Standing::Forked(_)) {
+        if !matches!(shared.protocol.membership(), MembershipState::Forked(_)) {
             tracing::error!(
                 error = %fork,
                 "this node serves no more: `permgate cluster adopt` on the node that is furthest ahead puts its state in force"
@@ -257,17 +257,21 @@ impl Node {
         self.changed.notify_one();
     }
 
-    fn tell(&self, before: Standing, shared: &Shared) {
+    fn log_transition(&self, before: MembershipState, shared: &Shared) {
         let (node, members) = (&self.name, shared.protocol.members().len());
-        match (before, shared.protocol.standing()) {
-            (Standing::Outside, Standing::Member) => tracing::info!(node, members, "joined the cluster"),
-            (Standing::Member, Standing::Outside) => {
+        match (before, shared.protocol.membership()) {
+            (MembershipState::Outside, MembershipState::Member) => {
+                tracing::info!(node, members, "joined the cluster")
+            }
+            (MembershipState::Member, MembershipState::Outside) => {
                 tracing::warn!(node, "another node has dropped this one from the cluster: joining again");
             }
-            (Standing::Member | Standing::Outside, Standing::Displaced) => tracing::error!(
-                node,
-                "another process has joined the cluster as this node: this one serves no more. Give each node a name of its own"
-            ),
+            (MembershipState::Member | MembershipState::Outside, MembershipState::Displaced) => {
+                tracing::error!(
+                    node,
+                    "another process has joined the cluster as this node: this one serves no more. Give each node a name of its own"
+                )
+            }
             _ => {}
         }
     }

@@ -56,7 +56,7 @@ impl Acknowledgement {
 
 /// How this node stands to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum MembershipState {
     /// It has not joined, or was dropped and joins again.
     Outside,
     Member,
@@ -77,7 +77,7 @@ pub struct Protocol {
     predecessor: Option<Incarnation>,
     format: u8,
     rules: [u8; 32],
-    standing: Standing,
+    membership: MembershipState,
     /// Whether it has been a member: from then on nobody else may have its name.
     joined: bool,
     applied: u64,
@@ -111,7 +111,7 @@ impl Protocol {
         Self {
             permission: Permission::new(&node, incarnation, timing.permission, &members, position),
             completions: Completions::new(timing.lapse, &members, now),
-            standing: Standing::Outside,
+            membership: MembershipState::Outside,
             joined: false,
             applied: position,
             cuts: Vec::new(),
@@ -128,14 +128,14 @@ impl Protocol {
 
     /// The first moment at which nothing may be forwarded any more; `None`: nothing may be.
     pub fn permitted_until(&self) -> Option<BootTime> {
-        match self.standing {
-            Standing::Outside | Standing::Member => self.permission.until(),
-            Standing::Displaced | Standing::Forked(_) | Standing::Left => None,
+        match self.membership {
+            MembershipState::Outside | MembershipState::Member => self.permission.until(),
+            MembershipState::Displaced | MembershipState::Forked(_) | MembershipState::Left => None,
         }
     }
 
-    pub fn standing(&self) -> Standing {
-        self.standing
+    pub fn membership(&self) -> MembershipState {
+        self.membership
     }
 
     pub fn members(&self) -> &Members {
@@ -155,7 +155,7 @@ impl Protocol {
 
     /// The engine's history is not the one that was followed.
     pub fn forked(&mut self, fork: Fork) {
-        self.standing = Standing::Forked(fork);
+        self.membership = MembershipState::Forked(fork);
     }
 
     /// The entry at `position` has been applied. `now` is not before its commit.
@@ -169,14 +169,14 @@ impl Protocol {
         }
         self.permission.applied(position, &self.members);
         self.completions.applied(&self.members, now);
-        match (self.standing, self.members.get(&self.node)) {
-            (Standing::Displaced | Standing::Forked(_) | Standing::Left, _) => {}
+        match (self.membership, self.members.get(&self.node)) {
+            (MembershipState::Displaced | MembershipState::Forked(_) | MembershipState::Left, _) => {}
             (_, Some(member)) if member.incarnation == self.incarnation => {
-                (self.standing, self.joined) = (Standing::Member, true);
+                (self.membership, self.joined) = (MembershipState::Member, true);
             }
-            (_, Some(_)) if self.joined => self.standing = Standing::Displaced,
+            (_, Some(_)) if self.joined => self.membership = MembershipState::Displaced,
             // Whoever has the name was there before this process.
-            (_, Some(_) | None) => self.standing = Standing::Outside,
+            (_, Some(_) | None) => self.membership = MembershipState::Outside,
         }
     }
 
@@ -265,7 +265,7 @@ impl Protocol {
             over,
         };
         let mut changes = Vec::new();
-        if self.standing == Standing::Outside {
+        if self.membership == MembershipState::Outside {
             let before = self.members.get(&self.node).map(|member| member.incarnation);
             if let Some(before) = before.filter(|before| *before != self.incarnation) {
                 let over = self.predecessor == Some(before);
@@ -279,7 +279,7 @@ impl Protocol {
         {
             changes.push(drop(&(self.node.clone(), before), true));
         }
-        if self.standing != Standing::Member {
+        if self.membership != MembershipState::Member {
             return changes;
         }
         if self.members.get(&self.node).is_some_and(|member| member.rules != self.rules) {
@@ -297,7 +297,7 @@ impl Protocol {
 
     /// Serves no more, and says so: the answer goes into the log.
     pub fn leave(&mut self) -> MemberChange {
-        self.standing = Standing::Left;
+        self.membership = MembershipState::Left;
         MemberChange::Drop { node: self.node.clone(), incarnation: self.incarnation.0, over: true }
     }
 

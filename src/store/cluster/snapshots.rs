@@ -69,7 +69,7 @@ impl Snapshots {
             return;
         }
         let (store, connection) = (self.store.clone(), self.connection.clone());
-        let job = Job { store, connection, kept, position, grown: self.grown.clone() };
+        let job = SnapshotTask { store, connection, kept, position, grown: self.grown.clone() };
         let spawned = thread::Builder::new().name("permgate-snapshot".into()).spawn(move || job.run());
         match spawned {
             Ok(thread) => self.running = Some(thread),
@@ -78,7 +78,7 @@ impl Snapshots {
     }
 }
 
-struct Job {
+struct SnapshotTask {
     store: Store,
     connection: Arc<Connection>,
     /// What lies before this position is older than [`KEPT`].
@@ -87,7 +87,7 @@ struct Job {
     grown: Arc<AtomicU64>,
 }
 
-impl Job {
+impl SnapshotTask {
     fn run(self) {
         if let Err(error) = self.write_and_trim() {
             tracing::warn!(

@@ -4,7 +4,7 @@ use super::{id, token};
 use crate::{
     authz::{secret::Digest, subject::Permission, time::Timestamp},
     store::{
-        audit::{AuditHead, Entry},
+        audit::{AuditHead, NewAuditEvent},
         model::{
             GrantRecord, Grantee, GroupRecord, IdempotencyRecord, IdentityRecord, InvitationRecord, LastUsed,
             Revocation, RevokeReason, RoleRecord, SessionRecord, SignedInBy, TokenRecord, UserKind,
@@ -36,7 +36,7 @@ pub(crate) fn named(number: usize) -> [Op; 2] {
 
 /// The next event of a chain.
 pub(crate) fn chained(head: &mut AuditHead) -> Op {
-    let entry = Entry {
+    let entry = NewAuditEvent {
         event: "user.ban",
         actor: "ann".to_owned(),
         target: "user:bob".to_owned(),

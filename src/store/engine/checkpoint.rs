@@ -91,7 +91,7 @@ impl Engine {
         if running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        let job = Job {
+        let job = CheckpointTask {
             generation: self.generation.clone(),
             replica: self.replica.clone(),
             log: self.log.clone(),
@@ -115,12 +115,12 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn try_checkpoint(&self) -> Result<(), String> {
         let (replica, log, closing) = (self.replica.clone(), self.log.clone(), self.closing.clone());
-        let job = Job { generation: self.generation.clone(), replica, log, closing };
+        let job = CheckpointTask { generation: self.generation.clone(), replica, log, closing };
         job.write_and_trim().map_err(|error| error.to_string())
     }
 }
 
-struct Job {
+struct CheckpointTask {
     generation: PathBuf,
     replica: Arc<Replica>,
     log: Arc<Mutex<Journaled>>,
@@ -139,7 +139,7 @@ enum CheckpointError {
     Trim(#[from] crate::store::log::TrimError),
 }
 
-impl Job {
+impl CheckpointTask {
     fn run(self) {
         match self.write_and_trim() {
             Ok(()) | Err(CheckpointError::Backup(BackupError::Stopped)) => {}

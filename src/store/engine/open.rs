@@ -23,7 +23,7 @@ use crate::store::{
     op::{BatchError, BatchReader, Op},
     record::DecodeError,
     released,
-    replica::{self, ApplyError, Damage, Replica, StageError, Staged},
+    replica::{self, ApplyError, Replica, ReplicaError, StageError, Staged},
 };
 
 pub(super) const REPLICA: &str = "sled";
@@ -37,7 +37,7 @@ impl Engine {
         let mut engine = Self::open_unloaded(settings)?;
         let loaded = |engine: &Self| -> Result<_, OpenError> {
             // What cannot be read is made again, too.
-            Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(Damage::Unreadable(error.0))))
+            Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(ReplicaError::Unreadable(error.0))))
         };
         engine.load_or_rebuild(loaded)?;
         Ok(engine)
@@ -58,7 +58,7 @@ impl Engine {
     /// Loads, and when the rows are not those that were written, makes the replica again and loads that.
     pub(crate) fn load_or_rebuild<T, E: From<OpenError>>(
         &mut self,
-        mut load: impl FnMut(&Self) -> Result<Result<T, Damage>, E>,
+        mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, E>,
     ) -> Result<T, E> {
         match load(self)? {
             Ok(loaded) => return Ok(loaded),
@@ -156,7 +156,7 @@ impl Generation {
     ) -> Result<Engine, OpenError> {
         let opened = Journal::open(directory, self.store, journal_options(settings));
         let (journal, recovery) = opened.map_err(|e| self.unopened(e))?;
-        tell(&recovery);
+        log_recovery(&recovery);
         self.over(Box::new(journal))
     }
 
@@ -349,7 +349,7 @@ impl Generation {
 
     fn unopened(&self, error: journal::OpenError) -> OpenError {
         match error {
-            journal::OpenError::Damaged(log::Damage { file, offset, what }) => {
+            journal::OpenError::Damaged(log::LogCorruption { file, offset, what }) => {
                 self.damaged(format!("{} at byte {offset}: {what}", file.display()))
             }
             journal::OpenError::Absent { .. } => self.damaged("its journal is missing".to_owned()),
@@ -371,12 +371,12 @@ fn open_checkpoint(path: &Path) -> Result<Reader<BufReader<File>>, StreamError> 
     Reader::open(BufReader::with_capacity(1 << 18, file))
 }
 
-/// Whether a checkpoint is whole and of this store; where in the log it is. `tell` hears the rows, and may
+/// Whether a checkpoint is whole and of this store; where in the log it is. `on_progress` hears the rows, and may
 /// end it early.
 pub(super) fn read_through(
     path: &Path,
     store: StoreId,
-    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    on_progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Head, StreamError> {
     let mut reader = open_checkpoint(path)?;
     if reader.header.store != store.to_string() {
@@ -386,7 +386,7 @@ pub(super) fn read_through(
     while reader.next(&mut ops)? {
         if ops.len() >= LOAD {
             ops.clear();
-            if tell(reader.progress.rows).is_break() {
+            if on_progress(reader.progress.rows).is_break() {
                 return Err(StreamError::Truncated(reader.progress.rows));
             }
         }
@@ -401,7 +401,7 @@ fn journal_options(settings: &Settings) -> journal::Options {
     journal::Options { file_size: (settings.ballast / 4).clamp(SMALLEST, most) }
 }
 
-fn tell(recovery: &journal::Recovery) {
+fn log_recovery(recovery: &journal::Recovery) {
     if let Some(dropped) = &recovery.dropped {
         tracing::warn!(
             file = %dropped.file.display(),

@@ -16,11 +16,11 @@ use crate::store::{
 
 mod damage;
 
-struct Place {
+struct TestDirectory {
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl TestDirectory {
     fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
@@ -72,14 +72,14 @@ fn count(engine: &Engine) -> usize {
 
 #[test]
 fn it_keeps_what_it_should() {
-    let place = Place::new();
-    conforms(|| place.open().unwrap());
+    let dir = TestDirectory::new();
+    conforms(|| dir.open().unwrap());
 }
 
 #[test]
 fn after_a_failure_nothing_is_acknowledged_any_more() {
-    let place = Place::new();
-    let engine = place.filled();
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
     engine.break_sync();
     let failed = engine.commit(&[Op::PutToken(token(1000, "ann"))]);
     assert!(matches!(failed, Err(CommitError::Failed(_))));
@@ -90,52 +90,52 @@ fn after_a_failure_nothing_is_acknowledged_any_more() {
     assert_eq!(engine.token(id(1001)).unwrap(), None);
     assert!(engine.token(id(7)).unwrap().is_some(), "reads go on");
     engine.close();
-    let engine = place.open().unwrap();
+    let engine = dir.open().unwrap();
     assert!(engine.token(id(199)).unwrap().is_some(), "what was acknowledged is there");
     engine.commit(&[Op::PutToken(token(1001, "ann"))]).expect("a restart takes changes again");
 }
 
 #[test]
 fn nothing_leaves_the_data_file_however_large_the_records_are() {
-    let place = Place::new();
-    let engine = place.open().unwrap();
+    let dir = TestDirectory::new();
+    let engine = dir.open().unwrap();
     for number in 0..120 {
         let note = "x".repeat(16 * 1024 - 300);
         engine.commit(&[Op::PutToken(TokenRecord { note, ..token(number, "ann") })]).unwrap();
     }
-    let blobs = fs::read_dir(place.generation().join("sled/blobs")).unwrap().count();
+    let blobs = fs::read_dir(dir.generation().join("sled/blobs")).unwrap().count();
     assert_eq!(blobs, 0);
     engine.close();
-    assert_eq!(count(&place.open().unwrap()), 120);
+    assert_eq!(count(&dir.open().unwrap()), 120);
 }
 
 #[test]
 fn only_the_owner_may_read_it() {
-    let place = Place::new();
-    place.filled().close();
-    let engine = place.open().unwrap();
+    let dir = TestDirectory::new();
+    dir.filled().close();
+    let engine = dir.open().unwrap();
     engine.checkpoint_now();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&place.path()), 0o700);
-    assert_eq!(mode(&place.generation()), 0o700);
-    assert_eq!(mode(&place.generation().join("sled")), 0o700);
+    assert_eq!(mode(&dir.path()), 0o700);
+    assert_eq!(mode(&dir.generation()), 0o700);
+    assert_eq!(mode(&dir.generation().join("sled")), 0o700);
     for file in ["lock", "CURRENT", "ballast"] {
-        assert_eq!(mode(&place.path().join(file)), 0o600, "{file}");
+        assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
     }
-    for file in place.journals().iter().chain(&place.named("checkpoint-")) {
+    for file in dir.journals().iter().chain(&dir.named("checkpoint-")) {
         assert_eq!(mode(file), 0o600, "{}", file.display());
     }
 }
 
 #[test]
 fn a_second_opening_is_refused_until_the_first_is_closed() {
-    let place = Place::new();
-    let engine = place.filled();
-    let Err(OpenError::Locked { path, holder }) = place.open() else { panic!("opened twice") };
-    assert_eq!(path, place.path());
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
+    let Err(OpenError::Locked { path, holder }) = dir.open() else { panic!("opened twice") };
+    assert_eq!(path, dir.path());
     assert_eq!(holder, format!("process {}", std::process::id()));
     engine.close();
-    place.open().unwrap();
+    dir.open().unwrap();
 }
 
 /// What is lost of the replica comes back, whatever of it is lost.
@@ -143,15 +143,15 @@ fn a_second_opening_is_refused_until_the_first_is_closed() {
 fn a_damaged_replica_is_made_again() {
     let check = |name: &str, spoil: &dyn Fn(&Path)| {
         for checkpointed in [false, true] {
-            let place = Place::new();
-            let engine = place.filled();
+            let dir = TestDirectory::new();
+            let engine = dir.filled();
             if checkpointed {
                 engine.checkpoint_now();
             }
             commit(&engine, 200);
             engine.close();
-            spoil(&place.generation().join("sled"));
-            let engine = place.open().unwrap_or_else(|error| panic!("{name}: {error}"));
+            spoil(&dir.generation().join("sled"));
+            let engine = dir.open().unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(count(&engine), 201, "{name}");
             assert_eq!(engine.audit_before(None, 1).unwrap()[0].seq, 200, "{name}");
             engine.close();
@@ -171,7 +171,7 @@ fn a_damaged_replica_is_made_again() {
     check("zeros in its place", &|p| fs::write(data(p), vec![0; 4 << 20]).unwrap());
     check("no sled configuration", &|p| fs::write(p.join("conf"), "segment_size: ?\nno more").unwrap());
     check("the replica of another store", &|p| {
-        let other = Place::new();
+        let other = TestDirectory::new();
         other.filled().close();
         fs::remove_dir_all(p).unwrap();
         fs::rename(other.generation().join("sled"), p).unwrap();
@@ -180,8 +180,8 @@ fn a_damaged_replica_is_made_again() {
 
 #[test]
 fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
-    let place = Place::new();
-    let engine = place.filled();
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
     for round in 0..4 {
         engine.checkpoint_now();
         for number in 0..100 {
@@ -189,32 +189,32 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
         }
     }
     engine.close();
-    let checkpoints = place.named("checkpoint-");
+    let checkpoints = dir.named("checkpoint-");
     assert_eq!(checkpoints.len(), KEPT_CHECKPOINTS, "{checkpoints:?}");
-    place.forget();
-    let engine = place.open().unwrap();
+    dir.forget();
+    let engine = dir.open().unwrap();
     assert_eq!(count(&engine), 600);
     engine.close();
 
     // The newest is damaged: the one before it and more of the journal.
-    place.forget();
-    let newest = place.generation().join("checkpoint-500");
+    dir.forget();
+    let newest = dir.generation().join("checkpoint-500");
     let mut bytes = fs::read(&newest).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&newest, bytes).unwrap();
-    let engine = place.open().unwrap();
+    let engine = dir.open().unwrap();
     assert_eq!(count(&engine), 600);
     engine.close();
 
     // Both are: nothing is made up, and nothing is taken away.
-    fs::write(place.generation().join("checkpoint-400"), "x").unwrap();
-    place.open().unwrap().close();
-    fs::write(place.generation().join("sled/db"), "x").unwrap();
-    let Err(error) = place.open() else { panic!("opened") };
+    fs::write(dir.generation().join("checkpoint-400"), "x").unwrap();
+    dir.open().unwrap().close();
+    fs::write(dir.generation().join("sled/db"), "x").unwrap();
+    let Err(error) = dir.open() else { panic!("opened") };
     let said = error.to_string();
     assert!(said.contains("no checkpoint is left") && said.contains("permgate store restore"), "{said}");
-    assert_eq!(fs::read(place.generation().join("sled/db")).unwrap(), b"x");
+    assert_eq!(fs::read(dir.generation().join("sled/db")).unwrap(), b"x");
 }
 
 const KEPT_CHECKPOINTS: usize = 2;
@@ -222,17 +222,17 @@ const KEPT_CHECKPOINTS: usize = 2;
 /// As on a full disk: what the checkpoint would have spared the journal stays there.
 #[test]
 fn a_checkpoint_that_cannot_be_written_costs_nothing() {
-    let place = Place::new();
-    let engine = place.filled();
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
     engine.checkpoint_now();
-    let obstacle = place.generation().join("checkpoint.new");
+    let obstacle = dir.generation().join("checkpoint.new");
     fs::create_dir(&obstacle).unwrap();
     commit(&engine, 200);
     assert!(engine.try_checkpoint().is_err());
     commit(&engine, 201);
     engine.close();
-    place.forget();
-    let engine = place.open().unwrap();
+    dir.forget();
+    let engine = dir.open().unwrap();
     assert_eq!(count(&engine), 202);
     fs::remove_dir(&obstacle).unwrap();
     engine.checkpoint_now();
@@ -240,19 +240,19 @@ fn a_checkpoint_that_cannot_be_written_costs_nothing() {
 
 #[test]
 fn a_replica_that_was_left_behind_catches_up() {
-    let place = Place::new();
-    place.filled().close();
-    let sled = place.generation().join("sled");
-    let kept = place.directory.path().join("kept");
+    let dir = TestDirectory::new();
+    dir.filled().close();
+    let sled = dir.generation().join("sled");
+    let kept = dir.directory.path().join("kept");
     copy(&sled, &kept);
-    let engine = place.open().unwrap();
+    let engine = dir.open().unwrap();
     for number in 200..300 {
         commit(&engine, number);
     }
     engine.close();
     fs::remove_dir_all(&sled).unwrap();
     copy(&kept, &sled);
-    let engine = place.open().unwrap();
+    let engine = dir.open().unwrap();
     assert_eq!(count(&engine), 300);
 }
 
@@ -269,20 +269,20 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_directory_that_cannot_be_trusted_is_refused() {
-    let check = |name: &str, spoil: &dyn Fn(&Place), expected: &str| {
-        let place = Place::new();
-        place.filled().close();
-        fs::write(place.directory.path().join("monday.backup"), "").unwrap();
-        spoil(&place);
-        let said = match place.open() {
+    let check = |name: &str, spoil: &dyn Fn(&TestDirectory), expected: &str| {
+        let dir = TestDirectory::new();
+        dir.filled().close();
+        fs::write(dir.directory.path().join("monday.backup"), "").unwrap();
+        spoil(&dir);
+        let said = match dir.open() {
             Ok(_) => panic!("{name}: opened"),
             Err(error) => error.to_string(),
         };
         assert!(said.contains(expected), "{name}: {said}");
-        assert!(said.contains(&*place.path().to_string_lossy()), "{name}: {said}");
+        assert!(said.contains(&*dir.path().to_string_lossy()), "{name}: {said}");
     };
     let restore = "monday.backup";
-    let journal = |place: &Place| place.journals().pop().unwrap();
+    let journal = |dir: &TestDirectory| dir.journals().pop().unwrap();
     check("no journal", &|p| fs::remove_file(journal(p)).unwrap(), restore);
     check("an empty journal", &|p| fs::write(journal(p), "").unwrap(), restore);
     check(
@@ -313,9 +313,9 @@ fn a_directory_that_cannot_be_trusted_is_refused() {
 
 #[test]
 fn noise_in_the_replica_never_panics_and_loses_nothing() {
-    let place = Place::new();
-    place.filled().close();
-    let data = place.generation().join("sled/db");
+    let dir = TestDirectory::new();
+    dir.filled().close();
+    let data = dir.generation().join("sled/db");
     let sound = fs::read(&data).unwrap();
     let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
     for step in 0..24 {
@@ -328,7 +328,7 @@ fn noise_in_the_replica_never_panics_and_loses_nothing() {
                 fs::remove_file(snapshot.path()).unwrap();
             }
         }
-        let engine = place.open().unwrap_or_else(|error| panic!("step {step}: {error}"));
+        let engine = dir.open().unwrap_or_else(|error| panic!("step {step}: {error}"));
         assert_eq!(count(&engine), 200, "step {step}");
         engine.close();
     }
@@ -338,11 +338,11 @@ fn noise_in_the_replica_never_panics_and_loses_nothing() {
 #[test]
 fn an_unfinished_snapshot_does_no_harm() {
     for content in [&b""[..], b"half of a snapshot"] {
-        let place = Place::new();
-        place.filled().close();
-        let unfinished = place.generation().join("sled/snap.FFFFFFFFFFFFFFFF.generating");
+        let dir = TestDirectory::new();
+        dir.filled().close();
+        let unfinished = dir.generation().join("sled/snap.FFFFFFFFFFFFFFFF.generating");
         fs::write(&unfinished, content).unwrap();
-        let engine = place.open().unwrap();
+        let engine = dir.open().unwrap();
         assert_eq!(engine.head().position, 200);
         assert!(!unfinished.exists());
     }
@@ -350,53 +350,53 @@ fn an_unfinished_snapshot_does_no_harm() {
 
 #[test]
 fn a_foreign_directory_is_not_touched() {
-    let place = Place::new();
-    fs::create_dir(place.path()).unwrap();
-    fs::write(place.path().join("thesis.txt"), "years of work").unwrap();
-    let Err(error) = place.open() else { panic!("opened") };
+    let dir = TestDirectory::new();
+    fs::create_dir(dir.path()).unwrap();
+    fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+    let Err(error) = dir.open() else { panic!("opened") };
     let strange = matches!(&error, OpenError::Generation(GenerationError::NotAStore { names, .. }) if names.contains("thesis.txt"));
     assert!(strange, "{error}");
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "not even a lock was left");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "not even a lock was left");
 
-    let file = Place::new();
+    let file = TestDirectory::new();
     fs::write(file.path(), "").unwrap();
     assert!(matches!(file.open(), Err(OpenError::File { .. })));
 }
 
 #[test]
 fn what_a_file_system_makes_in_its_root_does_no_harm() {
-    let place = Place::new();
-    fs::create_dir(place.path()).unwrap();
-    fs::create_dir(place.path().join("lost+found")).unwrap();
-    place.filled().close();
-    assert_eq!(count(&place.open().unwrap()), 200);
+    let dir = TestDirectory::new();
+    fs::create_dir(dir.path()).unwrap();
+    fs::create_dir(dir.path().join("lost+found")).unwrap();
+    dir.filled().close();
+    assert_eq!(count(&dir.open().unwrap()), 200);
 }
 
 #[test]
 fn a_creation_that_was_cut_off_is_taken_up_again() {
-    let place = Place::new();
-    let directory = StoreDirectory::open(&place.path()).unwrap();
+    let dir = TestDirectory::new();
+    let directory = StoreDirectory::open(&dir.path()).unwrap();
     directory.generations().begin(None).unwrap();
     drop(directory);
-    let engine = place.filled();
+    let engine = dir.filled();
     engine.close();
-    assert_eq!(count(&place.open().unwrap()), 200);
+    assert_eq!(count(&dir.open().unwrap()), 200);
 }
 
 #[test]
 fn an_unfinished_batch_in_the_journal_was_never_made() {
-    let place = Place::new();
-    let engine = place.filled();
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
     let ops: Vec<Op> = (1000..21_000).map(|number| Op::PutToken(token(number, "bob"))).collect();
     let entries = op::encode_batch(&ops, crate::store::log::MAX_OPERATIONS).unwrap();
     assert!(entries.len() > 1);
     engine.log().append(&entries[0]).unwrap();
     engine.close();
-    let engine = place.open().unwrap();
+    let engine = dir.open().unwrap();
     assert_eq!(count(&engine), 200);
     commit(&engine, 200);
     engine.commit(&ops).unwrap();
     engine.close();
-    place.forget();
-    assert_eq!(count(&place.open().unwrap()), 20_201);
+    dir.forget();
+    assert_eq!(count(&dir.open().unwrap()), 20_201);
 }

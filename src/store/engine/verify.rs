@@ -21,7 +21,7 @@ use crate::store::{
     op::Batches,
     released,
     replica::{self, Replica, Table},
-    verify::{self, Progress, Report, Stopped, Tell},
+    verify::{self, OnProgress, Progress, Report, Stopped},
 };
 
 const OF_JOURNAL: &str = "copy the store directory and check the disk. While permgate serves, `permgate store backup` \
@@ -34,14 +34,14 @@ const OF_NEITHER: &str = "copy the store directory and check the disk, then rest
 
 impl Engine {
     /// While changes go on: what was acknowledged when it begins is verified.
-    pub(crate) fn verify(&self, tell: &mut Tell<'_>) -> Result<Report, Stopped> {
+    pub(crate) fn verify(&self, on_progress: &mut OnProgress<'_>) -> Result<Report, Stopped> {
         // Changes wait while the files are opened, not while they are read.
         let log = self.log();
         let acknowledged = log.head;
         let inventory = Inventory::read(&OsDirectory::new(&self.generation), self.store);
         let at = self.replica.head();
         drop(log);
-        let mut verifier = Verifier::new(&self.generation, self.store, tell);
+        let mut verifier = Verifier::new(&self.generation, self.store, on_progress);
         verifier.journal(inventory, Some(acknowledged), None);
         verifier.checkpoints()?;
         if at != acknowledged {
@@ -65,7 +65,10 @@ impl Engine {
 }
 
 /// Verifies a store that nobody has open.
-pub(crate) fn verify_closed(settings: &Settings, tell: &mut Tell<'_>) -> Result<Report, verify::VerifyError> {
+pub(crate) fn verify_closed(
+    settings: &Settings,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Report, verify::VerifyError> {
     let opened = |error: OpenError| verify::VerifyError::Open(error.into());
     let directory = StoreDirectory::open_present(&settings.path).map_err(opened)?;
     let contents = directory.generations().read().map_err(|error| opened(error.into()))?;
@@ -77,7 +80,7 @@ pub(crate) fn verify_closed(settings: &Settings, tell: &mut Tell<'_>) -> Result<
             OpenError::Absent { path }
         }));
     };
-    let mut verifier = Verifier::new(files.path(), id, tell);
+    let mut verifier = Verifier::new(files.path(), id, on_progress);
     let replica = Replica::open(&files.path().join(REPLICA), id);
     let at = replica.as_ref().ok().map(Replica::head);
     verifier.journal(Inventory::read(&*files, id), None, at);
@@ -110,7 +113,7 @@ pub(crate) fn verify_closed(settings: &Settings, tell: &mut Tell<'_>) -> Result<
 struct Verifier<'a, 't> {
     generation: &'a Path,
     store: StoreId,
-    tell: &'a mut Tell<'t>,
+    on_progress: &'a mut OnProgress<'t>,
     report: Report,
     /// Of the oldest entry of the journal, when the journal is whole.
     first: Option<u64>,
@@ -120,9 +123,9 @@ struct Verifier<'a, 't> {
 }
 
 impl<'a, 't> Verifier<'a, 't> {
-    fn new(generation: &'a Path, store: StoreId, tell: &'a mut Tell<'t>) -> Self {
+    fn new(generation: &'a Path, store: StoreId, on_progress: &'a mut OnProgress<'t>) -> Self {
         let (report, head) = (Report::default(), Head::EMPTY);
-        Self { generation, store, tell, report, first: None, whole: Vec::new(), head }
+        Self { generation, store, on_progress, report, first: None, whole: Vec::new(), head }
     }
 
     /// Up to `head`, or to its end. `at`: where the replica is.
@@ -193,11 +196,11 @@ impl<'a, 't> Verifier<'a, 't> {
         for position in positions {
             let path: PathBuf = checkpoint::path(self.generation, position);
             let part = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let (tell, mut stopped) = (&mut *self.tell, false);
+            let (on_progress, mut stopped) = (&mut *self.on_progress, false);
             let read = read_through(&path, self.store, &mut |rows| {
-                let told = tell(Progress { part: part.clone(), done: rows, of: 0 });
-                stopped = told.is_break();
-                told
+                let flow = on_progress(Progress { part: part.clone(), done: rows, of: 0 });
+                stopped = flow.is_break();
+                flow
             });
             if stopped {
                 return Err(Stopped);
@@ -242,10 +245,10 @@ impl<'a, 't> Verifier<'a, 't> {
 
     fn replica(&mut self, replica: &Replica) -> Result<(), Stopped> {
         let (path, advice) = (self.generation.join(REPLICA), self.advice());
-        let (tell, report) = (&mut *self.tell, &mut self.report);
+        let (on_progress, report) = (&mut *self.on_progress, &mut self.report);
         let mut first = None;
         let outcome = replica.verify(
-            &mut |table, done, of| tell(Progress { part: table.name().to_owned(), done, of }),
+            &mut |table, done, of| on_progress(Progress { part: table.name().to_owned(), done, of }),
             &mut |table, what| {
                 first.get_or_insert_with(|| format!("{}: {what}", table.name()));
                 report.add(format!("{}: {}", path.display(), table.name()), what, advice);

@@ -13,7 +13,7 @@ use crate::{
 
 /// What a line asks for; its names are not judged yet.
 #[derive(Clone, Debug)]
-pub enum Line {
+pub enum ImportRecord {
     Token(ImportedToken),
     User {
         login: String,
@@ -62,7 +62,7 @@ struct Raw {
     members: Option<Vec<String>>,
 }
 
-impl Line {
+impl ImportRecord {
     pub fn parse(text: &[u8]) -> Result<Self, LineError> {
         let raw: Raw = serde_json::from_slice(text).map_err(|e| LineError::Json(e.to_string()))?;
         match raw {
@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn lines() {
         let check = |name: &str, text: &str, expected: &str| {
-            let got = match Line::parse(text.as_bytes()) {
-                Ok(Line::Token(token)) => {
+            let got = match ImportRecord::parse(text.as_bytes()) {
+                Ok(ImportRecord::Token(token)) => {
                     let end = token.expires_at.map(Timestamp::as_millis);
                     format!("{}/{} {:?} {end:?}", token.owner, token.name, token.scope)
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Line, Options, Report};
+use super::{ImportRecord, Options, Report};
 use crate::{
     authz::{
         accounts::fold,
@@ -84,17 +84,17 @@ impl<'a> Plan<'a> {
     }
 
     /// `Err` is what a person is told about the line.
-    pub(super) fn take(&mut self, line: Line, report: &mut Report) -> Result<Outcome, String> {
+    pub(super) fn take(&mut self, line: ImportRecord, report: &mut Report) -> Result<Outcome, String> {
         match line {
-            Line::Token(token) => self.token(token, report),
-            Line::User { login, name, kind } => {
+            ImportRecord::Token(token) => self.token(token, report),
+            ImportRecord::User { login, name, kind } => {
                 if self.users.contains_key(&fold(&login)) {
                     return Ok(Outcome::Skipped);
                 }
                 self.make_user(&login, name.as_deref(), kind, report)?;
                 Ok(Outcome::Taken)
             }
-            Line::Group { name, members } => self.group(&name, &members, report),
+            ImportRecord::Group { name, members } => self.group(&name, &members, report),
         }
     }
 

@@ -14,8 +14,8 @@ fn import(settings: &Settings, make_owners: bool, text: &[u8]) -> (Report, Vec<S
         now: Timestamp::from_millis(1_000),
     };
     let mut bad = Vec::new();
-    let report = offline(settings, &options, text, &mut |told| {
-        if let ImportEvent::BadLine { number, why } = told {
+    let report = offline(settings, &options, text, &mut |event| {
+        if let ImportEvent::BadLine { number, why } = event {
             bad.push(format!("{number}: {why}"));
         }
     });
@@ -116,7 +116,7 @@ fn what_is_underway_counts_as_taken() {
     for chunk in [1, 2, 3, 10, 1000] {
         let settings = Settings { path: settings.path.join(chunk.to_string()), ..settings.clone() };
         let (mut bad, mut progress) = (0, Vec::new());
-        let mut tell = |told: ImportEvent<'_>| match told {
+        let mut on_event = |event: ImportEvent<'_>| match event {
             ImportEvent::BadLine { .. } => bad += 1,
             ImportEvent::Progress(report) => progress.push(report.tokens),
         };
@@ -130,7 +130,7 @@ fn what_is_underway_counts_as_taken() {
 ",
                 )
                 .as_bytes(),
-            &mut tell,
+            &mut on_event,
         )
         .unwrap();
         assert_eq!((report.tokens, report.users, report.bad, bad), (50, 1, 50, 50), "{chunk}");

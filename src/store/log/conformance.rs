@@ -10,25 +10,25 @@ use super::{
 pub(super) const STORE: StoreId = StoreId([3; 16]);
 
 /// One log that can be opened again and made to fail.
-pub(super) trait Place {
+pub(super) trait LogFixture {
     fn open(&self) -> Box<dyn Log + '_>;
     /// The next append fails and nobody knows whether it was made.
     fn fail_next(&self);
 }
 
-pub(super) fn conforms(place: &dyn Place) {
-    let mut log = place.open();
+pub(super) fn conforms(fixture: &dyn LogFixture) {
+    let mut log = fixture.open();
     assert_eq!(log.store(), STORE);
     empty(&mut *log);
     let head = appended(&mut *log);
     let head = bounds(&mut *log, head);
     expectations(&mut *log, head);
     drop(log);
-    let mut log = place.open();
+    let mut log = fixture.open();
     assert_eq!(log.head().unwrap(), head, "reopened");
     trimmed(&mut *log, head);
     drop(log);
-    failures(place, head);
+    failures(fixture, head);
 }
 
 fn empty(log: &mut dyn Log) {
@@ -100,11 +100,11 @@ fn trimmed(log: &mut dyn Log, head: Head) {
     assert_eq!(log.head().unwrap(), head);
 }
 
-fn failures(place: &dyn Place, mut head: Head) {
+fn failures(fixture: &dyn LogFixture, mut head: Head) {
     for round in 0..4 {
-        let mut log = place.open();
+        let mut log = fixture.open();
         assert_eq!(log.head().unwrap(), head);
-        place.fail_next();
+        fixture.fail_next();
         let failed = log.append(head, b"unclear");
         assert!(matches!(failed, Err(AppendError::Unclear(_))), "{failed:?}");
         assert!(log.failure().is_some());
@@ -113,7 +113,7 @@ fn failures(place: &dyn Place, mut head: Head) {
         log.trim(head.position).unwrap_err();
         log.read(head.next(), 1).unwrap();
         drop(log);
-        let mut log = place.open();
+        let mut log = fixture.open();
         let found = log.head().unwrap();
         if found != head {
             let entry = log.read(head.next(), 1).unwrap().remove(0);
@@ -124,7 +124,7 @@ fn failures(place: &dyn Place, mut head: Head) {
     }
 }
 
-impl Place for Disk {
+impl LogFixture for Disk {
     fn open(&self) -> Box<dyn Log + '_> {
         let options = Options { file_size: 128 << 10 };
         if self.root().list().unwrap().is_empty() {
@@ -176,7 +176,7 @@ fn the_journal_in_real_files_conforms() {
 #[test]
 fn the_memory_log_conforms() {
     struct Memory(MemoryLog, std::cell::Cell<bool>);
-    impl Place for Memory {
+    impl LogFixture for Memory {
         fn open(&self) -> Box<dyn Log + '_> {
             Box::new(self.0.reopen())
         }

@@ -25,7 +25,7 @@ mod wire;
 
 pub use client::Settings;
 pub use connection::{Connection, CreateError, Unreachable};
-pub use snapshot::{Snapshot, Upload};
+pub use snapshot::{Snapshot, SnapshotUpload};
 pub use tail::{Heard, Tail, TailError};
 
 use client::CallError;
@@ -256,7 +256,7 @@ impl EtcdLog {
         Ok(())
     }
 
-    async fn pages(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+    async fn read_pages(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
         let mut size = PageSize::default();
         let mut entries: Vec<Entry> = Vec::new();
         let mut left = bytes;
@@ -297,7 +297,7 @@ impl Log for EtcdLog {
     }
 
     fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        self.connection.block(self.pages(from, bytes))
+        self.connection.block(self.read_pages(from, bytes))
     }
 
     fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {

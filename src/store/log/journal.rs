@@ -28,7 +28,7 @@ mod open;
 mod scan;
 mod segment;
 
-pub use inventory::{Inventory, Visit};
+pub use inventory::{EntryVisitor, Inventory};
 pub use open::{Dropped, OpenError, Recovery};
 
 /// How a journal uses the disk.

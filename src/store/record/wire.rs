@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How a value is written. What is once written stays readable, so none of these ever changes.
-pub(in crate::store) trait Wire: Sized {
+pub(in crate::store) trait StoredForm: Sized {
     type Written;
     fn written(&self) -> Self::Written;
     /// `None`: no such value was ever written.
@@ -26,7 +26,7 @@ pub(in crate::store) trait Wire: Sized {
 
 pub(in crate::store) fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
 where
-    T: Wire<Written: Serialize>,
+    T: StoredForm<Written: Serialize>,
     S: Serializer,
 {
     value.written().serialize(serializer)
@@ -34,7 +34,7 @@ where
 
 pub(in crate::store) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
-    T: Wire<Written: Deserialize<'de>>,
+    T: StoredForm<Written: Deserialize<'de>>,
     D: Deserializer<'de>,
 {
     T::read(T::Written::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no such value"))
@@ -42,7 +42,7 @@ where
 
 macro_rules! written {
     ($type:ty as $written:ty, $value:ident => $to:expr, $from:pat => $read:expr) => {
-        impl Wire for $type {
+        impl StoredForm for $type {
             type Written = $written;
             fn written(&self) -> $written {
                 let $value = self;
@@ -64,7 +64,7 @@ written!(Head as (u64, [u8; 32]), head => (head.position, head.hash.0),
 written!(IpNet as (std::net::IpAddr, u8), net => (net.addr(), net.prefix_len()),
     (address, prefix) => Self::new(address, prefix).ok());
 written!(Rotation as ([u8; 12], i64), rotation => (rotation.to.written(), rotation.grace_until.written()),
-    (to, until) => Some(Self { to: Wire::read(to)?, grace_until: Wire::read(until)? }));
+    (to, until) => Some(Self { to: StoredForm::read(to)?, grace_until: StoredForm::read(until)? }));
 // By their words, which are public names already.
 written!(Permission as String, permission => permission.word().to_owned(), word => Self::from_word(&word));
 written!(Grantee as (u8, String), to => match to {
@@ -94,7 +94,7 @@ numbered!(UserKind: Human, Service);
 numbered!(SignedInBy: Password, Provider);
 numbered!(RevokeReason: User, Admin, Rotated, OwnerDeleted, Leaked);
 
-impl<T: Wire> Wire for Option<T> {
+impl<T: StoredForm> StoredForm for Option<T> {
     type Written = Option<T::Written>;
     fn written(&self) -> Self::Written {
         self.as_ref().map(T::written)
@@ -104,7 +104,7 @@ impl<T: Wire> Wire for Option<T> {
     }
 }
 
-impl<T: Wire> Wire for Vec<T> {
+impl<T: StoredForm> StoredForm for Vec<T> {
     type Written = Vec<T::Written>;
     fn written(&self) -> Self::Written {
         self.iter().map(T::written).collect()
@@ -115,12 +115,12 @@ impl<T: Wire> Wire for Vec<T> {
 }
 
 /// An entry of a scope.
-impl<K: Clone> Wire for (K, Access) {
+impl<K: Clone> StoredForm for (K, Access) {
     type Written = (K, u8);
     fn written(&self) -> Self::Written {
         (self.0.clone(), self.1.written())
     }
     fn read((key, access): Self::Written) -> Option<Self> {
-        Some((key, Wire::read(access)?))
+        Some((key, StoredForm::read(access)?))
     }
 }

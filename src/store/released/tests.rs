@@ -13,19 +13,19 @@ use crate::store::{
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/store-b654cb1");
 
-struct Place {
+struct TestDirectory {
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl TestDirectory {
     /// With the released store.
     fn released() -> Self {
-        let place = Self { directory: tempfile::tempdir().unwrap() };
-        fs::create_dir_all(place.path().join(DATA)).unwrap();
+        let dir = Self { directory: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(dir.path().join(DATA)).unwrap();
         for file in ["format", "data/conf", "data/db"] {
-            fs::copy(format!("{FIXTURE}/store/{file}"), place.path().join(file)).unwrap();
+            fs::copy(format!("{FIXTURE}/store/{file}"), dir.path().join(file)).unwrap();
         }
-        place
+        dir
     }
 
     fn path(&self) -> PathBuf {
@@ -99,17 +99,17 @@ fn verify(engine: &Engine, name: &str) {
 
 #[test]
 fn a_released_store_is_migrated_at_its_first_opening() {
-    let place = Place::released();
-    let format = fs::read(place.path().join("format")).unwrap();
-    let engine = place.open();
+    let dir = TestDirectory::released();
+    let format = fs::read(dir.path().join("format")).unwrap();
+    let engine = dir.open();
     verify(&engine, "migrated");
     assert!(!engine.sessions().unwrap().is_empty(), "who was signed in still is");
     engine.close();
-    assert!(!place.path().join("format").exists() && !place.path().join("data").exists());
-    let kept = place.path().join("released");
+    assert!(!dir.path().join("format").exists() && !dir.path().join("data").exists());
+    let kept = dir.path().join("released");
     assert_eq!(fs::read(kept.join("format")).unwrap(), format, "the released permgate opens this");
     assert!(kept.join("data/db").exists());
-    let engine = place.open();
+    let engine = dir.open();
     verify(&engine, "opened again");
 }
 
@@ -117,23 +117,23 @@ fn a_released_store_is_migrated_at_its_first_opening() {
 #[test]
 fn a_migration_that_was_cut_off_is_taken_up_again() {
     let check = |name: &str, cut: &dyn Fn(&Path, &StoreDirectory, &Settings)| {
-        let place = Place::released();
-        let directory = StoreDirectory::open(&place.path()).unwrap();
-        cut(&place.path(), &directory, &place.settings());
+        let dir = TestDirectory::released();
+        let directory = StoreDirectory::open(&dir.path()).unwrap();
+        cut(&dir.path(), &directory, &dir.settings());
         directory.unlock();
-        let engine = place.open();
+        let engine = dir.open();
         verify(&engine, name);
         engine.close();
-        assert!(!place.path().join("format").exists(), "{name}");
-        assert!(place.path().join("released/data/db").exists(), "{name}");
-        assert!(place.path().join("released/format").exists(), "{name}");
+        assert!(!dir.path().join("format").exists(), "{name}");
+        assert!(dir.path().join("released/data/db").exists(), "{name}");
+        assert!(dir.path().join("released/format").exists(), "{name}");
     };
-    let keep = |path: &Path| keep_marker(path, &Marker::read(path).unwrap()).unwrap();
+    let keep = |path: &Path| keep_manifest(path, &Manifest::read(path).unwrap()).unwrap();
     check("nothing yet", &|_, _, _| {});
     check("the kept directory is made", &|path, _, _| make_kept(&path.join(KEPT)).unwrap());
     check("the marker is kept", &|path, _, _| {
         make_kept(&path.join(KEPT)).unwrap();
-        Marker::read(path).unwrap().write(&path.join(KEPT)).unwrap();
+        Manifest::read(path).unwrap().write(&path.join(KEPT)).unwrap();
     });
     check("format says 2", &|path, _, _| keep(path));
     check("a generation is begun", &|path, directory, _| {
@@ -150,11 +150,11 @@ fn a_migration_that_was_cut_off_is_taken_up_again() {
 #[test]
 fn a_released_store_that_is_damaged_is_left_as_it_is() {
     let check = |name: &str, spoil: &dyn Fn(&Path), expected: &str| {
-        let place = Place::released();
-        spoil(&place.path());
-        let Err(error) = Engine::open(&place.settings()) else { panic!("{name}: opened") };
+        let dir = TestDirectory::released();
+        spoil(&dir.path());
+        let Err(error) = Engine::open(&dir.settings()) else { panic!("{name}: opened") };
         assert!(error.to_string().contains(expected), "{name}: {error}");
-        assert!(!place.path().join("released").exists(), "{name}");
+        assert!(!dir.path().join("released").exists(), "{name}");
     };
     check("no data file", &|path| fs::remove_file(path.join("data/db")).unwrap(), "missing or empty");
     check("a malformed marker", &|path| fs::write(path.join("format"), "x").unwrap(), "malformed");
@@ -166,8 +166,8 @@ fn a_released_store_that_is_damaged_is_left_as_it_is() {
     check(
         "older data",
         &|path| {
-            let marker = Marker::read(path).unwrap();
-            Marker { revision: marker.revision + 1000, ..marker }.write(path).unwrap();
+            let manifest = Manifest::read(path).unwrap();
+            Manifest { revision: manifest.revision + 1000, ..manifest }.write(path).unwrap();
         },
         "changes were acknowledged",
     );
@@ -179,15 +179,15 @@ fn a_released_backup_is_restored() {
     let backup = fs::read(format!("{FIXTURE}/backup.pgb")).unwrap();
     let now = wall_clock();
     let options = Options { accept_lost_revocations: true, now };
-    let place = Place { directory: tempfile::tempdir().unwrap() };
-    restore::offline(&place.settings(), &options, &backup[..], &mut |_| {}).unwrap();
-    let engine = place.open();
+    let dir = TestDirectory { directory: tempfile::tempdir().unwrap() };
+    restore::offline(&dir.settings(), &options, &backup[..], &mut |_| {}).unwrap();
+    let engine = dir.open();
     verify(&engine, "restored");
     engine.close();
     // Over the store that it is of, which is migrated on the way and knows what was revoked.
-    let place = Place::released();
+    let dir = TestDirectory::released();
     let options = Options { accept_lost_revocations: false, now };
-    let restored = restore::offline(&place.settings(), &options, &backup[..], &mut |_| {}).unwrap();
+    let restored = restore::offline(&dir.settings(), &options, &backup[..], &mut |_| {}).unwrap();
     assert_eq!((restored.revoked, restored.users), (0, 0));
-    verify(&place.open(), "restored over the store");
+    verify(&dir.open(), "restored over the store");
 }

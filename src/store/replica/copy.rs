@@ -14,7 +14,7 @@ use super::{Replica, Trees, keys, keys::Key, stage::Rows, tables::Table};
 use crate::store::{ReadError, log::Head, op::tag};
 
 /// A copy on its way through the rows, table by table.
-pub(super) struct Copying {
+pub(super) struct CopyProgress {
     number: u64,
     /// With the tables that follow from others.
     derived: bool,
@@ -50,7 +50,7 @@ impl Replica {
     pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (Copy<'_>, T) {
         let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        copying.push(Copying { number, derived, done: None, before: BTreeMap::new() });
+        copying.push(CopyProgress { number, derived, done: None, before: BTreeMap::new() });
         (Copy { replica: self, number, head: self.head() }, now())
     }
 }
@@ -97,7 +97,7 @@ impl Copy<'_> {
         })
     }
 
-    fn copying<T>(&self, work: impl FnOnce(&mut Copying) -> T) -> Option<T> {
+    fn copying<T>(&self, work: impl FnOnce(&mut CopyProgress) -> T) -> Option<T> {
         let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
         copying.iter_mut().find(|one| one.number == self.number).map(work)
     }
@@ -106,7 +106,7 @@ impl Copy<'_> {
 /// Behind every key.
 const END: [u8; 64] = [u8::MAX; 64];
 
-impl Copying {
+impl CopyProgress {
     /// To be called before the rows change.
     pub(super) fn keep(&mut self, changing: &[Rows; Table::ALL.len()]) {
         for (table, rows) in Table::ALL.into_iter().zip(changing) {
@@ -124,7 +124,7 @@ impl Copying {
     }
 
     /// The next rows as they were, and whether they are the last.
-    fn slice(&mut self, trees: &Trees) -> Result<(Vec<CopiedRow>, bool), super::Damage> {
+    fn slice(&mut self, trees: &Trees) -> Result<(Vec<CopiedRow>, bool), super::ReplicaError> {
         let (table, from) = match self.done.clone() {
             None => (Table::Meta, Bound::Unbounded),
             Some((table, key)) => (table, Bound::Excluded(key)),

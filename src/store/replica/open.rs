@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Damage, Replica, Trees, exists, keys,
+    Replica, ReplicaError, Trees, exists, keys,
     tables::{ReplicaState, Sum, Table},
 };
 use crate::store::{
@@ -124,7 +124,7 @@ pub(crate) fn sync(path: &Path) -> Result<(), Failure> {
 }
 
 impl Trees {
-    fn verify_small(&self, state: &ReplicaState) -> Result<(), Damage> {
+    fn verify_small(&self, state: &ReplicaState) -> Result<(), ReplicaError> {
         const SMALL: [Table; 8] = [
             Table::Users,
             Table::Groups,
@@ -138,48 +138,48 @@ impl Trees {
         SMALL.into_iter().try_for_each(|table| self.verify(table, state.sum(table)))
     }
 
-    pub(super) fn verify(&self, table: Table, expected: Sum) -> Result<(), Damage> {
+    pub(super) fn verify(&self, table: Table, expected: Sum) -> Result<(), ReplicaError> {
         let mut sum = Sum::default();
         for row in self.tree(table) {
             let (key, row) = row?;
             sum.add(&key, &row);
         }
-        if sum == expected { Ok(()) } else { Err(Damage::Sum(table.name())) }
+        if sum == expected { Ok(()) } else { Err(ReplicaError::Sum(table.name())) }
     }
 
-    fn verify_audit_end(&self, state: &ReplicaState) -> Result<(), Damage> {
+    fn verify_audit_end(&self, state: &ReplicaState) -> Result<(), ReplicaError> {
         let last = match state.audit {
             Some((seq, hash)) => match self.get(Table::Audit, &keys::audit(seq))? {
                 Some(row) if AuditEvent::decode(&row)?.hash == hash => Some(seq),
                 // All of them may have been trimmed.
                 None if state.sum(Table::Audit).rows == 0 => None,
-                _ => return Err(Damage::AuditEnd),
+                _ => return Err(ReplicaError::AuditEnd),
             },
             None => None,
         };
         let found = self.tree(Table::Audit).last()?.map(|(key, _)| key);
         let expected = last.map(keys::audit);
-        if found.as_deref() == expected.as_deref() { Ok(()) } else { Err(Damage::AuditEnd) }
+        if found.as_deref() == expected.as_deref() { Ok(()) } else { Err(ReplicaError::AuditEnd) }
     }
 }
 
 /// What sled says, or shouts.
-enum Trouble {
-    Damage(Damage),
+enum OpenFailure {
+    Replica(ReplicaError),
     Io(io::Error),
 }
 
-fn open_trees(path: &Path) -> Result<Trees, Trouble> {
-    drop_unfinished_snapshots(path).map_err(Trouble::Io)?;
+fn open_trees(path: &Path) -> Result<Trees, OpenFailure> {
+    drop_unfinished_snapshots(path).map_err(OpenFailure::Io)?;
     let db = open_sled(path)?;
     let trees = Table::ALL.map(|table| db.open_tree(table.name()));
-    let trees = trees.into_iter().collect::<Result<_, _>>().map_err(Damage::from)?;
+    let trees = trees.into_iter().collect::<Result<_, _>>().map_err(ReplicaError::from)?;
     Ok(Trees { trees, db })
 }
 
 pub(crate) fn open_sled_at(path: &Path) -> Result<sled::Db, OpenError> {
     guard(path, || {
-        drop_unfinished_snapshots(path).map_err(Trouble::Io)?;
+        drop_unfinished_snapshots(path).map_err(OpenFailure::Io)?;
         open_sled(path)
     })
 }
@@ -208,7 +208,7 @@ fn make_histograms() {
     drop(made.join());
 }
 
-fn open_sled(path: &Path) -> Result<sled::Db, Trouble> {
+fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
     make_histograms();
     let config =
         sled::Config::new().path(path).cache_capacity(CACHE).segment_size(SEGMENT).mode(sled::Mode::LowSpace);
@@ -220,8 +220,10 @@ fn open_sled(path: &Path) -> Result<sled::Db, Trouble> {
             {
                 thread::sleep(Duration::from_millis(20));
             }
-            Err(sled::Error::Io(e)) if e.kind() != ErrorKind::UnexpectedEof => return Err(Trouble::Io(e)),
-            Err(e) => return Err(Trouble::Damage(e.into())),
+            Err(sled::Error::Io(e)) if e.kind() != ErrorKind::UnexpectedEof => {
+                return Err(OpenFailure::Io(e));
+            }
+            Err(e) => return Err(OpenFailure::Replica(e.into())),
             Ok(db) => return Ok(db),
         }
     }
@@ -233,15 +235,15 @@ pub(crate) fn guard_sled<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// sled panics on some damaged files instead of reporting them.
-fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, OpenError> {
+fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenFailure>) -> Result<T, OpenError> {
     let damaged = |why: String| OpenError::Damaged { path: path.to_owned(), why };
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(Trouble::Io(e))) => Err(Failure::new("read the data in", path, e).into()),
-        Ok(Err(Trouble::Damage(Damage::Record(why @ DecodeError::Newer { .. })))) => {
+        Ok(Err(OpenFailure::Io(e))) => Err(Failure::new("read the data in", path, e).into()),
+        Ok(Err(OpenFailure::Replica(ReplicaError::Record(why @ DecodeError::Newer { .. })))) => {
             Err(OpenError::Newer { path: path.to_owned(), why })
         }
-        Ok(Err(Trouble::Damage(e))) => Err(damaged(e.to_string())),
+        Ok(Err(OpenFailure::Replica(e))) => Err(damaged(e.to_string())),
         Err(panic) => {
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -250,8 +252,8 @@ fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, Trouble>) -> Result<T,
     }
 }
 
-impl From<Damage> for Trouble {
-    fn from(damage: Damage) -> Self {
-        Self::Damage(damage)
+impl From<ReplicaError> for OpenFailure {
+    fn from(damage: ReplicaError) -> Self {
+        Self::Replica(damage)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::PoisonError};
 use sled::IVec;
 
 use super::{
-    Counts, Damage, Replica, Staged, Trees, keys, owned,
+    Counts, Replica, ReplicaError, Staged, Trees, keys, owner_tokens,
     tables::{AUDIT_START, Sum, Table},
 };
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
 
 impl Replica {
     /// As it will be once a batch is written.
-    pub(crate) fn over<'a>(&'a self, staged: &'a Staged) -> View<'a> {
-        View { replica: self, staged }
+    pub(crate) fn over<'a>(&'a self, staged: &'a Staged) -> StagedView<'a> {
+        StagedView { replica: self, staged }
     }
 
     /// With its last use.
@@ -52,7 +52,10 @@ impl Replica {
         limit: usize,
     ) -> Result<Vec<TokenRecord>, ReadError> {
         let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-        let ids = owners.get(owner).map(|owned| owned.page(after, limit).to_vec()).unwrap_or_default();
+        let ids = owners
+            .get(owner)
+            .map(|owner_tokens| owner_tokens.page(after, limit).to_vec())
+            .unwrap_or_default();
         drop(owners);
         self.read(|trees| {
             let mut tokens = Vec::with_capacity(ids.len());
@@ -88,7 +91,7 @@ impl Replica {
     pub(crate) fn members(&self) -> Result<Vec<(String, UserId)>, ReadError> {
         self.read(|trees| {
             let rows = trees.tree(Table::Members).iter().keys();
-            rows.map(|key| keys::parts(&key?).ok_or(Damage::Key("members"))).collect()
+            rows.map(|key| keys::parts(&key?).ok_or(ReplicaError::Key("members"))).collect()
         })
     }
 
@@ -159,7 +162,7 @@ impl Replica {
         self.read(|trees| {
             let rows = trees.tree(Table::IdempotencyTimes).range(..keys::idempotency_before(at)).values();
             let key = |key: sled::IVec| std::str::from_utf8(&key).map(str::to_owned);
-            rows.take(limit).map(|row| key(row?).map_err(|_| Damage::Key("idempotency"))).collect()
+            rows.take(limit).map(|row| key(row?).map_err(|_| ReplicaError::Key("idempotency"))).collect()
         })
     }
 
@@ -172,7 +175,7 @@ impl Replica {
                 .flat_map(|table| trees.tree(table).iter().map(move |row| (table, row)));
             tables
                 .map(|(table, row)| {
-                    row.map(|(key, row)| (table, key.to_vec(), row.to_vec())).map_err(Damage::from)
+                    row.map(|(key, row)| (table, key.to_vec(), row.to_vec())).map_err(ReplicaError::from)
                 })
                 .collect()
         });
@@ -190,7 +193,7 @@ impl Trees {
         &self,
         expected: Sum,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
-    ) -> Result<(), Damage> {
+    ) -> Result<(), ReplicaError> {
         let tokens = self.tree(Table::Tokens);
         let mut sum = Sum::default();
         for row in tokens {
@@ -201,32 +204,32 @@ impl Trees {
                 self.let_go(Table::Tokens, &key)?;
             }
         }
-        if sum == expected { Ok(()) } else { Err(Damage::Sum(Table::Tokens.name())) }
+        if sum == expected { Ok(()) } else { Err(ReplicaError::Sum(Table::Tokens.name())) }
     }
 
     /// sled lets nodes go only at every 64th look-up among those that share one of the 256 shards of its
     /// cache: who reads many rows once each would leave 64 nodes in each. These look-ups leave eight, a
     /// few megabytes.
-    fn let_go(&self, table: Table, key: &[u8]) -> Result<(), Damage> {
+    fn let_go(&self, table: Table, key: &[u8]) -> Result<(), ReplicaError> {
         (0..LOOKS).try_for_each(|_| self.get(table, key).map(drop))
     }
 
     /// The token that an entry of another table leads to. `None`: it has been dropped since the entry was read.
-    fn listed(&self, digest: &[u8]) -> Result<Option<TokenRecord>, Damage> {
+    fn listed(&self, digest: &[u8]) -> Result<Option<TokenRecord>, ReplicaError> {
         token(digest, &|table, key| self.get(table, key))
     }
 }
 
 /// What is stored, with a batch over it that is not written yet.
-pub(crate) struct View<'a> {
+pub(crate) struct StagedView<'a> {
     replica: &'a Replica,
     staged: &'a Staged,
 }
 
 /// Reads a row.
-type Get<'a> = &'a dyn Fn(Table, &[u8]) -> Result<Option<IVec>, Damage>;
+type Get<'a> = &'a dyn Fn(Table, &[u8]) -> Result<Option<IVec>, ReplicaError>;
 
-impl View<'_> {
+impl StagedView<'_> {
     /// With its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
         self.read(|get| match get(Table::Ids, id.as_bytes())? {
@@ -242,7 +245,7 @@ impl View<'_> {
     /// All of an owner's, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
         let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
-        let mut ids = owners.get(owner).map(|owned| owned.ids.clone()).unwrap_or_default();
+        let mut ids = owners.get(owner).map(|owner_tokens| owner_tokens.ids.clone()).unwrap_or_default();
         drop(owners);
         ids.extend(self.staged.owners.get(owner).iter().flat_map(|change| &change.come));
         ids.into_iter().filter_map(|id| self.token(id).transpose()).collect()
@@ -251,13 +254,13 @@ impl View<'_> {
     /// How many tokens an owner has.
     pub(crate) fn counts(&self, owner: &str) -> Counts {
         let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
-        owned::counts(owners.get(owner), self.staged.owners.get(owner))
+        owner_tokens::counts(owners.get(owner), self.staged.owners.get(owner))
     }
 
     /// How many of an owner's tokens were replaced and still work.
     pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> usize {
         let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
-        owned::in_grace(owners.get(owner), self.staged.owners.get(owner), now)
+        owner_tokens::in_grace(owners.get(owner), self.staged.owners.get(owner), now)
     }
 
     /// Who has taken the name.
@@ -273,11 +276,11 @@ impl View<'_> {
             let mut names = BTreeMap::new();
             for row in trees.tree(Table::Names).scan_prefix(&prefix) {
                 let (key, id) = row?;
-                names.insert(keys::parts(&key).ok_or(Damage::Key("names"))?.1, token_id(&id)?);
+                names.insert(keys::parts(&key).ok_or(ReplicaError::Key("names"))?.1, token_id(&id)?);
             }
             let changed = self.staged.rows[Table::Names as usize].range(prefix.clone()..);
             for (key, row) in changed.take_while(|(key, _)| key.starts_with(&prefix)) {
-                let (_, name) = keys::parts(key).ok_or(Damage::Key("names"))?;
+                let (_, name) = keys::parts(key).ok_or(ReplicaError::Key("names"))?;
                 match &row.after {
                     Some(id) => names.insert(name, token_id(id)?),
                     None => names.remove(&name),
@@ -294,12 +297,12 @@ impl View<'_> {
         })
     }
 
-    fn read<T>(&self, read: impl FnOnce(Get<'_>) -> Result<T, Damage>) -> Result<T, ReadError> {
+    fn read<T>(&self, read: impl FnOnce(Get<'_>) -> Result<T, ReplicaError>) -> Result<T, ReadError> {
         self.replica.read(|trees| read(&|table, key| self.staged.get(trees, table, key)))
     }
 }
 
-fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, Damage> {
+fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaError> {
     let Some(row) = get(Table::Tokens, key)? else { return Ok(None) };
     let mut token = TokenRecord::decode(&digest(key)?, &row)?;
     let used = get(Table::Uses, token.id.as_bytes())?;
@@ -311,10 +314,10 @@ fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, Damage> {
 const LET_GO_EVERY: u64 = 10;
 const LOOKS: usize = 8;
 
-pub(super) fn digest(key: &[u8]) -> Result<Digest, Damage> {
-    key.try_into().map(Digest::from_bytes).map_err(|_| Damage::Key("tokens"))
+pub(super) fn digest(key: &[u8]) -> Result<Digest, ReplicaError> {
+    key.try_into().map(Digest::from_bytes).map_err(|_| ReplicaError::Key("tokens"))
 }
 
-fn token_id(id: &[u8]) -> Result<TokenId, Damage> {
-    id.try_into().ok().and_then(TokenId::from_bytes).ok_or(Damage::Key("names"))
+fn token_id(id: &[u8]) -> Result<TokenId, ReplicaError> {
+    id.try_into().ok().and_then(TokenId::from_bytes).ok_or(ReplicaError::Key("names"))
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 use sled::IVec;
 
 use super::{
-    Damage, Replica, Trees, keys,
+    Replica, ReplicaError, Trees, keys,
     keys::Key,
-    owned::OwnedChange,
+    owner_tokens::OwnerTokensChange,
     tables::{AUDIT_START, ReplicaState, Table},
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(crate) enum StageError {
     #[error(transparent)]
     Op(#[from] OpError),
     #[error("what is stored cannot be read: {0}")]
-    Damage(#[from] Damage),
+    Replica(#[from] ReplicaError),
     #[error("there is no token {0}")]
     NoToken(TokenId),
     #[error("a name belongs to a token that is not there")]
@@ -56,7 +56,7 @@ pub(super) struct Row {
 pub(crate) struct Staged {
     pub(super) rows: [Rows; Table::ALL.len()],
     /// The owners of tokens that come, go or end.
-    pub(super) owners: HashMap<String, OwnedChange>,
+    pub(super) owners: HashMap<String, OwnerTokensChange>,
     /// How many imported tokens more there are.
     imported: i64,
     audit: Option<(u64, [u8; 32])>,
@@ -98,9 +98,9 @@ impl Replica {
     /// Damage that shows has the next start make the replica again.
     fn staging(&self, work: impl FnOnce(&Trees) -> Result<(), StageError>) -> Result<(), StageError> {
         self.guarded(work)
-            .unwrap_or_else(|error| Err(Damage::from(sled::Error::ReportableBug(error.0)).into()))
+            .unwrap_or_else(|error| Err(ReplicaError::from(sled::Error::ReportableBug(error.0)).into()))
             .inspect_err(|error| {
-                if let StageError::Damage(damage) = error {
+                if let StageError::Replica(damage) = error {
                     self.condemn_for(damage);
                 }
             })
@@ -109,7 +109,7 @@ impl Replica {
 
 impl Staged {
     /// A row as it would be.
-    pub(super) fn get(&self, trees: &Trees, table: Table, key: &[u8]) -> Result<Option<IVec>, Damage> {
+    pub(super) fn get(&self, trees: &Trees, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {
         match self.rows[table as usize].get(key) {
             Some(row) => Ok(row.after.clone()),
             None => trees.get(table, key),
@@ -198,7 +198,7 @@ impl Stage<'_> {
     fn put_token(&mut self, token: &TokenRecord) -> Result<(), StageError> {
         let row = token.encode().map_err(OpError::from)?;
         let before = self.get(Table::Tokens, token.digest.as_bytes())?;
-        let before = before.as_deref().map(TokenHead::decode).transpose().map_err(Damage::from)?;
+        let before = before.as_deref().map(TokenHead::decode).transpose().map_err(ReplicaError::from)?;
         match &before {
             Some(before) if before.id != token.id => return Err(StageError::Id(before.id)),
             Some(before) if before.owner != token.owner => return Err(StageError::Owner(token.id)),
@@ -212,7 +212,7 @@ impl Stage<'_> {
                 self.set_new(Table::Ids, token.id.as_bytes().to_vec(), key(&token.digest));
             }
         }
-        OwnedChange::note(&mut self.staged.owners, before.as_ref(), Some(&token.head()));
+        OwnerTokensChange::note(&mut self.staged.owners, before.as_ref(), Some(&token.head()));
         match before {
             Some(_) => self.set(Table::Tokens, key(&token.digest), Some(row)),
             None => {
@@ -225,12 +225,12 @@ impl Stage<'_> {
     fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
         let Some(digest) = self.get(Table::Ids, id.as_bytes())? else { return Ok(()) };
         let row = self.get(Table::Tokens, &digest)?.ok_or(StageError::NoToken(id))?;
-        let head = TokenHead::decode(&row).map_err(Damage::from)?;
+        let head = TokenHead::decode(&row).map_err(ReplicaError::from)?;
         if head.owner != owner {
             return Err(StageError::Owner(id));
         }
         self.staged.imported -= i64::from(head.imported);
-        OwnedChange::note(&mut self.staged.owners, Some(&head), None);
+        OwnerTokensChange::note(&mut self.staged.owners, Some(&head), None);
         self.set(Table::Ids, id.as_bytes().to_vec(), None)?;
         self.set(Table::Uses, id.as_bytes().to_vec(), None)?;
         self.set(Table::Tokens, digest.to_vec(), None)
@@ -241,7 +241,7 @@ impl Stage<'_> {
             return Ok(());
         }
         if let Some(before) = self.get(Table::Uses, token.as_bytes())?
-            && LastUsed::decode(&before).map_err(Damage::from)?.at >= used.at
+            && LastUsed::decode(&before).map_err(ReplicaError::from)?.at >= used.at
         {
             return Ok(());
         }
@@ -256,7 +256,7 @@ impl Stage<'_> {
     fn trim_audit(&mut self, start: &AuditStart) -> Result<(), StageError> {
         let end = keys::audit(start.seq);
         for event in self.trees.tree(Table::Audit).range(..end.clone()).keys() {
-            self.set(Table::Audit, event.map_err(Damage::from)?.to_vec(), None)?;
+            self.set(Table::Audit, event.map_err(ReplicaError::from)?.to_vec(), None)?;
         }
         self.staged.rows[Table::Audit as usize].range_mut(..end).for_each(|(_, row)| row.after = None);
         self.put(Table::Meta, AUDIT_START.to_vec(), start)
@@ -269,7 +269,7 @@ impl Stage<'_> {
                 let key = keys::member(node);
                 if let Some(before) = self.get(Table::Meta, &key)?
                     && let MemberChange::Put { incarnation: before, .. } =
-                        MemberChange::decode(&before).map_err(Damage::from)?
+                        MemberChange::decode(&before).map_err(ReplicaError::from)?
                     && before != *incarnation
                 {
                     let gone = MemberChange::Drop { node: node.clone(), incarnation: before, over: false };
@@ -282,7 +282,7 @@ impl Stage<'_> {
                 let key = keys::member(node);
                 if let Some(before) = self.get(Table::Meta, &key)?
                     && let MemberChange::Put { incarnation: before, .. } =
-                        MemberChange::decode(&before).map_err(Damage::from)?
+                        MemberChange::decode(&before).map_err(ReplicaError::from)?
                     && before == *incarnation
                 {
                     self.set(Table::Meta, key, None)?;
@@ -305,7 +305,7 @@ impl Stage<'_> {
     fn drop_idempotency(&mut self, key: &str) -> Result<(), StageError> {
         let row = keys::idempotency(key);
         if let Some(stored) = self.get(Table::Idempotency, &row)? {
-            let stored = IdempotencyRecord::decode(&stored).map_err(Damage::from)?;
+            let stored = IdempotencyRecord::decode(&stored).map_err(ReplicaError::from)?;
             self.set(Table::IdempotencyTimes, keys::idempotency_at(stored.at, key), None)?;
         }
         self.set(Table::Idempotency, row, None)
@@ -337,7 +337,7 @@ impl Stage<'_> {
         place.or_insert(Row { before: None, after: None }).after = Some(row.into());
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, Damage> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {
         match self.staged.get(self.trees, table, key) {
             Err(_) if self.staged.blind => Ok(None),
             row => row,

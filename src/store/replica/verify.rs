@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Counts, Damage, Owned, Replica, ReplicaState, Trees, keys, stage,
+    Counts, OwnerTokens, Replica, ReplicaError, ReplicaState, Trees, keys, stage,
     tables::{AUDIT_START, STATE, Sum, Table},
 };
 use crate::{
@@ -26,10 +26,10 @@ use crate::{
 /// Is told what is wrong with a table.
 pub(crate) type Found<'f> = dyn FnMut(Table, String) + 'f;
 /// Is told how many rows of a table have been read, and how many it should have.
-pub(crate) type Tell<'t> = dyn FnMut(Table, u64, u64) -> ControlFlow<()> + 't;
+pub(crate) type OnRow<'t> = dyn FnMut(Table, u64, u64) -> ControlFlow<()> + 't;
 
 /// What is known beside the rows at the moment whose rows are read.
-struct Moment {
+struct ExpectedState {
     state: ReplicaState,
     owners: HashMap<String, Counts>,
 }
@@ -46,13 +46,18 @@ struct Pass {
 }
 
 impl Replica {
-    /// Reads everything; `tell` may end it early. [`Replica::load`] has come before. Returns the state
+    /// Reads everything; `on_progress` may end it early. [`Replica::load`] has come before. Returns the state
     /// that the rows were held against.
-    pub(crate) fn verify(&self, tell: &mut Tell<'_>, found: &mut Found<'_>) -> ControlFlow<(), ReplicaState> {
+    pub(crate) fn verify(
+        &self,
+        on_progress: &mut OnRow<'_>,
+        found: &mut Found<'_>,
+    ) -> ControlFlow<(), ReplicaState> {
         let (mut copy, moment) = self.copy_with(true, || {
             let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-            let owners = owners.iter().map(|(owner, owned)| (owner.clone(), owned.counts())).collect();
-            Moment { state: self.state(), owners }
+            let owners =
+                owners.iter().map(|(owner, owner_tokens)| (owner.clone(), owner_tokens.counts())).collect();
+            ExpectedState { state: self.state(), owners }
         });
         let mut pass = Pass {
             sums: Default::default(),
@@ -84,7 +89,7 @@ impl Replica {
                     found(table, what);
                 }
             }
-            tell(last, pass.sums[last as usize].rows, moment.state.sum(last).rows)?;
+            on_progress(last, pass.sums[last as usize].rows, moment.state.sum(last).rows)?;
         }
         pass.end(&moment, &unread, found);
         ControlFlow::Continue(moment.state)
@@ -164,7 +169,7 @@ impl Pass {
     }
 
     /// What can be said once everything has been read, but for the tables that could not be.
-    fn end(self, moment: &Moment, unread: &HashSet<Table>, found: &mut Found<'_>) {
+    fn end(self, moment: &ExpectedState, unread: &HashSet<Table>, found: &mut Found<'_>) {
         let read = |table: Table| !unread.contains(&table);
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta && read(*table)) {
             let (sum, expected) = (self.sums[table as usize], moment.state.sum(table));
@@ -195,7 +200,7 @@ impl Pass {
 /// Whether a row is what its key says, and leads to rows that lead back.
 fn check(
     trees: &Trees,
-    owners: &HashMap<String, Owned>,
+    owners: &HashMap<String, OwnerTokens>,
     built_in: &Accounts,
     table: Table,
     key: &[u8],
@@ -212,7 +217,7 @@ fn check(
             let id = token.id;
             rows.leads(Table::Ids, id.as_bytes(), key, || format!("the id {id} leads to another token"))?;
             rows.user(&token.owner, || format!("the token {id}"))?;
-            if !owners.get(&token.owner).is_some_and(|owned| owned.has(id)) {
+            if !owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.has(id)) {
                 return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
             }
             if token.revoked.is_some() || token.rotation.is_some() {
@@ -323,7 +328,7 @@ impl Rows<'_> {
     }
 
     fn require(&self, table: Table, key: &[u8], what: impl Fn() -> String) -> Result<Vec<u8>, String> {
-        let row = self.trees.get(table, key).map_err(|e: Damage| e.to_string())?;
+        let row = self.trees.get(table, key).map_err(|e: ReplicaError| e.to_string())?;
         row.map(|row| row.to_vec()).ok_or_else(what)
     }
 

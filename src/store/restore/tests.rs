@@ -7,11 +7,11 @@ use crate::store::{
     model::{AuditEvent, IdentityRecord, UserKind, UserRecord},
 };
 
-struct Place {
+struct TestDirectory {
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl TestDirectory {
     fn settings(&self) -> Settings {
         Settings { path: self.directory.path().join("store"), ballast: 0 }
     }
@@ -52,9 +52,9 @@ fn revoked(number: usize) -> Op {
 }
 
 /// A store with 600 tokens, and its backup.
-fn filled() -> (Place, Engine, Vec<u8>) {
-    let place = Place { directory: tempfile::tempdir().unwrap() };
-    let engine = Engine::open(&place.settings()).unwrap();
+fn filled() -> (TestDirectory, Engine, Vec<u8>) {
+    let dir = TestDirectory { directory: tempfile::tempdir().unwrap() };
+    let engine = Engine::open(&dir.settings()).unwrap();
     let mut ops: Vec<Op> = (0..600).map(|number| Op::PutToken(token(number, "ann"))).collect();
     ops.push(Op::TakeName { owner: "ann".to_owned(), name: "token 7".to_owned(), token: id(7) });
     ops.push(Op::PutUser(user(false)));
@@ -64,24 +64,24 @@ fn filled() -> (Place, Engine, Vec<u8>) {
     engine.commit(&ops).unwrap();
     let mut backup = Vec::new();
     backup::write(engine.replica(), at(20), &mut backup, &mut |_| ControlFlow::Continue(())).unwrap();
-    (place, engine, backup)
+    (dir, engine, backup)
 }
 
 #[test]
 fn a_restore_does_not_bring_the_revoked_back() {
-    let (place, engine, backup) = filled();
+    let (dir, engine, backup) = filled();
     let gone = Op::DropToken { id: id(8), owner: "ann".to_owned() };
     engine.commit(&[revoked(7), gone, Op::PutUser(user(true)), Op::PutToken(token(900, "ann"))]).unwrap();
     let unlinked = Op::DropIdentity(IdentityRecord::digest("https://id.example", "1"));
     engine.commit(&[unlinked, Op::PutIdentity(identity(2, "bob"))]).unwrap();
-    let locked = place.restore(&backup, true);
+    let locked = dir.restore(&backup, true);
     assert!(matches!(locked, Err(RestoreError::Open(_))), "a store in use: {locked:?}");
     engine.close();
 
-    let restored = place.restore(&backup, false).unwrap();
+    let restored = dir.restore(&backup, false).unwrap();
     assert_eq!((restored.revoked, restored.users), (2, 1));
     assert!(restored.replaced.unwrap().join("sled/db").exists(), "what was the store is still there");
-    let engine = Engine::open(&place.settings()).unwrap();
+    let engine = Engine::open(&dir.settings()).unwrap();
     assert!(engine.token(id(7)).unwrap().unwrap().revoked.is_some());
     assert_eq!(engine.named("ann", "token 7").unwrap(), None);
     assert!(engine.token(id(8)).unwrap().unwrap().revoked.is_some(), "purged since: it had been revoked");
@@ -95,23 +95,23 @@ fn a_restore_does_not_bring_the_revoked_back() {
 
 #[test]
 fn an_unknown_past_has_to_be_accepted() {
-    let (place, engine, backup) = filled();
+    let (dir, engine, backup) = filled();
     engine.close();
-    let elsewhere = Place { directory: tempfile::tempdir().unwrap() };
+    let elsewhere = TestDirectory { directory: tempfile::tempdir().unwrap() };
     let refused = elsewhere.restore(&backup, false).unwrap_err();
     assert!(refused.to_string().contains("taken at 1970-01-01T00:00:20Z"), "{refused}");
     assert_eq!(elsewhere.restore(&backup, true).unwrap().revoked, 0);
     assert_eq!(elsewhere.restore(&backup, false).unwrap().revoked, 0, "the same store, restored before");
 
-    let generation = Engine::open(&place.settings()).unwrap().generation().to_owned();
+    let generation = Engine::open(&dir.settings()).unwrap().generation().to_owned();
     for file in fs::read_dir(generation).unwrap().map(|file| file.unwrap().path()) {
         if file.is_file() {
             fs::write(file, b"").unwrap();
         }
     }
-    assert!(matches!(place.restore(&backup, false), Err(RestoreError::LostRevocations { .. })));
-    place.restore(&backup, true).unwrap();
-    let engine = Engine::open(&place.settings()).unwrap();
+    assert!(matches!(dir.restore(&backup, false), Err(RestoreError::LostRevocations { .. })));
+    dir.restore(&backup, true).unwrap();
+    let engine = Engine::open(&dir.settings()).unwrap();
     assert_eq!((engine.tokens(None, 1000).unwrap().len(), engine.identities().unwrap().len()), (600, 3));
     engine.close();
 }
@@ -154,12 +154,12 @@ fn changes_during_a_backup_are_not_in_it() {
 
 #[test]
 fn a_spoilt_backup_is_refused_and_the_store_stays() {
-    let (place, engine, backup) = filled();
+    let (dir, engine, backup) = filled();
     engine.close();
     let check = |name: &str, bytes: &[u8], expected: &str| {
-        let said = place.restore(bytes, true).unwrap_err().to_string();
+        let said = dir.restore(bytes, true).unwrap_err().to_string();
         assert!(said.contains(expected), "{name}: {said}");
-        let engine = Engine::open(&place.settings()).unwrap();
+        let engine = Engine::open(&dir.settings()).unwrap();
         assert_eq!(engine.tokens(None, 1000).unwrap().len(), 600, "{name}");
         engine.close();
     };
@@ -173,5 +173,5 @@ fn a_spoilt_backup_is_refused_and_the_store_stays() {
         spoilt[at] ^= 1;
         check("a flipped bit", &spoilt, "damaged");
     }
-    assert!(place.restore(&backup, true).is_ok());
+    assert!(dir.restore(&backup, true).is_ok());
 }

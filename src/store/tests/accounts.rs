@@ -85,7 +85,7 @@ async fn deletion_leaves_a_tombstone() {
         .await
         .unwrap();
     let gone = bench.store.delete_user(operator(), "alice".into()).await.unwrap().record;
-    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::Revoked);
     let reason = bench.store.token(token.id).unwrap().unwrap().revoked.unwrap().reason;
     assert_eq!(reason, RevokeReason::OwnerDeleted);
     assert_eq!(code(bench.store.delete_user(operator(), "alice".into()).await), "not_found");

@@ -82,9 +82,9 @@ async fn a_batch_sees_itself() {
     );
     gone.unwrap();
     let tokens = [first.record.digest, late.unwrap().record.digest];
-    assert_eq!(tokens.map(|digest| bench.ending(&digest)), [Ending::Revoked; 2]);
+    assert_eq!(tokens.map(|digest| bench.ending(&digest)), [TokenEnd::Revoked; 2]);
     let bench = bench.again().await;
-    assert_eq!(tokens.map(|digest| bench.ending(&digest)), [Ending::Revoked; 2]);
+    assert_eq!(tokens.map(|digest| bench.ending(&digest)), [TokenEnd::Revoked; 2]);
     assert_eq!(bench.store.accounts().user_by_login("alice").map(|user| user.ix), None);
 }
 
@@ -135,8 +135,8 @@ async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
         bench.store.create_user(operator(), person(login)).await.unwrap();
     }
     let events = bench.store.audit(None, 100).unwrap().items;
-    let told: Vec<&str> = events.iter().rev().map(|event| event.target.as_str()).collect();
-    assert_eq!(told, ["user:new", "user:newer"]);
+    let targets: Vec<&str> = events.iter().rev().map(|event| event.target.as_str()).collect();
+    assert_eq!(targets, ["user:new", "user:newer"]);
     assert_eq!(bench.store.verify_audit().unwrap().events, 2);
     let bench = bench.again().await;
     assert_eq!(bench.store.verify_audit().unwrap().events, 2, "from the checkpoint on");

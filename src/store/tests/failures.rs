@@ -47,11 +47,11 @@ async fn what_takes_power_away_holds() {
     let store = &bench.store;
     let revoke = async |by: &Actor, id| code(store.revoke_token(by.clone(), id, RevokeReason::Leaked).await);
     assert_eq!(revoke(&alice, token.id).await, "not_durable");
-    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::Revoked);
     assert!(store.token(token.id).unwrap().unwrap().revoked.is_some());
     assert_eq!(revoke(&alice, token.id).await, "not_durable", "again");
     assert_eq!(revoke(&alice, other.id).await, "permission_denied", "the rules hold on");
-    assert_eq!(bench.ending(&other.digest), Ending::None);
+    assert_eq!(bench.ending(&other.digest), TokenEnd::None);
     assert!(bench.reads("alice", "hub"));
     assert_eq!(
         code(store.set_member(operator(), "developers".into(), "alice".into(), false).await),
@@ -61,7 +61,7 @@ async fn what_takes_power_away_holds() {
     assert_eq!(code(store.ban_user(operator(), "bob".into(), Some("x".into())).await), "not_durable");
     assert!(bench.state.snapshot().directory.user_by_login("bob").unwrap().banned);
     assert_eq!(code(store.delete_user(operator(), "bob".into()).await), "not_durable");
-    assert_eq!(bench.ending(&other.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&other.digest), TokenEnd::Revoked);
     assert!(bench.state.snapshot().directory.user_by_login("bob").is_none());
     let all = GrantTarget::Group("all-users".into());
     assert_eq!(code(store.set_grant(operator(), "contributor".into(), all, false).await), "not_durable");
@@ -82,6 +82,33 @@ async fn narrowing_holds_and_widening_is_refused() {
     assert_eq!(edited(rename).await, "closed");
 }
 
+#[tokio::test]
+async fn a_role_that_loses_permissions_holds_and_one_that_gains_is_refused() {
+    use crate::authz::subject::Permission::{ReadGroup, ReadService, UpdateGroup};
+    let bench = Bench::peopled().await;
+    let store = &bench.store;
+    let edited = async |revision, permissions: &[_]| {
+        let edit = RoleEdit { permissions: Some(permissions.to_vec()), ..RoleEdit::default() };
+        code(store.edit_role(operator(), "reader".into(), revision, edit).await)
+    };
+    let both = vec![ReadService, ReadGroup];
+    store.create_role(operator(), "reader".into(), "Reader".into(), both).await.unwrap();
+    store.set_grant(operator(), "reader".into(), GrantTarget::User("bob".into()), true).await.unwrap();
+    assert_eq!(edited(Some(1), &[ReadService, UpdateGroup]).await, "ok");
+    assert_eq!(edited(Some(1), &[ReadService]).await, "stale");
+    assert_eq!(bench.events().last().unwrap(), "role.edit");
+    store.engine().break_sync();
+    assert!(bench.reads("bob", "hub"));
+    // What another permission implies is no more than that.
+    assert_eq!(edited(None, &[ReadService, ReadGroup]).await, "not_durable");
+    assert!(bench.reads("bob", "hub"));
+    assert_eq!(edited(None, &[]).await, "not_durable");
+    assert!(!bench.reads("bob", "hub"));
+    assert_eq!(edited(None, &[ReadService]).await, "closed");
+    let rename = RoleEdit { name: Some("Other".into()), ..RoleEdit::default() };
+    assert_eq!(code(store.edit_role(operator(), "reader".into(), None, rename).await), "closed");
+}
+
 /// One batch with both kinds, in any order: each gets its own answer.
 #[tokio::test]
 async fn a_broken_batch_is_told_apart() {
@@ -99,8 +126,8 @@ async fn a_broken_batch_is_told_apart() {
     assert_eq!(code(revoked), "not_durable");
     assert_eq!(code(rotated), "unknown");
     assert_eq!(code(banned), "not_durable");
-    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
-    assert_eq!(bench.ending(&other.digest), Ending::None);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::Revoked);
+    assert_eq!(bench.ending(&other.digest), TokenEnd::None);
     assert_eq!(bench.state.index().len(), 2);
 }
 
@@ -113,7 +140,7 @@ async fn a_restart_takes_changes_again() {
     bench.store.verify_audit().unwrap();
     let by = bench.by("alice");
     bench.store.revoke_token(by, token.id, RevokeReason::User).await.unwrap();
-    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::Revoked);
     bench.store.verify_audit().unwrap();
 }
 
@@ -122,7 +149,7 @@ async fn a_dead_writer_is_told_and_takes_nothing() {
     let Bench { store, .. } = Bench::peopled().await;
     // A change whose plan panics takes the writer with it.
     let panics =
-        writer::Task::new(writer::Kind::Usual, Box::new(|_| panic!("on purpose")), oneshot::channel().0);
+        writer::Task::new(writer::TaskKind::Usual, Box::new(|_| panic!("on purpose")), oneshot::channel().0);
     assert!(store.queue.send(writer::Command::Change(panics)).await.is_ok());
     tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, store.ended()).await.expect("it has ended");
     assert!(store.writable().is_err());
@@ -148,5 +175,5 @@ async fn a_silent_participant_makes_the_fence_incomplete() {
     drop(silent);
     store.close().await;
     let bench = Bench::over(dir, usual(), clock);
-    assert_eq!(bench.ending(&made.digest), Ending::Revoked, "it was durable");
+    assert_eq!(bench.ending(&made.digest), TokenEnd::Revoked, "it was durable");
 }

@@ -3,10 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{
-    engine::Generation,
-    log::{Log as _, memory::MemoryLog},
-    replica::Table,
+use crate::{
+    authz::subject::Permission,
+    store::{
+        engine::Generation,
+        log::{Log as _, memory::MemoryLog},
+        replica::Table,
+    },
 };
 
 const PHC: &str = "$argon2id$v=19$m=16,t=2,p=1$c2FsdHNhbHQ$aGFzaA";
@@ -120,8 +123,13 @@ impl Node {
                 code(store.set_grant(operator(), "observer".into(), GrantTarget::User(login), yes).await)
             }
             (4, _) => code(store.set_grant(operator(), "extra".into(), GrantTarget::Group(group), yes).await),
+            (5, _) if who % 3 == 0 => {
+                let permissions = Some(Vec::from_iter(yes.then_some(Permission::ReadUser)));
+                let edit = RoleEdit { name: None, permissions };
+                code(store.edit_role(operator(), "extra".into(), None, edit).await)
+            }
             (5, _) if yes => {
-                let permissions = vec![crate::authz::subject::Permission::ReadAudit];
+                let permissions = vec![Permission::ReadAudit];
                 code(store.create_role(operator(), "extra".into(), "Extra".into(), permissions).await)
             }
             (5, _) => code(store.delete_role(operator(), "extra".into()).await),
@@ -242,11 +250,11 @@ async fn a_revocation_reaches_the_follower_and_its_fence() {
     writer.store.create_user(operator(), person("alice")).await.unwrap();
     let token = writer.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
     follower.store.follow().await.unwrap();
-    assert_eq!(follower.indexed(&token.digest).end, Ending::None);
+    assert_eq!(follower.indexed(&token.digest).end, TokenEnd::None);
     writer.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
     let before = follower.store.metrics().fences_raised.value();
     follower.store.follow().await.unwrap();
-    assert_eq!(follower.indexed(&token.digest).end, Ending::Revoked);
+    assert_eq!(follower.indexed(&token.digest).end, TokenEnd::Revoked);
     assert_eq!(follower.store.metrics().fences_raised.value(), before + 1);
 }
 

@@ -17,7 +17,7 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
     };
     bench.pass(89 * 24 * 3600);
     stir().await;
-    assert_eq!(bench.ending(&gone.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&gone.digest), TokenEnd::Revoked);
     bench.pass(2 * 24 * 3600);
     stir().await;
     assert!(bench.indexed(&gone.digest).is_none());

@@ -27,7 +27,7 @@ impl Bench {
         bench
     }
 
-    async fn provided(&self, new: ProvidedSession) -> Result<SessionRecord, ChangeError> {
+    async fn begin_provided(&self, new: ProvidedSession) -> Result<SessionRecord, ChangeError> {
         self.store.begin_provided_session(new).await.map(|changed| changed.record)
     }
 
@@ -70,29 +70,29 @@ fn of(subject: &str, login: &str, groups: &[(&str, bool)], number: u8) -> Provid
 #[tokio::test]
 async fn who_a_provider_names_is_found_again_by_subject() {
     let bench = Bench::with_passwords().await;
-    let first = bench.provided(of("1", "zoe", &[("ops", true), ("absent", false)], 1)).await.unwrap();
+    let first = bench.begin_provided(of("1", "zoe", &[("ops", true), ("absent", false)], 1)).await.unwrap();
     assert_eq!((first.by, bench.holds(1)), (SignedInBy::Provider, true));
     let zoe = bench.store.accounts().user_by_login("zoe").unwrap().record.clone();
     assert_eq!((zoe.id == first.user, zoe.name.as_str(), zoe.email), (true, "zoe", None));
     assert_eq!(bench.groups("zoe"), ["ops"], "made when somebody is in it, not before");
     assert!(bench.store.accounts().group_by_name("absent").is_none());
     let bench = bench.again().await;
-    let again = bench.provided(of("1", "renamed", &[("ops", false)], 2)).await.unwrap();
+    let again = bench.begin_provided(of("1", "renamed", &[("ops", false)], 2)).await.unwrap();
     assert_eq!(
         (again.user == first.user, bench.groups("zoe")),
         (true, vec![]),
         "the subject tells, over a restart"
     );
-    let other = bench.provided(of("2", "zed", &[], 3)).await.unwrap();
+    let other = bench.begin_provided(of("2", "zed", &[], 3)).await.unwrap();
     assert_ne!(other.user, first.user);
     let elsewhere = ProvidedSession { issuer: "https://other.example".into(), ..of("1", "zac", &[], 4) };
-    assert_ne!(bench.provided(elsewhere).await.unwrap().user, first.user, "of another provider");
+    assert_ne!(bench.begin_provided(elsewhere).await.unwrap().user, first.user, "of another provider");
 }
 
 #[tokio::test]
 async fn a_provider_takes_no_account_over() {
     let bench = Bench::with_passwords().await;
-    let refused = async |new: ProvidedSession| code(bench.provided(new).await);
+    let refused = async |new: ProvidedSession| code(bench.begin_provided(new).await);
     assert_eq!(refused(of("1", "ALICE", &[("ops", true)], 1)).await, "name_taken");
     assert!(bench.store.accounts().group_by_name("ops").is_none(), "nothing is left of what was refused");
     assert_eq!(refused(of("1", "me", &[], 1)).await, "invalid_name");
@@ -101,7 +101,7 @@ async fn a_provider_takes_no_account_over() {
     bench.store.ban_user(operator(), "bob".into(), Some(String::new())).await.unwrap();
     assert_eq!(refused(adopt("bob")).await, "user_banned");
     let alice = bench.store.accounts().user_by_login("alice").unwrap().record.id.clone();
-    assert_eq!(bench.provided(adopt("alice")).await.unwrap().user, alice, "where the operator says so");
+    assert_eq!(bench.begin_provided(adopt("alice")).await.unwrap().user, alice, "where the operator says so");
     bench.store.ban_user(operator(), "alice".into(), Some(String::new())).await.unwrap();
     assert_eq!((bench.holds(2), refused(adopt("alice")).await), (false, "user_banned".into()));
     bench.store.delete_user(operator(), "alice".into()).await.unwrap();
@@ -126,17 +126,17 @@ async fn an_identity_is_given_and_taken() {
     );
     assert_eq!(code(link(bench.by("bob"), "alice", "2").await), "permission_denied");
     let alice = bench.store.accounts().user_by_login("alice").unwrap().record.id.clone();
-    assert_eq!(bench.provided(of("1", "whatever", &[], 1)).await.unwrap().user, alice);
+    assert_eq!(bench.begin_provided(of("1", "whatever", &[], 1)).await.unwrap().user, alice);
     let unlinked = bench.store.unlink_identities(operator(), "alice".into()).await.unwrap();
     assert_eq!((unlinked.record, bench.holds(1)), (1, false), "who was signed in by it is signed out");
-    let other = bench.provided(of("1", "whatever", &[], 2)).await.unwrap();
+    let other = bench.begin_provided(of("1", "whatever", &[], 2)).await.unwrap();
     assert_ne!(other.user, alice);
     bench.store.delete_user(operator(), "whatever".into()).await.unwrap();
-    assert_eq!(code(bench.provided(of("1", "whatever", &[], 3)).await), "permission_denied");
+    assert_eq!(code(bench.begin_provided(of("1", "whatever", &[], 3)).await), "permission_denied");
     assert_eq!(code(link(operator(), "bob", "1").await), "ok", "whom the deleted one leaves");
     let bench = bench.again().await;
     let bob = bench.store.accounts().user_by_login("bob").unwrap().record.id.clone();
-    assert_eq!(bench.provided(of("1", "whatever", &[], 4)).await.unwrap().user, bob);
+    assert_eq!(bench.begin_provided(of("1", "whatever", &[], 4)).await.unwrap().user, bob);
     assert_eq!(bench.store.identities_of(&bob).len(), 1);
 }
 

@@ -13,11 +13,11 @@ async fn a_new_token_is_usable_and_lasts() {
     assert_eq!(made.record.digest, text.digest());
     assert!(text.expose().contains(made.record.id.as_str()));
     let indexed = bench.indexed(&text.digest()).unwrap();
-    assert_eq!((indexed.id, indexed.end), (made.record.id, Ending::None));
+    assert_eq!((indexed.id, indexed.end), (made.record.id, TokenEnd::None));
 
     let bench = bench.again().await;
     assert_eq!(bench.store.token(made.record.id).unwrap(), Some(made.record.clone()));
-    assert_eq!(bench.ending(&text.digest()), Ending::None);
+    assert_eq!(bench.ending(&text.digest()), TokenEnd::None);
     assert_eq!(bench.store.token_by_digest(&text.digest()).unwrap(), Some(made.record));
 }
 
@@ -133,8 +133,8 @@ async fn rotation_replaces_within_the_family() {
     assert_eq!((new.family, new.name.as_str(), &new.scope), (old.family, "ci", &old.scope));
     assert_ne!(new.digest, old.digest);
     let grace_until = bench.now().plus_seconds(3600);
-    assert_eq!(bench.ending(&old.digest), Ending::Rotated { grace_until });
-    assert_eq!(bench.ending(&new.digest), Ending::None);
+    assert_eq!(bench.ending(&old.digest), TokenEnd::Rotated { grace_until });
+    assert_eq!(bench.ending(&new.digest), TokenEnd::None);
     assert_eq!(
         bench.store.token(old.id).unwrap().unwrap().rotation,
         Some(Rotation { to: new.id, grace_until })
@@ -143,7 +143,7 @@ async fn rotation_replaces_within_the_family() {
     assert_eq!(code(bench.store.create_token(operator(), named("alice", "CI"), None).await), "name_taken");
 
     let newer = rotate(new.id, Some(Duration::ZERO)).await.unwrap().record;
-    assert_eq!(bench.ending(&new.digest), Ending::Rotated { grace_until: bench.now() });
+    assert_eq!(bench.ending(&new.digest), TokenEnd::Rotated { grace_until: bench.now() });
     assert_eq!(newer.family, old.id);
     bench.store.revoke_token(operator(), newer.id, RevokeReason::Admin).await.unwrap();
     assert_eq!(code(rotate(newer.id, None).await), "token_revoked");
@@ -156,7 +156,7 @@ async fn revocation_is_idempotent_and_final() {
     let token = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
     let revoke = async |reason| bench.store.revoke_token(bench.by("alice"), token.id, reason).await.unwrap();
     let first = revoke(RevokeReason::Leaked).await.record;
-    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::Revoked);
     bench.pass(10);
     assert_eq!(revoke(RevokeReason::User).await.record, first, "it stays as it was revoked");
     let edit = TokenEdit { note: Some("x".into()), ..TokenEdit::default() };
@@ -167,7 +167,7 @@ async fn revocation_is_idempotent_and_final() {
     assert_eq!(revocations, 1);
 
     let bench = bench.again().await;
-    assert_eq!(bench.ending(&token.digest), Ending::Revoked);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::Revoked);
 }
 
 #[tokio::test]

@@ -5,19 +5,19 @@ use serde_json::json;
 
 use super::{
     Transaction,
-    sessions::{Opening, may_sign_in},
+    sessions::{SessionParameters, may_sign_in},
 };
 use crate::{
     authz::{
         accounts::{GroupRecord, UserKind, UserRecord},
-        administration::{Acting, Refusal, RefusalCode, groups, names, users},
+        administration::{Acting, AdminError, AdminErrorCode, groups, names, users},
         secret::Digest,
         subject::UserIx,
     },
     fence::Affected,
     store::{
         ChangeError,
-        audit::Entry,
+        audit::NewAuditEvent,
         change::{Actor, ProvidedSession, Who},
         model::{IdentityRecord, SessionRecord, SignedInBy},
         op::Op,
@@ -58,7 +58,12 @@ impl Transaction {
                 let record = GroupRecord { id: id.clone(), name: group.clone(), parent: None, revision: 1 };
                 let operator = Acting::operator(&self.state.rules);
                 let group = groups::create(&self.world(), &operator, record)?;
-                self.told(new, "group.create", format!("group:{}", group.name), json!({"id": group.id}));
+                self.audit_federated(
+                    new,
+                    "group.create",
+                    format!("group:{}", group.name),
+                    json!({"id": group.id}),
+                );
                 self.apply(Op::PutGroup(group));
             }
             self.follow(new, group, (ix, &user), *member);
@@ -70,7 +75,7 @@ impl Transaction {
             &actor,
             ix,
             &user,
-            Opening { digest, client, replaces, by: SignedInBy::Provider },
+            SessionParameters { digest, client, replaces, by: SignedInBy::Provider },
         ))
     }
 
@@ -95,7 +100,7 @@ impl Transaction {
             let holder = self.state.accounts.user_by_id(&before.user).map(|holder| &holder.record);
             if let Some(holder) = holder.filter(|holder| holder.deleted_at.is_none()) {
                 let message = format!("the provider means the account {:?} by it", holder.login);
-                return Err(Refusal::new(RefusalCode::NameTaken, message).into());
+                return Err(AdminError::new(AdminErrorCode::NameTaken, message).into());
             }
         }
         let change = json!({"issuer": issuer, "subject": subject});
@@ -138,11 +143,11 @@ impl Transaction {
                     "the login {login:?} belongs to an account that was not made by signing in this way: \
                      ask an administrator"
                 );
-                return Err(Refusal::new(RefusalCode::NameTaken, message).into());
+                return Err(AdminError::new(AdminErrorCode::NameTaken, message).into());
             }
             Some(user) => {
                 let user = admitted(Some(&user))?;
-                self.told(new, "user.link", format!("user:{login}"), json!({"id": user.id}));
+                self.audit_federated(new, "user.link", format!("user:{login}"), json!({"id": user.id}));
                 user
             }
             None => {
@@ -153,7 +158,7 @@ impl Transaction {
                 };
                 let record = users::provision(&self.world(), record)?;
                 let change = json!({"id": record.id, "name": record.name, "kind": "human"});
-                self.told(new, "user.create", format!("user:{}", record.login), change);
+                self.audit_federated(new, "user.create", format!("user:{}", record.login), change);
                 self.apply(Op::PutUser(record.clone()));
                 record
             }
@@ -182,12 +187,12 @@ impl Transaction {
             self.affected = Some(Affected::User(ix));
         }
         let event = if member { "group.member.add" } else { "group.member.remove" };
-        self.told(new, event, format!("group:{}", group.name), json!({"user": user.login}));
+        self.audit_federated(new, event, format!("group:{}", group.name), json!({"user": user.login}));
         self.put_member(group.id, user.id.clone(), member);
     }
 
     /// What is done at the provider's word.
-    fn told(
+    fn audit_federated(
         &mut self,
         new: &ProvidedSession,
         event: &'static str,
@@ -197,19 +202,20 @@ impl Transaction {
         change["issuer"] = new.issuer.as_str().into();
         change["subject"] = new.subject.as_str().into();
         let request_id = Some(new.request_id.clone());
-        self.audit(Entry { request_id, ..Entry::new(event, "system", target, change) });
+        self.audit(NewAuditEvent { request_id, ..NewAuditEvent::new(event, "system", target, change) });
     }
 }
 
 /// The provider has said who it is, so that they may be told what is the matter.
-fn admitted(user: Option<&UserRecord>) -> Result<UserRecord, Refusal> {
+fn admitted(user: Option<&UserRecord>) -> Result<UserRecord, AdminError> {
     match user {
         Some(user) if may_sign_in(user) => Ok(user.clone()),
         Some(user) if user.deleted_at.is_none() => {
-            Err(Refusal::new(RefusalCode::UserBanned, "the account is disabled: ask an administrator"))
+            Err(AdminError::new(AdminErrorCode::UserBanned, "the account is disabled: ask an administrator"))
         }
-        _ => {
-            Err(Refusal::new(RefusalCode::PermissionDenied, "the account was deleted: ask an administrator"))
-        }
+        _ => Err(AdminError::new(
+            AdminErrorCode::PermissionDenied,
+            "the account was deleted: ask an administrator",
+        )),
     }
 }

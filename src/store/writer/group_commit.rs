@@ -152,7 +152,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::{
-        super::{Kind, Task},
+        super::{Task, TaskKind},
         *,
     };
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn remove(queue: &Queue) {
-        let task = Task::new(Kind::OnlyRemoves, Box::new(|_| Ok(())), oneshot::channel().0);
+        let task = Task::new(TaskKind::OnlyRemoves, Box::new(|_| Ok(())), oneshot::channel().0);
         queue.removals.try_send(Command::Change(task)).unwrap();
     }
 

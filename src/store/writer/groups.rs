@@ -10,7 +10,7 @@ use crate::{
     },
     fence::Affected,
     store::{
-        ChangeError, Refusal, audit,
+        AdminError, ChangeError, audit,
         change::{Actor, GroupEdit},
         op::Op,
     },
@@ -128,7 +128,7 @@ impl Transaction {
     }
 }
 
-fn parent_id(world: &World<'_>, name: Option<&str>) -> Result<Option<String>, Refusal> {
+fn parent_id(world: &World<'_>, name: Option<&str>) -> Result<Option<String>, AdminError> {
     name.map(|name| groups::find(world, name).map(|group| group.record.id.clone())).transpose()
 }
 

@@ -6,7 +6,7 @@ use super::{Transaction, tokens::name_taken};
 use crate::{
     authz::{
         accounts::{UserKind, UserRecord, fold},
-        administration::{Acting, Refusal, RefusalCode, tokens, users},
+        administration::{Acting, AdminError, AdminErrorCode, tokens, users},
         secret::TokenId,
         subject::Permission,
     },
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A line with the ids it will use: a plan that is run again makes the same records.
-pub(crate) struct Line {
+pub(crate) struct PlannedImport {
     pub token: ImportedToken,
     pub id: TokenId,
     /// For an owner made on request.
@@ -31,9 +31,9 @@ impl Transaction {
     pub(crate) fn import_tokens(
         &mut self,
         actor: &Actor,
-        lines: &[Line],
+        lines: &[PlannedImport],
         make_owners: bool,
-    ) -> Result<Vec<Result<TokenId, Refusal>>, ChangeError> {
+    ) -> Result<Vec<Result<TokenId, AdminError>>, ChangeError> {
         let acting = self.acting(actor)?;
         acting.require(Permission::AdminWrite)?;
         let mut answers = Vec::with_capacity(lines.len());
@@ -54,7 +54,7 @@ impl Transaction {
         &mut self,
         actor: &Actor,
         acting: &Acting<'_>,
-        line: &Line,
+        line: &PlannedImport,
         make_owners: bool,
     ) -> Result<TokenId, ChangeError> {
         let token = &line.token;
@@ -75,7 +75,7 @@ impl Transaction {
             None if make_owners => self.make_owner(actor, acting, line)?,
             None => {
                 let message = format!("there is no user {:?}", token.owner);
-                return Err(Refusal::new(RefusalCode::NotFound, message).into());
+                return Err(AdminError::new(AdminErrorCode::NotFound, message).into());
             }
         };
         let record = TokenRecord {
@@ -92,7 +92,7 @@ impl Transaction {
     /// A line that was taken before is taken again, so that an import can be resumed.
     fn registered(
         &self,
-        line: &Line,
+        line: &PlannedImport,
         owner: Option<&str>,
         name: &str,
     ) -> Result<Option<TokenId>, ChangeError> {
@@ -105,10 +105,16 @@ impl Transaction {
         {
             return Ok(Some(record.id));
         }
-        Err(Refusal::new(RefusalCode::NameTaken, "a token with this digest is registered already").into())
+        Err(AdminError::new(AdminErrorCode::NameTaken, "a token with this digest is registered already")
+            .into())
     }
 
-    fn make_owner(&mut self, actor: &Actor, acting: &Acting<'_>, line: &Line) -> Result<String, ChangeError> {
+    fn make_owner(
+        &mut self,
+        actor: &Actor,
+        acting: &Acting<'_>,
+        line: &PlannedImport,
+    ) -> Result<String, ChangeError> {
         let login = &line.token.owner;
         let (id, name) = (line.owner_id.clone(), login.clone());
         let record = UserRecord::new(id, login.clone(), name, UserKind::Service, self.now);

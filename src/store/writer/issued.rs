@@ -6,13 +6,13 @@ use super::{NewSecret, Transaction, tokens::target};
 use crate::{
     authz::{
         accounts::UserKind,
-        administration::{Refusal, RefusalCode},
+        administration::{AdminError, AdminErrorCode},
         secret::TokenId,
     },
     settings::ExchangeRule,
     store::{
         ChangeError,
-        audit::{Entry, scope_json, time_json},
+        audit::{NewAuditEvent, scope_json, time_json},
         change::{Actor, Exchanged},
         model::TokenRecord,
     },
@@ -42,23 +42,23 @@ impl Transaction {
         new: &Exchanged,
         text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        let refuse = |code, message: &str| Err(Refusal::new(code, message).into());
+        let refuse = |code, message: &str| Err(AdminError::new(code, message).into());
         // The rule may have gone since the request read it.
         let rules = &self.state.proxy.exchange;
         let Some(rule) = rules.iter().find(|rule| rule.author() == new.rule) else {
-            return refuse(RefusalCode::NotFound, "the rule of exchange is gone");
+            return refuse(AdminErrorCode::NotFound, "the rule of exchange is gone");
         };
         let (name, lifetime) = (rule.name.clone(), rule.lifetime);
         if self.token(text.id)?.is_some() {
-            return refuse(RefusalCode::NameTaken, "the token was exchanged already");
+            return refuse(AdminErrorCode::NameTaken, "the token was exchanged already");
         }
         let Some(owner) = self.state.accounts.user_by_login(&rule.account) else {
-            return refuse(RefusalCode::NotFound, "the account of the rule does not exist");
+            return refuse(AdminErrorCode::NotFound, "the account of the rule does not exist");
         };
         let owner = &owner.record;
         if owner.kind != UserKind::Service || owner.banned.is_some() || owner.deleted_at.is_some() {
             return refuse(
-                RefusalCode::UserBanned,
+                AdminErrorCode::UserBanned,
                 "the account of the rule is not an enabled service account",
             );
         }
@@ -79,16 +79,19 @@ impl Transaction {
         });
         let actor = format!("exchange:{name}");
         let request_id = Some(new.request_id.clone());
-        self.audit(Entry { request_id, ..Entry::new("token.exchange", actor, target(&record), change) });
+        self.audit(NewAuditEvent {
+            request_id,
+            ..NewAuditEvent::new("token.exchange", actor, target(&record), change)
+        });
         self.put_token(record.clone());
         Ok((record, true))
     }
 
     /// Whether a token was exchanged for one of another issuer.
-    pub(super) fn refuse_exchanged(record: &TokenRecord) -> Result<(), Refusal> {
+    pub(super) fn refuse_exchanged(record: &TokenRecord) -> Result<(), AdminError> {
         if record.author.as_deref().is_some_and(ExchangeRule::is_author) {
             let message = "an exchanged token is not rotated: exchange another one";
-            return Err(Refusal::new(RefusalCode::PermissionDenied, message));
+            return Err(AdminError::new(AdminErrorCode::PermissionDenied, message));
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Writer {
     pub(super) fn keep_up(&mut self) {
         // One node does it for all.
         let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
-        if self.tx.now < self.retention.next || self.shared.closed().is_some() || others {
+        if self.tx.now < self.retention.next || self.shared.close_reason().is_some() || others {
             return;
         }
         self.retention.next = self.tx.now.plus_seconds(PERIOD);

@@ -11,8 +11,8 @@ use crate::{
     },
     fence::Affected,
     store::{
-        ChangeError,
-        change::{Actor, GrantTarget},
+        ChangeError, audit,
+        change::{Actor, GrantTarget, RoleEdit},
         op::Op,
     },
 };
@@ -33,10 +33,49 @@ impl Transaction {
             revision: 1,
         };
         let role = roles::create(&self.world(), &acting, role)?;
-        let words: Vec<&str> = role.permissions.iter().map(|permission| permission.word()).collect();
-        self.note(actor, "role.create", target(key), Some(json!({"permissions": words})));
+        self.note(actor, "role.create", target(key), Some(json!({"permissions": words(&role)})));
         self.apply(Op::PutRole(role.clone()));
         Ok(role)
+    }
+
+    /// With `removing`, it is refused where it would give something: the role has changed meanwhile.
+    pub(crate) fn edit_role(
+        &mut self,
+        actor: &Actor,
+        key: &str,
+        if_revision: Option<u64>,
+        edit: &RoleEdit,
+        removing: bool,
+    ) -> Result<RoleRecord, ChangeError> {
+        let acting = self.acting(actor)?;
+        let (before, after) = {
+            let world = self.world();
+            acting.require(Permission::ManageRole)?;
+            let before = roles::find(&world, key)?;
+            let mut after = before.clone();
+            after.name = edit.name.clone().unwrap_or(after.name);
+            after.permissions = edit.permissions.clone().unwrap_or(after.permissions);
+            (before.clone(), roles::edit(&world, &acting, before, after)?)
+        };
+        let gives = !roles::only_removes(&before.permissions, &after.permissions);
+        if if_revision.is_some_and(|revision| revision != before.revision) || removing && gives {
+            return Err(ChangeError::Stale);
+        }
+        let takes = !roles::only_removes(&after.permissions, &before.permissions);
+        if takes || removing {
+            self.affected = Some(Affected::Everybody);
+        }
+        if after == before {
+            return Ok(before);
+        }
+        let after = RoleRecord { revision: before.revision + 1, ..after };
+        let change = json!({
+            "name": audit::changed(&before.name, &after.name),
+            "permissions": audit::changed(&words(&before), &words(&after)),
+        });
+        self.note(actor, "role.edit", target(key), Some(change));
+        self.apply(Op::PutRole(after.clone()));
+        Ok(after)
     }
 
     /// With its grants.
@@ -98,4 +137,8 @@ impl Transaction {
 
 fn target(key: &str) -> String {
     format!("role:{key}")
+}
+
+fn words(role: &RoleRecord) -> Vec<&'static str> {
+    role.permissions.iter().map(|permission| permission.word()).collect()
 }

@@ -8,7 +8,7 @@ use super::{PERMISSION_DENIED, Transaction};
 use crate::{
     authz::{
         accounts::UserKind,
-        administration::{Acting, Refusal, users},
+        administration::{Acting, AdminError, users},
         secret::Digest,
         subject::UserIx,
         time::Timestamp,
@@ -31,7 +31,7 @@ const INVITED: i64 = 24 * 3600;
 
 /// What a new session is.
 #[derive(Clone, Copy)]
-pub(super) struct Opening {
+pub(super) struct SessionParameters {
     pub digest: Digest,
     pub client: IpAddr,
     /// A session that this browser still had.
@@ -49,7 +49,7 @@ impl Transaction {
         }
         let NewSession { digest, client, replaces, .. } = *new;
         let (actor, by) = (own(&user), SignedInBy::Password);
-        Ok(Some(self.open_session(&actor, ix, &user, Opening { digest, client, replaces, by })))
+        Ok(Some(self.open_session(&actor, ix, &user, SessionParameters { digest, client, replaces, by })))
     }
 
     /// For somebody who has shown who they are.
@@ -58,7 +58,7 @@ impl Transaction {
         actor: &Actor,
         ix: UserIx,
         user: &UserRecord,
-        opening: Opening,
+        opening: SessionParameters,
     ) -> SessionRecord {
         let mut others = self.sessions_of(&user.id);
         others.sort_by_key(|session| session.last_seen_at);
@@ -138,7 +138,7 @@ impl Transaction {
 
     /// Whoever has the text sets the password, once, as long as the author could set it.
     pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
-        let gone = || Refusal::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
+        let gone = || AdminError::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
         let invitation = self.found(digest, |sessions| sessions.invitation(digest));
         let invitation = invitation.filter(|record| self.now < record.expires_at);
         let invitation = invitation.ok_or_else(gone)?;

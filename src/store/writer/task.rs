@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TaskKind {
     /// Counted by [`WriteRates`](super::WriteRates).
     Usual,
     /// Not counted.
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 type Plan = Box<dyn FnMut(&mut Transaction) -> Result<(), ChangeError> + Send>;
 
 pub(crate) struct Task {
-    kind: Kind,
+    kind: TaskKind,
     plan: Plan,
     /// What the plan came to.
     planned: Result<(), ChangeError>,
@@ -46,7 +46,7 @@ pub(crate) struct Published {
 
 impl Task {
     pub(crate) fn new(
-        kind: Kind,
+        kind: TaskKind,
         plan: Plan,
         reply: oneshot::Sender<Result<Published, ChangeError>>,
     ) -> Self {
@@ -61,7 +61,7 @@ impl Task {
 
     pub(crate) fn plan(&mut self, tx: &mut Transaction) {
         tx.affected = None;
-        tx.counted = self.kind == Kind::Usual;
+        tx.counted = self.kind == TaskKind::Usual;
         self.planned = (self.plan)(tx);
         if self.is_planned() {
             tx.drop_orphaned_invitations();
@@ -81,12 +81,12 @@ impl Task {
     }
 
     pub(crate) fn only_removes(&self) -> bool {
-        self.kind == Kind::OnlyRemoves
+        self.kind == TaskKind::OnlyRemoves
     }
 
     /// Whether it is answered only when it is in force on every node.
     pub(crate) fn is_fenced(&self) -> bool {
-        self.is_planned() && self.kind != Kind::Unfenced
+        self.is_planned() && self.kind != TaskKind::Unfenced
     }
 
     /// Why what was asked for could not be written, if that is so.

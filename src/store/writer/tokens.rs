@@ -9,7 +9,7 @@ use crate::{
     authz::{
         accounts::{Account, fold},
         administration::{
-            Refusal, RefusalCode,
+            AdminError, AdminErrorCode,
             tokens::{self, Reach},
         },
         secret::{Digest, TokenId},
@@ -156,7 +156,7 @@ impl Transaction {
             let grace = tokens::rotate(&world, &acting, self.owner_of(&before)?, &reach_of(&before), grace);
             if let Some(rotation) = before.rotation {
                 let message = format!("the token was replaced by {} already", rotation.to);
-                return Err(Refusal::new(RefusalCode::TokenRevoked, message).into());
+                return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());
             }
             if before.revoked.is_some() {
                 return Err(revoked().into());
@@ -240,7 +240,7 @@ impl Transaction {
     ) -> Result<TokenRecord, ChangeError> {
         // What was revoked before has taken its successors with it, and there may be thousands of them. Where a
         // commit has failed, the index may not know.
-        let durable = self.shared.closed().is_none();
+        let durable = self.shared.close_reason().is_none();
         let over = |token: &TokenRecord| token.revoked.is_some() && durable;
         let was_over = over(&record);
         let ended = self.end_one(actor, record, reason)?;
@@ -286,12 +286,12 @@ impl Transaction {
             return Ok(());
         }
         let message = format!("the user has {most} live tokens already, those in their grace included");
-        Err(Refusal::new(RefusalCode::TooManyTokens, message).into())
+        Err(AdminError::new(AdminErrorCode::TooManyTokens, message).into())
     }
 
     /// Rows of ended tokens stay for long: whoever makes and ends tokens without end is held up. Nothing
     /// that only ends tokens asks this.
-    fn require_few_ended(&self, owner: &str) -> Result<(), Refusal> {
+    fn require_few_ended(&self, owner: &str) -> Result<(), AdminError> {
         let most = self.state.policy.max_ended_tokens;
         if self.rows().counts(owner).ended < most {
             return Ok(());
@@ -300,17 +300,18 @@ impl Transaction {
             "the user has {most} revoked or replaced tokens; their rows are kept for 90 days, and there is \
              no room for more until the oldest of them go"
         );
-        Err(Refusal::new(RefusalCode::TooManyEndedTokens, message))
+        Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message))
     }
 
     fn known_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {
-        let unknown = || Refusal::new(RefusalCode::NotFound, format!("there is no token {:?}", id.as_str()));
+        let unknown =
+            || AdminError::new(AdminErrorCode::NotFound, format!("there is no token {:?}", id.as_str()));
         Ok(self.token(id)?.ok_or_else(unknown)?)
     }
 
-    fn owner_of(&self, record: &TokenRecord) -> Result<&Account, Refusal> {
+    fn owner_of(&self, record: &TokenRecord) -> Result<&Account, AdminError> {
         let owner = self.state.accounts.user_by_id(&record.owner);
-        owner.ok_or_else(|| Refusal::new(RefusalCode::NotFound, "the token's owner is unknown"))
+        owner.ok_or_else(|| AdminError::new(AdminErrorCode::NotFound, "the token's owner is unknown"))
     }
 
     fn described(&self, record: &TokenRecord) -> Value {
@@ -330,8 +331,8 @@ pub(super) fn target(record: &TokenRecord) -> String {
     format!("token:{}", record.id)
 }
 
-pub(super) fn name_taken(name: &str) -> Refusal {
-    Refusal::new(RefusalCode::NameTaken, format!("the user has a live token named {name:?} already"))
+pub(super) fn name_taken(name: &str) -> AdminError {
+    AdminError::new(AdminErrorCode::NameTaken, format!("the user has a live token named {name:?} already"))
 }
 
 fn reach_of(record: &TokenRecord) -> Reach {
@@ -339,11 +340,11 @@ fn reach_of(record: &TokenRecord) -> Reach {
 }
 
 /// What was revoked or replaced for good is not changed any more.
-fn require_lasting(record: &TokenRecord, now: Timestamp) -> Result<(), Refusal> {
+fn require_lasting(record: &TokenRecord, now: Timestamp) -> Result<(), AdminError> {
     let replaced = record.rotation.is_some_and(|rotation| rotation.grace_until <= now);
     if record.revoked.is_some() || replaced { Err(revoked()) } else { Ok(()) }
 }
 
-fn revoked() -> Refusal {
-    Refusal::new(RefusalCode::TokenRevoked, "the token was revoked")
+fn revoked() -> AdminError {
+    AdminError::new(AdminErrorCode::TokenRevoked, "the token was revoked")
 }

@@ -10,20 +10,20 @@ use std::{
 use super::{Shared, WriteRates};
 use crate::{
     authz::{
-        administration::{Acting, Refusal, World},
+        administration::{Acting, AdminError, World},
         rules::{BUILT_IN_SERVICE, ServiceIds},
         secret::{Digest, TokenId},
-        subject::{Access, Ending, Token},
+        subject::{Access, Token, TokenEnd},
         time::Timestamp,
     },
     fence::Affected,
     store::{
         ChangeError, ReadError,
-        audit::Entry,
+        audit::NewAuditEvent,
         change::{Actor, Who},
         model::TokenRecord,
         op::{Op, Whom},
-        replica::{StageError, Staged, Table, View},
+        replica::{StageError, Staged, StagedView, Table},
         state::{Effects, State},
     },
 };
@@ -71,7 +71,7 @@ impl Transaction {
     }
 
     /// What is stored, with the batch over it.
-    pub(crate) fn rows(&self) -> View<'_> {
+    pub(crate) fn rows(&self) -> StagedView<'_> {
         self.shared.engine.over(&self.batch.staged)
     }
 
@@ -96,16 +96,16 @@ impl Transaction {
             taken.map_err(|wait| ChangeError::TooFast(seconds(wait)))?;
         }
         if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
-            return Err(Refusal::new(super::PERMISSION_DENIED, "the session that asks has ended").into());
+            return Err(AdminError::new(super::PERMISSION_DENIED, "the session that asks has ended").into());
         }
         let Some(id) = actor.parent else { return Ok(None) };
-        let gone = || Refusal::new(super::PERMISSION_DENIED, "the token that asks holds no longer");
+        let gone = || AdminError::new(super::PERMISSION_DENIED, "the token that asks holds no longer");
         let record = self.token(id)?.ok_or_else(gone)?;
         let token = self.state.compile(record.head(), &mut self.ids).ok_or_else(gone)?;
         let ended = match token.end {
-            Ending::None => false,
-            Ending::Rotated { grace_until } => grace_until <= self.now,
-            Ending::Revoked => true,
+            TokenEnd::None => false,
+            TokenEnd::Rotated { grace_until } => grace_until <= self.now,
+            TokenEnd::Revoked => true,
         };
         // It may have been narrowed since it was recognised, and its request is exempt from that fence.
         let built_in = self.state.rules.service_by_key(BUILT_IN_SERVICE);
@@ -185,7 +185,7 @@ impl Transaction {
         Ok(held)
     }
 
-    pub(crate) fn audit(&mut self, entry: Entry) {
+    pub(crate) fn audit(&mut self, entry: NewAuditEvent) {
         let mut head = self.state.audit;
         self.apply(Op::AppendAudit(head.append(entry.at(self.now))));
     }
@@ -199,7 +199,10 @@ impl Transaction {
         change: Option<serde_json::Value>,
     ) {
         let request_id = actor.request_id.clone();
-        self.audit(Entry { request_id, ..Entry::new(event, self.actor_name(actor), target, change) });
+        self.audit(NewAuditEvent {
+            request_id,
+            ..NewAuditEvent::new(event, self.actor_name(actor), target, change)
+        });
     }
 
     fn actor_name(&self, actor: &Actor) -> String {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::HIDDEN;
-use crate::stage::{End, Stage, converse, read_out};
+use crate::stage::{ConnectionState, Stage, converse, read_out};
 
 #[test]
 fn requests_behind_requests() {
@@ -64,7 +64,7 @@ fn requests_behind_requests() {
         let _ = socket.write_all(&whole.as_bytes()[middle..end]);
         let _ = socket.shutdown(Shutdown::Write);
         let heard = read_out(socket);
-        assert_ne!(heard.end, End::Open, "cut at {end}");
+        assert_ne!(heard.end, ConnectionState::Open, "cut at {end}");
         assert!(heard.answers().iter().all(|a| a.status == 400), "cut at {end}: {heard:?}");
     }
     for one in stage.recorder.take() {

@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::Wire;
+use super::RawConnection;
 
 pub struct Server {
     pub address: SocketAddr,
@@ -50,10 +50,10 @@ impl Server {
                 };
                 socket.set_nonblocking(false).unwrap();
                 serving.accepted.fetch_add(1, Ordering::SeqCst);
-                let wire = Wire::over(socket);
-                connections.push(wire.socket.try_clone().unwrap());
+                let connection = RawConnection::over(socket);
+                connections.push(connection.socket.try_clone().unwrap());
                 let state = serving.clone();
-                std::thread::spawn(move || state.serve(wire));
+                std::thread::spawn(move || state.serve(connection));
             }
             for connection in connections {
                 let _ = connection.shutdown(Shutdown::Both);
@@ -83,8 +83,8 @@ impl Server {
 }
 
 impl State {
-    fn serve(&self, mut wire: Wire) {
-        while let Some(head) = wire.try_head() {
+    fn serve(&self, mut connection: RawConnection) {
+        while let Some(head) = connection.try_head() {
             let sound = self.sound.load(Ordering::SeqCst);
             let answer = if head.starts_with("GET /health") {
                 self.checks.lock().unwrap().push(head);
@@ -92,12 +92,12 @@ impl State {
             } else {
                 self.asked.fetch_add(1, Ordering::SeqCst);
                 if !sound {
-                    let _ = wire.socket.shutdown(Shutdown::Both);
+                    let _ = connection.socket.shutdown(Shutdown::Both);
                     return;
                 }
                 format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", self.name.len(), self.name)
             };
-            if wire.socket.write_all(answer.as_bytes()).is_err() {
+            if connection.socket.write_all(answer.as_bytes()).is_err() {
                 return;
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{SOON, h2c, warm};
 use crate::harness::{
-    Ending, Origin,
+    CloseKind, Origin,
     frames::{CANCEL, DATA, END_STREAM, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM},
 };
 
@@ -26,8 +26,8 @@ fn check(row: &str, play: impl FnOnce(&mut Frames), expected: (u16, &str), reaso
     play(&mut upstream);
     let (status, error) = client.refused();
     assert_eq!((status, error.as_str()), expected, "{row}");
-    let told = gate.told();
-    assert_eq!((told.1.as_str(), told.2), (reason, u64::from(status)), "{row}");
+    let logged = gate.logged();
+    assert_eq!((logged.1.as_str(), logged.2), (reason, u64::from(status)), "{row}");
     upstream.send(DATA, END_STREAM, 1, b"ends");
     other.until("ends");
     other.until("0\r\n\r\n");
@@ -104,9 +104,9 @@ fn check_broken(row: &str, length: Option<&str>, play: impl FnOnce(&mut Frames),
     client.head();
     client.until("piece");
     play(&mut upstream);
-    assert_eq!(client.ending(), Ending::Reset, "{row}");
-    let told = gate.told();
-    assert_eq!((told.1.as_str(), told.2), (reason, 200), "{row}");
+    assert_eq!(client.wait_for_close(), CloseKind::Reset, "{row}");
+    let logged = gate.logged();
+    assert_eq!((logged.1.as_str(), logged.2), (reason, 200), "{row}");
     gate.is_empty_at_last();
 }
 

@@ -72,11 +72,11 @@ fn a_token_is_for_us_now_and_for_this_flow() {
 #[test]
 fn groups_are_those_that_the_provider_decides_about() {
     let check = |name: &str, groups: Value, expected: Option<(bool, bool)>| {
-        let mut told = json!({"preferred_username": "ann"});
+        let mut given = json!({"preferred_username": "ann"});
         if !groups.is_null() {
-            told["groups"] = groups;
+            given["groups"] = groups;
         }
-        let person = Person::of("1".into(), &claims(told), None, &provider()).ok();
+        let person = Person::of("1".into(), &claims(given), None, &provider()).ok();
         let expected = expected
             .map(|(developers, ops)| vec![("developers".to_owned(), developers), ("ops".to_owned(), ops)]);
         assert_eq!(person.map(|person| person.groups), expected, "{name}");
@@ -97,10 +97,10 @@ fn what_is_signed_comes_first() {
     let token = claims(json!({"preferred_username": "ann", "name": "Ann"}));
     let more = claims(json!({"preferred_username": "eve", "email": "ann@example.org", "groups": ["ops"]}));
     assert!(
-        !tells_all(&token, &provider())
-            && !tells_all(&more, &Provider { login_claim: "x".into(), ..provider() })
+        !has_every_claim(&token, &provider())
+            && !has_every_claim(&more, &Provider { login_claim: "x".into(), ..provider() })
     );
-    assert!(tells_all(&token, &Provider { groups: Vec::new(), ..provider() }));
+    assert!(has_every_claim(&token, &Provider { groups: Vec::new(), ..provider() }));
     let person = Person::of("1".into(), &token, Some(&more), &provider()).unwrap();
     assert_eq!((person.login.as_str(), person.name.as_str()), ("ann", "Ann"));
     assert_eq!(person.email.as_deref(), Some("ann@example.org"));
@@ -113,8 +113,8 @@ fn what_is_signed_comes_first() {
 fn an_address_is_a_login_once_it_is_verified() {
     let provider = Provider { login_claim: "email".into(), ..provider() };
     let check = |name: &str, verified: Value, fits: bool| {
-        let told = json!({"email": "ann@example.org", "email_verified": verified});
-        assert_eq!(Person::of("1".into(), &claims(told), None, &provider).is_ok(), fits, "{name}");
+        let given = json!({"email": "ann@example.org", "email_verified": verified});
+        assert_eq!(Person::of("1".into(), &claims(given), None, &provider).is_ok(), fits, "{name}");
     };
     check("verified", json!(true), true);
     check("not", json!(false), false);

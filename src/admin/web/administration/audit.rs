@@ -1,5 +1,7 @@
 //! The audit log: a sentence for each event, newest first, filtered on the server, and as a file.
 
+use std::collections::{HashMap, HashSet};
+
 use askama::Template;
 use axum::{
     extract::State,
@@ -9,7 +11,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 
 use self::sentence::{Part, sentence};
-use super::{Failed, Reader, Shell, filled, render};
+use super::{Failed, Reader, Shell, address, filled, render};
 use crate::{
     admin::{
         AuditView, Context,
@@ -110,13 +112,14 @@ pub async fn list(
     let explains = reader.caller.may(Permission::AdminRead);
     let now = Time::now();
     let rules = context.rules();
+    let names = token_names(&context, &events).await?;
     let row = |event: AuditEvent| {
         let view = AuditView::new(event);
         let path = view.service.as_deref().and_then(|key| rules.service_by_key(key));
         let path = path.and_then(|service| service.spec.paths.first().cloned());
         Row {
             at: DisplayTime::at(view.time, now),
-            parts: sentence(&view),
+            parts: sentence(&view, names.get(&view.target).map(String::as_str)),
             explain: sentence::explain(&view, path.as_deref()).filter(|_| explains),
             change: view.change.as_ref().map(|change| format!("{change:#}")),
             view,
@@ -152,6 +155,18 @@ pub async fn export(
     let disposition = format!("attachment; filename=\"{name}\"");
     let fields = [(header::CONTENT_TYPE, form.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
     Ok((fields, text).into_response())
+}
+
+/// What the tokens are called that events are about, by target.
+async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap<String, String>, Failed> {
+    let targets = events.iter().map(|event| &event.target).filter(|target| target.starts_with("token:"));
+    let targets: HashSet<String> = targets.cloned().collect();
+    let context = context.clone();
+    let name = move |target: String| {
+        let id = crate::admin::tokens::parse(target.strip_prefix("token:")?).ok()?;
+        Some((target, context.store.token(id).ok()??.name))
+    };
+    Ok(READS.run(move || targets.into_iter().filter_map(name).collect()).await?)
 }
 
 /// Reads off this thread: a filter that few events fit looks at many.
@@ -240,8 +255,7 @@ impl AuditQuery {
             ("from", &self.from),
             ("to", &self.to),
         ];
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(pairs.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
-        format!("{base}?{}", query.extend_pairs(more).finish())
+        let more = more.iter().map(|(name, value)| (*name, Some(*value)));
+        address(base, pairs.into_iter().map(|(name, value)| (name, value.as_deref())).chain(more))
     }
 }

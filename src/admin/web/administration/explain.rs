@@ -4,6 +4,7 @@ use askama::Template;
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Failed, Named, Permissions, Reader, Shell, filled, render};
 use crate::{
@@ -23,6 +24,8 @@ struct ExplainPage {
     asked: Question,
     told: Option<Explained>,
     wrong: Option<String>,
+    /// Why the request was refused that the access log tells of, in words.
+    logged: Option<String>,
     logins: Vec<String>,
     methods: [&'static str; 7],
 }
@@ -38,6 +41,25 @@ pub struct Question {
     token_id: Option<String>,
     user: Option<String>,
     client: Option<String>,
+    /// The reason that the access log gives.
+    reason: Option<String>,
+}
+
+impl Question {
+    /// A line of the access log in the place of the URL asks about the request that it tells of.
+    fn expand_log_line(self) -> Self {
+        let Ok(Value::Object(line)) = serde_json::from_str(self.url.trim()) else { return self };
+        let field = |name: &str| Some(line.get(name)?.as_str()?.to_owned());
+        let token_id = field("token_id");
+        Self {
+            method: field("method").unwrap_or(self.method),
+            url: field("path").unwrap_or_default(),
+            user: field("user").filter(|_| token_id.is_none()),
+            token_id,
+            client: field("client"),
+            reason: field("reason"),
+        }
+    }
 }
 
 struct Explained {
@@ -78,6 +100,8 @@ pub async fn show(
     Params(asked): Params<Question>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
+    let asked = asked.expand_log_line();
+    let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());
     let (told, wrong) = match ask(&context, &reader, &asked) {
         Ok(told) => (told, None),
         Err(problem) => (None, Some(problem.description().to_owned())),
@@ -89,6 +113,7 @@ pub async fn show(
         asked,
         told,
         wrong,
+        logged,
         logins: users.take(OFFERED).map(|user| user.record.login.clone()).collect(),
         methods: METHODS,
     };

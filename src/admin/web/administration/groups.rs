@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::{Failed, Named, Permissions, Reader, Shell, joinable, render};
 use crate::{
-    admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS},
+    admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS, web::words},
     authz::{
         accounts::{Accounts, Group, fold},
         subject::{GroupIx, Permission},
@@ -54,6 +54,8 @@ struct GroupPage {
     /// Members by way of a child: login, and the child's name.
     inherited: Vec<(Named, String)>,
     effective: usize,
+    /// `6 members`, as many as there are effectively.
+    counted: String,
     children: Vec<Named>,
     reads: Vec<String>,
     parents: Vec<String>,
@@ -157,6 +159,7 @@ pub async fn show(
         members: direct.into_iter().map(|login| Named::new("/users", login)).collect(),
         inherited,
         effective,
+        counted: words::count(effective, "member"),
         children: accounts
             .children(&group.record.id)
             .map(|child| Named::new("/groups", &child.record.name))

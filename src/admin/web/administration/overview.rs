@@ -79,9 +79,13 @@ pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Resp
         share: count * 100 / refused.max(1),
     });
     let figure = |count: u64| Figure { count, share: share(count, requests) };
+    let mut alerts = attention::alerts(&overview, &upstreams, &attention);
+    if let Some(node) = context.store.node() {
+        alerts.splice(0..0, attention::of_cluster(&node.status().into()));
+    }
     let page = OverviewPage {
         shell: reader.shell("Overview", "/overview"),
-        alerts: attention::alerts(&overview, &upstreams, &attention),
+        alerts,
         requests,
         denied: figure(denied),
         failed: figure(failed),

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{Failed, Named, Reader, Shell, render};
 use crate::{
-    admin::{Context, GrantView, RoleView, roles::SEES_ROLES},
+    admin::{Context, GrantView, RoleView, roles::SEES_ROLES, web::words},
     authz::subject::Permission,
 };
 
@@ -23,6 +23,20 @@ struct RoleRow {
     view: RoleView,
     users: Vec<Named>,
     groups: Vec<Named>,
+}
+
+impl RoleRow {
+    /// `2 users and 1 group`, whom a change of it concerns.
+    fn held(&self) -> String {
+        match (self.users.len(), self.groups.len()) {
+            (0, 0) => "nobody".to_owned(),
+            (users, 0) => words::count(users, "user"),
+            (0, groups) => words::count(groups, "group"),
+            (users, groups) => {
+                format!("{} and {}", words::count(users, "user"), words::count(groups, "group"))
+            }
+        }
+    }
 }
 
 pub async fn list(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {

@@ -10,7 +10,7 @@ use axum::{
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Failed, Named, Permissions, Reader, Shell, filled, joinable, link, render};
+use super::{Failed, Named, Permissions, Reader, Shell, address, filled, joinable, link, render};
 use crate::{
     admin::{
         Context, IdentityView, KindWord, RoleView, UserView,
@@ -104,11 +104,8 @@ pub async fn list(
     let page = paging.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
     let now = Time::now();
     let users = page.items.into_iter().map(|user| UserRow::new(&accounts, user, now)).collect();
-    let next = page.next.map(|cursor| {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(asked.q.as_ref().map(|words| ("q", words)));
-        format!("/users?{}", query.append_pair("cursor", &cursor).finish())
-    });
+    let next =
+        page.next.map(|cursor| address("/users", [("q", asked.q.as_deref()), ("cursor", Some(&cursor))]));
     let may_create = reader.caller.may(Permission::CreateUser);
     let page = UsersPage { shell: reader.shell("Users", "/users"), users, total, asked, next, may_create };
     Ok(render(StatusCode::OK, &page))

@@ -6,7 +6,7 @@ use super::*;
 fn users_are_managed() {
     let town = Town::new();
     let world = town.world();
-    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+    let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, login: &str| {
@@ -77,7 +77,7 @@ fn users_are_managed() {
 fn groups_that_carry_power_need_it() {
     let town = Town::new();
     let world = town.world();
-    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+    let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, name: &str, parent: Option<&str>| {
@@ -157,7 +157,7 @@ fn groups_are_nested_eight_deep_at_most() {
 fn roles_hold_only_what_one_has() {
     let town = Town::new();
     let world = town.world();
-    let check = |name: &str, result: Result<(), Refusal>, expected: &str| {
+    let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, key: &str, permissions: &[Permission]| {
@@ -180,6 +180,16 @@ fn roles_hold_only_what_one_has() {
     check("take more", grant("rita", "system-admin", false), "would_escalate");
     check("take from the last administrator", grant("operator", "system-admin", false), "last_admin");
     check("unknown", grant("carol", "no-such", true), "not_found");
+
+    let edit = |by: &str, key: &str, permissions: &[Permission]| {
+        let before = roles::find(&world, key)?;
+        roles::edit(&world, &town.acting(by), before, role(key, permissions)).map(drop)
+    };
+    check("edit", edit("carol", "auditor", &[Permission::ReadUser]), "ok");
+    check("edit without", edit("grace", "auditor", &[]), "permission_denied");
+    check("edit more, to less", edit("rita", "auditor", &[]), "would_escalate");
+    check("edit a built-in one", edit("carol", "contributor", &[]), "invalid_value");
+    check("edit nothing", edit("carol", "no-such", &[]), "not_found");
 
     let delete = |by: &str, key: &str| roles::delete(&world, &town.acting(by), key).map(drop);
     check("delete", delete("carol", "auditor"), "ok");

@@ -3,7 +3,7 @@
 
 use super::*;
 
-type Way = fn(&World<'_>, &Acting<'_>) -> Result<(), Refusal>;
+type ChangeFn = fn(&World<'_>, &Acting<'_>) -> Result<(), AdminError>;
 
 fn record(login: &str) -> UserRecord {
     UserRecord { id: "new".into(), ..user(login) }
@@ -14,23 +14,28 @@ fn edited(
     acting: &Acting<'_>,
     name: &str,
     change: fn(&mut GroupRecord),
-) -> Result<(), Refusal> {
+) -> Result<(), AdminError> {
     let before = groups::find(world, name)?;
     let mut after = before.record.clone();
     change(&mut after);
     groups::edit(world, acting, before, after).map(drop)
 }
 
-fn made(world: &World<'_>, acting: &Acting<'_>, name: &str, parent: Option<&str>) -> Result<(), Refusal> {
+fn made(world: &World<'_>, acting: &Acting<'_>, name: &str, parent: Option<&str>) -> Result<(), AdminError> {
     groups::create(world, acting, GroupRecord { id: "new".into(), ..group(name, parent) }).map(drop)
 }
 
-fn granted(world: &World<'_>, acting: &Acting<'_>, role: &str, granted: bool) -> Result<(), Refusal> {
+fn changed(world: &World<'_>, acting: &Acting<'_>, key: &str, to: &[Permission]) -> Result<(), AdminError> {
+    let before = roles::find(world, key)?;
+    roles::edit(world, acting, before, role(key, to)).map(drop)
+}
+
+fn granted(world: &World<'_>, acting: &Acting<'_>, role: &str, granted: bool) -> Result<(), AdminError> {
     let to = Grantee::User("id-erin".into());
     roles::grant(world, acting, &GrantRecord { role: role.into(), to }, granted)
 }
 
-const GIVING: [(&str, Way); 17] = [
+const GIVING: [(&str, ChangeFn); 18] = [
     ("own password", |w, a| users::set_password(w, a, "carol", true).map(drop)),
     ("another's password", |w, a| users::set_password(w, a, "bob", true).map(drop)),
     ("a user with a password", |w, a| {
@@ -42,6 +47,9 @@ const GIVING: [(&str, Way); 17] = [
         users::edit(w, a, before, UserRecord { login: "robert".into(), ..before.record.clone() }).map(drop)
     }),
     ("a role", |w, a| roles::create(w, a, role("new", &[Permission::ReadUser])).map(drop)),
+    ("a permission of a role", |w, a| {
+        changed(w, a, "auditor", &[Permission::ReadAudit, Permission::ReadUser])
+    }),
     ("a grant", |w, a| granted(w, a, "system-admin", true)),
     ("a group below power", |w, a| made(w, a, "new", Some("developers"))),
     ("a group that readers wait for", |w, a| made(w, a, "ghosts", None)),
@@ -62,7 +70,7 @@ const GIVING: [(&str, Way); 17] = [
 ];
 
 /// What gives nothing, or takes away.
-const HARMLESS: [(&str, Way); 12] = [
+const HARMLESS: [(&str, ChangeFn); 13] = [
     ("a user", |w, a| users::create(w, a, record("new")).map(drop)),
     ("another's name", |w, a| {
         let before = users::find_to_edit(w, a, "bob")?;
@@ -73,6 +81,7 @@ const HARMLESS: [(&str, Way); 12] = [
     ("a user deleted", |w, a| users::delete(w, a, "bob").map(drop)),
     ("sessions ended", |w, a| users::end_sessions(w, a, "bob").map(drop)),
     ("an empty role", |w, a| roles::create(w, a, role("new", &[])).map(drop)),
+    ("a permission taken from a role", |w, a| changed(w, a, "auditor", &[])),
     ("a grant taken away", |w, a| granted(w, a, "auditor", false)),
     ("a plain group", |w, a| made(w, a, "new", Some("hikers"))),
     ("a plain group renamed", |w, a| edited(w, a, "hikers", |g| g.name = "walkers".into())),
@@ -102,22 +111,22 @@ fn power_is_given_by_a_session_or_by_an_unbounded_token() {
         ("that reads a service only", town.token(&read, None, &[])),
         (
             "in its grace",
-            Token { end: Ending::Rotated { grace_until: NOW.plus_seconds(60) }, ..unbounded.clone() },
+            Token { end: TokenEnd::Rotated { grace_until: NOW.plus_seconds(60) }, ..unbounded.clone() },
         ),
     ];
     let world = town.world();
     let by = |token| Acting::user(&world, "id-carol", token).unwrap();
-    for (name, way) in GIVING {
-        assert_eq!(code(way(&world, &by(None))), "ok", "{name}, by a session");
-        assert_eq!(code(way(&world, &by(Some(&unbounded)))), "ok", "{name}, by an unbounded token");
+    for (name, change) in GIVING {
+        assert_eq!(code(change(&world, &by(None))), "ok", "{name}, by a session");
+        assert_eq!(code(change(&world, &by(Some(&unbounded)))), "ok", "{name}, by an unbounded token");
         for (kind, token) in &bounded {
             let expected = "exceeds_parent_token";
-            assert_eq!(code(way(&world, &by(Some(token)))), expected, "{name}, by a token {kind}");
+            assert_eq!(code(change(&world, &by(Some(token)))), expected, "{name}, by a token {kind}");
         }
     }
-    for (name, way) in HARMLESS {
+    for (name, change) in HARMLESS {
         for (kind, token) in &bounded {
-            assert_eq!(code(way(&world, &by(Some(token)))), "ok", "{name}, by a token {kind}");
+            assert_eq!(code(change(&world, &by(Some(token)))), "ok", "{name}, by a token {kind}");
         }
     }
 }
@@ -132,10 +141,10 @@ fn what_upstreams_are_told_of_is_power() {
         town.accounts.set_grant(&grant("user-manager"), true);
     }
     let world = town.world();
-    let check = |name: &str, way: Way, expected: &str| {
-        assert_eq!(code(way(&world, &town.acting("mia"))), "would_escalate", "{name}, by who is none");
-        assert_eq!(code(way(&world, &town.acting("otto"))), expected, "{name}, by one of them");
-        assert_eq!(code(way(&world, &town.acting("carol"))), "ok", "{name}, by an administrator");
+    let check = |name: &str, change: ChangeFn, expected: &str| {
+        assert_eq!(code(change(&world, &town.acting("mia"))), "would_escalate", "{name}, by who is none");
+        assert_eq!(code(change(&world, &town.acting("otto"))), expected, "{name}, by one of them");
+        assert_eq!(code(change(&world, &town.acting("carol"))), "ok", "{name}, by an administrator");
     };
     check("join", |w, a| groups::set_member(w, a, "postmasters", "zoe", true).map(drop), "ok");
     check("leave", |w, a| groups::set_member(w, a, "postmasters", "otto", false).map(drop), "ok");
@@ -146,8 +155,8 @@ fn what_upstreams_are_told_of_is_power() {
     check("move below", |w, a| edited(w, a, "hikers", |g| g.parent = Some("g-postmasters".into())), "ok");
     check("delete", |w, a| groups::delete(w, a, "postmasters").map(drop), "ok");
     // Taking hold of somebody in it; otto is himself.
-    let code_of = |by: &str, way: Way| code(way(&world, &town.acting(by)));
-    let ways: [(&str, Way); 3] = [
+    let code_of = |by: &str, change: ChangeFn| code(change(&world, &town.acting(by)));
+    let ways: [(&str, ChangeFn); 3] = [
         ("password", |w, a| users::set_password(w, a, "otto", true).map(drop)),
         ("invitation", |w, a| users::invite(w, a, "otto").map(drop)),
         ("token", |w, a| {
@@ -155,9 +164,9 @@ fn what_upstreams_are_told_of_is_power() {
             super::super::tokens::create(w, a, owner, reach(&[("mail", FULL)], None, &[]), None).map(drop)
         }),
     ];
-    for (name, way) in ways {
-        assert_eq!(code_of("mia", way), "would_escalate", "{name}");
-        assert_eq!(code_of("carol", way), "ok", "{name}");
+    for (name, change) in ways {
+        assert_eq!(code_of("mia", change), "would_escalate", "{name}");
+        assert_eq!(code_of("carol", change), "ok", "{name}");
     }
 }
 

@@ -87,13 +87,13 @@ impl Http2Stream {
                 return Err(Reason::UpstreamTimeout.into());
             }
         };
-        let (harmless, reason) = self.judge(&error, repeatable);
+        let (harmless, reason) = self.classify_failure(&error, repeatable);
         let again = (unsent || harmless) && kept.body().is_untouched();
         Err(Failure { again: again.then_some(kept), reason })
     }
 
     /// Whether the request may go out again, and what is to blame.
-    fn judge(&mut self, error: &hyper::Error, repeatable: bool) -> (bool, Reason) {
+    fn classify_failure(&mut self, error: &hyper::Error, repeatable: bool) -> (bool, Reason) {
         match http2_error::classify(error) {
             Http2Failure::Http11Required { whole } => {
                 self.http11_required = true;
@@ -123,7 +123,7 @@ impl Http2Stream {
 
 impl Drop for Http2Stream {
     fn drop(&mut self) {
-        self.connection.leave(self.call.ended());
+        self.connection.release(self.call.ended());
     }
 }
 

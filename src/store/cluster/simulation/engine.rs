@@ -33,7 +33,7 @@ pub(super) enum Response {
 
 /// What a watch tells everybody of.
 #[derive(Clone, Debug)]
-pub(super) enum Told {
+pub(super) enum WatchEvent {
     Entry(Written),
     Ack(Acknowledgement),
 }
@@ -69,14 +69,14 @@ impl Engine {
     }
 
     /// The answer, and what watches see of it.
-    pub fn serve(&mut self, request: Request) -> (Response, Option<Told>) {
+    pub fn serve(&mut self, request: Request) -> (Response, Option<WatchEvent>) {
         match request {
             Request::Commit { attempt, expected, operations } => {
                 match self.log.append(expected, &operations) {
                     Ok(head) => {
                         self.attempts.push(attempt);
                         let written = self.written(head.position);
-                        (Response::Made(written.clone()), Some(Told::Entry(written)))
+                        (Response::Made(written.clone()), Some(WatchEvent::Entry(written)))
                     }
                     Err(AppendError::Moved { head }) => (Response::Moved(head), None),
                     Err(error) => panic!("{error}"),
@@ -91,7 +91,7 @@ impl Engine {
             }
             Request::PutAck(ack) => {
                 self.acks.insert(ack.node.clone(), ack.clone());
-                (Response::Put, Some(Told::Ack(ack)))
+                (Response::Put, Some(WatchEvent::Ack(ack)))
             }
             Request::ReadAcks => (Response::Acks(self.acks.values().cloned().collect()), None),
         }

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, mem, time::Duration};
 
 use super::{
     super::{
-        Answer, Attempt, AttemptId, BootTime, Completed, Followed, Follower, Fork, Incarnation, Probe,
-        Protocol, Standing, Start, Step, Timing,
+        Answer, Attempt, AttemptId, BootTime, Completed, Followed, Follower, Fork, Incarnation,
+        MembershipState, Probe, Protocol, Start, Step, Timing,
     },
     Fault,
-    engine::{Request, Response, Told, Written},
+    engine::{Request, Response, WatchEvent, Written},
     model::{self, Change, ChangeId, Model, Op},
     random::Random,
 };
@@ -34,7 +34,7 @@ pub(super) struct Node {
     follower: Follower,
     fault: Fault,
     random: Random,
-    requests: BTreeMap<RequestId, Asked>,
+    requests: BTreeMap<RequestId, PendingRequest>,
     next_request: RequestId,
     commit: Option<Commit>,
     todo: Vec<Change>,
@@ -45,7 +45,7 @@ pub(super) struct Node {
 }
 
 /// What is on its way.
-enum Asked {
+enum PendingRequest {
     Commit,
     Winner,
     Probe(Probe),
@@ -103,9 +103,9 @@ impl Node {
 
     /// Every two seconds.
     pub fn tick(&mut self, now: BootTime) {
-        if !self.asks(|asked| matches!(asked, Asked::Probe(_))) {
+        if !self.asks(|asked| matches!(asked, PendingRequest::Probe(_))) {
             let probe = self.protocol.probe(self.follower.head(), now);
-            self.send(Request::Probe, Asked::Probe(probe));
+            self.send(Request::Probe, PendingRequest::Probe(probe));
         }
         // A watch may have lost what somebody acknowledged.
         if !self.fenced.is_empty() {
@@ -125,10 +125,10 @@ impl Node {
         self.go_on(now);
     }
 
-    pub fn told(&mut self, told: Told, now: BootTime) {
-        match told {
-            Told::Entry(written) => self.take(written, now),
-            Told::Ack(ack) => self.protocol.acknowledged(ack),
+    pub fn on_watch_event(&mut self, event: WatchEvent, now: BootTime) {
+        match event {
+            WatchEvent::Entry(written) => self.take(written, now),
+            WatchEvent::Ack(ack) => self.protocol.acknowledged(ack),
         }
         self.go_on(now);
     }
@@ -136,13 +136,13 @@ impl Node {
     pub fn timed_out(&mut self, id: RequestId, now: BootTime) {
         let Some(asked) = self.requests.remove(&id) else { return };
         match asked {
-            Asked::Commit if self.fault == Fault::PlansTooEarly => {
+            PendingRequest::Commit if self.fault == Fault::PlansTooEarly => {
                 self.give_up_commit();
                 self.range();
             }
-            Asked::Commit | Asked::Winner => self.commit_answered(Answer::None, None, now),
-            Asked::Range => self.range(),
-            Asked::Probe(_) | Asked::PutAck(_) | Asked::ReadAcks(_) => {}
+            PendingRequest::Commit | PendingRequest::Winner => self.commit_answered(Answer::None, None, now),
+            PendingRequest::Range => self.range(),
+            PendingRequest::Probe(_) | PendingRequest::PutAck(_) | PendingRequest::ReadAcks(_) => {}
         }
         self.go_on(now);
     }
@@ -150,17 +150,17 @@ impl Node {
     pub fn answered(&mut self, id: RequestId, response: Response, now: BootTime) {
         let Some(asked) = self.requests.remove(&id) else { return };
         match (asked, response) {
-            (Asked::Commit, Response::Made(written)) => {
+            (PendingRequest::Commit, Response::Made(written)) => {
                 self.commit_answered(Answer::Made, Some(written), now);
             }
-            (Asked::Commit, Response::Moved(head)) => {
+            (PendingRequest::Commit, Response::Moved(head)) => {
                 self.commit_answered(Answer::Moved { head }, None, now);
             }
-            (Asked::Winner, Response::Winner(written)) => {
+            (PendingRequest::Winner, Response::Winner(written)) => {
                 self.commit_answered(Answer::Written(written.attempt), Some(written), now);
             }
-            (Asked::Probe(probe), Response::Head(head)) => self.probed(probe, head, now),
-            (Asked::Range, Response::Entries(entries, head)) => {
+            (PendingRequest::Probe(probe), Response::Head(head)) => self.probed(probe, head, now),
+            (PendingRequest::Range, Response::Entries(entries, head)) => {
                 for written in entries {
                     self.take(written, now);
                 }
@@ -168,8 +168,8 @@ impl Node {
                     self.range();
                 }
             }
-            (Asked::PutAck(position), Response::Put) => self.ack_put = Some(position),
-            (Asked::ReadAcks(sent), Response::Acks(acks)) => {
+            (PendingRequest::PutAck(position), Response::Put) => self.ack_put = Some(position),
+            (PendingRequest::ReadAcks(sent), Response::Acks(acks)) => {
                 acks.into_iter().for_each(|ack| self.protocol.acknowledged(ack));
                 self.protocol.acknowledgements_read(sent);
             }
@@ -181,9 +181,11 @@ impl Node {
     /// Whatever follows from what has just happened.
     pub fn go_on(&mut self, now: BootTime) {
         let ack = self.protocol.acknowledgement();
-        if self.ack_put != Some(ack.position) && !self.asks(|asked| matches!(asked, Asked::PutAck(_))) {
+        if self.ack_put != Some(ack.position)
+            && !self.asks(|asked| matches!(asked, PendingRequest::PutAck(_)))
+        {
             let position = ack.position;
-            self.send(Request::PutAck(ack), Asked::PutAck(position));
+            self.send(Request::PutAck(ack), PendingRequest::PutAck(position));
         }
         for completed in self.protocol.completed(now) {
             for change in self.fenced.remove(&completed.position).unwrap_or_default() {
@@ -197,8 +199,9 @@ impl Node {
     }
 
     fn plan(&mut self, now: BootTime) {
-        let follows = matches!(self.protocol.standing(), Standing::Member | Standing::Outside);
-        if self.commit.is_some() || self.asks(|asked| matches!(asked, Asked::Range)) || !follows {
+        let follows =
+            matches!(self.protocol.membership(), MembershipState::Member | MembershipState::Outside);
+        if self.commit.is_some() || self.asks(|asked| matches!(asked, PendingRequest::Range)) || !follows {
             return;
         }
         let mut ops: Vec<Op> = self.protocol.proposals(now).into_iter().map(Op::Member).collect();
@@ -238,7 +241,7 @@ impl Node {
             expected: attempt.expected(),
             operations: model::encode(ops),
         };
-        self.send(request, Asked::Commit);
+        self.send(request, PendingRequest::Commit);
     }
 
     /// `written` is the entry behind the expected head, where it is known.
@@ -247,7 +250,7 @@ impl Node {
         let position = commit.attempt.position();
         match commit.attempt.answered(answer) {
             Step::SendAgain => self.send_commit(),
-            Step::ReadWinner => self.send(Request::Winner { position }, Asked::Winner),
+            Step::ReadWinner => self.send(Request::Winner { position }, PendingRequest::Winner),
             Step::Made => {
                 let commit = self.commit.take().unwrap();
                 let written = written.unwrap();
@@ -271,7 +274,7 @@ impl Node {
 
     /// Its changes are planned again.
     fn give_up_commit(&mut self) {
-        self.requests.retain(|_, asked| !matches!(asked, Asked::Commit | Asked::Winner));
+        self.requests.retain(|_, asked| !matches!(asked, PendingRequest::Commit | PendingRequest::Winner));
         if let Some(Commit { mut changes, .. }) = self.commit.take() {
             changes.append(&mut self.todo);
             self.todo = changes;
@@ -298,7 +301,8 @@ impl Node {
         {
             // It says how the commit at hand went; what follows is read when that is settled.
             if written.entry.position == commit.attempt.position() {
-                self.requests.retain(|_, asked| !matches!(asked, Asked::Commit | Asked::Winner));
+                self.requests
+                    .retain(|_, asked| !matches!(asked, PendingRequest::Commit | PendingRequest::Winner));
                 self.commit_answered(Answer::Written(written.attempt), Some(written), now);
             }
             return;
@@ -327,22 +331,22 @@ impl Node {
     }
 
     fn range(&mut self) {
-        if !self.asks(|asked| matches!(asked, Asked::Range)) {
-            self.send(Request::Range { from: self.follower.head().next() }, Asked::Range);
+        if !self.asks(|asked| matches!(asked, PendingRequest::Range)) {
+            self.send(Request::Range { from: self.follower.head().next() }, PendingRequest::Range);
         }
     }
 
     fn read_acks(&mut self, now: BootTime) {
-        if !self.asks(|asked| matches!(asked, Asked::ReadAcks(_))) {
-            self.send(Request::ReadAcks, Asked::ReadAcks(now));
+        if !self.asks(|asked| matches!(asked, PendingRequest::ReadAcks(_))) {
+            self.send(Request::ReadAcks, PendingRequest::ReadAcks(now));
         }
     }
 
-    fn asks(&self, which: impl Fn(&Asked) -> bool) -> bool {
+    fn asks(&self, which: impl Fn(&PendingRequest) -> bool) -> bool {
         self.requests.values().any(which)
     }
 
-    fn send(&mut self, request: Request, asked: Asked) {
+    fn send(&mut self, request: Request, asked: PendingRequest) {
         let id = self.next_request;
         self.next_request += 1;
         self.requests.insert(id, asked);

@@ -75,7 +75,7 @@ impl World {
                 return Err(format!(
                     "node {index} is at {}, {:?}, and permits until {:?}",
                     node.model.head.position,
-                    node.protocol.standing(),
+                    node.protocol.membership(),
                     node.protocol.permitted_until()
                 ));
             }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, mem, time::Duration};
 use super::{
     super::{BootTime, Completed, Incarnation},
     Fault,
-    engine::{Engine, Request, Response, Told},
+    engine::{Engine, Request, Response, WatchEvent},
     model::{Change, ChangeId, Model},
     node::{Node, Output, RequestId},
     random::Random,
@@ -21,7 +21,7 @@ const MILLISECOND: Micros = 1_000;
 pub(super) enum Event {
     Arrives(RequestId, Request),
     Answers(RequestId, Response),
-    Tells(Told),
+    Watch(WatchEvent),
     TimesOut(RequestId),
     Ticks,
     Polls,
@@ -193,10 +193,10 @@ impl World {
                 if machine.cut_off {
                     return;
                 }
-                let (response, told) = self.engine.serve(request);
+                let (response, event) = self.engine.serve(request);
                 self.send(index, run, Event::Answers(id, response));
-                if let Some(told) = told {
-                    self.tell_everybody(&told);
+                if let Some(event) = event {
+                    self.broadcast(&event);
                 }
                 return;
             }
@@ -217,8 +217,8 @@ impl World {
         };
         match event {
             Event::Answers(id, response) if !machine.cut_off => node.answered(id, response, now),
-            Event::Tells(told) if !machine.cut_off => node.told(told, now),
-            Event::Answers(..) | Event::Tells(_) => {}
+            Event::Watch(event) if !machine.cut_off => node.on_watch_event(event, now),
+            Event::Answers(..) | Event::Watch(_) => {}
             Event::TimesOut(id) => node.timed_out(id, now),
             Event::Ticks => {
                 node.tick(now);
@@ -328,14 +328,14 @@ impl World {
         self.push(self.now + 1, index, run, Event::Ticks);
     }
 
-    fn tell_everybody(&mut self, told: &Told) {
+    fn broadcast(&mut self, event: &WatchEvent) {
         for index in 0..self.machines.len() {
             if self.random.per_mille(self.weather.watch_loss) {
                 continue;
             }
             let times = if self.random.per_mille(self.weather.watch_loss) { 2 } else { 1 };
             for _ in 0..times {
-                self.send(index, self.machines[index].run, Event::Tells(told.clone()));
+                self.send(index, self.machines[index].run, Event::Watch(event.clone()));
             }
         }
     }

@@ -23,8 +23,8 @@ fn flips() -> usize {
 }
 
 /// What a store has, and where it was left.
-struct Left {
-    place: Place,
+struct FilledStore {
+    dir: TestDirectory,
     rows: Vec<u8>,
 }
 
@@ -38,9 +38,9 @@ fn rows(engine: &Engine) -> Result<Vec<u8>, String> {
 }
 
 /// A store with everything, several files of a journal that was trimmed, and two checkpoints.
-fn left(killed: bool) -> Left {
-    let place = Place::new();
-    let engine = place.open().unwrap();
+fn filled(killed: bool) -> FilledStore {
+    let dir = TestDirectory::new();
+    let engine = dir.open().unwrap();
     engine.commit(&one_of_each()).unwrap();
     let mut head = AuditHead::load(&engine).unwrap();
     let mut change = |engine: &Engine, numbers: std::ops::Range<usize>| {
@@ -55,18 +55,18 @@ fn left(killed: bool) -> Left {
         engine.checkpoint_now();
     }
     engine.close();
-    let engine = place.open().unwrap();
+    let engine = dir.open().unwrap();
     change(&engine, 2000..2060);
     let rows = rows(&engine).unwrap();
     if killed {
         // What another process would find now.
-        let left = Place::new();
-        copy(&place.path(), &left.path());
+        let filled = TestDirectory::new();
+        copy(&dir.path(), &filled.path());
         engine.close();
-        return Left { place: left, rows };
+        return FilledStore { dir: filled, rows };
     }
     engine.close();
-    Left { place, rows }
+    FilledStore { dir, rows }
 }
 
 /// Relative to STORE, the ballast apart.
@@ -96,16 +96,16 @@ enum Outcome {
     NoticedLater,
 }
 
-fn outcome(left: &Left, file: &str, spoil: &dyn Fn(&mut Vec<u8>), what: &str) -> Outcome {
-    let place = Place::new();
-    copy(&left.place.path(), &place.path());
-    let path = place.path().join(file);
+fn outcome(filled: &FilledStore, file: &str, spoil: &dyn Fn(&mut Vec<u8>), what: &str) -> Outcome {
+    let dir = TestDirectory::new();
+    copy(&filled.dir.path(), &dir.path());
+    let path = dir.path().join(file);
     let mut content = fs::read(&path).unwrap();
     spoil(&mut content);
     fs::write(&path, content).unwrap();
     let closed =
-        verify_closed(&Settings { path: place.path(), ballast: 4096 }, &mut |_| ControlFlow::Continue(()));
-    let engine = match place.open() {
+        verify_closed(&Settings { path: dir.path(), ballast: 4096 }, &mut |_| ControlFlow::Continue(()));
+    let engine = match dir.open() {
         Ok(engine) => engine,
         Err(error) => {
             let said = error.to_string();
@@ -117,7 +117,7 @@ fn outcome(left: &Left, file: &str, spoil: &dyn Fn(&mut Vec<u8>), what: &str) ->
     };
     let outcome = match rows(&engine) {
         Ok(rows) => {
-            assert!(rows == left.rows, "{what}: silently lost");
+            assert!(rows == filled.rows, "{what}: silently lost");
             Outcome::Harmless
         }
         Err(_) => Outcome::NoticedLater,
@@ -129,8 +129,8 @@ fn outcome(left: &Left, file: &str, spoil: &dyn Fn(&mut Vec<u8>), what: &str) ->
     if !replica_is_damaged {
         return outcome;
     }
-    let engine = place.open().unwrap();
-    assert!(rows(&engine).unwrap() == left.rows, "{what}: made again");
+    let engine = dir.open().unwrap();
+    assert!(rows(&engine).unwrap() == filled.rows, "{what}: made again");
     let report = engine.verify(&mut |_| ControlFlow::Continue(())).unwrap();
     let replica_is_damaged = report.damage.iter().any(|damage| damage.place.contains("/sled"));
     assert!(!replica_is_damaged, "{what}: {report:?}");
@@ -148,10 +148,10 @@ fn place_in(random: &mut Random, number: usize, content: &[u8]) -> usize {
 }
 
 fn damage(killed: bool) {
-    let left = left(killed);
+    let filled = filled(killed);
     let mut table = String::new();
-    for file in files(&left.place.path()) {
-        let content = fs::read(left.place.path().join(&file)).unwrap();
+    for file in files(&filled.dir.path()) {
+        let content = fs::read(filled.dir.path().join(&file)).unwrap();
         if content.is_empty() {
             continue;
         }
@@ -160,13 +160,13 @@ fn damage(killed: bool) {
         for number in 0..flips() {
             let (at, bit) = (place_in(random, number, &content), random.below(8));
             let what = format!("{file}, killed: {killed}: bit {bit} of byte {at}");
-            let outcome = outcome(&left, &file, &|content| content[at] ^= 1 << bit, &what);
+            let outcome = outcome(&filled, &file, &|content| content[at] ^= 1 << bit, &what);
             *outcomes.entry(("flipped", outcome)).or_default() += 1;
         }
         for number in 0..flips().div_ceil(3) {
             let length = place_in(random, number + 1, &content);
             let what = format!("{file}, killed: {killed}: cut to {length}");
-            let outcome = outcome(&left, &file, &|content| content.truncate(length), &what);
+            let outcome = outcome(&filled, &file, &|content| content.truncate(length), &what);
             *outcomes.entry(("cut", outcome)).or_default() += 1;
         }
         writeln!(table, "{file}: {outcomes:?}").unwrap();

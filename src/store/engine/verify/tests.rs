@@ -9,11 +9,11 @@ use crate::store::{
     op::Op,
 };
 
-struct Place {
+struct TestDirectory {
     directory: tempfile::TempDir,
 }
 
-impl Place {
+impl TestDirectory {
     fn settings(&self) -> Settings {
         Settings { path: self.directory.path().join("store"), ballast: 0 }
     }
@@ -23,8 +23,8 @@ impl Place {
     }
 
     fn filled() -> (Self, Engine) {
-        let place = Self { directory: tempfile::tempdir().unwrap() };
-        let engine = Engine::open(&place.settings()).unwrap();
+        let dir = Self { directory: tempfile::tempdir().unwrap() };
+        let engine = Engine::open(&dir.settings()).unwrap();
         let mut head = AuditHead::START;
         for _ in 0..50 {
             engine.commit(&[chained(&mut head)]).unwrap();
@@ -33,7 +33,7 @@ impl Place {
         for _ in 0..10 {
             engine.commit(&[chained(&mut head)]).unwrap();
         }
-        (place, engine)
+        (dir, engine)
     }
 
     fn file(&self, prefix: &str) -> PathBuf {
@@ -58,13 +58,13 @@ fn wrong(report: &Report) -> Vec<(String, String, &'static str)> {
 
 #[test]
 fn what_is_sound_is_counted() {
-    let (place, engine) = Place::filled();
+    let (dir, engine) = TestDirectory::filled();
     let report = engine.verify(&mut all).unwrap();
     assert_eq!(wrong(&report), []);
     assert_eq!((report.position, report.journal_entries, report.checkpoints), (60, 60, 1));
     assert_eq!(report.tables.iter().find(|(name, _)| *name == "audit").unwrap().1, 60);
     engine.close();
-    let closed = verify_closed(&place.settings(), &mut all).unwrap();
+    let closed = verify_closed(&dir.settings(), &mut all).unwrap();
     assert_eq!(wrong(&closed), []);
     assert_eq!((closed.position, closed.journal_entries, closed.checkpoints), (60, 60, 1));
     assert_eq!(closed.notes, [""; 0]);
@@ -74,21 +74,21 @@ fn what_is_sound_is_counted() {
 fn damage_to_a_file_is_found_with_its_place() {
     let check = |name: &str, prefix: &str, at: usize, what: &str, advice: &str| {
         for open in [true, false] {
-            let (place, engine) = Place::filled();
-            let file = place.file(prefix);
+            let (dir, engine) = TestDirectory::filled();
+            let file = dir.file(prefix);
             let report = if open {
                 flip(&file, at);
                 engine.verify(&mut all).unwrap()
             } else {
                 engine.close();
                 flip(&file, at);
-                let report = verify_closed(&place.settings(), &mut all).unwrap();
-                assert!(Engine::open(&place.settings()).is_err() == (prefix == "journal-"), "{name}");
+                let report = verify_closed(&dir.settings(), &mut all).unwrap();
+                assert!(Engine::open(&dir.settings()).is_err() == (prefix == "journal-"), "{name}");
                 report
             };
-            let [(place, found, told)] = &wrong(&report)[..] else { panic!("{name}: {report:?}") };
+            let [(place, found, recommended)] = &wrong(&report)[..] else { panic!("{name}: {report:?}") };
             assert!(
-                place.contains(prefix) && found.contains(what) && told.contains(advice),
+                place.contains(prefix) && found.contains(what) && recommended.contains(advice),
                 "{name}: {report:?}"
             );
         }
@@ -100,7 +100,7 @@ fn damage_to_a_file_is_found_with_its_place() {
 
 #[test]
 fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
-    let (place, engine) = Place::filled();
+    let (dir, engine) = TestDirectory::filled();
     // A list that a start does not read.
     engine.commit(&[Op::PutToken(token(1, "nobody"))]).unwrap();
     let report = engine.verify(&mut all).unwrap();
@@ -109,17 +109,17 @@ fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
     assert_eq!(*advice, OF_REPLICA);
     engine.close();
     assert!(matches!(
-        Replica::open(&place.generation().join(REPLICA), engine.store_id()),
+        Replica::open(&dir.generation().join(REPLICA), engine.store_id()),
         Err(replica::OpenError::Damaged { .. })
     ));
-    Engine::open(&place.settings()).unwrap().close();
-    Replica::open(&place.generation().join(REPLICA), engine.store_id()).unwrap().close();
+    Engine::open(&dir.settings()).unwrap().close();
+    Replica::open(&dir.generation().join(REPLICA), engine.store_id()).unwrap().close();
 }
 
 #[test]
 fn where_there_is_no_store_none_is_made() {
-    let place = Place { directory: tempfile::tempdir().unwrap() };
-    let settings = place.settings();
+    let dir = TestDirectory { directory: tempfile::tempdir().unwrap() };
+    let settings = dir.settings();
     let error = verify_closed(&settings, &mut all).unwrap_err().to_string();
     assert!(error.contains("there is no store"), "{error}");
     assert!(!settings.path.exists());

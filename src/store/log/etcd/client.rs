@@ -19,7 +19,9 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use super::wire::{AuthenticateRequest, Call, WATCH, WatchCreateRequest, WatchRequest, WatchResponse};
+use super::wire::{
+    AuthenticateRequest, UnaryRequest, WATCH, WatchCreateRequest, WatchRequest, WatchResponse,
+};
 use crate::store::cluster::{Etcd, User};
 
 /// Where etcd is, and how long to wait for it.
@@ -86,7 +88,7 @@ impl Client {
     }
 
     /// Asks once, but for an expired token of the user, after which it signs in and asks again.
-    pub(super) async fn call<Q: Call>(&self, message: Q) -> Result<Q::Answer, CallError> {
+    pub(super) async fn call<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, CallError> {
         let (turn, channel, token) = self.connect()?;
         let token = match (&self.settings.etcd.user, token) {
             (Some(user), None) => Some(self.sign_in(user, turn, &channel).await?),
@@ -138,7 +140,7 @@ impl Client {
         self.give_up(turn);
     }
 
-    async fn ask<Q: Call>(
+    async fn ask<Q: UnaryRequest>(
         &self,
         turn: usize,
         channel: Channel,
@@ -158,7 +160,7 @@ impl Client {
         match timeout(self.settings.deadline, answered).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.failed(turn, &status)),
-            Err(_) => Err(Failed::Call(self.late(turn))),
+            Err(_) => Err(Failed::UnaryRequest(self.late(turn))),
         }
     }
 
@@ -225,7 +227,9 @@ impl Client {
     fn failed(&self, turn: usize, status: &Status) -> Failed {
         let reason = format!("{} ({})", status.message(), describe(status));
         match status.code() {
-            Code::OutOfRange if status.message().contains("too large") => Failed::Call(CallError::TooLarge),
+            Code::OutOfRange if status.message().contains("too large") => {
+                Failed::UnaryRequest(CallError::TooLarge)
+            }
             Code::Unauthenticated => Failed::SignedOut(reason),
             // An old token, too, is a bad argument to etcd.
             Code::InvalidArgument | Code::PermissionDenied if status.message().contains("token") => {
@@ -238,10 +242,10 @@ impl Client {
             | Code::NotFound
             | Code::AlreadyExists
             | Code::OutOfRange
-            | Code::Unimplemented => Failed::Call(CallError::Refused(reason)),
+            | Code::Unimplemented => Failed::UnaryRequest(CallError::Refused(reason)),
             _ => {
                 self.give_up(turn);
-                Failed::Call(CallError::NoAnswer(reason))
+                Failed::UnaryRequest(CallError::NoAnswer(reason))
             }
         }
     }
@@ -265,7 +269,7 @@ impl Client {
 }
 
 enum Failed {
-    Call(CallError),
+    UnaryRequest(CallError),
     /// The token is missing, or has expired.
     SignedOut(String),
 }
@@ -273,7 +277,7 @@ enum Failed {
 impl Failed {
     fn into_call_error(self) -> CallError {
         match self {
-            Self::Call(error) => error,
+            Self::UnaryRequest(error) => error,
             Self::SignedOut(reason) => CallError::Refused(reason),
         }
     }

@@ -12,7 +12,10 @@ use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 use super::{
     client::{CallError, Client, Settings},
     keys::{HeadRecord, Keys},
-    wire::{Call, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse},
+    wire::{
+        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+        UnaryRequest,
+    },
 };
 use crate::store::log::{Failure, Head, StoreId};
 
@@ -164,7 +167,7 @@ impl Connection {
     }
 
     /// Asks again until the patience is over. For calls that may be carried out twice.
-    pub(super) async fn insist<Q: Call>(&self, message: Q) -> Result<Q::Answer, Unreachable> {
+    pub(super) async fn insist<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, Unreachable> {
         let end = tokio::time::Instant::now() + self.client.settings().patience;
         loop {
             match self.client.call(message.clone()).await {

@@ -42,8 +42,8 @@ impl Snapshot {
     }
 }
 
-/// A snapshot on its way to etcd. Until it is [published](Upload::publish), nobody sees it.
-pub struct Upload<'a> {
+/// A snapshot on its way to etcd. Until it is [published](SnapshotUpload::publish), nobody sees it.
+pub struct SnapshotUpload<'a> {
     connection: &'a Connection,
     /// By which revision `snap/current` was put when the upload began.
     before: (Option<Snapshot>, i64),
@@ -60,11 +60,18 @@ impl Connection {
     }
 
     /// Begins a snapshot. Blocks.
-    pub fn upload(&self) -> Result<Upload<'_>, Unreachable> {
+    pub fn upload(&self) -> Result<SnapshotUpload<'_>, Unreachable> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| Unreachable::answered(format!("no randomness: {e}")))?;
         let before = self.block(self.current_snapshot())?;
-        Ok(Upload { connection: self, before, id, parts: 0, bytes: 0, part: Vec::with_capacity(PART) })
+        Ok(SnapshotUpload {
+            connection: self,
+            before,
+            id,
+            parts: 0,
+            bytes: 0,
+            part: Vec::with_capacity(PART),
+        })
     }
 
     /// Writes a snapshot's stream to `out`. Blocks.
@@ -113,7 +120,7 @@ impl Connection {
     }
 }
 
-impl Upload<'_> {
+impl SnapshotUpload<'_> {
     /// What had been the snapshot when this one was begun.
     pub fn before(&self) -> Option<Snapshot> {
         self.before.0
@@ -153,7 +160,7 @@ impl Upload<'_> {
     }
 }
 
-impl Write for Upload<'_> {
+impl Write for SnapshotUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(PART - self.part.len());
         self.part.extend_from_slice(&bytes[..taken]);

@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 use crate::store::log::{
-    conformance::{self, Place, STORE},
+    conformance::{self, LogFixture, STORE},
     memory::Fault,
 };
 
@@ -71,7 +71,7 @@ fn the_log_in_etcd_conforms() {
             self.0.failure()
         }
     }
-    impl Place for Remote {
+    impl LogFixture for Remote {
         fn open(&self) -> Box<dyn Log + '_> {
             Box::new(Armed(EtcdLog::open(self.connection.clone()).unwrap(), self))
         }

@@ -181,32 +181,32 @@ pub(super) struct AuthenticateResponse {
 }
 
 /// A message that is a question, with where it goes and what answers it.
-pub(super) trait Call: Message + Clone + Default + 'static {
+pub(super) trait UnaryRequest: Message + Clone + Default + 'static {
     const PATH: &'static str;
     type Answer: Message + Default + 'static;
 }
 
-impl Call for RangeRequest {
+impl UnaryRequest for RangeRequest {
     const PATH: &'static str = "/etcdserverpb.KV/Range";
     type Answer = RangeResponse;
 }
 
-impl Call for PutRequest {
+impl UnaryRequest for PutRequest {
     const PATH: &'static str = "/etcdserverpb.KV/Put";
     type Answer = PutResponse;
 }
 
-impl Call for DeleteRangeRequest {
+impl UnaryRequest for DeleteRangeRequest {
     const PATH: &'static str = "/etcdserverpb.KV/DeleteRange";
     type Answer = DeleteRangeResponse;
 }
 
-impl Call for TxnRequest {
+impl UnaryRequest for TxnRequest {
     const PATH: &'static str = "/etcdserverpb.KV/Txn";
     type Answer = TxnResponse;
 }
 
-impl Call for AuthenticateRequest {
+impl UnaryRequest for AuthenticateRequest {
     const PATH: &'static str = "/etcdserverpb.Auth/Authenticate";
     type Answer = AuthenticateResponse;
 }

@@ -10,7 +10,7 @@ use super::{
     segment::Segment,
 };
 use crate::store::log::{
-    Damage, Failure, Head, StoreId,
+    Failure, Head, LogCorruption, StoreId,
     entry::EntryRef,
     files::{Directory, File},
 };
@@ -40,7 +40,7 @@ pub(super) struct Verified {
 }
 
 /// Is given every entry, in order.
-pub type Visit<'v> = dyn FnMut(EntryRef<'_>) + 'v;
+pub type EntryVisitor<'v> = dyn FnMut(EntryRef<'_>) + 'v;
 
 impl Inventory {
     /// Reads the header of each file, and the position slots of the last one.
@@ -84,14 +84,18 @@ impl Inventory {
 
     /// Reads every entry up to the newest, whose head is returned. `head`: what is acknowledged, when that is
     /// known; what stands behind it is left alone, since it may be being written.
-    pub fn read_through(&mut self, head: Option<Head>, visit: &mut Visit<'_>) -> Result<Head, OpenError> {
+    pub fn read_through(
+        &mut self,
+        head: Option<Head>,
+        visit: &mut EntryVisitor<'_>,
+    ) -> Result<Head, OpenError> {
         Ok(self.verify(head, visit)?.head)
     }
 
     pub(super) fn verify(
         &mut self,
         head: Option<Head>,
-        visit: &mut Visit<'_>,
+        visit: &mut EntryVisitor<'_>,
     ) -> Result<Verified, OpenError> {
         let mut full = Vec::new();
         for (at, found) in self.full.iter().enumerate() {
@@ -128,7 +132,7 @@ pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>),
 /// Takes out the files that are gone but for a crash, which may have brought them back: those with
 /// nothing from `oldest` on, and those that a later one replaces, since it begins at the same position.
 /// Returns their numbers.
-fn take_leftovers(files: &mut Vec<Found>, last: &Found, oldest: u64) -> Result<Vec<u64>, Damage> {
+fn take_leftovers(files: &mut Vec<Found>, last: &Found, oldest: u64) -> Result<Vec<u64>, LogCorruption> {
     let mut leftovers = Vec::new();
     let mut next = last.header.after;
     let mut kept = Vec::new();
@@ -154,7 +158,7 @@ impl Found {
         let name = layout::file_name(sequence);
         let path = directory.path().join(&name);
         let file = directory.open(&name).map_err(|e| Failure::new("open", &path, e))?;
-        let damage = |what: &str| Damage { file: path.clone(), offset: 0, what: what.to_owned() };
+        let damage = |what: &str| LogCorruption { file: path.clone(), offset: 0, what: what.to_owned() };
         let Some(block) = read_block(&*file, &path, 0)? else {
             return Err(damage("the file is cut off within its header").into());
         };
@@ -172,8 +176,8 @@ impl Found {
         Ok(Self { header, file, path })
     }
 
-    fn damage(&self, offset: u64, what: String) -> Damage {
-        Damage { file: self.path.clone(), offset, what }
+    fn damage(&self, offset: u64, what: String) -> LogCorruption {
+        LogCorruption { file: self.path.clone(), offset, what }
     }
 
     fn scan(&self) -> Result<Scan<'_>, Failure> {
@@ -181,7 +185,7 @@ impl Found {
     }
 
     /// Everything up to where the next file begins was acknowledged.
-    fn verify_full(&self, next: &Header, visit: &mut Visit<'_>) -> Result<Segment, OpenError> {
+    fn verify_full(&self, next: &Header, visit: &mut EntryVisitor<'_>) -> Result<Segment, OpenError> {
         let mut segment = Segment::new(&self.header);
         let mut scan = self.scan()?;
         while scan.head.position < next.after.position {
@@ -201,7 +205,7 @@ impl Found {
         covered: Slot,
         head: Option<Head>,
         recovery: &mut Recovery,
-        visit: &mut Visit<'_>,
+        visit: &mut EntryVisitor<'_>,
     ) -> Result<(Head, u64), OpenError> {
         let mut scan = self.scan()?;
         if scan.size != self.header.capacity {
@@ -237,7 +241,7 @@ impl Found {
         &self,
         scan: &mut Scan<'_>,
         covered: Slot,
-        damage: Damage,
+        damage: LogCorruption,
         recovery: &mut Recovery,
     ) -> Result<(), OpenError> {
         let position = scan.head.next();
@@ -247,14 +251,14 @@ impl Found {
         let remainder = scan.remainder()?;
         if let Some(later) = remainder.later {
             let what = format!("{}, but a later entry stands at byte {later}", damage.what);
-            return Err(Damage { what, ..damage }.into());
+            return Err(LogCorruption { what, ..damage }.into());
         }
         if covered.full {
             let what = format!(
                 "the file that follows it, {}, is missing",
                 layout::file_name(self.header.sequence + 1)
             );
-            return Err(Damage { what, ..damage }.into());
+            return Err(LogCorruption { what, ..damage }.into());
         }
         if remainder.written {
             recovery.dropped = Some(Dropped { file: self.path.clone(), offset: scan.offset, position });

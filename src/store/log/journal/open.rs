@@ -11,7 +11,7 @@ use super::{
     layout::{self, ENTRIES, Header, Slot},
     scan::ScanError,
 };
-use crate::store::log::{Damage, Failure, Head, StoreId, files::Directory};
+use crate::store::log::{Failure, Head, LogCorruption, StoreId, files::Directory};
 
 /// Why a journal does not open, or is not made. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum OpenError {
     #[error("{file} belongs to the store {found}, not to {expected}; move the files of the other store away")]
     OtherStore { file: PathBuf, found: StoreId, expected: StoreId },
     #[error(transparent)]
-    Damaged(#[from] Damage),
+    Damaged(#[from] LogCorruption),
     #[error(transparent)]
     Io(#[from] Failure),
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::layout::{BLOCK, blocks};
 use crate::store::log::{
-    Damage, Failure, Head, ReadError, StoreId,
+    Failure, Head, LogCorruption, ReadError, StoreId,
     entry::{self, DecodeError, EntryRef},
     files::File,
 };
@@ -39,7 +39,7 @@ impl<'a> Scan<'a> {
     /// The next batch. When it does not verify, the scan stays where it is.
     pub(super) fn next(&mut self) -> Result<EntryRef<'_>, ScanError> {
         let (offset, follows, store) = (self.offset, self.head, self.store);
-        let damage = |what: String| Damage { file: self.path.to_owned(), offset, what };
+        let damage = |what: String| LogCorruption { file: self.path.to_owned(), offset, what };
         let position = follows.next();
         let loaded = load(self.file, self.path, offset, self.size, &mut self.buffer)?;
         let decoded = loaded.and_then(|batch| Ok((batch.len(), entry::decode(batch)?)));
@@ -96,12 +96,12 @@ impl<'a> Scan<'a> {
 
 /// Why a scan does not go on.
 pub(super) enum ScanError {
-    Damaged(Damage),
+    Damaged(LogCorruption),
     Io(Failure),
 }
 
-impl From<Damage> for ScanError {
-    fn from(damage: Damage) -> Self {
+impl From<LogCorruption> for ScanError {
+    fn from(damage: LogCorruption) -> Self {
         Self::Damaged(damage)
     }
 }

@@ -50,10 +50,10 @@ struct State {
 #[derive(Clone)]
 enum Node {
     File { cache: Vec<u8>, durable: Vec<u8>, pending: Vec<(usize, Vec<u8>)> },
-    Directory { cache: Names, durable: Names, pending: Vec<Change> },
+    Directory { cache: DirectoryEntries, durable: DirectoryEntries, pending: Vec<Change> },
 }
 
-type Names = BTreeMap<String, usize>;
+type DirectoryEntries = BTreeMap<String, usize>;
 
 #[derive(Clone)]
 enum Change {
@@ -63,7 +63,7 @@ enum Change {
 }
 
 impl Change {
-    fn apply(&self, names: &mut Names) {
+    fn apply(&self, names: &mut DirectoryEntries) {
         match self {
             Self::Link(name, node) => drop(names.insert(name.clone(), *node)),
             Self::Rename(from, to, node) => {
@@ -116,7 +116,11 @@ impl Kept {
 
 impl Disk {
     pub(crate) fn new(sector: usize, weakness: Weakness, seed: u64) -> Self {
-        let root = Node::Directory { cache: Names::new(), durable: Names::new(), pending: Vec::new() };
+        let root = Node::Directory {
+            cache: DirectoryEntries::new(),
+            durable: DirectoryEntries::new(),
+            pending: Vec::new(),
+        };
         Self(Arc::new(Mutex::new(State {
             nodes: vec![root],
             sector,
@@ -278,7 +282,7 @@ impl State {
         if on { Ok(()) } else { Err(no_power()) }
     }
 
-    fn names(&self, directory: usize) -> io::Result<&Names> {
+    fn names(&self, directory: usize) -> io::Result<&DirectoryEntries> {
         if self.off {
             return Err(no_power());
         }

@@ -17,12 +17,12 @@ use crate::{
     },
 };
 
-struct Place {
+struct TestReplica {
     _directory: tempfile::TempDir,
     engine: Engine,
 }
 
-impl Place {
+impl TestReplica {
     /// A row of every kind.
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -43,19 +43,19 @@ impl Place {
     }
 
     /// Changes rows behind the back of everybody.
-    fn spoil(&self, change: impl FnOnce(&Trees) -> Result<(), Damage>) {
+    fn spoil(&self, change: impl FnOnce(&Trees) -> Result<(), ReplicaError>) {
         self.engine.replica().read(change).unwrap();
     }
 }
 
 #[test]
 fn a_row_that_does_not_fit_is_found() {
-    let place = Place::new();
-    assert_eq!(place.found(), [""; 0]);
+    let replica = TestReplica::new();
+    assert_eq!(replica.found(), [""; 0]);
     let check = |name: &str, expected: &str, table: Table, key: &[u8], row: Option<&[u8]>| {
-        let before = place.engine.replica().read(|trees| trees.get(table, key)).unwrap();
+        let before = replica.engine.replica().read(|trees| trees.get(table, key)).unwrap();
         let put = |row: Option<&[u8]>| {
-            place.spoil(|trees| {
+            replica.spoil(|trees| {
                 match row {
                     Some(row) => trees.tree(table).insert(key, row)?,
                     None => trees.tree(table).remove(key)?,
@@ -64,7 +64,7 @@ fn a_row_that_does_not_fit_is_found() {
             });
         };
         put(row);
-        let found = place.found();
+        let found = replica.found();
         assert!(found.iter().any(|what| what.contains(expected)), "{name}: {found:#?}");
         let sum = format!("{}: its ", table.name());
         assert!(found.iter().any(|what| what.starts_with(&sum)), "{name}: {found:#?}");
@@ -132,7 +132,7 @@ fn a_row_that_does_not_fit_is_found() {
         "a last use is of no token",
         Table::Uses,
         id(899).as_bytes(),
-        Some(&place.row(Table::Uses, id(1).as_bytes())),
+        Some(&replica.row(Table::Uses, id(1).as_bytes())),
     );
     check("a user is gone", "who is not there", Table::Users, b"u1", None);
     check(
@@ -165,7 +165,7 @@ fn a_row_that_does_not_fit_is_found() {
         "under the key of another",
         Table::Sessions,
         &[9; 32],
-        Some(&place.row(Table::Sessions, &[1; 32])),
+        Some(&replica.row(Table::Sessions, &[1; 32])),
     );
     check("an invitation of a newer permgate", "newer", Table::Invitations, &[2; 32], Some(b"\xff"));
     check(
@@ -196,12 +196,12 @@ fn a_row_that_does_not_fit_is_found() {
         "audit",
         Table::Audit,
         &keys::audit(301),
-        Some(&place.row(Table::Audit, &keys::audit(300))),
+        Some(&replica.row(Table::Audit, &keys::audit(300))),
     );
-    assert_eq!(place.found(), [""; 0], "everything is as it was");
+    assert_eq!(replica.found(), [""; 0], "everything is as it was");
 }
 
-impl Place {
+impl TestReplica {
     fn row(&self, table: Table, key: &[u8]) -> Vec<u8> {
         self.engine.replica().read(|trees| Ok(trees.get(table, key)?.unwrap().to_vec())).unwrap()
     }
@@ -209,26 +209,26 @@ impl Place {
 
 #[test]
 fn changes_that_go_on_meanwhile_are_no_damage() {
-    let place = Place::new();
+    let replica = TestReplica::new();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut head = AuditHead::load(&place.engine).unwrap();
+            let mut head = AuditHead::load(&replica.engine).unwrap();
             for number in 1000.. {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
                 let mut ops = named(number).to_vec();
                 ops.push(chained(&mut head));
-                place.engine.commit(&ops).unwrap();
+                replica.engine.commit(&ops).unwrap();
                 let name = format!("token {number}");
                 let free = Op::FreeName { owner: "u1".to_owned(), name };
-                place
+                replica
                     .engine
                     .commit(&[free, Op::DropToken { id: id(number), owner: "u1".to_owned() }])
                     .unwrap();
                 // In front of what is being read, and behind it.
-                place
+                replica
                     .engine
                     .commit(&[Op::PutUser(user(
                         u8::try_from(number % 200).unwrap() + 50,
@@ -238,7 +238,7 @@ fn changes_that_go_on_meanwhile_are_no_damage() {
             }
         });
         for _ in 0..5 {
-            assert_eq!(place.found(), [""; 0]);
+            assert_eq!(replica.found(), [""; 0]);
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -246,15 +246,15 @@ fn changes_that_go_on_meanwhile_are_no_damage() {
 
 #[test]
 fn whoever_stops_reading_ends_it() {
-    let place = Place::new();
-    let mut told = 0;
-    let ended = place.engine.replica().verify(
+    let replica = TestReplica::new();
+    let mut calls = 0;
+    let ended = replica.engine.replica().verify(
         &mut |_, _, _| {
-            told += 1;
-            if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            calls += 1;
+            if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         },
         &mut |table, what| panic!("{}: {what}", table.name()),
     );
     assert!(ended.is_break());
-    assert_eq!(told, 2);
+    assert_eq!(calls, 2);
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::admin::{
     AuditView,
-    web::{link, words},
+    web::{address, link, words},
 };
 
 /// A piece of a sentence.
@@ -14,12 +14,13 @@ pub struct Part {
     pub link: Option<String>,
 }
 
-pub fn sentence(view: &AuditView) -> Vec<Part> {
+/// `known` is what the target is called, where the event itself does not say.
+pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
     let change = view.change.as_ref().unwrap_or(&Value::Null);
     let field = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
     let actor = thing(&actor_as_target(&view.actor), None);
     let name = Some(field("name")).filter(|name| !name.is_empty());
-    let target = || thing(&view.target, name.as_deref());
+    let target = || thing(&view.target, name.as_deref().or(known));
     let role = || Part { text: field("role"), link: Some(format!("/roles#role-{}", field("role"))) };
     let user = || thing(&format!("user:{}", field("user")), None);
     let own = view.target == format!("user:{}", view.actor);
@@ -62,6 +63,7 @@ pub fn sentence(view: &AuditView) -> Vec<Part> {
         "group.member.add" => vec![actor, text(" added "), user(), text(" to "), target()],
         "group.member.remove" => vec![actor, text(" removed "), user(), text(" from "), target()],
         "role.create" => vec![actor, text(" created role "), target()],
+        "role.edit" => vec![actor, text(" changed role "), target()],
         "role.delete" => vec![actor, text(" deleted role "), target()],
         "grant.add" => vec![actor, text(" granted "), role(), text(" to "), target()],
         "grant.remove" => vec![actor, text(" withdrew "), role(), text(" from "), target()],
@@ -71,18 +73,17 @@ pub fn sentence(view: &AuditView) -> Vec<Part> {
         "session.end" => vec![actor, text(" signed out "), target()],
         "session.refused" => vec![text("Signing in as "), target(), text(" failed")],
         "config.reload" => vec![actor, text(" reloaded the "), thing("config", None)],
-        "refusal" => refusal(view, change),
+        "refusal" => refusal(view, change, target()),
         other => vec![actor, text(&format!(": {other} ")), target()],
     };
     parts.retain(|part| !part.text.is_empty());
     parts
 }
 
-fn refusal(view: &AuditView, change: &Value) -> Vec<Part> {
+fn refusal(view: &AuditView, change: &Value, target: Part) -> Vec<Part> {
     let count = usize::try_from(change["count"].as_u64().unwrap_or(1)).unwrap_or(usize::MAX);
     let reason = words::reason(view.reason.as_deref().unwrap_or_default());
-    let mut parts =
-        vec![text(&format!("{} with ", words::count(count, "request"))), thing(&view.target, None)];
+    let mut parts = vec![text(&format!("{} with ", words::count(count, "request"))), target];
     if let Some(service) = &view.service {
         parts.extend([
             text(" for "),
@@ -99,10 +100,9 @@ pub fn explain(view: &AuditView, path: Option<&str>) -> Option<String> {
     if view.event != "refusal" {
         return None;
     }
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("method", "GET").append_pair("url", path.unwrap_or("/"));
-    query.extend_pairs(view.target.strip_prefix("token:").map(|id| ("token_id", id)));
-    Some(format!("/explain?{}", query.finish()))
+    let token = view.target.strip_prefix("token:");
+    let pairs = [("method", Some("GET")), ("url", Some(path.unwrap_or("/"))), ("token_id", token)];
+    Some(address("/explain", pairs))
 }
 
 fn text(text: &str) -> Part {
@@ -164,12 +164,13 @@ mod tests {
     #[test]
     fn an_event_reads_as_a_sentence() {
         let check = |view: AuditView, expected: &str| {
-            let text: String = sentence(&view).iter().map(|part| part.text.as_str()).collect();
+            let text: String = sentence(&view, Some("ci")).iter().map(|part| part.text.as_str()).collect();
             assert_eq!(text, expected);
         };
         let created = |owner: &str| json!({"name": "deploy", "owner": owner});
         check(event("token.create", "ann", "token:A1", created("ann")), "ann created token deploy");
         check(event("token.create", "root", "token:A1", created("ann")), "root created token deploy for ann");
+        check(event("token.revoke", "ann", "token:A1", json!({"reason": "user"})), "ann revoked token ci");
         check(
             event("user.ban", "operator", "user:zoe", json!({"reason": "left"})),
             "The operator banned zoe: left",
@@ -189,7 +190,7 @@ mod tests {
             ..event("refusal", "address:10.0.0.7", "token:A1", json!({"count": 3}))
         };
         assert_eq!(explain(&refused, Some("/wiki")).unwrap(), "/explain?method=GET&url=%2Fwiki&token_id=A1");
-        check(refused, "3 requests with A1 for wiki from 10.0.0.7 refused: revoked token");
+        check(refused, "3 requests with ci for wiki from 10.0.0.7 refused: revoked token");
     }
 
     #[test]

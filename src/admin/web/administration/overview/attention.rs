@@ -4,6 +4,7 @@ use super::super::Failed;
 use crate::{
     admin::{
         Context, Overview,
+        cluster::ClusterView,
         offload::READS,
         tokens::last_used,
         web::{
@@ -68,6 +69,24 @@ impl Attention {
     }
 }
 
+/// What is wrong about this node's place in its cluster.
+pub fn of_cluster(cluster: &ClusterView) -> Vec<Alert> {
+    let alert = |tone, text: String| Alert { tone, text, link: None };
+    let mut found = Vec::new();
+    if cluster.standing != "member" {
+        let text = format!("Node {} is not a member of its cluster: {}.", cluster.node, cluster.standing);
+        found.push(alert("bad", text));
+    } else if cluster.permitted_ms.is_none() {
+        let text = format!("Node {} has lost touch with its cluster and answers 503.", cluster.node);
+        found.push(alert("bad", text));
+    }
+    for member in cluster.members.iter().filter(|member| !member.same_rules) {
+        let text = format!("Node {} decides by another configuration than this node.", member.node);
+        found.push(alert("warn", text));
+    }
+    found
+}
+
 pub fn alerts(overview: &Overview, upstreams: &[UpstreamReading], attention: &Attention) -> Vec<Alert> {
     let bad = |text: &str| Alert { tone: "bad", text: text.to_owned(), link: None };
     let mut found = Vec::new();
@@ -111,4 +130,33 @@ pub fn alerts(overview: &Overview, upstreams: &[UpstreamReading], attention: &At
         });
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::cluster::MemberView;
+
+    #[test]
+    fn a_node_says_what_is_wrong_about_its_cluster() {
+        let check = |standing: &str, permitted_ms, same_rules, expected: &[&str]| {
+            let member = MemberView { node: "b".to_owned(), acknowledged: None, same_rules };
+            let cluster = ClusterView {
+                node: "a".to_owned(),
+                standing: standing.to_owned(),
+                position: 7,
+                in_force: 7,
+                permitted_ms,
+                members: vec![member],
+                departed: Vec::new(),
+                waiting: 0,
+            };
+            let texts: Vec<String> = of_cluster(&cluster).into_iter().map(|alert| alert.text).collect();
+            assert_eq!(texts, expected);
+        };
+        check("member", Some(900), true, &[]);
+        check("member", None, true, &["Node a has lost touch with its cluster and answers 503."]);
+        check("displaced", None, true, &["Node a is not a member of its cluster: displaced."]);
+        check("member", Some(1), false, &["Node b decides by another configuration than this node."]);
+    }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Change, Disk, Names, Node, Weakness, no_power, write};
+use super::{Change, DirectoryEntries, Disk, Node, Weakness, no_power, write};
 use crate::store::log::files::{Directory, File};
 
 pub(super) struct OpenDirectory {
@@ -57,7 +57,11 @@ impl Directory for OpenDirectory {
     }
 
     fn create_directory(&self, name: &str) -> io::Result<Box<dyn Directory>> {
-        let node = Node::Directory { cache: Names::new(), durable: Names::new(), pending: Vec::new() };
+        let node = Node::Directory {
+            cache: DirectoryEntries::new(),
+            durable: DirectoryEntries::new(),
+            pending: Vec::new(),
+        };
         let made = self.disk.state().make(self.node, name, node)?;
         Ok(self.directory(made, name))
     }

@@ -6,14 +6,14 @@ use strum::IntoStaticStr;
 /// Why a change was refused (domain.md, "Administration", errors).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Refusal {
-    pub code: RefusalCode,
+pub struct AdminError {
+    pub code: AdminErrorCode,
     pub message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
-pub enum RefusalCode {
+pub enum AdminErrorCode {
     PermissionDenied,
     WouldEscalate,
     ServiceNotReadable,
@@ -40,8 +40,8 @@ pub enum RefusalCode {
     InvalidValue,
 }
 
-impl Refusal {
-    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+impl AdminError {
+    pub fn new(code: AdminErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
@@ -50,7 +50,7 @@ impl Refusal {
     }
 }
 
-impl RefusalCode {
+impl AdminErrorCode {
     /// The `error` member of the answer.
     pub const fn word(self) -> &'static str {
         self.into_str()
@@ -58,25 +58,25 @@ impl RefusalCode {
 
     pub const fn status(self) -> StatusCode {
         match self {
-            RefusalCode::PermissionDenied
-            | RefusalCode::WouldEscalate
-            | RefusalCode::ServiceNotReadable
-            | RefusalCode::ExceedsParentToken => StatusCode::FORBIDDEN,
-            RefusalCode::NotFound => StatusCode::NOT_FOUND,
-            RefusalCode::NameTaken
-            | RefusalCode::UserBanned
-            | RefusalCode::TokenRevoked
-            | RefusalCode::CannotBanSelf
-            | RefusalCode::LastAdmin
-            | RefusalCode::TooManyTokens => StatusCode::CONFLICT,
-            RefusalCode::TooManyEndedTokens => StatusCode::TOO_MANY_REQUESTS,
-            RefusalCode::InvalidName
-            | RefusalCode::EmptyScope
-            | RefusalCode::DuplicateService
-            | RefusalCode::ExpiryInPast
-            | RefusalCode::LifetimeTooLong
-            | RefusalCode::CannotWiden
-            | RefusalCode::InvalidValue => StatusCode::UNPROCESSABLE_ENTITY,
+            AdminErrorCode::PermissionDenied
+            | AdminErrorCode::WouldEscalate
+            | AdminErrorCode::ServiceNotReadable
+            | AdminErrorCode::ExceedsParentToken => StatusCode::FORBIDDEN,
+            AdminErrorCode::NotFound => StatusCode::NOT_FOUND,
+            AdminErrorCode::NameTaken
+            | AdminErrorCode::UserBanned
+            | AdminErrorCode::TokenRevoked
+            | AdminErrorCode::CannotBanSelf
+            | AdminErrorCode::LastAdmin
+            | AdminErrorCode::TooManyTokens => StatusCode::CONFLICT,
+            AdminErrorCode::TooManyEndedTokens => StatusCode::TOO_MANY_REQUESTS,
+            AdminErrorCode::InvalidName
+            | AdminErrorCode::EmptyScope
+            | AdminErrorCode::DuplicateService
+            | AdminErrorCode::ExpiryInPast
+            | AdminErrorCode::LifetimeTooLong
+            | AdminErrorCode::CannotWiden
+            | AdminErrorCode::InvalidValue => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Marker {
+pub(super) struct Manifest {
     /// UUIDv7 text, in the data as well.
     pub store: String,
     /// At least this many commits are in the data; written now and then.
@@ -19,9 +19,9 @@ pub(super) struct Marker {
 }
 
 #[derive(Debug)]
-pub(super) enum ReadMarkerError {
+pub(super) enum ReadManifestError {
     Absent,
-    /// [`Marker::write_migrating`] has been there.
+    /// [`Manifest::write_migrating`] has been there.
     Migrating,
     Newer(u32),
     Malformed,
@@ -33,39 +33,39 @@ const TITLE: &str = "permgate store";
 /// What makes the released permgate refuse: it reads format 1.
 const MIGRATING: u32 = 2;
 
-impl Marker {
-    pub(super) fn read(directory: &Path) -> Result<Self, ReadMarkerError> {
+impl Manifest {
+    pub(super) fn read(directory: &Path) -> Result<Self, ReadManifestError> {
         match fs::read(directory.join(FILE)) {
             Ok(bytes) => Self::parse(&bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ReadMarkerError::Absent),
-            Err(e) => Err(ReadMarkerError::Io(e)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ReadManifestError::Absent),
+            Err(e) => Err(ReadManifestError::Io(e)),
         }
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, ReadMarkerError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| ReadMarkerError::Malformed)?;
+    fn parse(bytes: &[u8]) -> Result<Self, ReadManifestError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| ReadManifestError::Malformed)?;
         let mut lines = text.lines();
         if lines.next() != Some(TITLE) {
-            return Err(ReadMarkerError::Malformed);
+            return Err(ReadManifestError::Malformed);
         }
         let mut field = |key: &str| {
             let value = lines.next().and_then(|line| line.strip_prefix(key)?.strip_prefix(' '));
-            value.ok_or(ReadMarkerError::Malformed)
+            value.ok_or(ReadManifestError::Malformed)
         };
         // The format comes first: what follows it is for that format to say.
-        let format: u32 = field("format")?.parse().map_err(|_| ReadMarkerError::Malformed)?;
+        let format: u32 = field("format")?.parse().map_err(|_| ReadManifestError::Malformed)?;
         match format {
-            0 => return Err(ReadMarkerError::Malformed),
+            0 => return Err(ReadManifestError::Malformed),
             1 => {}
-            MIGRATING => return Err(ReadMarkerError::Migrating),
-            newer => return Err(ReadMarkerError::Newer(newer)),
+            MIGRATING => return Err(ReadManifestError::Migrating),
+            newer => return Err(ReadManifestError::Newer(newer)),
         }
         let store = field("store")?.to_owned();
-        let revision = field("revision")?.parse().map_err(|_| ReadMarkerError::Malformed)?;
+        let revision = field("revision")?.parse().map_err(|_| ReadManifestError::Malformed)?;
         let ready = match field("state")? {
             "ready" => true,
             "creating" => false,
-            _ => return Err(ReadMarkerError::Malformed),
+            _ => return Err(ReadManifestError::Malformed),
         };
         Ok(Self { store, revision, ready })
     }
@@ -78,7 +78,7 @@ impl Marker {
         replace(directory, &text)
     }
 
-    /// In the place of the marker while its store is migrated.
+    /// In the place of the manifest while its store is migrated.
     pub(super) fn write_migrating(directory: &Path) -> io::Result<()> {
         replace(directory, &format!("{TITLE}\nformat {MIGRATING}\n"))
     }
@@ -101,15 +101,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_marker_is_one() {
+    fn only_a_whole_manifest_is_one() {
         let directory = tempfile::tempdir().unwrap();
-        let marker = Marker { store: "0199".to_owned(), revision: 12, ready: true };
-        marker.write(directory.path()).unwrap();
-        assert_eq!(Marker::read(directory.path()).unwrap(), marker);
+        let manifest = Manifest { store: "0199".to_owned(), revision: 12, ready: true };
+        manifest.write(directory.path()).unwrap();
+        assert_eq!(Manifest::read(directory.path()).unwrap(), manifest);
 
         let whole = fs::read(directory.path().join(FILE)).unwrap();
         let check = |name: &str, bytes: &[u8], expected: &str| {
-            let got = Marker::parse(bytes).map_or_else(|e| format!("{e:?}"), |_| "ok".to_owned());
+            let got = Manifest::parse(bytes).map_or_else(|e| format!("{e:?}"), |_| "ok".to_owned());
             assert_eq!(got, expected, "{name}");
         };
         check("whole", &whole, "ok");
@@ -119,9 +119,9 @@ mod tests {
         check("format 0", b"permgate store\nformat 0\n", "Malformed");
         check("newer, whatever follows", b"permgate store\nformat 9\nrows 3\n", "Newer(9)");
         for end in 0..whole.len() - 1 {
-            assert!(Marker::parse(&whole[..end]).is_err(), "cut at {end}");
+            assert!(Manifest::parse(&whole[..end]).is_err(), "cut at {end}");
         }
-        Marker::write_migrating(directory.path()).unwrap();
-        assert!(matches!(Marker::read(directory.path()), Err(ReadMarkerError::Migrating)));
+        Manifest::write_migrating(directory.path()).unwrap();
+        assert!(matches!(Manifest::read(directory.path()), Err(ReadManifestError::Migrating)));
     }
 }

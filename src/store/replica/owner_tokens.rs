@@ -17,8 +17,8 @@ pub(crate) struct Counts {
 
 /// One owner's.
 #[derive(Default)]
-pub(super) struct Owned {
-    /// In order, once [`Owned::loaded`].
+pub(super) struct OwnerTokens {
+    /// In order, once [`OwnerTokens::loaded`].
     pub ids: Vec<TokenId>,
     ended: usize,
     /// Those that were replaced, and until when they still work.
@@ -27,14 +27,14 @@ pub(super) struct Owned {
 
 /// Tokens that come, go or end.
 #[derive(Default)]
-pub(super) struct OwnedChange {
+pub(super) struct OwnerTokensChange {
     pub come: Vec<TokenId>,
     go: Vec<TokenId>,
     ended: isize,
     grace: Vec<(TokenId, Option<Timestamp>)>,
 }
 
-impl Owned {
+impl OwnerTokens {
     pub(super) fn counts(&self) -> Counts {
         Counts { all: self.ids.len(), ended: self.ended }
     }
@@ -50,7 +50,7 @@ impl Owned {
         self.ids.binary_search(&id).is_ok()
     }
 
-    /// [`Owned::loaded`] has to follow.
+    /// [`OwnerTokens::loaded`] has to follow.
     pub(super) fn load(&mut self, token: &TokenHead<'_>) {
         self.ids.push(token.id);
         self.ended += usize::from(token.is_ended());
@@ -63,7 +63,7 @@ impl Owned {
     }
 }
 
-impl OwnedChange {
+impl OwnerTokensChange {
     /// A token becomes another. Its id and owner do not change.
     pub(super) fn note(
         owners: &mut HashMap<String, Self>,
@@ -92,41 +92,45 @@ impl OwnedChange {
         change.ended += ended(after) - ended(before);
     }
 
-    pub(super) fn apply(&self, owned: &mut Owned) {
+    pub(super) fn apply(&self, owner_tokens: &mut OwnerTokens) {
         if !self.go.is_empty() {
             let mut go = self.go.clone();
             go.sort_unstable();
-            owned.ids.retain(|id| go.binary_search(id).is_err());
+            owner_tokens.ids.retain(|id| go.binary_search(id).is_err());
         }
         if let [id] = self.come[..] {
-            let at = owned.ids.partition_point(|other| *other < id);
-            owned.ids.insert(at, id);
+            let at = owner_tokens.ids.partition_point(|other| *other < id);
+            owner_tokens.ids.insert(at, id);
         } else if !self.come.is_empty() {
             let mut come = self.come.clone();
             come.sort_unstable();
-            owned.ids.append(&mut come);
+            owner_tokens.ids.append(&mut come);
             // Stable: two runs that are in order are merged.
-            owned.ids.sort();
+            owner_tokens.ids.sort();
         }
-        owned.ended = owned.ended.saturating_add_signed(self.ended);
+        owner_tokens.ended = owner_tokens.ended.saturating_add_signed(self.ended);
         for (id, until) in &self.grace {
-            owned.grace.retain(|(other, _)| other != id);
-            owned.grace.extend(until.map(|until| (*id, until)));
+            owner_tokens.grace.retain(|(other, _)| other != id);
+            owner_tokens.grace.extend(until.map(|until| (*id, until)));
         }
     }
 }
 
 /// How many tokens an owner has once a batch is written.
-pub(super) fn counts(owned: Option<&Owned>, change: Option<&OwnedChange>) -> Counts {
-    let Counts { all, ended } = owned.map(Owned::counts).unwrap_or_default();
+pub(super) fn counts(owner_tokens: Option<&OwnerTokens>, change: Option<&OwnerTokensChange>) -> Counts {
+    let Counts { all, ended } = owner_tokens.map(OwnerTokens::counts).unwrap_or_default();
     let Some(change) = change else { return Counts { all, ended } };
     let all = (all + change.come.len()).saturating_sub(change.go.len());
     Counts { all, ended: ended.saturating_add_signed(change.ended) }
 }
 
 /// How many of them were replaced and still work.
-pub(super) fn in_grace(owned: Option<&Owned>, change: Option<&OwnedChange>, now: Timestamp) -> usize {
-    let stored = owned.map(|owned| owned.grace.as_slice()).unwrap_or_default();
+pub(super) fn in_grace(
+    owner_tokens: Option<&OwnerTokens>,
+    change: Option<&OwnerTokensChange>,
+    now: Timestamp,
+) -> usize {
+    let stored = owner_tokens.map(|owner_tokens| owner_tokens.grace.as_slice()).unwrap_or_default();
     let changed = change.map(|change| change.grace.as_slice()).unwrap_or_default();
     let stands = |id: &TokenId| changed.iter().all(|(other, _)| other != id);
     stored.iter().filter(|(id, until)| *until > now && stands(id)).count()

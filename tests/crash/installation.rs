@@ -19,7 +19,7 @@ use crate::support::upstream::Upstream;
 /// Nothing that is waited for takes this long, held-up workers included.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-pub struct Place {
+pub struct Installation {
     pub dir: TempDir,
     _upstream: Upstream,
 }
@@ -52,7 +52,7 @@ struct Words {
     more: Condvar,
 }
 
-impl Place {
+impl Installation {
     pub fn new() -> Self {
         Self::with("data", "64k")
     }
@@ -117,14 +117,14 @@ access = "off"
             self.command_by(starter, "run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let words: Arc<Words> = Arc::default();
-        let told = words.clone();
+        let output = words.clone();
         let reader = std::thread::spawn(move || {
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
-                told.tell(&line, false);
+                output.push(&line, false);
                 line.clear();
             }
-            told.tell("", true);
+            output.push("", true);
         });
         let sockets =
             Sockets { proxy: self.path().join("proxy.sock"), admin: self.path().join("admin.sock") };
@@ -279,7 +279,7 @@ impl Answer {
 }
 
 impl Words {
-    fn tell(&self, line: &str, last: bool) {
+    fn push(&self, line: &str, last: bool) {
         let mut written = self.written.lock().unwrap();
         written.0 += line;
         written.1 |= last;

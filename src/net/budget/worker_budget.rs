@@ -2,24 +2,24 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use super::{Budget, Holder, Share};
+use super::{Budget, Holder, Reservation};
 
 /// A worker's own stock of a budget, taken and given back in blocks.
-pub struct Lease {
+pub struct WorkerBudget {
     budget: Arc<Budget>,
     stock: RefCell<Stock>,
 }
 
 #[derive(Default)]
 struct Stock {
-    blocks: Vec<Share>,
+    blocks: Vec<Reservation>,
     used: usize,
 }
 
 /// The size of a block: small beside any budget, large beside what one connection takes at a time.
 const BLOCK: usize = 16;
 
-impl Lease {
+impl WorkerBudget {
     pub fn new(budget: Arc<Budget>) -> Self {
         Self { budget, stock: RefCell::default() }
     }
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn blocks_come_and_go() {
         let budget = Budget::new(40, 0);
-        let (one, other) = (Lease::new(budget.clone()), Lease::new(budget.clone()));
+        let (one, other) = (WorkerBudget::new(budget.clone()), WorkerBudget::new(budget.clone()));
         assert!((0..BLOCK).all(|_| one.take(0)));
         assert_eq!(budget.used(), BLOCK);
         assert!(other.take(0));

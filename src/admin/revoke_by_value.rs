@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     authz::{
-        secret::{Bearer, Digest, Form, find_tokens},
+        secret::{Bearer, BearerForm, Digest, find_tokens},
         subject::{Access, Permission},
     },
     store::{
@@ -162,8 +162,8 @@ async fn introspect(
         Some(digest) => context.store.token_by_digest(&digest)?,
         None => None,
     };
-    let told = record.and_then(|record| active(&context, &record));
-    Ok(ok(&told.unwrap_or_else(|| json!({"active": false}))))
+    let introspection = record.and_then(|record| active(&context, &record));
+    Ok(ok(&introspection.unwrap_or_else(|| json!({"active": false}))))
 }
 
 /// Of the scope, what its owner may read at this moment: both hold when a request is decided.
@@ -188,7 +188,7 @@ fn active(context: &Context, record: &TokenRecord) -> Option<Value> {
     let seconds = |time: crate::authz::time::Timestamp| time.as_millis().div_euclid(1000);
     let grace = record.rotation.map(|rotation| rotation.grace_until);
     let ends = record.expires_at.into_iter().chain(grace).min();
-    let mut told = json!({
+    let mut introspection = json!({
         "active": true,
         "scope": scope.join(" "),
         "username": owner.record.login,
@@ -199,16 +199,16 @@ fn active(context: &Context, record: &TokenRecord) -> Option<Value> {
         "iat": seconds(record.created_at),
     });
     if let Some(ends) = ends {
-        told["exp"] = seconds(ends).into();
+        introspection["exp"] = seconds(ends).into();
     }
     if let Some(starts) = record.not_before {
-        told["nbf"] = seconds(starts).into();
+        introspection["nbf"] = seconds(starts).into();
     }
     if !record.allow_ips.is_empty() {
         let nets: Vec<String> = record.allow_ips.iter().map(ToString::to_string).collect();
-        told["allow_ips"] = nets.into();
+        introspection["allow_ips"] = nets.into();
     }
-    Some(told)
+    Some(introspection)
 }
 
 /// By one's own hand, or another's.
@@ -220,7 +220,7 @@ fn own_reason(caller: &Caller) -> RevokeReason {
 fn digest(context: &Context, text: &str) -> Option<Digest> {
     let perm_alias = context.rules().settings.perm_alias;
     let (bearer, form) = Bearer::parse(text.trim())?.classify(perm_alias);
-    (form != Form::ChecksumMismatch).then(|| bearer.digest())
+    (form != BearerForm::ChecksumMismatch).then(|| bearer.digest())
 }
 
 /// The one `token` of a form; a hint of its kind is no use here.

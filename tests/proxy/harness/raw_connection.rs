@@ -33,7 +33,7 @@ impl Origin {
     }
 
     /// The gateway's next connection.
-    pub fn accept(&self) -> Wire {
+    pub fn accept(&self) -> RawConnection {
         let mut accepted = None;
         self.listener.set_nonblocking(true).unwrap();
         eventually("the gateway connects", || match self.listener.accept() {
@@ -45,7 +45,7 @@ impl Origin {
         });
         let socket = accepted.unwrap();
         socket.set_nonblocking(false).unwrap();
-        Wire::over(socket)
+        RawConnection::over(socket)
     }
 
     /// Answers every request with an empty 200, on as many connections as come, until told to stop.
@@ -59,10 +59,10 @@ impl Origin {
                 };
                 socket.set_nonblocking(false).unwrap();
                 scope.spawn(move || {
-                    let mut wire = Wire::over(socket);
-                    while wire.try_head().is_some() {
+                    let mut connection = RawConnection::over(socket);
+                    while connection.try_head().is_some() {
                         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                        if wire.socket.write_all(answer).is_err() {
+                        if connection.socket.write_all(answer).is_err() {
                             return;
                         }
                     }
@@ -85,18 +85,18 @@ pub fn nobody() -> SocketAddr {
 
 /// How a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum CloseKind {
     Closed,
     Reset,
 }
 
 /// One end of a connection.
-pub struct Wire {
+pub struct RawConnection {
     pub socket: TcpStream,
     read: Vec<u8>,
 }
 
-impl Wire {
+impl RawConnection {
     pub fn to(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).unwrap())
     }
@@ -183,12 +183,12 @@ impl Wire {
     }
 
     /// Reads on until the connection ends.
-    pub fn ending(&mut self) -> Ending {
+    pub fn wait_for_close(&mut self) -> CloseKind {
         loop {
             match self.fill() {
-                Ok(0) => return Ending::Closed,
+                Ok(0) => return CloseKind::Closed,
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ending::Reset,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return CloseKind::Reset,
                 Err(error) => panic!("neither closed nor reset: {error}"),
             }
         }
@@ -202,13 +202,13 @@ impl Wire {
         assert!(
             matches!(kind, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)),
             "{kind:?}: {}",
-            self.rest()
+            self.unread()
         );
         self.socket.set_read_timeout(patience).unwrap();
     }
 
     /// What came and was not asked for yet.
-    pub fn rest(&self) -> String {
+    pub fn unread(&self) -> String {
         String::from_utf8_lossy(&self.read).into_owned()
     }
 
