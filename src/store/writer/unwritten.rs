@@ -53,7 +53,7 @@ impl Writer {
                 self.shared.unwritten.store(false, Ordering::Relaxed);
                 let members = member_changes(&self.tx.batch.ops);
                 let committed = !self.tx.batch.ops.is_empty();
-                self.shared.unsaved(|unsaved| unsaved.clear());
+                self.shared.unsaved(std::collections::HashMap::clear);
                 self.tx.batch.effects.everybody = true;
                 self.publish();
                 // Nobody waits for these answers any more.
