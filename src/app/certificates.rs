@@ -169,7 +169,7 @@ mod tests {
             let logged = String::from_utf8(lines.0.lock().clone()).unwrap();
             match expected {
                 Some(words) => {
-                    assert!(logged.contains(words) && logged.lines().count() == 1, "{row}: {logged:?}")
+                    assert!(logged.contains(words) && logged.lines().count() == 1, "{row}: {logged:?}");
                 }
                 None => assert_eq!(logged, "", "{row}"),
             }

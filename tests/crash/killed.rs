@@ -80,10 +80,10 @@ fn check(process: &Process, tokens: &[Token], round: usize) {
         match expected {
             ExpectedAnswer::Good => assert_eq!(status, 200, "round {round}: {id} was acknowledged as made"),
             ExpectedAnswer::Refused => {
-                assert_eq!(status, 401, "round {round}: {id} was acknowledged as ended")
+                assert_eq!(status, 401, "round {round}: {id} was acknowledged as ended");
             }
             ExpectedAnswer::Either => {
-                assert!(status == 200 || status == 401, "round {round}: {id}: {status}")
+                assert!(status == 200 || status == 401, "round {round}: {id}: {status}");
             }
         }
     }

@@ -261,7 +261,7 @@ impl Node {
         let (node, members) = (&self.name, shared.protocol.members().len());
         match (before, shared.protocol.membership()) {
             (MembershipState::Outside, MembershipState::Member) => {
-                tracing::info!(node, members, "joined the cluster")
+                tracing::info!(node, members, "joined the cluster");
             }
             (MembershipState::Member, MembershipState::Outside) => {
                 tracing::warn!(node, "another node has dropped this one from the cluster: joining again");
@@ -270,7 +270,7 @@ impl Node {
                 tracing::error!(
                     node,
                     "another process has joined the cluster as this node: this one serves no more. Give each node a name of its own"
-                )
+                );
             }
             _ => {}
         }
