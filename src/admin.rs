@@ -46,7 +46,7 @@ mod offload;
 mod oidc;
 mod openapi;
 mod overview;
-mod pages;
+mod pagination;
 mod passwords;
 mod revoke_by_value;
 mod roles;

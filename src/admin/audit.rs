@@ -12,7 +12,7 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pages::{self, Cursor, Paging, Params},
+    pagination::{self, Cursor, Paging, Params},
     verify::VERIFICATIONS,
     wire::{Page, Time, ok},
 };
@@ -51,7 +51,7 @@ async fn list(
     caller.require(Permission::ReadAudit)?;
     let Paging { cursor, limit } = Paging::of(cursor)?;
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
-        return Err(pages::bad_cursor());
+        return Err(pagination::bad_cursor());
     }
     let read = move || {
         let page = context.store.audit(cursor.as_deref(), limit)?;

@@ -42,7 +42,7 @@ struct Inner {
     failures: Failures,
     header_key: [u8; 32],
     history: Arc<History>,
-    relying: Option<super::oidc::Relying>,
+    relying: Option<super::oidc::RelyingParty>,
 }
 
 pub struct Parts {
@@ -148,7 +148,7 @@ impl Context {
             failures: Failures::default(),
             header_key,
             history: Arc::default(),
-            relying: relying.map(|provider| super::oidc::Relying::new(provider, parts.sign_in.base())),
+            relying: relying.map(|provider| super::oidc::RelyingParty::new(provider, parts.sign_in.base())),
             parts,
         }))
     }
@@ -174,7 +174,7 @@ impl Context {
     }
 
     /// The provider that people may sign in by.
-    pub(super) fn relying(&self) -> Option<&super::oidc::Relying> {
+    pub(super) fn relying(&self) -> Option<&super::oidc::RelyingParty> {
         self.0.relying.as_ref()
     }
 

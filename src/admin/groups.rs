@@ -17,7 +17,7 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pages::{Cursor, Paging, Params},
+    pagination::{Cursor, Paging, Params},
     wire::{Json, emptied, if_match, ok, revised, with_reach},
 };
 use crate::{

@@ -19,7 +19,7 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pages::Params,
+    pagination::Params,
     tokens::{SEES_TOKENS, parse},
     users::SEES_USERS,
     wire::{Json, Time, forget, ok, secret_answer, with_reach},

@@ -14,7 +14,7 @@ mod exchange;
 mod flow;
 mod metadata;
 
-pub(super) use self::{claims::Person, flow::Flow, metadata::ProviderError};
+pub(super) use self::{claims::UserInfo, flow::AuthorizationRequest, metadata::ProviderError};
 
 /// Where the provider sends people back to.
 pub(super) const CALLBACK: &str = "/sign-in/oidc/callback";
@@ -23,7 +23,7 @@ pub(super) const CALLBACK: &str = "/sign-in/oidc/callback";
 const EXCHANGES: usize = 8;
 
 /// The provider and what is known of it.
-pub(super) struct Relying {
+pub(super) struct RelyingParty {
     provider: Provider,
     /// `{admin.url}` and [`CALLBACK`].
     redirect: String,
@@ -33,14 +33,14 @@ pub(super) struct Relying {
 }
 
 /// What the provider sends a browser back with.
-pub(super) struct Returned {
+pub(super) struct AuthorizationResponse {
     pub code: Option<String>,
     pub issuer: Option<String>,
     /// Its word for why there is no code.
     pub error: Option<String>,
 }
 
-impl Relying {
+impl RelyingParty {
     pub(super) fn new(provider: Provider, base: &str) -> Self {
         let client = Client::new(provider.tls.as_ref().map(|tls| tls.connector.clone()));
         let redirect = format!("{base}{CALLBACK}");
@@ -53,7 +53,7 @@ impl Relying {
     }
 
     /// Where the browser goes.
-    pub(super) async fn authorization(&self, flow: &Flow) -> Result<String, ProviderError> {
+    pub(super) async fn authorization(&self, flow: &AuthorizationRequest) -> Result<String, ProviderError> {
         let metadata = self.metadata().await?;
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("response_type", "code")
@@ -70,7 +70,11 @@ impl Relying {
     }
 
     /// Whom the provider names. The state has been held against the flow already.
-    pub(super) async fn person(&self, flow: &Flow, returned: Returned) -> Result<Person, ProviderError> {
+    pub(super) async fn person(
+        &self,
+        flow: &AuthorizationRequest,
+        returned: AuthorizationResponse,
+    ) -> Result<UserInfo, ProviderError> {
         let metadata = self.metadata().await?;
         // RFC 9207: a code of another provider is not redeemed at this one.
         match returned.issuer {
@@ -100,7 +104,7 @@ impl Relying {
             }
             _ => None,
         };
-        Person::of(subject, &claims, more.as_ref(), &self.provider)
+        UserInfo::of(subject, &claims, more.as_ref(), &self.provider)
     }
 
     async fn metadata(&self) -> Result<Metadata, ProviderError> {
@@ -109,7 +113,7 @@ impl Relying {
     }
 }
 
-impl Returned {
+impl AuthorizationResponse {
     /// `None`: not what a provider sends, or sent twice. With the state beside it.
     pub(super) fn parse(query: &str) -> Option<(String, Self)> {
         let mut state = None;
@@ -136,6 +140,6 @@ fn plain(text: &str) -> String {
 }
 
 /// A flow that this browser began, if the state is its.
-pub(super) fn begun(headers: &HeaderMap, secure: bool, state: &str) -> Option<Flow> {
-    Flow::read(headers, secure).filter(|flow| flow.is_state(state))
+pub(super) fn begun(headers: &HeaderMap, secure: bool, state: &str) -> Option<AuthorizationRequest> {
+    AuthorizationRequest::read(headers, secure).filter(|flow| flow.is_state(state))
 }

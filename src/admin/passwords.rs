@@ -25,7 +25,7 @@ use super::{
     caller::{Caller, Identity},
     error::Problem,
     offload::Offload,
-    session::Attempt,
+    session::SignInAttempt,
     wire::{Json, ok},
 };
 
@@ -73,7 +73,7 @@ async fn set(
     if let Some(present) = own.flatten() {
         let attempts = context.attempts();
         // The account is signed in: strangers do not keep it from changing its password.
-        let attempt = Attempt::Password { login: &login, known: true };
+        let attempt = SignInAttempt::Password { login: &login, known: true };
         attempts.begin(attempt, caller.client, Instant::now()).map_err(Problem::too_many_attempts)?;
         if verify(body.current.unwrap_or_default(), Some(present)).await?.is_none() {
             let text = "Changing one's own password needs the present one, as `current`";

@@ -16,7 +16,7 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pages::{Cursor, Paging, Params},
+    pagination::{Cursor, Paging, Params},
     wire::{Json, if_match, ok, revised, with_reach},
 };
 use crate::{

@@ -8,7 +8,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    pages::Params,
+    pagination::Params,
     tokens::SEES_TOKENS,
     wire::{Page, ok},
 };

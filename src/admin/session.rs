@@ -34,7 +34,7 @@ pub(super) mod cookie;
 mod failures;
 pub(super) mod secret;
 
-pub(super) use attempts::{Attempt, Attempts, TooMany};
+pub(super) use attempts::{Attempts, SignInAttempt, TooMany};
 pub(super) use failures::{Failures, LoginMethod, TELL};
 pub use secret::Csrf;
 
@@ -95,7 +95,7 @@ async fn sign_in(
     let known = account.map(|account| account.record.id.clone());
     let sessions = known.as_ref().map(|user| context.store.sessions_of(user)).unwrap_or_default();
     let from = sessions.iter().map(|session| session.client);
-    let attempt = Attempt::by_password(&login, visit.client, from);
+    let attempt = SignInAttempt::by_password(&login, visit.client, from);
     if let Err(too_many) = context.attempts().begin(attempt, visit.client, Instant::now()) {
         context.note_failure(known, LoginMethod::Password, &visit);
         return Err(Problem::too_many_attempts(too_many));

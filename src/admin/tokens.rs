@@ -29,7 +29,8 @@ use super::{
     caller::Caller,
     error::Problem,
     wire::{
-        BodyDigest, Json, Span, Time, emptied, forget, if_match, revised, secret_answer, tagged, with_reach,
+        BodyDigest, HumanDuration, Json, Time, emptied, forget, if_match, revised, secret_answer, tagged,
+        with_reach,
     },
 };
 use crate::{
@@ -61,7 +62,7 @@ pub(in crate::admin) struct Create {
     name: String,
     scope: Vec<ScopeEntry>,
     expires_at: Option<Time>,
-    expires_in: Option<Span>,
+    expires_in: Option<HumanDuration>,
     not_before: Option<Time>,
     #[serde(default)]
     allow_ips: Vec<String>,
@@ -78,7 +79,7 @@ pub(in crate::admin) struct Edit {
     scope: Option<Vec<ScopeEntry>>,
     #[serde(default, deserialize_with = "emptied")]
     expires_at: Option<Option<Time>>,
-    expires_in: Option<Span>,
+    expires_in: Option<HumanDuration>,
     allow_ips: Option<Vec<String>>,
 }
 
@@ -86,7 +87,7 @@ pub(in crate::admin) struct Edit {
 #[serde(deny_unknown_fields)]
 #[schema(as = Rotation)]
 pub(in crate::admin) struct Rotate {
-    grace: Option<Span>,
+    grace: Option<HumanDuration>,
 }
 
 async fn create(
@@ -218,7 +219,10 @@ pub(super) fn parse(id: &str) -> Result<TokenId, Problem> {
     TokenId::parse(id).ok_or_else(|| Problem::not_found("token"))
 }
 
-fn expiry(at: Option<Time>, span: Option<Span>) -> Result<Option<crate::authz::time::Timestamp>, Problem> {
+fn expiry(
+    at: Option<Time>,
+    span: Option<HumanDuration>,
+) -> Result<Option<crate::authz::time::Timestamp>, Problem> {
     match (at, span) {
         (Some(_), Some(_)) => Err(Problem::invalid("Give expires_at or expires_in, not both")),
         (Some(at), None) => Ok(Some(at.0)),

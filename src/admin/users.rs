@@ -17,7 +17,7 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pages::{Cursor, Paging, Params},
+    pagination::{Cursor, Paging, Params},
     passwords,
     wire::{Json, Optional, Time, emptied, if_match, ok, revised, with_reach},
 };

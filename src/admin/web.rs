@@ -8,7 +8,7 @@ mod administration;
 mod assets;
 mod design;
 mod docs;
-mod entrance;
+mod login_page;
 mod profile;
 mod provider;
 mod shell;
@@ -27,9 +27,9 @@ pub(super) use self::shell::not_found;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
-        .route("/", get(entrance::home))
-        .route("/sign-in", get(entrance::sign_in))
-        .route("/invitation", get(entrance::invitation))
+        .route("/", get(login_page::home))
+        .route("/sign-in", get(login_page::sign_in))
+        .route("/invitation", get(login_page::invitation))
         .route("/profile", get(profile::general))
         .route("/profile/authentication", get(profile::authentication))
         .route("/tokens/{id}", get(token::show))

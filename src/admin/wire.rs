@@ -44,7 +44,7 @@ pub struct Time(pub Timestamp);
 
 /// `"90d"`, `"12h"`, `"30m"`, `"45s"`, `"2w"`, or a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -224,7 +224,7 @@ impl PartialSchema for Time {
 
 impl ToSchema for Time {}
 
-impl PartialSchema for Span {
+impl PartialSchema for HumanDuration {
     fn schema() -> RefOr<Schema> {
         let word = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}[smhdw]?$"));
         let word = word.examples([serde_json::json!("90d")]);
@@ -234,9 +234,9 @@ impl PartialSchema for Span {
     }
 }
 
-impl ToSchema for Span {}
+impl ToSchema for HumanDuration {}
 
-impl Span {
+impl HumanDuration {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let unit = match &text[digits.len()..] {
@@ -262,28 +262,28 @@ impl Span {
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl de::Visitor<'_> for Visitor {
-            type Value = Span;
+            type Value = HumanDuration;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a duration as \"90d\" or \"12h\", or seconds")
             }
-            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Span, E> {
+            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<HumanDuration, E> {
                 let seconds =
                     u32::try_from(seconds).map_err(|_| E::custom("a duration of over 136 years"))?;
-                Ok(Span(Duration::from_secs(seconds.into())))
+                Ok(HumanDuration(Duration::from_secs(seconds.into())))
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-                Span::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
+                HumanDuration::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Visitor)
     }
 }
 
-impl Serialize for Span {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.0.as_secs())
     }
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn durations_are_words_or_seconds() {
         fn check(json: &str, expected: Option<u64>) {
-            let span = serde_json::from_str::<Span>(json).ok().map(|span| span.0.as_secs());
+            let span = serde_json::from_str::<HumanDuration>(json).ok().map(|span| span.0.as_secs());
             assert_eq!(span, expected, "{json}");
         }
         check("\"90d\"", Some(90 * 86_400));

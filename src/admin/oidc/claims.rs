@@ -11,7 +11,7 @@ use crate::{
 
 /// Somebody whom the provider names.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::admin) struct Person {
+pub(in crate::admin) struct UserInfo {
     pub subject: String,
     pub login: String,
     pub name: String,
@@ -67,7 +67,7 @@ pub(super) fn has_every_claim(claims: &Claims, provider: &Provider) -> bool {
     groups && verified && claims.contains_key(&provider.login_claim)
 }
 
-impl Person {
+impl UserInfo {
     /// What was signed comes before what `userinfo` adds.
     pub(super) fn of(
         subject: String,

@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use super::{Relying, flow::Flow, metadata::Metadata, metadata::ProviderError, plain};
+use super::{RelyingParty, flow::AuthorizationRequest, metadata::Metadata, metadata::ProviderError, plain};
 
 pub(super) struct Tokens {
     pub id_token: String,
@@ -12,12 +12,12 @@ pub(super) struct Tokens {
     pub access_token: Option<String>,
 }
 
-impl Relying {
+impl RelyingParty {
     pub(super) async fn redeem(
         &self,
         metadata: &Metadata,
         code: &str,
-        flow: &Flow,
+        flow: &AuthorizationRequest,
     ) -> Result<Tokens, ProviderError> {
         let (fields, form) = self.request(metadata, code, flow)?;
         let (status, body) = self.client.post(&metadata.token_endpoint, fields, form).await?;
@@ -40,7 +40,7 @@ impl Relying {
         &self,
         metadata: &Metadata,
         code: &str,
-        flow: &Flow,
+        flow: &AuthorizationRequest,
     ) -> Result<(HeaderMap, String), ProviderError> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code")

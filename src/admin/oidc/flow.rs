@@ -20,13 +20,13 @@ const STATE: &str = "permgate 2026-11 oidc state";
 const NONCE: &str = "permgate 2026-11 oidc nonce";
 const VERIFIER: &str = "permgate 2026-11 oidc verifier";
 
-pub(in crate::admin) struct Flow {
+pub(in crate::admin) struct AuthorizationRequest {
     secret: Secret,
     /// Where the person goes in the end: what a page sent, not yet judged.
     pub next: Option<String>,
 }
 
-impl Flow {
+impl AuthorizationRequest {
     pub(in crate::admin) fn begin(next: Option<String>) -> Result<Self, Problem> {
         Ok(Self { secret: Secret::draw()?, next: next.filter(|next| next.len() <= LONGEST_NEXT) })
     }
@@ -99,13 +99,13 @@ mod tests {
 
     #[test]
     fn a_browser_carries_its_flow() {
-        let flow = Flow::begin(Some("/tokens?user=ann".to_owned())).unwrap();
+        let flow = AuthorizationRequest::begin(Some("/tokens?user=ann".to_owned())).unwrap();
         let set = flow.cookie(true).unwrap();
         let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
         assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure");
         let read = |fields: &[&str], secure| {
             let fields = fields.iter().map(|f| (header::COOKIE, HeaderValue::from_str(f).unwrap()));
-            Flow::read(&fields.collect(), secure)
+            AuthorizationRequest::read(&fields.collect(), secure)
         };
         let again = read(&["a=b", pair], true).unwrap();
         assert_eq!(again.next.as_deref(), Some("/tokens?user=ann"));
@@ -114,7 +114,7 @@ mod tests {
         assert!(read(&[pair], false).is_none(), "without TLS it has another name");
         assert!(read(&[pair, pair], true).is_none(), "twice");
         assert!(read(&["__Host-permgate-flow=x.y"], true).is_none());
-        let other = Flow::begin(None).unwrap();
+        let other = AuthorizationRequest::begin(None).unwrap();
         assert!(!other.is_state(&flow.state()));
         let all = [flow.state(), flow.nonce(), flow.verifier()];
         assert!(all.iter().all(|text| !pair.contains(text.as_str())) && all[0] != all[1] && all[1] != all[2]);
@@ -127,7 +127,7 @@ mod tests {
             |verifier: &str| BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()).as_ref());
         let challenge = of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
         assert_eq!(challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
-        let flow = Flow::begin(None).unwrap();
+        let flow = AuthorizationRequest::begin(None).unwrap();
         assert_eq!((flow.challenge(), flow.verifier().len()), (of(&flow.verifier()), 64));
     }
 }

@@ -26,7 +26,7 @@ pub(in crate::admin) struct Attempts(Mutex<HashMap<Key, Count>>);
 
 /// Who tries to sign in.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::admin) enum Attempt<'a> {
+pub(in crate::admin) enum SignInAttempt<'a> {
     /// `known`: the account is signed in from this address already. Then only its own failures from there
     /// count, so that nobody elsewhere, and nobody beside it, locks it out.
     Password {
@@ -59,7 +59,7 @@ impl Attempts {
     /// Counts a failure before it is one, so that many at once do not slip through.
     pub(in crate::admin) fn begin(
         &self,
-        attempt: Attempt<'_>,
+        attempt: SignInAttempt<'_>,
         client: IpAddr,
         now: Instant,
     ) -> Result<(), TooMany> {
@@ -86,7 +86,7 @@ impl Attempts {
     }
 
     /// It was none: the person is known here, and their neighbours are not held up by it.
-    pub(in crate::admin) fn succeed(&self, attempt: Attempt<'_>, client: IpAddr) {
+    pub(in crate::admin) fn succeed(&self, attempt: SignInAttempt<'_>, client: IpAddr) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, _) in keys(attempt, client) {
             match (key, counts.get_mut(&key)) {
@@ -98,9 +98,9 @@ impl Attempts {
     }
 }
 
-fn keys(attempt: Attempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
+fn keys(attempt: SignInAttempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
     let client = subscriber(client);
-    let Attempt::Password { login, known } = attempt else {
+    let SignInAttempt::Password { login, known } = attempt else {
         return vec![(Key::Provider(client), CODES)];
     };
     let login = *blake3::hash(login.to_ascii_lowercase().as_bytes()).as_bytes();
@@ -111,7 +111,7 @@ fn keys(attempt: Attempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
     vec![pair, (Key::Address(client), ADDRESS), (Key::Login(login), LOGIN)]
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> SignInAttempt<'a> {
     /// `from`: the addresses that the account is signed in from.
     pub(in crate::admin) fn by_password(
         login: &'a str,
@@ -145,8 +145,8 @@ fn make_room(counts: &mut HashMap<Key, Count>, now: Instant) {
 mod tests {
     use super::*;
 
-    fn unknown(login: &str) -> Attempt<'_> {
-        Attempt::Password { login, known: false }
+    fn unknown(login: &str) -> SignInAttempt<'_> {
+        SignInAttempt::Password { login, known: false }
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         for number in 0..ADDRESS {
             assert_eq!(attempts.begin(unknown(&number.to_string()), here, now), Ok(()));
         }
-        let ann = |from: &[IpAddr]| Attempt::by_password("ann", here, from.iter().copied());
+        let ann = |from: &[IpAddr]| SignInAttempt::by_password("ann", here, from.iter().copied());
         assert!(attempts.begin(ann(&[]), here, now).is_err(), "known nowhere");
         assert!(attempts.begin(ann(&[there]), here, now).is_err(), "known elsewhere");
         for _ in 0..PAIR {

@@ -12,8 +12,8 @@ use super::{
         caller::Caller,
         error::Problem,
         offload::READS,
-        pages::{self, Paging},
-        wire::{Page, Span, Time, ok},
+        pagination::{self, Paging},
+        wire::{HumanDuration, Page, Time, ok},
     },
     SEES_TOKENS, TokenView,
 };
@@ -39,7 +39,7 @@ pub(super) async fn of_user(
     State(context): State<Context>,
     caller: Caller,
     Path(login): Path<String>,
-    pages::Params(filters): pages::Params<Filters>,
+    pagination::Params(filters): pagination::Params<Filters>,
 ) -> Result<Response, Problem> {
     if filters.user.is_some() {
         return Err(Problem::invalid("The path names the user already"));
@@ -52,7 +52,7 @@ pub(super) async fn of_user(
 pub(super) async fn all(
     State(context): State<Context>,
     caller: Caller,
-    pages::Params(mut filters): pages::Params<Filters>,
+    pagination::Params(mut filters): pagination::Params<Filters>,
 ) -> Result<Response, Problem> {
     let owner = filters.user.take().map(|login| caller.login(&login)).transpose()?;
     let sees_all = SEES_TOKENS.into_iter().any(|permission| caller.may(permission));
@@ -89,7 +89,7 @@ pub(in crate::admin) fn page(
     let unused_since = filter.unused_since;
     let Paging { cursor, limit } = Paging::new(filters.cursor, filters.limit)?;
     if cursor.as_deref().is_some_and(|cursor| TokenId::parse(cursor).is_none()) {
-        return Err(pages::bad_cursor());
+        return Err(pagination::bad_cursor());
     }
     let found = context.store.tokens(&filter, cursor.as_deref(), limit)?;
     // The workers may know of a use that the store has yet to write.
@@ -100,9 +100,9 @@ pub(in crate::admin) fn page(
     Ok(Page { items, next: found.next })
 }
 
-fn span(text: Option<&str>) -> Result<Option<Span>, Problem> {
+fn span(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
     let bad = || Problem::invalid("Expected a duration as 90d or 12h, or seconds");
-    text.map(|text| Span::parse(text).ok_or_else(bad)).transpose()
+    text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 
 fn state(word: &str) -> Result<TokenState, Problem> {

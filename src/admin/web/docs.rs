@@ -32,11 +32,11 @@ struct Reference {
 struct Group {
     title: &'static str,
     anchor: &'static str,
-    calls: Vec<Call>,
+    calls: Vec<ApiOperation>,
 }
 
 /// One method of one path.
-struct Call {
+struct ApiOperation {
     method: String,
     path: String,
     summary: String,
@@ -79,7 +79,7 @@ static REFERENCE: LazyLock<String> = LazyLock::new(|| {
         let resource = RESOURCES.into_iter().filter(|(prefix, _, _)| path.starts_with(prefix));
         let Some((_, title, _)) = resource.max_by_key(|(prefix, _, _)| prefix.len()) else { continue };
         for (method, call) in item.as_object().into_iter().flatten() {
-            let Some(call) = Call::new(method, path, call, &document, &mut errors) else { continue };
+            let Some(call) = ApiOperation::new(method, path, call, &document, &mut errors) else { continue };
             if let Some(group) = groups.iter_mut().find(|group| group.title == title) {
                 group.calls.push(call);
             }
@@ -103,7 +103,7 @@ pub(super) async fn show(State(context): State<Context>, caller: Option<Caller>)
     render(StatusCode::OK, &page)
 }
 
-impl Call {
+impl ApiOperation {
     /// `None`: the entry is no call.
     fn new(
         method: &str,

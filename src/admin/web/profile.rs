@@ -10,7 +10,9 @@ use super::{
     token_list::{self, Filter, Listing},
 };
 use crate::{
-    admin::{Context, error::Problem, groups::SEES_GROUPS, pages::Params, services::ServiceView, wire::Time},
+    admin::{
+        Context, error::Problem, groups::SEES_GROUPS, pagination::Params, services::ServiceView, wire::Time,
+    },
     authz::{
         accounts::{Account, Accounts},
         rules::Service,

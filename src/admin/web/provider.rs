@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
     Failed, Shell,
-    entrance::{HOME, Next, is_ours},
+    login_page::{HOME, NextQuery, is_ours},
     render,
 };
 use crate::{
@@ -19,15 +19,15 @@ use crate::{
         Context,
         caller::RequestMeta,
         error::Problem,
-        oidc::{self, Flow, Person, ProviderError, Relying, Returned},
-        pages::Params,
-        session::{Attempt, LoginMethod, cookie, secret::Secret},
+        oidc::{self, AuthorizationRequest, AuthorizationResponse, ProviderError, RelyingParty, UserInfo},
+        pagination::Params,
+        session::{LoginMethod, SignInAttempt, cookie, secret::Secret},
     },
     store::{ChangeError, ProvidedSession},
 };
 
 pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/sign-in/oidc", get(leave)).route(oidc::CALLBACK, get(come_back))
+    Router::new().route("/sign-in/oidc", get(begin_sign_in)).route(oidc::CALLBACK, get(come_back))
 }
 
 /// A page of ours between the provider's and the one that was asked for: the browser sends the new
@@ -39,13 +39,13 @@ struct SignedInPage {
     next: String,
 }
 
-async fn leave(
+async fn begin_sign_in(
     State(context): State<Context>,
     visit: RequestMeta,
-    Params(next): Params<Next>,
+    Params(next): Params<NextQuery>,
 ) -> Result<Response, Failed> {
     let relying = relying(&context)?;
-    let flow = Flow::begin(next.next.filter(|path| is_ours(path)))?;
+    let flow = AuthorizationRequest::begin(next.next.filter(|path| is_ours(path)))?;
     let there = relying.authorization(&flow).await.map_err(|error| failed(&visit, &error))?;
     let mut response = Redirect::to(&there).into_response();
     set(&mut response, flow.cookie(visit.secure));
@@ -59,13 +59,13 @@ async fn come_back(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failed> {
     let relying = relying(&context)?;
-    let returned = Returned::parse(query.as_deref().unwrap_or_default());
+    let returned = AuthorizationResponse::parse(query.as_deref().unwrap_or_default());
     let flow = returned.as_ref().and_then(|(state, _)| oidc::begun(&headers, visit.secure, state));
     let (Some((_, returned)), Some(flow)) = (returned, flow) else {
         let text = "This sign-in was not begun in this browser, or too long ago: sign in again";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
     };
-    let (attempt, now) = (Attempt::Provider, std::time::Instant::now());
+    let (attempt, now) = (SignInAttempt::Provider, std::time::Instant::now());
     context.attempts().begin(attempt, visit.client, now).map_err(Problem::too_many_attempts)?;
     let person = relying.person(&flow, returned).await;
     // What the provider is to blame for is nobody's guess.
@@ -82,19 +82,19 @@ async fn come_back(
     let mut response =
         render(StatusCode::OK, &SignedInPage { shell: Shell::new("Signed in", "", None), next });
     set(&mut response, cookie::set(&secret, visit.secure));
-    set(&mut response, Flow::clear(visit.secure));
+    set(&mut response, AuthorizationRequest::clear(visit.secure));
     Ok(response)
 }
 
 async fn begin(
     context: &Context,
-    relying: &Relying,
+    relying: &RelyingParty,
     visit: &RequestMeta,
     headers: &HeaderMap,
-    person: Person,
+    person: UserInfo,
     secret: &Secret,
 ) -> Result<(), Problem> {
-    let Person { subject, login, name, email, groups } = person;
+    let UserInfo { subject, login, name, email, groups } = person;
     let new = ProvidedSession {
         issuer: relying.provider().issuer.clone(),
         subject,
@@ -124,7 +124,7 @@ async fn begin(
     }
 }
 
-fn relying(context: &Context) -> Result<&Relying, Problem> {
+fn relying(context: &Context) -> Result<&RelyingParty, Problem> {
     context.relying().ok_or_else(|| Problem::not_found("resource"))
 }
 

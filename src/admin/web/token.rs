@@ -8,7 +8,7 @@ use axum::{
 };
 use http::StatusCode;
 
-use super::{Failed, Reader, Shell, link, render, time::DisplayTime, token_list::Records, words};
+use super::{Failed, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
 use crate::{
     admin::{
         Context,
@@ -22,7 +22,7 @@ use crate::{
 /// A token as lists and its own page show it.
 pub struct TokenRow {
     pub view: TokenView,
-    pub scope: Vec<Entry>,
+    pub scope: Vec<ScopeItem>,
     pub created: DisplayTime,
     pub used: Option<DisplayTime>,
     pub begins: Option<DisplayTime>,
@@ -41,7 +41,7 @@ pub struct TokenRow {
 }
 
 /// A service in a scope.
-pub struct Entry {
+pub struct ScopeItem {
     pub service: String,
     pub reading: bool,
 }
@@ -85,7 +85,7 @@ pub(super) async fn show(
     let mut relatives: Vec<TokenView> = Vec::new();
     if token.view.rotated_to.is_some() || family.as_str() != token.view.id {
         let (store, owner) = (context.clone(), token.view.user.clone());
-        let found = READS.run(move || Records::of_owner(&store, &owner)).await??;
+        let found = READS.run(move || LoadedTokens::of_owner(&store, &owner)).await??;
         let found = found.all.into_iter().filter(|other| other.family == family);
         relatives = found.map(|other| TokenView::at(&context, &accounts, other, now)).collect();
     }
@@ -119,7 +119,7 @@ pub(super) async fn show(
 
 impl TokenRow {
     pub fn at(view: TokenView, now: Timestamp) -> Self {
-        let entry = |entry: &crate::admin::ScopeEntry| Entry {
+        let entry = |entry: &crate::admin::ScopeEntry| ScopeItem {
             service: entry.service.clone(),
             reading: entry.access == AccessWord::Read,
         };
@@ -142,11 +142,11 @@ impl TokenRow {
     }
 
     /// As many services as a row has room for, and how many others there are, with their names.
-    pub fn few(&self) -> &[Entry] {
+    pub fn few(&self) -> &[ScopeItem] {
         &self.scope[..self.scope.len().min(2)]
     }
 
-    pub fn rest(&self) -> Option<(usize, String)> {
+    pub fn remaining_services(&self) -> Option<(usize, String)> {
         let rest: Vec<&str> = self.scope.iter().skip(2).map(|entry| entry.service.as_str()).collect();
         (!rest.is_empty()).then(|| (rest.len(), rest.join(", ")))
     }

@@ -15,7 +15,7 @@ use crate::{
         error::Problem,
         offload::READS,
         tokens::{TokenView, last_used, state_word},
-        wire::{Span, Time},
+        wire::{HumanDuration, Time},
     },
     authz::{accounts::Accounts, secret::TokenId, time::Timestamp},
     fence::LiveRow,
@@ -75,7 +75,7 @@ pub struct Column {
 }
 
 /// Every record of a list, or those that were looked at.
-pub struct Records {
+pub struct LoadedTokens {
     pub all: Vec<TokenRecord>,
     pub incomplete: bool,
 }
@@ -139,7 +139,7 @@ impl Filter {
     }
 }
 
-impl Records {
+impl LoadedTokens {
     pub fn read(context: &Context, filter: &TokenFilter) -> Result<Self, ReadError> {
         let (mut all, mut cursor) = (Vec::new(), None);
         for _ in 0..STEPS {
@@ -188,12 +188,12 @@ fn listing(
     known(sort.trim_start_matches('-'), &SORTS)?;
 
     let unused_since = asked.filter(None, now)?.unused_since;
-    let Records { all: records, incomplete } = Records::read(context, &asked.filter(owner, now)?)?;
+    let LoadedTokens { all: records, incomplete } = LoadedTokens::read(context, &asked.filter(owner, now)?)?;
     let from: HashMap<TokenId, TokenId> =
         records.iter().filter_map(|record| Some((record.rotation?.to, record.id))).collect();
-    let mut entries: Vec<Entry> = records
+    let mut entries: Vec<ListedToken> = records
         .into_iter()
-        .map(|record| Entry::new(context, &accounts, record, now))
+        .map(|record| ListedToken::new(context, &accounts, record, now))
         .filter(|entry| unused_since.is_none_or(|at| entry.used < Some(at)))
         .filter(|entry| asked.state.as_deref().is_none_or(|state| state_word(entry.state) == state))
         .filter(|entry| asked.q.as_deref().is_none_or(|words| entry.matches(words)))
@@ -246,14 +246,14 @@ fn listing(
 }
 
 /// A record with what a list filters and sorts by.
-struct Entry {
+struct ListedToken {
     record: TokenRecord,
     state: TokenState,
     used: Option<Timestamp>,
     owner: String,
 }
 
-impl Entry {
+impl ListedToken {
     fn new(context: &Context, accounts: &Accounts, record: TokenRecord, now: Timestamp) -> Self {
         let owner = accounts.user_by_id(&record.owner);
         let banned = owner.is_some_and(|owner| owner.record.banned.is_some());
@@ -290,10 +290,10 @@ pub fn is_alive(state: TokenState) -> bool {
     matches!(state, TokenState::Active | TokenState::Pending | TokenState::Rotating | TokenState::Suspended)
 }
 
-fn sort_by(entries: &mut [Entry], sort: &str) {
+fn sort_by(entries: &mut [ListedToken], sort: &str) {
     let (key, down) = sort.strip_prefix('-').map_or((sort, false), |key| (key, true));
     let far = Timestamp::from_millis(i64::MAX);
-    let order = |a: &Entry, b: &Entry| -> Ordering {
+    let order = |a: &ListedToken, b: &ListedToken| -> Ordering {
         match key {
             "name" => a.record.name.to_lowercase().cmp(&b.record.name.to_lowercase()),
             "owner" => a.owner.cmp(&b.owner),
@@ -309,9 +309,9 @@ fn sort_by(entries: &mut [Entry], sort: &str) {
     });
 }
 
-fn span(text: Option<&str>) -> Result<Option<Span>, Problem> {
+fn span(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
     let bad = || Problem::invalid("A duration has a unit, such as 90d or 12h");
-    text.map(|text| Span::parse(text).ok_or_else(bad)).transpose()
+    text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 
 fn known(word: &str, words: &[&str]) -> Result<(), Problem> {

@@ -17,7 +17,7 @@ use crate::{
         AuditView, Context,
         error::Problem,
         offload::READS,
-        pages::{Params, bad_cursor},
+        pagination::{Params, bad_cursor},
         web::time::DisplayTime,
         wire::Time,
     },

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Failed, Named, Permissions, Reader, Shell, filled, render};
 use crate::{
-    admin::{Context, ExplainRequest, error::Problem, explain::explained, pages::Params, web::words},
+    admin::{Context, ExplainRequest, error::Problem, explain::explained, pagination::Params, web::words},
     authz::{
         answer::Reason,
         explain::{Explanation, Step},
@@ -22,7 +22,7 @@ use crate::{
 struct ExplainPage {
     shell: Shell,
     asked: Question,
-    told: Option<Explained>,
+    verdict: Option<Explained>,
     wrong: Option<String>,
     /// Why the request was refused that the access log tells of, in words.
     logged: Option<String>,
@@ -102,8 +102,8 @@ pub async fn show(
     reader.caller.require(Permission::AdminRead)?;
     let asked = asked.expand_log_line();
     let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());
-    let (told, wrong) = match ask(&context, &reader, &asked) {
-        Ok(told) => (told, None),
+    let (verdict, wrong) = match ask(&context, &reader, &asked) {
+        Ok(verdict) => (verdict, None),
         Err(problem) => (None, Some(problem.description().to_owned())),
     };
     let accounts = context.store.accounts();
@@ -111,7 +111,7 @@ pub async fn show(
     let page = ExplainPage {
         shell: reader.shell("Explain", "/explain"),
         asked,
-        told,
+        verdict,
         wrong,
         logged,
         logins: users.take(OFFERED).map(|user| user.record.login.clone()).collect(),
@@ -155,20 +155,20 @@ fn owner_of(context: &Context, id: &str) -> Option<String> {
 fn remedies(
     context: &Context,
     reader: &Reader,
-    told: &Explanation,
+    verdict: &Explanation,
     owner: Option<&str>,
     token: Option<&str>,
 ) -> Vec<Remedy> {
     let page = |label: String, link: String| Remedy { label, call: None, link: Some(link) };
     let user = owner.map(|login| Named::new("/users", login));
     let own = owner.is_some_and(|login| *login == *reader.user.login);
-    let service = told.service.as_ref().map(ServiceKey::as_str);
+    let service = verdict.service.as_ref().map(ServiceKey::as_str);
     let may = Permissions::of(reader);
     let line = |label: &str| {
-        let line = told.origin.as_ref().map_or(1, |origin| origin.line);
+        let line = verdict.origin.as_ref().map_or(1, |origin| origin.line);
         page(label.to_owned(), format!("/configuration#L{line}"))
     };
-    match (told.reason, user) {
+    match (verdict.reason, user) {
         (Reason::ReadServiceDenied, Some(user)) if may.group => {
             let rules = context.rules();
             let readers = service.and_then(|key| rules.service_by_key(key)).map(|found| &found.spec.readers);

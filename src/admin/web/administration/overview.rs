@@ -32,7 +32,7 @@ struct OverviewPage {
     users: usize,
     chart: Chart,
     services: Vec<ServiceRow>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<RefusalCount>,
     attention: Attention,
 }
 
@@ -54,7 +54,7 @@ struct ServiceRow {
     health: Option<Health>,
 }
 
-struct Refusal {
+struct RefusalCount {
     code: &'static str,
     words: String,
     count: u64,
@@ -72,7 +72,7 @@ pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Resp
         overview.refusals.iter().map(|(reason, count)| (*reason, *count)).collect();
     refusals.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
     let refused: u64 = refusals.iter().map(|(_, count)| count).sum();
-    let refusals = refusals.into_iter().map(|(code, count)| Refusal {
+    let refusals = refusals.into_iter().map(|(code, count)| RefusalCount {
         code,
         words: words::reason(code).to_owned(),
         count,

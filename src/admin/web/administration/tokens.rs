@@ -9,7 +9,7 @@ use crate::{
     admin::{
         Context,
         error::Problem,
-        pages::Params,
+        pagination::Params,
         tokens::SEES_TOKENS,
         web::token_list::{self, Filter, Listing},
     },

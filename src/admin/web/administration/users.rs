@@ -16,9 +16,9 @@ use crate::{
         Context, IdentityView, KindWord, RoleView, UserView,
         error::Problem,
         offload::READS,
-        pages::{Paging, Params},
+        pagination::{Paging, Params},
         users::SEES_USERS,
-        web::{time::DisplayTime, token_list::Records, words},
+        web::{time::DisplayTime, token_list::LoadedTokens, words},
         wire::Time,
     },
     authz::{
@@ -158,7 +158,7 @@ pub async fn show(
 /// Of a user: those that work or would without the ban, and all.
 async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), Failed> {
     let (context, login) = (context.clone(), login.to_owned());
-    let records = READS.run(move || Records::of_owner(&context, &login)).await??.all;
+    let records = READS.run(move || LoadedTokens::of_owner(&context, &login)).await??.all;
     let now = Time::now();
     let alive = |record: &&crate::store::model::TokenRecord| {
         crate::admin::web::token_list::is_alive(record.state(banned, now))

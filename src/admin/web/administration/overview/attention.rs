@@ -8,7 +8,7 @@ use crate::{
         offload::READS,
         tokens::last_used,
         web::{
-            token_list::{EXPIRING, Records, is_alive},
+            token_list::{EXPIRING, LoadedTokens, is_alive},
             words,
         },
         wire::Time,
@@ -48,7 +48,7 @@ impl Attention {
     }
 
     fn count(context: &Context) -> Result<Self, crate::store::ReadError> {
-        let Records { all, incomplete } = Records::read(context, &TokenFilter::default())?;
+        let LoadedTokens { all, incomplete } = LoadedTokens::read(context, &TokenFilter::default())?;
         let (accounts, now) = (context.store.accounts(), Time::now());
         let mut found = Self { expiring: 0, unused: 0, never: 0, endless: 0, incomplete };
         let (soon, long_ago) =

@@ -9,13 +9,13 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Failed, Shell, render};
-use crate::admin::{Context, caller::Caller, pages::Params};
+use crate::admin::{Context, caller::Caller, pagination::Params};
 
 /// Where somebody who has signed in goes when there is nowhere to go back to.
 pub(super) const HOME: &str = "/profile/authentication";
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Next {
+pub(super) struct NextQuery {
     pub(super) next: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn home() -> Redirect {
 pub(super) async fn sign_in(
     State(context): State<Context>,
     caller: Option<Caller>,
-    Params(next): Params<Next>,
+    Params(next): Params<NextQuery>,
 ) -> Result<Response, Failed> {
     let next = next.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
     if caller.is_some_and(|caller| caller.user().is_some()) {
