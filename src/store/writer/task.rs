@@ -89,6 +89,11 @@ impl Task {
         self.is_planned() && self.kind != TaskKind::Unfenced
     }
 
+    /// Why it was refused, if it was.
+    pub(super) fn refusal(&self) -> Option<&ChangeError> {
+        self.planned.as_ref().err()
+    }
+
     /// Why what was asked for could not be written, if that is so.
     pub(crate) fn unwritable(&self) -> Option<&str> {
         match &self.planned {

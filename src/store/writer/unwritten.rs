@@ -51,9 +51,16 @@ impl Writer {
             Ok(()) => {
                 tracing::info!(planned, "what was taken away while etcd could not be written is durable now");
                 self.shared.unwritten.store(false, Ordering::Relaxed);
+                for error in tasks.iter().filter_map(Task::refusal) {
+                    tracing::warn!(%error, "a removal that held here no longer fits what others have changed, and ends");
+                }
                 let members = member_changes(&self.tx.batch.ops);
                 let committed = !self.tx.batch.ops.is_empty();
-                self.shared.unsaved(std::collections::HashMap::clear);
+                // What is left of these are tokens whose removal was refused: they are again as the log has them.
+                let unsaved = self.shared.unsaved(mem::take);
+                let logged = unsaved.into_keys().filter_map(|id| self.tx.rows().token(id).ok().flatten());
+                let logged: Vec<_> = logged.collect();
+                self.tx.batch.shown.extend(logged);
                 self.tx.batch.effects.everybody = true;
                 self.publish();
                 // Nobody waits for these answers any more.
