@@ -11,12 +11,10 @@ use tokio::sync::oneshot;
 use super::{
     Actor, AdminError, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit,
     Idempotency, ImportedToken, NewToken, NewUser, Nodes, RoleEdit, Store, TokenEdit, Updated, UserEdit,
-    cluster::{Completed, MemberChange, Node},
-    log::Head,
+    cluster::Completed,
     model::{
         AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
     },
-    op::Op,
     writer::{
         Command, NewSecret, PlannedImport, Published, Task,
         TaskKind::{self, Exempt, OnlyRemoves, Unfenced, Usual},
@@ -54,6 +52,7 @@ macro_rules! verbs {
     };
 }
 
+mod cluster;
 mod sessions;
 
 verbs! {
@@ -242,26 +241,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether something that was taken away holds on this node only, since etcd could not be written.
-    #[cfg(feature = "etcd")]
-    pub(super) fn has_unwritten(&self) -> bool {
-        self.shared.unwritten.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far
-    /// that is, and how many requests it cut.
-    pub async fn follow(&self) -> Result<(Head, Cut), ChangeError> {
-        let (reply, answer) = oneshot::channel();
-        let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
-        self.queue.send(Command::Follow(reply)).await.map_err(|_| closed())?;
-        let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
-        let mut cut = Cut(0);
-        for ticket in followed.tickets {
-            cut.0 += self.stands(ticket).await?.0;
-        }
-        Ok((followed.head, cut))
-    }
-
     /// Takes the queue's end: everything accepted so far is answered, then the engine is closed.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -341,29 +320,6 @@ impl Store {
         metrics.lapsed.add(completed.lapsed.len() as u64);
         let nodes = Nodes { confirmed: completed.confirmed.len(), lapsed: completed.lapsed };
         Ok(InForce { cut: Cut(completed.cut), nodes: Some(nodes) })
-    }
-
-    /// Puts into the log what this node has to say about the members of its cluster.
-    #[cfg(feature = "etcd")]
-    pub(crate) async fn propose_members(&self) -> Result<(), ChangeError> {
-        self.of_members(Node::proposals).await
-    }
-
-    /// Takes this node out of its cluster, so that nobody waits for it. It serves no more.
-    pub async fn leave(&self) -> Result<(), ChangeError> {
-        self.of_members(|node| vec![node.leave()]).await
-    }
-
-    async fn of_members(
-        &self,
-        changes: impl Fn(&Node) -> Vec<MemberChange> + Send + 'static,
-    ) -> Result<(), ChangeError> {
-        let Some(node) = self.shared.node.clone() else { return Ok(()) };
-        let plan = move |tx: &mut Transaction| {
-            changes(&node).into_iter().for_each(|change| tx.apply(Op::Node(change)));
-            Ok(())
-        };
-        self.change(Unfenced, plan).await.map(drop)
     }
 
     /// A text whose id is free.

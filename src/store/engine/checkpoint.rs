@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufReader, BufWriter, Write as _},
     ops::ControlFlow,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -16,11 +16,14 @@ use std::{
 
 use super::{Engine, Journaled};
 use crate::store::{
-    backup::{self, BackupError},
+    backup::{self, BackupError, Reader, StreamError},
     load::wall_clock,
-    log::Failure,
+    log::{Failure, Head, StoreId},
     replica::Replica,
 };
+
+/// Operations per transaction while a checkpoint is loaded.
+pub(super) const LOAD: usize = 10_000;
 
 /// A checkpoint is due when the journal has grown by this much since the one before, and by as much as
 /// that has.
@@ -170,4 +173,32 @@ impl CheckpointTask {
         }
         Ok(())
     }
+}
+
+pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, StreamError> {
+    let file = File::open(path).map_err(StreamError::Io)?;
+    Reader::open(BufReader::with_capacity(1 << 18, file))
+}
+
+/// Whether a checkpoint is whole and of this store; where in the log it is. `on_progress` hears the rows, and may
+/// end it early.
+pub(super) fn read_through(
+    path: &Path,
+    store: StoreId,
+    on_progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Head, StreamError> {
+    let mut reader = open(path)?;
+    if reader.header.store != store.to_string() {
+        return Err(StreamError::Foreign);
+    }
+    let mut ops = Vec::new();
+    while reader.next(&mut ops)? {
+        if ops.len() >= LOAD {
+            ops.clear();
+            if on_progress(reader.progress.rows).is_break() {
+                return Err(StreamError::Truncated(reader.progress.rows));
+            }
+        }
+    }
+    Ok(reader.head)
 }

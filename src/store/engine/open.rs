@@ -2,8 +2,6 @@
 //! brought to its head, or made again from the newest checkpoint.
 
 use std::{
-    fs::File,
-    io::BufReader,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -12,7 +10,7 @@ use std::{
 use super::{Engine, Journaled, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
-    backup::{Reader, StreamError},
+    backup::StreamError,
     ballast, cluster,
     generation::{Contents, NewGeneration},
     log::{
@@ -27,9 +25,6 @@ use crate::store::{
 };
 
 pub(super) const REPLICA: &str = "sled";
-
-/// Operations per transaction while a checkpoint is loaded.
-const LOAD: usize = 10_000;
 
 impl Engine {
     /// Opens what lies at `settings.path`, or makes a new store. Takes the lock first.
@@ -269,7 +264,7 @@ impl Generation {
             if position + 1 < first {
                 break;
             }
-            match read_through(&path, self.store, &mut |_| ControlFlow::Continue(())) {
+            match checkpoint::read_through(&path, self.store, &mut |_| ControlFlow::Continue(())) {
                 Ok(_) => {}
                 Err(StreamError::Newer) => {
                     let why = StreamError::Newer.to_string();
@@ -331,10 +326,10 @@ impl Generation {
         let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {
             let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
-            let mut reader = open_checkpoint(checkpoint).map_err(damaged)?;
+            let mut reader = checkpoint::open(checkpoint).map_err(damaged)?;
             let mut ops = Vec::new();
             while reader.next(&mut ops).map_err(damaged)? {
-                if ops.len() >= LOAD {
+                if ops.len() >= checkpoint::LOAD {
                     self.apply(&replica, &ops, head)?;
                     ops.clear();
                 }
@@ -364,34 +359,6 @@ impl Generation {
     fn unwritable(&self, error: &ApplyError) -> OpenError {
         OpenError::Write { path: self.path.clone(), why: error.to_string() }
     }
-}
-
-fn open_checkpoint(path: &Path) -> Result<Reader<BufReader<File>>, StreamError> {
-    let file = File::open(path).map_err(StreamError::Io)?;
-    Reader::open(BufReader::with_capacity(1 << 18, file))
-}
-
-/// Whether a checkpoint is whole and of this store; where in the log it is. `on_progress` hears the rows, and may
-/// end it early.
-pub(super) fn read_through(
-    path: &Path,
-    store: StoreId,
-    on_progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-) -> Result<Head, StreamError> {
-    let mut reader = open_checkpoint(path)?;
-    if reader.header.store != store.to_string() {
-        return Err(StreamError::Foreign);
-    }
-    let mut ops = Vec::new();
-    while reader.next(&mut ops)? {
-        if ops.len() >= LOAD {
-            ops.clear();
-            if on_progress(reader.progress.rows).is_break() {
-                return Err(StreamError::Truncated(reader.progress.rows));
-            }
-        }
-    }
-    Ok(reader.head)
 }
 
 /// A file of the journal is copied at each start, which on a full disk the ballast makes room for.

@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Engine, OpenError, StoreDirectory, checkpoint,
-    open::{REPLICA, read_through},
-};
+use super::{Engine, OpenError, StoreDirectory, checkpoint, checkpoint::read_through, open::REPLICA};
 use crate::store::{
     Settings,
     audit::VerifyError as AuditError,

@@ -1,0 +1,60 @@
+//! What a node of a cluster does with the log that it shares with others.
+
+use tokio::sync::oneshot;
+
+use super::Unfenced;
+use crate::{
+    fence::Cut,
+    store::{
+        ChangeError, Store,
+        cluster::{MemberChange, Node},
+        log::Head,
+        op::Op,
+        writer::{Command, Transaction},
+    },
+};
+
+impl Store {
+    /// Whether something that was taken away holds on this node only, since etcd could not be written.
+    #[cfg(feature = "etcd")]
+    pub(in crate::store) fn has_unwritten(&self) -> bool {
+        self.shared.unwritten.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far
+    /// that is, and how many requests it cut.
+    pub async fn follow(&self) -> Result<(Head, Cut), ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
+        self.queue.send(Command::Follow(reply)).await.map_err(|_| closed())?;
+        let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
+        let mut cut = Cut(0);
+        for ticket in followed.tickets {
+            cut.0 += self.stands(ticket).await?.0;
+        }
+        Ok((followed.head, cut))
+    }
+
+    /// Puts into the log what this node has to say about the members of its cluster.
+    #[cfg(feature = "etcd")]
+    pub(crate) async fn propose_members(&self) -> Result<(), ChangeError> {
+        self.of_members(Node::proposals).await
+    }
+
+    /// Takes this node out of its cluster, so that nobody waits for it. It serves no more.
+    pub async fn leave(&self) -> Result<(), ChangeError> {
+        self.of_members(|node| vec![node.leave()]).await
+    }
+
+    async fn of_members(
+        &self,
+        changes: impl Fn(&Node) -> Vec<MemberChange> + Send + 'static,
+    ) -> Result<(), ChangeError> {
+        let Some(node) = self.shared.node.clone() else { return Ok(()) };
+        let plan = move |tx: &mut Transaction| {
+            changes(&node).into_iter().for_each(|change| tx.apply(Op::Node(change)));
+            Ok(())
+        };
+        self.change(Unfenced, plan).await.map(drop)
+    }
+}
