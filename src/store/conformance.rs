@@ -46,25 +46,10 @@ pub(crate) fn conforms(open: impl Fn() -> Engine) {
 
 pub(crate) fn token(number: usize, owner: &str) -> TokenRecord {
     let id = id(number);
-    TokenRecord {
-        id,
-        digest: Digest::from_bytes(*blake3::hash(id.as_str().as_bytes()).as_bytes()),
-        imported: number % 2 == 1,
-        owner: owner.to_owned(),
-        author: None,
-        name: format!("Token {number}"),
-        note: String::new(),
-        scope: vec![("hub".to_owned(), Access::Read), ("youtrack".to_owned(), Access::Full)],
-        allow_ips: Vec::new(),
-        created_at: at(1),
-        not_before: None,
-        expires_at: None,
-        last_used: None,
-        revoked: None,
-        rotation: None,
-        family: id,
-        revision: 1,
-    }
+    let digest = Digest::from_bytes(*blake3::hash(id.as_str().as_bytes()).as_bytes());
+    let scope = vec![("hub".to_owned(), Access::Read), ("youtrack".to_owned(), Access::Full)];
+    let record = TokenRecord::new(id, digest, owner.to_owned(), format!("Token {number}"), scope, at(1));
+    TokenRecord { imported: number % 2 == 1, ..record }
 }
 
 pub(crate) fn id(number: usize) -> TokenId {

@@ -57,7 +57,6 @@ pub(crate) use transaction::{Batch, Transaction};
 pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;
-use publish::member_changes;
 
 /// Why nothing is written meanwhile.
 const WAITS: &str = "removals that could not be written to etcd wait to be written first";
@@ -205,10 +204,7 @@ impl Writer {
         let planned = batch.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
-                let (members, committed) =
-                    (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
-                self.publish();
-                for (task, published) in self.raise_all(batch, committed, &members) {
+                for (task, published) in self.publish_all(batch) {
                     task.answer(Ok(published));
                 }
             }

@@ -58,24 +58,21 @@ impl EtcdLog {
     /// Opens the log under the connection's prefix. Blocks, as every call does: not within a runtime.
     pub fn open(connection: Arc<Connection>) -> Result<Self, Unreachable> {
         let known = connection.block(connection.head())?;
-        Ok(Self {
-            store: known.record.store,
-            connection,
-            known: Mutex::new(known),
-            failed: None,
-            #[cfg(test)]
-            fault: None,
-        })
+        Ok(Self::at(connection, known))
     }
 
     /// The log as a copy at `head` knows it, while etcd cannot be asked. The first append compares with a
     /// revision that nothing has, and so learns the real one.
     pub fn unasked(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
         let record = HeadRecord { head, store, first: 0 };
+        Self::at(connection, KnownHead { record, revision: UNASKED })
+    }
+
+    fn at(connection: Arc<Connection>, known: KnownHead) -> Self {
         Self {
             connection,
-            store,
-            known: Mutex::new(KnownHead { record, revision: UNASKED }),
+            store: known.record.store,
+            known: Mutex::new(known),
             failed: None,
             #[cfg(test)]
             fault: None,

@@ -66,21 +66,17 @@ impl Writer {
         }
     }
 
-    /// Raises the fences of a batch that is published, and hands them to the node where there is one.
-    /// `committed`: an entry of the log was made of it.
-    pub(super) fn raise_all(
-        &self,
-        batch: Vec<Task>,
-        committed: bool,
-        members: &[MemberChange],
-    ) -> Vec<(Task, Published)> {
+    /// Publishes a batch that was committed, raises its fences, and hands them to the node where there is one.
+    pub(super) fn publish_all(&mut self, batch: Vec<Task>) -> Vec<(Task, Published)> {
+        let (members, committed) = (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
+        self.publish();
         let mut tickets: Vec<_> = batch.iter().map(|task| self.raise(task)).collect();
         let mut everywhere = Vec::new().into_iter();
         if let Some(node) = &self.shared.node {
             let count = batch.iter().filter(|task| task.is_fenced()).count();
             let receivers = if committed {
                 let tickets = tickets.iter_mut().filter_map(Option::take).collect();
-                node.applied(self.shared.engine.head(), members, tickets, count)
+                node.applied(self.shared.engine.head(), &members, tickets, count)
             } else {
                 // Nothing is new, but what they ask for may not be in force everywhere yet.
                 node.wait(count)
@@ -139,7 +135,7 @@ impl Writer {
 }
 
 /// What a batch changes about the members of a cluster.
-pub(super) fn member_changes(ops: &[Op]) -> Vec<MemberChange> {
+fn member_changes(ops: &[Op]) -> Vec<MemberChange> {
     let change = |op: &Op| match op {
         Op::Node(change) => Some(change.clone()),
         _ => None,

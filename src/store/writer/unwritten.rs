@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Batch, CommitError, State, Task, Writer, publish::member_changes};
+use super::{Batch, CommitError, State, Task, Writer};
 
 /// Beyond this the node takes no changes until it is started again.
 const MOST: usize = 10_000;
@@ -54,17 +54,14 @@ impl Writer {
                 for error in tasks.iter().filter_map(Task::refusal) {
                     tracing::warn!(%error, "a removal that held here no longer fits what others have changed, and ends");
                 }
-                let members = member_changes(&self.tx.batch.ops);
-                let committed = !self.tx.batch.ops.is_empty();
                 // What is left of these are tokens whose removal was refused: they are again as the log has them.
                 let unsaved = self.shared.unsaved(mem::take);
                 let logged = unsaved.into_keys().filter_map(|id| self.tx.rows().token(id).ok().flatten());
                 let logged: Vec<_> = logged.collect();
                 self.tx.batch.shown.extend(logged);
                 self.tx.batch.effects.everybody = true;
-                self.publish();
                 // Nobody waits for these answers any more.
-                drop(self.raise_all(tasks, committed, &members));
+                drop(self.publish_all(tasks));
             }
             Err(error) => {
                 self.tx.batch = Batch::default();
