@@ -4,6 +4,7 @@ import json
 import pathlib
 import time
 
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -297,9 +298,12 @@ def explained(driver):
 def paging(driver):
     driver.get(page + "/tokens?user=collector")
     Pointer.press(driver, "#page-next")
-    text(driver, "101–200 of 2000")
+    text(driver, "51–100 of 2000")
     driver.get(page + "/tokens")
-    text(driver, "1–100 of")
+    text(driver, "1–50 of")
+    # The exact time is in the tooltip.
+    ActionChains(driver).move_to_element(seen(driver, "#tokens time")).perform()
+    until(driver, lambda d: time.strftime("%Y") in d.find_element(By.CSS_SELECTOR, "#tokens time").get_attribute("title"))
 
 
 @by_either

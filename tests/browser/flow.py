@@ -3,6 +3,7 @@
 Every step fails by an exception; the last line says that all of it was done."""
 
 import json
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -259,14 +260,16 @@ def read(driver, cookie):
 
 
 def walk(parts, scripts=True):
-    """One after the other in one browser. The picture of one that fails is kept."""
+    """One after the other in one browser. What is seen where one fails is kept."""
     driver = browser(scripts)
     try:
         for part in parts:
             try:
                 part(driver)
             except BaseException:
-                driver.save_screenshot(SHOTS / f"failed-{getattr(part, '__name__', 'read')}.png")
+                name = getattr(part, "__name__", "read")
+                driver.save_screenshot(SHOTS / f"failed-{name}.png")
+                (SHOTS / f"failed-{name}.txt").write_text(traceback.format_exc())
                 raise
         return driver.get_cookies()[0] if scripts else None
     finally:
