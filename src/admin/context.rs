@@ -205,12 +205,12 @@ impl Context {
             imported: index.imported(),
             writable: self.store.writable().is_ok(),
             ready: self.ready().is_ok(),
-            cluster: self.store.node().map(|node| reading(&node.status())),
+            cluster: self.store.node().map(|node| reading(&node.status(), self.store.unwritten())),
         }
     }
 }
 
-fn reading(status: &cluster::Status) -> ClusterReading {
+fn reading(status: &cluster::Status, unwritten: u64) -> ClusterReading {
     let same = status.members.iter().filter(|member| member.same_rules).count() as u64;
     ClusterReading {
         permitted: status.permitted_for.map_or(0, |left| left.as_secs()),
@@ -218,6 +218,7 @@ fn reading(status: &cluster::Status) -> ClusterReading {
         same_rules: same,
         other_rules: status.members.len() as u64 - same,
         waiting: status.waiting as u64,
+        unwritten,
     }
 }
 
