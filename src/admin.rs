@@ -82,7 +82,7 @@ pub use self::{
     roles::{GrantView, RoleView},
     server::{AnswerBody, Server},
     services::ServiceView,
-    session::{Csrf, SessionRow, SessionView},
+    session::{Csrf, FormKey, SessionRow, SessionView},
     sign_in::{ProvidedGroup, Provider, SignIn, Trust, UserHeader},
     tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
     users::{KindWord, UserView},

@@ -88,6 +88,8 @@ pub struct ClusterReading {
     pub other_rules: u64,
     /// Changes that wait for others.
     pub waiting: u64,
+    /// Removals that hold on this node alone, since etcd cannot be written.
+    pub unwritten: u64,
 }
 
 impl Metrics {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     caller::RequestMeta,
     client::MetricsAccess,
-    session::{Attempts, Csrf, Failures, LoginMethod},
+    session::{Attempts, Csrf, Failures, FormKey, LoginMethod},
     sign_in::SignIn,
     wire::Time,
 };
@@ -40,7 +40,7 @@ struct Inner {
     parts: Parts,
     attempts: Attempts,
     failures: Failures,
-    header_key: [u8; 32],
+    form_key: FormKey,
     history: Arc<History>,
     relying: Option<super::oidc::RelyingParty>,
 }
@@ -140,13 +140,13 @@ impl fmt::Display for ConfigurationError {
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let mut header_key = [0; 32];
-        getrandom::fill(&mut header_key).expect("the system has random numbers, or nothing here is safe");
+        let shared = parts.sign_in.header.as_ref().and_then(|header| header.key.clone());
+        let drawn = || FormKey::draw().expect("the system has random numbers, or nothing here is safe");
         let relying = parts.sign_in.provider.clone();
         Self(Arc::new(Inner {
             attempts: Attempts::default(),
             failures: Failures::default(),
-            header_key,
+            form_key: shared.unwrap_or_else(drawn),
             history: Arc::default(),
             relying: relying.map(|provider| super::oidc::RelyingParty::new(provider, parts.sign_in.base())),
             parts,
@@ -180,7 +180,7 @@ impl Context {
 
     /// For a user whom a proxy vouches for.
     pub(super) fn csrf_of(&self, user: &str) -> Csrf {
-        Csrf::of_user(&self.0.header_key, user)
+        self.0.form_key.csrf(user)
     }
 
     pub fn rules(&self) -> Arc<Rules> {
@@ -205,12 +205,12 @@ impl Context {
             imported: index.imported(),
             writable: self.store.writable().is_ok(),
             ready: self.ready().is_ok(),
-            cluster: self.store.node().map(|node| reading(&node.status())),
+            cluster: self.store.node().map(|node| reading(&node.status(), self.store.unwritten())),
         }
     }
 }
 
-fn reading(status: &cluster::Status) -> ClusterReading {
+fn reading(status: &cluster::Status, unwritten: u64) -> ClusterReading {
     let same = status.members.iter().filter(|member| member.same_rules).count() as u64;
     ClusterReading {
         permitted: status.permitted_for.map_or(0, |left| left.as_secs()),
@@ -218,6 +218,7 @@ fn reading(status: &cluster::Status) -> ClusterReading {
         same_rules: same,
         other_rules: status.members.len() as u64 - same,
         waiting: status.waiting as u64,
+        unwritten,
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) mod secret;
 
 pub(super) use attempts::{Attempts, SignInAttempt, TooMany};
 pub(super) use failures::{Failures, LoginMethod, TELL};
-pub use secret::Csrf;
+pub use secret::{Csrf, FormKey};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+use super::session::FormKey;
+
 mod provider;
 
 pub use provider::{ProvidedGroup, Provider, Trust};
@@ -31,6 +33,8 @@ pub struct UserHeader {
     pub name: HeaderName,
     /// Who is believed. Never empty: without it anybody would be anybody.
     pub from: Vec<IpNet>,
+    /// What forms are signed by, where several gateways share it; `None`: each process has its own.
+    pub key: Option<FormKey>,
 }
 
 /// What the field says.
@@ -86,7 +90,7 @@ mod tests {
         let sign_in = SignIn {
             url: None,
             address: None,
-            header: Some(UserHeader { name: name.clone(), from }),
+            header: Some(UserHeader { name: name.clone(), from, key: None }),
             ..SignIn::default()
         };
         let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: TrustedHeader| {

@@ -1,5 +1,5 @@
 //! The listeners' certificates while they serve: replaced with the configuration and when their
-//! files change, told of before they expire.
+//! files change, told of before they expire, as is the one that is shown to etcd.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -9,13 +9,15 @@ use crate::{
     authz::time::Timestamp,
     config::Config,
     metrics::Metrics,
-    net::tls::{Certificates, Settings, TlsError},
+    net::tls::{Certificates, Expiry, Settings, TlsError},
 };
 
 /// What both listeners show; `None`: plain text.
 pub struct ActiveCertificates {
     pub proxy: Option<Certificates>,
     pub admin: Option<Certificates>,
+    /// Read anew at each connection there.
+    etcd: Option<PathBuf>,
     metrics: Arc<Metrics>,
     /// The certificates whose end was told of, and when it was told last.
     reported: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
@@ -42,7 +44,9 @@ const WARN_MS: i64 = 14 * DAY_MS;
 impl ActiveCertificates {
     pub fn load(config: &Config, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let (proxy, admin) = (load(&config.server.tls)?, load(&config.admin.tls)?);
-        let shown = Self { proxy, admin, metrics, reported: Mutex::default() };
+        let tls = config.cluster.as_ref().and_then(|cluster| cluster.etcd.tls.as_ref());
+        let etcd = tls.and_then(|tls| tls.identity.as_ref()).map(|(certificate, _)| certificate.clone());
+        let shown = Self { proxy, admin, etcd, metrics, reported: Mutex::default() };
         shown.report_expiry(now());
         Ok(shown)
     }
@@ -73,7 +77,8 @@ impl ActiveCertificates {
         let shown = [&self.proxy, &self.admin].into_iter().flatten();
         let mut ends = Vec::new();
         let mut reported = self.reported.lock();
-        for expiry in shown.flat_map(Certificates::expiries) {
+        let of_etcd = self.etcd.iter().filter_map(|path| Expiry::read(path));
+        for expiry in shown.flat_map(Certificates::expiries).chain(of_etcd) {
             let (cert, left) = (expiry.cert.display(), expiry.at.as_millis() - now.as_millis());
             ends.push((expiry.cert.display().to_string(), expiry.at.as_millis() / 1000));
             let state = match left {
@@ -150,11 +155,13 @@ mod tests {
         params.not_after = date_time_ymd(2040, 1, 1);
         std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
         std::fs::write(&key, pair.serialize_pem()).unwrap();
+        let etcd = dir.path().join("etcd.crt");
         let settings = Settings { pairs: vec![CertifiedKeyFiles { cert, key }], clients: None };
         let proxy = load(&settings).unwrap();
         let shown = ActiveCertificates {
             proxy,
             admin: None,
+            etcd: Some(etcd.clone()),
             metrics: Metrics::new(Arc::default()),
             reported: Mutex::default(),
         };
@@ -183,5 +190,7 @@ mod tests {
         check("the end", 0, Some("has expired"));
         check("the hour after", -3_600_000, None);
         check("the day after", -DAY_MS, Some("has expired"));
+        std::fs::copy(dir.path().join("tls.crt"), etcd).unwrap();
+        check("what etcd is shown", -DAY_MS, Some("etcd.crt has expired"));
     }
 }

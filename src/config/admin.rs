@@ -7,15 +7,17 @@ use http::{HeaderName, header};
 use super::{
     Admin, Server,
     address::{self, Listen, host, is_local, network},
+    document::Outside,
     limits::rate,
     oidc,
     resolve::{listen, trusted_proxies},
-    section::{Section, Wrong},
+    secret,
+    section::{Section, SpannedText, Wrong},
     tls,
 };
 use crate::{
-    admin::{MetricsAccess, SignIn, UserHeader},
-    authz::administration::names,
+    admin::{FormKey, MetricsAccess, SignIn, UserHeader},
+    authz::{administration::names, rules::Secret},
     net::Address,
     settings::Rate,
 };
@@ -126,7 +128,18 @@ fn user_header(section: &Section<'_>) -> Option<UserHeader> {
         text.error(message, advice);
         return None;
     }
-    Some(UserHeader { name, from })
+    let key = section.text("user_header_key").map(|text| text.sound(form_key(&text)));
+    Some(UserHeader { name, from, key: key.flatten() })
+}
+
+fn form_key(text: &SpannedText<'_>) -> Result<FormKey, Wrong> {
+    const SHORTEST: usize = 32;
+    let Secret(secret) = secret::referenced(text)?;
+    if secret.len() < SHORTEST && text.document.outside == Outside::Read {
+        let advice = "`openssl rand -hex 32` makes one";
+        return Err((format!("the secret is shorter than {SHORTEST} characters"), advice.to_owned()));
+    }
+    Ok(FormKey::of_secret(secret.as_bytes()))
 }
 
 fn field(text: &str) -> Result<HeaderName, Wrong> {

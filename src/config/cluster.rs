@@ -6,6 +6,7 @@ use http::Uri;
 
 use super::section::{Section, SpannedText, Wrong};
 use crate::{
+    admin::UserHeader,
     assertion::Source,
     store::cluster::{Etcd, Settings, Tls, User},
 };
@@ -19,6 +20,7 @@ const LONGEST_NAME: usize = 63;
 pub(super) fn cluster(
     store: &Section<'_>,
     assertion: Option<&crate::assertion::Settings>,
+    user_header: Option<&UserHeader>,
 ) -> Option<Settings> {
     let section = store.table_if_any("cluster")?;
     if cfg!(not(feature = "etcd")) {
@@ -28,6 +30,10 @@ pub(super) fn cluster(
     if assertion.is_some_and(|assertion| matches!(assertion.source, Source::Made { .. })) {
         let advice = "give all of them the same file: `keys = \"file:PATH\"` in [assertion]";
         store.error("cluster", "each gateway would sign assertions by keys of its own", advice);
+    }
+    if user_header.is_some_and(|header| header.key.is_none()) {
+        let advice = "give all of them the same file: `user_header_key = \"file:PATH\"` in [admin]";
+        store.error("cluster", "each gateway would sign forms by a key of its own", advice);
     }
     let lease = section.duration("lease")?;
     if lease > LONGEST_LEASE {

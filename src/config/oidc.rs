@@ -4,12 +4,12 @@ use http::Uri;
 
 use super::{
     secret,
-    section::{ListItem, Section, SpannedText, Wrong},
+    section::{ListItem, Section, Wrong},
     tls,
 };
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
-    authz::{accounts::ALL_USERS, administration::names, rules::Secret},
+    authz::{accounts::ALL_USERS, administration::names},
     issuer::is_here,
     settings::HttpVersion,
 };
@@ -32,7 +32,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     let issuer = section.parsed("issuer", issuer);
     let plain = issuer.as_ref().is_some_and(|issuer| issuer.starts_with("http://"));
     let client_id = line(section, "client_id");
-    let client_secret = section.text("client_secret").map(|text| text.sound(client_secret(&text)));
+    let client_secret = section.text("client_secret").map(|text| text.sound(secret::referenced(&text)));
     let trust = if plain { Some(None) } else { trust(section).map(Some) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
@@ -88,14 +88,6 @@ fn scope(text: &str) -> Result<String, Wrong> {
         return Ok(text.to_owned());
     }
     Err((format!("{text:?} is not a scope"), "write one word for each".to_owned()))
-}
-
-fn client_secret(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
-    if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
-        let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
-        return Err(("a credential is not written into this file".to_owned(), advice.to_owned()));
-    }
-    secret::read(text)
 }
 
 /// One line of text that is not empty.

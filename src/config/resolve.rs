@@ -139,7 +139,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let store_section = root.table("store");
     let store_path = root.document.directory.join(store_section.text("path")?.value);
     let assertion = assertion::assertion(root, &sound_services, &store_path);
-    let cluster = cluster::cluster(&store_section, assertion.as_ref());
+    let cluster = cluster::cluster(&store_section, assertion.as_ref(), admin.sign_in.header.as_ref());
     Some(Config {
         file: path.to_owned(),
         text: String::new(),

@@ -13,6 +13,15 @@ use crate::authz::rules::Secret;
 /// A credential is short; whatever is longer is another file by mistake.
 const LONGEST: u64 = 16 << 10;
 
+/// As [`read`], where there are no other words to write.
+pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
+    if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
+        let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
+        return Err(("a credential is not written into this file".to_owned(), advice.to_owned()));
+    }
+    read(text)
+}
+
 /// The value of a whole `Authorization` field, without the newline at its end. The text itself is
 /// never part of a message: it may be the secret, written in the wrong place.
 pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {

@@ -34,7 +34,7 @@ pub(super) struct Scrape {
 /// counters.
 type Single = (&'static str, &'static str, fn(&Scrape) -> u64);
 
-const COUNTERS: [Single; 21] = [
+const COUNTERS: [Single; 24] = [
     ("connections_accepted", "Client connections accepted.", |s| s.count(WorkerEvent::ConnectionAccepted)),
     ("proxy_headers_refused", "Connections of trusted proxies without a valid PROXY header.", |s| {
         s.count(WorkerEvent::MissingProxyHeader)
@@ -63,6 +63,15 @@ const COUNTERS: [Single; 21] = [
     ("fence_cuts", "Requests, streams and tunnels cut by a change.", |s| s.metrics.store.cut.value()),
     ("cluster_lapsed", "Nodes of the cluster that were waited for in vain.", |s| {
         s.metrics.store.lapsed.value()
+    }),
+    ("cluster_probes_unanswered", "Questions that etcd gave no answer to.", |s| {
+        s.metrics.store.probes_unanswered.value()
+    }),
+    ("cluster_probes_refused", "Questions that etcd refused: a sign-in or a right is missing.", |s| {
+        s.metrics.store.probes_refused.value()
+    }),
+    ("cluster_reverted", "Removals that held on this node alone and were refused later.", |s| {
+        s.metrics.store.reverted.value()
     }),
     ("log_lines_dropped", "Access log lines dropped.", |s| s.metrics.log_lines_dropped.value()),
     ("refusals_dropped", "Audited refusals dropped.", |s| s.metrics.refusals_dropped.value()),
@@ -186,6 +195,7 @@ impl Scrape {
             ("cluster_permitted_seconds", "For how long this node may still forward.", cluster.permitted),
             ("cluster_position", "The position in the log that is in force here.", cluster.position),
             ("cluster_waiting", "Changes that other nodes have yet to acknowledge.", cluster.waiting),
+            ("cluster_unwritten", "Removals that hold on this node alone.", cluster.unwritten),
         ] {
             family(encoder, name, help, [(NO_LABELS, ConstGauge::new(value))])?;
         }

@@ -21,4 +21,9 @@ pub struct StoreMetrics {
     pub cut: Counter,
     /// Nodes of the cluster that were waited for in vain.
     pub lapsed: Counter,
+    /// Probes that etcd gave no answer to, and those that it refused.
+    pub probes_unanswered: Counter,
+    pub probes_refused: Counter,
+    /// Removals that held on this node alone and were refused when they could be written.
+    pub reverted: Counter,
 }

@@ -29,6 +29,7 @@ mod simulation;
 mod snapshots;
 
 pub use crate::state::BootTime;
+use crate::store::log::random_id;
 pub use attempt::{Answer, Attempt, AttemptId, Step};
 pub use completion::{Completed, Completions};
 pub use follow::{Followed, Follower, Fork};
@@ -49,9 +50,7 @@ pub struct Incarnation(pub [u8; 16]);
 impl Incarnation {
     /// A new one. Fails when the operating system has no randomness.
     pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(Self(bytes))
+        random_id().map(Self)
     }
 }
 

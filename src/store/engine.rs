@@ -127,18 +127,19 @@ impl Engine {
 
     /// The next batches that others have appended, each with its position; none when there are no more.
     pub(crate) fn behind(&self, reader: &mut BatchReader) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
-        let mut log = self.log();
-        let batches = reader.next(&*log.log)?;
-        log.head = reader.at;
-        Ok(batches)
+        let log = self.log();
+        reader.next(&*log.log)
     }
 
     /// Writes what a batch that the log has already was staged to.
     pub(crate) fn follow(&self, staged: &Staged, head: Head) -> Result<(), CommitError> {
+        // Together, so that nobody finds the replica behind what is acknowledged.
+        let mut log = self.log();
+        log.head = head;
         let applied = self.replica.check(staged).map_err(|error| error.to_string());
         let applied =
             applied.and_then(|()| self.replica.commit(staged, head).map_err(|error| error.to_string()));
-        applied.map_err(|why| self.log().fail(format!("position {} of the log: {why}", head.position)))
+        applied.map_err(|why| log.fail(format!("position {} of the log: {why}", head.position)))
     }
 
     /// The log, while changes are taken.

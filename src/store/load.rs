@@ -115,7 +115,7 @@ pub(super) fn serve(
         accounts: arc_swap::ArcSwap::from_pointee(state.accounts.clone()),
         engine: Arc::new(engine),
         unsaved: std::sync::Mutex::default(),
-        unwritten: std::sync::atomic::AtomicBool::default(),
+        unwritten: std::sync::atomic::AtomicU64::default(),
         closed: std::sync::Mutex::default(),
         clock,
         metrics: Arc::default(),

@@ -84,10 +84,15 @@ pub struct StoreId(pub [u8; 16]);
 impl StoreId {
     /// A new id. Fails when the operating system has no randomness.
     pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(Self(bytes))
+        random_id().map(Self)
     }
+}
+
+/// 16 random bytes. Fails when the operating system has no randomness.
+pub(crate) fn random_id() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(bytes)
 }
 
 impl fmt::Display for StoreId {

@@ -281,10 +281,10 @@ impl Store {
         let Published { ticket, everywhere, not_durable } = answer.await.map_err(|_| closed())??;
         let mut done = InForce { cut: Cut(0), nodes: None };
         if let Some(ticket) = ticket {
-            done.cut = self.stands(ticket).await?;
+            done = self.stands(here(ticket)).await?;
         }
         if let Some(everywhere) = everywhere {
-            done = self.stands_everywhere(everywhere).await?;
+            done = self.stands(on_every_node(everywhere)).await?;
         }
         if let Some(reason) = not_durable {
             return Err(ChangeError::NotDurable { reason, cut: done.cut });
@@ -293,33 +293,20 @@ impl Store {
         Ok((result.ok_or_else(closed)?, done))
     }
 
-    /// Waits for the fence.
-    async fn stands(&self, ticket: Completion) -> Result<Cut, ChangeError> {
-        let (metrics, began) = (&self.shared.metrics, Instant::now());
-        metrics.fences_raised.add(1);
-        let Ok(cut) = ticket.wait().await else {
-            metrics.fences_incomplete.add(1);
-            return Err(ChangeError::FenceIncomplete);
-        };
-        metrics.fence_duration.observe(began.elapsed());
-        metrics.cut.add(cut.0);
-        Ok(cut)
-    }
-
-    /// Waits for the fence of every node.
-    async fn stands_everywhere(
+    /// Waits for a fence.
+    async fn stands(
         &self,
-        everywhere: oneshot::Receiver<Completed>,
+        fence: impl Future<Output = Result<InForce, ChangeError>>,
     ) -> Result<InForce, ChangeError> {
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         metrics.fences_raised.add(1);
-        // Whoever would say so is gone only with the whole process.
-        let completed = everywhere.await.map_err(|_| ChangeError::FenceIncomplete)?;
+        let done = fence.await.inspect_err(|_| metrics.fences_incomplete.add(1))?;
         metrics.fence_duration.observe(began.elapsed());
-        metrics.cut.add(completed.cut);
-        metrics.lapsed.add(completed.lapsed.len() as u64);
-        let nodes = Nodes { confirmed: completed.confirmed.len(), lapsed: completed.lapsed };
-        Ok(InForce { cut: Cut(completed.cut), nodes: Some(nodes) })
+        metrics.cut.add(done.cut.0);
+        if let Some(nodes) = &done.nodes {
+            metrics.lapsed.add(nodes.lapsed.len() as u64);
+        }
+        Ok(done)
     }
 
     /// A text whose id is free.
@@ -338,6 +325,18 @@ impl Store {
 struct InForce {
     cut: Cut,
     nodes: Option<Nodes>,
+}
+
+async fn here(ticket: Completion) -> Result<InForce, ChangeError> {
+    let cut = ticket.wait().await.map_err(|_| ChangeError::FenceIncomplete)?;
+    Ok(InForce { cut, nodes: None })
+}
+
+async fn on_every_node(everywhere: oneshot::Receiver<Completed>) -> Result<InForce, ChangeError> {
+    // Whoever would say so is gone only with the whole process.
+    let Completed { confirmed, lapsed, cut, .. } =
+        everywhere.await.map_err(|_| ChangeError::FenceIncomplete)?;
+    Ok(InForce { cut: Cut(cut), nodes: Some(Nodes { confirmed: confirmed.len(), lapsed }) })
 }
 
 fn draw_text() -> Result<(TokenId, TokenText), ChangeError> {

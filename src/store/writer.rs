@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use super::{
     ChangeError,
     cluster::Node,
     engine::{CommitError, Engine},
-    model::TokenRecord,
+    model::{AuditEvent, TokenRecord},
     op::Op,
     sessions::Sessions,
     state::State,
@@ -78,8 +78,8 @@ pub(crate) struct Shared {
     pub sessions: Arc<Sessions>,
     /// Tokens that hold otherwise than the engine knows.
     pub unsaved: Mutex<HashMap<TokenId, TokenRecord>>,
-    /// The writer keeps removals that it could not write.
-    pub unwritten: AtomicBool,
+    /// How many removals the writer keeps that it could not write.
+    pub unwritten: AtomicU64,
     /// Why no change is taken any more.
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
@@ -212,7 +212,9 @@ impl Writer {
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
                 if let Err(reason) = self.follow() {
-                    batch.into_iter().for_each(|task| task.answer(Err(ChangeError::Closed(reason.clone()))));
+                    for task in batch {
+                        self.without_engine(task, ChangeError::Closed(reason.clone()), false);
+                    }
                     return;
                 }
                 let before = self.tx.state.clone();
@@ -319,14 +321,14 @@ impl Writer {
         if task.is_planned() {
             // It would look done to whoever repeats it: from here on, every answer says that nothing lasts,
             // until what is kept is written.
-            if closes || self.keep_unwritten(task.again(), before).is_err() {
-                self.lost(&reason);
+            let ops = self.tx.batch.ops.iter();
+            let told = ops.filter_map(|op| if let Op::AppendAudit(event) = op { Some(event) } else { None });
+            let told: Vec<_> = told.cloned().collect();
+            for AuditEvent { event, actor, target, .. } in &told {
+                tracing::warn!(event, actor, target, reason, "in force, but not durable");
             }
-            for op in &self.tx.batch.ops {
-                if let Op::AppendAudit(event) = op {
-                    let (event, actor, target) = (&event.event, &event.actor, &event.target);
-                    tracing::warn!(event, actor, target, reason, "in force, but not durable");
-                }
+            if closes || self.keep_unwritten(task.again(), told, before).is_err() {
+                self.lost(&reason);
             }
             let tokens = self.tx.batch.ops.iter().filter_map(|op| match op {
                 Op::PutToken(record) => Some((record.id, record.clone())),

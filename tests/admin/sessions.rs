@@ -358,7 +358,8 @@ fn ones_own_password_takes_the_present_one() {
 #[test]
 fn a_proxy_in_front_vouches_when_it_is_listed() {
     let start = |from: &str| {
-        let header = UserHeader { name: "x-remote-user".parse().unwrap(), from: vec![from.parse().unwrap()] };
+        let (name, from) = ("x-remote-user".parse().unwrap(), vec![from.parse().unwrap()]);
+        let header = UserHeader { name, from, key: None };
         let fixture = Fixture::signed_in_by(None, SignIn { header: Some(header), ..SignIn::default() });
         fixture.user("alice", &[]);
         fixture.user("bob", &[]);

@@ -3,29 +3,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
+mod clocks;
+mod credentials;
+mod failures;
 #[allow(dead_code, reason = "shared with the tests of one process")]
 #[path = "../process/harness.rs"]
 mod harness;
 mod nodes;
 mod relay;
+mod rounds;
 #[allow(dead_code, reason = "shared with the tests of the log")]
 #[path = "../../src/store/log/etcd/tests/server.rs"]
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
-
-use nodes::{Cluster, LEASE};
+use nodes::{Cluster, PROMPT};
 use relay::Mode;
-use rustix::process::Signal;
-use support::upstream::Upstream;
-
-/// What a change may take when everybody is there: far more than it does, on a machine that is busy.
-const PROMPT: Duration = Duration::from_secs(2);
+use server::Etcd;
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
@@ -53,59 +48,6 @@ fn a_change_on_one_node_holds_on_all() {
     for node in &cluster.nodes {
         node.directory.check("audit verify", 0);
     }
-}
-
-#[test]
-#[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_node_that_is_cut_off_serves_no_more_before_others_answer() {
-    let cluster = Cluster::start(3, 1);
-    let (id, token) = cluster.token(0, "ann", "ci");
-    let mut stream = cluster.stream(2, &token);
-    assert_eq!(stream.head().status, 200);
-    cluster.link(2, Mode::Hangs);
-    let reader = thread::spawn(move || {
-        // The last byte that came.
-        let mut last = Instant::now();
-        while stream.some().is_some_and(|bytes| bytes > 0) {
-            last = Instant::now();
-        }
-        last
-    });
-    assert!(cluster.is_ready(2), "a short interruption stops nobody");
-    let (answer, took) = cluster.revoke(0, &id);
-    let answered = Instant::now();
-    assert_eq!(answer["nodes"]["lapsed"][0], "gate-2", "{answer}");
-    assert!(took <= LEASE + Duration::from_millis(500), "{took:?}");
-    assert!(reader.join().unwrap() <= answered, "a byte came after the answer");
-    assert_eq!(cluster.status(2, &token), 503);
-    assert!(!cluster.is_ready(2));
-    cluster.link(2, Mode::Passes);
-    cluster.wait_until_ready(2);
-    assert_eq!(cluster.status(2, &token), 401);
-    assert_eq!(cluster.members(0), 3, "it has joined again");
-}
-
-#[test]
-#[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_killed_node_holds_up_one_change_and_comes_back() {
-    let mut cluster = Cluster::start(3, 1);
-    let (first, _) = cluster.token(0, "ann", "first");
-    let (second, token) = cluster.token(0, "ann", "second");
-    drop(cluster.nodes[2].process.take());
-    let (answer, took) = cluster.revoke(0, &first);
-    assert_eq!(answer["nodes"]["lapsed"][0], "gate-2", "{answer}");
-    assert!(took <= LEASE + Duration::from_millis(500), "{took:?}");
-    thread::sleep(LEASE + Duration::from_millis(200));
-    let (answer, took) = cluster.revoke(1, &second);
-    assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
-    assert!(took < PROMPT, "{took:?}");
-    cluster.run(2);
-    cluster.wait_until_ready(2);
-    assert_eq!(cluster.status(2, &token), 401);
-    let (third, _) = cluster.token(2, "ann", "third");
-    let (answer, took) = cluster.revoke(2, &third);
-    assert_eq!(answer["nodes"]["confirmed"], 3, "{answer}");
-    assert!(took < PROMPT, "{took:?}");
 }
 
 #[test]
@@ -139,26 +81,27 @@ fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, banned) = cluster.token(0, "bob", "banned");
     let (_, good) = cluster.token(0, "ann", "good");
+    cluster.create_user(0, "carl");
     cluster.link(0, Mode::Hangs);
     let alone = cluster.process(0);
-    for (method, path) in [("DELETE", format!("/v1/tokens/{id}")), ("POST", "/v1/users/bob/ban".into())] {
+    let bans = ["bob", "carl"].map(|login| ("POST", format!("/v1/users/{login}/ban")));
+    for (method, path) in bans.into_iter().chain([("DELETE", format!("/v1/tokens/{id}"))]) {
         let answer = alone.operator(method, &path, Some("{}"));
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         assert!(body.contains("not_durable"), "{path}: {} {body}", answer.status);
     }
-    let added = alone.operator("POST", "/v1/users", Some(r#"{"login": "eve", "name": "Eve"}"#));
-    assert_eq!(added.status, 503);
+    assert_eq!(cluster.create_user(0, "eve"), 503);
+    assert_eq!(cluster.metric(0, "permgate_cluster_unwritten"), 3);
+    // Then there is nobody left whom a ban would fit.
+    assert_eq!(cluster.process(1).operator("DELETE", "/v1/users/carl", None).status, 200);
     // What others write meanwhile about the same account stays.
     let renamed = cluster.process(1).operator("PATCH", "/v1/users/bob", Some(r#"{"name": "Robert"}"#));
     assert_eq!(renamed.status, 200);
     assert_eq!((cluster.status(1, &revoked), cluster.status(1, &banned)), (200, 200), "only there");
     cluster.link(0, Mode::Passes);
     cluster.wait_until_ready(0);
-    let end = Instant::now() + Duration::from_secs(10);
-    while (cluster.status(1, &revoked), cluster.status(1, &banned)) != (401, 401) {
-        assert!(Instant::now() < end, "{}", cluster.process(0).words.text());
-        thread::sleep(Duration::from_millis(50));
-    }
+    let there = || (cluster.status(1, &revoked), cluster.status(1, &banned));
+    cluster.wait_until("they are written", || there() == (401, 401));
     for node in 0..2 {
         let statuses = [&revoked, &banned, &good].map(|token| cluster.status(node, token));
         assert_eq!(statuses, [401, 401, 200], "node {node}");
@@ -167,56 +110,15 @@ fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
         cluster.nodes[node].directory.check("audit verify", 0);
     }
     cluster.token(0, "ann", "later");
-}
-
-#[test]
-#[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_stopped_node_passes_nothing_when_it_goes_on() {
-    let cluster = Cluster::start(2, 1);
-    let (id, token) = cluster.token(0, "ann", "ci");
-    let mut stream = cluster.stream(1, &token);
-    assert_eq!(stream.head().status, 200);
-    cluster.process(1).signal(Signal::STOP);
-    let (answer, _) = cluster.revoke(0, &id);
-    assert_eq!(answer["nodes"]["lapsed"][0], "gate-1", "{answer}");
-    let reader = thread::spawn(move || {
-        let mut sizes = Vec::new();
-        while let Some(bytes @ 1..) = stream.some() {
-            sizes.push((Instant::now(), bytes));
-        }
-        sizes
-    });
-    // The kernel has given what it had of it when it was stopped.
-    thread::sleep(Duration::from_millis(200));
-    let on = Instant::now();
-    cluster.process(1).signal(Signal::CONT);
-    let sizes = reader.join().unwrap();
-    let after: usize = sizes.iter().filter(|(at, _)| *at >= on).map(|(_, bytes)| bytes).sum();
-    // At most what was between the look at the clock and the write: one piece of the stream.
-    assert!(after <= 64, "{after} bytes after it went on");
-    cluster.wait_until_ready(1);
-    assert_eq!(cluster.status(1, &token), 401);
-}
-
-#[test]
-#[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
-    let mut cluster = Cluster::start(2, 3);
-    let (_, token) = cluster.token(0, "ann", "ci");
-    let leader = (0..3).find(|member| cluster.etcd.is_leader(*member)).unwrap();
-    cluster.etcd.kill(leader);
-    let ids: Vec<_> = (0..10).map(|number| cluster.token(number % 2, "ann", &format!("t{number}"))).collect();
-    for (_, text) in &ids {
-        assert_eq!((cluster.status(0, text), cluster.status(1, text)), (200, 200));
-    }
-    assert_eq!(cluster.status(1, &token), 200, "nobody lapsed");
-    cluster.nodes[1].directory.check("audit verify", 0);
+    assert_eq!(cluster.events(1, "removal.revert"), ["user:carl"]);
+    let counted = ["permgate_cluster_unwritten", "permgate_cluster_reverted_total"];
+    assert_eq!(counted.map(|name| cluster.metric(0, name)), [0, 1]);
 }
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
 fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories() {
-    let mut cluster = Cluster::prepare(2, 1, Upstream::endless().0);
+    let mut cluster = Cluster::prepare(Etcd::start(1, &[]), 2, "");
     // Alone first.
     let directory = &cluster.nodes[0].directory;
     let text = directory.read();

@@ -14,39 +14,63 @@ use crate::{
     support::{http::Client, upstream::Upstream},
 };
 
+/// What a change may take when everybody is there: far more than it does, on a machine that is busy.
+pub const PROMPT: Duration = Duration::from_secs(2);
+
 /// Shorter than the default, so that the tests are; the rest follows from it.
-pub const LEASE: Duration = Duration::from_secs(5);
+pub fn lease() -> Duration {
+    Duration::from_secs(number("PERMGATE_TEST_LEASE").unwrap_or(5))
+}
+
+/// How often a test repeats itself. Only where it is asked for does it hold what it measures against figures:
+/// elsewhere the machine may be busy.
+pub fn rounds() -> Option<u64> {
+    number("PERMGATE_TEST_ROUNDS")
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
 
 pub struct Cluster {
     pub etcd: Etcd,
     pub nodes: Vec<Node>,
-    _upstream: Upstream,
 }
 
 pub struct Node {
     pub directory: TestDirectory,
     pub process: Option<Process>,
     /// To each member.
-    relays: Vec<Relay>,
+    pub relays: Vec<Relay>,
 }
 
 impl Cluster {
     /// Made from nothing, and serving.
     pub fn start(nodes: usize, members: usize) -> Self {
-        let mut cluster = Self::prepare(nodes, members, Upstream::endless().0);
-        cluster.nodes[0].directory.check("cluster init", 0);
-        for node in 0..nodes {
-            cluster.run(node);
-        }
-        (0..nodes).for_each(|node| cluster.wait_until_ready(node));
-        cluster
+        Self::over(Etcd::start(members, &[]), nodes, "")
     }
 
-    /// Directories, configurations and etcd; nobody runs.
-    pub fn prepare(nodes: usize, members: usize, upstream: Upstream) -> Self {
-        let etcd = Etcd::start(members, &[]);
-        let nodes = (0..nodes).map(|number| Node::new(number, &etcd, upstream.address)).collect();
-        Self { etcd, nodes, _upstream: upstream }
+    /// With more lines in `[store.cluster]`.
+    pub fn over(etcd: Etcd, nodes: usize, lines: &str) -> Self {
+        Self::prepare(etcd, nodes, lines).started()
+    }
+
+    /// Directories and configurations in front of an endless stream; nobody runs.
+    pub fn prepare(etcd: Etcd, nodes: usize, lines: &str) -> Self {
+        Self::prepare_behind(etcd, nodes, Upstream::endless().0.address, lines)
+    }
+
+    pub fn prepare_behind(etcd: Etcd, nodes: usize, upstream: SocketAddr, lines: &str) -> Self {
+        let nodes = (0..nodes).map(|number| Node::new(number, &etcd, upstream, lines)).collect();
+        Self { etcd, nodes }
+    }
+
+    /// Made from nothing, or from what the first node has.
+    pub fn started(mut self) -> Self {
+        self.nodes[0].directory.check("cluster init", 0);
+        (0..self.nodes.len()).for_each(|node| self.run(node));
+        (0..self.nodes.len()).for_each(|node| self.wait_until_ready(node));
+        self
     }
 
     pub fn run(&mut self, node: usize) {
@@ -58,24 +82,64 @@ impl Cluster {
         self.nodes[node].process.as_ref().unwrap()
     }
 
+    /// A metric of a node.
+    pub fn metric(&self, node: usize, name: &str) -> u64 {
+        let page = self.process(node).operator("GET", "/metrics", None);
+        let value = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    }
+
+    /// The status of making a user.
+    pub fn create_user(&self, node: usize, login: &str) -> u16 {
+        let body = format!(r#"{{"login": "{login}", "name": "{login}"}}"#);
+        self.process(node).operator("POST", "/v1/users", Some(&body)).status
+    }
+
+    /// What the events of a kind are about, as a node has them.
+    pub fn events(&self, node: usize, event: &str) -> Vec<String> {
+        let mut targets = Vec::new();
+        let mut page = String::new();
+        loop {
+            let answer =
+                self.process(node).operator("GET", &format!("/v1/audit?limit=1000{page}"), None).json();
+            let items = answer["items"].as_array().unwrap().iter().filter(|one| one["event"] == event);
+            targets.extend(items.map(|one| one["target"].as_str().unwrap().to_owned()));
+            let Some(next) = answer["next"].as_str() else { return targets };
+            page = format!("&cursor={next}");
+        }
+    }
+
     pub fn is_ready(&self, node: usize) -> bool {
         self.process(node).operator("GET", "/readyz", None).status == 200
     }
 
-    pub fn wait_until_ready(&self, node: usize) {
+    /// What comes within some seconds.
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(20);
-        while !self.is_ready(node) {
-            assert!(Instant::now() < end, "node {node}: {}", self.process(node).words.text());
+        while !holds() {
+            if Instant::now() > end {
+                let running = self.nodes.iter().flat_map(|node| &node.process);
+                let words: Vec<_> = running.map(|process| process.words.text()).collect();
+                panic!("{what}\n{}", words.join("\n"));
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
+    pub fn wait_until_ready(&self, node: usize) {
+        self.wait_until(&format!("node {node} is ready"), || self.is_ready(node));
+    }
+
     /// A user with a token, by way of a node: its id and its text.
     pub fn token(&self, node: usize, login: &str, name: &str) -> (String, String) {
-        let process = self.process(node);
-        let user = format!(r#"{{"login": "{login}", "name": "{login}"}}"#);
         // There may be one already.
-        process.operator("POST", "/v1/users", Some(&user));
+        self.create_user(node, login);
+        self.token_of(node, login, name)
+    }
+
+    /// A token of a user whom there is.
+    pub fn token_of(&self, node: usize, login: &str, name: &str) -> (String, String) {
+        let process = self.process(node);
         let token = format!(r#"{{"name": "{name}", "scope": [{{"service": "one"}}]}}"#);
         let made = process.operator("POST", &format!("/v1/users/{login}/tokens"), Some(&token));
         let body: Value = serde_json::from_slice(&made.body).unwrap();
@@ -108,23 +172,22 @@ impl Cluster {
     }
 
     pub fn members(&self, node: usize) -> usize {
-        let answer = self.process(node).operator("GET", "/v1/cluster", None);
-        let body: Value = serde_json::from_slice(&answer.body).unwrap();
-        body["members"].as_array().unwrap().len()
+        let answer = self.process(node).operator("GET", "/v1/cluster", None).json();
+        answer["members"].as_array().unwrap().len()
     }
 }
 
 impl Node {
-    fn new(number: usize, etcd: &Etcd, upstream: SocketAddr) -> Self {
+    fn new(number: usize, etcd: &Etcd, upstream: SocketAddr, lines: &str) -> Self {
         let relays: Vec<_> = etcd.members.iter().map(|member| Relay::start(member.client)).collect();
-        let endpoints: Vec<_> =
-            relays.iter().map(|relay| format!("\"http://127.0.0.1:{}\"", relay.port)).collect();
-        let (endpoints, lease) = (endpoints.join(", "), LEASE.as_secs());
+        let endpoints: Vec<_> = relays.iter().map(|relay| format!("\"{}\"", etcd.url(relay.port))).collect();
+        let (endpoints, lease) = (endpoints.join(", "), lease().as_secs());
         let directory = TestDirectory::new(&format!(
             r#"[store.cluster]
 endpoints = [{endpoints}]
 node = "gate-{number}"
 lease = "{lease}s"
+{lines}
 [upstream.one]
 urls = ["http://{upstream}"]
 [service.one]

@@ -6,9 +6,10 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
+        mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +18,15 @@ pub enum Mode {
     Passes,
     /// Connections are closed, and new ones too.
     Cut,
-    /// Bytes are taken and go nowhere.
+    /// Bytes are taken and go nowhere for now.
     Hangs,
+    /// What the node asks arrives; what it is answered does not for now.
+    Mute,
+    /// Both ways, everything [`DELAY`] later.
+    Slow,
 }
+
+pub const DELAY: Duration = Duration::from_millis(150);
 
 pub struct Relay {
     pub port: u16,
@@ -44,8 +51,9 @@ impl Relay {
                 let mut open = sockets.lock().unwrap();
                 open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
                 drop(open);
-                pump(client.try_clone().unwrap(), server.try_clone().unwrap(), shared.clone());
-                pump(server, client, shared.clone());
+                let (asks, hears) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                pump(asks, hears, shared.clone(), &[Mode::Hangs]);
+                pump(server, client, shared.clone(), &[Mode::Hangs, Mode::Mute]);
             }
         });
         Self { port, mode, open }
@@ -53,7 +61,7 @@ impl Relay {
 
     pub fn set(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::SeqCst);
-        if mode != Mode::Hangs {
+        if matches!(mode, Mode::Passes | Mode::Cut) {
             for socket in self.open.lock().unwrap().drain(..) {
                 // It may be closed already.
                 let _ = socket.shutdown(Shutdown::Both);
@@ -62,15 +70,28 @@ impl Relay {
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, mode: Arc<AtomicU8>) {
+fn pump(from: TcpStream, mut to: TcpStream, mode: Arc<AtomicU8>, held: &'static [Mode]) {
     from.set_nodelay(true).unwrap();
+    let (sender, taken) = mpsc::channel::<(Instant, Vec<u8>)>();
+    let mut source = from.try_clone().unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
-        while let Ok(read @ 1..) = from.read(&mut buffer) {
-            while mode.load(Ordering::SeqCst) == Mode::Hangs as u8 {
+        while let Ok(read @ 1..) = source.read(&mut buffer) {
+            if sender.send((Instant::now(), buffer[..read].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+    thread::spawn(move || {
+        let is = |other: &Mode| mode.load(Ordering::SeqCst) == *other as u8;
+        for (at, bytes) in taken {
+            if is(&Mode::Slow) {
+                thread::sleep((at + DELAY).saturating_duration_since(Instant::now()));
+            }
+            while held.iter().any(is) {
                 thread::sleep(Duration::from_millis(5));
             }
-            if to.write_all(&buffer[..read]).is_err() {
+            if to.write_all(&bytes).is_err() {
                 break;
             }
         }

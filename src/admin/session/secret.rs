@@ -18,6 +18,10 @@ pub(in crate::admin) struct Secret(Zeroizing<String>);
 #[derive(Clone, Copy)]
 pub struct Csrf(blake3::Hash);
 
+/// By which [`Csrf`]s are made for users whom a proxy vouches for with every request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FormKey([u8; 32]);
+
 const SESSION: &str = "permgate 2026-11 session digest";
 const CSRF: &str = "permgate 2026-11 session csrf";
 const HEADER: &str = "permgate 2026-11 header csrf";
@@ -51,13 +55,24 @@ impl Secret {
     }
 }
 
-impl Csrf {
-    /// For a user whom a proxy vouches for with every request; `key` lives as long as the process.
-    pub(in crate::admin) fn of_user(key: &[u8; 32], user: &str) -> Self {
-        let key = blake3::derive_key(HEADER, key);
-        Self(blake3::keyed_hash(&key, user.as_bytes()))
+impl FormKey {
+    /// One that lives as long as the process.
+    pub(in crate::admin) fn draw() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self::of_secret(&bytes))
     }
 
+    pub fn of_secret(secret: &[u8]) -> Self {
+        Self(blake3::derive_key(HEADER, secret))
+    }
+
+    pub(in crate::admin) fn csrf(&self, user: &str) -> Csrf {
+        Csrf(blake3::keyed_hash(&self.0, user.as_bytes()))
+    }
+}
+
+impl Csrf {
     pub fn text(&self) -> String {
         self.0.to_hex().to_string()
     }
@@ -71,6 +86,12 @@ impl Csrf {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+impl fmt::Debug for FormKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FormKey(..)")
     }
 }
 

@@ -34,6 +34,11 @@ pub(super) const ADMIN: &[Key] = &[
         "Addresses and networks of the proxies from which `user_header` is believed.",
     ),
     key(
+        "user_header_key",
+        ValueKind::Secret,
+        "`\"file:PATH\"` or `\"env:NAME\"`: a secret of 32 characters or more that signs forms behind `user_header`; the same on every gateway of a cluster. Not reloadable.",
+    ),
+    key(
         "oidc",
         ValueKind::Table(OIDC),
         "Sign-in by an OpenID Connect provider; needs `admin.url`.",

@@ -22,6 +22,12 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 impl Expiry {
+    /// Of a PEM file. `None`: it has no certificate that can be read.
+    pub fn read(path: &Path) -> Option<Self> {
+        let chain = super::load_certificates(path, &mut blake3::Hasher::new()).ok()?;
+        Self::of(path, &chain)
+    }
+
     pub(super) fn of(path: &Path, chain: &[CertificateDer<'_>]) -> Option<Self> {
         let at = chain.iter().filter_map(|certificate| not_after(certificate)).min()?;
         Some(Self { cert: path.to_owned(), at })

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::store::log::Head;
+use crate::store::log::{Head, random_id};
 
 /// Tells apart whose entry stands at a position: two nodes may have put the same operations there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +12,7 @@ pub struct AttemptId(pub [u8; 16]);
 impl AttemptId {
     /// A new one. Fails when the operating system has no randomness.
     pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(Self(bytes))
+        random_id().map(Self)
     }
 }
 

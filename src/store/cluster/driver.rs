@@ -27,6 +27,10 @@ use crate::{
 const PROBE: Duration = Duration::from_secs(2);
 /// Before something that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Why etcd does not help is said again: the cause may be another one, or be seen only now.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// What was refused is for people to mend; a sign-in costs etcd a lot.
+const REFUSED_AGAIN: Duration = Duration::from_secs(1);
 /// So often the protocol is asked even if nothing happens: the monotonic clock rests in a suspend.
 const LOOK: Duration = Duration::from_millis(500);
 /// While changes wait for others, what those have written is read so often: a watch may lose it.
@@ -70,28 +74,37 @@ impl Driver {
     }
 
     async fn probes(self: Arc<Self>) {
-        let mut unanswered = false;
+        // When the log was told last that they fail, and whether etcd refuses.
+        let mut failed: Option<(Instant, bool)> = None;
+        let metrics = self.store.metrics();
         loop {
             let probe = self.node.probe();
             match self.connection.probe().await {
                 Ok(head) => {
-                    if std::mem::take(&mut unanswered) {
+                    if failed.take().is_some() {
                         tracing::info!("etcd answers again");
                     }
                     if let Err(fork) = self.node.probed(probe, head) {
                         self.node.forked(fork);
                     }
-                    if self.store.has_unwritten() {
+                    if self.store.unwritten() > 0 {
                         // The writer tries again before it looks for what others have written.
                         self.follow_now().await;
                     }
                     sleep(PROBE).await;
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut unanswered, true) {
-                        tracing::warn!(%error, "etcd does not answer: this node serves as long as its permission lasts");
+                    let refused = error.is_final();
+                    let (what, count, pause) = match refused {
+                        true => ("refuses this node", &metrics.probes_refused, REFUSED_AGAIN),
+                        false => ("does not answer", &metrics.probes_unanswered, AGAIN),
+                    };
+                    if failed.is_none_or(|(at, before)| before != refused || at.elapsed() >= SAY_AGAIN) {
+                        failed = Some((Instant::now(), refused));
+                        tracing::warn!(%error, "etcd {what}: it serves as long as its permission lasts");
                     }
-                    sleep(AGAIN).await;
+                    count.add(1);
+                    sleep(pause).await;
                 }
             }
         }

@@ -169,8 +169,7 @@ impl Node {
     }
 
     pub(super) fn probe(&self) -> Probe {
-        let shared = self.shared();
-        shared.protocol.probe(shared.head, BootTime::now())
+        Probe { floor: self.shared().head, sent: BootTime::now() }
     }
 
     /// A probe has shown the head of the log.

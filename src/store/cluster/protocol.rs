@@ -142,11 +142,6 @@ impl Protocol {
         &self.members
     }
 
-    /// Notes that a probe is being sent now. `floor` is what has been applied.
-    pub fn probe(&self, floor: Head, now: BootTime) -> Probe {
-        Probe { sent: now, floor }
-    }
-
     /// The head that a probe has shown. Whether entries are missing here, and whether it fits what was
     /// followed, is [`Follower::behind`](super::Follower::behind)'s to say, first.
     pub fn probed(&mut self, probe: Probe, head: Head) {

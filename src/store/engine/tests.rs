@@ -16,17 +16,15 @@ use crate::store::{
 
 mod damage;
 
-struct TestDirectory {
-    directory: tempfile::TempDir,
-}
+struct TestDirectory(tempfile::TempDir);
 
 impl TestDirectory {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.path().join("store")
+        self.0.path().join("store")
     }
 
     fn generation(&self) -> PathBuf {
@@ -243,7 +241,7 @@ fn a_replica_that_was_left_behind_catches_up() {
     let dir = TestDirectory::new();
     dir.filled().close();
     let sled = dir.generation().join("sled");
-    let kept = dir.directory.path().join("kept");
+    let kept = dir.0.path().join("kept");
     copy(&sled, &kept);
     let engine = dir.open().unwrap();
     for number in 200..300 {
@@ -272,7 +270,7 @@ fn a_directory_that_cannot_be_trusted_is_refused() {
     let check = |name: &str, spoil: &dyn Fn(&TestDirectory), expected: &str| {
         let dir = TestDirectory::new();
         dir.filled().close();
-        fs::write(dir.directory.path().join("monday.backup"), "").unwrap();
+        fs::write(dir.0.path().join("monday.backup"), "").unwrap();
         spoil(&dir);
         let said = match dir.open() {
             Ok(_) => panic!("{name}: opened"),

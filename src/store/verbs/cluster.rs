@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::Unfenced;
+use super::{Unfenced, here};
 use crate::{
     fence::Cut,
     store::{
@@ -15,9 +15,8 @@ use crate::{
 };
 
 impl Store {
-    /// Whether something that was taken away holds on this node only, since etcd could not be written.
-    #[cfg(feature = "etcd")]
-    pub(in crate::store) fn has_unwritten(&self) -> bool {
+    /// How many removals hold on this node only, since etcd could not be written.
+    pub fn unwritten(&self) -> u64 {
         self.shared.unwritten.load(std::sync::atomic::Ordering::Relaxed)
     }
 
@@ -30,7 +29,7 @@ impl Store {
         let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
         let mut cut = Cut(0);
         for ticket in followed.tickets {
-            cut.0 += self.stands(ticket).await?.0;
+            cut.0 += self.stands(here(ticket)).await?.cut.0;
         }
         Ok((followed.head, cut))
     }

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
+
 use super::{Batch, CommitError, State, Task, Writer};
+use crate::store::{ChangeError, audit::NewAuditEvent, model::AuditEvent};
 
 /// Beyond this the node takes no changes until it is started again.
 const MOST: usize = 10_000;
@@ -19,41 +22,63 @@ pub(crate) struct Unwritten {
     /// What the log has: without the removals.
     pub logged: State,
     tasks: Vec<Task>,
+    /// What the audit log was to say of each.
+    told: Vec<Vec<AuditEvent>>,
     tried: Instant,
 }
 
 impl Writer {
-    /// Keeps a removal that holds here. `logged`: what the log has without it. An error: there are too many.
-    pub(super) fn keep_unwritten(&mut self, task: Task, logged: State) -> Result<(), TooMany> {
+    /// Keeps a removal that holds here. `told`: its events; `logged`: what the log has without it. An error:
+    /// there are too many.
+    pub(super) fn keep_unwritten(
+        &mut self,
+        task: Task,
+        told: Vec<AuditEvent>,
+        logged: State,
+    ) -> Result<(), TooMany> {
         let unwritten = self.unwritten.get_or_insert_with(|| {
             let tried = Instant::now();
-            Unwritten { logged, tasks: Vec::new(), tried }
+            Unwritten { logged, tasks: Vec::new(), told: Vec::new(), tried }
         });
         if unwritten.tasks.len() == MOST {
             return Err(TooMany);
         }
         unwritten.tasks.push(task);
-        self.shared.unwritten.store(true, Ordering::Relaxed);
+        unwritten.told.push(told);
+        self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What held here, but no longer fits what others have changed, has ended: the audit log says so.
+    fn note_reverted(&mut self, error: &ChangeError, told: &[AuditEvent]) {
+        for AuditEvent { event, actor, target, request_id, .. } in told {
+            tracing::warn!(event, actor, target, %error, "it held here, but could not be written, and ends");
+            let change = json!({"event": event, "by": actor, "reason": error.to_string()});
+            let reverted = NewAuditEvent::new("removal.revert", "system", target.clone(), Some(change));
+            self.tx.audit(NewAuditEvent { request_id: request_id.clone(), ..reverted });
+        }
     }
 
     /// Tries to write what is kept. Until that has been done, no other change is written.
     pub(super) fn write_unwritten(&mut self) {
         let due = |unwritten: &mut Unwritten| unwritten.tried.elapsed() >= AGAIN;
-        let Some(Unwritten { logged, mut tasks, .. }) = self.unwritten.take_if(due) else { return };
+        let Some(Unwritten { logged, mut tasks, told, .. }) = self.unwritten.take_if(due) else { return };
         let in_force = mem::replace(&mut self.tx.state, logged.clone());
         self.tx.as_logged = true;
-        tasks.iter_mut().for_each(|task| self.plan(task));
+        for (task, told) in tasks.iter_mut().zip(&told) {
+            self.plan(task);
+            if let Some(error) = task.refusal() {
+                self.note_reverted(error, told);
+            }
+        }
         self.tx.as_logged = false;
         self.add_affected(&tasks);
         let planned = tasks.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
                 tracing::info!(planned, "what was taken away while etcd could not be written is durable now");
-                self.shared.unwritten.store(false, Ordering::Relaxed);
-                for error in tasks.iter().filter_map(Task::refusal) {
-                    tracing::warn!(%error, "a removal that held here no longer fits what others have changed, and ends");
-                }
+                self.shared.unwritten.store(0, Ordering::Relaxed);
+                self.shared.metrics.reverted.add((tasks.len() - planned) as u64);
                 // What is left of these are tokens whose removal was refused: they are again as the log has them.
                 let unsaved = self.shared.unsaved(mem::take);
                 let logged = unsaved.into_keys().filter_map(|id| self.tx.rows().token(id).ok().flatten());
@@ -66,7 +91,7 @@ impl Writer {
             Err(error) => {
                 self.tx.batch = Batch::default();
                 self.tx.state = in_force;
-                self.unwritten = Some(Unwritten { logged, tasks, tried: Instant::now() });
+                self.unwritten = Some(Unwritten { logged, tasks, told, tried: Instant::now() });
                 match error {
                     CommitError::Failed(reason) => self.lost(&reason),
                     // What others have written is applied to both states, and the next try stands on that.

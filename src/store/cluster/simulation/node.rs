@@ -104,7 +104,7 @@ impl Node {
     /// Every two seconds.
     pub fn tick(&mut self, now: BootTime) {
         if !self.asks(|asked| matches!(asked, PendingRequest::Probe(_))) {
-            let probe = self.protocol.probe(self.follower.head(), now);
+            let probe = Probe { floor: self.follower.head(), sent: now };
             self.send(Request::Probe, PendingRequest::Probe(probe));
         }
         // A watch may have lost what somebody acknowledged.

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::uri::PathAndQuery;
@@ -68,7 +68,12 @@ struct Pinned {
     turn: usize,
     channel: Option<Channel>,
     token: Option<MetadataValue<Ascii>>,
+    /// When and why a sign-in was refused last.
+    refused: Option<(Instant, CallError)>,
 }
+
+/// A sign-in that was refused is not tried again before: it costs etcd more than anything else.
+const SIGN_IN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a connection is pinged after, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -170,6 +175,11 @@ impl Client {
         turn: usize,
         channel: &Channel,
     ) -> Result<MetadataValue<Ascii>, CallError> {
+        if let Some((at, error)) = &self.pinned().refused
+            && at.elapsed() < SIGN_IN_AGAIN
+        {
+            return Err(error.clone());
+        }
         let path = &user.password_file;
         let refused = |reason: String| CallError::Refused(reason);
         let password = fs::read_to_string(path)
@@ -178,10 +188,15 @@ impl Client {
             name: user.name.clone(),
             password: password.trim_end_matches(['\r', '\n']).to_owned(),
         };
-        let answer = self.ask(turn, channel.clone(), None, question).await;
-        let token = answer.map_err(Failed::into_call_error)?.token;
-        let token = MetadataValue::try_from(token).map_err(|_| refused("its token is no text".to_owned()))?;
-        self.pinned().token = Some(token.clone());
+        let answer = self.ask(turn, channel.clone(), None, question).await.map_err(Failed::into_call_error);
+        let mut pinned = self.pinned();
+        pinned.refused = match &answer {
+            Err(error @ CallError::Refused(_)) => Some((Instant::now(), error.clone())),
+            _ => None,
+        };
+        let token = MetadataValue::try_from(answer?.token);
+        let token = token.map_err(|_| refused("its token is no text".to_owned()))?;
+        pinned.token = Some(token.clone());
         Ok(token)
     }
 

@@ -142,7 +142,7 @@ impl Connection {
 
     /// Whose entry stands at a position; `None` when there is none.
     pub(super) async fn winner(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
-        let get = RangeRequest { key: self.keys.log(position), range_end: Vec::new(), limit: 0 };
+        let get = RangeRequest::of(self.keys.log(position));
         let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
         match found.kvs.first() {
             Some(kv) => Ok(Some(self.decode(kv, store).await?)),
@@ -169,7 +169,7 @@ impl Connection {
             let mut number = 0;
             while whole.len() < length {
                 let key = self.keys.part(position, attempt.0, number);
-                let get = RangeRequest { key, range_end: Vec::new(), limit: 0 };
+                let get = RangeRequest::of(key);
                 let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
                 match found.kvs.first() {
                     Some(piece) if !piece.value.is_empty() => whole.extend_from_slice(&piece.value),

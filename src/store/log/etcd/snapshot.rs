@@ -8,7 +8,7 @@ use super::{
     keys::Keys,
     wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest},
 };
-use crate::store::log::entry::array;
+use crate::store::log::{entry::array, random_id};
 
 /// etcd takes up to 1.5 MiB a request.
 const PART: usize = 512 << 10;
@@ -61,8 +61,7 @@ impl Connection {
 
     /// Begins a snapshot. Blocks.
     pub fn upload(&self) -> Result<SnapshotUpload<'_>, Unreachable> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|e| Unreachable::answered(format!("no randomness: {e}")))?;
+        let id = random_id().map_err(|e| Unreachable::answered(format!("no randomness: {e}")))?;
         let before = self.block(self.current_snapshot())?;
         Ok(SnapshotUpload {
             connection: self,
@@ -78,7 +77,7 @@ impl Connection {
     pub fn download(&self, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
         for number in 0..snapshot.parts {
             let key = self.keys.snapshot_part(snapshot.id, number);
-            let get = RangeRequest { key, range_end: Vec::new(), limit: 0 };
+            let get = RangeRequest::of(key);
             let found = self.block(self.insist(get)).map_err(io::Error::other)?;
             let part = found.kvs.first().ok_or_else(|| {
                 io::Error::other("a newer snapshot has taken the place of the one in etcd: try again")
@@ -108,7 +107,7 @@ impl Connection {
     }
 
     async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), Unreachable> {
-        let get = RangeRequest { key: self.keys.current_snapshot(), range_end: Vec::new(), limit: 0 };
+        let get = RangeRequest::of(self.keys.current_snapshot());
         let found = self.insist(get).await?;
         match found.kvs.first() {
             None => Ok((None, 0)),

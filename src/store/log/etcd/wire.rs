@@ -33,8 +33,6 @@ pub(super) struct RangeRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RangeResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
     #[prost(message, repeated, tag = "2")]
     pub kvs: Vec<KeyValue>,
 }
@@ -48,23 +46,11 @@ pub(super) struct PutRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PutResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct DeleteRangeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub range_end: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct DeleteRangeResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
 }
 
 /// Exactly one of the fields is set.
@@ -142,10 +128,6 @@ pub(super) struct WatchCreateRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WatchResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    #[prost(bool, tag = "3")]
-    pub created: bool,
     #[prost(bool, tag = "4")]
     pub canceled: bool,
     /// Not 0: the start lies before this revision, and what was before it is gone.
@@ -193,12 +175,12 @@ impl UnaryRequest for RangeRequest {
 
 impl UnaryRequest for PutRequest {
     const PATH: &'static str = "/etcdserverpb.KV/Put";
-    type Answer = PutResponse;
+    type Answer = ();
 }
 
 impl UnaryRequest for DeleteRangeRequest {
     const PATH: &'static str = "/etcdserverpb.KV/DeleteRange";
-    type Answer = DeleteRangeResponse;
+    type Answer = ();
 }
 
 impl UnaryRequest for TxnRequest {
@@ -220,19 +202,25 @@ impl Compare {
     }
 }
 
+impl RangeRequest {
+    /// A key alone.
+    pub(super) fn of(key: Vec<u8>) -> Self {
+        Self { key, ..Self::default() }
+    }
+}
+
 impl RequestOp {
     pub(super) fn get(key: Vec<u8>) -> Self {
-        let range = RangeRequest { key, range_end: Vec::new(), limit: 0 };
-        Self { range: Some(range), put: None, delete_range: None }
+        Self { range: Some(RangeRequest::of(key)), ..Self::default() }
     }
 
     pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> Self {
-        Self { range: None, put: Some(PutRequest { key, value }), delete_range: None }
+        Self { put: Some(PutRequest { key, value }), ..Self::default() }
     }
 
     pub(super) fn delete(key: Vec<u8>) -> Self {
         let delete = DeleteRangeRequest { key, range_end: Vec::new() };
-        Self { range: None, put: None, delete_range: Some(delete) }
+        Self { delete_range: Some(delete), ..Self::default() }
     }
 }
 

@@ -73,6 +73,11 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
         "session.end" => vec![actor, text(" signed out "), target()],
         "session.refused" => vec![text("Signing in as "), target(), text(" failed")],
         "config.reload" => vec![actor, text(" reloaded the "), thing("config", None)],
+        "removal.revert" => {
+            let (event, by, reason) = (field("event"), field("by"), field("reason"));
+            let what = format!(": {event} by {by} holds no longer: {reason}");
+            vec![target(), text(&what)]
+        }
         "refusal" => refusal(view, change, target()),
         other => vec![actor, text(&format!(": {other} ")), target()],
     };
@@ -174,6 +179,11 @@ mod tests {
         check(
             event("user.ban", "operator", "user:zoe", json!({"reason": "left"})),
             "The operator banned zoe: left",
+        );
+        let reverted = json!({"event": "user.ban", "by": "ann", "reason": "no such user"});
+        check(
+            event("removal.revert", "system", "user:zoe", reverted),
+            "zoe: user.ban by ann holds no longer: no such user",
         );
         check(
             event("group.member.add", "root", "group:dev", json!({"user": "ann"})),

@@ -5,12 +5,14 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 /// Stopped when it is dropped.
+#[allow(dead_code, reason = "the tests of the log and those of whole gateways use parts of it")]
 pub struct Etcd {
     pub members: Vec<Member>,
     directory: tempfile::TempDir,
@@ -20,15 +22,20 @@ pub struct Etcd {
 pub struct Member {
     pub client: u16,
     peer: u16,
+    /// For metrics and health, in plain text whatever clients have to speak.
+    tells: u16,
     child: Option<Child>,
 }
 
+#[allow(dead_code, reason = "the tests of the log and those of whole gateways use parts of it")]
 impl Etcd {
     pub fn start(members: usize, extra: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ports = free_ports(2 * members);
-        let members =
-            ports.chunks(2).map(|pair| Member { client: pair[0], peer: pair[1], child: None }).collect();
+        let ports = free_ports(3 * members);
+        let members = ports
+            .chunks(3)
+            .map(|ports| Member { client: ports[0], peer: ports[1], tells: ports[2], child: None })
+            .collect();
         let extra = extra.iter().map(|&option| option.to_owned()).collect();
         let mut etcd = Self { members, directory, extra };
         (0..etcd.members.len()).for_each(|member| etcd.run(member));
@@ -37,7 +44,13 @@ impl Etcd {
     }
 
     pub fn urls(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client)).collect()
+        self.members.iter().map(|member| self.url(member.client)).collect()
+    }
+
+    /// A port where clients are meant to speak as they have to.
+    pub fn url(&self, port: u16) -> String {
+        let encrypted = self.extra.iter().any(|option| option == "--cert-file");
+        format!("{}://127.0.0.1:{port}", if encrypted { "https" } else { "http" })
     }
 
     /// Starts a member, again after [`kill`](Self::kill).
@@ -49,8 +62,9 @@ impl Etcd {
             .enumerate()
             .map(|(number, member)| format!("m{number}=http://127.0.0.1:{}", member.peer))
             .collect();
-        let Member { client, peer, .. } = self.members[member];
-        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let Member { client, peer, tells, .. } = self.members[member];
+        let [peer, tells] = [peer, tells].map(|port| format!("http://127.0.0.1:{port}"));
+        let client = self.url(client);
         let log =
             File::options().create(true).append(true).open(path.join(format!("m{member}.log"))).unwrap();
         let child = Command::new("etcd")
@@ -60,7 +74,7 @@ impl Etcd {
             .arg(path.join(format!("m{member}")))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &cluster.join(",")])
+            .args(["--initial-cluster", &cluster.join(","), "--listen-metrics-urls", &tells])
             .args(["--heartbeat-interval", "100", "--election-timeout", "500"])
             .args(&self.extra)
             .stdin(Stdio::null())
@@ -80,7 +94,6 @@ impl Etcd {
     }
 
     /// As when its disk is lost.
-    #[allow(dead_code, reason = "for the tests of whole gateways")]
     pub fn wipe(&mut self, member: usize) {
         self.kill(member);
         std::fs::remove_dir_all(self.directory.path().join(format!("m{member}"))).unwrap();
@@ -88,19 +101,62 @@ impl Etcd {
         self.wait_until_healthy(member);
     }
 
-    #[allow(dead_code, reason = "for the tests of whole gateways")]
+    /// What a member's disk has, to be [put back](Self::put_back) later. It is stopped for it.
+    pub fn save(&mut self, member: usize) {
+        self.kill(member);
+        let [from, to] = self.saved(member);
+        std::fs::create_dir(&to).unwrap();
+        copy(&from, &to);
+        self.run(member);
+        self.wait_until_healthy(member);
+    }
+
+    /// As when it is restored from an old snapshot.
+    pub fn put_back(&mut self, member: usize) {
+        self.kill(member);
+        let [to, from] = self.saved(member);
+        std::fs::remove_dir_all(&to).unwrap();
+        std::fs::rename(from, to).unwrap();
+        self.run(member);
+        self.wait_until_healthy(member);
+    }
+
+    fn saved(&self, member: usize) -> [PathBuf; 2] {
+        [format!("m{member}"), format!("m{member}.saved")].map(|name| self.directory.path().join(name))
+    }
+
     pub fn pid(&self, member: usize) -> u32 {
         self.members[member].child.as_ref().unwrap().id()
     }
 
+    /// A call of the API as JSON, by way of the first member; `token` is of a sign-in. The status and the
+    /// answer.
+    pub fn call(&self, path: &str, token: &str, body: &str) -> (u16, String) {
+        let port = self.members[0].client;
+        // An empty one is an invalid one.
+        let token = if token.is_empty() { String::new() } else { format!("Authorization: {token}\r\n") };
+        let head = format!("POST /v3/{path} HTTP/1.0\r\nHost: localhost\r\n{token}");
+        let length = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        let answer = exchange(port, &(head + &length + body)).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// One that must succeed.
+    pub fn must(&self, path: &str, token: &str, body: &str) -> String {
+        let (status, answer) = self.call(path, token, body);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
     pub fn is_leader(&self, member: usize) -> bool {
-        let metrics = get(self.members[member].client, "/metrics").unwrap_or_default();
+        let metrics = get(self.members[member].tells, "/metrics").unwrap_or_default();
         metrics.lines().any(|line| line == "etcd_server_is_leader 1")
     }
 
     pub fn wait_until_healthy(&self, member: usize) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !get(self.members[member].client, "/health").is_some_and(|body| body.contains("true")) {
+        while !get(self.members[member].tells, "/health").is_some_and(|body| body.contains("true")) {
             assert!(Instant::now() < end, "etcd is not healthy: {}", self.directory.path().display());
             thread::sleep(Duration::from_millis(30));
         }
@@ -122,9 +178,25 @@ fn free_ports(count: usize) -> Vec<u16> {
 }
 
 fn get(port: u16, path: &str) -> Option<String> {
+    exchange(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy(&from, &to);
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+fn exchange(port: u16, request: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

@@ -1,0 +1,41 @@
+//! What several gateways have to share.
+
+use super::*;
+
+#[test]
+fn what_gateways_of_a_cluster_sign_by_comes_from_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!("user_header_key = \"file:{}\"", path.display())
+    };
+    let vouched =
+        |key: &str| format!("[admin]\nuser_header = \"X-User\"\nuser_header_from = [\"10.0.0.5\"]\n{key}\n");
+    let check = |name: &str, addition: &str, cluster: bool, expected: &[&str]| {
+        let section = "[store.cluster]\nendpoints = [\"http://localhost:2379\"]\nnode = \"a\"\n";
+        let text = format!("{SMALL}{addition}{}", if cluster { section } else { "" });
+        let errors = errors_of(&text);
+        // A plain build says that it cannot do it at all.
+        let errors: Vec<_> = errors.iter().filter(|error| !error.contains("was built without")).collect();
+        assert_eq!(errors.len(), expected.len(), "{name}: {errors:?}");
+        for (error, expected) in errors.iter().zip(expected) {
+            assert!(error.contains(expected), "{name}: {error}");
+        }
+    };
+    let (long, short) = (secret("long", &"x".repeat(32)), secret("short", "hunter2"));
+    let assertion = "[assertion]\nissuer = \"https://gate.example\"\n";
+    check("nothing to sign", "", true, &[]);
+    check("assertions", assertion, true, &["sign assertions by keys of its own"]);
+    check("assertions alone", assertion, false, &[]);
+    check("forms", &vouched(""), true, &["sign forms by a key of its own | give all of them the same file"]);
+    check("forms alone", &vouched(""), false, &[]);
+    check("forms by a file", &vouched(&long), true, &[]);
+    check(
+        "a short secret",
+        &vouched(&short),
+        false,
+        &["shorter than 32 characters | `openssl rand -hex 32`"],
+    );
+    check("written here", &vouched("user_header_key = \"hunter2\""), false, &["not written into this file"]);
+}

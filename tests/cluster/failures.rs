@@ -1,0 +1,239 @@
+//! What may become of etcd and of the way to it: each row of the table in `docs/cluster.md`, with its promise.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use permgate::store::{
+    cluster::Etcd as EtcdSettings,
+    log::{
+        Log as _,
+        etcd::{Connection, EtcdLog, Settings},
+    },
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    nodes::{Cluster, PROMPT, lease},
+    relay::Mode,
+    server::Etcd,
+};
+
+fn signal(etcd: &Etcd, member: usize, signal: Signal) {
+    kill_process(Pid::from_raw(etcd.pid(member).cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_full_etcd_stops_changes_and_nothing_else() {
+    let cluster = Cluster::over(Etcd::start(1, &["--quota-backend-bytes", "16777216"]), 2, "");
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, good) = cluster.token(0, "ann", "good");
+    // `f` and a mebibyte, in base64.
+    let filler = format!(r#"{{"key": "Zg==", "value": "{}"}}"#, "AAAA".repeat((1 << 20) / 3));
+    while cluster.etcd.call("kv/put", "", &filler).0 == 200 {}
+    thread::sleep(lease() + Duration::from_secs(1));
+    for node in 0..2 {
+        assert_eq!(cluster.status(node, &good), 200, "it serves on");
+        assert_eq!(cluster.create_user(node, "eve"), 503);
+    }
+    let answer = cluster.process(0).operator("DELETE", &format!("/v1/tokens/{id}"), None);
+    assert!(answer.status == 503 && answer.text().contains("not_durable"), "{}", answer.text());
+    assert_eq!((cluster.status(0, &revoked), cluster.status(1, &revoked)), (401, 200), "on the asked node");
+    assert_eq!(cluster.metric(0, "permgate_cluster_unwritten"), 1);
+    // Somebody makes room.
+    cluster.etcd.must("kv/deleterange", "", r#"{"key": "Zg=="}"#);
+    compact(&cluster.etcd);
+    cluster.etcd.must("maintenance/defragment", "", "{}");
+    let alarms = cluster.etcd.must("maintenance/alarm", "", "{}");
+    let alarms: serde_json::Value = serde_json::from_str(&alarms).unwrap();
+    let member = &alarms["alarms"][0]["memberID"];
+    let disarm = format!(r#"{{"action": "DEACTIVATE", "alarm": "NOSPACE", "memberID": {member}}}"#);
+    cluster.etcd.must("maintenance/alarm", "", &disarm);
+    cluster.wait_until("it is written", || cluster.status(1, &revoked) == 401);
+    cluster.wait_until("nothing is left", || cluster.metric(0, "permgate_cluster_unwritten") == 0);
+    assert_eq!(cluster.create_user(1, "eve"), 201);
+    cluster.nodes[1].directory.check("audit verify", 0);
+}
+
+/// Everything but the newest.
+fn compact(etcd: &Etcd) {
+    let found = etcd.must("kv/range", "", r#"{"key": "bm9uZQ=="}"#);
+    let revision = found.split_once(r#""revision":""#).unwrap().1.split_once('"').unwrap().0.to_owned();
+    etcd.must("kv/compaction", "", &format!(r#"{{"revision": "{revision}", "physical": true}}"#));
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn what_was_compacted_or_trimmed_away_is_not_missed() {
+    let mut cluster = Cluster::start(2, 1);
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, good) = cluster.token(0, "ann", "good");
+    cluster.link(1, Mode::Hangs);
+    // This node must say so on its own, or be waited for; both nodes have the rest.
+    for number in 0..3 {
+        assert_eq!(cluster.create_user(0, &format!("while-away-{number}")), 201);
+    }
+    compact(&cluster.etcd);
+    cluster.link(1, Mode::Passes);
+    cluster.wait_until_ready(1);
+    let (answer, _) = cluster.revoke(0, &id);
+    assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
+    assert_eq!((cluster.status(1, &revoked), cluster.status(1, &good)), (401, 200));
+    assert_eq!(cluster.events(1, "user.create").len(), 4);
+    // Its place in the log itself goes, while it runs and while it does not.
+    for runs in [true, false] {
+        if runs {
+            cluster.link(1, Mode::Hangs);
+        } else {
+            drop(cluster.nodes[1].process.take());
+        }
+        let name = format!("before-trim-{runs}");
+        assert_eq!(cluster.create_user(0, &name), 201);
+        trim(&cluster);
+        compact(&cluster.etcd);
+        assert_eq!(cluster.create_user(0, &format!("after-trim-{runs}")), 201);
+        if runs {
+            cluster.link(1, Mode::Passes);
+            let status = cluster.nodes[1].process.as_mut().unwrap().end();
+            assert!(!status.success());
+            let words = cluster.process(1).words.text();
+            assert!(words.contains("away for too long"), "{words}");
+        }
+        cluster.run(1);
+        cluster.wait_until_ready(1);
+        let users = cluster.events(1, "user.create");
+        for name in [name, format!("after-trim-{runs}")] {
+            assert_eq!(users.iter().filter(|user| **user == format!("user:{name}")).count(), 1, "{name}");
+        }
+        assert_eq!((cluster.status(1, &revoked), cluster.status(1, &good)), (401, 200));
+        cluster.nodes[1].directory.check("audit verify", 0);
+    }
+}
+
+/// As the eldest node does it once the log is long: a snapshot, and nothing in front of it.
+fn trim(cluster: &Cluster) {
+    let etcd = EtcdSettings {
+        endpoints: cluster.etcd.urls(),
+        prefix: "/permgate".to_owned(),
+        tls: None,
+        user: None,
+    };
+    let connection = Connection::start(Settings::new(etcd)).unwrap();
+    let position =
+        cluster.process(0).operator("GET", "/v1/cluster", None).json()["position"].as_u64().unwrap();
+    let stream = cluster.process(0).operator("GET", "/v1/backup", None).body;
+    let mut upload = connection.upload().unwrap();
+    std::io::Write::write_all(&mut upload, &stream).unwrap();
+    upload.publish(position).unwrap();
+    EtcdLog::open(connection).unwrap().trim(position + 1).unwrap();
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_change_whose_answer_was_lost_is_made_once() {
+    let cluster = Cluster::start(2, 3);
+    for round in 0..3 {
+        let login = format!("u{round}");
+        let (status, took) = thread::scope(|scope| {
+            cluster.link(0, Mode::Mute);
+            let begun = Instant::now();
+            let change = scope.spawn(|| cluster.create_user(0, &login));
+            // Longer than a call may take, so that it is sent again.
+            thread::sleep(Duration::from_millis(1500));
+            cluster.link(0, Mode::Passes);
+            (change.join().unwrap(), begun.elapsed())
+        });
+        assert_eq!(status, 201, "after {took:?}");
+        cluster.wait_until("the other node has it", || cluster.create_user(1, &login) == 409);
+    }
+    assert_eq!(cluster.events(1, "user.create").len(), 3);
+    cluster.nodes[1].directory.check("audit verify", 0);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_hung_a_dead_and_a_slow_endpoint_stop_nobody() {
+    let cluster = Cluster::start(2, 3);
+    let (_, token) = cluster.token(0, "ann", "ci");
+    let serves = |what: &str, longest: Duration| {
+        let end = Instant::now() + lease() + Duration::from_secs(1);
+        let mut number = 0;
+        while Instant::now() < end {
+            let begun = Instant::now();
+            assert_eq!(cluster.create_user(number % 2, &format!("{what}{number}")), 201, "{what}");
+            assert!(begun.elapsed() < longest, "{what}: {:?}", begun.elapsed());
+            assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200], "{what}");
+            number += 1;
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    for member in 0..3 {
+        signal(&cluster.etcd, member, Signal::STOP);
+        serves(&format!("hung{member}-"), Duration::from_secs(5));
+        signal(&cluster.etcd, member, Signal::CONT);
+        cluster.etcd.wait_until_healthy(member);
+    }
+    cluster.nodes.iter().for_each(|node| node.relays[0].set(Mode::Cut));
+    serves("dead", Duration::from_secs(5));
+    cluster.nodes.iter().for_each(|node| node.relays[0].set(Mode::Passes));
+    (0..2).for_each(|node| cluster.link(node, Mode::Slow));
+    serves("slow", Duration::from_secs(5));
+    assert_eq!(cluster.metric(0, "permgate_cluster_lapsed_total"), 0);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn without_a_majority_of_etcd_nobody_serves_beyond_the_lease() {
+    let cluster = Cluster::start(2, 3);
+    let (id, token) = cluster.token(0, "ann", "ci");
+    [1, 2].into_iter().for_each(|member| signal(&cluster.etcd, member, Signal::STOP));
+    let begun = Instant::now();
+    assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200], "for a while");
+    let is_cut_off = |node| cluster.stream(node, &token).try_status() == Some(503);
+    cluster.wait_until("it is cut off", || (0..2).all(is_cut_off));
+    assert!(begun.elapsed() <= lease() + PROMPT, "{:?}", begun.elapsed());
+    // Somebody else may have decided meanwhile: nobody knows.
+    [1, 2].into_iter().for_each(|member| signal(&cluster.etcd, member, Signal::CONT));
+    (0..2).for_each(|node| cluster.wait_until_ready(node));
+    assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200]);
+    let (answer, _) = cluster.revoke(1, &id);
+    assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
+    assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [401, 401]);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn an_etcd_that_went_back_in_time_is_refused_until_a_copy_is_adopted() {
+    let mut cluster = Cluster::start(2, 1);
+    let (id, revoked) = cluster.token(0, "ann", "revoked");
+    let (_, good) = cluster.token(0, "ann", "good");
+    cluster.etcd.save(0);
+    (0..2).for_each(|node| cluster.wait_until_ready(node));
+    let (answer, _) = cluster.revoke(0, &id);
+    assert_eq!(answer["revoked"], true, "{answer}");
+    cluster.etcd.put_back(0);
+    for node in 0..2 {
+        cluster.process(node).words.wait_for("serves no more: `permgate cluster adopt`");
+        assert_eq!([&good, &revoked].map(|token| cluster.status(node, token)), [503, 503]);
+        assert_eq!(cluster.create_user(node, "eve"), 503);
+        let standing = cluster.process(node).operator("GET", "/v1/cluster", None).json();
+        assert_eq!(standing["standing"], "forked", "{standing}");
+    }
+    let (_, words) = cluster.nodes[0].directory.check("cluster adopt", 1);
+    assert!(words.contains("in use by process"), "{words}");
+    for node in &mut cluster.nodes {
+        node.process.take().unwrap().stop();
+    }
+    let (_, words) = cluster.nodes[0].directory.check("run", 1);
+    assert!(words.contains("cluster adopt"), "{words}");
+    cluster.nodes[0].directory.check("cluster adopt", 0);
+    for node in 0..2 {
+        cluster.run(node);
+        cluster.wait_until_ready(node);
+        assert_eq!([&good, &revoked].map(|token| cluster.status(node, token)), [200, 401]);
+    }
+    assert_eq!(cluster.create_user(1, "eve"), 201);
+    cluster.nodes[1].directory.check("audit verify", 0);
+}

@@ -1,0 +1,212 @@
+//! What ends a node or keeps it from the others, with figures: `PERMGATE_TEST_ROUNDS=50 PERMGATE_TEST_LEASE=10
+//! cargo test --features etcd --test cluster -- --ignored --nocapture cut_off`.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    nodes::{Cluster, PROMPT, lease, rounds},
+    relay::Mode,
+    support::http::Client,
+};
+
+/// What a deadline may be missed by where the machine is busy.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A limit that is held where figures are asked for.
+fn limit(figure: Duration) -> Duration {
+    if rounds().is_some() { figure } else { figure.max(PROMPT) }
+}
+
+/// Prints what each round has measured, and the worst.
+fn report(what: &str, measured: &[Duration]) {
+    let worst = measured.iter().max().unwrap();
+    println!("{what}: worst {worst:.1?} of {} rounds: {measured:.1?}", measured.len());
+}
+
+/// When each piece of a stream came, and how large it was, until it ended.
+fn read(mut stream: Client) -> thread::JoinHandle<Vec<(Instant, usize)>> {
+    thread::spawn(move || {
+        let mut pieces = Vec::new();
+        while let Some(bytes @ 1..) = stream.some() {
+            pieces.push((Instant::now(), bytes));
+        }
+        pieces
+    })
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_node_that_is_cut_off_serves_no_more_before_others_answer() {
+    let cluster = Cluster::start(3, 1);
+    let (mut last, mut answers) = (Vec::new(), Vec::new());
+    for round in 0..rounds().unwrap_or(1) {
+        let (id, token) = cluster.token(0, "ann", &format!("t{round}"));
+        let mut stream = cluster.stream(2, &token);
+        assert_eq!(stream.head().status, 200);
+        // With and without a word to the node that it is cut off.
+        cluster.link(2, if round % 2 == 0 { Mode::Hangs } else { Mode::Cut });
+        let cut = Instant::now();
+        let reader = read(stream);
+        assert!(cluster.is_ready(2), "a short interruption stops nobody");
+        let (answer, took) = cluster.revoke(0, &id);
+        let answered = Instant::now();
+        assert_eq!(answer["nodes"]["lapsed"][0], "gate-2", "{answer}");
+        assert!(took <= lease() + GRACE, "{took:?}");
+        let pieces = reader.join().unwrap();
+        let (end, _) = *pieces.last().unwrap();
+        let after: usize = pieces.iter().filter(|(at, _)| *at > answered).map(|(_, bytes)| bytes).sum();
+        assert_eq!(after, 0, "round {round}: bytes after the answer");
+        assert!(end - cut <= lease(), "round {round}: the last byte came {:?} after the cut", end - cut);
+        last.push(end - cut);
+        answers.push(took);
+        assert_eq!(cluster.status(2, &token), 503);
+        assert!(!cluster.is_ready(2));
+        cluster.link(2, Mode::Passes);
+        cluster.wait_until_ready(2);
+        assert_eq!(cluster.status(2, &token), 401);
+        cluster.wait_until("it has joined again", || cluster.members(0) == 3);
+    }
+    report("last byte of the node after the cut", &last);
+    report("answer of the others", &answers);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_killed_node_holds_up_one_change_and_comes_back() {
+    let mut cluster = Cluster::start(3, 1);
+    let (mut firsts, mut seconds) = (Vec::new(), Vec::new());
+    for round in 0..rounds().unwrap_or(1) {
+        let (first, _) = cluster.token(0, "ann", &format!("first{round}"));
+        let (second, token) = cluster.token(0, "ann", &format!("second{round}"));
+        drop(cluster.nodes[2].process.take());
+        let (answer, took) = cluster.revoke(0, &first);
+        assert_eq!(answer["nodes"]["lapsed"][0], "gate-2", "{answer}");
+        assert!(took <= lease() + GRACE, "{took:?}");
+        firsts.push(took);
+        thread::sleep(lease() + Duration::from_millis(200));
+        let (answer, took) = cluster.revoke(1, &second);
+        assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
+        assert!(took < limit(Duration::from_millis(100)), "{took:?}");
+        seconds.push(took);
+        cluster.run(2);
+        cluster.wait_until_ready(2);
+        assert_eq!(cluster.status(2, &token), 401);
+        let (third, _) = cluster.token(2, "ann", &format!("third{round}"));
+        let (answer, took) = cluster.revoke(2, &third);
+        assert_eq!(answer["nodes"]["confirmed"], 3, "{answer}");
+        assert!(took < PROMPT, "{took:?}");
+    }
+    report("first change after kill -9", &firsts);
+    report("the next one", &seconds);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_stopped_node_passes_nothing_when_it_goes_on() {
+    let cluster = Cluster::start(2, 1);
+    let mut passed = Vec::new();
+    for round in 0..rounds().unwrap_or(1) {
+        let (id, token) = cluster.token(0, "ann", &format!("t{round}"));
+        let mut stream = cluster.stream(1, &token);
+        assert_eq!(stream.head().status, 200);
+        cluster.process(1).signal(Signal::STOP);
+        let (answer, _) = cluster.revoke(0, &id);
+        assert_eq!(answer["nodes"]["lapsed"][0], "gate-1", "{answer}");
+        let reader = read(stream);
+        // The kernel has given what it had of it when it was stopped.
+        thread::sleep(lease() / 2);
+        let on = Instant::now();
+        cluster.process(1).signal(Signal::CONT);
+        let pieces = reader.join().unwrap();
+        let after: usize = pieces.iter().filter(|(at, _)| *at >= on).map(|(_, bytes)| bytes).sum();
+        // At most what was between the look at the clock and the write: one piece of the stream.
+        assert!(after <= 64, "{after} bytes after it went on");
+        passed.push(after);
+        cluster.wait_until_ready(1);
+        assert_eq!(cluster.status(1, &token), 401);
+    }
+    println!("bytes after a stopped node went on: {passed:?}");
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
+    let mut cluster = Cluster::start(2, 3);
+    let (_, token) = cluster.token(0, "ann", "ci");
+    let mut gaps = Vec::new();
+    let (mut acknowledged, mut unclear) = (Vec::new(), Vec::new());
+    for round in 0..rounds().unwrap_or(1) {
+        let leader = (0..3).find(|member| cluster.etcd.is_leader(*member)).unwrap();
+        let over = AtomicBool::new(false);
+        let (cluster_now, token, done) = (&cluster, &token, &over);
+        let pid = rustix::process::Pid::from_raw(cluster.etcd.pid(leader).cast_signed()).unwrap();
+        let (made, statuses) = thread::scope(|scope| {
+            let writer = scope.spawn(move || write(cluster_now, round, done));
+            let reader = scope.spawn(move || {
+                let mut statuses = Vec::new();
+                while !done.load(Ordering::SeqCst) {
+                    statuses.extend([0, 1].map(|node| cluster_now.status(node, token)));
+                }
+                statuses
+            });
+            thread::sleep(Duration::from_millis(500));
+            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+            thread::sleep(Duration::from_millis(3500));
+            over.store(true, Ordering::SeqCst);
+            (writer.join().unwrap(), reader.join().unwrap())
+        });
+        assert!(statuses.iter().all(|status| *status == 200), "round {round}: somebody lapsed");
+        let answered: Vec<_> = made.iter().filter(|one| one.status == 201).map(|one| one.at).collect();
+        gaps.push(answered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap());
+        for one in made {
+            if one.status == 201 { &mut acknowledged } else { &mut unclear }.push(one.login);
+        }
+        cluster.etcd.kill(leader);
+        cluster.etcd.run(leader);
+        cluster.etcd.wait_until_healthy(leader);
+    }
+    report("longest time between two changes", &gaps);
+    let made = cluster.events(1, "user.create");
+    let times = |login: &str| made.iter().filter(|target| **target == format!("user:{login}")).count();
+    let lost: Vec<_> = acknowledged.iter().filter(|login| times(login) == 0).collect();
+    let doubled: Vec<_> = acknowledged.iter().chain(&unclear).filter(|login| times(login) > 1).collect();
+    println!(
+        "{} acknowledged, {} unclear, lost: {lost:?}, doubled: {doubled:?}",
+        acknowledged.len(),
+        unclear.len()
+    );
+    assert!(lost.is_empty() && doubled.is_empty());
+    assert!(
+        gaps.iter()
+            .all(|gap| *gap
+                <= Duration::from_secs(3) + if rounds().is_some() { Duration::ZERO } else { PROMPT })
+    );
+    for node in &cluster.nodes {
+        node.directory.check("audit verify", 0);
+    }
+}
+
+/// A change that was asked for.
+struct Made {
+    login: String,
+    status: u16,
+    at: Instant,
+}
+
+/// Makes users by way of both nodes, one after the other, until it is over.
+fn write(cluster: &Cluster, round: u64, over: &AtomicBool) -> Vec<Made> {
+    let mut made = Vec::new();
+    while !over.load(Ordering::SeqCst) {
+        let login = format!("u{round}-{}", made.len());
+        let status = cluster.create_user(made.len() % 2, &login);
+        made.push(Made { login, status, at: Instant::now() });
+        thread::sleep(Duration::from_millis(5));
+    }
+    made
+}
