@@ -4,7 +4,7 @@ import socket
 
 from selenium.webdriver.common.by import By
 
-from driving import WIDTHS, accessible, call, gateway, look, narrow, page, quick, sign_in, text, through
+from driving import VIEWS, WIDTHS, accessible, call, gateway, look, narrow, page, quick, sign_in, text, through
 
 PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice", "groups", "groups/developers", "roles", "services",
          "tokens", "live", "audit", "explain", "explain?method=GET&url=/hub/api/x&user=nobody", "configuration", "docs", "nothing"]
@@ -13,7 +13,7 @@ PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice"
 def whole(driver, path):
     name = path.split("?")[0].replace("/", "-") + ("-answer" if "?" in path else "")
     facts = quick(driver, "/" + path, name)
-    accessible(driver, name)
+    accessible(driver, name, VIEWS)
     for width in WIDTHS:
         narrow(driver, name, width)
     look(driver, 1280)
