@@ -108,7 +108,10 @@ const permgate = {
 
   /** Shows another state of a page in place: the content is replaced, the frame stays. */
   async visit(url, { push = false, focus = true } = {}) {
+    const turn = (permgate.turn = (permgate.turn ?? 0) + 1);
     const answer = await fetch(url, { headers: { Accept: "text/html" }, credentials: "same-origin" }).catch(() => null);
+    // Another state is on its way already.
+    if (turn !== permgate.turn) return;
     if (!answer) return location.assign(url);
     if (answer.redirected && new URL(answer.url).pathname === "/sign-in") return location.assign(answer.url);
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -117,16 +120,21 @@ const permgate = {
     if (push) history.pushState(null, "", url);
     const held = now.contains(document.activeElement) ? document.activeElement : null;
     const id = held?.id;
-    const range = held?.matches("input[type=search]") ? [held.selectionStart, held.selectionEnd] : null;
+    const typed = !focus && held?.matches("form[data-search] input");
+    const range = held?.type === "search" ? [held.selectionStart, held.selectionEnd] : null;
     const marks = new Set([...now.querySelectorAll("details[open][id]")].map((one) => one.id));
     now.replaceChildren(...then.childNodes);
     document.title = next.title;
     enhance(now);
     for (const mark of marks) if (document.getElementById(mark)) document.getElementById(mark).open = true;
     const same = id && document.getElementById(id);
-    if (same) {
+    if (same && typed) {
+      // Somebody may be typing into it: the field stays, with what came meanwhile.
+      same.replaceWith(held);
+      held.focus({ preventScroll: true });
+      if (range) held.setSelectionRange(...range);
+    } else if (same) {
       same.focus({ preventScroll: true });
-      if (range) same.setSelectionRange(...range);
     } else if (focus && held) {
       const heading = now.querySelector("h1");
       heading.tabIndex = -1;
@@ -290,9 +298,9 @@ function enhance(root) {
   }
   for (const form of root.querySelectorAll("form[data-search]")) {
     let wait;
-    form.addEventListener("input", () => {
+    form.addEventListener("input", ({ target }) => {
       clearTimeout(wait);
-      wait = setTimeout(() => search(form), 250);
+      wait = setTimeout(() => search(target.form), 250);
     });
   }
   for (const ready of Object.values(permgate.ready)) ready(root);

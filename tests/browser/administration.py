@@ -26,6 +26,13 @@ def labelled(words):
     return f"[aria-label='{words}']"
 
 
+def filtered(driver, act):
+    """Does what narrows a list, and waits until the content is the new one."""
+    driver.execute_script("document.querySelector('main > *').dataset.old = ''")
+    act()
+    gone(driver, "[data-old]")
+
+
 def enter(driver):
     sign_in(driver, "root")
 
@@ -203,10 +210,9 @@ def log(driver, hand):
     call(driver, "POST", "/v1/users/nobody/ban", {"reason": f"seen by {hand.name}"})
     call(driver, "POST", "/v1/users/nobody/unban")
     driver.get(page + "/audit")
-    hand.choose(driver, "#by-event", "Users")
-    seen(driver, "#by-actor").send_keys("root")
-    seen(driver, "#by-target").send_keys("nobody")
-    seen(driver, "#by-from").send_keys(time.strftime("%m%d%Y", time.gmtime()))
+    filtered(driver, lambda: hand.choose(driver, "#by-event", "Users"))
+    for field, words in [("#by-actor", "root"), ("#by-target", "nobody"), ("#by-from", time.strftime("%m%d%Y", time.gmtime()))]:
+        filtered(driver, lambda: seen(driver, field).send_keys(words))
     until(driver, lambda d: all(f"{name}=" in d.current_url for name in ("event", "actor", "target", "from")))
     until(driver, lambda d: all("nobody" in one.text for one in d.find_elements(By.CSS_SELECTOR, "#events > li > p")))
     text(driver, f"root banned nobody: seen by {hand.name}", "#events")

@@ -210,7 +210,7 @@ def quick(driver, path, name):
 
 # Of a whole page; 640 is what 1280 pixels are at 200 %.
 VIEWS = (1280, 768, 640, 390)
-WIDTHS = (320, 360, 480, 560, 620, 650, 680, 720, 800, 880, 950, 970, 1020, 1080, 1180, 1400)
+WIDTHS = (320, 360, 480, 600, 650, 680, 720, 800, 950, 970, 1080, 1400)
 
 
 def narrow(driver, name, width):
@@ -228,7 +228,7 @@ def accessible(driver, name, views=(1280, 390)):
     driver.execute_script(AXE)
     for width in views:
         narrow(driver, name, width)
-        for dark in (False, True):
+        for dark in (False, True) if width != 640 else (False,):
             look(driver, width, dark)
             # The scheme changes colours and nothing else.
             rules = {"preload": False, **({"runOnly": ["color-contrast", "link-in-text-block"]} if dark else {})}
