@@ -2,7 +2,7 @@
 //! index. Written by one publisher alone, the store's writer thread.
 
 use std::{
-    hash::{BuildHasher as _, BuildHasherDefault},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -41,25 +41,32 @@ pub struct State {
     permission: ForwardPermission,
 }
 
-/// Digest to token, lock-free (papaya with the identity hash).
+/// Digest to token, lock-free.
 pub struct TokenIndex {
-    tokens: papaya::HashMap<Digest, Token, BuildHasherDefault<DigestHasher>>,
+    tokens: papaya::HashMap<Digest, Token, DigestHash>,
+    hash: DigestHash,
     imported: AtomicU64,
 }
 
 /// So many tokens are put in order before they go into a new index.
 const BATCH: usize = 1 << 15;
 
-/// Digests are uniform already: eight of their bytes are the hash.
-#[derive(Default)]
-pub struct DigestHasher(u64);
+/// Spreads digests by keys that nobody knows. Most are uniform already, but an imported token's is what somebody
+/// wrote: with one place for many of them, papaya grows without end and never answers.
+#[derive(Clone, Copy)]
+pub struct DigestHash([u64; 4]);
+
+pub struct DigestHasher {
+    keys: [u64; 4],
+    hash: u64,
+}
 
 impl State {
     pub fn new(snapshot: Snapshot) -> Arc<Self> {
         Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             version: AtomicU64::new(0),
-            index: TokenIndex { tokens: papaya::HashMap::default(), imported: AtomicU64::new(0) },
+            index: TokenIndex::default(),
             permission: ForwardPermission::default(),
         })
     }
@@ -102,11 +109,10 @@ impl TokenIndex {
     pub fn fill<R>(&self, about: usize, fill: impl FnOnce(&mut dyn FnMut(Digest, Token)) -> R) -> R {
         let tokens = self.tokens.pin();
         tokens.reserve(about);
-        let hasher = BuildHasherDefault::<DigestHasher>::new();
         let mask = about.next_power_of_two() as u64 - 1;
         // In the order of their places, as the processor's caches like them best.
         let insert = |batch: &mut Vec<(Digest, Token)>| {
-            batch.sort_by_cached_key(|(digest, _)| hasher.hash_one(digest) & mask);
+            batch.sort_by_cached_key(|(digest, _)| self.hash.hash_one(digest) & mask);
             for (digest, token) in batch.drain(..) {
                 tokens.insert(digest, token);
             }
@@ -157,15 +163,75 @@ impl TokenIndex {
     }
 }
 
-impl std::hash::Hasher for DigestHasher {
+impl Default for TokenIndex {
+    fn default() -> Self {
+        let hash = DigestHash::default();
+        Self { tokens: papaya::HashMap::with_hasher(hash), hash, imported: AtomicU64::new(0) }
+    }
+}
+
+impl Default for DigestHash {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self([1, 2, 3, 4].map(|number| random.hash_one(number)))
+    }
+}
+
+impl BuildHasher for DigestHash {
+    type Hasher = DigestHasher;
+
+    fn build_hasher(&self) -> DigestHasher {
+        DigestHasher { keys: self.0, hash: 0 }
+    }
+}
+
+impl Hasher for DigestHasher {
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(head) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*head);
+        for (word, key) in bytes.as_chunks().0.iter().zip(self.keys) {
+            let product = u128::from(self.hash ^ u64::from_le_bytes(*word)) * u128::from(key);
+            #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+            let folded = product as u64 ^ (product >> 64) as u64;
+            self.hash = folded;
         }
     }
     // `[u8; 32]` hashes its length first; that carries no information here.
     fn write_usize(&mut self, _: usize) {}
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::{
+        rules::ServiceId,
+        secret::TokenId,
+        subject::{Access, Scope, TokenEnd, UserIx},
+    };
+
+    #[test]
+    fn digests_that_somebody_chose_are_found_like_others() {
+        let token = Token {
+            id: TokenId::parse("abcdefghijkl").unwrap(),
+            owner: UserIx(0),
+            scope: Scope::new([(ServiceId(0), Access::Full)]).unwrap(),
+            not_before: None,
+            expires_at: None,
+            end: TokenEnd::None,
+            allow_ips: Box::default(),
+        };
+        // Two bytes differ, at any place: more digests than papaya tries places for one.
+        for at in (0..31).step_by(3) {
+            let index = TokenIndex::default();
+            let digests = (0..1_000_u16).map(|number| {
+                let mut digest = [0; 32];
+                digest[at..at + 2].copy_from_slice(&number.to_le_bytes());
+                Digest::from_bytes(digest)
+            });
+            digests.clone().for_each(|digest| index.put(digest, token.clone()));
+            assert_eq!(index.find(|_| true).len(), 1_000, "at {at}");
+            assert!(digests.clone().all(|digest| index.with(&digest, |found| found.is_some())), "at {at}");
+        }
     }
 }

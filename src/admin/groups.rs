@@ -6,8 +6,7 @@ use axum::{
     response::Response,
     routing::{get, put},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -18,7 +17,7 @@ use super::{
     error::Problem,
     offload::READS,
     pagination::{Cursor, Paging, Params},
-    wire::{Json, emptied, if_match, ok, revised, with_reach},
+    wire::{Json, created, deleted, emptied, if_match, ok, revised, updated, with_reach},
 };
 use crate::{
     authz::{
@@ -92,13 +91,7 @@ async fn create(
     Json(body): Json<Create>,
 ) -> Result<Response, Problem> {
     let changed = context.store.create_group(caller.actor(), body.name, body.parent).await?;
-    let name = utf8_percent_encode(&changed.record.name, NON_ALPHANUMERIC);
-    let location = HeaderValue::try_from(format!("/v1/groups/{name}"));
-    let mut response = changed_answer(&context, StatusCode::CREATED, &changed);
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(created(answer(&context, &changed), "/v1/groups", &changed.record.name))
 }
 
 async fn show(
@@ -126,7 +119,7 @@ async fn edit(
     let revision = if_match(&headers)?;
     let edit = GroupEdit { name: body.name, parent: body.parent };
     let changed = context.store.edit_group(caller.actor(), name, revision, edit).await?;
-    Ok(changed_answer(&context, StatusCode::OK, &changed))
+    Ok(answer(&context, &changed))
 }
 
 async fn delete(
@@ -135,7 +128,7 @@ async fn delete(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let changed = context.store.delete_group(caller.actor(), name).await?;
-    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
+    Ok(deleted(&changed))
 }
 
 async fn join(
@@ -167,9 +160,9 @@ async fn set_member(
     Ok(ok(&with_reach(json!({"group": group, "user": login, "member": member}), &changed)))
 }
 
-fn changed_answer(context: &Context, status: StatusCode, changed: &Updated<GroupRecord>) -> Response {
-    let body = with_reach(json!(GroupView::new(&context.store.accounts(), &changed.record)), changed);
-    revised(status, changed.record.revision, &body)
+fn answer(context: &Context, changed: &Updated<GroupRecord>) -> Response {
+    let view = GroupView::new(&context.store.accounts(), &changed.record);
+    updated(&view, view.revision, changed)
 }
 
 impl GroupView {

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
     routing::{delete, get},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use super::{
     error::Problem,
     offload::READS,
     pagination::{Cursor, Paging, Params},
-    wire::{Json, if_match, ok, revised, with_reach},
+    wire::{Json, created, deleted, if_match, ok, revised, updated, with_reach},
 };
 use crate::{
     authz::{
@@ -25,7 +25,7 @@ use crate::{
         subject::Permission,
     },
     store::{
-        GrantTarget, RoleEdit,
+        GrantTarget, RoleEdit, Updated,
         model::{GrantRecord, Grantee, RoleRecord},
     },
 };
@@ -111,11 +111,7 @@ async fn create(
 ) -> Result<Response, Problem> {
     let permissions = permissions(&body.permissions)?;
     let changed = context.store.create_role(caller.actor(), body.key, body.name, permissions).await?;
-    let mut response = revised(StatusCode::CREATED, changed.record.revision, &RoleView::new(&changed.record));
-    if let Ok(location) = HeaderValue::try_from(format!("/v1/roles/{}", changed.record.key)) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(created(answer(&changed), "/v1/roles", &changed.record.key))
 }
 
 async fn edit(
@@ -129,8 +125,11 @@ async fn edit(
     let permissions = body.permissions.as_deref().map(permissions).transpose()?;
     let edit = RoleEdit { name: body.name, permissions };
     let changed = context.store.edit_role(caller.actor(), key, revision, edit).await?;
-    let body = with_reach(json!(RoleView::new(&changed.record)), &changed);
-    Ok(revised(StatusCode::OK, changed.record.revision, &body))
+    Ok(answer(&changed))
+}
+
+fn answer(changed: &Updated<RoleRecord>) -> Response {
+    updated(&RoleView::new(&changed.record), changed.record.revision, changed)
 }
 
 fn permissions(words: &[String]) -> Result<Vec<Permission>, Problem> {
@@ -146,7 +145,7 @@ async fn remove(
     Path(key): Path<String>,
 ) -> Result<Response, Problem> {
     let changed = context.store.delete_role(caller.actor(), key).await?;
-    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
+    Ok(deleted(&changed))
 }
 
 async fn list_grants(

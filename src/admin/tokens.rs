@@ -7,10 +7,10 @@ mod view;
 use axum::{
     Router,
     extract::{Path, State},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{get, post},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -29,8 +29,8 @@ use super::{
     caller::Caller,
     error::Problem,
     wire::{
-        BodyDigest, HumanDuration, Json, Time, emptied, forget, if_match, revised, secret_answer, tagged,
-        with_reach,
+        BodyDigest, HumanDuration, Json, Time, emptied, forget, if_match, located, revised, secret_answer,
+        tagged, updated,
     },
 };
 use crate::{
@@ -146,9 +146,8 @@ async fn edit(
     };
     let revision = if_match(&headers)?;
     let changed = context.store.edit_token(caller.actor(), id, revision, edit).await?;
-    let revision = changed.record.revision;
-    let body = with_reach(json!(TokenView::new(&context, changed.record.clone())), &changed);
-    Ok(revised(StatusCode::OK, revision, &body))
+    let view = TokenView::new(&context, changed.record.clone());
+    Ok(updated(&view, view.revision, &changed))
 }
 
 async fn revoke(
@@ -161,8 +160,7 @@ async fn revoke(
     let own = owner.is_some_and(|owner| caller.is(&owner));
     let reason = if own { RevokeReason::User } else { RevokeReason::Admin };
     let changed = context.store.revoke_token(caller.actor(), id, reason).await?;
-    let body = with_reach(json!({"revoked": true}), &changed);
-    Ok(revised(StatusCode::OK, changed.record.revision, &body))
+    Ok(updated(&json!({"revoked": true}), changed.record.revision, &changed))
 }
 
 async fn rotate(
@@ -182,11 +180,10 @@ async fn rotate(
 /// The only answers that have a token's text in them.
 fn made_answer(context: &Context, made: CreatedToken) -> Response {
     let CreatedToken { record, text, cut } = made;
-    let location = HeaderValue::try_from(format!("/v1/tokens/{}", record.id));
-    let revision = record.revision;
+    let (id, revision) = (record.id, record.revision);
     let mut body: Value = json!(TokenView::new(context, record));
     body["cut"] = cut.0.into();
-    let mut response = match &text {
+    let response = match &text {
         Some(text) => {
             body["token"] = text.expose().into();
             let response = secret_answer(StatusCode::CREATED, &body);
@@ -200,10 +197,7 @@ fn made_answer(context: &Context, made: CreatedToken) -> Response {
             response
         }
     };
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response.into_response()
+    located(response, "/v1/tokens", id.as_str())
 }
 
 /// A token that the caller may see.

@@ -6,9 +6,8 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -19,7 +18,7 @@ use super::{
     offload::READS,
     pagination::{Cursor, Paging, Params},
     passwords,
-    wire::{Json, Optional, Time, emptied, if_match, ok, revised, with_reach},
+    wire::{Json, Optional, Time, created, deleted, emptied, if_match, ok, revised, updated},
 };
 use crate::{
     authz::{
@@ -143,12 +142,7 @@ async fn create(
     let name = body.name.unwrap_or_else(|| body.login.clone());
     let new = NewUser { login: body.login, name, email: body.email, kind, password };
     let changed = context.store.create_user(caller.actor(), new).await?;
-    let location = HeaderValue::try_from(format!("/v1/users/{}", changed.record.login));
-    let mut response = changed_answer(&context, StatusCode::CREATED, &changed);
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    Ok(created(answer(&context, &changed), "/v1/users", &changed.record.login))
 }
 
 async fn show(
@@ -176,7 +170,7 @@ async fn edit(
     let edit = UserEdit { login: body.login, name: body.name, email: body.email };
     let (login, revision) = (caller.login(&login)?, if_match(&headers)?);
     let changed = context.store.edit_user(caller.actor(), login, revision, edit).await?;
-    Ok(changed_answer(&context, StatusCode::OK, &changed))
+    Ok(answer(&context, &changed))
 }
 
 async fn delete(
@@ -186,7 +180,7 @@ async fn delete(
 ) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.delete_user(caller.actor(), login).await?;
-    Ok(ok(&with_reach(json!({"deleted": true}), &changed)))
+    Ok(deleted(&changed))
 }
 
 async fn ban(
@@ -197,7 +191,7 @@ async fn ban(
 ) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, Some(body.reason)).await?;
-    Ok(changed_answer(&context, StatusCode::OK, &changed))
+    Ok(answer(&context, &changed))
 }
 
 async fn unban(
@@ -207,12 +201,12 @@ async fn unban(
 ) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, None).await?;
-    Ok(changed_answer(&context, StatusCode::OK, &changed))
+    Ok(answer(&context, &changed))
 }
 
-fn changed_answer(context: &Context, status: StatusCode, changed: &Updated<UserRecord>) -> Response {
-    let body = with_reach(json!(UserView::new(&context.store.accounts(), &changed.record)), changed);
-    revised(status, changed.record.revision, &body)
+fn answer(context: &Context, changed: &Updated<UserRecord>) -> Response {
+    let view = UserView::new(&context.store.accounts(), &changed.record);
+    updated(&view, view.revision, changed)
 }
 
 impl UserView {

@@ -9,8 +9,9 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat, schema::Type},
@@ -25,6 +26,9 @@ use crate::{
 
 /// A token's record with its longest scope, networks and note.
 const LONGEST_SECRET_ANSWER: usize = 16 << 10;
+/// What a path may hold as it is (RFC 3986 section 2.3), and `@`.
+const UNRESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
 /// A JSON request body: fields that are not known are refused.
 pub struct Json<T>(pub T);
@@ -64,7 +68,7 @@ impl<T> Page<T> {
 pub(super) fn with_reach<T>(mut body: Value, changed: &Updated<T>) -> Value {
     body["cut"] = changed.cut.0.into();
     if let Some(nodes) = &changed.nodes {
-        body["nodes"] = serde_json::json!({"confirmed": nodes.confirmed, "lapsed": nodes.lapsed});
+        body["nodes"] = json!({"confirmed": nodes.confirmed, "lapsed": nodes.lapsed});
     }
     body
 }
@@ -119,6 +123,31 @@ pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Resp
 pub fn tagged(mut response: Response, revision: u64) -> Response {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// The record as a change has left it, with what the change has reached.
+pub(super) fn updated<T>(view: &impl Serialize, revision: u64, changed: &Updated<T>) -> Response {
+    revised(StatusCode::OK, revision, &with_reach(json!(view), changed))
+}
+
+/// What the deletion of a record answers.
+pub(super) fn deleted<T>(changed: &Updated<T>) -> Response {
+    ok(&with_reach(json!({"deleted": true}), changed))
+}
+
+/// The answer, as that of a record which was made and is found under `name`.
+pub(super) fn created(mut response: Response, section: &str, name: &str) -> Response {
+    *response.status_mut() = StatusCode::CREATED;
+    located(response, section, name)
+}
+
+/// The answer with where its record is found.
+pub(super) fn located(mut response: Response, section: &str, name: &str) -> Response {
+    let name = utf8_percent_encode(name, UNRESERVED);
+    if let Ok(location) = HeaderValue::try_from(format!("{section}/{name}")) {
+        response.headers_mut().insert(header::LOCATION, location);
     }
     response
 }
@@ -227,7 +256,7 @@ impl ToSchema for Time {}
 impl PartialSchema for HumanDuration {
     fn schema() -> RefOr<Schema> {
         let word = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}[smhdw]?$"));
-        let word = word.examples([serde_json::json!("90d")]);
+        let word = word.examples([json!("90d")]);
         let seconds =
             ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX));
         OneOfBuilder::new().item(word).item(seconds).into()

@@ -15,7 +15,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
 ];
 
 /// Lines to copy, by command. Each of them parses.
-const EXAMPLES: [(&str, &[&str]); 23] = [
+const EXAMPLES: [(&str, &[&str]); 24] = [
     ("init", &["permgate init --upstream http://127.0.0.1:8090 --path /api --path /rest"]),
     ("check", &["permgate check --strict", "permgate check -c staging.toml -o json"]),
     ("run", &["permgate run -c /etc/permgate/gateway.toml"]),
@@ -52,6 +52,7 @@ const EXAMPLES: [(&str, &[&str]); 23] = [
     ("group create", &["permgate group create developers"]),
     ("group add", &["permgate group add developers alice bob"]),
     ("role create", &["permgate role create auditor --permission read-audit --permission read-user"]),
+    ("role edit", &["permgate role edit auditor --name Auditor --permission read-audit"]),
     (
         "grant add",
         &["permgate grant add observer --user alice", "permgate grant add auditor --group auditors"],

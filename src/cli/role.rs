@@ -1,7 +1,7 @@
 //! `permgate role ...`.
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Global,
@@ -11,6 +11,7 @@ use super::{
     failure::{Failure, say},
     hint::{self, Named},
     output::{Columns, ListView},
+    token::present,
 };
 use crate::authz::subject::Permission;
 
@@ -30,6 +31,22 @@ pub(super) enum Role {
     /// List roles
     #[command(visible_alias = "ls")]
     List,
+    /// Show one role
+    Show {
+        #[arg(add = complete::roles())]
+        key: String,
+    },
+    /// Rename a role, or change what it permits; a permission that is taken away ends at once for all who hold it
+    Edit {
+        #[arg(add = complete::roles())]
+        key: String,
+        /// Another name for people
+        #[arg(long)]
+        name: Option<String>,
+        /// A permission of the whole new list; may be repeated
+        #[arg(long, value_name = "PERMISSION", value_parser = permission)]
+        permission: Vec<String>,
+    },
     /// Delete a role, and take it from all who hold it
     #[command(visible_alias = "rm")]
     Delete {
@@ -49,6 +66,7 @@ const VIEW: ListView = ListView { nouns: "roles", sort: &["key"], columns: COLUM
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
+        let hinted = |failure: Failure, key: &str| hint::missing(&client, failure, &[Named::Role(key)]);
         match self {
             Self::Create { key, name, permission } => {
                 let name = name.as_ref().unwrap_or(&key);
@@ -57,17 +75,36 @@ impl Role {
                 global.output.changed(&record, COLUMNS, &format!("created {key}"))
             }
             Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
+            Self::Show { key } => {
+                let record = client.get(&path(&key)).map_err(|failure| hinted(failure, &key))?;
+                global.output.record(&record, COLUMNS)
+            }
+            Self::Edit { key, name, permission } => {
+                let permissions = if permission.is_empty() { None } else { Some(json!(permission)) };
+                let body = present([("name", name.map(Value::String)), ("permissions", permissions)]);
+                if body.is_empty() {
+                    return Err(Failure::usage("nothing to change: give --name or --permission"));
+                }
+                let record = client
+                    .patch(&path(&key), &Value::Object(body))
+                    .map_err(|failure| hinted(failure, &key))?;
+                global.output.changed(&record, COLUMNS, &format!("changed {key}"))?;
+                tell_cut(&record);
+                Ok(())
+            }
             Self::Delete { key, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
-                let answer = client
-                    .delete(&format!("/v1/roles/{}", escape(&key)))
-                    .map_err(|failure| hint::missing(&client, failure, &[Named::Role(&key)]))?;
+                let answer = client.delete(&path(&key)).map_err(|failure| hinted(failure, &key))?;
                 say(&format!("deleted {key}"));
                 tell_cut(&answer);
                 Ok(())
             }
         }
     }
+}
+
+fn path(key: &str) -> String {
+    format!("/v1/roles/{}", escape(key))
 }
 
 fn permission(word: &str) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! When and from where each token was last used: one table per worker, so that workers do not contend, read
 //! by the flusher and the admin listener.
 
-use std::{collections::HashMap, hash::BuildHasherDefault, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -11,7 +11,7 @@ use crate::{
         secret::Digest,
         time::Timestamp,
     },
-    state::DigestHasher,
+    state::DigestHash,
     store::model::LastUsed,
 };
 
@@ -33,7 +33,7 @@ pub struct LastUsedTables {
 #[derive(Default)]
 pub struct LastUsedTable(Mutex<Table>);
 
-type Table = HashMap<Digest, Use, BuildHasherDefault<DigestHasher>>;
+type Table = HashMap<Digest, Use, DigestHash>;
 
 impl LastUsedTables {
     /// A new worker's table.

@@ -90,6 +90,31 @@ fn what_cannot_be_undone_is_confirmed() {
 }
 
 #[test]
+fn a_role_is_edited() {
+    let place = place(CONFIG);
+    let at = place.path();
+    check(at, "--offline role create auditor --permission read-audit", 0);
+    let (_, words) = check(at, "--offline role edit auditor", 2);
+    assert!(words.contains("--name or --permission"), "{words}");
+    let (_, words) = check(at, "--offline role edit auditr --name x", 4);
+    assert!(words.contains("did you mean \"auditor\"?"), "{words}");
+    check(at, "--offline role edit auditor --permission read-everything", 2);
+    // What is not named stays as it is.
+    let shown = |line: &str| {
+        check(at, line, 0);
+        let (data, _) = check(at, "--offline role show auditor -o json", 0);
+        let record = serde_json::from_str::<serde_json::Value>(&data).unwrap();
+        format!("{} {}", record["name"].as_str().unwrap(), record["permissions"])
+    };
+    assert_eq!(shown("--offline role edit auditor --name Reader"), r#"Reader ["read-audit"]"#);
+    let line = "--offline role edit auditor --permission read-user --permission read-group";
+    assert_eq!(shown(line), r#"Reader ["read-user","read-group"]"#);
+    // Built-in ones stay as they are.
+    check(at, "--offline role edit system-admin --name Root", 2);
+    check(at, "--offline role show nobody", 4);
+}
+
+#[test]
 fn lists_are_sorted_and_an_empty_one_says_so() {
     let place = place(CONFIG);
     let at = place.path();

@@ -1,5 +1,3 @@
-use std::{fmt::Write as _, io::Write as _, time::Instant};
-
 use super::*;
 use crate::{authz::accounts::fold, store::conformance::id};
 
@@ -120,19 +118,8 @@ fn what_is_underway_counts_as_taken() {
             ImportEvent::BadLine { .. } => bad += 1,
             ImportEvent::Progress(report) => progress.push(report.tokens),
         };
-        let report = offline_by(
-            chunk,
-            &settings,
-            &options,
-            lines
-                .join(
-                    "
-",
-                )
-                .as_bytes(),
-            &mut on_event,
-        )
-        .unwrap();
+        let report =
+            offline_by(chunk, &settings, &options, lines.join("\n").as_bytes(), &mut on_event).unwrap();
         assert_eq!((report.tokens, report.users, report.bad, bad), (50, 1, 50, 50), "{chunk}");
         assert!(progress.is_sorted() && progress.last() == Some(&50), "{chunk}: {progress:?}");
         let engine = Engine::open(&settings).unwrap();
@@ -141,39 +128,4 @@ fn what_is_underway_counts_as_taken() {
         assert_eq!(engine.over(&Default::default()).names_of(&owner).unwrap().len(), 50, "{chunk}");
         engine.close();
     }
-}
-
-/// The figure of the documentation: `cargo test --release -- --ignored a_million`.
-#[test]
-#[ignore = "a measurement"]
-fn a_million_tokens() {
-    let directory = tempfile::tempdir().unwrap();
-    let settings = settings(&directory);
-    let mut text = String::new();
-    for number in 0..1_000_000 {
-        let scope =
-            format!(r#""svc{:02}","svc{:02}","svc{:02}""#, number % 16, 16 + number % 16, 32 + number % 16);
-        writeln!(
-            text,
-            "{}",
-            token(number, &format!("u{:04}", number % 1000), &format!("token {number}"), &scope)
-        )
-        .unwrap();
-    }
-    let started = Instant::now();
-    let (report, bad) = import(&settings, true, text.as_bytes());
-    let took = started.elapsed();
-    assert_eq!((report.tokens, bad.len()), (1_000_000, 0));
-    let started = Instant::now();
-    let engine = Engine::open(&settings).unwrap();
-    let opened = started.elapsed();
-    let mut rows = 0;
-    engine.load(&mut |_, _| rows += 1).unwrap().unwrap();
-    assert_eq!(rows, 1_000_000);
-    let memory = std::fs::read_to_string("/proc/self/status").unwrap();
-    let memory = memory.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
-    let mut out = std::io::stderr();
-    writeln!(out, "import {took:?}, open {opened:?}, open and scan {:?}, {memory}", started.elapsed())
-        .unwrap();
-    engine.close();
 }
