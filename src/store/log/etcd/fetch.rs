@@ -89,6 +89,10 @@ impl Connection {
         let revision = revision(found.header.as_ref());
         let known = self.parse_head(found.kvs.first()).map_err(|e| failure(e.to_string()))?;
         let head = known.record;
+        self.check_range(from, head)?;
+        if from > head.head.position {
+            return Ok(Page { entries: Vec::new(), head, revision });
+        }
         // As of then, which whoever has answered knows. Not in one transaction: see `probe`.
         let kvs = loop {
             let (key, range_end) = (self.keys.log(from), self.keys.log(u64::MAX));
@@ -103,7 +107,6 @@ impl Connection {
                 }
             }
         };
-        self.check_range(from, head)?;
         size.learn(&kvs);
         let mut entries: Vec<Entry> = Vec::with_capacity(kvs.len());
         for kv in kvs {
@@ -115,7 +118,7 @@ impl Connection {
             }
             entries.push(entry);
         }
-        if entries.is_empty() && from <= head.head.position {
+        if entries.is_empty() {
             return Err(self.broken(from, "it is missing"));
         }
         if let Some(last) = entries.last().filter(|last| last.position == head.head.position)
