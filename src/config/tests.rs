@@ -90,9 +90,8 @@ fn the_example_names_every_key_and_its_default() {
     // With its comments taken away, whatever is commented out must be valid too.
     let uncommented: String = EXAMPLE.lines().skip(3).fold(String::new(), |mut text, line| {
         let line = line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#'));
-        let elsewhere = ["tls", "keys", "ca =", "client_secret", "user_header_key"]
-            .iter()
-            .any(|name| line.starts_with(name));
+        let elsewhere =
+            ["tls", "keys", "ca =", "client_secret", "user_header"].iter().any(|name| line.starts_with(name));
         let line = if elsewhere { "# a file, or a variable" } else { line };
         // What is off unless written may need what is empty unless written.
         let line = line.replace("trusted_proxies = []", "trusted_proxies = [\"unix\"]");

@@ -2,7 +2,7 @@
 //! [`Protocol`] and what it is made of do no I/O and read no clock: what was sent and received, and when,
 //! is told by the caller, so that a simulation and a network drive the same code.
 //!
-//! Each node may forward for a while after a *probe*, a transaction that the log's engine orders among
+//! Each node may forward for a while after a *probe*, a question that the log's engine orders among
 //! the commits. A change at position n answers when every member has acknowledged n, or when every
 //! permission that can rest on a probe from before n has run out.
 

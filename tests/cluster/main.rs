@@ -145,7 +145,7 @@ fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories()
     }
     // Stopped, a node leaves; nobody waits for it.
     cluster.nodes[1].process.take().unwrap().stop();
-    assert_eq!(cluster.members(0), 1);
+    cluster.wait_until("it has left", || cluster.members(0) == 1);
     let (answer, took) = cluster.revoke(0, made["id"].as_str().unwrap());
     assert_eq!(answer["nodes"]["confirmed"], 1, "{answer}");
     assert!(took < PROMPT, "{took:?}");

@@ -161,6 +161,11 @@ impl Cluster {
         client.head().status
     }
 
+    /// The same; `None` when it is cut before it is answered.
+    pub fn try_status(&self, node: usize, token: &str) -> Option<u16> {
+        self.stream(node, token).try_status()
+    }
+
     /// An endless answer, unread.
     pub fn stream(&self, node: usize, token: &str) -> Client {
         self.process(node).open("/one/events", token)

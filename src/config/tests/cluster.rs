@@ -24,7 +24,7 @@ fn what_gateways_of_a_cluster_sign_by_comes_from_files() {
         }
     };
     let (long, short) = (secret("long", &"x".repeat(32)), secret("short", "hunter2"));
-    let assertion = "[assertion]\nissuer = \"https://gate.example\"\n";
+    let assertion = "identity = \"jwt\"\n[assertion]\nissuer = \"https://gate.example\"\n";
     check("nothing to sign", "", true, &[]);
     check("assertions", assertion, true, &["sign assertions by keys of its own"]);
     check("assertions alone", assertion, false, &[]);

@@ -32,7 +32,7 @@ use client::CallError;
 use connection::KnownHead;
 use fetch::{Encoded, LARGEST, PageSize};
 use keys::HeadRecord;
-use wire::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+use wire::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, revision};
 
 /// One writer's handle.
 pub struct EtcdLog {
@@ -174,11 +174,11 @@ impl EtcdLog {
         };
         match self.call(commit).await {
             Ok(response) if response.succeeded => {
-                self.learn(KnownHead { record, revision: response.revision() });
+                self.learn(KnownHead { record, revision: revision(response.header.as_ref()) });
                 Ok(Answer::Made)
             }
             Ok(response) => {
-                let parsed = self.connection.parse_head(response);
+                let parsed = self.connection.parse_head(response.found());
                 let gone = |e: Unreachable| self.connection.failure("append to", e.to_string());
                 let known = self.learn(parsed.map_err(|e| AppendError::Unclear(gone(e)))?);
                 Ok(Answer::Moved { head: known.record.head })
@@ -236,7 +236,7 @@ impl EtcdLog {
                 failure: vec![RequestOp::get(key)],
             };
             let response = connection.insist(trim).await.map_err(failure)?;
-            known = self.learn(connection.parse_head(response).map_err(failure)?);
+            known = self.learn(connection.parse_head(response.found()).map_err(failure)?);
         }
         // What an earlier trim has left behind goes as well.
         let (mut from, mut to) = (0, before);

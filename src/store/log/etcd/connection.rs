@@ -13,8 +13,8 @@ use super::{
     client::{CallError, Client, Settings},
     keys::{HeadRecord, Keys},
     wire::{
-        Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
-        UnaryRequest,
+        Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, UnaryRequest,
+        revision,
     },
 };
 use crate::store::log::{Failure, Head, StoreId};
@@ -97,7 +97,7 @@ impl Connection {
         if response.succeeded {
             return Ok(());
         }
-        match self.parse_head(response)?.record {
+        match self.parse_head(response.found())?.record {
             // By an earlier try whose answer was lost.
             found if found == record => Ok(()),
             found => Err(CreateError::Exists { store: found.store, prefix: self.keys.prefix().to_owned() }),
@@ -115,16 +115,17 @@ impl Connection {
         })
     }
 
-    /// The head as of a moment after this call began: the answer is ordered among the commits, even where
-    /// reads could be answered by a member that was left behind.
+    /// The head as of a moment after this call began: a delete of what is never there is ordered among the
+    /// commits, and what is read then must be as new, even where a member that was left behind answers. Not in
+    /// one transaction, which etcd 3.5 refuses when it is full.
     pub async fn probe(&self) -> Result<Head, Unreachable> {
-        let probe = TxnRequest {
-            compare: Vec::new(),
-            success: vec![RequestOp::delete(self.keys.absent()), RequestOp::get(self.keys.head())],
-            failure: Vec::new(),
-        };
-        let response = self.client.call(probe).await.map_err(|e| self.unreachable(&e))?;
-        Ok(self.parse_head(response)?.record.head)
+        let nothing = DeleteRangeRequest { key: self.keys.absent(), range_end: Vec::new() };
+        let deleted = self.client.call(nothing).await.map_err(|e| self.unreachable(&e))?;
+        let found = self.client.call(self.get_head()).await.map_err(|e| self.unreachable(&e))?;
+        if revision(found.header.as_ref()) < revision(deleted.header.as_ref()) {
+            return Err(Unreachable::silent("a member of etcd answers that was left behind"));
+        }
+        Ok(self.parse_head(found.kvs.first())?.record.head)
     }
 
     /// Writes what a node says of itself.
@@ -136,7 +137,7 @@ impl Connection {
     /// What every node says of itself, as of a moment after this call began.
     pub async fn acknowledgements(&self) -> Result<Vec<(String, Vec<u8>)>, Unreachable> {
         let (key, range_end) = self.keys.acks();
-        let all = RangeRequest { key, range_end, limit: 0 };
+        let all = RangeRequest { key, range_end, ..RangeRequest::default() };
         let found = self.client.call(all).await.map_err(|e| self.unreachable(&e))?;
         let named = found.kvs.into_iter().filter_map(|kv| match self.keys.parse(&kv.key) {
             super::keys::Key::Ack(node) => Some((node.to_owned(), kv.value)),
@@ -152,18 +153,17 @@ impl Connection {
     }
 
     pub(super) async fn head(&self) -> Result<KnownHead, Unreachable> {
-        self.parse_head(self.insist(self.get_head()).await?)
+        self.parse_head(self.insist(self.get_head()).await?.kvs.first())
     }
 
     /// Asks once.
     pub(super) async fn head_once(&self) -> Result<KnownHead, Unreachable> {
         let answer = self.client.call(self.get_head()).await;
-        self.parse_head(answer.map_err(|e| self.unreachable(&e))?)
+        self.parse_head(answer.map_err(|e| self.unreachable(&e))?.kvs.first())
     }
 
-    fn get_head(&self) -> TxnRequest {
-        let success = vec![RequestOp::get(self.keys.head())];
-        TxnRequest { compare: Vec::new(), success, failure: Vec::new() }
+    pub(super) fn get_head(&self) -> RangeRequest {
+        RangeRequest::of(self.keys.head())
     }
 
     /// Asks again until the patience is over. For calls that may be carried out twice.
@@ -188,13 +188,11 @@ impl Connection {
         self.handle.block_on(future)
     }
 
-    pub(super) fn parse_head(&self, response: TxnResponse) -> Result<KnownHead, Unreachable> {
+    pub(super) fn parse_head(&self, found: Option<&KeyValue>) -> Result<KnownHead, Unreachable> {
         let wrong = |what: String| {
             Unreachable::answered(format!("`{}head` in etcd cannot be used: {what}", self.keys.prefix()))
         };
-        let kv = response
-            .found()
-            .ok_or_else(|| wrong("there is none; `permgate cluster init` makes one".to_owned()))?;
+        let kv = found.ok_or_else(|| wrong("there is none; `permgate cluster init` makes one".to_owned()))?;
         let record = HeadRecord::decode(&kv.value).map_err(wrong)?;
         Ok(KnownHead { record, revision: kv.mod_revision })
     }

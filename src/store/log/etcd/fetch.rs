@@ -5,7 +5,7 @@ use super::{
     client::CallError,
     connection::{Connection, KnownHead},
     keys::{HeadRecord, Key},
-    wire::{KeyValue, RangeRequest, RequestOp, TxnRequest},
+    wire::{KeyValue, RangeRequest, revision},
 };
 use crate::store::{
     cluster::AttemptId,
@@ -84,30 +84,29 @@ impl PageSize {
 impl Connection {
     /// Entries from `from` on, one page of them.
     pub(super) async fn page(&self, from: u64, size: &mut PageSize) -> Result<Page, ReadError> {
-        let response = loop {
-            let entries =
-                RangeRequest { key: self.keys.log(from), range_end: self.keys.log(u64::MAX), limit: size.0 };
-            let range = RequestOp { range: Some(entries), put: None, delete_range: None };
-            let read = TxnRequest {
-                compare: Vec::new(),
-                success: vec![RequestOp::get(self.keys.head()), range],
-                failure: Vec::new(),
-            };
-            match self.client.call(read.clone()).await {
-                Ok(response) => break response,
-                Err(CallError::TooLarge) if size.0 > FEWEST => *size = PageSize::default(),
-                Err(CallError::NoAnswer(_)) => {
-                    let answer = self.insist(read).await;
-                    break answer.map_err(|e| self.failure("read", e.to_string()))?;
-                }
-                Err(error) => return Err(self.failure("read", error.to_string()).into()),
-            }
-        };
-        let revision = response.revision();
-        let kvs = response.responses.get(1).and_then(|op| op.range.clone()).unwrap_or_default().kvs;
-        let known = self.parse_head(response).map_err(|e| self.failure("read", e.to_string()))?;
+        let failure = |reason: String| self.failure("read", reason);
+        let found = self.insist(self.get_head()).await.map_err(|e| failure(e.to_string()))?;
+        let revision = revision(found.header.as_ref());
+        let known = self.parse_head(found.kvs.first()).map_err(|e| failure(e.to_string()))?;
         let head = known.record;
         self.check_range(from, head)?;
+        if from > head.head.position {
+            return Ok(Page { entries: Vec::new(), head, revision });
+        }
+        // As of then, which whoever has answered knows. Not in one transaction: see `probe`.
+        let kvs = loop {
+            let (key, range_end) = (self.keys.log(from), self.keys.log(u64::MAX));
+            let read = RangeRequest { key, range_end, limit: size.0, revision, serializable: true };
+            match self.client.call(read.clone()).await {
+                Ok(found) => break found.kvs,
+                Err(CallError::TooLarge) if size.0 > FEWEST => *size = PageSize::default(),
+                // The next one that is asked may not know it yet.
+                Err(_) => {
+                    let answer = self.insist(RangeRequest { serializable: false, ..read }).await;
+                    break answer.map_err(|e| failure(e.to_string()))?.kvs;
+                }
+            }
+        };
         size.learn(&kvs);
         let mut entries: Vec<Entry> = Vec::with_capacity(kvs.len());
         for kv in kvs {
@@ -119,7 +118,7 @@ impl Connection {
             }
             entries.push(entry);
         }
-        if entries.is_empty() && from <= head.head.position {
+        if entries.is_empty() {
             return Err(self.broken(from, "it is missing"));
         }
         if let Some(last) = entries.last().filter(|last| last.position == head.head.position)

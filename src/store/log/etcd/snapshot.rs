@@ -139,8 +139,8 @@ impl SnapshotUpload<'_> {
         };
         let answer = connection.block(connection.insist(flip)).map_err(io::Error::other)?;
         // By an earlier try whose answer was lost.
-        let own = |found: Vec<u8>| Snapshot::decode(&found) == Some(snapshot);
-        if answer.succeeded || answer.found().is_some_and(|kv| own(kv.value)) {
+        let own = |found: &[u8]| Snapshot::decode(found) == Some(snapshot);
+        if answer.succeeded || answer.found().is_some_and(|kv| own(&kv.value)) {
             Ok(snapshot)
         } else {
             Err(io::Error::other("another node has published a snapshot meanwhile"))

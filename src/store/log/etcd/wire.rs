@@ -29,10 +29,18 @@ pub(super) struct RangeRequest {
     /// 0: no limit.
     #[prost(int64, tag = "3")]
     pub limit: i64,
+    /// As of when; 0: now.
+    #[prost(int64, tag = "4")]
+    pub revision: i64,
+    /// By what the member that is asked knows, without a word with the others.
+    #[prost(bool, tag = "7")]
+    pub serializable: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RangeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
     #[prost(message, repeated, tag = "2")]
     pub kvs: Vec<KeyValue>,
 }
@@ -53,6 +61,12 @@ pub(super) struct DeleteRangeRequest {
     pub range_end: Vec<u8>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeleteRangeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+}
+
 /// Exactly one of the fields is set.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RequestOp {
@@ -60,8 +74,6 @@ pub(super) struct RequestOp {
     pub range: Option<RangeRequest>,
     #[prost(message, optional, tag = "2")]
     pub put: Option<PutRequest>,
-    #[prost(message, optional, tag = "3")]
-    pub delete_range: Option<DeleteRangeRequest>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -180,7 +192,7 @@ impl UnaryRequest for PutRequest {
 
 impl UnaryRequest for DeleteRangeRequest {
     const PATH: &'static str = "/etcdserverpb.KV/DeleteRange";
-    type Answer = ();
+    type Answer = DeleteRangeResponse;
 }
 
 impl UnaryRequest for TxnRequest {
@@ -195,6 +207,11 @@ impl UnaryRequest for AuthenticateRequest {
 
 /// A stream of these is answered by a stream of [`WatchResponse`]s.
 pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
+/// By which revision an answer was given.
+pub(super) fn revision(header: Option<&ResponseHeader>) -> i64 {
+    header.map_or(0, |header| header.revision)
+}
 
 impl Compare {
     pub(super) fn last_changed_by(key: Vec<u8>, revision: i64) -> Self {
@@ -217,20 +234,11 @@ impl RequestOp {
     pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> Self {
         Self { put: Some(PutRequest { key, value }), ..Self::default() }
     }
-
-    pub(super) fn delete(key: Vec<u8>) -> Self {
-        let delete = DeleteRangeRequest { key, range_end: Vec::new() };
-        Self { delete_range: Some(delete), ..Self::default() }
-    }
 }
 
 impl TxnResponse {
-    pub(super) fn revision(&self) -> i64 {
-        self.header.as_ref().map_or(0, |header| header.revision)
-    }
-
     /// What the one get among the operations has found.
-    pub(super) fn found(self) -> Option<KeyValue> {
-        self.responses.into_iter().find_map(|op| op.range)?.kvs.into_iter().next()
+    pub(super) fn found(&self) -> Option<&KeyValue> {
+        self.responses.iter().find_map(|op| op.range.as_ref())?.kvs.first()
     }
 }
