@@ -210,7 +210,8 @@ def quick(driver, path, name):
 
 # Of a whole page; 640 is what 1280 pixels are at 200 %.
 VIEWS = (1280, 768, 640, 390)
-WIDTHS = (320, 360, 480, 600, 650, 680, 720, 800, 950, 970, 1080, 1400)
+# With both ends of each layout.
+WIDTHS = (320, 360, 480, 600, 641, 700, 849, 960, 961, 1120, 1121, 1400)
 
 
 def narrow(driver, name, width):
