@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from driving import (FIGURES, HANDS, Pointer, accessible, browser, call, clicks, file, focused, follow, gone, make, page,
-                     password, pressed, row, seen, sign_in, text, through, toast, undo, until)
+                     password, pressed, put, row, seen, sign_in, text, through, toast, undo, until)
 from pages import unfinished
 
 
@@ -24,13 +24,6 @@ def by_either(flow):
 
 def labelled(words):
     return f"[aria-label='{words}']"
-
-
-def filtered(driver, act):
-    """Does what narrows a list, and waits until the content is the new one."""
-    driver.execute_script("document.querySelector('main > *').dataset.old = ''")
-    act()
-    gone(driver, "[data-old]")
 
 
 def enter(driver):
@@ -210,10 +203,13 @@ def log(driver, hand):
     call(driver, "POST", "/v1/users/nobody/ban", {"reason": f"seen by {hand.name}"})
     call(driver, "POST", "/v1/users/nobody/unban")
     driver.get(page + "/audit")
-    filtered(driver, lambda: hand.choose(driver, "#by-event", "Users"))
-    for field, words in [("#by-actor", "root"), ("#by-target", "nobody"), ("#by-from", time.strftime("%m%d%Y", time.gmtime()))]:
-        filtered(driver, lambda: seen(driver, field).send_keys(words))
-    until(driver, lambda d: all(f"{name}=" in d.current_url for name in ("event", "actor", "target", "from")))
+    hand.choose(driver, "#by-event", "Users")
+    today = time.gmtime()
+    put(driver, "#by-actor", "root")
+    put(driver, "#by-target", "nobody")
+    put(driver, "#by-from", time.strftime("%m%d%Y", today))
+    asked = ["event=user.", "actor=root", "target=nobody", time.strftime("from=%Y-%m-%d", today)]
+    until(driver, lambda d: all(one in d.current_url for one in asked))
     until(driver, lambda d: all("nobody" in one.text for one in d.find_elements(By.CSS_SELECTOR, "#events > li > p")))
     text(driver, f"root banned nobody: seen by {hand.name}", "#events")
     hand.press(driver, "#events details summary")

@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 
 from selenium import webdriver
-from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException, TimeoutException
+from selenium.common.exceptions import (ElementClickInterceptedException, ElementNotInteractableException,
+                                        StaleElementReferenceException, TimeoutException)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -50,7 +51,7 @@ def look(driver, width, dark=False):
 
 def until(driver, what):
     # Content that is replaced takes its elements away, and a message may cover what is to be pressed.
-    passing = [StaleElementReferenceException, ElementClickInterceptedException]
+    passing = [StaleElementReferenceException, ElementClickInterceptedException, ElementNotInteractableException]
     return WebDriverWait(driver, 40, poll_frequency=0.05, ignored_exceptions=passing).until(what)
 
 
@@ -88,6 +89,17 @@ def text(driver, words, selector="main"):
         until(driver, there)
     except TimeoutException:
         raise AssertionError((words, [one[-500:] for one in told[-4:]])) from None
+
+
+def put(driver, selector, words):
+    """Fills a field of a list's filter, which may be replaced by the answer to the one before."""
+    def once(d):
+        field = seen(d, selector)
+        field.clear()
+        field.send_keys(words)
+        return True
+
+    until(driver, once)
 
 
 def toast(driver, words):
