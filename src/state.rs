@@ -2,7 +2,7 @@
 //! index. Written by one publisher alone, the store's writer thread.
 
 use std::{
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -41,25 +41,16 @@ pub struct State {
     permission: ForwardPermission,
 }
 
-/// Digest to token, lock-free.
+/// Digest to token, lock-free. Digests are uniform, but an imported token's is what somebody wrote: with one
+/// place for many of them, papaya would grow without end. So that they are spread by keys that nobody knows.
 pub struct TokenIndex {
-    tokens: papaya::HashMap<Digest, Token, DigestHash>,
-    hash: DigestHash,
+    tokens: papaya::HashMap<Digest, Token, RandomState>,
+    hash: RandomState,
     imported: AtomicU64,
 }
 
 /// So many tokens are put in order before they go into a new index.
 const BATCH: usize = 1 << 15;
-
-/// Spreads digests by keys that nobody knows. Most are uniform already, but an imported token's is what somebody
-/// wrote: with one place for many of them, papaya grows without end and never answers.
-#[derive(Clone, Copy)]
-pub struct DigestHash([u64; 4]);
-
-pub struct DigestHasher {
-    keys: [u64; 4],
-    hash: u64,
-}
 
 impl State {
     pub fn new(snapshot: Snapshot) -> Arc<Self> {
@@ -165,39 +156,8 @@ impl TokenIndex {
 
 impl Default for TokenIndex {
     fn default() -> Self {
-        let hash = DigestHash::default();
-        Self { tokens: papaya::HashMap::with_hasher(hash), hash, imported: AtomicU64::new(0) }
-    }
-}
-
-impl Default for DigestHash {
-    fn default() -> Self {
-        let random = RandomState::new();
-        Self([1, 2, 3, 4].map(|number| random.hash_one(number)))
-    }
-}
-
-impl BuildHasher for DigestHash {
-    type Hasher = DigestHasher;
-
-    fn build_hasher(&self) -> DigestHasher {
-        DigestHasher { keys: self.0, hash: 0 }
-    }
-}
-
-impl Hasher for DigestHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for (word, key) in bytes.as_chunks().0.iter().zip(self.keys) {
-            let product = u128::from(self.hash ^ u64::from_le_bytes(*word)) * u128::from(key);
-            #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
-            let folded = product as u64 ^ (product >> 64) as u64;
-            self.hash = folded;
-        }
-    }
-    // `[u8; 32]` hashes its length first; that carries no information here.
-    fn write_usize(&mut self, _: usize) {}
-    fn finish(&self) -> u64 {
-        self.hash
+        let hash = RandomState::new();
+        Self { tokens: papaya::HashMap::with_hasher(hash.clone()), hash, imported: AtomicU64::new(0) }
     }
 }
 

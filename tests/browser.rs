@@ -30,7 +30,7 @@ fn people_manage_tokens_in_the_page() {
     let gateway = Gateway::with(&sections(&Gateway::services(upstream.address)));
     gateway.developer("alice");
     import(&gateway, "collector", 2_000);
-    for login in ["alice", "nobody", "newcomer", "root"] {
+    for login in ["alice", "nobody", "root", "viewer"] {
         if login != "alice" {
             gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
         }
@@ -39,8 +39,11 @@ fn people_manage_tokens_in_the_page() {
     }
     gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
     gateway.must("POST", "/v1/grants", Some(r#"{"role": "contributor", "user": "alice"}"#));
-    gateway.must("POST", "/v1/grants", Some(r#"{"role": "contributor", "user": "newcomer"}"#));
-    gateway.must("POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "root"}"#));
+    for login in ["root", "viewer"] {
+        let grant = format!(r#"{{"role": "system-admin", "user": "{login}"}}"#);
+        gateway.must("POST", "/v1/grants", Some(&grant));
+    }
+    gateway.must("PUT", "/v1/groups/developers/members/viewer", None);
 
     let told = stage::run(
         Command::new(python)
@@ -49,7 +52,8 @@ fn people_manage_tokens_in_the_page() {
             .args([format!("http://{}", gateway.proxy), format!("http://{}", gateway.admin)])
             .arg(PASSWORD)
             .arg(place.join("node_modules/axe-core/axe.min.js"))
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots")),
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots"))
+            .arg(gateway.dir.path().join("gateway.toml")),
     );
     println!("{told}");
     assert!(told.contains(r#"{"done": true}"#), "{told}");

@@ -1,5 +1,4 @@
 // Forms: what they ask of the API, the question before, where an error belongs, and what follows.
-"use strict";
 
 /** A text with `{field}` replaced by what the form says or the answer holds. */
 function fill(text, form, said = {}) {

@@ -181,7 +181,7 @@ function click(event) {
   const opener = event.target.closest("[data-opens]");
   if (opener) {
     // What opens the dialog stays with the button: a click in the dialog must not open it again.
-    const { opens, ...about } = opener.dataset;
+    const { opens, ...about } = { ...opener.closest("tr")?.dataset, ...opener.dataset };
     const dialog = document.getElementById(opens);
     Object.assign(dialog.dataset, about);
     for (const place of dialog.querySelectorAll("[data-fill]")) place.textContent = about[place.dataset.fill] ?? "";
@@ -262,7 +262,7 @@ async function revokePicked() {
   let failed = null;
   for (const box of boxes) {
     try {
-      sum.cut += (await permgate.call("DELETE", `/v1/tokens/${box.value}`)).cut;
+      sum.cut += (await permgate.call("DELETE", `/v1/tokens/${box.closest("tr").dataset.id}`)).cut;
     } catch (error) {
       failed ??= `“${name(box)}” was not revoked: ${error.message}`;
     }
@@ -271,17 +271,20 @@ async function revokePicked() {
   permgate.toast(failed ? sentence(failed) : `${many} revoked.${cut(sum)}`, { bad: failed !== null });
 }
 
-/** Titles of times in the viewer's own zone. */
-function local(time) {
-  const at = new Date(time.dateTime);
-  if (Number.isNaN(at.getTime())) return;
-  time.title = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" }).format(at);
+/** A tooltip is made when somebody looks for it: the exact time in the viewer's zone, or a name that may be cut short. */
+function hover({ target }) {
+  if (target.title) return;
+  if (target.matches("time")) {
+    const at = new Date(target.dateTime);
+    target.title = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" }).format(at);
+  } else if (target.matches("#tokens .named > :first-child")) {
+    target.title = `${target.textContent} · ${target.pathname.split("/").pop()}`;
+  }
 }
 
 /** Content that has just come, first or later. */
 function enhance(root) {
   for (const button of root.querySelectorAll("[data-ready]")) button.disabled = false;
-  for (const time of root.querySelectorAll("time")) local(time);
   for (const place of root.querySelectorAll("[data-filters]")) {
     place.addEventListener("input", () => filter(place));
   }
@@ -323,6 +326,7 @@ async function beat() {
 beat.began = Date.now();
 
 document.addEventListener("click", click);
+document.addEventListener("pointerover", hover);
 document.addEventListener("change", (event) => {
   const { target } = event;
   if (target.matches("[data-pick-all]")) {

@@ -1,5 +1,4 @@
 // Invitations, the demo's links, and the checks of configuration and audit log.
-"use strict";
 
 function show(id, text, good) {
   const place = document.getElementById(id);

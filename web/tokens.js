@@ -1,5 +1,4 @@
 // Creating, reducing and rotating tokens: what the forms mean, and the one time that a token's text is shown.
-"use strict";
 
 (() => {
   const DAY = 86_400_000;

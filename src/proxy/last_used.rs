@@ -11,7 +11,6 @@ use crate::{
         secret::Digest,
         time::Timestamp,
     },
-    state::DigestHash,
     store::model::LastUsed,
 };
 
@@ -33,7 +32,7 @@ pub struct LastUsedTables {
 #[derive(Default)]
 pub struct LastUsedTable(Mutex<Table>);
 
-type Table = HashMap<Digest, Use, DigestHash>;
+type Table = HashMap<Digest, Use>;
 
 impl LastUsedTables {
     /// A new worker's table.

@@ -182,7 +182,7 @@ fn accounts(engine: &Engine) -> Result<Vec<Op>, ReadError> {
 }
 
 /// What the keys in scopes stand for. Each token asks for each of its own.
-type Services = HashMap<String, ServiceId, foldhash::fast::RandomState>;
+type Services = HashMap<String, ServiceId>;
 
 /// Answers how many tokens are imported.
 fn index(
@@ -192,7 +192,7 @@ fn index(
     published: &state::State,
 ) -> Result<Result<u64, ReplicaError>, OpenError> {
     let mut services = Services::default();
-    let mut owners: HashMap<String, UserIx, foldhash::fast::RandomState> = HashMap::default();
+    let mut owners: HashMap<String, UserIx> = HashMap::new();
     let mut imported = 0;
     let mut wrong = None;
     let about = usize::try_from(engine.replica().state().sum(Table::Tokens).rows).unwrap_or(0);

@@ -16,6 +16,14 @@ fn secure() -> SignIn {
     SignIn { url: Some("https://gate.example".into()), ..SignIn::default() }
 }
 
+/// Alice may sign in.
+fn with_alice() -> Fixture {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    fixture
+}
+
 #[test]
 fn a_cookie_is_bound_and_new_at_each_sign_in() {
     let check = |name: &str, sign_in: SignIn, cookie: &str, mark: bool| {
@@ -46,11 +54,9 @@ fn a_cookie_is_bound_and_new_at_each_sign_in() {
 
 #[test]
 fn a_session_chosen_by_somebody_else_is_none() {
-    let fixture = Fixture::start();
-    fixture.user("alice", &[]);
+    let fixture = with_alice();
     let planted = format!("permgate={}", "0".repeat(64));
     let body = json!({"login": "alice", "password": PASSWORD});
-    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
     let request = Request::new("POST", "/v1/session").field("Cookie", &planted).json(&body);
     assert_eq!(fixture.send(&Sender::Anonymous, request).status, 201);
     let request = Request::new("GET", "/v1/whoami").field("Cookie", &planted);
@@ -60,12 +66,10 @@ fn a_session_chosen_by_somebody_else_is_none() {
 #[test]
 fn a_wrong_sign_in_does_not_say_what_is_wrong() {
     let fixture = Fixture::start();
-    fixture.user("alice", &[]);
-    fixture.user("banned", &[]);
-    fixture.user("gone", &[]);
     fixture.user("unset", &[]);
     fixture.must("POST", "/v1/users", Some(json!({"login": "robot", "kind": "service"})));
     for login in ["alice", "banned", "gone"] {
+        fixture.user(login, &[]);
         let path = format!("/v1/users/{login}/password");
         fixture.must("PUT", &path, Some(json!({"password": PASSWORD})));
     }
@@ -116,9 +120,7 @@ fn a_stranger_sends_little() {
 
 #[test]
 fn failed_sign_ins_are_in_the_log_by_account_and_count() {
-    let fixture = Fixture::start();
-    fixture.user("alice", &[]);
-    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    let fixture = with_alice();
     fixture.sign_in("Alice", OTHER);
     fixture.sign_in("not a login but a password", OTHER);
     let events = || {
@@ -137,19 +139,16 @@ fn failed_sign_ins_are_in_the_log_by_account_and_count() {
     fixture.sign_in("alice", OTHER);
     fixture.sign_in("mallory", OTHER);
     let audit = fixture.must("GET", "/v1/audit", None).to_string();
-    assert!(
-        !audit.contains("not a login") && !audit.contains("mallory") && !audit.contains(OTHER),
-        "{audit}"
-    );
+    for secret in ["not a login", "mallory", OTHER] {
+        assert!(!audit.contains(secret), "{audit}");
+    }
     assert_eq!(events().len(), 2, "once an hour");
     assert_eq!(fixture.must("GET", "/v1/audit/verify", None)["valid"], true);
 }
 
 #[test]
 fn who_guesses_waits_whether_the_login_exists_or_not() {
-    let fixture = Fixture::start();
-    fixture.user("alice", &[]);
-    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    let fixture = with_alice();
     let tries = |login: &str| {
         let wrong = (1..).find(|_| fixture.sign_in(login, OTHER).status == 429).unwrap();
         let answer = fixture.sign_in(login, PASSWORD);
@@ -230,16 +229,12 @@ fn what_ends_a_session() {
         },
         true,
     );
-    check(
-        "sign-out everywhere",
-        &|fixture, one| drop(by(fixture, one, "DELETE", "/v1/sessions", None)),
-        false,
-    );
-    check(
-        "by an administrator",
-        &|fixture, _| drop(fixture.must("DELETE", "/v1/users/alice/sessions", None)),
-        false,
-    );
+    let everywhere =
+        |fixture: &Fixture, one: &Browser| drop(by(fixture, one, "DELETE", "/v1/sessions", None));
+    check("sign-out everywhere", &everywhere, false);
+    let signed_out =
+        |fixture: &Fixture, _: &Browser| drop(fixture.must("DELETE", "/v1/users/alice/sessions", None));
+    check("by an administrator", &signed_out, false);
     check("a ban", &|fixture, _| drop(fixture.must("POST", "/v1/users/alice/ban", None)), false);
     check(
         "a ban that was lifted",
@@ -389,11 +384,11 @@ fn a_proxy_in_front_vouches_when_it_is_listed() {
     check("before a cookie", &listed, &[("X-Remote-User", "alice"), ("Cookie", &bob.cookie)], Some("alice"));
     let token = format!("Bearer {}", text(&listed.token("bob", "t", &["permgate"])));
     check("behind a bearer", &listed, &[("X-Remote-User", "alice"), ("Authorization", &token)], Some("bob"));
-    let edit =
-        || Request::new("PATCH", "/v1/users/me").json(&json!({"name": "A"})).field("X-Remote-User", "alice");
+    let name = json!({"name": "A"});
+    let edit = || Request::new("PATCH", "/v1/users/me").json(&name).field("X-Remote-User", "alice");
     assert_eq!(edit().over_tcp(listed.address).outcome(), (403, "csrf".into()));
-    let session = Request::new("GET", "/v1/session").field("X-Remote-User", "alice").over_tcp(listed.address);
-    let session = session.json();
+    let session = Request::new("GET", "/v1/session").field("X-Remote-User", "alice");
+    let session = session.over_tcp(listed.address).json();
     assert_eq!(session["by"], "header");
     let csrf = session["csrf"].as_str().unwrap();
     assert_eq!(edit().field("X-CSRF-Token", csrf).over_tcp(listed.address).status, 200);

@@ -1,6 +1,6 @@
 """Driving Chromium: what a person sees and presses, and what holds of every page.
 
-GATEWAY PAGE PASSWORD AXE SHOTS are the arguments of the program."""
+GATEWAY PAGE PASSWORD AXE SHOTS FILE are the arguments of the program; FILE is the gateway's configuration."""
 
 import pathlib
 import sys
@@ -8,13 +8,13 @@ import urllib.error
 import urllib.request
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
-gateway, page, password, axe, shots = sys.argv[1:]
+gateway, page, password, axe, shots, file = sys.argv[1:]
 AXE = pathlib.Path(axe).read_text()
 SHOTS = pathlib.Path(shots)
 SHOTS.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,14 @@ def browser(scripts=True):
         options.add_argument(flag)
     if not scripts:
         options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    return webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    # Presses are counted, those of Enter too.
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": (
+        "for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, (event) => {"
+        " if ((event.key ?? 'Enter') === 'Enter') sessionStorage.pressed = Number(sessionStorage.pressed || 0) + 1; }, true);")})
+    driver.set_script_timeout(120)
+    look(driver, 1280)
+    return driver
 
 
 def look(driver, width, dark=False):
@@ -42,19 +49,21 @@ def look(driver, width, dark=False):
 
 
 def until(driver, what):
-    # Content that is replaced takes its elements away.
-    return WebDriverWait(driver, 10, ignored_exceptions=[StaleElementReferenceException]).until(what)
+    # Content that is replaced takes its elements away, and a message may cover what is to be pressed.
+    passing = [StaleElementReferenceException, ElementClickInterceptedException]
+    return WebDriverWait(driver, 40, poll_frequency=0.05, ignored_exceptions=passing).until(what)
 
 
 def seen(driver, selector):
     return until(driver, lambda d: next((e for e in d.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()), None))
 
 
+def ready(driver, selector):
+    return next((e for e in driver.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed() and e.is_enabled()), None)
+
+
 def click(driver, selector):
-    def once(d):
-        found = next((e for e in d.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed() and e.is_enabled()), None)
-        return found and (found.click() or True)
-    until(driver, once)
+    until(driver, lambda d: (found := ready(d, selector)) and (found.click() or True))
 
 
 def gone(driver, selector):
@@ -66,15 +75,76 @@ def follow(driver, words):
 
 
 def text(driver, words, selector="main"):
-    until(driver, lambda d: words in d.find_element(By.CSS_SELECTOR, selector).text)
+    """Waits for the words; what stood there instead is told."""
+    told = [""]
+
+    def there(d):
+        now = d.find_element(By.CSS_SELECTOR, selector).text
+        if now != told[-1]:
+            told.append(now)
+        return words in now
+
+    try:
+        until(driver, there)
+    except TimeoutException:
+        raise AssertionError((words, [one[-500:] for one in told[-4:]])) from None
 
 
 def toast(driver, words):
     text(driver, words, "#toasts")
 
 
+def row(driver, words):
+    """A row of the table that the page shows."""
+    return until(driver, lambda d: next((r for r in d.find_elements(By.CSS_SELECTOR, "tbody tr") if words in r.text), None))
+
+
 def focused(driver):
     return driver.switch_to.active_element
+
+
+class Pointer:
+    """A hand: what is done with one is done with the other."""
+
+    name = "pointer"
+    press = staticmethod(click)
+
+    @staticmethod
+    def choose(driver, selector, words):
+        Select(seen(driver, selector)).select_by_visible_text(words)
+
+
+class Keyboard:
+    name = "keys"
+
+    @staticmethod
+    def press(driver, selector):
+        """Whatever takes the focus by Tab, and not from behind a dialog, is pressed by a key."""
+        def once(d):
+            found = ready(d, selector)
+            if not found:
+                return False
+            d.execute_script("arguments[0].focus()", found)
+            assert focused(d) == found and found.get_property("tabIndex") >= 0, selector
+            found.send_keys(Keys.SPACE if found.get_attribute("type") == "checkbox" else Keys.ENTER)
+            return True
+        until(driver, once)
+
+    @staticmethod
+    def choose(driver, selector, words):
+        field = seen(driver, selector)
+        field.send_keys(words)
+        assert Select(field).first_selected_option.text == words, selector
+
+
+HANDS = (Pointer, Keyboard)
+
+
+def undo(driver, hand):
+    # What was undone before may be said still.
+    driver.execute_script("for (const toast of document.querySelectorAll('.toast')) toast.classList.add('old')")
+    hand.press(driver, "#toasts .toast:last-child button:not([aria-label])")
+    text(driver, "Undone.", ".toast:not(.old)")
 
 
 def sign_in(driver, login):
@@ -93,34 +163,82 @@ def call(driver, method, path, body=None):
         method, path, body)
 
 
-def steady(driver, name):
-    """Nothing moves while a page loads, but columns of a table that is painted before its last row has come: a tenth
-    of what counts as good. When it was painted first is reported, not judged."""
-    shift, paint, took = driver.execute_async_script(
-        "const done = arguments[0]; let sum = 0;"
-        "new PerformanceObserver((list) => { for (const e of list.getEntries()) sum += e.value; })"
-        ".observe({type: 'layout-shift', buffered: true});"
-        "setTimeout(() => done([sum, performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0,"
-        " performance.getEntriesByType('navigation')[0].responseEnd]), 150)")
-    assert shift < 0.01, (name, shift)
-    FIGURES[f"{name}: first paint, ms"] = round(paint)
-    FIGURES[f"{name}: answered, ms"] = round(took)
+# Said once the page has been painted and had time to move.
+FACTS = """
+const done = arguments[0];
+const moves = [];
+new PerformanceObserver((list) => moves.push(...list.getEntries())).observe({type: "layout-shift", buffered: true});
+new PerformanceObserver((list) => {
+  const [paint] = list.getEntriesByName("first-contentful-paint");
+  if (!paint) return;
+  setTimeout(() => {
+    const [document] = performance.getEntriesByType("navigation");
+    const others = performance.getEntriesByType("resource");
+    done({
+      moved: moves.reduce((sum, move) => sum + move.value, 0),
+      painted: paint.startTime, answered: document.responseEnd, bytes: document.decodedBodySize,
+      assets: others.reduce((sum, one) => sum + one.decodedBodySize, 0),
+      blocking: others.filter((one) => one.renderBlockingStatus === "blocking").map((one) => new URL(one.name).pathname),
+    });
+  }, 100);
+}).observe({type: "paint", buffered: true});
+"""
 
 
-def accessible(driver, name, views=((1280, False), (768, True), (390, False))):
-    """axe-core finds nothing, nothing is wider than the window, and the console is silent."""
-    for width, dark in views:
-        look(driver, width, dark)
-        driver.execute_script(AXE)
-        found = driver.execute_async_script("const done = arguments[0]; axe.run().then(r => done(r.violations))")
-        told = [(v["id"], [(n["html"][:150], n["failureSummary"][-200:]) for n in v["nodes"]][:3]) for v in found]
-        assert not told, (name, width, dark, told)
-        driver.save_screenshot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
-    # 640 is what 1280 pixels are at 200 %.
-    for width in (1280, 768, 640, 390):
-        look(driver, width)
-        wide = driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
-        assert wide <= 0, (name, width, wide)
+def quick(driver, path, name):
+    """Nothing moves while the page loads, and of what it loads painting waits for the style alone. A machine that is
+    busy makes a page slower now and then, and never faster: the best of some loads says what the page takes. Where that
+    is too long, a line of text is loaded beside it: it takes 60 ms, and longer only where the machine is what is slow."""
+    painted, answered, bare = 1e9, 1e9, 60
+    for attempt in range(20):
+        if attempt > 5:
+            driver.get(page + "/healthz")
+            times = [*(times if attempt > 6 else []), driver.execute_async_script(FACTS)["painted"]]
+            bare = max(60, min(times))
+        driver.get(page + path)
+        facts = driver.execute_async_script(FACTS)
+        assert facts["moved"] == 0, (name, facts)
+        assert len(facts["blocking"]) == 1 and facts["blocking"][0].endswith(".css"), (name, facts)
+        assert 0 < facts["assets"] < 60_000 and 0 < facts["bytes"], (name, facts)
+        painted, answered = min(painted, facts["painted"]), min(answered, facts["answered"])
+        if painted <= 200 * bare / 60 and answered <= 150 * bare / 60:
+            break
+    FIGURES[name] = f"first paint {painted:.0f} ms, answered in {answered:.0f} ms, {facts['bytes']} bytes, load {attempt + 1}"
+    assert painted <= 200 * bare / 60 and answered <= 150 * bare / 60, (name, painted, answered, bare)
+    return facts
+
+
+# Of a whole page; 640 is what 1280 pixels are at 200 %.
+VIEWS = (1280, 768, 640, 390)
+WIDTHS = (320, 360, 480, 560, 620, 650, 680, 720, 800, 880, 950, 970, 1020, 1080, 1180, 1400)
+
+
+def narrow(driver, name, width):
+    """Neither the page nor a table in it nor a dialog scrolls sideways."""
+    look(driver, width)
+    wide = driver.execute_script(
+        "return [document.documentElement, ...document.querySelectorAll('.table, dialog[open] .dialog-body')]"
+        ".filter((one) => one.scrollWidth > one.clientWidth && (one === document.documentElement || getComputedStyle(one).overflowX !== 'visible'))"
+        ".map((one) => [one.tagName, one.className, one.scrollWidth - one.clientWidth])")
+    assert not wide, (name, width, wide)
+
+
+def accessible(driver, name, views=(1280, 390)):
+    """axe-core finds nothing in a page or in the dialog on it, light or dark, and the console is silent."""
+    driver.execute_script(AXE)
+    for width in views:
+        narrow(driver, name, width)
+        for dark in (False, True):
+            look(driver, width, dark)
+            # The scheme changes colours and nothing else.
+            rules = {"preload": False, **({"runOnly": ["color-contrast", "link-in-text-block"]} if dark else {})}
+            found = driver.execute_async_script(
+                "const [rules, done] = arguments;"
+                "axe.run(document.querySelector('dialog[open]') ?? document, rules).then((said) => done(said.violations))", rules)
+            told = [(v["id"], [(n["html"][:150], n["failureSummary"][-200:]) for n in v["nodes"]][:3]) for v in found]
+            assert not told, (name, width, dark, told)
+            if width in (1280, 390):
+                driver.save_screenshot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
     look(driver, 1280)
     # What is refused on purpose is logged by the browser too.
     logged = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"
@@ -128,17 +246,9 @@ def accessible(driver, name, views=((1280, False), (768, True), (390, False))):
     assert not logged, (name, logged)
 
 
-EVERY = ((1280, False), (1280, True), (768, False), (390, True), (390, False))
-
-
 def clicks(driver):
     """Pointer presses and keys that press something, from here on until the page is left."""
     driver.execute_script("sessionStorage.pressed = 0")
-
-
-def watch(driver):
-    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": (
-        "addEventListener('pointerdown', () => sessionStorage.pressed = Number(sessionStorage.pressed || 0) + 1, true);")})
 
 
 def pressed(driver):
@@ -153,13 +263,13 @@ def through(token, target="/api/issues"):
         return error.code
 
 
-def make(driver, name):
+def make(driver, name, hand=Pointer):
     """A token by the dialog, copied; its text."""
-    click(driver, "[data-opens=new-token]")
+    hand.press(driver, "[data-opens=new-token]")
     seen(driver, "#create [name=name]").send_keys(name)
-    click(driver, "#scope-1")
-    click(driver, "#create button.primary")
+    hand.press(driver, "#scope-1")
+    hand.press(driver, "#create button.primary")
     token = seen(driver, "#made-text").get_attribute("value")
-    click(driver, "#made-copy")
+    hand.press(driver, "#made-copy")
     until(driver, lambda d: d.find_element(By.ID, "made-copy").text == "Copied ✓")
     return token

@@ -1,4 +1,4 @@
-//! Style, scripts and icon: inside the binary, named by what they contain, so that a browser keeps
+//! Style, script and icon: inside the binary, named by what they contain, so that a browser keeps
 //! them for good and still never has an old one.
 
 use std::sync::LazyLock;
@@ -21,17 +21,15 @@ pub struct Asset {
 pub static STYLE: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("page.css", include_str!("../../../web/page.css"), "text/css; charset=utf-8")
 });
+/// Of every page: it is asked for once.
 pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("page.js", include_str!("../../../web/page.js"), "text/javascript; charset=utf-8")
-});
-pub static FORMS: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("forms.js", include_str!("../../../web/forms.js"), "text/javascript; charset=utf-8")
-});
-pub static TOKENS: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("tokens.js", include_str!("../../../web/tokens.js"), "text/javascript; charset=utf-8")
-});
-pub static PEOPLE: LazyLock<Asset> = LazyLock::new(|| {
-    Asset::new("people.js", include_str!("../../../web/people.js"), "text/javascript; charset=utf-8")
+    let content = concat!(
+        include_str!("../../../web/page.js"),
+        include_str!("../../../web/forms.js"),
+        include_str!("../../../web/tokens.js"),
+        include_str!("../../../web/people.js"),
+    );
+    Asset::new("page.js", content, "text/javascript; charset=utf-8")
 });
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon.svg", include_str!("../../../web/icon.svg"), "image/svg+xml"));
@@ -51,8 +49,9 @@ impl Asset {
 }
 
 pub async fn send(Path(name): Path<String>) -> Response {
-    let all: [&Asset; 6] = [&STYLE, &SCRIPT, &FORMS, &TOKENS, &PEOPLE, &ICON];
-    let found = all.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&*name));
+    let found = [&*STYLE, &SCRIPT, &ICON]
+        .into_iter()
+        .find(|asset| asset.path.strip_prefix("/assets/") == Some(&*name));
     let Some(asset) = found else { return Problem::not_found("asset").into_response() };
     let fields = [(header::CONTENT_TYPE, asset.form), (header::CACHE_CONTROL, FOR_GOOD)];
     (fields, asset.content.as_str()).into_response()
@@ -78,8 +77,7 @@ mod tests {
 
     #[test]
     fn all_assets_together_are_small() {
-        let all: usize =
-            [&STYLE, &SCRIPT, &FORMS, &TOKENS, &PEOPLE, &ICON].iter().map(|asset| asset.content.len()).sum();
+        let all: usize = [&STYLE, &SCRIPT, &ICON].iter().map(|asset| asset.content.len()).sum();
         assert!(all < 60_000, "{all}");
     }
 

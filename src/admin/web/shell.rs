@@ -8,7 +8,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
-use super::assets::{FORMS, ICON, PEOPLE, SCRIPT, STYLE, TOKENS};
+use super::assets::{ICON, SCRIPT, STYLE};
 use crate::{
     admin::{
         caller::{Caller, Identity},
@@ -30,9 +30,6 @@ pub struct Shell {
     pub reader: Option<Signed>,
     pub style: &'static str,
     pub script: &'static str,
-    pub forms_script: &'static str,
-    pub tokens_script: &'static str,
-    pub people_script: &'static str,
     pub icon: &'static str,
 }
 
@@ -100,9 +97,6 @@ impl Shell {
             reader: caller.and_then(Signed::of),
             style: &STYLE.path,
             script: &SCRIPT.path,
-            forms_script: &FORMS.path,
-            tokens_script: &TOKENS.path,
-            people_script: &PEOPLE.path,
             icon: &ICON.path,
         }
     }

@@ -80,7 +80,8 @@ pub struct LoadedTokens {
     pub incomplete: bool,
 }
 
-const ROWS: usize = 100;
+/// So many are laid out and painted at once.
+const ROWS: usize = 50;
 /// A list reads as many records in this many steps; beyond, it says that it is incomplete.
 const READ: usize = 5_000;
 const STEPS: usize = 4;

@@ -69,7 +69,7 @@ pub struct AuditQuery {
     format: Option<String>,
 }
 
-const ROWS: usize = 100;
+const ROWS: usize = 50;
 /// Events that a page looks at before it is given out short, and a file holds at most.
 const LOOKED_AT: usize = 20_000;
 const STEP: usize = 500;
