@@ -215,8 +215,9 @@ fn an_etcd_that_went_back_in_time_is_refused_until_a_copy_is_adopted() {
     cluster.etcd.put_back(0);
     for node in 0..2 {
         cluster.process(node).words.wait_for("serves no more: `permgate cluster adopt`");
-        let is_cut_off = |token| cluster.try_status(node, token) == Some(503);
-        cluster.wait_until("it is cut off", || [&good, &revoked].into_iter().all(is_cut_off));
+        let both = [&good, &revoked];
+        let is_cut_off = || both.iter().all(|token| cluster.try_status(node, token) == Some(503));
+        cluster.wait_until("it is cut off", is_cut_off);
         assert_eq!(cluster.create_user(node, "eve"), 503);
         let standing = cluster.process(node).operator("GET", "/v1/cluster", None).json();
         assert_eq!(standing["standing"], "forked", "{standing}");
