@@ -2,6 +2,7 @@
 
 GATEWAY PAGE PASSWORD AXE SHOTS FILE are the arguments of the program; FILE is the gateway's configuration."""
 
+import os
 import pathlib
 import sys
 import urllib.error
@@ -19,6 +20,7 @@ gateway, page, password, axe, shots, file = sys.argv[1:]
 AXE = pathlib.Path(axe).read_text()
 SHOTS = pathlib.Path(shots)
 SHOTS.mkdir(parents=True, exist_ok=True)
+TIMED = "PERMGATE_PAGE_TIMES" in os.environ
 # What was measured, for whoever reads the test's output.
 FIGURES = {}
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -198,25 +200,19 @@ new PerformanceObserver((list) => {
 
 
 def quick(driver, path, name):
-    """Nothing moves while the page loads, and of what it loads painting waits for the style alone. A machine that is
-    busy makes a page slower now and then, and never faster: the best of some loads says what the page takes. Where that
-    is too long, a line of text is loaded beside it: it takes 60 ms, and longer only where the machine is what is slow."""
-    painted, answered, bare = 1e9, 1e9, 60
-    for attempt in range(20):
-        if attempt > 5:
-            driver.get(page + "/healthz")
-            times = [*(times if attempt > 6 else []), driver.execute_async_script(FACTS)["painted"]]
-            bare = max(60, min(times))
+    """Nothing moves while the page loads, and of what it loads painting waits for the style alone. How long that takes
+    is told, and held against the limits where PERMGATE_PAGE_TIMES is set: on a machine on which nothing else runs. The best
+    of some loads says what the page takes."""
+    painted, answered = 1e9, 1e9
+    for _ in range(5 if TIMED else 1):
         driver.get(page + path)
         facts = driver.execute_async_script(FACTS)
         assert facts["moved"] == 0, (name, facts)
         assert len(facts["blocking"]) == 1 and facts["blocking"][0].endswith(".css"), (name, facts)
         assert 0 < facts["assets"] < 60_000 and 0 < facts["bytes"], (name, facts)
         painted, answered = min(painted, facts["painted"]), min(answered, facts["answered"])
-        if painted <= 200 * bare / 60 and answered <= 150 * bare / 60:
-            break
-    FIGURES[name] = f"first paint {painted:.0f} ms, answered in {answered:.0f} ms, {facts['bytes']} bytes, load {attempt + 1}"
-    assert painted <= 200 * bare / 60 and answered <= 150 * bare / 60, (name, painted, answered, bare)
+    FIGURES[name] = f"first paint {painted:.0f} ms, answered in {answered:.0f} ms, {facts['bytes']} bytes"
+    assert not TIMED or painted <= 200 and answered <= 150, (name, painted, answered)
     return facts
 
 
@@ -234,6 +230,12 @@ def narrow(driver, name, width):
         ".filter((one) => one.scrollWidth > one.clientWidth && (one === document.documentElement || getComputedStyle(one).overflowX !== 'visible'))"
         ".map((one) => [one.tagName, one.className, one.scrollWidth - one.clientWidth])")
     assert not wide, (name, width, wide)
+    if width == 390:
+        small = driver.execute_script(
+            "return [...document.querySelectorAll('button, .button, summary, select, input:not([type=checkbox], [type=radio], [type=hidden])')]"
+            ".filter((one) => one.checkVisibility() && !one.matches('.avatar *, .avatar, .skip') && one.getBoundingClientRect().height < 43.5)"
+            ".map((one) => [one.tagName, one.className, one.textContent.trim().slice(0, 30), one.getBoundingClientRect().height])")
+        assert not small, (name, "a finger needs 44 px", small)
 
 
 def accessible(driver, name, views=(1280, 390)):

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import Select
 
 import administration
 import pages
-from driving import (FIGURES, HANDS, SHOTS, Keyboard, accessible, browser, call, click, clicks, focused, follow, gone, look,
+from driving import (FIGURES, HANDS, SHOTS, TIMED, Keyboard, accessible, browser, call, click, clicks, focused, follow, gone, look,
                      make, page, password, pressed, seen, sign_in, text, through, toast, undo, until)
 
 
@@ -284,7 +284,7 @@ def flows():
 
 
 # Whoever reads pages is not in the way of those who change something.
-with ThreadPoolExecutor() as both:
+with ThreadPoolExecutor(1 if TIMED else 2) as both:
     for done in [both.submit(flows), both.submit(walk, pages.PARTS)]:
         done.result()
 for what, figure in FIGURES.items():
