@@ -108,7 +108,8 @@ async fn a_removal_overtakes_what_waits() {
     }
     let events = bench.events();
     let made = events.iter().take_while(|event| *event != "user.ban");
-    assert_eq!(made.filter(|event| *event == "token.create").count(), 1, "{events:?}");
+    // The writer had the first of them in hand already, or none.
+    assert!(made.filter(|event| *event == "token.create").count() <= 1, "{events:?}");
 }
 
 #[tokio::test]
