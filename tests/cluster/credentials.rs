@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair};
 
 use crate::{
     nodes::{Cluster, lease},
     relay::Mode,
     server::Etcd,
+    support::authority::authority,
 };
 
 fn write_private(path: &Path, text: &str) {
@@ -94,9 +95,7 @@ struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(authority())
     }
 
     /// Puts `NAME.crt` and `NAME.key` into a directory.

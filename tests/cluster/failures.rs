@@ -12,17 +12,13 @@ use permgate::store::{
         etcd::{Connection, EtcdLog, Settings},
     },
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::{
     nodes::{Cluster, PROMPT, lease},
     relay::Mode,
     server::Etcd,
 };
-
-fn signal(etcd: &Etcd, member: usize, signal: Signal) {
-    kill_process(Pid::from_raw(etcd.pid(member).cast_signed()).unwrap(), signal).unwrap();
-}
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
@@ -170,9 +166,9 @@ fn a_hung_a_dead_and_a_slow_endpoint_stop_nobody() {
         }
     };
     for member in 0..3 {
-        signal(&cluster.etcd, member, Signal::STOP);
+        cluster.etcd.signal(member, Signal::STOP);
         serves(&format!("hung{member}-"), Duration::from_secs(5));
-        signal(&cluster.etcd, member, Signal::CONT);
+        cluster.etcd.signal(member, Signal::CONT);
         cluster.etcd.wait_until_healthy(member);
     }
     cluster.nodes.iter().for_each(|node| node.relays[0].set(Mode::Cut));
@@ -188,13 +184,13 @@ fn a_hung_a_dead_and_a_slow_endpoint_stop_nobody() {
 fn without_a_majority_of_etcd_nobody_serves_beyond_the_lease() {
     let cluster = Cluster::start(2, 3);
     let (id, token) = cluster.token(0, "ann", "ci");
-    [1, 2].into_iter().for_each(|member| signal(&cluster.etcd, member, Signal::STOP));
+    [1, 2].into_iter().for_each(|member| cluster.etcd.signal(member, Signal::STOP));
     let begun = Instant::now();
     assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200], "for a while");
     cluster.wait_until("it is cut off", || (0..2).all(|node| cluster.try_status(node, &token) == Some(503)));
     assert!(begun.elapsed() <= lease() + PROMPT, "{:?}", begun.elapsed());
     // Somebody else may have decided meanwhile: nobody knows.
-    [1, 2].into_iter().for_each(|member| signal(&cluster.etcd, member, Signal::CONT));
+    [1, 2].into_iter().for_each(|member| cluster.etcd.signal(member, Signal::CONT));
     (0..2).for_each(|node| cluster.wait_until_ready(node));
     assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200]);
     let (answer, _) = cluster.revoke(1, &id);

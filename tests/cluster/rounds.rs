@@ -145,7 +145,6 @@ fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
         let leader = (0..3).find(|member| cluster.etcd.is_leader(*member)).unwrap();
         let over = AtomicBool::new(false);
         let (cluster_now, token, done) = (&cluster, &token, &over);
-        let pid = rustix::process::Pid::from_raw(cluster.etcd.pid(leader).cast_signed()).unwrap();
         let (made, statuses) = thread::scope(|scope| {
             let writer = scope.spawn(move || write(cluster_now, round, done));
             let reader = scope.spawn(move || {
@@ -156,7 +155,7 @@ fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
                 statuses
             });
             thread::sleep(Duration::from_millis(500));
-            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+            cluster.etcd.signal(leader, Signal::KILL);
             thread::sleep(Duration::from_millis(3500));
             over.store(true, Ordering::SeqCst);
             (writer.join().unwrap(), reader.join().unwrap())

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 #![allow(dead_code, reason = "every test crate uses its own part")]
 
+pub mod authority;
 pub mod gateway;
 pub mod http;
 pub mod import;

@@ -5,11 +5,13 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Stopped when it is dropped.
 #[allow(dead_code, reason = "the tests of the log and those of whole gateways use parts of it")]
@@ -95,38 +97,37 @@ impl Etcd {
 
     /// As when its disk is lost.
     pub fn wipe(&mut self, member: usize) {
-        self.kill(member);
-        std::fs::remove_dir_all(self.directory.path().join(format!("m{member}"))).unwrap();
-        self.run(member);
-        self.wait_until_healthy(member);
+        self.while_killed(member, |disk, _| std::fs::remove_dir_all(disk).unwrap());
     }
 
     /// What a member's disk has, to be [put back](Self::put_back) later. It is stopped for it.
     pub fn save(&mut self, member: usize) {
-        self.kill(member);
-        let [from, to] = self.saved(member);
-        std::fs::create_dir(&to).unwrap();
-        copy(&from, &to);
-        self.run(member);
-        self.wait_until_healthy(member);
+        self.while_killed(member, |disk, saved| {
+            std::fs::create_dir(saved).unwrap();
+            copy(disk, saved);
+        });
     }
 
     /// As when it is restored from an old snapshot.
     pub fn put_back(&mut self, member: usize) {
+        self.while_killed(member, |disk, saved| {
+            std::fs::remove_dir_all(disk).unwrap();
+            std::fs::rename(saved, disk).unwrap();
+        });
+    }
+
+    /// `work` has the member's disk, and where a copy of it lies.
+    fn while_killed(&mut self, member: usize, work: impl FnOnce(&Path, &Path)) {
         self.kill(member);
-        let [to, from] = self.saved(member);
-        std::fs::remove_dir_all(&to).unwrap();
-        std::fs::rename(from, to).unwrap();
+        let name = |kind: &str| self.directory.path().join(format!("m{member}{kind}"));
+        work(&name(""), &name(".saved"));
         self.run(member);
         self.wait_until_healthy(member);
     }
 
-    fn saved(&self, member: usize) -> [PathBuf; 2] {
-        [format!("m{member}"), format!("m{member}.saved")].map(|name| self.directory.path().join(name))
-    }
-
-    pub fn pid(&self, member: usize) -> u32 {
-        self.members[member].child.as_ref().unwrap().id()
+    pub fn signal(&self, member: usize, signal: Signal) {
+        let child = self.members[member].child.as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
     }
 
     /// A call of the API as JSON, by way of the first member; `token` is of a sign-in. The status and the
