@@ -26,8 +26,8 @@ use crate::{
 
 /// A token's record with its longest scope, networks and note.
 const LONGEST_SECRET_ANSWER: usize = 16 << 10;
-/// What a path may hold as it is (RFC 3986 section 2.3), and `@`.
-const UNRESERVED: &AsciiSet =
+/// What a path segment or a query value may hold as it is (RFC 3986 section 2.3), and `@`.
+pub const UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
 /// A JSON request body: fields that are not known are refused.

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,6 +21,7 @@ use super::{
     offline::Offline,
     target::{self, Target},
 };
+use crate::admin::wire::UNRESERVED;
 
 pub(super) enum Client {
     Listener(Box<Listener>),
@@ -48,8 +49,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(3);
 /// Pages are far smaller; this is against a listener that is none of ours.
 const LARGEST_ANSWER: usize = 64 << 20;
-/// What needs no escape in a path segment or a query value.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
 impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
@@ -324,7 +323,7 @@ fn describe_error(error: &Value) -> String {
 
 /// A path segment or a query value.
 pub(super) fn escape(text: &str) -> String {
-    utf8_percent_encode(text, PLAIN).to_string()
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 /// Reports how many requests in flight a change has cut.
