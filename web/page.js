@@ -284,6 +284,7 @@ function hover({ target }) {
   if (target.title) return;
   if (target.matches("time")) {
     const at = new Date(target.dateTime);
+    if (Number.isNaN(at.getTime())) return;
     target.title = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" }).format(at);
   } else if (target.matches("#tokens .named > :first-child")) {
     target.title = `${target.textContent} · ${target.pathname.split("/").pop()}`;
