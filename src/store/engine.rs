@@ -63,9 +63,10 @@ pub(crate) enum CommitError {
     /// Nothing changed, and the next batch may succeed.
     #[error("{0}")]
     Refused(String),
-    /// Others' entries came first. Nothing changed: follow them, and plan again.
+    /// Others' entries came first, up to this position; `None`: the log has lost some. Nothing changed: follow
+    /// it, and plan again.
     #[error("another entry of the log came first")]
-    Moved,
+    Moved(Option<u64>),
     /// The log in etcd cannot be written. Nothing changed; the next batch may succeed.
     #[error("{0}")]
     Unavailable(String),
@@ -123,6 +124,12 @@ impl Engine {
         drop(log);
         self.checkpoint_when_due();
         Ok(())
+    }
+
+    /// How far others are known to have come beyond what is applied here.
+    pub(crate) fn heard(&self) -> Option<u64> {
+        let log = self.log();
+        log.log.heard().filter(|&heard| heard > log.head.position)
     }
 
     /// The next batches that others have appended, each with its position; none when there are no more.
@@ -247,7 +254,9 @@ impl Journaled {
                 self.since_checkpoint += (entry.len() as u64).next_multiple_of(BLOCK);
                 Ok(())
             }
-            Err(AppendError::Moved { .. }) => Err(CommitError::Moved),
+            Err(AppendError::Moved { head }) => {
+                Err(CommitError::Moved(Some(head.position).filter(|&position| position > self.head.position)))
+            }
             Err(AppendError::Unclear(failure)) if shared => Err(CommitError::Unclear(failure.to_string())),
             Err(error @ (AppendError::NotWritten(_) | AppendError::Stopped(_))) if shared => {
                 Err(CommitError::Unavailable(error.to_string()))

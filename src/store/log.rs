@@ -60,6 +60,11 @@ pub trait Log: Send {
         false
     }
 
+    /// How far others are known to have come, without asking anybody; `None` where nobody else appends.
+    fn heard(&self) -> Option<u64> {
+        None
+    }
+
     /// Takes appends again after one whose outcome was unclear; `false` where only opening the log again
     /// helps, or nothing yet.
     fn reopen(&mut self) -> bool {

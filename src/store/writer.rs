@@ -93,8 +93,8 @@ pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// What waits in the queue.
 pub(crate) enum Command {
     Change(Task),
-    /// Others may have appended to the log.
-    Follow(oneshot::Sender<Result<Followed, String>>),
+    /// Others have appended to the log up to a position, or may have appended anything.
+    Follow(Option<u64>, oneshot::Sender<Result<Followed, String>>),
     /// Everything before it is answered, the engine is closed, the thread ends.
     Close(oneshot::Sender<()>),
 }
@@ -117,6 +117,10 @@ impl Writer {
             let mut next = Some(first);
             let (mut close, mut follow) = (None, None);
             self.write_unwritten();
+            if let Some(position) = self.shared.engine.heard() {
+                // Whatever is planned without it would come too late. An error shows when that is written.
+                drop(self.follow(Some(position)));
+            }
             let (before, begun) = (self.tx.state.clone(), Instant::now());
             while let Some(command) = next.take() {
                 match command {
@@ -124,8 +128,8 @@ impl Writer {
                         self.plan(&mut task);
                         batch.push(task);
                     }
-                    Command::Follow(done) => {
-                        follow = Some(done);
+                    Command::Follow(to, done) => {
+                        follow = Some((to, done));
                         break;
                     }
                     Command::Close(done) => {
@@ -145,8 +149,8 @@ impl Writer {
             let (count, began) = (batch.len(), Instant::now());
             self.finish(batch, before);
             group_commit.answered(count, began.elapsed());
-            if let Some(done) = follow {
-                let _ = done.send(self.follow());
+            if let Some((to, done)) = follow {
+                let _ = done.send(self.follow(to));
             }
             if let Some(done) = close {
                 self.shared.close("the store was closed".into());
@@ -208,10 +212,10 @@ impl Writer {
                     task.answer(Ok(published));
                 }
             }
-            Err(CommitError::Moved) => {
+            Err(CommitError::Moved(to)) => {
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                if let Err(reason) = self.follow() {
+                if let Err(reason) = self.follow(to) {
                     for task in batch {
                         self.without_engine(task, ChangeError::Closed(reason.clone()), false);
                     }
@@ -300,7 +304,7 @@ impl Writer {
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
             Err(
                 CommitError::Refused(_)
-                | CommitError::Moved
+                | CommitError::Moved(_)
                 | CommitError::Unavailable(_)
                 | CommitError::Unclear(_),
             ) => {}

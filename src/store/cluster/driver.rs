@@ -43,6 +43,8 @@ pub(crate) struct Driver {
     pub connection: Arc<Connection>,
     pub fence: Arc<Fence>,
     pub log: StoreId,
+    /// The newest position that the log is known to have.
+    pub heard: watch::Sender<u64>,
     /// The acknowledgement has changed.
     pub acknowledge: Notify,
     pub snapshots: Mutex<Snapshots>,
@@ -56,7 +58,8 @@ impl Driver {
     pub(crate) fn start(self, applied: mpsc::UnboundedReceiver<Applied>, ended: Ended) {
         let (driver, ended) = (Arc::new(self), Arc::new(ended));
         driver.spawn(driver.clone().probes());
-        driver.spawn(driver.clone().follow(ended));
+        driver.spawn(driver.clone().follow(driver.heard.subscribe()));
+        driver.spawn(driver.clone().hear(ended));
         driver.spawn(driver.clone().take_over(applied));
         driver.spawn(driver.clone().acknowledge());
         driver.spawn(driver.clone().keep());
@@ -89,7 +92,7 @@ impl Driver {
                     }
                     if self.store.unwritten() > 0 {
                         // The writer tries again before it looks for what others have written.
-                        self.follow_now().await;
+                        self.follow_to(None).await;
                     }
                     sleep(PROBE).await;
                 }
@@ -111,31 +114,27 @@ impl Driver {
     }
 
     /// Entries are read by the writer itself; here it is only heard that there are some.
-    async fn follow(self: Arc<Self>, ended: Arc<Ended>) {
+    async fn hear(self: Arc<Self>, ended: Arc<Ended>) {
         let mut tail = Tail::new(self.connection.clone(), self.log, self.store.head());
         loop {
             let heard = tokio::select! {
                 heard = tail.next() => heard,
                 () = self.node.behind.notified() => {
-                    self.follow_now().await;
+                    self.follow_to(None).await;
                     tail.reread();
                     continue;
                 }
             };
             match heard {
                 Ok(heard) => {
-                    let mut entries = false;
                     for heard in heard {
                         match heard {
                             Heard::Entry(entry) => {
                                 self.snapshots().grew(entry.operations.len());
-                                entries = true;
+                                self.heard.send_replace(entry.position);
                             }
                             Heard::Acknowledgement { node, value } => self.node.acknowledged(&node, &value),
                         }
-                    }
-                    if entries {
-                        self.follow_now().await;
                     }
                 }
                 Err(TailError::Fork(fork)) => {
@@ -155,8 +154,17 @@ impl Driver {
         }
     }
 
-    async fn follow_now(&self) {
-        if let Err(error) = self.store.follow().await {
+    /// Beside what is heard: acknowledgements are not to wait for the writer.
+    async fn follow(self: Arc<Self>, mut heard: watch::Receiver<u64>) {
+        // The sender lives as long as this does.
+        while heard.changed().await.is_ok() {
+            let position = *heard.borrow_and_update();
+            self.follow_to(Some(position)).await;
+        }
+    }
+
+    async fn follow_to(&self, to: Option<u64>) {
+        if let Err(error) = self.store.follow(to).await {
             tracing::error!(%error, "this node cannot follow the log");
             sleep(AGAIN).await;
         }

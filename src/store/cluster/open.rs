@@ -128,6 +128,7 @@ impl Store {
             log: shared.engine.store_id(),
             connection,
             fence,
+            heard: watch::Sender::default(),
             acknowledge: Notify::new(),
             snapshots: Mutex::new(snapshots),
         };
@@ -203,7 +204,7 @@ pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinE
         let left = Op::Node(MemberChange::Drop { node: cluster.node.clone(), incarnation, over: true });
         match engine.commit(&[left]) {
             Ok(()) => break,
-            Err(engine::CommitError::Moved) => {}
+            Err(engine::CommitError::Moved(_)) => {}
             Err(error) => return Err(OpenError::Write(error.to_string()).into()),
         }
     }

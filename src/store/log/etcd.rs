@@ -17,6 +17,7 @@ mod client;
 mod connection;
 mod fetch;
 mod keys;
+mod recent;
 mod snapshot;
 mod tail;
 #[cfg(test)]
@@ -79,13 +80,15 @@ impl EtcdLog {
         }
     }
 
-    /// As of the last answer.
+    /// As of the last answer, or of what was heard since.
     pub fn known_head(&self) -> Head {
         self.known().record.head
     }
 
     fn known(&self) -> KnownHead {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.connection.recent().head().filter(|heard| heard.revision > known.revision);
+        heard.map_or(known, |heard| self.learn(heard))
     }
 
     fn learn(&self, known: KnownHead) -> KnownHead {
@@ -99,11 +102,10 @@ impl EtcdLog {
     }
 
     async fn commit(&self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
-        let known = if self.known().record.head == expected {
-            self.known()
-        } else {
-            self.refresh().await.map_err(AppendError::NotWritten)?
-        };
+        let mut known = self.known();
+        if known.record.head.position <= expected.position && known.record.head != expected {
+            known = self.refresh().await.map_err(AppendError::NotWritten)?;
+        }
         if known.record.head != expected {
             return Err(AppendError::Moved { head: known.record.head });
         }
@@ -170,7 +172,8 @@ impl EtcdLog {
                 RequestOp::put(keys.log(head.position), encoded.value.clone()),
                 RequestOp::put(key.clone(), record.encode()),
             ],
-            failure: vec![RequestOp::get(key)],
+            // Who lost applies those that came first.
+            failure: vec![RequestOp::get(key), RequestOp::range(self.connection.entries(head.position))],
         };
         match self.call(commit).await {
             Ok(response) if response.succeeded => {
@@ -181,6 +184,12 @@ impl EtcdLog {
                 let parsed = self.connection.parse_head(response.found());
                 let gone = |e: Unreachable| self.connection.failure("append to", e.to_string());
                 let known = self.learn(parsed.map_err(|e| AppendError::Unclear(gone(e)))?);
+                for kv in response.ranges().skip(1).flat_map(|range| &range.kvs) {
+                    // One that cannot be decoded is read again, and named then.
+                    if let Ok(fetched) = self.connection.decode(kv, self.store).await {
+                        self.connection.recent().add(fetched.entry);
+                    }
+                }
                 Ok(Answer::Moved { head: known.record.head })
             }
             // What was sent before may have been made.
@@ -294,6 +303,10 @@ impl Log for EtcdLog {
     }
 
     fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let heard = self.connection.recent().from(from, bytes);
+        if !heard.is_empty() {
+            return Ok(heard);
+        }
         self.connection.block(self.read_pages(from, bytes))
     }
 
@@ -331,6 +344,10 @@ impl Log for EtcdLog {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn heard(&self) -> Option<u64> {
+        Some(self.known_head().position)
     }
 
     fn reopen(&mut self) -> bool {

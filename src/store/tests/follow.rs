@@ -207,9 +207,9 @@ fn check(steps: &[Step], writers: usize) {
             nodes[step.node % writers].take(*step).await;
         }
         for node in &nodes {
-            node.store.follow().await.unwrap();
+            node.store.follow(None).await.unwrap();
         }
-        let (head, _) = follower.store.follow().await.unwrap();
+        let (head, _) = follower.store.follow(None).await.unwrap();
         assert_eq!(head, cluster.log.head().unwrap());
         // One that only starts now, and one whose rows are there already.
         let late = cluster.node();
@@ -249,11 +249,11 @@ async fn a_revocation_reaches_the_follower_and_its_fence() {
     let (writer, follower) = (cluster.node(), cluster.node());
     writer.store.create_user(operator(), person("alice")).await.unwrap();
     let token = writer.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
-    follower.store.follow().await.unwrap();
+    follower.store.follow(None).await.unwrap();
     assert_eq!(follower.indexed(&token.digest).end, TokenEnd::None);
     writer.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
     let before = follower.store.metrics().fences_raised.value();
-    follower.store.follow().await.unwrap();
+    follower.store.follow(None).await.unwrap();
     assert_eq!(follower.indexed(&token.digest).end, TokenEnd::Revoked);
     assert_eq!(follower.store.metrics().fences_raised.value(), before + 1);
 }
@@ -267,7 +267,7 @@ async fn an_invariant_holds_over_nodes() {
     one.store.create_token(operator(), named("alice", "ci"), None).await.unwrap();
     // It knows neither alice nor the name.
     assert_eq!(code(other.store.create_token(operator(), named("alice", "CI"), None).await), "not_found");
-    other.store.follow().await.unwrap();
+    other.store.follow(None).await.unwrap();
     one.store.create_token(operator(), named("alice", "deploy"), None).await.unwrap();
     assert_eq!(
         code(other.store.create_token(operator(), named("alice", "Deploy"), None).await),

@@ -21,11 +21,12 @@ impl Store {
     }
 
     /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far
-    /// that is, and how many requests it cut.
-    pub async fn follow(&self) -> Result<(Head, Cut), ChangeError> {
+    /// that is, and how many requests it cut. `to`: a position that is known to be there; `None`: to wherever
+    /// it goes.
+    pub async fn follow(&self, to: Option<u64>) -> Result<(Head, Cut), ChangeError> {
         let (reply, answer) = oneshot::channel();
         let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
-        self.queue.send(Command::Follow(reply)).await.map_err(|_| closed())?;
+        self.queue.send(Command::Follow(to, reply)).await.map_err(|_| closed())?;
         let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
         let mut cut = Cut(0);
         for ticket in followed.tickets {

@@ -44,7 +44,7 @@ impl Queue {
         let removes = match &command {
             Command::Change(task) => task.only_removes(),
             // Another node may have taken something away.
-            Command::Follow(_) => true,
+            Command::Follow(..) => true,
             Command::Close(_) => false,
         };
         if removes { &self.removals } else { &self.others }.send(command).await

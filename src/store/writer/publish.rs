@@ -28,12 +28,16 @@ pub(crate) struct Followed {
 
 impl Writer {
     /// Applies what others have appended to the log, as the same operations of our own would be. Answers
-    /// how far that is, and the fences that were raised for it.
-    pub(super) fn follow(&mut self) -> Result<Followed, String> {
+    /// how far that is, and the fences that were raised for it. `to`: a position that is known to be there;
+    /// `None`: to wherever it goes.
+    pub(super) fn follow(&mut self, to: Option<u64>) -> Result<Followed, String> {
         let engine = self.shared.engine.clone();
         let mut reader = BatchReader::new(engine.head());
         let mut tickets = Vec::new();
         loop {
+            if to.is_some_and(|to| to <= engine.head().position) {
+                return Ok(Followed { head: engine.head(), tickets });
+            }
             let batches = engine.behind(&mut reader).map_err(|error| error.to_string())?;
             if batches.is_empty() {
                 return Ok(Followed { head: engine.head(), tickets });

@@ -95,7 +95,7 @@ impl Writer {
                 match error {
                     CommitError::Failed(reason) => self.lost(&reason),
                     // What others have written is applied to both states, and the next try stands on that.
-                    CommitError::Moved => drop(self.follow()),
+                    CommitError::Moved(to) => drop(self.follow(to)),
                     CommitError::Refused(reason)
                     | CommitError::Unavailable(reason)
                     | CommitError::Unclear(reason) => {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -12,6 +12,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 use super::{
     client::{CallError, Client, Settings},
     keys::{HeadRecord, Keys},
+    recent::Recent,
     wire::{
         Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, UnaryRequest,
         revision,
@@ -23,6 +24,7 @@ use crate::store::log::{Failure, Head, StoreId};
 pub struct Connection {
     pub(super) client: Client,
     pub(super) keys: Keys,
+    recent: Mutex<Recent>,
     handle: Handle,
     /// Ends the thread when it is dropped.
     stop: Option<oneshot::Sender<()>>,
@@ -78,6 +80,7 @@ impl Connection {
         Ok(Arc::new(Self {
             keys: Keys::new(&settings.etcd.prefix),
             client: Client::new(settings),
+            recent: Mutex::default(),
             handle,
             stop: Some(stop),
             thread: Some(thread),
@@ -176,6 +179,10 @@ impl Connection {
                 Err(error) => return Err(self.unreachable(&error)),
             }
         }
+    }
+
+    pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs on the connection's thread until that ends.

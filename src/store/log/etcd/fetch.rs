@@ -82,6 +82,12 @@ impl PageSize {
 }
 
 impl Connection {
+    /// Asks for the few entries of any size that fit into an answer.
+    pub(super) fn entries(&self, from: u64) -> RangeRequest {
+        let (key, range_end) = (self.keys.log(from), self.keys.log(u64::MAX));
+        RangeRequest { key, range_end, limit: FEWEST, ..RangeRequest::default() }
+    }
+
     /// Entries from `from` on, one page of them.
     pub(super) async fn page(&self, from: u64, size: &mut PageSize) -> Result<Page, ReadError> {
         let failure = |reason: String| self.failure("read", reason);
@@ -95,8 +101,7 @@ impl Connection {
         }
         // As of then, which whoever has answered knows. Not in one transaction: see `probe`.
         let kvs = loop {
-            let (key, range_end) = (self.keys.log(from), self.keys.log(u64::MAX));
-            let read = RangeRequest { key, range_end, limit: size.0, revision, serializable: true };
+            let read = RangeRequest { limit: size.0, revision, serializable: true, ..self.entries(from) };
             match self.client.call(read.clone()).await {
                 Ok(found) => break found.kvs,
                 Err(CallError::TooLarge) if size.0 > FEWEST => *size = PageSize::default(),

@@ -22,6 +22,7 @@ pub(super) struct HeadRecord {
 pub(super) enum Key<'a> {
     Log(u64),
     Ack(&'a str),
+    Head,
     Other,
 }
 
@@ -68,7 +69,7 @@ impl Keys {
         self.under("probe")
     }
 
-    /// Acknowledgements and log, in one range.
+    /// Acknowledgements, head and log, in one range.
     pub(super) fn watched(&self) -> (Vec<u8>, Vec<u8>) {
         (self.under("ack/"), self.under("log0"))
     }
@@ -77,6 +78,9 @@ impl Keys {
         let Some(rest) = key.strip_prefix(self.prefix.as_bytes()) else { return Key::Other };
         if let Some(position) = rest.strip_prefix(b"log/") {
             return position.try_into().map_or(Key::Other, |bytes| Key::Log(u64::from_be_bytes(bytes)));
+        }
+        if rest == b"head" {
+            return Key::Head;
         }
         let node = rest.strip_prefix(b"ack/").and_then(|node| std::str::from_utf8(node).ok());
         node.map_or(Key::Other, Key::Ack)
@@ -125,12 +129,14 @@ mod tests {
         assert_eq!(keys.prefix(), Keys::new("/permgate").prefix());
         assert_eq!(keys.parse(&keys.log(7)), Key::Log(7));
         assert_eq!(keys.parse(&keys.ack("gate-1")), Key::Ack("gate-1"));
-        assert_eq!(keys.parse(&keys.head()), Key::Other);
+        assert_eq!(keys.parse(&keys.head()), Key::Head);
         assert_eq!(keys.parse(b"/permgate/log/7"), Key::Other, "not eight bytes");
         assert_eq!(keys.parse(b"/other/log/12345678"), Key::Other);
         assert!(keys.log(255) < keys.log(256));
         let (start, end) = keys.watched();
-        assert!([keys.log(u64::MAX), keys.ack("z")].iter().all(|key| (&start..&end).contains(&key)));
+        assert!(
+            [keys.log(u64::MAX), keys.ack("z"), keys.head()].iter().all(|key| (&start..&end).contains(&key))
+        );
         assert!(!(&start..&end).contains(&&keys.part(1, [0; 16], 0)));
         assert!((keys.parts(3)..keys.parts(4)).contains(&keys.part(3, [255; 16], 9)));
     }

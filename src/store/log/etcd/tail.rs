@@ -133,13 +133,23 @@ impl Tail {
                 Key::Log(position) if position > self.head().position => {
                     let entry = self.connection.decode(&kv, self.store).await?.entry;
                     match self.follower.follow(&entry)? {
-                        Followed::Next => heard.push(Heard::Entry(entry)),
+                        Followed::Next => {
+                            self.connection.recent().add(entry.clone());
+                            heard.push(Heard::Entry(entry));
+                        }
                         Followed::Known => {}
                         Followed::Gap { from } => {
                             tracing::warn!(from, position, "the watch has lost entries: reading them");
                             self.watch = None;
                             return Ok(heard);
                         }
+                    }
+                }
+                Key::Head => {
+                    if let Ok(head) = self.connection.parse_head(Some(&kv))
+                        && head.record.store == self.store
+                    {
+                        self.connection.recent().learn(head);
                     }
                 }
                 Key::Log(_) | Key::Other => {}

@@ -228,7 +228,11 @@ impl RangeRequest {
 
 impl RequestOp {
     pub(super) fn get(key: Vec<u8>) -> Self {
-        Self { range: Some(RangeRequest::of(key)), ..Self::default() }
+        Self::range(RangeRequest::of(key))
+    }
+
+    pub(super) fn range(range: RangeRequest) -> Self {
+        Self { range: Some(range), ..Self::default() }
     }
 
     pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> Self {
@@ -237,8 +241,12 @@ impl RequestOp {
 }
 
 impl TxnResponse {
-    /// What the one get among the operations has found.
+    /// What the first get among the operations has found.
     pub(super) fn found(&self) -> Option<&KeyValue> {
-        self.responses.iter().find_map(|op| op.range.as_ref())?.kvs.first()
+        self.ranges().next()?.kvs.first()
+    }
+
+    pub(super) fn ranges(&self) -> impl Iterator<Item = &RangeResponse> {
+        self.responses.iter().filter_map(|op| op.range.as_ref())
     }
 }

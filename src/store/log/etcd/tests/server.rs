@@ -5,8 +5,9 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -67,8 +68,7 @@ impl Etcd {
         let Member { client, peer, tells, .. } = self.members[member];
         let [peer, tells] = [peer, tells].map(|port| format!("http://127.0.0.1:{port}"));
         let client = self.url(client);
-        let log =
-            File::options().create(true).append(true).open(path.join(format!("m{member}.log"))).unwrap();
+        let log = File::options().create(true).append(true).open(self.log(member)).unwrap();
         let child = Command::new("etcd")
             .arg("--name")
             .arg(format!("m{member}"))
@@ -85,6 +85,10 @@ impl Etcd {
             .spawn()
             .expect("etcd starts: apt-get install etcd-server");
         self.members[member].child = Some(child);
+    }
+
+    fn log(&self, member: usize) -> PathBuf {
+        self.directory.path().join(format!("m{member}.log"))
     }
 
     /// As by `kill -9`.
@@ -158,7 +162,11 @@ impl Etcd {
     pub fn wait_until_healthy(&self, member: usize) {
         let end = Instant::now() + Duration::from_secs(30);
         while !get(self.members[member].tells, "/health").is_some_and(|body| body.contains("true")) {
-            assert!(Instant::now() < end, "etcd is not healthy: {}", self.directory.path().display());
+            if Instant::now() > end {
+                let log = std::fs::read_to_string(self.log(member)).unwrap();
+                let lines: Vec<_> = log.lines().collect();
+                panic!("etcd is not healthy:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+            }
             thread::sleep(Duration::from_millis(30));
         }
     }
@@ -172,10 +180,16 @@ impl Drop for Etcd {
     }
 }
 
-/// Held together, so that all of them differ.
+/// Ports that nobody listens on, each given once, since etcd cannot be asked which one it took. The system
+/// gives ports from 32768 on to connections (`ip_local_port_range`): one of those could be taken before etcd
+/// listens there, or while a member is down.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Far from those of another test's process.
+    let first = std::process::id().wrapping_mul(997);
+    let candidates = std::iter::repeat_with(|| first.wrapping_add(GIVEN.fetch_add(1, Relaxed)));
+    let ports = candidates.map(|number| 10_000 + (number % 20_000) as u16);
+    ports.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok()).take(count).collect()
 }
 
 fn get(port: u16, path: &str) -> Option<String> {
