@@ -28,17 +28,22 @@ fn people_manage_tokens_in_the_page() {
 
     let upstream = Upstream::plain();
     let gateway = Gateway::with(&sections(&Gateway::services(upstream.address)));
-    gateway.developer("alice");
+    // One who has no token yet for each window.
+    let people = ["alice", "alice-1280", "alice-768", "alice-390"];
+    people.iter().for_each(|login| gateway.developer(login));
     import(&gateway, "collector", 2_000);
-    for login in ["alice", "nobody", "root", "viewer"] {
-        if login != "alice" {
-            gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
-        }
+    for login in ["nobody", "root", "viewer"] {
+        gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
+    }
+    for login in people.iter().chain(&["nobody", "root", "viewer"]) {
         let password = format!(r#"{{"password": "{PASSWORD}"}}"#);
         gateway.must("PUT", &format!("/v1/users/{login}/password"), Some(&password));
     }
     gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
-    gateway.must("POST", "/v1/grants", Some(r#"{"role": "contributor", "user": "alice"}"#));
+    for login in people {
+        let grant = format!(r#"{{"role": "contributor", "user": "{login}"}}"#);
+        gateway.must("POST", "/v1/grants", Some(&grant));
+    }
     for login in ["root", "viewer"] {
         let grant = format!(r#"{{"role": "system-admin", "user": "{login}"}}"#);
         gateway.must("POST", "/v1/grants", Some(&grant));

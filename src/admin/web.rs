@@ -18,10 +18,10 @@ mod token_list;
 mod words;
 
 use axum::{Router, middleware, routing::get};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
 use self::shell::{Failed, Reader, Shell, problems_as_pages, render};
-use super::Context;
+use super::{Context, wire::UNRESERVED};
 
 pub(super) use self::shell::not_found;
 
@@ -56,5 +56,5 @@ fn filled(text: Option<String>) -> Option<String> {
 
 /// `/users/ann`, whatever is in the name.
 fn link(section: &str, name: &str) -> String {
-    format!("{section}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+    format!("{section}/{}", utf8_percent_encode(name, UNRESERVED))
 }

@@ -112,9 +112,15 @@ impl Writer {
     pub(crate) fn run(mut self, queue: Waiting) {
         let guard = CloseOnPanic(self.shared.clone());
         let mut group_commit = GroupCommit::new(queue);
-        while let Some(first) = group_commit.first() {
-            let mut batch = Vec::new();
-            let mut next = Some(first);
+        let mut late: Vec<Task> = Vec::new();
+        loop {
+            // What came too late takes along whatever waits by now.
+            let mut next = if late.is_empty() {
+                let Some(first) = group_commit.first() else { break };
+                Some(first)
+            } else {
+                group_commit.next(late.len())
+            };
             let (mut close, mut follow) = (None, None);
             self.write_unwritten();
             if let Some(position) = self.shared.engine.heard() {
@@ -122,6 +128,8 @@ impl Writer {
                 drop(self.follow(Some(position)));
             }
             let (before, begun) = (self.tx.state.clone(), Instant::now());
+            let mut batch = std::mem::take(&mut late);
+            batch.iter_mut().for_each(|task| self.plan(task));
             while let Some(command) = next.take() {
                 match command {
                     Command::Change(mut task) => {
@@ -147,8 +155,15 @@ impl Writer {
                 }
             }
             let (count, began) = (batch.len(), Instant::now());
-            self.finish(batch, before);
-            group_commit.answered(count, began.elapsed());
+            late = self.finish(batch, before);
+            while close.is_some() && !late.is_empty() {
+                let before = self.tx.state.clone();
+                late.iter_mut().for_each(|task| self.plan(task));
+                late = self.finish(late, before);
+            }
+            if late.is_empty() {
+                group_commit.answered(count, began.elapsed());
+            }
             if let Some((to, done)) = follow {
                 let _ = done.send(self.follow(to));
             }
@@ -192,18 +207,22 @@ impl Writer {
         }
     }
 
-    /// Makes what was planned durable, or goes back to `before`, and answers.
-    fn finish(&mut self, batch: Vec<Task>, before: State) {
+    /// Makes what was planned durable, or goes back to `before`, and answers. What is returned came too late, and
+    /// is to be planned again.
+    #[must_use]
+    fn finish(&mut self, batch: Vec<Task>, before: State) -> Vec<Task> {
         let unwritable = |task: &Task| task.only_removes() && task.unwritable().is_some();
         let (unwritable, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(unwritable);
-        self.finish_writable(batch, before);
+        let late = self.finish_writable(batch, before);
         for task in unwritable {
             let reason = task.unwritable().unwrap_or_default().to_owned();
             self.without_engine(task, ChangeError::Closed(reason), true);
         }
+        late
     }
 
-    fn finish_writable(&mut self, mut batch: Vec<Task>, before: State) {
+    fn finish_writable(&mut self, batch: Vec<Task>, before: State) -> Vec<Task> {
+        let mut late = Vec::new();
         self.add_affected(&batch);
         let planned = batch.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
@@ -215,15 +234,14 @@ impl Writer {
             Err(CommitError::Moved(to)) => {
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                if let Err(reason) = self.follow(to) {
-                    for task in batch {
-                        self.without_engine(task, ChangeError::Closed(reason.clone()), false);
+                match self.follow(to) {
+                    Ok(_) => late = batch,
+                    Err(reason) => {
+                        for task in batch {
+                            self.without_engine(task, ChangeError::Closed(reason.clone()), false);
+                        }
                     }
-                    return;
                 }
-                let before = self.tx.state.clone();
-                batch.iter_mut().for_each(|task| self.plan(task));
-                self.finish(batch, before);
             }
             Err(CommitError::Refused(reason)) if batch.len() > 1 => {
                 tracing::warn!(
@@ -235,7 +253,7 @@ impl Writer {
                 for mut task in batch {
                     let before = self.tx.state.clone();
                     self.plan(&mut task);
-                    self.finish(vec![task], before);
+                    late.extend(self.finish(vec![task], before));
                 }
             }
             Err(error) => {
@@ -258,6 +276,7 @@ impl Writer {
                 }
             }
         }
+        late
     }
 
     /// Tells other nodes, by the log, whom the batch takes something from.

@@ -8,18 +8,20 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from driving import (FIGURES, HANDS, Pointer, accessible, browser, call, clicks, file, focused, follow, gone, make, page,
+from driving import (FIGURES, HANDS, Pointer, accessible, at, browser, call, click, clicks, file, focused, follow, gone, make, page,
                      password, pressed, put, row, seen, sign_in, text, through, toast, undo, until)
 from pages import unfinished
 
 
 def by_either(flow):
-    """A part that is done twice."""
-    def both(driver):
+    """A part that is done by pointer and keyboard, in a wide window and in narrow ones."""
+    def each(driver):
         for hand in HANDS:
+            at(driver, hand.width)
             flow(driver, hand)
-    both.__name__ = flow.__name__
-    return both
+        at(driver, HANDS[0].width)
+    each.__name__ = flow.__name__
+    return each
 
 
 def labelled(words):
@@ -71,8 +73,7 @@ def accounts(driver, hand):
     hand.press(driver, "[data-opens=ban]")
     text(driver, "0 working tokens", "#ban")
     assert focused(driver).get_attribute("id") == "ban-reason"
-    if hand is Pointer:
-        accessible(driver, "ban")
+    accessible(driver, "ban")
     focused(driver).send_keys(Keys.ESCAPE)
     gone(driver, "#ban")
     assert focused(driver).get_attribute("data-opens") == "ban"
@@ -93,10 +94,24 @@ def accounts(driver, hand):
     assert driver.current_url == page + "/users"
 
 
+def nothing_to_add(driver):
+    """Whoever is in every group and has every role is offered none."""
+    driver.get(page + "/users/nobody")
+    groups, roles = ([one.get_attribute("value") for one in driver.find_elements(By.CSS_SELECTOR, f"#add-{kind} option")] for kind in ("group", "role"))
+    assert "developers" in groups and "observer" in roles, (groups, roles)
+    for change in ("PUT", "POST"), ("DELETE", "DELETE"):
+        for group in groups:
+            call(driver, change[0], f"/v1/groups/{group}/members/nobody")
+        for role in roles:
+            call(driver, change[1], "/v1/grants", {"role": role, "user": "nobody"})
+        driver.get(page + "/users/nobody")
+        assert len(driver.find_elements(By.CSS_SELECTOR, "#add-group, #add-role")) == (0 if change[0] == "PUT" else 2)
+
+
 def two_at_once(driver):
     """Somebody else has saved first: what differs is shown, and nothing that was typed is lost."""
     driver.get(page + "/users/nobody")
-    Pointer.press(driver, "[data-opens=edit]")
+    click(driver, "[data-opens=edit]")
     call(driver, "PATCH", "/v1/users/nobody", {"name": "Changed elsewhere"})
     seen(driver, "#edit-email").send_keys("nobody@example.org", Keys.ENTER)
     text(driver, "is now “Changed elsewhere”", "#edit")
@@ -104,9 +119,9 @@ def two_at_once(driver):
     toast(driver, "nobody saved.")
     call(driver, "POST", "/v1/roles", {"key": "reviewer", "name": "Reviewer", "permissions": ["read-audit"]})
     driver.get(page + "/roles")
-    Pointer.press(driver, "[data-opens=edit-role][data-key=reviewer]")
+    click(driver, "[data-opens=edit-role][data-key=reviewer]")
     call(driver, "PATCH", "/v1/roles/reviewer", {"permissions": ["read-audit", "read-group"]})
-    Pointer.press(driver, "#edit-role [value=read-audit]")
+    click(driver, "#edit-role [value=read-audit]")
     seen(driver, "#edit-name").send_keys(Keys.ENTER)
     text(driver, "read-group: added", "#edit-role")
     next(b for b in driver.find_elements(By.CSS_SELECTOR, "#edit-role .actions button") if b.text == "Reload").click()
@@ -158,8 +173,7 @@ def roles(driver, hand):
     text(driver, "granted to 1 user", "#edit-role")
     assert seen(driver, "#edit-role [value=read-audit]").is_selected()
     assert focused(driver).get_attribute("id") == "edit-name"
-    if hand is Pointer:
-        accessible(driver, "edit-role")
+    accessible(driver, "edit-role")
     seen(driver, "#edit-name").send_keys(Keys.END, " of logs")
     hand.press(driver, "#edit-role [value=read-user]")
     hand.press(driver, "#edit-role button.primary")
@@ -186,8 +200,7 @@ def revoking(driver, hand):
     gone(driver, labelled(f"Select first for {hand.name}"))
     hand.press(driver, "[data-pick]")
     text(driver, "1 selected", "#bulk")
-    if hand is Pointer:
-        accessible(driver, "bulk")
+    accessible(driver, "bulk")
     hand.press(driver, "[data-pick]:not(:checked)")
     hand.press(driver, "[data-revoke-picked]")
     text(driver, f"second for {hand.name}, third for {hand.name}", "#confirm")
@@ -243,8 +256,7 @@ def reloading(driver, hand):
     driver.get(page + "/configuration")
     text(driver, "The file on disk is newer")
     assert seen(driver, ".diff .plus").text.endswith(f"# Written before {hand.name}.")
-    if hand is Pointer:
-        accessible(driver, "reload")
+    accessible(driver, "reload")
     hand.press(driver, "[data-call='POST /v1/reload'] button")
     hand.press(driver, "#confirm [value=yes]")
     toast(driver, "Configuration reloaded.")
@@ -281,7 +293,7 @@ def explained(driver):
     clicks(driver)
     follow(driver, "revoked token")
     text(driver, "with explained", "#events")
-    Pointer.press(driver, "#events a.chip")
+    click(driver, "#events a.chip")
     text(driver, "Refused with 401")
     assert pressed(driver) <= 3, pressed(driver)
     line = {"time": "2026-11-28T12:00:00.000Z", "outcome": "denied", "reason": "read_service_denied", "status": 403,
@@ -299,7 +311,7 @@ def explained(driver):
 
 def paging(driver):
     driver.get(page + "/tokens?user=collector")
-    Pointer.press(driver, "#page-next")
+    click(driver, "#page-next")
     text(driver, "51–100 of 2000")
     driver.get(page + "/tokens")
     text(driver, "1–50 of")
@@ -319,13 +331,12 @@ def invited(driver, hand):
     hand.press(driver, "[data-opens=invite]")
     hand.press(driver, "#invitation-link button")
     link = until(driver, lambda d: seen(d, "#invited-link").get_attribute("value"))
-    other = browser()
+    other = browser(width=hand.width)
     try:
         began = time.monotonic()
         other.get(page + "/invitation#" + link.split("#")[1])
         text(other, f"Welcome, {login}", "#greeting")
-        if hand is Pointer:
-            accessible(other, "invitation")
+        accessible(other, "invitation")
         assert seen(other, "#login").get_attribute("value") == login
         clicks(other)
         seen(other, "#password").send_keys(password + Keys.ENTER)
@@ -335,8 +346,8 @@ def invited(driver, hand):
         text(other, "First request seen", "#made-waiting")
         took = time.monotonic() - began
         assert took <= 90, took
-        if hand is Pointer:
-            FIGURES["newcomer"] = f"{pressed(other)} clicks, {took:.0f} s to the first 200, axe-core included"
+        if isinstance(hand, Pointer):
+            FIGURES[f"newcomer in a window of {hand.width}"] = f"{pressed(other)} clicks, {took:.0f} s to the first 200, axe-core included"
             assert pressed(other) <= 5, pressed(other)
         other.get(page + "/invitation#" + link.split("#")[1])
         text(other, "invalid or has expired")
@@ -344,4 +355,4 @@ def invited(driver, hand):
         other.quit()
 
 
-PARTS = [enter, accounts, two_at_once, groups, roles, revoking, log, explaining, reloading, cutting, explained, paging, invited]
+PARTS = [enter, accounts, nothing_to_add, two_at_once, groups, roles, revoking, log, explaining, reloading, cutting, explained, paging, invited]

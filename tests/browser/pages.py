@@ -1,10 +1,13 @@
-"""Every page: quick, accessible in every view, and not wider than any window."""
+"""Every page: quick, accessible in every view, walked through by Tab, and not wider than any window."""
 
 import socket
+import time
 
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-from driving import VIEWS, WIDTHS, accessible, call, gateway, look, narrow, page, quick, sign_in, text, through
+from driving import VIEWS, WIDTHS, accessible, call, gateway, gone, look, narrow, page, quick, seen, sign_in, text, through
 
 PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice", "groups", "groups/developers", "roles", "services",
          "tokens", "live", "audit", "explain", "explain?method=GET&url=/hub/api/x&user=nobody", "configuration", "docs", "nothing"]
@@ -16,8 +19,48 @@ def whole(driver, path):
     accessible(driver, name, VIEWS)
     for width in WIDTHS:
         narrow(driver, name, width)
-    look(driver, 1280)
+    for width in (390, driver.width):
+        look(driver, width)
+        walked(driver, name)
     return facts
+
+
+# What Tab has to come to, in order: of some radio buttons the chosen one, of details what is not folded.
+STOPS = """
+window.stops = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, iframe, [tabindex]")].filter((one) =>
+  one.tabIndex >= 0 && !one.disabled && one.checkVisibility({visibilityProperty: true}) && one.getClientRects().length > 0
+  && (one.type !== "radio" || one.checked));
+document.activeElement.blur();
+getSelection().removeAllRanges();
+scrollTo(0, 0);
+return stops.length;
+"""
+# Which of them has the focus, and what is wrong with it: unseen, behind something else, or not told from the others.
+STOP = """
+const one = document.activeElement;
+const {left, top, right, bottom} = one.getBoundingClientRect();
+const [x0, y0, x1, y1] = [Math.max(left, 0), Math.max(top, 0), Math.min(right, innerWidth), Math.min(bottom, innerHeight)];
+const points = [[0.5, 0.5], [0.1, 0.3], [0.9, 0.7]].map(([x, y]) => document.elementFromPoint(x0 + (x1 - x0) * x, y0 + (y1 - y0) * y));
+const shown = points.some((there) => there && (one.contains(there) || there.contains(one) && there.matches("label, summary")));
+const style = getComputedStyle(one);
+const told = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 || style.boxShadow !== "none";
+if (one.type === "date" && one === window.before) return null;
+window.before = one;
+return [stops.indexOf(one), shown ? told ? "" : "has no outline" : "is hidden", one.outerHTML.slice(0, 120)];
+"""
+
+
+def walked(driver, name):
+    """Tab comes to everything that can be pressed or filled, from the top to the end, and one sees where it is."""
+    many = driver.execute_script(STOPS)
+    driver.execute_script("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
+    for number in range(many):
+        told = None
+        # A date has a stop for each of its parts.
+        while not told:
+            ActionChains(driver).send_keys(Keys.TAB).perform()
+            told = driver.execute_script(STOP)
+        assert told[:2] == [number, ""], (name, driver.execute_script("return innerWidth"), number, many, told)
 
 
 def signed_out(driver):
@@ -45,6 +88,20 @@ def many(driver):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
+def messages(driver):
+    """A message goes by itself, but not while somebody looks at it."""
+    driver.get(page + "/profile")
+    driver.execute_script("permgate.toast('Somebody reads this.'); permgate.toast('Nobody reads this.')")
+    began = time.monotonic()
+    ActionChains(driver).move_to_element(seen(driver, ".toast:first-child p")).perform()
+    gone(driver, ".toast:nth-child(2)")
+    assert 4 < time.monotonic() - began < 12
+    time.sleep(1)
+    assert "Somebody" in seen(driver, ".toast").text
+    ActionChains(driver).move_to_element(driver.find_element(By.CSS_SELECTOR, "h1")).perform()
+    gone(driver, ".toast")
+
+
 def unfinished(token):
     """A request whose body does not come to its end."""
     host, port = gateway.removeprefix("http://").split(":")
@@ -54,4 +111,4 @@ def unfinished(token):
     return connection
 
 
-PARTS = [signed_out, signed_in, many]
+PARTS = [signed_out, signed_in, many, messages]

@@ -50,7 +50,8 @@ impl Writer {
             self.tx.batch = Batch::default();
             return;
         }
-        self.finish(Vec::new(), before);
+        // Nobody waits for it: what came too late is due again.
+        drop(self.finish(Vec::new(), before));
     }
 
     fn sweep(&mut self) -> Result<(), ReadError> {
