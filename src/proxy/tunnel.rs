@@ -76,6 +76,8 @@ impl Tunnel {
                 Poll::Ready(Ok(_)) => Poll::Ready(Outcome::Complete),
                 Poll::Ready(Err(_)) if to_client.has_failed() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Ready(Err(_)) => Poll::Ready(Outcome::UpstreamFailed),
+                // The copy does not look at an end that has said everything.
+                Poll::Pending if context.is_over() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Pending => {
                     if !to_upstream.is_blocked() {
                         stall.restart(to_upstream.written());

@@ -231,6 +231,32 @@ fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
     gate.is_empty_at_last();
 }
 
+/// Of a tunnel that one side has closed, that side is read no more.
+#[test]
+fn a_tunnel_that_one_side_has_closed_is_cut_all_the_same() {
+    for client_ends in [true, false] {
+        for drained in [false, true] {
+            let row = format!("the client ends: {client_ends}, drained: {drained}");
+            let origin = Origin::new();
+            let gate = origin.start();
+            let (mut client, mut upstream) = open(&origin, &gate);
+            let (ends, stays) =
+                if client_ends { (&mut client, &mut upstream) } else { (&mut upstream, &mut client) };
+            ends.socket.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stays.wait_for_close(), CloseKind::Closed, "{row}");
+            let reason = if drained {
+                gate.drain(Duration::from_millis(100));
+                "shutting_down"
+            } else {
+                assert_eq!(gate.revoke(), Cut(1), "{row}");
+                "token_revoked"
+            };
+            assert_eq!(ends.wait_for_close(), CloseKind::Reset, "{row}");
+            assert_eq!(gate.logged(), ("cut".into(), reason.into(), 101), "{row}");
+        }
+    }
+}
+
 /// A tunnel ends by what one side does; how the other sees it, and what the log says.
 fn check_end(
     row: &str,
