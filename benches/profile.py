@@ -113,6 +113,7 @@ class Upstream(Origin):
                 peer.sendall(SWITCHED)
                 while part := peer.recv(65536):
                     peer.sendall(part)
+                peer.shutdown(socket.SHUT_RDWR)
                 return
             kinds = {b"1m": MEGABYTE, b"chunked": CHUNKED}
             peer.sendall(kinds.get(path.rsplit(b"/", 1)[1], ANSWER))

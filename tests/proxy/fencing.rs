@@ -1,7 +1,7 @@
 //! A change cuts what it no longer permits, before it answers, whatever the exchange is doing.
 
 use std::{
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -54,6 +54,14 @@ fn a_revoked_exchange_is_cut_in_any_state() {
         upstream.head();
         upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart");
         client.until("part");
+        (client, Some(upstream))
+    });
+    check("within the answer, to a client that has said everything", |origin, gate| {
+        let client = gate.asked();
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n");
         (client, Some(upstream))
     });
     check("the client stalls with full buffers", |origin, gate| {
