@@ -17,7 +17,7 @@ use std::{
 };
 
 use issuer::{Issuer, key, now};
-use jsonwebtoken::EncodingKey;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use support::{
     gateway::Gateway,
