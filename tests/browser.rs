@@ -32,6 +32,10 @@ fn people_manage_tokens_in_the_page() {
     let people = ["alice", "alice-1280", "alice-768", "alice-390"];
     people.iter().for_each(|login| gateway.developer(login));
     import(&gateway, "collector", 2_000);
+    // Whose name needs room.
+    let long = "firstname.lastname.of.somewhere";
+    gateway.developer(long);
+    gateway.token(long, "a rather long name of a token", &["tracker"]);
     for login in ["nobody", "root", "viewer"] {
         gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
     }
