@@ -204,7 +204,8 @@ new PerformanceObserver((list) => {
     done({
       moved: moves.reduce((sum, move) => sum + move.value, 0),
       painted: paint.startTime, answered: document.responseEnd, bytes: document.decodedBodySize,
-      assets: others.reduce((sum, one) => sum + one.decodedBodySize, 0),
+      // One that is used twice is listed twice.
+      assets: [...new Map(others.map((one) => [one.name, one.decodedBodySize])).values()].reduce((sum, one) => sum + one, 0),
       blocking: others.filter((one) => one.renderBlockingStatus === "blocking").map((one) => new URL(one.name).pathname),
     });
   }, 100);
