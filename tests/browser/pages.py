@@ -39,7 +39,8 @@ return stops.length;
 # Which of them has the focus, and what is wrong with it: unseen, behind something else, or not told from the others.
 STOP = """
 const one = document.activeElement;
-const {left, top, right, bottom} = one.getBoundingClientRect();
+// A link may be on two lines.
+const {left, top, right, bottom} = one.getClientRects()[0];
 const [x0, y0, x1, y1] = [Math.max(left, 0), Math.max(top, 0), Math.min(right, innerWidth), Math.min(bottom, innerHeight)];
 const points = [[0.5, 0.5], [0.1, 0.3], [0.9, 0.7]].map(([x, y]) => document.elementFromPoint(x0 + (x1 - x0) * x, y0 + (y1 - y0) * y));
 const shown = points.some((there) => there && (one.contains(there) || there.contains(one) && there.matches("label, summary")));
