@@ -54,6 +54,9 @@ return [stops.indexOf(one), shown ? told ? "" : "has no outline" : "is hidden", 
 
 def walked(driver, name, most):
     """Tab comes to everything that can be pressed or filled, from the top on, and one sees where it is."""
+    # What is read again while the focus is elsewhere would be other stops.
+    if driver.execute_script("const live = document.querySelector('[data-refresh]'); live?.removeAttribute('data-refresh'); return Boolean(live)"):
+        time.sleep(1)
     many = min(most, driver.execute_script(STOPS))
     driver.execute_script("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
     for number in range(many):
