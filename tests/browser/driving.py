@@ -9,8 +9,7 @@ import urllib.error
 import urllib.request
 
 from selenium import webdriver
-from selenium.common.exceptions import (ElementClickInterceptedException, ElementNotInteractableException,
-                                        StaleElementReferenceException, TimeoutException)
+from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -58,9 +57,9 @@ def look(driver, width, dark=False):
 
 
 def until(driver, what):
-    # Content that is replaced takes its elements away, and a message may cover what is to be pressed.
-    passing = [StaleElementReferenceException, ElementClickInterceptedException, ElementNotInteractableException]
-    return WebDriverWait(driver, 40, poll_frequency=0.05, ignored_exceptions=passing).until(what)
+    # Content that is replaced takes its elements away, which has several names, and a message may cover what is to be
+    # pressed.
+    return WebDriverWait(driver, 40, poll_frequency=0.05, ignored_exceptions=[WebDriverException]).until(what)
 
 
 def seen(driver, selector):
