@@ -288,6 +288,8 @@ function hover({ target }) {
     target.title = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" }).format(at);
   } else if (target.matches("#tokens .named > :first-child")) {
     target.title = `${target.textContent} · ${target.pathname.split("/").pop()}`;
+  } else if (target.matches(".clip, .clip > *")) {
+    target.title = target.textContent;
   }
 }
 
