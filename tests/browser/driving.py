@@ -132,7 +132,7 @@ class Pointer:
 
     @staticmethod
     def choose(driver, selector, words):
-        Select(seen(driver, selector)).select_by_visible_text(words)
+        until(driver, lambda d: (field := ready(d, selector)) and (Select(field).select_by_visible_text(words) or True))
 
 
 class Keyboard:
@@ -154,9 +154,9 @@ class Keyboard:
 
     @staticmethod
     def choose(driver, selector, words):
-        field = seen(driver, selector)
-        field.send_keys(words)
-        assert Select(field).first_selected_option.text == words, selector
+        seen(driver, selector).send_keys(words)
+        # A list that is asked anew by the choice puts another field in the place of this one.
+        until(driver, lambda d: (field := ready(d, selector)) and Select(field).first_selected_option.text == words)
 
 
 # Those in whose windows people do everything: by both hands in each with PERMGATE_PAGE_HANDS=all, else by one in each.
