@@ -8,8 +8,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from driving import (FIGURES, HANDS, Pointer, accessible, at, browser, call, click, clicks, file, focused, follow, gone, make, page,
-                     password, pressed, put, row, seen, sign_in, text, through, toast, undo, until)
+from driving import (FIGURES, HANDS, Pointer, accessible, at, browser, call, click, click_named, clicks, file,
+                     focused, follow, gone, make, page, password, pressed, put, row, seen, sign_in, text, through, toast, undo, until,
+                     value_of, without, words_of, write)
 from pages import unfinished
 
 
@@ -39,13 +40,13 @@ def accounts(driver, hand):
     login = "made-by-" + hand.name
     driver.get(page + "/users")
     hand.press(driver, "#new")
-    seen(driver, "#user-login").send_keys(login)
+    write(driver, "#user-login", login)
     hand.choose(driver, "#user-kind", "A person, who signs in")
     hand.press(driver, "#new-user button.primary")
     toast(driver, f"User {login} created.")
     assert driver.current_url == f"{page}/users/{login}"
     driver.get(page + "/users")
-    seen(driver, "#find").send_keys(login[:-2])
+    write(driver, "#find", login[:-2])
     until(driver, lambda d: len(d.find_elements(By.CSS_SELECTOR, "#users tbody tr")) == 1)
     hand.press(driver, "#users tbody a")
     hand.press(driver, "#add-group summary")
@@ -53,7 +54,7 @@ def accounts(driver, hand):
     hand.press(driver, "#add-group button")
     toast(driver, f"{login} added to developers.")
     undo(driver, hand)
-    assert "tracker" not in seen(driver, ".facts").text
+    without(driver, "tracker", ".facts")
     hand.press(driver, "#add-role summary")
     hand.choose(driver, "#role", "Observer")
     hand.press(driver, "#add-role button")
@@ -62,9 +63,7 @@ def accounts(driver, hand):
     hand.press(driver, "#confirm [value=yes]")
     toast(driver, f"observer withdrawn from {login}.")
     hand.press(driver, "[data-opens=edit]")
-    name = seen(driver, "#edit-name")
-    name.clear()
-    name.send_keys("Somebody")
+    put(driver, "#edit-name", "Somebody")
     hand.press(driver, "#edit button.primary")
     toast(driver, f"{login} saved.")
     text(driver, "Somebody", "h1")
@@ -78,12 +77,12 @@ def accounts(driver, hand):
     gone(driver, "#ban")
     assert focused(driver).get_attribute("data-opens") == "ban"
     hand.press(driver, "[data-opens=ban]")
-    seen(driver, "#ban-reason").send_keys("left")
+    write(driver, "#ban-reason", "left")
     hand.press(driver, "#ban button.danger")
     toast(driver, f"{login} was banned.")
     text(driver, "Banned because")
     undo(driver, hand)
-    assert "Banned because" not in driver.find_element(By.TAG_NAME, "main").text
+    without(driver, "Banned because")
     hand.press(driver, "[data-opens=ban]")
     hand.press(driver, "#ban button.danger")
     hand.press(driver, "[data-call$='/unban'] button:not(.danger)")
@@ -113,19 +112,19 @@ def two_at_once(driver):
     driver.get(page + "/users/nobody")
     click(driver, "[data-opens=edit]")
     call(driver, "PATCH", "/v1/users/nobody", {"name": "Changed elsewhere"})
-    seen(driver, "#edit-email").send_keys("nobody@example.org", Keys.ENTER)
+    write(driver, "#edit-email", "nobody@example.org", Keys.ENTER)
     text(driver, "is now “Changed elsewhere”", "#edit")
-    next(b for b in driver.find_elements(By.CSS_SELECTOR, "#edit .actions button") if b.text == "Save mine over it").click()
+    click_named(driver, "#edit .actions button", "Save mine over it")
     toast(driver, "nobody saved.")
     call(driver, "POST", "/v1/roles", {"key": "reviewer", "name": "Reviewer", "permissions": ["read-audit"]})
     driver.get(page + "/roles")
     click(driver, "[data-opens=edit-role][data-key=reviewer]")
     call(driver, "PATCH", "/v1/roles/reviewer", {"permissions": ["read-audit", "read-group"]})
     click(driver, "#edit-role [value=read-audit]")
-    seen(driver, "#edit-name").send_keys(Keys.ENTER)
+    write(driver, "#edit-name", Keys.ENTER)
     text(driver, "read-group: added", "#edit-role")
-    next(b for b in driver.find_elements(By.CSS_SELECTOR, "#edit-role .actions button") if b.text == "Reload").click()
-    assert "read-group" in row(driver, "Reviewer").text
+    click_named(driver, "#edit-role .actions button", "Reload")
+    until(driver, lambda d: "read-group" in row(d, "Reviewer"))
 
 
 @by_either
@@ -134,13 +133,13 @@ def groups(driver, hand):
     name = "group of " + hand.name
     driver.get(page + "/groups")
     hand.press(driver, "#new")
-    seen(driver, "#group-name").send_keys(name)
+    write(driver, "#group-name", name)
     hand.choose(driver, "#group-parent", "developers")
     hand.press(driver, "#new-group button.primary")
     toast(driver, f"Group {name} created.")
     hand.press(driver, f".tree ul a[href$='{hand.name}']")
     hand.press(driver, "#add-member summary")
-    seen(driver, "#member").send_keys("nobody")
+    write(driver, "#member", "nobody")
     hand.press(driver, "#add-member button")
     toast(driver, f"nobody added to {name}.")
     hand.press(driver, labelled("Remove nobody"))
@@ -149,7 +148,7 @@ def groups(driver, hand):
     hand.choose(driver, "#edit-parent", "No group")
     hand.press(driver, "#edit button.primary")
     toast(driver, f"Group {name} saved.")
-    assert not driver.find_elements(By.CSS_SELECTOR, f".tree ul a[href$='{hand.name}']")
+    gone(driver, f".tree ul a[href$='{hand.name}']")
     hand.press(driver, f".tree a[href$='{hand.name}']")
     hand.press(driver, "[data-opens=delete]")
     hand.press(driver, "#delete button.danger")
@@ -162,7 +161,7 @@ def roles(driver, hand):
     key = "role-of-" + hand.name
     driver.get(page + "/roles")
     hand.press(driver, "#new")
-    seen(driver, "#role-key").send_keys(key, Keys.TAB, "Auditor")
+    write(driver, "#role-key", key, Keys.TAB, "Auditor")
     hand.press(driver, "#new-role [value=read-audit]")
     hand.press(driver, "#new-role button.primary")
     toast(driver, f"Role {key} created.")
@@ -174,13 +173,13 @@ def roles(driver, hand):
     assert seen(driver, "#edit-role [value=read-audit]").is_selected()
     assert focused(driver).get_attribute("id") == "edit-name"
     accessible(driver, "edit-role")
-    seen(driver, "#edit-name").send_keys(Keys.END, " of logs")
+    write(driver, "#edit-name", Keys.END, " of logs")
     hand.press(driver, "#edit-role [value=read-user]")
     hand.press(driver, "#edit-role button.primary")
     toast(driver, f"Role {key} saved.")
-    assert "read-user" in row(driver, "Auditor of logs").text
+    until(driver, lambda d: "read-user" in row(d, "Auditor of logs"))
     undo(driver, hand)
-    assert "read-user" not in row(driver, "Auditor").text
+    until(driver, lambda d: "read-user" not in row(d, "Auditor"))
     hand.press(driver, f"[data-opens=delete][data-key={key}]")
     text(driver, "granted to 1 user", "#delete")
     hand.press(driver, "#delete button.danger")
@@ -235,11 +234,11 @@ def log(driver, hand):
 def explaining(driver, hand):
     """What failed, on which line, and what helps: a button, which asks and can be undone."""
     driver.get(page + "/explain")
-    seen(driver, "#url").send_keys("/api/issues")
-    seen(driver, "#user").send_keys("nobody")
+    write(driver, "#url", "/api/issues")
+    write(driver, "#user", "nobody")
     hand.choose(driver, "#method", "GET")
     hand.press(driver, "form.card button.primary")
-    told = seen(driver, "section[aria-label=Decision]").text
+    told = words_of(driver, "section[aria-label=Decision]")
     assert "403" in told and "The deciding line" in told and "read service" in told, told
     hand.press(driver, ".remedies button")
     hand.press(driver, "#confirm [value=yes]")
@@ -255,13 +254,13 @@ def reloading(driver, hand):
         configuration.write(f"# Written before {hand.name}.\n")
     driver.get(page + "/configuration")
     text(driver, "The file on disk is newer")
-    assert seen(driver, ".diff .plus").text.endswith(f"# Written before {hand.name}.")
+    assert words_of(driver, ".diff .plus").endswith(f"# Written before {hand.name}.")
     accessible(driver, "reload")
     hand.press(driver, "[data-call='POST /v1/reload'] button")
     hand.press(driver, "#confirm [value=yes]")
     toast(driver, "Configuration reloaded.")
     text(driver, "The file on disk is the configuration in force.")
-    seen(driver, "#text").send_keys("version = 2")
+    write(driver, "#text", "version = 2")
     hand.press(driver, "#check button")
     text(driver, "gateway.toml:1", "#checked")
 
@@ -301,11 +300,11 @@ def explained(driver):
     driver.get(page + "/overview")
     clicks(driver)
     follow(driver, "Explain")
-    seen(driver, "#url").send_keys(json.dumps(line), Keys.ENTER)
+    write(driver, "#url", json.dumps(line), Keys.ENTER)
     text(driver, "The log says: the account may not read the service")
     text(driver, "Refused with 403", "section[aria-label=Decision]")
     assert pressed(driver) <= 3, pressed(driver)
-    assert seen(driver, "#url").get_attribute("value") == "/hub/api/x"
+    assert value_of(driver, "#url") == "/hub/api/x"
     accessible(driver, "explain-log")
 
 
@@ -330,16 +329,16 @@ def invited(driver, hand):
     driver.get(page + "/users/" + login)
     hand.press(driver, "[data-opens=invite]")
     hand.press(driver, "#invitation-link button")
-    link = until(driver, lambda d: seen(d, "#invited-link").get_attribute("value"))
+    link = value_of(driver, "#invited-link")
     other = browser(width=hand.width)
     try:
         began = time.monotonic()
         other.get(page + "/invitation#" + link.split("#")[1])
         text(other, f"Welcome, {login}", "#greeting")
         accessible(other, "invitation")
-        assert seen(other, "#login").get_attribute("value") == login
+        assert value_of(other, "#login") == login
         clicks(other)
-        seen(other, "#password").send_keys(password + Keys.ENTER)
+        write(other, "#password", password + Keys.ENTER)
         until(other, lambda d: d.current_url.endswith("/profile/authentication"))
         token = make(other, "first", hand)
         assert through(token) == 200

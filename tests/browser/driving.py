@@ -74,6 +74,22 @@ def click(driver, selector):
     until(driver, lambda d: (found := ready(d, selector)) and (found.click() or True))
 
 
+def click_named(driver, selector, words):
+    until(driver, lambda d: next((e.click() or True for e in d.find_elements(By.CSS_SELECTOR, selector) if e.text == words), None))
+
+
+def write(driver, selector, *keys):
+    until(driver, lambda d: (field := ready(d, selector)) and (field.send_keys(*keys) or True))
+
+
+def words_of(driver, selector):
+    return until(driver, lambda d: seen(d, selector).text)
+
+
+def value_of(driver, selector):
+    return until(driver, lambda d: seen(d, selector).get_attribute("value"))
+
+
 def gone(driver, selector):
     until(driver, lambda d: not any(e.is_displayed() for e in d.find_elements(By.CSS_SELECTOR, selector)))
 
@@ -98,12 +114,16 @@ def text(driver, words, selector="main"):
         raise AssertionError((words, [one[-500:] for one in told[-4:]])) from None
 
 
-def put(driver, selector, words):
-    """Fills a field of a list's filter, which may be replaced by the answer to the one before."""
+def without(driver, words, selector="main"):
+    until(driver, lambda d: words not in d.find_element(By.CSS_SELECTOR, selector).text)
+
+
+def put(driver, selector, *keys):
+    """Fills a field anew; one of a list's filter may be replaced by the answer to the one before."""
     def once(d):
         field = seen(d, selector)
         field.clear()
-        field.send_keys(words)
+        field.send_keys(*keys)
         return True
 
     until(driver, once)
@@ -114,8 +134,8 @@ def toast(driver, words):
 
 
 def row(driver, words):
-    """A row of the table that the page shows."""
-    return until(driver, lambda d: next((r for r in d.find_elements(By.CSS_SELECTOR, "tbody tr") if words in r.text), None))
+    """What a row of the table says that the page shows."""
+    return until(driver, lambda d: next((told for r in d.find_elements(By.CSS_SELECTOR, "tbody tr") if words in (told := r.text)), None))
 
 
 def focused(driver):
@@ -176,8 +196,8 @@ def undo(driver, hand):
 def sign_in(driver, login):
     driver.delete_all_cookies()
     driver.get(page + "/sign-in")
-    seen(driver, "[name=login]").send_keys(login)
-    seen(driver, "[name=password]").send_keys(password + Keys.ENTER)
+    write(driver, "[name=login]", login)
+    write(driver, "[name=password]", password + Keys.ENTER)
     until(driver, lambda d: d.current_url.endswith("/profile/authentication"))
 
 
@@ -302,10 +322,10 @@ def through(token, target="/api/issues"):
 def make(driver, name, hand=Pointer):
     """A token by the dialog, copied; its text."""
     hand.press(driver, "[data-opens=new-token]")
-    seen(driver, "#create [name=name]").send_keys(name)
+    write(driver, "#create [name=name]", name)
     hand.press(driver, "#scope-1")
     hand.press(driver, "#create button.primary")
-    token = seen(driver, "#made-text").get_attribute("value")
+    token = value_of(driver, "#made-text")
     hand.press(driver, "#made-copy")
     until(driver, lambda d: d.find_element(By.ID, "made-copy").text == "Copied ✓")
     return token

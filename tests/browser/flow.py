@@ -13,8 +13,8 @@ from selenium.webdriver.support.ui import Select
 
 import administration
 import pages
-from driving import (FIGURES, HANDS, SHOTS, TIMED, WINDOWS, accessible, browser, call, click, clicks, focused, follow, gone, look,
-                     make, page, password, pressed, seen, sign_in, text, through, toast, undo, until)
+from driving import (FIGURES, HANDS, SHOTS, TIMED, WINDOWS, accessible, browser, click, clicks, focused, follow, gone, look,
+                     make, page, password, pressed, put, seen, sign_in, text, through, toast, undo, until, value_of, words_of, write)
 
 
 def login(driver):
@@ -40,22 +40,22 @@ def person(driver):
     # What is wrong is said at its field, which has the focus.
     click(driver, "#create button.primary")
     assert focused(driver).get_attribute("id") == "token-name" and focused(driver).get_attribute("aria-invalid") == "true"
-    seen(driver, "#create [name=name]").send_keys("from the page")
+    write(driver, "#create [name=name]", "from the page")
     # With eight services or more there is a field to find one.
-    seen(driver, "#find-service").send_keys("vault", Keys.ENTER)
+    write(driver, "#find-service", "vault", Keys.ENTER)
     assert [row.text.split()[0] for row in driver.find_elements(By.CSS_SELECTOR, "#create .service") if row.is_displayed()] == ["vault"]
-    seen(driver, "#find-service").send_keys(Keys.CONTROL, "a", Keys.DELETE)
+    write(driver, "#find-service", Keys.CONTROL, "a", Keys.DELETE)
     click(driver, "#create button.primary")
-    assert "at least one service" in seen(driver, "#create fieldset .field-error").text
+    assert "at least one service" in words_of(driver, "#create fieldset .field-error")
     accessible(driver, "new-token")
     click(driver, "#scope-1")
-    assert seen(driver, "#create .summary").text.startswith("Reads ")
+    assert words_of(driver, "#create .summary").startswith("Reads ")
     click(driver, "#create button.primary")
-    token = seen(driver, "#made-text").get_attribute("value")
-    assert token.startswith("pgt_") and token in seen(driver, "#made-curl").get_attribute("value")
+    token = value_of(driver, "#made-text")
+    assert token.startswith("pgt_") and token in value_of(driver, "#made-curl")
     accessible(driver, "made")
     click(driver, "#made-close")
-    assert "have not copied" in seen(driver, "#made-ask").text
+    assert "have not copied" in words_of(driver, "#made-ask")
     click(driver, "#made-stay")
     click(driver, "#made-copy")
     until(driver, lambda d: d.find_element(By.ID, "made-copy").text == "Copied ✓")
@@ -69,7 +69,7 @@ def person(driver):
     accessible(driver, "authentication")
     # The name is taken.
     click(driver, "[data-opens=new-token]")
-    seen(driver, "#create [name=name]").send_keys("From the page")
+    write(driver, "#create [name=name]", "From the page")
     click(driver, "#scope-1")
     click(driver, "#create button.primary")
     seen(driver, "#create #name-error")
@@ -111,14 +111,14 @@ def keyboard(driver):
     assert focused(driver).get_attribute("id") == "find-service"
     focused(driver).send_keys("tracker", Keys.TAB)
     focused(driver).send_keys(Keys.SPACE)
-    seen(driver, "#create [name=name]").send_keys(Keys.ENTER)
-    token = seen(driver, "#made-text").get_attribute("value")
+    write(driver, "#create [name=name]", Keys.ENTER)
+    token = value_of(driver, "#made-text")
     focused(driver).send_keys(Keys.ESCAPE)
-    assert "have not copied" in seen(driver, "#made-ask").text
+    assert "have not copied" in words_of(driver, "#made-ask")
     assert focused(driver).get_attribute("id") == "made-stay"
     focused(driver).send_keys(Keys.ENTER)
-    seen(driver, "#made-text").send_keys(Keys.CONTROL, "c")
-    seen(driver, "#made-text").send_keys(Keys.ESCAPE)
+    write(driver, "#made-text", Keys.CONTROL, "c")
+    write(driver, "#made-text", Keys.ESCAPE)
     gone(driver, "#made")
     assert through(token) == 200
     # The search has a key of its own, and the menus close by Escape with the focus where it was.
@@ -149,7 +149,7 @@ def rotation(driver):
         hand.press(driver, "[data-opens=replace]")
         hand.choose(driver, "#grace", "1 hour")
         hand.press(driver, "#rotate button.primary")
-        new = seen(driver, "#made-text").get_attribute("value")
+        new = value_of(driver, "#made-text")
         assert new != token and through(new) == 200 and through(token) == 200
         hand.press(driver, "#made-copy")
         until(driver, lambda d: d.find_element(By.ID, "made-copy").text == "Copied ✓")
@@ -175,17 +175,17 @@ def profile(driver):
         hand.press(driver, "#made-close")
         gone(driver, "#made")
         follow(driver, f"changed by {hand.name}")
-        seen(driver, "#edit-note").send_keys("in the cellar")
+        write(driver, "#edit-note", "in the cellar")
         hand.press(driver, "form:has(#edit-note) button")
         toast(driver, "Changes saved.")
         undo(driver, hand)
-        assert seen(driver, "#edit-note").get_attribute("value") == ""
-        seen(driver, "#shorten-date").send_keys("01022099")
+        until(driver, lambda d: seen(d, "#edit-note").get_attribute("value") == "")
+        write(driver, "#shorten-date", "01022099")
         hand.press(driver, "#shorten button")
         seen(driver, "#shorten .wrong, #shorten .field-error")
         driver.get(page + "/profile")
-        seen(driver, "[name=current]").send_keys("wrong")
-        seen(driver, "[name=password]").send_keys("another passphrase")
+        write(driver, "[name=current]", "wrong")
+        write(driver, "[name=password]", "another passphrase")
         hand.press(driver, "form:has([name=current]) button")
         text(driver, "password", ".field-error")
         hand.press(driver, ".avatar")
@@ -198,16 +198,15 @@ def session_ends(driver):
     """In the middle of the dialog: nothing that was typed is lost."""
     driver.get(page + "/profile/authentication")
     click(driver, "[data-opens=new-token]")
-    seen(driver, "#create [name=name]").send_keys("renewed")
+    write(driver, "#create [name=name]", "renewed")
     click(driver, "#scope-1")
     driver.delete_all_cookies()
     click(driver, "#create button.primary")
-    seen(driver, "#renew-password").send_keys("wrong" + Keys.ENTER)
+    write(driver, "#renew-password", "wrong" + Keys.ENTER)
     text(driver, "wrong", "#renew .wrong")
     accessible(driver, "renew")
-    seen(driver, "#renew-password").clear()
-    seen(driver, "#renew-password").send_keys(password + Keys.ENTER)
-    assert through(seen(driver, "#made-text").get_attribute("value")) == 200
+    put(driver, "#renew-password", password + Keys.ENTER)
+    assert through(value_of(driver, "#made-text")) == 200
     click(driver, "#made-copy")
     click(driver, "#made-close")
     gone(driver, "#made")
@@ -221,9 +220,7 @@ def slow(driver):
     driver.execute_cdp_cmd("Network.emulateNetworkConditions",
                            {"offline": False, "latency": 700, "downloadThroughput": -1, "uploadThroughput": -1})
     click(driver, "[data-opens=edit-profile]")
-    name = seen(driver, "#profile-name")
-    name.clear()
-    name.send_keys("Alice A.", Keys.ENTER)
+    put(driver, "#profile-name", "Alice A.", Keys.ENTER)
     button = driver.find_element(By.CSS_SELECTOR, "#edit-profile button.primary")
     assert button.get_attribute("aria-busy") == "true" and not button.is_enabled()
     toast(driver, "Profile saved.")
@@ -245,8 +242,8 @@ def lured(driver):
     """A link to sign in that would draw the password into the next address."""
     driver.delete_all_cookies()
     driver.get(page + "/sign-in?next=%2Fprofile%3Fx%3D%7Bpassword%7D")
-    seen(driver, "[name=login]").send_keys("alice")
-    seen(driver, "[name=password]").send_keys(password + Keys.ENTER)
+    write(driver, "[name=login]", "alice")
+    write(driver, "[name=password]", password + Keys.ENTER)
     until(driver, lambda d: "/profile" in d.current_url.split("/sign-in")[0] and "sign-in" not in d.current_url)
     assert password.split()[0] not in driver.current_url, driver.current_url
 

@@ -7,7 +7,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from driving import VIEWS, WIDTHS, accessible, call, gateway, gone, look, narrow, page, quick, seen, sign_in, text, through
+from driving import VIEWS, WIDTHS, accessible, call, gateway, gone, look, narrow, page, quick, seen, sign_in, text, through, words_of
 
 PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice", "groups", "groups/developers", "roles", "services",
          "tokens", "live", "audit", "explain", "explain?method=GET&url=/hub/api/x&user=nobody", "configuration", "docs", "nothing"]
@@ -102,7 +102,7 @@ def messages(driver):
     gone(driver, ".toast:nth-child(2)")
     assert 4 < time.monotonic() - began < 12
     time.sleep(1)
-    assert "Somebody" in seen(driver, ".toast").text
+    assert "Somebody" in words_of(driver, ".toast")
     ActionChains(driver).move_to_element(driver.find_element(By.CSS_SELECTOR, "h1")).perform()
     gone(driver, ".toast")
 
