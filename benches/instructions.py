@@ -158,7 +158,7 @@ prefix = "/svc00/public"
         out = self.directory / "callgrind.out"
         for old in self.directory.glob("callgrind.out*"):
             old.unlink()
-        command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={out}",
+        command = ["valgrind", "--tool=callgrind", "--fair-sched=yes", "--separate-threads=yes", f"--callgrind-out-file={out}",
                    self.permgate, "run", "-c", config]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

@@ -45,6 +45,11 @@ pub use sessions::{ABSOLUTE, IDLE, SeenSession};
 
 pub use crate::authz::administration::{AdminError, AdminErrorCode};
 
+/// Whether something of a store lies there, sound or not.
+pub fn is_at(settings: &Settings) -> bool {
+    released::is_at(&settings.path) || settings.path.join(generation::CURRENT).exists()
+}
+
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {

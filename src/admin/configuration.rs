@@ -70,7 +70,7 @@ async fn reload(State(context): State<Context>, caller: Caller) -> Result<Respon
 }
 
 fn invalid(errors: &[ConfigurationError]) -> Problem {
-    let text = "The configuration is not valid; the one before stays in force";
+    let text = "The configuration was not taken over; the one before stays in force";
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", text)
         .with("errors", json!(errors))
 }

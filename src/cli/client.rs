@@ -36,6 +36,8 @@ pub(super) struct Listener {
     runtime: Runtime,
     /// The target that took the first connection.
     reached: OnceCell<Target>,
+    /// The socket that would have asked for no token, and does not let this user in.
+    closed: OnceCell<Target>,
 }
 
 /// A status and what came with it.
@@ -56,7 +58,7 @@ impl Client {
             if global.admin.as_deref().is_some_and(|address| address.contains(':')) {
                 return Err(Failure::usage("--offline opens the store itself: omit --admin ADDRESS"));
             }
-            return Offline::open(global).map(Box::new).map(Self::Offline);
+            return Offline::new(global).map(Box::new).map(Self::Offline);
         }
         match target::token(global)? {
             Some((token, Some(target))) => Self::of(vec![target], Some(&token)),
@@ -84,7 +86,8 @@ impl Client {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, reached: OnceCell::new() })))
+        let (reached, closed) = (OnceCell::new(), OnceCell::new());
+        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, reached, closed })))
     }
 
     /// Where it asked, if anybody was asked.
@@ -143,7 +146,20 @@ impl Client {
     /// The body of a success; every other answer as a failure.
     pub(super) fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let answer = self.send(method, path, body)?;
-        if answer.status.is_success() { Ok(answer.body) } else { Err(refusal(&answer)) }
+        if answer.status.is_success() {
+            return Ok(answer.body);
+        }
+        let failure = refusal(&answer);
+        Err(match self {
+            Self::Listener(listener) if answer.status == StatusCode::UNAUTHORIZED => match listener.closed.get()
+            {
+                Some(socket) => failure.adding(&format!(
+                    "or run this as root or as the gateway's own user, who need none: {socket} is closed to this user"
+                )),
+                None => failure,
+            },
+            _ => failure,
+        })
     }
 
     pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
@@ -212,7 +228,12 @@ impl Listener {
                     let _ = self.reached.set(target.clone());
                     return Ok((connection, target.clone()));
                 }
-                Ok(Err(error)) => tried.push(format!("{target}: {}", reason(&error))),
+                Ok(Err(error)) => {
+                    if error.kind() == std::io::ErrorKind::PermissionDenied {
+                        let _ = self.closed.set(target.clone());
+                    }
+                    tried.push(format!("{target}: {}", reason(&error)));
+                }
                 Err(_) => tried.push(format!("{target}: no connection within {} s", CONNECT.as_secs())),
             }
         }

@@ -72,6 +72,12 @@ impl Failure {
         &self.message
     }
 
+    /// The same failure, with another line below what was said.
+    pub(super) fn adding(self, line: &str) -> Self {
+        let message = format!("{}\n  {line}", self.message);
+        self.reworded(message)
+    }
+
     pub(super) fn error(&self) -> &str {
         &self.error
     }
@@ -87,6 +93,23 @@ impl Failure {
         let label = painted("error:", "1;31", &std::io::stderr());
         say(&format!("{label} {}", self.message));
     }
+}
+
+/// Does this to each one, whatever becomes of the others: who revokes several tokens wants as many revoked as can be.
+/// The failures before the last are told at once.
+pub(super) fn for_each<T>(
+    all: impl IntoIterator<Item = T>,
+    mut act: impl FnMut(T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut failed: Option<Failure> = None;
+    for one in all {
+        if let Err(failure) = act(one)
+            && let Some(before) = failed.replace(failure)
+        {
+            before.report();
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 impl From<std::io::Error> for Failure {

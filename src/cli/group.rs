@@ -8,7 +8,7 @@ use super::{
     client::{Client, escape, tell_cut},
     complete,
     confirm::confirm,
-    failure::{Failure, say},
+    failure::{self, Failure, say},
     hint::{self, Named},
     output::{Columns, ListView},
     token::present,
@@ -114,19 +114,20 @@ impl Group {
                 changed(&record, &format!("changed {name}{renamed}"))
             }
             Self::Delete { name, yes } => {
+                let read = read_by(&client, &name);
                 if !yes {
                     let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
                     let members = record["members"].as_array().map_or(0, Vec::len);
                     let members =
                         if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
-                    confirm(&format!("Delete the group {name} with {members}?"), yes)?;
+                    confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
                 let answer = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;
-                say(&format!("deleted {name}"));
+                say(&format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }));
                 tell_cut(&answer);
                 Ok(())
             }
-            Self::Add { name, logins } => logins.iter().try_for_each(|login| {
+            Self::Add { name, logins } => failure::for_each(&logins, |login| {
                 let answer = client.put(&member(&name, login)).map_err(|failure| {
                     hint::missing(&client, failure, &[Named::Group(&name), Named::User(login)])
                 })?;
@@ -134,7 +135,7 @@ impl Group {
                 tell_cut(&answer);
                 Ok(())
             }),
-            Self::Remove { name, logins } => logins.iter().try_for_each(|login| {
+            Self::Remove { name, logins } => failure::for_each(&logins, |login| {
                 let answer = client.delete(&member(&name, login)).map_err(|failure| {
                     hint::missing(&client, failure, &[Named::Group(&name), Named::User(login)])
                 })?;
@@ -144,6 +145,19 @@ impl Group {
             }),
         }
     }
+}
+
+/// What those who delete the group should know: the configuration names it as a service's reader. Who may not see that is
+/// told nothing.
+fn read_by(client: &Client, group: &str) -> String {
+    let services = client.list("/v1/services?detailed=true", None).unwrap_or_default();
+    let reads = |service: &&Value| {
+        let readers = service["readers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        readers.map(str::to_lowercase).any(|reader| reader == group.to_lowercase())
+    };
+    let keys: Vec<&str> =
+        services.iter().filter(reads).filter_map(|service| service["key"].as_str()).collect();
+    if keys.is_empty() { String::new() } else { format!(" The readers of {} name it.", keys.join(", ")) }
 }
 
 fn path(name: &str) -> String {

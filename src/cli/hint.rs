@@ -1,6 +1,8 @@
 //! What a refusal leaves out, looked up with the caller's own rights: which name was misspelt, what it was probably
 //! meant to be, and the command that helps.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::{
@@ -19,6 +21,9 @@ pub(super) enum Named<'a> {
 
 /// More names than this are not searched for a similar one.
 const SEARCHED: usize = 5000;
+
+/// A longer word that names nothing may be a secret.
+const LONGEST_SHOWN: usize = 40;
 
 impl Named<'_> {
     fn parts(&self) -> (&'static str, &str, &'static str, &'static str) {
@@ -107,13 +112,64 @@ pub(super) fn quoted(word: &str) -> String {
     }
 }
 
-/// The id of the token that is meant: by its id, by what logs show of it (`pgt_ID_...`), or by its name.
+/// The id of the token that is meant: by its id, by what logs show of it (`pgt_ID_...`), or by its name. While a rotation's
+/// grace runs two bear that name, and the new one is meant.
 pub(super) fn token_id(client: &Client, written: &str, user: Option<&str>) -> Result<String, Failure> {
+    let mut found = tokens(client, written, user)?;
+    if found.iter().any(|token| token.state != "rotating") {
+        found.retain(|token| token.state != "rotating");
+    }
+    match found.as_slice() {
+        [one] => Ok(one.id.clone()),
+        several => Err(ambiguous(written, several)),
+    }
+}
+
+/// As [`token_id`], with the one that is being replaced: who revokes by the name means both.
+pub(super) fn token_ids(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<String>, Failure> {
+    let mut found = tokens(client, written, user)?;
+    if found.iter().filter(|token| token.state != "rotating").count() > 1
+        || found.iter().any(|token| token.user != found[0].user)
+    {
+        return Err(ambiguous(written, &found));
+    }
+    found.sort_by_key(|token| token.state == "rotating");
+    Ok(found.into_iter().map(|token| token.id).collect())
+}
+
+/// What was written where a token is named, for people: whoever pasted a whole token does not find it in the log of the
+/// terminal or the pipeline.
+pub(super) fn shown(written: &str) -> Cow<'_, str> {
+    match written.strip_prefix("pgt_").and_then(|rest| rest.split_once('_')) {
+        Some((id, _)) => Cow::Owned(format!("pgt_{id}_...")),
+        // As long as a secret, and longer than most names.
+        None if written.len() > LONGEST_SHOWN && !written.contains(' ') => {
+            Cow::Owned(format!("{}...", written.chars().take(8).collect::<String>()))
+        }
+        None => Cow::Borrowed(written),
+    }
+}
+
+/// One that a name or an id may mean.
+struct Candidate {
+    id: String,
+    user: String,
+    state: String,
+}
+
+/// Those that bear the name, or have the id: the live ones, where there are any.
+fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Candidate>, Failure> {
+    let text = |record: &Value, field: &str| record[field].as_str().unwrap_or_default().to_owned();
+    let candidate = |record: &Value| Candidate {
+        id: text(record, "id"),
+        user: text(record, "user"),
+        state: text(record, "state"),
+    };
     let bare = written.strip_prefix("pgt_").map_or(written, |rest| rest.split('_').next().unwrap_or(rest));
     let like_an_id = bare.len() == 12 && bare.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if like_an_id && user.is_none() {
         match client.get(&format!("/v1/tokens/{bare}")) {
-            Ok(_) => return Ok(bare.to_owned()),
+            Ok(record) => return Ok(vec![candidate(&record)]),
             Err(failure) if failure.error() != "not_found" => return Err(failure),
             Err(_) => {}
         }
@@ -128,33 +184,29 @@ pub(super) fn token_id(client: &Client, written: &str, user: Option<&str>) -> Re
     let named = |record: &&Value| {
         record["id"] == bare || record["name"].as_str().is_some_and(|name| same(name, written))
     };
-    let mut found: Vec<&Value> = records.iter().filter(named).collect();
     // A name is used once among the live ones, and may have belonged to any number of dead ones.
-    let live = |record: &Value| !matches!(record["state"].as_str(), Some("revoked" | "rotated" | "expired"));
-    if found.iter().any(|record| live(record)) {
-        found.retain(|record| live(record));
+    let live = |record: &&Value| !matches!(record["state"].as_str(), Some("revoked" | "rotated" | "expired"));
+    let mut found: Vec<&Value> = records.iter().filter(named).collect();
+    if found.iter().any(live) {
+        found.retain(live);
     }
-    let text = |record: &Value, field: &str| record[field].as_str().unwrap_or_default().to_owned();
-    match found.as_slice() {
-        [one] => Ok(text(one, "id")),
-        [] => {
-            let names =
-                records.iter().filter(|record| live(record)).filter_map(|record| record["name"].as_str());
-            let advice = closest(written, names)
-                .map_or_else(|| "`permgate token list` shows all".to_owned(), did_you_mean);
-            Err(Failure::of_status(404, format!("there is no token {written:?}: {advice}")))
-        }
-        several => {
-            let rows: Vec<String> = several
-                .iter()
-                .map(|record| {
-                    format!("  {}  {}  {}", text(record, "id"), text(record, "user"), text(record, "state"))
-                })
-                .collect();
-            let message = format!("{} tokens are called {written:?}: name one by its id", several.len());
-            Err(Failure::usage(format!("{message}, or give --user\n{}", rows.join("\n"))))
-        }
+    if found.is_empty() {
+        let names = records.iter().filter(live).filter_map(|record| record["name"].as_str());
+        let advice = closest(written, names)
+            .map_or_else(|| "`permgate token list` shows all".to_owned(), did_you_mean);
+        return Err(Failure::of_status(404, format!("there is no token {:?}: {advice}", shown(written))));
     }
+    Ok(found.into_iter().map(candidate).collect())
+}
+
+fn ambiguous(written: &str, tokens: &[Candidate]) -> Failure {
+    let rows: Vec<String> =
+        tokens.iter().map(|token| format!("  {}  {}  {}", token.id, token.user, token.state)).collect();
+    let of_several = tokens.iter().any(|token| token.user != tokens[0].user);
+    let advice = if of_several { ", or give --user" } else { "" };
+    let called = shown(written);
+    let message = format!("{} tokens are called {called:?}: name one by its id{advice}", tokens.len());
+    Failure::usage(format!("{message}\n{}", rows.join("\n")))
 }
 
 fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
@@ -169,6 +221,17 @@ fn same(left: &str, right: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let check = |written: &str, expected: &str| assert_eq!(shown(written), expected);
+        check("nightly", "nightly");
+        check("pgt_CMKFd6cGPoSk", "pgt_CMKFd6cGPoSk");
+        check("pgt_CMKFd6cGPoSk_...", "pgt_CMKFd6cGPoSk_...");
+        check("pgt_CMKFd6cGPoSk_0123456789abcdef", "pgt_CMKFd6cGPoSk_...");
+        check("perm:cm9vdA==.NDItMA==.1234567890abcdefghijklmnop", "perm:cm9...");
+        check("the build of every pull request, twice a day", "the build of every pull request, twice a day");
+    }
 
     #[test]
     fn words_are_quoted_where_a_shell_needs_it() {

@@ -2,6 +2,7 @@
 //! the same rules and writes the same audit log with a gateway and without.
 
 use std::{
+    cell::OnceCell,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -21,13 +22,20 @@ use super::{
 use crate::{
     admin::{self, Context, MetricsAccess, Parts, Server},
     authz::{forwarding::TrustedProxies, secret::Digest},
+    config::Config,
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
     metrics::Metrics,
     net::{Budgets, Connection, Peer, RequestBody, Service},
-    store::{Actor, Store, model::LastUsed},
+    store::{self, Actor, Store, model::LastUsed},
 };
 
 pub(super) struct Offline {
+    config: Config,
+    /// Opened by the first call, since one that only reads makes no store.
+    opened: OnceCell<Opened>,
+}
+
+struct Opened {
     runtime: Runtime,
     tasks: LocalSet,
     server: Rc<Server>,
@@ -36,8 +44,36 @@ pub(super) struct Offline {
 }
 
 impl Offline {
-    pub(super) fn open(global: &Global) -> Result<Self, Failure> {
-        let config = target::load(global.config())?;
+    pub(super) fn new(global: &Global) -> Result<Self, Failure> {
+        Ok(Self { config: target::load(global.config())?, opened: OnceCell::new() })
+    }
+
+    /// A store that is there.
+    pub(super) fn store(&self) -> Result<&Store, Failure> {
+        Ok(&self.open(false)?.store)
+    }
+
+    fn open(&self, may_create: bool) -> Result<&Opened, Failure> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        if !may_create && !store::is_at(&self.config.store) {
+            let path = self.config.store.path.display();
+            let advice = "[store] path names it, and `permgate run` makes one";
+            return Err(Failure::usage(format!("there is no store in {path}; {advice}")));
+        }
+        let opened = Opened::new(&self.config)?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+
+    pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let asks = *method == Method::GET || path == "/v1/explain";
+        self.open(!asks)?.send(method, path, body)
+    }
+}
+
+impl Opened {
+    fn new(config: &Config) -> Result<Self, Failure> {
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
@@ -65,11 +101,7 @@ impl Offline {
         Ok(Self { runtime, tasks, server, store, uid })
     }
 
-    pub(super) fn store(&self) -> &Store {
-        &self.store
-    }
-
-    pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -90,7 +122,7 @@ impl Offline {
     }
 }
 
-impl Drop for Offline {
+impl Drop for Opened {
     fn drop(&mut self) {
         self.tasks.block_on(&self.runtime, self.store.close());
     }
@@ -124,6 +156,8 @@ impl admin::Configuration for Nothing {
 }
 
 fn none() -> admin::ConfigurationError {
-    let message = "no gateway runs here: `permgate check` validates, the next start reads".to_owned();
+    let message =
+        "no gateway runs with --offline: `permgate check` validates the file, and the next start reads it"
+            .to_owned();
     admin::ConfigurationError { file: String::new(), line: None, column: None, message }
 }

@@ -60,6 +60,9 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{} exists: choose another name", file.display())));
     }
     let client = Client::new(global)?;
+    if let Client::Offline(offline) = &client {
+        offline.store()?;
+    }
     let partial = file.with_added_extension("partial");
     // What a backup that broke off has left goes; a file or a link that somebody else has put there
     // is never written to, since it would have their mode.
@@ -76,7 +79,7 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
         }
         Client::Offline(offline) => {
             let copied =
-                offline.store().backup(&mut out, &mut |at: Progress| progress.set_position(at.bytes));
+                offline.store()?.backup(&mut out, &mut |at: Progress| progress.set_position(at.bytes));
             copied.map(|(_, written)| written.bytes).map_err(|error| Failure::failed(chain(&error)))
         }
     };
@@ -100,7 +103,8 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     progress.finish_and_clear();
     let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;
     say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
-    say(&format!("{} tokens and {} users stay ended", restored.revoked, restored.users));
+    let (tokens, users) = (counted(restored.revoked, "token"), counted(restored.users, "user"));
+    say(&format!("revoked, banned or deleted since the backup, and so again: {tokens}, {users}"));
     say(
         "scopes, group members, grants and roles are those of the backup: take away again what was taken away since",
     );
@@ -108,6 +112,10 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
         say(&format!("the store that was there lies at {}", replaced.display()));
     }
     Ok(())
+}
+
+fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 pub(super) fn spinner() -> ProgressBar {

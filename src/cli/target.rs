@@ -30,7 +30,9 @@ impl Target {
         if let Some(address) = &global.admin {
             return Self::parse(address).map(|target| vec![target]);
         }
-        let config = load(global.config())?;
+        let config = load(global.config()).map_err(|failure| {
+            failure.adding("a gateway that runs is reached without the file, too: --admin unix:PATH")
+        })?;
         // The command line speaks plain text.
         let certificates = !config.admin.tls.pairs.is_empty();
         let plain = config.admin.listen.iter().filter(|listen| !listen.takes_tls(certificates));

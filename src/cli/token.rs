@@ -1,6 +1,6 @@
 //! `permgate token ...`. The text of a token goes to stdout once, when it is created.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use super::{
     Global,
     client::{Client, escape, tell_cut},
     complete,
-    failure::{Failure, say},
+    failure::{self, Failure, say},
     hint::{self, Named},
     import,
     output::{Columns, Format, ListView, print},
@@ -32,7 +32,7 @@ pub(super) enum Token {
     Rotate {
         #[command(flatten)]
         which: Which,
-        /// How long the old text stays valid: 0s to 7d
+        /// How long the old text stays valid: 0s to 7d; 1h unless given. The end of the token stays as it is
         #[arg(long, value_name = "DURATION", value_parser = time::duration)]
         grace: Option<String>,
     },
@@ -181,17 +181,22 @@ impl Token {
                 let client = Client::new(global)?;
                 let body = Value::Object(present([("grace", grace.map(Value::String))]));
                 let created = client.post(&format!("{}/rotate", which.path(&client)?), &body)?;
-                show_created(global, &created)
+                show_created(global, &created, None)
             }
             Self::Revoke { tokens, user } => {
                 let client = Client::new(global)?;
-                for token in tokens {
-                    let id = hint::token_id(&client, &token, user.as_deref())?;
-                    let answer = client.delete(&path(&id))?;
-                    say(&format!("revoked {}", if id == token { id } else { format!("{token} ({id})") }));
-                    tell_cut(&answer);
-                }
-                Ok(())
+                failure::for_each(tokens, |token| {
+                    for id in hint::token_ids(&client, &token, user.as_deref())? {
+                        let answer = client.delete(&path(&id))?;
+                        let shown = hint::shown(&token);
+                        say(&format!(
+                            "revoked {}",
+                            if id == *shown { id } else { format!("{shown} ({id})") }
+                        ));
+                        tell_cut(&answer);
+                    }
+                    Ok(())
+                })
             }
             Self::Whoami => whoami(global),
         }
@@ -237,14 +242,18 @@ impl Create {
             let failure = hint::unreadable(&client, failure, &self.user, &scope);
             hint::missing(&client, failure, &[Named::User(&self.user)])
         })?;
+        let mut saved = None;
         if let (Some(file), Some(text)) = (file, created["token"].as_str()) {
             match file.write(text, client.target()) {
-                Ok(()) => drop(created["token"].take()),
+                Ok(()) => {
+                    created["token"].take();
+                    saved = self.save.as_deref();
+                }
                 // It is shown only once.
                 Err(error) => say(&format!("the file cannot be written, so here is the text: {error}")),
             }
         }
-        show_created(global, &created)
+        show_created(global, &created, saved)
     }
 }
 
@@ -299,20 +308,26 @@ impl Edit {
     }
 }
 
-/// The text on stdout: alone for people and scripts, in the record for JSON.
-fn show_created(global: &Global, created: &Value) -> Result<(), Failure> {
+/// The text on stdout, unless it was saved: alone for people and scripts, in the record for JSON. It is shown only
+/// once, so no format leaves it out.
+fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Result<(), Failure> {
     tell_cut(created);
-    match (global.output, created["token"].as_str()) {
-        (Format::Table, Some(text)) => {
-            say(&format!(
-                "created token {} ({}){}; its text is shown only once:",
-                created["id"].as_str().unwrap_or_default(),
-                created["name"].as_str().unwrap_or_default().escape_debug(),
-                created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default()
-            ));
+    let sentence = format!(
+        "created token {} ({}){}",
+        created["id"].as_str().unwrap_or_default(),
+        created["name"].as_str().unwrap_or_default().escape_debug(),
+        created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default()
+    );
+    match (global.output, created["token"].as_str(), saved) {
+        (Format::Table | Format::Id, Some(text), _) => {
+            say(&format!("{sentence}; its text is shown only once:"));
             print(text)
         }
-        (format, _) => format.record(created, COLUMNS),
+        (Format::Table, None, Some(file)) => {
+            say(&format!("{sentence}; its text is in {}", file.display()));
+            Ok(())
+        }
+        (format, ..) => format.record(created, COLUMNS),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{Failure, say},
     hint::{self, Named},
-    output::{Columns, ListView},
+    output::{Columns, Format, ListView, print},
     target::ADMIN_VARIABLE,
     token::present,
 };
@@ -20,6 +20,7 @@ pub(super) enum User {
     /// Create an account
     #[command(visible_alias = "add")]
     Create {
+        /// 1 to 64 of A-Z a-z 0-9 . _ @ + -, the first one a letter or digit; has to be given
         #[arg(required_unless_present = "admin")]
         login: Option<String>,
         /// The person's or the machine's name; the login unless given
@@ -32,10 +33,10 @@ pub(super) enum User {
         #[arg(long, value_enum, default_value_t = AccountKind::Human)]
         kind: AccountKind,
         /// Grant the role system-admin, and print a link with which the person sets a password
-        #[arg(long, conflicts_with = "kind")]
+        #[arg(long)]
         administrator: bool,
         /// Print a link with which the person sets a password
-        #[arg(long, conflicts_with = "kind")]
+        #[arg(long)]
         invite: bool,
     },
     /// Print a link with which the person sets a password, the first one or another
@@ -160,7 +161,7 @@ impl User {
             Self::Create { login, name, email, kind, administrator, invite } => {
                 let login = login.ok_or_else(|| Failure::usage("name the login of the account"))?;
                 let administrator = administrator || switch;
-                if administrator && matches!(kind, AccountKind::Service) {
+                if (administrator || invite) && matches!(kind, AccountKind::Service) {
                     return Err(Failure::usage("a service account has only tokens: it cannot be invited"));
                 }
                 create(global, client, &login, name.as_deref(), email, kind, administrator, invite)
@@ -255,11 +256,14 @@ fn create(
     let record = client.post("/v1/users", &Value::Object(body))?;
     let login = record["login"].as_str().unwrap_or_default();
     if administrator {
-        client.post("/v1/grants", &json!({"role": "system-admin", "user": login}))?;
+        client
+            .post("/v1/grants", &json!({"role": "system-admin", "user": login}))
+            .map_err(|failure| failure.adding(&format!("{login} was created, without the role")))?;
     }
     if administrator || invite {
         say(&format!("created {}{login}", if administrator { "administrator " } else { "" }));
-        return invitation(global, client, login);
+        return invitation(global, client, login)
+            .map_err(|failure| failure.adding(&format!("{login} was created, without a link")));
     }
     global.output.changed(&record, COLUMNS, &format!("created {login}"))
 }
@@ -304,7 +308,7 @@ fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
 
 /// The link is data, so that it can be piped into a mail.
 fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
-    let created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
+    let mut created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
     say(
         "Whoever opens this link sets the password. It is shown only once, and is valid for a day and one use.",
     );
@@ -313,7 +317,16 @@ fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failu
             "The page has no address that a browser can open: add one to admin.listen, such as \"127.0.0.1:8081\", or set admin.url.",
         );
     }
-    global.output.record(&created, INVITATION)
+    match global.output {
+        // It is shown only once, so no format leaves it out.
+        Format::Id => print(created["link"].as_str().unwrap_or_default()),
+        Format::Table => {
+            // The link ends with it.
+            created.as_object_mut().map(|fields| fields.remove("invitation"));
+            Format::Table.record(&created, INVITATION)
+        }
+        other => other.record(&created, INVITATION),
+    }
 }
 
 fn path(login: &str) -> String {

@@ -123,7 +123,7 @@ impl Generations {
                 current
             }
         };
-        self.remove_others(current.generation)?;
+        self.remove(|number| number > current.generation)?;
         let number = current.generation + 1;
         let name = generation_name(number);
         let directory = self.store.create_directory(&name).map_err(self.failure("create", &name))?;
@@ -134,25 +134,36 @@ impl Generations {
     /// removed. When this fails, [`read`](Generations::read) says which of the two is the store; both
     /// are whole.
     pub fn switch(&self, new: &NewGeneration) -> Result<(), GenerationError> {
-        self.switch_beside(new)?;
-        self.remove_others(new.number)
+        self.put_in_place(new)?;
+        self.remove(|number| number != new.number)
     }
 
-    /// As [`switch`](Generations::switch), but what was the store stays until a generation is begun again.
+    /// As [`switch`](Generations::switch), but what was the store stays until another one takes the new one's place.
     pub fn switch_beside(&self, new: &NewGeneration) -> Result<(), GenerationError> {
+        let replaced = self.current()?.map(|current| current.generation);
+        self.put_in_place(new)?;
+        self.remove(|number| number != new.number && Some(number) != replaced)
+    }
+
+    /// Gives up a generation that was begun and not switched to.
+    pub fn abandon(&self, new: &NewGeneration) -> Result<(), GenerationError> {
+        self.remove(|number| number == new.number)
+    }
+
+    fn put_in_place(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         let path = new.directory.path();
         new.directory.sync().map_err(|e| Failure::new("sync the directory", path, e))?;
         self.sync()?;
         self.write_current(Current { id: new.id, generation: new.number })
     }
 
-    /// Removes every generation but one, and a `CURRENT` that was never finished.
-    pub fn remove_others(&self, present: u64) -> Result<(), GenerationError> {
+    /// Removes these generations, and a `CURRENT` that was never finished.
+    fn remove(&self, is_gone: impl Fn(u64) -> bool) -> Result<(), GenerationError> {
         let mut removed = false;
         for name in self.names()? {
             if name == UNFINISHED {
                 self.store.remove(&name).map_err(self.failure("remove", &name))?;
-            } else if parse_name(&name).is_some_and(|number| number != present) {
+            } else if parse_name(&name).is_some_and(&is_gone) {
                 self.store.remove_directory(&name).map_err(self.failure("remove", &name))?;
             } else {
                 continue;

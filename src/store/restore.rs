@@ -19,7 +19,8 @@ use crate::{
         backup::{Header, Progress, Reader, StreamError, Writer},
         cluster,
         engine::{self, Engine, Generation, StoreDirectory, checkpoint},
-        generation::{CURRENT, parse_id},
+        generation::parse_id,
+        is_at,
         log::{Failure, Head, StoreId, files::OsDirectory},
         model::{Revocation, RevokeReason, Rotation, UserId},
         op::Op,
@@ -84,7 +85,7 @@ struct Tombstones {
 const TELL: u64 = 1000;
 
 /// Builds the new store as a generation beside the present one, and only when it is whole puts it in its
-/// place. What was the store stays beside it until the next restore.
+/// place. What was the store stays beside it until the next restore has succeeded.
 pub fn offline(
     settings: &Settings,
     options: &Options,
@@ -109,19 +110,23 @@ pub fn offline(
     }
     let generations = directory.generations();
     let new = generations.begin(Some(store)).map_err(engine::OpenError::from).map_err(OpenError::from)?;
-    let head = receive(&mut reader, store, new.directory().path(), on_progress)?;
-    let generation = Generation::begin(&new, head, settings).map_err(OpenError::from)?;
-    let files = Box::new(OsDirectory::new(&generation.path));
-    let engine = generation.open(files, settings).map_err(OpenError::from)?;
-    let mut restored = Restored {
-        rows: reader.progress.rows,
-        taken_at_millis: header.taken_at.as_millis(),
-        replaced,
-        ..Restored::default()
+    let mut restored =
+        Restored { taken_at_millis: header.taken_at.as_millis(), replaced, ..Restored::default() };
+    let mut fill = || {
+        let head = receive(&mut reader, store, new.directory().path(), on_progress)?;
+        restored.rows = reader.progress.rows;
+        let generation = Generation::begin(&new, head, settings).map_err(OpenError::from)?;
+        let files = Box::new(OsDirectory::new(&generation.path));
+        let engine = generation.open(files, settings).map_err(OpenError::from)?;
+        let merged = merge(&engine, ends.as_ref(), options.now, &mut restored);
+        engine.close();
+        merged
     };
-    let merged = merge(&engine, ends.as_ref(), options.now, &mut restored);
-    engine.close();
-    merged?;
+    if let Err(error) = fill() {
+        // What cannot be removed now is when a generation is begun again.
+        let _ = generations.abandon(&new);
+        return Err(error);
+    }
     generations.switch_beside(&new).map_err(engine::OpenError::from).map_err(OpenError::from)?;
     released::finish(directory.path()).map_err(engine::OpenError::from).map_err(OpenError::from)?;
     Ok(restored)
@@ -160,7 +165,7 @@ fn receive(
 
 /// What the present store knows and where it is, or why it is not known.
 fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
-    if !released::is_at(&settings.path) && !settings.path.join(CURRENT).exists() {
+    if !is_at(settings) {
         return Ok(Err("there is no store to ask".to_owned()));
     }
     let engine = match Engine::open(settings) {

@@ -19,7 +19,7 @@ pub enum OpenError {
     )]
     Copy { path: PathBuf },
     #[error(
-        "the store {path} is in use by {holder}; stop it first, or talk to its admin listener instead of using --offline"
+        "the store {path} is in use by {holder}: stop it first; while it runs, commands without --offline ask it"
     )]
     Locked { path: PathBuf, holder: String },
     #[error(

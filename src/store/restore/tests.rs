@@ -156,9 +156,20 @@ fn changes_during_a_backup_are_not_in_it() {
 fn a_spoilt_backup_is_refused_and_the_store_stays() {
     let (dir, engine, backup) = filled();
     engine.close();
+    let generations = || {
+        let names = fs::read_dir(dir.settings().path).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.retain(|name| name.starts_with("gen-"));
+        names.sort();
+        names
+    };
+    // What the last restore replaced stays until another one has succeeded.
+    dir.restore(&backup, false).unwrap();
+    assert_eq!(generations(), ["gen-1", "gen-2"]);
     let check = |name: &str, bytes: &[u8], expected: &str| {
         let said = dir.restore(bytes, true).unwrap_err().to_string();
         assert!(said.contains(expected), "{name}: {said}");
+        assert_eq!(generations(), ["gen-1", "gen-2"], "{name}");
         let engine = Engine::open(&dir.settings()).unwrap();
         assert_eq!(engine.tokens(None, 1000).unwrap().len(), 600, "{name}");
         engine.close();
@@ -174,4 +185,5 @@ fn a_spoilt_backup_is_refused_and_the_store_stays() {
         check("a flipped bit", &spoilt, "damaged");
     }
     assert!(dir.restore(&backup, true).is_ok());
+    assert_eq!(generations(), ["gen-2", "gen-3"]);
 }
