@@ -92,6 +92,74 @@ fn a_reload_cuts_what_the_new_rules_forbid_and_keeps_the_rest() {
     assert_eq!(gateway.get("/hub/api/x", Some(&text)).status, 404);
 }
 
+/// What an upstream was told once, or a head was read by, and does not hold any more.
+#[test]
+fn a_stream_is_cut_when_what_it_rests_on_is_no_longer_true() {
+    let (upstream, _over) = Upstream::endless();
+    let readable = |more: &str| {
+        let tracker = "paths = [\"/api\", \"/rest\"]";
+        let open = format!("{tracker}\nidentity_groups = [\"developers\", \"testers\"]");
+        let sections = Gateway::services(upstream.address).replace(tracker, &open);
+        sections.replace("readers = [\"developers\"]", "readers = [\"all-users\"]") + more
+    };
+    let gateway = Gateway::with(&readable(""));
+    gateway.developer("alice");
+    gateway.must("POST", "/v1/groups", Some(r#"{"name": "testers"}"#));
+    let (_, text) = gateway.token("alice", "told", &["tracker"]);
+    let member = |method: &str, group: &str| {
+        gateway.must(method, &format!("/v1/groups/{group}/members/alice"), None)["cut"].clone()
+    };
+
+    let stream = streaming(&gateway, "/api/events", &text);
+    assert_eq!(member("PUT", "testers"), 0, "what was told is still true");
+    assert_eq!(member("DELETE", "testers"), 0, "it was not told of this group");
+    assert_eq!(member("DELETE", "developers"), 1);
+    check_cut("a group that the upstream was told of", stream);
+
+    let stream = streaming(&gateway, "/api/events", &text);
+    assert_eq!(gateway.must("PATCH", "/v1/users/alice", Some(r#"{"name": "Al"}"#))["cut"], 0);
+    assert_eq!(gateway.must("PATCH", "/v1/users/alice", Some(r#"{"login": "al"}"#))["cut"], 1);
+    check_cut("a login that the upstream was told of", stream);
+
+    let other = streaming(&gateway, "/api/events", &text);
+    let stream = streaming(&gateway, "/api/events", &format!("perm:{text}"));
+    gateway.write(&readable("[tokens]\nperm_alias = false\n"));
+    assert_eq!(gateway.must("POST", "/v1/reload", None)["cut"], 1);
+    check_cut("an alias that is switched off", stream);
+    drop(other);
+}
+
+#[test]
+fn a_client_that_a_proxy_reported_counts_only_while_the_proxy_is_trusted() {
+    let (upstream, _over) = Upstream::endless();
+    let text = |trusted: &str| Gateway::text_with(trusted, "", &Gateway::services(upstream.address));
+    let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text("trusted_proxies = [\"127.0.0.1\"]\n"));
+    gateway.developer("alice");
+    let body = r#"{"name": "bound", "scope": [{"service": "tracker"}], "allow_ips": ["203.0.113.0/24"]}"#;
+    let bound = gateway.must("POST", "/v1/users/alice/tokens", Some(body));
+    let (_, free) = gateway.token("alice", "free", &["tracker"]);
+    let stream = |token: &str| {
+        let mut client = Client::tcp(gateway.proxy);
+        client.send(format!(
+            "GET /api/events HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n"
+        ));
+        assert_eq!(client.head().status, 200);
+        assert!(!client.chunk().unwrap().is_empty());
+        client
+    };
+    for (row, trusted) in [
+        ("another one is trusted, too", "trusted_proxies = [\"127.0.0.1\", \"203.0.113.5\"]\n"),
+        ("it is not trusted any more", ""),
+    ] {
+        let bound = stream(bound["token"].as_str().unwrap());
+        let mut free = stream(&free);
+        std::fs::write(gateway.dir.path().join("gateway.toml"), text(trusted)).unwrap();
+        assert_eq!(gateway.must("POST", "/v1/reload", None)["cut"], 1, "{row}");
+        check_cut(row, bound);
+        assert!(!free.chunk().unwrap().is_empty(), "{row}: it may come from anywhere");
+    }
+}
+
 #[test]
 fn a_client_that_does_not_read_is_cut_all_the_same() {
     let upstream = Upstream::start(|_, socket| {

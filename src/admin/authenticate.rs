@@ -16,7 +16,7 @@ use super::{
 use crate::{
     authz::{
         answer::Reason,
-        decide::{Credential, Facts, authenticate, authorize},
+        decide::{Credential, Facts, authenticate, authorize, is_never_forwarded},
         forwarding,
         path::RequestPath,
         rules::BUILT_IN_SERVICE,
@@ -66,7 +66,7 @@ pub(super) struct Unauthenticated {
 
 /// Rows 1 to 3: what is refused whoever asks.
 pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
-    if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+    if is_never_forwarded(&parts.method) {
         return Err(Reason::MethodNotSupported);
     }
     RequestPath::parse(parts.uri.path()).map_err(|_| Reason::BadPath)?;

@@ -9,7 +9,7 @@ use strum::{IntoStaticStr, VariantArray};
 use crate::authz::decide::Credential;
 
 pub use read::{Site, password, read, typed};
-pub use strip::{other_protocols, restrict_caching, strip};
+pub use strip::{other_protocols, restrict_caching, strip, strip_others};
 
 mod read;
 mod strip;

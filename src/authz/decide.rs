@@ -79,6 +79,11 @@ pub struct Denial<'a> {
     pub subject: Option<Subject<'a>>,
 }
 
+/// TRACE shows what was sent, CONNECT is for proxies. A server behind may take small letters for the same method.
+pub fn is_never_forwarded(method: &Method) -> bool {
+    [Method::TRACE, Method::CONNECT].iter().any(|never| method.as_str().eq_ignore_ascii_case(never.as_str()))
+}
+
 /// Decides by the present state. The steps are those of [`crate::authz::explain`].
 pub fn decide<'a>(query: &Query<'_>, facts: Facts<'a>) -> Result<Permit<'a>, Denial<'a>> {
     decide_observed(query, facts, &mut Silent)
@@ -91,7 +96,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     observer: &mut impl Observer,
 ) -> Result<Permit<'a>, Denial<'a>> {
     let mut denial = Denial { reason: Reason::MethodNotSupported, path: None, owner: None, subject: None };
-    let supported = !matches!(*query.method, Method::TRACE | Method::CONNECT);
+    let supported = !is_never_forwarded(query.method);
     observer.saw("method", || Observation::method(query, supported));
     if !supported {
         return Err(denial);

@@ -56,10 +56,9 @@ const FIELD: &str = "destination";
 
 /// Another spelling that a server behind the gateway may take for the field itself.
 fn passes_for_destination(name: &[u8]) -> bool {
-    let separator = |byte: &&u8| !matches!(byte, b'-' | b'_' | b'.');
     name.len() > FIELD.len()
-        && matches!(name[0], b'd' | b'-' | b'_' | b'.')
-        && name.iter().filter(separator).eq(FIELD.as_bytes())
+        && (name[0] == b'd' || !name[0].is_ascii_alphanumeric())
+        && name.iter().filter(|byte| byte.is_ascii_alphanumeric()).eq(FIELD.as_bytes())
 }
 
 /// Of an absolute path or of an absolute URI on the same host. A path relative to something, another

@@ -54,7 +54,7 @@ impl<'a> RequestPath<'a> {
             return Err(PathError::Byte(path.bytes().find(refused).unwrap_or_default()));
         }
         let suspicious =
-            seen & (ESCAPE | PARAMETER | DOUBLE_SLASH) != 0 || seen & TAIL != 0 && readings::has_tail(path);
+            seen & (ESCAPE | PARAMETER | DOUBLE_SLASH) != 0 || seen & TAIL != 0 && readings::has_end(path);
         let (readings, utf8) = if suspicious { readings::all(path)? } else { (Vec::new(), true) };
         Ok(Self { literal: path, capitals: seen & CAPITAL != 0, utf8, readings })
     }
@@ -85,7 +85,7 @@ const DOUBLE_SLASH: u8 = SLASH << 1;
 const ESCAPE: u8 = 1 << 2;
 const PARAMETER: u8 = 1 << 3;
 const CAPITAL: u8 = 1 << 4;
-/// What some servers cut off at the end of a segment.
+/// What some servers cut off at the end of a segment, or with the end.
 const TAIL: u8 = 1 << 5;
 const FORBIDDEN: u8 = 1 << 7;
 
@@ -100,9 +100,9 @@ const CLASS: [u8; 256] = {
             b'%' => ESCAPE,
             b';' => PARAMETER,
             b'A'..=b'Z' => CAPITAL,
-            b'.' | b'+' => TAIL,
+            b'.' | b'+' | b'$' => TAIL,
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' | b'@' => 0,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b',' | b'=' => 0,
+            b'!' | b'&' | b'\'' | b'(' | b')' | b'*' | b',' | b'=' => 0,
             b'[' | b']' | b'|' | b'^' | b'{' | b'}' => 0,
             _ => FORBIDDEN,
         };

@@ -10,8 +10,11 @@ use crate::{
     assertion::Bound,
     authz::{
         answer::Reason,
+        carriers,
         decide::{self, Denial, Facts, Permit, Query},
         forwarding::{self, Claims, Hop},
+        rules::Service,
+        secret::Digest,
         subject::Token,
         time::Timestamp,
     },
@@ -21,6 +24,7 @@ use crate::{
         bad_tokens::is_bad_token,
         body::request_body,
         context::RequestContext,
+        facts::HostName,
         last_used::Use,
         limits::{ConcurrencySlot, Exceeded, LimitPermit, Waiting},
         permitted::{LogGuard, Permitted},
@@ -30,6 +34,7 @@ use crate::{
         upstream::Upstream,
         worker_state::WorkerState,
     },
+    settings::UpstreamSettings,
 };
 
 /// What became of a request that is not forwarded, or not yet.
@@ -63,6 +68,9 @@ impl Gateway {
                 return Err(Reason::BodyTooLarge.into());
             }
             let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
+            if !self.owns_on_its_own_host(upstream.settings(), context) {
+                return Err(Reason::BadRequest.into());
+            }
             let upgrade = context.facts.upgrade.then(|| upgrade::asked(&request)).flatten();
             let limits = match self.take_limits(&permit, context, slot) {
                 Ok(limits) => limits,
@@ -83,6 +91,20 @@ impl Gateway {
             let request = request.map(|body| request_body(body, context, body_limit, first_byte));
             Ok((Rc::clone(upstream), Permitted::new(permit, guard, Box::new(request))))
         })
+    }
+
+    /// A request of HTTP/1.0 may come without Host, and goes to the upstream with that of its url: then the path and
+    /// the second target have to belong to the same service there.
+    fn owns_on_its_own_host(&self, upstream: &UpstreamSettings, context: &RequestContext) -> bool {
+        if context.facts.host.is_some() || upstream.host.is_some() {
+            return true;
+        }
+        let Some(host) = upstream.own_host().and_then(|host| HostName::parse(host.as_bytes()).ok()) else {
+            return true;
+        };
+        let (stated, rules) = ([host.as_str().to_owned()], &context.state.snapshot.rules);
+        let query = Query { stated_hosts: &stated, ..context.query(rules) };
+        self.decide_query(&query, &context.state, context, context.at, |decision| decision.is_ok())
     }
 
     /// Calls the pure decision with what the client sent and the current state, on a node that may forward.
@@ -162,8 +184,11 @@ impl Gateway {
         context: &RequestContext,
         headers: &mut HeaderMap,
     ) -> Result<(), Reason> {
-        let service = permit.owner().service.id;
+        let Service { id: service, spec, .. } = permit.owner().service;
         let connection = &context.connection;
+        let index = self.parts.state.index();
+        let is_known = |digest: &Digest| index.with(digest, |token| token.is_some());
+        carriers::strip_others(headers, &context.facts.carried, &spec.credentials, is_known);
         self.forwarded.with(connection.address(), connection.secure, |peer| {
             let hop = Hop {
                 peer,
@@ -181,7 +206,7 @@ impl Gateway {
             headers.insert(forwarding::ASSERTION, self.sign_assertion(&claims, context)?);
         }
         if let Some(subject) = permit.subject() {
-            let one = Use { at: context.at, from: context.facts.client, service };
+            let one = Use { at: context.at, from: context.facts.client, service: *service };
             self.parts.uses.record(subject.digest, one);
         }
         Ok(())

@@ -16,10 +16,11 @@ use crate::{
         carriers::Carrier,
         decide::{Permit, Query},
         destination::Destination,
+        forwarding::Told,
         path::RequestPath,
         rules::{Rules, Service, ServiceId},
         secret::{self, TokenId},
-        subject::UserIx,
+        subject::{Subject, UserIx},
         time::Timestamp,
     },
     fence::{Affected, LiveRow, Revocable},
@@ -29,6 +30,7 @@ use crate::{
         Gateway,
         facts::RequestFacts,
         request_id::RequestId,
+        trusts,
         upstream::{CancelHandle, load_balancer::fingerprint},
         worker_state::WorkerState,
     },
@@ -155,6 +157,37 @@ impl RequestContext {
         }
     }
 
+    /// The client's address as far as it is still known: what a proxy reported that is no longer trusted does not count.
+    fn client_by(&self, current: &WorkerState) -> IpAddr {
+        if trusts(current, &self.connection) { self.facts.client } else { self.connection.address() }
+    }
+
+    /// Whether what was read from the head would be read so by the present settings, as far as the permit rests on it.
+    fn facts_hold(&self, permit: &Permit<'_>, current: &WorkerState) -> Result<(), Reason> {
+        let (read, now) = (&self.state.snapshot.rules.settings, &current.snapshot.rules.settings);
+        let Some(subject) = permit.subject() else { return Ok(()) };
+        // Another hop of the same request may have been the client.
+        let is_bound = !subject.token.allow_ips.is_empty() && trusts(current, &self.connection);
+        if is_bound && read.trusted_proxies != now.trusted_proxies {
+            return Err(Reason::IpNotAllowed);
+        }
+        if self.facts.by_alias && !now.perm_alias {
+            return Err(Reason::UnknownToken);
+        }
+        Ok(())
+    }
+
+    /// Whether what the upstream was told of the user is still true.
+    fn is_told_rightly(&self, permit: &Permit<'_>, current: &WorkerState) -> bool {
+        let Some(Subject { user, .. }) = permit.subject() else { return false };
+        let (then, service) = (&self.state.snapshot, permit.owner().service);
+        let before = then.directory.user(user.ix).zip(then.rules.service(service.id));
+        before.is_none_or(|(before, told)| {
+            let now = Told { user, service, directory: &current.snapshot.directory };
+            Told { user: before, service: told, directory: &then.directory }.holds(now)
+        })
+    }
+
     fn target(&self) -> &str {
         self.uri.path_and_query().map_or("", |target| target.as_str())
     }
@@ -246,8 +279,10 @@ impl Revocable for RequestContext {
     }
 
     fn reauthorize(&self) -> Result<(), Reason> {
-        let now = self.clock().wall();
-        self.gateway.decide(&self.gateway.worker_state(), self, now, |decided| {
+        let (now, current) = (self.clock().wall(), self.gateway.worker_state());
+        let query = self.query(&current.snapshot.rules);
+        let query = Query { client: self.client_by(&current), ..query };
+        self.gateway.decide_query(&query, &current, self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
             // A permit for something else does not count: another service owns the path now, or the
@@ -255,9 +290,10 @@ impl Revocable for RequestContext {
             if self.outcome.service.get() != Some(*id) {
                 return Err(Reason::NoService);
             }
-            if self.outcome.identified.get() && permit.subject().is_none() {
+            if self.outcome.identified.get() && !self.is_told_rightly(&permit, &current) {
                 return Err(Reason::ScopeDenied);
             }
+            self.facts_hold(&permit, &current)?;
             self.outcome.deadline.set(permit.deadline());
             Ok(())
         })

@@ -4,6 +4,7 @@
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, header};
+use memchr::memmem;
 
 use crate::{
     authz::{
@@ -25,6 +26,8 @@ pub struct RequestFacts {
     pub host: Option<Rc<HostName>>,
     /// `Authorization` as a bearer.
     pub credential: Credential,
+    /// The token may have an alias in front of it, which is read only while `perm_alias` is on.
+    pub by_alias: bool,
     /// What stands in the other carriers that some service accepts.
     pub carried: Vec<Carried>,
     /// The client's address, as trusted proxies report it.
@@ -63,6 +66,7 @@ impl RequestFacts {
         Ok(Self {
             client: client.map_err(|_| Reason::BadRequest)?,
             credential,
+            by_alias: settings.perm_alias && (carried.is_some() || has_alias(headers)),
             secure,
             carried: carried.unwrap_or_default(),
             upgrade: headers.contains_key(header::UPGRADE),
@@ -82,6 +86,7 @@ impl RequestFacts {
         Self {
             host: None,
             credential: Credential::Missing,
+            by_alias: false,
             carried: Vec::new(),
             secure: false,
             client: peer,
@@ -101,6 +106,11 @@ impl RequestFacts {
     pub fn host_field(&self) -> Option<&[u8]> {
         self.host.as_ref().map(|host| host.field())
     }
+}
+
+/// Whether `Authorization` may have a token behind `perm:` or `perm-`.
+fn has_alias(headers: &HeaderMap) -> bool {
+    headers.get(header::AUTHORIZATION).is_some_and(|value| memmem::find(value.as_bytes(), b"perm").is_some())
 }
 
 /// The host that a request is for, as the decision compares it.

@@ -22,7 +22,7 @@ use crate::{
         upgrade,
         upstream::{Answer, OutgoingBody, Upstream},
     },
-    settings::{UpstreamSettings, WeightedUrl},
+    settings::UpstreamSettings,
 };
 
 /// How often a request may come back by `Via` (RFC 9110, 7.6.3): a chain may pass one gateway twice on purpose.
@@ -130,10 +130,10 @@ fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
         headers.insert(header::HOST, host.clone());
     } else if is_old
         && !headers.contains_key(header::HOST)
-        && let Some(WeightedUrl { url, .. }) = settings.urls.first()
+        && let Some(host) = settings.own_host()
     {
         // HTTP/1.0 may come without Host, which HTTP/1.1 requires.
-        headers.insert(header::HOST, url.authority());
+        headers.insert(header::HOST, host);
     }
     if !is_empty && !has_length {
         // Explicit, since hyper takes a GET without a length for one without a body.

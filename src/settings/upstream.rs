@@ -49,6 +49,11 @@ pub struct UpstreamSettings {
 }
 
 impl UpstreamSettings {
+    /// The host of its first url: what a request without Host is sent with.
+    pub fn own_host(&self) -> Option<HeaderValue> {
+        Some(self.urls.first()?.url.authority())
+    }
+
     /// What has been tried is remembered in the bits of a word.
     pub const MOST_URLS: usize = 64;
 

@@ -121,6 +121,19 @@ fn a_token_passes_in_each_carrier_and_ends_at_the_gateway() {
     check(&stage, "on a public rule", "/api/public", &[("x-api-key", &token)], alice);
     check(&stage, "none, on a public rule", "/api/public", &[], (200, ""));
 
+    let (field, protocols) =
+        ([("x-api-key", token.as_str())], [("sec-websocket-protocol", protocol.as_str())]);
+    for carried in [&field, &protocols] {
+        let open = (200, "");
+        check(
+            &stage,
+            "in the carrier of another service, on a public rule",
+            "/hub/api/public",
+            carried,
+            open,
+        );
+    }
+
     let twice = (400, "invalid_request");
     check(&stage, "two texts", "/api", &[("authorization", &bearer), ("x-api-key", "x")], twice);
     check(&stage, "a field twice", "/api", &[("x-api-key", &token), ("x-api-key", &token)], twice);

@@ -10,7 +10,7 @@ fn no_destination_leads_past_the_decision() {
     let stage = Stage::apart();
     let bearer = stage.bearer();
     let leaked = format!("Destination: /api/{}\r\n", stage.token);
-    let rows: [(&str, &str, u16); 26] = [
+    let rows: [(&str, &str, u16); 27] = [
         ("the same service", "Destination: /api/y\r\n", 200),
         ("another prefix of it", "Destination: http://g/rest/y\r\n", 200),
         ("behind TLS", "Destination: HTTPS://G./api/y%20z?q\r\n", 200),
@@ -36,6 +36,7 @@ fn no_destination_leads_past_the_decision() {
         ("two, the same", "Destination: /api/y\r\nDestination: /api/y\r\n", 400),
         ("two in one", "Destination: /api/y, /hub/api/y\r\n", 400),
         ("another spelling beside it", "Destination: /api/y\r\nDestination_: /hub/api/y\r\n", 400),
+        ("a spelling with another sign", "Destin!ation: /hub/api/y\r\n", 400),
         ("a token in it", &leaked, 400),
     ];
     for method in METHODS {

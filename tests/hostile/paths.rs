@@ -1,6 +1,6 @@
 //! A token for one service reaches no other, however the path is spelt: judged by what arrived.
 
-use crate::{readings::reaches, stage::Stage};
+use crate::{readings::reaches, stage::Stage, support::http::Client};
 
 /// Ways to write `..`.
 const UP: [&str; 40] = [
@@ -329,5 +329,21 @@ readers = ["developers"]
         assert_eq!(received.len(), usize::from(status == 200), "{row}");
         assert!(received.iter().all(|one| one.fault.is_none()), "{row}: {received:?}");
         assert!(received.iter().all(|one| one.all("x-forwarded-host") == ["g"]), "{row}: {received:?}");
+    }
+    // The upstream's own host is put in the place of the one that is missing: here it is another service's.
+    let own = stage.recorder.address.ip();
+    for (row, host, status) in
+        [("somebody else's there", own.to_string(), 400), ("nobody else's", "other".to_owned(), 200)]
+    {
+        let stage = Stage::with(
+            r#""/api""#,
+            "",
+            &format!(
+                "[service.other]\nupstream = \"one\"\nhosts = [\"{host}\"]\npaths = [\"/api\"]\nreaders = [\"developers\"]\n"
+            ),
+        );
+        let mut client = Client::tcp(stage.gateway.proxy);
+        client.send(format!("GET /api/x HTTP/1.0\r\n{}\r\n", stage.bearer()));
+        assert_eq!(client.head().status, status, "{row}");
     }
 }

@@ -2,8 +2,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{CarrierKind, Carriers, read::token_entry};
-use crate::authz::{forwarding::list_elements, secret::contains_token};
+use super::{Carried, Carrier, CarrierKind, Carriers, read::token_entry};
+use crate::authz::{
+    decide::Credential,
+    forwarding::{folds_onto, list_elements},
+    secret::{BearerForm, Digest, contains_token},
+};
 
 /// Takes every carrier of a service out of a request's fields. `in_authorization`: `Authorization`, too, if
 /// it is in a form that the service accepts, or contains a token of ours.
@@ -19,6 +23,43 @@ pub fn strip(headers: &mut HeaderMap, carriers: &Carriers, in_authorization: boo
     }
     if carriers.websocket {
         strip_protocol(headers);
+    }
+}
+
+/// Takes a token out that came in a carrier of another service: this one's upstream has no business with it. What stands
+/// there and is no token of ours is the application's own. `is_known`: a token has this digest.
+pub fn strip_others(
+    headers: &mut HeaderMap,
+    carried: &[Carried],
+    accepted: &Carriers,
+    is_known: impl Fn(&Digest) -> bool,
+) {
+    for Carried { carrier, credential } in carried.iter().filter(|one| !accepted.accepts(&one.carrier)) {
+        let is_token = match credential {
+            Credential::Carried { form: BearerForm::Foreign, digest, .. } => {
+                digest.as_ref().is_some_and(&is_known)
+            }
+            Credential::Carried { .. } => true,
+            _ => false,
+        };
+        let holds_token =
+            |value: &HeaderValue| is_token || contains_token(&String::from_utf8_lossy(value.as_bytes()));
+        match carrier {
+            Carrier::Header(name) => {
+                let spelt = |other: &&HeaderName| *other == name || folds_onto(other, name.as_str());
+                let spellings: Vec<_> = headers.keys().filter(spelt).cloned().collect();
+                for spelling in spellings {
+                    if headers.get_all(&spelling).iter().any(holds_token) {
+                        headers.remove(spelling);
+                    }
+                }
+            }
+            Carrier::Websocket => strip_protocol(headers),
+            Carrier::Bearer | Carrier::Basic | Carrier::Raw if is_token => {
+                headers.remove(header::AUTHORIZATION);
+            }
+            Carrier::Bearer | Carrier::Basic | Carrier::Raw => {}
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use http::{HeaderMap, header};
 
 use super::*;
-use crate::authz::secret::{BearerForm, Digest, TokenText};
+use crate::authz::secret::{Bearer, BearerForm, Digest, TokenText};
 
 const ALL: &[&str] = &["bearer", "basic", "raw", "websocket", "header:x-api-key", "header:private-token"];
 
@@ -254,6 +254,37 @@ fn carriers_do_not_reach_the_upstream() {
     check("raw", &["raw"], &[("authorization", "abc")], &[]);
     let digest = [("authorization", "Digest a=b")];
     check("another scheme", ALL, &digest, &digest);
+}
+
+#[test]
+fn a_token_in_the_carrier_of_another_service_does_not_reach_this_one() {
+    let (text, digest) = token();
+    let known = Bearer::parse(b"imported-secret").unwrap().digest();
+    let check = |row: &str, accepted: &[&str], fields: &[(&str, &str)], left: &[(&str, &str)]| {
+        let mut sent = headers(fields);
+        let credential = Credential::from_headers(&sent, true, true);
+        let site = Site { host: None, secure: true };
+        let carried = read(&sent, credential, &carriers(ALL), site, (true, true));
+        strip_others(&mut sent, &carried, &carriers(accepted), |one| *one == digest || *one == known);
+        assert_eq!(sent, headers(left), "{row}");
+    };
+    let (basic, chat) = (basic(&format!("a:{text}")), [("sec-websocket-protocol", "chat")]);
+    let protocol = format!("permgate.bearer.{text}, chat");
+    check("a field", &["bearer"], &[("x-api-key", &text), ("x-other", "1")], &[("x-other", "1")]);
+    check("imported", &["bearer"], &[("x-api-key", "imported-secret")], &[]);
+    check("in another spelling", &["bearer"], &[("x_api_key", &text)], &[]);
+    check("twice", &["bearer"], &[("x-api-key", "a"), ("x-api-key", &text)], &[]);
+    check("a protocol", &["bearer"], &[("sec-websocket-protocol", &protocol)], &chat);
+    check("Basic", &["bearer"], &[("authorization", &basic)], &[]);
+    check("raw", &["header:x-api-key"], &[("authorization", &text)], &[]);
+    let own = [("x-api-key", "the-applications-own"), ("authorization", "Basic YTpi")];
+    check("nothing of ours", &["bearer"], &own, &own);
+    check(
+        "its own carrier, which is stripped elsewhere",
+        ALL,
+        &[("x-api-key", &text)],
+        &[("x-api-key", &text)],
+    );
 }
 
 #[test]

@@ -21,12 +21,15 @@ pub enum SecondTarget<'r> {
 type TargetDenial<'r> = (Reason, Option<Owner<'r>>);
 
 impl<'r> SecondTarget<'r> {
-    /// The owner by agreement of all readings, as of the path itself.
+    /// The owner by agreement of all readings, and on every host that a trusted proxy names, as of the path itself.
     pub fn of(query: &Query<'_>, rules: &'r Rules) -> Result<Self, Reason> {
         let Some(destination) = query.destination else { return Ok(Self::Absent) };
         let Some(Ok(path)) = destination.path() else { return Err(Reason::BadDestination) };
         match rules.owner(&path, query.host, query.method) {
-            Ok(Some(owner)) => Ok(Self::Owned(owner)),
+            Ok(Some(owner)) if rules.is_owner_on(&owner, &path, query.stated_hosts, query.method) => {
+                Ok(Self::Owned(owner))
+            }
+            Ok(Some(_)) => Err(Reason::BadDestination),
             Ok(None) => Ok(Self::Unowned),
             Err(_) => Err(Reason::BadDestination),
         }

@@ -83,8 +83,11 @@ fn the_first_hit_answers() {
     };
     let check = |case: &Case, asked: &Query<'_>, expected: Reason| assert_eq!(case.reason(asked), expected);
     check(&case, &asked, Reason::MethodNotSupported);
-    asked.method = &Method::CONNECT;
-    check(&case, &asked, Reason::MethodNotSupported);
+    let small = ["trace", "Connect"].map(|name| name.parse::<Method>().unwrap());
+    for method in [&Method::CONNECT, &small[0], &small[1]] {
+        asked.method = method;
+        check(&case, &asked, Reason::MethodNotSupported);
+    }
     asked.method = &Method::DELETE;
     check(&case, &asked, Reason::BadPath);
     asked.path = RequestPath::parse("/api/%72eports");
@@ -363,4 +366,19 @@ fn hosts_that_a_trusted_proxy_names_have_the_same_owner_or_the_request_is_refuse
     check("/admin", &["admin.example"], Reason::BadRequest);
     check("/admin", &["other.example", "admin.example."], Reason::BadRequest);
     check("/api", &["own.example"], Reason::BadRequest);
+    let moved = |to: &'static str, hosts: &[&str], expected: Reason| {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let map = [(http::HeaderName::from_static("destination"), to.parse().unwrap())].into_iter().collect();
+        let destination = Destination::from_headers(&map, Some(b"public.example"));
+        let asked = Query {
+            host: Some("public.example"),
+            stated_hosts: &hosts,
+            destination: destination.as_ref(),
+            ..query("/api")
+        };
+        assert_eq!(case.reason(&asked), expected, "{to} {hosts:?}");
+    };
+    moved("/admin/y", &["other.example"], Reason::Ok);
+    moved("/admin/y", &["admin.example"], Reason::BadDestination);
+    moved("/api/y", &["admin.example"], Reason::Ok);
 }

@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use super::names::has_alias_byte;
+
 /// Why a field of the list is dropped, hence from whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
@@ -18,7 +20,7 @@ pub enum DropReason {
 }
 
 /// A field name in lower case, or with a `*` at its end the beginning of names. Compared after
-/// folding `_` and `.` to `-`.
+/// folding everything but letters and digits to `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPattern(Box<str>);
 
@@ -211,8 +213,7 @@ impl FieldPolicy {
             Some(DropReason::Ours) => return true,
             Some(DropReason::Identity | DropReason::Reroute) => true,
             Some(DropReason::Hop) => {
-                let disguised = name.iter().any(|byte| matches!(byte, b'_' | b'.'));
-                !peer_trusted || disguised || self.drop.iter().any(|pattern| pattern.fits(name))
+                !peer_trusted || has_alias_byte(name) || self.drop.iter().any(|pattern| pattern.fits(name))
             }
         };
         listed && !self.passes(name, peer_trusted)

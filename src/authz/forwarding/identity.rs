@@ -79,6 +79,31 @@ impl<'a> Claims<'a> {
     }
 }
 
+/// A user of a directory, as one service hears of them.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    pub user: &'a User,
+    pub service: &'a Service,
+    pub directory: &'a Directory,
+}
+
+impl Told<'_> {
+    /// Whether what was told once is true by what would be told now. A group that has been joined since takes
+    /// nothing away.
+    pub fn holds(self, now: Told<'_>) -> bool {
+        let identity = &self.service.spec.identity;
+        if !identity.has_headers() && !identity.has_assertion() {
+            return true;
+        }
+        let is_told = |group| now.groups().any(|other| other == group);
+        self.user.login == now.user.login && self.groups().all(is_told)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &str> {
+        identity_groups(self.user, self.service, self.directory)
+    }
+}
+
 impl<D: Deref<Target = Directory>> Identities<D> {
     pub fn new(directory: D) -> Self {
         Self { directory, places: RefCell::default() }

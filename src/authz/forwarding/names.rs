@@ -1,5 +1,5 @@
-//! Field names: which ones do not cross the gateway, compared after folding `_` and `.` to `-`
-//! (a `HeaderName` is in lower case already).
+//! Field names: which ones do not cross the gateway, compared after folding everything but letters and digits to `-`
+//! (a `HeaderName` is in lower case already): CGI and its kin make `_` of `-`, and some servers of every other byte.
 
 use http::{HeaderMap, HeaderName};
 
@@ -55,7 +55,7 @@ pub fn may_be_listed(name: &[u8]) -> bool {
         && !starts_folded(name, "x-forwarded")
 }
 
-/// Whether a field's name folds (`_` and `.` to `-`) onto a framing field without being it:
+/// Whether a field's name folds onto a framing field without being it:
 /// answered with 400, since a server behind may take it for the real one.
 pub fn framing_alias(headers: &HeaderMap) -> bool {
     // Host, Connection and Authorization have nothing to fold: no other name folds onto them.
@@ -118,8 +118,8 @@ fn is_never_a_trailer(name: &[u8]) -> bool {
 }
 
 /// Of a name that folds onto another one: whether it is not that name itself.
-fn has_alias_byte(name: &[u8]) -> bool {
-    name.iter().any(|b| matches!(b, b'_' | b'.'))
+pub(super) fn has_alias_byte(name: &[u8]) -> bool {
+    name.iter().any(|b| *b != b'-' && !b.is_ascii_alphanumeric())
 }
 
 /// Whether a name is this field's, or folds onto it.
@@ -141,7 +141,7 @@ pub(super) fn folds_to(name: &[u8], field: &str) -> bool {
 }
 
 pub(super) fn starts_folded(name: &[u8], start: &str) -> bool {
-    let fold = |b: &u8| if matches!(b, b'_' | b'.') { b'-' } else { *b };
+    let fold = |b: &u8| if b.is_ascii_alphanumeric() { *b } else { b'-' };
     name.len() >= start.len() && name.iter().map(fold).zip(start.bytes()).all(|(sent, ours)| sent == ours)
 }
 

@@ -89,9 +89,17 @@ fn without_dot_segments(literal: &str) -> Vec<String> {
     if literal.ends_with("/.") && bare != "/" { vec![format!("{bare}/"), bare] } else { vec![bare] }
 }
 
-/// Whether a segment ends in what some servers cut off, or is a dot segment.
-pub fn has_tail(path: &str) -> bool {
+/// Whether some servers cut off the end of a segment, or one is a dot segment.
+pub fn has_end(path: &str) -> bool {
+    has_tail(path) || has_stream(path)
+}
+
+fn has_tail(path: &str) -> bool {
     path.split('/').any(|segment| segment.ends_with(is_tail))
+}
+
+fn has_stream(path: &str) -> bool {
+    path.contains(":$")
 }
 
 /// What the bytes of a literal path must be: sound escapes, no controls, nothing overlong. Whether
@@ -142,6 +150,7 @@ fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
         step(cut_parameters(text), Some(Allowance::PathParameters)),
         step(text.find(['?', '#']).map(|at| text[..at].to_owned()), None),
         step(cut_tails(text), None),
+        step(cut_streams(text), None),
         step(text.contains(is_hidden).then(|| text.replace(is_hidden, "")), None),
         step((!text.is_ascii()).then(|| fold(text)), None),
     ];
@@ -263,6 +272,16 @@ fn cut_tails(text: &str) -> Option<String> {
     has_tail(text).then(|| by_segment(text, |segment| segment.trim_end_matches(is_tail)))
 }
 
+/// NTFS: `name::$DATA` is the file itself, and `name:$i30:$INDEX_ALLOCATION` the directory.
+fn cut_streams(text: &str) -> Option<String> {
+    has_stream(text).then(|| {
+        by_segment(text, |segment| match segment.split_once(':') {
+            Some((name, _)) if has_stream(segment) => name,
+            _ => segment,
+        })
+    })
+}
+
 fn by_segment(text: &str, cut: impl Fn(&str) -> &str) -> String {
     let mut cut_text = String::with_capacity(text.len());
     for (number, segment) in text.split('/').enumerate() {
@@ -309,6 +328,8 @@ fn fold(text: &str) -> String {
         match char {
             '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{2571}' => folded.push('/'),
             '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{2572}' => folded.push('\\'),
+            // What stands in the place of the backslash in Japanese and Korean code pages.
+            '\u{a5}' | '\u{20a9}' => folded.push('\\'),
             '\u{3002}' => folded.push('.'),
             char if is_hidden(char) => {}
             char if !char.is_ascii() && char.to_uppercase().all(|c| c.is_ascii()) => {

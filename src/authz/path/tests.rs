@@ -220,6 +220,12 @@ fn readings_combine() {
     check("/a/%ef%bd%81%ef%bd%90%ef%bd%89", "/a/api");
     check("/a./b%20/c", "/a/b/c");
     check("/a+/b", "/a/b");
+    check("/a::$DATA/b", "/a/b");
+    check("/a:$i30:$INDEX_ALLOCATION/b", "/a/b");
+    check("/a%3a%24i30%3A$INDEX_ALLOCATION/b", "/a/b");
+    check("/%c2%a5a", "//a");
+    check("/%e2%82%a9a", "//a");
+    check("/%ef%bf%a5a/b", "/a/b");
     check("/a%3fx/b", "/a");
     check("/a%23x/b", "/a");
     check("//host/b", "/b");
