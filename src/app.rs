@@ -233,6 +233,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         present: tokio::sync::Mutex::new(config),
         store: store.clone(),
         state: state.clone(),
+        fence: fence.clone(),
         metrics: metrics.clone(),
         log,
         limits,

@@ -19,7 +19,7 @@ use permgate::net::Address;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use support::{authority::authority, gateway::Gateway, wait::eventually};
+use support::{authority::authority, gateway::Gateway, upstream::Upstream, wait::eventually};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -49,14 +49,26 @@ impl Authority {
 
     /// A client that begins every connection anew.
     fn client(&self) -> Arc<ClientConfig> {
+        self.client_with(None)
+    }
+
+    /// The same, which shows a certificate with its key.
+    fn client_with(&self, own: Option<(String, String)>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match own {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                config.with_client_auth_cert(vec![certificate], key).unwrap()
+            }
+        };
         config.resumption = rustls::client::Resumption::disabled();
         Arc::new(config)
     }
@@ -124,6 +136,56 @@ fn certificates_are_replaced_under_load() {
     assert_eq!(ask(admin, &client).unwrap().1, "200");
     let page = gateway.operator("GET", "/metrics", None).text().to_owned();
     assert!(page.contains("secrets/tls.crt"), "{page}");
+}
+
+/// What came by a handshake that would fail now ends, and nothing more is asked by its connection.
+#[test]
+fn a_client_that_has_to_show_something_else_is_cut() {
+    let (authority, clients, dir) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.issue();
+    for (file, content) in [("tls.crt", certificate), ("tls.key", key), ("clients.pem", clients.0.pem())] {
+        std::fs::write(dir.path().join(file), content).unwrap();
+    }
+    let server = "tls = { cert = \"tls.crt\", key = \"tls.key\" }\ntls_client_ca = \"clients.pem\"";
+    let (upstream, _over) = Upstream::endless();
+    let gateway = Gateway::on(dir, &Gateway::text_with(server, "", &Gateway::services(upstream.address)));
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "ci", &["tracker"]);
+    let client = authority.client_with(Some(clients.issue()));
+    let connect = || {
+        let session = ClientConnection::new(client.clone(), "gate.test".try_into().unwrap()).unwrap();
+        StreamOwned::new(session, std::net::TcpStream::connect(gateway.proxy).unwrap())
+    };
+    let status = |stream: &mut StreamOwned<ClientConnection, std::net::TcpStream>, bearer: &str| {
+        let request = format!("GET /api/events HTTP/1.1\r\nHost: gate.test\r\n{bearer}\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let (mut head, mut part) = (Vec::new(), [0; 4096]);
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            match stream.read(&mut part) {
+                Ok(length @ 1..) => head.extend_from_slice(&part[..length]),
+                Ok(0) | Err(_) => return None,
+            }
+        }
+        Some(String::from_utf8_lossy(&head[9..12]).into_owned())
+    };
+    let (mut stream, mut idle) = (connect(), connect());
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(status(&mut stream, &bearer).as_deref(), Some("200"));
+    assert_eq!(status(&mut idle, "").as_deref(), Some("401"));
+    std::fs::write(gateway.dir.path().join("clients.pem"), Authority::new().0.pem()).unwrap();
+    // The file is watched, too: whichever comes first cuts.
+    gateway.must("POST", "/v1/reload", None);
+    let mut part = [0; 4096];
+    let end = loop {
+        match stream.read(&mut part) {
+            Ok(1..) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "it does not look complete");
+    let late = status(&mut idle, &bearer);
+    assert!(matches!(late.as_deref(), None | Some("421")), "{late:?}");
+    assert_eq!(status(&mut connect(), &bearer), None, "nor by a new one");
 }
 
 #[test]

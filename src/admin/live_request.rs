@@ -43,6 +43,9 @@ impl fence::Revocable for LiveRequest {
         if self.caller.stake.is_changing() {
             return Ok(());
         }
+        if self.connection.is_withdrawn() {
+            return Err(Reason::Misdirected);
+        }
         let recognised =
             self.claim.verify(&self.context, &self.connection.peer).map_err(|refused| refused.reason)?;
         match recognised.identity {

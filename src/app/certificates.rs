@@ -9,7 +9,7 @@ use crate::{
     authz::time::Timestamp,
     config::Config,
     metrics::Metrics,
-    net::tls::{Certificates, Expiry, Settings, TlsError},
+    net::tls::{Certificates, Expiry, Replacement, Settings, TlsError},
 };
 
 /// What both listeners show; `None`: plain text.
@@ -58,18 +58,18 @@ impl ActiveCertificates {
             .find_map(|(key, shown, next)| (shown.is_some() == next.pairs.is_empty()).then_some(key))
     }
 
-    /// For handshakes from now on. False: nothing has changed.
-    pub fn show(&self, next: &PendingCertificates) -> bool {
+    /// For handshakes from now on. Whoever calls it has the requests cut whose connections are withdrawn.
+    pub fn show(&self, next: &PendingCertificates) -> Replacement {
         let replace = |shown: &Option<Certificates>, next: &Option<Certificates>| {
-            shown.as_ref().zip(next.as_ref()).is_some_and(|(shown, next)| shown.replace(next))
+            let both = shown.as_ref().zip(next.as_ref());
+            both.map_or(Replacement::Nothing, |(shown, next)| shown.replace(next))
         };
-        let proxy = replace(&self.proxy, &next.proxy);
-        let admin = replace(&self.admin, &next.admin);
-        if proxy || admin {
+        let replaced = replace(&self.proxy, &next.proxy).max(replace(&self.admin, &next.admin));
+        if replaced != Replacement::Nothing {
             self.metrics.certificate_reloads.add(1);
         }
         self.report_expiry(now());
-        proxy || admin
+        replaced
     }
 
     /// Warns of certificates that end soon, once a day, and keeps the gauges.

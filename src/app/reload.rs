@@ -16,13 +16,13 @@ use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
     assertion::{self, Keyring, KeyringError},
     config::{self, Config, Errors, Problem, chain},
-    fence::Cut,
+    fence::{Affected, Cut, Fence, FenceIncomplete},
     metrics::Metrics,
-    net::{Budgets, Limits, Machine},
+    net::{Budgets, Limits, Machine, tls::Replacement},
     proxy::access_log::AccessLog,
     settings::{UpstreamSettings, UpstreamTls},
     state::State,
-    store::{Actor, Store, Who},
+    store::{Actor, ChangeError, Store, Who},
 };
 
 /// What a reload replaces, and what it is held against.
@@ -33,6 +33,7 @@ pub struct Reloader {
     pub text: Mutex<String>,
     pub store: Store,
     pub state: Arc<State>,
+    pub fence: Arc<Fence>,
     pub metrics: Arc<Metrics>,
     pub log: Arc<AccessLog>,
     pub limits: watch::Sender<Limits>,
@@ -103,7 +104,7 @@ impl Reloader {
             ReloadError::Change(error)
         })?;
         let ended = exchange::end_orphans(&self.store, &self.state).await;
-        self.certificates.show(&certificates);
+        let withdrawn = self.show(&certificates).await;
         self.follow(&next);
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
@@ -126,7 +127,24 @@ impl Reloader {
         *present = next;
         // The configuration is in force; what its rules gave before must have ended, too.
         ended.map_err(ReloadError::Change)?;
-        Ok(cut)
+        let withdrawn = withdrawn.map_err(|_| ReloadError::Change(ChangeError::FenceIncomplete))?;
+        Ok(Cut(cut.0 + withdrawn.0))
+    }
+
+    /// Shows the certificates from now on, and cuts what came by connections of clients that would have to show
+    /// something else.
+    async fn show(&self, certificates: &PendingCertificates) -> Result<Cut, FenceIncomplete> {
+        match self.certificates.show(certificates) {
+            Replacement::Nothing => Ok(Cut(0)),
+            Replacement::Certificates => {
+                tracing::info!("certificates replaced");
+                Ok(Cut(0))
+            }
+            Replacement::Clients => {
+                tracing::info!("certificates replaced, and what clients have to show");
+                self.fence.raise(Affected::Everybody).wait().await
+            }
+        }
     }
 
     /// Makes, publishes and retires keys of assertions as their time comes.
@@ -153,8 +171,8 @@ impl Reloader {
         let mut present = self.present.lock().await;
         match self.read_certificates(&present).await {
             Ok(next) => {
-                if self.certificates.show(&next) {
-                    tracing::info!("certificates replaced");
+                if let Err(error) = self.show(&next).await {
+                    tracing::error!("{error}");
                 }
                 self.refresh_upstreams(&mut present).await;
             }
@@ -286,10 +304,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{
-        app::Signals,
-        fence::{ACKNOWLEDGE_TIMEOUT, Fence},
-    };
+    use crate::{app::Signals, fence::ACKNOWLEDGE_TIMEOUT};
 
     #[tokio::test]
     async fn certificates_stay_when_the_rules_are_not_accepted() {
@@ -309,7 +324,8 @@ mod tests {
         write("one");
         let config = Config::load(&file).unwrap();
         let rules = config.configuration();
-        let (store, state) = Store::open(&config.store, rules, Fence::new(ACKNOWLEDGE_TIMEOUT)).unwrap();
+        let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
+        let (store, state) = Store::open(&config.store, rules, fence.clone()).unwrap();
         let metrics = Metrics::new(store.metrics());
         let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();
         let shown = ActiveCertificates::load(&config, metrics.clone()).unwrap();
@@ -321,6 +337,7 @@ mod tests {
             present: AsyncMutex::new(config),
             store: store.clone(),
             state,
+            fence,
             metrics,
             log,
             limits,

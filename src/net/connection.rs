@@ -181,6 +181,11 @@ impl Connection {
         self.carrier().tls.get().is_some_and(|tls| !tls.fits(host))
     }
 
+    /// What clients have to show in the handshake has changed since: nothing more is asked by this connection.
+    pub fn is_withdrawn(&self) -> bool {
+        self.carrier().tls.get().is_some_and(|tls| tls.is_withdrawn())
+    }
+
     /// From now on this connection carries HTTP/2.
     pub(super) fn carry_streams(&self) -> &Streams {
         self.streams.get_or_init(|| Box::new(Streams::new(self.clock.now())))

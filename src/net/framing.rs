@@ -16,6 +16,9 @@ pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection)
     sizes(parts, limits)?;
     body(&mut parts.headers)?;
     host(parts)?;
+    if connection.is_withdrawn() {
+        return Err(RequestError::Misdirected);
+    }
     if let Some(host) = parts.headers.get(HOST)
         // A trusted proxy may use one connection for all of its hosts.
         && !connection.peer.is_trusted(&limits.trusted_proxies)

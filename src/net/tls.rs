@@ -8,7 +8,10 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -43,6 +46,20 @@ pub(crate) struct ServerConfig {
     expiries: Vec<Expiry>,
     /// Of every file that was read, so that files that have not changed replace nothing.
     digest: [u8; 32],
+    /// Of what clients have to show; `None`: nothing.
+    clients: Option<[u8; 32]>,
+    /// Clients have to show something else now: connections that were made before are not used any more.
+    withdrawn: Arc<AtomicBool>,
+}
+
+/// What a configuration has changed that took the place of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Replacement {
+    Nothing,
+    /// What handshakes from now on show.
+    Certificates,
+    /// What clients have to show, too: the connections of those that have shown something else are withdrawn.
+    Clients,
 }
 
 /// The files and choices that a listener's TLS is made of.
@@ -130,14 +147,19 @@ impl Certificates {
         Ok(Self(Arc::new(ArcSwap::from_pointee(ServerConfig::load(settings)?))))
     }
 
-    /// For handshakes from now on. False: nothing has changed, and tickets stay valid.
-    pub fn replace(&self, with: &Self) -> bool {
-        let (before, next) = (self.0.load(), with.0.load_full());
+    /// For handshakes from now on. Where nothing has changed tickets stay valid.
+    pub fn replace(&self, with: &Self) -> Replacement {
+        let (before, next) = (self.0.load_full(), with.0.load_full());
         if before.digest == next.digest {
-            return false;
+            return Replacement::Nothing;
         }
+        let asks_anew = next.clients.is_some() && next.clients != before.clients;
         self.0.store(next);
-        true
+        if asks_anew {
+            before.withdrawn.store(true, Ordering::Release);
+            return Replacement::Clients;
+        }
+        Replacement::Certificates
     }
 
     /// Until when each certificate is valid, in the order of the settings.
@@ -173,10 +195,14 @@ impl ServerConfig {
             return Err(TlsError::Empty);
         }
         let keys = Arc::new(SniResolver::new(keys));
-        let verifier = match &settings.clients {
-            Some(clients) => verifier(clients, &provider, &mut digest)?,
-            None => WebPkiClientVerifier::no_client_auth(),
-        };
+        let (mut clients, mut verifier) = (None, WebPkiClientVerifier::no_client_auth());
+        if let Some(asked) = &settings.clients {
+            let mut of_clients = blake3::Hasher::new();
+            verifier = self::verifier(asked, &provider, &mut of_clients)?;
+            let of_clients = *of_clients.finalize().as_bytes();
+            digest.update(&of_clients);
+            clients = Some(of_clients);
+        }
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?
@@ -187,7 +213,14 @@ impl ServerConfig {
         // certificates: a ticket proves that a client's certificate was accepted.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-        Ok(Self { config: Arc::new(config), keys, expiries, digest: *digest.finalize().as_bytes() })
+        Ok(Self {
+            config: Arc::new(config),
+            keys,
+            expiries,
+            digest: *digest.finalize().as_bytes(),
+            clients,
+            withdrawn: Arc::default(),
+        })
     }
 }
 

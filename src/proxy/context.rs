@@ -279,6 +279,9 @@ impl Revocable for RequestContext {
     }
 
     fn reauthorize(&self) -> Result<(), Reason> {
+        if self.connection.is_withdrawn() {
+            return Err(Reason::Misdirected);
+        }
         let (now, current) = (self.clock().wall(), self.gateway.worker_state());
         let query = self.query(&current.snapshot.rules);
         let query = Query { client: self.client_by(&current), ..query };

@@ -4,7 +4,7 @@ use std::{net::TcpStream, path::PathBuf, sync::Arc, time::Duration};
 
 use permgate::net::{
     Limits,
-    tls::{Certificates, CertifiedKeyFiles, Settings, TlsError},
+    tls::{Certificates, CertifiedKeyFiles, Replacement, Settings, TlsError},
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -62,8 +62,9 @@ fn the_certificate_is_the_one_of_the_name() {
         assert!(answer.ends_with("\r\n\r\ntrue"), "{name}: {answer}");
     }
     let same = Certificates::load(&shown(vec![pair("one"), pair("two")])).unwrap();
-    assert!(!certificates.replace(&same), "nothing has changed");
-    assert!(certificates.replace(&Certificates::load(&shown(vec![pair("two")])).unwrap()));
+    assert_eq!(certificates.replace(&same), Replacement::Nothing);
+    let two = Certificates::load(&shown(vec![pair("two")])).unwrap();
+    assert_eq!(certificates.replace(&two), Replacement::Certificates);
     assert!(ask(&gate, "two").is_ok());
     assert!(ask(&gate, "one").is_err(), "replaced");
 }

@@ -31,7 +31,7 @@ pub(super) const ADMIN: &[Key] = &[
     key(
         "user_header_from",
         ValueKind::Texts,
-        "Addresses and networks of the proxies from which `user_header` is believed.",
+        "Addresses and networks of the proxies from which `user_header` is believed. Not reloadable.",
     ),
     key(
         "user_header_key",

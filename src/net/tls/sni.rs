@@ -1,7 +1,13 @@
 //! The choice of a certificate by server name, and whether a request's host is one that the chosen
 //! certificate is valid for.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use rustls::{
     SignatureAlgorithm, SignatureScheme,
@@ -19,11 +25,18 @@ pub struct TlsInfo {
     name: Option<Box<str>>,
     /// The last host that fits: clients hardly ever change it.
     fit: RefCell<Option<Box<[u8]>>>,
+    withdrawn: Arc<AtomicBool>,
 }
 
 impl TlsInfo {
     pub(in crate::net) fn new(config: &ServerConfig, name: Option<&str>) -> Self {
-        Self { keys: config.keys.clone(), name: name.map(Into::into), fit: RefCell::new(None) }
+        let (keys, withdrawn) = (config.keys.clone(), config.withdrawn.clone());
+        Self { keys, name: name.map(Into::into), fit: RefCell::new(None), withdrawn }
+    }
+
+    /// Clients have to show something else than this one has.
+    pub(in crate::net) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
     }
 
     /// Whether the host is one that this connection may be used for (RFC 9110, 15.5.20): the name

@@ -53,7 +53,7 @@ impl Transaction {
         edit: &UserEdit,
     ) -> Result<UserRecord, ChangeError> {
         let acting = self.acting(actor)?;
-        let (before, after) = {
+        let (ix, before, after) = {
             let world = self.world();
             let before = users::find_to_edit(&world, &acting, login)?;
             let mut after = before.record.clone();
@@ -61,13 +61,17 @@ impl Transaction {
             after.name = edit.name.clone().unwrap_or(after.name);
             after.email = edit.email.clone().unwrap_or(after.email);
             let after = users::edit(&world, &acting, before, after)?;
-            (before.record.clone(), after)
+            (before.ix, before.record.clone(), after)
         };
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
         }
         if after == before {
             return Ok(before);
+        }
+        if after.login != before.login {
+            // Upstreams were told of the one before.
+            self.affected = Some(Affected::User(ix));
         }
         let after = UserRecord { revision: before.revision + 1, ..after };
         let change = json!({
