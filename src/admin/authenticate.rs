@@ -32,6 +32,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     proof: Proof,
+    /// The token may have an alias in front of it, which is read only while `perm_alias` is on.
+    by_alias: bool,
     pub client: IpAddr,
     /// A proxy has passed it on, who is not the operator even where its peer would be.
     forwarded: bool,
@@ -104,6 +106,7 @@ impl Claim {
         let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         Self {
             proof,
+            by_alias: perm_alias && Credential::may_have_alias(&parts.headers),
             client: origin.address,
             forwarded: origin.forwarded,
             reading: safe && !upgrade && !forwarding::method_override(&parts.headers),
@@ -129,6 +132,9 @@ impl Claim {
             Ok(Authenticated { identity: Identity::Browser { user, session, csrf }, deadline })
         };
         match &self.proof {
+            Proof::Bearer(_) if self.by_alias && !context.state.snapshot().rules.settings.perm_alias => {
+                Err(Unauthenticated { reason: Reason::UnknownToken, token: None })
+            }
             Proof::Bearer(credential) => self.judge_bearer(credential, context, peer),
             Proof::Cookie { digest, csrf } => {
                 let snapshot = context.state.snapshot();

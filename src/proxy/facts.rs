@@ -4,7 +4,6 @@
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, header};
-use memchr::memmem;
 
 use crate::{
     authz::{
@@ -66,7 +65,7 @@ impl RequestFacts {
         Ok(Self {
             client: client.map_err(|_| Reason::BadRequest)?,
             credential,
-            by_alias: settings.perm_alias && (carried.is_some() || has_alias(headers)),
+            by_alias: settings.perm_alias && (carried.is_some() || Credential::may_have_alias(headers)),
             secure,
             carried: carried.unwrap_or_default(),
             upgrade: headers.contains_key(header::UPGRADE),
@@ -106,11 +105,6 @@ impl RequestFacts {
     pub fn host_field(&self) -> Option<&[u8]> {
         self.host.as_ref().map(|host| host.field())
     }
-}
-
-/// Whether `Authorization` may have a token behind `perm:` or `perm-`.
-fn has_alias(headers: &HeaderMap) -> bool {
-    headers.get(header::AUTHORIZATION).is_some_and(|value| memmem::find(value.as_bytes(), b"perm").is_some())
 }
 
 /// The host that a request is for, as the decision compares it.

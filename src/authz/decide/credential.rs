@@ -1,6 +1,7 @@
 //! What the `Authorization` fields of a request came to, before any look-up.
 
 use http::{HeaderMap, HeaderValue, header};
+use memchr::memmem;
 
 use crate::authz::{
     carriers::CarrierKind,
@@ -41,6 +42,13 @@ impl Credential {
             (Some(field), None) => Self::from_field(field, perm_alias, imports),
             (Some(_), Some(_)) => Credential::Ambiguous,
         }
+    }
+
+    /// Whether `Authorization` may have a token behind `perm:` or `perm-`.
+    pub fn may_have_alias(headers: &HeaderMap) -> bool {
+        headers
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| memmem::find(value.as_bytes(), b"perm").is_some())
     }
 
     /// Reads one field value.
