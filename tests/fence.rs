@@ -161,6 +161,37 @@ fn a_client_that_a_proxy_reported_counts_only_while_the_proxy_is_trusted() {
 }
 
 #[test]
+fn a_client_that_a_proxy_named_in_a_header_counts_only_while_the_proxy_is_trusted() {
+    let (upstream, _over) = Upstream::endless();
+    let text = |trusted: &str| {
+        let server = format!("proxy_protocol = \"required\"\ntrusted_proxies = [\"{trusted}\"]\n");
+        Gateway::text_with(&server, "", &Gateway::services(upstream.address))
+    };
+    let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text("127.0.0.1"));
+    gateway.developer("alice");
+    let (_, token) = gateway.token("alice", "ci", &["tracker"]);
+    let connect = || {
+        let mut client = Client::tcp(gateway.proxy);
+        client.send("PROXY TCP4 203.0.113.5 127.0.0.1 4711 80\r\n");
+        client
+    };
+    let ask = |client: &mut Client, bearer: &str| {
+        client.send(format!("GET /api/events HTTP/1.1\r\nHost: h\r\n{bearer}\r\n"));
+        client.head().status
+    };
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let (mut stream, mut idle) = (connect(), connect());
+    assert_eq!(ask(&mut stream, &bearer), 200);
+    assert!(!stream.chunk().unwrap().is_empty());
+    idle.send("GET /api/x HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(idle.answer("GET").status, 401);
+    std::fs::write(gateway.dir.path().join("gateway.toml"), text("192.0.2.1")).unwrap();
+    assert_eq!(gateway.must("POST", "/v1/reload", None)["cut"], 1);
+    check_cut("a stream of a client that nobody trusted names", stream);
+    assert_eq!(ask(&mut idle, &bearer), 421);
+}
+
+#[test]
 fn a_client_that_does_not_read_is_cut_all_the_same() {
     let upstream = Upstream::start(|_, socket| {
         use std::io::Write;

@@ -248,7 +248,7 @@ async fn read_proxy_header<S: Service>(
         }
         Err(_) => return refuse("no PROXY header came in time"),
     };
-    let client = Rc::new(Connection::new(peer, proxy.secure, proxy.clock().clone()));
+    let client = Rc::new(Connection::for_client(&proxy, peer));
     if !slot.hand_over(client.clone()) {
         socket.reset_on_close();
         return None;

@@ -25,10 +25,13 @@ pub(super) use self::{
     streams::OpenStream,
 };
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};
+use crate::authz::forwarding::TrustedProxies;
 
 /// A client's connection as its requests see it; over HTTP/2, one stream of it. Belongs to one worker.
 pub struct Connection {
     pub peer: Peer,
+    /// The proxy that has named the peer in a PROXY header.
+    named_by: Option<Peer>,
     /// The client speaks TLS to this process.
     pub secure: bool,
     pub(super) exchange: Exchange,
@@ -60,12 +63,6 @@ pub struct Connection {
     stream: Option<Box<Stream>>,
 }
 
-/// How long after connecting a client may take to begin when others wait for the place.
-const BEGINS: Duration = Duration::from_millis(250);
-
-/// How long a handshake or a head may take when others wait for the place.
-const DAWDLES: Duration = Duration::from_secs(1);
-
 /// How long an answer may take whose client has closed its side, as one that has gone away does.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
@@ -74,6 +71,7 @@ impl Connection {
         let now = clock.refresh();
         Self {
             peer,
+            named_by: None,
             secure,
             exchange: Exchange::default(),
             clock,
@@ -96,6 +94,11 @@ impl Connection {
             streams: OnceCell::new(),
             stream: None,
         }
+    }
+
+    /// A proxy's connection, which belongs to the peer that it names from now on.
+    pub(super) fn for_client(proxy: &Self, peer: Peer) -> Self {
+        Self { named_by: Some(proxy.peer), ..Self::new(peer, proxy.secure, proxy.clock.clone()) }
     }
 
     /// An HTTP/2 stream as a service sees it, which is aborted and counted on its own.
@@ -186,6 +189,11 @@ impl Connection {
         self.carrier().tls.get().is_some_and(|tls| tls.is_withdrawn())
     }
 
+    /// Whether the peer is known: its own, or named by a proxy that is trusted.
+    pub fn is_named_rightly(&self, trusted: &TrustedProxies) -> bool {
+        self.carrier().named_by.is_none_or(|proxy| proxy.is_trusted(trusted))
+    }
+
     /// From now on this connection carries HTTP/2.
     pub(super) fn carry_streams(&self) -> &Streams {
         self.streams.get_or_init(|| Box::new(Streams::new(self.clock.now())))
@@ -213,38 +221,9 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Since when nothing has been under way that closing would lose. Whoever has just connected is about to
-    /// send something.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        let since = match self.phase.get() {
-            Phase::Idle => Duration::ZERO,
-            Phase::Fresh => BEGINS,
-            _ => return None,
-        };
-        self.lasts_for(since)
-    }
-
-    /// Since when a handshake or a head has been on its way, if that is longer than it takes.
-    pub(super) fn dawdles_since(&self) -> Option<Instant> {
-        matches!(self.phase.get(), Phase::Handshake | Phase::Head).then(|| self.lasts_for(DAWDLES))?
-    }
-
-    /// Since when the present phase has lasted, if that is at least this long.
-    fn lasts_for(&self, at_least: Duration) -> Option<Instant> {
-        let since = self.phase_began.get();
-        (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
-    }
-
     /// Somebody has signed in: from now on it makes no room for others unless it is idle.
     pub fn set_user(&self) {
         self.carrier().has_user.set(true);
-    }
-
-    /// Since when a connection of the network on which nobody has signed in is where it is.
-    pub(super) fn stranger_since(&self) -> Option<Instant> {
-        let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
-        let ends = self.phase.get() == Phase::Closing;
-        if stays || ends { None } else { self.lasts_for(BEGINS) }
     }
 
     /// What the client has of the budget of request bodies in memory.

@@ -279,10 +279,11 @@ impl Revocable for RequestContext {
     }
 
     fn reauthorize(&self) -> Result<(), Reason> {
-        if self.connection.is_withdrawn() {
+        let (now, current) = (self.clock().wall(), self.gateway.worker_state());
+        let trusted = &current.snapshot.rules.settings.trusted_proxies;
+        if self.connection.is_withdrawn() || !self.connection.is_named_rightly(trusted) {
             return Err(Reason::Misdirected);
         }
-        let (now, current) = (self.clock().wall(), self.gateway.worker_state());
         let query = self.query(&current.snapshot.rules);
         let query = Query { client: self.client_by(&current), ..query };
         self.gateway.decide_query(&query, &current, self, now, |decided| {

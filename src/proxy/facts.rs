@@ -42,7 +42,8 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// The facts of a request for `host`. An error: trusted proxies contradict each other, or cannot be understood.
+    /// The facts of a request for `host`. An error: trusted proxies contradict each other, or cannot be
+    /// understood, or the one that named the peer is not trusted any more.
     pub fn read(
         gateway: &Gateway,
         state: &WorkerState,
@@ -51,6 +52,9 @@ impl RequestFacts {
         host: Option<Rc<HostName>>,
     ) -> Result<Self, Reason> {
         let settings = &state.snapshot.rules.settings;
+        if !connection.is_named_rightly(&settings.trusted_proxies) {
+            return Err(Reason::Misdirected);
+        }
         let (peer, trusted) = (connection.address(), trusts(state, connection));
         let client = client_address(headers, peer, trusted, &settings.trusted_proxies);
         let has_imports = gateway.parts.state.index().imported() > 0;

@@ -1,5 +1,5 @@
-//! A connection as the ticker sees it: its deadlines, how much it holds for its client, and how fast the client
-//! takes it.
+//! A connection as the ticker sees it: its deadlines, how long it has been where it is, how much it holds for its
+//! client, and how fast the client takes it.
 
 use std::{
     cell::Cell,
@@ -7,13 +7,19 @@ use std::{
 };
 
 use super::{AnswerState, CloseReason, Connection, ConnectionCommand, HALF_CLOSED, Phase};
-use crate::net::{Limits, RequestError};
+use crate::net::{Limits, Peer, RequestError};
 
 /// How long a client may go on sending what nobody reads after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a drain waits for the first byte of a connection that has just been made.
 const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long after connecting a client may take to begin when others wait for the place.
+const BEGINS: Duration = Duration::from_millis(250);
+
+/// How long a handshake or a head may take when others wait for the place.
+const DAWDLES: Duration = Duration::from_secs(1);
 
 /// What an answer that goes on holds for a client that takes nothing: buffers of hyper on both sides, and
 /// the pieces between them.
@@ -60,6 +66,35 @@ impl Connection {
             Phase::Closing if past(since, LINGER) => self.command(ConnectionCommand::Close),
             _ => {}
         }
+    }
+
+    /// Since when nothing has been under way that closing would lose. Whoever has just connected is about to
+    /// send something.
+    pub(in crate::net) fn idle_since(&self) -> Option<Instant> {
+        let since = match self.phase.get() {
+            Phase::Idle => Duration::ZERO,
+            Phase::Fresh => BEGINS,
+            _ => return None,
+        };
+        self.lasts_for(since)
+    }
+
+    /// Since when a handshake or a head has been on its way, if that is longer than it takes.
+    pub(in crate::net) fn dawdles_since(&self) -> Option<Instant> {
+        matches!(self.phase.get(), Phase::Handshake | Phase::Head).then(|| self.lasts_for(DAWDLES))?
+    }
+
+    /// Since when the present phase has lasted, if that is at least this long.
+    fn lasts_for(&self, at_least: Duration) -> Option<Instant> {
+        let since = self.phase_began.get();
+        (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
+    }
+
+    /// Since when a connection of the network on which nobody has signed in is where it is.
+    pub(in crate::net) fn stranger_since(&self) -> Option<Instant> {
+        let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
+        let ends = self.phase.get() == Phase::Closing;
+        if stays || ends { None } else { self.lasts_for(BEGINS) }
     }
 
     /// The socket that this stream shares with others is busy with theirs.
