@@ -353,6 +353,9 @@ fn others_are_signed_out_invited_and_shortened_by_who_may() {
             ("POST", "/v1/users/me/unban", Value::Null),
             (409, "cannot_ban_self"),
         );
+        for path in ["/v1/users/me", "/v1/users/admin", "/v1/users/ADMIN"] {
+            cast.check("delete oneself", "admin", ("DELETE", path, Value::Null), DENIED);
+        }
         let built_in = ("DELETE", "/v1/roles/system-admin", Value::Null);
         cast.check("delete a role that is built in", "admin", built_in, (422, "invalid_value"));
         cast.check("back up", "viewer", ("GET", "/v1/backup", Value::Null), DENIED);

@@ -104,6 +104,9 @@ pub fn ban<'a>(
 pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     acting.require(Permission::DeleteUser)?;
     let user = find(world, login)?;
+    if acting.is(user.ix) {
+        return refuse(AdminErrorCode::PermissionDenied, "nobody deletes their own account");
+    }
     let mut after: Accounts = world.accounts.clone();
     after.put_user(UserRecord { deleted_at: Some(world.now), ..user.record.clone() });
     keeps_an_admin(world.accounts, &after)?;

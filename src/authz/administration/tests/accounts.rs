@@ -63,6 +63,8 @@ fn users_are_managed() {
     let delete = |by: &str, whom: &str| users::delete(&world, &town.acting(by), whom).map(drop);
     check("delete", delete("carol", "bob"), "ok");
     check("delete without", delete("grace", "bob"), "permission_denied");
+    check("delete oneself", delete("carol", "carol"), "permission_denied");
+    check("delete oneself, in other letters", delete("carol", "CAROL"), "permission_denied");
     check("delete the last administrator", delete("operator", "carol"), "last_admin");
 
     let password = |by: &str, whom: &str| users::set_password(&world, &town.acting(by), whom, true).map(drop);
