@@ -22,7 +22,7 @@ use crate::{
         generation::parse_id,
         is_at,
         log::{Failure, Head, StoreId, files::OsDirectory},
-        model::{Revocation, RevokeReason, Rotation, UserId},
+        model::{Revocation, RevokeReason, Rotation, UserId, UserRecord},
         op::Op,
         record::TokenHead,
         released::{self, first_position},
@@ -45,6 +45,8 @@ pub struct Restored {
     pub revoked: u64,
     /// Users banned or deleted since the backup.
     pub users: u64,
+    /// Users whose password was set, changed or taken away since the backup: it stays so.
+    pub passwords: u64,
     /// The generation that was the store.
     pub replaced: Option<PathBuf>,
 }
@@ -56,8 +58,8 @@ pub enum RestoreError {
     #[error("the backup holds a row that cannot be restored: {0}")]
     Row(String),
     #[error(
-        "the backup was taken at {taken_at}, and what was revoked, banned or deleted since is not known ({why}); \
-         to let it hold again say --accept-lost-revocations"
+        "the backup was taken at {taken_at}, and what was revoked, banned or deleted since is not known, nor which \
+         passwords were changed ({why}); to let all that hold again say --accept-lost-revocations"
     )]
     LostRevocations { taken_at: String, why: String },
     #[error(transparent)]
@@ -76,7 +78,7 @@ struct Tombstones {
     /// Of the log.
     position: u64,
     tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
-    users: HashMap<String, (Option<String>, Option<Timestamp>)>,
+    users: HashMap<UserId, UserRecord>,
     /// Whom providers mean.
     identities: HashMap<Digest, UserId>,
 }
@@ -188,7 +190,7 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
         ends.tokens.insert(row.id, (row.revoked_at.is_some(), row.rotation));
     })?;
     for user in engine.users()? {
-        ends.users.insert(user.id, (user.banned, user.deleted_at));
+        ends.users.insert(user.id.clone(), user);
     }
     for identity in engine.identities()? {
         ends.identities.insert(identity.key(), identity.user);
@@ -208,6 +210,7 @@ fn merge(
     restored: &mut Restored,
 ) -> Result<(), RestoreError> {
     let mut ops = Vec::new();
+    let is_newer = ends.is_some_and(|ends| ends.position >= engine.head().position);
     if let Some(ends) = ends {
         let mut changed = Vec::new();
         read_tokens(engine, &mut |row| {
@@ -215,7 +218,7 @@ fn merge(
             let (ended, rotation) = match ends.tokens.get(&row.id) {
                 Some((ended, rotation)) => (*ended, *rotation),
                 // Rows leave a store only when they were revoked long ago.
-                None => (ends.position >= engine.head().position, None),
+                None => (is_newer, None),
             };
             if (ended && !revoked) || (rotation.is_some() && row.rotation.is_none()) {
                 changed.push((row.id, ended, rotation));
@@ -236,19 +239,24 @@ fn merge(
             restored.revoked += 1;
         }
         for mut user in engine.users()? {
-            let Some((banned, deleted_at)) = ends.users.get(&user.id) else { continue };
+            let Some(ended) = ends.users.get(&user.id) else { continue };
             let before = user.clone();
-            user.banned = user.banned.or_else(|| banned.clone());
-            user.deleted_at = user.deleted_at.or(*deleted_at);
+            user.banned = user.banned.or_else(|| ended.banned.clone());
+            user.deleted_at = user.deleted_at.or(ended.deleted_at);
+            restored.users += u64::from(user != before);
+            // The backup's may be known to whoever it was changed for.
+            if is_newer && user.password != ended.password {
+                user.password.clone_from(&ended.password);
+                restored.passwords += 1;
+            }
             if user != before {
                 user.revision += 1;
-                restored.users += 1;
                 ops.push(Op::PutUser(user));
             }
         }
     }
     // Whoever was unlinked since would be let in again.
-    if let Some(ends) = ends.filter(|ends| ends.position >= engine.head().position) {
+    if let Some(ends) = ends.filter(|_| is_newer) {
         for identity in engine.identities()? {
             let key = identity.key();
             if ends.identities.get(&key) != Some(&identity.user) {
@@ -264,6 +272,7 @@ fn merge(
         "taken_at": restored.taken_at_millis,
         "revoked": restored.revoked,
         "users": restored.users,
+        "passwords": restored.passwords,
         "revocations_lost": ends.is_none(),
     });
     let event = NewAuditEvent::new("store.restore", "operator", "store", change);

@@ -94,6 +94,41 @@ fn a_restore_does_not_bring_the_revoked_back() {
 }
 
 #[test]
+fn a_restore_does_not_bring_replaced_passwords_back() {
+    let with = |id: &str, password: Option<&str>| {
+        let password = password.map(str::to_owned);
+        Op::PutUser(UserRecord { id: id.to_owned(), login: id.to_owned(), password, ..user(false) })
+    };
+    let before = [("leaked", Some("old")), ("removed", Some("old")), ("first", None), ("same", Some("same"))];
+    let since = [("leaked", Some("new")), ("removed", None), ("first", Some("new")), ("made", Some("new"))];
+    let (dir, engine, earlier) = filled();
+    engine.commit(&before.map(|(id, phc)| with(id, phc))).unwrap();
+    let mut backup = Vec::new();
+    backup::write(engine.replica(), at(30), &mut backup, &mut |_| ControlFlow::Continue(())).unwrap();
+    engine.commit(&since.map(|(id, phc)| with(id, phc))).unwrap();
+    engine.close();
+    let restore = |backup: &[u8], expected: u64| {
+        let restored = dir.restore(backup, false).unwrap();
+        assert_eq!((restored.users, restored.passwords), (0, expected));
+        let engine = Engine::open(&dir.settings()).unwrap();
+        let mut users = engine.users().unwrap();
+        engine.close();
+        users.retain(|user| user.id != "ann");
+        users.sort_by(|one, other| one.id.cmp(&other.id));
+        users.into_iter().map(|user| (user.id, user.password.unwrap_or_default())).collect::<Vec<_>>()
+    };
+    let of = |rows: &[(&str, &str)]| -> Vec<(String, String)> {
+        rows.iter().map(|(id, phc)| ((*id).to_owned(), (*phc).to_owned())).collect()
+    };
+    let expected = of(&[("first", "new"), ("leaked", "new"), ("removed", ""), ("same", "same")]);
+    assert_eq!(restore(&backup, 3), expected);
+    assert_eq!(restore(&earlier, 0), [], "from before there was anybody");
+    // The store is older than the backup now, and knows nothing that is newer.
+    let expected = of(&[("first", ""), ("leaked", "old"), ("removed", "old"), ("same", "same")]);
+    assert_eq!(restore(&backup, 0), expected);
+}
+
+#[test]
 fn an_unknown_past_has_to_be_accepted() {
     let (dir, engine, backup) = filled();
     engine.close();
