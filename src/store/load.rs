@@ -14,7 +14,7 @@ use super::{
     record::TokenHead,
     replica::{ReplicaError, Table},
     sessions::Sessions,
-    state::{State, compiled, intern},
+    state::{Effects, State, compiled, intern},
     writer::{self, Batch, Clock, Retention, Shared, Transaction, WriteRates, Writer},
 };
 use crate::{
@@ -128,6 +128,7 @@ pub(super) fn serve(
         ids,
         batch: Batch::default(),
         affected: None,
+        changed: Effects::default(),
         counted: false,
         rates: WriteRates::default(),
         as_logged: false,

@@ -170,13 +170,6 @@ pub(crate) struct AuditStart {
     pub prev: [u8; 32],
 }
 
-impl InvitationRecord {
-    /// Whether this account has made it; `None`: whether any account has.
-    pub fn is_by(&self, account: Option<&str>) -> bool {
-        self.author.as_deref().is_some_and(|author| account.is_none_or(|account| account == author))
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
     pub seq: u64,

@@ -169,13 +169,8 @@ impl Sessions {
         held.values().filter(|held| held.record.user == user).map(|held| held.record.clone()).collect()
     }
 
-    pub(crate) fn invitations_of(&self, user: &str) -> Vec<InvitationRecord> {
-        self.read().invitations.values().filter(|record| record.user == user).cloned().collect()
-    }
-
-    /// Those that an account has made; `None`: any account.
-    pub(crate) fn invitations_by(&self, account: Option<&str>) -> Vec<InvitationRecord> {
-        self.read().invitations.values().filter(|record| record.is_by(account)).cloned().collect()
+    pub(crate) fn invitations(&self, fits: impl Fn(&InvitationRecord) -> bool) -> Vec<InvitationRecord> {
+        self.read().invitations.values().filter(|record| fits(record)).cloned().collect()
     }
 
     /// Whether the engine should be told.

@@ -100,6 +100,57 @@ fn an_invitation_is_gone_with_its_authors_power() {
 }
 
 #[test]
+fn an_invitation_is_gone_when_whom_it_is_for_had_more_power() {
+    type Change = fn(&Fixture);
+    fn grant(fixture: &Fixture, method: &str, to: &str) {
+        fixture.must(
+            method,
+            "/v1/grants",
+            Some(json!({"role": "strong", to: if to == "user" { "guest" } else { "club" }})),
+        );
+    }
+    fn member(fixture: &Fixture, method: &str, group: &str) {
+        fixture.must(method, &format!("/v1/groups/{group}/members/guest"), None);
+    }
+    fn permissions(fixture: &Fixture, permissions: &[&str]) {
+        fixture.must("PATCH", "/v1/roles/weak", Some(json!({"permissions": permissions})));
+    }
+    fn club(fixture: &Fixture, change: serde_json::Value) {
+        fixture.must("PATCH", "/v1/groups/club", Some(change));
+    }
+    let rows: [(&str, Change, Change, u16); 7] = [
+        ("a role", |f| grant(f, "POST", "user"), |f| grant(f, "DELETE", "user"), 403),
+        ("a role of the group", |f| grant(f, "POST", "group"), |f| grant(f, "DELETE", "group"), 403),
+        ("a group with power", |f| member(f, "PUT", "auditors"), |f| member(f, "DELETE", "auditors"), 403),
+        ("a stronger role", |f| permissions(f, &["read-audit"]), |f| permissions(f, &[]), 403),
+        (
+            "a group below power",
+            |f| club(f, json!({"parent": "auditors"})),
+            |f| club(f, json!({"parent": null})),
+            403,
+        ),
+        ("a group", |f| member(f, "PUT", "walkers"), |f| member(f, "DELETE", "walkers"), 200),
+        ("a name", |f| drop(f.must("PATCH", "/v1/users/guest", Some(json!({"name": "G"})))), |_| (), 200),
+    ];
+    for (name, gain, lose, expected) in rows {
+        let fixture = Fixture::start();
+        fixture.user("author", &[]);
+        fixture.user("other", &["auditors", "walkers"]);
+        fixture.user("guest", &["club"]);
+        for (key, permissions) in [("strong", &["read-audit"][..]), ("weak", &[])] {
+            let role = json!({"key": key, "name": key, "permissions": permissions});
+            fixture.must("POST", "/v1/roles", Some(role));
+        }
+        fixture.must("POST", "/v1/grants", Some(json!({"role": "weak", "user": "guest"})));
+        fixture.allow("author", &["update-user"]);
+        let invitation = invite(&fixture, &fixture.sender_once("author"));
+        gain(&fixture);
+        lose(&fixture);
+        assert_eq!(redeem(&fixture, &invitation), expected, "{name}");
+    }
+}
+
+#[test]
 fn an_operators_invitation_has_no_author_to_lose() {
     let fixture = Fixture::start();
     fixture.user("guest", &[]);

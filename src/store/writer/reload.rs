@@ -29,6 +29,7 @@ impl Transaction {
         self.state.proxy = new.proxy.clone();
         self.state.policy = new.policy.clone();
         self.batch.effects.everybody = true;
+        self.changed.everybody = true;
         self.affected = Some(Affected::Everybody);
         Ok(())
     }

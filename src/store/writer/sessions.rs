@@ -20,6 +20,7 @@ use crate::{
         model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
         op::Op,
         sessions::{Keyed, Sessions, changes},
+        state::Effects,
     },
 };
 
@@ -167,20 +168,24 @@ impl Transaction {
     /// After a change that takes something away: an invitation that its author could not make any more is
     /// gone, whatever the author regains later.
     pub(super) fn drop_orphaned_invitations(&mut self) {
-        let author = match self.affected {
-            None | Some(Affected::Token(_)) => return,
-            Some(Affected::Everybody) => None,
-            Some(Affected::User(ix)) => match self.state.accounts.user(ix) {
-                Some(user) => Some(user.record.id.clone()),
-                None => return,
-            },
+        let Effects { users, everybody, .. } = std::mem::take(&mut self.changed);
+        if users.is_empty() && !everybody {
+            return;
+        }
+        let users: Vec<&str> = users
+            .iter()
+            .filter_map(|ix| self.state.accounts.user(*ix))
+            .map(|user| user.record.id.as_str())
+            .collect();
+        let concerned = |record: &InvitationRecord| {
+            let is = |id: &str| everybody || users.contains(&id);
+            record.author.as_deref().is_some_and(|author| is(author) || is(&record.user))
         };
-        let stored = self.shared.sessions.invitations_by(author.as_deref());
-        let invitations = self.merged::<InvitationRecord>(stored, |record| record.is_by(author.as_deref()));
-        for invitation in invitations {
-            if !self.may_invite(&invitation) {
-                self.apply(Op::DropInvitation(invitation.digest));
-            }
+        let stored = self.shared.sessions.invitations(concerned);
+        let mut orphaned = self.merged::<InvitationRecord>(stored, concerned);
+        orphaned.retain(|invitation| !self.may_invite(invitation));
+        for invitation in orphaned {
+            self.apply(Op::DropInvitation(invitation.digest));
         }
     }
 
@@ -210,8 +215,9 @@ impl Transaction {
     }
 
     pub(super) fn drop_invitations_of(&mut self, user: &str) {
-        let stored = self.shared.sessions.invitations_of(user);
-        for record in self.merged::<InvitationRecord>(stored, |record| record.user == user) {
+        let theirs = |record: &InvitationRecord| record.user == user;
+        let stored = self.shared.sessions.invitations(theirs);
+        for record in self.merged(stored, theirs) {
             self.apply(Op::DropInvitation(record.digest));
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::Transaction;
 use crate::{
     fence::{Affected, Completion},
-    store::{ChangeError, cluster::Completed},
+    store::{ChangeError, cluster::Completed, state::Effects},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,7 @@ impl Task {
 
     pub(crate) fn plan(&mut self, tx: &mut Transaction) {
         tx.affected = None;
+        tx.changed = Effects::default();
         tx.counted = self.kind == TaskKind::Usual;
         self.planned = (self.plan)(tx);
         if self.is_planned() {

@@ -37,6 +37,8 @@ pub(crate) struct Transaction {
     pub batch: Batch,
     /// Whom the command at hand takes something from.
     pub affected: Option<Affected>,
+    /// Whose power the command at hand changes.
+    pub changed: Effects,
     /// Whether the command at hand counts for its account's rate.
     pub counted: bool,
     pub rates: WriteRates,
@@ -63,7 +65,9 @@ impl Transaction {
     pub(crate) fn apply(&mut self, op: Op) {
         match self.shared.engine.stage(&mut self.batch.staged, &op) {
             Ok(()) => {
-                self.batch.effects.add(self.state.apply(&op));
+                let effects = self.state.apply(&op);
+                self.changed.add(effects.clone());
+                self.batch.effects.add(effects);
                 self.batch.ops.push(op);
             }
             Err(error) => drop(self.failed.get_or_insert(error)),
