@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, Sender, id, text},
+    harness::{Fixture, PASSWORD, Sender, id, text},
 };
 
 /// A request whose body is still to come; it is live, as the operator sees.
-fn begin(fixture: &Fixture, bearer: &str) -> (TcpStream, Value) {
+fn begin(fixture: &Fixture, credential: &str) -> (TcpStream, Value) {
     let mut stream = TcpStream::connect(fixture.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let head = format!(
-        "POST /v1/users/me/tokens HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\n\
+        "POST /v1/users/me/tokens HTTP/1.1\r\nHost: localhost\r\n{credential}\r\n\
          Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -47,7 +47,7 @@ fn a_change_cuts_what_it_forbids() {
         fixture.user("alice", &["developers"]);
         fixture.user("bob", &[]);
         let token = fixture.token("alice", "session", &["permgate"]);
-        let (stream, row) = begin(&fixture, &text(&token));
+        let (stream, row) = begin(&fixture, &format!("Authorization: Bearer {}", text(&token)));
         assert_eq!(
             (&row["user"], &row["token"], &row["service"]),
             (&json!("alice"), &token["id"], &json!("permgate"))
@@ -96,7 +96,7 @@ fn one_request_is_cut_by_its_id() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     let token = fixture.token("alice", "session", &["permgate"]);
-    let (stream, row) = begin(&fixture, &text(&token));
+    let (stream, row) = begin(&fixture, &format!("Authorization: Bearer {}", text(&token)));
     let path = format!("/v1/live/{}", id(&row));
     assert_eq!(fixture.must("DELETE", &path, None), json!({"cut": 1}));
     assert!(is_cut(stream));
@@ -111,4 +111,35 @@ fn one_request_is_cut_by_its_id() {
     assert_eq!(again.outcome(), (404, "not_found".into()));
     let next = fixture.call(&Sender::Bearer(text(&token)), "GET", "/v1/whoami", None);
     assert_eq!(next.status, 200, "the token itself lives on");
+}
+
+#[test]
+fn a_session_that_a_sign_in_replaces_is_cut_whoever_it_was() {
+    let check = |name: &str, replaces: bool, login: &str, cut: bool| {
+        let fixture = Fixture::start();
+        fixture.user("alice", &[]);
+        fixture.user("bob", &[]);
+        let (one, other) = (fixture.browser("alice"), fixture.browser("alice"));
+        drop(fixture.browser("bob"));
+        let (stream, _) = begin(&fixture, &format!("Cookie: {}", one.cookie));
+        let old = if replaces { &one } else { &other };
+        let body = json!({"login": login, "password": PASSWORD});
+        let request = Request::new("POST", "/v1/session").field("Cookie", &old.cookie).json(&body);
+        assert_eq!(fixture.send(&Sender::Anonymous, request).status, 201, "{name}");
+        let live = fixture.must("GET", "/v1/live", None).to_string();
+        assert_eq!(!live.contains("\"POST\""), cut, "{name}: {live}");
+        if cut {
+            assert!(is_cut(stream), "{name}");
+        }
+        let events = fixture.must("GET", "/v1/audit?limit=2", None);
+        let end = &events["items"][1];
+        assert_eq!(
+            (&end["event"], &end["actor"], &end["target"]),
+            (&json!("session.end"), &json!(login), &json!("user:alice")),
+            "{name}: {events}"
+        );
+    };
+    check("one's own", true, "alice", true);
+    check("somebody else's", true, "bob", true);
+    check("another one", false, "bob", false);
 }

@@ -64,12 +64,11 @@ impl Transaction {
         let mut others = self.sessions_of(&user.id);
         others.sort_by_key(|session| session.last_seen_at);
         let spare = (others.len() + 1).saturating_sub(MAX_SESSIONS);
-        let mut ending: Vec<Digest> = others.iter().take(spare).map(|session| session.digest).collect();
-        ending.extend(opening.replaces.filter(|replaced| self.session(replaced).is_some()));
-        if !ending.is_empty() {
-            self.affected = Some(Affected::User(ix));
+        for session in &others[..spare.min(others.len())] {
+            self.affects(Affected::User(ix));
+            self.apply(Op::DropSession(session.digest));
         }
-        ending.into_iter().for_each(|digest| self.apply(Op::DropSession(digest)));
+        self.replace_session(actor, opening.replaces);
         let record = SessionRecord {
             digest: opening.digest,
             user: user.id.clone(),
@@ -86,6 +85,16 @@ impl Transaction {
         self.note(actor, "session.begin", target(user), Some(change));
         self.apply(Op::PutSession(record.clone()));
         record
+    }
+
+    /// Whoever's it was: what it has under way is cut, as by signing out.
+    fn replace_session(&mut self, actor: &Actor, replaced: Option<Digest>) {
+        let Some(session) = replaced.and_then(|digest| self.session(&digest)) else { return };
+        let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
+        let (ix, target) = (user.ix, target(&user.record));
+        self.affects(Affected::User(ix));
+        self.apply(Op::DropSession(session.digest));
+        self.note(actor, "session.end", target, Some(json!({"by": "sign-in"})));
     }
 
     /// Not audited: it says no more than when somebody was there last.
@@ -165,8 +174,8 @@ impl Transaction {
         acting.is_ok_and(|acting| login.is_some_and(|login| users::invite(&world, &acting, login).is_ok()))
     }
 
-    /// After a change that takes something away: an invitation that its author could not make any more is
-    /// gone, whatever the author regains later.
+    /// After a change of somebody's power: an invitation that its author could not make any more, since the author
+    /// has less or whom it is for has more, is gone, whatever comes later.
     pub(super) fn drop_orphaned_invitations(&mut self) {
         let Effects { users, everybody, .. } = std::mem::take(&mut self.changed);
         if users.is_empty() && !everybody {

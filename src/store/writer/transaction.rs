@@ -219,6 +219,14 @@ impl Transaction {
         }
     }
 
+    /// For a command that may take something from several.
+    pub(crate) fn affects(&mut self, affected: Affected) {
+        self.affected = match self.affected {
+            Some(before) if before != affected => Some(Affected::Everybody),
+            _ => Some(affected),
+        };
+    }
+
     /// From whom something is taken, by what lasts.
     pub(crate) fn whom(&self, affected: Affected) -> Whom {
         match affected {
