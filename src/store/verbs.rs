@@ -148,10 +148,8 @@ impl Store {
         once: Option<Idempotency>,
     ) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
-        let author = Transaction::author(&actor);
-        let plan = move |tx: &mut Transaction| {
-            tx.rotate_token(&actor, id, grace, once.as_ref(), drawn, author.clone())
-        };
+        let plan =
+            move |tx: &mut Transaction| tx.rotate_token(&actor, id, grace, once.as_ref(), drawn, false);
         self.made(Usual, text, plan).await
     }
 

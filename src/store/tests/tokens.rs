@@ -150,6 +150,46 @@ async fn rotation_replaces_within_the_family() {
     assert_eq!(code(bench.store.create_token(operator(), named("alice", "CI"), None).await), "ok");
 }
 
+/// Through whichever door, and by whichever token of the family.
+#[tokio::test]
+async fn what_a_token_made_of_itself_ends_with_it() {
+    let bench = Bench::peopled().await;
+    let scope = vec![("permgate".to_owned(), FULL), ("wiki".to_owned(), FULL)];
+    let create = async |by: Actor, name: &str| {
+        // It ends before the grace of what it is made with.
+        let expires_at = Some(bench.now().plus_seconds(60));
+        let new = NewToken { scope: scope.clone(), expires_at, ..named("alice", name) };
+        bench.store.create_token(by, new, None).await.unwrap().record
+    };
+    let with = |token: &TokenRecord| Actor { parent: Some(token.id), ..bench.by("alice") };
+    let rotate = async |by: Actor, token: &TokenRecord| {
+        bench.store.rotate_token(by, token.id, None, None).await.unwrap().record
+    };
+    let first = create(operator(), "first").await;
+    let child = create(with(&first), "child").await;
+    let second = bench.store.rotate_itself(bench.by("alice"), first.id).await.unwrap().record;
+    let third = rotate(with(&second), &second).await;
+    let fourth = rotate(with(&first), &third).await;
+    let fifth = bench.store.rotate_itself(bench.by("alice"), fourth.id).await.unwrap().record;
+    let by_person = rotate(bench.by("alice"), &fifth).await;
+    bench.store.revoke_by_value(operator(), vec![first.digest], RevokeReason::Leaked).await.unwrap();
+    for (name, token, ends) in [
+        ("first", &first, true),
+        ("by itself", &second, true),
+        ("by itself, over the API", &third, true),
+        ("by one before, over the API", &fourth, true),
+        ("by itself again", &fifth, true),
+        ("by a person", &by_person, false),
+        ("beside it", &child, false),
+    ] {
+        assert_eq!(bench.ending(&token.digest) == TokenEnd::Revoked, ends, "{name}");
+    }
+    let other = create(operator(), "other").await;
+    let by_another = rotate(with(&by_person), &other).await;
+    bench.store.revoke_token(operator(), other.id, RevokeReason::Admin).await.unwrap();
+    assert_eq!(bench.ending(&by_another.digest), TokenEnd::None, "by a token of another family");
+}
+
 #[tokio::test]
 async fn revocation_is_idempotent_and_final() {
     let bench = Bench::peopled().await;

@@ -32,7 +32,7 @@ impl Transaction {
         id: TokenId,
         text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        self.rotate_token(actor, id, None, None, text, Some(by_rotation(id)))
+        self.rotate_token(actor, id, None, None, text, true)
     }
 
     /// Each token of the other issuer once: what it is exchanged for has an id of its own. No name is taken,

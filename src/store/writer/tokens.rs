@@ -17,7 +17,7 @@ use crate::{
     },
     fence::Affected,
     store::{
-        ChangeError,
+        ChangeError, ReadError,
         audit::{self, scope_json, time_json},
         change::{Actor, Idempotency, NewToken, TokenEdit},
         model::{Revocation, RevokeReason, Rotation, TokenRecord},
@@ -143,7 +143,7 @@ impl Transaction {
         grace: Option<Duration>,
         once: Option<&Idempotency>,
         text: NewSecret,
-        author: Option<String>,
+        by_itself: bool,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         if let Some(first) = self.repeated(once)? {
             return Ok((first, false));
@@ -168,6 +168,8 @@ impl Transaction {
             self.require_place(&before.owner)?;
         }
         self.require_few_ended(&before.owner)?;
+        let by_itself = by_itself || self.is_of_family(actor, before.family)?;
+        let author = if by_itself { Some(by_rotation(id)) } else { Transaction::author(actor) };
         let after = TokenRecord {
             id: text.id,
             digest: text.digest,
@@ -214,7 +216,6 @@ impl Transaction {
     ) -> Result<Vec<Option<(TokenRecord, bool)>>, ChangeError> {
         self.acting(actor)?;
         let mut revoked = Vec::with_capacity(digests.len());
-        let mut affected: Option<Affected> = None;
         for digest in digests {
             let Some(record) = self.token_by_digest(digest)? else {
                 revoked.push(None);
@@ -222,12 +223,7 @@ impl Transaction {
             };
             let fresh = record.revoked.is_none();
             revoked.push(Some((self.end_token(actor, record, reason)?, fresh)));
-            affected = match (affected, self.affected) {
-                (Some(one), Some(other)) if one != other => Some(Affected::Everybody),
-                (one, other) => other.or(one),
-            };
         }
-        self.affected = affected;
         Ok(revoked)
     }
 
@@ -244,18 +240,18 @@ impl Transaction {
         let over = |token: &TokenRecord| token.revoked.is_some() && durable;
         let was_over = over(&record);
         let ended = self.end_one(actor, record, reason)?;
-        if was_over {
-            return Ok(ended);
-        }
+        let mut affected = Affected::Token(ended.digest);
         let mut last = ended.clone();
-        while let Some(rotation) = last.rotation
+        while !was_over
+            && let Some(rotation) = last.rotation
             && let Some(next) = self.token(rotation.to)?
             && next.author == Some(by_rotation(last.id))
             && !over(&next)
         {
             last = self.end_one(actor, next, reason)?;
-            self.affected = self.state.accounts.user_by_id(&last.owner).map(|owner| Affected::User(owner.ix));
+            affected = Affected::User(self.owner_of(&last)?.ix);
         }
+        self.affects(affected);
         Ok(ended)
     }
 
@@ -265,7 +261,6 @@ impl Transaction {
         mut record: TokenRecord,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
-        self.affected = Some(Affected::Token(record.digest));
         if record.revoked.is_some() {
             self.batch.shown.push(record.clone());
             return Ok(record);
@@ -277,6 +272,13 @@ impl Transaction {
         self.note(actor, "token.revoke", target(&record), Some(change));
         self.put_token(record.clone());
         Ok(record)
+    }
+
+    /// Whether it is asked with a token of this family: with the one that is replaced, or with one that it was
+    /// made from and that is in its grace.
+    fn is_of_family(&self, actor: &Actor, family: TokenId) -> Result<bool, ReadError> {
+        let Some(id) = actor.parent else { return Ok(false) };
+        Ok(self.token(id)?.is_some_and(|token| token.family == family))
     }
 
     /// That the owner may have one live token more.
