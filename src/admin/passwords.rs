@@ -65,17 +65,18 @@ async fn set(
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let own = accounts.user_by_login(&login).filter(|account| caller.is(&account.record.id));
+    // The writer compares it again.
     let own = own.map(|account| account.record.password.clone());
     if let (Some(None), Identity::Browser { .. }) = (&own, &caller.identity) {
         let text = "There is no present password to change: an administrator's invitation sets the first one";
         return Err(Problem::denied(text));
     }
-    if let Some(present) = own.flatten() {
+    if let Some(Some(present)) = &own {
         let attempts = context.attempts();
         // The account is signed in: strangers do not keep it from changing its password.
         let attempt = SignInAttempt::Password { login: &login, known: true };
         attempts.begin(attempt, caller.client, Instant::now()).map_err(Problem::too_many_attempts)?;
-        if verify(body.current.unwrap_or_default(), Some(present)).await?.is_none() {
+        if verify(body.current.unwrap_or_default(), Some(present.clone())).await?.is_none() {
             let text = "Changing one's own password needs the present one, as `current`";
             return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_password", text));
         }
@@ -86,7 +87,7 @@ async fn set(
         None => None,
     };
     let set = phc.is_some();
-    let changed = context.store.set_password(caller.actor(), login, phc).await?;
+    let changed = context.store.set_password(caller.actor(), login, own, phc).await?;
     Ok(ok(&json!({"user": changed.record.login, "password": set, "cut": changed.cut.0})))
 }
 

@@ -83,9 +83,11 @@ verbs! {
     delete_user(actor: Actor, login: String) -> UserRecord,
         OnlyRemoves, |tx| tx.delete_user(&actor, &login);
 
-    /// A PHC string that the caller has derived.
-    set_password(actor: Actor, login: String, phc: Option<String>) -> UserRecord,
-        Usual, |tx| tx.set_password(&actor, &login, phc.as_deref());
+    /// A PHC string that the caller has derived. `verified`: the actor's own until now, or that there was none;
+    /// `None` for somebody else's.
+    set_password(actor: Actor, login: String, verified: Option<Option<String>>, phc: Option<String>)
+        -> UserRecord,
+        Usual, |tx| tx.set_password(&actor, &login, verified.as_ref(), phc.as_deref());
 
     create_group(actor: Actor, name: String, parent: Option<String>) drawing id = new_id(), -> GroupRecord,
         Usual, |tx| tx.create_group(&actor, &name, parent.as_deref(), &id);

@@ -18,6 +18,8 @@ pub enum AdminErrorCode {
     WouldEscalate,
     ServiceNotReadable,
     ExceedsParentToken,
+    /// Not, or no longer, the present one.
+    WrongPassword,
     NotFound,
     NameTaken,
     UserBanned,
@@ -61,7 +63,8 @@ impl AdminErrorCode {
             AdminErrorCode::PermissionDenied
             | AdminErrorCode::WouldEscalate
             | AdminErrorCode::ServiceNotReadable
-            | AdminErrorCode::ExceedsParentToken => StatusCode::FORBIDDEN,
+            | AdminErrorCode::ExceedsParentToken
+            | AdminErrorCode::WrongPassword => StatusCode::FORBIDDEN,
             AdminErrorCode::NotFound => StatusCode::NOT_FOUND,
             AdminErrorCode::NameTaken
             | AdminErrorCode::UserBanned

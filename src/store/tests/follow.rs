@@ -136,7 +136,7 @@ impl Node {
             (6, _) => code(store.delete_group(operator(), group).await),
             (7, _) if what % 4 == 0 => code(store.delete_user(operator(), login).await),
             (8, _) => code(store.ban_user(operator(), login, yes.then(|| "x".into())).await),
-            (9, _) => code(store.set_password(operator(), login, yes.then(|| PHC.into())).await),
+            (9, _) => code(store.set_password(operator(), login, None, yes.then(|| PHC.into())).await),
             (10, _) => {
                 let user = store.accounts().user_by_login(&login).map(|user| user.record.id.clone());
                 let Some(user) = user else { return };

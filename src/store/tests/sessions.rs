@@ -22,7 +22,7 @@ impl Bench {
     async fn with_passwords() -> Self {
         let bench = Self::peopled().await;
         for login in ["alice", "bob"] {
-            bench.store.set_password(operator(), login.into(), Some(PHC.into())).await.unwrap();
+            bench.store.set_password(operator(), login.into(), None, Some(PHC.into())).await.unwrap();
         }
         bench
     }
@@ -181,11 +181,42 @@ async fn a_session_lives_over_a_restart() {
 #[tokio::test]
 async fn who_may_not_sign_in_gets_no_session() {
     let bench = Bench::with_passwords().await;
-    bench.store.set_password(operator(), "alice".into(), Some(format!("{PHC}x"))).await.unwrap();
+    bench.store.set_password(operator(), "alice".into(), None, Some(format!("{PHC}x"))).await.unwrap();
     assert!(bench.signed_in("alice", 1).await.is_none(), "the password that was verified is another one");
     bench.store.ban_user(operator(), "bob".into(), Some(String::new())).await.unwrap();
     assert!(bench.signed_in("bob", 2).await.is_none(), "banned");
     assert!(!bench.holds(1) && !bench.holds(2));
+}
+
+#[tokio::test]
+async fn ones_own_password_takes_the_place_of_the_one_that_was_verified() {
+    let bench = Bench::with_passwords().await;
+    let set = async |verified: Option<Option<&str>>, phc: Option<&str>| {
+        let verified = verified.map(|phc| phc.map(str::to_owned));
+        let phc = phc.map(str::to_owned);
+        code(bench.store.set_password(bench.by("alice"), "alice".into(), verified, phc).await)
+    };
+    let reset = async |phc: Option<&str>| {
+        let phc = phc.map(str::to_owned);
+        code(bench.store.set_password(operator(), "alice".into(), None, phc).await)
+    };
+    assert_eq!(set(Some(Some(PHC)), Some("mine")).await, "ok");
+    assert_eq!(set(Some(Some(PHC)), Some("a thief's")).await, "wrong_password", "set since");
+    assert_eq!(reset(Some("fresh")).await, "ok");
+    for (name, verified) in
+        [("reset since", Some(Some("mine"))), ("set since", Some(None)), ("another's", None)]
+    {
+        for phc in [Some("a thief's"), None] {
+            assert_eq!(set(verified, phc).await, "wrong_password", "{name}, {phc:?}");
+        }
+    }
+    assert_eq!(reset(None).await, "ok");
+    assert_eq!(set(Some(Some("fresh")), Some("a thief's")).await, "wrong_password", "taken away since");
+    assert_eq!(set(Some(None), Some("first")).await, "ok");
+    let bobs = bench.store.set_password(bench.by("alice"), "bob".into(), Some(Some(PHC.into())), None).await;
+    assert_eq!(code(bobs), "permission_denied");
+    let bobs = bench.store.set_password(operator(), "bob".into(), Some(Some(PHC.into())), None).await;
+    assert_eq!(code(bobs), "wrong_password", "it was one's own, and is somebody else's by now");
 }
 
 #[tokio::test]
@@ -226,7 +257,7 @@ async fn an_invitation_holds_for_a_day_and_once() {
     let (one, other) = tokio::join!(redeem(2), redeem(2));
     assert_eq!((code(one), code(other)), ("ok".into(), "permission_denied".into()), "twice at once");
     invite(3).await.unwrap();
-    bench.store.set_password(operator(), "alice".into(), Some(PHC.into())).await.unwrap();
+    bench.store.set_password(operator(), "alice".into(), None, Some(PHC.into())).await.unwrap();
     assert_eq!(code(redeem(3).await), "permission_denied", "another password was set since");
 }
 

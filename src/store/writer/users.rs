@@ -6,7 +6,7 @@ use super::Transaction;
 use crate::{
     authz::{
         accounts::{Account, GrantRecord, Grantee, UserKind, UserRecord, fold},
-        administration::users,
+        administration::{AdminError, AdminErrorCode, users},
     },
     fence::Affected,
     store::{
@@ -156,14 +156,20 @@ impl Transaction {
         Ok(after)
     }
 
+    /// One's own takes the place of what was `verified`: whatever was set meanwhile stays.
     pub(crate) fn set_password(
         &mut self,
         actor: &Actor,
         login: &str,
+        verified: Option<&Option<String>>,
         phc: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
         let acting = self.acting(actor)?;
         let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
+        if verified != acting.is(user.ix).then_some(&user.record.password) {
+            let message = "the password has been changed since the present one was compared";
+            return Err(AdminError::new(AdminErrorCode::WrongPassword, message).into());
+        }
         let (ix, before) = (user.ix, user.record.clone());
         let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
         self.note(actor, "user.password", target(&before.login), Some(change));
