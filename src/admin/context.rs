@@ -28,7 +28,7 @@ use crate::{
     state::State,
     store::{
         Actor, ChangeError, Store, cluster,
-        model::{AuditEvent, LastUsed, UserId},
+        model::{AuditEvent, LastUsed, UserId, UserRecord},
     },
 };
 
@@ -181,6 +181,11 @@ impl Context {
     /// For a user whom a proxy vouches for.
     pub(super) fn csrf_of(&self, user: &str) -> Csrf {
         self.0.form_key.csrf(user)
+    }
+
+    /// What browsers have that a user has signed in with. Without `admin.user_header_key`, until a restart.
+    pub(super) fn browser_of(&self, user: &UserRecord) -> Option<Csrf> {
+        Some(self.0.form_key.browser(&user.id, user.password.as_deref()?))
     }
 
     pub fn rules(&self) -> Arc<Rules> {

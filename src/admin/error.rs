@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::session::TooMany;
+use super::session::NoAttempt;
 use crate::{
     authz::answer::{Answer, Reason},
     fence::FenceIncomplete,
@@ -53,10 +53,9 @@ impl Problem {
         Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, error, description) }
     }
 
-    pub(super) fn too_many_attempts(too_many: TooMany) -> Self {
-        let text = "Too many wrong passwords: wait before the next one";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", text)
-            .retry_after(u32::try_from(too_many.0.as_secs()).unwrap_or(u32::MAX).max(1))
+    pub fn busy() -> Self {
+        let text = "Too many requests of this kind are being worked on at this moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).retry_after(1)
     }
 
     pub fn stale() -> Self {
@@ -142,6 +141,15 @@ impl From<Answer> for Problem {
         let Answer { status, error, description, challenge, allow } = answer;
         let (challenge, allow) = (challenge.map(Into::into), allow.map(Into::into));
         Self { status, error, description, challenge, allow, retry_after: None, more: Map::new() }
+    }
+}
+
+impl From<NoAttempt> for Problem {
+    fn from(refused: NoAttempt) -> Self {
+        let NoAttempt::TooMany(wait) = refused else { return Self::busy() };
+        let text = "Too many wrong passwords: wait before the next one";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", text)
+            .retry_after(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1))
     }
 }
 

@@ -31,10 +31,7 @@ impl Offload {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        self.start(work).await?.await.map_err(|error| {
-            tracing::error!(%error, "work beside the control thread ended by a panic");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The request could not be answered")
-        })
+        ended(self.start(work).await?).await
     }
 
     /// As [`Offload::run`], but returns once the work has its turn.
@@ -42,8 +39,8 @@ impl Offload {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, Problem> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
         Ok(tokio::task::spawn_blocking(move || {
             let worked = work();
             drop((turn, place));
@@ -52,9 +49,12 @@ impl Offload {
     }
 }
 
-fn busy() -> Problem {
-    let text = "Too many requests of this kind are being worked on at this moment";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).retry_after(1)
+/// What started work came to.
+pub(super) async fn ended<T>(work: JoinHandle<T>) -> Result<T, Problem> {
+    work.await.map_err(|error| {
+        tracing::error!(%error, "work beside the control thread ended by a panic");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The request could not be answered")
+    })
 }
 
 #[cfg(test)]

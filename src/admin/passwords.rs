@@ -24,8 +24,8 @@ use super::{
     Context,
     caller::{Caller, Identity},
     error::Problem,
-    offload::Offload,
-    session::SignInAttempt,
+    offload::{Offload, ended},
+    session::{Attempt, SignInAttempt},
     wire::{Json, ok},
 };
 
@@ -72,15 +72,15 @@ async fn set(
         return Err(Problem::denied(text));
     }
     if let Some(Some(present)) = &own {
-        let attempts = context.attempts();
         // The account is signed in: strangers do not keep it from changing its password.
         let attempt = SignInAttempt::Password { login: &login, known: true };
-        attempts.begin(attempt, caller.client, Instant::now()).map_err(Problem::too_many_attempts)?;
-        if verify(body.current.unwrap_or_default(), Some(present.clone())).await?.is_none() {
+        let mut attempt = context.attempts().begin(attempt, caller.client, Instant::now())?;
+        let present = Some(present.clone());
+        if verify(body.current.unwrap_or_default(), present, &mut attempt).await?.is_none() {
             let text = "Changing one's own password needs the present one, as `current`";
             return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_password", text));
         }
-        attempts.succeed(attempt, caller.client);
+        attempt.succeed();
     }
     let phc = match body.password {
         Some(password) => Some(derive(password).await?),
@@ -106,11 +106,13 @@ pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Proble
 pub(super) async fn verify(
     password: Zeroizing<String>,
     phc: Option<String>,
+    attempt: &mut Attempt<'_>,
 ) -> Result<Option<String>, Problem> {
     if password.len() > LONGEST_SENT {
+        attempt.compare();
         return Ok(None);
     }
-    let verified = DERIVING.run(move || {
+    let work = move || {
         let nobody = NOBODY.as_deref()?;
         let compared = PasswordHash::new(phc.as_deref().unwrap_or(nobody)).ok()?;
         let fits = |text: &str| {
@@ -119,8 +121,10 @@ pub(super) async fn verify(
         };
         let fits = fits(&composed(&password)) || !is_nfc(&password) && fits(&password);
         Some(phc.filter(|_| fits))
-    });
-    verified.await?.ok_or_else(failed)
+    };
+    let verifying = DERIVING.start(work).await?;
+    attempt.compare();
+    ended(verifying).await?.ok_or_else(failed)
 }
 
 /// In NFC, without a smaller copy left behind by a text that grew.
@@ -144,14 +148,21 @@ fn failed() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, task::Poll};
+
     use super::*;
+    use crate::admin::session::Attempts;
+
+    async fn verified(password: &str, phc: Option<String>) -> Option<String> {
+        let (attempts, client) = (Attempts::default(), [127, 0, 0, 1].into());
+        let mut attempt = attempts.begin(SignInAttempt::Provider, client, Instant::now()).ok().unwrap();
+        verify(password.to_owned().into(), phc, &mut attempt).await.unwrap()
+    }
 
     #[tokio::test]
     async fn a_password_fits_however_its_letters_are_composed() {
         let (composed, decomposed) = ("b\u{fc}cher und k\u{e4}se", "bu\u{308}cher und ka\u{308}se");
-        let fits = async |password: &str, phc: &String| {
-            verify(password.to_owned().into(), Some(phc.clone())).await.unwrap().is_some()
-        };
+        let fits = async |password: &str, phc: &String| verified(password, Some(phc.clone())).await.is_some();
         for set in [composed, decomposed] {
             let phc = derive(set.to_owned().into()).await.unwrap();
             for typed in [composed, decomposed] {
@@ -165,6 +176,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_goes_away_before_a_turn_has_not_tried() {
+        let (go, held) = std::sync::mpsc::channel::<()>();
+        let turn = DERIVING.start(move || held.recv().is_err()).await.unwrap();
+        let attempts = Attempts::default();
+        let ann = SignInAttempt::Password { login: "ann", known: false };
+        for _ in 0..1000 {
+            let mut attempt = attempts.begin(ann, [10, 0, 0, 1].into(), Instant::now()).ok().unwrap();
+            let mut waits = Box::pin(verify("wrong".to_owned().into(), None, &mut attempt));
+            let polled = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx))).await;
+            assert!(polled.is_pending());
+        }
+        drop(go);
+        assert!(turn.await.unwrap());
+    }
+
+    #[tokio::test]
     async fn nobody_is_verified_by_as_much_work_as_somebody() {
         let phc = derive("correct horse battery staple".to_owned().into()).await.unwrap();
         let nobody = NOBODY.clone().unwrap();
@@ -175,7 +202,7 @@ mod tests {
         };
         assert_eq!(work(&nobody), work(&phc));
         for phc in [None, Some(phc)] {
-            assert_eq!(verify("another passphrase".to_owned().into(), phc).await.unwrap(), None);
+            assert_eq!(verified("another passphrase", phc).await, None);
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) mod cookie;
 mod failures;
 pub(super) mod secret;
 
-pub(super) use attempts::{Attempts, SignInAttempt, TooMany};
+pub(super) use attempts::{Attempt, Attempts, NoAttempt, SignInAttempt};
 pub(super) use failures::{Failures, LoginMethod, TELL};
 pub use secret::{Csrf, FormKey};
 
@@ -93,17 +93,27 @@ async fn sign_in(
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(&login);
     let known = account.map(|account| account.record.id.clone());
-    let sessions = known.as_ref().map(|user| context.store.sessions_of(user)).unwrap_or_default();
-    let from = sessions.iter().map(|session| session.client);
-    let attempt = SignInAttempt::by_password(&login, visit.client, from);
-    if let Err(too_many) = context.attempts().begin(attempt, visit.client, Instant::now()) {
-        context.note_failure(known, LoginMethod::Password, &visit);
-        return Err(Problem::too_many_attempts(too_many));
-    }
+    let proof = account.and_then(|account| context.browser_of(&account.record));
+    let attempt = SignInAttempt::Password {
+        login: &login,
+        known: proof.as_ref().is_some_and(|proof| cookie::is_known(&headers, visit.secure, proof)),
+    };
+    let mut attempt = match context.attempts().begin(attempt, visit.client, Instant::now()) {
+        Ok(attempt) => attempt,
+        Err(refused) => {
+            if matches!(refused, NoAttempt::TooMany(_)) {
+                context.note_failure(known, LoginMethod::Password, &visit);
+            }
+            return Err(refused.into());
+        }
+    };
     let account = account.filter(|account| account.record.banned.is_none());
     let user = account.map(|account| account.record.id.clone());
     let phc = account.and_then(|account| account.record.password.clone());
-    let verified = passwords::verify(password, phc).await?;
+    let verified = passwords::verify(password, phc, &mut attempt).await?;
+    if verified.is_some() {
+        attempt.succeed();
+    }
     let secret = secret::Secret::draw()?;
     let begun = match (verified, user) {
         (Some(verified), Some(user)) => {
@@ -121,10 +131,10 @@ async fn sign_in(
         context.note_failure(known, LoginMethod::Password, &visit);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
-    context.attempts().succeed(attempt, visit.client);
     let view = SessionView::new(&context, user, &secret.csrf(), Some(&record));
     let mut response = answer(StatusCode::CREATED, &view);
-    if let Some(cookie) = cookie::set(&secret, visit.secure) {
+    let known = proof.and_then(|proof| cookie::make_known(&proof, visit.secure));
+    for cookie in [cookie::set(&secret, visit.secure), known].into_iter().flatten() {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)

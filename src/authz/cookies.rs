@@ -4,6 +4,8 @@
 /// The session of the admin page, with TLS and without. With TLS the name itself binds the cookie
 /// to this host and to TLS: no neighbour under the same domain can put one here.
 pub const SESSION: [&str; 2] = ["__Host-permgate", "permgate"];
+/// That somebody has signed in with this browser before, with TLS and without.
+pub const KNOWN: [&str; 2] = ["__Host-permgate-known", "permgate-known"];
 /// A sign-in that is under way at an OpenID provider, with TLS and without.
 pub const FLOW: [&str; 2] = ["__Host-permgate-flow", "permgate-flow"];
 
@@ -27,7 +29,7 @@ fn is_own(pair: &[u8]) -> bool {
     let edge = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'=';
     let start = pair.iter().position(|byte| !edge(byte)).unwrap_or(pair.len());
     let name = pair[start..].split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-    SESSION.iter().chain(&FLOW).any(|own| own.as_bytes().eq_ignore_ascii_case(name))
+    SESSION.iter().chain(&KNOWN).chain(&FLOW).any(|own| own.as_bytes().eq_ignore_ascii_case(name))
 }
 
 fn may_name_own(value: &[u8]) -> bool {
@@ -53,6 +55,7 @@ mod tests {
         check("permgate=1", Some(""));
         check("__Host-permgate=1", Some(""));
         check("permgate-flow=1; __Host-permgate-flow=2", Some(""));
+        check("permgate-known=1; __Host-permgate-known=2", Some(""));
         check("a=b;permgate=1 ;c=d", Some("a=b; c=d"));
         check("a=b; permgate=1; permgate=2; c=\"d\"", Some("a=b; c=\"d\""));
         check("permgate", Some(""));
@@ -67,6 +70,7 @@ mod tests {
             "__Host-permgate=1; Secure; Path=/",
             "__host-permgate=1",
             "permgate-flow=1",
+            "permgate-known=1",
             "=permgate=1",
             "permgate",
             "permgate; Path=/",

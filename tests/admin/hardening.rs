@@ -1,11 +1,14 @@
 //! What the listener itself refuses and what every answer carries.
 
-use permgate::authz::answer::Reason;
+use permgate::{
+    authz::answer::Reason,
+    store::{Actor, Who},
+};
 use serde_json::json;
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, Sender, id, new_token, text},
+    harness::{Fixture, PASSWORD, Sender, id, new_token, text},
 };
 
 #[test]
@@ -200,4 +203,64 @@ fn a_bad_credential_does_not_make_an_operator() {
     let over_tcp = fixture.send(&Sender::Anonymous, request);
     assert_eq!(over_tcp.outcome(), (401, "unauthorized".into()));
     assert_eq!(over_tcp.field("www-authenticate"), Some("Bearer realm=\"permgate\""));
+}
+
+/// A token that may do all that alice may sets her password, while the operator resets it.
+#[test]
+fn a_reset_is_not_undone_by_a_change_that_began_before() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    let alice = fixture.sender("alice");
+    let evil = json!({"current": PASSWORD, "password": "another passphrase of a thief"});
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let operator = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+    let answer = std::thread::scope(|scope| {
+        let change = scope.spawn(|| fixture.call(&alice, "PUT", "/v1/users/me/password", Some(&evil)));
+        while !fixture.must("GET", "/v1/live", None).to_string().contains("\"PUT\"") {
+            std::thread::yield_now();
+        }
+        let reset = fixture.store.set_password(operator, "alice".into(), None, Some("$reset".into()));
+        runtime.block_on(reset).unwrap();
+        change.join().unwrap()
+    });
+    assert_eq!(answer.outcome(), (403, "wrong_password".into()), "{}", answer.text());
+    let accounts = fixture.store.accounts();
+    assert_eq!(accounts.user_by_login("alice").unwrap().record.password.as_deref(), Some("$reset"));
+}
+
+/// Who fails often at an address learns nothing about its neighbours there.
+#[test]
+fn after_many_failures_only_ones_own_browser_signs_in() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    fixture.user("bob", &[]);
+    let bob = fixture.browser("bob").cookie;
+    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    let answer = fixture.sign_in("alice", PASSWORD);
+    let [session, known] = answer.all("set-cookie")[..] else { panic!("two cookies") };
+    assert!(known.starts_with("permgate-known=") && known.contains("; HttpOnly; SameSite=Strict"), "{known}");
+    let (session, known) = (session.split(';').next().unwrap(), known.split(';').next().unwrap());
+    // It is longer than any password: nothing is derived.
+    let wrong = "x".repeat(5000);
+    let ended = (0..).find(|number| fixture.sign_in(&format!("nobody{number}"), &wrong).status == 429);
+    assert_eq!(ended, Some(50));
+    let sign_in = |cookie: &str, login: &str, password: &str| {
+        let body = json!({"login": login, "password": password});
+        let request = Request::new("POST", "/v1/session").field("Cookie", cookie).json(&body);
+        fixture.send(&Sender::Anonymous, request).status
+    };
+    for (name, cookie, login, password, expected) in [
+        ("nobody", "", "nobody", PASSWORD, 429),
+        ("who is signed in from there", "", "alice", PASSWORD, 429),
+        ("with a session's cookie", session, "alice", PASSWORD, 429),
+        ("with another account's", &bob, "alice", PASSWORD, 429),
+        ("another account", known, "bob", PASSWORD, 429),
+        ("nobody, in a known browser", known, "nobody", PASSWORD, 429),
+        ("twice", &format!("{known}; {known}"), "alice", PASSWORD, 429),
+        ("wrong, in the known browser", known, "alice", &wrong, 401),
+        ("the known browser", known, "ALICE", PASSWORD, 201),
+    ] {
+        assert_eq!(sign_in(cookie, login, password), expected, "{name}");
+    }
 }

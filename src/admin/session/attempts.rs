@@ -1,10 +1,10 @@
 //! How often somebody may be wrong about a password: by login and address, by address, by login. The
-//! same for logins that there are and that there are not.
+//! same for logins that there are and that there are not, signed in from there or not.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,17 +18,25 @@ const ADDRESS: u32 = 50;
 const LOGIN: u32 = 100;
 /// Of codes from one address that the provider does not take: nobody types a code.
 const CODES: u32 = 10;
+/// From one address that wait for their password to be compared: few, so that others find a place, too.
+const WAITING: u32 = 4;
 /// Counters that are kept at most; beyond that the oldest are forgotten.
 const KEPT: usize = 30_000;
 
 #[derive(Default)]
-pub(in crate::admin) struct Attempts(Mutex<HashMap<Key, Count>>);
+pub(in crate::admin) struct Attempts(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    failures: HashMap<Key, Count>,
+    waiting: HashMap<IpAddr, u32>,
+}
 
 /// Who tries to sign in.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::admin) enum SignInAttempt<'a> {
-    /// `known`: the account is signed in from this address already. Then only its own failures from there
-    /// count, so that nobody elsewhere, and nobody beside it, locks it out.
+    /// `known`: the account has signed in with this browser before. Then only what it fails there counts, so that
+    /// nobody elsewhere, and nobody beside it, locks it out.
     Password {
         login: &'a str,
         known: bool,
@@ -36,10 +44,22 @@ pub(in crate::admin) enum SignInAttempt<'a> {
     Provider,
 }
 
+/// An attempt that counts as a failure, unless it ends before anything was compared.
+#[must_use]
+pub(in crate::admin) struct Attempt<'a> {
+    attempts: &'a Attempts,
+    keys: Vec<(Key, u32)>,
+    /// Where it waits.
+    waits: Option<IpAddr>,
+    compared: bool,
+}
+
 /// A login as digest: a password that was typed in its place is not kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Pair([u8; 32], IpAddr),
+    /// With a browser that is known.
+    Known([u8; 32], IpAddr),
     Address(IpAddr),
     Login([u8; 32]),
     Provider(IpAddr),
@@ -51,9 +71,13 @@ struct Count {
     failures: u32,
 }
 
-/// How long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::admin) struct TooMany(pub Duration);
+pub(in crate::admin) enum NoAttempt {
+    /// Wrong ones; how long to wait.
+    TooMany(Duration),
+    /// Others from there wait already.
+    Busy,
+}
 
 impl Attempts {
     /// Counts a failure before it is one, so that many at once do not slip through.
@@ -62,64 +86,98 @@ impl Attempts {
         attempt: SignInAttempt<'_>,
         client: IpAddr,
         now: Instant,
-    ) -> Result<(), TooMany> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    ) -> Result<Attempt<'_>, NoAttempt> {
+        let Counts { failures, waiting } = &mut *self.lock();
+        let client = subscriber(client);
         let keys = keys(attempt, client);
         let late = keys.iter().filter_map(|(key, most)| {
-            let count = counts.get(key).filter(|count| now < count.since + WINDOW)?;
+            let count = failures.get(key).filter(|count| now < count.since + WINDOW)?;
             (count.failures >= *most).then(|| count.since + WINDOW - now)
         });
         if let Some(wait) = late.max() {
-            return Err(TooMany(wait));
+            return Err(NoAttempt::TooMany(wait));
         }
-        if counts.len() + keys.len() > KEPT {
-            make_room(&mut counts, now);
+        let stranger = matches!(attempt, SignInAttempt::Password { known: false, .. });
+        let waits = stranger.then_some(client);
+        if stranger {
+            let waiting = waiting.entry(client).or_default();
+            if *waiting >= WAITING {
+                return Err(NoAttempt::Busy);
+            }
+            *waiting += 1;
         }
-        for (key, _) in keys {
-            let count = counts.entry(key).or_insert(Count { since: now, failures: 0 });
+        if failures.len() + keys.len() > KEPT {
+            make_room(failures, now);
+        }
+        for (key, _) in &keys {
+            let count = failures.entry(*key).or_insert(Count { since: now, failures: 0 });
             if count.since + WINDOW <= now {
                 *count = Count { since: now, failures: 0 };
             }
             count.failures += 1;
         }
-        Ok(())
+        Ok(Attempt { attempts: self, keys, waits, compared: false })
     }
 
-    /// It was none: the person is known here, and their neighbours are not held up by it.
-    pub(in crate::admin) fn succeed(&self, attempt: SignInAttempt<'_>, client: IpAddr) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, _) in keys(attempt, client) {
-            match (key, counts.get_mut(&key)) {
-                (Key::Pair(..), Some(_)) => drop(counts.remove(&key)),
-                (_, Some(count)) => count.failures = count.failures.saturating_sub(1),
-                (_, None) => {}
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Attempt<'_> {
+    /// It has its turn: from here on it counts, also when whoever sent it goes away.
+    pub(in crate::admin) fn compare(&mut self) {
+        self.compared = true;
+        self.wait_no_more();
+    }
+
+    /// It was no failure: the person is known here, and their neighbours are not held up by it.
+    pub(in crate::admin) fn succeed(mut self) {
+        self.compared = false;
+        let mut counts = self.attempts.lock();
+        for (key, _) in &self.keys {
+            if matches!(key, Key::Pair(..) | Key::Known(..)) {
+                counts.failures.remove(key);
+            }
+        }
+    }
+
+    fn wait_no_more(&mut self) {
+        let Some(client) = self.waits.take() else { return };
+        let waiting = &mut self.attempts.lock().waiting;
+        if let Some(count) = waiting.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&client);
+            }
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.wait_no_more();
+        if self.compared {
+            return;
+        }
+        let failures = &mut self.attempts.lock().failures;
+        for (key, _) in &self.keys {
+            if let Some(count) = failures.get_mut(key) {
+                count.failures = count.failures.saturating_sub(1);
             }
         }
     }
 }
 
 fn keys(attempt: SignInAttempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
-    let client = subscriber(client);
     let SignInAttempt::Password { login, known } = attempt else {
         return vec![(Key::Provider(client), CODES)];
     };
     let login = *blake3::hash(login.to_ascii_lowercase().as_bytes()).as_bytes();
-    let pair = (Key::Pair(login, client), PAIR);
     if known {
-        return vec![pair];
+        return vec![(Key::Known(login, client), PAIR)];
     }
-    vec![pair, (Key::Address(client), ADDRESS), (Key::Login(login), LOGIN)]
-}
-
-impl<'a> SignInAttempt<'a> {
-    /// `from`: the addresses that the account is signed in from.
-    pub(in crate::admin) fn by_password(
-        login: &'a str,
-        client: IpAddr,
-        mut from: impl Iterator<Item = IpAddr>,
-    ) -> Self {
-        Self::Password { login, known: from.any(|one| subscriber(one) == subscriber(client)) }
-    }
+    vec![(Key::Pair(login, client), PAIR), (Key::Address(client), ADDRESS), (Key::Login(login), LOGIN)]
 }
 
 /// Whoever has one IPv6 address has 2^64 of them.
@@ -149,6 +207,13 @@ mod tests {
         SignInAttempt::Password { login, known: false }
     }
 
+    impl Attempts {
+        /// A wrong password; whether it was compared.
+        fn fail(&self, attempt: SignInAttempt<'_>, client: IpAddr, now: Instant) -> bool {
+            self.begin(attempt, client, now).map(|mut attempt| attempt.compare()).is_ok()
+        }
+    }
+
     #[test]
     fn who_is_wrong_too_often_waits() {
         let client = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -158,11 +223,11 @@ mod tests {
                 for number in 0..*times {
                     let login = login.replace('#', &number.to_string());
                     let from = from.replace('#', &number.to_string());
-                    assert_eq!(attempts.begin(unknown(&login), client(&from), now), Ok(()), "{name}");
+                    assert!(attempts.fail(unknown(&login), client(&from), now), "{name}");
                 }
             }
-            assert_eq!(attempts.begin(unknown(login), client(from), now).is_ok(), passes, "{name}");
-            assert_eq!(attempts.begin(unknown(login), client(from), now + WINDOW), Ok(()), "{name}, later");
+            assert_eq!(attempts.fail(unknown(login), client(from), now), passes, "{name}");
+            assert!(attempts.fail(unknown(login), client(from), now + WINDOW), "{name}, later");
         };
         check("one less than too many", &[("ann", "10.0.0.1", PAIR - 1)], "ann", "10.0.0.1", true);
         check("too many", &[("ann", "10.0.0.1", PAIR)], "ann", "10.0.0.1", false);
@@ -175,34 +240,56 @@ mod tests {
         check("another subscriber", &[("ann", "2001:db8::#", PAIR)], "ann", "2001:db8:0:1::1", true);
     }
 
-    /// M1: neither a flood from many addresses nor one from the same address locks out who is signed in there.
+    /// M1: no flood, from many addresses or from the same one, locks out who has signed in with that browser.
     #[test]
     fn strangers_do_not_lock_out_who_is_known() {
         let (attempts, now) = (Attempts::default(), Instant::now());
-        let (here, there) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let here = IpAddr::from([10, 0, 0, 1]);
         for number in 0..LOGIN {
             let from = IpAddr::from([192, 0, 2, u8::try_from(number).unwrap()]);
-            assert_eq!(attempts.begin(unknown("ann"), from, now), Ok(()));
+            assert!(attempts.fail(unknown("ann"), from, now));
         }
         for number in 0..ADDRESS {
-            assert_eq!(attempts.begin(unknown(&number.to_string()), here, now), Ok(()));
+            assert!(attempts.fail(unknown(&number.to_string()), here, now));
         }
-        let ann = |from: &[IpAddr]| SignInAttempt::by_password("ann", here, from.iter().copied());
-        assert!(attempts.begin(ann(&[]), here, now).is_err(), "known nowhere");
-        assert!(attempts.begin(ann(&[there]), here, now).is_err(), "known elsewhere");
+        let ann = SignInAttempt::Password { login: "ann", known: true };
+        assert!(!attempts.fail(unknown("ann"), here, now), "another browser");
         for _ in 0..PAIR {
-            assert_eq!(attempts.begin(ann(&[there, here]), here, now), Ok(()), "known here");
+            assert!(attempts.fail(ann, here, now), "the known one");
         }
-        assert!(attempts.begin(ann(&[here]), here, now).is_err(), "its own failures count");
+        assert!(!attempts.fail(ann, here, now), "its own failures count");
     }
 
     #[test]
     fn a_success_forgives() {
         let (attempts, now, client) = (Attempts::default(), Instant::now(), [10, 0, 0, 1].into());
         for _ in 0..10 * LOGIN {
-            assert_eq!(attempts.begin(unknown("ann"), client, now), Ok(()));
-            attempts.succeed(unknown("ann"), client);
+            let mut attempt = attempts.begin(unknown("ann"), client, now).ok().unwrap();
+            attempt.compare();
+            attempt.succeed();
         }
+    }
+
+    #[test]
+    fn what_was_not_compared_was_no_attempt() {
+        let (attempts, now, client) = (Attempts::default(), Instant::now(), IpAddr::from([10, 0, 0, 1]));
+        for _ in 0..10 * LOGIN {
+            drop(attempts.begin(unknown("ann"), client, now).ok().unwrap());
+        }
+        assert!(attempts.fail(unknown("ann"), client, now));
+        assert!(attempts.0.lock().unwrap().waiting.is_empty());
+    }
+
+    #[test]
+    fn few_wait_from_one_address() {
+        let (attempts, now, client) = (Attempts::default(), Instant::now(), IpAddr::from([10, 0, 0, 1]));
+        let begin = |login, client| attempts.begin(login, client, now);
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| begin(unknown("ann"), client).ok().unwrap()).collect();
+        assert_eq!(begin(unknown("bob"), client).err(), Some(NoAttempt::Busy));
+        assert!(begin(unknown("bob"), [10, 0, 0, 2].into()).is_ok(), "from elsewhere");
+        assert!(begin(SignInAttempt::Password { login: "bob", known: true }, client).is_ok());
+        waiting[0].compare();
+        assert!(begin(unknown("bob"), client).is_ok(), "one has its turn");
     }
 
     #[test]
@@ -211,8 +298,8 @@ mod tests {
         for number in 0..u32::try_from(KEPT).unwrap() {
             let client = IpAddr::from(number.to_be_bytes());
             let at = now + Duration::from_millis(u64::from(number));
-            assert_eq!(attempts.begin(unknown(&number.to_string()), client, at), Ok(()));
+            assert!(attempts.fail(unknown(&number.to_string()), client, at));
         }
-        assert!(attempts.0.lock().unwrap().len() <= KEPT);
+        assert!(attempts.0.lock().unwrap().failures.len() <= KEPT);
     }
 }

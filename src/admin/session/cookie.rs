@@ -1,39 +1,59 @@
-//! The one cookie: what it is called, how it is found and how it is set.
+//! The cookie of a session, and that of a browser that somebody has signed in with: what they are called, how they
+//! are found and how they are set.
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::secret::Secret;
+use super::secret::{Csrf, Secret};
 use crate::{authz::cookies, store::ABSOLUTE};
+
+/// How long a browser is known, in seconds: 90 days.
+const KNOWN_FOR: i64 = 90 * 24 * 3600;
 
 /// What the browser sent; nothing when there are several, since nobody knows who set which.
 pub(in crate::admin) fn read(headers: &HeaderMap, secure: bool) -> Option<Secret> {
-    let wanted = name(secure);
+    Secret::parse(sent(headers, name(cookies::SESSION, secure))?)
+}
+
+fn sent<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(name, _)| *name == wanted).map(|(_, value)| value);
     match (values.next(), values.next()) {
-        (Some(value), None) => Secret::parse(value),
+        (Some(value), None) => Some(value),
         _ => None,
     }
 }
 
+/// Whether the account whose `proof` this is has signed in with this browser before.
+pub(in crate::admin) fn is_known(headers: &HeaderMap, secure: bool, proof: &Csrf) -> bool {
+    sent(headers, name(cookies::KNOWN, secure)).is_some_and(|sent| proof.is(sent.as_bytes()))
+}
+
+pub(in crate::admin) fn make_known(proof: &Csrf, secure: bool) -> Option<HeaderValue> {
+    let name = name(cookies::KNOWN, secure);
+    let mut value = HeaderValue::try_from(written(name, &proof.text(), secure, KNOWN_FOR)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 pub(in crate::admin) fn set(secret: &Secret, secure: bool) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(written(secret.expose(), secure, ABSOLUTE)).ok()?;
+    let mut value =
+        HeaderValue::try_from(written(name(cookies::SESSION, secure), secret.expose(), secure, ABSOLUTE))
+            .ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
 pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {
-    HeaderValue::try_from(written("", secure, 0)).ok()
+    HeaderValue::try_from(written(name(cookies::SESSION, secure), "", secure, 0)).ok()
 }
 
-fn written(value: &str, secure: bool, max_age: i64) -> String {
+fn written(name: &str, value: &str, secure: bool, max_age: i64) -> String {
     let mark = if secure { "; Secure" } else { "" };
-    format!("{}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{mark}", name(secure))
+    format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{mark}")
 }
 
-fn name(secure: bool) -> &'static str {
-    let [bound, plain] = cookies::SESSION;
+fn name([bound, plain]: [&'static str; 2], secure: bool) -> &'static str {
     if secure { bound } else { plain }
 }
 

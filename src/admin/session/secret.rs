@@ -18,13 +18,15 @@ pub(in crate::admin) struct Secret(Zeroizing<String>);
 #[derive(Clone, Copy)]
 pub struct Csrf(blake3::Hash);
 
-/// By which [`Csrf`]s are made for users whom a proxy vouches for with every request.
+/// By which [`Csrf`]s are made for users whom a proxy vouches for with every request, and what browsers keep that
+/// an account has signed in with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FormKey([u8; 32]);
 
 const SESSION: &str = "permgate 2026-11 session digest";
 const CSRF: &str = "permgate 2026-11 session csrf";
 const HEADER: &str = "permgate 2026-11 header csrf";
+const BROWSER: &str = "permgate 2026-11 known browser";
 
 impl Secret {
     pub(in crate::admin) fn draw() -> Result<Self, Problem> {
@@ -65,6 +67,12 @@ impl FormKey {
 
     pub fn of_secret(secret: &[u8]) -> Self {
         Self(blake3::derive_key(HEADER, secret))
+    }
+
+    /// What a browser has that somebody has signed in with, by the password that they have now.
+    pub(in crate::admin) fn browser(&self, user: &str, phc: &str) -> Csrf {
+        let key = blake3::derive_key(BROWSER, &self.0);
+        Csrf(blake3::keyed_hash(&key, format!("{user} {phc}").as_bytes()))
     }
 
     pub(in crate::admin) fn csrf(&self, user: &str) -> Csrf {

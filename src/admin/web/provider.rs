@@ -66,11 +66,12 @@ async fn come_back(
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
     };
     let (attempt, now) = (SignInAttempt::Provider, std::time::Instant::now());
-    context.attempts().begin(attempt, visit.client, now).map_err(Problem::too_many_attempts)?;
+    let mut attempt = context.attempts().begin(attempt, visit.client, now).map_err(Problem::from)?;
+    attempt.compare();
     let person = relying.person(&flow, returned).await;
     // What the provider is to blame for is nobody's guess.
     if matches!(person, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
-        context.attempts().succeed(attempt, visit.client);
+        attempt.succeed();
     }
     let person = person.map_err(|error| {
         context.note_failure(None, LoginMethod::Provider, &visit);
