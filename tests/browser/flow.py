@@ -279,7 +279,7 @@ def walk(parts, scripts=True, width=1280):
                 driver.save_screenshot(SHOTS / f"failed-{name}.png")
                 (SHOTS / f"failed-{name}.txt").write_text(traceback.format_exc())
                 raise
-        return driver.get_cookies()[0] if scripts else None
+        return driver.get_cookie("permgate") if scripts else None
     finally:
         driver.quit()
 
