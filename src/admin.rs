@@ -63,6 +63,7 @@ pub mod wire;
 
 use axum::Router;
 
+pub(crate) use self::web::reason_in_words;
 pub use self::{
     audit::AuditView,
     client::MetricsAccess,

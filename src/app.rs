@@ -99,8 +99,6 @@ pub enum StartError {
     Tls(#[from] tls::TlsError),
     #[error("{0}")]
     Keyring(#[from] KeyringError),
-    #[error("failed to open the access log: {0}")]
-    AccessLog(io::Error),
     #[error("failed to start a thread: {0}")]
     Thread(io::Error),
     #[error("failed to open a listening socket: {0}")]
@@ -149,7 +147,8 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let metrics = Metrics::new(store.metrics());
     metrics.set(config.metrics);
     metrics.name_services(&state.snapshot().rules);
-    let log = AccessLog::start(config.log.access.clone(), metrics.clone()).map_err(StartError::AccessLog)?;
+    let log = AccessLog::start(config.log.access.clone(), metrics.clone())
+        .map_err(|error| Errors(vec![config.access_log_problem(&error)]))?;
     let certificates = ActiveCertificates::load(&config, metrics.clone())?;
     let (watch, changes) = watch::watch();
     watch.follow(reload::certificate_files(&config));

@@ -23,6 +23,7 @@ use crate::{
     store,
 };
 
+mod access_log;
 mod address;
 mod admin;
 mod assertion;
@@ -36,6 +37,7 @@ pub mod key;
 pub mod keys;
 mod limits;
 mod oidc;
+mod place;
 mod problem;
 mod public;
 mod punycode;

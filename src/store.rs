@@ -37,8 +37,8 @@ mod writer;
 pub use audit::{Verified, VerifyError};
 pub use change::{
     Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewSession, NewToken, NewUser, Nodes, Page, Policy, ProvidedSession, ReadError, RoleEdit,
-    Settings, TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
+    ImportedToken, NewSession, NewToken, NewUser, Nodes, Page, Policy, ProvidedSession, ReadError,
+    Registered, RoleEdit, Settings, TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
 };
 pub use load::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SeenSession};

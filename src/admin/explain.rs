@@ -167,7 +167,7 @@ fn without_token(mut explanation: Explanation) -> Explanation {
         named(&mut step.looked_at);
         named(&mut step.result);
     }
-    if let Ok(forwarded) = &mut explanation.outcome {
+    if let Ok(Some(forwarded)) = &mut explanation.outcome {
         for (_, value) in &mut forwarded.set {
             *value = value.replace(STAND_IN, "(the token's id)");
         }
@@ -257,7 +257,8 @@ fn view(explanation: &Explanation) -> Value {
         "steps": steps,
     });
     match &explanation.outcome {
-        Ok(forwarded) => {
+        Ok(None) => body["outcome"] = "answered".into(),
+        Ok(Some(forwarded)) => {
             body["outcome"] = "forwarded".into();
             body["forwarded"] = json!({
                 "upstream": forwarded.upstream,

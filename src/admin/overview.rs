@@ -29,8 +29,10 @@ pub struct Overview {
     pub tokens: u64,
     pub imported: u64,
     pub users: usize,
-    /// In flight at this moment.
+    /// In flight at this moment, apart from the request that asks.
     pub live: usize,
+    /// Urls that are down or left out for a while, by upstream.
+    pub down: BTreeMap<String, Vec<String>>,
     /// Seconds of a step.
     pub step: u64,
     /// Ends of the steps, the oldest first; every list below has as many.
@@ -57,11 +59,12 @@ pub struct Series {
 
 async fn overview(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
-    Ok(ok(&read(&context).await))
+    Ok(ok(&read(&context, &caller).await))
 }
 
-pub(super) async fn read(context: &Context) -> Overview {
-    let live = context.fence.list().await.len();
+pub(super) async fn read(context: &Context, caller: &Caller) -> Overview {
+    let rows = context.fence.list().await;
+    let live = rows.iter().filter(|row| *row.request_id != *caller.request_id).count();
     let steps = context.history().steps();
     let mut keys: Vec<&String> = steps.iter().flat_map(|step| step.services.keys()).collect();
     keys.sort_unstable();
@@ -82,6 +85,11 @@ pub(super) async fn read(context: &Context) -> Overview {
         all.push(&sum);
     }
     let readings = context.readings();
+    let down = context.metrics.upstreams().into_iter().filter_map(|upstream| {
+        let urls = upstream.urls.into_iter().filter(|url| !url.up || url.ejected).map(|url| url.url);
+        let urls: Vec<String> = urls.collect();
+        (!urls.is_empty()).then_some((upstream.name, urls))
+    });
     let accounts = context.store.accounts();
     Overview {
         ready: readings.ready,
@@ -90,6 +98,7 @@ pub(super) async fn read(context: &Context) -> Overview {
         imported: readings.imported,
         users: accounts.users().filter(|user| user.record.deleted_at.is_none()).count(),
         live,
+        down: down.collect(),
         step: STEP.as_secs(),
         at: steps.iter().map(|step| Time(step.at)).collect(),
         all,

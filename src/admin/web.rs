@@ -24,6 +24,7 @@ use self::shell::{Failed, Reader, Shell, problems_as_pages, render};
 use super::{Context, wire::UNRESERVED};
 
 pub(super) use self::shell::not_found;
+pub(crate) use self::words::reason as reason_in_words;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()

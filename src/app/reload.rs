@@ -75,13 +75,10 @@ impl Reloader {
         let next = aside(move || Config::load(&file)).await.map_err(|why| self.refused(why))?;
         let next = next.map_err(|errors| ReloadError::Invalid(configuration_errors(&errors)))?;
         if let Some(key) = present.unreloadable_change(&next) {
-            return Err(self
-                .refused(format!("{key} cannot be changed by a reload: stop permgate and start it again")));
+            return Err(refused_at(key, &next, format!("{key} cannot be changed by a reload")));
         }
         if let Some(key) = self.certificates.unreloadable_change(&next) {
-            return Err(self.refused(format!(
-                "{key} cannot be switched on or off by a reload: stop permgate and start it again"
-            )));
+            return Err(refused_at(key, &next, format!("{key} cannot be switched on or off by a reload")));
         }
         let (own, upstreams) = (self.own.clone(), next.proxy.upstreams.clone());
         let checked = tokio::task::spawn_blocking(move || own.check(upstreams.values())).await;
@@ -239,6 +236,12 @@ impl Reloader {
         let file = self.file.display().to_string();
         ReloadError::Invalid(vec![ConfigurationError { file, line: None, column: None, message }])
     }
+}
+
+/// What takes a restart, where the file sets it.
+fn refused_at(key: &str, next: &Config, message: String) -> ReloadError {
+    let problem = next.problem_of(key, message, "stop permgate and start it again");
+    ReloadError::Invalid(configuration_errors(&Errors(vec![problem])))
 }
 
 /// Everything that is read again when it changes.

@@ -11,9 +11,10 @@ use crate::authz::{
         patterns,
     },
     path::RequestPath,
-    rules::{Authorization, Origin, ServiceKey},
+    rules::{Authorization, Origin, RESERVED_PREFIX, ServiceKey},
     secret::{BearerForm, Digest, TokenId, redact},
     subject::{Access, Directory, Scope, Token, TokenEnd, UserIx},
+    time::Timestamp,
 };
 
 /// A decision with its steps, in the order in which they were taken; the last one decided.
@@ -23,9 +24,10 @@ pub struct Explanation {
     pub reason: Reason,
     /// The service, where the decision came that far.
     pub service: Option<ServiceKey>,
-    /// The deciding line of the configuration.
+    /// The deciding line of the configuration, where one decided.
     pub origin: Option<Origin>,
-    pub outcome: Result<Forwarded, Answer>,
+    /// `None`: the gateway itself answers.
+    pub outcome: Result<Option<Forwarded>, Answer>,
 }
 
 /// One step of the decision.
@@ -58,15 +60,33 @@ pub struct Forwarded {
 pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
     let mut steps = Steps(Vec::new());
     let decided = decide_observed(query, facts, &mut steps);
-    let Steps(steps) = steps;
-    let origin = steps.iter().rev().find_map(|step| step.origin.clone());
+    let Steps(mut steps) = steps;
     let (reason, owner, outcome) = match decided {
         Ok(permit) => match forwarded(&permit, query, facts.directory) {
-            Ok(forwarded) => (permit.reason(), Some(permit.owner()), Ok(forwarded)),
+            Ok(forwarded) => (permit.reason(), Some(permit.owner()), Ok(Some(forwarded))),
             Err(reason) => (reason, Some(permit.owner()), Err(reason.answer(None))),
         },
-        Err(denial) => (denial.reason, denial.owner, Err(denial.answer())),
+        Err(denial) => {
+            if let Some(step) = steps.last_mut().filter(|step| step.name == "token") {
+                step.result = refusal(denial.reason, query, facts.token);
+            }
+            match own_endpoint(&mut steps, denial.reason, query) {
+                true => (Reason::Answered, None, Ok(None)),
+                false => (denial.reason, denial.owner, Err(denial.answer())),
+            }
+        }
     };
+    let by_the_file = matches!(
+        reason,
+        Reason::Ok
+            | Reason::OkAnonymous
+            | Reason::WrongCarrier
+            | Reason::MethodNotAllowed
+            | Reason::ReadServiceDenied
+            | Reason::ScopeDenied
+            | Reason::ReadOnlyScope
+    );
+    let origin = steps.last().filter(|_| by_the_file).and_then(|step| step.origin.clone());
     let service = owner.map(|owner| owner.service.spec.key.clone());
     Explanation { steps, reason, service, origin, outcome }
 }
@@ -108,6 +128,71 @@ impl Observer for Steps {
         let Observation { looked_at, result, origin } = observe();
         self.0.push(Step { name, looked_at, result, origin });
     }
+}
+
+/// Row 5 in words.
+fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
+    let at = |time: Option<Timestamp>| {
+        let time = time.and_then(|time| jiff::Timestamp::from_millisecond(time.as_millis()).ok());
+        time.map(|time| format!("{time:.0}")).unwrap_or_default()
+    };
+    match (reason, token) {
+        (Reason::MalformedToken, _) => "is not of permgate's form, and no token was imported".to_owned(),
+        (Reason::ChecksumMismatch, _) => "is mistyped: its checksum is wrong".to_owned(),
+        (Reason::UnknownToken, _) => "is unknown".to_owned(),
+        (Reason::OwnerDeleted, _) => "belongs to an account that was deleted".to_owned(),
+        (Reason::OwnerBanned, _) => "belongs to an account that is disabled".to_owned(),
+        (Reason::TokenRevoked, _) => "was revoked".to_owned(),
+        (Reason::TokenRotated, _) => "was replaced by a newer one, and its grace period is over".to_owned(),
+        (Reason::TokenExpired, Some(token)) => format!("expired at {}", at(token.expires_at)),
+        (Reason::TokenNotYetValid, Some(token)) => format!("is not valid before {}", at(token.not_before)),
+        (Reason::IpNotAllowed, Some(token)) => {
+            let networks: Vec<String> = token.allow_ips.iter().map(ToString::to_string).collect();
+            format!("may be used from {} alone, and this is {}", networks.join(", "), query.client)
+        }
+        _ => reason.code().to_owned(),
+    }
+}
+
+/// What the proxy listener has of its own, and what it answers by where that is not the token of the request
+/// (docs/endpoints.md).
+const ENDPOINTS: [(&str, Option<&str>); 6] = [
+    ("/whoami", None),
+    ("/rotate", None),
+    ("/auth", Some("the request that the proxy in front tells of")),
+    ("/jwks.json", Some("no credential at all")),
+    ("/registry", Some("the password of the login")),
+    ("/token", Some("the token of the CI system")),
+];
+
+/// Tells of the gateway's own endpoint instead of a service that does not exist. Whether the gateway answers there.
+fn own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> bool {
+    let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
+    let Some(rest) =
+        path.strip_prefix(RESERVED_PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    else {
+        return false;
+    };
+    if let Some(owner) = steps.iter_mut().find(|step| step.name == "owner" && reason != Reason::AmbiguousPath)
+    {
+        owner.result = "belongs to the gateway itself".to_owned();
+    }
+    let below = |name: &str| name == "/auth" && rest.starts_with("/auth/");
+    let Some((_, credential)) = ENDPOINTS.iter().find(|(name, _)| rest == *name || below(name)) else {
+        return false;
+    };
+    // Rows 1 to 5, or those before the credential.
+    let end = if credential.is_some() { "credential" } else { "service" };
+    let Some(end) = steps.iter().position(|step| step.name == end) else { return false };
+    steps.truncate(end);
+    let by = credential.map(|credential| format!(" by {credential}")).unwrap_or_default();
+    steps.push(Step {
+        name: "endpoint",
+        looked_at: path.to_owned(),
+        result: format!("the gateway itself answers{by}, where this is configured"),
+        origin: None,
+    });
+    true
 }
 
 /// The edits of [`edit_request`], made on a request that has a credential and nothing else.
@@ -178,100 +263,4 @@ const OF_ONE_CONNECTION: [&str; 10] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    use http::Method;
-
-    use super::*;
-    use crate::authz::{
-        decide::decide,
-        fixture::{DIGEST, Fixture},
-        rules::{Identity, Secret},
-    };
-
-    fn query(path: &str) -> Query<'_> {
-        Query {
-            method: &Method::GET,
-            host: Some("example.org"),
-            path: RequestPath::parse(path),
-            token_in_url: false,
-            credential: Credential::Bearer { form: BearerForm::Own, digest: Some(DIGEST) },
-            client: [192, 0, 2, 1].into(),
-            upgrade: false,
-            method_override: false,
-            destination: None,
-            stated_hosts: &[],
-        }
-    }
-
-    #[test]
-    fn it_tells_what_the_decision_comes_to() {
-        let fixture = Fixture::new();
-        let token = fixture.token();
-        let check = |path: &str, reason: Reason, last: &str, line: Option<u32>| {
-            let facts = Facts { token: Some(&token), ..fixture.facts() };
-            let explanation = explain(&query(path), facts);
-            let decided =
-                decide(&query(path), facts).map_or_else(|denial| denial.reason, |permit| permit.reason());
-            assert_eq!((explanation.reason, decided), (reason, reason), "{path}");
-            assert_eq!(explanation.steps.last().map(|step| step.name), Some(last), "{path}");
-            assert_eq!(explanation.origin.map(|origin| origin.line), line, "{path}");
-            assert_eq!(explanation.outcome.is_ok(), reason == Reason::Ok, "{path}");
-        };
-        check("/api/x", Reason::Ok, "scope", Some(10));
-        check("/api/reports", Reason::ScopeDenied, "scope", Some(10));
-        check("/api/..", Reason::BadPath, "path", None);
-        check("/api/%72eports", Reason::AmbiguousPath, "owner", None);
-        check("/nobody", Reason::NoService, "service", None);
-    }
-
-    #[test]
-    fn it_tells_what_would_be_sent_but_no_credential() {
-        let fixture = Fixture::with(|youtrack| {
-            youtrack.authorization =
-                Authorization::Replace(Secret(HeaderValue::from_static("Basic c2VjcmV0")));
-        });
-        let token = fixture.token();
-        let facts = Facts { token: Some(&token), ..fixture.facts() };
-        let text = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
-        let path = format!("/api/{text}");
-        let explanation = explain(&query(&path), facts);
-        let printed = format!("{explanation:?}");
-        assert!(!printed.contains(text) && !printed.contains("c2VjcmV0"), "{printed}");
-        let forwarded = explanation.outcome.unwrap();
-        assert_eq!(
-            (forwarded.upstream.as_str(), forwarded.path.as_str()),
-            ("youtrack", "/api/pgt_A1iceYt00001_...")
-        );
-        for field in [("x-permgate-user", "alice"), ("authorization", "(redacted)")] {
-            assert!(forwarded.set.contains(&(field.0.to_owned(), field.1.to_owned())), "{field:?}");
-        }
-    }
-
-    #[test]
-    fn it_tells_what_would_be_signed() {
-        let fixture = Fixture::with(|youtrack| youtrack.identity = Identity::Jwt);
-        let token = fixture.token();
-        let facts = Facts { token: Some(&token), ..fixture.facts() };
-        let set = explain(&query("/api/x"), facts).outcome.unwrap().set;
-        let ours: Vec<_> = set.iter().filter(|(name, _)| name.starts_with("x-permgate")).collect();
-        let assertion = "(signed for each request: aud youtrack, sub id-alice, login alice, groups [developers], token_id A1iceYt00001)";
-        assert_eq!(ours, [&("x-permgate-assertion".to_owned(), assertion.to_owned())]);
-    }
-
-    #[test]
-    fn a_user_is_explained_without_a_token() {
-        let mut fixture = Fixture::new();
-        let explain_alice = |fixture: &Fixture, path: &str| {
-            explain_user(
-                &Query { credential: Credential::Missing, ..query(path) },
-                fixture.facts(),
-                UserIx(0),
-            )
-            .reason
-        };
-        assert_eq!(explain_alice(&fixture, "/api/reports/1"), Reason::Ok);
-        assert_eq!(explain_alice(&fixture, "/nobody"), Reason::NoService);
-        fixture.change_user(|alice| alice.readable = [].into_iter().collect());
-        assert_eq!(explain_alice(&fixture, "/api/reports/1"), Reason::ReadServiceDenied);
-    }
-}
+mod tests;

@@ -7,10 +7,10 @@ use super::{
     Global,
     client::Client,
     failure::{Failure, painted, say},
-    output::{Format, pretty, print},
+    output::{Format, counted, pretty, print},
 };
 use crate::{
-    config::{Config, Problem},
+    config::{self, Config, Problem},
     net::{Address, BudgetLimits, Machine},
 };
 
@@ -25,8 +25,12 @@ impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let (errors, warnings, services, budgets, environment) = match Config::load(global.config()) {
             Ok(mut config) => {
-                let unknown = unknown_readers(global, &config);
-                config.warnings.extend(unknown);
+                if let Some(listener) = listener(global, &config) {
+                    let unknown = unknown_readers(&listener, &config);
+                    config.warnings.extend(unknown);
+                    config.warnings.extend(unreloadable(&listener, &config));
+                }
+                config.exposed.extend(config.access_log_error());
                 let budgets = config.budget_limits(Machine::read());
                 (config.exposed, config.warnings, config.services.len(), Some(budgets), config.environment)
             }
@@ -62,16 +66,18 @@ impl Check {
                 }
             }
         }
-        let counted = count(errors.len(), "error");
         if failed {
-            let counted = if errors.is_empty() { count(warnings.len(), "warning") } else { counted };
-            return Err(Failure::usage(format!("{} has {counted}", global.config().display())));
+            let found = match errors.len() {
+                0 => counted(warnings.len() as u64, "warning"),
+                errors => counted(errors as u64, "error"),
+            };
+            return Err(Failure::usage(format!("{} has {found}", global.config().display())));
         }
-        let services = count(services, "service");
+        let services = counted(services as u64, "service");
         let warnings = if warnings.is_empty() {
             String::new()
         } else {
-            format!(", {}", count(warnings.len(), "warning"))
+            format!(", {}", counted(warnings.len() as u64, "warning"))
         };
         say(&format!("{} is valid: {services}{warnings}", global.config().display()));
         if let (Format::Table, Some(budgets)) = (global.output, &budgets) {
@@ -81,16 +87,26 @@ impl Check {
     }
 }
 
-/// Readers that are no group. Groups are in the store: where no gateway answers on the unix socket, it is not known
-/// which there are, and nothing is said.
-fn unknown_readers(global: &Global, config: &Config) -> Vec<Problem> {
+/// Whom to ask what the file alone does not say; where no gateway answers on the unix socket, nothing is said.
+fn listener(global: &Global, config: &Config) -> Option<Client> {
     let socket = config.admin.listen.iter().any(|listen| matches!(listen.address, Address::Unix(_)));
     if !socket && global.admin.is_none() && !global.offline {
-        return Vec::new();
+        return None;
     }
-    let groups = Client::new(global).and_then(|client| client.list("/v1/groups?limit=1000", None));
-    let Ok(groups) = groups else { return Vec::new() };
+    Client::new(global).ok()
+}
+
+/// Readers that are no group: groups are in the store.
+fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
+    let Ok(groups) = listener.list("/v1/groups?limit=1000", None) else { return Vec::new() };
     config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
+}
+
+/// What a reload would refuse, beside the configuration that is in force.
+fn unreloadable(listener: &Client, config: &Config) -> Option<Problem> {
+    let answer = listener.get("/v1/config").ok()?;
+    let running = config::parse(answer["text"].as_str()?, &config.file).ok()?;
+    config.restart_warning(&running)
 }
 
 /// What follows from descriptors and memory, here and for this user.
@@ -144,8 +160,4 @@ fn record(problem: &Problem) -> Value {
         "advice": problem.advice,
         "excerpt": problem.excerpt,
     })
-}
-
-fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }

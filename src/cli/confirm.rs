@@ -18,12 +18,15 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// One line from the terminal, trimmed.
+/// One line from the terminal, trimmed. Its end (Ctrl-D) is no answer.
 pub(super) fn ask(question: &str) -> Result<String, Failure> {
     let mut stderr = io::stderr();
     write!(stderr, "{question}")?;
     stderr.flush()?;
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        writeln!(stderr)?;
+        return Err(Failure::failed("nothing was changed"));
+    }
     Ok(line.trim().to_owned())
 }

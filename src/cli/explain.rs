@@ -83,7 +83,11 @@ fn show(answer: &Value) -> Result<(), Failure> {
         ))?;
     }
     let place = place(&answer["origin"]).map_or(String::new(), |place| format!(", decided by {place}"));
-    print(&format!("\n{}: {}{place}", text(&answer["outcome"]), text(&answer["reason"])))?;
+    let outcome = match text(&answer["outcome"]) {
+        answered if answered == "answered" => "answered by the gateway itself".to_owned(),
+        outcome => format!("{outcome}: {}", text(&answer["reason"])),
+    };
+    print(&format!("\n{outcome}{place}"))?;
     if let Some(response) = answer["answer"].as_object() {
         print(&format!(
             "{} {}: {}",
@@ -101,12 +105,25 @@ fn show(answer: &Value) -> Result<(), Failure> {
             print(&format!("  + {}: {}", text(&field["name"]), text(&field["value"])))?;
         }
         let dropped: Vec<String> = sent["dropped"].as_array().into_iter().flatten().map(text).collect();
-        if !dropped.is_empty() {
-            print(&format!("  - {}", dropped.join(", ")))?;
-        }
+        wrapped(&dropped).iter().try_for_each(|line| print(line))?;
     }
     Ok(())
 }
+
+/// Names as a list in lines of a hundred columns at most.
+fn wrapped(names: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let name = if index + 1 < names.len() { format!("{name},") } else { name.clone() };
+        match lines.last_mut().filter(|line| line.len() + 1 + name.len() <= WIDTH) {
+            Some(line) => *line = format!("{line} {name}"),
+            None => lines.push(format!("  {} {name}", if lines.is_empty() { '-' } else { ' ' })),
+        }
+    }
+    lines
+}
+
+const WIDTH: usize = 100;
 
 /// A long path does not push the results off the screen.
 const LOOKED_AT_MOST: usize = 40;
@@ -119,4 +136,21 @@ fn place(origin: &Value) -> Option<String> {
 fn text(value: &Value) -> String {
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     shown.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_wrapped() {
+        let names: Vec<String> = (0..9).map(|n| format!("x-a-field-of-some-length-{n}*")).collect();
+        let lines = wrapped(&names);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].starts_with("  - x-a-field-of-some-length-0*, x-a-"), "{lines:?}");
+        assert!(lines[1].starts_with("    x-a-") && lines[2].ends_with("-8*"), "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
+        assert_eq!(wrapped(&[]), [""; 0]);
+        assert_eq!(wrapped(&["te".to_owned()]), ["  - te"]);
+    }
 }

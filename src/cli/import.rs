@@ -18,7 +18,7 @@ use super::{
     Global,
     client::{Answer, Client, escape, refusal},
     failure::{Failure, chain, say, unreadable},
-    output::Format,
+    output::{Format, counted, pretty, print},
     target,
     token::{Import, present},
 };
@@ -26,7 +26,7 @@ use crate::{
     authz::{rules::BUILT_IN_SERVICE, subject::Access},
     store::{
         ImportedToken,
-        import::{self as store_import, ImportEvent, ImportRecord, Options},
+        import::{self as store_import, ImportEvent, ImportRecord, Options, Report},
         model::UserKind,
     },
 };
@@ -44,13 +44,11 @@ struct Importer<'g> {
     client: Client,
     make_owners: bool,
     progress: ProgressBar,
-    /// Lines of the chunk, with their numbers.
-    chunk: Vec<(u64, Value)>,
+    /// Lines of the chunk with their numbers, or why they are none: refusals are told in the order of the lines.
+    chunk: Vec<(u64, Result<Value, String>)>,
     bytes: usize,
-    imported: u64,
-    bad: u64,
-    /// Everything up to here has been answered.
-    done: u64,
+    /// Its `lines` have all been answered.
+    report: Report,
     global: &'g Global,
 }
 
@@ -65,17 +63,49 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
         progress: bar(length),
         chunk: Vec::new(),
         bytes: 0,
-        imported: 0,
-        bad: 0,
-        done: import.skip,
+        report: Report { lines: import.skip, ..Report::default() },
         global,
     };
     let outcome = importer.read(BufReader::new(input), import);
     importer.progress.finish_and_clear();
-    let Importer { imported, bad, done, .. } = importer;
-    say(&format!("{imported} tokens imported, {bad} lines refused, {done} lines read"));
-    outcome.inspect_err(|_| say(&format!("continue with `--skip {done}`")))?;
-    if bad > 0 { Err(Failure::failed(format!("{bad} lines were refused"))) } else { Ok(()) }
+    let report = importer.report;
+    match outcome {
+        Ok(()) => summarize(global, &report),
+        Err(failure) => {
+            say(&counts(&report));
+            say(&format!("continue with `--skip {}`", report.lines));
+            Err(failure)
+        }
+    }
+}
+
+fn summarize(global: &Global, report: &Report) -> Result<(), Failure> {
+    say(&counts(report));
+    let Report { lines, tokens, users, groups, members, skipped, bad, .. } = report;
+    let record = json!({
+        "tokens": tokens, "users": users, "groups": groups, "members": members,
+        "known": skipped, "refused": bad, "lines": lines,
+    });
+    match global.output {
+        Format::Json => print(&pretty(&record))?,
+        Format::Jsonl => print(&record.to_string())?,
+        Format::Table | Format::Id => {}
+    }
+    match bad {
+        0 => Ok(()),
+        1 => Err(Failure::failed("1 line was refused")),
+        _ => Err(Failure::failed(format!("{bad} lines were refused"))),
+    }
+}
+
+fn counts(report: &Report) -> String {
+    let Report { lines, tokens, users, groups, members, skipped, bad, .. } = *report;
+    let (tokens, users) = (counted(tokens, "token"), counted(users, "user"));
+    let (groups, members) = (counted(groups, "group"), counted(members, "membership"));
+    let there = if skipped == 1 { "1 line was".to_owned() } else { format!("{skipped} lines were") };
+    format!(
+        "{tokens}, {users}, {groups}, {members} imported; {there} there already, {bad} refused, {lines} read"
+    )
 }
 
 /// The file, or standard input, and how long it is.
@@ -116,11 +146,7 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
     let report = store_import::offline(&config.store, &options, input, &mut on_event);
     progress.finish_and_clear();
     let report = report.map_err(|error| Failure::failed(chain(&error)))?;
-    say(&format!(
-        "{} tokens, {} users, {} groups, {} memberships imported; {} lines were there already, {} refused, {} read",
-        report.tokens, report.users, report.groups, report.members, report.skipped, report.bad, report.lines
-    ));
-    if report.bad > 0 { Err(Failure::failed(format!("{} lines were refused", report.bad))) } else { Ok(()) }
+    summarize(global, &report)
 }
 
 impl Importer<'_> {
@@ -139,7 +165,7 @@ impl Importer<'_> {
                 continue;
             }
             if let Err(why) = self.take(number, &line)? {
-                self.refused(number, &why);
+                self.chunk.push((number, Err(why)));
             }
             if self.chunk.len() >= CHUNK_LINES || self.bytes >= CHUNK_BYTES {
                 self.send(number)?;
@@ -153,13 +179,13 @@ impl Importer<'_> {
         if line.len() > LONGEST_LINE {
             return Ok(Err(format!("longer than {LONGEST_LINE} bytes")));
         }
-        let (path, body, members) = match ImportRecord::parse(line) {
+        let (path, body, group) = match ImportRecord::parse(line) {
             Err(error) => return Ok(Err(error.to_string())),
             Ok(ImportRecord::Token(token)) => match token_body(token) {
                 Err(why) => return Ok(Err(why)),
                 Ok(body) => {
                     self.bytes += line.len();
-                    self.chunk.push((number, body));
+                    self.chunk.push((number, Ok(body)));
                     return Ok(Ok(()));
                 }
             },
@@ -169,28 +195,43 @@ impl Importer<'_> {
                     UserKind::Service => "service",
                 };
                 let name = name.unwrap_or_else(|| login.clone());
-                ("/v1/users", json!({ "login": login, "name": name, "kind": kind }), Vec::new())
+                ("/v1/users", json!({ "login": login, "name": name, "kind": kind }), None)
             }
             Ok(ImportRecord::Group { name, members }) => {
-                let paths = members
-                    .iter()
-                    .map(|login| format!("/v1/groups/{}/members/{}", escape(&name), escape(login)));
-                let paths = paths.collect();
-                ("/v1/groups", json!({ "name": name }), paths)
+                let path = format!("/v1/groups/{}", escape(&name));
+                ("/v1/groups", json!({ "name": name }), Some((path, members)))
             }
         };
         self.send(number - 1)?;
         let made = self.client.send(&Method::POST, path, Some(&body))?;
         // It was there already: an import may be repeated.
-        if !made.status.is_success() && made.body["error"] != "name_taken" {
+        let is_new = made.status.is_success();
+        if !is_new && made.body["error"] != "name_taken" {
             return self.line_refused(&made);
         }
-        for path in members {
-            let joined = self.client.send(&Method::PUT, &path, None)?;
-            if !joined.status.is_success() {
-                return self.line_refused(&joined);
+        let Some((path, members)) = group else {
+            self.report.users += u64::from(is_new);
+            self.report.skipped += u64::from(!is_new);
+            return Ok(Ok(()));
+        };
+        let present = if is_new { made.body } else { self.client.get(&path).unwrap_or_default() };
+        let present: Vec<&str> =
+            present["members"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut joined = 0;
+        for login in members {
+            if present.iter().any(|member| member.eq_ignore_ascii_case(&login)) {
+                continue;
             }
+            let answer =
+                self.client.send(&Method::PUT, &format!("{path}/members/{}", escape(&login)), None)?;
+            if !answer.status.is_success() {
+                return self.line_refused(&answer);
+            }
+            joined += 1;
         }
+        self.report.groups += u64::from(is_new);
+        self.report.members += joined;
+        self.report.skipped += u64::from(!is_new && joined == 0);
         Ok(Ok(()))
     }
 
@@ -207,28 +248,39 @@ impl Importer<'_> {
     fn send(&mut self, upto: u64) -> Result<(), Failure> {
         let chunk = std::mem::take(&mut self.chunk);
         self.bytes = 0;
-        if !chunk.is_empty() {
-            let (numbers, tokens): (Vec<u64>, Vec<Value>) = chunk.into_iter().unzip();
+        let tokens: Vec<&Value> = chunk.iter().filter_map(|(_, line)| line.as_ref().ok()).collect();
+        let answer = if tokens.is_empty() {
+            Value::Null
+        } else {
             let body = json!({ "tokens": tokens, "make_owners": self.make_owners });
-            let answer = self.client.post("/v1/tokens/import", &body)?;
-            let outcomes = answer["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
-            if outcomes.len() != numbers.len() {
-                return Err(Failure::failed("the admin listener did not answer for every line"));
-            }
-            for (number, outcome) in numbers.into_iter().zip(outcomes) {
-                match outcome["error_description"].as_str().or(outcome["error"].as_str()) {
-                    None => self.imported += 1,
-                    Some(why) => self.refused(number, why),
+            self.client.post("/v1/tokens/import", &body)?
+        };
+        let outcomes = answer["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if outcomes.len() != tokens.len() {
+            return Err(Failure::failed("the admin listener did not answer for every line"));
+        }
+        let mut outcomes = outcomes.iter();
+        for (number, line) in chunk {
+            let outcome = match line {
+                Err(why) => {
+                    self.refused(number, &why);
+                    continue;
                 }
+                Ok(_) => outcomes.next().unwrap_or(&Value::Null),
+            };
+            match outcome["error_description"].as_str().or(outcome["error"].as_str()) {
+                Some(why) => self.refused(number, why),
+                None if outcome["known"] == true => self.report.skipped += 1,
+                None => self.report.tokens += 1,
             }
         }
-        self.done = upto.max(self.done);
+        self.report.lines = upto.max(self.report.lines);
         Ok(())
     }
 
     fn refused(&mut self, number: u64, why: &str) {
-        self.bad += 1;
-        let message = match self.bad {
+        self.report.bad += 1;
+        let message = match self.report.bad {
             ..=MOST_REPORTED => format!("line {number}: {why}"),
             bad if bad == MOST_REPORTED + 1 => "more lines were refused; -o id reports all".to_owned(),
             _ => String::new(),

@@ -2,7 +2,7 @@
 //! away. Asks on a terminal for what was not given.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, IsTerminal, Write},
     net::{Ipv4Addr, TcpListener},
     path::{Path, absolute},
@@ -19,7 +19,12 @@ use super::{
     hint::quoted,
     output::{Format, pretty, print},
 };
-use crate::config;
+use crate::{
+    authz::{administration::names, rules::ServiceKey},
+    config::{self, Errors},
+    settings::UpstreamUrl,
+    store,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Init {
@@ -29,7 +34,7 @@ pub(super) struct Init {
     /// A path of it that clients may ask for, with everything below; may be repeated; all paths unless given
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
-    /// What the service is called in scopes
+    /// What the service is called in scopes: a-z, 0-9 and -, such as tracker; the first one a letter
     #[arg(long, value_name = "NAME", default_value = "app")]
     service: String,
     /// Where clients connect; a free port on this machine unless given
@@ -38,7 +43,7 @@ pub(super) struct Init {
     /// Where the page is; a free port on this machine unless given
     #[arg(long, value_name = "ADDRESS")]
     page: Option<String>,
-    /// Login of the first administrator
+    /// Login of the first administrator; unless given the name of the user who runs this, and admin for root
     #[arg(long, value_name = "LOGIN")]
     administrator: Option<String>,
 }
@@ -63,12 +68,19 @@ impl Init {
         if file.exists() {
             return Err(exists(file));
         }
+        if ServiceKey::parse(&self.service).is_none() {
+            let advice = "a-z, 0-9 and -, the first one a letter, such as tracker";
+            return Err(Failure::usage(format!(
+                "--service {:?}: a service's name has at most 63 of {advice}",
+                self.service
+            )));
+        }
         let asks = io::stdin().is_terminal() && io::stderr().is_terminal();
         let upstream = match self.upstream {
             Some(url) => url,
-            None if asks => {
-                or(ask("Where does your service listen? [http://127.0.0.1:8090] ")?, "http://127.0.0.1:8090")
-            }
+            None if asks => ask_until("Where does your service listen?", "http://127.0.0.1:8090", |url| {
+                UpstreamUrl::parse(url).map_err(|error| error.to_string())
+            })?,
             None => {
                 return Err(Failure::usage("name the service that you want behind tokens: --upstream URL"));
             }
@@ -81,15 +93,17 @@ impl Init {
         if paths.is_empty() {
             paths.push("/".to_owned());
         }
+        // Applications trust the name root: taking it needs a decision of its own.
         let proposed = std::env::var("USER")
             .ok()
-            .filter(|login| !login.is_empty())
+            .filter(|login| login != "root" && names::login(login).is_ok())
             .unwrap_or_else(|| "admin".to_owned());
-        // Applications trust this name: taking it needs a decision of its own.
-        let proposed = if proposed == "root" { "admin".to_owned() } else { proposed };
         let login = match self.administrator {
-            Some(login) => login,
-            None if asks => or(ask(&format!("Login of the first administrator? [{proposed}] "))?, &proposed),
+            Some(login) => names::login(&login)
+                .map_err(|error| Failure::usage(format!("--administrator {login:?}: {}", error.message)))?,
+            None if asks => ask_until("Login of the first administrator?", &proposed, |login| {
+                names::login(login).map_err(|error| error.message)
+            })?,
             None => proposed,
         };
         let offset = PORTS.into_iter().find(|port| free(*port) && free(port + 1)).unwrap_or(PORTS[0]);
@@ -97,7 +111,12 @@ impl Init {
         let page = self.page.unwrap_or_else(|| format!("127.0.0.1:{}", offset + 1));
         let text = configuration(&upstream, &paths, &self.service, &listen, &page);
         // Judged before anything is written, so that a mistake leaves nothing behind.
-        config::parse(&text, file).map_err(|errors| Failure::usage(errors.to_string()))?;
+        let config = config::parse(&text, file).map_err(|errors| by_options(&errors))?;
+        if store::is_at(&config.store) {
+            let path = config.store.path.display();
+            let advice = "move it away, or run `permgate init` in another directory";
+            return Err(Failure::usage(format!("there is a store in {path} already: {advice}")));
+        }
         let mut out =
             OpenOptions::new().write(true).create_new(true).open(file).map_err(|error| {
                 match error.kind() {
@@ -108,7 +127,12 @@ impl Init {
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
         say(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
-        let first = First::create(global, login, &self.service)?;
+        let first = First::create(global, login, &self.service).inspect_err(|_| {
+            // Else the next try would be refused.
+            if fs::remove_file(file).is_ok() {
+                say(&format!("removed {} again", file.display()));
+            }
+        })?;
         let path = if paths[0] == "/" { "/" } else { &paths[0] };
         let curl = format!("curl -i -H \"Authorization: Bearer {}\" http://{listen}{path}", first.token);
         match global.output {
@@ -157,8 +181,37 @@ impl First {
     }
 }
 
-fn or(written: String, default: &str) -> String {
-    if written.is_empty() { default.to_owned() } else { written }
+/// Until the answer will do; an empty one is the default.
+fn ask_until<T>(
+    question: &str,
+    default: &str,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Result<String, Failure> {
+    loop {
+        let written = ask(&format!("{question} [{default}] "))?;
+        let answer = if written.is_empty() { default.to_owned() } else { written };
+        match check(&answer) {
+            Ok(_) => return Ok(answer),
+            Err(why) => say(&why),
+        }
+    }
+}
+
+/// The file is not there yet: what is wrong with it is wrong with an option.
+fn by_options(errors: &Errors) -> Failure {
+    let lines = errors.0.iter().map(|problem| {
+        let key = problem.excerpt.split(' ').next().unwrap_or_default();
+        let option = match key {
+            "urls" => "--upstream: ",
+            "paths" => "--path: ",
+            "listen" if problem.excerpt.contains("unix:permgate.sock") => "--page: ",
+            "listen" => "--listen: ",
+            _ => "--service: ",
+        };
+        let advice = if problem.advice.is_empty() { String::new() } else { format!("; {}", problem.advice) };
+        format!("{option}{}{advice}", problem.message)
+    });
+    Failure::usage(lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn free(port: u16) -> bool {

@@ -157,6 +157,15 @@ fn whole_seconds(text: &str) -> Option<&str> {
     (time && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(seconds)
 }
 
+/// `1 token`, `2 tokens`; `1 entry`, `2 entries`.
+pub(super) fn counted(number: u64, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if number == 1 => format!("1 {noun}"),
+        Some(stem) => format!("{number} {stem}ies"),
+        None => format!("{number} {noun}s"),
+    }
+}
+
 pub(super) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())
 }

@@ -7,8 +7,12 @@ use super::{
     Global,
     client::Client,
     failure::{Failure, painted},
-    output::{Format, print},
+    output::{Format, counted, print},
 };
+use crate::admin;
+
+/// Refusals are shown by so many reasons.
+const SHOWN: usize = 10;
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
@@ -23,11 +27,12 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         let sum = |list: &str| -> u64 {
             overview["all"][list].as_array().into_iter().flatten().filter_map(Value::as_u64).sum()
         };
-        for field in ["users", "tokens", "live", "writable"] {
+        for field in ["users", "tokens", "live", "writable", "down"] {
             status[field] = overview[field].clone();
         }
         status["requests"] = sum("requests").into();
         status["refused"] = sum("refused").into();
+        status["failed"] = sum("failed").into();
         status["refusals"] = overview["refusals"].clone();
     }
     match global.output {
@@ -54,8 +59,21 @@ fn table(status: &Value) -> Result<(), Failure> {
     }
     print(&format!("users             {}\ntokens            {}", status["users"], status["tokens"]))?;
     print(&format!("in flight         {}", status["live"]))?;
-    let (requests, refused) = (&status["requests"], &status["refused"]);
-    print(&format!("in the last hour  {requests} requests, calls of the API among them; {refused} refused"))?;
+    for (upstream, urls) in status["down"].as_object().into_iter().flatten() {
+        let urls: Vec<&str> = urls.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let line = format!("down              {} of the upstream {upstream}", urls.join(", "));
+        print(&painted(&line, "31", &std::io::stdout()))?;
+    }
+    let number = |field: &str| status[field].as_u64().unwrap_or_default();
+    let failed = match number("failed") {
+        0 => String::new(),
+        failed => format!(", {failed} of them since an upstream or the gateway failed"),
+    };
+    print(&format!(
+        "in the last hour  {}, calls of the API among them; {} refused{failed}",
+        counted(number("requests"), "request"),
+        number("refused")
+    ))?;
     let mut refusals: Vec<(&String, u64)> = status["refusals"]
         .as_object()
         .into_iter()
@@ -63,8 +81,12 @@ fn table(status: &Value) -> Result<(), Failure> {
         .filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
         .collect();
     refusals.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    for (reason, count) in refusals.into_iter().take(5) {
-        print(&format!("  {count:>14}  {reason}"))?;
+    for (reason, count) in refusals.iter().take(SHOWN) {
+        print(&format!("  {count:>14}  {reason}: {}", admin::reason_in_words(reason)))?;
+    }
+    if refusals.len() > SHOWN {
+        let more = refusals[SHOWN..].iter().map(|(_, count)| count).sum::<u64>();
+        print(&format!("  {more:>14}  for other reasons, which -o json shows"))?;
     }
     Ok(())
 }

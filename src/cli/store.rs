@@ -18,6 +18,7 @@ use super::{
     Global,
     client::Client,
     failure::{Failure, chain, reason, say, unreadable},
+    output::counted,
     target,
 };
 use crate::store::{backup::Progress, restore};
@@ -112,10 +113,6 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
         say(&format!("the store that was there lies at {}", replaced.display()));
     }
     Ok(())
-}
-
-fn counted(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 pub(super) fn spinner() -> ProgressBar {

@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{Failure, say},
     hint::{self, Named},
-    output::{Columns, Format, ListView, print},
+    output::{Columns, Format, ListView, counted, print},
     target::ADMIN_VARIABLE,
     token::present,
 };
@@ -175,16 +175,15 @@ impl User {
             }
             Self::Unlink { login } => {
                 let answer = client.delete(&format!("{}/identities", path(&login)))?;
-                say(&format!(
-                    "unlinked {} from {login}",
-                    count(&answer["identities"], "identity", "identities")
-                ));
+                let identities = counted(answer["identities"].as_u64().unwrap_or_default(), "identity");
+                say(&format!("unlinked {identities} from {login}"));
                 tell_cut(&answer);
                 Ok(())
             }
             Self::SignOut { login } => {
                 let answer = client.delete(&format!("{}/sessions", path(&login)))?;
-                say(&format!("ended {} of {login}", count(&answer["sessions"], "session", "sessions")));
+                let sessions = counted(answer["sessions"].as_u64().unwrap_or_default(), "session");
+                say(&format!("ended {sessions} of {login}"));
                 tell_cut(&answer);
                 Ok(())
             }
@@ -218,8 +217,8 @@ impl User {
                     let dead = |token: &&Value| {
                         matches!(token["state"].as_str(), Some("revoked" | "rotated" | "expired"))
                     };
-                    let live = json!(tokens.len() - tokens.iter().filter(dead).count());
-                    let tokens = count(&live, "token", "tokens");
+                    let live = tokens.len() - tokens.iter().filter(dead).count();
+                    let tokens = counted(live as u64, "token");
                     confirm(&format!("Delete {login} and revoke {tokens}, for good?"), yes)?;
                 }
                 let answer = client.delete(&path(&login))?;
@@ -266,10 +265,6 @@ fn create(
             .map_err(|failure| failure.adding(&format!("{login} was created, without a link")));
     }
     global.output.changed(&record, COLUMNS, &format!("created {login}"))
-}
-
-fn count(number: &Value, one: &str, many: &str) -> String {
-    if *number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 impl User {

@@ -22,7 +22,11 @@ impl Config {
                     Some(group) => did_you_mean(group),
                     None => format!("create it with `permgate group create {name:?}`"),
                 };
-                problems.push(self.problem_at(service.origin.line, name, message, advice));
+                let key = format!("service.{}.readers", service.key);
+                problems.push(match self.variable_of(&key) {
+                    Some(_) => self.problem_of(&key, message, &advice),
+                    None => self.problem_at(service.origin.line, name, message, advice),
+                });
             }
         }
         problems

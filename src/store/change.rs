@@ -208,6 +208,14 @@ pub struct ImportedToken {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A line of an import that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Registered {
+    pub id: TokenId,
+    /// Since an earlier import; nothing was changed.
+    pub known: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct TokenFilter {
     /// Login.

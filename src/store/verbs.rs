@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Actor, AdminError, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit,
-    Idempotency, ImportedToken, NewToken, NewUser, Nodes, RoleEdit, Store, TokenEdit, Updated, UserEdit,
+    Idempotency, ImportedToken, NewToken, NewUser, Nodes, Registered, RoleEdit, Store, TokenEdit, Updated,
+    UserEdit,
     cluster::Completed,
     model::{
         AuditEvent, GrantRecord, GroupRecord, LastUsed, RevokeReason, RoleRecord, TokenRecord, UserRecord,
@@ -175,13 +176,19 @@ impl Store {
         actor: Actor,
         tokens: Vec<ImportedToken>,
         make_owners: bool,
-    ) -> Result<Vec<Result<TokenId, AdminError>>, ChangeError> {
+    ) -> Result<Vec<Result<Registered, AdminError>>, ChangeError> {
         let mut lines = Vec::with_capacity(tokens.len());
         for token in tokens {
             let (id, owner_id) = (draw_text()?.0, new_id());
             lines.push(PlannedImport { token, id, owner_id });
         }
-        Ok(self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?.0)
+        let drawn: Vec<TokenId> = lines.iter().map(|line| line.id).collect();
+        let (answers, _) =
+            self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?;
+        let registered = |(answer, drawn): (Result<TokenId, AdminError>, TokenId)| {
+            answer.map(|id| Registered { id, known: id != drawn })
+        };
+        Ok(answers.into_iter().zip(drawn).map(registered).collect())
     }
 
     /// The reload: compiles, publishes, fences. All or nothing.

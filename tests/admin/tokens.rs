@@ -184,8 +184,16 @@ fn digests_are_imported_line_by_line() {
         line("zz", "alice", "no digest"),
         line(&"ab".repeat(32), "nobody", "no owner"),
     ]});
-    let answer = fixture.must("POST", "/v1/tokens/import", Some(body));
-    assert_eq!((answer["imported"].as_u64(), answer["refused"].as_u64()), (Some(1), Some(2)), "{answer}");
+    let answer = fixture.must("POST", "/v1/tokens/import", Some(body.clone()));
+    let counts =
+        |answer: &Value| ["imported", "known", "refused"].map(|field| answer[field].as_u64().unwrap());
+    assert_eq!(counts(&answer), [1, 0, 2], "{answer}");
+    let again = fixture.must("POST", "/v1/tokens/import", Some(body));
+    assert_eq!(counts(&again), [0, 1, 2], "{again}");
+    assert_eq!(
+        (&again["tokens"][0]["known"], &again["tokens"][0]["id"]),
+        (&json!(true), &answer["tokens"][0]["id"])
+    );
     assert_eq!(answer["tokens"][1]["error"], "invalid_value");
     assert_eq!(answer["tokens"][2]["error"], "not_found");
     let whoami = fixture.call(&Sender::Bearer(foreign.into()), "GET", "/v1/whoami", None);

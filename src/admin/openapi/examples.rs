@@ -50,7 +50,7 @@ pub(super) fn of(schema: &str) -> Option<Value> {
             let series =
                 json!({"requests": [120], "refused": [3], "failed": [1], "p50": [1.5], "p95": [9.0]});
             json!({
-                "ready": true, "writable": true, "tokens": 210, "imported": 0, "users": 37, "live": 4, "step": 10,
+                "ready": true, "writable": true, "tokens": 210, "imported": 0, "users": 37, "live": 4, "down": {}, "step": 10,
                 "at": [AT], "all": series, "services": {"youtrack": series}, "refusals": {"unknown_token": 3},
             })
         }
@@ -62,10 +62,10 @@ pub(super) fn of(schema: &str) -> Option<Value> {
             "items": [{"index": 0, "tokens": [{"id": "A1iceYt00001", "revoked_now": true}]}], "revoked": 1, "cut": 0,
         }),
         "Imported" => json!({
-            "imported": 1, "refused": 1,
+            "imported": 1, "known": 0, "refused": 1,
             "tokens": [
-                {"id": "A1iceYt00001"},
-                {"error": "service_not_readable", "error_description": "the service cannot be read"},
+                {"id": "A1iceYt00001", "known": false},
+                {"known": false, "error": "service_not_readable", "error_description": "the service cannot be read"},
             ],
         }),
         _ => return None,

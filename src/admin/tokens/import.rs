@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::{secret::Digest, subject::Permission},
-    store::{AdminError, AdminErrorCode, ImportedToken},
+    store::{AdminError, AdminErrorCode, ImportedToken, Registered},
 };
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -45,6 +45,9 @@ pub struct ImportLine {
 #[serde(deny_unknown_fields)]
 pub struct ImportOutcome {
     pub id: Option<String>,
+    /// The digest was registered with this owner and name already; nothing was changed.
+    #[serde(default)]
+    pub known: bool,
     pub error: Option<String>,
     pub error_description: Option<String>,
 }
@@ -52,6 +55,8 @@ pub struct ImportOutcome {
 #[derive(Serialize, ToSchema)]
 pub(in crate::admin) struct Imported {
     imported: usize,
+    /// Those that were there already.
+    known: usize,
     refused: usize,
     tokens: Vec<ImportOutcome>,
 }
@@ -83,8 +88,9 @@ pub(super) async fn import(
         .into_iter()
         .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| import_outcome(&answer))))
         .collect();
-    let imported = tokens.iter().filter(|outcome| outcome.id.is_some()).count();
-    Ok(ok(&Imported { imported, refused: tokens.len() - imported, tokens }))
+    let known = tokens.iter().filter(|outcome| outcome.known).count();
+    let refused = tokens.iter().filter(|outcome| outcome.id.is_none()).count();
+    Ok(ok(&Imported { imported: tokens.len() - known - refused, known, refused, tokens }))
 }
 
 fn parse(line: ImportLine) -> Result<ImportedToken, AdminError> {
@@ -102,14 +108,16 @@ fn parse(line: ImportLine) -> Result<ImportedToken, AdminError> {
     })
 }
 
-fn import_outcome(answer: &Result<crate::authz::secret::TokenId, AdminError>) -> ImportOutcome {
+fn import_outcome(answer: &Result<Registered, AdminError>) -> ImportOutcome {
     match answer {
-        Ok(id) => ImportOutcome { id: Some(id.to_string()), error: None, error_description: None },
+        Ok(Registered { id, known }) => {
+            ImportOutcome { id: Some(id.to_string()), known: *known, error: None, error_description: None }
+        }
         Err(refusal) => refused(refusal),
     }
 }
 
 fn refused(refusal: &AdminError) -> ImportOutcome {
     let error = Some(refusal.code.word().to_owned());
-    ImportOutcome { id: None, error, error_description: Some(refusal.message.clone()) }
+    ImportOutcome { id: None, known: false, error, error_description: Some(refusal.message.clone()) }
 }

@@ -13,7 +13,7 @@ use super::{
         Global,
         client::Client,
         failure::{Failure, chain, say},
-        output::{self, Columns, Format, ListView},
+        output::{self, Columns, Format, ListView, counted},
         target,
     },
     spinner,
@@ -106,13 +106,18 @@ fn print(global: &Global, report: &Value) -> Result<(), Failure> {
     }
     let rows: u64 =
         report["rows"].as_object().into_iter().flatten().filter_map(|(_, rows)| rows.as_u64()).sum();
+    let number = |value: &Value, noun: &str| counted(value.as_u64().unwrap_or_default(), noun);
     let journal = &report["journal"];
     let read = format!(
-        "{} journal entries in {} files, {} checkpoints, {rows} rows; {} changes were acknowledged",
-        journal["entries"], journal["files"], report["checkpoints"], report["position"]
+        "{} in {}, {}, {}; {} acknowledged",
+        number(&journal["entries"], "journal entry"),
+        number(&journal["files"], "file"),
+        number(&report["checkpoints"], "checkpoint"),
+        counted(rows, "row"),
+        number(&report["position"], "change"),
     );
     if report["sound"] != true {
-        return Err(Failure::failed(format!("the store is damaged in {found} places ({read})")));
+        return Err(Failure::failed(format!("the store is damaged in {} ({read})", counted(found, "place"))));
     }
     let audit = match report["audit"]["hash"].as_str() {
         Some(hash) => format!("; the newest audit event is {}, {hash}", report["audit"]["seq"]),

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -98,7 +98,12 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     let failure = |action, e| Failure::new(action, &path, e);
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(|e| failure("open", e))?;
+    let mut file = options.open(&path).map_err(|e| match directory.metadata() {
+        Ok(metadata) if e.kind() == io::ErrorKind::PermissionDenied => {
+            OpenError::Denied { path: directory.to_owned(), uid: metadata.uid() }
+        }
+        _ => failure("open", e).into(),
+    })?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -23,6 +23,10 @@ pub enum OpenError {
     )]
     Locked { path: PathBuf, holder: String },
     #[error(
+        "the store {path} belongs to the user {uid}: run this as that user or as root; while the gateway runs, commands without --offline ask it"
+    )]
+    Denied { path: PathBuf, uid: u32 },
+    #[error(
         "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to make a new one"
     )]
     File { path: PathBuf },

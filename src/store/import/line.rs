@@ -1,6 +1,6 @@
 //! One line of an import file: JSON, one object, of one of three kinds. serde ends here.
 //!
-//! `{"digest": HEX, "owner": LOGIN, "name": TEXT, "scope": ["youtrack", "hub:read"], "expires_at"?: RFC 3339}`
+//! `{"digest": HEX, "owner": LOGIN, "name": TEXT, "scope": ["youtrack", "hub:read"], "expires_at"?: RFC 3339 or a date}`
 //! `{"user": LOGIN, "name"?: TEXT, "kind"?: "human" | "service"}`
 //! `{"group": NAME, "members": [LOGIN, ...]}`
 
@@ -42,7 +42,7 @@ pub enum LineError {
     Digest,
     #[error("`scope` has `{0}`, which is neither SERVICE nor SERVICE:read")]
     Scope(String),
-    #[error("`expires_at` is not a time as in 2027-01-31T00:00:00Z")]
+    #[error("`expires_at` is neither a date, such as 2027-01-31, nor a time, such as 2027-01-31T12:00:00Z")]
     Time,
     #[error("`kind` is neither human nor service")]
     UserKind,
@@ -121,7 +121,12 @@ fn scope_entry(entry: &str) -> Result<(String, Access), LineError> {
 }
 
 fn time(text: &str) -> Result<Timestamp, LineError> {
-    let time: jiff::Timestamp = text.parse().map_err(|_| LineError::Time)?;
+    let time: jiff::Timestamp = match text.parse::<jiff::civil::Date>() {
+        // As on the command line, its first moment in UTC.
+        Ok(date) if text.len() == "2027-01-31".len() => format!("{date}T00:00:00Z").parse(),
+        _ => text.parse(),
+    }
+    .map_err(|_| LineError::Time)?;
     Ok(Timestamp::from_millis(time.as_millisecond()))
 }
 
@@ -148,7 +153,9 @@ mod tests {
         };
         check("a token", &token(""), r#"ann/ci [("a", Full), ("b", Read)] None"#);
         check("with an end", &token(r#","expires_at":"1970-01-01T00:00:01Z""#), "Some(1000)");
-        check("an end without a zone", &token(r#","expires_at":"2030-01-01""#), "not a time");
+        check("a date", &token(r#","expires_at":"1970-01-02""#), "Some(86400000)");
+        check("no such date", &token(r#","expires_at":"2030-02-30""#), "neither a date");
+        check("an end without a zone", &token(r#","expires_at":"2030-01-01T00:00:00""#), "neither a date");
         check("an unknown field", &token(r#","notes":"x""#), "unknown field `notes`");
         check("a field twice", &token(r#","name":"y""#), "duplicate field");
         check("a field of another kind", &token(r#","members":[]"#), "takes no `members`");

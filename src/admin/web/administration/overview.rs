@@ -63,7 +63,7 @@ struct RefusalCount {
 
 pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
-    let overview = overview::read(&context).await;
+    let overview = overview::read(&context, &reader.caller).await;
     let upstreams = context.metrics.upstreams();
     let attention = Attention::read(&context).await?;
     let all = &overview.all;
@@ -90,7 +90,7 @@ pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Resp
         denied: figure(denied),
         failed: figure(failed),
         latency: latest(&all.p95),
-        live: overview.live.saturating_sub(1),
+        live: overview.live,
         tokens: overview.tokens,
         users: overview.users,
         chart: Chart::new(all, overview.step),

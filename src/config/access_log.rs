@@ -1,0 +1,44 @@
+//! The access log's file, which a start has to open.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+};
+
+use super::{Config, Problem};
+use crate::proxy::access_log::LogTarget;
+
+impl Config {
+    /// What a start would find, without making the file.
+    pub fn access_log_error(&self) -> Option<Problem> {
+        let LogTarget::File(path) = &self.log.access else { return None };
+        let found = match fs::metadata(path) {
+            // A pipe would have to be read by somebody.
+            Ok(metadata) if metadata.is_file() => OpenOptions::new().append(true).open(path).map(drop),
+            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                fs::metadata(directory.unwrap_or(Path::new("."))).map(drop)
+            }
+            other => other.map(drop),
+        };
+        found.err().map(|error| self.access_log_problem(&error))
+    }
+
+    pub fn access_log_problem(&self, error: &io::Error) -> Problem {
+        let file = match &self.log.access {
+            LogTarget::File(path) => format!(" {}", path.display()),
+            LogTarget::Off | LogTarget::Stdout => String::new(),
+        };
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "create the directory that it is in",
+            io::ErrorKind::PermissionDenied => "let the user who runs permgate write there",
+            io::ErrorKind::IsADirectory => "name a file in it",
+            _ => "",
+        };
+        let text = error.to_string();
+        let reason = text.split_once(" (os error ").map_or(text.as_str(), |(reason, _)| reason);
+        self.problem_of("log.access", format!("cannot open the access log{file}: {reason}"), advice)
+    }
+}

@@ -1,0 +1,84 @@
+//! Where a key is set, for what is found out only when all of the configuration is known.
+
+use std::ops::Range;
+
+use toml::de::DeTable;
+
+use super::{
+    Config, Errors, Problem,
+    document::{Document, Outside},
+    environment::Overrides,
+};
+
+impl Config {
+    /// A problem with a key, such as `log.access`, told at the place where it is set.
+    pub fn problem_of(&self, key: &str, message: String, advice: &str) -> Problem {
+        let file = self.file.display().to_string();
+        if let Some((variable, line)) = self.variable_of(key) {
+            let excerpt = line.to_owned();
+            let width = u32::try_from(line.chars().count()).unwrap_or(u32::MAX);
+            let (file, advice) = (variable.into(), advice.to_owned());
+            return Problem { file, line: 1, column: 1, excerpt, width, message, advice };
+        }
+        let Some(span) = self.span_of(key) else {
+            return Errors::of_file(&file, message, advice).0.remove(0);
+        };
+        let overrides = Overrides::default();
+        let document = Document::new(&self.file, &self.text, &overrides, Outside::Ignored);
+        document.warn(&span, message, advice);
+        document.into_found().warnings.remove(0)
+    }
+
+    /// What a reload would refuse of this configuration while `running` is in force.
+    pub fn restart_warning(&self, running: &Self) -> Option<Problem> {
+        let key = running.unreloadable_change(self)?;
+        let message = format!("`{key}` is not what the running gateway has: a reload refuses it");
+        Some(self.problem_of(key, message, "stop permgate and start it again"))
+    }
+
+    /// The variable that sets a key, and what it sets as the file would have it.
+    pub(super) fn variable_of(&self, key: &str) -> Option<(&str, &str)> {
+        let folded = key.replace('-', "_");
+        let set = self.environment.iter().filter_map(|line| line.split_once(" sets "));
+        set.into_iter().find(|(_, line)| line.split(" = ").next() == Some(&folded))
+    }
+
+    fn span_of(&self, key: &str) -> Option<Range<usize>> {
+        let (root, _) = DeTable::parse_recoverable(&self.text);
+        let mut table = root.get_ref();
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let (name, value) = table.iter().find(|(name, _)| name.get_ref() == part)?;
+            if parts.peek().is_none() {
+                return Some(name.span());
+            }
+            table = value.get_ref().as_table()?;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    #[test]
+    fn a_key_is_found_where_it_is_set() {
+        let parsed = |text: &str| parse(text, Path::new("gateway.toml")).unwrap();
+        let before = parsed("version = 1\n");
+        let check = |text: &str, expected: Option<&str>| {
+            let problem = parsed(&format!("version = 1\n{text}")).restart_warning(&before);
+            let told = problem.map(|problem| problem.to_string());
+            let first = told.as_deref().and_then(|told| told.lines().next());
+            assert_eq!(first, expected, "{text}");
+        };
+        let told = "is not what the running gateway has: a reload refuses it";
+        check("[log]\nlevel = \"warn\"\n", None);
+        let expected = format!("gateway.toml:3:1: `store.path` {told}");
+        check("[store]\npath = \"elsewhere\"\n", Some(&expected));
+        let expected = format!("gateway.toml:2:8: `server.workers` {told}");
+        check("server.workers = 3\n", Some(&expected));
+    }
+}
