@@ -287,7 +287,6 @@ mod tests {
         check("permgate user add ann --admin", true);
         check("permgate user add --admin ann", true);
         check("permgate user create ann --administrator", true);
-        check("permgate user create bot --administrator --kind service", false);
         check("permgate token ls", true);
         check("permgate token rm laptop --user ann", true);
         check("permgate token create --user ann --name ci --scope youtrack --expires-in 90", false);
@@ -299,7 +298,6 @@ mod tests {
         check("permgate man pages", true);
         check("permgate man --all pages", true);
         check("permgate --offline user add ann --admin", true);
-        check("permgate user add bot --kind service --invite", false);
         check("permgate user ban ann", false);
         check("permgate user ban ann --reason left", true);
         check("permgate group add hub-admins ann", true);

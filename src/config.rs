@@ -153,7 +153,8 @@ impl Config {
         let text = read(path).map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::NotFound => {
-                    "write one with `permgate init`, or name it with `-c FILE` or PERMGATE_CONFIG"
+                    "write one with `permgate init`, or name it with `-c FILE` or PERMGATE_CONFIG; else it is \
+                     gateway.toml in the working directory, or /etc/permgate/gateway.toml"
                 }
                 _ => "",
             };

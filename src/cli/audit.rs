@@ -3,12 +3,13 @@
 use std::{thread, time::Duration};
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use super::{
     Global,
     client::{Client, escape},
     failure::{Failure, say},
-    output::{Columns, Format, ListView},
+    output::{Columns, Format, ListView, cell},
 };
 
 #[derive(Debug, Subcommand)]
@@ -101,9 +102,28 @@ fn print_after(
     events.truncate(most);
     events.reverse();
     if !events.is_empty() || last.is_none() {
-        global.output.list(events.clone(), VIEW)?;
+        let mut shown = events.clone();
+        if global.output == Format::Table {
+            shown.iter_mut().for_each(show_edit);
+        }
+        global.output.list(shown, VIEW)?;
     }
     Ok(events.last().and_then(|event| event["seq"].as_u64()).or(last))
+}
+
+/// An edit has what was there before and what is there now of each field: two values, which are no list.
+fn show_edit(event: &mut Value) {
+    if !event["event"].as_str().is_some_and(|name| name.ends_with(".edit")) {
+        return;
+    }
+    for value in event["change"].as_object_mut().into_iter().flat_map(|change| change.values_mut()) {
+        if let Some([before, after]) = value.as_array().map(Vec::as_slice) {
+            let word = |value: &Value| Some(cell(value)).filter(|text| !text.is_empty());
+            let none = || "(none)".to_owned();
+            let (before, after) = (word(before).unwrap_or_else(none), word(after).unwrap_or_else(none));
+            *value = format!("{before} -> {after}").into();
+        }
+    }
 }
 
 /// Every hash is computed again, by whoever has the store open.

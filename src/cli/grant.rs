@@ -27,6 +27,7 @@ pub(super) enum Grant {
 
 #[derive(Debug, Args)]
 pub(super) struct Given {
+    /// Key of the role, as `permgate role list` shows it
     #[arg(add = complete::roles())]
     role: String,
     #[command(flatten)]

@@ -18,6 +18,7 @@ use super::{
 pub(super) enum Group {
     /// Create a group
     Create {
+        /// Name of the group
         name: String,
         /// A group whose members the members of the new one are, too
         #[arg(long, value_name = "GROUP")]
@@ -28,11 +29,13 @@ pub(super) enum Group {
     List,
     /// Show one group
     Show {
+        /// Name of the group
         #[arg(add = complete::groups())]
         name: String,
     },
     /// Rename or move a group
     Edit {
+        /// Name of the group
         #[arg(add = complete::groups())]
         name: String,
         /// Another name
@@ -45,6 +48,7 @@ pub(super) enum Group {
     /// Delete a group
     #[command(visible_alias = "rm")]
     Delete {
+        /// Name of the group
         #[arg(add = complete::groups())]
         name: String,
         /// Do not ask
@@ -53,15 +57,19 @@ pub(super) enum Group {
     },
     /// Add users to a group
     Add {
+        /// Name of the group
         #[arg(add = complete::groups())]
         name: String,
+        /// Logins of the users
         #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
         logins: Vec<String>,
     },
     /// Remove users from a group
     Remove {
+        /// Name of the group
         #[arg(add = complete::groups())]
         name: String,
+        /// Logins of the users
         #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
         logins: Vec<String>,
     },

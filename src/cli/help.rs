@@ -146,8 +146,8 @@ mod tests {
         fn walk(command: &mut Command, path: &str) {
             let help = command.render_help().to_string();
             assert!(path == "permgate" || !help.contains("--token-file"), "{path}: {help}");
-            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional()) {
-                assert!(arg.get_help().is_some(), "{path} --{}", arg.get_id());
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{path} {}", arg.get_id());
             }
             let names: Vec<String> = names(command);
             for name in names.iter().filter(|name| *name != "help") {

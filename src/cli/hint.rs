@@ -60,6 +60,22 @@ pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) ->
     failure
 }
 
+/// Fails where no service has this key. Who may not see all services is not told.
+pub(super) fn known_service(client: &Client, key: &str) -> Result<(), Failure> {
+    let Ok(services) = client.list("/v1/services?detailed=true", None) else { return Ok(()) };
+    if services.iter().any(|service| service["key"] == key) {
+        return Ok(());
+    }
+    Err(Failure::of_status(404, no_service(key, &services)))
+}
+
+fn no_service(key: &str, services: &[Value]) -> String {
+    let known = services.iter().filter_map(|service| service["key"].as_str());
+    let advice =
+        closest(key, known).map_or_else(|| "`permgate service list` shows all".to_owned(), did_you_mean);
+    format!("there is no service {key:?}: {advice}")
+}
+
 /// Why a scope was refused. The listener has one answer for a service that does not exist and for one that may not be
 /// read; who may see all services is told which of the two it is.
 pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &Value) -> Failure {
@@ -71,10 +87,7 @@ pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &
     for entry in scope.as_array().into_iter().flatten() {
         let key = entry["service"].as_str().unwrap_or_default();
         let Some(service) = services.iter().find(|service| service["key"] == key) else {
-            let known = services.iter().filter_map(|service| service["key"].as_str());
-            let advice = closest(key, known)
-                .map_or_else(|| "`permgate service list` shows all".to_owned(), did_you_mean);
-            return failure.reworded(format!("there is no service {key:?}: {advice}"));
+            return failure.reworded(no_service(key, &services));
         };
         let Some(user) = &user else { continue };
         let reads = |login: &Value| login.as_str().is_some_and(|login| login.eq_ignore_ascii_case(user));

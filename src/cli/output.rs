@@ -121,7 +121,7 @@ fn plain() -> Table {
 }
 
 /// A value as people read it. Control characters could steer the terminal: they are not printed.
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => match whole_seconds(text) {

@@ -33,11 +33,13 @@ pub(super) enum Role {
     List,
     /// Show one role
     Show {
+        /// Key of the role, as `permgate role list` shows it
         #[arg(add = complete::roles())]
         key: String,
     },
     /// Rename a role, or change what it permits; a permission that is taken away ends at once for all who hold it
     Edit {
+        /// Key of the role, as `permgate role list` shows it
         #[arg(add = complete::roles())]
         key: String,
         /// Another name for people
@@ -50,6 +52,7 @@ pub(super) enum Role {
     /// Delete a role, and take it from all who hold it
     #[command(visible_alias = "rm")]
     Delete {
+        /// Key of the role, as `permgate role list` shows it
         #[arg(add = complete::roles())]
         key: String,
         /// Do not ask

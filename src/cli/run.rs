@@ -32,7 +32,14 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         log(&running);
     }
     match running.wait() {
-        Outcome::Drained => Ok(()),
+        Outcome::Drained => {
+            if std::io::stderr().is_terminal() {
+                say("stopped");
+            } else {
+                tracing::info!("stopped");
+            }
+            Ok(())
+        }
         Outcome::Failed(why) => Err(Failure::failed(why)),
     }
 }

@@ -25,10 +25,15 @@ use crate::store::{backup::Progress, restore};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Store {
-    /// Write the whole store into a new file while the gateway serves (mode 0600: it holds hashes)
-    Backup { file: PathBuf },
-    /// Put a backup in the place of the store; what was revoked since stays revoked
+    /// Write the whole store into a new file (mode 0600: it holds hashes): of the running gateway while it serves, or
+    /// with --offline of one that nobody serves
+    Backup {
+        /// The new file, on the machine of this command; one that is there is not written over
+        file: PathBuf,
+    },
+    /// Put a backup in the place of the store while no gateway runs; what was revoked since stays revoked
     Restore {
+        /// The backup
         file: PathBuf,
         /// Restore also where the present store cannot tell what was revoked since
         #[arg(long)]

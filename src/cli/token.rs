@@ -205,9 +205,16 @@ impl Token {
 
 /// Who the caller is: a user by a token, or the operator.
 pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
-    let answer = Client::new(global)?.get("/v1/whoami")?;
+    let mut answer = Client::new(global)?.get("/v1/whoami")?;
     if global.output == Format::Table && answer["operator"] == true {
         say("you are the operator: the admin socket needs no token and belongs to no account");
+    }
+    if let (Format::Table, Some(token)) = (global.output, answer["token"].as_object().cloned()) {
+        let word = |field: &str| token[field].as_str().unwrap_or_default();
+        answer["token"] = format!("{} ({})", word("name"), word("id")).into();
+        for field in ["scope", "state", "expires_at"] {
+            answer[field] = token[field].clone();
+        }
     }
     global.output.record(&answer, &[("USER", "user")])
 }
@@ -259,7 +266,7 @@ impl Create {
 
 impl List {
     fn run(self, global: &Global) -> Result<(), Failure> {
-        let user = self.user.clone();
+        let (user, service) = (self.user.clone(), self.service.clone());
         let filters = [
             ("user", self.user),
             ("service", self.service),
@@ -278,6 +285,9 @@ impl List {
                 let user = user.as_deref().map(Named::User);
                 hint::missing(&client, failure, user.as_slice())
             })?;
+        if let Some(service) = service.filter(|_| records.is_empty()) {
+            hint::known_service(&client, &service)?;
+        }
         global.output.list(records, VIEW)
     }
 }

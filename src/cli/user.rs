@@ -41,11 +41,13 @@ pub(super) enum User {
     },
     /// Print a link with which the person sets a password, the first one or another
     Invite {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
     },
     /// Let an identity at the OpenID Connect provider sign in as this account
     Link {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
         /// The provider's claim `sub`; the gateway's log shows it
@@ -56,11 +58,13 @@ pub(super) enum User {
     },
     /// Remove all identities at providers from an account, and end its sessions
     Unlink {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
     },
     /// End every session of an account on the page
     SignOut {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
     },
@@ -69,11 +73,13 @@ pub(super) enum User {
     List,
     /// Show one account
     Show {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
     },
     /// Change an account
     Edit {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
         /// Another login
@@ -88,6 +94,7 @@ pub(super) enum User {
     },
     /// Disable an account: its tokens stop working, and what they hold open is cut
     Ban {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
         /// Why; shown to administrators
@@ -96,12 +103,14 @@ pub(super) enum User {
     },
     /// Enable a disabled account
     Unban {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
     },
     /// Delete an account and revoke its tokens, for good
     #[command(visible_alias = "rm")]
     Delete {
+        /// Login of the account
         #[arg(add = complete::logins())]
         login: String,
         /// Do not ask

@@ -42,7 +42,7 @@ fn form(kind: ValueKind) -> Value {
         ValueKind::Text | ValueKind::Secret => json!({ "type": "string" }),
         ValueKind::Flag => json!({ "type": "boolean" }),
         ValueKind::Count(from, to) => json!({ "type": "integer", "minimum": from, "maximum": to }),
-        ValueKind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d)$" }),
+        ValueKind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d|w)$" }),
         ValueKind::Size => json!({
             "anyOf": [
                 { "type": "integer", "minimum": 1 },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What a duration may look like, for messages.
-pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, such as \"10s\"";
+pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, w, such as \"10s\"";
 /// What a size may look like, for messages.
 pub const SIZE_FORM: &str = "a number of bytes and perhaps one of k, m, g (of 1024), such as \"256m\"";
 
@@ -19,6 +19,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
         _ => return None,
     };
     Some(Duration::from_millis(number.checked_mul(millis)?)).filter(|d| *d <= LONGEST)
@@ -67,7 +68,8 @@ mod tests {
         check("-1s", None);
         check("1.5s", None);
         check("10S", None);
-        check("1w", None);
+        check("2w", Some(1_209_600_000));
+        check("1y", None);
         check("40000d", None);
         check("99999999999999999999s", None);
     }

@@ -178,7 +178,10 @@ impl TokenFilter {
             && self
                 .unused_since
                 .is_none_or(|since| token.last_used.as_ref().is_none_or(|used| used.at < since))
-            && self.expiring_before.is_none_or(|limit| token.expires_at.is_some_and(|end| end < limit))
+            && self.expiring_before.is_none_or(|limit| {
+                let ended = matches!(state, TokenState::Expired | TokenState::Revoked | TokenState::Rotated);
+                !ended && token.expires_at.is_some_and(|end| end < limit)
+            })
             && self.state.is_none_or(|wanted| wanted == state)
     }
 }

@@ -245,6 +245,7 @@ fn an_overview_and_who_reads_what_are_for_who_sees_everything() {
         (&overview["step"], &overview["users"], &overview["ready"]),
         (&10.into(), &2.into(), &true.into())
     );
+    assert_eq!(overview["live"], 0, "the request that asks is left out: {overview}");
     assert!(overview["all"]["requests"].is_array() && overview["services"].is_object(), "{overview}");
     let services = fixture.call(&viewer, "GET", "/v1/services?detailed=true", None).json();
     let hub = services["items"].as_array().unwrap().iter().find(|s| s["key"] == "hub").unwrap().clone();

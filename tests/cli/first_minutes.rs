@@ -23,8 +23,23 @@ fn init_leads_to_the_first_request() {
     let at = place.path();
     let (_, words) = check(at, "init", 2);
     assert!(words.contains("--upstream"), "nobody can be asked: {words}");
-    check(at, "init --upstream 127.0.0.1:1 --path /api", 2);
-    check(at, "init --upstream http://127.0.0.1:1 --path api/", 2);
+    let wrong = [
+        ("--upstream 127.0.0.1:1 --path /api", "error: --upstream: an upstream url is http://HOST"),
+        ("--upstream http://127.0.0.1:1 --path api/", "error: --path: "),
+        ("--upstream http://127.0.0.1:1 --listen nowhere", "error: --listen: "),
+        ("--upstream http://127.0.0.1:1 --page nowhere", "error: --page: "),
+        (
+            "--upstream http://127.0.0.1:1 --service My.App",
+            "error: --service \"My.App\": a service's name has",
+        ),
+        ("--upstream http://127.0.0.1:1 --service permgate", "error: --service: "),
+        ("--upstream http://127.0.0.1:1 --administrator a,b", "error: --administrator \"a,b\": a login is"),
+        ("--upstream http://127.0.0.1:1 --administrator me", "error: --administrator \"me\": the login"),
+    ];
+    for (options, expected) in wrong {
+        let (_, words) = check(at, &format!("init {options}"), 2);
+        assert!(words.starts_with(expected) && !words.contains("gateway.toml:"), "{options}: {words}");
+    }
     assert!(
         !at.join("gateway.toml").exists() && !at.join("permgate-data").exists(),
         "a mistake leaves nothing"
@@ -42,9 +57,39 @@ fn init_leads_to_the_first_request() {
     assert!(told.contains("permitted") || told.contains("ok"), "{told}");
     let (roles, _) = check(at, "--offline grant list", 0);
     assert!(roles.contains("system-admin") && roles.contains("ann"), "{roles}");
-    let (data, _) = check(at, "-c other.toml init --upstream unix:app.sock --administrator bob -o json", 0);
+    let (_, words) = check(at, "-c other.toml init --upstream unix:app.sock --administrator bob", 2);
+    assert!(words.contains("there is a store in permgate-data already: move it away"), "{words}");
+    assert!(!at.join("other.toml").exists());
+    let other = tempfile::tempdir().unwrap();
+    let line = "init --upstream unix:app.sock --administrator bob -o json";
+    fs::write(other.path().join("permgate-data"), "").unwrap();
+    let (_, words) = check(other.path(), line, 1);
+    assert!(words.contains("removed gateway.toml again"), "{words}");
+    assert!(!other.path().join("gateway.toml").exists(), "what failed can be tried again");
+    fs::remove_file(other.path().join("permgate-data")).unwrap();
+    let (data, _) = check(other.path(), line, 0);
     let made: serde_json::Value = serde_json::from_str(&data).unwrap();
-    assert_eq!(made["administrator"], "bob", "beside a store that is there already: {data}");
+    assert_eq!(made["administrator"], "bob", "{data}");
+}
+
+/// What a terminal shows of `permgate init`, when these lines are typed; an empty text is its end.
+#[test]
+fn init_asks_again_and_ends_with_the_input() {
+    let ask = |typed: &str| {
+        let place = tempfile::tempdir().unwrap();
+        let line = format!(
+            "printf '{typed}' | script -qec '{} init --listen 127.0.0.1:0 --page 127.0.0.1:0' /dev/null",
+            env!("CARGO_BIN_EXE_permgate")
+        );
+        let output = Command::new("sh").args(["-c", &line]).current_dir(place.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (said, place.path().join("gateway.toml").exists())
+    };
+    let (said, written) = ask("127.0.0.1:1\\nhttp://127.0.0.1:1\\n\\nme\\nann\\n");
+    assert!(said.contains("an upstream url is http://") && said.contains("\"me\" is reserved"), "{said}");
+    assert!(written && said.contains("choose a password"), "{said}");
+    let (said, written) = ask("http://127.0.0.1:1\\n\\004");
+    assert!(!written && said.contains("nothing was changed"), "{said}");
 }
 
 /// What `permgate run` says, on a terminal and elsewhere, until it is ready.

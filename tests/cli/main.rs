@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod first_minutes;
+mod secrets;
 mod words;
 
 use std::{
@@ -52,7 +53,7 @@ const MISTAKES_TOLD: &str = r#"error: gateway.toml:3:1: unknown key `lisen` in [
 error: gateway.toml:4:9: `server.drain` is not a duration
     4 | drain = "soon"
       |         ^^^^^^
-      = write a number and one of ms, s, m, h, d, such as "10s"
+      = write a number and one of ms, s, m, h, d, w, such as "10s"
 
 error: gateway.toml:6:9: wss:// upstreams are not supported
     6 | urls = ["wss://127.0.0.1:1"]
@@ -201,7 +202,7 @@ fn tokens_are_imported_offline_and_again() {
     fs::write(at.join("tokens.ndjson"), lines.join("\n")).unwrap();
     let (_, words) = check(at, "--offline token import tokens.ndjson", 1);
     assert!(words.contains("line 3: ") && words.contains("line 5: "), "{words}");
-    assert!(words.contains("2 tokens, 1 users"), "{words}");
+    assert!(words.contains("2 tokens, 1 user, 0 groups, 0 memberships imported"), "{words}");
     let (ids, _) = check(at, "--offline token list -o id", 0);
     assert_eq!(ids.lines().count(), 2);
     let (_, words) = check(at, "--offline token import tokens.ndjson", 1);
@@ -257,7 +258,17 @@ fn a_running_gateway_is_administered() {
         [&token('a'), r#"{"user":"bob"}"#, r#"{"group":"staff","members":["bob"]}"#, "[]", &token('b')];
     fs::write(at.join("tokens.ndjson"), lines.join("\n")).unwrap();
     let (_, words) = check(at, "token import tokens.ndjson", 1);
-    assert!(words.contains("line 4: ") && words.contains("2 tokens imported"), "{words}");
+    let counts =
+        "2 tokens, 1 user, 1 group, 1 membership imported; 0 lines were there already, 1 refused, 5 read";
+    assert!(words.contains("line 4: ") && words.contains(counts), "{words}");
+    assert!(words.contains("error: 1 line was refused"), "{words}");
+    let (counted, words) = check(at, "token import tokens.ndjson -o json", 1);
+    assert!(words.contains("0 tokens, 0 users") && words.contains("; 4 lines were there already"), "{words}");
+    let counted: serde_json::Value = serde_json::from_str(&counted).unwrap();
+    assert_eq!(
+        (&counted["known"], &counted["refused"], &counted["lines"]),
+        (&4.into(), &1.into(), &5.into())
+    );
     let (members, _) = check(at, "group show staff -o json", 0);
     assert!(members.contains("\"bob\""), "{members}");
     check(at, "audit verify", 0);
@@ -272,6 +283,14 @@ fn a_running_gateway_is_administered() {
     fs::write(at.join("gateway.toml"), config.replace("\"up\"\npaths", "\"uq\"\npaths")).unwrap();
     let (_, words) = check(at, "reload --admin unix:admin.sock", 2);
     assert!(words.contains("there is no upstream \"uq\""), "{words}");
+    fs::write(at.join("gateway.toml"), config.replace("[server]", "[server]\nworkers = 7")).unwrap();
+    let (_, words) = check(at, "reload", 2);
+    assert!(words.contains("gateway.toml:3:1: server.workers cannot be changed by a reload"), "{words}");
+    let (_, words) = check(at, "check", 0);
+    assert!(
+        words.contains("gateway.toml:3:1: `server.workers` is not what the running gateway has"),
+        "{words}"
+    );
     let (data, _) = check(at, "health --admin unix:admin.sock", 0);
     assert_eq!(data, "ready\n");
 }
@@ -318,81 +337,4 @@ fn tokens_are_found_before_they_leak() {
     assert!(data.contains("\"line\": 2") && !data.contains(TOKEN), "{data}");
     let (_, words) = check(at, "scan nowhere", 2);
     assert!(words.contains("nowhere"), "{words}");
-}
-
-/// Low 11 of the review of 2026-11-28.
-#[test]
-fn a_token_is_sent_to_where_it_was_told_to_be() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let place = place(&CONFIG.replace("unix:admin.sock", &address.to_string()));
-    fs::write(place.path().join("token"), "pgt_secret").unwrap();
-    // Whoever listens there answers nothing: a connection that is closed at once.
-    let run = |line: &str, variables: &[(&str, &str)]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
-        for name in ["PERMGATE_CONFIG", "PERMGATE_ADMIN", "PERMGATE_TOKEN"] {
-            command.env_remove(name);
-        }
-        command.args(line.split(' ')).current_dir(place.path()).envs(variables.iter().copied());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut sent = None;
-        let code = loop {
-            if let Ok((mut stream, _)) = listener.accept() {
-                let mut bytes = [0; 4096];
-                stream.set_nonblocking(false).unwrap();
-                let length = std::io::Read::read(&mut stream, &mut bytes).unwrap();
-                sent = Some(String::from_utf8_lossy(&bytes[..length]).contains("pgt_secret"));
-            }
-            if let Some(status) = child.try_wait().unwrap() {
-                break status.code().unwrap();
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        };
-        let mut words = String::new();
-        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut words).unwrap();
-        (code, sent, words)
-    };
-    let token = ("PERMGATE_TOKEN", "pgt_secret");
-    for line in ["user list", "user ban ann --reason x", "token revoke abcdefghijkl"] {
-        let (code, sent, words) = run(line, &[token]);
-        assert_eq!((code, sent), (2, None), "{line}: {words}");
-        assert!(words.contains("-c gateway.toml"), "{words}");
-    }
-    let (code, sent, words) = run("user list --token-file token", &[]);
-    assert_eq!((code, sent), (2, None), "{words}");
-    let admin = address.to_string();
-    for (line, variables) in [
-        ("user list -c gateway.toml", &[token][..]),
-        ("user list -c gateway.toml --token-file token", &[]),
-        ("user list", &[token, ("PERMGATE_CONFIG", "gateway.toml")]),
-        ("user list", &[token, ("PERMGATE_ADMIN", &admin)]),
-        (&format!("user list --admin {admin}"), &[token]),
-    ] {
-        assert_eq!(run(line, variables).1, Some(true), "{line}");
-    }
-    assert_eq!(run("user list", &[]).1, Some(false), "without a token there is nothing to keep back");
-    assert_eq!(run("health", &[token]).1, Some(false), "health needs none and sends none");
-    // A file that says for whom its token is needs nobody to say so, and goes to nobody else.
-    fs::write(place.path().join("token"), format!("pgt_secret\nfor http://{address}\n")).unwrap();
-    assert_eq!(run("user list --token-file token", &[]).1, Some(true));
-    fs::write(place.path().join("token"), "pgt_secret\nfor unix:elsewhere\n").unwrap();
-    assert_eq!(run("user list --token-file token", &[]).1, None);
-}
-
-/// Low 12.
-#[test]
-fn a_secret_that_others_can_read_is_an_error_in_check() {
-    let text = format!("{CONFIG}authorization = \"file:cred\"\n[metrics]\nold_names = false\n");
-    let place = place(&text);
-    let cred = place.path().join("cred");
-    fs::write(&cred, "Bearer abc\n").unwrap();
-    for (mode, code) in
-        [(0o600, 0), (0o640, 0), (0o400, 0), (0o644, 2), (0o604, 2), (0o602, 2), (0o666, 2), (0o444, 2)]
-    {
-        fs::set_permissions(&cred, fs::Permissions::from_mode(mode)).unwrap();
-        let (_, words) = check(place.path(), "check", code);
-        assert_eq!(words.contains("every user of this machine"), code == 2, "{mode:o}: {words}");
-        check(place.path(), "check --strict", code);
-    }
 }

@@ -118,6 +118,7 @@ fn a_role_is_edited() {
 fn lists_are_sorted_and_an_empty_one_says_so() {
     let place = place(CONFIG);
     let at = place.path();
+    check(at, "--offline group create staff", 0);
     let (data, words) = check(at, "--offline token list", 0);
     assert_eq!((data.as_str(), words.as_str()), ("", "no tokens\n"));
     let (data, words) = check(at, "--offline token list -o json", 0);
@@ -204,4 +205,120 @@ fn a_missing_file_is_named_in_one_form() {
     assert!(words.contains("cannot read missing: No such file or directory\n"), "{words}");
     let (_, words) = check(at, "user list --admin unix:missing.sock", 5);
     assert!(words.contains("unix:missing.sock: No such file or directory\n"), "{words}");
+}
+
+#[test]
+fn tokens_are_created_rotated_and_revoked_by_name() {
+    let place = place(&CONFIG.replace("[server]", "[tokens]\nmax_lifetime = \"30d\"\n[server]"));
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    let create = |name: &str| {
+        let line =
+            format!("--offline token create --user ann --name {name} --scope app --expires-in 1d -o id");
+        check(at, &line, 0).0.trim_end().to_owned()
+    };
+    let (first, second) = (create("first"), create("second"));
+    assert!(first.starts_with("pgt_") && first.len() == 66, "it is shown only once, so by -o id, too");
+    // Whoever pastes a whole token does not find it in the terminal's log.
+    let (_, words) = check(at, &format!("--offline token revoke {second}"), 0);
+    assert!(
+        words.contains(&format!("pgt_{}_...", &second[4..16])) && !words.contains(&second[20..]),
+        "{words}"
+    );
+    let (_, words) = check(at, "--offline token revoke nope first", 4);
+    assert!(words.contains("no token \"nope\"") && words.contains("revoked first"), "{words}");
+
+    let old = create("nightly");
+    let ids = || {
+        let (rows, _) = check(at, "--offline token list -o jsonl", 0);
+        let rows = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
+        let live = rows.filter(|row| row["name"] == "nightly" && row["state"] != "revoked");
+        live.map(|row| (row["id"].as_str().unwrap().to_owned(), row["state"].to_string())).collect::<Vec<_>>()
+    };
+    check(at, "--offline token rotate nightly", 0);
+    // Two bear the name while the grace runs; the new one is meant.
+    check(at, "--offline token rotate nightly", 0);
+    assert_eq!(ids().len(), 3, "{:?}", ids());
+    assert!(ids().iter().any(|(id, _)| *id == old[4..16]), "{:?}", ids());
+    let (_, words) = check(at, "--offline token revoke nightly", 0);
+    assert_eq!(words.matches("revoked nightly").count(), 3, "{words}");
+    assert_eq!(ids(), []);
+
+    let line = "--offline token create --user ann --name long --scope app --expires-in 5w";
+    let (_, words) = check(at, line, 2);
+    assert!(words.contains("a token lives at most 30d here"), "{words}");
+    let (_, words) = check(at, "--offline token list --service apb", 4);
+    assert!(words.contains("no service \"apb\": did you mean \"app\"?"), "{words}");
+    check(at, "--offline user create bot --administrator --kind service", 2);
+    check(at, "--offline user create bot --kind service --invite", 2);
+}
+
+#[test]
+fn what_only_reads_makes_no_store_and_what_deletes_tells_what_is_left() {
+    let place = place(&CONFIG.replace("all-users", "developers"));
+    let at = place.path();
+    let (_, words) = check(at, "--offline user list", 2);
+    assert!(words.contains("there is no store in permgate-data"), "{words}");
+    assert!(!at.join("permgate-data").exists());
+    check(at, "--offline group create developers", 0);
+    check(at, "--offline group edit developers --rename Developers", 0);
+    let (told, _) = check(at, "--offline audit tail", 0);
+    assert!(told.contains("name developers -> Developers"), "{told}");
+    let (_, words) = check(at, "--offline group delete developers --yes", 0);
+    assert!(words.contains("The readers of app name it"), "{words}");
+    fs::write(at.join("gateway.toml"), "version = 1\n[server\n").unwrap();
+    let (_, words) = check(at, "user list", 2);
+    assert!(words.contains("--admin unix:PATH"), "{words}");
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_found_before_a_start() {
+    let place =
+        place(&format!("{CONFIG}[log]\naccess = \"logs/access.log\"\n[metrics]\nold_names = false\n"));
+    let at = place.path();
+    for line in ["check", "run"] {
+        let (_, words) = check(at, line, 2);
+        let told = "gateway.toml:13:1: cannot open the access log logs/access.log: No such file or directory";
+        assert!(words.contains(told) && words.contains("create the directory"), "{line}: {words}");
+    }
+    fs::create_dir(at.join("logs")).unwrap();
+    check(at, "check --strict", 0);
+    assert!(!at.join("logs/access.log").exists(), "`check` makes nothing");
+    fs::create_dir(at.join("logs/access.log")).unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("name a file in it"), "{words}");
+}
+
+#[test]
+fn readers_of_a_variable_are_told_by_its_name() {
+    let place = place(&format!("{CONFIG}[metrics]\nold_names = false\n"));
+    let at = place.path();
+    check(at, "--offline group create developers", 0);
+    let output = Command::new(env!("CARGO_BIN_EXE_permgate"))
+        .args(["--offline", "check"])
+        .current_dir(at)
+        .env("PERMGATE__SERVICE__APP__READERS", "developerz")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("warning: PERMGATE__SERVICE__APP__READERS:1:1: there is no group"), "{words}");
+}
+
+#[test]
+fn a_status_counts_what_failed_and_whoami_names_the_token() {
+    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"127.0.0.1:0\", \"unix:admin.sock\"]"));
+    let at = place.path();
+    let _gateway = serve(at);
+    let (told, _) = check(at, "status", 0);
+    assert!(told.contains("in flight         0\n") && told.contains("refused"), "{told}");
+    let (told, _) = check(at, "status -o json", 0);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["failed"], &told["down"]), (&0.into(), &serde_json::json!({})));
+    check(at, "user create ann", 0);
+    check(at, "grant add system-admin --user ann", 0);
+    check(at, "token create --user ann --name mine --scope permgate --save token", 0);
+    let (told, _) = check(at, "whoami --admin unix:admin.sock --token-file token", 0);
+    assert!(told.contains("mine (") && told.contains("permgate"), "{told}");
+    let (told, _) = check(at, "explain GET /.permgate/jwks.json", 0);
+    assert!(told.contains("answered by the gateway itself"), "{told}");
 }

@@ -96,6 +96,9 @@ pub fn rotate(
             }
         }
     }
+    if reach.expires_at.is_some_and(|end| end <= world.now) {
+        return refuse(AdminErrorCode::ExpiryInPast, "it has expired: create a new one");
+    }
     require_lifetime(world, reach.expires_at)?;
     require_within_parent(world, acting, reach)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
@@ -188,16 +191,25 @@ fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
     Ok(reach)
 }
 
+/// Seconds as they are written on the command line.
+fn span(seconds: i64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0) {
+        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
 fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<(), AdminError> {
     if expires_at.is_some_and(|end| end <= world.now) {
-        return refuse(AdminErrorCode::ExpiryInPast, "the token would have expired already");
+        return refuse(AdminErrorCode::ExpiryInPast, "the end lies in the past");
     }
     let Some(longest) = world.max_lifetime else { return Ok(()) };
     let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
     if expires_at.is_none_or(|end| end > world.now.plus_seconds(longest)) {
         return refuse(
             AdminErrorCode::LifetimeTooLong,
-            format!("a token lives at most {longest} seconds here"),
+            format!("a token lives at most {} here", span(longest)),
         );
     }
     Ok(())

@@ -233,7 +233,9 @@ fn errors_name_place_fault_and_remedy() {
         "a bad duration",
         "",
         "[server]\ndrain = \"30\"",
-        &["9:9 `server.drain` is not a duration | write a number and one of ms, s, m, h, d, such as \"10s\""],
+        &[
+            "9:9 `server.drain` is not a duration | write a number and one of ms, s, m, h, d, w, such as \"10s\"",
+        ],
     );
     check(
         "an identity that is none",
