@@ -38,9 +38,12 @@ async fn names_are_unique_among_an_owners_live_tokens() {
     assert_eq!(code(bench.store.edit_token(operator(), third.id, None, rename).await), "name_taken");
 
     let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "short") };
-    bench.store.create_token(operator(), soon, None).await.unwrap();
+    let short = bench.store.create_token(operator(), soon, None).await.unwrap().record;
     assert_eq!(code(create("alice", "short").await), "name_taken");
     bench.pass(60);
+    let refused = bench.store.rotate_token(operator(), short.id, None, None).await;
+    let Err(ChangeError::Refused(refusal)) = refused else { panic!("it was rotated") };
+    assert_eq!(refusal.message, "it has expired: create a new one");
     assert_eq!(code(create("alice", "short").await), "ok", "an expired token gives its name up");
 }
 
@@ -386,4 +389,13 @@ async fn pages_of_tokens() {
     check("of a service", TokenFilter { service: Some("hub".into()), ..TokenFilter::default() }, 0);
     check("never used", TokenFilter { unused_since: Some(bench.now()), ..TokenFilter::default() }, 8);
     assert!(bench.store.tokens(&TokenFilter::default(), Some("no cursor"), 3).is_err());
+    for (name, seconds) in [("soon", 60), ("later", 3600)] {
+        let new = NewToken { expires_at: Some(bench.now().plus_seconds(seconds)), ..named("alice", name) };
+        bench.store.create_token(operator(), new, None).await.unwrap();
+    }
+    let day =
+        TokenFilter { expiring_before: Some(bench.now().plus_seconds(86_400)), ..TokenFilter::default() };
+    check("within a day", day.clone(), 2);
+    bench.pass(60);
+    check("those that have expired are past it", day, 1);
 }

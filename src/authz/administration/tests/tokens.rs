@@ -132,6 +132,22 @@ fn changing_and_replacing_tokens() {
 }
 
 #[test]
+fn the_longest_lifetime_is_told_as_it_is_written() {
+    let town = Town::new();
+    let check = |seconds: u64, expected: &str| {
+        let world = World { max_lifetime: Some(Duration::from_secs(seconds)), ..town.world() };
+        let alice = users::find(&world, "alice").unwrap();
+        let endless = reach(&[("youtrack", FULL)], None, &[]);
+        let refused = tokens::create(&world, &town.acting("alice"), alice, endless, None).unwrap_err();
+        assert_eq!(refused.message, format!("a token lives at most {expected} here"));
+    };
+    check(30 * 86_400, "30d");
+    check(36 * 3_600, "36h");
+    check(90, "90s");
+    check(120, "2m");
+}
+
+#[test]
 fn lifetimes() {
     let town = Town::new();
     let day = 86400;
