@@ -22,7 +22,6 @@ use super::{
 use crate::{
     authz::{administration::names, rules::ServiceKey},
     config::{self, Errors},
-    settings::UpstreamUrl,
     store,
 };
 
@@ -79,7 +78,9 @@ impl Init {
         let upstream = match self.upstream {
             Some(url) => url,
             None if asks => ask_until("Where does your service listen?", "http://127.0.0.1:8090", |url| {
-                UpstreamUrl::parse(url).map_err(|error| error.to_string())
+                let local = "127.0.0.1:0";
+                let text = configuration(url, &["/".to_owned()], &self.service, local, local);
+                config::parse(&text, file).map_err(|errors| by_options(&errors).message().to_owned())
             })?,
             None => {
                 return Err(Failure::usage("name the service that you want behind tokens: --upstream URL"));

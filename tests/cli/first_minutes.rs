@@ -107,9 +107,9 @@ fn a_start_says_when_it_is_ready_and_what_is_missing() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut said = Vec::new();
-    for line in lines {
+    for line in lines.by_ref() {
         said.push(line);
         if said.last().unwrap().contains("user create NAME") {
             break;
@@ -117,6 +117,7 @@ fn a_start_says_when_it_is_ready_and_what_is_missing() {
     }
     // The terminal's end is a hangup, which reloads: the process is asked to end.
     child.stdin.take().unwrap().write_all(b"\x03").unwrap();
+    assert!(lines.any(|line| line.trim_end() == "stopped"));
     child.wait().unwrap();
     let text = said.join("\n");
     assert!(text.contains("ready; press Ctrl-C") && text.contains("http://127.0.0.1:"), "{text}");
