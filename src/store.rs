@@ -45,9 +45,13 @@ pub use sessions::{ABSOLUTE, IDLE, SeenSession};
 
 pub use crate::authz::administration::{AdminError, AdminErrorCode};
 
-/// Whether something of a store lies there, sound or not.
+/// Whether something of a store lies there, sound or not, or where this user may not look.
 pub fn is_at(settings: &Settings) -> bool {
-    released::is_at(&settings.path) || settings.path.join(generation::CURRENT).exists()
+    let there = match settings.path.join(generation::CURRENT).try_exists() {
+        Ok(there) => there,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    there || released::is_at(&settings.path)
 }
 
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
