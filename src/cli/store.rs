@@ -110,7 +110,10 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;
     say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
     let (tokens, users) = (counted(restored.revoked, "token"), counted(restored.users, "user"));
-    say(&format!("revoked, banned or deleted since the backup, and so again: {tokens}, {users}"));
+    let passwords = counted(restored.passwords, "password");
+    say(&format!(
+        "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}"
+    ));
     say(
         "scopes, group members, grants and roles are those of the backup: take away again what was taken away since",
     );
