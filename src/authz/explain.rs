@@ -156,7 +156,7 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
 
 /// What the proxy listener has of its own, and what it answers by where that is not the token of the request
 /// (docs/endpoints.md).
-const ENDPOINTS: [(&str, Option<&str>); 6] = [
+pub const ENDPOINTS: [(&str, Option<&str>); 6] = [
     ("/whoami", None),
     ("/rotate", None),
     ("/auth", Some("the request that the proxy in front tells of")),

@@ -225,4 +225,12 @@ mod tests {
         check("//.permgate/whoami", None);
         check("", None);
     }
+
+    #[test]
+    fn what_is_explained_as_the_gateways_is() {
+        for (name, _) in crate::authz::explain::ENDPOINTS {
+            let route = BuiltinRoute::of(&format!("{RESERVED_PREFIX}{name}"));
+            assert!(route.is_some_and(|route| route != BuiltinRoute::Unknown), "{name}");
+        }
+    }
 }

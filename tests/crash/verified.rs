@@ -28,7 +28,7 @@ fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
     for says in ["-o json store verify", "store verify"] {
         let (code, words) = installation.line(says);
         assert_eq!(code, Some(1), "{words}");
-        for word in ["position 2", "store backup", "damaged in 1 places"] {
+        for word in ["position 2", "store backup", "damaged in 1 place"] {
             assert!(words.contains(word), "{word} is missing in {words}");
         }
         assert!(words.contains(&named) || says == "store verify", "{words}");

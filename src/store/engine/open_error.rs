@@ -23,7 +23,7 @@ pub enum OpenError {
     )]
     Locked { path: PathBuf, holder: String },
     #[error(
-        "the store {path} belongs to the user {uid}: run this as that user or as root; while the gateway runs, commands without --offline ask it"
+        "the store {path} cannot be opened: Permission denied; it belongs to the user {uid}: run this as that user or as root; while the gateway runs, commands without --offline ask it"
     )]
     Denied { path: PathBuf, uid: u32 },
     #[error(
