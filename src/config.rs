@@ -57,7 +57,7 @@ mod upstream;
 
 pub use address::{Listen, Scheme};
 use document::Outside;
-pub use problem::{Errors, Problem, chain};
+pub use problem::{Errors, Problem, chain, reason};
 
 /// A configuration that starts.
 #[derive(Clone, Debug)]
@@ -158,9 +158,7 @@ impl Config {
                 }
                 _ => "",
             };
-            let text = error.to_string();
-            let reason = text.split_once(" (os error ").map_or(text.as_str(), |(reason, _)| reason);
-            Errors::of_file(&shown, format!("cannot be read: {reason}"), advice)
+            Errors::of_file(&shown, format!("cannot be read: {}", reason(&error)), advice)
         })?;
         parse(&text, path)
     }

@@ -120,6 +120,11 @@ impl<'a> Bearer<'a> {
     }
 }
 
+/// Whether an alias stands in front of a text, which [`Bearer::classify`] drops where it is asked to.
+pub fn has_alias(text: &[u8]) -> bool {
+    ALIASES.iter().any(|alias| text.starts_with(alias))
+}
+
 /// `pgt_`, 12 base62, `_`, 49 base62; the checksum is another matter.
 fn has_shape(text: &[u8]) -> bool {
     text.len() == LENGTH

@@ -150,15 +150,15 @@ impl Client {
             return Ok(answer.body);
         }
         let failure = refusal(&answer);
-        Err(match self {
-            Self::Listener(listener) if answer.status == StatusCode::UNAUTHORIZED => match listener.closed.get()
-            {
-                Some(socket) => failure.adding(&format!(
-                    "or run this as root or as the gateway's own user, who need none: {socket} is closed to this user"
-                )),
-                None => failure,
-            },
-            _ => failure,
+        let closed = match self {
+            Self::Listener(listener) => listener.closed.get(),
+            Self::Offline(_) => None,
+        };
+        Err(match closed.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
+            Some(socket) => failure.adding(&format!(
+                "or run this as root or as the gateway's own user, who need none: {socket} is closed to this user"
+            )),
+            None => failure,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-pub(super) use crate::config::chain;
+pub(super) use crate::config::{chain, reason};
 
 /// What went wrong, where, and what to do, fit for a person.
 #[derive(Debug)]
@@ -115,15 +115,6 @@ pub(super) fn for_each<T>(
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::failed(reason(&error))
-    }
-}
-
-/// What the operating system said, without its number.
-pub(super) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error ") {
-        Some((reason, _)) => reason.to_owned(),
-        None => text,
     }
 }
 

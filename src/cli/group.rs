@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{self, Failure, say},
     hint::{self, Named},
-    output::{Columns, ListView},
+    output::{Columns, ListView, counted},
     token::present,
 };
 
@@ -125,9 +125,7 @@ impl Group {
                 let read = read_by(&client, &name);
                 if !yes {
                     let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
-                    let members = record["members"].as_array().map_or(0, Vec::len);
-                    let members =
-                        if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
+                    let members = counted(record["members"].as_array().map_or(0, Vec::len) as u64, "member");
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
                 let answer = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{Config, Problem};
+use super::{Config, Problem, reason};
 use crate::proxy::access_log::LogTarget;
 
 impl Config {
@@ -37,8 +37,7 @@ impl Config {
             io::ErrorKind::IsADirectory => "name a file in it",
             _ => "",
         };
-        let text = error.to_string();
-        let reason = text.split_once(" (os error ").map_or(text.as_str(), |(reason, _)| reason);
-        self.problem_of("log.access", format!("cannot open the access log{file}: {reason}"), advice)
+        let message = format!("cannot open the access log{file}: {}", reason(error));
+        self.problem_of("log.access", message, advice)
     }
 }

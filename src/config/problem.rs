@@ -117,6 +117,15 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
+/// What the operating system said, without its number.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((reason, _)) => reason.to_owned(),
+        None => text,
+    }
+}
+
 /// An error with its causes, each of them once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

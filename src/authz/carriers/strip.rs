@@ -46,7 +46,7 @@ pub fn strip_others(
             |value: &HeaderValue| is_token || contains_token(&String::from_utf8_lossy(value.as_bytes()));
         match carrier {
             Carrier::Header(name) => {
-                let spelt = |other: &&HeaderName| *other == name || folds_onto(other, name.as_str());
+                let spelt = |other: &&HeaderName| folds_onto(other, name.as_str());
                 let spellings: Vec<_> = headers.keys().filter(spelt).cloned().collect();
                 for spelling in spellings {
                     if headers.get_all(&spelling).iter().any(holds_token) {

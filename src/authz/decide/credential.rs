@@ -1,11 +1,10 @@
 //! What the `Authorization` fields of a request came to, before any look-up.
 
 use http::{HeaderMap, HeaderValue, header};
-use memchr::memmem;
 
 use crate::authz::{
     carriers::CarrierKind,
-    secret::{Bearer, BearerForm, Digest},
+    secret::{Bearer, BearerForm, Digest, has_alias},
 };
 
 /// The outcome of reading the `Authorization` fields.
@@ -46,9 +45,9 @@ impl Credential {
 
     /// Whether `Authorization` may have a token behind `perm:` or `perm-`.
     pub fn may_have_alias(headers: &HeaderMap) -> bool {
-        headers
-            .get(header::AUTHORIZATION)
-            .is_some_and(|value| memmem::find(value.as_bytes(), b"perm").is_some())
+        let word =
+            |value: &HeaderValue| value.as_bytes().rsplit(|byte| *byte == b' ').next().is_some_and(has_alias);
+        headers.get(header::AUTHORIZATION).is_some_and(word)
     }
 
     /// Reads one field value.
