@@ -1,4 +1,5 @@
-//! Services and public rules, compiled to a prefix table: host + longest prefix owns a path.
+//! Services and public rules, compiled into prefix tables: the longest prefix on a host owns a path. Whether
+//! a subject may use the service is decided in `decide`.
 
 use std::collections::HashMap;
 
@@ -19,45 +20,46 @@ mod credentials;
 mod spec;
 mod table;
 
-/// A service as compiled.
+/// A compiled service.
 #[derive(Clone, Debug)]
 pub struct Service {
     pub id: ServiceId,
     pub spec: ServiceSpec,
-    /// The key as a field value, so that no request has to make one.
+    /// The key as a header field value, built once.
     pub key_value: HeaderValue,
     allow: Allowances,
-    /// Its public rules: where they apply, by number.
+    /// Its public rules by path.
     public: Table<Vec<PublicRule>>,
 }
 
-/// All rules, immutable; replaced as a whole by a reload.
+/// All rules. Immutable; a reload replaces them as a whole.
 #[derive(Debug)]
 pub struct Rules {
     services: Vec<Service>,
     public: Vec<PublicSpec>,
     pub settings: Settings,
-    /// By [`ServiceId`].
+    /// Positions in `services` by [`ServiceId`].
     by_id: Vec<Option<u32>>,
     by_key: HashMap<ServiceKey, u32>,
-    /// Services without `hosts`.
+    /// Prefixes of services without `hosts`.
     any_host: Table<Option<Claim>>,
-    /// A named host's own services come first, whatever the length of the prefixes.
+    /// Prefixes of services with `hosts`. They take precedence over `any_host`, whatever the length of the
+    /// prefix.
     hosts: HashMap<Box<str>, Table<Option<Claim>>>,
-    /// Some prefix has capitals: then lower-case paths are looked up folded as well.
+    /// Whether some prefix has upper-case letters. If so, paths without any are also looked up folded.
     capitals: bool,
-    /// `None`: every service has the default, `Authorization: Bearer`.
+    /// `None` if every service accepts only the default, `Authorization: Bearer`.
     host_credentials: Option<Box<HostCredentials>>,
 }
 
-/// Who holds a prefix.
+/// The claim on a prefix.
 #[derive(Clone, Debug)]
 enum Claim {
     Service {
         service: u32,
         prefix: Box<str>,
     },
-    /// `/.permgate`: nobody's, whoever owns `/`.
+    /// `/.permgate`: owned by no service, even if one owns `/`.
     Reserved,
 }
 
@@ -67,29 +69,29 @@ struct PublicRule {
     exact: bool,
 }
 
-/// Who owns a path: the service, the public rule that also matches (for its methods), and the read
-/// rule; readings must agree on all of it.
+/// The owner of a path. All readings of the path must have the same service, public rule and `reading`.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'r> {
     pub service: &'r Service,
     /// The `[[public]]` rule that matches path and method.
     pub public: Option<&'r PublicSpec>,
-    /// The prefix that won.
+    /// The prefix that matched.
     pub prefix: &'r str,
     /// Whether the method counts as reading on this path.
     pub reading: bool,
 }
 
-/// Why nobody can be said to own a path.
+/// Why a path has no agreed owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disagreement {
-    /// The literal path has an owner and another reading lands elsewhere.
+    /// The literal path has an owner, and this reading has another or none.
     Reading(String),
-    /// It is not UTF-8, and no owner allows that.
+    /// The path is not UTF-8, and its owner, if any, does not allow that.
     InvalidUtf8,
 }
 
-/// A contradiction between rules, told with both places.
+/// An error in the rules. If two rules contradict each other, the message has the place of the first, and
+/// `origin` is that of the second.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RuleError {
@@ -97,15 +99,15 @@ pub struct RuleError {
     pub origin: Origin,
 }
 
-/// The key of the built-in service: the admin listener itself, readable by `all-users`.
+/// The key of the built-in service: the admin listener, readable by `all-users`.
 pub const BUILT_IN_SERVICE: &str = "permgate";
 
 /// A prefix that no service may own.
 pub const RESERVED_PREFIX: &str = "/.permgate";
 
 impl Rules {
-    /// Compiles, or tells every contradiction (a host + prefix with two owners, an unknown service
-    /// in a public rule, the built-in key). The built-in service is added by itself.
+    /// Compiles the rules and adds the built-in service. Returns every error, such as two owners of a host
+    /// and prefix, or a public rule of an undefined service.
     pub fn compile(
         services: Vec<ServiceSpec>,
         public: Vec<PublicSpec>,
@@ -115,8 +117,8 @@ impl Rules {
         compile::compile(services, public, settings, ids)
     }
 
-    /// The owner by agreement of all readings; `Ok(None)`: the literal path has none. `host` is in
-    /// lower case and without port.
+    /// Returns the owner on which all readings agree; `Ok(None)` if the literal path has none. `host` is in
+    /// lower case, without port.
     pub fn owner<'r>(
         &'r self,
         path: &RequestPath<'_>,
@@ -151,12 +153,12 @@ impl Rules {
         Ok(Some(owner))
     }
 
-    /// Whether a service lists this host, in its canonical form.
+    /// Whether a service lists this host, given in canonical form.
     pub fn names_host(&self, host: &str) -> bool {
         self.services.iter().any(|service| service.spec.hosts.iter().any(|one| one == host))
     }
 
-    /// Whether a path belongs to the same owner on these hosts, too.
+    /// Whether the path has the same owner on each of these hosts.
     pub fn is_owner_on(
         &self,
         owner: &Owner<'_>,
@@ -194,7 +196,7 @@ impl Rules {
         })
     }
 
-    /// The longest public rule for path and method.
+    /// Returns the public rule with the longest path that matches path and method.
     fn public_rule(
         &self,
         service: &Service,
@@ -212,7 +214,7 @@ impl Rules {
         best.map(|rule| &self.public[rule.number as usize])
     }
 
-    /// In the order of the configuration, the built-in one last.
+    /// Services in the order of the configuration, followed by the built-in one.
     pub fn services(&self) -> &[Service] {
         &self.services
     }
@@ -228,8 +230,8 @@ impl Rules {
 }
 
 impl Owner<'_> {
-    /// The service, the public rule and the read rule; not the prefix, since one service's
-    /// prefixes are alike.
+    /// Compares service, public rule and read rule. The prefix may differ: a service's prefixes are
+    /// equivalent.
     fn is_same(&self, other: &Self) -> bool {
         let rule = |owner: &Self| owner.public.map(std::ptr::from_ref);
         self.service.id == other.service.id && rule(self) == rule(other) && self.reading == other.reading
@@ -237,12 +239,12 @@ impl Owner<'_> {
 }
 
 impl Service {
-    /// Groups that the upstream is told of.
+    /// The groups about which the upstream is told.
     pub fn identity_groups(&self) -> &[String] {
         self.spec.identity_groups.as_ref().unwrap_or(&self.spec.readers)
     }
 
-    /// Whether the service takes the method at all.
+    /// Whether the service accepts the method.
     pub fn takes(&self, method: &Method) -> bool {
         self.spec.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }

@@ -1,4 +1,4 @@
-//! From rules as written to tables; every contradiction at once, told with both places.
+//! Compiles configured rules into tables, and reports every contradiction with both places.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,7 @@ pub fn compile(
     if errors.is_empty() { Ok(tables(services, public, settings)) } else { Err(errors) }
 }
 
-/// Each service by itself.
+/// Checks each service on its own.
 fn check_services(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
     let mut seen: HashMap<&ServiceKey, &Origin> = HashMap::new();
     for spec in specs {
@@ -65,7 +65,7 @@ fn check_services(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
     }
 }
 
-/// A prefix is plain: with more than one reading no path below it would have an agreed owner.
+/// A prefix must have only one reading: otherwise no path below it has an agreed owner.
 fn check_prefix(prefix: &str) -> Result<(), &'static str> {
     if prefix.len() > 1 && prefix.ends_with('/') {
         return Err("must not end with \"/\"");
@@ -77,8 +77,8 @@ fn check_prefix(prefix: &str) -> Result<(), &'static str> {
     }
 }
 
-/// No two services with the same host and prefix; nor with prefixes that differ in letter case
-/// alone, whose every path would be ambiguous.
+/// Refuses two services with the same host and prefix, or with prefixes that differ only in letter case:
+/// every path below them would be ambiguous.
 fn check_claims(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
     let mut seen: HashMap<(&str, String), (&ServiceSpec, &str)> = HashMap::new();
     for spec in specs {
@@ -153,7 +153,7 @@ fn service(id: ServiceId, spec: ServiceSpec, public: &[PublicSpec]) -> Service {
             }
         }
     }
-    // A field that holds tokens does not reach an upstream as a trailer either.
+    // A field that carries tokens must not reach the upstream as a trailer either.
     let carriers = spec.credentials.headers.iter().filter_map(|name| FieldPattern::parse(name.as_str()));
     let carriers: Vec<_> = carriers.collect();
     let mut spec = spec;
@@ -202,13 +202,13 @@ fn with_reserved() -> Table<Option<Claim>> {
     table
 }
 
-/// The hosts of a service; the empty one stands for any.
+/// The hosts of a service, without a final dot; the empty host stands for any.
 pub(super) fn hosts(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
     let any = spec.hosts.is_empty().then_some("");
     any.into_iter().chain(spec.hosts.iter().map(|host| host.strip_suffix('.').unwrap_or(host)))
 }
 
-/// The admin listener as a service: it owns no path here.
+/// The admin listener as a service. It owns no path on the proxy listener.
 fn built_in() -> ServiceSpec {
     let reading = [Method::GET, Method::HEAD, Method::OPTIONS];
     ServiceSpec {

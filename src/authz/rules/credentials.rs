@@ -1,6 +1,6 @@
-//! Which credential of a request counts, by the service that owns its path, and what its host tells
-//! strangers of credentials. The latter never depends on the path, so that nobody outside can list
-//! prefixes by asking.
+//! Chooses the credential that counts for a request by the service that owns the path, and says what the
+//! services of a host accept. The latter does not depend on the path, so that outsiders cannot enumerate
+//! prefixes.
 
 use std::collections::HashMap;
 
@@ -16,28 +16,29 @@ use crate::authz::{
 /// What the services of each host accept.
 #[derive(Clone, Debug)]
 pub(super) struct HostCredentials {
-    /// What is read from a request: what any service accepts.
+    /// What any service accepts, and is therefore read from a request.
     all: Carriers,
-    /// Services without `hosts`.
+    /// What services without `hosts` accept.
     any_host: HostCarriers,
-    /// By name, those of `any_host` included.
+    /// By host; each includes `any_host`.
     hosts: HashMap<Box<str>, HostCarriers>,
 }
 
 /// What the services of one host accept together.
 #[derive(Clone, Debug)]
 pub struct HostCarriers {
-    /// With what the gateway's own routes accept on the host: `bearer`, and `basic` beside a registry.
+    /// Including what the gateway's own routes accept on the host: `bearer`, and `basic` if there is a
+    /// registry.
     pub carriers: Carriers,
-    /// Services accept it.
+    /// Whether a service accepts it, as opposed to the gateway's own routes.
     pub bearer: bool,
     pub basic: bool,
-    /// One of them is a container registry.
+    /// Whether one of the services is a container registry.
     pub registry: bool,
 }
 
 impl HostCredentials {
-    /// `None`: every service has the default.
+    /// `None` if every service has the default.
     pub(super) fn of(services: &[Service]) -> Option<Self> {
         // The last service is the built-in one, which owns no path.
         let is_default =
@@ -77,20 +78,20 @@ impl HostCarriers {
 }
 
 impl Rules {
-    /// What is to be read from a request besides `Authorization: Bearer`; `None`: nothing.
+    /// What must be read from a request besides `Authorization: Bearer`; `None`: nothing.
     pub fn carriers(&self) -> Option<&Carriers> {
         self.host_credentials.as_ref().map(|host_credentials| &host_credentials.all)
     }
 
-    /// What the services of a host accept; `None`: every service has the default.
+    /// What the services of a host accept; `None` if every service has the default.
     pub fn carriers_on(&self, host: Option<&str>) -> Option<&HostCarriers> {
         let host_credentials = self.host_credentials.as_ref()?;
         let named = host.and_then(|host| host_credentials.hosts.get(host.strip_suffix('.').unwrap_or(host)));
         Some(named.unwrap_or(&host_credentials.any_host))
     }
 
-    /// The credential that counts for the owner of a path, and its position in `others` (`None`:
-    /// `Authorization: Bearer`, or nothing).
+    /// Returns the credential that counts for the owner of a path, and its position in `others`, which is
+    /// `None` for `Authorization: Bearer` or no credential.
     pub fn credential(
         &self,
         path: Option<&RequestPath<'_>>,
@@ -104,7 +105,7 @@ impl Rules {
         let absent = match owner {
             Some(owner) => {
                 let chosen = owner.service.spec.credentials.choose(authorization, others);
-                // A public rule tells everybody of its path.
+                // A public rule makes its path known anyway, so the answer may depend on the path.
                 if !chosen.0.is_absent() || owner.public.is_some() {
                     return chosen;
                 }

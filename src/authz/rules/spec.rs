@@ -1,4 +1,4 @@
-//! Rules as they are written: services, public rules, settings of the whole gateway.
+//! Rules as configured: services, public rules, and settings of the whole gateway.
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
@@ -9,44 +9,44 @@ use crate::authz::{
     forwarding::{FieldPolicy, TrustedProxies},
 };
 
-/// A service's scope word: `[a-z][a-z0-9-]{0,62}`.
+/// A service's key, the word for it in scopes: `[a-z][a-z0-9-]{0,62}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey(pub(super) Arc<str>);
 
-/// A service key as a number, interned once a process; below 2^15.
+/// The number of a service key in this process; below 2^15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId(pub u16);
 
-/// The interner: keys seen in configuration or scopes, for the life of the process.
+/// Numbers the service keys in configuration and scopes, for the life of the process.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceIds {
     by_key: HashMap<ServiceKey, ServiceId>,
     keys: Vec<ServiceKey>,
 }
 
-/// Where a rule was written; opaque here, told by `explain`.
+/// Where a rule is written in the configuration; reported by `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub file: Arc<str>,
     pub line: u32,
 }
 
-/// What becomes of the client's `Authorization` field.
+/// What happens to the client's `Authorization` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
     Strip,
     Keep,
-    /// The upstream's own credential, sent as the whole field value. Redact in `Debug` by the type.
+    /// Replaced by the upstream's own credential, as the whole field value.
     Replace(Secret),
 }
 
-/// How the upstream is told who asks.
+/// How the upstream is told who sent the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     None,
     /// The `X-Permgate-*` fields.
     Headers,
-    /// A signed assertion alone.
+    /// Only a signed assertion.
     Jwt,
     /// The fields and the assertion.
     Both,
@@ -56,7 +56,7 @@ pub enum Identity {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub http::HeaderValue);
 
-/// A rule of one service that relaxes a path refusal (`allow = [...]`).
+/// A path check that a service can relax (`allow = [...]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Allowance {
     /// Readings that fold letters to lower case need not agree.
@@ -75,44 +75,45 @@ pub enum Allowance {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowances(u8);
 
-/// A method that a `read` scope may use, everywhere or where its path fits.
+/// A method that a `read` scope may use, on all paths or on those that `prefix` matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadMethod {
     pub method: Method,
-    /// A prefix of whole segments, of which `*` stands for any one; behind a leading `*/` the path's last
-    /// segments.
+    /// A prefix of whole segments, in which `*` matches any one segment. After a leading `*/`, the last
+    /// segments of the path.
     pub prefix: Option<String>,
 }
 
-/// A service as written.
+/// A service as configured.
 #[derive(Clone, Debug)]
 pub struct ServiceSpec {
     pub key: ServiceKey,
     pub title: String,
     pub about: String,
-    /// Name of an `[upstream.NAME]`.
+    /// The name of an `[upstream.NAME]`.
     pub upstream: Arc<str>,
-    /// 1..=32 absolute prefixes, no trailing `/` (but `/` itself).
+    /// 1 to 32 absolute prefixes without a trailing `/`, except `/` itself.
     pub paths: Vec<String>,
-    /// Lower case, without port; empty: any.
+    /// In lower case, without port; empty: any host.
     pub hosts: Vec<String>,
-    /// Group names, ci.
+    /// Group names, compared without regard to case.
     pub readers: Vec<String>,
-    /// `None`: every method but TRACE and CONNECT.
+    /// `None`: every method except TRACE and CONNECT.
     pub methods: Option<Vec<Method>>,
     pub read_methods: Vec<ReadMethod>,
     pub authorization: Authorization,
-    /// Where a token may stand in a request.
+    /// Where a request may carry a token.
     pub credentials: Carriers,
-    /// A container registry: below `/v2/` clients are told where to get a token, in the form of OCI.
+    /// Whether this is a container registry. Below `/v2/`, challenges then name the token endpoint, as OCI
+    /// clients expect.
     pub registry: bool,
     pub identity: Identity,
-    /// Group names told to the upstream; `None`: the readers.
+    /// Group names that the upstream is told; `None`: the readers.
     pub identity_groups: Option<Vec<String>>,
     pub allow: Vec<Allowance>,
-    /// Which of a client's fields the upstream gets.
+    /// Which of the client's header fields are forwarded.
     pub fields: FieldPolicy,
-    /// Bytes; `None`: the server's.
+    /// In bytes; `None`: the server's limit.
     pub max_body: Option<u64>,
     pub origin: Origin,
 }
@@ -123,7 +124,7 @@ pub enum PublicPath {
     Prefix(String),
 }
 
-/// `[[public]]`: the only way past a token.
+/// `[[public]]`: a path that needs no token.
 #[derive(Clone, Debug)]
 pub struct PublicSpec {
     pub service: ServiceKey,
@@ -133,7 +134,7 @@ pub struct PublicSpec {
     pub origin: Origin,
 }
 
-/// What decides beside services: settings of the whole gateway.
+/// Settings of the whole gateway that take part in the decision.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub perm_alias: bool,
@@ -185,7 +186,7 @@ impl ServiceKey {
 }
 
 impl ServiceIds {
-    /// `None` when 2^15 keys were seen.
+    /// `None` once 2^15 keys are known.
     pub fn intern(&mut self, key: &ServiceKey) -> Option<ServiceId> {
         if let Some(id) = self.by_key.get(key) {
             return Some(*id);

@@ -1,15 +1,15 @@
-//! Prefixes of whole segments in hash tables, as written and in lower case. Looking a path up costs a probe
-//! for each of its segments, as far as the longest prefix reaches, however many prefixes there are.
+//! Hash tables of prefixes of whole segments, as written and in lower case. A look-up probes once for each
+//! segment of the path, up to the longest prefix, however many prefixes there are.
 
 use std::{borrow::Cow, collections::HashMap};
 
-/// A value for each prefix and each whole path.
+/// A value for each prefix or whole path.
 #[derive(Clone, Debug)]
 pub struct Table<V> {
     exact: HashMap<Box<str>, V>,
-    /// The same in lower case.
+    /// The same, by lower-case key.
     folded: HashMap<Box<str>, V>,
-    /// Bytes of the longest key.
+    /// The length of the longest key in bytes.
     longest: usize,
 }
 
@@ -17,7 +17,7 @@ pub struct Table<V> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Letters {
     Exact,
-    /// ASCII letters without regard to case.
+    /// ASCII letters ignoring case.
     Folded,
 }
 
@@ -28,13 +28,13 @@ impl<V> Default for Table<V> {
 }
 
 impl<V: Default> Table<V> {
-    /// Changes the value of a prefix, which is made as needed.
+    /// Changes the value of a prefix, which is created if it is missing.
     pub fn change_prefix(&mut self, prefix: &str, change: impl Fn(&mut V)) {
-        // Every path is at or below the prefix that has no segment.
+        // The prefix without a segment covers every path.
         self.change(if prefix == "/" { "" } else { prefix }, change);
     }
 
-    /// Changes the value of one path alone.
+    /// Changes the value of one whole path, which is created if it is missing.
     pub fn change_path(&mut self, path: &str, change: impl Fn(&mut V)) {
         self.change(path, change);
     }
@@ -47,8 +47,8 @@ impl<V: Default> Table<V> {
 }
 
 impl<V> Table<V> {
-    /// Visits the values along a path that starts with `/`, the shortest prefix first; the flag
-    /// says that the whole path is matched.
+    /// Visits the values of all prefixes of a path, which starts with `/`, the shortest first. The flag is
+    /// set if the whole path matched.
     pub fn walk<'t>(&'t self, path: &str, letters: Letters, mut visit: impl FnMut(&'t V, bool)) {
         if self.exact.is_empty() {
             return;
@@ -76,7 +76,7 @@ impl Letters {
     }
 }
 
-/// Whether a prefix owns a path by whole segments.
+/// Whether a prefix covers a path by whole segments.
 pub fn covers(prefix: &str, path: &str, letters: Letters) -> bool {
     if prefix == "/" {
         return path.starts_with('/');
@@ -86,8 +86,8 @@ pub fn covers(prefix: &str, path: &str, letters: Letters) -> bool {
     letters.same(prefix, head) && (rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Whether a pattern of `read_methods` fits a path: a prefix of whole segments, of which `*` stands for any
-/// one, or behind a leading `*/` the path's last segments. Looks at each byte of the path once.
+/// Whether a pattern of `read_methods` matches a path: a prefix of whole segments in which `*` matches any
+/// one, or after a leading `*/` the last segments. Reads each byte of the path once.
 pub fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
     let same = |(wanted, sent): (&str, &str)| {
         if wanted == "*" { !sent.is_empty() } else { letters.same(wanted.as_bytes(), sent.as_bytes()) }
@@ -95,7 +95,7 @@ pub fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
     match pattern.strip_prefix("*/") {
         Some(last) => {
             let mut sent = path.rsplit('/');
-            // The empty segment before the first slash is none.
+            // The empty segment before the first slash does not count.
             let all = last.rsplit('/').all(|wanted| sent.next().is_some_and(|sent| same((wanted, sent))));
             all && sent.next().is_some()
         }

@@ -7,7 +7,7 @@ fn public(service: &str, path: PublicPath) -> PublicSpec {
     PublicSpec { service: ServiceKey::parse(service).unwrap(), methods: None, path, origin: origin(99) }
 }
 
-/// `root` owns `/`, so that nearly every misreading would be forwarded somewhere.
+/// `root` owns `/`, so that nearly every misread path would be forwarded somewhere.
 fn gateway() -> Vec<ServiceSpec> {
     vec![
         service("root", &["/"]),
