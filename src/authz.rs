@@ -1,8 +1,8 @@
-//! The decision, pure: no I/O, no clock, no serde, no async. Time and randomness are arguments.
+//! The authorization decision as pure functions: no I/O, no clock, no serde, no async. The caller passes in
+//! time and randomness.
 //!
-//! [`decide::decide`] turns what a client sent and what the state knows into a
-//! [`decide::Permit`] or a [`decide::Denial`]; [`answer`] is the one map from a reason to what the
-//! client is told.
+//! [`decide::decide`] turns a request and the current state into a [`decide::Permit`] or a
+//! [`decide::Denial`]. [`answer`] maps each reason to the response that the client gets.
 
 pub mod accounts;
 pub mod administration;

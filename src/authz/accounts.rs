@@ -1,5 +1,5 @@
-//! Users, groups, roles and grants as administered. A value that clones cheaply: versions share
-//! what has not changed. It keeps what it is told; `administration` says what may be told.
+//! Users, groups, roles and grants as administered. A clone is cheap: it shares all that has not changed.
+//! Whether a change is permitted is decided in `administration`, not here.
 
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
@@ -17,11 +17,11 @@ pub use directory::{compile, recompile};
 pub use power::{Power, carried};
 pub use record::{GrantRecord, Grantee, GroupRecord, RoleRecord, UserId, UserKind, UserRecord};
 
-/// Id and name of the built-in group: every user that is not deleted.
+/// Id and name of the built-in group, which has every user that is not deleted.
 pub const ALL_USERS: &str = "all-users";
 const ALL_USERS_IX: GroupIx = GroupIx(0);
 
-/// Groups above a group and the group itself.
+/// The most levels of nested groups, the group itself included.
 pub const MAX_DEPTH: usize = 8;
 
 /// The administered accounts.
@@ -29,13 +29,13 @@ pub const MAX_DEPTH: usize = 8;
 pub struct Accounts {
     users: Chunks<Arc<Account>>,
     by_id: Arc<HashMap<Box<str>, UserIx>>,
-    /// Folded logins of the users that are not deleted; the directory shares it.
+    /// Folded logins of the users that are not deleted; shared with the directory.
     by_login: Arc<HashMap<Box<str>, UserIx>>,
     groups: Arc<Groups>,
     roles: Arc<BTreeMap<String, RoleRecord>>,
 }
 
-/// A user, with the groups and roles that the user has directly, not by a parent group.
+/// A user with its direct groups and roles, without those inherited from groups.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub ix: UserIx,
@@ -46,7 +46,7 @@ pub struct Account {
     pub roles: Vec<String>,
 }
 
-/// A group, with the roles that are granted to it, not to an ancestor.
+/// A group with its direct roles, without those of its ancestors.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub ix: GroupIx,
@@ -57,30 +57,30 @@ pub struct Group {
 
 #[derive(Clone, Debug)]
 struct Groups {
-    /// By [`GroupIx`]; a deleted group leaves a hole.
+    /// By [`GroupIx`]; `None` where a group was deleted.
     rows: Vec<Option<Group>>,
     by_id: HashMap<String, GroupIx>,
     /// By folded name.
     by_name: HashMap<String, GroupIx>,
 }
 
-/// How names are compared: NFC, without regard to case and to the zero-width joiners that a name may have.
+/// Folds a name for comparison: NFC, lower case, without zero-width joiners.
 pub fn fold(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }
-    // A mark behind a joiner may compose with the letter in front of it.
+    // Joiners go first: a mark after one may compose with the letter before it.
     name.chars().filter(|c| !is_joiner(*c)).nfc().collect::<String>().to_lowercase()
 }
 
-/// U+200C and U+200D: they change how letters are drawn, and tell no two names apart.
+/// Whether this is U+200C or U+200D, which change how letters are drawn but do not make a name unique.
 pub(super) const fn is_joiner(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}')
 }
 
 impl Accounts {
-    /// The built-in group and roles, nobody and no grant.
-    #[allow(clippy::new_without_default, reason = "what grants has no default")]
+    /// The built-in group and roles, without users and grants.
+    #[allow(clippy::new_without_default, reason = "a type that grants access has no default")]
     pub fn new() -> Self {
         let all_users =
             GroupRecord { id: ALL_USERS.into(), name: ALL_USERS.into(), parent: None, revision: 0 };
@@ -100,17 +100,17 @@ impl Accounts {
         self.users.get(ix.0 as usize).map(Arc::as_ref)
     }
 
-    /// Tombstones too.
+    /// Finds deleted users too.
     pub fn user_by_id(&self, id: &str) -> Option<&Account> {
         self.user(*self.by_id.get(id)?)
     }
 
-    /// A user that is not deleted.
+    /// Finds a user that is not deleted.
     pub fn user_by_login(&self, login: &str) -> Option<&Account> {
         self.user(*self.by_login.get(login.to_ascii_lowercase().as_str())?)
     }
 
-    /// Tombstones too, in the order of creation.
+    /// All users in the order of creation, deleted ones included.
     pub fn users(&self) -> impl Iterator<Item = &Account> {
         self.users.iter().map(Arc::as_ref)
     }
@@ -127,12 +127,12 @@ impl Accounts {
         self.group(*self.groups.by_name.get(&fold(name))?)
     }
 
-    /// The built-in one first.
+    /// All groups, the built-in one first.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         self.groups.rows.iter().flatten()
     }
 
-    /// The group itself, then its ancestors.
+    /// The group, then its ancestors.
     pub fn line(&self, ix: GroupIx) -> impl Iterator<Item = &Group> {
         std::iter::successors(self.group(ix), |group| self.group_by_id(group.record.parent.as_deref()?))
             .take(MAX_DEPTH)
@@ -142,7 +142,7 @@ impl Accounts {
         self.groups().filter(move |group| group.record.parent.as_deref() == Some(id))
     }
 
-    /// Direct members; of `all-users` every user that is not deleted.
+    /// Direct members; for `all-users`, every user that is not deleted.
     pub fn members(&self, ix: GroupIx) -> impl Iterator<Item = &Account> {
         self.users().filter(move |user| match ix {
             ALL_USERS_IX => user.record.deleted_at.is_none(),
@@ -150,7 +150,7 @@ impl Accounts {
         })
     }
 
-    /// Every group a user is in: own ones, their ancestors and `all-users`; sorted.
+    /// Every group of a user: direct ones, their ancestors and `all-users`; sorted. None for a deleted user.
     pub fn groups_of(&self, user: &Account) -> Vec<GroupIx> {
         if user.record.deleted_at.is_some() {
             return Vec::new();
@@ -172,7 +172,7 @@ impl Accounts {
         self.roles.get(key)
     }
 
-    /// Built-in ones too, in the order of keys.
+    /// All roles in the order of their keys, built-in ones included.
     pub fn roles(&self) -> impl Iterator<Item = &RoleRecord> {
         self.roles.values()
     }
@@ -189,7 +189,7 @@ impl Accounts {
         users.chain(groups)
     }
 
-    /// Inserts or replaces by id. A tombstone loses its groups, its roles and its login.
+    /// Inserts or replaces by id. A deleted user loses its groups, roles and login.
     pub fn put_user(&mut self, record: UserRecord) -> UserIx {
         let known = self.by_id.get(record.id.as_str()).copied();
         let ix = known.unwrap_or_else(|| {
@@ -228,7 +228,7 @@ impl Accounts {
         Arc::make_mut(&mut self.groups).put(record)
     }
 
-    /// Its members lose it; its children lose their parent.
+    /// Removes the group from its members, and as the parent of its children.
     pub fn drop_group(&mut self, id: &str) {
         let groups = Arc::make_mut(&mut self.groups);
         let Some(ix) = groups.by_id.remove(id) else { return };
@@ -244,7 +244,7 @@ impl Accounts {
         }
     }
 
-    /// Ignored when the group or the user is unknown.
+    /// Ignored if the group or the user is unknown.
     pub fn set_member(&mut self, group: &str, user: &str, member: bool) {
         let (Some(group), Some(user)) = (self.group_by_id(group), self.user_by_id(user)) else { return };
         let (group, user) = (group.ix, user.ix);
@@ -255,7 +255,7 @@ impl Accounts {
         Arc::make_mut(&mut self.roles).insert(record.key.clone(), record);
     }
 
-    /// Its grants go too.
+    /// Removes a role together with its grants.
     pub fn drop_role(&mut self, key: &str) {
         let grants: Vec<GrantRecord> = self.grants().filter(|grant| grant.role == key).collect();
         for grant in grants {
@@ -264,7 +264,7 @@ impl Accounts {
         Arc::make_mut(&mut self.roles).remove(key);
     }
 
-    /// Ignored when the user or group is unknown.
+    /// Ignored if the user or the group is unknown.
     pub fn set_grant(&mut self, grant: &GrantRecord, granted: bool) {
         match &grant.to {
             Grantee::User(id) => {
@@ -311,7 +311,7 @@ impl Groups {
     }
 }
 
-/// The roles that every store has and nobody can change.
+/// The roles that every store has and that cannot be changed.
 pub fn built_in_roles() -> [RoleRecord; 3] {
     let role = |key: &str, name: &str, permissions| RoleRecord {
         key: key.into(),
@@ -326,7 +326,7 @@ pub fn built_in_roles() -> [RoleRecord; 3] {
     ]
 }
 
-/// The one grant that a new store has: everybody may make tokens.
+/// The only grant of a new store: every user may create tokens.
 pub fn first_grant() -> GrantRecord {
     GrantRecord { role: "contributor".into(), to: Grantee::Group(ALL_USERS.into()) }
 }

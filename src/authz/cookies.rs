@@ -1,15 +1,15 @@
-//! The gateway's own cookies: browsers send them to every port of a host, so that they come to the
-//! proxy listener too, where no upstream may see or set them.
+//! The gateway's own cookies. Browsers send them to every port of a host, so they also arrive at the proxy
+//! listener. They are removed there: no upstream may see or set them.
 
-/// The session of the admin page, with TLS and without. With TLS the name itself binds the cookie
-/// to this host and to TLS: no neighbour under the same domain can put one here.
+/// The session of the admin page, with TLS and without. The `__Host-` prefix binds the cookie to this host
+/// and to TLS, so that no sibling domain can set it.
 pub const SESSION: [&str; 2] = ["__Host-permgate", "permgate"];
-/// That somebody has signed in with this browser before, with TLS and without.
+/// Marks a browser in which someone has signed in before, with TLS and without.
 pub const KNOWN: [&str; 2] = ["__Host-permgate-known", "permgate-known"];
-/// A sign-in that is under way at an OpenID provider, with TLS and without.
+/// A sign-in in progress at an OpenID provider, with TLS and without.
 pub const FLOW: [&str; 2] = ["__Host-permgate-flow", "permgate-flow"];
 
-/// The `Cookie` value without the gateway's own cookies. `None`: none of them is in it.
+/// Returns the `Cookie` value without the gateway's own cookies, or `None` if it contains none of them.
 pub fn without_own(value: &[u8]) -> Option<Vec<u8>> {
     if !may_name_own(value) {
         return None;
@@ -24,7 +24,7 @@ pub fn sets_own(value: &[u8]) -> bool {
     may_name_own(value) && is_own(value.split(|byte| *byte == b';').next().unwrap_or_default())
 }
 
-/// Browsers send a cookie without a name as its value alone, so that `=permgate=x` is one of ours.
+/// Browsers send a cookie without a name as its bare value, so `=permgate=x` counts as one of ours too.
 fn is_own(pair: &[u8]) -> bool {
     let edge = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'=';
     let start = pair.iter().position(|byte| !edge(byte)).unwrap_or(pair.len());
@@ -36,7 +36,7 @@ fn may_name_own(value: &[u8]) -> bool {
     value.windows(OWN.len()).any(|window| window.eq_ignore_ascii_case(OWN))
 }
 
-/// What all of their names have in them.
+/// The part that all of their names share.
 const OWN: &[u8] = b"permgate";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! WebDAV's `Destination` (RFC 4918, 10.3): the second target of one request, judged like the first.
+//! WebDAV's `Destination` (RFC 4918, 10.3): the second target of a request, judged like the first.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,17 +8,17 @@ use crate::authz::{
     secret,
 };
 
-/// What a request's `Destination` field names.
+/// The target of a request's `Destination` field.
 #[derive(Clone, Debug)]
 pub struct Destination {
-    /// Path and query in origin form. `None`: it cannot be judged.
+    /// Path and query in origin form. `None` if it cannot be judged, for example on another host.
     target: Option<HeaderValue>,
     has_token: bool,
 }
 
 impl Destination {
-    /// The `Destination` of a request to `host` (with its port, as the client sent it). `None`:
-    /// there is no such field.
+    /// Reads the `Destination` of a request; `None` if there is no such field. `host` is the request's own,
+    /// with its port, as the client sent it.
     pub fn from_headers(headers: &HeaderMap, host: Option<&[u8]>) -> Option<Self> {
         let disguised = headers.keys().any(|name| passes_for_destination(name.as_str().as_bytes()));
         let mut values = headers.get_all(NAME).iter().map(HeaderValue::as_bytes);
@@ -32,37 +32,36 @@ impl Destination {
         Some(Self { target: target.and_then(|target| HeaderValue::from_str(target).ok()), has_token })
     }
 
-    /// Path and query in origin form, as the upstream gets them. `None`: it cannot be judged.
+    /// Path and query in origin form, as the upstream gets them; `None` if it cannot be judged.
     pub fn target(&self) -> Option<&HeaderValue> {
         self.target.as_ref()
     }
 
-    /// `None`: the destination cannot be judged, not even as far as its path.
+    /// The path of the destination; `None` if there is no [`target`](Self::target).
     pub fn path(&self) -> Option<Result<RequestPath<'_>, PathError>> {
         let target = self.target.as_ref()?.to_str().ok()?;
         Some(RequestPath::parse(target.split('?').next().unwrap_or_default()))
     }
 
-    /// Whether a permgate token stands in it.
+    /// Whether it contains a permgate token.
     pub fn has_token(&self) -> bool {
         self.has_token
     }
 }
 
-/// The name of the field.
 pub const NAME: HeaderName = HeaderName::from_static(FIELD);
 
 const FIELD: &str = "destination";
 
-/// Another spelling that a server behind the gateway may take for the field itself.
+/// Whether this is another spelling of the name, which a server behind the gateway may take for the field.
 fn passes_for_destination(name: &[u8]) -> bool {
     name.len() > FIELD.len()
         && (name[0] == b'd' || !name[0].is_ascii_alphanumeric())
         && name.iter().filter(|byte| byte.is_ascii_alphanumeric()).eq(FIELD.as_bytes())
 }
 
-/// Of an absolute path or of an absolute URI on the same host. A path relative to something, another
-/// host and `//host/path` are nobody's here.
+/// Returns the origin form of an absolute path, or of an absolute URI on the request's own host. `None` for a
+/// relative path, another host and `//host/path`.
 fn in_origin_form<'v>(value: &'v [u8], host: Option<&[u8]>) -> Option<&'v str> {
     let value = str::from_utf8(value).ok()?.trim_ascii();
     let target = match value.split_once("://") {

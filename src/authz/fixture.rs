@@ -1,4 +1,4 @@
-//! A small world for the tests of this module: alice, a developer, and her token for YouTrack.
+//! Fixture for the tests of `authz`: the developer alice, and her token for YouTrack.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Fixture {
         Self::with(|_| {})
     }
 
-    /// The services `youtrack` (changed as wished) and `reports`, and a public page.
+    /// The services `youtrack` (after `change`) and `reports`.
     pub fn with(change: impl FnOnce(&mut ServiceSpec)) -> Self {
         let mut youtrack = service("youtrack", &["/api", "/rest"]);
         change(&mut youtrack);
@@ -107,7 +107,6 @@ impl Fixture {
         Facts { rules: &self.rules, directory: &self.directory, token: None, imports: false, now: NOW }
     }
 
-    /// Changes the only user.
     pub fn change_user(&mut self, change: impl FnOnce(&mut User)) {
         change(Arc::make_mut(&mut self.directory.users[0]));
     }

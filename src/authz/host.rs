@@ -1,9 +1,9 @@
-//! Hosts as they are compared: one spelling for each, so that two names of one host are equal.
+//! Host names in canonical form: one spelling per host, so that they can be compared for equality.
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
-/// A `host[:port]` (RFC 3986, 3.2): the host in lower case without a final dot, an IPv6 address in
-/// brackets and in its canonical form (RFC 5952).
+/// A `host[:port]` (RFC 3986, 3.2). The host is in lower case without a final dot; an IPv6 address is in
+/// brackets and in canonical form (RFC 5952).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
     pub host: Cow<'a, str>,
@@ -11,7 +11,7 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// `None`: it is malformed, or has user information.
+    /// `None` if it is malformed or has user information.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let text = str::from_utf8(text).ok()?;
         let end =
@@ -27,20 +27,19 @@ impl<'a> Authority<'a> {
         Some(Self { host: canonical(host)?, port })
     }
 
-    /// Whether both name the same host and port, `default` being the port that is meant where none
-    /// is written.
+    /// Whether both name the same host and port. `default` is the port of an authority without one.
     pub fn is_same(&self, other: &Self, default: u16) -> bool {
         self.host == other.host && self.port.unwrap_or(default) == other.port.unwrap_or(default)
     }
 }
 
-/// One spelling for each host. `None`: it is no host that can be served.
+/// Returns a host's canonical spelling, or `None` if it cannot be served.
 pub fn canonical(host: &str) -> Option<Cow<'_, str>> {
     if let Some(open) = host.strip_prefix('[') {
         let address: Ipv6Addr = open.strip_suffix(']')?.parse().ok()?;
         return Some(Cow::Owned(format!("[{address}]")));
     }
-    // A server may cut one dot off at the end: what is left must not be another name again.
+    // Servers may ignore one final dot. A second one is refused below, as an empty label.
     let name = host.strip_suffix('.').unwrap_or(host);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let has_empty_label = name.split('.').any(str::is_empty);

@@ -1,4 +1,5 @@
-//! One view of a path: what is judged is what is forwarded, and every reading of it is looked at.
+//! One view of a path: the bytes that are judged are the bytes that are forwarded, and every way in which
+//! a server may read them is judged too. `rules` decides who owns a path.
 
 use std::fmt;
 
@@ -6,19 +7,19 @@ pub use readings::Reading;
 
 mod readings;
 
-/// A path that is acceptable whatever the service. Borrowed from the request target: these bytes
-/// are judged and these bytes are sent.
+/// A path that is acceptable to every service. Borrowed from the request target, so that the judged bytes are
+/// the forwarded bytes.
 #[derive(Clone, Debug)]
 pub struct RequestPath<'a> {
     literal: &'a str,
     capitals: bool,
-    /// Its escapes decode to UTF-8.
+    /// Whether its escapes decode to UTF-8.
     utf8: bool,
     /// Other plausible readings; empty for a path without suspicious bytes.
     readings: Vec<Reading>,
 }
 
-/// Why a path is refused whatever the service (domain.md, "The path", rule 1).
+/// Why a path is refused, whatever the service (docs/decision.md, "One view of a path").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     #[error("the path does not start with \"/\"")]
@@ -38,7 +39,7 @@ pub enum PathError {
 }
 
 impl<'a> RequestPath<'a> {
-    /// Takes the path component (no query, no fragment).
+    /// Parses a path component, without query or fragment.
     pub fn parse(path: &'a str) -> Result<Self, PathError> {
         if !path.starts_with('/') {
             return Err(PathError::NotAbsolute);
@@ -63,34 +64,37 @@ impl<'a> RequestPath<'a> {
         self.literal
     }
 
-    /// Whether its escapes decode to UTF-8: a service has to allow others.
+    /// Whether its escapes decode to UTF-8. If not, its service must have [`Allowance::InvalidUtf8`].
+    ///
+    /// [`Allowance::InvalidUtf8`]: crate::authz::rules::Allowance::InvalidUtf8
     pub fn is_utf8(&self) -> bool {
         self.utf8
     }
 
-    /// Whether folding letters to lower case changes the literal path.
+    /// Whether the literal path contains upper-case letters.
     pub fn has_capitals(&self) -> bool {
         self.capitals
     }
 
-    /// Every reading but the literal one; each stands for its lower-case form as well.
+    /// Every reading except the literal one. Each also stands for its lower-case form.
     pub fn readings(&self) -> &[Reading] {
         &self.readings
     }
 }
 
 const SLASH: u8 = 1;
-/// A slash behind a slash: the scan shifts one bit up.
+/// A slash after a slash: the scan shifts `SLASH` up by one bit.
 const DOUBLE_SLASH: u8 = SLASH << 1;
 const ESCAPE: u8 = 1 << 2;
 const PARAMETER: u8 = 1 << 3;
 const CAPITAL: u8 = 1 << 4;
-/// What some servers cut off at the end of a segment, or with the end.
+/// Characters that some servers cut off at the end of a segment (`.`, `+`), or that begin a suffix that they
+/// cut off (`:$DATA`).
 const TAIL: u8 = 1 << 5;
 const FORBIDDEN: u8 = 1 << 7;
 
-/// RFC 3986 `pchar` and `/`, by what they can be read as, and what browsers do not escape although
-/// they should (`[ ] | ^ { }`), which no server reads as anything but itself.
+/// The class of each byte: RFC 3986 `pchar` and `/` by how servers may read them, and `[ ] | ^ { }`, which
+/// browsers leave unescaped and every server reads literally. Every other byte is forbidden.
 const CLASS: [u8; 256] = {
     let mut class = [FORBIDDEN; 256];
     let mut byte = 0;
@@ -111,7 +115,7 @@ const CLASS: [u8; 256] = {
     class
 };
 
-/// A byte that stands in a path as it is and must not, for people.
+/// Displays a byte that must not be in a path unescaped.
 struct Unescaped(u8);
 
 impl fmt::Display for Unescaped {

@@ -1,4 +1,4 @@
-//! Token text: made once, shown once, afterwards only its digest.
+//! Token texts: their form, generation, parsing and digests. A text is shown once; only its digest is kept.
 
 use std::fmt;
 
@@ -8,57 +8,58 @@ pub use leak::{contains_token, find_tokens, redact};
 
 mod leak;
 
-/// The public handle of a token: 12 base62 characters, may be shown and logged.
+/// A token's public id: 12 base62 characters. It may be shown and logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 12]);
 
-/// BLAKE3 of the canonical token text: the key a token is found by.
+/// BLAKE3 of the canonical token text: the key by which a token is found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// A new token's text. Shown once: no `Display`, a redacted `Debug`, no way back from [`Digest`], overwritten
-/// when dropped.
+/// A new token's text. It has no `Display` and a redacted `Debug`, cannot be recovered from its [`Digest`],
+/// and is overwritten when dropped.
 pub struct TokenText(Zeroizing<String>);
 
-/// What a bearer's text is, before any look-up.
+/// The form of a bearer's text, known before any look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BearerForm {
-    /// `pgt_<id>_<secret><crc>` with a right checksum.
+    /// `pgt_<id>_<secret><crc>` with the right checksum.
     Own,
     ChecksumMismatch,
-    /// Not of our form: looked up only when imported tokens exist.
+    /// Not of permgate's form: looked up only if imported tokens exist.
     Foreign,
 }
 
-/// The text of a bearer, cut out of a field but not yet looked up. Redacted `Debug`.
+/// A bearer's text as it was found in a field, before any look-up. Its `Debug` is redacted.
 #[derive(Clone, Copy)]
 pub struct Bearer<'a> {
     text: &'a [u8],
-    /// It has the shape of our form.
+    /// Whether the text has permgate's form, apart from the checksum.
     shaped: bool,
 }
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const PREFIX: &str = "pgt_";
-/// What clients of old put in front of a token.
+/// Prefixes that clients written for JetBrains Hub put in front of a token.
 const ALIASES: [&[u8]; 2] = [b"perm:", b"perm-"];
 const ID: usize = 12;
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
-/// Everything that the checksum covers.
+/// The length of the text that the checksum covers.
 const CHECKED: usize = PREFIX.len() + ID + 1 + SECRET;
-/// Of a token's text, in bytes.
+/// The length of a token's text in bytes.
 pub const LENGTH: usize = CHECKED + CHECKSUM;
-/// The longest bearer that is looked at.
+/// The longest bearer that is accepted, in bytes.
 const MAX_BEARER: usize = 512;
 
 impl TokenText {
-    /// Makes a text from uniformly random bytes (rejection sampling; asks `fill` for more as needed).
+    /// Generates a token with a random id. `fill` must supply uniformly random bytes; rejection sampling may
+    /// call it repeatedly.
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
         Self::generate_with(None, fill)
     }
 
-    /// The same with an id that is given.
+    /// Generates a token with the given id, or a random one.
     pub fn generate_with(given: Option<TokenId>, fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
         let mut random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(draw(fill));
         if let Some(TokenId(given)) = given {
@@ -66,7 +67,7 @@ impl TokenText {
         }
         let mut id = [0; ID];
         id.copy_from_slice(&random[..ID]);
-        // Never grown: a smaller copy would be left behind.
+        // Full capacity at once: growing the string would leave a copy of the secret in freed memory.
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         text.push_str(PREFIX);
         text.extend(random[..ID].iter().map(|b| char::from(*b)));
@@ -87,7 +88,7 @@ impl TokenText {
 }
 
 impl<'a> Bearer<'a> {
-    /// One word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
+    /// Accepts one word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
     pub fn parse(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
         let text = text.as_ref();
         let bearer = Self { text, shaped: has_shape(text) };
@@ -95,7 +96,8 @@ impl<'a> Bearer<'a> {
         sound.then_some(bearer)
     }
 
-    /// Drops a `perm:`/`perm-` alias in front of our form when `perm_alias`; classifies the rest.
+    /// Strips a `perm:` or `perm-` alias in front of a token of permgate's form if `perm_alias`, and
+    /// classifies the rest.
     pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, BearerForm) {
         let alias = || ALIASES.iter().find_map(|alias| self.text.strip_prefix(*alias));
         let behind = if self.shaped || !perm_alias { None } else { alias().filter(|rest| has_shape(rest)) };
@@ -108,24 +110,24 @@ impl<'a> Bearer<'a> {
         (canonical, form)
     }
 
-    /// BLAKE3 of the text as it stands (after [`Bearer::classify`]).
+    /// BLAKE3 of the text, which must be canonical (see [`Bearer::classify`]).
     pub fn digest(self) -> Digest {
         digest(self.text)
     }
 
-    /// The handle inside a text of our form.
+    /// The id in a text of permgate's form.
     pub fn id(self) -> Option<TokenId> {
         let behind = self.shaped.then(|| &self.text[PREFIX.len()..])?;
         behind.first_chunk().copied().map(TokenId)
     }
 }
 
-/// Whether an alias stands in front of a text, which [`Bearer::classify`] drops where it is asked to.
+/// Whether the text begins with an alias that [`Bearer::classify`] can strip.
 pub fn has_alias(text: &[u8]) -> bool {
     ALIASES.iter().any(|alias| text.starts_with(alias))
 }
 
-/// `pgt_`, 12 base62, `_`, 49 base62; the checksum is another matter.
+/// Whether the text is `pgt_`, 12 base62 characters, `_`, 49 base62 characters. Ignores the checksum.
 fn has_shape(text: &[u8]) -> bool {
     text.len() == LENGTH
         && text.starts_with(PREFIX.as_bytes())
@@ -134,7 +136,7 @@ fn has_shape(text: &[u8]) -> bool {
         && is_base62(&text[PREFIX.len() + ID + 1..])
 }
 
-/// What a bearer may be made of, whoever made it.
+/// The bytes that any bearer may consist of.
 const WORD: [bool; 256] = {
     let (mut table, mut byte) = ([false; 256], 0);
     while byte < 256 {
@@ -153,7 +155,7 @@ fn digest(text: &[u8]) -> Digest {
     Digest(*blake3::hash(text).as_bytes())
 }
 
-/// Looks at every byte, without a way out between them: that makes vector instructions of it.
+/// Reads every byte without an early exit, so that the compiler vectorizes the loop.
 fn is_base62(text: &[u8]) -> bool {
     text.iter().fold(true, |all, b| all & b.is_ascii_alphanumeric())
 }
@@ -163,14 +165,14 @@ fn has_checksum(text: &[u8]) -> bool {
     sent == checksum(checked)
 }
 
-/// Characters drawn uniformly.
+/// Draws uniformly distributed base62 characters.
 fn draw<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
     let mut drawn = [0; N];
     let mut have = 0;
     while have < N {
         let mut bytes = Zeroizing::new([0; 64]);
         fill(bytes.as_mut_slice());
-        // 248 is the largest multiple of 62 in a byte: beyond it some characters would be likelier.
+        // 248 is the largest multiple of 62 in a byte: larger values would favour some characters.
         let fair = bytes.iter().filter(|b| **b < 248).map(|b| ALPHABET[usize::from(*b % 62)]);
         for (place, character) in drawn[have..].iter_mut().zip(fair) {
             *place = character;
@@ -180,7 +182,7 @@ fn draw<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
     drawn
 }
 
-/// CRC-32 (zlib) as big-endian base62, left-padded with `0`.
+/// CRC-32 (zlib) in big-endian base62, left-padded with `0`.
 fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
     let mut rest = crc32fast::hash(checked);
     let mut digits = [b'0'; CHECKSUM];
@@ -192,7 +194,7 @@ fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
 }
 
 impl TokenId {
-    /// The handle of a token whose text was made elsewhere, from uniformly random bytes.
+    /// Generates the id of a token whose text was made elsewhere. `fill` must supply uniformly random bytes.
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> Self {
         Self(draw(fill))
     }
@@ -223,12 +225,12 @@ impl Digest {
         &self.0
     }
 
-    /// 64 hexadecimal digits, lower case.
+    /// 64 lower-case hexadecimal digits.
     pub fn to_hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
-    /// 64 hexadecimal digits, either case.
+    /// Parses 64 hexadecimal digits of either case.
     pub fn from_hex(text: &str) -> Option<Self> {
         blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
     }

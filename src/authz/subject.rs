@@ -1,4 +1,5 @@
-//! Who asks: a token with its owner, as the decision needs them. Compiled, immutable, compact.
+//! Tokens and users as the decision reads them: compiled, immutable, compact. `accounts` has the records that
+//! users are compiled from.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,15 +13,15 @@ use crate::authz::{
     time::Timestamp,
 };
 
-/// The position of a user in the [`Directory`]; never reused while the process lives.
+/// A user's position in the [`Directory`]; not reused during the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserIx(pub u32);
 
-/// The position of a group in the [`Directory`].
+/// A group's position in the [`Directory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupIx(pub u32);
 
-/// One permission of `domain.md`, "Entities".
+/// A global permission (docs/domain.md, "Entities").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
 #[repr(u8)]
@@ -43,48 +44,48 @@ pub enum Permission {
     AdminWrite,
 }
 
-/// A set of permissions, closed under implication (`admin-write` implies all, `update-x` implies
-/// `read-x`, `admin-read` implies `read-service` and every `read-*`).
+/// A set of permissions, closed under implication: `admin-write` implies all, `update-x` implies `read-x`,
+/// and `admin-read` implies `read-service` and every `read-*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permissions(u32);
 
-/// What a scope entry allows on its service.
+/// The access that a scope entry gives to its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Access {
     Read,
     Full,
 }
 
-/// A token's scope: at most 50 services, each once, sorted; compact, since a million are held.
+/// A token's scope: 1 to 50 services, each once, sorted. Compact, because a million are kept in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope(Entries);
 
-/// Few lie inside the token itself, which spares a look-up its second miss.
+/// Up to [`FEW`] entries are stored inline, which saves a look-up its second cache miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entries {
     Few { count: u8, entries: [u16; FEW] },
     Many(Box<Box<[u16]>>),
 }
 
-/// A token as the index holds it: every field `decide` needs and no other.
+/// A token in the index: only the fields that `decide` needs.
 #[derive(Clone, Debug)]
 pub struct Token {
     pub id: TokenId,
     pub owner: UserIx,
     pub scope: Scope,
     pub not_before: Option<Timestamp>,
-    /// Exclusive: at this instant the token no longer holds.
+    /// Exclusive: the token is no longer valid at this instant.
     pub expires_at: Option<Timestamp>,
     pub end: TokenEnd,
-    /// Empty: from anywhere.
+    /// Empty: any address.
     pub allow_ips: Box<[IpNet]>,
 }
 
-/// What somebody did to end a token; expiry and bans are computed and have no place here.
+/// How someone ended a token. Expiry and bans are computed, not stored here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenEnd {
     None,
-    /// Replaced by a newer one; holds until the instant, exclusive.
+    /// Replaced by a newer token; valid until `grace_until`, exclusive.
     Rotated {
         grace_until: Timestamp,
     },
@@ -100,10 +101,10 @@ pub struct User {
     pub login: Arc<str>,
     pub banned: bool,
     pub deleted: bool,
-    /// Own groups, every ancestor of theirs, and `all-users` unless deleted; sorted.
+    /// The user's groups, their ancestors, and `all-users`; sorted. Empty if deleted.
     pub groups: Box<[GroupIx]>,
     pub permissions: Permissions,
-    /// Services the user may read now.
+    /// The services that the user may read.
     pub readable: ServiceSet,
 }
 
@@ -113,17 +114,17 @@ pub struct ServiceSet(Box<[u64]>);
 
 /// All users and groups, compiled together with one set of rules.
 ///
-/// Shared in parts, so that a change of one user copies no names.
+/// The parts are shared, so that a change to one user copies no names.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     pub users: Vec<Arc<User>>,
-    /// Lower-cased login of every user that is not deleted.
+    /// By lower-case login; without deleted users.
     pub by_login: Arc<HashMap<Box<str>, UserIx>>,
-    /// Group names by [`GroupIx`]; empty where a group was deleted.
+    /// Group names by [`GroupIx`]; the name of a deleted group is empty.
     pub groups: Arc<Vec<Arc<str>>>,
 }
 
-/// A token with its owner: what `decide` is asked about. `None` of a digest: unknown.
+/// A token with its owner.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     pub digest: Digest,
@@ -133,16 +134,16 @@ pub struct Subject<'a> {
 
 const READ_BIT: u16 = 1 << 15;
 
-/// Entries of a scope (domain.md).
+/// The most entries of a scope (docs/domain.md, "Entities").
 const MOST: usize = 50;
 
-/// As many as fit in the 16 bytes that a boxed slice would take.
+/// As many entries as fit into the 16 bytes of a boxed slice.
 const FEW: usize = 7;
 
 impl Permission {
     pub const ALL: &'static [Permission] = Permission::VARIANTS;
 
-    /// The word in the API and in stored roles: `update-self`.
+    /// The name in the API and in stored roles, such as `update-self`.
     pub const fn word(self) -> &'static str {
         self.into_str()
     }
@@ -151,7 +152,7 @@ impl Permission {
         Self::ALL.iter().copied().find(|p| p.word() == word)
     }
 
-    /// The permission itself and what it implies directly or through another.
+    /// The bits of the permission and of all that it implies.
     const fn closure(self) -> u32 {
         const fn bit(p: Permission) -> u32 {
             1 << p as u8
@@ -200,7 +201,7 @@ impl FromIterator<Permission> for Permissions {
 }
 
 impl Scope {
-    /// `None` when a service is named twice, when it is empty, or beyond 50 entries.
+    /// `None` if there are no entries, more than 50, or two for one service.
     pub fn new(entries: impl IntoIterator<Item = (ServiceId, Access)>) -> Option<Self> {
         let mut packed = [0; MOST];
         let mut count = 0;
@@ -225,7 +226,7 @@ impl Scope {
         })
     }
 
-    /// Whether every entry of this scope is in `other` with at least the same access.
+    /// Whether `other` has every entry of this scope with at least the same access.
     pub fn is_within(&self, other: &Scope) -> bool {
         self.iter().all(|(service, access)| other.access(service).is_some_and(|a| a >= access))
     }
@@ -284,8 +285,8 @@ impl FromIterator<ServiceId> for ServiceSet {
 }
 
 impl User {
-    /// Whether the user is in the group of this name, itself or through a descendant; names are
-    /// compared without regard to case.
+    /// Whether the user is a member of the group of this name, directly or through a child group. Ignores
+    /// case.
     pub fn is_in(&self, group: &str, directory: &Directory) -> bool {
         let named =
             |ix: &GroupIx| directory.groups.get(ix.0 as usize).is_some_and(|name| same_name(name, group));
@@ -308,7 +309,7 @@ impl Directory {
         self.users.get(ix.0 as usize)
     }
 
-    /// A user that is not deleted, by login, without regard to case.
+    /// Finds a user that is not deleted by login, ignoring case.
     pub fn user_by_login(&self, login: &str) -> Option<&Arc<User>> {
         self.user(*self.by_login.get(login.to_ascii_lowercase().as_str())?)
     }

@@ -1,11 +1,11 @@
-//! Points in time as the decision sees them: whole milliseconds since the Unix epoch, UTC.
+//! Points in time for the decision: whole milliseconds since the Unix epoch, UTC. Reads no clock.
 
 use std::{fmt, num::NonZero};
 
-/// Milliseconds since 1970-01-01T00:00:00Z. Who reads a clock makes one; `authz` only compares.
+/// Milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// Kept with the sign bit flipped, which keeps the order, and never zero, so that an optional time
-/// is no larger: a million tokens have two each. The first of all milliseconds reads as the second.
+/// Stored with the sign bit flipped, which keeps the order, and never zero, so that an `Option` of it takes
+/// no more space: a million tokens have two each. `i64::MIN`, which would be zero, becomes `i64::MIN + 1`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(NonZero<u64>);
 
@@ -23,14 +23,14 @@ impl Timestamp {
         (self.0.get() ^ SIGN).cast_signed()
     }
 
-    /// The point `seconds` later; saturates at the ends of time.
+    /// This time plus `seconds`; saturates.
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self::from_millis(self.as_millis().saturating_add(seconds.saturating_mul(1000)))
     }
 }
 
 impl From<std::time::SystemTime> for Timestamp {
-    /// A clock before 1970 reads as the epoch.
+    /// A time before 1970 becomes the epoch.
     fn from(time: std::time::SystemTime) -> Self {
         let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

@@ -1,10 +1,10 @@
-//! A vector that versions share: a clone copies pointers to chunks, a change one chunk.
+//! A vector whose clones share chunks: a clone copies the pointers to chunks, a change copies one chunk.
 
 use std::sync::Arc;
 
 const CHUNK: usize = 128;
 
-/// Grows at the end, never shrinks.
+/// A vector that grows at the end and never shrinks.
 #[derive(Clone, Debug)]
 pub(super) struct Chunks<T> {
     chunks: Vec<Arc<Vec<T>>>,

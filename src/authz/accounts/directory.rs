@@ -1,4 +1,4 @@
-//! From accounts and rules to the directory that workers read, as a whole or user by user.
+//! Compiles accounts and rules into the directory that workers read, as a whole or for some users.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use crate::authz::{
     subject::{Directory, GroupIx, Permission, ServiceSet, User, UserIx},
 };
 
-/// Everybody.
+/// Compiles all users.
 pub fn compile(accounts: &Accounts, rules: &Rules) -> Directory {
     let readers = Readers::new(accounts, rules);
     let groups = accounts.groups.rows.iter().map(|row| match row {
@@ -22,7 +22,8 @@ pub fn compile(accounts: &Accounts, rules: &Rules) -> Directory {
     }
 }
 
-/// The directory with these users compiled anew; groups, roles and rules are those it was made of.
+/// Returns the directory with the changed and the added users compiled anew. Groups, roles and rules must be
+/// those from which it was compiled.
 pub fn recompile(directory: &Directory, accounts: &Accounts, rules: &Rules, changed: &[UserIx]) -> Directory {
     let readers = Readers::new(accounts, rules);
     let mut next = directory.clone();
@@ -42,7 +43,7 @@ pub fn recompile(directory: &Directory, accounts: &Accounts, rules: &Rules, chan
     next
 }
 
-/// Who reads what, with the names resolved once.
+/// The services that each group may read, with group names resolved once.
 struct Readers {
     all: ServiceSet,
     by_group: HashMap<GroupIx, Vec<ServiceId>>,

@@ -1,5 +1,5 @@
-//! What an account can do: its permissions, the services it can read, and the groups that upstreams
-//! are told of it.
+//! The power of an account: its permissions, the services that it can read, and the groups that upstreams are
+//! told about. The subset rule compares powers (docs/domain.md, "Administration").
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ use crate::authz::{
 pub struct Power {
     pub permissions: Permissions,
     pub readable: ServiceSet,
-    /// Folded names of the groups that some service is told of: what an upstream makes of them, only
-    /// the upstream knows.
+    /// Folded names of groups that some upstream is told about. Such a group counts as power, because only
+    /// the upstream knows what it grants.
     pub identity_groups: BTreeSet<String>,
 }
 
 impl Power {
-    /// Of a user, by all groups; nothing once deleted. A ban takes nothing from it.
+    /// The power of a user through all groups; none once deleted. A ban does not reduce it.
     pub fn of(accounts: &Accounts, rules: &Rules, user: &Account) -> Self {
         let groups = accounts.groups_of(user);
         let permissions = permissions(accounts, user, &groups);
@@ -31,12 +31,13 @@ impl Power {
         Self::of_groups(rules, permissions, &names.collect())
     }
 
-    /// Of the operator, who holds `admin-write` and has no account.
+    /// The power of the operator, who has `admin-write` and no account.
     pub fn operator(rules: &Rules) -> Self {
         Self::of_groups(rules, [Permission::AdminWrite].into_iter().collect(), &BTreeSet::new())
     }
 
-    /// `admin-write` covers everything: its holder can give itself whatever it lacks.
+    /// Whether this includes `other`. `admin-write` covers everything, since its holder can grant itself the
+    /// rest.
     pub fn covers(&self, other: &Power) -> bool {
         self.permissions.contains(Permission::AdminWrite)
             || other.permissions.is_subset_of(self.permissions)
@@ -57,7 +58,7 @@ impl Power {
         }
     }
 
-    /// `names` are folded.
+    /// `names` must be folded.
     fn of_groups(rules: &Rules, permissions: Permissions, names: &BTreeSet<String>) -> Self {
         let lists = |groups: &[String]| groups.iter().any(|group| names.contains(&fold(group)));
         let reads_all = permissions.contains(Permission::ReadService);
@@ -71,9 +72,9 @@ impl Power {
     }
 }
 
-/// What membership in a group brings: the roles of its line, the services whose readers name one of the
-/// line, and the names that upstreams are told. `names` may hold a name that the accounts lack: the
-/// configuration may list it already.
+/// The power that membership in a group gives: the roles of the group and its ancestors (`line`), the
+/// services whose readers name one of them, and the names that upstreams are told. `names` are further group
+/// names, which may be unknown to the accounts: the configuration may already list them.
 pub fn carried<'a>(
     accounts: &Accounts,
     rules: &Rules,
@@ -100,8 +101,8 @@ pub(super) fn of_roles(accounts: &Accounts, keys: &[String]) -> Permissions {
     roles.fold(Permissions::NONE, |all, role| all.union(role.permissions.iter().copied().collect()))
 }
 
-/// The groups that a service is told of: those that it lists, which may be told from the next reload on
-/// whatever `identity` says today, else its readers as far as it is told anything.
+/// The groups that a service's upstream may be told about: `identity_groups` if set, even with `identity =
+/// "none"`, which the next reload may change; otherwise the readers, unless `identity` is none.
 fn identity_groups(service: &Service) -> &[String] {
     match (service.spec.identity, &service.spec.identity_groups) {
         (Identity::None, None) => &[],

@@ -1,4 +1,4 @@
-//! Users, groups, roles and grants as they are kept and shown. Plain values, no serde.
+//! Users, groups, roles and grants as they are stored and shown. Plain values, without serde.
 
 use crate::authz::{subject::Permission, time::Timestamp};
 
@@ -12,18 +12,18 @@ pub struct UserRecord {
     pub name: String,
     pub email: Option<String>,
     pub kind: UserKind,
-    /// argon2id PHC string; empty until the web page sets one.
+    /// argon2id PHC string; `None` while no password is set.
     pub password: Option<String>,
     pub banned: Option<String>,
     pub created_at: Timestamp,
-    /// A tombstone: the audit log still resolves it, the login may be reused, the id never.
+    /// Marks a tombstone: the audit log still resolves the id. The login may be reused, the id never.
     pub deleted_at: Option<Timestamp>,
-    /// Goes up with every change; the ETag.
+    /// Increases with every change; used as the ETag.
     pub revision: u64,
 }
 
 impl UserRecord {
-    /// As it is made: without email and password.
+    /// A new user, without email and password.
     pub fn new(id: UserId, login: String, name: String, kind: UserKind, created_at: Timestamp) -> Self {
         let (email, password, banned, deleted_at) = (None, None, None, None);
         Self { id, login, name, email, kind, password, banned, created_at, deleted_at, revision: 1 }
@@ -40,7 +40,7 @@ pub enum UserKind {
 pub struct GroupRecord {
     pub id: String,
     pub name: String,
-    /// Id of the parent.
+    /// The parent's id.
     pub parent: Option<String>,
     pub revision: u64,
 }

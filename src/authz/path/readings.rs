@@ -1,5 +1,5 @@
-//! What other servers may make of a path: every transformation that one of them is known to apply,
-//! closed under combination, so that the order in which they are applied does not matter.
+//! The ways in which servers may read a path: every transformation that some server is known to apply, closed
+//! under combination, so that the order of application does not matter.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -12,17 +12,17 @@ pub struct Reading {
     text: String,
     needs: Allowances,
     decoded: u8,
-    /// The literal `.` segments of the path still stand in it.
+    /// Whether it still contains the path's literal `.` segments.
     keeps_dots: bool,
 }
 
-/// Beyond these a path is refused: the closure of a path that people use has at most some dozens. The bytes
-/// are those of all readings together; a long path may have fewer of them.
+/// A path with more readings, or more bytes in all of them together, is refused. Paths in real use have at
+/// most some dozens of readings.
 const MAX_READINGS: usize = 96;
 const MAX_BYTES: usize = 24 << 10;
-/// A path as long as a target may be still has this many.
+/// However long the path is, the byte limit leaves room for this many copies of it.
 const LONG_READINGS: usize = 3;
-/// Escapes inside escapes are followed so far.
+/// The limit of nested escapes, such as `%2525`.
 const MAX_DECODED: u8 = 3;
 
 impl Reading {
@@ -30,21 +30,21 @@ impl Reading {
         &self.text
     }
 
-    /// A service that has one of these allowances does not care for this reading.
+    /// A service that has one of these allowances ignores this reading.
     pub fn needs(&self) -> Allowances {
         self.needs
     }
 }
 
-/// Every reading of a literal path but itself, and whether the path decodes to UTF-8; refuses what
-/// no service may get.
+/// Returns every reading of a literal path except itself, and whether the path decodes to UTF-8. Fails if no
+/// service may get the path.
 pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
     let utf8 = check_escapes(literal)?;
     let reading =
         |text: String, keeps_dots| Reading { text, needs: Allowances::NONE, decoded: 0, keeps_dots };
     let without = without_dot_segments(literal);
     let mut readings = vec![reading(literal.to_owned(), !without.is_empty())];
-    // Whatever else becomes a dot segment shows among the readings of what is left without them.
+    // A dot segment that a transformation produces is found in the readings of these paths without dots.
     readings.extend(without.into_iter().map(|text| reading(text, false)));
     let most = MAX_BYTES.max(LONG_READINGS * literal.len());
     let mut bytes = 0;
@@ -77,8 +77,8 @@ pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
     Ok((readings, utf8))
 }
 
-/// The path without its literal `.` segments, as most servers read it: with a slash where the last
-/// one stood and without. Nothing: it has none.
+/// Returns the path without its literal `.` segments, as most servers read it. If the last segment is `.`,
+/// returns it with and without a final slash. Empty if the path has no `.` segment.
 fn without_dot_segments(literal: &str) -> Vec<String> {
     let segments = || literal.split('/').skip(1);
     if !segments().any(|segment| segment == ".") {
@@ -89,7 +89,7 @@ fn without_dot_segments(literal: &str) -> Vec<String> {
     if literal.ends_with("/.") && bare != "/" { vec![format!("{bare}/"), bare] } else { vec![bare] }
 }
 
-/// Whether some servers cut off the end of a segment, or one is a dot segment.
+/// Whether some servers cut off the end of a segment. A dot segment counts too.
 pub fn has_end(path: &str) -> bool {
     has_tail(path) || has_stream(path)
 }
@@ -102,8 +102,8 @@ fn has_stream(path: &str) -> bool {
     path.contains(":$")
 }
 
-/// What the bytes of a literal path must be: sound escapes, no controls, nothing overlong. Whether
-/// they are UTF-8.
+/// Checks a literal path: every escape is complete, and none encodes a control character or overlong UTF-8.
+/// Returns whether the escapes decode to UTF-8.
 fn check_escapes(literal: &str) -> Result<bool, PathError> {
     let mut escapes = literal.split('%');
     escapes.next();
@@ -111,7 +111,7 @@ fn check_escapes(literal: &str) -> Result<bool, PathError> {
         return Err(PathError::Escape);
     }
     let decoded: Vec<u8> = percent_encoding::percent_decode_str(literal).collect();
-    // No sound character has such a pair.
+    // Valid UTF-8 never contains such a pair.
     let overlong =
         |two: &[u8]| matches!(two, [0xc0..=0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]);
     if decoded.windows(2).any(overlong) {
@@ -120,7 +120,7 @@ fn check_escapes(literal: &str) -> Result<bool, PathError> {
     let mut utf8 = true;
     for chunk in decoded.utf8_chunks() {
         utf8 &= chunk.invalid().is_empty();
-        // As Latin-1 has them.
+        // The control characters of Latin-1.
         let control = |byte: &u8| (0x80..=0x9f).contains(byte);
         if chunk.valid().contains(char::is_control) || chunk.invalid().iter().any(control) {
             return Err(PathError::Control);
@@ -129,7 +129,7 @@ fn check_escapes(literal: &str) -> Result<bool, PathError> {
     Ok(utf8)
 }
 
-/// Everything one step away.
+/// Returns every reading that a single transformation produces.
 fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
     let text = from.text.as_str();
     let step = |next: Option<String>, needs: Option<Allowance>| {
@@ -157,8 +157,8 @@ fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
     decoded.into_iter().chain(others.into_iter().flatten())
 }
 
-/// Decodes every escape once, but for separators: those are a step of their own. Where that is not
-/// UTF-8, the bytes are read as unknown characters, as Latin-1 and as absent.
+/// Decodes every escape once, except separators, which [`separate`] decodes. If the result is not UTF-8,
+/// returns three readings: its invalid bytes as replacement characters, as Latin-1, and left out.
 fn decode(text: &str) -> Vec<String> {
     if !text.contains('%') {
         return Vec::new();
@@ -177,7 +177,7 @@ fn decode(text: &str) -> Vec<String> {
             && bytes.get(at + 1).is_some_and(|b| b.eq_ignore_ascii_case(&b'u'))
             && let Some(unit) = hex(bytes, at + 2, 4)
         {
-            // IIS's own escapes; they can only stand inside of a decoded reading.
+            // `%uXXXX`, an escape of IIS. Only decoded readings contain it: literal paths are checked.
             let char = char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER);
             decoded.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
             at += 6;
@@ -201,9 +201,9 @@ fn hex(bytes: &[u8], from: usize, digits: usize) -> Option<u32> {
     digits.iter().try_fold(0, |value, digit| Some(value * 16 + char::from(*digit).to_digit(16)?))
 }
 
-/// UTF-8 as a careless decoder takes it: overlong forms stand for their character, and a byte that
-/// is part of no character for what `invalid` makes of it. The literal path's own bytes have no
-/// overlong forms; those of a path decoded twice may.
+/// Decodes UTF-8 leniently: an overlong form yields its character, and a byte that belongs to no character
+/// yields what `invalid` returns. Overlong forms occur only in a path that is decoded twice: the check of the
+/// literal path refuses them.
 fn generous_utf8(bytes: &[u8], invalid: impl Fn(u8) -> Option<char>) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut at = 0;
@@ -231,7 +231,7 @@ fn generous_utf8(bytes: &[u8], invalid: impl Fn(u8) -> Option<char>) -> String {
     text
 }
 
-/// `%2F` and `%5C` as separators.
+/// Replaces `%2F` and `%5C` by a slash.
 fn separate(text: &str) -> Option<String> {
     let mut separated = String::new();
     let mut copied = 0;
@@ -258,7 +258,7 @@ fn merge(text: &str) -> Option<String> {
     })
 }
 
-/// `//host/path` as a reference that names a host.
+/// Reads `//host/path` as a reference that names a host.
 fn drop_authority(text: &str) -> Option<String> {
     let rest = text.strip_prefix("//")?;
     Some(rest.find('/').map_or("/", |at| &rest[at..]).to_owned())
@@ -272,7 +272,7 @@ fn cut_tails(text: &str) -> Option<String> {
     has_tail(text).then(|| by_segment(text, |segment| segment.trim_end_matches(is_tail)))
 }
 
-/// NTFS: `name::$DATA` is the file itself, and `name:$i30:$INDEX_ALLOCATION` the directory.
+/// On NTFS, `name::$DATA` is the file `name`, and `name:$i30:$INDEX_ALLOCATION` is the directory `name`.
 fn cut_streams(text: &str) -> Option<String> {
     has_stream(text).then(|| {
         by_segment(text, |segment| match segment.split_once(':') {
@@ -293,18 +293,19 @@ fn by_segment(text: &str, cut: impl Fn(&str) -> &str) -> String {
     cut_text
 }
 
-/// `+` is a space to servers that decode a path like a form.
+/// Servers that decode a path like a form read `+` as a space.
 fn is_tail(char: char) -> bool {
     matches!(char, '.' | ' ' | '+')
 }
 
-/// `.` and `..`, also once trailing dots or spaces are cut off, or what nobody sees is left out.
+/// Whether some server may read the segment as `.` or `..`: it does so after cutting off trailing dots and
+/// spaces or dropping invisible characters.
 fn is_dot_segment(segment: &str) -> bool {
     segment.contains('.') && segment.chars().all(|c| is_tail(c) || is_hidden(c))
 }
 
-/// Characters that some servers leave out: those of the categories Zs (but the plain space), Zl, Zp, Cf and
-/// Cc of Unicode 17, and others that are ignored when text is shown (`Default_Ignorable_Code_Point`).
+/// Whether some servers drop this character: Unicode 17 categories Zs (except the plain space), Zl, Zp, Cf
+/// and Cc, and the rest of `Default_Ignorable_Code_Point`.
 fn is_hidden(char: char) -> bool {
     match char {
         ' '..='~' => false,
@@ -320,15 +321,15 @@ fn is_hidden(char: char) -> bool {
     }
 }
 
-/// Compatibility forms: full-width letters, dots and slashes and their like, characters that are
-/// invisible, and those whose capital is an ASCII one.
+/// Replaces compatibility forms (full-width letters, dots, slashes and similar) and characters whose upper
+/// case is ASCII by their ASCII equivalents, and drops invisible characters.
 fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for char in text.nfkc() {
         match char {
             '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{2571}' => folded.push('/'),
             '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{2572}' => folded.push('\\'),
-            // What stands in the place of the backslash in Japanese and Korean code pages.
+            // Yen and won: they take the place of the backslash in Japanese and Korean code pages.
             '\u{a5}' | '\u{20a9}' => folded.push('\\'),
             '\u{3002}' => folded.push('.'),
             char if is_hidden(char) => {}

@@ -1,11 +1,10 @@
-//! Finding token texts where they must not be: in targets, log lines, answers.
+//! Finds and redacts token texts where they must not be: in targets, log lines, answers.
 
 use std::borrow::Cow;
 
 use super::{Bearer, ID, LENGTH, PREFIX, has_checksum, has_shape};
 
-/// Texts of a token's form in `bytes`, each with its position; the checksum tells a token from what
-/// only looks like one.
+/// Finds the tokens in `bytes`, with their positions. Only texts with a valid checksum count.
 pub fn find_tokens(bytes: &[u8]) -> impl Iterator<Item = (usize, Bearer<'_>)> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -15,19 +14,19 @@ pub fn find_tokens(bytes: &[u8]) -> impl Iterator<Item = (usize, Bearer<'_>)> {
     })
 }
 
-/// Whether a permgate token stands in `target`, raw or decoded once.
+/// Whether `target` contains a permgate token, raw or percent-decoded once.
 pub fn contains_token(target: &str) -> bool {
     contains(target, has_checksum)
 }
 
-/// Replaces every text of a token's form in `text`, raw or percent-decoded once, by `pgt_<id>_...`;
-/// borrows when there is none. For logs, answers and `explain`. The checksum is not asked: one typo
-/// makes a token useless, but hardly less of a secret.
+/// Replaces every text of a token's form in `text`, raw or percent-decoded once, by `pgt_<id>_...`; borrows
+/// if there is none. For logs, answers and `explain`. Ignores the checksum: a token with a typing error is
+/// useless but still nearly as secret.
 pub fn redact(text: &str) -> Cow<'_, str> {
     if !contains(text, |_| true) {
         return Cow::Borrowed(text);
     }
-    // A raw token has no `%` and starts with no hexadecimal digit, so decoding leaves it standing.
+    // A raw token contains no `%` and begins with no hexadecimal digit, so decoding does not change it.
     let (decoded, starts) = decode_once(text.as_bytes());
     let mut redacted = String::new();
     let (mut from, mut copied) = (0, 0);
@@ -52,8 +51,8 @@ fn contains(text: &str, is_meant: impl Fn(&[u8]) -> bool) -> bool {
     }
 }
 
-/// The position of the first text of a token's form that `is_meant`. Looks for underscores: rare in
-/// targets, and quick to look for.
+/// The position of the first text of a token's form that `is_meant` accepts. Searches for underscores, which
+/// are rare in targets.
 fn find(bytes: &[u8], is_meant: impl Fn(&[u8]) -> bool) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = position(&bytes[from..], b'_') {
@@ -71,7 +70,7 @@ fn find(bytes: &[u8], is_meant: impl Fn(&[u8]) -> bool) -> Option<usize> {
     None
 }
 
-/// Sixteen bytes a step, in a form that the compiler turns into vector instructions.
+/// Compares 16 bytes at a time, in a form that the compiler vectorizes.
 fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
     let mut done = 0;
     let mut chunks = bytes.chunks_exact(16);
@@ -84,7 +83,7 @@ fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
     chunks.remainder().iter().position(|b| *b == wanted).map(|at| done + at)
 }
 
-/// The bytes after decoding once, and where each one started; one more start marks the end.
+/// The bytes after one decoding, and the position of each in the input, followed by the input's length.
 fn decode_once(bytes: &[u8]) -> (Vec<u8>, Vec<usize>) {
     let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
     let (mut decoded, mut starts) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len() + 1));
