@@ -1,5 +1,5 @@
-//! From a reason to the client's answer: status, `error`, description, challenge. The one map,
-//! for the proxy, the admin listener and (later) forward-auth.
+//! Maps a reason to the client's answer: status, `error`, description, challenge. The proxy, the admin
+//! listener and forward-auth all use this map.
 
 use http::StatusCode;
 use strum::{IntoStaticStr, VariantArray};
@@ -8,7 +8,7 @@ use table::{Challenge, Row};
 
 mod table;
 
-/// Why a request was not forwarded, or that it was. The code goes to log, metrics and audit.
+/// Why a request was or was not forwarded. The code appears in log, metrics and audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Reason {
@@ -17,7 +17,7 @@ pub enum Reason {
     /// The gateway itself answered.
     Answered,
     MethodNotSupported,
-    /// 501: an extended CONNECT for something else than a WebSocket.
+    /// 501: an extended CONNECT (RFC 8441) for a protocol other than WebSocket.
     UnknownProtocol,
     BadPath,
     AmbiguousPath,
@@ -25,12 +25,12 @@ pub enum Reason {
     BadDestination,
     TokenInUrl,
     AmbiguousAuthorization,
-    /// 400: more than one carrier, or one in a folded spelling.
+    /// 400: two credentials that differ, or a carrier that is repeated or in a folded spelling.
     AmbiguousCredential,
     MissingCredentials,
     UnsupportedScheme,
     MalformedAuthorization,
-    /// 400: a carrier other than Authorization.
+    /// 400: in a carrier other than `Authorization`.
     MalformedCredential,
     MalformedToken,
     ChecksumMismatch,
@@ -43,24 +43,24 @@ pub enum Reason {
     OwnerBanned,
     IpNotAllowed,
     NoService,
-    /// 401: the token is valid and stands where this service does not look for one.
+    /// 401: a valid token in a carrier that this service does not accept.
     WrongCarrier,
     ReadServiceDenied,
     ScopeDenied,
     ReadOnlyScope,
-    /// 403: the address that asks for a decision is no trusted proxy's.
+    /// 403: the caller of forward-auth is not a trusted proxy.
     ProxyNotTrusted,
-    /// 403: the owner may not change their own tokens, or this token cannot be rotated.
+    /// 403: the owner may not change their tokens, or this token cannot be rotated.
     RotationDenied,
-    /// 400: a token of another issuer that no rule exchanges.
+    /// 400: a token of another issuer that matches no exchange rule.
     ExchangeRefused,
-    /// 403: the proxy that asks does not tell exactly one original request.
+    /// 403: the caller of forward-auth does not report exactly one original request.
     OriginalUnclear,
     /// 405 with Allow: a method outside the service's `methods`.
     MethodNotAllowed,
-    /// 400: framing, Host, or a field that cannot be forwarded safely.
+    /// 400: a problem with framing or `Host`, or a field that cannot be forwarded safely.
     BadRequest,
-    /// 400: the client's body broke off or was malformed.
+    /// 400: the client's body was cut short or malformed.
     BadBody,
     /// 408.
     RequestTimeout,
@@ -68,13 +68,13 @@ pub enum Reason {
     BodyTooLarge,
     /// 414.
     TargetTooLong,
-    /// 421: the target's authority and Host disagree with the connection.
+    /// 421: the target's authority or `Host` does not match the connection.
     Misdirected,
     /// 429.
     TooManyBadTokens,
     /// 429: a rate limit or a quota.
     RateLimited,
-    /// 429: a cap on requests at one time.
+    /// 429: a limit of concurrent requests.
     ConcurrencyLimited,
     /// 431.
     HeadTooLarge,
@@ -86,29 +86,29 @@ pub enum Reason {
     UpstreamInvalid,
     /// 504.
     UpstreamTimeout,
-    /// 502: no url of it is up.
+    /// 502: none of the upstream's URLs is up.
     UpstreamUnavailable,
-    /// 503: too many requests are under way, and too many wait.
+    /// 503: too many requests are in flight to the upstream, and too many are queued.
     UpstreamOverloaded,
-    /// 503: all requests together use as much of the process as they may.
+    /// 503: a limit of the whole process is used up.
     OverBudget,
     /// 503, never 401 or 403.
     StoreUnavailable,
     /// 503: the request could not be signed for the upstream.
     AssertionFailed,
-    /// 503: draining.
+    /// 503: the gateway is draining.
     ShuttingDown,
-    /// The client went away first; no answer.
+    /// The client closed the connection; no answer.
     ClientClosed,
-    /// The client took nothing of its answer for `write_timeout`; no answer.
+    /// The client read nothing of its response for `write_timeout`; no answer.
     ClientTooSlow,
-    /// An administrator cut this one request; no answer.
+    /// An administrator cut this request; no answer.
     CutByAdmin,
-    /// Nothing passed through a tunnel for too long; its answer was 101.
+    /// A tunnel was idle for too long; its answer was 101.
     TunnelIdle,
 }
 
-/// What is sent to the client.
+/// The response to the client, apart from its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
@@ -121,10 +121,10 @@ pub struct Answer {
 }
 
 impl Reason {
-    /// Every reason, for metrics that resolve their handles before the first request.
+    /// Every reason. Metrics resolve their handles from it before the first request.
     pub const ALL: &'static [Reason] = Reason::VARIANTS;
 
-    /// The word in log, metrics and audit: `scope_denied`.
+    /// The word in log, metrics and audit, such as `scope_denied`.
     pub const fn code(self) -> &'static str {
         self.into_str()
     }
@@ -133,9 +133,9 @@ impl Reason {
         Row::of(self).status
     }
 
-    /// The answer. `service` is the key named in `scope="..."` and in the description's advice; only
-    /// the two reasons that may name it do. The two `Ok`s, `Answered`, `ClientClosed` and
-    /// `ClientTooSlow` are never sent.
+    /// Returns the answer. `service` is the key for `scope="..."` and the description's advice; only the two
+    /// reasons that may name it use it. The answers of some reasons, such as `Ok` and `ClientClosed`, are
+    /// never sent.
     pub fn answer(self, service: Option<&str>) -> Answer {
         let row = Row::of(self);
         let challenge = match row.challenge {
@@ -152,7 +152,7 @@ impl Reason {
         if !row.advice.is_empty() {
             description.push_str(". ");
             let mut advice = row.advice;
-            // Only a service stands in braces, and only where a scope is missing.
+            // Braces enclose only a service, and only in the text for a missing scope.
             if matches!(row.challenge, Challenge::Scope) {
                 while let Some((before, behind)) = advice.split_once('{') {
                     description.push_str(before);
@@ -169,13 +169,13 @@ impl Reason {
 
 const REALM: &str = "permgate";
 
-/// What row 1 of the decision allows: every method in common use but TRACE and CONNECT.
+/// The `Allow` value of row 1: every common method except TRACE and CONNECT.
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What stands for a service that nobody named.
+/// The text in place of an unknown service.
 const SERVICE: &str = "the service's key";
 
-/// Joined, since formatting costs a refusal more than its decision.
+/// Concatenates, because formatting would cost more than the decision.
 fn challenge(row: &Row) -> String {
     ["Bearer realm=\"", REALM, "\", error=\"", row.error, "\", error_description=\"", row.text, "\""].concat()
 }

@@ -1,4 +1,5 @@
-//! The decision of domain.md, first hit answers. Only this module makes a [`Permit`].
+//! The decision (docs/decision.md): the first row that applies answers. Only this module creates a
+//! [`Permit`].
 
 use std::net::IpAddr;
 
@@ -23,73 +24,74 @@ mod credential;
 mod observer;
 mod second;
 
-/// Every input that the client controls.
+/// The inputs that the client controls.
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
     pub method: &'a Method,
-    /// Lower case, without port.
+    /// In lower case, without port.
     pub host: Option<&'a str>,
-    /// Hosts that a trusted proxy names beside it.
+    /// Hosts that a trusted proxy names besides `host`.
     pub stated_hosts: &'a [String],
     pub path: Result<RequestPath<'a>, PathError>,
-    /// A permgate token stands in path or query.
+    /// Whether path or query contain a permgate token.
     pub token_in_url: bool,
     pub credential: Credential,
-    /// The client's address, behind trusted proxies the one they tell.
+    /// The client's address; behind trusted proxies, the one that they report.
     pub client: IpAddr,
     pub upgrade: bool,
-    /// A method-override field was sent.
+    /// Whether a method-override field was sent.
     pub method_override: bool,
     /// The second target of the request (WebDAV).
     pub destination: Option<&'a Destination>,
 }
 
-/// Every input that the client does not control.
+/// The inputs that the client does not control.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub rules: &'a Rules,
     pub directory: &'a Directory,
-    /// The token with the credential's digest.
+    /// The token that has the credential's digest.
     pub token: Option<&'a Token>,
     /// Whether any imported token exists.
     pub imports: bool,
     pub now: Timestamp,
 }
 
-/// Proof that a request may be forwarded: private fields, made by [`decide`] alone.
+/// Proof that a request may be forwarded. Only [`decide`] can create one.
 #[derive(Clone, Debug)]
 pub struct Permit<'a> {
     owner: Owner<'a>,
     subject: Option<Subject<'a>>,
-    /// `None`: `Authorization: Bearer`, or nothing.
+    /// `None` for `Authorization: Bearer` or no credential.
     carrier: Option<CarrierKind>,
-    /// The instant at which the decision may change by itself (expiry, end of grace).
+    /// When the decision may change by time alone: at the token's expiry or the end of its grace period.
     deadline: Option<Timestamp>,
 }
 
-/// Why not.
+/// Why a request is not forwarded.
 #[derive(Clone, Debug)]
 pub struct Denial<'a> {
     pub reason: Reason,
-    /// What is wrong with the path, where that is the reason.
+    /// What is wrong with the path, if that is the reason.
     pub path: Option<PathError>,
-    /// The service, where the decision came that far.
+    /// The owner of the path, if the decision got that far.
     pub owner: Option<Owner<'a>>,
-    /// The subject, where the bearer was recognised (for the log and the audit).
+    /// The subject, if the token was recognised; for log and audit.
     pub subject: Option<Subject<'a>>,
 }
 
-/// TRACE shows what was sent, CONNECT is for proxies. A server behind may take small letters for the same method.
+/// Whether the method is TRACE, which echoes the request, or CONNECT, which is for proxies. Ignores case, as
+/// an upstream may.
 pub fn is_never_forwarded(method: &Method) -> bool {
     [Method::TRACE, Method::CONNECT].iter().any(|never| method.as_str().eq_ignore_ascii_case(never.as_str()))
 }
 
-/// Decides by the present state. The steps are those of [`crate::authz::explain`].
+/// Decides about a request by the current state. [`crate::authz::explain`] reports the same steps.
 pub fn decide<'a>(query: &Query<'_>, facts: Facts<'a>) -> Result<Permit<'a>, Denial<'a>> {
     decide_observed(query, facts, &mut Silent)
 }
 
-/// The decision, telling an observer what each step looked at and came to.
+/// Decides like [`decide`], and reports to the observer what each step looked at and its result.
 pub(in crate::authz) fn decide_observed<'a>(
     query: &Query<'_>,
     facts: Facts<'a>,
@@ -180,7 +182,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     let authorized = authorize(&subject, owner.service, reading).map_err(|reason| (reason, Some(owner)));
     let subject = match authorized.and_then(|()| second.authorize(&subject)) {
         Ok(()) => Some(subject),
-        // The token is sound, it only adds nothing: as anonymous as without it.
+        // The token is valid but permits nothing here, so the public rule applies as if none had been sent.
         Err((reason, _)) if public.is_some() => {
             observer.saw("public rule", || Observation::anonymous(reason, owner));
             None
@@ -191,7 +193,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     Ok(Permit { owner, subject, carrier: query.credential.kind(), deadline })
 }
 
-/// Rows 5a to 5i: the subject of a credential that holds now.
+/// Rows 5a to 5i: returns the subject of a credential that is valid now.
 pub fn authenticate<'a>(
     credential: &Credential,
     client: IpAddr,
@@ -202,8 +204,8 @@ pub fn authenticate<'a>(
     Ok(subject)
 }
 
-/// Rows 7 to 9: what a subject may do on a service. `reading` is false for an Upgrade and for a
-/// method override, whatever the method.
+/// Rows 7 to 9: whether a subject may use a service. `reading` must be false for an Upgrade and for a method
+/// override, whatever the method.
 pub fn authorize(subject: &Subject<'_>, service: &Service, reading: bool) -> Result<(), Reason> {
     if !subject.user.readable.contains(service.id) {
         return Err(Reason::ReadServiceDenied);
@@ -215,7 +217,7 @@ pub fn authorize(subject: &Subject<'_>, service: &Service, reading: bool) -> Res
     }
 }
 
-/// Rows 5a to 5c: whose token it is.
+/// Rows 5a to 5c: finds the token and its owner.
 fn recognise<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a>, Reason> {
     let (Credential::Bearer { form, digest }
     | Credential::Carried { form, digest, .. }
@@ -233,7 +235,7 @@ fn recognise<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a
     Ok(Subject { digest, token, user })
 }
 
-/// Rows 5c to 5i.
+/// Rows 5c to 5i: checks that the token and its owner are valid now, and the client's address.
 fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<(), Reason> {
     let Subject { token, user, .. } = subject;
     if user.deleted {
@@ -260,14 +262,13 @@ fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<
     Ok(())
 }
 
-/// Whether a public rule lets this request past. A method override makes the method unknown, so it
-/// fits no rule that names methods, and every rule does; an Upgrade is not reading, so it needs a
-/// rule that names its methods itself.
+/// Whether a public rule permits this request. A method override hides the real method, so no rule applies.
+/// An Upgrade does not count as reading, so it needs a rule that names its methods.
 fn is_public(owner: &Owner<'_>, query: &Query<'_>) -> bool {
     owner.public.is_some_and(|rule| !query.method_override && (!query.upgrade || rule.methods.is_some()))
 }
 
-/// A service that names its methods is not asked to take one that an override hides.
+/// Whether the service accepts the method. If it restricts methods, it accepts none that an override hides.
 fn takes(service: &Service, query: &Query<'_>) -> bool {
     service.takes(query.method) && !(query.method_override && service.spec.methods.is_some())
 }
@@ -290,12 +291,12 @@ fn deadline(token: &Token) -> Option<Timestamp> {
 }
 
 impl<'a> Denial<'a> {
-    /// For a reason that concerns no service.
+    /// A denial for a reason that concerns no service.
     pub fn without_owner(reason: Reason) -> Self {
         Self { reason, path: None, owner: None, subject: None }
     }
 
-    /// The whole answer: the service's name where the table lets it be told, `Allow` with a 405.
+    /// The response. It names the service only if the reason permits it; a 405 has `Allow`.
     pub fn answer(&self) -> Answer {
         let service = self.owner.map(|owner| owner.service);
         let mut answer = self.reason.answer(service.map(|service| service.spec.key.as_str()));
@@ -309,7 +310,7 @@ impl<'a> Denial<'a> {
         answer
     }
 
-    /// Whether the answer says more than that of its reason alone.
+    /// Whether the response says more than that of its reason alone.
     pub fn is_particular(&self) -> bool {
         let may_name =
             matches!(self.reason, Reason::ScopeDenied | Reason::ReadOnlyScope | Reason::MethodNotAllowed);
@@ -324,7 +325,7 @@ impl<'a> Denial<'a> {
         Self { reason: Reason::BadPath, path: Some(error), ..self }
     }
 
-    /// The same for a target of which this is the owner.
+    /// This denial for another target, with that target's owner.
     fn of(self, (reason, owner): (Reason, Option<Owner<'a>>)) -> Self {
         Self { reason, owner, ..self }
     }
@@ -340,12 +341,12 @@ impl<'a> Permit<'a> {
         self.owner
     }
 
-    /// `None`: anonymous, by a public rule.
+    /// `None` if a public rule permits the request anonymously.
     pub fn subject(&self) -> Option<Subject<'a>> {
         self.subject
     }
 
-    /// The carrier, other than `Authorization: Bearer`, that held the token.
+    /// The carrier that held the token, if not `Authorization: Bearer`.
     pub fn carrier(&self) -> Option<CarrierKind> {
         self.carrier
     }

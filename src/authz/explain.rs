@@ -1,4 +1,4 @@
-//! The same steps as the decision, told.
+//! Explains a decision: runs the same code as a request, and reports every step.
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
@@ -17,46 +17,46 @@ use crate::authz::{
     time::Timestamp,
 };
 
-/// A decision with its steps, in the order in which they were taken; the last one decided.
+/// A decision with its steps in order; the last one decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     pub steps: Vec<Step>,
     pub reason: Reason,
-    /// The service, where the decision came that far.
+    /// The service, if the decision got that far.
     pub service: Option<ServiceKey>,
-    /// The deciding line of the configuration, where one decided.
+    /// The configuration line that decided, if one did.
     pub origin: Option<Origin>,
-    /// `None`: the gateway itself answers.
+    /// `Ok(None)` if the gateway itself answers.
     pub outcome: Result<Option<Forwarded>, Answer>,
 }
 
 /// One step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What was asked: `path`, `owner`, `token`, `scope`, ...
+    /// What was checked: `path`, `owner`, `token`, `scope`, ...
     pub name: &'static str,
-    /// What was looked at; a permgate token in it is redacted.
+    /// The input of the step; a permgate token in it is redacted.
     pub looked_at: String,
-    /// What it came to.
+    /// The outcome of the step.
     pub result: String,
-    /// The rule that was consulted.
+    /// The rule that the step applied.
     pub origin: Option<Origin>,
 }
 
-/// What would be sent, apart from what the client's own fields bring along.
+/// What would be sent upstream, apart from the client's own fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
-    /// Name of the `[upstream.NAME]`.
+    /// The name of the `[upstream.NAME]`.
     pub upstream: String,
-    /// The path, byte for byte; a permgate token in it is redacted.
+    /// The path as the upstream gets it; a permgate token in it is redacted.
     pub path: String,
-    /// Names and values that are set; credentials are redacted.
+    /// Names and values of the fields that are set; credentials are redacted.
     pub set: Vec<(String, String)>,
-    /// Names, or `name*` for a whole namespace, of client fields that are dropped.
+    /// Names of the client's fields that are dropped; `name*` stands for all that begin with `name`.
     pub dropped: Vec<String>,
 }
 
-/// Decides as [`crate::authz::decide::decide`] does, by the same code, and tells every step.
+/// Decides as [`crate::authz::decide::decide`] does, by the same code, and returns every step.
 pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
     let mut steps = Steps(Vec::new());
     let decided = decide_observed(query, facts, &mut steps);
@@ -91,18 +91,18 @@ pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
     Explanation { steps, reason, service, origin, outcome }
 }
 
-/// The id of the token that stands for a user's: it is nobody's.
+/// The id of the fictitious token of [`explain_user`]; no real token has it.
 pub const STAND_IN: &str = "000000000000";
 
-/// Explains as if the user sent a sound token whose scope fits: what the account itself may do.
-/// The query's credential and the facts' token are not looked at.
+/// Explains what an account may do, as if the user sent a valid token with a sufficient scope. Ignores the
+/// query's credential and the facts' token.
 pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explanation {
     let owner = query
         .path
         .as_ref()
         .ok()
         .and_then(|path| facts.rules.owner(path, query.host, query.method).ok().flatten());
-    // Without an owner the scope is never asked; some service has to stand in it.
+    // Without an owner, the scope is never checked, but it must contain some service.
     let service = owner.map(|owner| owner.service).or(facts.rules.services().last());
     let Some(scope) = service.and_then(|service| Scope::new([(service.id, Access::Full)])) else {
         return explain(query, facts);
@@ -130,7 +130,7 @@ impl Observer for Steps {
     }
 }
 
-/// Row 5 in words.
+/// Describes why row 5 refused the token.
 fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
     let at = |time: Option<Timestamp>| {
         let time = time.and_then(|time| jiff::Timestamp::from_millisecond(time.as_millis()).ok());
@@ -154,8 +154,8 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
     }
 }
 
-/// What the proxy listener has of its own, and what it answers by where that is not the token of the request
-/// (docs/endpoints.md).
+/// The gateway's own endpoints on the proxy listener, and what they decide by if it is not the request's
+/// token (docs/endpoints.md).
 pub const ENDPOINTS: [(&str, Option<&str>); 6] = [
     ("/whoami", None),
     ("/rotate", None),
@@ -165,7 +165,8 @@ pub const ENDPOINTS: [(&str, Option<&str>); 6] = [
     ("/token", Some("the token of the CI system")),
 ];
 
-/// Tells of the gateway's own endpoint instead of a service that does not exist. Whether the gateway answers there.
+/// If the path is one of the gateway's own endpoints, reports that in place of a missing service. Returns
+/// whether the gateway answers there.
 fn own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> bool {
     let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
     let Some(rest) =
@@ -181,7 +182,7 @@ fn own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> boo
     let Some((_, credential)) = ENDPOINTS.iter().find(|(name, _)| rest == *name || below(name)) else {
         return false;
     };
-    // Rows 1 to 5, or those before the credential.
+    // Keeps rows 1 to 5, or those before the credential.
     let end = if credential.is_some() { "credential" } else { "service" };
     let Some(end) = steps.iter().position(|step| step.name == end) else { return false };
     steps.truncate(end);
@@ -195,7 +196,7 @@ fn own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> boo
     true
 }
 
-/// The edits of [`edit_request`], made on a request that has a credential and nothing else.
+/// Applies [`edit_request`] to a request that has only a credential.
 fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> Result<Forwarded, Reason> {
     let spec = &permit.owner().service.spec;
     let mut headers = HeaderMap::new();
@@ -230,7 +231,7 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
     })
 }
 
-/// What an assertion says, without a signature: there is none outside a request.
+/// The contents of an assertion. There is no signature without a request.
 fn signed(claims: &Claims<'_>) -> String {
     let Claims { service, user_id, login, groups, token } = claims;
     let (groups, token) = (groups.join(", "), token.as_str());
@@ -239,7 +240,7 @@ fn signed(claims: &Claims<'_>) -> String {
     )
 }
 
-/// What [`edit_request`] lets no client send, for people.
+/// Names the client fields that [`edit_request`] drops.
 fn dropped(policy: &FieldPolicy) -> Vec<String> {
     let passes =
         |name: &str| policy.pass.iter().any(|field| *field.name == *name && field.from == PassFrom::Anybody);
@@ -248,7 +249,7 @@ fn dropped(policy: &FieldPolicy) -> Vec<String> {
     names.into_iter().filter(|name| !passes(name)).map(str::to_owned).collect()
 }
 
-/// Dropped because they concern the client's connection alone.
+/// Fields that are dropped because they concern only the client's connection.
 const OF_ONE_CONNECTION: [&str; 10] = [
     "connection",
     "expect",

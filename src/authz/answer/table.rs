@@ -1,4 +1,4 @@
-//! The status, error, challenge and texts of every reason: the table of the decision, and the gateway's own.
+//! Status, error, challenge and texts of every reason: those of the decision, and the gateway's own.
 
 use http::StatusCode;
 
@@ -9,15 +9,15 @@ pub struct Row {
     pub status: StatusCode,
     pub error: &'static str,
     pub challenge: Challenge,
-    /// The description in the challenge, and the beginning of the body's.
+    /// The description in the challenge; also the start of the body's description.
     pub text: &'static str,
-    /// What the body's description says beyond it.
+    /// The rest of the body's description.
     pub advice: &'static str,
 }
 
 pub enum Challenge {
     None,
-    /// RFC 6750, 3.1: no error attribute where no credential was sent.
+    /// RFC 6750, 3.1: no `error` attribute if no credential was sent.
     Bare,
     Error,
     Scope,

@@ -1,4 +1,4 @@
-//! What the `Authorization` fields of a request came to, before any look-up.
+//! The credential in the `Authorization` fields of a request, parsed before any look-up.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -7,7 +7,7 @@ use crate::authz::{
     secret::{Bearer, BearerForm, Digest, has_alias},
 };
 
-/// The outcome of reading the `Authorization` fields.
+/// The credential of a request, from its `Authorization` fields or another carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// No field at all.
@@ -16,24 +16,24 @@ pub enum Credential {
     UnsupportedScheme,
     /// Two or more fields.
     Ambiguous,
-    /// `Bearer` and then not one word of `token68`, or beyond 512 characters.
+    /// `Bearer` not followed by exactly one word of `token68`, or by one of more than 512 characters.
     Malformed,
-    /// One word. The digest is of the canonical text; absent when the form alone refuses it.
+    /// One word. The digest is that of the canonical text; `None` if the form alone rules out a valid token.
     Bearer { form: BearerForm, digest: Option<Digest> },
-    /// The same in another carrier than `Authorization: Bearer`, which the service accepts.
+    /// The same in another carrier, which the service accepts.
     Carried { kind: CarrierKind, form: BearerForm, digest: Option<Digest> },
     /// A carrier that the service accepts was sent twice or in a folded spelling, or two of them differ.
     AmbiguousCarrier,
     /// A carrier that the service accepts does not hold one word.
     MalformedCarrier,
-    /// In a carrier that this service does not accept, but another one on the same host. The answer must
-    /// not tell the two apart to a stranger: it authenticates, but permits nothing.
+    /// In a carrier that this service does not accept but another one on the same host does. It is
+    /// authenticated, so that a stranger cannot tell the services apart by the answer, but permits nothing.
     Elsewhere { form: BearerForm, digest: Option<Digest> },
 }
 
 impl Credential {
-    /// Reads the `Authorization` fields. The digest is made only where a look-up will follow: for
-    /// our own form, and for a foreign one when `imports` exist.
+    /// Parses the `Authorization` fields. The digest is computed only if a look-up follows: for permgate's
+    /// own form, and for a foreign one if there are `imports`.
     pub fn from_headers(headers: &HeaderMap, perm_alias: bool, imports: bool) -> Self {
         let mut fields = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         match (fields.next(), fields.next()) {
@@ -43,16 +43,16 @@ impl Credential {
         }
     }
 
-    /// Whether `Authorization` may have a token behind `perm:` or `perm-`.
+    /// Whether the token in `Authorization` may follow a `perm:` or `perm-` alias.
     pub fn may_have_alias(headers: &HeaderMap) -> bool {
         let word =
             |value: &HeaderValue| value.as_bytes().rsplit(|byte| *byte == b' ').next().is_some_and(has_alias);
         headers.get(header::AUTHORIZATION).is_some_and(word)
     }
 
-    /// Reads one field value.
+    /// Parses one field value.
     pub fn from_field(field: &[u8], perm_alias: bool, imports: bool) -> Self {
-        // As nearly everybody writes it.
+        // The usual spelling.
         let usual = field.strip_prefix(b"Bearer ").filter(|word| word.first() != Some(&b' '));
         let word = match usual {
             Some(word) => Some(word),
@@ -69,7 +69,7 @@ impl Credential {
         Credential::Bearer { form, digest }
     }
 
-    /// The form of a text, and its digest where a look-up will follow.
+    /// The form of a text, and its digest if a look-up follows.
     pub(in crate::authz) fn of(
         bearer: Bearer<'_>,
         perm_alias: bool,
@@ -84,12 +84,12 @@ impl Credential {
         (form, looked_up.then(|| bearer.digest()))
     }
 
-    /// A text that no token can have.
+    /// A credential that matches no token.
     pub(in crate::authz) fn foreign(kind: CarrierKind) -> Self {
         Credential::Carried { kind, form: BearerForm::Foreign, digest: None }
     }
 
-    /// What the token index is asked for.
+    /// The key for the look-up in the token index.
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Credential::Bearer { digest, .. }
@@ -99,12 +99,12 @@ impl Credential {
         }
     }
 
-    /// Nothing was sent that could hold a token.
+    /// Whether nothing was sent that could hold a token.
     pub fn is_absent(&self) -> bool {
         matches!(self, Credential::Missing | Credential::UnsupportedScheme)
     }
 
-    /// The carrier, other than `Authorization: Bearer`, that holds what was sent.
+    /// The carrier that holds the credential, if not `Authorization: Bearer`.
     pub fn kind(&self) -> Option<CarrierKind> {
         match self {
             Credential::Carried { kind, .. } => Some(*kind),
@@ -113,7 +113,7 @@ impl Credential {
     }
 }
 
-/// What stands behind `Bearer`, in whatever case. `None`: it is another scheme.
+/// Returns what follows `Bearer` in any letter case; `None` for another scheme.
 fn behind_scheme(field: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let (scheme, rest) = field.split_at_checked(SCHEME.len())?;

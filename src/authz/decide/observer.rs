@@ -1,4 +1,4 @@
-//! What a decision tells about its steps. The silent observer compiles away.
+//! Observation of a decision's steps for `explain`. The silent observer compiles to nothing.
 
 use http::Method;
 
@@ -12,15 +12,15 @@ use crate::authz::{
     subject::{Access, Directory, Permission, Subject},
 };
 
-/// Listens to a decision.
+/// Receives the steps of a decision.
 pub(in crate::authz) trait Observer {
     fn saw(&mut self, step: &'static str, observe: impl FnOnce() -> Observation);
 }
 
-/// Hears nothing.
+/// Ignores every step without computing its observation.
 pub(in crate::authz) struct Silent;
 
-/// What a step looked at, what it came to, and by which rule.
+/// What a step looked at, its result, and the rule that it applied.
 pub(in crate::authz) struct Observation {
     pub looked_at: String,
     pub result: String,

@@ -1,5 +1,5 @@
-//! The second target of a request: WebDAV's `Destination` is written to by the same request, so it
-//! needs all that the first target needs, and full access.
+//! The second target of a request: WebDAV's `Destination`. The same request writes to it, so it must pass the
+//! same checks as the path, with full access.
 
 use super::{Query, is_public};
 use crate::authz::{
@@ -8,20 +8,21 @@ use crate::authz::{
     subject::Subject,
 };
 
-/// Who owns the second target.
+/// The owner of the second target.
 #[derive(Clone, Copy, Debug)]
 pub enum SecondTarget<'r> {
-    /// The request has none.
+    /// The request has no second target.
     Absent,
     Unowned,
     Owned(Owner<'r>),
 }
 
-/// The reason, and the service that a denial may name.
+/// The reason of a denial, and the owner that it may name.
 type TargetDenial<'r> = (Reason, Option<Owner<'r>>);
 
 impl<'r> SecondTarget<'r> {
-    /// The owner by agreement of all readings, and on every host that a trusted proxy names, as of the path itself.
+    /// Finds the owner, on which all readings and all hosts named by a trusted proxy must agree, as for the
+    /// path.
     pub fn of(query: &Query<'_>, rules: &'r Rules) -> Result<Self, Reason> {
         let Some(destination) = query.destination else { return Ok(Self::Absent) };
         let Some(Ok(path)) = destination.path() else { return Err(Reason::BadDestination) };
@@ -35,8 +36,8 @@ impl<'r> SecondTarget<'r> {
         }
     }
 
-    /// Whether it needs no token more than the path: a rule that opens one of them says nothing
-    /// about the other.
+    /// Whether the second target, if any, is public by a rule of its own: one for the path alone is not
+    /// enough.
     pub fn is_public(self, query: &Query<'_>) -> bool {
         match self {
             Self::Absent => true,
@@ -45,7 +46,8 @@ impl<'r> SecondTarget<'r> {
         }
     }
 
-    /// What nobody owns is answered like what the account may not read.
+    /// Checks that the subject has full access. An unowned target gets the answer of one that the account may
+    /// not read.
     pub fn authorize(self, subject: &Subject<'_>) -> Result<(), TargetDenial<'r>> {
         match self {
             Self::Absent => Ok(()),
@@ -56,8 +58,8 @@ impl<'r> SecondTarget<'r> {
         }
     }
 
-    /// Whether the request can be forwarded with it, for who may: the upstream of the path is the
-    /// only one that hears of it, and the service takes the method.
+    /// Checks that an authorized request can be forwarded: the path's upstream must serve this target too,
+    /// and this target's service must accept the method.
     pub fn accepts(self, query: &Query<'_>, first: Owner<'r>) -> Result<(), TargetDenial<'r>> {
         let Self::Owned(owner) = self else { return Ok(()) };
         if owner.service.spec.upstream != first.service.spec.upstream {

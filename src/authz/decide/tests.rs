@@ -63,7 +63,7 @@ impl Case {
 
 #[test]
 fn the_first_hit_answers() {
-    // Everything is wrong at first; each line mends one thing, and the next row answers.
+    // At first everything is wrong. Each line fixes one thing, and the next row answers.
     let mut case = Case::new();
     let far = Timestamp::from_millis(NOW.as_millis() + 1);
     case.token.end = TokenEnd::Revoked;
@@ -268,7 +268,7 @@ fn stores(change: impl FnOnce(&mut Vec<ServiceSpec>)) -> Case {
     case
 }
 
-/// Reason, and the service that the denial is about, of a COPY.
+/// Returns the reason for a COPY, and the service that a denial is about.
 fn copied(case: &Case, from: &str, to: &str, credential: Credential) -> (Reason, Option<String>) {
     let mut map = http::HeaderMap::new();
     map.insert("destination", to.parse().unwrap());
@@ -314,7 +314,7 @@ fn a_destination_needs_what_the_path_needs_and_full_access() {
     check(&case, "/c/y", bad, main);
     case.fixture.change_user(|alice| alice.readable = [ServiceId(0)].into_iter().collect());
     check(&case, "/b/y", Reason::ReadServiceDenied, Some("other"));
-    // Who may not reach the path learns nothing about the destination.
+    // A caller that may not reach the path learns nothing about the destination.
     case.token.scope = Scope::new([(ServiceId(1), Access::Full)]).unwrap();
     check(&case, "/b/y", Reason::ScopeDenied, main);
     let mut narrow = stores(|services| services[1].methods = Some(vec![Method::GET]));
