@@ -1,5 +1,5 @@
-//! Where a token may stand in a request besides `Authorization: Bearer`: what a service accepts, what a
-//! request carries, and which of it counts.
+//! Carriers of tokens besides `Authorization: Bearer`: which ones a service accepts, which ones a request
+//! has, and which of them counts.
 
 use std::fmt;
 
@@ -14,22 +14,22 @@ pub use strip::{other_protocols, restrict_caching, strip, strip_others};
 mod read;
 mod strip;
 
-/// A place in a request that may hold a token.
+/// A place in a request where a token may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carrier {
-    /// `Authorization: Bearer TOKEN`.
+    /// `Authorization: Bearer TOKEN` (RFC 6750, 2.1).
     Bearer,
-    /// `Authorization: Basic`, RFC 7617: the password is the token, the user name is ignored.
+    /// `Authorization: Basic` (RFC 7617): the password is the token, the user name is ignored.
     Basic,
     /// `Authorization: TOKEN`, without a scheme.
     Raw,
-    /// A field of this name that holds the token alone.
+    /// A field of this name with the token as its whole value.
     Header(HeaderName),
-    /// An entry `permgate.bearer.TOKEN` of `Sec-WebSocket-Protocol` beside at least one other.
+    /// An entry `permgate.bearer.TOKEN` in `Sec-WebSocket-Protocol`, beside at least one other entry.
     Websocket,
 }
 
-/// A [`Carrier`] without a name, other than `Bearer`.
+/// A [`Carrier`] other than `Bearer`, without the field name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum CarrierKind {
@@ -39,18 +39,18 @@ pub enum CarrierKind {
     Websocket,
 }
 
-/// What a service accepts: `service.NAME.credentials`.
+/// The carriers that a service accepts: `service.NAME.credentials`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carriers {
     pub bearer: bool,
     pub basic: bool,
     pub raw: bool,
     pub websocket: bool,
-    /// Without `_` and `.`, each once.
+    /// Distinct names without `_` and `.`.
     pub headers: Vec<HeaderName>,
 }
 
-/// What a request has in a carrier other than `Authorization: Bearer`.
+/// A credential in a carrier other than `Authorization: Bearer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
     pub carrier: Carrier,
@@ -60,7 +60,7 @@ pub struct Carried {
 impl Carriers {
     pub const NONE: Self =
         Self { bearer: false, basic: false, raw: false, websocket: false, headers: Vec::new() };
-    /// The default.
+    /// The default of a service.
     pub const BEARER: Self =
         Self { bearer: true, basic: false, raw: false, websocket: false, headers: Vec::new() };
 
@@ -74,7 +74,7 @@ impl Carriers {
         }
     }
 
-    /// In one form or another.
+    /// Whether any form of `Authorization` is accepted.
     pub fn accepts_authorization(&self) -> bool {
         self.bearer || self.basic || self.raw
     }
@@ -90,7 +90,7 @@ impl Carriers {
         }
     }
 
-    /// In the order of the documentation.
+    /// In the order of the documentation: the headers last.
     pub fn iter(&self) -> impl Iterator<Item = Carrier> {
         let named = [
             (self.bearer, Carrier::Bearer),
@@ -102,11 +102,11 @@ impl Carriers {
         named.chain(self.headers.iter().cloned().map(Carrier::Header))
     }
 
-    /// The credential that counts for a service that accepts these carriers, and its position in `others`;
-    /// `None` stands for `Authorization: Bearer`, or for no credential at all. The same text in two carriers
-    /// is one credential, different texts are ambiguous.
+    /// Returns the credential that counts for a service with these carriers, and its position in `others`,
+    /// which is `None` for `Authorization: Bearer` or no credential. Carriers with the same text hold one
+    /// credential; with different texts they are ambiguous.
     pub fn choose(&self, authorization: Credential, others: &[Carried]) -> (Credential, Option<usize>) {
-        // Two Authorization fields are ambiguous whatever else there is.
+        // Two Authorization fields are always ambiguous.
         if authorization == Credential::Ambiguous {
             return (authorization, None);
         }
@@ -123,7 +123,7 @@ impl Carriers {
         chosen
     }
 
-    /// Whether a value of `Authorization` is in a form that these carriers include.
+    /// Whether a value of `Authorization` is in one of the accepted forms.
     pub fn accept_authorization(&self, value: &HeaderValue) -> bool {
         let value = value.as_bytes().trim_ascii_start();
         let is_scheme = |scheme: &[u8]| {
@@ -137,7 +137,8 @@ impl Carriers {
 }
 
 impl Carrier {
-    /// As in the configuration. `None`: it is none of them, or a field that cannot hold a token.
+    /// Parses the configuration's spelling; `None` if it is unknown, or names a field that must not hold a
+    /// token.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "bearer" => Some(Self::Bearer),
@@ -151,7 +152,7 @@ impl Carrier {
         }
     }
 
-    /// `None`: `Authorization: Bearer`.
+    /// `None` for `Authorization: Bearer`.
     pub fn kind(&self) -> Option<CarrierKind> {
         match self {
             Self::Bearer => None,
@@ -171,13 +172,14 @@ impl CarrierKind {
         self.into_str()
     }
 
-    /// Whether it stands in `Authorization`, which caches know to be private (RFC 9111, 3.5).
+    /// Whether it uses `Authorization`. Caches treat the responses to such requests as private (RFC 9111,
+    /// 3.5).
     pub const fn is_authorization(self) -> bool {
         matches!(self, Self::Basic | Self::Raw)
     }
 }
 
-/// As in the configuration.
+/// The configuration's spelling.
 impl fmt::Display for Carrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self, self.kind()) {

@@ -1,4 +1,4 @@
-//! What a request carries: read once from its head, whichever service it will turn out to be for.
+//! Reads the credentials in a request's head, once, before its service is known.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -11,29 +11,29 @@ use crate::authz::{
     secret::Bearer,
 };
 
-/// Where a request came in, as far as a browser's `Origin` is compared with it.
+/// Where a request was sent, for comparison with a browser's `Origin`.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
     /// `Host` as the client sent it.
     pub host: Option<&'a [u8]>,
-    /// The connection has TLS.
+    /// Whether the connection has TLS.
     pub secure: bool,
 }
 
-/// How texts are read.
+/// The settings for parsing texts.
 #[derive(Clone, Copy)]
 struct Reader {
     perm_alias: bool,
     imports: bool,
 }
 
-/// Begins the entry of `Sec-WebSocket-Protocol` that holds a token.
+/// The prefix of an entry of `Sec-WebSocket-Protocol` that holds a token.
 pub const PROTOCOL: &[u8] = b"permgate.bearer.";
-/// The longest decoded Basic credential, in bytes: a name of 256 beside a token of 512 fits.
+/// The longest decoded Basic credential in bytes. A user name of 256 beside a token of 512 fits.
 const MAX_BASIC: usize = 1024;
 
-/// Everything that stands in one of `carriers` other than `Bearer`. `authorization` is what
-/// [`Credential::from_headers`] says of the same fields.
+/// Reads every credential in one of `carriers` other than `Bearer`. `authorization` must be the result of
+/// [`Credential::from_headers`] for the same fields.
 pub fn read(
     headers: &HeaderMap,
     authorization: Credential,
@@ -57,7 +57,7 @@ pub fn read(
     found
 }
 
-/// The password of the one Basic credential of a request (RFC 7617), as it was sent.
+/// The password of a request's only Basic credential (RFC 7617), as it was sent.
 pub fn password(headers: &HeaderMap) -> Option<String> {
     let encoded = behind_basic(only_value(headers, header::AUTHORIZATION)?)?;
     let mut decoded = [0; MAX_BASIC + 2];
@@ -66,7 +66,7 @@ pub fn password(headers: &HeaderMap) -> Option<String> {
     Some(password.to_owned())
 }
 
-/// The credential of a text that a person typed as a password.
+/// The credential in a text that a person typed as a password.
 pub fn typed(text: Option<&str>, perm_alias: bool, imports: bool) -> Credential {
     let Some(text) = text else { return Credential::Missing };
     match (Reader { perm_alias, imports }).token(CarrierKind::Basic, text.as_bytes()) {
@@ -75,8 +75,8 @@ pub fn typed(text: Option<&str>, perm_alias: bool, imports: bool) -> Credential 
     }
 }
 
-/// Whether a field of this name may hold a token: not one that frames or routes the message, concerns
-/// one connection, tells who asks or from where, or has a meaning of its own.
+/// Whether a field of this name may hold a token. Excludes fields that frame or route the message, concern
+/// one connection, identify the client, or have a standard meaning.
 pub fn can_carry(name: &HeaderName) -> bool {
     let has_meaning = [
         header::AUTHORIZATION,
@@ -112,7 +112,7 @@ impl Reader {
         }
     }
 
-    /// One field value that is not of the Bearer scheme.
+    /// Reads a field value that is not of the Bearer scheme.
     fn authorization(
         self,
         value: &[u8],
@@ -129,7 +129,7 @@ impl Reader {
         is_raw.then(|| Carried { carrier: Carrier::Raw, credential: self.token(CarrierKind::Raw, value) })
     }
 
-    /// RFC 7617, 2: the password is all behind the first colon.
+    /// RFC 7617, 2: the password is everything after the first colon.
     fn basic(self, encoded: &[u8]) -> Credential {
         let mut decoded = [0; MAX_BASIC + 2];
         let decoded = STANDARD.decode_slice(encoded, &mut decoded).map(|length| &decoded[..length]);
@@ -139,7 +139,7 @@ impl Reader {
             return Credential::Malformed;
         };
         match self.token(CarrierKind::Basic, &decoded[colon + 1..]) {
-            // A person typed it: a wrong password, not a broken request.
+            // A person typed it, so it is a wrong password rather than a malformed request.
             Credential::MalformedCarrier => Credential::foreign(CarrierKind::Basic),
             credential => credential,
         }
@@ -169,7 +169,8 @@ impl Reader {
             _ if is_disguised => Credential::AmbiguousCarrier,
             (None, ..) => return None,
             (Some(_), 2.., _) => Credential::AmbiguousCarrier,
-            // A browser fails when the only protocol that it asked for is not chosen.
+            // The entry is stripped, so the upstream cannot choose it. A browser fails if none of its entries
+            // is chosen.
             (Some(_), _, 0) => Credential::MalformedCarrier,
             (Some(text), ..) => self.token(CarrierKind::Websocket, text),
         };
@@ -177,7 +178,7 @@ impl Reader {
     }
 }
 
-/// The text of an entry of `Sec-WebSocket-Protocol` that holds a token.
+/// The token's text in an entry of `Sec-WebSocket-Protocol`, if it holds one.
 pub fn token_entry(entry: &[u8]) -> Option<&[u8]> {
     let (start, text) = entry.split_at_checked(PROTOCOL.len())?;
     start.eq_ignore_ascii_case(PROTOCOL).then_some(text)
@@ -190,8 +191,8 @@ fn behind_basic(value: &[u8]) -> Option<&[u8]> {
     (is_whole && scheme.eq_ignore_ascii_case(SCHEME)).then_some(rest)
 }
 
-/// Whether a Basic credential counts. Browsers store it and send it by themselves, so a page of another
-/// site must not be able to use it (Fetch Metadata; RFC 6454).
+/// Whether a Basic credential counts. Browsers store and resend it, so pages of other sites must not be able
+/// to use it (Fetch Metadata; RFC 6454).
 fn counts(headers: &HeaderMap, site: Site<'_>) -> bool {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let fetched = headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
@@ -200,8 +201,8 @@ fn counts(headers: &HeaderMap, site: Site<'_>) -> bool {
         && origins.into_iter().all(|origin| is_own(origin, site))
 }
 
-/// Whether an `Origin` is the one that the request was sent to. Behind a proxy that ends TLS the scheme is
-/// not known, so either is ours on a connection without TLS.
+/// Whether an `Origin` is that of the request's target. On a connection without TLS both schemes match, since
+/// a proxy in front may have terminated TLS.
 fn is_own(origin: &[u8], site: Site<'_>) -> bool {
     let (default, authority) = match (origin.strip_prefix(b"https://"), origin.strip_prefix(b"http://")) {
         (Some(authority), _) => (443, authority),

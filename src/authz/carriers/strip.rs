@@ -1,4 +1,5 @@
-//! What keeps a carrier from the upstream, and the answer to it from other callers.
+//! Keeps tokens in carriers from reaching the upstream, and shared caches from giving the response to other
+//! callers.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -9,8 +10,8 @@ use crate::authz::{
     secret::{BearerForm, Digest, contains_token},
 };
 
-/// Takes every carrier of a service out of a request's fields. `in_authorization`: `Authorization`, too, if
-/// it is in a form that the service accepts, or contains a token of ours.
+/// Removes every carrier of a service from a request's fields. With `in_authorization`, also `Authorization`,
+/// if it has a form that the service accepts or contains a permgate token.
 pub fn strip(headers: &mut HeaderMap, carriers: &Carriers, in_authorization: bool) {
     let is_carrier = |value: &HeaderValue| {
         carriers.accept_authorization(value) || contains_token(&String::from_utf8_lossy(value.as_bytes()))
@@ -26,8 +27,8 @@ pub fn strip(headers: &mut HeaderMap, carriers: &Carriers, in_authorization: boo
     }
 }
 
-/// Takes a token out that came in a carrier of another service: this one's upstream has no business with it. What stands
-/// there and is no token of ours is the application's own. `is_known`: a token has this digest.
+/// Removes tokens in carriers that this service does not accept: its upstream must not get them. Other texts
+/// there belong to the application and stay. `is_known` returns whether some token has the digest.
 pub fn strip_others(
     headers: &mut HeaderMap,
     carried: &[Carried],
@@ -63,17 +64,17 @@ pub fn strip_others(
     }
 }
 
-/// Makes an answer one that a shared cache does not give to another caller: it varies by the fields that
-/// may hold a token, and where one did, it is private.
+/// Keeps shared caches from giving a response to another caller: it varies by the fields that may hold a
+/// token, and is private if one other than `Authorization` did.
 pub fn restrict_caching(headers: &mut HeaderMap, carriers: &Carriers, used: Option<CarrierKind>) {
-    // Caches that do not keep to RFC 9111, 3.5, such as nginx, forget that the field names a caller.
+    // Some caches, such as nginx, ignore RFC 9111, 3.5, and need `Authorization` in `Vary`.
     let authorization =
         (*carriers != Carriers::BEARER && carriers.accepts_authorization()).then_some(header::AUTHORIZATION);
     let websocket = carriers.websocket.then_some(header::SEC_WEBSOCKET_PROTOCOL);
     let names: Vec<_> =
         authorization.iter().chain(&carriers.headers).chain(&websocket).map(HeaderName::as_str).collect();
     if !names.is_empty() && !list_elements(headers, header::VARY).any(|name| name == b"*") {
-        // In one field: nginx before 1.23 heeds the last one alone.
+        // In a single field: nginx before 1.23 reads only the last one.
         let vary = list_elements(headers, header::VARY).chain(names.iter().map(|name| name.as_bytes()));
         let vary = vary.collect::<Vec<_>>().join(&b", "[..]);
         if let Ok(value) = HeaderValue::from_bytes(&vary) {
@@ -101,8 +102,8 @@ pub fn restrict_caching(headers: &mut HeaderMap, carriers: &Carriers, used: Opti
     }
 }
 
-/// By these an upstream tells shared caches alone what they may store, whatever `Cache-Control` says
-/// (RFC 9213; nginx; Varnish and others).
+/// Fields by which an upstream lets shared caches store a response, whatever `Cache-Control` says (RFC 9213;
+/// nginx; Varnish and others).
 const FOR_SHARED_CACHES: [HeaderName; 4] = [
     HeaderName::from_static("cdn-cache-control"),
     HeaderName::from_static("cloudflare-cdn-cache-control"),
@@ -121,7 +122,7 @@ fn strip_protocol(headers: &mut HeaderMap) {
     };
 }
 
-/// What `Sec-WebSocket-Protocol` names beside a token, in one field.
+/// The entries of `Sec-WebSocket-Protocol` that hold no token, in one field value.
 pub fn other_protocols(headers: &HeaderMap) -> Option<HeaderValue> {
     let entries = list_elements(headers, header::SEC_WEBSOCKET_PROTOCOL);
     let kept: Vec<_> = entries.filter(|entry| token_entry(entry).is_none()).collect();

@@ -32,7 +32,7 @@ fn basic(text: &str) -> String {
     format!("Basic {}", str::from_utf8(&encoded[..length]).unwrap())
 }
 
-/// What counts for a service that accepts these, and where it stood.
+/// Returns the credential that counts for a service with these carriers, and its carrier.
 fn chosen(accepted: &[&str], fields: &[(&str, &str)], secure: bool) -> (Credential, Option<String>) {
     let headers = headers(fields);
     let authorization = Credential::from_headers(&headers, true, false);
