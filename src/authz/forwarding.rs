@@ -1,4 +1,4 @@
-//! Pure edits of a `HeaderMap`: what is sent upstream, and what goes back to the client. They are made
+//! Edits of header fields: those that the upstream gets, and those that the client gets back. The edits are
 //! in place, since copying a header map costs more than the whole decision.
 
 use std::{cell::RefCell, net::IpAddr, ops::Deref};
@@ -29,41 +29,41 @@ mod hop;
 mod identity;
 mod names;
 
-/// What a connection contributes to every request on it; made once, when it is accepted.
+/// The part of `Forwarded` and `X-Forwarded-*` that a connection determines; made when it is accepted.
 #[derive(Clone, Debug)]
 pub struct PeerFields {
     address: Option<HeaderValue>,
     ip: Option<IpAddr>,
-    /// The beginning of our element of `Forwarded`.
+    /// The start of the gateway's element of `Forwarded`.
     element: String,
     proto: HeaderValue,
-    /// The fields for the host that was asked for last: a client rarely asks for two.
+    /// The fields for the last host that was requested; a client rarely requests two.
     cached: RefCell<Option<(Option<Vec<u8>>, ForwardedFields)>>,
 }
 
 type ForwardedFields = Vec<(HeaderName, HeaderValue)>;
 
-/// What a request adds to its connection's part.
+/// What a request adds to [`PeerFields`].
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
     pub peer: &'a PeerFields,
-    /// The connection comes from a trusted proxy: its `Forwarded` and `X-Forwarded-*` are kept and
-    /// added to. Anybody else's are dropped.
+    /// Whether the connection comes from a trusted proxy. If so, its `Forwarded` and `X-Forwarded-*` are kept
+    /// and extended; otherwise they are dropped.
     pub peer_trusted: bool,
     /// The host as the client sent it.
     pub host: Option<&'a [u8]>,
     /// Printable ASCII.
     pub request_id: &'a [u8],
-    /// The second target of the request, which the permit includes.
+    /// The second target of the request, which the permit covers.
     pub destination: Option<&'a Destination>,
 }
 
-/// The user's groups do not fit; they are never cut short.
+/// The user's groups exceed 4 KiB. The list is never cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the groups of the user do not fit into 4 KiB")]
 pub struct IdentityTooLarge;
 
-/// Makes the header fields of a permitted request those that the upstream gets.
+/// Turns the header fields of a permitted request into those that the upstream gets.
 pub fn edit_request(
     headers: &mut HeaderMap,
     permit: &Permit<'_>,
@@ -75,7 +75,7 @@ pub fn edit_request(
     let accepts_trailers = drop_fields(headers, side, &service.spec.fields);
     drop_own_cookies(headers);
     let authorization = &service.spec.authorization;
-    // The token came in another field, so this one is the application's own.
+    // The token came in another field, so `Authorization` belongs to the application.
     let is_theirs =
         permit.subject().is_some() && permit.carrier().is_some_and(|kind| !kind.is_authorization());
     if service.spec.credentials != Carriers::BEARER {
@@ -87,8 +87,8 @@ pub fn edit_request(
         Authorization::Strip => {
             headers.remove(header::AUTHORIZATION);
         }
-        // A request that is forwarded anonymously keeps no bearer: the token is not granted for this
-        // service, or its owner may not read it.
+        // An anonymous request keeps no bearer: the token is not granted for this service, or its owner may
+        // not read the service.
         Authorization::Keep if permit.subject().is_none() => drop_bearer(headers),
         Authorization::Keep => {}
         Authorization::Replace(credential) => {
@@ -113,25 +113,25 @@ pub fn edit_request(
     Ok(())
 }
 
-/// Drops from a request's trailers what [`edit_request`] would not let through as a header.
+/// Drops the request trailers that [`edit_request`] would drop as headers.
 pub fn edit_request_trailers(trailers: &mut HeaderMap, policy: &FieldPolicy) {
     drop_fields(trailers, Side::RequestTrailers, policy);
 }
 
-/// Drops what concerns the upstream's connection alone and sets `X-Request-Id`.
+/// Drops fields that concern only the upstream's connection, and cookies of the gateway, and sets
+/// `X-Request-Id`.
 pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
     drop_fields(headers, Side::Response, &FieldPolicy::default());
     drop_own_set_cookies(headers);
     set_request_id(headers, request_id);
 }
 
-/// Drops from a response's trailers the fields that frame or route a message or concern one connection
-/// (RFC 9110, 6.5.1).
+/// Drops response trailers that frame or route the message or concern one connection (RFC 9110, 6.5.1).
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
     drop_fields(trailers, Side::ResponseTrailers, &FieldPolicy::default());
 }
 
-/// Sets `X-Request-Id`. An id that is no field value, which its form rules out, is left out.
+/// Sets `X-Request-Id`. An id that is no valid field value is left out.
 pub fn set_request_id(headers: &mut HeaderMap, request_id: &[u8]) {
     if let Ok(value) = HeaderValue::from_bytes(request_id) {
         headers.insert(REQUEST_ID, value);
@@ -139,7 +139,7 @@ pub fn set_request_id(headers: &mut HeaderMap, request_id: &[u8]) {
 }
 
 impl PeerFields {
-    /// `None`: a unix socket.
+    /// `address` is `None` for a unix socket.
     pub fn new(address: Option<IpAddr>, secure: bool) -> Self {
         let proto = if secure { "https" } else { "http" };
         let text = address.map(|address| address.to_canonical().to_string());
@@ -153,7 +153,7 @@ impl PeerFields {
         }
     }
 
-    /// Our element of `Forwarded`, for a host that needs no escaping.
+    /// The gateway's element of `Forwarded`, for a host that needs no escaping.
     fn element(&self, host: Option<&HeaderValue>) -> HeaderValue {
         let mut element = self.element.clone();
         if let Some(host) = host.and_then(|host| host.to_str().ok()) {
@@ -164,7 +164,7 @@ impl PeerFields {
         HeaderValue::try_from(element).expect("a host that is_host is visible ASCII")
     }
 
-    /// Sets `Forwarded` and `X-Forwarded-*` where the client's own have been dropped.
+    /// Sets `Forwarded` and `X-Forwarded-*`. The client's own must have been dropped.
     fn set_forwarded(&self, headers: &mut HeaderMap, host: Option<&[u8]>) {
         let mut cached = self.cached.borrow_mut();
         let (_, fields) = match &mut *cached {
@@ -194,7 +194,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// The elements of a comma-separated list that may stand in several fields, without the empty ones.
+/// The non-empty elements of a comma-separated list, which may extend over several fields.
 pub fn list_elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(name).into_iter();
     values
@@ -203,13 +203,13 @@ pub fn list_elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Ite
         .filter(|e| !e.is_empty())
 }
 
-/// The value of a field that occurs exactly once.
+/// The value of a field that occurs exactly once; `None` otherwise.
 pub fn only_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
 }
 
-/// Only our own `TE` is forwarded, and only when the client accepts trailers.
+/// Whether the client accepts trailers. Only then does the upstream get a `TE`, the gateway's own.
 fn accepts_trailers(headers: &HeaderMap) -> bool {
     list_elements(headers, header::TE).any(|coding| {
         let coding = coding.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -217,15 +217,15 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Drops what `Connection` names and what does not cross this side, and makes `Trailer` anew. Returns
-/// whether `TE` said that trailers are accepted.
+/// Drops the fields that `Connection` lists and those that must not cross this side, and rewrites `Trailer`.
+/// Returns whether `TE` accepts trailers.
 fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> bool {
     let mut dropped: Vec<HeaderName> =
         headers.keys().filter(|name| !crosses(name.as_str().as_bytes(), side, policy)).cloned().collect();
     if dropped.is_empty() && !headers.contains_key(header::TRAILER) {
         return false;
     }
-    // Before `Connection` is obeyed, which has to name `TE`.
+    // Read first, because `Connection` must list `TE`, which is then dropped.
     let accepts_trailers = accepts_trailers(headers);
     dropped.extend(
         list_elements(headers, header::CONNECTION)
@@ -239,17 +239,17 @@ fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> boo
     accepts_trailers
 }
 
-/// Browsers send the cookies of the admin listener to every port of its host.
+/// Drops the admin listener's cookies, which browsers send to every port of its host.
 fn drop_own_cookies(headers: &mut HeaderMap) {
     edit_values(headers, &header::COOKIE, cookies::without_own);
 }
 
-/// An upstream does not set the cookies of the admin listener.
+/// Drops a `Set-Cookie` for the admin listener's cookies.
 fn drop_own_set_cookies(headers: &mut HeaderMap) {
     edit_values(headers, &header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
 }
 
-/// Replaces the values that `edit` changes; an empty one is dropped.
+/// Replaces the values for which `edit` returns another; an empty one is removed.
 fn edit_values(headers: &mut HeaderMap, name: &HeaderName, edit: impl Fn(&[u8]) -> Option<Vec<u8>>) {
     let values: Vec<_> = headers.get_all(name).iter().map(|value| (edit(value.as_bytes()), value)).collect();
     if values.iter().all(|(edited, _)| edited.is_none()) {
@@ -277,7 +277,7 @@ fn drop_bearer(headers: &mut HeaderMap) {
     }
 }
 
-/// `Trailer` names the trailers that may cross, and no others.
+/// Limits `Trailer` to the names that may cross.
 fn remake_trailer(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) {
     if !headers.contains_key(header::TRAILER) {
         return;
@@ -297,7 +297,7 @@ fn valid_host(host: Option<&[u8]>) -> Option<HeaderValue> {
     HeaderValue::from_bytes(host.filter(|host| is_host(host))?).ok()
 }
 
-/// One host, as it is compared, that needs no escaping inside of quotes.
+/// Whether this is a valid host, which needs no escaping inside quotes.
 fn is_host(host: &[u8]) -> bool {
     Authority::parse(host).is_some()
 }

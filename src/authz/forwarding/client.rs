@@ -1,4 +1,4 @@
-//! Who the client is, behind proxies that are trusted to say so.
+//! The client's address, as trusted proxies report it.
 
 use std::{
     borrow::Cow,
@@ -10,17 +10,17 @@ use ipnet::IpNet;
 
 use super::FORWARDED_FOR;
 
-/// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: one of the two was
-/// passed on from a stranger. Answered with 400.
+/// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients, so the proxy has passed on
+/// one of them from an untrusted sender. Answered with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Forwarded and X-Forwarded-For disagree about the client")]
 pub struct AmbiguousClient;
 
-/// Who may say on whose behalf a request comes; nobody unless named.
+/// The proxies that may report a client's address; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     pub networks: Vec<IpNet>,
-    /// Whoever connects through a unix socket.
+    /// Whether every peer on a unix socket is trusted.
     pub unix: bool,
 }
 
@@ -29,7 +29,7 @@ impl TrustedProxies {
         self.networks.is_empty() && !self.unix
     }
 
-    /// Whether the address is one of theirs.
+    /// Whether the address belongs to a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|net| net.contains(&address))
@@ -42,8 +42,8 @@ impl FromIterator<IpNet> for TrustedProxies {
     }
 }
 
-/// The client's address: the peer's, or, when the peer is trusted, the rightmost one told that is
-/// not a trusted proxy's.
+/// The client's address: the peer's, or, if the peer is trusted, the rightmost reported address that is not a
+/// trusted proxy's.
 pub fn client_address(
     headers: &HeaderMap,
     peer: IpAddr,
@@ -67,8 +67,8 @@ pub fn client_address(
     }
 }
 
-/// From the right, each trusted hop vouches for the next one; what cannot be read ends the chain at
-/// the hop that told it. `None`: nothing is told.
+/// Follows the hops from the right, as long as the one that reported the next is trusted. An unreadable hop
+/// ends the chain at the hop that reported it. `None` if there are no hops.
 fn rightmost(
     hops: impl Iterator<Item = Option<IpAddr>>,
     peer: IpAddr,
@@ -87,8 +87,8 @@ fn rightmost(
     Some(client)
 }
 
-/// The elements of a `Forwarded` from the last to the first. Not from the left: a quote that a
-/// stranger leaves open would swallow what the proxies add behind it.
+/// The elements of a `Forwarded` value from last to first. Parsed from the right: a quote that an untrusted
+/// sender leaves open would otherwise swallow the elements that proxies append.
 struct Elements<'a> {
     left: Option<&'a [u8]>,
 }
@@ -114,17 +114,17 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// Whether the byte stands behind a backslash that is not itself escaped.
+/// Whether the byte follows a backslash that is not itself escaped.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
 }
 
-/// The address of the one `for` of a sound element.
+/// The address in the `for` of a valid element.
 pub(super) fn element_for(element: &[u8]) -> Option<IpAddr> {
     node(&parameter(element, b"for")?)
 }
 
-/// The addresses that `X-Forwarded-For` names from left to right, `None` for what is no address.
+/// The addresses in `X-Forwarded-For` from left to right; `None` for an entry that is no address.
 pub(super) fn listed_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let values = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
     values.flat_map(|value| value.split(|b| *b == b',')).map(node).collect()
@@ -138,7 +138,7 @@ pub(super) fn elements(headers: &HeaderMap) -> Vec<&[u8]> {
     elements
 }
 
-/// The one value of a parameter of a sound element; the name is in lower case.
+/// The value of a parameter of a valid element. Ignores case in the name.
 pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, [u8]>> {
     parameters(element)?
         .into_iter()
@@ -146,12 +146,12 @@ pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, 
         .map(|(_, value)| value)
 }
 
-/// Name and value of each parameter. `None`: the element is malformed, or has one of them twice.
+/// The names and values of an element's parameters; `None` if it is malformed or repeats a name.
 pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> {
     let mut pairs: Vec<(&[u8], Cow<'_, [u8]>)> = Vec::new();
     let mut rest = element.trim_ascii();
     while let Some(first) = rest.first() {
-        // RFC 7239, 4: there may be nothing between two semicolons.
+        // RFC 7239, 4: a parameter may be empty.
         if *first == b';' {
             rest = rest[1..].trim_ascii_start();
             continue;
@@ -179,7 +179,7 @@ pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> 
     Some(pairs)
 }
 
-/// What a quoted string says, from behind its opening quote, and what follows its end.
+/// Decodes a quoted string after its opening quote. Returns its content and what follows it.
 fn unquoted(open: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let mut said = Vec::new();
     let mut from = 0;
@@ -196,7 +196,7 @@ fn unquoted(open: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     }
 }
 
-/// An address, also with a port, IPv6 also in brackets. Not `unknown`, no name that hides one.
+/// An address, which may have a port; IPv6 may be in brackets. `None` for `unknown` and obfuscated names.
 fn node(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?.trim();
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -216,7 +216,7 @@ fn node(text: &[u8]) -> Option<IpAddr> {
     is_sound.then(|| address.to_canonical())
 }
 
-/// A number, or a name that hides one.
+/// Whether this is a port number or an obfuscated port (RFC 7239, 6).
 fn is_port(port: &str) -> bool {
     match port.strip_prefix('_') {
         Some(name) => {

@@ -1,63 +1,63 @@
-//! The one list of request fields that do not reach an upstream as a client sent them, and what a
-//! configuration adds to it and takes from it. `explain` shows the same list.
+//! The list of request fields that do not reach an upstream as a client sent them, and its changes by the
+//! configuration. `explain` shows the same list.
 
 use std::sync::{Arc, LazyLock};
 
 use super::names::has_alias_byte;
 
-/// Why a field of the list is dropped, hence from whom.
+/// Why a field on the list is dropped, which determines from whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// The gateway sets it itself, or nobody does: from everybody.
+    /// Only the gateway may set it: dropped from every sender.
     Ours,
-    /// It tells an upstream who is asking: from everybody.
+    /// It tells an upstream who sent the request: dropped from every sender.
     Identity,
-    /// It makes an upstream serve another target than the one that was judged: from everybody.
+    /// It makes an upstream serve another target than the judged one: dropped from every sender.
     Reroute,
-    /// It tells of the client's address, scheme or host, or of a prefix that was taken off: kept from trusted
-    /// proxies under its own spelling.
+    /// It describes the client's address, scheme or host, or a removed prefix: kept from trusted proxies, in
+    /// its own spelling only.
     Hop,
 }
 
-/// A field name in lower case, or with a `*` at its end the beginning of names. Compared after
-/// folding everything but letters and digits to `-`.
+/// A field name in lower case, or with a final `*` the start of names. Names are folded for comparison:
+/// everything but letters and digits becomes `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPattern(Box<str>);
 
-/// What a configuration says about a service's request fields.
+/// The configuration's changes to the list for one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldPolicy {
-    /// Dropped beside those of the list: `server.drop_fields`.
+    /// Dropped in addition: `server.drop_fields`.
     pub drop: Arc<[FieldPattern]>,
-    /// Let through under their own spelling: `service.NAME.pass_fields`.
+    /// Let through in their own spelling: `service.NAME.pass_fields`.
     pub pass: Vec<PassField>,
 }
 
-/// A field that a service lets through although it is on the list.
+/// A field on the list that a service lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassField {
     /// In lower case.
     pub name: Box<str>,
-    /// From whom.
+    /// The senders from whom it is let through.
     pub from: PassFrom,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassFrom {
-    /// From trusted proxies alone.
+    /// Only from trusted proxies.
     Trusted,
     Anybody,
 }
 
-/// The first that fits decides.
+/// The first matching entry applies.
 const LIST: &[(&str, DropReason)] = &[
-    // Set anew.
+    // Set by the gateway.
     ("x-permgate*", DropReason::Ours),
     ("x-request-id", DropReason::Ours),
-    // A copy of Destination (WebDAV), which was judged, and Netscape's and mod_dav's older name for it.
+    // A copy of Destination (WebDAV), and the older name for it in Netscape and mod_dav.
     ("x-http-destination*", DropReason::Reroute),
     ("new-uri", DropReason::Reroute),
-    // The way up to here.
+    // The request's way to the gateway.
     ("forwarded", DropReason::Hop),
     ("x-forwarded-for", DropReason::Hop),
     ("x-forwarded-host", DropReason::Hop),
@@ -67,7 +67,7 @@ const LIST: &[(&str, DropReason)] = &[
     ("x-forwarded-server", DropReason::Hop),
     ("x-forwarded-ssl", DropReason::Hop),
     ("x-forwarded-prefix", DropReason::Hop),
-    // Forward-auth's names for the target, then every identity that oauth2-proxy and others tell so.
+    // Forward-auth's names for the target, then the identities of oauth2-proxy and others.
     ("x-forwarded-method", DropReason::Reroute),
     ("x-forwarded-uri", DropReason::Reroute),
     ("x-forwarded-path", DropReason::Reroute),
@@ -106,7 +106,7 @@ const LIST: &[(&str, DropReason)] = &[
     ("x-remote-email", DropReason::Identity),
     ("x-remote-name", DropReason::Identity),
     ("x-remote-extra-*", DropReason::Identity),
-    // Not X-Auth-Token, by which clients of applications sign in.
+    // X-Auth-Token is missing on purpose: clients of some applications sign in with it.
     ("x-auth-user", DropReason::Identity),
     ("x-auth-email", DropReason::Identity),
     ("x-auth-groups", DropReason::Identity),
@@ -125,13 +125,13 @@ const LIST: &[(&str, DropReason)] = &[
     ("x-goog-authenticated-*", DropReason::Identity),
     ("x-goog-iap-*", DropReason::Identity),
     ("x-ms-client-principal*", DropReason::Identity),
-    // Certificates that a proxy has verified.
+    // Certificates that a proxy verified.
     ("ssl-client-*", DropReason::Identity),
     ("x-amzn-mtls-*", DropReason::Identity),
     ("x-arr-clientcert", DropReason::Identity),
     ("x-client-cert*", DropReason::Identity),
     ("x-ssl-client-*", DropReason::Identity),
-    // Httpoxy: CGI makes HTTP_PROXY of it.
+    // Httpoxy: CGI turns it into HTTP_PROXY.
     ("proxy", DropReason::Reroute),
     ("path-info", DropReason::Reroute),
     ("x-accel-*", DropReason::Reroute),
@@ -148,7 +148,7 @@ const LIST: &[(&str, DropReason)] = &[
     ("x-sendfile*", DropReason::Reroute),
 ];
 
-/// The list by the first letter that tells its names apart.
+/// The list, grouped by the letter that best separates its names.
 static BY_LETTER: LazyLock<[Vec<(FieldPattern, DropReason)>; LETTERS]> = LazyLock::new(|| {
     let mut lists = [const { Vec::new() }; LETTERS];
     for (pattern, kind) in LIST {
@@ -159,7 +159,7 @@ static BY_LETTER: LazyLock<[Vec<(FieldPattern, DropReason)>; LETTERS]> = LazyLoc
 
 const LETTERS: usize = 64;
 
-/// The letter behind `x-`, else the first one.
+/// The slot of the letter after `x-`, or else of the first one.
 fn letter(name: &[u8]) -> usize {
     let (first, half) = match name {
         [b'x', _, letter, ..] => (letter, LETTERS / 2),
@@ -169,19 +169,19 @@ fn letter(name: &[u8]) -> usize {
     half + usize::from(first & 31)
 }
 
-/// Where a name in lower case stands on the list, in whatever spelling.
+/// Looks a lower-case name up in the list, in any spelling that folds onto an entry.
 pub fn drop_reason(name: &[u8]) -> Option<DropReason> {
     let list = &BY_LETTER[letter(name)];
     list.iter().find(|(pattern, _)| pattern.fits(name)).map(|(_, kind)| *kind)
 }
 
-/// The patterns of the list, for people.
+/// The patterns of the list, to be shown.
 pub fn patterns() -> impl Iterator<Item = &'static str> {
     LIST.iter().map(|(pattern, _)| *pattern)
 }
 
 impl FieldPattern {
-    /// `None`: it is no field name in lower case with at most a `*` at its end.
+    /// `None` unless the text is a field name in lower case, with at most one `*`, at its end.
     pub fn parse(text: &str) -> Option<Self> {
         let name = text.strip_suffix('*').unwrap_or(text);
         let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
@@ -195,7 +195,7 @@ impl FieldPattern {
         &self.0
     }
 
-    /// Whether a name in lower case is meant, in whatever spelling.
+    /// Whether a lower-case name, folded, matches the pattern.
     pub fn fits(&self, name: &[u8]) -> bool {
         match self.0.strip_suffix('*') {
             Some(start) => super::names::starts_folded(name, start),
@@ -205,7 +205,7 @@ impl FieldPattern {
 }
 
 impl FieldPolicy {
-    /// Whether a request's field is dropped. The name is in lower case.
+    /// Whether a request's field is dropped. `name` is in lower case.
     pub fn drops(&self, name: &[u8], peer_trusted: bool) -> bool {
         let kind = drop_reason(name);
         let listed = match kind {
@@ -219,7 +219,7 @@ impl FieldPolicy {
         listed && !self.passes(name, peer_trusted)
     }
 
-    /// Whether a request's trailer is dropped. Nothing is let through there.
+    /// Whether a request's trailer is dropped. `pass` does not apply to trailers.
     pub fn drops_trailer(&self, name: &[u8]) -> bool {
         drop_reason(name).is_some() || self.drop.iter().any(|pattern| pattern.fits(name))
     }

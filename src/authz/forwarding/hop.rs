@@ -1,5 +1,5 @@
-//! `Forwarded` and `X-Forwarded-*` of a trusted proxy: kept, added to, and told in both forms, so that
-//! whoever reads one of them learns the same as whoever reads the other.
+//! `Forwarded` and `X-Forwarded-*` of a trusted proxy: kept, extended, and translated into each other, so
+//! that upstreams learn the same from either.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::authz::host::Authority;
 
-/// Adds our hop to what a trusted proxy says.
+/// Adds the gateway's hop to those that a trusted proxy reports.
 pub fn add(headers: &mut HeaderMap, hop: &Hop<'_>) {
     let host = valid_host(hop.host);
     let (said, said_otherwise) =
@@ -45,14 +45,14 @@ pub fn add(headers: &mut HeaderMap, hop: &Hop<'_>) {
     }
 }
 
-/// `Forwarded` of a trusted proxy cannot be read as a whole. Somebody who reads it more leniently could find another
-/// host in it than the one that was judged. Answered with 400.
+/// `Forwarded` of a trusted proxy is malformed: a more lenient parser could find another host in it than the
+/// judged one. Answered with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Forwarded is malformed")]
 pub struct MalformedForwarded;
 
-/// The hosts that a trusted proxy names beside the one that the request is for, in canonical form. An
-/// `X-Forwarded-Host` that is not one sound host is none: it does not reach an upstream.
+/// The hosts that a trusted proxy names besides the request's own, in canonical form. An invalid or repeated
+/// `X-Forwarded-Host` is ignored, since it does not reach an upstream.
 pub fn stated_hosts(headers: &HeaderMap) -> Result<Vec<String>, MalformedForwarded> {
     let canonical = |host: &[u8]| Authority::parse(host).map(|authority| authority.host.into_owned());
     let mut hosts: Vec<_> = only_value(headers, FORWARDED_HOST).and_then(canonical).into_iter().collect();
@@ -65,7 +65,7 @@ pub fn stated_hosts(headers: &HeaderMap) -> Result<Vec<String>, MalformedForward
     Ok(hosts)
 }
 
-/// Whether a trusted proxy says that the client asked by TLS.
+/// Whether a trusted proxy reports that the client used TLS.
 pub fn is_secure(headers: &HeaderMap) -> bool {
     let is_tls = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss");
     let elements = elements(headers);
@@ -73,7 +73,7 @@ pub fn is_secure(headers: &HeaderMap) -> bool {
     only_value(headers, FORWARDED_PROTO).is_some_and(is_tls) || element.is_some_and(|scheme| is_tls(&scheme))
 }
 
-/// A node of `Forwarded` (RFC 7239, 6).
+/// The text of a node in `Forwarded` (RFC 7239, 6); `unknown` without an address.
 pub fn node(address: Option<IpAddr>) -> String {
     match address.map(|address| address.to_canonical()) {
         Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
@@ -82,11 +82,11 @@ pub fn node(address: Option<IpAddr>) -> String {
     }
 }
 
-/// What says in other fields what `Forwarded` says.
+/// The fields that repeat parts of `Forwarded`.
 const OTHERWISE: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
 
-/// `X-Forwarded-*` of what the elements of `Forwarded` say; scheme and host are those of the first one,
-/// which the client asked for.
+/// Adds `X-Forwarded-*` from the elements of `Forwarded`. Scheme and host are those of the first element,
+/// which the client requested.
 fn translate_elements(headers: &mut HeaderMap) {
     let elements = elements(headers);
     let name = |element: &&[u8]| element_for(element).map_or_else(|| "unknown".to_owned(), |a| a.to_string());
@@ -100,7 +100,7 @@ fn translate_elements(headers: &mut HeaderMap) {
     }
 }
 
-/// The element of the hop that the client itself made, by what `X-Forwarded-*` say of it.
+/// The element for the client's own hop, from its `X-Forwarded-*`.
 fn first_element(headers: &HeaderMap, address: Option<IpAddr>) -> String {
     let text = |name: HeaderName| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
     let mut element = format!("for={}", node(address));
@@ -113,12 +113,12 @@ fn first_element(headers: &HeaderMap, address: Option<IpAddr>) -> String {
     element
 }
 
-/// What a client speaks, by RFC 7239 a scheme; WebSocket's are those that some proxies write for an Upgrade.
+/// Whether this is a scheme as in RFC 7239, or one that some proxies write for a WebSocket Upgrade.
 fn is_scheme(proto: &[u8]) -> bool {
     [&b"http"[..], b"https", b"ws", b"wss"].iter().any(|scheme| proto.eq_ignore_ascii_case(scheme))
 }
 
-/// Joins the values that are there and the new one to one list.
+/// Joins the existing values and the new one into one list.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     let mut list = Vec::new();
     let values = headers.get_all(&name).into_iter().chain([value]).map(HeaderValue::as_bytes);
@@ -129,7 +129,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     headers.insert(name, HeaderValue::from_maybe_shared(list).unwrap_or_else(|_| value.clone()));
 }
 
-/// Keeps a single valid value, else puts ours in its place.
+/// Keeps a single valid value; otherwise replaces it by the gateway's, or removes it.
 fn keep_one(
     headers: &mut HeaderMap,
     name: HeaderName,

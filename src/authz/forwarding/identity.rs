@@ -1,5 +1,5 @@
-//! The fields by which a service learns who asks. They are made once for each user and service, not
-//! for each request.
+//! The header fields and claims that tell a service who sent the request. The fields are built once for each
+//! user and service, not for each request. `crate::assertion` signs the claims.
 
 use std::{cell::RefCell, ops::Deref, rc::Rc};
 
@@ -13,25 +13,25 @@ use crate::authz::{
     subject::{Directory, User, UserIx},
 };
 
-/// What an assertion says about who asks, bound to the service that hears it.
+/// The contents of an assertion: who sent the request, and the service that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims<'a> {
     pub service: &'a str,
     pub user_id: &'a str,
     pub login: &'a str,
-    /// Those that the service's fields would name.
+    /// The groups that `X-Permgate-Groups` would list.
     pub groups: Vec<&'a str>,
     pub token: TokenId,
 }
 
-/// Identities as one worker has told them, of one directory and the rules that belong to it. A
-/// bounded memory: who comes to a place that is taken has it.
+/// One worker's cache of identity fields, for one directory and the rules that it was compiled with. It is
+/// direct-mapped: an identity replaces the one in its slot.
 pub struct Identities<D> {
     directory: D,
     places: RefCell<Vec<Option<Identity>>>,
 }
 
-/// Values of its own: one shared with other workers would have a count that all of them write.
+/// The values are not shared with other workers, which would contend for their reference counts.
 #[derive(Clone)]
 struct Identity {
     of: (UserIx, ServiceId),
@@ -40,7 +40,7 @@ struct Identity {
 
 type IdentityFields = Rc<[(HeaderName, HeaderValue)]>;
 
-/// How many are remembered; a power of two.
+/// The number of slots; a power of two.
 const PLACES: usize = 1024;
 
 const USER: HeaderName = HeaderName::from_static("x-permgate-user");
@@ -50,16 +50,16 @@ const TOKEN_ID: HeaderName = HeaderName::from_static("x-permgate-token-id");
 const SERVICE: HeaderName = HeaderName::from_static("x-permgate-service");
 pub const ASSERTION: HeaderName = HeaderName::from_static("x-permgate-assertion");
 
-/// The longest `X-Permgate-Groups`; an assertion has the same limit.
+/// The longest `X-Permgate-Groups` in bytes; the limit of an assertion's groups too.
 const MAX_GROUPS: usize = 4 << 10;
 
-/// All but unreserved characters: the comma separates.
+/// Encodes everything except unreserved characters (RFC 3986, 2.3): a comma separates groups.
 const GROUP_NAME: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl<'a> Claims<'a> {
-    /// `None` where the service asks for no assertion, and for the anonymous: an assertion always
-    /// names a user.
+    /// `None` if the service wants no assertion, or the request is anonymous: an assertion always names a
+    /// user.
     pub fn of(permit: &Permit<'a>, directory: &'a Directory) -> Result<Option<Self>, IdentityTooLarge> {
         let service = permit.owner().service;
         let Some(subject) = permit.subject().filter(|_| service.spec.identity.has_assertion()) else {
@@ -79,7 +79,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A user of a directory, as one service hears of them.
+/// A user's identity as a service's upstream is told.
 #[derive(Clone, Copy)]
 pub struct Told<'a> {
     pub user: &'a User,
@@ -88,8 +88,8 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// Whether what was told once is true by what would be told now. A group that has been joined since takes
-    /// nothing away.
+    /// Whether what the upstream was told is still true, given what it would be told `now`. An added group
+    /// does not make it false.
     pub fn holds(self, now: Told<'_>) -> bool {
         let identity = &self.service.spec.identity;
         if !identity.has_headers() && !identity.has_assertion() {
@@ -126,7 +126,7 @@ impl<D: Deref<Target = Directory>> Identities<D> {
 
     fn identity(&self, user: &User, service: &Service) -> Result<IdentityFields, IdentityTooLarge> {
         let of = (user.ix, service.id);
-        // Numbers are given in turn, so that neighbours have places of their own.
+        // Indices are consecutive, so neighbours get distinct slots.
         let at = (user.ix.0 as usize ^ usize::from(service.id.0) << 4) % PLACES;
         let places = &mut *self.places.borrow_mut();
         if places.is_empty() {
@@ -175,7 +175,7 @@ fn identity_groups<'a>(
     service.identity_groups().iter().map(String::as_str).filter(|group| user.is_in(group, directory))
 }
 
-/// Keys, logins, ids and encoded names are printable ASCII by their own rules.
+/// Never fails: keys, logins, ids and encoded names are printable ASCII.
 fn value(text: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text).ok()
 }

@@ -1,23 +1,24 @@
-//! Field names: which ones do not cross the gateway, compared after folding everything but letters and digits to `-`
-//! (a `HeaderName` is in lower case already): CGI and its kin make `_` of `-`, and some servers of every other byte.
+//! Which field names cross the gateway. Names are folded for comparison: everything but letters and digits
+//! becomes `-`, because CGI and similar interfaces confuse `_` and `-`, and some servers confuse every other
+//! byte too.
 
 use http::{HeaderMap, HeaderName};
 
 use super::dropped::{self, DropReason, FieldPolicy};
 use crate::authz::destination;
 
-/// Which way fields go.
+/// The direction and kind of fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Request,
-    /// From a trusted proxy: what it says about the client stays.
+    /// From a trusted proxy: its fields about the client are kept.
     TrustedRequest,
     RequestTrailers,
     Response,
     ResponseTrailers,
 }
 
-/// Whether a field crosses the gateway. `Authorization`, `Destination` and cookies are for the caller.
+/// Whether a field crosses the gateway. The caller treats `Authorization`, `Destination` and cookies.
 pub fn crosses(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
     if concerns_one_connection(name) || side.is_trailers() && is_never_a_trailer(name) {
         return false;
@@ -29,13 +30,13 @@ pub fn crosses(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
                 && !policy.drops(name, side == Side::TrustedRequest)
         }
         Side::RequestTrailers => !policy.drops_trailer(name),
-        // Set anew.
+        // The gateway sets its own.
         Side::Response => name != b"x-request-id",
         Side::ResponseTrailers => !folds_to(name, "x-request-id"),
     }
 }
 
-/// Hop-by-hop fields (RFC 9110, 7.6.1), and names that fold onto one or onto a length.
+/// Whether this is a hop-by-hop field (RFC 9110, 7.6.1), or folds onto one or onto `Content-Length`.
 fn concerns_one_connection(name: &[u8]) -> bool {
     match name.first() {
         Some(b'c') => name == b"connection" || name != b"content-length" && folds_to(name, "content-length"),
@@ -48,35 +49,34 @@ fn concerns_one_connection(name: &[u8]) -> bool {
     }
 }
 
-/// Whether `Connection` may have a field dropped: not what frames or routes the message, nor what a
-/// trusted proxy says. Our own fields are set afterwards, and what goes anyway is of no interest.
+/// Whether a field is dropped if `Connection` lists it. Fields that frame or route the message, and those of
+/// a trusted proxy, are not.
 pub fn may_be_listed(name: &[u8]) -> bool {
     !matches!(name, b"close" | b"keep-alive" | b"upgrade" | b"host" | b"content-length" | b"forwarded")
         && !starts_folded(name, "x-forwarded")
 }
 
-/// Whether a field's name folds onto a framing field without being it:
-/// answered with 400, since a server behind may take it for the real one.
+/// Whether a field's name folds onto a framing field without being it. Answered with 400, since a server
+/// behind the gateway may take it for the framing field.
 pub fn framing_alias(headers: &HeaderMap) -> bool {
-    // Host, Connection and Authorization have nothing to fold: no other name folds onto them.
+    // No other name folds onto Host, Connection or Authorization: they have no `-`.
     const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
     names(headers).any(|name| has_alias_byte(name) && FRAMING.iter().any(|framing| folds_to(name, framing)))
 }
 
-/// Whether a field asks the upstream to take another method than the one that was judged.
+/// Whether a field asks the upstream to use another method than the judged one.
 pub fn method_override(headers: &HeaderMap) -> bool {
     const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
     names(headers).any(|name| name.starts_with(b"x") && OVERRIDES.iter().any(|field| folds_to(name, field)))
 }
 
-/// Whether a field is there that forwarding would drop and a proxy that only asks for a decision
-/// sends on: it would tell the upstream of another identity or another target. `own` are those
-/// that this proxy sets itself.
+/// Whether a request has a field that forwarding would drop, but a forward-auth proxy sends on, and that
+/// gives the upstream another identity or target. `own` are the fields that the proxy sets itself.
 pub fn misleads(headers: &HeaderMap, own: &[&str]) -> bool {
     names(headers).any(|name| {
         let misleads = match dropped::drop_reason(name) {
             None => false,
-            // As a header it is set anew.
+            // The gateway sets its own.
             Some(DropReason::Ours) => name != b"x-request-id",
             Some(DropReason::Identity | DropReason::Reroute) => true,
             Some(DropReason::Hop) => has_alias_byte(name) || name == b"x-forwarded-prefix",
@@ -89,7 +89,8 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.keys().map(|name| name.as_str().as_bytes())
 }
 
-/// RFC 9110, 6.5.1: what frames, routes, authenticates or describes the message cannot come after it.
+/// Whether a field may not be a trailer (RFC 9110, 6.5.1): it frames, routes, authenticates or describes the
+/// message.
 fn is_never_a_trailer(name: &[u8]) -> bool {
     const NEVER: [&str; 19] = [
         "transfer-encoding",
@@ -117,17 +118,18 @@ fn is_never_a_trailer(name: &[u8]) -> bool {
         || folds_to(name, "x-method-override")
 }
 
-/// Of a name that folds onto another one: whether it is not that name itself.
+/// Whether folding changes the name, so that it can only be an alias of a listed name.
 pub(super) fn has_alias_byte(name: &[u8]) -> bool {
     name.iter().any(|b| *b != b'-' && !b.is_ascii_alphanumeric())
 }
 
-/// Whether a name is this field's, or folds onto it.
+/// Whether the name is that of the field, or folds onto it.
 pub fn folds_onto(name: &HeaderName, field: &str) -> bool {
     folds_to(name.as_str().as_bytes(), field)
 }
 
-/// Whether a field never reaches an upstream as a client sent it, or is a second target.
+/// Whether a field never reaches an upstream as the client sent it, frames or describes the message, or names
+/// a second target.
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     dropped::drop_reason(name).is_some()
@@ -150,7 +152,7 @@ impl Side {
         matches!(self, Side::RequestTrailers | Side::ResponseTrailers)
     }
 
-    /// Where the trailers of this side's message go.
+    /// The side on which the trailers of this message cross.
     pub fn trailers(self) -> Side {
         match self {
             Side::Request | Side::TrustedRequest | Side::RequestTrailers => Side::RequestTrailers,

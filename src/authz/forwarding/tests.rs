@@ -41,7 +41,7 @@ fn query() -> Query<'static> {
     }
 }
 
-/// What the upstream gets of these fields, beside what every request gets.
+/// Returns the fields that the upstream gets.
 fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<HeaderMap, IdentityTooLarge> {
     let token = fixture.token();
     let facts = Facts { token: Some(&token), ..fixture.facts() };

@@ -1,4 +1,4 @@
-//! What a trusted proxy says of the hops before it.
+//! What a trusted proxy reports about earlier hops.
 
 use super::*;
 
