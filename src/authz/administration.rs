@@ -1,6 +1,6 @@
-//! Who may do what on the admin listener: the table of domain.md, "Administration", as functions
-//! of the accounts, the rules and who acts. They refuse or they say what the change comes to;
-//! making it is the store's affair.
+//! What each account may do through the admin listener (docs/domain.md, "Administration"), as functions of
+//! the accounts, the rules and the acting account. They refuse a change or return its checked values; the
+//! store applies it.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -20,25 +20,25 @@ pub mod users;
 
 pub use admin_error::{AdminError, AdminErrorCode};
 
-/// What a judgement looks at.
+/// The state by which a change is judged.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     pub accounts: &'a Accounts,
     pub rules: &'a Rules,
     pub now: Timestamp,
-    /// The longest life a new token may have.
+    /// The longest lifetime of a new token.
     pub max_lifetime: Option<Duration>,
-    /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
+    /// Logins that upstreams trust, in lower case. Taking one requires `admin-write`.
     pub reserved_logins: &'a [String],
 }
 
-/// Who acts, with all they can do.
+/// The acting account, with its power.
 #[derive(Clone, Debug)]
 pub struct Acting<'a> {
-    /// `None`: the operator, the peer of the unix socket.
+    /// `None` for the operator on the unix socket, and for an actor without power.
     pub user: Option<UserIx>,
     pub power: Power,
-    /// The token it is asked with.
+    /// The token by which the account was authenticated, if any.
     pub parent: Option<Cow<'a, Token>>,
 }
 
@@ -47,12 +47,12 @@ impl<'a> Acting<'a> {
         Self { user: None, power: Power::operator(rules), parent: None }
     }
 
-    /// Who may do nothing.
+    /// An actor without power.
     pub(super) fn nobody() -> Self {
         Self { user: None, power: Power::default(), parent: None }
     }
 
-    /// Refused when the account has been banned or deleted since it was recognised.
+    /// Fails if the account was banned or deleted since it was authenticated.
     pub fn user(world: &World<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, AdminError> {
         let account = world.accounts.user_by_id(id);
         match account.filter(|a| a.record.deleted_at.is_none() && a.record.banned.is_none()) {
@@ -81,12 +81,13 @@ impl<'a> Acting<'a> {
         }
     }
 
-    /// `update-self` on oneself, `update-user` on others.
+    /// Requires `update-self` for the actor's own account, `update-user` for others.
     pub(super) fn require_update(&self, user: UserIx) -> Result<(), AdminError> {
         self.require(if self.is(user) { Permission::UpdateSelf } else { Permission::UpdateUser })
     }
 
-    /// Profile and tokens: always one's own; of others `admin-read` or `update-user`.
+    /// Requires the right to see profile and tokens: always the actor's own; for others `admin-read` or
+    /// `update-user`.
     pub fn require_sight(&self, user: UserIx) -> Result<(), AdminError> {
         if self.is(user) || self.has(Permission::AdminRead) {
             Ok(())
@@ -95,7 +96,8 @@ impl<'a> Acting<'a> {
         }
     }
 
-    /// The subset rule: nobody gives, or takes hold of, power that they lack.
+    /// The subset rule: an actor must have the power that it gives, or that an account has which it takes
+    /// over.
     pub(super) fn require_cover(&self, power: &Power) -> Result<(), AdminError> {
         if self.power.covers(power) {
             Ok(())
@@ -107,8 +109,8 @@ impl<'a> Acting<'a> {
         }
     }
 
-    /// Taking hold of an account, and giving power, outlasts the request: a token may do so only where
-    /// it can do as much as its owner, for good and from anywhere.
+    /// Requires a session or an unbounded token. Given power and an account taken over outlast the request,
+    /// so a token must be able to do as much as its owner, without expiry and from anywhere.
     pub(super) fn require_unbounded(&self) -> Result<(), AdminError> {
         let unbounded = |token: &Token| {
             token.expires_at.is_none()
@@ -125,13 +127,13 @@ impl<'a> Acting<'a> {
         refuse(AdminErrorCode::ExceedsParentToken, message)
     }
 
-    /// For a change that gives this power to somebody.
+    /// Checks a change that gives this power.
     pub(super) fn require_gift(&self, power: &Power) -> Result<(), AdminError> {
         self.require_cover(power)?;
         if power.is_none() { Ok(()) } else { self.require_unbounded() }
     }
 
-    /// The subset rule about somebody's whole power; oneself is no question.
+    /// Applies the subset rule to an account's whole power, unless it is the actor's own account.
     pub(super) fn require_cover_of(&self, world: &World<'_>, target: &Account) -> Result<(), AdminError> {
         if self.is(target.ix) {
             Ok(())
@@ -141,7 +143,7 @@ impl<'a> Acting<'a> {
     }
 }
 
-/// Whether a change leaves somebody who holds `admin-write`, if there was one.
+/// Fails if no active account would keep `admin-write`, although one has it now.
 pub fn keeps_an_admin(before: &Accounts, after: &Accounts) -> Result<(), AdminError> {
     if has_an_admin(after) || !has_an_admin(before) {
         Ok(())

@@ -1,9 +1,9 @@
-//! Why a change is refused, with the stable code of the API.
+//! Errors of administration, with the stable codes of the API.
 
 use http::StatusCode;
 use strum::IntoStaticStr;
 
-/// Why a change was refused (domain.md, "Administration", errors).
+/// Why a change was refused (docs/domain.md, "Administration").
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct AdminError {
@@ -18,7 +18,7 @@ pub enum AdminErrorCode {
     WouldEscalate,
     ServiceNotReadable,
     ExceedsParentToken,
-    /// Not, or no longer, the present one.
+    /// Not the current password, or no longer.
     WrongPassword,
     NotFound,
     NameTaken,
@@ -26,19 +26,19 @@ pub enum AdminErrorCode {
     TokenRevoked,
     CannotBanSelf,
     LastAdmin,
-    /// Live ones, and those in their grace.
+    /// Too many live tokens, including those in their grace period.
     TooManyTokens,
-    /// Rows of revoked and replaced tokens: time helps.
+    /// Too many records of revoked and replaced tokens, which are dropped in time.
     #[strum(serialize = "too_many_tokens")]
     TooManyEndedTokens,
-    /// A login, group, role or token name, a note, an address: what and why is in the message.
+    /// An invalid login, name, note or address; the message says why.
     InvalidName,
     EmptyScope,
     DuplicateService,
     ExpiryInPast,
     LifetimeTooLong,
     CannotWiden,
-    /// Anything else that is wrong with a value (grace, cycle, depth, built-in): 422.
+    /// Any other invalid value (grace, cycle, depth, built-in): 422.
     InvalidValue,
 }
 
@@ -53,7 +53,7 @@ impl AdminError {
 }
 
 impl AdminErrorCode {
-    /// The `error` member of the answer.
+    /// The `error` member of the response.
     pub const fn word(self) -> &'static str {
         self.into_str()
     }

@@ -1,4 +1,4 @@
-//! Groups: who may make, change and fill them. A group that carries power needs the subset rule.
+//! Checks for creating, changing and filling groups. The subset rule applies to a group that carries power.
 
 use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse, users};
 use crate::authz::{
@@ -10,8 +10,8 @@ pub fn find<'a>(world: &World<'a>, name: &str) -> Result<&'a Group, AdminError> 
     world.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
 }
 
-/// A group to be made; `record.parent` is an id. Members will have what its line carries, and what the
-/// configuration gives to its name already.
+/// Checks a new group; `record.parent` is an id. Its members get what its ancestors carry, and what the
+/// configuration already gives to its name.
 pub fn create(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -26,7 +26,7 @@ pub fn create(
     Ok(record)
 }
 
-/// `after` is `before` as it is to be.
+/// Checks the change of a group to `after`. The actor needs the power that the group had and gets.
 pub fn edit(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -69,7 +69,7 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, name: &str) -> Result<
     Ok(group)
 }
 
-/// To put somebody in, or to take them out.
+/// Checks that a member may be added or removed.
 pub fn set_member<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,

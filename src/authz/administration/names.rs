@@ -1,4 +1,4 @@
-//! What people may call things: the one place that turns a text into a valid name.
+//! Checks and normalizes logins, names, notes, addresses and role keys.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -6,11 +6,12 @@ use super::{AdminError, AdminErrorCode};
 
 mod joiners;
 
-/// `me` and `all-users` mean something in addresses, the others in the audit log.
+/// `me` and `all-users` have a meaning in API paths, the others in the audit log.
 const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 
-/// NFC and trimmed, `min` to `max` characters, none of them a control or bidi character. Joiners are allowed
-/// where they change how the letters around them are drawn, and in emoji sequences; [`fold`] ignores them.
+/// Returns the text in NFC and trimmed. It must have `min` to `max` characters and no control, bidi or
+/// invisible ones. Joiners are allowed where they change how letters are drawn, and in emoji sequences;
+/// [`fold`] ignores them.
 ///
 /// [`fold`]: crate::authz::accounts::fold
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, AdminError> {
@@ -61,8 +62,8 @@ pub fn role_key(key: &str) -> Result<String, AdminError> {
     }
 }
 
-/// Characters that change how a name reads without being seen: bidi controls, separators, and what has no
-/// width. The joiners between them have rules of their own.
+/// Whether a character is invisible but changes how a name reads: bidi controls, separators, zero-width
+/// characters. Excludes the joiners, which `joiners` checks.
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

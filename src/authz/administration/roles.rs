@@ -1,4 +1,4 @@
-//! Roles and grants: `manage-role`, and only permissions that one has.
+//! Checks for roles and grants: they require `manage-role` and every permission of the role.
 
 use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse};
 use crate::authz::{
@@ -27,7 +27,7 @@ pub fn create(
     Ok(role)
 }
 
-/// `after` is the role as it is to be. Whoever changes a role has every permission that it gave and gives.
+/// Checks the change of a role to `after`. The actor needs every permission that the role had or gets.
 pub fn edit(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -50,12 +50,12 @@ pub fn edit(
     Ok(after)
 }
 
-/// Whether these permissions give nothing that those do not.
+/// Whether `after` gives no permission that `before` does not.
 pub fn only_removes(before: &[Permission], after: &[Permission]) -> bool {
     permissions_of(before).covers(&permissions_of(after))
 }
 
-/// With its grants.
+/// Checks the deletion of a role and its grants.
 pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&'a RoleRecord, AdminError> {
     acting.require(Permission::ManageRole)?;
     let role = find(world, key)?;
@@ -67,7 +67,7 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, key: &str) -> Result<&
     Ok(role)
 }
 
-/// To grant, or to take a grant away. Whoever gives or takes it has every permission of the role.
+/// Checks that a role may be granted, or a grant removed. The actor needs every permission of the role.
 pub fn grant(
     world: &World<'_>,
     acting: &Acting<'_>,

@@ -1,4 +1,4 @@
-//! Every row of the table, as who asks, what for, and what comes of it.
+//! Every row of the table of administration: the actor, the action and the outcome.
 
 use super::*;
 use crate::authz::{
@@ -51,9 +51,9 @@ fn role(key: &str, permissions: &[Permission]) -> RoleRecord {
 }
 
 impl Town {
-    /// carol administers; grace manages users, mia groups, rita roles; alice develops, dave is
-    /// banned; erin audits, which lets her read every service; zoe sees but changes nothing; the mail
-    /// server believes what permgate says of otto and postmasters.
+    /// carol is an administrator; grace manages users, mia groups, rita roles; alice is a developer, dave is
+    /// banned; erin audits, so she can read every service; zoe may see but not change; the mail server
+    /// trusts what permgate tells it about otto and postmasters.
     fn new() -> Self {
         use Permission as P;
         let mut accounts = Accounts::new();

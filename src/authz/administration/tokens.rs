@@ -1,4 +1,4 @@
-//! Tokens: who may make, change, replace and revoke them, and how far they may reach.
+//! Checks for creating, changing, replacing and revoking tokens, and limits of their reach.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::authz::{
     time::Timestamp,
 };
 
-/// How long a replaced token holds on when nobody says.
+/// The default grace period of a replaced token.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
-/// ... and at most.
+/// The longest grace period.
 pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_SCOPE: usize = 50;
 const MAX_NETWORKS: usize = 64;
 
-/// How far a token reaches: what a later one may not exceed.
+/// A token's reach, which tokens derived from it must not exceed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
     /// Service keys, sorted.
@@ -28,7 +28,7 @@ pub struct Reach {
     pub allow_ips: Vec<IpNet>,
 }
 
-/// The owner of a token that is to be made.
+/// Finds the owner of a new token, and checks that the actor may create tokens for it.
 pub fn owner<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     let owner = users::find_for(world, acting, login, Permission::UpdateUser)?;
     acting.require_update(owner.ix)?;
@@ -46,8 +46,8 @@ pub fn note(text: &str) -> Result<String, AdminError> {
     names::text("note", text, 0, 500)
 }
 
-/// A new token's reach: every service readable by owner and actor, the subset rule, the parent's
-/// limits, and an end that lies ahead.
+/// Checks a new token's reach: owner and actor can read every service, subset rule, the parent token's
+/// limits, expiry in the future.
 pub fn create(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -75,7 +75,7 @@ pub fn create(
     Ok(reach)
 }
 
-/// The reach of a token that takes another's place: the same one, to the same end.
+/// Checks that a token may be replaced by one with the same reach. Returns the grace period of the old token.
 pub fn rotate(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -87,7 +87,7 @@ pub fn rotate(
     if owner.record.banned.is_some() {
         return refuse(AdminErrorCode::UserBanned, format!("the user {:?} is banned", owner.record.login));
     }
-    // Who replaces another's token takes hold of what it may reach later, too.
+    // The actor gets a token that can also use what its owner becomes able to read later.
     if !acting.is(owner.ix) && !acting.has(Permission::ReadService) {
         for (key, _) in &reach.scope {
             let service = world.rules.service_by_key(key);
@@ -108,7 +108,7 @@ pub fn rotate(
     Ok(grace)
 }
 
-/// A token's reach after it was narrowed or shortened.
+/// Checks a token's reduced reach; fails if it is wider in any respect.
 pub fn edit(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -140,8 +140,8 @@ pub fn edit(
     Ok(after)
 }
 
-/// The scope of a token that is registered by digest. Every service has to be known; whether the
-/// owner may read it is asked at request time.
+/// Checks the scope of a token that is registered by its digest. Every service must exist; whether the owner
+/// may read it is checked at each request.
 pub fn import(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -160,7 +160,7 @@ pub fn import(
     Ok(reach.scope)
 }
 
-/// Always one's own; it only takes power away.
+/// Owners can always revoke their tokens, since that only removes power.
 pub fn revoke(acting: &Acting<'_>, owner: &Account) -> Result<(), AdminError> {
     if acting.is(owner.ix) { Ok(()) } else { acting.require(Permission::UpdateUser) }
 }
@@ -170,7 +170,7 @@ fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Re
     acting.require_cover_of(world, owner)
 }
 
-/// Sorted, each service once.
+/// Sorts the scope, and checks that each service occurs once.
 fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
     reach.scope.sort();
     if reach.scope.is_empty() {
@@ -191,7 +191,7 @@ fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
     Ok(reach)
 }
 
-/// Seconds as they are written on the command line.
+/// Formats seconds as on the command line.
 fn span(seconds: i64) -> String {
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
     match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0) {
@@ -215,7 +215,7 @@ fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<
     Ok(())
 }
 
-/// A token made through a token is never wider, longer-lived or reachable from more addresses.
+/// A token that is created through a token must not be wider, longer-lived or usable from more addresses.
 fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) -> Result<(), AdminError> {
     let Some(parent) = acting.parent.as_deref() else { return Ok(()) };
     let known = |key: &str| world.rules.service_by_key(key).map(|service| service.id);
@@ -240,13 +240,13 @@ fn allows(scope: &[(String, Access)], (key, access): &(String, Access)) -> bool 
     scope.iter().any(|(k, a)| k == key && a >= access)
 }
 
-/// No network at all means anywhere.
+/// An empty list stands for all addresses.
 fn networks_within(inner: &[IpNet], outer: &[IpNet]) -> bool {
     outer.is_empty()
         || (!inner.is_empty() && inner.iter().all(|net| outer.iter().any(|wider| wider.contains(net))))
 }
 
-/// The same answer for an unknown and an unreadable service.
+/// The error for an unknown service and for an unreadable one.
 fn not_readable<T>(key: &str) -> Result<T, AdminError> {
     let message =
         format!("the service {key:?} does not exist, or cannot be read by the owner and by who asks");

@@ -1,4 +1,4 @@
-//! Users: who may make, change, ban and delete them.
+//! Checks for creating, changing, banning and deleting users.
 
 use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse};
 use crate::authz::{
@@ -6,13 +6,13 @@ use crate::authz::{
     subject::Permission,
 };
 
-/// The login's user, not deleted.
+/// Finds a user that is not deleted.
 pub fn find<'a>(world: &World<'a>, login: &str) -> Result<&'a Account, AdminError> {
     world.accounts.user_by_login(login).map_or_else(|| not_found("user", login), Ok)
 }
 
-/// The login's user for somebody who needs a permission about others: without it, an unknown login
-/// gets the same answer as a known one.
+/// Finds a user for an action that needs the permission `others` unless it is the actor's own account.
+/// Without the permission, the error is the same for known and unknown logins.
 pub(super) fn find_for<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,
@@ -28,7 +28,7 @@ pub(super) fn find_for<'a>(
     }
 }
 
-/// A user to be made, names valid and free. Whoever gives it a password can be that user.
+/// Checks a new user. Whoever sets its password can act as that user, so a password needs further rights.
 pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Result<UserRecord, AdminError> {
     acting.require(Permission::CreateUser)?;
     let record = checked(record)?;
@@ -41,15 +41,15 @@ pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Res
     Ok(record)
 }
 
-/// An account for whom a sign-in provider names: its word is not enough for a reserved login.
+/// Checks an account that a sign-in provider creates. A provider cannot give out a reserved login.
 pub fn provision(world: &World<'_>, record: UserRecord) -> Result<UserRecord, AdminError> {
     let record = checked(record)?;
     take_login(world, &Acting::nobody(), &record)?;
     Ok(record)
 }
 
-/// `after` is `before` as it is to be. Own name and address need `update-self`. A login is what upstreams
-/// know somebody by: changing another's is taking hold of the account, and nobody changes their own.
+/// Checks the change of a user to `after`. Own name and address require `update-self`. Upstreams identify a
+/// user by the login: to change another's is to take over the account, and one's own cannot be changed.
 pub fn edit(
     world: &World<'_>,
     acting: &Acting<'_>,
@@ -71,7 +71,7 @@ pub fn edit(
     Ok(after)
 }
 
-/// For [`edit`] and [`set_password`].
+/// Finds the user for [`edit`] and [`set_password`].
 pub fn find_to_edit<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,
@@ -80,7 +80,7 @@ pub fn find_to_edit<'a>(
     find_for(world, acting, login, Permission::UpdateUser)
 }
 
-/// To ban (`Some`) or to lift a ban.
+/// Checks a ban (`Some`) or its removal (`None`). Returns the user and the cleaned reason.
 pub fn ban<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,
@@ -113,7 +113,8 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
     Ok(user)
 }
 
-/// It only removes power: one's own always, others' with `update-user`.
+/// Checks that sessions may be ended: always the actor's own; others' with `update-user`. No subset rule,
+/// since this only removes power.
 pub fn end_sessions<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,
@@ -126,8 +127,9 @@ pub fn end_sessions<'a>(
     Ok(user)
 }
 
-/// Somebody else sets their password by it, so that it is as setting it. Oneself changes it with the
-/// present one: else whoever finds a screen unlocked has the account.
+/// Checks an invitation. It sets a password, so the rules of [`set_password`] apply. It is refused for the
+/// actor's own account: a password change requires the current password, or an unlocked screen would be
+/// enough to take over the account.
 pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     let user = set_password(world, acting, login, true)?;
     if acting.is(user.ix) {
@@ -142,7 +144,8 @@ pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
     Ok(user)
 }
 
-/// Who sets a password can be that user: the subset rule, and no bounded token.
+/// Checks that a password may be set (`some`) or removed. Setting it takes over the account, so the subset
+/// rule applies and a bounded token is not enough.
 pub fn set_password<'a>(
     world: &World<'a>,
     acting: &Acting<'_>,
@@ -175,7 +178,7 @@ fn checked(mut record: UserRecord) -> Result<UserRecord, AdminError> {
     Ok(record)
 }
 
-/// The login is free, and the actor may give it away.
+/// Checks that the login is free and that the actor may give it out.
 fn take_login(world: &World<'_>, acting: &Acting<'_>, record: &UserRecord) -> Result<(), AdminError> {
     require_unreserved(world, acting, &record.login)?;
     match world.accounts.user_by_login(&record.login) {
@@ -186,7 +189,7 @@ fn take_login(world: &World<'_>, acting: &Acting<'_>, record: &UserRecord) -> Re
     }
 }
 
-/// Upstreams may trust these names by themselves.
+/// Reserved logins require `admin-write`, because upstreams may trust them.
 fn require_unreserved(world: &World<'_>, acting: &Acting<'_>, login: &str) -> Result<(), AdminError> {
     let reserved = world.reserved_logins.iter().any(|reserved| reserved.eq_ignore_ascii_case(login));
     if !reserved || acting.has(Permission::AdminWrite) {

@@ -1,4 +1,4 @@
-//! Where the zero-width joiners U+200C and U+200D may stand: RFC 5892, appendix A.1 and A.2, and between
+//! Checks the positions of the zero-width joiners U+200C and U+200D: as in RFC 5892, A.1 and A.2, and between
 //! the parts of an emoji (Unicode Technical Standard 51).
 
 use unicode_normalization::char::canonical_combining_class;
@@ -6,10 +6,10 @@ use unicode_normalization::char::canonical_combining_class;
 use crate::authz::accounts::is_joiner;
 
 const NON_JOINER: char = '\u{200c}';
-/// The combining class of a virama, which takes the vowel from the consonant before it.
+/// The combining class of a virama, which suppresses the vowel of the consonant before it.
 const VIRAMA: u8 = 9;
 
-/// Whether every joiner of an NFC text stands where it has a meaning.
+/// Whether every joiner of an NFC text has a meaning at its position.
 pub(super) fn fit(text: &str) -> bool {
     text.char_indices().filter(|(_, c)| is_joiner(*c)).all(|(at, joiner)| {
         let (before, after) = (&text[..at], &text[at + joiner.len_utf8()..]);
@@ -33,8 +33,8 @@ fn is_mark(c: char) -> bool {
     canonical_combining_class(c) != 0
 }
 
-/// A letter of a script whose letters join. A non-joiner is meant, if not needed, after those that join to
-/// the right alone, too: people write it there.
+/// Whether this is a letter of a script whose letters join. Includes those that join only to the right: a
+/// non-joiner after them has no effect, but is common in texts.
 fn is_cursive(c: char) -> bool {
     c.is_alphabetic()
         && matches!(c,
@@ -51,12 +51,12 @@ fn is_cursive(c: char) -> bool {
             | '\u{1e900}'..='\u{1e943}')
 }
 
-/// The presentation selector and the skin tones, which may stand between a pictograph and a joiner.
+/// Whether this is the presentation selector or a skin tone, which may be between a pictograph and a joiner.
 fn is_emoji_modifier(c: char) -> bool {
     matches!(c, '\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}')
 }
 
-/// Symbols and pictographs: the blocks that emoji sequences are made of.
+/// Whether this is in a block of which emoji sequences are made.
 fn is_pictograph(c: char) -> bool {
     matches!(c, '\u{2190}'..='\u{21ff}' | '\u{2600}'..='\u{27bf}' | '\u{2b00}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
 }

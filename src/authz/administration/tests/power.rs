@@ -1,5 +1,5 @@
-//! Every way to give power or to take hold of it, each with a session, with an unbounded token, and with
-//! each kind of bounded one.
+//! Every way to give power or to take over an account, each with a session, an unbounded token and each kind
+//! of bounded token.
 
 use super::*;
 
@@ -69,7 +69,7 @@ const GIVING: [(&str, ChangeFn); 18] = [
     }),
 ];
 
-/// What gives nothing, or takes away.
+/// Changes that give no power.
 const HARMLESS: [(&str, ChangeFn); 13] = [
     ("a user", |w, a| users::create(w, a, record("new")).map(drop)),
     ("another's name", |w, a| {
@@ -131,7 +131,6 @@ fn power_is_given_by_a_session_or_by_an_unbounded_token() {
     }
 }
 
-/// M3 of the security review.
 #[test]
 fn what_upstreams_are_told_of_is_power() {
     let mut town = Town::new();
@@ -154,7 +153,7 @@ fn what_upstreams_are_told_of_is_power() {
     check("make below", |w, a| made(w, a, "clerks", Some("postmasters")), "ok");
     check("move below", |w, a| edited(w, a, "hikers", |g| g.parent = Some("g-postmasters".into())), "ok");
     check("delete", |w, a| groups::delete(w, a, "postmasters").map(drop), "ok");
-    // Taking hold of somebody in it; otto is himself.
+    // Taking over an account in it, which for otto is his own.
     let code_of = |by: &str, change: ChangeFn| code(change(&world, &town.acting(by)));
     let ways: [(&str, ChangeFn); 3] = [
         ("password", |w, a| users::set_password(w, a, "otto", true).map(drop)),

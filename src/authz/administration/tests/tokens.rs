@@ -1,4 +1,4 @@
-//! Tokens: made, changed, replaced; how far they reach.
+//! Tokens: creation, changes, rotation, and their reach.
 
 use super::*;
 use crate::authz::administration::tokens;
