@@ -1,6 +1,7 @@
-//! `gateway.toml` to values that are valid; every error at once with file, line and column.
+//! `gateway.toml` as checked values. All errors are reported at once, with file, line and column.
 //!
-//! `keys` names every key in the terms of `key`, `shape` holds a file against it, `resolve` gives the rest its meaning.
+//! `keys` lists every key, in the terms of `key`; `shape` checks a file against that list; `resolve`
+//! interprets the values.
 
 use std::{
     fs, io,
@@ -59,23 +60,23 @@ pub use address::{Listen, Scheme};
 use document::Outside;
 pub use problem::{Errors, Problem, chain, reason};
 
-/// A configuration that starts.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The file it was read from.
     pub file: PathBuf,
-    /// What was read; it names secrets but holds none.
+    /// The file's text; it references secrets but contains none.
     pub text: String,
-    /// What environment variables set in place of the file, for people.
+    /// What environment variables set in place of the file, as text to be shown.
     pub environment: Vec<String>,
     pub server: Server,
     pub admin: Admin,
     pub store: store::Settings,
-    /// `None`: this gateway is alone.
+    /// `None` for a single gateway.
     pub cluster: Option<store::cluster::Settings>,
     pub policy: store::Policy,
     pub proxy: ProxySettings,
-    /// `None`: no service asks for assertions.
+    /// `None` if no service wants assertions.
     pub assertion: Option<crate::assertion::Settings>,
     /// In the order of the file.
     pub services: Vec<ServiceSpec>,
@@ -83,20 +84,21 @@ pub struct Config {
     pub rules: RuleSettings,
     pub log: Log,
     pub metrics: metrics::Settings,
-    /// Secrets that others may read: `check` refuses them, `run` warns of them.
+    /// Secrets that other users of the machine can read or change: `check` refuses them, `run` warns about
+    /// them.
     pub exposed: Vec<Problem>,
-    /// Valid, but perhaps not what was meant.
+    /// Valid, but perhaps unintended.
     pub warnings: Vec<Problem>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Server {
     pub listen: Vec<Listen>,
-    /// Of the unix sockets listened on.
+    /// The mode of the unix sockets that are listened on.
     pub unix_mode: u32,
-    /// Connections of trusted proxies begin with the PROXY protocol's header.
+    /// Whether connections of trusted proxies begin with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Loadable; without a pair: plain text.
+    /// Known to load. Without a certificate, plain text.
     pub tls: TlsSettings,
     /// `None`: one per core.
     pub workers: Option<NonZeroUsize>,
@@ -105,33 +107,33 @@ pub struct Server {
     pub budgets: Budgets,
 }
 
-/// What is written of the budgets; the rest follows from the machine.
+/// The configured budgets. The others are derived from the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
     pub upstream_connections: Option<usize>,
     pub streams: Option<usize>,
     pub tunnels: Option<usize>,
-    /// Bytes.
+    /// In bytes.
     pub send_buffers: Option<usize>,
-    /// Bytes.
+    /// In bytes.
     pub receive_buffers: Option<usize>,
-    /// Of the admin listener.
+    /// For the admin listener.
     pub admin_connections: Option<usize>,
-    /// Bytes, of the admin listener.
+    /// In bytes, for the admin listener.
     pub bodies: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     pub listen: Vec<Listen>,
-    /// As the server's.
+    /// As [`Server::tls`].
     pub tls: TlsSettings,
-    /// Names that `Host` may have beside the listener's own addresses and `localhost`; lower case.
+    /// Names that `Host` may have besides the listener's own addresses and `localhost`, in lower case.
     pub hosts: Vec<String>,
-    /// Other machines may reach it.
+    /// Whether other machines may reach the listener.
     pub allow_remote: bool,
     pub sign_in: SignIn,
-    /// Whose word for the client's address is taken.
+    /// The proxies that may report the client's address.
     pub trusted_proxies: TrustedProxies,
     pub metrics: MetricsAccess,
 }
@@ -143,11 +145,11 @@ pub struct Log {
     pub level: String,
 }
 
-/// A text that is longer than this is another file by mistake.
+/// The longest file in bytes. A longer one was named by mistake.
 const LONGEST: u64 = 16 << 20;
 
 impl Config {
-    /// Reads and judges; the errors are all there are.
+    /// Reads and checks a file. Fails with all of its errors.
     pub fn load(path: &Path) -> Result<Self, Errors> {
         let shown = path.display().to_string();
         let text = read(path).map_err(|error| {
@@ -163,7 +165,7 @@ impl Config {
         parse(&text, path)
     }
 
-    /// The text, and as comments what the environment sets.
+    /// The text, followed by the environment's settings as comments.
     pub fn shown(&self) -> String {
         let mut text = self.text.clone();
         for line in &self.environment {
@@ -172,13 +174,13 @@ impl Config {
         text
     }
 
-    /// How many threads serve.
+    /// The number of worker threads.
     pub fn workers(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.server.workers.map_or_else(cores, NonZeroUsize::get)
     }
 
-    /// The budgets on such a machine.
+    /// The budgets on such a machine: the configured ones, and the rest derived.
     pub fn budget_limits(&self, machine: Machine) -> BudgetLimits {
         let written = &self.server.budgets;
         let connections = self.server.limits.connections;
@@ -195,7 +197,7 @@ impl Config {
         }
     }
 
-    /// What the store compiles and publishes.
+    /// The part that the store compiles and publishes to the workers.
     pub fn configuration(&self) -> store::Configuration {
         store::Configuration {
             services: self.services.clone(),
@@ -206,10 +208,10 @@ impl Config {
         }
     }
 
-    /// The first key whose change a reload cannot carry out.
+    /// The first key whose change needs a restart instead of a reload.
     pub fn unreloadable_change(&self, new: &Self) -> Option<&'static str> {
         let (old, new_server) = (&self.server, &new.server);
-        // TLS that is switched on or off has a word of its own.
+        // Switching TLS on or off also changes this URL, but is reported separately.
         let same_scheme = old.tls.pairs.is_empty() == new_server.tls.pairs.is_empty();
         [
             ("server.listen", old.listen != new_server.listen),
@@ -233,19 +235,19 @@ impl Config {
     }
 }
 
-/// Judges a text as the content of `path`, which is not read; relative paths are relative to it.
-/// Never panics, whatever the text.
+/// Checks a text as the content of `path`, without reading `path`; relative paths are relative to its
+/// directory. Never panics.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     resolve::parse(text, path, Outside::Read)
 }
 
-/// As [`parse`], and blind to everything but the text: whether it names files and environment variables that
-/// exist, nobody learns. A file could still make it invalid.
+/// Like [`parse`], but looks at no files and environment variables that the text names, so that the caller
+/// does not learn which ones exist. Their contents may still make the configuration invalid.
 pub fn check_text(text: &str, path: &Path) -> Result<(), Errors> {
     resolve::parse(text, path, Outside::Ignored).map(drop)
 }
 
-/// The text of a configuration, fit to be shown: what may be a secret is blotted out.
+/// The text of a configuration with possible secrets removed, fit to be shown.
 pub fn redacted(text: &str) -> String {
     text.lines().map(|line| problem::blot(line) + "\n").collect()
 }

@@ -1,4 +1,4 @@
-//! The access log's file, which a start has to open.
+//! Checks the access log's file, which must be opened at start.
 
 use std::{
     fs::{self, OpenOptions},
@@ -10,11 +10,11 @@ use super::{Config, Problem, reason};
 use crate::proxy::access_log::LogTarget;
 
 impl Config {
-    /// What a start would find, without making the file.
+    /// The error that a start would get, if any. Does not create the file.
     pub fn access_log_error(&self) -> Option<Problem> {
         let LogTarget::File(path) = &self.log.access else { return None };
         let found = match fs::metadata(path) {
-            // A pipe would have to be read by somebody.
+            // A pipe is not opened: that would wait for a reader.
             Ok(metadata) if metadata.is_file() => OpenOptions::new().append(true).open(path).map(drop),
             Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! Addresses as written: what to listen on, networks, upstream URLs.
+//! Parses addresses: listen addresses, networks, upstream URLs, host names.
 
 use std::{borrow::Cow, net::IpAddr, path::Path};
 
@@ -11,15 +11,15 @@ use crate::{
     settings::{UpstreamUrl, UrlError},
 };
 
-/// Where to listen, as it is written.
+/// A configured listen address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub address: Address,
-    /// `None`: as the listener has certificates or not.
+    /// `None`: TLS if the listener has certificates.
     pub scheme: Option<Scheme>,
 }
 
-/// What an address speaks, whatever the others of its listener do.
+/// The scheme of one address, whatever the listener's other addresses have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
@@ -27,7 +27,7 @@ pub enum Scheme {
 }
 
 impl Listen {
-    /// Whether TLS ends here, on a listener with certificates or without.
+    /// Whether this address has TLS, given whether its listener has certificates.
     pub fn takes_tls(&self, certificates: bool) -> bool {
         match (self.scheme, &self.address) {
             (Some(Scheme::Http), _) | (None, Address::Unix(_)) => false,
@@ -37,7 +37,7 @@ impl Listen {
     }
 }
 
-/// Where to listen. A relative path is relative to `directory`.
+/// Parses a listen address. A relative path is relative to `directory`.
 pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
     let (scheme, bare) = match text.split_once("://") {
         Some(("http", bare)) => (Some(Scheme::Http), bare),
@@ -57,7 +57,7 @@ pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
     })
 }
 
-/// A mode of a file as chmod takes it.
+/// Parses an octal file mode, as chmod takes it.
 pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     match u32::from_str_radix(text, 8) {
@@ -69,16 +69,16 @@ pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
     }
 }
 
-/// Whether only this machine reaches it, as far as the file tells.
+/// Whether only this machine can reach the address, as far as the configuration shows.
 pub(super) fn is_local(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        // Who passes a socket settles that; it is looked at when it is there.
+        // Whoever passes the socket chose its address. It is checked once it is there.
         Address::Unix(_) | Address::Inherited(_) => true,
     }
 }
 
-/// What was probably meant by an address that has no IP, no port or no path prefix.
+/// Suggests a correction for an address without IP, port or path prefix.
 fn suggestion(scheme: &str, text: &str) -> String {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port = port.parse::<u16>().ok();
@@ -100,7 +100,7 @@ fn suggestion(scheme: &str, text: &str) -> String {
     }
 }
 
-/// A network, or one address as a network of itself.
+/// Parses a network, or an address as a network of one.
 pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
     let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     net.map(|net| net.trunc()).map_err(|_| {
@@ -111,8 +111,8 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
     })
 }
 
-/// An upstream's URL: scheme, host and port, nothing else, so that the path that was judged is the
-/// path that is sent.
+/// Parses an upstream's URL. It has only scheme, host and port, so that the judged path is the forwarded
+/// path.
 pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, Wrong> {
     UpstreamUrl::parse(text).and_then(|url| url.relative_to(directory)).map_err(|error| {
         let advice = match error {
@@ -129,7 +129,7 @@ pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, 
     })
 }
 
-/// A host name as a `Host` field has it, without port, in the spelling that is compared.
+/// Parses a host name without port, and returns its canonical form.
 pub(super) fn host(text: &str) -> Result<String, Wrong> {
     const FORM: &str = "write the name alone, such as \"youtrack.example.com\"";
     if let Some(sent) = (!text.is_ascii()).then(|| punycode::host(text)).flatten() {

@@ -1,4 +1,4 @@
-//! `[admin]`: where the admin listener is, and how people come in.
+//! `[admin]`: the addresses of the admin listener, and how people sign in.
 
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -43,7 +43,7 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     }
     let mut hosts = section.all_parsed("hosts", host);
     let url = section.parsed("url", self::url);
-    // Its own name is one that it answers to.
+    // The listener also answers to the host of its own URL.
     hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
     let address = reached(certificates, listen.iter().map(|(listen, _)| listen));
     let gateway = root.table("server").parsed("url", self::url).map(|(url, _)| url);
@@ -63,13 +63,13 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     }
 }
 
-/// `None` where it is no rate; that has been reported.
+/// `None` if it is no valid rate, which has been reported.
 pub(super) fn write_rate(section: &Section<'_>) -> Option<Rate> {
     let burst = section.count("write_burst").and_then(NonZeroU32::new);
     section.parsed("write_rate", |text| rate(text, burst))
 }
 
-/// In lower case: logins are compared so.
+/// In lower case, as logins are compared.
 pub(super) fn reserved_logins(section: &Section<'_>) -> Arc<[String]> {
     let login = |text: &str| match names::login(text) {
         Ok(login) => Ok(login.to_ascii_lowercase()),
@@ -78,7 +78,7 @@ pub(super) fn reserved_logins(section: &Section<'_>) -> Arc<[String]> {
     section.all_parsed("reserved_logins", login).into()
 }
 
-/// Who gets `/metrics` without a token.
+/// Which clients get `/metrics` without a token.
 fn metrics(section: &Section<'_>) -> MetricsAccess {
     let Some(text) = section.text("metrics") else { return MetricsAccess::default() };
     match text.value.as_str() {
@@ -100,7 +100,7 @@ fn metrics(section: &Section<'_>) -> MetricsAccess {
     }
 }
 
-/// The URL of the first listener that has one. A port that the kernel chooses is not known here.
+/// The URL of the first listen address that has one. A port that the kernel chooses is not known yet.
 fn reached<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>) -> Option<String> {
     listen.into_iter().find_map(|listen| match &listen.address {
         Address::Tcp(address) if address.port() != 0 && !address.ip().is_unspecified() => {
@@ -111,7 +111,7 @@ fn reached<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>)
     })
 }
 
-/// Without addresses anybody could name anybody: that is refused, not ignored.
+/// Refuses a header without the addresses of its proxies: otherwise any client could name any user.
 fn user_header(section: &Section<'_>) -> Option<UserHeader> {
     let from = section.all_parsed("user_header_from", network);
     let Some(text) = section.text("user_header") else {
@@ -156,7 +156,7 @@ fn field(text: &str) -> Result<HeaderName, Wrong> {
     name.ok_or_else(|| (format!("{text:?} cannot name a user"), advice.into()))
 }
 
-/// The URL without its last slash, and its host.
+/// The URL without final slashes, and its host.
 fn url(text: &str) -> Result<(String, String), Wrong> {
     let wrong =
         || (format!("{text:?} is not the URL of a page"), "write it as \"https://gate.example.com\"".into());

@@ -1,4 +1,4 @@
-//! `[assertion]`: how requests are signed for services that ask for it.
+//! `[assertion]`: how requests are signed for services that want it.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -12,12 +12,12 @@ use crate::{
     authz::rules::ServiceSpec,
 };
 
-/// Longer, and an assertion that somebody has copied is worth something.
+/// Limits how long a copied assertion is useful.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(30);
-/// In the store's directory.
+/// The name of the file in the store's directory.
 const KEYS_FILE: &str = "assertion-keys.json";
 
-/// `None` where no service asks for assertions.
+/// `None` if no service wants assertions, or something essential is missing.
 pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Path) -> Option<Settings> {
     let section = &root.table("assertion");
     let wanted = services.iter().any(|service| service.identity.has_assertion());

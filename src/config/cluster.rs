@@ -1,4 +1,4 @@
-//! `[store.cluster]`: several gateways over one store.
+//! `[store.cluster]`: several gateways that share one store.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::{
     store::cluster::{Etcd, Settings, Tls, User},
 };
 
-/// Longer, and nobody waits for the revocation that a dead gateway holds up.
+/// A dead gateway delays revocations for the length of its lease.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
-/// Names stand in keys of etcd, in answers and in metrics.
+/// Names appear in keys of etcd, in responses and in metrics.
 const LONGEST_NAME: usize = 63;
 
-/// `None` for a gateway that is alone, and where something essential is missing.
+/// `None` for a single gateway, or if something essential is missing.
 pub(super) fn cluster(
     store: &Section<'_>,
     assertion: Option<&crate::assertion::Settings>,

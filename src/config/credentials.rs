@@ -1,4 +1,4 @@
-//! `service.NAME.credentials`: where a token may stand in a request.
+//! `service.NAME.credentials`: where a request may carry a token.
 
 use super::{
     section::{Section, Wrong},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::authz::carriers::{Carrier, Carriers};
 
-/// More fields than this belong to several services; each is looked for in every request.
+/// A service with more fields is really several services. Each field is looked up in every request.
 const MOST_HEADERS: usize = 8;
 
 pub(super) fn credentials(section: &Section<'_>) -> Carriers {

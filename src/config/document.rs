@@ -1,4 +1,4 @@
-//! The file that is being read: its text, and what has been found wrong with it so far.
+//! The configuration that is being read, with the problems found so far.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -22,7 +22,7 @@ pub(super) struct Document<'t> {
     text: &'t str,
     overrides: &'t Overrides,
     pub(super) outside: Outside,
-    /// What relative paths are relative to.
+    /// The directory to which paths are relative.
     pub(super) directory: &'t Path,
     system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
     errors: RefCell<Vec<Problem>>,
@@ -30,22 +30,22 @@ pub(super) struct Document<'t> {
     warnings: RefCell<Vec<Problem>>,
 }
 
-/// Whether what a text names outside itself, files and environment variables, is looked at.
+/// Whether the files and environment variables that a text names are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outside {
     Read,
-    /// The text is somebody's who may not learn what there is.
+    /// The author of the text must not learn which ones exist.
     Ignored,
 }
 
-/// What was found, each in the order of the file.
+/// The problems found, each list in the order of the file.
 pub(super) struct Found {
     pub(super) errors: Vec<Problem>,
     pub(super) exposed: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
 }
 
-/// How much of a line is shown, in characters.
+/// The longest excerpt of a line, in characters.
 const SHOWN: usize = 200;
 
 impl<'t> Document<'t> {
@@ -63,12 +63,12 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// The system's authorities, loaded when first asked for.
+    /// The system's authorities, loaded when first used.
     pub(super) fn system_roots(&self) -> &Result<SystemRoots, NoSystemRoots> {
         self.system_roots.get_or_init(SystemRoots::load)
     }
 
-    /// Where a rule of the file stands.
+    /// The place of a rule.
     pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
         match self.overrides.location(span.start) {
             Some(location) => Origin { file: location.variable.clone(), line: 1 },
@@ -86,8 +86,7 @@ impl<'t> Document<'t> {
         self.warnings.borrow_mut().push(problem);
     }
 
-    /// Reports a file with a secret that users of the machine may read, or change, who are neither its owner
-    /// nor in its group.
+    /// Reports a file with a secret if users other than its owner and group can read or change it.
     pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
         let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
         if self.outside == Outside::Read && mode & 0o006 != 0 {
@@ -99,7 +98,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// An error in what a rule says, of which only the line is known.
+    /// Reports an error in a rule of which only the line is known.
     pub(super) fn error_at(&self, origin: &Origin, message: impl Into<String>) {
         if let Some(span) = self.overrides.span(&origin.file) {
             return self.error(&span, message, "");
@@ -111,7 +110,7 @@ impl<'t> Document<'t> {
         self.error(&(start + indent..start + written.trim_end().len()), message, "");
     }
 
-    /// Drops what a later stage found on the lines of an earlier stage's errors: it is their echo.
+    /// Drops later errors on the lines of the `first` errors, since those of the earlier stage cause them.
     pub(super) fn drop_echoes(&self, first: usize) {
         let mut errors = self.errors.borrow_mut();
         let lines: Vec<u32> = errors.iter().take(first).map(|p| p.line).collect();

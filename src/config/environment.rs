@@ -1,4 +1,4 @@
-//! Keys that environment variables set in place of the file, which is how containers are configured:
+//! Keys that environment variables set in place of the file, which suits containers:
 //! `PERMGATE__SERVER__LISTEN` sets `server.listen` (docs/configuration.md, "Environment variables").
 
 use std::{ffi::OsString, ops::Range, sync::Arc};
@@ -17,31 +17,32 @@ use super::{
 
 const PREFIX: &str = "PERMGATE__";
 
-/// What the environment sets, in the order of the variables' names.
+/// The settings of the environment, in the order of the variables' names.
 #[derive(Default)]
 pub(super) struct Overrides(Vec<Override>);
 
 struct Override {
     variable: Arc<str>,
     path: Vec<String>,
-    /// As the file would have it: `server.listen = ["0.0.0.0:8080"]`.
+    /// The setting as a line of the file, such as `server.listen = ["0.0.0.0:8080"]`.
     line: String,
-    /// Where the line begins if all lines stood behind the file: a span tells which text it belongs to.
+    /// The line's offset if all lines followed the file's text. A span thereby shows which text it belongs
+    /// to.
     start: usize,
-    /// The value behind as many spaces as give it that span.
+    /// The value after as many spaces as give it that span.
     padded: String,
 }
 
-/// A place in a variable.
+/// A position in a variable's line.
 pub(super) struct VariableLocation<'o> {
     pub(super) variable: &'o Arc<str>,
     pub(super) line: &'o str,
-    /// In bytes, from the beginning of the line.
+    /// In bytes from the start of the line.
     pub(super) offset: usize,
 }
 
 impl Overrides {
-    /// `length`: of the file's text, in bytes.
+    /// `length` is that of the file's text in bytes.
     pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>, length: usize) -> Self {
         let mut set: Vec<(String, String)> = variables
             .filter_map(|(name, value)| {
@@ -59,7 +60,7 @@ impl Overrides {
         Self(overrides.collect())
     }
 
-    /// Puts the values into the file's table.
+    /// Inserts the values into the file's table.
     pub(super) fn merge<'t>(&'t self, table: &mut DeTable<'t>, document: &Document<'_>) {
         for one in &self.0 {
             if let Err(not_a_table) = one.merge(table) {
@@ -78,7 +79,7 @@ impl Overrides {
         self.0.iter().find(|one| &*one.variable == variable).map(Override::span)
     }
 
-    /// `VARIABLE sets KEY = VALUE` of each; what may be a secret is blotted out.
+    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed.
     pub(super) fn described(&self) -> Vec<String> {
         self.0.iter().map(|one| format!("{} sets {}", one.variable, blot(&one.line))).collect()
     }
@@ -89,7 +90,7 @@ impl Override {
         let name = variable.strip_prefix(PREFIX).unwrap_or(&variable).to_ascii_lowercase();
         let path: Vec<String> = name.split("__").map(str::to_owned).collect();
         let (written, value) = (path.join("."), literal(kind(&path), value));
-        // `v=` is replaced by the key and ` = `, so that the value begins where it does in the line.
+        // `v=` stands for the key and ` = `, so that the value starts where it does in the line.
         let padded = format!("{}v={value}", " ".repeat(start + written.len() + 1));
         Self { variable: variable.into(), line: format!("{written} = {value}"), path, start, padded }
     }
@@ -98,7 +99,7 @@ impl Override {
         self.start..self.start + self.line.len()
     }
 
-    /// The error is the part of the path that is not a table.
+    /// Fails with the part of the path that is not a table.
     fn merge<'t>(&'t self, root: &mut DeTable<'t>) -> Result<(), &'t str> {
         let (parsed, _) = DeTable::parse_recoverable(&self.padded);
         let Some(value) = parsed.into_inner().remove("v") else { return Ok(()) };
@@ -119,14 +120,14 @@ impl Override {
     }
 }
 
-/// The key of the table that a variable can mean: its name has neither capitals nor dashes.
+/// The table's key for a part of a variable's name, which has neither upper case nor dashes.
 fn same_key(table: &DeTable<'_>, part: &str) -> String {
     let folded = |key: &str| key.to_ascii_lowercase().replace('-', "_");
     let found = table.keys().find(|key| folded(key.get_ref()) == folded(part));
     found.map_or_else(|| part.to_owned(), |key| key.get_ref().clone().into_owned())
 }
 
-/// `None`: there is no such key, which the check of the whole reports.
+/// `None` if there is no such key, which the shape check reports.
 fn kind(path: &[String]) -> Option<ValueKind> {
     let mut keys: &'static [Key] = ROOT;
     let mut parts = path.iter();
@@ -148,7 +149,7 @@ fn kind(path: &[String]) -> Option<ValueKind> {
     }
 }
 
-/// The value in TOML. Text needs no quotes, and a list of texts may be separated by commas.
+/// The value as TOML. A text needs no quotes, and a list of texts may be separated by commas.
 fn literal(kind: Option<ValueKind>, value: &str) -> String {
     let value = value.trim();
     let quoted = |text: &str| serde_json::Value::from(text).to_string();

@@ -1,4 +1,4 @@
-//! `[exchange.NAME]`: who gets a short token for a token of a CI system.
+//! `[exchange.NAME]`: rules by which a token of a CI system is exchanged for a short-lived one.
 
 use http::Uri;
 
@@ -13,10 +13,10 @@ use crate::{
     settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
 };
 
-/// Names stand in the audit log and in lists.
+/// Names appear in the audit log and in lists.
 const LONGEST_NAME: usize = 63;
 
-/// The rule, as far as it makes sense; what does not is reported.
+/// Reads a rule. Problems are reported; `None` if they leave no rule.
 pub(super) fn rule(
     name: &SpannedText<'_>,
     section: &Section<'_>,

@@ -1,11 +1,11 @@
-//! `server.drop_fields` and `service.NAME.pass_fields`: which of a client's fields upstreams get.
+//! `server.drop_fields` and `service.NAME.pass_fields`: which client fields reach upstreams.
 
 use std::sync::Arc;
 
 use super::section::{Section, SpannedText, Wrong};
 use crate::authz::forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason};
 
-/// What is dropped for every service, beside the list.
+/// What every service drops in addition to the built-in list.
 pub(super) fn dropped(server: &Section<'_>) -> Arc<[FieldPattern]> {
     server.all_parsed("drop_fields", pattern).into()
 }
@@ -18,7 +18,7 @@ pub(super) fn policy(service: &Section<'_>, drop: &Arc<[FieldPattern]>) -> Field
     FieldPolicy { pass: pass.collect(), drop: Arc::clone(drop) }
 }
 
-/// The fields that forwarding needs: without them nothing of a request is as it was judged.
+/// Fields that cannot be dropped: without them the forwarded request would differ from the judged one.
 const NEEDED: [&str; 11] = [
     "host",
     "content-length",

@@ -1,33 +1,33 @@
-//! What is known of one key of `gateway.toml`.
+//! The definition of a key of `gateway.toml`.
 
 /// A key of a table.
 #[derive(Debug)]
 pub struct Key {
     pub name: &'static str,
     pub kind: ValueKind,
-    /// As it would be written; `None`: absent unless written.
+    /// As it would be written in the file; `None` if an absent key has no value.
     pub default: Option<&'static str>,
     pub required: bool,
-    /// One sentence, for the schema.
+    /// One sentence for the schema and the documentation.
     pub about: &'static str,
 }
 
-/// What may stand behind a key.
+/// The kind of value that a key has.
 #[derive(Clone, Copy, Debug)]
 pub enum ValueKind {
     Text,
-    /// Text that may be a secret: never shown.
+    /// Text that may be a secret and is never shown.
     Secret,
     Flag,
-    /// From, to, both included.
+    /// Minimum and maximum, both included.
     Count(u64, u64),
-    /// At least so many milliseconds.
+    /// The minimum in milliseconds.
     Duration(u64),
     Size,
     Word(&'static [&'static str]),
     Texts,
     Words(&'static [&'static str]),
-    /// A list of texts, each of which may be a table that says more.
+    /// A list of texts and tables. A table says more than a text.
     TextsOrTables(&'static [Key]),
     Table(&'static [Key]),
     /// `{...}` or `[{...}, ...]`.

@@ -1,4 +1,4 @@
-//! `[[limits]]` and `service.NAME.limits`: rates, quotas and caps.
+//! `[[limits]]` and `service.NAME.limits`: rates, quotas and concurrency limits.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     settings::{Limit, LimitKey, Limits, Queue, Rate},
 };
 
-/// Counts are in memory: what takes longer than this to come back means nothing.
+/// The longest time in which a burst is refilled. Counts are in memory, so a longer one would be meaningless.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 pub(super) fn limits(
@@ -23,7 +23,7 @@ pub(super) fn limits(
 ) -> Limits {
     let read = |section: &Section<'_>| section.tables("limits").iter().filter_map(limit).collect::<Vec<_>>();
     let own = services.iter().filter_map(|(name, section)| {
-        // Judged even where the service is not sound.
+        // Read even if the service has errors, so that errors in its limits are reported too.
         let limits = read(section);
         let known = sound.iter().any(|service| service.key.as_str() == name.value);
         Some((ServiceKey::parse(&name.value).filter(|_| known && !limits.is_empty())?, limits))
@@ -31,7 +31,7 @@ pub(super) fn limits(
     Limits { everywhere: read(root), services: own.collect() }
 }
 
-/// `None` where it limits nothing; that has been reported.
+/// `None` if it limits nothing, which has been reported.
 fn limit(section: &Section<'_>) -> Option<Limit> {
     let per = section.text("per")?;
     let per = *LimitKey::VARIANTS.iter().find(|key| key.as_str() == per.value)?;

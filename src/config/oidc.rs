@@ -1,4 +1,4 @@
-//! `[admin.oidc]`: the provider that people may sign in by.
+//! `[admin.oidc]`: the provider through which people can sign in.
 
 use http::Uri;
 
@@ -14,7 +14,7 @@ use crate::{
     settings::HttpVersion,
 };
 
-/// `url` is the page's. `None` where something essential is missing; that has been reported.
+/// `url` is that of the admin page. `None` if something essential is missing, which has been reported.
 pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provider> {
     let section = &admin.table_if_any("oidc")?;
     match url {
@@ -75,7 +75,7 @@ fn issuer(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// Over TLS, or on this machine.
+/// Whether the URL has TLS or is on this machine.
 fn is_safe(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
     url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_here))
@@ -90,7 +90,7 @@ fn scope(text: &str) -> Result<String, Wrong> {
     Err((format!("{text:?} is not a scope"), "write one word for each".to_owned()))
 }
 
-/// One line of text that is not empty.
+/// A non-empty text of one line.
 fn line(section: &Section<'_>, name: &str) -> Option<String> {
     section.parsed(name, |text| {
         if text.is_empty() || text.chars().any(char::is_control) {
@@ -100,7 +100,7 @@ fn line(section: &Section<'_>, name: &str) -> Option<String> {
     })
 }
 
-/// `"developers"`, or `{ claim = "7c3f...", group = "developers" }`.
+/// Reads `"developers"`, or `{ claim = "7c3f...", group = "developers" }`.
 fn group(entry: ListItem<'_>) -> Option<ProvidedGroup> {
     let (claim, group) = match entry {
         ListItem::Text(text) => (text.value.clone(), text),

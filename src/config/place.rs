@@ -1,4 +1,4 @@
-//! Where a key is set, for what is found out only when all of the configuration is known.
+//! Finds where a key is set, for problems that appear only once the whole configuration is known.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Config {
-    /// A problem with a key, such as `log.access`, told at the place where it is set.
+    /// A problem with a key, such as `log.access`, at the place where the key is set.
     pub fn problem_of(&self, key: &str, message: String, advice: &str) -> Problem {
         let file = self.file.display().to_string();
         if let Some((variable, line)) = self.variable_of(key) {
@@ -29,14 +29,14 @@ impl Config {
         document.into_found().warnings.remove(0)
     }
 
-    /// What a reload would refuse of this configuration while `running` is in force.
+    /// A warning if a reload would refuse this configuration while `running` is in force.
     pub fn restart_warning(&self, running: &Self) -> Option<Problem> {
         let key = running.unreloadable_change(self)?;
         let message = format!("`{key}` is not what the running gateway has: a reload refuses it");
         Some(self.problem_of(key, message, "stop permgate and start it again"))
     }
 
-    /// The variable that sets a key, and what it sets as the file would have it.
+    /// The variable that sets a key, and its setting as a line of the file.
     pub(super) fn variable_of(&self, key: &str) -> Option<(&str, &str)> {
         let folded = key.replace('-', "_");
         let set = self.environment.iter().filter_map(|line| line.split_once(" sets "));

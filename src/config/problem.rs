@@ -1,33 +1,33 @@
-//! What is wrong with a configuration, told for people: file, line, column, the line itself, what to
-//! do. Never shows a secret, not even one that was written where none belongs.
+//! Problems of a configuration as they are shown: file, line, column, the line itself, advice. They never
+//! contain a secret, not even a misplaced one.
 
 use std::{fmt, sync::Arc};
 
 use crate::authz::secret::redact;
 
-/// One thing that is wrong (or, as a warning, unwise).
+/// An error, or as a warning something unwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub file: Arc<str>,
-    /// From 1; 0 where the file itself is the matter.
+    /// From 1; 0 for a problem of the whole file.
     pub line: u32,
     /// In characters, from 1.
     pub column: u32,
-    /// The offending line; what may be a secret in it is blotted out.
+    /// The problematic line, with possible secrets removed.
     pub excerpt: String,
-    /// How many characters from `column` on are meant.
+    /// How many characters to mark from `column` on.
     pub width: u32,
     pub message: String,
-    /// What to do: empty where the message says it all.
+    /// What to do; empty if the message says enough.
     pub advice: String,
 }
 
-/// All that is wrong, in the order of the file; never empty.
+/// All errors in the order of the file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors(pub Vec<Problem>);
 
 impl Errors {
-    /// The file could not even be read.
+    /// An error of the whole file, such as that it cannot be read.
     pub(super) fn of_file(file: &str, message: String, advice: &str) -> Self {
         Self(vec![Problem {
             file: file.into(),
@@ -41,12 +41,12 @@ impl Errors {
     }
 }
 
-/// Words in a key that say that its value may be a secret, also where the key itself is a typo.
+/// Parts of keys whose values may be secrets, including misspelled keys.
 const SECRETIVE: [&str; 8] =
     ["auth", "token", "secret", "passw", "credential", "bearer", "cookie", "api_key"];
 
-/// A line fit to be shown. A value that starts on an earlier line (a multi-line string) has no key to
-/// judge it by, so that a line without one is shown only as far as it is punctuation.
+/// Returns a line fit to be shown: without the value of a secretive key (unless it is a reference), user
+/// information and tokens. A line without `=` has no key to judge by and loses only the latter two.
 pub(super) fn blot(line: &str) -> String {
     let line = line.trim_end();
     let cut = line.find('=').unwrap_or(line.len());
@@ -66,7 +66,7 @@ pub(super) fn blot(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// `http://user:password@host` without what stands between `//` and `@`.
+/// Replaces what is between `//` and `@` in `http://user:password@host`.
 fn without_user_info(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;
@@ -117,7 +117,7 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// What the operating system said, without its number.
+/// The operating system's message without the error number.
 pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error ") {
@@ -126,7 +126,7 @@ pub fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// An error with its causes, each of them once.
+/// An error followed by its causes, each once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

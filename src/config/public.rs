@@ -1,11 +1,11 @@
-//! Public rules that open more than a page or two: valid, and worth a second look.
+//! Warns about public rules that open more than a page or two. They are valid, but worth a second look.
 
 use http::Method;
 
 use super::section::Section;
 use crate::authz::rules::{PublicPath, PublicSpec, ServiceSpec};
 
-/// Warns of a rule that opens all of a prefix, or lets strangers change things.
+/// Warns about a rule that opens a whole prefix, or lets anonymous clients change things.
 pub(super) fn warn_of_risks(section: &Section<'_>, rule: &PublicSpec, service: &ServiceSpec) {
     if let PublicPath::Prefix(prefix) = &rule.path
         && let Some(whole) = service.paths.iter().find(|path| is_at_or_below(path, prefix))

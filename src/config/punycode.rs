@@ -1,9 +1,9 @@
-//! How a host name with letters beyond ASCII is sent (RFC 5891, by the encoding of RFC 3492): for advice
-//! alone, so that nothing is served by it.
+//! Encodes host names beyond ASCII as clients send them (RFC 5891, RFC 3492). Only for advice in messages: no
+//! request is matched by it.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The name in the form in which it is sent. `None`: it has none.
+/// Returns the name as clients send it, or `None` if it cannot be encoded.
 pub(super) fn host(name: &str) -> Option<String> {
     let name: String = name.chars().flat_map(char::to_lowercase).nfkc().collect();
     let labels: Option<Vec<String>> = name.split('.').map(label).collect();
@@ -18,7 +18,7 @@ fn label(label: &str) -> Option<String> {
     if label.is_ascii() { Some(label.to_owned()) } else { Some(format!("xn--{}", encode(label)?)) }
 }
 
-/// RFC 3492, 6.3.
+/// RFC 3492, 6.3, without the prefix `xn--`.
 fn encode(label: &str) -> Option<String> {
     const FIRST: u32 = 128;
     let mut text: String = label.chars().filter(char::is_ascii).collect();
@@ -52,7 +52,7 @@ const MOST: u32 = 26;
 
 fn put_number(text: &mut String, mut number: u32, bias: u32) {
     let digit = |value: u32| char::from_digit(value, BASE).unwrap_or_default();
-    // Letters come before digits there.
+    // Letters come before digits in this encoding.
     let letter = |value: u32| if value < 26 { digit(value + 10) } else { digit(value - 26) };
     let mut place = BASE;
     loop {

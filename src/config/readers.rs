@@ -1,5 +1,5 @@
-//! Readers that are no group. Groups are in the store, so this is asked once both are known: such a name is no error,
-//! since the group may be created later, but nobody reads the service by it until then.
+//! Warns about readers that are not groups. Groups are in the store, so the check needs both. An unknown name
+//! is no error, since the group may be created later; until then it makes nobody a reader.
 
 use super::{
     Config, Problem,
@@ -7,7 +7,7 @@ use super::{
 };
 
 impl Config {
-    /// A warning for each name in `readers` that is not among `groups`.
+    /// Returns a warning for each name in `readers` that is not in `groups`.
     pub fn unknown_readers<'g>(&self, groups: impl IntoIterator<Item = &'g str>) -> Vec<Problem> {
         let groups: Vec<&str> = groups.into_iter().collect();
         let known = |name: &str| groups.iter().any(|group| group.to_lowercase() == name.to_lowercase());
@@ -32,7 +32,7 @@ impl Config {
         problems
     }
 
-    /// Where a word stands in quotes, at or below a line.
+    /// A problem at a quoted word, on or below a line.
     fn problem_at(&self, line: u32, word: &str, message: String, advice: String) -> Problem {
         let quoted = format!("{word:?}");
         let file = self.file.display().to_string().into();

@@ -1,5 +1,5 @@
-//! From the written form to the resolved one. Stages: TOML, shape, meaning, contradictions between
-//! rules; each runs on whatever the stage before could make sense of, so that one run tells all.
+//! Turns the text into a [`Config`], in stages: TOML, shape, values, contradictions between rules. Each stage
+//! takes what the previous one could read, so that one run reports everything.
 
 use std::{
     collections::HashSet,
@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config,
     parse_with(text, path, outside, variables.into_iter().flatten())
 }
 
-/// [`parse`] in an environment of these variables.
+/// Like [`parse`], with these environment variables.
 pub(super) fn parse_with(
     text: &str,
     path: &Path,
@@ -75,7 +75,7 @@ pub(super) fn parse_with(
     }
 }
 
-/// `None` where something essential is missing; that has been reported.
+/// `None` if something essential is missing, which has been reported.
 fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let server_section = root.table("server");
     let trusted_proxies = trusted_proxies(&server_section);
@@ -117,7 +117,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     warn_of_unused(root, &written, &services);
 
     let sound_services: Vec<_> = services.iter().flatten().cloned().collect();
-    // A rule of a service that did not resolve would be called unknown: an echo.
+    // The rule of a service with errors would be reported as one of an unknown service.
     let sound_public: Vec<_> = public
         .iter()
         .flatten()
@@ -214,7 +214,7 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
     }
 }
 
-/// What a proxy tells of the original request is believed, so that there has to be one to believe.
+/// The proxy's report of the original request is trusted, so at least one proxy must be.
 fn forward_auth(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<FrontProxy> {
     let section = root.table_if_any("forward_auth")?;
     if trusted_proxies.is_empty() {
@@ -291,12 +291,12 @@ fn limits(server: &Section<'_>) -> net::Limits {
     resolved
 }
 
-/// Every connection may hold this much; hyper's buffer counts with 32 bits.
+/// Every connection may buffer this much. hyper's buffer sizes have 32 bits.
 const LARGEST_HEAD: u64 = 1 << 20;
-/// hyper's own smallest buffer.
+/// hyper's minimum buffer size.
 const SMALLEST_HEAD: usize = 8 << 10;
 
-/// The addresses, and where they stand.
+/// The listen addresses, with their spans.
 pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
     let texts = section.texts("listen");
     if texts.is_empty() {
@@ -316,7 +316,7 @@ pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
     listen
 }
 
-/// No address twice, over both listeners.
+/// Reports an address that occurs twice on the two listeners.
 fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
@@ -328,7 +328,7 @@ fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);
             if !free && !seen.insert(address) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");
-                // The default is nobody's mistake: what is written is.
+                // A default is nobody's mistake, so the error points to what is written.
                 let at = if section.is_written("listen") { section } else { &written[0].1 };
                 at.error("listen", message, "give each listener its own address");
             }
@@ -336,7 +336,7 @@ fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
     }
 }
 
-/// Warns of what is written and does nothing.
+/// Warns about settings without effect.
 fn warn_of_unused(
     root: &Section<'_>,
     upstreams: &[(SpannedText<'_>, Section<'_>)],
@@ -346,7 +346,7 @@ fn warn_of_unused(
         let message = "there is no service: every request ends with 404";
         root.document.warn(&root.at, message, "add a `[service.NAME]`");
     }
-    // While a service is in error, its upstream may only seem unused.
+    // While a service has errors, its upstream may only seem unused.
     let all_resolved = services.iter().all(Option::is_some);
     for (name, section) in upstreams.iter().filter(|_| all_resolved) {
         let used = services.iter().flatten().any(|service| *service.upstream == *name.value);

@@ -1,4 +1,4 @@
-//! The JSON Schema of `gateway.toml`, from the table of keys.
+//! The JSON Schema of `gateway.toml`, built from the table of keys.
 
 use serde_json::{Map, Value, json};
 use toml::de::DeValue;
@@ -8,7 +8,7 @@ use super::{
     keys::ROOT,
 };
 
-/// JSON Schema 2020-12; editors complete and check by it.
+/// JSON Schema 2020-12, for completion and checks in editors.
 pub fn schema() -> Value {
     let mut schema = object(ROOT);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");

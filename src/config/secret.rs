@@ -1,4 +1,4 @@
-//! A secret by reference, `file:PATH` or `env:NAME`: read here, never shown anywhere.
+//! Secrets by reference, `file:PATH` or `env:NAME`: read here, never shown.
 
 use std::{env, fs::File, io::Read, path::Path};
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::authz::rules::Secret;
 
-/// A credential is short; whatever is longer is another file by mistake.
+/// The longest secret in bytes. A longer file was named by mistake.
 const LONGEST: u64 = 16 << 10;
 
-/// As [`read`], where there are no other words to write.
+/// Like [`read`], for keys that allow nothing but a reference.
 pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
     if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
         let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
@@ -22,8 +22,8 @@ pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
     read(text)
 }
 
-/// The value of a whole `Authorization` field, without the newline at its end. The text itself is
-/// never part of a message: it may be the secret, written in the wrong place.
+/// Reads the value of a whole `Authorization` field, without its final newline. The text itself never appears
+/// in a message, since it may be a misplaced secret.
 pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
     let ignored = || Ok(Secret(HeaderValue::from_static("ignored")));
     let SpannedText { document, value: reference, at } = reference;
@@ -74,7 +74,7 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
     }
 }
 
-/// Regular files alone: a pipe or a device would hold the start up.
+/// Reads a regular file. A pipe or a device could block the start.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let metadata = path.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {

@@ -1,5 +1,5 @@
-//! A table of the written form, read key by key. `shape::check` has passed judgement on types
-//! already, so that whatever does not fit here has been reported and the default stands in for it.
+//! A table of the configuration, read key by key. `shape::check` has reported wrong types before, so the
+//! default silently replaces a value of a wrong type here.
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
     units,
 };
 
-/// Why a text is refused, and what to write instead.
+/// An error message, and what to write instead.
 pub(super) type Wrong = (String, String);
 
 #[derive(Clone)]
@@ -22,11 +22,11 @@ pub(super) struct Section<'a> {
     pub(super) document: &'a Document<'a>,
     keys: &'static [Key],
     table: Option<&'a DeTable<'a>>,
-    /// Of the header.
+    /// The header's span.
     pub(super) at: Range<usize>,
 }
 
-/// Text with its place.
+/// A text with its span.
 #[derive(Clone)]
 pub(super) struct SpannedText<'a> {
     pub(super) document: &'a Document<'a>,
@@ -48,12 +48,12 @@ impl<'a> SpannedText<'a> {
         self.document.warn(&self.at, message, advice);
     }
 
-    /// `None`: `parse` refuses it; that is reported.
+    /// `None` if `parse` fails, which is reported.
     pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
         self.sound(parse(&self.value))
     }
 
-    /// `None`: what was made of this text is an error; that is reported.
+    /// `None` if `result` is an error, which is reported at this text.
     pub(super) fn sound<T>(&self, result: Result<T, Wrong>) -> Option<T> {
         result.map_err(|(message, advice)| self.error(message, advice)).ok()
     }
@@ -72,17 +72,17 @@ impl<'a> Section<'a> {
         Self { document, keys, table: Some(table.get_ref()), at: 0..0 }
     }
 
-    /// Reports an error at a value, else at the header.
+    /// Reports an error at a value, or at the header if the value is absent.
     pub(super) fn error(&self, name: &str, message: impl Into<String>, advice: impl Into<String>) {
         self.document.error(&self.at(name), message, advice);
     }
 
-    /// Warns at a value, else at the header.
+    /// Warns at a value, or at the header if the value is absent.
     pub(super) fn warn(&self, name: &str, message: impl Into<String>, advice: impl Into<String>) {
         self.document.warn(&self.at(name), message, advice);
     }
 
-    /// A sub-table; an empty one, with every default, where none is written.
+    /// A sub-table; an empty one with all defaults if it is absent.
     pub(super) fn table(&self, name: &str) -> Section<'a> {
         let (ValueKind::Table(keys) | ValueKind::TableOrTables(keys) | ValueKind::Tables(keys)) =
             self.key(name).kind
@@ -98,7 +98,7 @@ impl<'a> Section<'a> {
         Section { document: self.document, keys, table, at }
     }
 
-    /// A sub-table that switches on what it describes.
+    /// A sub-table that enables a feature by its presence.
     pub(super) fn table_if_any(&self, name: &str) -> Option<Section<'a>> {
         self.is_written(name).then(|| self.table(name))
     }
@@ -143,25 +143,25 @@ impl<'a> Section<'a> {
         self.value(name, |value| SpannedText::of(value, self.document))
     }
 
-    /// A text as `parse` reads it. `None`: it is absent, or refused and reported.
+    /// A parsed text. `None` if it is absent, or if `parse` fails, which is reported.
     pub(super) fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
         self.text(name)?.parse(parse)
     }
 
-    /// The meaning of one of the words that the table of keys lists.
+    /// The meaning of a text that is one of the key's words.
     pub(super) fn word<T: Copy>(&self, name: &str, meanings: &[(&str, T)]) -> Option<T> {
         let text = self.text(name)?;
         meanings.iter().find_map(|(word, meaning)| (*word == text.value).then_some(*meaning))
     }
 
-    /// [`Self::file`], with a private key in it.
+    /// Like [`Self::file`], and reports a file that other users can access.
     pub(super) fn private_file(&self, name: &str) -> Option<PathBuf> {
         let path = self.file(name)?;
         self.document.require_private(&self.at(name), &path);
         Some(path)
     }
 
-    /// The path of a file that is there. `None`: none is named, or it cannot be read, which is reported.
+    /// The path of an existing file. `None` if it is absent, or the file cannot be read, which is reported.
     pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         self.parsed(name, |text| {
             let path = self.document.directory.join(text);
@@ -198,7 +198,7 @@ impl<'a> Section<'a> {
         self.value(name, |value| Some(value.get_ref().as_array()?.iter().filter_map(text).collect()))
     }
 
-    /// The texts of a list as `parse` reads them; those that it refuses are reported.
+    /// The parsed texts of a list. Failures of `parse` are reported.
     pub(super) fn all_parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
         self.texts(name).iter().filter_map(|text| text.parse(&parse)).collect()
     }
@@ -218,12 +218,12 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// `None` also where the number does not fit its type.
+    /// `None` also if the number does not fit into `N`.
     pub(super) fn count<N: TryFrom<u64>>(&self, name: &str) -> Option<N> {
         self.value(name, |value| integer(value.get_ref())?.try_into().ok())
     }
 
-    /// Where the value stands, else the header.
+    /// The span of a value, or of the header if the value is absent.
     pub(super) fn at(&self, name: &str) -> Range<usize> {
         self.written(name).map_or_else(|| self.at.clone(), Spanned::span)
     }

@@ -1,4 +1,4 @@
-//! `[service.NAME]` and `[[public]]` to the specifications that `authz` compiles.
+//! `[service.NAME]` and `[[public]]`: reads the specifications that `authz` compiles.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -19,19 +19,19 @@ use crate::authz::{
     },
 };
 
-/// domain.md, "Entities": more prefixes than this belong to several services.
+/// docs/domain.md, "Entities". More prefixes should be several services.
 const MOST_PATHS: usize = 32;
-/// The group that everybody is in; the one name that the file alone can tell typos of.
+/// The group of all users, and the only group name that can be checked without the store.
 const EVERYBODY: &str = "all-users";
 
-/// The service, as far as it makes sense; what does not is reported.
+/// Reads a service. Problems are reported; `None` if they leave no service.
 pub(super) fn service(
     name: &SpannedText<'_>,
     section: &Section<'_>,
     upstreams: &[&str],
     dropped: &Arc<[FieldPattern]>,
 ) -> Option<ServiceSpec> {
-    // Everything is looked at before anything missing ends it.
+    // Everything is read before something missing ends the function, so that all problems are reported.
     let key = name.parse(service_key);
     let upstream = section.text("upstream");
     if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(&u.value.as_str())) {
@@ -54,7 +54,7 @@ pub(super) fn service(
     let title = section.text("title").map_or_else(|| name.value.clone(), |t| line(&t, 200));
     let about = section.text("about").map(|t| line(&t, 500)).unwrap_or_default();
     Some(ServiceSpec {
-        // Without any sound path the service would only be called pathless: an echo.
+        // Without a valid path, compilation would only report again that the service has none.
         paths: Some(paths).filter(|paths| !paths.is_empty())?,
         key: key?,
         title,
@@ -76,7 +76,7 @@ pub(super) fn service(
     })
 }
 
-/// A `[[public]]` rule.
+/// Reads a `[[public]]` rule.
 pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicSpec> {
     let service = section.text("service")?;
     if !services.contains(&service.value.as_str()) {
@@ -105,7 +105,7 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
     })
 }
 
-/// Reports a name that nothing in the file defines.
+/// Reports a reference to a table that does not exist.
 fn unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
     let advice = closest(&name.value, known.iter().copied()).map_or_else(
         || format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", ")),
@@ -134,7 +134,7 @@ fn paths(section: &Section<'_>) -> Vec<String> {
     section.all_parsed("paths", |path| prefix_or_path(path, true))
 }
 
-/// A path that a request could have: rules for others would never match.
+/// Checks that a request can have this path. A rule for another would never match.
 fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
     let refuse = |message: String, advice: String| Err((message, advice));
     if !path.starts_with('/') {
@@ -160,7 +160,7 @@ fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
     }
 }
 
-/// `None`: the default.
+/// `None` for the default.
 fn methods(section: &Section<'_>) -> Option<Vec<Method>> {
     if section.texts_if_any("methods")?.is_empty() {
         let advice = "leave `methods` out for the default, or name some";
@@ -226,7 +226,7 @@ fn allowance(word: &str) -> Option<Allowance> {
     }
 }
 
-/// Group names; whether the store has them is the store's affair, but one of them is built in.
+/// Reads group names, and warns about likely typos of the built-in one. The others are in the store.
 fn group_names(texts: &[SpannedText<'_>]) -> Vec<String> {
     for text in texts {
         let name = &text.value;
@@ -238,7 +238,7 @@ fn group_names(texts: &[SpannedText<'_>]) -> Vec<String> {
     texts.iter().map(|text| line(text, 200)).collect()
 }
 
-/// Text fit for one line of a page: no control characters, not empty, not endless.
+/// A trimmed text for one line of a page: without control characters, 1 to `longest` characters.
 fn line(text: &SpannedText<'_>, longest: usize) -> String {
     let shown = text.value.trim();
     if shown.is_empty() || shown.chars().count() > longest || shown.chars().any(char::is_control) {

@@ -1,5 +1,5 @@
-//! The written form held against the table of keys: unknown keys, wrong types, missing keys, all of
-//! them in one pass. What is left for `resolve` are meanings.
+//! Checks the configuration against the table of keys: unknown keys, wrong types and missing keys, all in one
+//! pass. `resolve` checks the meaning of values.
 
 use std::{borrow::Cow, ops::Range, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
     units,
 };
 
-/// Reports whatever in `table` does not fit `keys`. `path` is how the table is called in messages.
+/// Reports everything in `table` that does not fit `keys`. `path` is the table's name in messages.
 pub(super) fn check(
     document: &Document<'_>,
     keys: &'static [Key],
@@ -157,7 +157,7 @@ fn check_word(document: &Document<'_>, words: &[&str], text: &str, at: &Range<us
     document.error(at, format!("`{path}` does not know {text:?}"), advice);
 }
 
-/// What a kind is called, and an example of it.
+/// The name of a kind, and an example.
 fn form_of(kind: ValueKind) -> (&'static str, &'static str) {
     match kind {
         ValueKind::Text | ValueKind::Secret | ValueKind::Word(_) => ("text in quotes", "\"...\""),

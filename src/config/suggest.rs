@@ -1,6 +1,6 @@
-//! "Did you mean": the known word that a typo was closest to.
+//! "Did you mean": finds the known word that is closest to a typo.
 
-/// `None` when nothing is close enough to be more help than noise.
+/// `None` if no word is close enough to be helpful.
 pub fn closest<'w>(typo: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     const CLOSE: f64 = 0.75;
     let typo = typo.to_lowercase();
@@ -21,7 +21,7 @@ pub fn did_you_mean(word: &str) -> String {
     format!("did you mean {word:?}?")
 }
 
-/// `"a", "b" or "c"`.
+/// Joins words as `"a", "b" or "c"`.
 pub fn list(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
     match quoted.split_last() {

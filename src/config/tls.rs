@@ -1,4 +1,4 @@
-//! TLS of a listener, as it is written: its certificates, and whose certificates clients show.
+//! TLS settings: certificates of listeners, authorities for clients, issuers and upstreams.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::{
     settings::{TlsParts, Trust, UpstreamTls},
 };
 
-/// The certificates of a listener, and whether clients are asked for theirs.
+/// Reads a listener's certificates, and whether clients must show theirs.
 pub(super) fn resolve(section: &Section<'_>) -> Settings {
     let pairs: Vec<CertifiedKeyFiles> = section
         .tables("tls")
@@ -43,8 +43,8 @@ fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
         || Certificates::load(settings).map_err(|error| section.error(name, chain(&error), "")).is_ok()
 }
 
-/// Whom `ca` says to trust, or the system's authorities; an error about those is reported at `at`, and its
-/// advice calls the key `key`. `None`: neither can be used.
+/// The authorities in `ca`, or else those of the system. An error in the latter is reported at `at`, with the
+/// advice to set `key`. `None` if neither can be used.
 pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str)) -> Option<Trust> {
     if section.is_written("ca") {
         return section.file("ca").map(Trust::File);
@@ -62,7 +62,7 @@ pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str
     }
 }
 
-/// How an issuer of tokens is reached over TLS.
+/// The TLS settings for connections to an issuer of tokens.
 pub(super) fn issuer(section: &Section<'_>) -> Option<UpstreamTls> {
     let trust = authorities(section, (&section.at, "ca"))?;
     if section.document.outside == Outside::Ignored {

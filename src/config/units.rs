@@ -1,16 +1,16 @@
-//! Durations (`10s`, `500ms`, `1h`, `90d`) and sizes (`256m`, `32k`) as written.
+//! Parses durations (`10s`, `500ms`, `1h`, `90d`) and sizes (`256m`, `32k`).
 
 use std::time::Duration;
 
-/// What a duration may look like, for messages.
+/// The form of a duration, for messages.
 pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, w, such as \"10s\"";
-/// What a size may look like, for messages.
+/// The form of a size, for messages.
 pub const SIZE_FORM: &str = "a number of bytes and perhaps one of k, m, g (of 1024), such as \"256m\"";
 
-/// The longest duration that makes sense here; also keeps every later sum in range.
+/// The longest duration, which keeps every later sum in range.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// `None` when it is not of the form or beyond a century.
+/// `None` if it is malformed or longer than a century.
 pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
@@ -25,7 +25,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.checked_mul(millis)?)).filter(|d| *d <= LONGEST)
 }
 
-/// `None` when it is not of the form or beyond 2^63 bytes.
+/// `None` if it is malformed or at least 2^63 bytes.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {

@@ -1,4 +1,4 @@
-//! What stands in `[upstream.NAME]`.
+//! `[upstream.NAME]`.
 
 use std::num::NonZeroUsize;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// `None` where something essential is missing; that has been reported.
+/// `None` if something essential is missing, which has been reported.
 pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<UpstreamSettings> {
     let urls = urls(section);
     let host = section.parsed("host", |text| {
@@ -155,7 +155,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     Some(loaded)
 }
 
-/// Whether requests to this url come back to one of these addresses.
+/// Whether requests to this URL arrive at one of these addresses.
 pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
     listen.iter().any(|listen| match (&listen.address, url.host()) {
         (Address::Tcp(own), host) if own.port() == url.port() => match host {
