@@ -1,6 +1,6 @@
-//! Every key of `gateway.toml`, once. The check for unknown keys and wrong types, the JSON Schema and the tables of
-//! `docs/configuration.md` are made from these tables (`PERMGATE_WRITE_DOCS=1 cargo test --test docs` writes the last).
-//! A default is written as it would be in the file; the comment above it says why.
+//! Every key of `gateway.toml`. From these tables come the check of keys and types, the JSON Schema, and the
+//! tables of `docs/configuration.md` (written by `PERMGATE_WRITE_DOCS=1 cargo test --test docs`). A default
+//! is written as in the file; the comment above a key gives the reason for it.
 
 mod admin;
 mod budgets;
@@ -51,7 +51,7 @@ pub const ROOT: &[Key] = &[
 ];
 
 const SERVER: &[Key] = &[
-    // Loopback: a gateway that nobody has configured yet serves its own machine only.
+    // Loopback: an unconfigured gateway serves only its own machine.
     key(
         "listen",
         ValueKind::Texts,
@@ -65,26 +65,26 @@ const SERVER: &[Key] = &[
     ),
     key("tls", ValueKind::TableOrTables(TLS), "Certificates, chosen by server name; the first one if none matches."),
     key("tls_client_ca", ValueKind::Text, "PEM file: the authorities that sign clients' certificates."),
-    // Whoever names authorities wants to know who comes.
+    // Operators who name authorities usually want certificates to be required.
     key("tls_client_certificate", ValueKind::Word(&["required", "optional"]), "Whether a client must show a certificate.")
         .or(r#""required""#),
-    // The owner alone; a proxy of another user needs its group let in.
+    // The owner only. If the proxy in front is another user, its group must be let in.
     key("unix_mode", ValueKind::Text, "The mode of unix sockets that are listened on. Not reloadable.").or(r#""0600""#),
-    // Nobody may say on whose behalf a request comes until somebody is named.
+    // No peer may report another client's address unless it is listed.
     key(
         "trusted_proxies",
         ValueKind::Texts,
         "Networks whose `Forwarded` and `X-Forwarded-*` fields are believed; `\"unix\"`: peers on unix sockets.",
     )
     .or("[]"),
-    // A header that clients could write themselves is not looked for.
+    // Otherwise clients could send the header themselves.
     key(
         "proxy_protocol",
         ValueKind::Word(&["off", "required"]),
         "`\"required\"`: connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.",
     )
     .or(r#""off""#),
-    // The list has what well-known products believe; what else an upstream believes, its operator knows.
+    // The built-in list covers well-known products. Only the operator knows what else an upstream trusts.
     key(
         "drop_fields",
         ValueKind::Texts,
@@ -93,7 +93,7 @@ const SERVER: &[Key] = &[
     .or("[]"),
     key("workers", ValueKind::Count(1, 1024), "Worker threads; one per core unless set. Not reloadable."),
     key("max_body", ValueKind::Size, "Largest request body, 413 beyond; unlimited unless set."),
-    // Longer than a usual deployment waits before it kills, shorter than it is patient with.
+    // Enough for most requests, and less than the stop timeouts of `deploy/` (45 s).
     key("drain", ValueKind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(r#""30s""#),
     key("limits", ValueKind::Table(LIMITS), "Sizes and counts."),
     key(
@@ -110,15 +110,15 @@ const TLS: &[Key] = &[
 ];
 
 const LIMITS: &[Key] = &[
-    // Room for a 16 KiB field beside the usual dozen; more is refused with 431.
+    // Room for a field of 16 KiB and a dozen usual ones.
     key("head", ValueKind::Size, "Request line and header fields together; 431 beyond.").or(r#""32k""#),
-    // The largest cookie and the longest credential fit four times over.
+    // Four times the largest cookie; a credential is much shorter.
     key("field", ValueKind::Size, "One header field, name and value; 431 beyond.").or(r#""16k""#),
-    // Browsers send 20, chains of proxies add 10.
+    // Browsers send about 20, chains of proxies add 10.
     key("fields", ValueKind::Count(1, 1000), "Number of header fields; 431 beyond.").or("200"),
-    // Longer targets are refused by most upstreams anyway.
+    // Most upstreams refuse longer targets anyway.
     key("target", ValueKind::Size, "The request target; 414 beyond.").or(r#""16k""#),
-    // About 300 MB of memory when each is busy; two descriptors each.
+    // When all are busy, about 300 MB of memory; two descriptors each.
     key("connections", ValueKind::Count(1, 10_000_000), "Connections over all workers.").or("10000"),
     key(
         "connections_per_address",
@@ -128,19 +128,18 @@ const LIMITS: &[Key] = &[
 ];
 
 const TIMEOUTS: &[Key] = &[
-    // Any live client sends its head in one go; ten seconds is for lossy links, not for slow attackers.
+    // Clients send the head at once; ten seconds allow for lossy links, not for slow attackers.
     key("head", ValueKind::Duration(1), "From the first byte of a request until its head is complete.")
         .or(r#""10s""#),
-    // Two round trips; as for the head.
+    // Two round trips, with the same allowance as the head.
     key("tls_handshake", ValueKind::Duration(1), "The TLS handshake.").or(r#""10s""#),
-    // Between two requests of one client; the usual value of load balancers.
     key("idle", ValueKind::Duration(1), "Between two requests. Longer than balancers in front keep connections (AWS ALB: 60 s), so that it is the balancer that closes.").or(r#""75s""#),
-    // A body that is wanted and does not come.
+    // Ends requests whose body is needed but does not arrive.
     key("body", ValueKind::Duration(1), "Between two pieces of a request body, until the response begins.")
         .or(r#""30s""#),
-    // An answer that is not taken.
+    // Ends responses that the client does not read.
     key("write", ValueKind::Duration(1), "How long a client may take nothing at all of a response; one that reads slowly is not cut.").or(r#""60s""#),
-    // A client that is gone is found before an idle one would be closed.
+    // Finds a dead client sooner than an idle one is closed.
     key(
         "ping",
         ValueKind::Duration(1),
@@ -150,9 +149,9 @@ const TIMEOUTS: &[Key] = &[
 ];
 
 const STORE: &[Key] = &[
-    // Beside the file that names it.
+    // Next to the configuration file.
     key("path", ValueKind::Text, "The store's directory. Not reloadable.").or(r#""permgate-data""#),
-    // sled needs room to open on a full disk; this much is given back to it.
+    // sled needs free space to open a store; a full disk gets this much back.
     key(
         "ballast",
         ValueKind::Size,
@@ -184,7 +183,7 @@ const TOKENS: &[Key] = &[
         ValueKind::Duration(1000),
         "The longest lifetime of a new token; unlimited unless set.",
     ),
-    // A pipeline asks for it; a thief would like it, too.
+    // Useful to pipelines, but also to a thief of the token.
     key("self_rotation", ValueKind::Flag, "A token may replace itself by `POST /.permgate/rotate`.")
         .or("false"),
     key(
@@ -192,7 +191,7 @@ const TOKENS: &[Key] = &[
         ValueKind::Duration(1000),
         "Answers carry `Deprecation` and `Sunset` for so long before their token ends, and while it is in its grace; never unless set.",
     ),
-    // No pipeline needs more; a script gone wild stops here.
+    // No pipeline needs more; stops a runaway script.
     key("max_per_user", ValueKind::Count(1, 1_000_000), "Live tokens per user.").or("500"),
 ];
 
@@ -230,20 +229,21 @@ const CLAIM: &[Key] = &[
 ];
 
 const ASSERTION: &[Key] = &[
-    // What upstreams expect as `iss`; one name for all gateways of a team, unless they tell them apart.
+    // The `iss` that upstreams expect. The same for all gateways of a team, unless upstreams distinguish
+    // them.
     key("issuer", ValueKind::Text, "The claim `iss`.").or(r#""permgate""#),
-    // Time for a queue in front of the upstream and clocks that differ a little, no more.
+    // Allows for a queue in front of the upstream and slightly different clocks, not for more.
     key("lifetime", ValueKind::Duration(1000), "How long an assertion is valid, 30s at most.").or(r#""30s""#),
-    // Small, fast, and nothing to choose wrong.
+    // Small and fast, with no parameters to choose wrongly.
     key(
         "algorithm",
         ValueKind::Word(&["EdDSA", "ES256"]),
         "The algorithm of the keys that permgate creates (`EdDSA`: Ed25519); verifiers name the same one.",
     )
     .or(r#""EdDSA""#),
-    // A key that leaked unseen is of no use for longer.
+    // Limits how long a key that leaked unnoticed can be used.
     key("rotate", ValueKind::Duration(4000), "How long a key signs.").or(r#""30d""#),
-    // Verifiers ask for the keys every few minutes; an hour includes an outage of theirs.
+    // Verifiers fetch the keys every few minutes; an hour allows for an outage on their side.
     key(
         "publish_ahead",
         ValueKind::Duration(2000),
@@ -286,7 +286,7 @@ const LOG: &[Key] = &[
 ];
 
 const METRICS: &[Key] = &[
-    // Dashboards and alerts get one release to change over.
+    // Gives dashboards and alerts one release to change over.
     key(
     "old_names",
     ValueKind::Flag,

@@ -58,7 +58,7 @@ fn the_example_is_valid_and_without_warnings() {
     );
 }
 
-/// Every key of the table with its dotted path, tables of names as `NAME`.
+/// Every key with its dotted path, without the names of named tables.
 fn every_key() -> Vec<(String, &'static Key)> {
     fn walk(keys: &'static [Key], path: &str, found: &mut Vec<(String, &'static Key)>) {
         for key in keys {
@@ -78,7 +78,7 @@ fn every_key() -> Vec<(String, &'static Key)> {
     found
 }
 
-/// A text without one of its tables.
+/// Returns the text without one of its tables.
 fn without(header: &str, text: &str) -> String {
     let (before, after) = text.split_once(header).unwrap();
     let rest = after.find("\n[").map_or("", |at| &after[at + 1..]);
@@ -87,13 +87,13 @@ fn without(header: &str, text: &str) -> String {
 
 #[test]
 fn the_example_names_every_key_and_its_default() {
-    // With its comments taken away, whatever is commented out must be valid too.
+    // Everything that is commented out must be valid too.
     let uncommented: String = EXAMPLE.lines().skip(3).fold(String::new(), |mut text, line| {
         let line = line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#'));
         let elsewhere =
             ["tls", "keys", "ca =", "client_secret", "user_header"].iter().any(|name| line.starts_with(name));
         let line = if elsewhere { "# a file, or a variable" } else { line };
-        // What is off unless written may need what is empty unless written.
+        // Some settings that are off by default need others that are empty by default.
         let line = line.replace("trusted_proxies = []", "trusted_proxies = [\"unix\"]");
         writeln!(text, "{line}").unwrap();
         text
@@ -234,7 +234,7 @@ fn old_names_of_metrics_are_warned_of_until_they_are_switched_off() {
 #[test]
 fn warnings() {
     let check = |name: &str, text: &str, expected: &[&str]| {
-        // Behind everything, so that no line moves.
+        // Appended at the end, so that line numbers stay the same.
         let text = format!("{text}\n[metrics]\nold_names = false\n");
         let warnings: Vec<String> =
             read(&text).unwrap().warnings.into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect();
@@ -351,7 +351,7 @@ proptest! {
         let _ = read(&text);
     }
 
-    /// Lines of the example, cut, doubled and shuffled, reach deeper than noise does.
+    /// Cut, repeated and shuffled lines of the example reach more code than random text.
     #[test]
     fn any_mixture_of_lines_is_judged_without_panic(
         picks in proptest::collection::vec((0usize..200, 0usize..120), 0..40),

@@ -4,14 +4,14 @@ use super::TLS;
 use crate::config::key::{Key, ValueKind, key};
 
 pub(super) const ADMIN: &[Key] = &[
-    // Loopback and a socket whose peer the kernel vouches for.
+    // Loopback, and a socket whose peer the kernel identifies.
     key("listen", ValueKind::Texts, "Addresses as in `server.listen`. Not reloadable.").or(r#"["127.0.0.1:8081", "unix:permgate.sock"]"#),
     key("tls", ValueKind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets have none."),
     key("tls_client_ca", ValueKind::Text, "As `server.tls_client_ca`."),
-    // Whoever names authorities wants to know who comes.
+    // Operators who name authorities usually want certificates to be required.
     key("tls_client_certificate", ValueKind::Word(&["required", "optional"]), "As `server.tls_client_certificate`.")
         .or(r#""required""#),
-    // Beside the addresses listened on and `localhost`, which are always in it.
+    // In addition to the addresses listened on and `localhost`, which are always allowed.
     key(
         "hosts",
         ValueKind::Texts,
@@ -43,21 +43,21 @@ pub(super) const ADMIN: &[Key] = &[
         ValueKind::Table(OIDC),
         "Sign-in by an OpenID Connect provider; needs `admin.url`.",
     ),
-    // What software behind a gateway calls its first account.
+    // The names that applications behind a gateway give to their first account.
     key(
         "reserved_logins",
         ValueKind::Texts,
         "Logins that upstreams trust by name: taking one needs the permission `admin-write`.",
     )
     .or(r#"["admin", "root", "administrator"]"#),
-    // More than a person or a pipeline makes, and little beside what the store takes.
+    // More than a person or a pipeline needs, and little compared with what the store can take.
     key(
         "write_rate",
         ValueKind::Text,
         "Changes that one account may make in a time, as in `limits.rate`; 429 beyond. Whatever only takes power away, the operator's socket and imports are not counted.",
     )
     .or(r#""50/s""#),
-    // A page of tokens that somebody tidies up.
+    // Enough to tidy up a page of tokens.
     key("write_burst", ValueKind::Count(1, 10_000_000), "How many of them may come at once after a pause.")
         .or("500"),
     key(
@@ -66,7 +66,7 @@ pub(super) const ADMIN: &[Key] = &[
         "Networks of proxies in front whose `Forwarded` or `X-Forwarded-For` names the client; `\"unix\"`: peers on unix sockets. Not reloadable.",
     )
     .or("[]"),
-    // Scrapers of this machine need no token; who comes through a proxy of this machine is a stranger.
+    // Scrapers on this machine need no token, but requests through a proxy on this machine do.
     key(
         "metrics",
         ValueKind::Text,
@@ -97,12 +97,12 @@ const OIDC: &[Key] = &[
         "`\"file:PATH\"` or `\"env:NAME\"`; none for a public client, which only PKCE protects.",
     ),
     key("title", ValueKind::Text, "The provider's name on the sign-in button.").or("\"single sign-on\""),
-    // OpenID Connect Core, 5.4: login, name and address are in these.
+    // OpenID Connect Core, 5.4: these contain login, name and address.
     key("scopes", ValueKind::Texts, "The scopes that are requested; `\"openid\"` must be one of them.").or("[\"openid\", \"profile\", \"email\"]"),
     key("login_claim", ValueKind::Text, "The claim that becomes the login of a new account.")
         .or("\"preferred_username\""),
     key("groups_claim", ValueKind::Text, "The claim that lists groups.").or("\"groups\""),
-    // The provider decides about nobody's power unless told so.
+    // By default the provider does not give anyone power.
     key(
         "groups",
         ValueKind::TextsOrTables(OIDC_GROUP),

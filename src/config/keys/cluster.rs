@@ -7,7 +7,7 @@ pub(super) const CLUSTER: &[Key] = &[
     key("prefix", ValueKind::Text, "In front of every key in etcd. One for each cluster of gateways.")
         .or(r#""/permgate""#),
     key("node", ValueKind::Text, "This gateway's name among the others.").required(),
-    // Longer than an election of etcd takes, short enough to wait for.
+    // Longer than an election of etcd takes, and short enough to wait for.
     key(
         "lease",
         ValueKind::Duration(5000),

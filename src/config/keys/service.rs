@@ -15,7 +15,7 @@ pub(super) const SERVICE: &[Key] = &[
     ),
     key("readers", ValueKind::Texts, "Groups that may read this service. Without any, only holders of `read-service` may."),
     key("methods", ValueKind::Texts, "Methods that pass, 405 beyond; all but TRACE and CONNECT unless set."),
-    // The reading methods of RFC 9110 that change nothing.
+    // The safe methods of RFC 9110 except TRACE.
     key("read_methods", ValueKind::Texts, "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).")
         .or(r#"["GET", "HEAD", "OPTIONS"]"#),
     key(
@@ -24,7 +24,7 @@ pub(super) const SERVICE: &[Key] = &[
         "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or what replaces it: `\"file:PATH\"`, `\"env:NAME\"`.",
     )
     .or(r#""strip""#),
-    // The one that no browser sends by itself and every cache knows to be private.
+    // Browsers never send it on their own, and caches treat the response as private.
     key(
         "credentials",
         ValueKind::Texts,
@@ -74,14 +74,14 @@ pub(super) const LIMIT: &[Key] = &[
         "How many may come at once after a pause; the rate's number unless set.",
     ),
     key("concurrent", ValueKind::Count(1, 10_000_000), "How many at one time, streams included."),
-    // A package manager opens a few dozen connections at once and gives up after a few refusals.
+    // A package manager opens a few dozen connections at once, and gives up after a few refusals.
     key(
         "queue",
         ValueKind::Count(0, 10_000),
         "How many beyond `concurrent` may wait for a place; 429 beyond.",
     )
     .or("100"),
-    // Shorter than any client's own patience.
+    // Shorter than the timeouts of clients.
     key("queue_timeout", ValueKind::Duration(1), "How long they may wait; 429 beyond.").or(r#""5s""#),
 ];
 

@@ -9,7 +9,7 @@ pub(super) const UPSTREAM: &[Key] = &[
         "`\"http://HOST:PORT\"`, `\"https://HOST\"`, `\"h2c://HOST:PORT\"` or `\"unix:PATH\"`; with a weight: `{ url = \"...\", weight = 3 }`.",
     )
     .required(),
-    // Fair without knowing anything.
+    // Fair without any further information.
     key(
         "balance",
         ValueKind::Word(&["round-robin", "least-requests", "hash"]),
@@ -17,7 +17,7 @@ pub(super) const UPSTREAM: &[Key] = &[
     )
     .or(r#""round-robin""#),
     key("host", ValueKind::Text, "The Host field sent upstream; the client's own unless set."),
-    // What the url and the other side's answer say is seldom wrong.
+    // The URL and negotiation rarely give the wrong version.
     key(
         "http",
         ValueKind::Word(&["auto", "1.1", "2"]),
@@ -28,10 +28,10 @@ pub(super) const UPSTREAM: &[Key] = &[
     key("timeouts", ValueKind::Table(UPSTREAM_TIMEOUTS), "Deadlines for the upstream."),
     key("eject", ValueKind::Table(EJECT), "When one of several urls is left out after failures."),
     key("health", ValueKind::Table(HEALTH), "Health checks of each url; off unless set."),
-    // Once meets a connection that was just given up; more often only multiplies a burden.
+    // Once covers a connection that was just closed; more would only add load.
     key("retries", ValueKind::Count(0, 10), "How often a request is sent again where that does no harm.")
         .or("1"),
-    // The usual life of a record that is meant to change.
+    // The usual TTL of a record that is meant to change.
     key("resolve", ValueKind::Duration(1000), "How often host names are looked up.").or(r#""30s""#),
     key(
         "max_connections",
@@ -43,10 +43,10 @@ pub(super) const UPSTREAM: &[Key] = &[
         ValueKind::Count(1, 1_000_000),
         "Requests at one time over all workers; unlimited unless set.",
     ),
-    // A burst, not a crowd.
+    // Enough for a burst, not for lasting overload.
     key("queue", ValueKind::Count(0, 1_000_000), "Requests that may wait while one of these limits is reached; 503 beyond.")
         .or("100"),
-    // Who waits longer is better told so.
+    // A client that would have to wait longer had better get the error.
     key("queue_timeout", ValueKind::Duration(1), "How long they may wait; 503 beyond.").or(r#""1s""#),
 ];
 
@@ -58,12 +58,12 @@ const UPSTREAM_TLS: &[Key] = &[
 ];
 
 const UPSTREAM_TIMEOUTS: &[Key] = &[
-    // A TCP handshake within a data centre takes a millisecond; two seconds include one lost packet.
+    // A TCP handshake within a data centre takes a millisecond; two seconds allow for one lost packet.
     key("connect", ValueKind::Duration(1), "Until a connection is made; 502 beyond.").or(r#""2s""#),
-    // Reports and exports think for long before they speak.
+    // Reports and exports take long to produce their first byte.
     key("first_byte", ValueKind::Duration(1), "Until the head of the response; 504 beyond.").or(r#""60s""#),
     key("body_idle", ValueKind::Duration(1), "Between two pieces of the response body.").or(r#""60s""#),
-    // WebSockets that mean to live ping more often than once an hour.
+    // A WebSocket in use pings more often than once an hour.
     key(
         "stream_idle",
         ValueKind::Duration(1),
@@ -77,23 +77,24 @@ const UPSTREAM_TIMEOUTS: &[Key] = &[
     )
     .or(r#""5m""#),
     key("tunnel_idle", ValueKind::Duration(1), "How long a tunnel (a WebSocket or another upgrade) may stay silent.").or(r#""1h""#),
-    // Shorter than the keep-alive of usual upstreams (nginx 75 s, Jetty 30 s, Node 5 s is retried).
+    // Shorter than the keep-alive of common upstreams (nginx 75 s, Jetty 30 s); for Node (5 s), retries
+    // apply.
     key("pool_idle", ValueKind::Duration(0), "How long an idle connection is kept, unless the upstream announces less.").or(r#""15s""#),
 ];
 
 const URL: &[Key] = &[
     key("url", ValueKind::Text, "As a text in `urls`.").required(),
-    // All alike.
+    // All URLs alike.
     key("weight", ValueKind::Count(0, 1000), "This url's share of the requests; 0 drains it.").or("1"),
 ];
 
 const HEALTH: &[Key] = &[
     key("path", ValueKind::Text, "The path that is requested, with GET and without credentials.").required(),
-    // Six questions a minute burden nobody.
+    // Six requests a minute are no load.
     key("interval", ValueKind::Duration(10), "Between two checks.").or(r#""10s""#),
-    // Whoever takes longer to say that it is well is not.
+    // An upstream that takes longer for its health check is not healthy.
     key("timeout", ValueKind::Duration(10), "Until the head of the response.").or(r#""2s""#),
-    // One sound answer may be the last before the next crash.
+    // A single good response may be the last before the next crash.
     key("rise", ValueKind::Count(1, 1000), "Good responses in a row that bring a url back.").or("2"),
     // As for ejection.
     key("fall", ValueKind::Count(1, 1000), "Failures in a row that take a url out.").or("3"),
@@ -103,7 +104,7 @@ const HEALTH: &[Key] = &[
 const EJECT: &[Key] = &[
     // One lost connection is chance, three in a row are not.
     key("failures", ValueKind::Count(1, 1000), "Failures in a row after which a url is left out.").or("3"),
-    // For a start; it doubles while the url stays bad.
+    // For the first time; it doubles while the URL keeps failing.
     key("for", ValueKind::Duration(1), "How long it is left out; doubled each time, up to 60s.")
         .or(r#""5s""#),
 ];

@@ -1,4 +1,4 @@
-//! What several gateways have to share.
+//! Settings that several gateways must share.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn what_gateways_of_a_cluster_sign_by_comes_from_files() {
         let section = "[store.cluster]\nendpoints = [\"http://localhost:2379\"]\nnode = \"a\"\n";
         let text = format!("{SMALL}{addition}{}", if cluster { section } else { "" });
         let errors = errors_of(&text);
-        // A plain build says that it cannot do it at all.
+        // A build without the feature reports that it lacks it.
         let errors: Vec<_> = errors.iter().filter(|error| !error.contains("was built without")).collect();
         assert_eq!(errors.len(), expected.len(), "{name}: {errors:?}");
         for (error, expected) in errors.iter().zip(expected) {

@@ -1,4 +1,4 @@
-//! Mistakes in a file, one by one: what is said, where, and what to do instead.
+//! Mistakes in a file, one by one: the error, its place and its advice.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! `[admin.oidc]`: what it comes to, and what it is refused for.
+//! `[admin.oidc]`: how it is read, and its errors.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! What a text names outside itself: secrets that others can read, files that are too large, and callers who may
-//! not learn what there is.
+//! What a text names outside itself: secrets that others can read, files that are too large, and callers that
+//! must not learn what exists.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -8,7 +8,7 @@ use crate::config::check_text;
 
 const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/net/certs");
 
-/// A listener with TLS, an upstream with a certificate of ours, a credential and keys for assertions.
+/// A listener with TLS, an upstream with a client certificate, a credential, and keys for assertions.
 const EVERY_SECRET: &str = r#"version = 1
 [server]
 tls = { cert = "one.crt", key = "one.key" }
@@ -63,7 +63,6 @@ fn secrets_that_others_can_read_are_found_one_by_one() {
     }
 }
 
-/// M6 of the review of 2026-11-28.
 #[test]
 fn a_file_is_read_only_as_far_as_it_can_be_what_it_should_be() {
     let directory = directory();
@@ -80,7 +79,7 @@ fn a_file_is_read_only_as_far_as_it_can_be_what_it_should_be() {
     }
 }
 
-/// M6: the same words for what is there and for what is not.
+/// The result is the same for what exists and what does not.
 #[test]
 fn a_text_that_is_checked_blindly_tells_nothing_of_files_and_variables() {
     let directory = directory();

@@ -1,4 +1,4 @@
-//! `[upstream.NAME]`: what it comes to, and its mistakes.
+//! `[upstream.NAME]`: how it is read, and its errors.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ fn an_upstream_that_is_this_gateway_is_named() {
     check("unix:/run/gate.sock", "unix:/run/gate.sock", true);
     check("127.0.0.1:8090", "http://0.0.0.0:8090", true);
     check("127.0.0.1:8090", "http://[::ffff:127.0.0.1]:8090", true);
-    // Low 10: the admin listener's, by default.
+    // The admin listener's default addresses.
     check("127.0.0.1:8090", "http://127.0.0.1:8081", true);
     check("127.0.0.1:8090", "unix:permgate.sock", true);
     check("127.0.0.1:8090", "http://127.0.0.1:8091", false);
