@@ -96,8 +96,8 @@ impl<'a> Acting<'a> {
         }
     }
 
-    /// The subset rule: an actor must have the power that it gives, or that an account has which it takes
-    /// over.
+    /// The subset rule: an actor cannot give power that it lacks, or take over an account that has such
+    /// power.
     pub(super) fn require_cover(&self, power: &Power) -> Result<(), AdminError> {
         if self.power.covers(power) {
             Ok(())

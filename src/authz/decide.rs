@@ -33,7 +33,7 @@ pub struct Query<'a> {
     /// Hosts that a trusted proxy names besides `host`.
     pub stated_hosts: &'a [String],
     pub path: Result<RequestPath<'a>, PathError>,
-    /// Whether path or query contain a permgate token.
+    /// Whether the path or the query contains a permgate token.
     pub token_in_url: bool,
     pub credential: Credential,
     /// The client's address; behind trusted proxies, the one that they report.
@@ -310,7 +310,7 @@ impl<'a> Denial<'a> {
         answer
     }
 
-    /// Whether the response says more than that of its reason alone.
+    /// Whether the response has details beyond those of its reason.
     pub fn is_particular(&self) -> bool {
         let may_name =
             matches!(self.reason, Reason::ScopeDenied | Reason::ReadOnlyScope | Reason::MethodNotAllowed);

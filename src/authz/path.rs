@@ -7,8 +7,8 @@ pub use readings::Reading;
 
 mod readings;
 
-/// A path that is acceptable to every service. Borrowed from the request target, so that the judged bytes are
-/// the forwarded bytes.
+/// A path that passes the checks that do not depend on the service. Borrowed from the request target, so that
+/// the judged bytes are the forwarded bytes.
 #[derive(Clone, Debug)]
 pub struct RequestPath<'a> {
     literal: &'a str,

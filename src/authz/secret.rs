@@ -172,7 +172,7 @@ fn draw<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
     while have < N {
         let mut bytes = Zeroizing::new([0; 64]);
         fill(bytes.as_mut_slice());
-        // 248 is the largest multiple of 62 in a byte: larger values would favour some characters.
+        // 248 is the largest multiple of 62 in a byte: values from there on would favour some characters.
         let fair = bytes.iter().filter(|b| **b < 248).map(|b| ALPHABET[usize::from(*b % 62)]);
         for (place, character) in drawn[have..].iter_mut().zip(fair) {
             *place = character;

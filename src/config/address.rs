@@ -73,7 +73,7 @@ pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
 pub(super) fn is_local(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        // Whoever passes the socket chose its address. It is checked once it is there.
+        // The process that passes the socket chose its address, which is checked once the socket is there.
         Address::Unix(_) | Address::Inherited(_) => true,
     }
 }

@@ -27,7 +27,7 @@ pub enum ValueKind {
     Word(&'static [&'static str]),
     Texts,
     Words(&'static [&'static str]),
-    /// A list of texts and tables. A table says more than a text.
+    /// A list whose items are texts, or tables with further settings.
     TextsOrTables(&'static [Key]),
     Table(&'static [Key]),
     /// `{...}` or `[{...}, ...]`.

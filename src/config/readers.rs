@@ -1,5 +1,5 @@
 //! Warns about readers that are not groups. Groups are in the store, so the check needs both. An unknown name
-//! is no error, since the group may be created later; until then it makes nobody a reader.
+//! is no error, since the group may be created later; until then it has no effect.
 
 use super::{
     Config, Problem,

@@ -328,7 +328,7 @@ fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);
             if !free && !seen.insert(address) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");
-                // A default is nobody's mistake, so the error points to what is written.
+                // The default is not the operator's mistake, so the error points to what is written.
                 let at = if section.is_written("listen") { section } else { &written[0].1 };
                 at.error("listen", message, "give each listener its own address");
             }

@@ -101,8 +101,8 @@ pub(super) fn of_roles(accounts: &Accounts, keys: &[String]) -> Permissions {
     roles.fold(Permissions::NONE, |all, role| all.union(role.permissions.iter().copied().collect()))
 }
 
-/// The groups that a service's upstream may be told about: `identity_groups` if set, even with `identity =
-/// "none"`, which the next reload may change; otherwise the readers, unless `identity` is none.
+/// The groups that a service's upstream may be told about: `identity_groups` if set, even while `identity` is
+/// none, since the next reload may change that; otherwise the readers, unless `identity` is none.
 fn identity_groups(service: &Service) -> &[String] {
     match (service.spec.identity, &service.spec.identity_groups) {
         (Identity::None, None) => &[],

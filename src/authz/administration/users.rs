@@ -28,7 +28,7 @@ pub(super) fn find_for<'a>(
     }
 }
 
-/// Checks a new user. Whoever sets its password can act as that user, so a password needs further rights.
+/// Checks a new user. Setting its password lets the actor act as that user, so it requires further rights.
 pub fn create(world: &World<'_>, acting: &Acting<'_>, record: UserRecord) -> Result<UserRecord, AdminError> {
     acting.require(Permission::CreateUser)?;
     let record = checked(record)?;

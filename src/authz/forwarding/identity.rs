@@ -79,7 +79,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A user's identity as a service's upstream is told.
+/// A user's identity as it is reported to a service's upstream.
 #[derive(Clone, Copy)]
 pub struct Told<'a> {
     pub user: &'a User,
@@ -88,8 +88,8 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// Whether what the upstream was told is still true, given what it would be told `now`. An added group
-    /// does not make it false.
+    /// Whether the reported identity is still true, given the one that would be reported `now`. An added
+    /// group does not make it false.
     pub fn holds(self, now: Told<'_>) -> bool {
         let identity = &self.service.spec.identity;
         if !identity.has_headers() && !identity.has_assertion() {

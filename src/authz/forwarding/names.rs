@@ -18,7 +18,7 @@ pub enum Side {
     ResponseTrailers,
 }
 
-/// Whether a field crosses the gateway. The caller treats `Authorization`, `Destination` and cookies.
+/// Whether a field crosses the gateway. `Authorization`, `Destination` and cookies are left to the caller.
 pub fn crosses(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
     if concerns_one_connection(name) || side.is_trailers() && is_never_a_trailer(name) {
         return false;
