@@ -1,4 +1,4 @@
-//! `[upstream.NAME]`.
+//! `[upstream.NAME]`: reads the settings of an upstream.
 
 use std::num::NonZeroUsize;
 

@@ -1,4 +1,4 @@
-//! `[admin]`.
+//! The keys of `[admin]`.
 
 use super::TLS;
 use crate::config::key::{Key, ValueKind, key};

@@ -1,4 +1,4 @@
-//! `[service.NAME]`, `[[public]]` and `[[limits]]`.
+//! The keys of `[service.NAME]`, `[[public]]` and `[[limits]]`.
 
 use crate::config::key::{Key, ValueKind, key};
 

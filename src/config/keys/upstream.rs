@@ -1,4 +1,4 @@
-//! `[upstream.NAME]`.
+//! The keys of `[upstream.NAME]`.
 
 use crate::config::key::{Key, ValueKind, key};
 
