@@ -1,8 +1,8 @@
-//! Sockets: listeners, accept, TLS, deadlines, connection limits, drain, and hyper over them. Knows
-//! no domain.
+//! Sockets: listeners, accept, TLS, deadlines, connection limits, drain, and hyper on top of them. Contains
+//! no domain logic.
 //!
-//! A worker is one OS thread with a local runtime of its own; everything here that is not `Send`
-//! belongs to one worker. What hyper leaves open about framing is judged in `framing`, once.
+//! A worker is one OS thread with its own local runtime. Everything here that is not `Send` belongs to one
+//! worker. What hyper leaves open about message framing is checked in `framing` only.
 
 mod accept;
 mod bind;
@@ -46,27 +46,28 @@ pub use self::{
     worker::{Drain, Drained, Draining, Worker, drain},
 };
 
-/// What a listener serves: the proxy on workers, the admin router on the control thread.
+/// The HTTP service behind a listener: the proxy on the workers, the admin router on the control thread.
 pub trait Service: 'static {
-    /// Dropped once its last byte has been handed to the kernel (over HTTP/2: to h2), or the
-    /// connection is over: what lives in it sees the whole answer.
+    /// The body of a response. It is dropped when its last byte has been handed to the kernel (over HTTP/2:
+    /// to h2) or the connection has ended, so a guard inside it covers the whole response.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Unpin + 'static;
 
-    /// Called with a head that is within every limit and whose framing is unambiguous. The future is
+    /// Handles one request, whose head is within every limit and whose framing is unambiguous. The future is
     /// dropped when the client goes away or the connection is aborted.
     ///
-    /// An extended CONNECT of HTTP/2 (RFC 8441) arrives as the `GET` with `Upgrade` that it stands
-    /// for, and is answered with 101 as in HTTP/1.1.
+    /// An extended CONNECT of HTTP/2 (RFC 8441) arrives as the equivalent `GET` with `Upgrade`, and is
+    /// accepted with 101 as in HTTP/1.1.
     ///
-    /// The request is boxed because it passes through many futures: each would hold room for it, and copy it.
+    /// The request is boxed because many futures hold it. Each would otherwise reserve space for it and copy
+    /// it.
     fn call(
         self: Rc<Self>,
         request: Box<http::Request<RequestBody>>,
         client: Rc<Connection>,
     ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
 
-    /// Counts and logs an error before a request, and answers it with `error.status()`. An HTTP/1 connection
-    /// closes after it.
+    /// Counts and logs an error that prevented a request, and returns a response with `error.status()`. An
+    /// HTTP/1 connection closes after it.
     fn reject(&self, error: RequestError, connection: &Connection) -> http::Response<bytes::Bytes>;
 
     /// Counts or logs an event of a connection.
@@ -75,7 +76,7 @@ pub trait Service: 'static {
     }
 }
 
-/// An event that [`Service::observe`] gets.
+/// An event of a connection, for [`Service::observe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionEvent<'a> {
     /// A connection was accepted; `Closed` always follows.
@@ -83,7 +84,8 @@ pub enum ConnectionEvent<'a> {
     Closed,
     /// A TLS handshake has succeeded or failed.
     Handshake(tls::Handshake),
-    /// A trusted proxy's connection is closed because its PROXY header is missing or malformed, as this says.
+    /// A trusted proxy's connection is closed because its PROXY header is missing or malformed; the text says
+    /// why.
     MissingProxyHeader(&'a str),
 }
 

@@ -1,4 +1,4 @@
-//! The accept loop of one listener on one worker, until it is drained.
+//! The accept loop of one listener on one worker: connection limits, PROXY headers, and the drain at the end.
 
 use std::{
     future::poll_fn,
@@ -24,8 +24,8 @@ use super::{
     worker::ConnectionSlot,
 };
 
-/// Accepts and serves connections on the worker's local runtime until a drain has ended. The error means
-/// that the socket cannot be used at all.
+/// Accepts and serves connections on the worker's local runtime until a drain has ended. Fails if the socket
+/// cannot be used at all.
 pub async fn serve<S: Service>(
     worker: Rc<Worker>,
     listener: Listener,
@@ -50,7 +50,7 @@ pub async fn serve<S: Service>(
                     }
                     Err(error) if passing(&error) => {}
                     Err(error) => {
-                        // Logged once, not with every attempt.
+                        // Log once, not at every attempt.
                         if !std::mem::replace(&mut starved, true) {
                             tracing::warn!(%error, "cannot accept connections");
                         }
@@ -60,8 +60,8 @@ pub async fn serve<S: Service>(
             }
         }
     }
-    // The kernel has accepted these connections, so they are still served; on an inherited socket, that
-    // is up to the next process.
+    // The kernel has already accepted the connections in the queue, so they are still served. On an inherited
+    // socket, they are left to the next process.
     let backlog = if config.inherited { Vec::new() } else { transport.backlog() };
     for accepted in backlog.into_iter().flatten() {
         admit(&worker, &config, accepted, &service, &draining).await;
@@ -86,10 +86,10 @@ struct Accepted {
     peer: Peer,
 }
 
-/// How long accept pauses when descriptors or connections run out.
+/// How long the loop pauses after accept has failed, such as for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Bytes of an answer that the kernel queues beyond those in flight.
+/// Bytes of a response that the kernel may queue unsent (TCP_NOTSENT_LOWAT).
 const UNSENT: u32 = 64 << 10;
 
 impl Transport {
@@ -104,8 +104,8 @@ impl Transport {
         }
     }
 
-    /// Closes the listener, but first takes every connection that waits there. This asks the kernel: the
-    /// runtime learns of them only one after the other.
+    /// Closes the listener and returns every connection in its queue. Reads the queue from the kernel,
+    /// because tokio reports connections only one at a time.
     fn backlog(self) -> Vec<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener) => {
@@ -132,12 +132,12 @@ impl Transport {
 
 impl Accepted {
     fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        // Answers are written whole, so that Nagle's algorithm would only delay them.
+        // Responses are written in large pieces, so Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
-        // Otherwise the kernel takes megabytes and then nothing while a slow client reads them, which
-        // looks like a client that has stopped reading.
+        // Otherwise the kernel takes megabytes at once and then nothing while a slow client reads them, and
+        // the client looks stalled.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        // Rules and logs know one form of an IPv4 address, also where it came through an IPv6 socket.
+        // IPv4 addresses mapped to IPv6 become plain IPv4, so that rules and logs see one form.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Self { socket: Socket::Tcp(stream), peer: Peer::Inet(peer) }
     }
@@ -176,7 +176,7 @@ async fn admit<S: Service>(
     }
 }
 
-/// Waits a moment for a place, which the oldest idle connection makes. `None`: there is none.
+/// Waits briefly for a permit while an idle connection is closed. `None`: the limit is reached.
 async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
     let connections = &worker.budgets().connections;
     let mut patience = if worker.is_full() { CLOSING } else { PATIENCE };
@@ -193,12 +193,12 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 if !here {
                     connections.wish();
                 } else if !std::mem::replace(&mut yielded, true) {
-                    // Most connections close as soon as they are told to.
+                    // Most connections close as soon as they get the command.
                     tokio::task::yield_now().await;
                     continue;
                 }
                 let wait = if here { SOON } else { ELSEWHERE };
-                // Whoever comes next finds the place that another worker makes.
+                // The next connection takes the slot that another worker frees.
                 let refused = !here && worker.is_full();
                 if draining.has_begun() || refused || patience < wait {
                     worker.set_full(true);
@@ -213,17 +213,18 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
     None
 }
 
-/// How long a connection waits for a place. Others behind it wait as well, so that those that come while
-/// there is none are closed at once.
+/// How long a new connection waits for a slot. The accept loop waits with it, so once a wait has failed,
+/// later connections wait for at most `CLOSING`.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an idle connection takes to close, at most and as a rule.
+/// How long an idle connection takes to close: at most, and usually.
 const CLOSING: Duration = Duration::from_millis(20);
 const SOON: Duration = Duration::from_millis(1);
-/// How often another worker is asked.
+/// How often to look for a slot that another worker has to free.
 const ELSEWHERE: Duration = Duration::from_millis(5);
 
-/// Reads the PROXY header of a trusted proxy; from then on the connection belongs to the client it names.
+/// Reads the PROXY header of a trusted proxy. From then on the connection counts as the named client's.
+/// `None`: the connection is closed.
 async fn read_proxy_header<S: Service>(
     socket: &Socket,
     proxy: Rc<Connection>,

@@ -1,5 +1,5 @@
-//! Addresses and their sockets: bound once up front, where every error is still plain to see,
-//! then one listening socket per worker.
+//! Listener addresses and their sockets. Each address is bound once at startup, where errors can still be
+//! reported; then each worker gets a listening socket.
 
 use std::{
     fmt, io,
@@ -30,10 +30,10 @@ pub enum Address {
 #[error("not an address: expected IP:PORT, unix:PATH or systemd:NAME")]
 pub struct AddressError;
 
-/// An address that this process has bound. Keep it until every listener is made.
+/// An address that this process has bound. Keep it until every listener is created.
 pub struct Bound(BoundSocket);
 
-/// One worker's socket; `Send`, and not tied to a runtime before it is served.
+/// One worker's listening socket. It is `Send`, and tied to a runtime only when it is served.
 pub struct Listener {
     pub(super) socket: Socket,
     pub(super) config: ListenerConfig,
@@ -63,14 +63,14 @@ pub(super) enum Socket {
     Unix(UnixListener),
 }
 
-/// Removes a unix socket's file when its last listener is gone, unless another has taken its place.
+/// Removes a unix socket's file when the last listener is dropped, unless another file has taken its place.
 pub(super) struct Unlink {
     path: PathBuf,
     made: Option<(u64, u64)>,
 }
 
 enum BoundSocket {
-    /// Bound and not listening: it holds the port and gets no connection.
+    /// Bound but not listening: it reserves the port and gets no connections.
     Own {
         address: SocketAddr,
         _hold: RawSocket,
@@ -84,18 +84,18 @@ enum BoundSocket {
     },
 }
 
-/// Connections that wait for a worker to accept them.
+/// How many connections may wait for a worker to accept them.
 const BACKLOG: i32 = 4096;
 
-/// Owner only: whoever can connect is the operator.
+/// Owner only: any process that can connect acts as the operator.
 const OWNER_ONLY: u32 = 0o600;
 
-/// Binds the address, and chooses a port for port 0. Only its owner can connect to a unix socket.
+/// Binds the address, and chooses a port for port 0. Only the owner can connect to a unix socket.
 pub fn bind(address: &Address) -> Result<Bound, BindError> {
     bind_with_mode(address, OWNER_ONLY)
 }
 
-/// As `bind`; a unix socket's file has this mode.
+/// Like `bind`, with this mode for a unix socket's file.
 pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
@@ -103,7 +103,7 @@ pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> 
     };
     match address {
         Address::Tcp(wanted) => {
-            // Without SO_REUSEPORT, so that a second instance is refused.
+            // Without SO_REUSEPORT, so that a second instance fails to bind.
             let hold = tcp_socket(*wanted, false).map_err(failed)?;
             let bound = hold.local_addr().map_err(failed)?;
             let address = bound.as_socket().ok_or(io::ErrorKind::Unsupported.into());
@@ -115,26 +115,26 @@ pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> 
             let unlink = Some(Arc::new(Unlink { path: path.clone(), made: file_of(path) }));
             Ok(Bound(BoundSocket::Unix { address: path.clone(), socket, unlink }))
         }
-        // The process that passes it has bound it.
+        // The supervisor that passes the socket has bound it.
         Address::Inherited(_) => Err(failed(io::ErrorKind::Unsupported.into())),
     }
 }
 
 impl Bound {
-    /// A socket that listens already; workers share its descriptor.
+    /// Wraps a socket that is already listening. The workers share its descriptor.
     pub fn inherited_tcp(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self(BoundSocket::Inherited(socket)))
     }
 
-    /// As `inherited_tcp`; the socket's file stays when the listeners are gone.
+    /// Like `inherited_tcp`. The socket's file remains when the listeners are dropped.
     pub fn inherited_unix(socket: UnixListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
         Ok(Self(BoundSocket::Unix { address, socket, unlink: None }))
     }
 
-    /// The address with its real port.
+    /// Returns the address, with the port that was chosen for port 0.
     pub fn local(&self) -> io::Result<Address> {
         Ok(match &self.0 {
             BoundSocket::Own { address, .. } => Address::Tcp(*address),
@@ -143,7 +143,7 @@ impl Bound {
         })
     }
 
-    /// A socket for one worker, which must serve it: from now on connections queue there.
+    /// Returns a listening socket for one worker, which must serve it: from now on connections queue there.
     pub fn listener(&self) -> io::Result<Listener> {
         let (socket, inherited, unlink) = match &self.0 {
             BoundSocket::Own { address, .. } => {
@@ -168,8 +168,8 @@ impl Listener {
         self
     }
 
-    /// Connections of trusted proxies begin with the PROXY protocol's header, before TLS. Others
-    /// never do.
+    /// Expects a PROXY header on connections of trusted proxies, before TLS. Other connections never begin
+    /// with one.
     pub fn with_proxy_protocol(mut self) -> Self {
         self.config.proxy_protocol = true;
         self
@@ -178,7 +178,7 @@ impl Listener {
 
 fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for connections in TIME_WAIT.
+    // Allows a restart while old connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -190,13 +190,13 @@ fn unix_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Nobody can connect before it listens, so the mode holds from the first connection on.
+    // No client can connect before `listen`, so the mode applies from the first connection on.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Removes the socket file of a process that is gone, and nothing else.
+/// Removes the socket file of a process that has exited, and nothing else.
 fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
     let failed = |source| BindError::Io { address: address.clone(), source };
     let kind = match std::fs::symlink_metadata(path) {
@@ -212,7 +212,7 @@ fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed)
         }
-        // Its queue is full, or this process may not connect: another process listens.
+        // The queue is full or this process may not connect, so another process is listening.
         Err(_) => Err(BindError::InUse(address.clone())),
     }
 }
@@ -223,14 +223,14 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
 
 impl Drop for Unlink {
     fn drop(&mut self) {
-        // The file or its directory may be gone already, which does not matter.
+        // The file or its directory may already be gone.
         if self.made.is_some() && file_of(&self.path) == self.made {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Whether systemd takes this as a `FileDescriptorName=`.
+/// Whether systemd accepts the name as a `FileDescriptorName=`.
 fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }

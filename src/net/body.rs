@@ -1,4 +1,4 @@
-//! Bodies as they pass a connection: the request's with its deadline, the answer's with its end.
+//! Request and response bodies as they pass a connection: the deadline of the one, the end of the other.
 
 use std::{
     cell::RefCell,
@@ -14,13 +14,13 @@ use hyper::body::Incoming;
 
 use super::{BoxError, Connection};
 
-/// A request's body. `100 Continue` goes out over HTTP/1 when it is first polled.
+/// A request's body. Over HTTP/1, the first poll sends the `100 Continue` that the client expects.
 pub struct RequestBody(Source);
 
-/// Why a request's body ends early.
+/// Why a request's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The service waited and nothing came for `body_timeout`: 408.
+    /// The service waited for `body_timeout` and nothing arrived: 408.
     #[error("the request body did not come in time")]
     Timeout,
     /// Malformed: 400.
@@ -34,7 +34,7 @@ pub enum BodyError {
     Aborted,
 }
 
-/// hyper's body, which an abort of the connection can drop.
+/// hyper's body, shared with the connection so that an abort can drop it.
 pub(super) type SharedIncoming = Rc<RefCell<Option<Incoming>>>;
 
 enum Source {
@@ -43,7 +43,7 @@ enum Source {
 }
 
 impl RequestBody {
-    /// The body of a client's request; begins the exchange on its connection.
+    /// Wraps the body of a client's request and begins the exchange on its connection.
     pub(super) fn begin(incoming: Incoming, connection: &Rc<Connection>) -> Self {
         if incoming.is_end_stream() {
             connection.begin_service(None);
@@ -54,7 +54,7 @@ impl RequestBody {
         Self(Source::Client { incoming, connection: connection.clone() })
     }
 
-    /// A body from memory, for requests that no client sent.
+    /// Returns a body held in memory, for a request that no client sent.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Source::Memory(Full::new(bytes.into())))
     }
@@ -86,7 +86,7 @@ impl Body for RequestBody {
             }
             Poll::Pending => return Poll::Pending,
         };
-        // A stream that was reset with NO_ERROR looks as if its body had ended.
+        // hyper reports a stream that was reset with NO_ERROR as the end of its body.
         let whole = frame.is_some() || connection.stream().is_none() || body.is_end_stream();
         let over = match &frame {
             Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
@@ -131,7 +131,7 @@ impl Body for RequestBody {
 
 /// Distinguishes a client that has gone from one whose body is malformed.
 fn explain(error: hyper::Error, connection: &Connection) -> BodyError {
-    // h2 has reset a malformed stream already: there is nobody to answer.
+    // h2 has already reset a malformed stream, so no response can be sent.
     let reset = connection.stream().is_some();
     if connection.has_ended() || reset { BodyError::Gone } else { BodyError::Broken(error.into()) }
 }
@@ -153,22 +153,22 @@ impl Drop for RequestBody {
     }
 }
 
-/// An answer's body on its way to hyper, in pieces that h2 may hold one of. A service's body that
-/// hyper has taken in full is kept in `sent` over HTTP/1, until the kernel has it.
+/// A response's body on its way to hyper, split into pieces of which h2 buffers at most one. Over HTTP/1, a
+/// service's body that hyper has read in full is kept in `sent` until the kernel has it.
 pub(super) struct AnswerBody<B> {
-    /// `None` when it has been dropped.
+    /// `None` only during drop.
     content: Option<AnswerContent<B>>,
-    /// What is left of a frame that was larger than a piece.
+    /// The rest of a frame that is larger than a piece.
     rest: Bytes,
-    /// The answer is sent without its body.
+    /// The response is sent without its body.
     bodiless: bool,
-    /// hyper has all of it.
+    /// hyper has the whole body.
     finished: bool,
     connection: Rc<Connection>,
     sent: Sent<B>,
 }
 
-/// Keeps a body that hyper has read in full until the kernel has all of it. One for each connection.
+/// Keeps a body that hyper has read in full until the kernel has all of it. One per connection.
 pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
 
 /// A service's body, or the text of a rejection.
@@ -184,26 +184,26 @@ where
     pub(super) fn new(content: AnswerContent<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
         let finished = content.is_end_stream();
         if connection.stream().is_some() && !finished {
-            // h2 asks for nothing while the client's window is closed.
+            // Counts as stalled until h2 polls, which it does not while the client's window is closed.
             connection.hold(0, false);
             connection.stall();
         }
         Self { content: Some(content), rest: Bytes::new(), bodiless: false, finished, connection, sent }
     }
 
-    /// Sends the answer without its body.
+    /// Sends the response without its body.
     pub(super) fn omit(&mut self) {
         (self.bodiless, self.finished) = (true, true);
     }
 
-    /// The next piece of the current frame.
+    /// Returns the next piece of the current frame.
     fn take_piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         self.finished = self.is_end_stream();
         if let Some(stream) = self.connection.stream() {
             stream.was_useful();
             self.connection.hold(piece.len() + self.rest.len(), self.finished);
-            // h2 polls for the next piece once it has passed this one on.
+            // The client counts as stalled until h2 polls for the next piece, when it has passed this one on.
             self.connection.sent(piece.len());
             self.connection.stall();
         }
@@ -246,7 +246,7 @@ where
                 },
                 Err(error) => {
                     tracing::debug!(%error, "an answer broke off");
-                    // It must not look complete.
+                    // The response must not look complete.
                     this.connection.abort();
                     return Poll::Pending;
                 }
@@ -261,7 +261,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            // hyper asks before the first piece only.
+            // hyper calls this only before the first piece.
             Some(content) if !self.bodiless => content.size_hint(),
             _ => SizeHint::with_exact(0),
         }

@@ -1,4 +1,4 @@
-//! Budgets of the process: what all clients together may use, so that none of them uses everything up.
+//! Budgets of the process: limits on what all clients together may use, so that no client uses up everything.
 
 mod connections;
 mod limits;
@@ -20,27 +20,27 @@ pub(super) use self::{
 };
 pub use self::{limits::BudgetLimits, machine::Machine};
 
-/// The budgets of one kind of listener: the proxy's clients share one, the admin listener has its own, which
-/// nobody else can use up.
+/// The budgets of one kind of listener. All of the proxy's clients share one set. The admin listener has its
+/// own, which the proxy's clients cannot use up.
 pub struct Budgets {
     pub(super) connections: Arc<ConnectionLimit>,
-    /// Sockets to upstreams, pooled ones included.
+    /// Sockets to upstreams, including pooled ones.
     pub upstream_connections: Arc<Budget>,
     /// Open HTTP/2 streams of clients.
     pub streams: Arc<Budget>,
     pub tunnels: Arc<Budget>,
-    /// Bytes of answers that clients have not taken yet. Measured by the tickers, not taken in advance.
+    /// Bytes of responses that clients have not read yet. Measured by the tickers, not reserved in advance.
     pub send_buffers: Arc<Budget>,
     /// Bytes that HTTP/2 clients may send before a service reads them.
     pub receive_buffers: Arc<Budget>,
-    /// Bytes of request bodies that are gathered in memory.
+    /// Bytes of request bodies that are buffered in memory.
     pub bodies: Arc<Budget>,
 }
 
-/// How much there is of something, and how much is in use.
+/// A limit on a resource, and how much of it is in use.
 ///
 /// A holder (a connection, an upstream) gets no more once it has `multiple` times what is left for all
-/// others: whoever takes everything that it can get still leaves some for everybody else.
+/// others, so that even a greedy holder leaves some for them.
 pub struct Budget {
     limit: AtomicUsize,
     /// 0: a holder may have all of it.
@@ -49,11 +49,11 @@ pub struct Budget {
     refused: AtomicU64,
 }
 
-/// What one holder has of a budget.
+/// How much of a budget one holder has.
 #[derive(Clone, Debug, Default)]
 pub struct Holder(Arc<AtomicUsize>);
 
-/// A part of a budget, which is given back when it is dropped.
+/// A part of a budget. Dropping it returns the part.
 pub struct Reservation {
     budget: Arc<Budget>,
     holder: Holder,
@@ -80,8 +80,8 @@ impl Budget {
         })
     }
 
-    /// A part for this holder. `None`, and counted as refused: there is too little, or the holder already has
-    /// its part.
+    /// Reserves a part for this holder. Returns `None` and counts a refusal if too little is left or the
+    /// holder already has its share.
     pub fn take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Reservation> {
         let reservation = self.try_take(holder, amount);
         if reservation.is_none() {
@@ -90,13 +90,13 @@ impl Budget {
         reservation
     }
 
-    /// As [`Budget::take`], where doing without is no refusal.
+    /// Like [`Budget::take`], but a failure does not count as a refusal, because the caller can do without.
     pub fn try_take(self: &Arc<Self>, holder: &Holder, amount: usize) -> Option<Reservation> {
         let mut reservation = Reservation { budget: self.clone(), holder: holder.clone(), amount: 0 };
         reservation.grow(amount).then_some(reservation)
     }
 
-    /// Sets how often what is left a holder may have; 0: as often as it likes.
+    /// Sets how many times what is left a holder may have; 0: no such limit.
     pub fn set_multiple(&self, multiple: usize) {
         self.multiple.store(multiple, Relaxed);
     }
@@ -113,7 +113,6 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
-    /// What is left.
     pub fn left(&self) -> usize {
         self.limit().saturating_sub(self.used())
     }
@@ -126,7 +125,7 @@ impl Budget {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// Replaces what one of several writers has measured.
+    /// Replaces the value that one of several writers measured before.
     pub(super) fn measured(&self, before: usize, now: usize) {
         // Wraps on purpose: the sum of all differences is the sum of all values.
         self.used.fetch_add(now.wrapping_sub(before), Relaxed);
@@ -144,7 +143,8 @@ impl Holder {
 }
 
 impl Reservation {
-    /// Takes more of the budget. False: there is too little, and the share is as large as before.
+    /// Reserves more of the budget. Returns false and reserves nothing if too little is left or the holder
+    /// has its share.
     pub fn grow(&mut self, amount: usize) -> bool {
         let used = self.budget.used.fetch_add(amount, AcqRel) + amount;
         let held = self.holder.0.fetch_add(amount, AcqRel) + amount;
@@ -169,18 +169,18 @@ impl Drop for Reservation {
 }
 
 impl Budgets {
-    /// For the clients of the proxy.
+    /// Returns the budgets for the proxy's clients.
     pub fn of_proxy(limits: &BudgetLimits) -> Arc<Self> {
         Self::with(ConnectionLimit::new(limits.connections, 0), limits)
     }
 
-    /// For the admin listener: room for its connections, of which a part is for unix sockets alone.
+    /// Returns the budgets for the admin listener. Some of its connections are reserved for unix sockets.
     pub fn of_admin(limits: &BudgetLimits) -> Arc<Self> {
         let limits = limits.of_admin();
         Self::with(ConnectionLimit::new(limits.connections, limits.unix_connections()), &limits)
     }
 
-    /// What this process may use by its limits, for a server of its own.
+    /// Returns budgets derived from the limits of this process, for a standalone server.
     pub fn of_process() -> Arc<Self> {
         Self::of_proxy(&BudgetLimits::new(Machine::raised(), 1, None))
     }
@@ -197,7 +197,7 @@ impl Budgets {
         })
     }
 
-    /// Takes effect at once; what is in use beyond a lower limit stays.
+    /// Takes effect at once. What is in use beyond a lower limit is not revoked.
     pub fn set(&self, limits: &BudgetLimits) {
         self.connections.set_most(limits.connections);
         self.upstream_connections.set_limit(limits.upstream_connections);
@@ -208,12 +208,12 @@ impl Budgets {
         self.bodies.set_limit(limits.bodies);
     }
 
-    /// Client connections that are open now, over all workers.
+    /// Returns the number of open client connections, over all workers.
     pub fn open(&self) -> usize {
         self.connections.open()
     }
 
-    /// Use and limit of each budget that the proxy's clients share, in the order of docs/limits.md.
+    /// Returns use and limit of each budget that the proxy's clients share, in the order of docs/limits.md.
     pub fn readings(&self) -> Vec<Reading> {
         vec![
             self.connections.reading("connections"),

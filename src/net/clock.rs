@@ -1,4 +1,4 @@
-//! One coarse clock and one ticker per worker in place of a timer per request.
+//! A worker's coarse clock: one ticker per worker instead of one timer per request.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,14 +18,14 @@ use crate::authz::time::Timestamp;
 #[derive(Clone)]
 pub struct Clock(Rc<Inner>);
 
-/// A point in time to be woken at, armed and disarmed without a timer; fires at most one tick
-/// late. Reusable: hold one per upstream connection.
+/// A timeout that is armed and disarmed without a timer of its own, and fires at most one tick late.
+/// Reusable: keep one per upstream connection.
 pub struct Deadline {
     clock: Clock,
     key: usize,
 }
 
-/// A `timeout` ran out.
+/// The time limit of [`Clock::timeout`] has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out after {} ms", .0.as_millis())]
 pub struct Elapsed(pub Duration);
@@ -33,7 +33,7 @@ pub struct Elapsed(pub Duration);
 struct Inner {
     now: Cell<Instant>,
     tick: Cell<Duration>,
-    /// Connections and armed deadlines.
+    /// Number of connections and armed deadlines. The ticker rests at 0.
     watched: Cell<usize>,
     wake: Notify,
     slots: RefCell<Slab<Slot>>,
@@ -62,12 +62,12 @@ impl Clock {
         }))
     }
 
-    /// Monotonic, at most one tick old; fresh at the start of every request.
+    /// Returns the monotonic time: at most one tick old, and refreshed at the start of every request.
     pub fn now(&self) -> Instant {
         self.0.now.get()
     }
 
-    /// The wall clock, read now: steps and suspends show at once.
+    /// Reads the wall clock, so that clock steps and suspends take effect at once.
     pub fn wall(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -91,8 +91,8 @@ impl Clock {
         .await
     }
 
-    /// Calls `observe` on every tick while connections exist: for what must see wall time pass,
-    /// such as the expiry of a permit that is in use.
+    /// Calls `observe` on every tick while there are connections, for checks of the wall time such as the
+    /// expiry of a permit in use.
     pub fn on_tick(&self, observe: impl Fn() + 'static) {
         self.0.observers.borrow_mut().push(Rc::new(observe));
     }
@@ -123,7 +123,7 @@ impl Clock {
         self.0.watched.set(self.0.watched.get() - 1);
     }
 
-    /// Ends at the next tick; waits without one while nothing is watched.
+    /// Waits for the next tick. While nothing is watched, there are no ticks.
     pub(super) async fn next_tick(&self) -> Instant {
         while self.0.watched.get() == 0 {
             self.0.wake.notified().await;
@@ -153,7 +153,7 @@ impl Clock {
 }
 
 impl Deadline {
-    /// Starts anew; replaces an earlier deadline.
+    /// Starts the timeout, and replaces an earlier one.
     pub fn arm(&self, after: Duration) {
         self.clock.refine(after);
         let rested = self.clock.0.watched.get() == 0;

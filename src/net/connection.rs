@@ -1,4 +1,4 @@
-//! A client's connection as its requests, its task and the ticker see it.
+//! The state of a client's connection, shared by its requests, its task and the ticker.
 
 mod deadlines;
 mod exchange;
@@ -27,12 +27,12 @@ pub(super) use self::{
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};
 use crate::authz::forwarding::TrustedProxies;
 
-/// A client's connection as its requests see it; over HTTP/2, one stream of it. Belongs to one worker.
+/// A client's connection, or one stream of it over HTTP/2, as its requests see it. Belongs to one worker.
 pub struct Connection {
     pub peer: Peer,
-    /// The proxy that has named the peer in a PROXY header.
+    /// The proxy that named the peer in a PROXY header.
     named_by: Option<Peer>,
-    /// The client speaks TLS to this process.
+    /// Whether the client speaks TLS to this process.
     pub secure: bool,
     pub(super) exchange: Exchange,
     clock: Clock,
@@ -42,14 +42,14 @@ pub struct Connection {
     phase: Cell<Phase>,
     phase_began: Cell<Instant>,
     task: RefCell<Option<Waker>>,
-    /// Since when the client has taken nothing of its answer.
+    /// Since when the client has taken no bytes of its response.
     write_stalled: Cell<Option<Instant>>,
     throughput: Throughput,
-    /// Bytes of an HTTP/2 stream's answer that h2 and this end hold for the client.
+    /// Bytes of an HTTP/2 stream's response that h2 and this process hold for the client.
     held: Cell<u32>,
-    /// Somebody has signed in on it.
+    /// Whether a user has signed in on this connection.
     has_user: Cell<bool>,
-    /// What this connection has of the budget of request bodies in memory.
+    /// This connection's share of the memory budget for request bodies.
     bodies: OnceCell<Box<Holder>>,
     /// The client has closed its side, or the socket has failed.
     ended: Cell<bool>,
@@ -59,11 +59,12 @@ pub struct Connection {
     tls: OnceCell<Box<TlsInfo>>,
     /// Set on a connection that carries HTTP/2 streams.
     streams: OnceCell<Box<Streams>>,
-    /// Set on one of those streams.
+    /// Set on an HTTP/2 stream.
     stream: Option<Box<Stream>>,
 }
 
-/// How long an answer may take whose client has closed its side, as one that has gone away does.
+/// How long a response may take after the client has closed its side. A client that has gone away looks the
+/// same.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 impl Connection {
@@ -96,28 +97,28 @@ impl Connection {
         }
     }
 
-    /// A proxy's connection, which belongs to the peer that it names from now on.
+    /// Returns a connection for the client that a proxy named in its PROXY header.
     pub(super) fn for_client(proxy: &Self, peer: Peer) -> Self {
         Self { named_by: Some(proxy.peer), ..Self::new(peer, proxy.secure, proxy.clock.clone()) }
     }
 
-    /// An HTTP/2 stream as a service sees it, which is aborted and counted on its own.
+    /// Returns an HTTP/2 stream as a service sees it: aborted and counted on its own.
     fn of_stream(connection: &Rc<Self>) -> Self {
         let stream = Some(Box::new(Stream::new(connection.clone())));
         let phase = Cell::new(Phase::Serving);
         Self { stream, phase, ..Self::new(connection.peer, connection.secure, connection.clock.clone()) }
     }
 
-    /// A connection that no socket belongs to, for tests of services.
+    /// Returns a connection without a socket, for tests of services.
     pub fn detached(peer: Peer) -> Self {
         Self::new(peer, false, Clock::new())
     }
 
-    /// From now on no byte is taken from this client and none is handed to it; the connection's
-    /// task closes it with a reset. This has taken effect when it returns.
+    /// Stops the connection: when this returns, no more bytes are read from the client or written to it. The
+    /// connection's task then closes the socket with a reset.
     ///
-    /// An HTTP/2 stream is reset with CANCEL; its connection is closed if the reset cannot be
-    /// written within a second.
+    /// An HTTP/2 stream is reset with CANCEL. If the reset cannot be written within a second, its connection
+    /// is closed.
     pub fn abort(&self) {
         let before = self.aborted.replace(true);
         if let Some(stream) = &self.stream
@@ -136,7 +137,7 @@ impl Connection {
         self.abort();
     }
 
-    /// Why this end has closed the connection on its own; `None` if it did not.
+    /// Returns why this process closed the connection; `None` if a caller of `abort` or the client did.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.close_reason.get().or(self.carrier().close_reason.get())
     }
@@ -149,13 +150,13 @@ impl Connection {
         self.peer.address()
     }
 
-    /// Bytes taken from the client so far, over all its requests.
+    /// Returns the bytes received from the client so far, over all its requests.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in.get()
     }
 
-    /// Bytes handed to the kernel for the client so far, over all its answers; of an HTTP/2 stream,
-    /// bytes of its answer that were handed to h2.
+    /// Returns the bytes handed to the kernel for the client so far, over all its responses. For an HTTP/2
+    /// stream: the bytes of its response that were handed to h2.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.get()
     }
@@ -165,8 +166,8 @@ impl Connection {
         &self.clock
     }
 
-    /// The client's end of what follows an answer of 101. Call before answering; the future fails
-    /// when the connection ends before the upgrade.
+    /// Returns the client's end of the tunnel that follows a 101 response. Call before responding. The future
+    /// fails if the connection ends before the upgrade.
     pub fn on_upgrade(&self) -> OnUpgrade {
         let (sender, receiver) = oneshot::channel();
         if !self.aborted() {
@@ -179,22 +180,24 @@ impl Connection {
         assert!(self.tls.set(Box::new(tls)).is_ok(), "a connection has one handshake");
     }
 
-    /// Whether the TLS handshake was for another host, and its certificate is not valid for this one.
+    /// Whether the TLS handshake was for another host and its certificate is not valid for this one.
     pub(super) fn misdirects(&self, host: &[u8]) -> bool {
         self.carrier().tls.get().is_some_and(|tls| !tls.fits(host))
     }
 
-    /// What clients have to show in the handshake has changed since: nothing more is asked by this connection.
+    /// Whether the requirements for client certificates have changed since the handshake, so that no more
+    /// requests are accepted on this connection.
     pub fn is_withdrawn(&self) -> bool {
         self.carrier().tls.get().is_some_and(|tls| tls.is_withdrawn())
     }
 
-    /// Whether the peer is known: its own, or named by a proxy that is trusted.
+    /// Whether the peer's address can be relied on: it is the socket's own, or was named by one of the
+    /// `trusted` proxies.
     pub fn is_named_rightly(&self, trusted: &TrustedProxies) -> bool {
         self.carrier().named_by.is_none_or(|proxy| proxy.is_trusted(trusted))
     }
 
-    /// From now on this connection carries HTTP/2.
+    /// Makes this a connection that carries HTTP/2 streams.
     pub(super) fn carry_streams(&self) -> &Streams {
         self.streams.get_or_init(|| Box::new(Streams::new(self.clock.now())))
     }
@@ -207,7 +210,7 @@ impl Connection {
         self.stream.as_deref()
     }
 
-    /// The connection that carries this stream, or this one.
+    /// Returns the connection that carries this stream, or `self` if this is not a stream.
     fn carrier(&self) -> &Self {
         self.stream().map_or(self, Stream::connection)
     }
@@ -221,54 +224,55 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Somebody has signed in: from now on it makes no room for others unless it is idle.
+    /// Records that a user has signed in. From now on the connection is not closed during a request to make
+    /// room for others.
     pub fn set_user(&self) {
         self.carrier().has_user.set(true);
     }
 
-    /// What the client has of the budget of request bodies in memory.
+    /// Returns this client's share of the memory budget for request bodies.
     pub fn bodies(&self) -> &Holder {
         self.carrier().bodies.get_or_init(Box::default)
     }
 
-    /// The first bytes of a head have come. Refreshes the clock for the request.
+    /// Records that the first bytes of a head have arrived, and refreshes the clock for the request.
     pub(super) fn begin_head(&self) {
         self.clock.refresh();
         self.enter(Phase::Head);
     }
 
-    /// A whole head goes to the service, with this body if it has one.
+    /// Records that a complete head goes to the service, with its body if it has one.
     pub(super) fn begin_service(&self, incoming: Option<SharedIncoming>) {
-        // A pipelined head came with the request before it.
+        // A pipelined head arrived with the request before it, so nothing has refreshed the clock for it.
         if self.phase.replace(Phase::Serving) != Phase::Head {
             self.clock.refresh();
         }
         self.exchange.begin(incoming);
     }
 
-    /// From now on only a client that takes nothing has a deadline here.
+    /// Begins the tunnel, where only the write timeout applies.
     pub(super) fn begin_tunnel(&self) {
         self.half_closed.set(None);
         self.enter(Phase::Tunnel);
     }
 
-    /// From now on the request's body may take its time: the answer has begun, and its own deadlines say
-    /// how long the exchange lasts.
+    /// Lifts the timeout of the request's body: the response has begun, and its own deadlines limit the
+    /// exchange.
     pub fn disarm_body_timeout(&self) {
         self.exchange.disarm_body_timeout();
     }
 
-    /// The service no longer holds the body; `whole`: it has read all of it.
+    /// Records that the service has released the body. `whole`: it was read to its end.
     pub(super) fn close_body(&self, whole: bool) {
         self.exchange.close_body(whole);
         self.settle();
         if self.exchange.is_abandoned() {
-            // The connection ends with the answer: what the client still sends is no head.
+            // The connection ends with the response, because the bytes that follow are not a head.
             self.wake();
         }
     }
 
-    /// The kernel has everything that hyper wrote.
+    /// Records that the kernel has everything that hyper wrote.
     pub(super) fn flushed(&self) {
         self.exchange.flushed();
         self.settle();
@@ -277,14 +281,14 @@ impl Connection {
         }
     }
 
-    /// An HTTP/1 connection whose exchange is over waits for the next one.
+    /// Makes an HTTP/1 connection idle when its exchange is over.
     fn settle(&self) {
         if self.phase.get() == Phase::Serving && self.stream.is_none() && self.exchange.is_over() {
             self.enter(Phase::Idle);
         }
     }
 
-    /// The client sends nothing any more.
+    /// Records that the client sends nothing more.
     pub(super) fn set_ended(&self) {
         self.ended.set(true);
     }
@@ -293,8 +297,8 @@ impl Connection {
         self.ended.get() || self.carrier().ended.get()
     }
 
-    /// A client that has closed its side and waits for an answer, as one that has gone away does, counts as gone
-    /// from now on. False: this one has not.
+    /// Treats a client as gone that has just closed its side and waits for a response. Returns false if this
+    /// client has not closed its side, or already counts as gone.
     pub(super) fn presume_gone(&self) -> bool {
         let now = self.clock.now();
         let waits = |since: Instant| now.saturating_duration_since(since) < HALF_CLOSED;
@@ -306,7 +310,8 @@ impl Connection {
         true
     }
 
-    /// The client has closed its side. True: so long ago that it counts as gone.
+    /// Records that the client has closed its side. Returns true if it did so long enough ago to count as
+    /// gone.
     pub(super) fn half_closed_for_long(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
         self.half_closed.set(Some(since));
@@ -329,12 +334,12 @@ impl Connection {
         }
     }
 
-    /// Wakes this task when something happens to the connection.
+    /// Registers this task to be woken when something happens to the connection.
     pub(super) fn register(&self, cx: &Context<'_>) {
         set_waker(&self.task, cx);
     }
 
-    /// What this task is told to do. A later command wakes it.
+    /// Takes the pending command, and registers this task to be woken by a later one.
     pub(super) fn poll_command(&self, cx: &Context<'_>) -> Option<ConnectionCommand> {
         self.register(cx);
         if self.aborted() { Some(ConnectionCommand::Abort) } else { self.command.take() }
@@ -345,12 +350,12 @@ impl Connection {
         self.wake();
     }
 
-    /// Whether our own answer is to replace hyper's.
+    /// Whether the gateway's own response is to replace hyper's.
     pub(super) fn is_rejected(&self) -> bool {
         matches!(self.command.get(), Some(ConnectionCommand::Reject(_)))
     }
 
-    /// The worker drains: an idle connection closes at once, the others are woken.
+    /// Begins the drain: an idle connection closes at once, any other is woken.
     pub(super) fn begin_drain(&self) {
         if self.phase.get() == Phase::Idle {
             self.command.set(Some(ConnectionCommand::Close));

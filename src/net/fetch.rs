@@ -1,5 +1,5 @@
-//! One request to a server that is no upstream, such as an issuer of tokens: bounded in time and in size,
-//! following nobody.
+//! One request to a server that is not an upstream, such as a token issuer. Bounded in time and size;
+//! redirects are not followed.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// For one request and its answer.
+/// The time limit for one request and its response.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// In bytes; metadata, keys and tokens are far smaller.
+/// The largest response body, in bytes. Metadata, keys and tokens are far smaller.
 const LARGEST: usize = 512 << 10;
 
-/// Asks for JSON at the request's absolute URL: over TLS, or without `tls` in clear text, and never the other
-/// way. An error: why there is no whole answer.
+/// Requests JSON at the request's absolute URL: `https` with `tls`, `http` without, and never otherwise. The
+/// error says why there is no complete response.
 pub async fn fetch(
     request: Request<Full<Bytes>>,
     tls: Option<&TlsConnector>,
@@ -45,7 +45,7 @@ async fn ask(
     headers.insert(header::USER_AGENT, HeaderValue::from_static("permgate"));
     let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-    // The runtime tries every address that the name has.
+    // Tries every address of the name.
     let connect = async || TcpStream::connect((&*name, port)).await.map_err(|error| error.to_string());
     match (uri.scheme_str(), tls) {
         (Some("https"), Some(tls)) => {

@@ -1,5 +1,5 @@
-//! What hyper and h2 leave open about a request's head: sizes, whose it is, and where it ends. Over both
-//! versions alike, and once: nobody behind reads the message in another way.
+//! Checks what hyper and h2 leave open about a request's head: sizes, the host, and where the body ends. The
+//! same for HTTP/1 and HTTP/2, and only here, so that no later part reads the message differently.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
@@ -10,7 +10,7 @@ use http::{
 use super::{Connection, Limits, RequestError};
 use crate::authz::{forwarding::framing_alias, host::Authority};
 
-/// Checks a head and normalizes it: a target without host, one Host, one Cookie.
+/// Checks a head and normalizes it: a target without a host, one Host, one Cookie.
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
     join_cookies(&mut parts.headers);
     sizes(parts, limits)?;
@@ -42,7 +42,7 @@ pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection)
 
 const MALFORMED_TARGET: RequestError = RequestError::BadRequest("malformed request target");
 
-/// RFC 9113, 8.2.3: clients split the field so that its parts compress better.
+/// Joins the Cookie fields, which HTTP/2 clients split for better compression (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     if crumbs.next().is_none() || crumbs.next().is_none() {
@@ -55,10 +55,10 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Bytes; longer than any registered method.
+/// In bytes; longer than any registered method.
 const MAX_METHOD: usize = 32;
 
-/// Bytes of `Name: value` beside name and value, and of the whole line.
+/// Bytes that `Name: value` has besides name and value: in the field, and in its line with CR LF.
 const COLON: usize = 2;
 const LINE: usize = 4;
 
@@ -68,7 +68,7 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     if target > limits.target {
         return Err(RequestError::TargetTooLong);
     }
-    // A token that was put there by mistake must not get into the log.
+    // A token that was sent as the method by mistake must not reach the log.
     if parts.method.as_str().len() > MAX_METHOD {
         return Err(RequestError::BadRequest("malformed request line"));
     }
@@ -84,7 +84,7 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Whether there is one reading of where the body ends, which is then written in one way.
+/// Rejects a head that leaves open where the body ends, and normalizes Content-Length.
 fn body(headers: &mut HeaderMap) -> Result<(), RequestError> {
     if let Some(coding) = only(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
@@ -118,7 +118,7 @@ fn only<'h>(
     }
 }
 
-/// Requires one valid Host that agrees with the target's authority, and sets it from that over HTTP/2.
+/// Requires one valid Host that agrees with the target's authority. Over HTTP/2, sets a missing Host from it.
 fn host(parts: &mut Parts) -> Result<(), RequestError> {
     let host = only(&parts.headers, &HOST, "more than one Host")?;
     let parse = |text, malformed| Authority::parse(text).ok_or(RequestError::BadRequest(malformed));
@@ -144,7 +144,7 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
         return if named.is_some() || optional { Ok(()) } else { Err(RequestError::BadRequest("no Host")) };
     };
     let target = parse(authority.as_bytes(), "malformed authority")?;
-    // The port of the scheme is meant where none is written (RFC 9110, 4.2.3).
+    // The scheme's default port applies if none is written (RFC 9110, 4.2.3).
     let port = if parts.uri.scheme_str() == Some("https") { 443 } else { 80 };
     match named {
         Some(named) if named.is_same(&target, port) => Ok(()),
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::net::Peer;
 
-    /// A head as it comes in and what becomes of it: its target with its fields, or a status.
+    /// Checks a head. `expected`: the normalized target with its fields, or a status.
     fn check_as(
         row: &str,
         version: Version,

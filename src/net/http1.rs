@@ -1,4 +1,4 @@
-//! HTTP/1 on one connection: hyper serves requests until it is over.
+//! HTTP/1 on one connection: hyper serves requests until the connection is over or upgraded.
 
 use std::{future::poll_fn, pin::Pin, rc::Rc, task::Poll};
 
@@ -14,18 +14,18 @@ use super::{
     respond::respond,
 };
 
-/// How the part of a connection that hyper serves has ended.
+/// How hyper's part of a connection ended.
 pub(super) enum Outcome {
-    /// The regular end. `unread`: the client has sent, or still sends, bytes that nobody reads.
+    /// The regular end. `unread`: the client has sent, or still sends, bytes that are not read.
     Over {
         unread: bool,
     },
-    /// The client has its 101; these bytes came behind its request.
+    /// The client has received 101. These bytes followed its request.
     Upgraded(Bytes),
     Interrupted(ConnectionCommand),
 }
 
-/// The size of hyper's buffers, which an idle connection keeps after a large body.
+/// The size of hyper's buffers in bytes, which an idle connection keeps after a large body.
 const BUFFER: usize = 64 << 10;
 
 pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &Rc<S>) -> Outcome {
@@ -35,7 +35,8 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
-        // A client may close its side and wait for the answer: `poll_disconnect` detects those that leave.
+        // A client may close its side and wait for the response. `poll_disconnect` detects clients that
+        // leave.
         .half_close(true)
         .max_buf_size(BUFFER.max(limits.head))
         .max_header_size(limits.head)
@@ -54,13 +55,13 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         }
         let mut over = Pin::new(&mut http).poll(cx);
         if worker.draining() && !draining && over.is_pending() {
-            // Only after hyper has read what was there: it closes a connection that it takes for unused.
+            // Only after hyper has read what is there, because it closes a connection that looks unused.
             draining = true;
             Pin::new(&mut http).graceful_shutdown();
             over = Pin::new(&mut http).poll(cx);
         }
         let answer = connection.exchange.answer();
-        // An answer's body lives until the kernel has the answer.
+        // A response's body lives until the kernel has the response.
         if answer == AnswerState::Flushed {
             sent.take();
         }
@@ -78,12 +79,12 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
             return interrupted(ConnectionCommand::Abort);
         }
         over.map(|result| match (connection.phase(), result) {
-            // hyper gave up on a head without an answer.
+            // hyper gave up on a head without writing a response.
             (Phase::Head, Err(_)) if !connection.has_ended() => {
                 Outcome::Interrupted(ConnectionCommand::Reject(RequestError::BadRequest("malformed head")))
             }
             (Phase::Switching, Ok(())) if answer == AnswerState::Flushed => Outcome::Upgraded(Bytes::new()),
-            // An answer that broke off must not look complete. And hyper does not wait for a client whose
+            // A response that broke off must not look complete. Also, hyper does not wait for a client whose
             // socket has no room for a 101.
             (Phase::Serving, Err(_)) | (Phase::Switching, _) => {
                 Outcome::Interrupted(ConnectionCommand::Abort)

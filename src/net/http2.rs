@@ -1,5 +1,4 @@
-//! HTTP/2 on one connection: hyper serves its streams, each in a task of its own that can be aborted
-//! alone.
+//! HTTP/2 on one connection: hyper serves its streams, each in its own task that can be aborted alone.
 
 use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
@@ -14,37 +13,37 @@ use super::{
     respond::respond,
 };
 
-/// By ALPN.
+/// The ALPN protocol name.
 pub(super) const PROTOCOL: &[u8] = b"h2";
 
-/// Streams that a client may have open.
+/// Streams that a client may have open at once.
 const STREAMS: u32 = 100;
-/// Bytes that a client may send of one body, and of all, before the service reads any. When many clients are
-/// connected, later ones may send no more of all than of one.
+/// Bytes that a client may send before the service reads any: of one body, and of all bodies. If the budget
+/// for receive buffers is used up, a new connection gets only `STREAM_WINDOW` for all bodies.
 const STREAM_WINDOW: u32 = 64 << 10;
 pub(super) const WINDOW: u32 = 1 << 20;
 /// Streams that a client may reset before they are accepted.
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Streams that h2 may reset because of protocol errors.
 const RESETS_FOR_ERRORS: usize = 100;
-/// Bytes of one answer that h2 buffers.
+/// Bytes of one response that h2 buffers.
 const SEND_BUFFER: usize = 16 << 10;
 
-/// Bytes by which HTTP/2's size of a field exceeds HTTP/1's.
+/// How many bytes more HTTP/2 counts per field than HTTP/1 (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD: usize = 32 - 4;
 
-/// ENHANCE_YOUR_CALM: the GOAWAY code for a client that asks for too much, or too slowly.
+/// The GOAWAY error code for a client that sends too much or too slowly (RFC 9113, 7).
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// Runs streams on the worker's local runtime. hyper spawns a stream's task right after it has called
-/// the service, which stores the stream here.
+/// Runs streams on the worker's local runtime. hyper spawns a stream's task right after it has called the
+/// service, which stores the stream in `current`.
 #[derive(Clone, Default)]
 struct StreamExecutor {
     current: Rc<Cell<Option<Rc<OpenStream>>>>,
 }
 
-/// Serves streams until the connection is over. Returns a last frame for the client where hyper has not
-/// written one.
+/// Serves streams until the connection is over. Returns a last frame for the client if hyper has not written
+/// one.
 pub(super) async fn drive<S: Service>(
     io: &CancelIo,
     worker: &Rc<Worker>,
@@ -69,7 +68,7 @@ pub(super) async fn drive<S: Service>(
         .enable_connect_protocol()
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.ping)
-        // The ticker gives up silent clients, also where no byte can be written.
+        // The ticker closes silent clients, even if no byte can be written to them.
         .keep_alive_timeout(2 * limits.ping);
     let mut http = Box::pin(builder.serve_connection(
         TokioIo::new(io.clone()),
@@ -108,7 +107,7 @@ pub(super) async fn drive<S: Service>(
         }
         over.map(|over| {
             if over.is_err() && !connection.has_ended() && !connection.aborted() {
-                // hyper has sent a GOAWAY; this counts and logs.
+                // hyper has sent a GOAWAY. This only counts and logs the error.
                 service.reject(RequestError::BadRequest("a breach of HTTP/2"), connection);
             }
             None
@@ -116,7 +115,7 @@ pub(super) async fn drive<S: Service>(
     })
     .await;
     drop(http);
-    // Nothing of a stream outlives its connection.
+    // No stream outlives its connection.
     streams.abort_all();
     poll_fn(|cx| {
         connection.register(cx);
@@ -126,7 +125,7 @@ pub(super) async fn drive<S: Service>(
     last_words
 }
 
-/// The largest field section that h2 accepts: the limit of a head, in HTTP/2's way of counting.
+/// The largest field section that h2 accepts: the limit on a head, as HTTP/2 measures it.
 fn field_section(limits: &Limits) -> u32 {
     u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX)
 }
@@ -149,7 +148,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
                     if let Some(stream) = open.get().stream() {
                         let _ = stream.poll_leftover(cx);
                     }
-                    // For a task that the future spawns in its turn, as for an upgrade.
+                    // For a task that the future spawns in turn, such as for an upgrade.
                     current.set(Some(open.clone()));
                     let done = future.as_mut().poll(cx);
                     current.take();
@@ -165,15 +164,14 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     }
 }
 
-/// Reads on for a moment after an answer that did not need the whole request: many clients look
-/// for an answer only behind their body, and some take the reset that RFC 9113, 8.1 allows for a
-/// failure.
+/// Reads on for a moment after a response that did not need the whole request. Many clients read the response
+/// only after sending their body, and some treat the reset that RFC 9113, 8.1 allows as a failure.
 async fn linger(open: &OpenStream) {
     let stream = open.get();
     if stream.exchange.answer() == AnswerState::Open && !stream.aborted() && !stream.has_ended() {
         return open.cancelled();
     }
-    // A tunnel has no deadline of this kind.
+    // A tunnel has no such deadline.
     if stream.phase() != Phase::Serving || !stream.exchange.is_unread() {
         return;
     }

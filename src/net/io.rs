@@ -1,5 +1,5 @@
-//! What hyper reads and writes instead of the socket: stops dead when the connection is aborted, sees
-//! what the deadlines need to know, and keeps hyper's own bare refusals off the wire.
+//! The I/O object that hyper uses instead of the socket. It stops when the connection is aborted, records
+//! what the deadlines depend on, and keeps hyper's own bare error responses off the wire.
 
 mod frames;
 mod lines;
@@ -24,7 +24,7 @@ use super::{
     stream::Stream,
 };
 
-/// How an HTTP/2 client with prior knowledge begins.
+/// The connection preface of an HTTP/2 client with prior knowledge (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's socket, shared by hyper and the connection's task.
@@ -35,14 +35,14 @@ struct Inner {
     stream: RefCell<Box<dyn Stream>>,
     connection: Rc<Connection>,
     worker: Rc<Worker>,
-    /// Bytes that were read from the client and are to be read again.
+    /// Bytes that were read from the socket and are still to be read by hyper.
     ahead: RefCell<BytesMut>,
     watch: RefCell<Watch>,
-    /// The kernel has taken a part of what was last written.
+    /// Whether the kernel has taken only a part of the last write.
     partly_written: Cell<bool>,
 }
 
-/// What the bytes of a client are checked for.
+/// What the client's bytes are checked for.
 enum Watch {
     /// The lines of an HTTP/1 head.
     Lines(Lines),
@@ -51,7 +51,7 @@ enum Watch {
 }
 
 impl CancelIo {
-    /// Carries HTTP/1 until told otherwise.
+    /// Checks for HTTP/1 at first.
     pub(super) fn new(stream: Box<dyn Stream>, connection: Rc<Connection>, worker: Rc<Worker>) -> Self {
         Self(Rc::new(Inner {
             stream: RefCell::new(stream),
@@ -75,7 +75,7 @@ impl CancelIo {
         self.0.watch.replace(Watch::Nothing);
     }
 
-    /// The stream that the client opened last.
+    /// Returns the ID of the stream that the client opened last, or 0.
     pub(super) fn last_stream(&self) -> u32 {
         match &*self.0.watch.borrow() {
             Watch::Frames(frames) => frames.last_stream(),
@@ -83,7 +83,7 @@ impl CancelIo {
         }
     }
 
-    /// Whether the kernel has no part of a write, but all of it or nothing.
+    /// Whether the kernel has taken the last write in full, so that another frame can follow.
     pub(super) fn is_between_writes(&self) -> bool {
         !self.0.partly_written.get()
     }
@@ -94,9 +94,8 @@ impl CancelIo {
         self.0.ahead.borrow_mut().extend_from_slice(&behind);
     }
 
-    /// Ready when an HTTP/1 client has gone away before it got its answer, which hyper does not look for.
-    /// Unknown while the client still has a body to send, or has sent its next
-    /// request.
+    /// Ready when an HTTP/1 client has gone away before its response, which hyper does not detect. Cannot
+    /// tell (`Pending`) while the request's body is unread or a pipelined request is buffered.
     pub(super) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = &self.0.connection;
         let waits = connection.phase() == Phase::Serving && !connection.exchange.is_unread();
@@ -105,7 +104,7 @@ impl CancelIo {
         }
         match ready!(self.read_ahead(cx)) {
             Ok(1..) => Poll::Pending,
-            // It may have closed only its side and still wait for the answer.
+            // The client may have closed only its side and still wait for the response.
             Ok(0) if !connection.half_closed_for_long() => Poll::Pending,
             Ok(0) | Err(_) => {
                 connection.set_ended();
@@ -114,7 +113,7 @@ impl CancelIo {
         }
     }
 
-    /// Whether a client in clear text begins with HTTP/2's preface. The bytes are read again.
+    /// Whether a client in clear text begins with HTTP/2's preface. The bytes remain to be read.
     pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             {
@@ -133,7 +132,7 @@ impl CancelIo {
         }
     }
 
-    /// Reads bytes that are to be read again.
+    /// Reads from the socket into `ahead`.
     fn read_ahead(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); 4 << 10];
         let mut buf = ReadBuf::uninit(&mut room);
@@ -141,7 +140,7 @@ impl CancelIo {
         let read = buf.filled_mut();
         self.0.connection.received(read.len());
         self.0.ahead.borrow_mut().extend_from_slice(read);
-        // A head may be in it, and a token in that.
+        // The bytes may contain a head with a token.
         read.zeroize();
         Poll::Ready(Ok(read.len()))
     }
@@ -170,7 +169,7 @@ impl Inner {
             ahead[..part].zeroize();
             ahead.advance(part);
             if ahead.is_empty() {
-                // It may be as large as a head, and a tunnel lives long.
+                // Frees the buffer, which may be as large as a head: a tunnel lives long.
                 *ahead = BytesMut::new();
             }
         }
@@ -200,8 +199,8 @@ impl Inner {
         })
     }
 
-    /// Whether these bytes are hyper's own refusal, which has no body and was not counted: ours replaces
-    /// it.
+    /// Whether these bytes are hyper's own error response, which has no body and was not counted. If so,
+    /// requests the gateway's response instead.
     fn replaces(&self, bytes: &[u8]) -> bool {
         let serving = !matches!(self.connection.phase(), Phase::Fresh | Phase::Idle | Phase::Head);
         if serving || !matches!(&*self.watch.borrow(), Watch::Lines(_)) {
@@ -273,7 +272,7 @@ impl AsyncWrite for CancelIo {
         self.0.alive()?;
         let flushed = Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx);
         match &flushed {
-            // hyper flushes only what it has written in full.
+            // hyper flushes only when it has written everything.
             Poll::Ready(Ok(())) => self.0.connection.flushed(),
             Poll::Pending => self.0.connection.stall(),
             Poll::Ready(Err(_)) => self.0.connection.set_ended(),
@@ -283,7 +282,7 @@ impl AsyncWrite for CancelIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.alive()?;
-        // Our own answer is yet to be written.
+        // The gateway's own response is yet to be written.
         if self.0.connection.is_rejected() {
             return Poll::Ready(Ok(()));
         }
@@ -293,7 +292,7 @@ impl AsyncWrite for CancelIo {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A connection that was cut must not look complete.
+        // A response that was cut must not look complete.
         if self.connection.aborted() {
             self.stream.borrow().reset_on_close();
         }

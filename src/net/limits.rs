@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::authz::forwarding::TrustedProxies;
 
-/// Limits and timeouts.
+/// Limits and timeouts of client connections.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Request line and fields together, bytes.
     pub head: usize,
-    /// One field, name and value, bytes.
+    /// Name and value of one field, bytes.
     pub field: usize,
     pub fields: usize,
     /// Request target, bytes.
@@ -23,13 +23,13 @@ pub struct Limits {
     /// From the first byte of a head until the service is called.
     pub head_timeout: Duration,
     pub tls_handshake_timeout: Duration,
-    /// Between requests. Longer than the 60 seconds for which balancers in front keep connections.
+    /// Between requests. Longer than the 60 seconds for which load balancers keep connections.
     pub idle_timeout: Duration,
     /// How long the service waits for more of a request's body.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may take no bytes of its response.
     pub write_timeout: Duration,
-    /// An HTTP/2 client that is silent for this long is pinged, and given up after twice the time.
+    /// An HTTP/2 client that is silent for this long is pinged, and closed after twice the time.
     pub ping: Duration,
 }
 

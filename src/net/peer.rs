@@ -1,25 +1,25 @@
-//! Who is at the other end of a connection.
+//! The peer at the other end of a connection.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::authz::forwarding::TrustedProxies;
 
-/// Who is at the other end of a connection.
+/// The peer at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     Inet(SocketAddr),
-    /// A unix socket, by the kernel's word.
+    /// A process on a unix socket, as the kernel reports it.
     Unix {
         uid: u32,
         pid: Option<i32>,
     },
-    /// Somebody whom the trusted proxy at this address does not name: it counts for the address,
-    /// and is not believed for it.
+    /// A client that the trusted proxy at this address does not name. It has the proxy's address, but not the
+    /// proxy's trust.
     Unnamed(IpAddr),
 }
 
 impl Peer {
-    /// A unix socket's peer counts as local.
+    /// Returns the peer's address. A unix socket's peer counts as local.
     pub fn address(&self) -> IpAddr {
         match self {
             Self::Inet(address) => address.ip(),
@@ -28,7 +28,7 @@ impl Peer {
         }
     }
 
-    /// Whether what it says of its clients is believed.
+    /// Whether the peer is trusted to name its clients.
     pub fn is_trusted(&self, trusted: &TrustedProxies) -> bool {
         match self {
             Self::Inet(address) => trusted.contains(address.ip()),
@@ -37,7 +37,7 @@ impl Peer {
         }
     }
 
-    /// The address whose connections are counted.
+    /// The address to which the limit per address applies.
     pub(super) fn counted(&self) -> Option<IpAddr> {
         match self {
             Self::Inet(address) => Some(address.ip()),

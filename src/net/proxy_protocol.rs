@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy says of a connection before its first byte.
-//! Only the header's own bytes are taken from the socket, so that TLS and HTTP begin where it ends.
+//! The PROXY protocol, versions 1 and 2: the header in which a proxy names a connection's client. Only the
+//! header's own bytes are taken from the socket, so that TLS or HTTP begins where it ends.
 
 mod header;
 
@@ -11,13 +11,13 @@ use self::header::LONGEST;
 pub use self::header::{Verdict, parse};
 use super::stream::Socket;
 
-/// For whom a proxy has made a connection.
+/// The client for which a proxy has opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeader {
     Client(SocketAddr),
-    /// For somebody whose address it does not tell.
+    /// A client whose address the proxy does not name.
     Unnamed,
-    /// For itself, such as a health check.
+    /// The proxy itself, such as for a health check.
     Own,
 }
 
@@ -27,14 +27,14 @@ pub(super) enum ProxyHeaderError {
     Malformed(&'static str),
     #[error("the connection ended within the PROXY header")]
     Ended,
-    /// Nothing was said at all, as by a check whether the port is open.
+    /// No byte arrived, as in a check whether the port is open.
     #[error("the connection ended before the PROXY header")]
     Silent,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Reads the header; whoever calls sees to the deadline.
+/// Reads the header. The caller applies the deadline.
 pub(super) async fn read(socket: &Socket) -> Result<ProxyHeader, ProxyHeaderError> {
     let mut header = Vec::new();
     let mut ahead = vec![0; LONGEST];
@@ -50,7 +50,7 @@ pub(super) async fn read(socket: &Socket) -> Result<ProxyHeader, ProxyHeaderErro
             Verdict::Whole(len, proxy_header) => (len, Some(proxy_header)),
             Verdict::Malformed(why) => return Err(ProxyHeaderError::Malformed(why)),
         };
-        // What was seen is there: it is the header's own part alone that is taken.
+        // The peeked bytes are available. Only the header's part of them is consumed.
         let mut left = len - before;
         while left > 0 {
             left -= socket.receive(&mut ahead[..left], RecvFlags::empty()).await?;

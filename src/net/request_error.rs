@@ -1,4 +1,4 @@
-//! Why something that a client sent never became a request.
+//! Errors because of which a client's bytes never became a request.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -7,17 +7,17 @@ use crate::authz::answer::Reason;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// 400; the word is for the log.
+    /// 400; the text is for the log.
     BadRequest(&'static str),
-    /// 501: an extended CONNECT (RFC 8441) for something else than a WebSocket.
+    /// 501: an extended CONNECT (RFC 8441) for another protocol than WebSocket.
     UnknownProtocol,
-    /// 408: the head did not come in time.
+    /// 408: the head did not arrive in time.
     HeadTimeout,
     /// 414.
     TargetTooLong,
     /// 421: the connection's certificate is not valid for the host.
     Misdirected,
-    /// 431: the head in all, one field, or their number.
+    /// 431: the head, one field or the number of fields is too large.
     HeadTooLarge,
     /// 503: the process has no room for another HTTP/2 stream.
     OverBudget,
@@ -43,7 +43,7 @@ impl From<RequestError> for Reason {
     }
 }
 
-/// An HTTP/1.1 answer after which the connection closes, for where hyper writes none.
+/// Encodes an HTTP/1.1 response that closes the connection, for cases where hyper writes none.
 pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
     let (status, body) = (response.status(), response.body());
     let reason = status.canonical_reason().unwrap_or("Refused");

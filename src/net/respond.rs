@@ -1,4 +1,4 @@
-//! One request on its way from hyper to the service, and its answer on the way back.
+//! Passes one request from hyper to the service, and its response back.
 
 use std::{convert::Infallible, rc::Rc};
 
@@ -23,7 +23,7 @@ use super::{
 
 type Answer<S> = Response<AnswerBody<<S as Service>::Body>>;
 
-/// Judges a request and has the service answer it. `open`: the HTTP/2 stream that it came by.
+/// Checks a request and calls the service. `open`: the request's HTTP/2 stream.
 pub(super) fn respond<S: Service>(
     service: Rc<S>,
     request: Request<Incoming>,
@@ -54,7 +54,7 @@ pub(super) fn respond<S: Service>(
         let (answer, rejected) = match judged {
             Ok(()) => {
                 let request = Box::new(Request::from_parts(parts, body));
-                // On the heap: an idle connection holds no room for it.
+                // On the heap, so that an idle connection reserves no space for it.
                 let answer = Box::pin(service.call(request, connection.clone())).await;
                 (answer.map(Either::Left), false)
             }
@@ -74,7 +74,7 @@ pub(super) fn respond<S: Service>(
     }
 }
 
-/// Makes fields and body agree: hyper takes both at their word.
+/// Makes fields and body agree, because hyper checks neither.
 fn frame<B>(answer: &mut Response<AnswerBody<B>>, method: &Method, connection: &Connection)
 where
     AnswerBody<B>: http_body::Body,
@@ -94,11 +94,11 @@ where
         None
     } else if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         answer.body_mut().omit();
-        // What a GET would have got, where that is known.
+        // The length that a GET would have returned, if it is known.
         announced.or(length.filter(|length| *length > 0))
     } else {
         if announced.is_some() && length.is_some() && announced != length {
-            // It is shorter than its fields say, and must not pass for whole.
+            // The body is not as long as the fields say, so the response must not look complete.
             connection.abort();
         }
         announced.filter(|_| length.is_none())
@@ -135,7 +135,7 @@ fn finish_http2<S: Service>(
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
     if let Some(id) = headers.get_mut(REQUEST_ID) {
-        // No two answers have the same: in the table of fields it would only push others out.
+        // Every ID is different. Indexing it would only push other fields out of HPACK's table.
         id.set_sensitive(true);
     }
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -151,7 +151,7 @@ fn finish_http2<S: Service>(
     let upgraded = connection.clone();
     let task = tokio::task::spawn_local(async move {
         if let Ok(io) = tunnel.await {
-            // Who does not want it any more drops it, and so ends the stream.
+            // If the receiver is gone, dropping the connection resets the stream.
             let _ = sender.send(Upgraded::http2(io, upgraded, open));
         }
     });
@@ -160,7 +160,7 @@ fn finish_http2<S: Service>(
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A success would tell the client of a CONNECT that it has a tunnel.
+/// Turns a success of CONNECT into 501, because a 2xx would mean that the client has a tunnel.
 fn refuse_tunnel<S: Service>(answer: &mut Answer<S>, method: &Method) {
     if *method == Method::CONNECT && answer.status().is_success() {
         *answer.status_mut() = StatusCode::NOT_IMPLEMENTED;
@@ -169,7 +169,7 @@ fn refuse_tunnel<S: Service>(answer: &mut Answer<S>, method: &Method) {
     }
 }
 
-/// Makes an extended CONNECT (RFC 8441) the WebSocket request with `Upgrade` that it stands for.
+/// Turns an extended CONNECT (RFC 8441) into the equivalent WebSocket request with `Upgrade`.
 fn from_extended_connect(parts: &mut Parts, protocol: &Protocol) -> Result<(), RequestError> {
     if protocol.as_str() != "websocket" {
         return Err(RequestError::UnknownProtocol);
@@ -183,7 +183,7 @@ fn from_extended_connect(parts: &mut Parts, protocol: &Protocol) -> Result<(), R
     Ok(())
 }
 
-/// What HTTP/1.1 asks of a WebSocket's client and HTTP/2 does not: 16 random bytes in base64.
+/// Returns a Sec-WebSocket-Key, which HTTP/1.1 requires and HTTP/2 omits: 16 random bytes in base64.
 fn websocket_key() -> Option<HeaderValue> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).ok()?;

@@ -27,7 +27,7 @@ use super::{
     worker::ConnectionSlot,
 };
 
-/// Reports a connection to its service, and its end also where the task is dropped.
+/// Reports a connection to its service when it opens and when it closes, even if its task is dropped.
 pub(super) struct ConnectionGuard<S: Service> {
     service: Rc<S>,
     connection: Rc<Connection>,
@@ -46,7 +46,7 @@ impl<S: Service> Drop for ConnectionGuard<S> {
     }
 }
 
-/// Serves a client; with `tls`, after a handshake, which a unix socket never has.
+/// Serves a client, after a handshake if `tls` is set. A unix socket never has one.
 pub(super) async fn serve_connection<S: Service>(
     socket: Socket,
     tls: Option<Arc<ServerConfig>>,
@@ -59,7 +59,7 @@ pub(super) async fn serve_connection<S: Service>(
     let held = (slot, guard);
     let mut http2 = false;
     let stream: Box<dyn Stream> = match (socket, tls) {
-        // Boxed: every connection would carry the room for a handshake.
+        // Boxed, because otherwise every connection would reserve space for a handshake.
         (Socket::Tcp(socket), Some(tls)) => {
             match Box::pin(handshake(tls, socket, &connection, &*service)).await {
                 Some(stream) => {
@@ -73,7 +73,7 @@ pub(super) async fn serve_connection<S: Service>(
         (Socket::Unix(socket), _) => Box::new(socket),
     };
     let io = CancelIo::new(stream, connection.clone(), worker.clone());
-    // Over TLS, HTTP/2 is agreed on in the handshake.
+    // Over TLS, the handshake negotiates HTTP/2.
     let version = match connection.secure {
         true => Ok(http2),
         false => attended(&connection, poll_fn(|cx| io.poll_preface(cx))).await,
@@ -96,7 +96,7 @@ pub(super) async fn serve_connection<S: Service>(
         }
         Outcome::Upgraded(ahead) => {
             if let Some(sender) = connection.exchange.take_upgrade() {
-                // A receiver that is gone drops it, which closes the connection.
+                // If the receiver is gone, dropping the value closes the connection.
                 let _ = sender.send(Upgraded::http1(io, &ahead, held));
             }
         }
@@ -128,7 +128,7 @@ async fn handshake<S: Service>(
     stream
 }
 
-/// Waits for `work`, unless the connection's task is told to do something else.
+/// Runs `work`, until the connection's task gets a command. The command is the error.
 pub(super) async fn attended<F: Future>(
     connection: &Connection,
     work: F,
@@ -141,17 +141,17 @@ pub(super) async fn attended<F: Future>(
     .await
 }
 
-/// Sends TLS's close_notify, if that is possible without waiting.
+/// Sends TLS's close_notify, if that does not block.
 async fn farewell(mut io: CancelIo) {
     let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
 }
 
-/// Bytes that are read and dropped after a last answer: more than the socket buffers of a client that
-/// still sends contain.
+/// Bytes that are read and discarded after a last response: more than the socket buffers of a client that
+/// still sends can contain.
 const LINGER: usize = 4 << 20;
 
-/// Writes a last answer and reads on for a moment, up to so many bytes: those still in flight from the client would
-/// make the kernel reset the connection before the client has read the answer.
+/// Writes a last response, then reads and discards up to `most` bytes for a moment. Otherwise bytes still in
+/// flight from the client would make the kernel reset the connection before the client has read the response.
 async fn close(mut io: CancelIo, answer: &[u8], most: usize) {
     let connection = io.connection().clone();
     io.carry_anything();
@@ -159,7 +159,7 @@ async fn close(mut io: CancelIo, answer: &[u8], most: usize) {
     let closing = async {
         io.write_all(answer).await?;
         io.shutdown().await?;
-        // On the heap: every connection would carry it in its future.
+        // On the heap, because otherwise every connection's future would contain it.
         let mut waste = vec![0; 16 << 10];
         let mut read = 0;
         while read < most {

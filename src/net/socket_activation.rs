@@ -1,5 +1,5 @@
-//! Sockets that a supervisor has opened for this process and passes by name, as systemd does:
-//! LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES.
+//! Sockets that a supervisor such as systemd has opened for this process and passes by name: LISTEN_PID,
+//! LISTEN_FDS, LISTEN_FDNAMES.
 
 use std::{env, io};
 
@@ -31,10 +31,10 @@ pub enum InheritError {
 }
 
 impl Inherited {
-    /// Call before other threads run: it removes the variables, since they are meant for nobody
-    /// else. Sockets that are meant for another process are not touched.
+    /// Takes the sockets that the environment names. Call before other threads run: this removes the
+    /// variables, so that no child process uses them. Sockets for another process are not touched.
     pub fn from_environment() -> Result<Self, InheritError> {
-        // Checks LISTEN_PID, and sets close-on-exec, also on sockets that nobody takes.
+        // Checks LISTEN_PID, and sets close-on-exec even on sockets that are never taken.
         if sd_notify::listen_fds().map_err(InheritError::Environment)?.len() == 0 {
             return Ok(Self::none());
         }
@@ -46,12 +46,12 @@ impl Inherited {
         Ok(Self { names, sockets, taken })
     }
 
-    /// Nothing is taken from the environment.
+    /// Takes nothing from the environment.
     pub fn none() -> Self {
         Self { names: Vec::new(), sockets: ListenFd::empty(), taken: Vec::new() }
     }
 
-    /// Every socket of this name, at least one.
+    /// Takes every socket with this name. Fails if there is none, or if one is not a listening stream socket.
     pub fn take(&mut self, name: &str) -> Result<Vec<Bound>, InheritError> {
         let mut all = Vec::new();
         for at in 0..self.taken.len() {
@@ -68,7 +68,7 @@ impl Inherited {
         }
     }
 
-    /// Names of sockets that nobody has taken, where connections would wait for ever.
+    /// Returns the names of sockets that were not taken. Connections to them would wait forever.
     pub fn left(&self) -> impl Iterator<Item = &str> {
         self.names.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(name, _)| name.as_str())
     }

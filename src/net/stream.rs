@@ -1,4 +1,4 @@
-//! The kinds of socket that a client comes by, or that leads to an upstream.
+//! The kinds of socket to clients and to upstreams.
 
 use std::{io, os::fd::AsFd, time::Duration};
 
@@ -16,10 +16,10 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// What carries HTTP: a socket, or TLS over one.
+/// A byte stream that carries HTTP: a socket, or TLS over one.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
-    /// Closing is a reset from now on: what the kernel holds for the peer is thrown away. A
-    /// unix socket has no reset; its peer sees the end of an unfinished message.
+    /// Makes closing reset the connection, so that what the kernel holds for the peer is discarded. A unix
+    /// socket has no reset: its peer sees an incomplete message end.
     fn reset_on_close(&self);
 }
 
@@ -45,7 +45,7 @@ fn receive(socket: impl AsFd, buf: &mut [u8], flags: RecvFlags) -> io::Result<us
 
 impl Stream for TcpStream {
     fn reset_on_close(&self) {
-        // A failure means that the connection is gone already.
+        // A failure means that the connection is already gone.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }

@@ -1,5 +1,5 @@
-//! TLS of a listener: certificates from PEM, chosen by server name, replaced while it serves;
-//! client certificates where they are asked for.
+//! TLS of a listener: certificates from PEM files, chosen by server name and replaced while serving, and
+//! optional client certificates.
 
 mod sni;
 mod validity;
@@ -35,34 +35,35 @@ pub(super) use self::sni::TlsInfo;
 pub use self::validity::Expiry;
 use super::http2;
 
-/// The TLS configuration of a listener. Clones share what `replace` changes.
+/// The TLS configuration of a listener. Clones share it, so `replace` changes all of them.
 #[derive(Clone)]
 pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
 
-/// The configuration for a client that connects now.
+/// The configuration for new handshakes.
 pub(crate) struct ServerConfig {
     pub(super) config: Arc<rustls::ServerConfig>,
     keys: Arc<SniResolver>,
     expiries: Vec<Expiry>,
-    /// Of every file that was read, so that files that have not changed replace nothing.
+    /// A digest of every file that was read, so that unchanged files replace nothing.
     digest: [u8; 32],
-    /// Of what clients have to show; `None`: nothing.
+    /// A digest of the requirements for client certificates; `None`: none are requested.
     clients: Option<[u8; 32]>,
-    /// Clients have to show something else now: connections that were made before are not used any more.
+    /// The requirements for client certificates have changed, so connections made before get no more
+    /// requests.
     withdrawn: Arc<AtomicBool>,
 }
 
-/// What a configuration has changed that took the place of another one.
+/// What [`Certificates::replace`] has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Replacement {
     Nothing,
-    /// What handshakes from now on show.
+    /// The certificates for new handshakes.
     Certificates,
-    /// What clients have to show, too: the connections of those that have shown something else are withdrawn.
+    /// Also the requirements for client certificates. Connections made under the old ones are withdrawn.
     Clients,
 }
 
-/// The files and choices that a listener's TLS is made of.
+/// The files and options of a listener's TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Empty: plain text.
@@ -70,19 +71,19 @@ pub struct Settings {
     pub clients: Option<ClientAuth>,
 }
 
-/// A certificate chain and its key, as files.
+/// The files of a certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertifiedKeyFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
 }
 
-/// Clients are asked for a certificate.
+/// Requests certificates from clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// The PEM file of the authorities that sign them.
+    /// The PEM file of the authorities that sign client certificates.
     pub authorities: PathBuf,
-    /// Otherwise a client may show none; an invalid one is refused all the same.
+    /// Whether a client must present a certificate. If not, an invalid one is still refused.
     pub required: bool,
 }
 
@@ -104,23 +105,23 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
-/// How a handshake has ended.
+/// How a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Handshake {
     Full,
-    /// By a ticket, or the session of an earlier connection.
+    /// From a ticket or a cached session.
     Resumed,
     TimedOut,
     /// The client went away.
     Closed,
     /// The client sent something other than TLS.
     NotTls,
-    /// No version, cipher or protocol in common.
+    /// No version, cipher suite or protocol in common.
     NothingInCommon,
     /// The client's certificate is missing or invalid.
     ClientCertificate,
-    /// The client does not accept ours, or gave up for a reason of its own.
+    /// The client rejected the server's certificate, or gave up for another reason.
     Refused,
     Broken,
 }
@@ -134,20 +135,21 @@ impl Handshake {
     }
 }
 
-/// The authorities of the whole web take a quarter of a megabyte: whatever is longer is another file by mistake.
+/// The largest PEM file, in bytes. All public authorities together take 250 kB, so a longer file is a
+/// mistake.
 const LONGEST_PEM: u64 = 4 << 20;
 
-/// Sessions kept for TLS 1.2 clients without tickets; other clients keep their own session.
+/// Cached sessions of TLS 1.2 clients without tickets. Other clients keep their own session.
 const SESSIONS: usize = 1024;
 
 impl Certificates {
-    /// Among several pairs, the server name and the signatures that the client can verify decide; pairs
-    /// without RSA go first.
+    /// Loads the certificates. Among several pairs, the server name and the signatures that the client can
+    /// verify decide, and pairs without RSA are preferred.
     pub fn load(settings: &Settings) -> Result<Self, TlsError> {
         Ok(Self(Arc::new(ArcSwap::from_pointee(ServerConfig::load(settings)?))))
     }
 
-    /// For handshakes from now on. Where nothing has changed tickets stay valid.
+    /// Takes effect for new handshakes. If nothing has changed, session tickets remain valid.
     pub fn replace(&self, with: &Self) -> Replacement {
         let (before, next) = (self.0.load_full(), with.0.load_full());
         if before.digest == next.digest {
@@ -162,7 +164,7 @@ impl Certificates {
         Replacement::Certificates
     }
 
-    /// Until when each certificate is valid, in the order of the settings.
+    /// Returns when each certificate expires, in the order of the settings.
     pub fn expiries(&self) -> Vec<Expiry> {
         self.0.load().expiries.clone()
     }
@@ -209,8 +211,8 @@ impl ServerConfig {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(keys.clone());
         config.alpn_protocols = vec![http2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
-        // Its keys rotate by themselves and are shared by all workers. They are replaced with the
-        // certificates: a ticket proves that a client's certificate was accepted.
+        // The ticketer rotates its own keys and is shared by all workers. It is replaced with the
+        // certificates, because a ticket proves that a client's certificate was accepted.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
         Ok(Self {
@@ -224,8 +226,8 @@ impl ServerConfig {
     }
 }
 
-/// Reads a certificate chain with its key into `digest`. An error: one cannot be read, or they do not
-/// belong together.
+/// Reads a certificate chain and its key, and adds both to `digest`. Fails if one cannot be read or they do
+/// not belong together.
 pub fn load_certified_key(
     pair: &CertifiedKeyFiles,
     provider: &CryptoProvider,
@@ -245,7 +247,7 @@ pub fn load_certified_key(
     })
 }
 
-/// The certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file and adds them to `digest`. Fails if there is none.
 pub fn load_certificates(
     path: &Path,
     digest: &mut blake3::Hasher,
@@ -262,7 +264,7 @@ pub fn load_certificates(
     Ok(found)
 }
 
-/// All of a PEM file. A regular file alone: a pipe or a device would hold whoever reads it.
+/// Reads a whole PEM file. It must be a regular file, because reading a pipe or a device could block.
 fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
     let mut bytes = Vec::new();
     if !path.metadata().map_err(pem::Error::Io)?.is_file() {

@@ -1,5 +1,5 @@
-//! A client's connection, or HTTP/2 stream, that is no longer HTTP's: what comes after an answer of
-//! 101. Counted, aborted and never stalled for longer than allowed, as before.
+//! A client's connection or HTTP/2 stream after a 101 response, when it no longer carries HTTP. It is still
+//! counted, can be aborted, and has the write timeout.
 
 use std::{
     any::Any,
@@ -17,15 +17,15 @@ use tokio::{
 
 use super::{Connection, io::CancelIo};
 
-/// The client's end of a tunnel, in plain text.
+/// The client's end of a tunnel, with TLS removed.
 pub struct Upgraded {
     io: Io,
     connection: Rc<Connection>,
-    /// The connection's slot and guard, which end with it.
+    /// The connection's slot and guard, or the HTTP/2 stream. Released when the tunnel ends.
     _held: Box<dyn Any>,
 }
 
-/// The client's end of a tunnel to come; fails when the connection ends before.
+/// The client's end of a future tunnel. Fails if the connection ends first.
 pub type OnUpgrade = oneshot::Receiver<Upgraded>;
 
 enum Io {
@@ -34,7 +34,7 @@ enum Io {
 }
 
 impl Upgraded {
-    /// An HTTP/1 connection; `ahead`: what the client sent behind its request.
+    /// Wraps an HTTP/1 connection. `ahead`: what the client sent after its request.
     pub(super) fn http1(io: CancelIo, ahead: &[u8], held: impl Any) -> Self {
         io.carry_anything();
         io.unread(ahead);
@@ -48,13 +48,13 @@ impl Upgraded {
         Self { io: Io::Http2(TokioIo::new(io)), connection, _held: Box::new(held) }
     }
 
-    /// Makes an abort wake this task.
+    /// Registers this task to be woken by an abort. Fails after one.
     fn watch(&self, cx: &mut Context<'_>) -> io::Result<()> {
         self.connection.exchange.watch_body(cx);
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// Counts the bytes written to an HTTP/2 stream; `CancelIo` counts those of a socket.
+    /// Counts bytes written to an HTTP/2 stream. `CancelIo` counts those of a socket.
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Io::Http2(_) = self.io {
             match &written {
@@ -100,7 +100,7 @@ impl AsyncWrite for Upgraded {
         self.watch(cx)?;
         match &mut self.io {
             Io::Http1(io) => Pin::new(io).poll_flush(cx),
-            // hyper's waits for nothing but the end.
+            // hyper's `poll_flush` only waits for room to write more.
             Io::Http2(_) => Poll::Ready(Ok(())),
         }
     }

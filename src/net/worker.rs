@@ -1,5 +1,6 @@
-//! A worker's connections: the list that the ticker goes through, the current limits, what the worker uses of
-//! the budgets, and their end: telling every worker to stop accepting, and how long what is under way may take.
+//! The connections of a worker: their list for the ticker, the current limits, and the worker's use of the
+//! budgets. Also the drain, which stops accepting on every worker and limits how long requests in progress
+//! may take.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,17 +18,17 @@ use super::{
     connection::{CloseReason, ConnectionCommand},
 };
 
-/// What the connections of one thread share.
+/// What the connections of one worker share.
 pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
     budgets: Arc<Budgets>,
     /// Open HTTP/2 streams.
     streams: WorkerBudget,
-    /// Bytes of answers that clients have not taken, at the last tick.
+    /// Bytes of responses that clients had not read at the last tick.
     held: Cell<usize>,
     connections: RefCell<Slab<Rc<Connection>>>,
-    /// Connections come and there is no place for them.
+    /// Whether new connections find no free slot.
     full: Cell<bool>,
     draining: Cell<bool>,
     emptied: Notify,
@@ -41,7 +42,7 @@ pub(super) struct ConnectionSlot {
 }
 
 impl Worker {
-    /// Starts the ticker: call on the thread's local runtime.
+    /// Creates a worker and starts its ticker. Call on the thread's local runtime.
     pub fn new(limits: Limits, budgets: Arc<Budgets>) -> Rc<Self> {
         let worker = Rc::new(Self {
             limits: RefCell::new(Rc::new(Limits::default())),
@@ -90,7 +91,7 @@ impl Worker {
         &self.clock
     }
 
-    /// How many connections are open here.
+    /// Returns the number of open connections of this worker.
     pub fn connections(&self) -> usize {
         self.connections.borrow().len()
     }
@@ -126,10 +127,10 @@ impl Worker {
         ConnectionSlot { worker: self.clone(), key, permit }
     }
 
-    /// Closes the connections whose client has closed its side; if there are none, the one that has been idle for
-    /// the longest time; if none is idle, the one that has kept us waiting for a handshake or a head. Where some
-    /// connections are for known users, the oldest one of a stranger goes then. False: there is nothing to close
-    /// here.
+    /// Closes connections to free a slot, in this order: all whose client has closed its side; the one that
+    /// has been idle for longest; the one whose handshake or head has been incomplete for longest; on a
+    /// listener with slots reserved for unix sockets, the oldest without a signed-in user. Returns false if
+    /// there is nothing to close here.
     pub(super) fn make_room(&self) -> bool {
         let connections = self.connections.borrow();
         let oldest = |since: fn(&Connection) -> Option<Instant>| {
@@ -157,21 +158,21 @@ impl Worker {
         self.draining.get()
     }
 
-    /// From now on every connection finishes what it has under way and closes.
+    /// Makes every connection finish what is in progress and close.
     pub(super) fn begin_drain(&self) {
         if !self.draining.replace(true) {
             self.each(Connection::begin_drain);
         }
     }
 
-    /// Ends when no connection is left.
+    /// Waits until no connection is left.
     pub(super) async fn emptied(&self) {
         while self.connections() > 0 {
             self.emptied.notified().await;
         }
     }
 
-    /// Aborts every connection when the time of a drain is over. Returns their number.
+    /// Aborts every connection at the deadline of a drain. Returns their number.
     pub(super) fn abort_all(&self) -> usize {
         self.each(|connection| connection.close_for(CloseReason::Drained))
     }
@@ -190,7 +191,7 @@ impl Worker {
                 most = (holds, Some(connection));
             }
         }
-        // One with every tick: the next tick sees what that came to.
+        // One per tick, because its effect is measured at the next tick.
         if let (true, (_, Some(connection))) = (budget.used() > budget.limit(), most) {
             budget.count_refusal();
             connection.close_for(CloseReason::OverBudget);
@@ -203,15 +204,15 @@ impl Worker {
     }
 
     fn each(&self, mut visit: impl FnMut(&Connection)) -> usize {
-        // Visits wake tasks but run none, so the list stays as it is.
+        // Visits wake tasks but do not run them, so the list does not change.
         let connections = self.connections.borrow();
         connections.iter().map(|(_, connection)| visit(connection)).count()
     }
 }
 
 impl ConnectionSlot {
-    /// Makes a trusted proxy's connection, which counted for no address, the client's that it names. False:
-    /// the client has reached its limit.
+    /// Assigns a trusted proxy's connection, which counted for no address, to the client that it names.
+    /// Returns false if the client has reached its limit.
     pub(super) fn hand_over(&mut self, client: Rc<Connection>) -> bool {
         let address = client.peer.counted();
         if !self.permit.counts_for(&self.worker.limits.borrow(), address) {
@@ -228,7 +229,7 @@ impl Drop for ConnectionSlot {
         drop(connection);
         self.worker.clock.unwatch();
         if self.worker.connections() == 0 {
-            // Ticks rest from now on.
+            // No tick measures this worker from now on.
             self.worker.measure(0);
             self.worker.emptied.notify_waiters();
         }
@@ -242,10 +243,10 @@ pub struct Drain(watch::Sender<Option<Instant>>);
 #[derive(Clone)]
 pub struct Draining(watch::Receiver<Option<Instant>>);
 
-/// How serving a listener has ended.
+/// How serving a listener ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections with something under way that were cut at the deadline.
+    /// Connections that were cut at the deadline.
     pub cut: usize,
 }
 
@@ -255,7 +256,7 @@ pub fn drain() -> (Drain, Draining) {
 }
 
 impl Drain {
-    /// Requests under way have until `deadline`. A second call can only bring it forward.
+    /// Begins the drain. Requests in progress have until `deadline`. A second call can only make it earlier.
     pub fn begin(&self, deadline: Instant) {
         self.0.send_modify(|present| {
             *present = Some(present.map_or(deadline, |present| present.min(deadline)));
@@ -264,7 +265,7 @@ impl Drain {
 }
 
 impl Draining {
-    /// Ends when the drain has begun; a `Drain` that is dropped begins it, without any delay.
+    /// Waits until the drain begins. If the `Drain` is dropped, it begins with no time left.
     pub(super) async fn begun(&mut self) {
         let _ = self.0.wait_for(Option::is_some).await;
     }
@@ -273,7 +274,7 @@ impl Draining {
         self.0.borrow().is_some()
     }
 
-    /// Ends at the deadline of the drain, as it is now or later.
+    /// Waits for the drain's deadline, including later changes to it.
     pub(super) async fn deadline(&mut self) {
         loop {
             let Some(deadline) = *self.0.borrow_and_update() else { return };

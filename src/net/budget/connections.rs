@@ -1,4 +1,4 @@
-//! The limit on client connections, in all and by address.
+//! The limit on client connections, in total and per address.
 
 use std::{
     collections::HashMap,
@@ -15,20 +15,20 @@ use tokio::sync::Notify;
 use super::Reading;
 use crate::net::Limits;
 
-/// The limit on connections over all workers. Written when a connection begins or ends, never per request.
+/// The limit on connections over all workers. Updated when a connection begins or ends, never per request.
 pub struct ConnectionLimit {
     open: AtomicUsize,
     most: AtomicUsize,
-    /// Of these, how many only unix sockets may use.
+    /// How many of these are reserved for unix sockets.
     for_unix: usize,
     refused: AtomicU64,
-    /// A worker waits for a place that it cannot make itself.
+    /// A worker waits for a slot that it cannot free itself.
     wished: AtomicBool,
     wish: Notify,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// The permit of one connection.
+/// Permission for one open connection. Dropping it frees the slot.
 pub struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
     address: Option<IpAddr>,
@@ -37,7 +37,7 @@ pub struct ConnectionPermit {
 /// Why a connection gets no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReached {
-    /// No more connections at all.
+    /// The limit over all connections is reached.
     Everybody,
     ThisAddress,
 }
@@ -64,7 +64,8 @@ impl ConnectionLimit {
         self.open.load(Relaxed)
     }
 
-    /// Whether users have to be told from strangers, who make room for them.
+    /// Whether connections on which no user has signed in may be closed to make room, as on the admin
+    /// listener.
     pub fn is_for_users(&self) -> bool {
         self.for_unix > 0
     }
@@ -89,13 +90,13 @@ impl ConnectionLimit {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// Asks all workers for a place.
+    /// Requests a slot from all workers.
     pub fn wish(&self) {
         self.wished.store(true, Relaxed);
         self.wish.notify_waiters();
     }
 
-    /// Ends when somebody asks for a place that nobody has made yet.
+    /// Waits until a slot is requested that no worker has freed yet.
     pub async fn wished(&self) {
         loop {
             self.wish.notified().await;
@@ -105,7 +106,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// A place was made.
+    /// Records that the requested slot was freed.
     pub fn fulfilled(&self) {
         self.wished.store(false, Relaxed);
     }
@@ -117,7 +118,8 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// Counts for this address from now on. False: the address has reached its limit.
+    /// Counts the connection for this address from now on. Returns false if the address has reached its
+    /// limit.
     pub fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
         if let (Some(most), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)

@@ -1,11 +1,11 @@
-//! How large the budgets are: as written, or by descriptors and memory.
+//! The sizes of the budgets: as configured, or derived from file descriptors and memory.
 
 use super::Machine;
 
-/// How much there is of each. Bytes where the name says buffers or bodies.
+/// The size of each budget: bytes for buffers and bodies, otherwise a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetLimits {
-    /// What they follow from.
+    /// The machine that the sizes are derived from.
     pub machine: Machine,
     pub connections: usize,
     pub upstream_connections: usize,
@@ -13,30 +13,30 @@ pub struct BudgetLimits {
     pub tunnels: usize,
     pub send_buffers: usize,
     pub receive_buffers: usize,
-    /// Connections of the admin listener, which nobody else can use up.
+    /// Connections of the admin listener, which the proxy's clients cannot use up.
     pub admin_connections: usize,
-    /// Bodies of requests to the admin listener that are gathered in memory.
+    /// Request bodies to the admin listener that are buffered in memory.
     pub bodies: usize,
 }
 
-/// Descriptors for the store, the logs, names that are looked up, and what else opens files now and then.
+/// Descriptors for the store, the logs, name lookups, and other files that are opened now and then.
 const FILES: usize = 64;
-/// Descriptors that a worker needs for itself: its runtime's and its listeners'.
+/// Descriptors that each worker needs for its runtime and its listeners.
 const FILES_OF_WORKER: usize = 8;
 
-/// About what each costs where it does the most, in bytes: buffers of hyper, state of TLS, the request.
+/// Estimated peak memory of each, in bytes: hyper's buffers, TLS state, the request.
 const CONNECTION: usize = 80 << 10;
 const STREAM: usize = 32 << 10;
 const UPSTREAM_CONNECTION: usize = 32 << 10;
 const TUNNEL: usize = 32 << 10;
-/// Of each connection of the admin listener: a browser has a dozen requests under way at most.
+/// Per connection of the admin listener. A browser has at most a dozen requests in flight.
 const STREAMS_OF_ADMIN: usize = 16;
 const BUFFERS_OF_ADMIN: usize = 1 << 20;
 /// The program, threads and an empty store.
 const BASE: usize = 96 << 20;
 
 impl BudgetLimits {
-    /// Those that follow from the machine, with so many workers. `admin_connections`: as written.
+    /// Derives the sizes from the machine for this many workers. `admin_connections`: the configured value.
     pub fn new(machine: Machine, workers: usize, admin_connections: Option<usize>) -> Self {
         let Machine { files, memory } = machine;
         let admin_connections = admin_connections.unwrap_or((files / 16).clamp(8, 256));
@@ -55,7 +55,7 @@ impl BudgetLimits {
         }
     }
 
-    /// The budgets of the admin listener's own clients.
+    /// Returns the budgets of the admin listener's clients.
     #[must_use]
     pub fn of_admin(&self) -> Self {
         let connections = self.admin_connections;
@@ -70,18 +70,18 @@ impl BudgetLimits {
         }
     }
 
-    /// Of the admin listener's connections, those that only unix sockets may use.
+    /// How many of the admin listener's connections are reserved for unix sockets.
     pub fn unix_connections(&self) -> usize {
         self.admin_connections.div_ceil(4)
     }
 
-    /// Bytes that everything together may take, about, without the store's own.
+    /// Estimates the bytes that everything together may take, except the store.
     pub fn memory(&self) -> usize {
         [
             BASE,
             self.connections.saturating_mul(CONNECTION),
             self.admin_connections.saturating_mul(CONNECTION + 2 * BUFFERS_OF_ADMIN),
-            // No stream, no tunnel and no connection has more than one of them each.
+            // Each stream, tunnel and connection uses at most one upstream connection.
             self.upstream_connections
                 .min(self.connections + self.streams)
                 .saturating_mul(UPSTREAM_CONNECTION),

@@ -1,29 +1,30 @@
-//! What this process has of the machine: descriptors and memory.
+//! The file descriptors and the memory that this process may use.
 
 use std::{fs, path::Path};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What budgets follow from.
+/// The machine limits from which budgets are derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// The limit of open files.
+    /// The limit on open files.
     pub files: usize,
-    /// Bytes: what the machine has, or the process's control group.
+    /// Bytes: the machine's memory, or the limit of the process's control group if that is lower.
     pub memory: usize,
 }
 
-/// Where the memory cannot be read.
+/// Bytes that are assumed if the memory cannot be read.
 const MODEST: usize = 1 << 30;
 
 impl Machine {
-    /// As it is for a server: the soft limit of open files is the hard one, as [`Machine::raised`] makes it.
+    /// Reads the limits without changing them: `files` is the hard limit, to which [`Machine::raised`] raises
+    /// the soft one.
     pub fn read() -> Self {
         let limit = getrlimit(Resource::Nofile);
         Self { files: number(limit.maximum), memory: memory() }
     }
 
-    /// Raises the process's soft limit of open files to the hard one.
+    /// Raises the process's soft limit on open files to the hard limit, and reads the limits.
     pub fn raised() -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -53,8 +54,8 @@ fn total(meminfo: &str) -> Option<usize> {
     line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// Where the limits of the process's control groups stand, by /proc/self/cgroup: its own and those of every
-/// group around it, in version 2 and in version 1.
+/// Returns the memory limit files of the control groups in /proc/self/cgroup, versions 1 and 2: those of the
+/// process's own group and of all its ancestors.
 fn group_files(groups: &str) -> impl Iterator<Item = String> {
     groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);

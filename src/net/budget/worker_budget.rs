@@ -1,4 +1,4 @@
-//! A worker's part of a budget that is used so often that not every use may write shared memory.
+//! A worker's part of a budget that changes too often to write shared memory at every use.
 
 use std::{cell::RefCell, sync::Arc};
 
@@ -16,7 +16,7 @@ struct Stock {
     used: usize,
 }
 
-/// The size of a block: small beside any budget, large beside what one connection takes at a time.
+/// Units per block: few compared with any budget, many compared with what one connection takes at a time.
 const BLOCK: usize = 16;
 
 impl WorkerBudget {
@@ -24,8 +24,8 @@ impl WorkerBudget {
         Self { budget, stock: RefCell::default() }
     }
 
-    /// Takes one for somebody who already has `held`. False: there is none left, or its holder has as many as
-    /// are left for all others.
+    /// Takes one unit for a connection that already holds `held`. Returns false if none is left, or if the
+    /// connection holds as many as are left for all others.
     pub fn take(&self, held: usize) -> bool {
         let mut stock = self.stock.borrow_mut();
         let spare = stock.blocks.len() * BLOCK - stock.used;
@@ -34,7 +34,7 @@ impl WorkerBudget {
             return false;
         }
         if spare == 0 {
-            // Every block has a holder of its own: what is fair is judged by connection, not by worker.
+            // Each block has its own holder: fairness is decided per connection, not per worker.
             let Some(block) = self.budget.take(&Holder::default(), BLOCK) else { return false };
             stock.blocks.push(block);
         }

@@ -1,5 +1,5 @@
-//! A connection as the ticker sees it: its deadlines, how long it has been where it is, how much it holds for its
-//! client, and how fast the client takes it.
+//! What the ticker sees of a connection: its deadlines, how long its phase has lasted, how many bytes it
+//! holds for its client, and how fast the client reads them.
 
 use std::{
     cell::Cell,
@@ -9,27 +9,27 @@ use std::{
 use super::{AnswerState, CloseReason, Connection, ConnectionCommand, HALF_CLOSED, Phase};
 use crate::net::{Limits, Peer, RequestError};
 
-/// How long a client may go on sending what nobody reads after the last answer.
+/// How long a client may keep sending bytes that are discarded after the last response.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a drain waits for the first byte of a connection that has just been made.
+/// How long a drain waits for the first byte of a new connection.
 const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
 
-/// How long after connecting a client may take to begin when others wait for the place.
+/// How long a new client may take to send its first byte when others wait for the slot.
 const BEGINS: Duration = Duration::from_millis(250);
 
-/// How long a handshake or a head may take when others wait for the place.
+/// How long a handshake or a head may take when others wait for the slot.
 const DAWDLES: Duration = Duration::from_secs(1);
 
-/// What an answer that goes on holds for a client that takes nothing: buffers of hyper on both sides, and
-/// the pieces between them.
+/// Estimated bytes held for a client that reads nothing, while its response continues: hyper's buffers on
+/// both sides and the pieces between them.
 const HELD_OF_ANSWER: usize = 256 << 10;
-/// The same once hyper has all of the answer.
+/// The same when hyper has the whole response.
 const HELD_OF_END: usize = 64 << 10;
 
 impl Connection {
-    /// Applies the deadlines. `crowded`: answers that clients do not take use so much memory that who takes
-    /// little has to go. Called by the ticker.
+    /// Applies the deadlines. Called by the ticker. `crowded`: unread responses use so much memory that slow
+    /// clients are closed.
     pub(in crate::net) fn check(&self, now: Instant, limits: &Limits, draining: bool, crowded: bool) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         let stalled = self.write_stalled.get();
@@ -43,7 +43,7 @@ impl Connection {
             streams.check(self, now, limits, crowded);
         }
         if self.half_closed.get().is_some_and(|since| past(since, HALF_CLOSED)) {
-            // The task reads again and finds that the client is gone.
+            // The task reads again and detects that the client is gone.
             self.wake();
         }
         let since = self.phase_began.get();
@@ -68,8 +68,8 @@ impl Connection {
         }
     }
 
-    /// Since when nothing has been under way that closing would lose. Whoever has just connected is about to
-    /// send something.
+    /// Since when the connection has been idle, so that closing it loses nothing. A new client is about to
+    /// send, so it does not count as idle at first.
     pub(in crate::net) fn idle_since(&self) -> Option<Instant> {
         let since = match self.phase.get() {
             Phase::Idle => Duration::ZERO,
@@ -79,32 +79,32 @@ impl Connection {
         self.lasts_for(since)
     }
 
-    /// Since when a handshake or a head has been on its way, if that is longer than it takes.
+    /// Since when a handshake or a head has been incomplete, if that is longer than `DAWDLES`.
     pub(in crate::net) fn dawdles_since(&self) -> Option<Instant> {
         matches!(self.phase.get(), Phase::Handshake | Phase::Head).then(|| self.lasts_for(DAWDLES))?
     }
 
-    /// Since when the present phase has lasted, if that is at least this long.
+    /// When the current phase began, if it has lasted at least this long.
     fn lasts_for(&self, at_least: Duration) -> Option<Instant> {
         let since = self.phase_began.get();
         (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
     }
 
-    /// Since when a connection of the network on which nobody has signed in is where it is.
+    /// When the current phase began, for a network connection on which no user has signed in.
     pub(in crate::net) fn stranger_since(&self) -> Option<Instant> {
         let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
         let ends = self.phase.get() == Phase::Closing;
         if stays || ends { None } else { self.lasts_for(BEGINS) }
     }
 
-    /// The socket that this stream shares with others is busy with theirs.
+    /// Restarts the write timeout of a stream, because the socket that it shares with others is blocked.
     pub(super) fn progressed(&self, now: Instant) {
         if self.write_stalled.get().is_some() {
             self.write_stalled.set(Some(now));
         }
     }
 
-    /// Bytes of answers that wait for the client, about.
+    /// Estimates the bytes of responses that wait for the client.
     pub(in crate::net) fn held(&self) -> usize {
         match self.streams() {
             Some(streams) => streams.held(),
@@ -115,21 +115,20 @@ impl Connection {
         }
     }
 
-    /// An HTTP/2 stream passes on a piece of its answer. `rest`: bytes that wait behind it; `ended`: nothing
-    /// more is to come from the service.
+    /// Records how many bytes of its response an HTTP/2 stream holds. `ended`: the service sends no more.
     pub(in crate::net) fn hold(&self, bytes: usize, ended: bool) {
         let held = if ended { bytes } else { bytes.max(HELD_OF_ANSWER) };
         self.held.set(u32::try_from(held).unwrap_or(u32::MAX));
     }
 }
 
-/// The bytes that had been sent when the current span began.
+/// When the current span began, and how many bytes had been sent until then.
 pub struct Throughput(Cell<(Instant, u64)>);
 
-/// A client that takes fewer bytes in such a span is slow.
+/// A client that reads fewer than `BYTES` during a `SPAN` is slow.
 const SPAN: Duration = Duration::from_secs(60);
 const BYTES: u64 = 60 << 10;
-/// How much earlier a span may begin than bytes begin to wait.
+/// How much earlier than the first waiting byte a span may begin.
 const STALE: Duration = Duration::from_secs(1);
 
 impl Throughput {
@@ -137,15 +136,15 @@ impl Throughput {
         Self(Cell::new((now, 0)))
     }
 
-    /// Whether less than 1 KiB a second was taken over a whole span. `waits`: bytes wait for the client now;
-    /// a span in which it has everything says nothing.
+    /// Whether the client has read less than 1 KiB/s over a whole span. `waits`: bytes wait for the client. A
+    /// client that has everything is never slow.
     pub fn is_slow(&self, now: Instant, sent: u64, waits: bool) -> bool {
         let (since, before) = self.0.get();
         let age = now.saturating_duration_since(since);
         if waits && sent - before < BYTES {
             return age >= SPAN;
         }
-        // Not with every tick: most connections rest most of the time.
+        // Not at every tick, because most connections are idle most of the time.
         if age >= STALE {
             self.0.set((now, sent));
         }

@@ -1,4 +1,4 @@
-//! Where a connection is in its life, and the request that is under way on it with its answer.
+//! The phase of a connection, and the state of its current request and response.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,49 +11,50 @@ use tokio::sync::oneshot;
 use super::set_waker;
 use crate::net::{RequestError, Upgraded, body::SharedIncoming};
 
-/// Where a connection is in its life, which decides the deadline that applies.
+/// The phase of a connection, which decides the deadline that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Handshake,
-    /// No byte has come yet.
+    /// No byte has arrived yet.
     Fresh,
     /// Between requests; over HTTP/2, without an open stream.
     Idle,
-    /// Bytes of a head have come.
+    /// Bytes of a head have arrived.
     Head,
-    /// A request or its answer is under way.
+    /// A request or its response is in progress.
     Serving,
-    /// The answer is a 101, which is on its way.
+    /// A 101 response is being sent.
     Switching,
-    /// What passes is no longer HTTP.
+    /// The connection no longer carries HTTP.
     Tunnel,
-    /// The last answer is out; what the client still sends is thrown away.
+    /// The last response is sent; what the client still sends is discarded.
     Closing,
 }
 
-/// What a connection's task is told to do.
+/// A command to a connection's task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionCommand {
     /// Reset the connection.
     Abort,
-    /// Close; nothing is lost by it.
+    /// Close; no response is pending.
     Close,
-    /// Answer with this error, then close.
+    /// Respond with this error, then close.
     Reject(RequestError),
 }
 
-/// Why this end has aborted a connection on its own, where no caller of `abort` did.
+/// Why this process aborted a connection, where no caller of `abort` did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The time of a drain was over.
+    /// The drain's deadline has passed.
     Drained,
-    /// The client took nothing of an answer for `write_timeout`.
+    /// The client took no bytes of a response for `write_timeout`, or too few while memory is short.
     WriteTimeout,
-    /// A budget of the process was used up, and this connection had the most of it, or made room.
+    /// A budget of the process was used up, and this connection had the most of it or was closed to make
+    /// room.
     OverBudget,
-    /// An HTTP/2 client with open streams answered no ping.
+    /// An HTTP/2 client with open streams did not answer a ping.
     PingTimeout,
-    /// A stream's reset could not be written, so the connection carries nothing any more.
+    /// A stream's reset could not be written, so the whole connection was closed.
     ResetBlocked,
 }
 
@@ -61,9 +62,9 @@ pub enum CloseReason {
 pub struct Exchange {
     body: Cell<BodyState>,
     wait: Cell<BodyWait>,
-    /// Who waits for the body, or relays the tunnel.
+    /// The task that waits for the body or relays the tunnel.
     body_task: RefCell<Option<Waker>>,
-    /// The request's body, for an abort to drop.
+    /// The request's body, so that an abort can drop it.
     incoming: RefCell<Option<SharedIncoming>>,
     answer: Cell<AnswerState>,
     upgrade: RefCell<Option<oneshot::Sender<Upgraded>>>,
@@ -71,7 +72,7 @@ pub struct Exchange {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum BodyState {
-    /// All of it was read, or there is none.
+    /// The body was read to its end, or there is none.
     #[default]
     Read,
     /// The service holds it.
@@ -80,18 +81,18 @@ enum BodyState {
     Abandoned,
 }
 
-/// The deadline of a request's body.
+/// The timeout of a request's body.
 #[derive(Clone, Copy, Default)]
 enum BodyWait {
     #[default]
     Idle,
-    /// The service has wanted more since then, and nothing came.
+    /// The service has waited since then, and nothing has arrived.
     Since(Instant),
     Expired,
     Disarmed,
 }
 
-/// How far the current answer is.
+/// The progress of the current response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnswerState {
     #[default]
@@ -111,9 +112,9 @@ impl Exchange {
         self.upgrade.take();
     }
 
-    /// Drops everything that would keep the exchange alive, and wakes whoever waits for it.
+    /// Drops everything that keeps the exchange alive, and wakes the task that waits for it.
     pub(super) fn abort(&self) {
-        // h2 sends a reset only once nobody holds the stream's body any more.
+        // h2 sends a reset only when the last handle to the stream's body is dropped.
         let incoming = self.incoming.borrow().as_ref().and_then(|incoming| incoming.borrow_mut().take());
         drop(incoming);
         drop(self.upgrade.take());
@@ -128,17 +129,17 @@ impl Exchange {
         self.upgrade.take()
     }
 
-    /// Whether nobody has read the end of the request.
+    /// Whether the request has not been read to its end.
     pub(in crate::net) fn is_unread(&self) -> bool {
         self.body.get() != BodyState::Read
     }
 
-    /// Whether nobody will read the end of the request: the connection cannot go on after it.
+    /// Whether the request will never be read to its end, so that the connection cannot be used again.
     pub(in crate::net) fn is_abandoned(&self) -> bool {
         self.body.get() == BodyState::Abandoned
     }
 
-    /// The service no longer holds the body; `whole`: it has read all of it.
+    /// Records that the service has released the body. `whole`: it was read to its end.
     pub(super) fn close_body(&self, whole: bool) {
         if self.body.get() == BodyState::Open {
             self.body.set(if whole { BodyState::Read } else { BodyState::Abandoned });
@@ -147,7 +148,7 @@ impl Exchange {
         self.end_wait();
     }
 
-    /// The service wants more of the body than is there. True: it has waited for too long.
+    /// Records that the service waits for more of the body. Returns true if it has waited too long.
     pub(in crate::net) fn await_body(&self, cx: &Context<'_>, now: Instant) -> bool {
         match self.wait.get() {
             BodyWait::Expired => return true,
@@ -158,12 +159,12 @@ impl Exchange {
         false
     }
 
-    /// Makes an abort wake this task.
+    /// Registers this task to be woken by an abort.
     pub(in crate::net) fn watch_body(&self, cx: &Context<'_>) {
         set_waker(&self.body_task, cx);
     }
 
-    /// Bytes came, if not enough for the service yet.
+    /// Restarts the body's timeout: bytes have arrived, even if not yet enough for the service.
     pub(super) fn received(&self, now: Instant) {
         if let BodyWait::Since(_) = self.wait.get() {
             self.wait.set(BodyWait::Since(now));
@@ -207,14 +208,14 @@ impl Exchange {
         self.answer.set(AnswerState::Ended);
     }
 
-    /// The kernel has everything that hyper wrote.
+    /// Records that the kernel has everything that hyper wrote.
     pub(super) fn flushed(&self) {
         if self.answer.get() == AnswerState::Ended {
             self.answer.set(AnswerState::Flushed);
         }
     }
 
-    /// Whether the answer is sent and the request was read to its end.
+    /// Whether the response is sent and the request was read to its end.
     pub(super) fn is_over(&self) -> bool {
         self.answer.get() == AnswerState::Flushed && self.body.get() == BodyState::Read
     }

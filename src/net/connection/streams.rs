@@ -1,5 +1,5 @@
-//! What HTTP/2 adds to a [`Connection`]: the one that carries streams, and each stream, which
-//! services see as a connection of its own that is aborted alone.
+//! What HTTP/2 adds to a [`Connection`]: the streams of the connection that carries them, and the state of
+//! each stream. To services, a stream is a connection of its own that is aborted alone.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,56 +24,57 @@ pub struct Streams {
     last_read: Cell<Instant>,
     /// Since when a stream's reset may have waited to be written.
     reset: Cell<Option<Instant>>,
-    /// Streams that the client cancelled while they were served. Each costs as much as a request, and none
-    /// counts as an open stream.
+    /// Streams that the client cancelled while they were served. Each costs as much as a request, but no
+    /// longer counts as an open stream.
     cancelled: Pace,
-    /// Control frames beyond those that useful frames make up for.
+    /// Control frames that are not offset by useful frames.
     control_frames: Pace,
 }
 
-/// A rate limit: a thousand times at once, and 33 times a second in the long run, as in nghttp2. Stores
-/// when the count is back at zero.
+/// A rate limit: a burst of 1000, and 33 per second in the long run, as in nghttp2. Stores when the count
+/// returns to zero.
 struct Pace(Cell<Instant>);
 
 /// The HTTP/2 part of a stream.
 pub struct Stream {
     connection: Rc<Connection>,
     tasks: RefCell<Vec<AbortHandle>>,
-    /// The rest of a request that the service did not read, and how many bytes of it were dropped.
+    /// The unread rest of a request's body, and how many bytes of it were discarded.
     leftover: RefCell<Option<Incoming>>,
     wasted: Cell<usize>,
 }
 
-/// A stream's entry in its connection's list, with its part of the budget; dropping it removes the stream.
+/// A stream's entry in its connection's list, with its unit of the stream budget. Dropping it removes the
+/// stream.
 pub struct OpenStream {
     stream: Rc<Connection>,
-    /// `None`: there was none left.
+    /// `None`: the budget was used up.
     admitted: Option<Rc<Worker>>,
 }
 
-/// Bytes of an unread body that are dropped, as after a last answer in HTTP/1.1.
+/// Bytes of an unread body that are discarded, as after a last response in HTTP/1.1.
 const MOST_WASTED: usize = 4 << 20;
 
-/// How long the reset of a stream may take to get on the wire before the connection is closed.
+/// How long a stream's reset may wait to be written before the connection is closed.
 const RESET: Duration = Duration::from_secs(1);
 
-/// Control frames that a useful frame makes up for: a client answers a piece of an answer with two updates of
-/// windows, and a request may come with a handful of priorities and pings. All of them would be too many: one
-/// byte of a body now and then would let any number pass.
+/// How many control frames a useful frame offsets. A client answers each piece of a response with two
+/// WINDOW_UPDATE frames, and a request may come with a few priorities and pings. Useful frames do not reset
+/// the count: otherwise a byte of a body now and then would allow any number.
 const USEFUL: u32 = 25;
 
 const PACE: Duration = Duration::from_millis(30);
 const BURST: Duration = PACE.saturating_mul(1000);
 
 impl Pace {
-    /// False: the limit is exceeded.
+    /// Counts one. Returns false if the limit is exceeded.
     fn count(&self, now: Instant) -> bool {
         let forgotten = self.0.get().max(now) + PACE;
         self.0.set(forgotten);
         forgotten.saturating_duration_since(now) <= BURST
     }
 
-    /// Takes that many off the count.
+    /// Takes this many off the count.
     fn forgive(&self, count: u32, now: Instant) {
         let forgotten = self.0.get().checked_sub(PACE * count).unwrap_or(now);
         self.0.set(forgotten.max(now));
@@ -100,17 +101,17 @@ impl Streams {
         self.last_read.set(now);
     }
 
-    /// Whether a field section is under way.
+    /// Records whether a field section is incomplete.
     pub(in crate::net) fn set_head(&self, open: bool, now: Instant) {
         self.head.set(open.then(|| self.head.get().unwrap_or(now)));
     }
 
-    /// The kernel has everything that h2 wrote.
+    /// Records that the kernel has everything that h2 wrote.
     pub(in crate::net) fn flushed(&self) {
         self.reset.set(None);
     }
 
-    /// False: too many control frames without anything useful between them.
+    /// Counts a control frame. Returns false if there were too many without useful frames between them.
     pub(in crate::net) fn count_control_frame(&self, now: Instant) -> bool {
         self.control_frames.count(now)
     }
@@ -119,7 +120,7 @@ impl Streams {
         self.control_frames.forgive(USEFUL, now);
     }
 
-    /// Nothing of a stream outlives its connection.
+    /// Aborts every stream, because none may outlive its connection.
     pub(in crate::net) fn abort_all(&self) {
         let open = self.open.borrow().clone();
         open.iter().for_each(|stream| stream.abort());
@@ -138,7 +139,8 @@ impl Streams {
         if !self.is_empty() && past(self.last_read.get(), 2 * limits.ping) {
             return connection.close_for(CloseReason::PingTimeout);
         }
-        // While the socket takes no more, it is what decides: the streams wait for one another.
+        // While the socket is blocked, only the connection's write timeout applies: the streams wait for each
+        // other.
         let blocked = connection.write_stalled.get().is_some();
         for stream in self.open.borrow().iter() {
             if blocked {
@@ -148,12 +150,12 @@ impl Streams {
         }
     }
 
-    /// Bytes of answers that wait for the client, about.
+    /// Estimates the bytes of responses that wait for the client.
     pub(super) fn held(&self) -> usize {
         self.open.borrow().iter().map(|stream| stream.held()).sum()
     }
 
-    /// How many are open.
+    /// Returns the number of open streams.
     pub(in crate::net) fn count(&self) -> usize {
         self.open.borrow().len()
     }
@@ -168,7 +170,7 @@ impl Stream {
         &self.connection
     }
 
-    /// The stream sends bytes of its answer.
+    /// Records that the stream sends bytes of its response, which offset control frames.
     pub(in crate::net) fn was_useful(&self) {
         if let Some(streams) = self.connection.streams() {
             streams.was_useful(self.connection.clock.now());
@@ -196,13 +198,13 @@ impl Stream {
         }
     }
 
-    /// Takes the rest of a request's body, which the service does not read.
+    /// Takes the unread rest of a request's body, in order to discard it.
     pub(in crate::net) fn discard(&self, incoming: Incoming) {
         self.leftover.replace(Some(incoming));
     }
 
-    /// Drops what comes of a body that the service does not read, so that the client gets its window back.
-    /// Ready at its end, or when so much has come that the client is to be told to stop.
+    /// Discards the rest of a body that the service does not read, so that the client's window reopens. Ready
+    /// at the end of the body, or after so much that the client must be stopped.
     pub(in crate::net) fn poll_leftover(&self, cx: &mut Context<'_>) -> Poll<()> {
         let leftover = &mut *self.leftover.borrow_mut();
         let Some(body) = leftover else { return Poll::Ready(()) };
@@ -229,7 +231,7 @@ impl OpenStream {
         Self { stream, admitted }
     }
 
-    /// Whether the process has room for it.
+    /// Whether the stream budget had room for it.
     pub(in crate::net) fn is_admitted(&self) -> bool {
         self.admitted.is_some()
     }
@@ -238,7 +240,7 @@ impl OpenStream {
         &self.stream
     }
 
-    /// The client has reset the stream before it had its answer.
+    /// Counts a stream that the client reset before its response was complete. Too many close the connection.
     pub(in crate::net) fn cancelled(&self) {
         let Some(stream) = self.stream.stream() else { return };
         let now = self.stream.clock.now();
@@ -255,7 +257,7 @@ impl Drop for OpenStream {
             worker.streams().give_back();
         }
         let Some(stream) = self.stream.stream() else { return };
-        // A service that still has the connection must not keep h2's stream open.
+        // A service that still holds the connection must not keep h2's stream open.
         drop((self.stream.exchange.take_upgrade(), stream.tasks.take(), stream.leftover.take()));
         if let Some(streams) = stream.connection.streams() {
             let mut open = streams.open.borrow_mut();

@@ -1,13 +1,13 @@
-//! Follows the frames of an HTTP/2 client: h2 has no deadline for a field section, and no bound on
-//! frames that ask for nothing.
+//! Follows the frames of an HTTP/2 client, because h2 has no deadline for a field section and no limit on
+//! control frames.
 
 use crate::net::{Connection, RequestError, connection::Phase, io::PREFACE};
 
-/// How far a client's frames have come.
+/// The parser's position in a client's frames.
 pub(super) struct Frames {
     head: [u8; HEAD],
     filled: usize,
-    /// What is left of the preface, or of the current frame's payload.
+    /// Bytes that are left of the preface or of the current frame's payload.
     left: usize,
     kind: FrameKind,
     preface: bool,
@@ -17,7 +17,7 @@ pub(super) struct Frames {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FrameKind {
     Other,
-    /// A part of a field section, not its last one.
+    /// A part of a field section that is not the last.
     Fields,
     LastFields,
 }
@@ -48,7 +48,7 @@ impl Frames {
         self.last_stream
     }
 
-    /// Applies these bytes to the connection's deadlines and limits.
+    /// Applies these bytes to the connection's deadlines and limits. Fails after too many control frames.
     pub(super) fn follow(&mut self, bytes: &[u8], connection: &Connection) -> Result<(), RequestError> {
         let Some(streams) = connection.streams() else { return Ok(()) };
         let now = connection.clock().refresh();
@@ -102,7 +102,7 @@ impl Frames {
                         if flags & END_HEADERS == 0 { FrameKind::Fields } else { FrameKind::LastFields };
                 }
                 DATA if self.left > 0 => emit(Event::Useful),
-                // h2 bounds both.
+                // h2 limits both.
                 DATA | RST_STREAM => {}
                 _ => emit(Event::Control),
             }
@@ -112,7 +112,7 @@ impl Frames {
 
 enum Event {
     Preface,
-    /// A field section is under way, or over.
+    /// A field section is incomplete, or `whole`.
     Fields {
         whole: bool,
     },
@@ -131,7 +131,7 @@ mod tests {
         bytes
     }
 
-    /// Whether a field section is open in the end, and how many control frames there were.
+    /// Expects whether a field section is open at the end, and the number of control frames.
     fn check(row: &str, frames: &[Vec<u8>], expected: (Option<bool>, u32)) {
         let bytes = [&[0; PREFACE.len()][..], &frames.concat()].concat();
         for pieces in [1, 3, bytes.len()] {

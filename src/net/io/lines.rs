@@ -1,30 +1,30 @@
-//! Follows the lines of an HTTP/1 head as they come, since hyper bounds the head as a whole only.
+//! Follows the lines of an HTTP/1 head as they arrive, because hyper limits only the head as a whole.
 
 use memchr::memchr;
 
 use crate::net::{Limits, RequestError};
 
-/// How far a head has come.
+/// The parser's position in a head.
 #[derive(Default)]
 pub(super) struct Lines {
-    /// Bytes of the line that has not ended, and whether the last one is a CR.
+    /// Bytes of the unfinished line, and whether the last one is a CR.
     line: usize,
     cr: bool,
-    /// Lines that have ended, the request line first.
+    /// Finished lines, the request line first.
     lines: usize,
     /// Empty lines before the head.
     leading: usize,
     ended: bool,
 }
 
-/// Empty lines that may come before a request line, as old clients send them.
+/// Empty lines that may precede a request line, because old clients send them.
 const LEADING_LINES: usize = 4;
 
-/// Bytes of a request line beside its target: method, blanks, version, CR.
+/// Bytes of a request line besides its target: method, spaces, version, CR.
 const REQUEST_LINE: usize = 64;
 
 impl Lines {
-    /// Whether the lines are within the limits so far.
+    /// Fails if a line exceeds its limit so far.
     pub(super) fn follow(&mut self, mut bytes: &[u8], limits: &Limits) -> Result<(), RequestError> {
         while !self.ended {
             let Some(end) = memchr(b'\n', bytes) else {
@@ -49,7 +49,7 @@ impl Lines {
         Ok(())
     }
 
-    /// A rough bound: `framing` measures whole heads.
+    /// A rough limit: `framing` measures complete heads.
     fn bound(&self, line: usize, limits: &Limits) -> Result<(), RequestError> {
         match self.lines {
             0 if line > limits.target + REQUEST_LINE => Err(RequestError::TargetTooLong),

@@ -1,29 +1,29 @@
-//! The header as bytes: strict, and never longer than [`LONGEST`].
+//! Parses the bytes of a PROXY header: strict, and never longer than [`LONGEST`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::ProxyHeader;
 
-/// What the first bytes of a connection are.
+/// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Partial,
-    /// So many bytes are the header's.
+    /// A complete header of this many bytes.
     Whole(usize, ProxyHeader),
     Malformed(&'static str),
 }
 
-/// Room for every address and for the extensions that proxies send, certificates not included.
+/// In bytes; room for every address and for the extensions that proxies send, except certificates.
 pub(super) const LONGEST: usize = 4 << 10;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, command, family, length.
+/// Bytes of signature, command, family and length.
 const FIXED: usize = 16;
 const WORD: &[u8; 6] = b"PROXY ";
-/// The longest line of version 1, its end included.
+/// Bytes of the longest line of version 1, including CR LF.
 const LONGEST_LINE: usize = 107;
 
-/// Fed with the same bytes again, and more behind them.
+/// Parses the bytes received so far. While the verdict is `Partial`, call again with the same bytes and more.
 pub fn parse(bytes: &[u8]) -> Verdict {
     if begins(bytes, SIGNATURE) {
         binary(bytes)
@@ -34,7 +34,7 @@ pub fn parse(bytes: &[u8]) -> Verdict {
     }
 }
 
-/// As far as there are bytes.
+/// Whether both agree as far as the shorter one goes.
 fn begins(bytes: &[u8], with: &[u8]) -> bool {
     let common = bytes.len().min(with.len());
     bytes[..common] == with[..common]
@@ -47,11 +47,11 @@ fn binary(bytes: &[u8]) -> Verdict {
         return Verdict::Malformed("longer than 4096 bytes");
     }
     let Some(block) = rest.get(..length) else { return Verdict::Partial };
-    // Behind the addresses come extensions, which nobody here asks for.
+    // Extensions follow the addresses and are ignored.
     let proxy_header = match (fixed[12], fixed[13]) {
-        // LOCAL: whatever follows is to be passed over.
+        // LOCAL: what follows is ignored.
         (0x20, _) => ProxyHeader::Own,
-        // No family, or a unix socket, whose path says nothing of a client.
+        // No family, or a unix socket, whose path does not identify a client.
         (0x21, 0x00) => ProxyHeader::Unnamed,
         (0x21, 0x31) if block.len() >= 216 => ProxyHeader::Unnamed,
         (0x21, 0x11) => match block {
@@ -81,7 +81,7 @@ fn line(bytes: &[u8]) -> Verdict {
     };
     let text = within[..end].strip_suffix(b"\r").and_then(|line| line.strip_prefix(WORD));
     let Some(text) = text else { return Verdict::Malformed("a line that does not end with CR LF") };
-    // Of an unknown client the rest of the line is to be passed over.
+    // For an unknown client, the rest of the line is ignored.
     if text == b"UNKNOWN" || text.starts_with(b"UNKNOWN ") {
         return Verdict::Whole(end + 1, ProxyHeader::Unnamed);
     }
@@ -107,7 +107,7 @@ fn source(text: &str) -> Option<ProxyHeader> {
     words.next().is_none().then(|| client(from, from_port))
 }
 
-/// Digits as they are printed: no sign, no zero in front.
+/// Parses decimal digits without a sign or a leading zero.
 fn port(word: &str) -> Option<u16> {
     let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     if plain { word.parse().ok() } else { None }
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// The outcome of the whole header with bytes behind it; of every part of it, that it is one.
+    /// Expects this outcome for the whole header with bytes after it, and `Partial` for every prefix.
     fn check(name: &str, header: &[u8], expected: &str) {
         let outcome = |bytes: &[u8]| match parse(bytes) {
             Verdict::Partial => "partial".to_owned(),

@@ -1,5 +1,5 @@
-//! The choice of a certificate by server name, and whether a request's host is one that the chosen
-//! certificate is valid for.
+//! Chooses a certificate by server name, and checks whether the chosen certificate is valid for a request's
+//! host.
 
 use std::{
     cell::RefCell,
@@ -18,12 +18,12 @@ use rustls_pki_types::{DnsName, ServerName};
 
 use super::ServerConfig;
 
-/// The handshake of one connection, as far as its requests depend on it.
+/// The facts of a connection's handshake on which its requests depend.
 pub struct TlsInfo {
     keys: Arc<SniResolver>,
-    /// The server name that the client asked for.
+    /// The server name that the client requested.
     name: Option<Box<str>>,
-    /// The last host that fits: clients hardly ever change it.
+    /// The last host that fits; clients rarely change it.
     fit: RefCell<Option<Box<[u8]>>>,
     withdrawn: Arc<AtomicBool>,
 }
@@ -34,14 +34,14 @@ impl TlsInfo {
         Self { keys, name: name.map(Into::into), fit: RefCell::new(None), withdrawn }
     }
 
-    /// Clients have to show something else than this one has.
+    /// Whether the requirements for client certificates have changed since the handshake.
     pub(in crate::net) fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// Whether the host is one that this connection may be used for (RFC 9110, 15.5.20): the name
-    /// that was asked for, or another one that its certificate is valid for. Without a name asked
-    /// for, any host that does not name another certificate.
+    /// Whether this connection may be used for the host (RFC 9110, 15.5.20). It may if the host is the
+    /// requested server name, or another name for which the certificate is valid. If no server name was
+    /// requested, any host fits that does not select another certificate.
     pub(in crate::net) fn fits(&self, host: &[u8]) -> bool {
         if self.fit.borrow().as_ref().is_some_and(|fit| **fit == *host) {
             return true;
@@ -61,7 +61,8 @@ impl TlsInfo {
         let parse = |name: &str| ServerName::try_from(name.to_owned()).ok();
         let wanted = parse(host.trim_start_matches('[').trim_end_matches(']'));
         match asked {
-            // Which of several certificates it got depends on what the client can verify.
+            // Which of several certificates was used depends on what the client can verify, so any of them
+            // counts.
             Some(asked) => {
                 let wanted_by =
                     |key: &Arc<CertifiedKey>| wanted.as_ref().is_some_and(|name| valid_for(key, name));
@@ -80,7 +81,7 @@ impl TlsInfo {
     }
 }
 
-/// Without the port and without the dot of a name that is written out in full.
+/// Strips the port, and the trailing dot of a fully qualified name.
 fn bare(host: &str) -> &str {
     let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
     let end = host[after_bracket..].find(':').map_or(host.len(), |colon| after_bracket + colon);
@@ -97,14 +98,15 @@ impl SniResolver {
         Self(keys)
     }
 
-    /// Those that are valid for the name; none where there is no choice.
+    /// Returns the certificates that are valid for the name; none if there is only one to choose from.
     fn named(&self, name: Option<&ServerName<'_>>) -> Vec<&Arc<CertifiedKey>> {
         let Some(name) = name.filter(|_| self.0.len() > 1) else { return Vec::new() };
         self.0.iter().filter(|key| valid_for(key, name)).collect()
     }
 
-    /// A certificate for the name that the client can verify, preferably without RSA, whose handshake
-    /// costs ten times as much. Without a name, or for an unknown one, the first that it can verify.
+    /// Returns a certificate for the name that the client can verify, preferably without RSA, whose handshake
+    /// costs ten times as much. Without a name, or for an unknown one, returns the first that the client can
+    /// verify.
     fn choose(
         &self,
         name: Option<&ServerName<'_>>,

@@ -1,4 +1,4 @@
-//! Until when a certificate is valid: the one thing that is read from it here.
+//! Reads from a certificate until when it is valid, and nothing else.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::authz::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
     pub cert: PathBuf,
-    /// The earliest in its chain, which is invalid from then on.
+    /// The earliest expiry in the chain, which is invalid from then on.
     pub at: Timestamp,
 }
 
@@ -22,7 +22,7 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 impl Expiry {
-    /// Of a PEM file. `None`: it has no certificate that can be read.
+    /// Reads a PEM file. `None`: it has no certificate that can be parsed.
     pub fn read(path: &Path) -> Option<Self> {
         let chain = super::load_certificates(path, &mut blake3::Hasher::new()).ok()?;
         Self::of(path, &chain)
@@ -34,8 +34,8 @@ impl Expiry {
     }
 }
 
-/// RFC 5280, 4.1: Certificate, TBSCertificate, then past version, serial number, signature and
-/// issuer to the second half of validity.
+/// Returns `notAfter` (RFC 5280, 4.1): in Certificate and TBSCertificate, skips version, serial number,
+/// signature and issuer, and takes the second half of validity.
 fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut rest, _) = element(certificate, SEQUENCE)?;
@@ -50,7 +50,7 @@ fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     time(second).map(|(at, _)| at)
 }
 
-/// The content of an element with this tag, and what is behind it.
+/// Returns the content of an element with this tag, and the bytes after it.
 fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let [found, length, rest @ ..] = bytes else { return None };
     if *found != tag {
@@ -67,7 +67,7 @@ fn element(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// `YYMMDDHHMMSSZ` until 2049, `YYYYMMDDHHMMSSZ` from 2050 on.
+/// Parses a UTCTime `YYMMDDHHMMSSZ` (until 2049) or a GeneralizedTime `YYYYMMDDHHMMSSZ` (from 2050 on).
 fn time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
     let (digits, rest) = match element(bytes, UTC_TIME) {
         Some((text, rest)) => {
@@ -98,7 +98,7 @@ mod tests {
         let expected = Timestamp::from_millis(expected.as_millisecond());
         assert_eq!(not_after(certificate.der()), Some(expected), "{row}");
         for end in 0..certificate.der().len().min(300) {
-            // Never a panic, whatever is missing.
+            // A truncated certificate must not cause a panic.
             not_after(&certificate.der()[..end]);
         }
     }
